@@ -1,0 +1,28 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/cluster"
+)
+
+func newDown() *cobra.Command {
+	var name string
+	command := &cobra.Command{
+		Use:   "down",
+		Short: "Stop a cluster, and remove what clusters that died have left",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir, err := cluster.DirOf(name)
+			if err != nil {
+				return err
+			}
+			if err := dir.Stop(); err != nil {
+				return err
+			}
+			return cluster.SweepDead()
+		},
+	}
+	nameFlag(command, &name)
+	return command
+}

@@ -1,0 +1,50 @@
+// Package cli is the command line of devcluster: one file per command.
+package cli
+
+import (
+	"errors"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/cluster"
+)
+
+// New returns the whole command line.
+func New() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "devcluster",
+		Short: "A real Kubernetes in one program, for development and tests",
+		Long: `A real Kubernetes in one program, for development and tests.
+
+Clusters live as long as the process that started them. Everything they make
+lies below $DEVCLUSTER_HOME (default: holdfast/devcluster in the cache folder).
+Called as kubectl, or with kubectl as its first argument, it is kubectl.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(newUp(), newDown(), newExec(), newKubeconfig(), newLoad(), newShell())
+	return root
+}
+
+// ExitCode is the code with which the program ends on an error: that of the
+// command that it ran for the user, else 1.
+func ExitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exit.ExitCode()
+	}
+	return 1
+}
+
+// nameFlag declares the flag that all commands share.
+func nameFlag(command *cobra.Command, name *string) {
+	command.Flags().StringVar(name, "name", "dev", "name of the cluster")
+}
+
+// upFlags declares the flags that say what a new cluster shall be.
+func upFlags(command *cobra.Command, o *cluster.Options) {
+	nameFlag(command, &o.Name)
+	command.Flags().IntVar(&o.Nodes, "nodes", 0, "number of real nodes to start (needs root)")
+	command.Flags().StringArrayVar(&o.APIServerArgs, "api-server-arg", nil, "further flag for the API server, may be given several times")
+}

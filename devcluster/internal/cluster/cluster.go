@@ -1,0 +1,176 @@
+// Package cluster starts, watches and removes clusters.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/lifeline"
+	"github.com/holdfast-io/holdfast/devcluster/internal/network"
+	"github.com/holdfast-io/holdfast/devcluster/internal/node"
+	"github.com/holdfast-io/holdfast/devcluster/internal/pki"
+)
+
+// Options say what a cluster shall be.
+type Options struct {
+	// Name tells clusters apart; see CheckName.
+	Name string
+	// Nodes is how many nodes to start: 0 to network.MaxNodes. Nodes need root.
+	Nodes int
+	// APIServerArgs are further flags of the API server.
+	APIServerArgs []string
+	// Progress receives a line for each step as it is done.
+	Progress io.Writer
+}
+
+// A Cluster is one that this process started. It ends with the process.
+type Cluster struct {
+	options Options
+	dir     Dir
+	lock    *os.File
+	slot    *slot
+	line    *lifeline.Line
+
+	address   string // of the API server
+	network   *network.Network
+	nodes     []*node.Node
+	authority *pki.Authority
+	serving   pki.Pair
+	toKubelet pki.Pair
+	accounts  pki.Pair
+	admin     pki.Pair
+	http      *http.Client
+
+	children sync.WaitGroup
+	failed   chan error
+	stopping chan struct{}
+}
+
+// Up starts a cluster and returns when it is ready: the API server answers, the
+// controllers run, every node is Ready. What a dead cluster of the same name
+// left is removed first. On an error nothing is left.
+func Up(ctx context.Context, o Options) (*Cluster, error) {
+	c, err := claim(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.up(ctx); err != nil {
+		return nil, errors.Join(err, c.Down())
+	}
+	return c, nil
+}
+
+// claim takes the name for this process.
+func claim(o Options) (*Cluster, error) {
+	dir, err := DirOf(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if o.Nodes < 0 || o.Nodes > network.MaxNodes {
+		return nil, fmt.Errorf("%d nodes: between 0 and %d are possible", o.Nodes, network.MaxNodes)
+	}
+	lock, err := dir.lock()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("cluster %s is running already; stop it by: devcluster down --name %s", o.Name, o.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := sweep(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("removing what an earlier cluster %s left: %w", o.Name, err), lock.Close())
+	}
+	line, err := lifeline.New()
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &Cluster{
+		options: o, dir: dir, lock: lock, line: line, address: "127.0.0.1",
+		failed: make(chan error, 1), stopping: make(chan struct{}),
+	}, nil
+}
+
+func (c *Cluster) up(ctx context.Context) (err error) {
+	if err := c.makeDirs(); err != nil {
+		return err
+	}
+	if c.slot, err = takeSlot(c.options.Nodes > 0); err != nil {
+		return err
+	}
+	tree := ""
+	if c.options.Nodes > 0 {
+		if tree, err = c.prepareNodes(); err != nil {
+			return fmt.Errorf("nodes cannot be started here: %w", err)
+		}
+	}
+	began := time.Now()
+	if err := c.startControlPlane(ctx); err != nil {
+		return err
+	}
+	c.progress("control plane ready (%.1f s), %s", time.Since(began).Seconds(), c.server())
+	if err := c.startNodes(ctx, tree); err != nil {
+		return err
+	}
+	return os.WriteFile(c.dir.ready(), nil, 0o644)
+}
+
+func (c *Cluster) makeDirs() error {
+	for _, dir := range []string{"logs", "nodes", "bin"} {
+		if err := os.MkdirAll(c.dir.at(dir), 0o755); err != nil {
+			return fmt.Errorf("making the cluster's folder: %w", err)
+		}
+	}
+	if err := c.dir.writeOwner(); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	if err := os.Symlink(self, c.dir.at("bin", "kubectl")); err != nil {
+		return fmt.Errorf("linking kubectl: %w", err)
+	}
+	return nil
+}
+
+// Dir is the cluster's folder.
+func (c *Cluster) Dir() Dir { return c.dir }
+
+// Failed yields the reason when a component ends that should not.
+func (c *Cluster) Failed() <-chan error { return c.failed }
+
+func (c *Cluster) fail(err error) {
+	select {
+	case <-c.stopping:
+	case c.failed <- err:
+	default: // The first failure is the one that explains the others.
+	}
+}
+
+// Down ends every process of the cluster and removes all that it made.
+func (c *Cluster) Down() error {
+	close(c.stopping)
+	os.Remove(c.dir.ready())
+	var errs []error
+	for _, n := range c.nodes {
+		errs = append(errs, n.Stop())
+	}
+	c.line.Cut()
+	c.children.Wait()
+	if c.slot != nil {
+		errs = append(errs, c.slot.held.Close())
+	}
+	errs = append(errs, sweep(c.dir), c.lock.Close())
+	return errors.Join(errs...)
+}
+
+func (c *Cluster) progress(format string, args ...any) {
+	fmt.Fprintf(c.options.Progress, "devcluster: "+format+"\n", args...)
+}
