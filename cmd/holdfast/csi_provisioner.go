@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision"
+	"github.com/holdfast-io/holdfast/internal/reclaim"
+)
+
+// provisioner is the role csi-provisioner.
+type provisioner struct {
+	driver    app.Driver
+	kube      app.Kube
+	leader    app.Leader
+	endpoint  app.Endpoint
+	work      app.Work
+	provision provision.Options
+	logging   *logsapi.LoggingConfiguration
+}
+
+func newProvisioner() *cobra.Command {
+	p := &provisioner{logging: logsapi.NewLoggingConfiguration()}
+	command := &cobra.Command{
+		Use:   "csi-provisioner",
+		Short: "Make volumes for claims, and delete those that nobody wants any more",
+		Long: `Make volumes for claims through a CSI driver, and delete those that nobody
+wants any more. It runs beside the driver and takes the place of the program of
+that name, with the same flags.
+
+Flags come before the environment variables in brackets, and those before the
+defaults.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := p.complete(command); err != nil {
+				return err
+			}
+			return p.run(command.Context())
+		},
+	}
+	fs := command.Flags()
+	p.driver.AddFlags(fs)
+	p.kube.AddFlags(fs)
+	p.leader.AddFlags(fs)
+	p.endpoint.AddFlags(fs)
+	p.work.AddFlags(fs)
+	p.provision.AddFlags(fs)
+	logsapi.AddFlags(p.logging, fs)
+	return command
+}
+
+// complete adds what the environment says and checks what needs no driver.
+func (p *provisioner) complete(command *cobra.Command) error {
+	err := app.FromEnvironment(command.Flags(),
+		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
+		app.Variable{Name: "PROVISIONER_NAME", Flags: []string{"provisioner"}},
+		app.Variable{Name: "STORAGECLASS_WHITELIST", Flags: []string{"storageclass-whitelist"}},
+		app.Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
+		app.Variable{Name: "VERBOSE", Flags: []string{"v"}},
+		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
+	)
+	if err := errors.Join(err, p.leader.Validate()); err != nil {
+		return err
+	}
+	return logsapi.ValidateAndApply(p.logging, nil)
+}
+
+func (p *provisioner) run(ctx context.Context) error {
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger())
+	driver, err := app.Connect(ctx, p.driver)
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	if err := p.adopt(driver.Info().Name); err != nil {
+		return err
+	}
+	manager := app.Manager{Kube: p.kube, Leader: p.leader, LeaseName: csi.SafeName(p.provision.Driver)}
+	provision.CacheOptions(&p.provision, &manager.Cache)
+	m, err := manager.New(ctx)
+	if err != nil {
+		return err
+	}
+	clients, err := kubernetes.NewForConfigAndClient(m.GetConfig(), m.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("making a client for events: %w", err)
+	}
+	events := kube.NewEvents(ctx, clients, m.GetScheme(), p.provision.Provisioner)
+	if err := p.setup(ctx, m, driver, events); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// adopt completes the options with the driver's name and checks them.
+func (p *provisioner) adopt(driver string) error {
+	o := &p.provision
+	o.Driver = driver
+	if o.Provisioner == "" {
+		o.Provisioner = driver
+	}
+	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), driver)
+	o.Namespace = app.Namespace(p.leader.Namespace)
+	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
+	return o.Validate()
+}
+
+func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
+	if err := app.Serve(m, p.endpoint, app.Gatherer(driver)); err != nil {
+		return err
+	}
+	if err := provision.Setup(ctx, m, driver, events, &p.provision); err != nil {
+		return fmt.Errorf("setting up provisioning: %w", err)
+	}
+	err := reclaim.Setup(ctx, m, driver, events, &reclaim.Options{
+		Driver: p.provision.Driver, Provisioner: p.provision.Provisioner,
+		Workers: p.work.Workers, RetryStart: p.work.RetryStart, RetryMax: p.work.RetryMax,
+	})
+	if err != nil {
+		return fmt.Errorf("setting up reclaiming: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+// Package app is what every role of the program is made of: options from the
+// command line and the environment, logging, the connection to the driver, the
+// manager with its cache and leader election, and the HTTP endpoint.
+//
+// Flags are declared here once, in groups that a role picks from.
+package app
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Driver says where the CSI driver is.
+type Driver struct {
+	Address string
+	Timeout time.Duration
+}
+
+// AddFlags declares the group's flags.
+func (o *Driver) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Address, "csi-address", "/run/csi/socket", "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
+	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "time for one call to the CSI driver")
+}
+
+// Kube says how to reach the API server.
+type Kube struct {
+	Kubeconfig string
+	QPS        float32
+	Burst      int
+}
+
+// AddFlags declares the group's flags.
+func (o *Kube) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster [KUBECONFIG]")
+	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "limit of requests a second to the API server; 0 leaves it to the server's own fairness")
+	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps for a moment")
+}
+
+// Leader says how replicas agree on which of them acts.
+type Leader struct {
+	Enabled                                   bool
+	Namespace                                 string
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+	Labels                                    map[string]string
+}
+
+// AddFlags declares the group's flags.
+func (o *Leader) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.Enabled, "leader-election", false, "let only one of several replicas act")
+	fs.StringVar(&o.Namespace, "leader-election-namespace", "",
+		"namespace of the Lease, and of what this program keeps on record; empty for its own [POD_NAMESPACE]")
+	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a silent leader stays leader; above the renew deadline")
+	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to stay leader; above the retry period")
+	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", 5*time.Second, "pause between two tries to be, or stay, leader")
+	fs.Var(labels{&o.Labels}, "leader-election-labels", "labels to put on the Lease: key:value,key:value")
+}
+
+// Validate tells all that is wrong at once.
+func (o *Leader) Validate() error {
+	if !o.Enabled {
+		return nil
+	}
+	var errs []error
+	if o.LeaseDuration <= o.RenewDeadline {
+		errs = append(errs, fmt.Errorf("--leader-election-lease-duration %s must be above --leader-election-renew-deadline %s", o.LeaseDuration, o.RenewDeadline))
+	}
+	if o.RenewDeadline <= o.RetryPeriod {
+		errs = append(errs, fmt.Errorf("--leader-election-renew-deadline %s must be above --leader-election-retry-period %s", o.RenewDeadline, o.RetryPeriod))
+	}
+	return errors.Join(errs...)
+}
+
+// Endpoint says where metrics and health are served.
+type Endpoint struct {
+	Address     string
+	MetricsPath string
+}
+
+// AddFlags declares the group's flags.
+func (o *Endpoint) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Address, "http-endpoint", "", "address of metrics and health, such as :8080; empty for none")
+	fs.StringVar(&o.MetricsPath, "metrics-path", "/metrics", "path of the metrics")
+}
+
+// Work says how much is done at a time, and how soon again.
+type Work struct {
+	Workers              int
+	RetryStart, RetryMax time.Duration
+}
+
+// AddFlags declares the group's flags.
+func (o *Work) AddFlags(fs *pflag.FlagSet) {
+	o.RetryStart, o.RetryMax = time.Second, 300*time.Second
+	fs.IntVar(&o.Workers, "worker-threads", 100, "how many objects of a kind are worked on at a time")
+	fs.Var(seconds{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles each time [RETRY_INTERVAL]")
+	fs.Var(seconds{&o.RetryMax}, "retry-interval-max", "longest pause between two retries [RETRY_INTERVAL]")
+}

@@ -1,0 +1,76 @@
+package kube
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const (
+	// repeatAfter is how long an event is not sent again while nothing has
+	// changed. It is well below the hour that API servers keep events.
+	repeatAfter = 20 * time.Minute
+	// remembered bounds the memory for that.
+	remembered = 4096
+	// messageLimit is what the API takes as an event's message, in bytes.
+	messageLimit = 1024
+)
+
+// Events tells users, at the object where they look, what happens to it. An
+// event that only repeats the last one about the object is not sent: a retry
+// is no news. Forgetting that over a restart costs one repetition.
+type Events struct {
+	recorder record.EventRecorder
+	last     *cache.LRUExpireCache
+}
+
+type said struct{ reason, message string }
+
+// NewEvents sends events in the name of component, which must be the same in
+// every process that does the same work: the API server counts repetitions by
+// it. It stops when ctx ends.
+//
+// Events go to the core API group, where the roles that this program replaces
+// have the right to write.
+func NewEvents(ctx context.Context, c kubernetes.Interface, scheme *runtime.Scheme, component string) *Events {
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.CoreV1().Events("")})
+	return NewEventsTo(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
+}
+
+// NewEventsTo sends events to a recorder.
+func NewEventsTo(recorder record.EventRecorder) *Events {
+	return &Events{recorder: recorder, last: cache.NewLRUExpireCache(remembered)}
+}
+
+// Normal tells good news, or news.
+func (e *Events) Normal(about client.Object, reason, message string) {
+	e.send(about, corev1.EventTypeNormal, reason, message)
+}
+
+// Warning tells what somebody may have to act upon.
+func (e *Events) Warning(about client.Object, reason, message string) {
+	e.send(about, corev1.EventTypeWarning, reason, message)
+}
+
+func (e *Events) send(about client.Object, kind, reason, message string) {
+	if len(message) > messageLimit {
+		message = message[:messageLimit-3] + "..."
+	}
+	key, news := eventKey(about), said{reason, message}
+	if last, ok := e.last.Get(key); ok && last == news {
+		return
+	}
+	e.last.Add(key, news, repeatAfter)
+	e.recorder.Event(about, kind, reason, message)
+}
+
+func eventKey(o client.Object) types.UID { return o.GetUID() }

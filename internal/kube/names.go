@@ -1,0 +1,43 @@
+// Package kube holds the few Kubernetes things that all controllers share:
+// the exact strings of the objects that they hand to each other and to the
+// programs of Kubernetes, events, and changes to objects under a condition.
+package kube
+
+// Strings of the volume controllers, unchanged from the csi-provisioner that
+// role csi-provisioner replaces, so that either can take over from the other.
+const (
+	// AnnStorageProvisioner on a claim names who shall provision it. The PV
+	// controller of Kubernetes writes it, for a class that waits for the first
+	// consumer only after the scheduler has selected a node.
+	AnnStorageProvisioner     = "volume.kubernetes.io/storage-provisioner"
+	AnnBetaStorageProvisioner = "volume.beta.kubernetes.io/storage-provisioner"
+	// AnnSelectedNode on a claim is the node that the scheduler has selected.
+	AnnSelectedNode      = "volume.kubernetes.io/selected-node"
+	AnnAlphaSelectedNode = "volume.alpha.kubernetes.io/selected-node"
+	// AnnBetaStorageClass on a claim names its class the old way.
+	AnnBetaStorageClass = "volume.beta.kubernetes.io/storage-class"
+
+	// AnnProvisionedBy on a volume is the class's provisioner.
+	AnnProvisionedBy = "pv.kubernetes.io/provisioned-by"
+	// AnnDeletionSecretName and AnnDeletionSecretNamespace on a volume name the
+	// secret for DeleteVolume; both are there, and empty, when there is none.
+	AnnDeletionSecretName      = "volume.kubernetes.io/provisioner-deletion-secret-name"
+	AnnDeletionSecretNamespace = "volume.kubernetes.io/provisioner-deletion-secret-namespace"
+	// AnnModifySecretName and AnnModifySecretNamespace on a volume name the
+	// secret for ControllerModifyVolume, if there is one.
+	AnnModifySecretName      = "volume.kubernetes.io/controller-modify-secret-name"
+	AnnModifySecretNamespace = "volume.kubernetes.io/controller-modify-secret-namespace"
+	// VolumeFinalizer keeps a volume object until the driver has deleted the volume.
+	VolumeFinalizer = "external-provisioner.volume.kubernetes.io/finalizer"
+	// AttributeIdentity in a volume's attributes tells which process made it.
+	AttributeIdentity = "storage.kubernetes.io/csiProvisionerIdentity"
+)
+
+// Reasons of the events of the volume controllers.
+const (
+	ReasonProvisioning          = "Provisioning"
+	ReasonProvisioningSucceeded = "ProvisioningSucceeded"
+	ReasonProvisioningFailed    = "ProvisioningFailed"
+	ReasonVolumeFailedDelete    = "VolumeFailedDelete"
+	ReasonWaitingForDetach      = "WaitingForDetach"
+)

@@ -1,0 +1,108 @@
+package provision
+
+import (
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A kind is what is to be done next about a claim.
+type kind int
+
+const (
+	rest   kind = iota // nothing, or it is somebody else's turn
+	say                // nothing but tell the claim's owner
+	begin              // put an intent on record, then carry it out
+	carry              // carry out the intent that is on record
+	forget             // take the intent off the record: it is done
+	moveOn             // let the scheduler select another node
+)
+
+// A step is a decision: what to do and, for say, what to tell.
+type step struct {
+	kind    kind
+	reason  string
+	message string
+}
+
+// decide holds every rule about which claims are served, and when. It does no
+// I/O; each rule is a row of its test.
+func decide(s seen, o *Options) step {
+	if s.intent != nil {
+		return decideIntent(s)
+	}
+	switch {
+	case s.claim == nil, s.claim.DeletionTimestamp != nil, s.claim.Spec.VolumeName != "":
+		return step{kind: rest}
+	case provisionerOf(s.claim) != o.Provisioner:
+		return step{kind: rest}
+	case s.volume != nil:
+		return step{kind: rest} // It is the PV controller's turn to bind the two.
+	case s.class == nil:
+		return fail("StorageClass %q of the claim does not exist; the claim is served when it does", className(s.claim))
+	case s.class.Provisioner != o.Provisioner:
+		return step{kind: rest}
+	case !o.serves(s.class.Name):
+		return fail("StorageClass %q may not be served: it is not in --storageclass-whitelist", s.class.Name)
+	case s.late() && selectedNode(s.claim) == "":
+		return step{kind: rest} // It is the scheduler's turn.
+	}
+	return decideSpec(s)
+}
+
+// decideIntent is about an intent on record. Whether its claim, its class or
+// its node are still there does not matter: the driver may have been asked.
+func decideIntent(s seen) step {
+	published := s.volume != nil && s.volume.Spec.ClaimRef != nil && s.volume.Spec.ClaimRef.UID == s.intent.claimUID()
+	// The claim can be seen to name the volume before the volume itself is seen.
+	named := s.claim != nil && s.claim.UID == s.intent.claimUID() && s.claim.Spec.VolumeName == s.intent.volume.Name
+	if published || named {
+		return step{kind: forget}
+	}
+	return step{kind: carry}
+}
+
+// decideSpec is about a claim of ours whose time has come.
+func decideSpec(s seen) step {
+	spec := s.claim.Spec
+	switch {
+	case spec.Selector != nil:
+		return fail("the claim has a selector: a selector finds existing volumes, and a new one has no labels; remove it")
+	case !s.info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE),
+		!s.info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME):
+		return fail("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
+	case populated(s.claim):
+		return step{kind: say, reason: kube.ReasonProvisioning,
+			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
+	case spec.DataSource != nil || spec.DataSourceRef != nil:
+		return fail("the claim has a data source: restoring a snapshot and cloning a claim are not supported by this version")
+	case spec.VolumeAttributesClassName != nil && *spec.VolumeAttributesClassName != "":
+		return fail("the claim has a VolumeAttributesClass: that is not supported by this version")
+	case s.late() && s.topological() && s.selected == nil:
+		return step{kind: moveOn, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
+			"node %s, which the scheduler selected, is gone: waiting for another", selectedNode(s.claim))}
+	}
+	return step{kind: begin}
+}
+
+// populated tells whether the data source is of a kind that others serve.
+func populated(claim *corev1.PersistentVolumeClaim) bool {
+	ref := claim.Spec.DataSourceRef
+	if ref == nil {
+		return false
+	}
+	group := ""
+	if ref.APIGroup != nil {
+		group = *ref.APIGroup
+	}
+	clone := group == "" && ref.Kind == "PersistentVolumeClaim"
+	restore := group == "snapshot.storage.k8s.io" && ref.Kind == "VolumeSnapshot"
+	return !clone && !restore
+}
+
+func fail(format string, args ...any) step {
+	return step{kind: say, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,122 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// carry makes the call of an intent that is on record and acts on the answer.
+func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duration, error) {
+	made, err := r.create(ctx, i)
+	if err != nil {
+		return r.failed(ctx, s, i, err)
+	}
+	if err := r.publish(ctx, i, made); err != nil {
+		r.fails(s, err)
+		return 0, err
+	}
+	if s.claim != nil && s.claim.UID == i.claimUID() {
+		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
+	}
+	return 0, r.journal.erase(ctx, i)
+}
+
+// create asks the driver for the volume of an intent.
+func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, error) {
+	secrets, err := kube.Secret(ctx, r.live, i.secret)
+	if err != nil {
+		return nil, err
+	}
+	request, ok := proto.Clone(i.request).(*csipb.CreateVolumeRequest)
+	if !ok {
+		return nil, errors.New("copying the request: it changed its type")
+	}
+	request.Secrets = secrets
+	made, err := r.driver.CreateVolume(ctx, request)
+	var bad *csi.BadAnswer
+	if errors.As(err, &bad) && bad.ID != "" {
+		// What was made cannot be used, but it is there.
+		undone := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: bad.ID, Secrets: secrets})
+		return nil, errors.Join(err, undone)
+	}
+	return made, err
+}
+
+// publish makes the PersistentVolume of an intent. One that is there already
+// is a success if it is for the same claim and the same volume.
+func (r *Reconciler) publish(ctx context.Context, i *intent, made *csipb.Volume) error {
+	volume := complete(i, made)
+	err := r.client.Create(ctx, volume)
+	if err == nil {
+		return nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("creating PersistentVolume %s: %w", volume.Name, err)
+	}
+	there := &corev1.PersistentVolume{}
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(volume), there); err != nil {
+		return fmt.Errorf("reading PersistentVolume %s, which exists already: %w", volume.Name, err)
+	}
+	ref, source := there.Spec.ClaimRef, there.Spec.CSI
+	if ref == nil || ref.UID != i.claimUID() || source == nil || source.VolumeHandle != made.GetVolumeId() {
+		return fmt.Errorf("creating PersistentVolume %s: another one of that name is there, which is not this claim's; rename or delete it", volume.Name)
+	}
+	return nil
+}
+
+// failed acts on a CreateVolume that failed, by what that means for the next.
+func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure error) (time.Duration, error) {
+	verdict := csi.VerdictOf(failure)
+	failure = fmt.Errorf("creating volume %s: %w", i.request.GetName(), failure)
+	if !verdict.Final() {
+		r.fails(s, failure)
+		return 0, failure // The intent stays: the same request again.
+	}
+	full := verdict == csi.Full && s.waitsFor(i)
+	if full {
+		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, selectedNode(s.claim))
+	}
+	r.fails(s, failure)
+	if err := r.journal.erase(ctx, i); err != nil {
+		return 0, err
+	}
+	switch {
+	case s.claim == nil:
+		return 0, nil // Nothing was made, and nobody wants it any more.
+	case full:
+		return 0, r.unselectNode(ctx, s.claim)
+	case verdict == csi.Infeasible:
+		return r.options.RetryMax, nil
+	default:
+		return 0, failure
+	}
+}
+
+// waitsFor tells whether the claim of an intent could go to another node.
+func (s *seen) waitsFor(i *intent) bool {
+	return s.claim != nil && s.claim.UID == i.claimUID() && selectedNode(s.claim) != "" &&
+		i.request.GetAccessibilityRequirements() != nil
+}
+
+// unselectNode asks the scheduler to select again. The write fails if the claim
+// has changed since it was seen.
+func (r *Reconciler) unselectNode(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
+	claim = claim.DeepCopy()
+	delete(claim.Annotations, kube.AnnSelectedNode)
+	delete(claim.Annotations, kube.AnnAlphaSelectedNode)
+	if err := r.client.Update(ctx, claim); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("asking the scheduler for another node: %w", err)
+	}
+	return nil
+}

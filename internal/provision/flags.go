@@ -1,0 +1,15 @@
+package provision
+
+import "github.com/spf13/pflag"
+
+// AddFlags declares the options that are only about this controller.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Provisioner, "provisioner", "", "name that the StorageClasses to be served carry; empty for the driver's own name [PROVISIONER_NAME]")
+	fs.StringSliceVar(&o.Classes, "storageclass-whitelist", nil, "names of the only StorageClasses that may be served, comma-separated; empty for all [STORAGECLASS_WHITELIST]")
+	fs.StringVar(&o.VolumeNamePrefix, "volume-name-prefix", "pvc", "what names of volumes begin with, before the UID of the claim")
+	fs.StringVar(&o.DefaultFSType, "default-fstype", "", "filesystem of volumes whose StorageClass gives none; empty leaves it to the driver")
+	fs.BoolVar(&o.ExtraCreateMetadata, "extra-create-metadata", false, "tell the driver the names of claim, namespace and volume, as parameters")
+	fs.BoolVar(&o.StrictTopology, "strict-topology", false, "for a class that waits for its first consumer, ask for the selected node's topology segment only")
+	fs.BoolVar(&o.ImmediateTopology, "immediate-topology", true, "for a class that binds immediately, tell the driver all topology segments of the cluster")
+	fs.BoolVar(&o.ReadOnlyPublish, "controller-publish-readonly", false, "mark volumes of claims that are ReadOnlyMany only as read-only")
+}

@@ -1,0 +1,180 @@
+package provision
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/encoding/protojson"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+const (
+	// IntentLabel marks the Leases that are intents of this package; its value
+	// is the driver's name made safe, so that drivers can share a namespace.
+	IntentLabel = "provision.holdfast.io/driver"
+	// intentAnnotation holds the intent.
+	intentAnnotation = "provision.holdfast.io/intent"
+	// compressFrom is the size in bytes from which an intent is compressed. Most
+	// are smaller and stay readable; the topology of a large cluster is not, and
+	// annotations are limited to 256 KiB.
+	compressFrom = 16 << 10
+	gzipPrefix   = "gzip:"
+)
+
+// An intent is a CreateVolume call that may have been made, with everything
+// that it takes to repeat it and to publish its result.
+type intent struct {
+	// request is the whole call but for its secrets.
+	request *csipb.CreateVolumeRequest
+	// secret names the secret of the call, if it has one.
+	secret *corev1.SecretReference
+	// volume is what will be published, but for what only the driver's answer
+	// tells: handle, capacity, attributes, node affinity.
+	volume *corev1.PersistentVolume
+	// record is the Lease that it is written in, once it is.
+	record types.NamespacedName
+}
+
+// claim is the key of the claim that the intent serves.
+func (i *intent) claim() types.NamespacedName {
+	return types.NamespacedName{Namespace: i.volume.Spec.ClaimRef.Namespace, Name: i.volume.Spec.ClaimRef.Name}
+}
+
+func (i *intent) claimUID() types.UID { return i.volume.Spec.ClaimRef.UID }
+
+// intentName is the name of the Lease for a claim.
+func intentName(claim types.UID) string { return "provision-" + string(claim) }
+
+// written is the form of an intent in its Lease.
+type written struct {
+	Request json.RawMessage          `json:"request"`
+	Secret  *corev1.SecretReference  `json:"secret,omitempty"`
+	Volume  *corev1.PersistentVolume `json:"volume"`
+}
+
+func (i *intent) encode() (string, error) {
+	request, err := protojson.Marshal(i.request)
+	if err != nil {
+		return "", fmt.Errorf("encoding the request: %w", err)
+	}
+	text, err := json.Marshal(written{Request: request, Secret: i.secret, Volume: i.volume})
+	if err != nil {
+		return "", fmt.Errorf("encoding the intent: %w", err)
+	}
+	if len(text) < compressFrom {
+		return string(text), nil
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(text); err != nil {
+		return "", fmt.Errorf("compressing the intent: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return "", fmt.Errorf("compressing the intent: %w", err)
+	}
+	return gzipPrefix + base64.StdEncoding.EncodeToString(packed.Bytes()), nil
+}
+
+func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
+	text, err := unpack(lease.Annotations[intentAnnotation])
+	if err != nil {
+		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+	}
+	var w written
+	if err := json.Unmarshal(text, &w); err != nil {
+		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+	}
+	i := &intent{request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, record: client.ObjectKeyFromObject(lease)}
+	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
+		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+	}
+	if i.volume == nil || i.volume.Spec.ClaimRef == nil || i.volume.Spec.CSI == nil {
+		return nil, fmt.Errorf("reading Lease %s/%s: it lacks the volume", lease.Namespace, lease.Name)
+	}
+	return i, nil
+}
+
+func unpack(text string) ([]byte, error) {
+	packed, ok := strings.CutPrefix(text, gzipPrefix)
+	if !ok {
+		return []byte(text), nil
+	}
+	r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(packed)))
+	if err != nil {
+		return nil, fmt.Errorf("decompressing: %w", err)
+	}
+	return io.ReadAll(r)
+}
+
+// A journal keeps the intents of one driver.
+type journal struct {
+	client    client.Client
+	live      client.Reader // past the cache
+	namespace string
+	driver    string
+	// holder names this process: what it writes itself need not wake it up.
+	holder string
+}
+
+// labels select the journal's Leases.
+func (j *journal) labels() map[string]string {
+	return map[string]string{IntentLabel: csi.SafeName(j.driver)}
+}
+
+// write puts an intent on record and returns the one that is: if another
+// process was first, that one's stands, for the driver may have been asked.
+func (j *journal) write(ctx context.Context, i *intent) (*intent, error) {
+	text, err := i.encode()
+	if err != nil {
+		return nil, err
+	}
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(),
+			Annotations: map[string]string{intentAnnotation: text},
+		},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.holder, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
+	}
+	err = j.client.Create(ctx, lease)
+	if apierrors.IsAlreadyExists(err) {
+		return j.read(ctx, i.claimUID())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
+	}
+	i.record = client.ObjectKeyFromObject(lease)
+	return i, nil
+}
+
+// read gets an intent from the API server itself.
+func (j *journal) read(ctx context.Context, claim types.UID) (*intent, error) {
+	lease := &coordinationv1.Lease{}
+	if err := j.live.Get(ctx, types.NamespacedName{Namespace: j.namespace, Name: intentName(claim)}, lease); err != nil {
+		return nil, fmt.Errorf("reading the intent of claim %s: %w", claim, err)
+	}
+	return decodeIntent(lease)
+}
+
+// erase takes an intent off the record; one that is gone is a success.
+func (j *journal) erase(ctx context.Context, i *intent) error {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name}}
+	if err := j.client.Delete(ctx, lease); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("erasing the intent to create volume %s: %w", i.request.GetName(), err)
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// seen is all that is known about one claim at one moment.
+type seen struct {
+	claim  *corev1.PersistentVolumeClaim // nil if it is gone
+	class  *storagev1.StorageClass       // nil if there is none of that name
+	intent *intent                       // nil if none is on record
+	volume *corev1.PersistentVolume      // of the claim's or the intent's volume name; nil if there is none
+	info   csi.Info                      // what the driver can
+
+	nodes    []place // only with a driver that has topology
+	selected *place  // nil while the scheduler has selected none, or its node is gone
+}
+
+// observe reads everything from the cache.
+func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (seen, error) {
+	s := seen{info: r.driver.Info()}
+	claim := &corev1.PersistentVolumeClaim{}
+	found, err := r.get(ctx, key, claim)
+	if err != nil {
+		return s, err
+	}
+	if found {
+		s.claim = claim
+	}
+	if s.intent, err = r.findIntent(ctx, key, s.claim); err != nil {
+		return s, err
+	}
+	if err := r.observeVolume(ctx, &s); err != nil {
+		return s, err
+	}
+	if s.claim == nil || s.intent != nil {
+		return s, nil // An intent holds all that it needs.
+	}
+	class := &storagev1.StorageClass{}
+	if found, err = r.get(ctx, types.NamespacedName{Name: className(s.claim)}, class); err != nil {
+		return s, err
+	}
+	if found {
+		s.class = class
+	}
+	return s, r.observeNodes(ctx, &s)
+}
+
+func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {
+	err := r.client.Get(ctx, key, into)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading %s: %w", key, err)
+	}
+	return err == nil, nil
+}
+
+// findIntent finds the intent for a claim; if the claim is gone, or another of
+// its name is there, the one that was for its predecessor comes first.
+func (r *Reconciler) findIntent(ctx context.Context, key types.NamespacedName, claim *corev1.PersistentVolumeClaim) (*intent, error) {
+	leases := &coordinationv1.LeaseList{}
+	if err := r.client.List(ctx, leases, client.InNamespace(r.journal.namespace), client.MatchingFields{intentsByClaim: key.String()}); err != nil {
+		return nil, fmt.Errorf("reading intents: %w", err)
+	}
+	if len(leases.Items) == 0 {
+		return nil, nil
+	}
+	first := max(0, slices.IndexFunc(leases.Items, func(l coordinationv1.Lease) bool {
+		return claim == nil || l.Name != intentName(claim.UID)
+	}))
+	return decodeIntent(&leases.Items[first])
+}
+
+func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
+	name := ""
+	switch {
+	case s.intent != nil:
+		name = s.intent.volume.Name
+	case s.claim != nil:
+		name = r.options.volumeName(s.claim)
+	default:
+		return nil
+	}
+	volume := &corev1.PersistentVolume{}
+	found, err := r.get(ctx, types.NamespacedName{Name: name}, volume)
+	if found {
+		s.volume = volume
+	}
+	return err
+}
+
+// observeNodes reads the driver's topology, if it has one.
+func (r *Reconciler) observeNodes(ctx context.Context, s *seen) error {
+	if !s.topological() {
+		return nil
+	}
+	drivers := &storagev1.CSINodeList{}
+	if err := r.client.List(ctx, drivers); err != nil {
+		return fmt.Errorf("reading CSINodes: %w", err)
+	}
+	for i := range drivers.Items {
+		p, err := r.place(ctx, &drivers.Items[i])
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			continue
+		}
+		if p.name == selectedNode(s.claim) {
+			s.selected = p
+		}
+		if len(p.keys) > 0 {
+			s.nodes = append(s.nodes, *p)
+		}
+	}
+	return nil
+}
+
+// place is a node as the driver's topology sees it, without keys if it does
+// not have the driver; nil if the node is gone.
+func (r *Reconciler) place(ctx context.Context, csiNode *storagev1.CSINode) (*place, error) {
+	node := &corev1.Node{}
+	found, err := r.get(ctx, types.NamespacedName{Name: csiNode.Name}, node)
+	if err != nil || !found {
+		return nil, err
+	}
+	p := &place{name: node.Name, labels: node.Labels}
+	for _, d := range csiNode.Spec.Drivers {
+		if d.Name == r.options.Driver {
+			p.keys = d.TopologyKeys
+		}
+	}
+	return p, nil
+}
+
+// topological tells whether the driver's volumes are not the same everywhere.
+func (s *seen) topological() bool {
+	return s.info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+}
+
+// topology is what decides where the claim's volume may be.
+func (s *seen) topology(o *Options) topologyInput {
+	return topologyInput{
+		claim: s.claim.Name, selected: s.selected, strict: o.StrictTopology, anywhere: o.ImmediateTopology,
+		allowed: s.class.AllowedTopologies, nodes: s.nodes,
+	}
+}
+
+// late tells whether the claim's class waits for the first consumer.
+func (s *seen) late() bool {
+	return s.class.VolumeBindingMode != nil && *s.class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// className is the claim's class, the old way of naming it first.
+func className(claim *corev1.PersistentVolumeClaim) string {
+	if old, ok := claim.Annotations[kube.AnnBetaStorageClass]; ok {
+		return old
+	}
+	if claim.Spec.StorageClassName == nil {
+		return ""
+	}
+	return *claim.Spec.StorageClassName
+}
+
+// provisionerOf is who shall provision the claim, as Kubernetes has written.
+func provisionerOf(claim *corev1.PersistentVolumeClaim) string {
+	if name, ok := claim.Annotations[kube.AnnStorageProvisioner]; ok {
+		return name
+	}
+	return claim.Annotations[kube.AnnBetaStorageProvisioner]
+}
+
+// selectedNode is the node that the scheduler has selected, "" for none.
+func selectedNode(claim *corev1.PersistentVolumeClaim) string {
+	if name, ok := claim.Annotations[kube.AnnSelectedNode]; ok {
+		return name
+	}
+	return claim.Annotations[kube.AnnAlphaSelectedNode]
+}

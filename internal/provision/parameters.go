@@ -1,0 +1,60 @@
+package provision
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// prefix of the class parameters that are for Kubernetes, not for the driver.
+const prefix = "csi.storage.k8s.io/"
+
+// Keys of class parameters, and of what a driver is told about a claim.
+const (
+	keyFSType       = prefix + "fstype"
+	keyOldFSType    = "fstype" // in any case; drivers have always seen it too
+	keyClaimName    = prefix + "pvc/name"
+	keyClaimSpace   = prefix + "pvc/namespace"
+	keyVolumeName   = prefix + "pv/name"
+	suffixName      = "-name"
+	suffixNamespace = "-namespace"
+)
+
+// driverParameters are the class's parameters without those for Kubernetes. A
+// key with that prefix that nobody knows is an error: it is a typing mistake,
+// most likely in the name of a secret.
+func driverParameters(class map[string]string) (map[string]string, error) {
+	known := map[string]bool{keyFSType: true}
+	for _, use := range secretUses {
+		known[prefix+use.key+suffixName], known[prefix+use.key+suffixNamespace] = true, true
+	}
+	left := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(class)) {
+		switch {
+		case !strings.HasPrefix(key, prefix):
+			left[key] = class[key]
+		case !known[key]:
+			return nil, fmt.Errorf("parameter %q of the StorageClass is unknown: keys that begin with %s are reserved", key, prefix)
+		}
+	}
+	return left, nil
+}
+
+// fsType is the filesystem that the class asks for, else fallback.
+func fsType(class map[string]string, fallback string) (string, error) {
+	var found []string
+	for _, key := range slices.Sorted(maps.Keys(class)) {
+		if strings.EqualFold(key, keyOldFSType) || key == keyFSType {
+			found = append(found, key)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return fallback, nil
+	case 1:
+		return class[found[0]], nil
+	default:
+		return "", fmt.Errorf("the StorageClass gives the filesystem more than once: %s", strings.Join(found, ", "))
+	}
+}

@@ -1,0 +1,157 @@
+package provision
+
+import (
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// plan turns a claim and its class into the intent to serve it. It does no I/O.
+// Its errors are for the owner of the claim or of the class.
+func plan(s seen, o *Options) (*intent, error) {
+	name := o.volumeName(s.claim)
+	fs, err := fsType(s.class.Parameters, o.DefaultFSType)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := secretRefs(s.class.Parameters, s.claim, name)
+	if err != nil {
+		return nil, err
+	}
+	parameters, err := driverParameters(s.class.Parameters)
+	if err != nil {
+		return nil, err
+	}
+	if o.ExtraCreateMetadata {
+		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, name
+	}
+	capabilities, err := capabilities(s, fs)
+	if err != nil {
+		return nil, err
+	}
+	request := &csipb.CreateVolumeRequest{
+		Name:               name,
+		CapacityRange:      &csipb.CapacityRange{RequiredBytes: s.claim.Spec.Resources.Requests.Storage().Value()},
+		VolumeCapabilities: capabilities,
+		Parameters:         parameters,
+	}
+	if s.topological() {
+		if request.AccessibilityRequirements, err = requirement(s.topology(o)); err != nil {
+			return nil, err
+		}
+	}
+	return &intent{request: request, secret: secrets[secretProvision], volume: o.volume(s, fs, secrets)}, nil
+}
+
+// volumeName is the same for every try, here and after any restart.
+func (o *Options) volumeName(claim *corev1.PersistentVolumeClaim) string {
+	return o.VolumeNamePrefix + "-" + string(claim.UID)
+}
+
+// capabilities are one for each access mode of the claim.
+func capabilities(s seen, fs string) ([]*csipb.VolumeCapability, error) {
+	modes, err := csi.AccessModes(s.claim.Spec.AccessModes, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))
+	if err != nil {
+		return nil, err
+	}
+	var all []*csipb.VolumeCapability
+	for _, mode := range modes {
+		c := &csipb.VolumeCapability{AccessMode: &csipb.VolumeCapability_AccessMode{Mode: mode}}
+		if block(s.claim) {
+			c.AccessType = &csipb.VolumeCapability_Block{Block: &csipb.VolumeCapability_BlockVolume{}}
+		} else {
+			c.AccessType = &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{FsType: fs, MountFlags: s.class.MountOptions}}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func block(claim *corev1.PersistentVolumeClaim) bool {
+	return claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock
+}
+
+// volume is the object that will be published, without what the driver's
+// answer adds.
+func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.SecretReference) *corev1.PersistentVolume {
+	annotations := map[string]string{
+		kube.AnnProvisionedBy:           s.class.Provisioner,
+		kube.AnnDeletionSecretName:      "",
+		kube.AnnDeletionSecretNamespace: "",
+	}
+	if ref := secrets[secretProvision]; ref != nil {
+		annotations[kube.AnnDeletionSecretName], annotations[kube.AnnDeletionSecretNamespace] = ref.Name, ref.Namespace
+	}
+	if ref := secrets[secretControllerModify]; ref != nil {
+		annotations[kube.AnnModifySecretName], annotations[kube.AnnModifySecretNamespace] = ref.Name, ref.Namespace
+	}
+	if block(s.claim) {
+		fs = ""
+	}
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: o.volumeName(s.claim), Annotations: annotations, Finalizers: []string{kube.VolumeFinalizer},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			AccessModes:                   s.claim.Spec.AccessModes,
+			MountOptions:                  s.class.MountOptions,
+			ClaimRef:                      reference(s.claim),
+			StorageClassName:              s.class.Name,
+			PersistentVolumeReclaimPolicy: reclaimPolicy(s.class),
+			VolumeMode:                    s.claim.Spec.VolumeMode,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver:                     o.Driver,
+				FSType:                     fs,
+				ReadOnly:                   o.ReadOnlyPublish && readOnly(s.claim),
+				VolumeAttributes:           map[string]string{kube.AttributeIdentity: o.Identity},
+				ControllerPublishSecretRef: secrets[secretControllerPublish],
+				NodeStageSecretRef:         secrets[secretNodeStage],
+				NodePublishSecretRef:       secrets[secretNodePublish],
+				ControllerExpandSecretRef:  secrets[secretControllerExpand],
+				NodeExpandSecretRef:        secrets[secretNodeExpand],
+			}},
+		},
+	}
+}
+
+// reclaimPolicy is Delete unless the class says otherwise, as the API has it.
+func reclaimPolicy(class *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {
+	if class.ReclaimPolicy == nil {
+		return corev1.PersistentVolumeReclaimDelete
+	}
+	return *class.ReclaimPolicy
+}
+
+func readOnly(claim *corev1.PersistentVolumeClaim) bool {
+	return len(claim.Spec.AccessModes) == 1 && claim.Spec.AccessModes[0] == corev1.ReadOnlyMany
+}
+
+func reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
+	return &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "PersistentVolumeClaim",
+		Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID, ResourceVersion: claim.ResourceVersion,
+	}
+}
+
+// complete adds the driver's answer to the volume of an intent.
+func complete(i *intent, made *csipb.Volume) *corev1.PersistentVolume {
+	volume := i.volume.DeepCopy()
+	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(made.GetCapacityBytes(), resource.BinarySI)}
+	volume.Spec.NodeAffinity = nodeAffinity(made.GetAccessibleTopology())
+	source := volume.Spec.CSI
+	source.VolumeHandle = made.GetVolumeId()
+	if source.VolumeAttributes == nil {
+		source.VolumeAttributes = map[string]string{}
+	}
+	for key, value := range made.GetVolumeContext() {
+		if _, ours := source.VolumeAttributes[key]; !ours {
+			source.VolumeAttributes[key] = value
+		}
+	}
+	return volume
+}

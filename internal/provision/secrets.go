@@ -1,0 +1,119 @@
+package provision
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// A secretUse is one purpose for which a class may name a secret. See
+// "StorageClass Secrets" in the CSI developer documentation.
+type secretUse struct {
+	key string // of the parameters, between the prefix and -name or -namespace
+	old string // the deprecated keys are this with Name and Namespace behind
+}
+
+// The first is the fallback of all others.
+var (
+	secretDefault           = secretUse{key: "secret"}
+	secretProvision         = secretUse{key: "provisioner-secret", old: "csiProvisionerSecret"}
+	secretControllerPublish = secretUse{key: "controller-publish-secret", old: "csiControllerPublishSecret"}
+	secretNodeStage         = secretUse{key: "node-stage-secret", old: "csiNodeStageSecret"}
+	secretNodePublish       = secretUse{key: "node-publish-secret", old: "csiNodePublishSecret"}
+	secretControllerExpand  = secretUse{key: "controller-expand-secret"}
+	secretNodeExpand        = secretUse{key: "node-expand-secret"}
+	secretControllerModify  = secretUse{key: "controller-modify-secret"}
+
+	secretUses = []secretUse{
+		secretDefault, secretProvision, secretControllerPublish, secretNodeStage, secretNodePublish,
+		secretControllerExpand, secretNodeExpand, secretControllerModify,
+	}
+)
+
+// secretRefs resolves every secret that a class names for a claim's volume.
+func secretRefs(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[secretUse]*corev1.SecretReference, error) {
+	refs := map[secretUse]*corev1.SecretReference{}
+	for _, use := range secretUses {
+		ref, err := use.resolve(class, claim, volume)
+		if err != nil {
+			return nil, err
+		}
+		if ref == nil {
+			ref = refs[secretDefault]
+		}
+		refs[use] = ref
+	}
+	return refs, nil
+}
+
+func (u secretUse) resolve(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
+	name, namespace, err := u.templates(class)
+	if err != nil || name == "" {
+		return nil, err
+	}
+	tokens := map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace}
+	resolvedNamespace, err := expand(namespace, tokens)
+	if err != nil {
+		return nil, fmt.Errorf("namespace of the %s: %w", u.label(), err)
+	}
+	if problems := validation.IsDNS1123Label(resolvedNamespace); len(problems) > 0 {
+		return nil, fmt.Errorf("namespace of the %s: %q (from %q): %s", u.label(), resolvedNamespace, namespace, strings.Join(problems, "; "))
+	}
+	tokens["pvc.name"] = claim.Name
+	for key, value := range claim.Annotations {
+		tokens["pvc.annotations['"+key+"']"] = value
+	}
+	resolvedName, err := expand(name, tokens)
+	if err != nil {
+		return nil, fmt.Errorf("name of the %s: %w", u.label(), err)
+	}
+	if problems := validation.IsDNS1123Subdomain(resolvedName); len(problems) > 0 {
+		return nil, fmt.Errorf("name of the %s: %q (from %q): %s", u.label(), resolvedName, name, strings.Join(problems, "; "))
+	}
+	return &corev1.SecretReference{Name: resolvedName, Namespace: resolvedNamespace}, nil
+}
+
+// templates finds the two parameters of a secret, under their new or their
+// deprecated keys. Half a pair and both kinds at once are errors.
+func (u secretUse) templates(class map[string]string) (name, namespace string, err error) {
+	newName, newNamespace := prefix+u.key+suffixName, prefix+u.key+suffixNamespace
+	oldName, oldNamespace := u.old+"Name", u.old+"Namespace"
+	has := func(key string) bool { _, ok := class[key]; return ok }
+	isNew, isOld := has(newName) || has(newNamespace), u.old != "" && (has(oldName) || has(oldNamespace))
+	switch {
+	case !isNew && !isOld:
+		return "", "", nil
+	case isNew && isOld:
+		return "", "", fmt.Errorf("the StorageClass names the %s by new and by deprecated parameters", u.label())
+	case isOld:
+		newName, newNamespace = oldName, oldNamespace
+	}
+	name, namespace = class[newName], class[newNamespace]
+	if name == "" || namespace == "" {
+		return "", "", fmt.Errorf("the StorageClass must give both %s and %s, and neither may be empty", newName, newNamespace)
+	}
+	return name, namespace, nil
+}
+
+func (u secretUse) label() string { return strings.ReplaceAll(u.key, "-", " ") }
+
+var token = regexp.MustCompile(`\$\{[^}]*\}`)
+
+// expand replaces ${TOKEN} by its value; an unknown token is an error.
+func expand(template string, tokens map[string]string) (string, error) {
+	var unknown []string
+	text := token.ReplaceAllStringFunc(template, func(match string) string {
+		value, ok := tokens[match[2:len(match)-1]]
+		if !ok {
+			unknown = append(unknown, match)
+		}
+		return value
+	})
+	if len(unknown) > 0 {
+		return "", fmt.Errorf("%q has tokens that are unknown here: %s", template, strings.Join(unknown, ", "))
+	}
+	return text, nil
+}

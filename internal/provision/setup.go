@@ -1,0 +1,151 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// Indexes of the cache.
+const (
+	intentsByClaim = "provision.claim"
+	claimsByClass  = "provision.class"
+)
+
+// CacheOptions narrow what the manager's cache holds of the objects that only
+// this package reads.
+func CacheOptions(o *Options, into *cache.Options) {
+	if into.ByObject == nil {
+		into.ByObject = map[client.Object]cache.ByObject{}
+	}
+	mine := labels.SelectorFromSet(labels.Set{IntentLabel: csi.SafeName(o.Driver)})
+	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
+		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: mine}},
+	}
+}
+
+// Setup adds the controller to a manager whose cache has CacheOptions.
+func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
+	r := &Reconciler{
+		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, log: m.GetLogger(),
+		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, holder: o.Identity},
+	}
+	if err := r.index(ctx, m); err != nil {
+		return err
+	}
+	if err := kube.Warm(ctx, m, r.reads()...); err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(m).
+		Named("provision").
+		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.pending))).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.claimOf), builder.WithPredicates(r.foreign())).
+		Watches(&storagev1.StorageClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: o.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
+		}).
+		Complete(r)
+}
+
+// reads are the kinds that are read but wake nobody.
+func (r *Reconciler) reads() []client.Object {
+	kinds := []client.Object{&corev1.PersistentVolume{}}
+	if r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
+	}
+	return kinds
+}
+
+func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+	err := m.GetFieldIndexer().IndexField(ctx, &coordinationv1.Lease{}, intentsByClaim, func(o client.Object) []string {
+		return keys(r.claimOf(ctx, o))
+	})
+	if err != nil {
+		return fmt.Errorf("indexing intents: %w", err)
+	}
+	err = m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, claimsByClass, func(o client.Object) []string {
+		claim, ok := o.(*corev1.PersistentVolumeClaim)
+		if !ok || !r.pending(claim) {
+			return nil
+		}
+		return []string{className(claim)}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing claims: %w", err)
+	}
+	return nil
+}
+
+func keys(requests []reconcile.Request) []string {
+	var all []string
+	for _, request := range requests {
+		all = append(all, request.String())
+	}
+	return all
+}
+
+// pending tells whether a claim waits for a volume from us.
+func (r *Reconciler) pending(o client.Object) bool {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	return ok && claim.Spec.VolumeName == "" && provisionerOf(claim) == r.options.Provisioner
+}
+
+// foreign lets through the intents that this process did not write: those of
+// processes that died. It is busy with its own already.
+func (r *Reconciler) foreign() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool {
+			lease, ok := e.Object.(*coordinationv1.Lease)
+			return ok && (lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != r.journal.holder)
+		},
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// claimOf leads from an intent to the claim that it serves.
+func (r *Reconciler) claimOf(_ context.Context, o client.Object) []reconcile.Request {
+	lease, ok := o.(*coordinationv1.Lease)
+	if !ok || lease.Annotations[intentAnnotation] == "" {
+		return nil
+	}
+	i, err := decodeIntent(lease)
+	if err != nil {
+		r.log.Error(err, "An intent cannot be read; look at the driver for its volume, then delete the Lease")
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: i.claim()}}
+}
+
+// claimsOf leads from a class to the claims that wait for it.
+func (r *Reconciler) claimsOf(ctx context.Context, class client.Object) []reconcile.Request {
+	claims := &corev1.PersistentVolumeClaimList{}
+	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: class.GetName()}); err != nil {
+		r.log.Error(err, "The claims of a class could not be listed", "class", class.GetName())
+		return nil
+	}
+	var all []reconcile.Request
+	for i := range claims.Items {
+		all = append(all, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&claims.Items[i])})
+	}
+	return all
+}

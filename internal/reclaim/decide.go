@@ -1,0 +1,62 @@
+package reclaim
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A kind is what is to be done next about a volume.
+type kind int
+
+const (
+	rest    kind = iota // nothing, or it is somebody else's turn
+	await               // it is still attached: its detachment wakes us up
+	hold                // put our finalizer on, so that it cannot go unnoticed
+	release             // take our finalizer off: the driver's volume shall stay
+	destroy             // delete the volume at the driver, then the object
+)
+
+// seen is all that is known about one volume at one moment.
+type seen struct {
+	volume   *corev1.PersistentVolume
+	attached bool // some VolumeAttachment is about it
+}
+
+// decide holds every rule about which volumes are deleted, and when. It does no
+// I/O; each rule is a row of its test.
+func decide(s seen, o *Options) kind {
+	if !o.owns(s.volume) {
+		return rest
+	}
+	held := slices.Contains(s.volume.Finalizers, kube.VolumeFinalizer)
+	deleting := s.volume.DeletionTimestamp != nil
+	phase := s.volume.Status.Phase
+	switch {
+	case s.volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		if held {
+			return release // Retained: the object is only a description of the volume.
+		}
+	case phase == corev1.VolumeReleased && deleting && !held:
+		// The driver's volume is gone; others still hold the object.
+	case phase == corev1.VolumeReleased && s.attached:
+		return await
+	case phase == corev1.VolumeReleased:
+		return destroy
+	case phase == corev1.VolumeBound && !held && !deleting:
+		return hold
+	}
+	return rest
+}
+
+// owns tells whether a volume is the driver's and made for our classes, or made
+// by hand for the driver.
+func (o *Options) owns(volume *corev1.PersistentVolume) bool {
+	if volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver {
+		return false
+	}
+	by, ok := volume.Annotations[kube.AnnProvisionedBy]
+	return !ok || by == o.Provisioner
+}

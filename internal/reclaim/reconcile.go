@@ -1,0 +1,166 @@
+package reclaim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// Options say which volumes are ours and how they are worked on.
+type Options struct {
+	// Driver is the CSI driver's own name.
+	Driver string
+	// Provisioner is the name that classes carry; by default the driver's.
+	Provisioner string
+	// Workers is how many volumes are worked on at a time.
+	Workers int
+	// RetryStart and RetryMax bound the pause before the next try.
+	RetryStart, RetryMax time.Duration
+}
+
+// Reconciler deletes volumes that nobody wants any more.
+type Reconciler struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	driver  *csi.Driver
+	events  *kube.Events
+	options *Options
+}
+
+// Reconcile takes one volume a step closer to where its reclaim policy leads.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	s, err := r.observe(ctx, r.client, request.NamespacedName)
+	if err != nil || s.volume == nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, r.do(ctx, s, decide(s, r.options))
+}
+
+// observe reads the volume from the given source and its attachments from the
+// cache. A volume that is gone is nil.
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (seen, error) {
+	volume := &corev1.PersistentVolume{}
+	if err := from.Get(ctx, key, volume); err != nil {
+		if apierrors.IsNotFound(err) {
+			return seen{}, nil
+		}
+		return seen{}, fmt.Errorf("reading the volume: %w", err)
+	}
+	s := seen{volume: volume}
+	if !r.attaches() || volume.Status.Phase != corev1.VolumeReleased {
+		return s, nil
+	}
+	attachments := &storagev1.VolumeAttachmentList{}
+	if err := r.client.List(ctx, attachments, client.MatchingFields{attachmentsByVolume: volume.Name}); err != nil {
+		return seen{}, fmt.Errorf("reading the volume's attachments: %w", err)
+	}
+	s.attached = len(attachments.Items) > 0
+	return s, nil
+}
+
+// attaches tells whether the driver's volumes have VolumeAttachments.
+func (r *Reconciler) attaches() bool {
+	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+}
+
+func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
+	switch next {
+	case await:
+		r.events.Normal(s.volume, kube.ReasonWaitingForDetach, "The volume is still attached; it is deleted when it is not")
+	case hold:
+		return unlessChanged(kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+	case release:
+		return unlessChanged(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+	case destroy:
+		if err := r.destroy(ctx, client.ObjectKeyFromObject(s.volume)); err != nil {
+			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
+			return err
+		}
+	case rest:
+	}
+	return nil
+}
+
+// unlessChanged drops an error that says that the object has changed since it
+// was seen: the change wakes us up to decide again.
+func unlessChanged(err error) error {
+	if kube.Changed(err) {
+		return nil
+	}
+	return err
+}
+
+// destroy deletes the volume at the driver, then the object. The decision is
+// made once more from the API server itself: the cache may not know yet that
+// somebody has just changed the reclaim policy, and data do not come back.
+func (r *Reconciler) destroy(ctx context.Context, key types.NamespacedName) error {
+	s, err := r.observe(ctx, r.live, key)
+	if err != nil {
+		return err
+	}
+	if s.volume == nil || decide(s, r.options) != destroy {
+		return nil
+	}
+	secrets, err := r.secrets(ctx, s.volume)
+	if err != nil {
+		return err
+	}
+	source := s.volume.Spec.CSI
+	if err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: source.VolumeHandle, Secrets: secrets}); err != nil {
+		return fmt.Errorf("deleting volume %s: %w", source.VolumeHandle, err)
+	}
+	return r.drop(ctx, s.volume)
+}
+
+// drop lets the object go. What others change about it meanwhile no longer
+// matters: the volume is gone.
+func (r *Reconciler) drop(ctx context.Context, volume *corev1.PersistentVolume) error {
+	err := retry.OnError(retry.DefaultBackoff, kube.Changed, func() error {
+		err := kube.RemoveFinalizer(ctx, r.client, volume, kube.VolumeFinalizer)
+		if kube.Changed(err) {
+			return errors.Join(err, client.IgnoreNotFound(r.live.Get(ctx, client.ObjectKeyFromObject(volume), volume)))
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("letting PersistentVolume %s go: %w", volume.Name, err)
+	}
+	if volume.DeletionTimestamp != nil {
+		return nil
+	}
+	same := client.Preconditions{UID: &volume.UID}
+	if err := r.client.Delete(ctx, volume, same); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting PersistentVolume %s: %w", volume.Name, err)
+	}
+	return nil
+}
+
+// secrets reads the secret that the volume was made with. If it is gone the
+// driver is asked without: it may well not need it, and the volume would be
+// stuck for good otherwise.
+func (r *Reconciler) secrets(ctx context.Context, volume *corev1.PersistentVolume) (map[string]string, error) {
+	ref := &corev1.SecretReference{
+		Namespace: volume.Annotations[kube.AnnDeletionSecretNamespace], Name: volume.Annotations[kube.AnnDeletionSecretName],
+	}
+	if ref.Name == "" || ref.Namespace == "" {
+		return nil, nil
+	}
+	values, err := kube.Secret(ctx, r.live, ref)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return values, err
+}

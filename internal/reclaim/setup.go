@@ -1,0 +1,82 @@
+package reclaim
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// attachmentsByVolume indexes VolumeAttachments by the name of their volume.
+const attachmentsByVolume = "reclaim.volume"
+
+// Setup adds the controller to a manager.
+func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
+	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o}
+	b := ctrl.NewControllerManagedBy(m).
+		Named("reclaim").
+		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.ours))).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: o.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
+		})
+	if r.attaches() {
+		err := m.GetFieldIndexer().IndexField(ctx, &storagev1.VolumeAttachment{}, attachmentsByVolume, func(o client.Object) []string {
+			if name := volumeOf(o); name != "" {
+				return []string{name}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("indexing attachments: %w", err)
+		}
+		b.Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(attached), builder.WithPredicates(goneOnly()))
+	}
+	return b.Complete(r)
+}
+
+func (r *Reconciler) ours(o client.Object) bool {
+	volume, ok := o.(*corev1.PersistentVolume)
+	return ok && r.options.owns(volume)
+}
+
+// goneOnly lets through the end of an attachment: the moment that a deletion
+// waits for.
+func goneOnly() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+	}
+}
+
+func attached(_ context.Context, o client.Object) []reconcile.Request {
+	name := volumeOf(o)
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
+}
+
+// volumeOf is the name of the volume that an attachment is about, "" for an
+// inline volume.
+func volumeOf(o client.Object) string {
+	attachment, ok := o.(*storagev1.VolumeAttachment)
+	if !ok || attachment.Spec.Source.PersistentVolumeName == nil {
+		return ""
+	}
+	return *attachment.Spec.Source.PersistentVolumeName
+}
