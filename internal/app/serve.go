@@ -27,11 +27,11 @@ type endpoint struct {
 //	/healthz                  200 while the process runs
 //	/healthz/leader-election  200 while the process runs: it ends when it loses its Lease
 //	/readyz                   200 when the caches are filled
-func Serve(m ctrl.Manager, o Endpoint, gatherer prometheus.Gatherer) error {
+func Serve(ctx context.Context, m ctrl.Manager, o Endpoint, gatherer prometheus.Gatherer) error {
 	if o.Address == "" {
 		return nil
 	}
-	listener, err := net.Listen("tcp", o.Address)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
 	if err != nil {
 		return fmt.Errorf("opening --http-endpoint: %w", err)
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,7 +21,7 @@ func (s seconds) Set(text string) error {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return fmt.Errorf("give seconds (90) or a duration (1m30s)")
+		return errors.New("give seconds (90) or a duration (1m30s)")
 	}
 	*s.to = d
 	return nil

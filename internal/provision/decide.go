@@ -5,6 +5,7 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
@@ -71,22 +72,31 @@ func decideSpec(s seen) step {
 	switch {
 	case spec.Selector != nil:
 		return fail("the claim has a selector: a selector finds existing volumes, and a new one has no labels; remove it")
-	case !s.info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE),
-		!s.info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME):
+	case !s.creates():
 		return fail("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
 	case populated(s.claim):
 		return step{kind: say, reason: kube.ReasonProvisioning,
 			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
 	case spec.DataSource != nil || spec.DataSourceRef != nil:
 		return fail("the claim has a data source: restoring a snapshot and cloning a claim are not supported by this version")
-	case spec.VolumeAttributesClassName != nil && *spec.VolumeAttributesClassName != "":
+	case ptr.Deref(spec.VolumeAttributesClassName, "") != "":
 		return fail("the claim has a VolumeAttributesClass: that is not supported by this version")
-	case s.late() && s.topological() && s.selected == nil:
+	case s.nodeGone():
 		return step{kind: moveOn, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
 			"node %s, which the scheduler selected, is gone: waiting for another", selectedNode(s.claim))}
 	}
 	return step{kind: begin}
 }
+
+// creates tells whether the driver can make volumes at all.
+func (s *seen) creates() bool {
+	return s.info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) &&
+		s.info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
+}
+
+// nodeGone tells whether the node is needed that the scheduler has selected,
+// and is not there any more.
+func (s *seen) nodeGone() bool { return s.late() && s.topological() && s.selected == nil }
 
 // populated tells whether the data source is of a kind that others serve.
 func populated(claim *corev1.PersistentVolumeClaim) bool {
@@ -94,10 +104,7 @@ func populated(claim *corev1.PersistentVolumeClaim) bool {
 	if ref == nil {
 		return false
 	}
-	group := ""
-	if ref.APIGroup != nil {
-		group = *ref.APIGroup
-	}
+	group := ptr.Deref(ref.APIGroup, "")
 	clone := group == "" && ref.Kind == "PersistentVolumeClaim"
 	restore := group == "snapshot.storage.k8s.io" && ref.Kind == "VolumeSnapshot"
 	return !clone && !restore

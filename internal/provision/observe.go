@@ -83,7 +83,7 @@ func (r *Reconciler) findIntent(ctx context.Context, key types.NamespacedName, c
 }
 
 func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
-	name := ""
+	var name string
 	switch {
 	case s.intent != nil:
 		name = s.intent.volume.Name

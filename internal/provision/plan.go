@@ -93,9 +93,14 @@ func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.Secret
 	if block(s.claim) {
 		fs = ""
 	}
+	// A retained volume is not kept for us, and would be freed of it at once.
+	var finalizers []string
+	if reclaimPolicy(s.class) == corev1.PersistentVolumeReclaimDelete {
+		finalizers = []string{kube.VolumeFinalizer}
+	}
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: o.volumeName(s.claim), Annotations: annotations, Finalizers: []string{kube.VolumeFinalizer},
+			Name: o.volumeName(s.claim), Annotations: annotations, Finalizers: finalizers,
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			AccessModes:                   s.claim.Spec.AccessModes,

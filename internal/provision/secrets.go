@@ -3,6 +3,7 @@ package provision
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -79,21 +80,25 @@ func (u secretUse) resolve(class map[string]string, claim *corev1.PersistentVolu
 // templates finds the two parameters of a secret, under their new or their
 // deprecated keys. Half a pair and both kinds at once are errors.
 func (u secretUse) templates(class map[string]string) (name, namespace string, err error) {
-	newName, newNamespace := prefix+u.key+suffixName, prefix+u.key+suffixNamespace
-	oldName, oldNamespace := u.old+"Name", u.old+"Namespace"
-	has := func(key string) bool { _, ok := class[key]; return ok }
-	isNew, isOld := has(newName) || has(newNamespace), u.old != "" && (has(oldName) || has(oldNamespace))
-	switch {
-	case !isNew && !isOld:
-		return "", "", nil
-	case isNew && isOld:
-		return "", "", fmt.Errorf("the StorageClass names the %s by new and by deprecated parameters", u.label())
-	case isOld:
-		newName, newNamespace = oldName, oldNamespace
+	pairs := [][2]string{{prefix + u.key + suffixName, prefix + u.key + suffixNamespace}}
+	if u.old != "" {
+		pairs = append(pairs, [2]string{u.old + "Name", u.old + "Namespace"})
 	}
-	name, namespace = class[newName], class[newNamespace]
+	pairs = slices.DeleteFunc(pairs, func(p [2]string) bool {
+		_, hasName := class[p[0]]
+		_, hasNamespace := class[p[1]]
+		return !hasName && !hasNamespace
+	})
+	switch len(pairs) {
+	case 0:
+		return "", "", nil
+	case 1:
+		name, namespace = class[pairs[0][0]], class[pairs[0][1]]
+	default:
+		return "", "", fmt.Errorf("the StorageClass names the %s by new and by deprecated parameters", u.label())
+	}
 	if name == "" || namespace == "" {
-		return "", "", fmt.Errorf("the StorageClass must give both %s and %s, and neither may be empty", newName, newNamespace)
+		return "", "", fmt.Errorf("the StorageClass must give both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
 	}
 	return name, namespace, nil
 }

@@ -160,7 +160,7 @@ func normalize(all []segment) []segment {
 	slices.SortFunc(all, func(a, b segment) int {
 		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a.text(), b.text()))
 	})
-	return slices.CompactFunc(all, func(a, b segment) bool { return maps.Equal(a, b) })
+	return slices.CompactFunc(all, maps.Equal[segment])
 }
 
 func (s segment) text() string {

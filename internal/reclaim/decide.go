@@ -33,22 +33,34 @@ func decide(s seen, o *Options) kind {
 	}
 	held := slices.Contains(s.volume.Finalizers, kube.VolumeFinalizer)
 	deleting := s.volume.DeletionTimestamp != nil
-	phase := s.volume.Status.Phase
-	switch {
-	case s.volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+	if s.volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
 		if held {
 			return release // Retained: the object is only a description of the volume.
 		}
-	case phase == corev1.VolumeReleased && deleting && !held:
-		// The driver's volume is gone; others still hold the object.
-	case phase == corev1.VolumeReleased && s.attached:
-		return await
-	case phase == corev1.VolumeReleased:
-		return destroy
-	case phase == corev1.VolumeBound && !held && !deleting:
-		return hold
+		return rest
+	}
+	switch s.volume.Status.Phase {
+	case corev1.VolumeBound:
+		if !held && !deleting {
+			return hold
+		}
+	case corev1.VolumeReleased:
+		return decideReleased(s, deleting && !held)
+	default: // Nobody has used it yet, or its claim has been lost: not ours to delete.
 	}
 	return rest
+}
+
+// decideReleased is about a volume that nobody claims any more.
+func decideReleased(s seen, gone bool) kind {
+	switch {
+	case gone:
+		return rest // The driver's volume is gone; others still hold the object.
+	case s.attached:
+		return await
+	default:
+		return destroy
+	}
 }
 
 // owns tells whether a volume is the driver's and made for our classes, or made

@@ -46,7 +46,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing an old registration socket: %w", err)
 	}
-	listener, err := net.Listen("unix", socket)
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		return fmt.Errorf("listening in the kubelet's registration folder: %w", err)
 	}

@@ -1,0 +1,66 @@
+# Two commands for a fresh Debian machine with Go and root: make demo, make test.
+# Everything that they lack they install, or say in one line what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+# The version of Kubernetes that devcluster is, as its go.mod has it.
+KUBERNETES := $(shell sed -n 's/^\tk8s.io\/kubernetes v//p' devcluster/go.mod)
+KUBE_MINOR := $(word 2,$(subst ., ,$(KUBERNETES)))
+KUBE_FLAGS := -X k8s.io/component-base/version.gitVersion=v$(KUBERNETES) \
+	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR) \
+	-X k8s.io/client-go/pkg/version.gitVersion=v$(KUBERNETES)
+
+# Programs are static: they run in images that hold nothing else.
+BUILD := env CGO_ENABLED=0 go build
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: need build ## A claim becomes a volume that a pod writes to, on a real Kubernetes
+	@hack/demo.sh
+
+.PHONY: test
+test: need need-test build ## All tests, on a real Kubernetes with real nodes (root)
+	@hack/test.sh
+
+.PHONY: build
+build: bin/holdfast bin/local-driver devcluster ## Build all programs into bin/
+
+.PHONY: bin/holdfast bin/local-driver
+bin/holdfast bin/local-driver:
+	@$(BUILD) -trimpath -ldflags '-s -w' -o $@ ./cmd/$(@F)
+
+.PHONY: devcluster
+devcluster: ## Build devcluster, the Kubernetes of demo and tests (minutes, the first time)
+	@hack/progress.sh 'building Kubernetes $(KUBERNETES) as one program' \
+		$(BUILD) -C devcluster -trimpath -ldflags '-s -w $(KUBE_FLAGS)' -o ../bin/devcluster .
+
+.PHONY: need need-test
+need:
+	@hack/need.sh debootstrap=debootstrap nsenter=util-linux
+
+need-test:
+	@hack/need.sh gcc=gcc mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mount=mount
+
+.PHONY: lint
+lint: bin/golangci-lint ## Check the style of all code
+	bin/golangci-lint run ./...
+	cd devcluster && ../bin/golangci-lint run --config ../.golangci.yml ./...
+
+bin/golangci-lint: go.tools.mod
+	@hack/progress.sh 'building golangci-lint' \
+		go build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: verify
+verify: lint ## Check that everything is as it should be when it is committed
+	go mod tidy -diff
+	cd devcluster && go mod tidy -diff
+
+.PHONY: clean
+clean: ## Remove what was built and every cluster that is not running
+	@if [ -x bin/devcluster ]; then bin/devcluster down; fi
+	rm -rf bin

@@ -1,0 +1,13 @@
+#!/bin/bash
+# All tests: those of the product inside a cluster with a real node, then those
+# of the cluster itself. Extra arguments go to both runs of go test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" != 0 ]; then
+	echo "the tests start nodes and mount filesystems: run them as root" >&2
+	exit 1
+fi
+bin/devcluster exec --name "test-$$" --nodes 1 -- go test -race -timeout 30m "$@" ./...
+cd devcluster
+CGO_ENABLED=0 go test -timeout 30m "$@" ./...

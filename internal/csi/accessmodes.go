@@ -1,0 +1,44 @@
+package csi
+
+import (
+	"errors"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/kubernetes-csi/csi-lib-utils/accessmodes"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// AccessMode is the one CSI mode in which a volume with this set of Kubernetes
+// modes is published or expanded. singleNodeMultiWriter is the driver's
+// capability SINGLE_NODE_MULTI_WRITER. ReadWriteOncePod with anything else,
+// ReadOnlyMany with ReadWriteOnce, no mode and an unknown mode are errors.
+func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) (csipb.VolumeCapability_AccessMode_Mode, error) {
+	mode, err := accessmodes.ToCSIAccessMode(modes, singleNodeMultiWriter)
+	if err != nil {
+		return mode, fmt.Errorf("mapping access modes %q to CSI: %w", modes, err)
+	}
+	return mode, nil
+}
+
+// AccessModes maps each Kubernetes mode of a claim on its own, in order: a new
+// volume must fit every one of them ("CreateVolume", volume_capabilities).
+// Unlike [AccessMode] it allows ReadOnlyMany beside ReadWriteOnce, for the
+// volume will be used in one of them at a time.
+func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) ([]csipb.VolumeCapability_AccessMode_Mode, error) {
+	if len(modes) == 0 {
+		return nil, errors.New("mapping access modes to CSI: there is none")
+	}
+	mapped := make([]csipb.VolumeCapability_AccessMode_Mode, 0, len(modes))
+	for _, m := range modes {
+		if m == corev1.ReadWriteOncePod && len(modes) > 1 {
+			return nil, fmt.Errorf("mapping access modes %q to CSI: ReadWriteOncePod allows no other mode beside it", modes)
+		}
+		mode, err := AccessMode([]corev1.PersistentVolumeAccessMode{m}, singleNodeMultiWriter)
+		if err != nil {
+			return nil, err
+		}
+		mapped = append(mapped, mode)
+	}
+	return mapped, nil
+}

@@ -1,0 +1,262 @@
+package csi_test
+
+import (
+	"errors"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+const mib = 1 << 20
+
+func TestCreateVolumeChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = mib - 1 })
+	_, err := driver.CreateVolume(t.Context(), asking("small", mib))
+	wantBad(t, err, fake.Volumes()[0].ID) // the caller can delete it
+
+	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = 0 })
+	volume, err := driver.CreateVolume(t.Context(), asking("small", mib))
+	if err != nil || volume.GetCapacityBytes() != mib {
+		t.Errorf("an unknown size became %d, %v", volume.GetCapacityBytes(), err)
+	}
+}
+
+func TestACopyThatIsNoneIsNotTaken(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	req := asking("copy", mib)
+	req.VolumeContentSource = &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Volume{
+		Volume: &csipb.VolumeContentSource_VolumeSource{VolumeId: made(t, driver, 1)[0]},
+	}}
+	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.ContentSource = nil })
+	_, err := driver.CreateVolume(t.Context(), req)
+	wantBad(t, err, fake.Volumes()[1].ID)
+}
+
+func TestExpandChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	req := &csipb.ControllerExpandVolumeRequest{VolumeId: made(t, driver, 1)[0], CapacityRange: &csipb.CapacityRange{RequiredBytes: 2 * mib}}
+	for _, bytes := range []int64{0, 2*mib - 1} {
+		answering(fake, csi.ControllerExpandVolume, func(r *csipb.ControllerExpandVolumeResponse) { r.CapacityBytes = bytes })
+		_, err := driver.ControllerExpandVolume(t.Context(), req)
+		wantBad(t, err, req.GetVolumeId())
+	}
+}
+
+func TestGetVolumeChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	id := made(t, driver, 1)[0]
+	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume().GetVolumeId() != id {
+		t.Errorf("got %v, %v", got, err)
+	}
+	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "other" })
+	_, err := driver.ControllerGetVolume(t.Context(), id)
+	wantBad(t, err, "other")
+}
+
+func TestGetCapacityChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{Capacity: 5 * mib})
+	driver := connect(t, fake)
+	if got, err := driver.GetCapacity(t.Context(), &csipb.GetCapacityRequest{}); err != nil || got.GetAvailableCapacity() != 5*mib {
+		t.Errorf("got %v, %v", got, err)
+	}
+	answering(fake, csi.GetCapacity, func(r *csipb.GetCapacityResponse) { r.AvailableCapacity = -1 })
+	_, err := driver.GetCapacity(t.Context(), &csipb.GetCapacityRequest{})
+	wantBad(t, err, "")
+}
+
+func TestPublishReturnsThePublishContext(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	id := made(t, driver, 1)[0]
+	got, err := driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
+		VolumeId: id, NodeId: "node-1", VolumeCapability: oneWriter(),
+	})
+	if err != nil || got["device"] != "/dev/"+id {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id}); csi.VerdictOf(err) != csi.InUse {
+		t.Errorf("a published volume was deleted: %v", err)
+	}
+	if err := driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: "node-1"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCreateSnapshotChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	req := &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: made(t, driver, 1)[0]}
+	changes := map[string]func(*csipb.CreateSnapshotResponse){
+		"no source":      func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "" },
+		"another source": func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "other" },
+		"no time":        func(r *csipb.CreateSnapshotResponse) { r.Snapshot.CreationTime = nil },
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			answering(fake, csi.CreateSnapshot, change)
+			_, err := driver.CreateSnapshot(t.Context(), req)
+			wantBad(t, err, fake.Snapshots()[0].ID)
+		})
+	}
+}
+
+func TestGetSnapshotTakesTheBestWay(t *testing.T) {
+	get, list := csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
+	tests := map[string]struct {
+		can          []csipb.ControllerServiceCapability_RPC_Type
+		gets, lists  int
+		code, absent codes.Code
+	}{
+		"its own call is the best":      {[]csipb.ControllerServiceCapability_RPC_Type{get, list}, 2, 0, codes.OK, codes.NotFound},
+		"the list will do":              {[]csipb.ControllerServiceCapability_RPC_Type{list}, 0, 2, codes.OK, codes.NotFound},
+		"with neither nothing is asked": {nil, 0, 0, codes.Unimplemented, codes.Unimplemented},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			fake := csitest.New(csitest.Options{Controller: append(tt.can,
+				csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)})
+			driver := ready(t, fake)
+			made, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: made(t, driver, 1)[0]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: made.GetSnapshotId()})
+			if status.Code(err) != tt.code || (err == nil && got.GetSnapshotId() != made.GetSnapshotId()) {
+				t.Errorf("got %v, %v", got, err)
+			}
+			_, err = driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "none"})
+			if status.Code(err) != tt.absent || csi.VerdictOf(err) != csi.Refused {
+				t.Errorf("one that is not there: got %v", err)
+			}
+			if gets, lists := fake.Calls(csi.GetSnapshot), fake.Calls(csi.ListSnapshots); gets != tt.gets || lists != tt.lists {
+				t.Errorf("%d calls of GetSnapshot and %d of ListSnapshots", gets, lists)
+			}
+		})
+	}
+}
+
+func TestGetSnapshotChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := ready(t, fake)
+	snapshot, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: made(t, driver, 1)[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answering(fake, csi.GetSnapshot, func(r *csipb.GetSnapshotResponse) { r.Snapshot.SnapshotId = "other" })
+	_, err = driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
+	wantBad(t, err, "other")
+}
+
+func TestListVolumesWalksThroughAllPages(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	want := made(t, driver, 5)
+	var got []string
+	for entry, err := range driver.ListVolumes(t.Context(), 2) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, entry.GetVolume().GetVolumeId())
+	}
+	if len(got) != len(want) || got[0] != want[0] || got[4] != want[4] {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if pages := fake.Calls(csi.ListVolumes); pages != 3 {
+		t.Errorf("%d pages of 2 were read for 5 volumes", pages)
+	}
+}
+
+func TestAWalkThatIsLeftReadsNoFurtherPage(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	made(t, driver, 3)
+	for _, err := range driver.ListVolumes(t.Context(), 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	if pages := fake.Calls(csi.ListVolumes); pages != 1 {
+		t.Errorf("%d pages were read", pages)
+	}
+}
+
+func TestAWalkEndsWithTheFirstError(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(*csitest.Driver)
+		entries int // that come before the error
+		bad     bool
+	}{
+		"a page fails": {func(fake *csitest.Driver) {
+			fake.FailNext(csi.ListVolumes, codes.Aborted, "the token has expired")
+		}, 0, false},
+		"a page leads back to itself": {func(fake *csitest.Driver) {
+			answering(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.NextToken = "2" })
+		}, 4, true}, // two pages of two: the second begins with volume number 2
+		"an entry has no id": {func(fake *csitest.Driver) {
+			answering(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.Entries[0].Volume.VolumeId = "" })
+		}, 0, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			fake := csitest.New(csitest.Options{})
+			driver := connect(t, fake)
+			made(t, driver, 3)
+			tt.prepare(fake)
+			entries, failures := 0, []error(nil)
+			for _, err := range driver.ListVolumes(t.Context(), 2) {
+				if err != nil {
+					failures = append(failures, err)
+					continue
+				}
+				entries++
+			}
+			if len(failures) != 1 {
+				t.Fatalf("got errors %v", failures)
+			}
+			var bad *csi.BadAnswer
+			if errors.As(failures[0], &bad) != tt.bad {
+				t.Errorf("got %v", failures[0])
+			}
+			if entries != tt.entries {
+				t.Errorf("%d entries came before it", entries)
+			}
+		})
+	}
+}
+
+func TestListSnapshotsWalksAndChecks(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	source := made(t, driver, 1)[0]
+	for _, name := range []string{"a", "b", "c"} {
+		if _, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: source}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func() (seen int, failure error) {
+		for _, err := range driver.ListSnapshots(t.Context(), &csipb.ListSnapshotsRequest{SourceVolumeId: source, MaxEntries: 2}) {
+			if err != nil {
+				return seen, err
+			}
+			seen++
+		}
+		return seen, nil
+	}
+	if seen, err := list(); seen != 3 || err != nil {
+		t.Errorf("got %d, %v", seen, err)
+	}
+	answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.CreationTime = nil })
+	_, err := list()
+	wantBad(t, err, fake.Snapshots()[0].ID)
+}

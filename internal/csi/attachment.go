@@ -1,0 +1,40 @@
+package csi
+
+import (
+	"context"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// ControllerPublishVolume makes a volume available on a node and returns the
+// publish context that the node side needs ("ControllerPublishVolume",
+// capability PUBLISH_UNPUBLISH_VOLUME). It waits for other calls about the
+// volume, on whichever node.
+func (d *Driver) ControllerPublishVolume(ctx context.Context, req *csipb.ControllerPublishVolumeRequest) (map[string]string, error) {
+	answer, err := send(ctx, d, about{ControllerPublishVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerPublishVolume, req)
+	if err != nil {
+		return nil, err
+	}
+	return answer.GetPublishContext(), nil
+}
+
+// ControllerUnpublishVolume takes a volume away from a node; one that is not
+// there is a success ("ControllerUnpublishVolume"). It waits for other calls
+// about the volume, on whichever node.
+func (d *Driver) ControllerUnpublishVolume(ctx context.Context, req *csipb.ControllerUnpublishVolumeRequest) error {
+	_, err := send(ctx, d, about{ControllerUnpublishVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerUnpublishVolume, req)
+	return err
+}
+
+// NodeGetInfo asks the node behind this socket for its id, its limit of volumes
+// and its place ("NodeGetInfo"). A node without an id is a [BadAnswer].
+func (d *Driver) NodeGetInfo(ctx context.Context) (*csipb.NodeGetInfoResponse, error) {
+	answer, err := send(ctx, d, about{method: NodeGetInfo}, d.node.NodeGetInfo, &csipb.NodeGetInfoRequest{})
+	if err != nil {
+		return nil, err
+	}
+	if answer.GetNodeId() == "" {
+		return nil, d.bad(NodeGetInfo, "", "the node has no id")
+	}
+	return answer, nil
+}

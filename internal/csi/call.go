@@ -1,0 +1,44 @@
+package csi
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+)
+
+// about names a call and what it is about. Calls about nothing in particular,
+// such as listing, have no key and wait for none.
+type about struct {
+	method Method
+	key    string
+}
+
+// send waits for the key's turn, gives the call its time and wraps what went
+// wrong. The time starts when the call is sent: waiting behind a slow call
+// about the same volume must not eat it up. A call that is given up before it
+// was sent is still Unsure, because the one it waited for may be running.
+func send[Request, Answer any](ctx context.Context, d *Driver, a about,
+	call func(context.Context, Request, ...grpc.CallOption) (Answer, error), req Request,
+) (Answer, error) {
+	var none Answer
+	if a.key != "" {
+		release, err := d.order.acquire(ctx, a.key)
+		if err != nil {
+			return none, d.fail(a.method, fmt.Errorf("waiting for another call about %s: %w", a.key, err))
+		}
+		defer release()
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	answer, err := call(ctx, req)
+	if err != nil {
+		return none, d.fail(a.method, err)
+	}
+	return answer, nil
+}
+
+// bad turns a reason for which an answer cannot be used into an error.
+func (d *Driver) bad(method Method, id, reason string) *Error {
+	return d.fail(method, &BadAnswer{ID: id, Reason: reason})
+}

@@ -1,0 +1,224 @@
+package csi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+// Calls of every kind about the same volumes, from many sides at once.
+func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	ids := made(t, driver, 2)
+	snapshot, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: ids[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake.SetLatency(time.Millisecond)
+	calls := []func(ctx context.Context, id string){
+		func(ctx context.Context, id string) { _, _ = driver.CreateVolume(ctx, asking("new-"+id, mib)) },
+		func(ctx context.Context, id string) {
+			_ = driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: id})
+		},
+		func(ctx context.Context, id string) { _, _ = driver.ControllerGetVolume(ctx, id) },
+		func(ctx context.Context, id string) {
+			_, _ = driver.ControllerExpandVolume(ctx, &csipb.ControllerExpandVolumeRequest{VolumeId: id})
+		},
+		func(ctx context.Context, id string) {
+			_ = driver.ControllerModifyVolume(ctx, &csipb.ControllerModifyVolumeRequest{VolumeId: id})
+		},
+		func(ctx context.Context, id string) {
+			_, _ = driver.ControllerPublishVolume(ctx, &csipb.ControllerPublishVolumeRequest{VolumeId: id})
+		},
+		func(ctx context.Context, id string) {
+			_ = driver.WithTimeout(time.Hour).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: id})
+		},
+		func(ctx context.Context, id string) {
+			_, _ = driver.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: "of-" + id, SourceVolumeId: id})
+		},
+		func(ctx context.Context, _ string) {
+			_ = driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
+		},
+		func(ctx context.Context, _ string) {
+			_, _ = driver.GetSnapshot(ctx, &csipb.GetSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
+		},
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		for _, id := range ids {
+			for _, call := range calls {
+				all.Go(func() { call(t.Context(), id) })
+			}
+		}
+	}
+	all.Wait()
+	if got := fake.Overlaps(); got != nil {
+		t.Errorf("%d calls overlapped: %q", len(got), got)
+	}
+}
+
+func TestCallsAboutDifferentVolumesDo(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	slow := fake.Block(csi.CreateVolume)
+	defer slow.Release()
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("slow", mib)) })
+	await(t, slow.Arrived())
+	if _, err := driver.CreateVolume(t.Context(), asking("fast", mib)); err != nil {
+		t.Error(err)
+	}
+	slow.Release()
+}
+
+func TestWaitingForAnotherCallEndsWithItsContext(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	slow := fake.Block(csi.CreateVolume)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer slow.Release()
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("a", mib)) })
+	await(t, slow.Arrived())
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := driver.CreateVolume(ctx, asking("a", mib))
+	wantVerdict(t, err, csi.Unsure)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if got := fake.Calls(csi.CreateVolume); got != 1 {
+		t.Errorf("%d calls reached the driver", got)
+	}
+}
+
+// A call that waits for longer than its time still has all of its time: a
+// third call of the same length measures that so much has passed.
+func TestTheTimeOfACallStartsWhenItIsSent(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	hasty := driver.WithTimeout(200 * time.Millisecond)
+	slow, measure := fake.Block(csi.CreateVolume), fake.Block(csi.ListVolumes)
+	defer measure.Release()
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer slow.Release()
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("a", mib)) })
+	await(t, slow.Arrived())
+
+	waited := make(chan error, 1)
+	all.Go(func() {
+		_, err := hasty.CreateVolume(t.Context(), asking("a", mib))
+		waited <- err
+	})
+	for _, err := range hasty.ListVolumes(t.Context(), 0) {
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("the measuring call: %v", err)
+		}
+	}
+	slow.Release()
+	if err := <-waited; err != nil {
+		t.Errorf("waiting used up its time: %v", err)
+	}
+}
+
+func TestACallThatTakesTooLongIsRepeatedUntilItIsAnswered(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	slow := fake.Block(csi.CreateVolume)
+	defer slow.Release()
+	_, err := driver.WithTimeout(10*time.Millisecond).CreateVolume(t.Context(), asking("a", mib))
+	wantVerdict(t, err, csi.Unsure)
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v", err)
+	}
+	slow.Release()
+	eventually(t, func() error { // nobody waits, and it is made all the same
+		if len(fake.Volumes()) == 0 {
+			return errors.New("it is not made yet")
+		}
+		return nil
+	})
+	volume, err := driver.CreateVolume(t.Context(), asking("a", mib))
+	if err != nil || volume.GetVolumeId() != fake.Volumes()[0].ID || len(fake.Volumes()) != 1 {
+		t.Errorf("the repetition got %v, %v; there are %v", volume, err, fake.Volumes())
+	}
+}
+
+func TestEachPageHasTimeOfItsOwn(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	made(t, driver, 5)
+	fake.SetLatency(100 * time.Millisecond)
+	seen := 0
+	for _, err := range driver.WithTimeout(400*time.Millisecond).ListVolumes(t.Context(), 1) {
+		if err != nil {
+			t.Fatalf("page %d: %v", seen+1, err)
+		}
+		seen++
+	}
+	if seen != 5 {
+		t.Errorf("%d pages were read", seen)
+	}
+}
+
+func TestVerdictsOfTheCalls(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(*csitest.Driver)
+		call    func(context.Context, *csi.Driver) error
+		want    csi.Verdict
+	}{
+		"a driver without room is full": {
+			func(fake *csitest.Driver) { fake.Reconfigure(func(o *csitest.Options) { o.Capacity = mib }) },
+			func(ctx context.Context, d *csi.Driver) error {
+				_, err := d.CreateVolume(ctx, asking("big", 2*mib))
+				return err
+			}, csi.Full,
+		},
+		"a lost answer is no answer": {
+			func(fake *csitest.Driver) { fake.LoseAnswer(csi.CreateVolume) },
+			func(ctx context.Context, d *csi.Driver) error {
+				_, err := d.CreateVolume(ctx, asking("lost", mib))
+				return err
+			}, csi.Unsure,
+		},
+		"a modification of an unknown kind is infeasible": {
+			func(*csitest.Driver) {},
+			func(ctx context.Context, d *csi.Driver) error {
+				return d.ControllerModifyVolume(ctx, &csipb.ControllerModifyVolumeRequest{VolumeId: "volume-1", MutableParameters: map[string]string{"colour": "red"}})
+			}, csi.Infeasible,
+		},
+		"an expansion of a volume in use waits": {
+			func(fake *csitest.Driver) {
+				fake.FailNext(csi.ControllerExpandVolume, codes.FailedPrecondition, "in use")
+			},
+			func(ctx context.Context, d *csi.Driver) error {
+				_, err := d.ControllerExpandVolume(ctx, &csipb.ControllerExpandVolumeRequest{VolumeId: "volume-1"})
+				return err
+			}, csi.InUse,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			fake := csitest.New(csitest.Options{})
+			driver := connect(t, fake)
+			made(t, driver, 1)
+			tt.prepare(fake)
+			err := tt.call(t.Context(), driver)
+			wantVerdict(t, fmt.Errorf("wrapped: %w", err), tt.want)
+		})
+	}
+}

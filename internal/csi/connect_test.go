@@ -1,0 +1,213 @@
+package csi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+func TestEveryAddressReachesTheDriver(t *testing.T) {
+	path := csitest.New(csitest.Options{}).Serve(t)
+	for _, address := range []string{path, "unix://" + path} {
+		driver := connectTo(t, csi.Options{Address: address})
+		if ready, err := driver.Probe(t.Context()); err != nil || !ready {
+			t.Errorf("%s: ready %v, %v", address, ready, err)
+		}
+	}
+	if _, err := csi.Connect(t.Context(), csi.Options{Address: "tcp://127.0.0.1:1"}); err == nil {
+		t.Error("an address that is no socket was taken")
+	}
+}
+
+func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := ready(t, fake)
+	for range 3 {
+		fake.Crash()
+		_, err := driver.CreateVolume(t.Context(), asking("a", 1<<20))
+		wantVerdict(t, err, csi.Unsure)
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("got %v", err)
+		}
+		if err := fake.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			_, err := driver.CreateVolume(t.Context(), asking("a", 1<<20))
+			return err
+		})
+	}
+	if got := len(fake.Volumes()); got != 1 {
+		t.Errorf("%d volumes came out of one name", got)
+	}
+}
+
+// What the driver can do is read again although nobody calls.
+func TestInfoFollowsARestartedDriver(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := ready(t, fake)
+	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
+		t.Fatal("the first version cannot expand")
+	}
+	fake.Crash()
+	fake.Reconfigure(func(o *csitest.Options) {
+		o.Version = "2"
+		o.Controller = []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
+	})
+	fake.FailNext(csi.GetPluginInfo, codes.Internal, "not yet") // the first try is not the last
+	if err := fake.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if got := driver.Info().VendorVersion; got != "2" {
+			return fmt.Errorf("version %q is known", got)
+		}
+		return nil
+	})
+	if driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
+		t.Error("the second version is believed to expand")
+	}
+}
+
+func TestAnotherDriverBehindTheSocketIsNotTaken(t *testing.T) {
+	fake := csitest.New(csitest.Options{Name: "one.example.com"})
+	driver := ready(t, fake)
+	fake.Crash()
+	fake.Reconfigure(func(o *csitest.Options) { o.Name = "two.example.com" })
+	if err := fake.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := driver.Describe(t.Context())
+		if err == nil || csi.VerdictOf(err) == csi.Unsure && strings.Contains(err.Error(), "Unavailable") {
+			return fmt.Errorf("got %w", err)
+		}
+		if !strings.Contains(err.Error(), `was "one.example.com" and is now "two.example.com"`) {
+			t.Errorf("the error does not say what happened: %v", err)
+		}
+		return nil
+	})
+	if got := driver.Info().Name; got != "one.example.com" {
+		t.Errorf("the driver is now called %q", got)
+	}
+}
+
+func TestWaitReady(t *testing.T) {
+	tests := map[string]struct {
+		prepare func(*csitest.Driver)
+		probes  int    // at least
+		failure string // part of the error; empty is success
+	}{
+		"a driver that says nothing about it is ready": {func(*csitest.Driver) {}, 1, ""},
+		"one that is not ready is asked again": {func(fake *csitest.Driver) {
+			left := 1
+			answering(fake, csi.Probe, func(r *csipb.ProbeResponse) { r.Ready = wrapperspb.Bool(left <= 0); left-- })
+		}, 2, ""},
+		"one that answers too late is asked again": {func(fake *csitest.Driver) {
+			fake.LoseAnswer(csi.Probe)
+		}, 2, ""},
+		"one that breaks off is asked again": {func(fake *csitest.Driver) {
+			fake.FailNext(csi.Probe, codes.Unavailable, "shutting down")
+		}, 2, ""},
+		"one that is not healthy is an error": {func(fake *csitest.Driver) {
+			fake.FailNext(csi.Probe, codes.FailedPrecondition, "the array is gone")
+		}, 1, "not healthy, see its own log: driver at"},
+		"one that cannot say its name is an error": {func(fake *csitest.Driver) {
+			fake.FailNext(csi.GetPluginInfo, codes.Internal, "who knows")
+		}, 1, "GetPluginInfo: Internal: who knows"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := csitest.New(csitest.Options{})
+			tt.prepare(fake)
+			driver := connect(t, fake)
+			info, err := driver.WaitReady(t.Context())
+			if tt.failure == "" && (err != nil || info.Name != "csitest.holdfast.io") {
+				t.Errorf("got %+v, %v", info, err)
+			}
+			if tt.failure != "" && (err == nil || !strings.Contains(err.Error(), tt.failure)) {
+				t.Errorf("got error %v, want %q", err, tt.failure)
+			}
+			if got := fake.Calls(csi.Probe); got < tt.probes {
+				t.Errorf("it was probed %d times, want %d", got, tt.probes)
+			}
+		})
+	}
+}
+
+func TestADriverThatComesLaterIsWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	driver := connectTo(t, csi.Options{Address: path})
+	done := make(chan error)
+	go func() {
+		_, err := driver.WaitReady(t.Context())
+		done <- err
+	}()
+	fake := csitest.New(csitest.Options{})
+	if err := fake.Listen(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Crash)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it is still waited for")
+	}
+}
+
+func TestWaitingForADriverEndsWithItsContext(t *testing.T) {
+	driver := connectTo(t, csi.Options{Address: filepath.Join(t.TempDir(), "nobody")})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := driver.WaitReady(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The listener that Crash leaves behind must not be mistaken for a driver that
+// hangs: calls fail at once although their time is long.
+func TestADeadSocketIsNoDriver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.SetUnlinkOnClose(false)
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	driver := connectTo(t, csi.Options{Address: path, Timeout: time.Hour})
+	_, err = driver.Probe(t.Context())
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestACallAfterCloseFails(t *testing.T) {
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(csitest.Options{}).Serve(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := driver.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = driver.Probe(t.Context())
+	wantVerdict(t, err, csi.Unsure)
+}

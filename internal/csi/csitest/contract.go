@@ -1,0 +1,168 @@
+package csitest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// contractSize in bytes is small enough for drivers that store something, and
+// what most storage can cut without rounding.
+const contractSize = 64 << 20
+
+// Contract runs what the controllers rely on against the driver at the
+// address: the same request gets the same answer, sizes are kept, lists are
+// whole, and errors have the codes from which a verdict follows. What the
+// driver does not announce is skipped. It needs the controller service and
+// leaves nothing behind.
+func Contract(t *testing.T, address string) {
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: address, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := driver.Close(); err != nil {
+			t.Errorf("closing the connection: %v", err)
+		}
+	})
+	info, err := driver.WaitReady(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &contract{driver: driver, info: info}
+	c.findNode(t)
+	t.Run("creating", c.creating)
+	t.Run("sizes", c.sizes)
+	t.Run("deleting", c.deleting)
+	t.Run("expanding", c.expanding)
+	t.Run("modifying", c.modifying)
+	t.Run("publishing", c.publishing)
+	t.Run("listing volumes", c.listingVolumes)
+	t.Run("capacity", c.capacity)
+	t.Run("cloning", c.cloning)
+	t.Run("snapshots", c.snapshots)
+	t.Run("restoring", c.restoring)
+	t.Run("listing snapshots", c.listingSnapshots)
+}
+
+type contract struct {
+	driver *csi.Driver
+	info   csi.Info
+	node   string                     // empty if there is no node service
+	where  *csipb.TopologyRequirement // nil without topology
+}
+
+func (c *contract) findNode(t *testing.T) {
+	t.Helper()
+	node, err := c.driver.NodeGetInfo(t.Context())
+	if status.Code(err) == codes.Unimplemented {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.node = node.GetNodeId()
+	if c.info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+		here := []*csipb.Topology{node.GetAccessibleTopology()}
+		c.where = &csipb.TopologyRequirement{Requisite: here, Preferred: here}
+	}
+}
+
+func (c *contract) needs(t *testing.T, all ...csipb.ControllerServiceCapability_RPC_Type) {
+	t.Helper()
+	for _, one := range all {
+		if !c.info.Has(one) {
+			t.Skipf("the driver does not announce %s", one)
+		}
+	}
+}
+
+// ask is a request for a volume of the size whose name nobody else has.
+func (c *contract) ask(t *testing.T, suffix string, bytes int64) *csipb.CreateVolumeRequest {
+	t.Helper()
+	return &csipb.CreateVolumeRequest{
+		Name:                      uniqueName(t, suffix),
+		CapacityRange:             &csipb.CapacityRange{RequiredBytes: bytes},
+		VolumeCapabilities:        []*csipb.VolumeCapability{oneWriter()},
+		AccessibilityRequirements: c.where,
+	}
+}
+
+// uniqueName differs from one run to the next: a driver with disks remembers.
+func uniqueName(t *testing.T, suffix string) string {
+	t.Helper()
+	return fmt.Sprintf("contract-%x-%s", time.Now().UnixNano(), suffix)
+}
+
+func oneWriter() *csipb.VolumeCapability {
+	return &csipb.VolumeCapability{
+		AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
+	}
+}
+
+// make creates a volume and sees to its end.
+func (c *contract) make(t *testing.T, req *csipb.CreateVolumeRequest) *csipb.Volume {
+	t.Helper()
+	volume, err := c.driver.CreateVolume(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.remove(t, volume.GetVolumeId()) })
+	return volume
+}
+
+func (c *contract) remove(t *testing.T, id string) {
+	t.Helper()
+	// The test's own context has ended where this runs.
+	if err := c.driver.DeleteVolume(context.WithoutCancel(t.Context()), &csipb.DeleteVolumeRequest{VolumeId: id}); err != nil {
+		t.Error(err)
+	}
+}
+
+func (c *contract) cut(t *testing.T, req *csipb.CreateSnapshotRequest) *csipb.Snapshot {
+	t.Helper()
+	snapshot, err := c.driver.CreateSnapshot(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := c.driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()}); err != nil {
+			t.Error(err)
+		}
+	})
+	return snapshot
+}
+
+// wantSame compares two answers byte by byte.
+func wantSame(t *testing.T, first, second proto.Message) {
+	t.Helper()
+	var bytes [2]string
+	for i, m := range []proto.Message{first, second} {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes[i] = string(b)
+	}
+	if bytes[0] != bytes[1] {
+		t.Errorf("the same request got another answer:\nfirst  %v\nsecond %v", first, second)
+	}
+}
+
+// wantError checks the code and the verdict of an error.
+func wantError(t *testing.T, err error, code codes.Code, verdict csi.Verdict) {
+	t.Helper()
+	if status.Code(err) != code || csi.VerdictOf(err) != verdict {
+		t.Errorf("got %v (%s), want code %s (%s)", err, csi.VerdictOf(err), code, verdict)
+	}
+}

@@ -1,0 +1,139 @@
+package csitest
+
+import (
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+func fromVolume(id string) *csipb.VolumeContentSource {
+	return &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Volume{Volume: &csipb.VolumeContentSource_VolumeSource{VolumeId: id}}}
+}
+
+func fromSnapshot(id string) *csipb.VolumeContentSource {
+	return &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Snapshot{Snapshot: &csipb.VolumeContentSource_SnapshotSource{SnapshotId: id}}}
+}
+
+func (c *contract) cloning(t *testing.T) {
+	c.needs(t, csipb.ControllerServiceCapability_RPC_CLONE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
+	c.copying(t, fromVolume(c.make(t, c.ask(t, "original", contractSize)).GetVolumeId()))
+	t.Run("a source that is not there is refused", func(t *testing.T) {
+		req := c.ask(t, "orphan", contractSize)
+		req.VolumeContentSource = fromVolume("no-such-volume")
+		_, err := c.driver.CreateVolume(t.Context(), req)
+		wantError(t, err, codes.NotFound, csi.Refused)
+	})
+}
+
+func (c *contract) restoring(t *testing.T) {
+	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
+	original := c.make(t, c.ask(t, "original", contractSize)).GetVolumeId()
+	snapshot := c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "source"), SourceVolumeId: original})
+	if !snapshot.GetReadyToUse() {
+		t.Skip("snapshots take time to become ready, and how long is not in the contract")
+	}
+	c.copying(t, fromSnapshot(snapshot.GetSnapshotId()))
+	t.Run("a source that is not there is refused", func(t *testing.T) {
+		req := c.ask(t, "orphan", contractSize)
+		req.VolumeContentSource = fromSnapshot("no-such-snapshot")
+		_, err := c.driver.CreateVolume(t.Context(), req)
+		wantError(t, err, codes.NotFound, csi.Refused)
+	})
+}
+
+// copying is what clones and restored snapshots have in common. That the
+// answer names the source is checked by the port.
+func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
+	t.Run("the same request gets the same answer", func(t *testing.T) {
+		req := c.ask(t, "copy", contractSize)
+		req.VolumeContentSource = source
+		first := c.make(t, req)
+		second, err := c.driver.CreateVolume(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSame(t, first, second)
+	})
+	t.Run("a copy may be larger", func(t *testing.T) {
+		req := c.ask(t, "larger", 2*contractSize)
+		req.VolumeContentSource = source
+		c.make(t, req)
+	})
+	t.Run("a name that is taken by an empty volume is refused", func(t *testing.T) {
+		req := c.ask(t, "empty", contractSize)
+		c.make(t, req)
+		req.VolumeContentSource = source
+		_, err := c.driver.CreateVolume(t.Context(), req)
+		wantError(t, err, codes.AlreadyExists, csi.Refused)
+	})
+}
+
+func (c *contract) snapshots(t *testing.T) {
+	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
+	source := c.make(t, c.ask(t, "source", contractSize)).GetVolumeId()
+	t.Run("the same request gets the same answer", func(t *testing.T) {
+		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "same"), SourceVolumeId: source}
+		first := c.cut(t, req)
+		second, err := c.driver.CreateSnapshot(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.ReadyToUse = second.GetReadyToUse() // all that may change, and only that
+		wantSame(t, first, second)
+	})
+	t.Run("a name that is taken by another volume's snapshot is refused", func(t *testing.T) {
+		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "taken"), SourceVolumeId: source}
+		c.cut(t, req)
+		req.SourceVolumeId = c.make(t, c.ask(t, "other", contractSize)).GetVolumeId()
+		_, err := c.driver.CreateSnapshot(t.Context(), req)
+		wantError(t, err, codes.AlreadyExists, csi.Refused)
+	})
+	t.Run("a volume that is not there is refused", func(t *testing.T) {
+		_, err := c.driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: uniqueName(t, "orphan"), SourceVolumeId: "no-such-volume"})
+		wantError(t, err, codes.NotFound, csi.Refused)
+	})
+	t.Run("a snapshot that is gone is deleted", func(t *testing.T) {
+		id := c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "gone"), SourceVolumeId: source}).GetSnapshotId()
+		if err := c.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: id}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (c *contract) listingSnapshots(t *testing.T) {
+	c.needs(t, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
+	source := c.make(t, c.ask(t, "source", contractSize)).GetVolumeId()
+	wanted := make(map[string]bool)
+	for _, suffix := range []string{"a", "b", "c"} {
+		wanted[c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeId: source}).GetSnapshotId()] = true
+	}
+	t.Run("by its source each is listed once", func(t *testing.T) {
+		seen := 0
+		for entry, err := range c.driver.ListSnapshots(t.Context(), &csipb.ListSnapshotsRequest{SourceVolumeId: source, MaxEntries: 2}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen++
+			if !wanted[entry.GetSnapshot().GetSnapshotId()] {
+				t.Errorf("snapshot %s is not of this volume", entry.GetSnapshot().GetSnapshotId())
+			}
+		}
+		if seen != len(wanted) {
+			t.Errorf("%d were listed, there are %d", seen, len(wanted))
+		}
+	})
+	t.Run("by its id it is found", func(t *testing.T) {
+		for id := range wanted {
+			if _, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	t.Run("one that is not there is not found", func(t *testing.T) {
+		_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "no-such-snapshot"})
+		wantError(t, err, codes.NotFound, csi.Refused)
+	})
+}

@@ -1,0 +1,131 @@
+package csitest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// Driver is a CSI driver in memory. It is safe for concurrent use.
+type Driver struct {
+	mu      sync.Mutex // guards opts and all that is stored
+	opts    Options
+	missing map[csi.Method]fmt.Stringer // capability that the method needs and the options leave out
+	state   state
+
+	score  score
+	faults faults
+	hooks  atomic.Pointer[Hooks]
+	pause  atomic.Int64 // nanoseconds of latency
+	server server
+}
+
+// state is the storage: what a real driver would find on its disks again.
+type state struct {
+	last          int64 // number of the newest volume or snapshot
+	volumes       map[string]*volume
+	volumeNames   map[string]*volume
+	snapshots     map[string]*snapshot
+	snapshotNames map[string]*snapshot
+	node          nodeState
+}
+
+type volume struct {
+	number    int64
+	req       *csipb.CreateVolumeRequest // without secrets
+	info      *csipb.Volume              // replaced, never changed, so that answers can share it
+	segment   int                        // index into the segments, -1 without topology
+	mutable   map[string]string
+	published map[string]publication // by node
+}
+
+type publication struct {
+	readonly bool
+	mode     *csipb.VolumeCapability
+}
+
+type snapshot struct {
+	number int64
+	name   string
+	info   *csipb.Snapshot // ready_to_use is left out
+	asked  int             // answers about it so far
+}
+
+// New makes a driver with no volumes that serves nobody yet.
+func New(opts Options) *Driver {
+	opts = opts.withDefaults()
+	return &Driver{
+		opts:    opts,
+		missing: missingCapabilities(opts),
+		state: state{
+			volumes:       make(map[string]*volume),
+			volumeNames:   make(map[string]*volume),
+			snapshots:     make(map[string]*snapshot),
+			snapshotNames: make(map[string]*snapshot),
+			node:          nodeState{staged: make(map[string]string), targets: make(map[string]target)},
+		},
+		score:  score{record: opts.Record, counts: make(map[csi.Method]int), running: make(map[string][]csi.Method)},
+		faults: faults{queued: make(map[csi.Method][]fault)},
+	}
+}
+
+// Reconfigure changes the driver's options, as an upgrade would: use it between
+// [Driver.Crash] and [Driver.Restart]. What is stored stays, and so does Record.
+func (d *Driver) Reconfigure(change func(*Options)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.opts)
+	d.opts = d.opts.withDefaults()
+	d.missing = missingCapabilities(d.opts)
+}
+
+func (d *Driver) can(c csipb.ControllerServiceCapability_RPC_Type) bool {
+	return slices.Contains(d.opts.Controller, c)
+}
+
+func (d *Driver) canNode(c csipb.NodeServiceCapability_RPC_Type) bool {
+	return slices.Contains(d.opts.Node, c)
+}
+
+// add stores a new volume. A number is never used twice: a volume that is made
+// again after it was deleted is another volume.
+func (s *state) add(v *volume) {
+	s.last++
+	v.number = s.last
+	v.info.VolumeId = fmt.Sprintf("volume-%d", v.number)
+	v.published = make(map[string]publication)
+	v.mutable = maps.Clone(v.req.GetMutableParameters())
+	s.volumes[v.info.VolumeId] = v
+	s.volumeNames[v.req.GetName()] = v
+}
+
+func (s *state) remove(v *volume) {
+	delete(s.volumes, v.info.GetVolumeId())
+	delete(s.volumeNames, v.req.GetName())
+}
+
+func (s *state) cut(name string, of *volume) *snapshot {
+	s.last++
+	snap := &snapshot{number: s.last, name: name, info: &csipb.Snapshot{
+		SnapshotId:     fmt.Sprintf("snapshot-%d", s.last),
+		SourceVolumeId: of.info.GetVolumeId(),
+		SizeBytes:      of.info.GetCapacityBytes(),
+		CreationTime:   timestamppb.New(time.Now()),
+	}}
+	s.snapshots[snap.info.GetSnapshotId()] = snap
+	s.snapshotNames[name] = snap
+	return snap
+}
+
+func (s *state) drop(snap *snapshot) {
+	delete(s.snapshots, snap.info.GetSnapshotId())
+	delete(s.snapshotNames, snap.name)
+}

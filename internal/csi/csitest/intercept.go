@@ -1,0 +1,142 @@
+package csitest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// intercept surrounds every call: score, capability, faults, latency.
+func (d *Driver) intercept(dead <-chan struct{}) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, work grpc.UnaryHandler) (any, error) {
+		call := &Call{Method: csi.MethodOf(info.FullMethod), Request: req}
+		if strings.HasPrefix(info.FullMethod, "/csi.v1.Controller/") {
+			call.Subject = d.subjectOf(req)
+		}
+		d.score.begin(call)
+		resp, err := d.perform(ctx, call, dead, work)
+		call.Code = status.Code(err)
+		d.score.end(call)
+		return resp, err
+	}
+}
+
+func (d *Driver) perform(ctx context.Context, call *Call, dead <-chan struct{}, work grpc.UnaryHandler) (any, error) {
+	if err := d.announced(call.Method); err != nil {
+		return nil, err
+	}
+	if err := d.wait(dead); err != nil {
+		return nil, err
+	}
+	one, hooks := d.faults.take(call.Method), d.hooks.Load()
+	if hooks == nil {
+		hooks = &Hooks{}
+	}
+	if err := one.strikeBefore(dead); err != nil {
+		return nil, err
+	}
+	if hooks.Before != nil {
+		if err := hooks.Before(ctx, call.Method, call.Request); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := work(ctx, call.Request)
+	if hooks.After != nil {
+		resp, err = hooks.After(ctx, call.Method, call.Request, ownCopy(resp, err), err)
+	}
+	if err = one.strikeAfter(err); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// ownCopy lets a hook change an answer that shares parts with what is stored.
+func ownCopy(resp any, err error) any {
+	if message, ok := resp.(proto.Message); ok && err == nil {
+		return proto.Clone(message)
+	}
+	return nil
+}
+
+// wait is the latency. The caller's deadline does not end it: a driver goes on
+// with its work when nobody waits for it any more.
+func (d *Driver) wait(dead <-chan struct{}) error {
+	pause := time.Duration(d.pause.Load())
+	if pause <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-dead:
+		return errDied()
+	}
+}
+
+func errDied() error { return status.Error(codes.Unavailable, "the driver died") }
+
+// announced refuses calls that need a capability which the driver lacks.
+func (d *Driver) announced(method csi.Method) error {
+	d.mu.Lock()
+	missing := d.missing[method]
+	d.mu.Unlock()
+	if missing != nil {
+		return status.Errorf(codes.Unimplemented, "%s needs capability %s", method, missing)
+	}
+	return nil
+}
+
+// missingCapabilities are the methods that need what the options leave out.
+func missingCapabilities(opts Options) map[csi.Method]fmt.Stringer {
+	missing := make(map[csi.Method]fmt.Stringer)
+	for method, needed := range neededController() {
+		if !slices.Contains(opts.Controller, needed) {
+			missing[method] = needed
+		}
+	}
+	for method, needed := range neededNode() {
+		if !slices.Contains(opts.Node, needed) {
+			missing[method] = needed
+		}
+	}
+	return missing
+}
+
+func neededController() map[csi.Method]csipb.ControllerServiceCapability_RPC_Type {
+	return map[csi.Method]csipb.ControllerServiceCapability_RPC_Type{
+		csi.CreateVolume:              csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csi.DeleteVolume:              csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csi.ControllerPublishVolume:   csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+		csi.ControllerUnpublishVolume: csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+		csi.ControllerExpandVolume:    csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerModifyVolume:    csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME,
+		csi.ControllerGetVolume:       csipb.ControllerServiceCapability_RPC_GET_VOLUME,
+		csi.GetCapacity:               csipb.ControllerServiceCapability_RPC_GET_CAPACITY,
+		csi.ListVolumes:               csipb.ControllerServiceCapability_RPC_LIST_VOLUMES,
+		csi.CreateSnapshot:            csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csi.DeleteSnapshot:            csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csi.GetSnapshot:               csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+		csi.ListSnapshots:             csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+	}
+}
+
+func neededNode() map[csi.Method]csipb.NodeServiceCapability_RPC_Type {
+	return map[csi.Method]csipb.NodeServiceCapability_RPC_Type{
+		"NodeStageVolume":    csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		"NodeUnstageVolume":  csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		"NodeGetVolumeStats": csipb.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		"NodeExpandVolume":   csipb.NodeServiceCapability_RPC_EXPAND_VOLUME,
+	}
+}

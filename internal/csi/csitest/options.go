@@ -1,0 +1,92 @@
+package csitest
+
+import (
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// DefaultSize in bytes is what a volume gets whose request names no size.
+const DefaultSize = 1 << 30
+
+// Options shape a [Driver]. The zero value is a driver that can do everything
+// that this package implements, without limits and without topology.
+type Options struct {
+	Name    string // csitest.holdfast.io if empty
+	Version string // 1 if empty
+
+	// Controller and Node are the capabilities to announce; nil announces all
+	// that are implemented, an empty list none. Calls that need a capability
+	// which is not announced are Unimplemented.
+	Controller []csipb.ControllerServiceCapability_RPC_Type
+	Node       []csipb.NodeServiceCapability_RPC_Type
+
+	Capacity      int64 // bytes in all of a segment's volumes together; 0 is no limit
+	MaxVolumeSize int64 // bytes in one volume; 0 is no limit
+
+	// Segments are the places where volumes can be. With any, the driver
+	// announces VOLUME_ACCESSIBILITY_CONSTRAINTS, each segment has Capacity of
+	// its own, and the driver's own node is in the first.
+	Segments []map[string]string
+
+	NodeID            string   // of the driver's own node; node-1 if empty
+	Nodes             []string // further nodes that volumes can be published on
+	AnyNode           bool     // volumes can be published on every node
+	MaxVolumesPerNode int64    // 0 is no limit
+
+	MutableKeys        []string // keys that ControllerModifyVolume accepts; iops and throughput if nil
+	OfflineExpansion   bool     // published volumes cannot be expanded
+	NodeExpansion      bool     // expanding needs the node's half too
+	SnapshotReadyAfter int      // how often a snapshot is reported as not ready before it is
+
+	// Record keeps every call for [Driver.Log]. Counts are always kept.
+	Record bool
+}
+
+func (o Options) withDefaults() Options {
+	if o.Name == "" {
+		o.Name = "csitest.holdfast.io"
+	}
+	if o.Version == "" {
+		o.Version = "1"
+	}
+	if o.NodeID == "" {
+		o.NodeID = "node-1"
+	}
+	if o.Controller == nil {
+		o.Controller = implementedController()
+	}
+	if o.Node == nil {
+		o.Node = implementedNode()
+	}
+	if o.MutableKeys == nil {
+		o.MutableKeys = []string{"iops", "throughput"}
+	}
+	return o
+}
+
+func implementedController() []csipb.ControllerServiceCapability_RPC_Type {
+	return []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+		csipb.ControllerServiceCapability_RPC_LIST_VOLUMES,
+		csipb.ControllerServiceCapability_RPC_GET_CAPACITY,
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+		csipb.ControllerServiceCapability_RPC_CLONE_VOLUME,
+		csipb.ControllerServiceCapability_RPC_PUBLISH_READONLY,
+		csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csipb.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
+		csipb.ControllerServiceCapability_RPC_GET_VOLUME,
+		csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME,
+		csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+	}
+}
+
+func implementedNode() []csipb.NodeServiceCapability_RPC_Type {
+	return []csipb.NodeServiceCapability_RPC_Type{
+		csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csipb.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csipb.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csipb.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	}
+}

@@ -1,0 +1,109 @@
+package csitest
+
+import (
+	"context"
+	"maps"
+	"math"
+	"slices"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// nowhere is the segment of volumes of a driver without topology.
+const nowhere = -1
+
+// place picks the first allowed segment that has room: preferred ones in
+// order, then the requisite ones, then, if nothing is asked for, any.
+func (d *Driver) place(asked *csipb.TopologyRequirement, size int64) (int, error) {
+	for _, segment := range d.allowed(asked) {
+		if d.free(segment) >= size {
+			return segment, nil
+		}
+	}
+	return 0, status.Errorf(codes.ResourceExhausted, "there is no room for %d bytes where the volume may be", size)
+}
+
+func (d *Driver) allowed(asked *csipb.TopologyRequirement) []int {
+	if len(d.opts.Segments) == 0 {
+		return []int{nowhere}
+	}
+	var allowed []int
+	if len(asked.GetPreferred())+len(asked.GetRequisite()) == 0 {
+		for i := range d.opts.Segments {
+			allowed = append(allowed, i)
+		}
+		return allowed
+	}
+	for _, topology := range slices.Concat(asked.GetPreferred(), asked.GetRequisite()) {
+		for i := range d.opts.Segments {
+			if d.within(i, topology) && !slices.Contains(allowed, i) {
+				allowed = append(allowed, i)
+			}
+		}
+	}
+	return allowed
+}
+
+// reaches reports whether a volume in the segment is where a request wants it.
+func (d *Driver) reaches(segment int, asked *csipb.TopologyRequirement) bool {
+	return segment == nowhere || slices.Contains(d.allowed(asked), segment)
+}
+
+func (d *Driver) within(segment int, topology *csipb.Topology) bool {
+	for key, value := range topology.GetSegments() {
+		if d.opts.Segments[segment][key] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// free is the room in a segment, in bytes.
+func (d *Driver) free(segment int) int64 {
+	if d.opts.Capacity == 0 {
+		return math.MaxInt64
+	}
+	free := d.opts.Capacity
+	for _, v := range d.state.volumes {
+		if v.segment == segment {
+			free -= v.info.GetCapacityBytes()
+		}
+	}
+	return free
+}
+
+func (d *Driver) topologyOf(segment int) []*csipb.Topology {
+	if segment == nowhere {
+		return nil
+	}
+	return []*csipb.Topology{{Segments: maps.Clone(d.opts.Segments[segment])}}
+}
+
+func (d controller) GetCapacity(_ context.Context, req *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if caps := req.GetVolumeCapabilities(); len(caps) > 0 {
+		if err := checkCapabilities(caps...); err != nil {
+			return nil, err
+		}
+	}
+	var asked *csipb.TopologyRequirement
+	if t := req.GetAccessibleTopology(); t != nil {
+		asked = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{t}}
+	}
+	resp := &csipb.GetCapacityResponse{}
+	for _, segment := range d.allowed(asked) {
+		if free := d.free(segment); free > math.MaxInt64-resp.AvailableCapacity {
+			resp.AvailableCapacity = math.MaxInt64
+		} else {
+			resp.AvailableCapacity += max(free, 0)
+		}
+	}
+	if d.opts.MaxVolumeSize > 0 {
+		resp.MaximumVolumeSize = wrapperspb.Int64(d.opts.MaxVolumeSize)
+	}
+	return resp, nil
+}

@@ -1,0 +1,140 @@
+package csitest
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
+	"github.com/onsi/gomega"
+)
+
+// reportVariable names the file for the report of TestSanityChild, which does
+// nothing without it. A process can run a Ginkgo suite only once, so each run
+// of csi-sanity gets a process of its own.
+const reportVariable = "CSITEST_SANITY_REPORT"
+
+// Skips that are right, with the capability that is not announced. Anything
+// else that csi-sanity leaves out fails TestSanity.
+func rightSkips() map[string]string {
+	return map[string]string{
+		"GroupControllerService not supported":             "group snapshots are not implemented",
+		"ControllerGetVolumeHealth not supported":          "GET_VOLUME_HEALTH is not announced",
+		"ControllerListVolumeHealth not supported":         "LIST_VOLUME_HEALTH is not announced",
+		"NodeGetVolumeHealth not supported":                "the node's GET_VOLUME_HEALTH is not announced",
+		"NodeGetStorageHealth not supported":               "the node's GET_STORAGE_HEALTH is not announced",
+		"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported": "snapshots are everywhere",
+	}
+}
+
+func variants() map[string]func(*Options, *sanity.TestConfig) {
+	return map[string]func(*Options, *sanity.TestConfig){
+		"mounted": func(*Options, *sanity.TestConfig) {},
+		"block":   func(_ *Options, c *sanity.TestConfig) { c.TestVolumeAccessType = "block" },
+		"topology and limits": func(o *Options, _ *sanity.TestConfig) {
+			o.Segments = []map[string]string{{"zone": "a"}, {"zone": "b"}}
+			o.Capacity, o.MaxVolumeSize = 1<<40, 1<<39
+		},
+	}
+}
+
+func TestSanity(t *testing.T) {
+	for name := range variants() {
+		t.Run(name, func(t *testing.T) {
+			report := filepath.Join(t.TempDir(), "report.json")
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSanityChild$/^"+strings.ReplaceAll(name, " ", "_")+"$")
+			child.Env = append(os.Environ(), reportVariable+"="+report)
+			var output bytes.Buffer
+			child.Stdout, child.Stderr = &output, &output
+			if err := child.Run(); err != nil {
+				t.Fatalf("csi-sanity: %v\n%s", err, output.String())
+			}
+			checkReport(t, report)
+		})
+	}
+}
+
+func checkReport(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reports []types.Report
+	if err := json.Unmarshal(text, &reports); err != nil {
+		t.Fatal(err)
+	}
+	right, passed, skipped := rightSkips(), 0, 0
+	for _, spec := range reports[0].SpecReports {
+		switch {
+		case spec.State == types.SpecStatePassed:
+			passed++
+		case spec.State == types.SpecStateSkipped && right[spec.FailureMessage()] != "":
+			skipped++
+		case spec.State == types.SpecStatePending:
+			t.Logf("switched off in csi-sanity itself: %s", spec.FullText())
+		default:
+			t.Errorf("%s: %s: %s", spec.State, spec.FullText(), spec.FailureMessage())
+		}
+	}
+	t.Logf("%d specs passed, %d skipped", passed, skipped)
+	if passed < 75 {
+		t.Errorf("only %d specs passed: were they run?", passed)
+	}
+}
+
+// TestSanityChild is csi-sanity itself.
+func TestSanityChild(t *testing.T) {
+	report := os.Getenv(reportVariable)
+	if report == "" {
+		t.Skip("runs as a process of its own, started by TestSanity")
+	}
+	for name, change := range variants() {
+		t.Run(name, func(t *testing.T) {
+			opts := Options{MaxVolumesPerNode: 4}
+			config := sanity.NewTestConfig()
+			change(&opts, &config)
+			d := New(opts)
+			config.Address = d.Serve(t)
+			config.TargetPath, config.StagingPath = filepath.Join(t.TempDir(), "target"), filepath.Join(t.TempDir(), "staging")
+			config.TestVolumeMutableParameters = map[string]string{"iops": "3000"}
+			config.TestNodeVolumeAttachLimit = true
+
+			context := sanity.GinkgoTest(&config)
+			gomega.RegisterFailHandler(ginkgo.Fail)
+			suite, reporter := ginkgo.GinkgoConfiguration()
+			reporter.JSONReport = report
+			ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
+			context.Finalize()
+			if diff := cmp.Diff(nothingLeft{}, left(d)); diff != "" {
+				t.Errorf("csi-sanity left something behind:\n%s", diff)
+			}
+		})
+	}
+}
+
+type nothingLeft struct {
+	Volumes   []Volume
+	Snapshots []Snapshot
+}
+
+func left(d *Driver) nothingLeft { return nothingLeft{d.Volumes(), d.Snapshots()} }
+
+// A capability that is not announced is not there either.
+func TestWhatIsNotAnnouncedIsUnimplemented(t *testing.T) {
+	d := New(Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_VOLUMES}})
+	for method, needed := range neededController() {
+		err := d.announced(method)
+		if has := needed == csipb.ControllerServiceCapability_RPC_LIST_VOLUMES; has != (err == nil) {
+			t.Errorf("%s: announced %v, error %v", method, has, err)
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package csitest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// Call is one call that the driver answered.
+type Call struct {
+	Method  csi.Method
+	Subject string // the volume or snapshot that a controller call is about
+	Request any    // as it came, secrets included
+	Code    codes.Code
+}
+
+// Volume is a volume that exists.
+type Volume struct {
+	Name     string
+	ID       string
+	Bytes    int64
+	Nodes    []string // that it is published on, sorted
+	Mutable  map[string]string
+	Answer   *csipb.Volume
+	SourceID string // of the volume or snapshot that it was made from
+	Params   map[string]string
+}
+
+// Snapshot is a snapshot that exists.
+type Snapshot struct {
+	Name     string
+	ID       string
+	SourceID string
+	Bytes    int64
+}
+
+type score struct {
+	mu       sync.Mutex
+	counts   map[csi.Method]int
+	running  map[string][]csi.Method // by subject
+	overlaps []string
+	record   bool
+	log      []Call
+}
+
+func (s *score) begin(call *Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[call.Method]++
+	if call.Subject == "" {
+		return
+	}
+	for _, other := range s.running[call.Subject] {
+		s.overlaps = append(s.overlaps, fmt.Sprintf("%s while %s of %s was running", call.Method, other, call.Subject))
+	}
+	s.running[call.Subject] = append(s.running[call.Subject], call.Method)
+}
+
+func (s *score) end(call *Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.record {
+		s.log = append(s.log, *call)
+	}
+	if call.Subject == "" {
+		return
+	}
+	left := s.running[call.Subject]
+	if i := slices.Index(left, call.Method); i >= 0 {
+		left = slices.Delete(left, i, i+1)
+	}
+	if len(left) == 0 {
+		delete(s.running, call.Subject)
+		return
+	}
+	s.running[call.Subject] = left
+}
+
+// subjectOf is the volume or snapshot that a request is about. A create is
+// about the volume of that name if there is one, so that it is seen to overlap
+// with that volume's deletion.
+func (d *Driver) subjectOf(req any) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch r := req.(type) {
+	case *csipb.CreateVolumeRequest:
+		if v := d.state.volumeNames[r.GetName()]; v != nil {
+			return v.info.GetVolumeId()
+		}
+		return "volume named " + r.GetName()
+	case *csipb.CreateSnapshotRequest:
+		if s := d.state.snapshotNames[r.GetName()]; s != nil {
+			return s.info.GetSnapshotId()
+		}
+		return "snapshot named " + r.GetName()
+	case *csipb.ListSnapshotsRequest:
+		return "" // a question about many, even if it names one
+	case interface{ GetVolumeId() string }:
+		return r.GetVolumeId()
+	case interface{ GetSnapshotId() string }:
+		return r.GetSnapshotId()
+	default:
+		return ""
+	}
+}
+
+// Calls is how often the method was called.
+func (d *Driver) Calls(method csi.Method) int {
+	d.score.mu.Lock()
+	defer d.score.mu.Unlock()
+	return d.score.counts[method]
+}
+
+// Log is every answered call in order, if Options.Record is set.
+func (d *Driver) Log() []Call {
+	d.score.mu.Lock()
+	defer d.score.mu.Unlock()
+	return slices.Clone(d.score.log)
+}
+
+// Overlaps tells of calls that came while another one about the same volume or
+// snapshot was running. There should be none.
+func (d *Driver) Overlaps() []string {
+	d.score.mu.Lock()
+	defer d.score.mu.Unlock()
+	return slices.Clone(d.score.overlaps)
+}
+
+// Volumes are the volumes that exist, oldest first.
+func (d *Driver) Volumes() []Volume {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []Volume
+	for _, v := range d.state.oldestVolumes() {
+		source := v.info.GetContentSource()
+		all = append(all, Volume{
+			Name: v.req.GetName(), ID: v.info.GetVolumeId(), Bytes: v.info.GetCapacityBytes(), Answer: v.info,
+			Nodes: slices.Sorted(maps.Keys(v.published)), Mutable: maps.Clone(v.mutable), Params: maps.Clone(v.req.GetParameters()),
+			SourceID: cmp.Or(source.GetSnapshot().GetSnapshotId(), source.GetVolume().GetVolumeId()),
+		})
+	}
+	return all
+}
+
+// Snapshots are the snapshots that exist, oldest first.
+func (d *Driver) Snapshots() []Snapshot {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []Snapshot
+	for _, s := range d.state.oldestSnapshots() {
+		all = append(all, Snapshot{Name: s.name, ID: s.info.GetSnapshotId(), SourceID: s.info.GetSourceVolumeId(), Bytes: s.info.GetSizeBytes()})
+	}
+	return all
+}
+
+func (s *state) oldestVolumes() []*volume {
+	return slices.SortedFunc(maps.Values(s.volumes), func(a, b *volume) int { return cmp.Compare(a.number, b.number) })
+}
+
+func (s *state) oldestSnapshots() []*snapshot {
+	return slices.SortedFunc(maps.Values(s.snapshots), func(a, b *snapshot) int { return cmp.Compare(a.number, b.number) })
+}

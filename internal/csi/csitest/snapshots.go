@@ -1,0 +1,66 @@
+package csitest
+
+import (
+	"context"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+func (d controller) CreateSnapshot(_ context.Context, req *csipb.CreateSnapshotRequest) (*csipb.CreateSnapshotResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := checkName(req.GetName()); err != nil {
+		return nil, err
+	}
+	if req.GetSourceVolumeId() == "" {
+		return nil, missing("source_volume_id")
+	}
+	snap := d.state.snapshotNames[req.GetName()]
+	if snap == nil {
+		source, err := d.find(req.GetSourceVolumeId())
+		if err != nil {
+			return nil, err
+		}
+		snap = d.state.cut(req.GetName(), source)
+	}
+	if snap.info.GetSourceVolumeId() != req.GetSourceVolumeId() {
+		return nil, status.Errorf(codes.AlreadyExists, "snapshot %q exists and is of volume %q", req.GetName(), snap.info.GetSourceVolumeId())
+	}
+	return &csipb.CreateSnapshotResponse{Snapshot: d.report(snap)}, nil
+}
+
+func (d controller) DeleteSnapshot(_ context.Context, req *csipb.DeleteSnapshotRequest) (*csipb.DeleteSnapshotResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if req.GetSnapshotId() == "" {
+		return nil, missing("snapshot_id")
+	}
+	if snap := d.state.snapshots[req.GetSnapshotId()]; snap != nil {
+		d.state.drop(snap)
+	}
+	return &csipb.DeleteSnapshotResponse{}, nil
+}
+
+func (d controller) GetSnapshot(_ context.Context, req *csipb.GetSnapshotRequest) (*csipb.GetSnapshotResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if req.GetSnapshotId() == "" {
+		return nil, missing("snapshot_id")
+	}
+	snap := d.state.snapshots[req.GetSnapshotId()]
+	if snap == nil {
+		return nil, status.Errorf(codes.NotFound, "there is no snapshot %q", req.GetSnapshotId())
+	}
+	return &csipb.GetSnapshotResponse{Snapshot: d.report(snap)}, nil
+}
+
+// report answers about a snapshot and counts the answer.
+func (d *Driver) report(snap *snapshot) *csipb.Snapshot {
+	info := proto.CloneOf(snap.info)
+	info.ReadyToUse = snap.asked >= d.opts.SnapshotReadyAfter
+	snap.asked++
+	return info
+}

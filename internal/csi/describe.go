@@ -1,0 +1,168 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+)
+
+// Info is what a driver says about itself. The zero value announces nothing.
+type Info struct {
+	Name          string
+	VendorVersion string
+
+	controller map[csipb.ControllerServiceCapability_RPC_Type]bool
+	group      map[csipb.GroupControllerServiceCapability_RPC_Type]bool
+	services   map[csipb.PluginCapability_Service_Type]bool
+	expansion  map[csipb.PluginCapability_VolumeExpansion_Type]bool
+}
+
+// Has reports a capability of the controller service.
+func (i Info) Has(c csipb.ControllerServiceCapability_RPC_Type) bool { return i.controller[c] }
+
+// HasGroup reports a capability of the group controller service.
+func (i Info) HasGroup(c csipb.GroupControllerServiceCapability_RPC_Type) bool { return i.group[c] }
+
+// HasService reports a service or a constraint of the whole plugin, such as
+// VOLUME_ACCESSIBILITY_CONSTRAINTS for topology.
+func (i Info) HasService(c csipb.PluginCapability_Service_Type) bool { return i.services[c] }
+
+// HasExpansion reports whether volumes can be expanded while they are
+// published (ONLINE) or only while they are not (OFFLINE).
+func (i Info) HasExpansion(c csipb.PluginCapability_VolumeExpansion_Type) bool { return i.expansion[c] }
+
+// described is an Info and the connection over which it was read.
+type described struct {
+	info   Info
+	dialed int64
+}
+
+// Info returns what the driver last said about itself. It is the zero Info
+// before the first [Driver.Describe] and is read again after each reconnect: a
+// driver may come back as another version.
+func (d *Driver) Info() Info {
+	if k := d.known.Load(); k != nil {
+		return k.info
+	}
+	return Info{}
+}
+
+// Describe asks the driver for its name, version and capabilities
+// ("GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities",
+// "GroupControllerGetCapabilities"), checks them and keeps them for
+// [Driver.Info]. The controller services are only asked if they are announced.
+// It is an error if another driver than before answers.
+func (d *Driver) Describe(ctx context.Context) (Info, error) {
+	dialed := d.dialed.Load()
+	if dialed == 0 {
+		dialed = 1 // the first call makes the first connection
+	}
+	info, err := d.ask(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	if before := d.Info().Name; before != "" && before != info.Name {
+		return Info{}, fmt.Errorf("the driver at %s was %q and is now %q: restart this process if that is intended", d.path, before, info.Name)
+	}
+	if d.known.Load() == nil {
+		d.meter.SetDriverName(info.Name)
+	}
+	d.known.Store(&described{info: info, dialed: dialed})
+	return info, nil
+}
+
+func (d *Driver) ask(ctx context.Context) (Info, error) {
+	plugin, err := send(ctx, d, about{method: GetPluginInfo}, d.identity.GetPluginInfo, &csipb.GetPluginInfoRequest{})
+	if err != nil {
+		return Info{}, err
+	}
+	info := Info{Name: plugin.GetName(), VendorVersion: plugin.GetVendorVersion()}
+	if err := checkName(info.Name); err != nil {
+		return Info{}, fmt.Errorf("the driver at %s cannot be used: %w", d.path, err)
+	}
+	if err := d.askPlugin(ctx, &info); err != nil {
+		return Info{}, err
+	}
+	if info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) {
+		if err := d.askController(ctx, &info); err != nil {
+			return Info{}, err
+		}
+	}
+	if info.HasService(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE) {
+		if err := d.askGroup(ctx, &info); err != nil {
+			return Info{}, err
+		}
+	}
+	return info, nil
+}
+
+func (d *Driver) askPlugin(ctx context.Context, info *Info) error {
+	answer, err := send(ctx, d, about{method: GetPluginCapabilities}, d.identity.GetPluginCapabilities, &csipb.GetPluginCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	info.services = make(map[csipb.PluginCapability_Service_Type]bool)
+	info.expansion = make(map[csipb.PluginCapability_VolumeExpansion_Type]bool)
+	for _, c := range answer.GetCapabilities() {
+		if s := c.GetService(); s != nil {
+			info.services[s.GetType()] = true
+		}
+		if e := c.GetVolumeExpansion(); e != nil {
+			info.expansion[e.GetType()] = true
+		}
+	}
+	return nil
+}
+
+func (d *Driver) askController(ctx context.Context, info *Info) error {
+	answer, err := send(ctx, d, about{method: ControllerGetCapabilities}, d.controller.ControllerGetCapabilities, &csipb.ControllerGetCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	info.controller = make(map[csipb.ControllerServiceCapability_RPC_Type]bool)
+	for _, c := range answer.GetCapabilities() {
+		info.controller[c.GetRpc().GetType()] = true
+	}
+	return nil
+}
+
+func (d *Driver) askGroup(ctx context.Context, info *Info) error {
+	answer, err := send(ctx, d, about{method: GroupControllerGetCapabilities}, d.group.GroupControllerGetCapabilities, &csipb.GroupControllerGetCapabilitiesRequest{})
+	if err != nil {
+		return err
+	}
+	info.group = make(map[csipb.GroupControllerServiceCapability_RPC_Type]bool)
+	for _, c := range answer.GetCapabilities() {
+		info.group[c.GetRpc().GetType()] = true
+	}
+	return nil
+}
+
+// HasNode asks whether the node service behind this socket has a capability
+// ("NodeGetCapabilities"). A socket without a node service has none. It is no
+// part of Describe because some drivers do not survive the question in their
+// controller pod.
+func (d *Driver) HasNode(ctx context.Context, c csipb.NodeServiceCapability_RPC_Type) (bool, error) {
+	answer, err := send(ctx, d, about{method: NodeGetCapabilities}, d.node.NodeGetCapabilities, &csipb.NodeGetCapabilitiesRequest{})
+	var called *Error
+	if errors.As(err, &called) && called.Code == codes.Unimplemented {
+		return false, nil
+	}
+	for _, has := range answer.GetCapabilities() {
+		if has.GetRpc().GetType() == c {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// label is how errors call the driver.
+func (d *Driver) label() string {
+	if name := d.Info().Name; name != "" {
+		return name
+	}
+	return "at " + d.path
+}

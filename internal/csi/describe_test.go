@@ -1,0 +1,154 @@
+package csi_test
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+func TestDescribe(t *testing.T) {
+	fake := csitest.New(csitest.Options{
+		Name: "fake.example.com", Version: "1.2.3", OfflineExpansion: true, Segments: []map[string]string{{"zone": "a"}},
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{
+			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		},
+	})
+	driver := connect(t, fake)
+	if got := driver.Info(); got.Name != "" || got.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
+		t.Errorf("before it was asked it is %+v", got)
+	}
+	info, err := driver.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Name != "fake.example.com" || info.VendorVersion != "1.2.3" || driver.Info().Name != info.Name {
+		t.Errorf("got %+v and then %+v", info, driver.Info())
+	}
+	tests := map[string]struct{ got, want bool }{
+		"a capability that is announced is there":      {info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
+		"one that is not is not":                       {info.Has(csipb.ControllerServiceCapability_RPC_CLONE_VOLUME), false},
+		"topology is announced":                        {info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS), true},
+		"groups are not":                               {info.HasService(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE), false},
+		"nor is what groups can do":                    {info.HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT), false},
+		"volumes grow while they are not published":    {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_OFFLINE), true},
+		"and not while they are":                       {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_ONLINE), false},
+		"views of the driver know the same as it does": {driver.WithTimeout(1).Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
+	}
+	for name, tt := range tests {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %v", name, tt.got)
+		}
+	}
+}
+
+func TestOnlyAnnouncedServicesAreAsked(t *testing.T) {
+	fake := csitest.New(csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{}})
+	ready(t, fake)
+	for _, method := range []csi.Method{csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities, csi.NodeGetCapabilities} {
+		if got := fake.Calls(method); got != 0 {
+			t.Errorf("%s was called %d times", method, got)
+		}
+	}
+}
+
+// grouping is a driver with nothing but group snapshots, which the fake lacks.
+type grouping struct {
+	csipb.UnimplementedIdentityServer
+	csipb.UnimplementedGroupControllerServer
+}
+
+func (grouping) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (*csipb.GetPluginInfoResponse, error) {
+	return &csipb.GetPluginInfoResponse{Name: "groups.example.com"}, nil
+}
+
+func (grouping) GetPluginCapabilities(context.Context, *csipb.GetPluginCapabilitiesRequest) (*csipb.GetPluginCapabilitiesResponse, error) {
+	return &csipb.GetPluginCapabilitiesResponse{Capabilities: []*csipb.PluginCapability{{Type: &csipb.PluginCapability_Service_{
+		Service: &csipb.PluginCapability_Service{Type: csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE},
+	}}}}, nil
+}
+
+func (grouping) GroupControllerGetCapabilities(context.Context, *csipb.GroupControllerGetCapabilitiesRequest) (*csipb.GroupControllerGetCapabilitiesResponse, error) {
+	return &csipb.GroupControllerGetCapabilitiesResponse{Capabilities: []*csipb.GroupControllerServiceCapability{{
+		Type: &csipb.GroupControllerServiceCapability_Rpc{Rpc: &csipb.GroupControllerServiceCapability_RPC{
+			Type: csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+		}},
+	}}}, nil
+}
+
+func TestGroupCapabilitiesAreRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	csipb.RegisterIdentityServer(server, grouping{})
+	csipb.RegisterGroupControllerServer(server, grouping{})
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	info, err := connectTo(t, csi.Options{Address: path}).Describe(t.Context())
+	if err != nil || !info.HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT) {
+		t.Errorf("got %+v, %v", info, err)
+	}
+}
+
+func TestADriverWithoutAGoodNameIsNotTaken(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	answering(fake, csi.GetPluginInfo, func(r *csipb.GetPluginInfoResponse) { r.Name = "" })
+	driver := connect(t, fake)
+	if _, err := driver.Describe(t.Context()); err == nil || !strings.Contains(err.Error(), "it has no name") {
+		t.Errorf("got %v", err)
+	}
+	if got := driver.Info(); got.VendorVersion != "" {
+		t.Errorf("it is kept as %+v", got)
+	}
+}
+
+func TestHasNode(t *testing.T) {
+	fake := csitest.New(csitest.Options{Node: []csipb.NodeServiceCapability_RPC_Type{csipb.NodeServiceCapability_RPC_EXPAND_VOLUME}})
+	driver := connect(t, fake)
+	tests := map[string]struct {
+		code codes.Code
+		cap  csipb.NodeServiceCapability_RPC_Type
+		want bool
+		fail bool
+	}{
+		"a capability that is announced is there":    {codes.OK, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, true, false},
+		"one that is not is not":                     {codes.OK, csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, false, false},
+		"a socket without a node service has none":   {codes.Unimplemented, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, false},
+		"a node service that fails says neither way": {codes.Internal, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tt.code != codes.OK {
+				fake.FailNext(csi.NodeGetCapabilities, tt.code, "no")
+			}
+			got, err := driver.HasNode(t.Context(), tt.cap)
+			if got != tt.want || (err != nil) != tt.fail {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestNodeGetInfo(t *testing.T) {
+	fake := csitest.New(csitest.Options{NodeID: "n1"})
+	driver := connect(t, fake)
+	if got, err := driver.NodeGetInfo(t.Context()); err != nil || got.GetNodeId() != "n1" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	fake.SetHooks(csitest.Hooks{After: func(context.Context, csi.Method, any, any, error) (any, error) {
+		return &csipb.NodeGetInfoResponse{}, nil
+	}})
+	_, err := driver.NodeGetInfo(t.Context())
+	wantBad(t, err, "")
+}

@@ -1,0 +1,12 @@
+// Package csi is the port to a CSI driver: the one place where requests leave
+// for the driver and where its answers and errors are judged.
+//
+// A [Driver] is shared by every controller of the process. It keeps one
+// connection that heals itself, sends at most one call about a volume or a
+// snapshot at a time, gives each call its own deadline, checks what the driver
+// answers before anyone trusts it, measures every call, and keeps secrets out
+// of logs and errors.
+//
+// What a failed call means for the next one is its [Verdict]; [VerdictOf]
+// reads it from any error that this package returned.
+package csi

@@ -1,0 +1,35 @@
+package csi
+
+import "path"
+
+// Method names one call of the CSI services, without the service: it is what
+// errors say and what a [Verdict] depends on.
+type Method string
+
+// The calls that this package sends.
+const (
+	Probe                          Method = "Probe"
+	GetPluginInfo                  Method = "GetPluginInfo"
+	GetPluginCapabilities          Method = "GetPluginCapabilities"
+	ControllerGetCapabilities      Method = "ControllerGetCapabilities"
+	GroupControllerGetCapabilities Method = "GroupControllerGetCapabilities"
+	NodeGetCapabilities            Method = "NodeGetCapabilities"
+	NodeGetInfo                    Method = "NodeGetInfo"
+	CreateVolume                   Method = "CreateVolume"
+	DeleteVolume                   Method = "DeleteVolume"
+	ControllerPublishVolume        Method = "ControllerPublishVolume"
+	ControllerUnpublishVolume      Method = "ControllerUnpublishVolume"
+	ControllerExpandVolume         Method = "ControllerExpandVolume"
+	ControllerModifyVolume         Method = "ControllerModifyVolume"
+	ControllerGetVolume            Method = "ControllerGetVolume"
+	GetCapacity                    Method = "GetCapacity"
+	ListVolumes                    Method = "ListVolumes"
+	CreateSnapshot                 Method = "CreateSnapshot"
+	DeleteSnapshot                 Method = "DeleteSnapshot"
+	GetSnapshot                    Method = "GetSnapshot"
+	ListSnapshots                  Method = "ListSnapshots"
+)
+
+// MethodOf cuts the service from a full gRPC method such as
+// "/csi.v1.Controller/CreateVolume".
+func MethodOf(full string) Method { return Method(path.Base(full)) }

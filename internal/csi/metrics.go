@@ -1,0 +1,61 @@
+package csi
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/kubernetes-csi/csi-lib-utils/metrics"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+)
+
+// meter measures calls. csi_sidecar_operations_seconds comes from
+// csi-lib-utils, so that its labels and buckets are those of every dashboard.
+type meter struct {
+	metrics.CSIMetricsManager
+	mu       sync.RWMutex // the manager does not guard its driver name, and calls are recorded at any time
+	inFlight *prometheus.GaugeVec
+	own      *prometheus.Registry
+}
+
+func newMeter() *meter {
+	m := &meter{
+		// The process start time belongs to the process, which may serve several ports.
+		CSIMetricsManager: metrics.NewCSIMetricsManagerWithOptions("", metrics.WithProcessStartTime(false)),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "holdfast_csi_operations_in_flight",
+			Help: "Calls that were sent to the CSI driver and not answered yet.",
+		}, []string{"method_name"}),
+		own: prometheus.NewRegistry(),
+	}
+	m.own.MustRegister(m.inFlight)
+	return m
+}
+
+func (m *meter) RecordMetrics(method string, err error, took time.Duration) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	m.CSIMetricsManager.RecordMetrics(method, err, took)
+}
+
+func (m *meter) SetDriverName(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.CSIMetricsManager.SetDriverName(name)
+}
+
+// count is the interceptor for the calls in flight.
+func (m *meter) count(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
+	gauge := m.inFlight.WithLabelValues(method)
+	gauge.Inc()
+	defer gauge.Dec()
+	return next(ctx, method, req, reply, cc, opts...)
+}
+
+// Gatherer gives the metrics of the port, to be merged into the process's
+// endpoint: csi_sidecar_operations_seconds{driver_name,method_name,
+// grpc_status_code} and holdfast_csi_operations_in_flight{method_name}.
+func (d *Driver) Gatherer() prometheus.Gatherer {
+	return prometheus.Gatherers{d.meter.GetRegistry().Gatherer(), d.meter.own}
+}

@@ -1,0 +1,37 @@
+package csi
+
+import "iter"
+
+const endlessPages = "a page of the list leads back to itself"
+
+// walk yields the entries of all pages in turn and ends with the first error.
+// loop makes the error for a page whose next page is itself.
+func walk[Entry any](fetch func(token string) ([]Entry, string, error), check func(Entry) error, loop func() error) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		var none Entry
+		for token := ""; ; {
+			entries, next, err := fetch(token)
+			if err != nil {
+				yield(none, err)
+				return
+			}
+			for _, e := range entries {
+				if err := check(e); err != nil {
+					yield(none, err)
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			if next == token {
+				yield(none, loop())
+				return
+			}
+			token = next
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package csi
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// CreateSnapshot cuts the snapshot with the request's name, or finds it
+// ("CreateSnapshot": idempotent by name). It waits for other calls with the
+// same name. While ready_to_use is false the driver still works on it: ask
+// again. An answer without id, source volume or time, or about another source,
+// is a [BadAnswer] with the id.
+func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRequest) (*csipb.Snapshot, error) {
+	answer, err := send(ctx, d, about{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := answer.GetSnapshot()
+	reason := checkSnapshot(snapshot)
+	if reason == "" && snapshot.GetSourceVolumeId() != req.GetSourceVolumeId() {
+		reason = fmt.Sprintf("it is of volume %q, not of %q", snapshot.GetSourceVolumeId(), req.GetSourceVolumeId())
+	}
+	if reason != "" {
+		return nil, d.bad(CreateSnapshot, snapshot.GetSnapshotId(), reason)
+	}
+	return snapshot, nil
+}
+
+// DeleteSnapshot deletes a snapshot; one that is gone is a success
+// ("DeleteSnapshot"). It waits for other calls about the id.
+func (d *Driver) DeleteSnapshot(ctx context.Context, req *csipb.DeleteSnapshotRequest) error {
+	_, err := send(ctx, d, about{DeleteSnapshot, snapshotID(req.GetSnapshotId())}, d.controller.DeleteSnapshot, req)
+	return err
+}
+
+// GetSnapshot reads one snapshot, with the call of that name where the driver
+// has GET_SNAPSHOT and out of ListSnapshots where it has LIST_SNAPSHOTS. Code
+// NotFound means that there is no such snapshot, Unimplemented that the driver
+// has neither capability. It waits for other calls about the id.
+func (d *Driver) GetSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest) (*csipb.Snapshot, error) {
+	info := d.Info()
+	if !info.Has(csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT) {
+		return d.findSnapshot(ctx, req, info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS))
+	}
+	answer, err := send(ctx, d, about{GetSnapshot, snapshotID(req.GetSnapshotId())}, d.controller.GetSnapshot, req)
+	if err != nil {
+		return nil, err
+	}
+	return d.same(GetSnapshot, req, answer.GetSnapshot())
+}
+
+func (d *Driver) findSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest, listed bool) (*csipb.Snapshot, error) {
+	if !listed {
+		return nil, d.fail(GetSnapshot, status.Error(codes.Unimplemented, "it announces neither GET_SNAPSHOT nor LIST_SNAPSHOTS"))
+	}
+	list := &csipb.ListSnapshotsRequest{SnapshotId: req.GetSnapshotId(), Secrets: req.GetSecrets()}
+	answer, err := send(ctx, d, about{ListSnapshots, snapshotID(req.GetSnapshotId())}, d.controller.ListSnapshots, list)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.GetEntries()) == 0 {
+		return nil, d.fail(ListSnapshots, status.Errorf(codes.NotFound, "snapshot %q is not in the list", req.GetSnapshotId()))
+	}
+	return d.same(ListSnapshots, req, answer.GetEntries()[0].GetSnapshot())
+}
+
+func (d *Driver) same(method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
+	reason := checkSnapshot(snapshot)
+	if reason == "" && snapshot.GetSnapshotId() != req.GetSnapshotId() {
+		reason = "it is not the snapshot that was asked for"
+	}
+	if reason != "" {
+		return nil, d.bad(method, snapshot.GetSnapshotId(), reason)
+	}
+	return snapshot, nil
+}
+
+// ListSnapshots walks through the snapshots that fit the request
+// ("ListSnapshots", capability LIST_SNAPSHOTS), from the beginning: max_entries
+// is the size of a page and starting_token is ignored. Everything else is as
+// in [Driver.ListVolumes].
+func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequest) iter.Seq2[*csipb.ListSnapshotsResponse_Entry, error] {
+	fetch := func(token string) ([]*csipb.ListSnapshotsResponse_Entry, string, error) {
+		page := &csipb.ListSnapshotsRequest{
+			MaxEntries: req.GetMaxEntries(), StartingToken: token,
+			SourceVolumeId: req.GetSourceVolumeId(), SnapshotId: req.GetSnapshotId(), Secrets: req.GetSecrets(),
+		}
+		answer, err := send(ctx, d, about{method: ListSnapshots}, d.controller.ListSnapshots, page)
+		return answer.GetEntries(), answer.GetNextToken(), err
+	}
+	check := func(e *csipb.ListSnapshotsResponse_Entry) error {
+		if reason := checkSnapshot(e.GetSnapshot()); reason != "" {
+			return d.bad(ListSnapshots, e.GetSnapshot().GetSnapshotId(), reason)
+		}
+		return nil
+	}
+	return walk(fetch, check, func() error { return d.bad(ListSnapshots, "", endlessPages) })
+}

@@ -1,0 +1,122 @@
+package csi
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/codes"
+)
+
+// Verdict tells what a failed driver call means for the next one. The zero
+// value is the safe one.
+type Verdict int
+
+const (
+	// Unsure means that the call may still be running or may have done its
+	// work: repeat the same request until the driver gives an answer.
+	Unsure Verdict = iota
+	// Refused means that nothing was done: the request may be repeated, changed
+	// or dropped.
+	Refused
+	// Full means that nothing was made because this place has no room: another
+	// place may have some.
+	Full
+	// Infeasible means that nothing was done and that the same request will
+	// hardly ever succeed: something must change first, so retry slowly.
+	Infeasible
+	// InUse means that nothing was done because something still uses the volume
+	// or the snapshot: retry when that has let go of it.
+	InUse
+)
+
+// Final reports whether the call surely neither runs in the background nor did
+// its work.
+func (v Verdict) Final() bool { return v != Unsure }
+
+// String names the verdict for logs and events.
+func (v Verdict) String() string {
+	switch v {
+	case Refused:
+		return "refused"
+	case Full:
+		return "full"
+	case Infeasible:
+		return "infeasible"
+	case InUse:
+		return "in use"
+	default:
+		return "unsure"
+	}
+}
+
+// VerdictOf reads the verdict of an error that a [Driver] returned, however
+// often it was wrapped since. An error that did not come from a driver call
+// proves nothing about the driver: it is [Unsure].
+func VerdictOf(err error) Verdict {
+	var called *Error
+	if errors.As(err, &called) {
+		return called.Verdict
+	}
+	return Unsure
+}
+
+// Judge gives the verdict of a driver's answer code to a call. It is the whole
+// rule, and pure. Codes follow the "Errors" table of each call in the CSI
+// specification and its general "Error Scheme".
+func Judge(method Method, code codes.Code) Verdict {
+	switch code {
+	case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted:
+		return Unsure // OK is here because a success has no verdict, and Unsure is the harmless one
+	case codes.ResourceExhausted:
+		return judgeExhausted(method)
+	case codes.InvalidArgument:
+		return judgeInvalid(method)
+	case codes.OutOfRange, codes.NotFound:
+		return judgeMissing(method)
+	case codes.FailedPrecondition:
+		return judgePrecondition(method)
+	default:
+		return Refused
+	}
+}
+
+// Only CreateVolume promises that nothing was left behind where there was no
+// room ("CreateVolume Errors": Unable to provision in accessible_topology).
+// Elsewhere drivers also use the code for their own throttling, after the work
+// has begun.
+func judgeExhausted(method Method) Verdict {
+	if method == CreateVolume {
+		return Full
+	}
+	return Unsure
+}
+
+func judgeInvalid(method Method) Verdict {
+	switch method {
+	case CreateVolume, ControllerExpandVolume, ControllerModifyVolume:
+		return Infeasible
+	default:
+		return Refused
+	}
+}
+
+// A size out of range or a volume that is gone stays so for an expansion until
+// the claim changes; the other calls may find their node, source or volume at
+// the next try.
+func judgeMissing(method Method) Verdict {
+	if method == ControllerExpandVolume {
+		return Infeasible
+	}
+	return Refused
+}
+
+// These calls define FailedPrecondition as "in use": expanding and deleting a
+// published volume, publishing one that another node holds, deleting a
+// snapshot that a volume still needs.
+func judgePrecondition(method Method) Verdict {
+	switch method {
+	case ControllerExpandVolume, ControllerPublishVolume, DeleteVolume, DeleteSnapshot:
+		return InUse
+	default:
+		return Refused
+	}
+}

@@ -1,0 +1,200 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+type judgement struct {
+	method Method
+	code   codes.Code
+	want   Verdict
+}
+
+func wantJudgements(t *testing.T, tests map[string]judgement) {
+	t.Helper()
+	for name, tt := range tests {
+		if got := Judge(tt.method, tt.code); got != tt.want {
+			t.Errorf("%s: %s %s: got %s", name, tt.method, tt.code, got)
+		}
+	}
+}
+
+func TestVerdictsOnCreating(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a create that was cancelled may be running":                      {CreateVolume, codes.Canceled, Unsure},
+		"a create that took too long may be running":                      {CreateVolume, codes.DeadlineExceeded, Unsure},
+		"a create whose connection broke may be running":                  {CreateVolume, codes.Unavailable, Unsure},
+		"a create that collided with another call may be running":         {CreateVolume, codes.Aborted, Unsure},
+		"a create without room may find some elsewhere":                   {CreateVolume, codes.ResourceExhausted, Full},
+		"a create with wrong arguments is retried slowly":                 {CreateVolume, codes.InvalidArgument, Infeasible},
+		"a create of an impossible size is refused":                       {CreateVolume, codes.OutOfRange, Refused},
+		"a create from a missing source is refused":                       {CreateVolume, codes.NotFound, Refused},
+		"a create whose conditions are not met is refused":                {CreateVolume, codes.FailedPrecondition, Refused},
+		"a create under a taken name is refused":                          {CreateVolume, codes.AlreadyExists, Refused},
+		"a create that fails inside the driver is refused":                {CreateVolume, codes.Internal, Refused},
+		"a create that fails without a code of its own is refused":        {CreateVolume, codes.Unknown, Refused},
+		"a success has no verdict, so nobody can act upon one by mistake": {CreateVolume, codes.OK, Unsure},
+	})
+}
+
+func TestVerdictsOnPublishing(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a publish that was cancelled may be running":              {ControllerPublishVolume, codes.Canceled, Unsure},
+		"a publish that took too long may be running":              {ControllerPublishVolume, codes.DeadlineExceeded, Unsure},
+		"a publish whose connection broke may be running":          {ControllerPublishVolume, codes.Unavailable, Unsure},
+		"a publish that collided may be running":                   {ControllerPublishVolume, codes.Aborted, Unsure},
+		"a publish on a full node may be running":                  {ControllerPublishVolume, codes.ResourceExhausted, Unsure},
+		"a publish with wrong arguments is refused":                {ControllerPublishVolume, codes.InvalidArgument, Refused},
+		"a publish out of range is refused":                        {ControllerPublishVolume, codes.OutOfRange, Refused},
+		"a publish of a missing volume is refused":                 {ControllerPublishVolume, codes.NotFound, Refused},
+		"a publish of a volume that another node has waits for it": {ControllerPublishVolume, codes.FailedPrecondition, InUse},
+		"a publish in another way than before is refused":          {ControllerPublishVolume, codes.AlreadyExists, Refused},
+	})
+}
+
+func TestVerdictsOnExpanding(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"an expansion that was cancelled may be running":        {ControllerExpandVolume, codes.Canceled, Unsure},
+		"an expansion that took too long may be running":        {ControllerExpandVolume, codes.DeadlineExceeded, Unsure},
+		"an expansion whose connection broke may be running":    {ControllerExpandVolume, codes.Unavailable, Unsure},
+		"an expansion that collided may be running":             {ControllerExpandVolume, codes.Aborted, Unsure},
+		"an expansion without room may be running":              {ControllerExpandVolume, codes.ResourceExhausted, Unsure},
+		"an expansion with wrong arguments is retried slowly":   {ControllerExpandVolume, codes.InvalidArgument, Infeasible},
+		"an expansion to an impossible size is retried slowly":  {ControllerExpandVolume, codes.OutOfRange, Infeasible},
+		"an expansion of a missing volume is retried slowly":    {ControllerExpandVolume, codes.NotFound, Infeasible},
+		"an expansion of a volume in use waits for its release": {ControllerExpandVolume, codes.FailedPrecondition, InUse},
+		"an expansion that fails inside the driver is refused":  {ControllerExpandVolume, codes.Internal, Refused},
+	})
+}
+
+func TestVerdictsOnModifying(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a modification that was cancelled may be running":         {ControllerModifyVolume, codes.Canceled, Unsure},
+		"a modification that took too long may be running":         {ControllerModifyVolume, codes.DeadlineExceeded, Unsure},
+		"a modification whose connection broke may be running":     {ControllerModifyVolume, codes.Unavailable, Unsure},
+		"a modification that collided may be running":              {ControllerModifyVolume, codes.Aborted, Unsure},
+		"a modification that is throttled may be running":          {ControllerModifyVolume, codes.ResourceExhausted, Unsure},
+		"a modification with unknown parameters is retried slowly": {ControllerModifyVolume, codes.InvalidArgument, Infeasible},
+		"a modification out of range is refused":                   {ControllerModifyVolume, codes.OutOfRange, Refused},
+		"a modification of a missing volume is refused":            {ControllerModifyVolume, codes.NotFound, Refused},
+		"a modification whose conditions are not met is refused":   {ControllerModifyVolume, codes.FailedPrecondition, Refused},
+		"a modification that fails inside the driver is refused":   {ControllerModifyVolume, codes.Internal, Refused},
+	})
+}
+
+func TestVerdictsOnSnapshots(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a snapshot that was cancelled may be running":        {CreateSnapshot, codes.Canceled, Unsure},
+		"a snapshot that took too long may be running":        {CreateSnapshot, codes.DeadlineExceeded, Unsure},
+		"a snapshot whose connection broke may be running":    {CreateSnapshot, codes.Unavailable, Unsure},
+		"a snapshot that collided may be running":             {CreateSnapshot, codes.Aborted, Unsure},
+		"a snapshot without room may be running":              {CreateSnapshot, codes.ResourceExhausted, Unsure},
+		"a snapshot with wrong arguments is refused":          {CreateSnapshot, codes.InvalidArgument, Refused},
+		"a snapshot under a taken name is refused":            {CreateSnapshot, codes.AlreadyExists, Refused},
+		"a delete of a snapshot in use waits for its release": {DeleteSnapshot, codes.FailedPrecondition, InUse},
+	})
+}
+
+func TestVerdictsOnTheOtherCalls(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a delete of a volume in use waits for its release": {DeleteVolume, codes.FailedPrecondition, InUse},
+		"a delete that took too long may be running":        {DeleteVolume, codes.DeadlineExceeded, Unsure},
+		"a delete that fails inside the driver is refused":  {DeleteVolume, codes.Internal, Refused},
+		"an unpublish that is not allowed is refused":       {ControllerUnpublishVolume, codes.PermissionDenied, Refused},
+	})
+}
+
+func TestVerdictOf(t *testing.T) {
+	driver := &Driver{link: &link{path: "/csi.sock"}}
+	full := driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room"))
+	tests := map[string]struct {
+		err  error
+		want Verdict
+	}{
+		"nothing went wrong":                                   {nil, Unsure},
+		"a driver's answer is judged":                          {full, Full},
+		"wrapping changes no verdict":                          {fmt.Errorf("creating volume a: %w", full), Full},
+		"an error that is no gRPC status proves nothing":       {driver.fail(CreateVolume, errors.New("broken pipe")), Unsure},
+		"a call that was never sent proves nothing":            {driver.fail(CreateVolume, context.Canceled), Unsure},
+		"an answer that cannot be used did something":          {driver.bad(CreateVolume, "volume-1", "it is too small"), Unsure},
+		"a status that no call of ours returned is not judged": {status.Error(codes.Internal, "elsewhere"), Unsure},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := VerdictOf(tt.err); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOnlyUnsureIsNotFinal(t *testing.T) {
+	for _, v := range []Verdict{Unsure, Refused, Full, Infeasible, InUse} {
+		if got, want := v.Final(), v != Unsure; got != want {
+			t.Errorf("%s: got %v, want %v", v, got, want)
+		}
+	}
+}
+
+func TestErrorsReadWell(t *testing.T) {
+	known := &Driver{link: &link{path: "/csi.sock"}}
+	known.known.Store(&described{info: Info{Name: "local.holdfast.io"}})
+	unknown := &Driver{link: &link{path: "/csi.sock"}}
+	tests := map[string]struct {
+		err  error
+		want string
+	}{
+		"an answer of the driver": {
+			known.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room")),
+			"driver local.holdfast.io: CreateVolume: ResourceExhausted: no room",
+		},
+		"a driver whose name is not known yet": {
+			unknown.fail(Probe, status.Error(codes.Unavailable, "connection refused")),
+			"driver at /csi.sock: Probe: Unavailable: connection refused",
+		},
+		"an answer that cannot be used": {
+			known.bad(CreateVolume, "volume-1", "it is too small"),
+			`driver local.holdfast.io: CreateVolume: the driver's answer about "volume-1" cannot be used: it is too small`,
+		},
+		"an answer about nothing": {
+			known.bad(CreateVolume, "", "the volume has no id"),
+			`driver local.holdfast.io: CreateVolume: the driver's answer cannot be used: the volume has no id`,
+		},
+		"a call that was given up while it waited": {
+			known.fail(DeleteVolume, fmt.Errorf("waiting for another call about volume v: %w", context.Canceled)),
+			"driver local.holdfast.io: DeleteVolume: waiting for another call about volume v: context canceled",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := tt.err.Error(); got != tt.want {
+				t.Errorf("\ngot  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestErrorsCanBeOpened(t *testing.T) {
+	driver := &Driver{link: &link{path: "/csi.sock"}}
+	err := fmt.Errorf("creating: %w", driver.fail(CreateVolume, status.Error(codes.NotFound, "no such snapshot")))
+	if got, ok := status.FromError(err); !ok || got.Code() != codes.NotFound {
+		t.Errorf("status.FromError: got %v %v", got, ok)
+	}
+	var called *Error
+	if !errors.As(err, &called) || called.Method != CreateVolume || called.Code != codes.NotFound {
+		t.Errorf("errors.As: got %+v", called)
+	}
+	var bad *BadAnswer
+	if !errors.As(fmt.Errorf("creating: %w", driver.bad(CreateVolume, "volume-1", "it is too small")), &bad) || bad.ID != "volume-1" {
+		t.Errorf("errors.As: got %+v", bad)
+	}
+	if err := driver.fail(DeleteVolume, fmt.Errorf("waiting: %w", context.DeadlineExceeded)); !errors.Is(err, context.DeadlineExceeded) || err.Code != codes.DeadlineExceeded {
+		t.Errorf("got %v with code %s", err, err.Code)
+	}
+}

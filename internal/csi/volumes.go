@@ -1,0 +1,109 @@
+package csi
+
+import (
+	"context"
+	"iter"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// CreateVolume makes the volume with the request's name, or finds it
+// ("CreateVolume": idempotent by name). Sizes are bytes. It waits for other
+// calls with the same name. In the answer the id is set, capacity_bytes lies
+// within the request's range and is the required size if the driver does not
+// know it, and a content source that was asked for is there; anything else is a
+// [BadAnswer] with the id, so that the volume can be deleted.
+func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
+	answer, err := send(ctx, d, about{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
+	if err != nil {
+		return nil, err
+	}
+	volume := answer.GetVolume()
+	if reason := checkVolume(req, volume); reason != "" {
+		return nil, d.bad(CreateVolume, volume.GetVolumeId(), reason)
+	}
+	if volume.GetCapacityBytes() == 0 {
+		volume.CapacityBytes = req.GetCapacityRange().GetRequiredBytes()
+	}
+	return volume, nil
+}
+
+// DeleteVolume deletes a volume; one that is gone is a success
+// ("DeleteVolume"). It waits for other calls about the id.
+func (d *Driver) DeleteVolume(ctx context.Context, req *csipb.DeleteVolumeRequest) error {
+	_, err := send(ctx, d, about{DeleteVolume, volumeID(req.GetVolumeId())}, d.controller.DeleteVolume, req)
+	return err
+}
+
+// ControllerGetVolume reads a volume and the nodes that it is published on
+// ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls
+// about the id. An answer about another volume is a [BadAnswer].
+func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.ControllerGetVolumeResponse, error) {
+	req := &csipb.ControllerGetVolumeRequest{VolumeId: id}
+	answer, err := send(ctx, d, about{ControllerGetVolume, volumeID(id)}, d.controller.ControllerGetVolume, req)
+	if err != nil {
+		return nil, err
+	}
+	if got := answer.GetVolume().GetVolumeId(); got != id {
+		return nil, d.bad(ControllerGetVolume, got, "it is not the volume that was asked for")
+	}
+	return answer, nil
+}
+
+// ControllerExpandVolume grows a volume to at least the required bytes
+// ("ControllerExpandVolume"). It waits for other calls about the id. The
+// answered capacity is never zero, below what was required or above the limit:
+// that is a [BadAnswer].
+func (d *Driver) ControllerExpandVolume(ctx context.Context, req *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
+	answer, err := send(ctx, d, about{ControllerExpandVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerExpandVolume, req)
+	if err != nil {
+		return nil, err
+	}
+	if reason := checkExpansion(req, answer); reason != "" {
+		return nil, d.bad(ControllerExpandVolume, req.GetVolumeId(), reason)
+	}
+	return answer, nil
+}
+
+// ControllerModifyVolume sets the volume's mutable parameters
+// ("ControllerModifyVolume", capability MODIFY_VOLUME). It waits for other
+// calls about the id.
+func (d *Driver) ControllerModifyVolume(ctx context.Context, req *csipb.ControllerModifyVolumeRequest) error {
+	_, err := send(ctx, d, about{ControllerModifyVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerModifyVolume, req)
+	return err
+}
+
+// GetCapacity asks how many bytes are free for volumes of the request's kind
+// and place ("GetCapacity", capability GET_CAPACITY). Negative sizes are a
+// [BadAnswer].
+func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
+	answer, err := send(ctx, d, about{method: GetCapacity}, d.controller.GetCapacity, req)
+	if err != nil {
+		return nil, err
+	}
+	if answer.GetAvailableCapacity() < 0 || answer.GetMaximumVolumeSize().GetValue() < 0 {
+		return nil, d.bad(GetCapacity, "", "it reports a negative size")
+	}
+	return answer, nil
+}
+
+// ListVolumes walks through all volumes ("ListVolumes", capability
+// LIST_VOLUMES), asking for pages of at most pageSize entries (0 leaves it to
+// the driver). Each page has the time of a call of its own, however long the
+// caller takes between two. The walk ends with the first error; after code
+// Aborted the driver has forgotten where it was, so start again. A page that
+// leads back to itself and an entry without id are a [BadAnswer].
+func (d *Driver) ListVolumes(ctx context.Context, pageSize int32) iter.Seq2[*csipb.ListVolumesResponse_Entry, error] {
+	fetch := func(token string) ([]*csipb.ListVolumesResponse_Entry, string, error) {
+		req := &csipb.ListVolumesRequest{MaxEntries: pageSize, StartingToken: token}
+		answer, err := send(ctx, d, about{method: ListVolumes}, d.controller.ListVolumes, req)
+		return answer.GetEntries(), answer.GetNextToken(), err
+	}
+	check := func(e *csipb.ListVolumesResponse_Entry) error {
+		if e.GetVolume().GetVolumeId() == "" {
+			return d.bad(ListVolumes, "", "it lists a volume without an id")
+		}
+		return nil
+	}
+	return walk(fetch, check, func() error { return d.bad(ListVolumes, "", endlessPages) })
+}

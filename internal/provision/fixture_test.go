@@ -1,0 +1,94 @@
+package provision
+
+import (
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+const uid = "11111111-2222-3333-4444-555555555555"
+
+// options are those of a provisioner whose classes carry another name than the
+// driver.
+func options() *Options {
+	return &Options{
+		Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi", Identity: "identity", Namespace: "ns",
+		VolumeNamePrefix: "pvc", ImmediateTopology: true, Workers: 1, RetryStart: 1, RetryMax: 2,
+	}
+}
+
+// claim is one that waits for us.
+func claim() *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "data", Namespace: "team", UID: uid, ResourceVersion: "7",
+			Annotations: map[string]string{kube.AnnStorageProvisioner: "storage.example.com/csi"},
+		},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: ptr.To("fast"),
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+			VolumeMode:       ptr.To(corev1.PersistentVolumeFilesystem),
+		},
+	}
+}
+
+// class is the class of claim.
+func class() *storagev1.StorageClass {
+	return &storagev1.StorageClass{
+		ObjectMeta:        metav1.ObjectMeta{Name: "fast"},
+		Provisioner:       "storage.example.com/csi",
+		Parameters:        map[string]string{"pool": "ssd"},
+		ReclaimPolicy:     ptr.To(corev1.PersistentVolumeReclaimDelete),
+		VolumeBindingMode: ptr.To(storagev1.VolumeBindingImmediate),
+	}
+}
+
+// announced is what a driver with the given options says about itself.
+func announced(t *testing.T, o csitest.Options) csi.Info {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	info, err := driver.WaitReady(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// ready is everything as it should be for a volume to be made.
+func ready(t *testing.T) seen {
+	t.Helper()
+	return seen{claim: claim(), class: class(), info: announced(t, csitest.Options{})}
+}
+
+func late(s *seen) {
+	s.class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+}
+
+// begun adds the intent to serve the claim.
+func begun(t *testing.T, s *seen) {
+	t.Helper()
+	i, err := plan(*s, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.intent = i
+}
+
+// published adds the volume that the intent leads to.
+func published(s *seen) {
+	s.volume = complete(s.intent, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30})
+}

@@ -1,0 +1,124 @@
+package provision
+
+import (
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+func zone(names ...string) []segment {
+	var all []segment
+	for _, n := range names {
+		all = append(all, segment{"zone": n})
+	}
+	return all
+}
+
+func inZone(name, zone string) place {
+	return place{name: name, labels: map[string]string{"zone": zone, "other": name}, keys: []string{"zone"}}
+}
+
+func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.TopologySelectorTerm {
+	return []corev1.TopologySelectorTerm{{MatchLabelExpressions: expressions}}
+}
+
+// Every row of the table in behaviour of the csi-provisioner: binding mode,
+// strictness and allowedTopologies against requisite and preferred.
+func TestRequirement(t *testing.T) {
+	nodes := []place{inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b")}
+	on := func(name, zone string) *place { p := inZone(name, zone); return &p }
+	ab := allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"b", "a"}})
+	tests := map[string]struct {
+		in                   topologyInput
+		requisite, preferred []segment
+		err                  string
+	}{
+		"late and strict: the selected node's segment": {
+			topologyInput{selected: on("n2", "b"), strict: true, nodes: nodes}, zone("b"), zone("b"), ""},
+		"late and strict, inside what is allowed": {
+			topologyInput{selected: on("n2", "b"), strict: true, nodes: nodes, allowed: ab}, zone("b"), zone("b"), ""},
+		"late and strict, outside of what is allowed": {
+			topologyInput{selected: on("n3", "c"), strict: true, nodes: nodes, allowed: ab}, nil, nil, "allowedTopologies"},
+		"late: all segments, the selected one first": {
+			topologyInput{selected: on("n2", "b"), nodes: nodes}, zone("a", "b", "c"), zone("b", "c", "a"), ""},
+		"late: what is allowed, the selected one first": {
+			topologyInput{selected: on("n2", "b"), nodes: nodes, allowed: ab}, zone("a", "b"), zone("b", "a"), ""},
+		"late, outside of what is allowed": {
+			topologyInput{selected: on("n3", "c"), nodes: nodes, allowed: ab}, nil, nil, "node n3"},
+		"late, on a node that the list does not have yet": {
+			topologyInput{selected: on("n9", "z"), nodes: nodes}, zone("a", "b", "c", "z"), zone("z", "a", "b", "c"), ""},
+		"immediate: all segments, rotated by the claim's name": {
+			topologyInput{claim: "data", anywhere: true, nodes: nodes}, zone("a", "b", "c"), nil, ""},
+		"immediate: what is allowed": {
+			topologyInput{claim: "data", anywhere: true, nodes: nodes, allowed: ab}, zone("a", "b"), nil, ""},
+		"immediate: what is allowed, though not all is told": {
+			topologyInput{claim: "data", nodes: nodes, allowed: ab}, zone("a", "b"), nil, ""},
+		"immediate: nothing":             {topologyInput{claim: "data", nodes: nodes}, nil, nil, ""},
+		"immediate without any node":     {topologyInput{claim: "data", anywhere: true}, nil, nil, "no node has the driver"},
+		"a selected node without driver": {topologyInput{selected: &place{name: "n1"}}, nil, nil, "node n1 has no topology keys"},
+		"a selected node without label": {
+			topologyInput{selected: &place{name: "n1", keys: []string{"zone"}}}, nil, nil, "lacks the label zone"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := requirement(tt.in)
+			checkError(t, err, tt.err)
+			if diff := cmp.Diff(listed(tt.requisite), got.GetRequisite(), protocmp.Transform()); diff != "" {
+				t.Errorf("requisite: %s", diff)
+			}
+			if tt.preferred != nil {
+				if diff := cmp.Diff(listed(tt.preferred), got.GetPreferred(), protocmp.Transform()); diff != "" {
+					t.Errorf("preferred: %s", diff)
+				}
+			}
+			if len(got.GetPreferred()) != len(got.GetRequisite()) {
+				t.Errorf("%d preferred of %d", len(got.GetPreferred()), len(got.GetRequisite()))
+			}
+		})
+	}
+}
+
+func listed(all []segment) []*csipb.Topology {
+	var list []*csipb.Topology
+	for _, s := range all {
+		list = append(list, &csipb.Topology{Segments: s})
+	}
+	return list
+}
+
+func TestAllowedTopologiesAreMultipliedSortedAndDistinct(t *testing.T) {
+	terms := append(
+		allowed(
+			corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"b", "a"}},
+			corev1.TopologySelectorLabelRequirement{Key: "rack", Values: []string{"1", "2"}},
+		),
+		allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"c", "c"}})...)
+	want := []segment{
+		{"zone": "c"},
+		{"rack": "1", "zone": "a"}, {"rack": "1", "zone": "b"}, {"rack": "2", "zone": "a"}, {"rack": "2", "zone": "b"},
+	}
+	if diff := cmp.Diff(want, normalize(expandTerms(terms))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRotationSpreadsAStatefulSet(t *testing.T) {
+	const n = 3
+	if (rotation("data-web-0", n)+1)%n != rotation("data-web-1", n) {
+		t.Error("two pods of a set begin at the same place")
+	}
+	if rotation("data-web-1", n) != rotation("logs-web-1", n) {
+		t.Error("two claims of one pod begin at different places")
+	}
+	if rotation("data-web-0", n) != rotation("data-web-3", n) {
+		t.Error("the places are not gone round")
+	}
+	for _, name := range []string{"data", "data-", "-1", "data-99999999999", "1"} {
+		if at := rotation(name, n); at < 0 || at >= n {
+			t.Errorf("claim %q begins at %d of %d", name, at, n)
+		}
+	}
+}
