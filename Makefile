@@ -20,8 +20,8 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need build ## A claim becomes a volume that a pod writes to, on a real Kubernetes
-	@hack/demo.sh
+demo: need build ## A claim becomes a volume that a pod writes to, until Ctrl-C (ONCE=1: ends by itself)
+	@hack/demo.sh $(if $(ONCE),--once)
 
 .PHONY: test
 test: need need-test build ## All tests, on a real Kubernetes with real nodes (root)
@@ -40,11 +40,11 @@ devcluster: ## Build devcluster, the Kubernetes of demo and tests (minutes, the 
 		$(BUILD) -C devcluster -trimpath -ldflags '-s -w $(KUBE_FLAGS)' -o ../bin/devcluster .
 
 .PHONY: need need-test
-need:
-	@hack/need.sh debootstrap=debootstrap nsenter=util-linux
+need: # Nodes are for root only, so nobody else needs what they are made with.
+	@if [ "$$(id -u)" = 0 ]; then hack/need.sh debootstrap=debootstrap nsenter=util-linux; fi
 
 need-test:
-	@hack/need.sh gcc=gcc mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs mount=mount
+	@hack/need.sh gcc=gcc mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
 
 .PHONY: lint
 lint: bin/golangci-lint ## Check the style of all code

@@ -111,14 +111,15 @@ func (p *provisioner) adopt(driver string) error {
 	if o.Provisioner == "" {
 		o.Provisioner = driver
 	}
-	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), driver)
+	// The form is that of the program whose place the role takes.
+	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), driver) //nolint:gosec // It tells processes apart and keeps nothing secret.
 	o.Namespace = app.Namespace(p.leader.Namespace)
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 	return o.Validate()
 }
 
 func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
-	if err := app.Serve(m, p.endpoint, app.Gatherer(driver)); err != nil {
+	if err := app.Serve(ctx, m, p.endpoint, app.Gatherer(driver)); err != nil {
 		return err
 	}
 	if err := provision.Setup(ctx, m, driver, events, &p.provision); err != nil {

@@ -1,0 +1,206 @@
+package local
+
+import (
+	"context"
+	"regexp"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+	"github.com/holdfast-io/holdfast/driver/local/volume"
+)
+
+// controller needs no privileges: it works on files only.
+type controller struct {
+	csi.UnimplementedControllerServer
+	options *Options
+	store   *volume.Store
+}
+
+func (c *controller) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
+	return &csi.ControllerGetCapabilitiesResponse{Capabilities: c.options.controllerCapabilities()}, nil
+}
+
+func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	if err := required("name", r.GetName()); err != nil {
+		return nil, err
+	}
+	access, fsType, err := accessOf(r.GetVolumeCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkParameters(r.GetParameters()); err != nil {
+		return nil, err
+	}
+	if err := checkMutable(r.GetMutableParameters()); err != nil {
+		return nil, err
+	}
+	source, err := sourceOf(r.GetVolumeContentSource())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.options.reachable(r.GetAccessibilityRequirements()); err != nil {
+		return nil, err
+	}
+	v, err := c.store.Create(ctx, volume.Spec{
+		Name: r.GetName(), Range: rangeOf(r.GetCapacityRange()), Access: access, FSType: fsType, Source: source,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: c.volume(v)}, nil
+}
+
+// volume translates a record. The answer to a repeated CreateVolume is made from
+// the same record, so it is the same.
+func (c *controller) volume(v volume.Volume) *csi.Volume {
+	out := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size, AccessibleTopology: []*csi.Topology{c.options.topology()}}
+	switch {
+	case v.Source == nil:
+	case v.Source.Kind == volume.FromSnapshot:
+		out.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: v.Source.ID}}}
+	default:
+		out.ContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.Source.ID}}}
+	}
+	return out
+}
+
+func (c *controller) DeleteVolume(ctx context.Context, r *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
+	if err := required("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := c.store.Delete(ctx, r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+func (c *controller) ControllerExpandVolume(ctx context.Context, r *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	if err := required("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if r.GetVolumeCapability() != nil {
+		if _, err := useOf(r.GetVolumeCapability()); err != nil {
+			return nil, err
+		}
+	}
+	v, err := c.store.Expand(ctx, r.GetVolumeId(), rangeOf(r.GetCapacityRange()))
+	if err != nil {
+		return nil, err
+	}
+	// The loop device must follow in any case, the filesystem where there is one.
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size, NodeExpansionRequired: true}, nil
+}
+
+func (c *controller) ControllerGetVolume(_ context.Context, r *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+	if err := required("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	v, err := c.store.Volume(r.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{Volume: c.volume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{}}, nil
+}
+
+func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	if err := required("volume_id", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if len(r.GetVolumeCapabilities()) == 0 {
+		return nil, invalid("the volume capabilities are missing")
+	}
+	v, err := c.store.Volume(r.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if err := fits(v, r); err != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // A no is an answer.
+	}
+	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+		VolumeContext:      r.GetVolumeContext(),
+		VolumeCapabilities: r.GetVolumeCapabilities(),
+		Parameters:         r.GetParameters(),
+	}}, nil
+}
+
+// fits returns why v does not have all that r asks, as a message for the caller.
+func fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
+	if err := checkParameters(r.GetParameters()); err != nil {
+		return err
+	}
+	if err := checkMutable(r.GetMutableParameters()); err != nil {
+		return err
+	}
+	for _, c := range r.GetVolumeCapabilities() {
+		u, err := useOf(c)
+		switch {
+		case err != nil:
+			return err
+		case u.block && !v.Access.Block, !u.block && !v.Access.Mount:
+			return invalid("the volume was made for mount=%t block=%t", v.Access.Mount, v.Access.Block)
+		case u.fsType != "" && u.fsType != v.FSType:
+			return invalid("the volume was made for %s", v.FSType)
+		}
+	}
+	return nil
+}
+
+func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	none := &csi.GetCapacityResponse{MaximumVolumeSize: wrapperspb.Int64(0)}
+	// What cannot be made here has no room here, which is an answer and not an error.
+	if checkParameters(r.GetParameters()) != nil || !c.options.here(r.GetAccessibleTopology()) {
+		return none, nil //nolint:nilerr // As the comment says.
+	}
+	smallest := int64(volume.Step)
+	if len(r.GetVolumeCapabilities()) > 0 {
+		_, fsType, err := accessOf(r.GetVolumeCapabilities())
+		if err != nil {
+			return none, nil //nolint:nilerr // As above.
+		}
+		smallest = max(smallest, disk.MinSize(fsType))
+	}
+	left, err := c.store.Left()
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetCapacityResponse{
+		AvailableCapacity: left,
+		MaximumVolumeSize: wrapperspb.Int64(left),
+		MinimumVolumeSize: wrapperspb.Int64(smallest),
+	}, nil
+}
+
+// tokenRule is what IDs look like: the token of a page is the last ID of the one before.
+var tokenRule = regexp.MustCompile(`^(vol|snap)-[0-9a-f]{32}$`)
+
+func checkPage(maxEntries int32, token string) error {
+	if maxEntries < 0 {
+		return invalid("max_entries is %d and cannot be negative", maxEntries)
+	}
+	if token != "" && !tokenRule.MatchString(token) {
+		return errBadToken
+	}
+	return nil
+}
+
+func (c *controller) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	if err := checkPage(r.GetMaxEntries(), r.GetStartingToken()); err != nil {
+		return nil, err
+	}
+	volumes, more, err := c.store.Volumes(r.GetStartingToken(), int(r.GetMaxEntries()))
+	if err != nil {
+		return nil, err
+	}
+	out := &csi.ListVolumesResponse{}
+	for _, v := range volumes {
+		out.Entries = append(out.Entries, &csi.ListVolumesResponse_Entry{Volume: c.volume(v)})
+	}
+	if more {
+		out.NextToken = volumes[len(volumes)-1].ID
+	}
+	return out, nil
+}

@@ -1,0 +1,107 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrMoving is returned when a copy that takes time was asked for while the
+// source may change: the result would be no moment's state.
+var ErrMoving = errors.New("the source is being written to")
+
+// Copy makes the new file to with the content of from. Where the filesystem can
+// share blocks between files it does, at once and whatever is being written;
+// elsewhere the data is copied and the holes are kept, which is only done when
+// still says that nobody writes to from meanwhile. It reports whether blocks
+// are shared. A file that could not be finished is left for the caller.
+func Copy(to, from string, still bool) (shared bool, err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return false, err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+
+	switch err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); {
+	case err == nil:
+		return true, dst.Sync()
+	case !cannotShare(err):
+		return false, fmt.Errorf("sharing the blocks of %s: %w", from, err)
+	case !still:
+		return false, fmt.Errorf("copying %s: %w, and its filesystem cannot share blocks", from, ErrMoving)
+	}
+	if err := copySparse(dst, src); err != nil {
+		return false, fmt.Errorf("copying %s: %w", from, err)
+	}
+	return false, dst.Sync()
+}
+
+// cannotShare tells a filesystem without reflinks from one that failed.
+func cannotShare(err error) bool {
+	for _, no := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
+
+// copySparse copies extent by extent. The runtime uses copy_file_range, so the
+// data does not pass through this process.
+func copySparse(dst, src *os.File) error {
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < info.Size(); {
+		start, end, err := extent(src, at)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := src.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := dst.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(dst, src, end-start); err != nil {
+			return err
+		}
+		at = end
+	}
+	return dst.Truncate(info.Size())
+}
+
+// extent returns the next stretch of data at or after at, io.EOF if none is left.
+func extent(f *os.File, at int64) (start, end int64, err error) {
+	start, err = f.Seek(at, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return 0, 0, io.EOF
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	end, err = f.Seek(start, unix.SEEK_HOLE)
+	return start, end, err
+}
+
+// Allocated returns how many bytes of the disk the file occupies. Blocks shared
+// with other files count in each of them.
+func Allocated(path string) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Blocks * 512, nil // st_blocks is in 512 byte units whatever the block size
+}

@@ -1,0 +1,319 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	loopControl = "/dev/loop-control"
+	// sectorSize is fixed: the kernel may otherwise take over the block size of
+	// the disk below, and a filesystem made with 512 byte sectors would not mount.
+	sectorSize = 512
+	// attachTries bounds the race with other users of loop devices: the number
+	// that the kernel calls free may be taken before it is bound.
+	attachTries = 64
+)
+
+// Device is a loop device that is bound to an image.
+type Device struct {
+	// Path is the device's node, for example /dev/loop7.
+	Path string
+	// Passing is true when the kernel frees the device at its last close, which
+	// is how devices of mounted filesystems are bound.
+	Passing bool
+
+	rdev uint64
+}
+
+// Attachment is a device that is held open: it does not go away until Close.
+type Attachment struct {
+	Device
+	file *os.File
+}
+
+// Close lets the device go. A device bound without keep is freed unless
+// something else, such as a mount, uses it.
+func (a *Attachment) Close() error {
+	return a.file.Close()
+}
+
+// Attach binds image to a loop device, or takes the device that it is bound to
+// already: two devices over one image would corrupt it. The device has the
+// image's size as it is now. With keep it stays bound when nobody has it open;
+// without, it goes with its last user, so that a crash leaves nothing behind.
+func Attach(image string, keep bool) (*Attachment, error) {
+	if err := RequireRoot(); err != nil {
+		return nil, fmt.Errorf("attaching %s: %w", image, err)
+	}
+	a, err := reuse(image, keep)
+	if err == nil && a == nil {
+		a, err = bind(image, keep)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attaching %s: %w", image, err)
+	}
+	return a, nil
+}
+
+// reuse opens the device that image is bound to and makes it fit. It returns
+// nil when there is none.
+func reuse(image string, keep bool) (*Attachment, error) {
+	devices, err := Find(image)
+	if err != nil || len(devices) == 0 {
+		return nil, err
+	}
+	device := devices[0]
+	f, err := os.OpenFile(device.Path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = adjust(int(f.Fd()), keep)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, f.Close() // its last user left between the search and here
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("adjusting %s: %w", device.Path, err), f.Close())
+	}
+	device.Passing = device.Passing && !keep
+	return &Attachment{Device: device, file: f}, nil
+}
+
+// adjust gives a bound device its image's size and makes it one that stays if
+// that is wanted.
+func adjust(fd int, keep bool) error {
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil {
+		return err
+	}
+	if keep && info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
+		info.Flags &^= unix.LO_FLAGS_AUTOCLEAR
+		if err := unix.IoctlLoopSetStatus64(fd, info); err != nil {
+			return err
+		}
+	}
+	return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0)
+}
+
+// bind takes a free device for image.
+func bind(image string, keep bool) (*Attachment, error) {
+	backing, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer backing.Close() // the kernel holds its own reference
+	control, err := os.OpenFile(loopControl, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w (is the loop module loaded and the machine's /dev mounted?)", err)
+	}
+	defer control.Close()
+	for range attachTries {
+		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("asking for a free loop device: %w", err)
+		}
+		a, err := configure(fmt.Sprintf("/dev/loop%d", number), backing, keep)
+		if !errors.Is(err, unix.EBUSY) {
+			return a, err
+		}
+	}
+	return nil, fmt.Errorf("no loop device stayed free in %d tries", attachTries)
+}
+
+// configure binds backing to the device at path in one step.
+func configure(path string, backing *os.File, keep bool) (*Attachment, error) {
+	config := unix.LoopConfig{Fd: uint32(backing.Fd()), Size: sectorSize}
+	// Direct I/O keeps volume data from being cached twice; the kernel falls
+	// back by itself where the filesystem below cannot do it.
+	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
+	if !keep {
+		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
+	}
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], filepath.Base(backing.Name()))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w (the driver needs the machine's /dev)", err)
+	}
+	if err := unix.IoctlLoopConfigure(int(f.Fd()), &config); err != nil {
+		return nil, errors.Join(fmt.Errorf("binding %s: %w", path, err), f.Close())
+	}
+	// A mark that an earlier user of the device left.
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("making %s writable: %w", path, err), f.Close())
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading the number of %s: %w", path, err), f.Close())
+	}
+	return &Attachment{Device: Device{Path: path, Passing: !keep, rdev: st.Rdev}, file: f}, nil
+}
+
+// Find returns the loop devices that are bound to image: none or one, unless
+// somebody else bound it too. It works without root, and for an image that was
+// removed while it was bound. It opens no device if it can help it: a device that is
+// open, if only for an instant, cannot be freed by others in that instant.
+func Find(image string) ([]Device, error) {
+	want := target{path: Resolve(image)}
+	err := unix.Stat(image, &want.stat)
+	if want.gone = errors.Is(err, fs.ErrNotExist); err != nil && !want.gone {
+		return nil, fmt.Errorf("looking for the loop device of %s: %w", image, err)
+	}
+	bound, err := filepath.Glob("/sys/block/loop*/loop")
+	if err != nil {
+		return nil, err
+	}
+	var found []Device
+	for _, sysfs := range bound {
+		device, backing, err := describe(filepath.Dir(sysfs))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+			continue // freed since it was listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for the loop device of %s: %w", image, err)
+		}
+		if want.backs(device, backing) {
+			found = append(found, device)
+		}
+	}
+	return found, nil
+}
+
+// describe reads what the kernel tells everybody about a bound device.
+func describe(sysfs string) (d Device, backing string, err error) {
+	values := map[string]string{"dev": "", "loop/backing_file": "", "loop/autoclear": ""}
+	for name := range values {
+		line, err := os.ReadFile(filepath.Join(sysfs, name))
+		if err != nil {
+			return d, "", err
+		}
+		values[name] = strings.TrimSuffix(string(line), "\n")
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(values["dev"], "%d:%d", &major, &minor); err != nil {
+		return d, "", fmt.Errorf("reading %s/dev: %w", sysfs, err)
+	}
+	d = Device{
+		Path:    "/dev/" + filepath.Base(sysfs),
+		Passing: values["loop/autoclear"] == "1",
+		rdev:    unix.Mkdev(major, minor),
+	}
+	return d, values["loop/backing_file"], nil
+}
+
+// target is the file whose device is looked for.
+type target struct {
+	path string
+	stat unix.Stat_t
+	gone bool
+}
+
+// deleted is what the kernel adds to the name of a file that was removed.
+const deleted = " (deleted)"
+
+// backs tells whether the device's image, which is now known as name, is the
+// file: by device and inode, since the name may be that of another place. A file
+// that is gone has nothing but its name.
+func (t target) backs(d Device, name string) bool {
+	if t.gone {
+		return name == t.path+deleted
+	}
+	if filepath.Base(name) != filepath.Base(t.path) {
+		return false
+	}
+	var st unix.Stat_t
+	if unix.Stat(name, &st) == nil {
+		return st.Dev == t.stat.Dev && st.Ino == t.stat.Ino
+	}
+	// Bound by a process that saw the file elsewhere, such as an earlier container.
+	var info *unix.LoopInfo64
+	err := d.control(func(fd int) (err error) {
+		info, err = unix.IoctlLoopGetStatus64(fd)
+		return err
+	})
+	return err == nil && info.Device == t.stat.Dev && info.Inode == t.stat.Ino
+}
+
+// Detach frees every device that image is bound to. A device that something
+// still has open is freed when that closes it.
+func Detach(image string) error {
+	devices, err := Find(image)
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if err := RequireRoot(); err != nil {
+			return fmt.Errorf("detaching %s: %w", d.Path, err)
+		}
+		// The kernel keeps this mark for the next image, of whoever that is.
+		if err := d.SetReadOnly(false); err != nil {
+			return fmt.Errorf("detaching %s: %w", d.Path, err)
+		}
+		err := d.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0) })
+		if err != nil && !errors.Is(err, unix.ENXIO) {
+			return fmt.Errorf("detaching %s: %w", d.Path, err)
+		}
+	}
+	return nil
+}
+
+// Resize gives the device its image's size.
+func (d Device) Resize() error {
+	err := d.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
+	if err != nil {
+		return fmt.Errorf("resizing %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// Size returns the device's size in bytes.
+func (d Device) Size() (int64, error) {
+	f, err := os.Open(d.Path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, io.SeekEnd)
+}
+
+// Flush writes to the image what was written to the device.
+func (d Device) Flush() error {
+	f, err := os.OpenFile(d.Path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("flushing %s: %w", d.Path, err)
+	}
+	return nil
+}
+
+// SetReadOnly makes the device refuse or take writes. A read-only bind mount of
+// a device node does not do that.
+func (d Device) SetReadOnly(readOnly bool) error {
+	value := 0
+	if readOnly {
+		value = 1
+	}
+	err := d.control(func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, value) })
+	if err != nil {
+		return fmt.Errorf("setting %s read-only=%t: %w", d.Path, readOnly, err)
+	}
+	return nil
+}
+
+func (d Device) control(ioctl func(fd int) error) error {
+	f, err := os.OpenFile(d.Path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return ioctl(int(f.Fd()))
+}

@@ -1,0 +1,206 @@
+package disk_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+)
+
+// mounted returns an image, its device and where its ext4 is mounted.
+func mounted(t *testing.T) (image string, device disk.Device, path string) {
+	t.Helper()
+	image = newImage(t)
+	path = filepath.Join(filepath.Dir(image), "mnt")
+	must(t, os.Mkdir(path, 0o755))
+	a := attach(t, image, false)
+	must(t, disk.Mount(disk.Ext4, a.Device, path, []string{"noexec"}))
+	must(t, a.Close())
+	return image, a.Device, path
+}
+
+func TestBind(t *testing.T) {
+	t.Parallel()
+	_, device, path := mounted(t)
+	tests := map[string]bool{"writable": false, "readonly": true}
+	for name, readOnly := range tests {
+		target := filepath.Join(filepath.Dir(path), name)
+		must(t, os.Mkdir(target, 0o755))
+		must(t, disk.Bind(path, target, readOnly))
+		err := os.WriteFile(filepath.Join(target, "file"), nil, 0o600)
+		if got := errors.Is(err, unix.EROFS); got != readOnly {
+			t.Errorf("%s: writing: %v", name, err)
+		}
+		var st unix.Statfs_t
+		must(t, unix.Statfs(target, &st))
+		if st.Flags&unix.ST_NOEXEC == 0 {
+			t.Errorf("%s: the source's noexec was lost", name)
+		}
+	}
+	points, err := device.Mounts()
+	must(t, err)
+	if len(points) != 3 {
+		t.Errorf("mounts: %v", points)
+	}
+	for _, p := range points {
+		if p.ReadOnly != strings.HasSuffix(p.Path, "readonly") {
+			t.Errorf("mount %+v", p)
+		}
+	}
+}
+
+func TestUnmountTakesAllLayers(t *testing.T) {
+	t.Parallel()
+	_, _, path := mounted(t)
+	must(t, disk.Bind(path, path, false))
+	must(t, disk.Unmount(path))
+	if there, err := disk.MountedAt(path); err != nil || there {
+		t.Errorf("mounted = %t, %v", there, err)
+	}
+	must(t, disk.Unmount(path))
+}
+
+// Without this option the kernel fills an image with its inode tables in time.
+func TestExt4IsMountedSoThatItStaysSparse(t *testing.T) {
+	t.Parallel()
+	_, _, path := mounted(t)
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	must(t, err)
+	if len(mounts) != 1 || !strings.Contains(mounts[0].VFSOptions, "noinit_itable") {
+		t.Errorf("mounts: %+v", mounts)
+	}
+}
+
+func TestMountErrorsKeepFlagsToThemselves(t *testing.T) {
+	t.Parallel()
+	image := newImage(t)
+	a := attach(t, image, false)
+	err := disk.Mount(disk.Ext4, a.Device, filepath.Dir(image), []string{"secret=hunter2"})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	image := newImage(t)
+	a := attach(t, image, true)
+	target := filepath.Join(filepath.Dir(image), "node")
+	must(t, os.WriteFile(target, nil, 0o600))
+	must(t, disk.Bind(a.Path, target, false))
+	nodes, err := a.Nodes()
+	must(t, err)
+	if len(nodes) != 1 || nodes[0].Path != target {
+		t.Errorf("nodes: %v", nodes)
+	}
+}
+
+func freezer(t *testing.T, image string) disk.Freezer {
+	t.Helper()
+	f := disk.Freezer{Dir: filepath.Join(filepath.Dir(image), "frozen")}
+	must(t, os.Mkdir(f.Dir, 0o700))
+	return f
+}
+
+// frozen tells whether the filesystem at path is frozen, by the one sure sign:
+// it cannot be frozen again. It is left as it was.
+func frozen(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	const freeze, thaw = 0xc0045877, 0xc0045878
+	err = unix.IoctlSetInt(int(f.Fd()), freeze, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return true
+	}
+	must(t, err)
+	must(t, unix.IoctlSetInt(int(f.Fd()), thaw, 0))
+	return false
+}
+
+func TestQuiesce(t *testing.T) {
+	t.Parallel()
+	t.Run("an image in no use is still", func(t *testing.T) {
+		t.Parallel()
+		image := newImage(t)
+		hold, err := freezer(t, image).Quiesce(image)
+		must(t, err)
+		if !hold.Still {
+			t.Error("not still")
+		}
+		must(t, hold.Release())
+	})
+	t.Run("a mounted filesystem is frozen until the release", func(t *testing.T) {
+		t.Parallel()
+		image, _, path := mounted(t)
+		hold, err := freezer(t, image).Quiesce(image)
+		must(t, err)
+		if !hold.Still || !frozen(t, path) {
+			t.Error("not frozen")
+		}
+		must(t, hold.Release())
+		if frozen(t, path) {
+			t.Error("still frozen")
+		}
+	})
+	t.Run("a raw device in a workload's hands is not still", func(t *testing.T) {
+		t.Parallel()
+		image := newImage(t)
+		a := attach(t, image, true)
+		f := freezer(t, image)
+		hold, err := f.Quiesce(image)
+		must(t, err)
+		if !hold.Still {
+			t.Error("not still although nobody has it")
+		}
+		target := filepath.Join(filepath.Dir(image), "node")
+		must(t, os.WriteFile(target, nil, 0o600))
+		must(t, disk.Bind(a.Path, target, false))
+		hold, err = f.Quiesce(image)
+		must(t, err)
+		if hold.Still {
+			t.Error("still although it is published")
+		}
+	})
+}
+
+func TestWhatIsLeftFrozen(t *testing.T) {
+	t.Parallel()
+	t.Run("what a dead process froze is thawed", func(t *testing.T) {
+		t.Parallel()
+		image, _, path := mounted(t)
+		f := freezer(t, image)
+		_, err := f.Quiesce(image)
+		must(t, err)
+		must(t, f.Recover())
+		if frozen(t, path) {
+			t.Error("still frozen")
+		}
+		must(t, f.Recover())
+	})
+	t.Run("what somebody else froze stays frozen", func(t *testing.T) {
+		t.Parallel()
+		image, _, path := mounted(t)
+		f := freezer(t, image)
+		other := disk.Freezer{Dir: f.Dir}
+		theirs, err := other.Quiesce(image)
+		must(t, err)
+		must(t, os.RemoveAll(f.Dir))
+		must(t, os.Mkdir(f.Dir, 0o700))
+		ours, err := f.Quiesce(image)
+		must(t, err)
+		must(t, ours.Release())
+		if !ours.Still || !frozen(t, path) {
+			t.Error("thawed")
+		}
+		must(t, os.WriteFile(filepath.Join(f.Dir, "image"), []byte(path), 0o600))
+		must(t, theirs.Release())
+	})
+}

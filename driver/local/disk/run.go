@@ -1,0 +1,51 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// ErrUnprivileged is returned when a device or mount is needed and the process
+// is not allowed to make one.
+var ErrUnprivileged = errors.New("root is missing")
+
+// RequireRoot returns ErrUnprivileged when the process is not root. Devices and
+// mounts need CAP_SYS_ADMIN, which is what root stands for here.
+func RequireRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: devices and mounts need it and the driver runs as user %d; run it as root (in Kubernetes: a privileged container)",
+		ErrUnprivileged, os.Geteuid())
+}
+
+// run runs a tool to its end. It takes no context on purpose: a mkfs or fsck
+// that is killed half way helps nobody, and the caller's next try waits for it.
+func run(name string, args ...string) (exit int, err error) {
+	var out bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return -1, fmt.Errorf("running %s: it is not installed where the driver runs", name)
+	}
+	if err != nil {
+		// The arguments stay out of the message: mount options may be secret.
+		return cmd.ProcessState.ExitCode(), fmt.Errorf("running %s: %w: %s", name, err, lastLines(out.String()))
+	}
+	return 0, nil
+}
+
+// lastLines keeps the end of a tool's output, where tools say what went wrong.
+func lastLines(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	if len(lines) > 4 {
+		lines = lines[len(lines)-4:]
+	}
+	return strings.Join(lines, "; ")
+}

@@ -1,0 +1,84 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Options are what the driver can be told.
+type Options struct {
+	// Address is the socket that the driver serves, a path or unix:///path.
+	Address string
+	// NodeID names this machine in topology and to the caller.
+	NodeID string
+	// DataDir holds images and records. One driver uses it at a time.
+	DataDir string
+	// Capacity bounds the sum of all sizes. 0 is what the disk has.
+	Capacity resource.QuantityValue
+	// DriverName is the name that the driver registers under.
+	DriverName string
+	// MaxVolumes is how many volumes the node reports that it can use, 0 for no bound.
+	MaxVolumes int64
+	// Version is reported as the driver's version. It is not a flag.
+	Version string
+}
+
+// AddFlags declares the flags. Values that the environment sets become defaults.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Address, "csi-address", fromEnv("CSI_ENDPOINT", "unix:///csi/csi.sock"), "Socket to serve, a path or unix:///path (env CSI_ENDPOINT)")
+	fs.StringVar(&o.NodeID, "node-id", fromEnv("NODE_NAME", ""), "Name of this node (env NODE_NAME)")
+	fs.StringVar(&o.DataDir, "data-dir", "/var/lib/holdfast/local", "Directory for images and their records")
+	fs.Var(&o.Capacity, "capacity", "Most that all volumes and snapshots may add up to, as in 100Gi; 0 for what the disk has")
+	fs.StringVar(&o.DriverName, "driver-name", "local.holdfast.io", "Name of the CSI driver, also the prefix of its topology key")
+	fs.Int64Var(&o.MaxVolumes, "max-volumes", 0, "Most volumes that the node reports it can use; 0 for no bound")
+}
+
+func fromEnv(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// The rules of the CSI spec on plugin names (GetPluginInfoResponse) and on
+// topology values, which a node ID becomes.
+var (
+	driverNameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+	nodeIDRule     = regexp.MustCompile(`^[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?$`)
+)
+
+// Validate returns every mistake at once.
+func (o *Options) Validate() error {
+	var errs []error
+	if path := o.socket(); !filepath.IsAbs(path) {
+		errs = append(errs, fmt.Errorf("--csi-address %q: a socket path or unix:///path is needed", o.Address))
+	}
+	if !nodeIDRule.MatchString(o.NodeID) {
+		errs = append(errs, fmt.Errorf("--node-id %q: up to 63 letters, digits, '-', '_' or '.' are needed, with a letter or digit at both ends", o.NodeID))
+	}
+	if !driverNameRule.MatchString(o.DriverName) {
+		errs = append(errs, fmt.Errorf("--driver-name %q: a DNS name of up to 63 characters is needed", o.DriverName))
+	}
+	if o.DataDir == "" {
+		errs = append(errs, errors.New("--data-dir: a directory is needed"))
+	}
+	if o.Capacity.Sign() < 0 {
+		errs = append(errs, fmt.Errorf("--capacity %s: it cannot be negative", o.Capacity.String()))
+	}
+	if o.MaxVolumes < 0 {
+		errs = append(errs, fmt.Errorf("--max-volumes %d: it cannot be negative", o.MaxVolumes))
+	}
+	return errors.Join(errs...)
+}
+
+// socket is the path in Address.
+func (o *Options) socket() string {
+	return strings.TrimPrefix(o.Address, "unix://")
+}

@@ -1,0 +1,157 @@
+package local
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+	"github.com/holdfast-io/holdfast/driver/local/volume"
+)
+
+// maxMap is the size limit of maps and of mount_flags in the CSI spec, in bytes.
+const maxMap = 4 << 10
+
+// supportedModes are the access modes of volumes that never leave their node.
+var supportedModes = []csi.VolumeCapability_AccessMode_Mode{
+	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
+	csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
+}
+
+// knownParameters are the keys that provisioner and snapshotter add to say for
+// which objects they work. The driver itself has no parameters.
+var knownParameters = []string{
+	"csi.storage.k8s.io/pvc/name",
+	"csi.storage.k8s.io/pvc/namespace",
+	"csi.storage.k8s.io/pv/name",
+	"csi.storage.k8s.io/volumesnapshot/name",
+	"csi.storage.k8s.io/volumesnapshot/namespace",
+	"csi.storage.k8s.io/volumesnapshotcontent/name",
+}
+
+// use is what one volume capability asks for.
+type use struct {
+	block    bool
+	fsType   string // "" for no wish
+	flags    []string
+	readOnly bool
+	alone    bool
+}
+
+// useOf checks a capability and translates it.
+func useOf(c *csi.VolumeCapability) (use, error) {
+	mode := c.GetAccessMode().GetMode()
+	switch {
+	case c == nil:
+		return use{}, invalid("the volume capability is missing")
+	case c.GetBlock() == nil && c.GetMount() == nil:
+		return use{}, invalid("the volume capability has no access type")
+	case mode == csi.VolumeCapability_AccessMode_UNKNOWN:
+		return use{}, invalid("the volume capability has no access mode")
+	case !slices.Contains(supportedModes, mode):
+		return use{}, invalid("access mode %s: a volume of this driver is a file on one node; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are possible", mode)
+	}
+	u := use{
+		block:    c.GetBlock() != nil,
+		fsType:   c.GetMount().GetFsType(),
+		flags:    c.GetMount().GetMountFlags(),
+		readOnly: mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+		alone:    mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
+	}
+	if u.fsType != "" && u.fsType != disk.Ext4 && u.fsType != disk.XFS {
+		return use{}, invalid("filesystem %q: %s and %s are possible", u.fsType, disk.Ext4, disk.XFS)
+	}
+	if len(strings.Join(u.flags, "")) > maxMap {
+		return use{}, invalid("the mount flags have more than %d bytes", maxMap)
+	}
+	return u, nil
+}
+
+// accessOf merges the capabilities that a volume must have all of.
+func accessOf(all []*csi.VolumeCapability) (access volume.Access, fsType string, err error) {
+	if len(all) == 0 {
+		return access, "", invalid("the volume capabilities are missing")
+	}
+	for _, c := range all {
+		u, err := useOf(c)
+		if err != nil {
+			return access, "", err
+		}
+		access.Block = access.Block || u.block
+		access.Mount = access.Mount || !u.block
+		if fsType, err = either(fsType, u.fsType); err != nil {
+			return access, "", err
+		}
+	}
+	if access.Mount && fsType == "" {
+		fsType = disk.Ext4
+	}
+	return access, fsType, nil
+}
+
+// either returns the one filesystem that is asked for, "" if there is no wish.
+func either(a, b string) (string, error) {
+	if a != "" && b != "" && a != b {
+		return "", invalid("one volume cannot be both %s and %s", a, b)
+	}
+	return max(a, b), nil // one of them is "" or they are equal
+}
+
+// checkParameters refuses what the driver would otherwise silently not do.
+func checkParameters(parameters map[string]string) error {
+	size := 0
+	for key, value := range parameters {
+		size += len(key) + len(value)
+		if !slices.Contains(knownParameters, key) {
+			return invalid("parameter %q: this driver has no such parameter", key)
+		}
+	}
+	if size > maxMap {
+		return invalid("the parameters have more than %d bytes", maxMap)
+	}
+	return nil
+}
+
+// checkMutable refuses mutable parameters: MODIFY_VOLUME is not announced.
+func checkMutable(parameters map[string]string) error {
+	for key := range parameters {
+		return invalid("mutable parameter %q: this driver has no mutable parameters", key)
+	}
+	return nil
+}
+
+// sourceOf translates a content source.
+func sourceOf(s *csi.VolumeContentSource) (*volume.Source, error) {
+	var source *volume.Source
+	switch {
+	case s == nil:
+		return nil, nil
+	case s.GetSnapshot() != nil:
+		source = &volume.Source{Kind: volume.FromSnapshot, ID: s.GetSnapshot().GetSnapshotId()}
+	case s.GetVolume() != nil:
+		source = &volume.Source{Kind: volume.FromVolume, ID: s.GetVolume().GetVolumeId()}
+	default:
+		return nil, invalid("the content source is neither a snapshot nor a volume")
+	}
+	if source.ID == "" {
+		return nil, invalid("the content source has no ID")
+	}
+	return source, nil
+}
+
+func rangeOf(r *csi.CapacityRange) volume.Range {
+	return volume.Range{Required: r.GetRequiredBytes(), Limit: r.GetLimitBytes()}
+}
+
+// required returns the first of the named fields that is empty as an error.
+func required(fields ...string) error {
+	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i+1] == "" {
+			return invalid("%s is missing", fields[i])
+		}
+	}
+	return nil
+}

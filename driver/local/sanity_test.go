@@ -1,0 +1,226 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr"
+	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
+	"github.com/onsi/gomega"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
+	"github.com/holdfast-io/holdfast/driver/local/volume"
+)
+
+// Ginkgo runs one suite per process, so each run of csi-sanity is this test
+// binary again, told by the environment what to do.
+const (
+	sanityDir    = "HOLDFAST_SANITY_DIR"
+	sanityAccess = "HOLDFAST_SANITY_ACCESS"
+	sanityFocus  = "HOLDFAST_SANITY_FOCUS"
+	reportName   = "report.json"
+	nobody       = 65534
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(sanityDir); dir != "" {
+		os.Exit(sanityRun(dir))
+	}
+	os.Exit(m.Run())
+}
+
+// outcome is the little of testing.T that Ginkgo wants.
+type outcome struct{ failed bool }
+
+func (o *outcome) Fail() { o.failed = true }
+
+// sanityRun serves the driver in dir and runs csi-sanity against it.
+func sanityRun(dir string) int {
+	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", Version: "test"}
+	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{Capacity: 1 << 40})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	listener, err := listen(o.socket())
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, o, store, listener) }()
+
+	config := sanity.NewTestConfig()
+	config.Address = o.Address
+	config.TargetPath = filepath.Join(dir, "target")
+	config.StagingPath = filepath.Join(dir, "staging")
+	config.TestVolumeSize = 320 << 20
+	config.TestVolumeExpandSize = 640 << 20
+	config.TestVolumeAccessType = os.Getenv(sanityAccess)
+	suite, reporter := ginkgo.GinkgoConfiguration()
+	reporter.JSONReport = filepath.Join(dir, reportName)
+	if focus := os.Getenv(sanityFocus); focus != "" {
+		suite.FocusStrings = strings.Split(focus, ",")
+	}
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	tests := sanity.GinkgoTest(&config)
+	var result outcome
+	ginkgo.RunSpecs(&result, "csi-sanity", suite, reporter)
+	tests.Finalize()
+	stop()
+	if err := <-served; err != nil || result.failed {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// skips are the reasons for which a spec may be skipped: the capability that it
+// is about is not announced.
+var skips = map[string]func(o *Options) (announced bool){
+	"ControllerPublishVolume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+	},
+	"ControllerUnpublishVolume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+	},
+	"Controller Publish, UnpublishVolume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+	},
+	"Modify volume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+	},
+	"Modify Volume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+	},
+	"ControllerModifyVolume not supported": func(o *Options) bool {
+		return o.controls(csi.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+	},
+	"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported": func(o *Options) bool {
+		return o.plugs(csi.PluginCapability_Service_SNAPSHOT_ACCESSIBILITY_CONSTRAINTS)
+	},
+	"GroupControllerService not supported": func(o *Options) bool {
+		return o.plugs(csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE)
+	},
+}
+
+func (o *Options) controls(c csi.ControllerServiceCapability_RPC_Type) bool {
+	return slices.ContainsFunc(o.controllerCapabilities(), func(have *csi.ControllerServiceCapability) bool {
+		return have.GetRpc().GetType() == c
+	})
+}
+
+func (o *Options) plugs(c csi.PluginCapability_Service_Type) bool {
+	return slices.ContainsFunc(o.pluginCapabilities(), func(have *csi.PluginCapability) bool {
+		return have.GetService().GetType() == c
+	})
+}
+
+func TestSanity(t *testing.T) {
+	disktest.NeedRoot(t)
+	tests := map[string]struct {
+		access string
+		uid    uint32
+		focus  string // "" is the whole suite
+	}{
+		"everything as filesystems":       {access: "mount"},
+		"everything as raw devices":       {access: "block"},
+		"controller calls need no rights": {access: "mount", uid: nobody, focus: "Controller Server,Identity Service"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := openDir(t)
+			program := filepath.Join(dir, "program")
+			copyProgram(t, program)
+			cmd := exec.Command(program)
+			cmd.Env = append(os.Environ(), sanityDir+"="+dir, sanityAccess+"="+tt.access, sanityFocus+"="+tt.focus)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+			output, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("csi-sanity: %v\n%s", err, output)
+			}
+			checkReport(t, filepath.Join(dir, reportName), tt.focus == "")
+		})
+	}
+}
+
+// checkReport wants every spec to have passed, but those that allowed skips name.
+func checkReport(t *testing.T, path string, whole bool) {
+	data, err := os.ReadFile(path)
+	must(t, err)
+	var reports []types.Report
+	must(t, json.Unmarshal(data, &reports))
+	counts := map[types.SpecState]int{}
+	reasons := map[string]int{}
+	for _, spec := range reports[0].SpecReports.WithLeafNodeType(types.NodeTypeIt) {
+		unfocused := spec.State == types.SpecStateSkipped && spec.Failure.Message == ""
+		if unfocused && !whole && spec.ContainerHierarchyTexts[0] != "Controller Service [Controller Server]" {
+			continue
+		}
+		counts[spec.State]++
+		if spec.State == types.SpecStateSkipped {
+			reasons[spec.Failure.Message]++
+		}
+		if !acceptable(spec) {
+			t.Errorf("spec %q: %s: %s", spec.FullText(), spec.State, spec.Failure.Message)
+		}
+	}
+	t.Logf("specs: %v, skipped: %v", counts, reasons)
+	if counts[types.SpecStatePassed] < 40 {
+		t.Errorf("only %d specs ran", counts[types.SpecStatePassed])
+	}
+}
+
+// acceptable tells whether the outcome of a spec is one that may be.
+func acceptable(spec types.SpecReport) bool {
+	switch spec.State {
+	case types.SpecStatePassed, types.SpecStatePending: // pending is switched off in csi-sanity itself
+		return true
+	case types.SpecStateSkipped:
+		announced, known := skips[spec.Failure.Message]
+		return known && !announced(&Options{})
+	default:
+		return false
+	}
+}
+
+// openDir returns a directory that every user may work in.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := disktest.Dir(t)
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func copyProgram(t *testing.T, to string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

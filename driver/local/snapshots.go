@@ -1,0 +1,92 @@
+package local
+
+import (
+	"context"
+	"errors"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/holdfast-io/holdfast/driver/local/volume"
+)
+
+func (c *controller) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+	if err := required("name", r.GetName(), "source_volume_id", r.GetSourceVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := checkParameters(r.GetParameters()); err != nil {
+		return nil, err
+	}
+	s, err := c.store.CreateSnapshot(ctx, r.GetName(), r.GetSourceVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateSnapshotResponse{Snapshot: snapshotOf(s)}, nil
+}
+
+// snapshotOf translates a record. A damaged one has no time of creation and is not
+// ready to use.
+func snapshotOf(s volume.Snapshot) *csi.Snapshot {
+	return &csi.Snapshot{
+		SnapshotId:     s.ID,
+		SourceVolumeId: s.VolumeID,
+		SizeBytes:      s.Size,
+		CreationTime:   timestamppb.New(s.Created),
+		ReadyToUse:     !s.Created.IsZero(),
+	}
+}
+
+func (c *controller) DeleteSnapshot(ctx context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+	if err := required("snapshot_id", r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	if err := c.store.DeleteSnapshot(ctx, r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	return &csi.DeleteSnapshotResponse{}, nil
+}
+
+func (c *controller) GetSnapshot(_ context.Context, r *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
+	if err := required("snapshot_id", r.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	s, err := c.store.Snapshot(r.GetSnapshotId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetSnapshotResponse{Snapshot: snapshotOf(s)}, nil
+}
+
+func (c *controller) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	if err := checkPage(r.GetMaxEntries(), r.GetStartingToken()); err != nil {
+		return nil, err
+	}
+	snapshots, more, err := c.selected(r)
+	if err != nil {
+		return nil, err
+	}
+	out := &csi.ListSnapshotsResponse{}
+	for _, s := range snapshots {
+		out.Entries = append(out.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(s)})
+	}
+	if more {
+		out.NextToken = snapshots[len(snapshots)-1].ID
+	}
+	return out, nil
+}
+
+// selected returns what the filters of r leave. Filters that match nothing are
+// not an error.
+func (c *controller) selected(r *csi.ListSnapshotsRequest) ([]volume.Snapshot, bool, error) {
+	if r.GetSnapshotId() == "" {
+		return c.store.Snapshots(r.GetSourceVolumeId(), r.GetStartingToken(), int(r.GetMaxEntries()))
+	}
+	s, err := c.store.Snapshot(r.GetSnapshotId())
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil, false, nil
+	}
+	if r.GetSourceVolumeId() != "" && s.VolumeID != r.GetSourceVolumeId() {
+		return nil, false, err
+	}
+	return []volume.Snapshot{s}, false, err
+}

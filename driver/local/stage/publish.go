@@ -1,0 +1,166 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+	"github.com/holdfast-io/holdfast/driver/local/volume"
+)
+
+// Publication is a request to show a staged volume at a target path.
+type Publication struct {
+	Use
+	// Staging is where the volume was staged.
+	Staging string
+	// Target is where the workload will find it. Its parent exists.
+	Target string
+	// ReadOnly asks for a view that refuses writes.
+	ReadOnly bool
+	// Alone is for access modes that allow one target at a time.
+	Alone bool
+}
+
+// Publish shows the staged volume at the target. The rules on a second call are
+// the table in the CSI spec, NodePublishVolume, with SINGLE_NODE_MULTI_WRITER.
+func (s *Stager) Publish(ctx context.Context, p Publication) error {
+	st, unlock, err := s.look(ctx, p.Use)
+	if err == nil {
+		defer unlock()
+		err = s.publish(st, p)
+	}
+	if err != nil {
+		return fmt.Errorf("publishing volume %s at %s: %w", p.VolumeID, p.Target, err)
+	}
+	return nil
+}
+
+func (s *Stager) publish(st state, p Publication) error {
+	live, err := s.live(st.ID)
+	if err != nil {
+		return err
+	}
+	target := disk.Resolve(p.Target)
+	want := volume.Publication{Block: p.Block, ReadOnly: p.ReadOnly, Alone: p.Alone}
+	if have, ok := live[target]; ok {
+		if have != want {
+			return fmt.Errorf("%w: it is published there with read-only=%t block=%t alone=%t", ErrTaken, have.ReadOnly, have.Block, have.Alone)
+		}
+		return nil
+	}
+	if err := vacant(target); err != nil {
+		return err
+	}
+	if err := admit(want, live); err != nil {
+		return err
+	}
+	source, err := st.source(p)
+	if err != nil {
+		return err
+	}
+	// On record before it is there: a mount that nobody knows of would let a
+	// second writer in.
+	live[target] = want
+	if err := s.Store.SetPublished(st.ID, live); err != nil {
+		return err
+	}
+	if err := makeTarget(target, p.Block); err != nil {
+		return err
+	}
+	return disk.Bind(source, target, p.ReadOnly)
+}
+
+// source returns what is shown at the target, ready for it.
+func (st state) source(p Publication) (string, error) {
+	if !p.Block {
+		_, _, there, err := st.at(p.Staging)
+		if err == nil && !there {
+			err = fmt.Errorf("%w: it is not staged at %s", ErrUnfit, p.Staging)
+		}
+		return p.Staging, err
+	}
+	if len(st.devices) == 0 {
+		return "", fmt.Errorf("%w: it is not staged", ErrUnfit)
+	}
+	device := st.devices[0]
+	return device.Path, device.SetReadOnly(p.ReadOnly)
+}
+
+func makeTarget(path string, block bool) error {
+	if !block {
+		if err := os.Mkdir(path, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// live returns the places on record at which the volume really is. An image that
+// went missing while it was in use still has its device.
+func (s *Stager) live(id string) (map[string]volume.Publication, error) {
+	places, err := s.Store.Published(id)
+	if err != nil {
+		return nil, err
+	}
+	for path := range places {
+		mounted, err := disk.MountedAt(path)
+		if err != nil {
+			return nil, err
+		}
+		if !mounted {
+			delete(places, path)
+		}
+	}
+	return places, nil
+}
+
+// Unpublish removes the view at the target and the target. It succeeds where
+// there is none: kubelet repeats the call until it does, for volumes that are
+// gone too.
+func (s *Stager) Unpublish(ctx context.Context, id, target string) error {
+	if err := s.unpublish(ctx, id, disk.Resolve(target)); err != nil {
+		return fmt.Errorf("unpublishing volume %s from %s: %w", id, target, err)
+	}
+	return nil
+}
+
+func (s *Stager) unpublish(ctx context.Context, id, target string) error {
+	unlock, err := s.Store.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := disk.Unmount(target); err != nil {
+		return err
+	}
+	// Not RemoveAll: what is in a target that is not mounted is not ours.
+	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	live, err := s.live(id)
+	if err != nil {
+		return err
+	}
+	return s.Store.SetPublished(id, live)
+}
+
+// admit tells whether the volume may be at one more place. A raw device is
+// read-only or not as a whole, so the two do not mix.
+func admit(want volume.Publication, live map[string]volume.Publication) error {
+	for path, have := range live {
+		switch {
+		case want.Alone || have.Alone:
+			return fmt.Errorf("%w: it is published at %s and may be at one place only", volume.ErrInUse, path)
+		case want.Block && want.ReadOnly != have.ReadOnly:
+			return fmt.Errorf("%w: it is published at %s with read-only=%t, which goes for the whole device", volume.ErrInUse, path, have.ReadOnly)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+package local
+
+import (
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+)
+
+// topology is where all volumes of this driver are: on its node.
+func (o *Options) topology() *csi.Topology {
+	return &csi.Topology{Segments: map[string]string{o.DriverName + "/node": o.NodeID}}
+}
+
+// here tells whether term includes this node.
+func (o *Options) here(term *csi.Topology) bool {
+	own := o.topology().GetSegments()
+	for key, value := range term.GetSegments() {
+		if own[key] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// reachable fails when what is asked for must be usable from elsewhere than this
+// node. Preferred terms alone demand nothing (CSI spec, TopologyRequirement).
+func (o *Options) reachable(r *csi.TopologyRequirement) error {
+	if len(r.GetRequisite()) == 0 {
+		return nil
+	}
+	for _, term := range r.GetRequisite() {
+		if o.here(term) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: volumes are made on %s, which the accessibility requirements leave out", errElsewhere, o.NodeID)
+}

@@ -1,0 +1,290 @@
+package volume
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// death is what a process dies of in these tests.
+type death struct{ step string }
+
+// world is a data directory that processes die in.
+type world struct {
+	t   *testing.T
+	dir string
+}
+
+// newWorld has the volume "old" with content, its snapshot "old", and room for
+// what the tests make.
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dir: t.TempDir()}
+	w.live(func(s *Store) {
+		v := mustCreate(t, s, Spec{Name: "old", Range: Range{Required: 4 * Step}, Access: Access{Block: true}})
+		fill(t, s.ImagePath(v), "old content")
+		mustSnapshot(t, s, "old", v.ID)
+	})
+	return w
+}
+
+// live runs f in a process that does not die.
+func (w *world) live(f func(*Store)) {
+	w.t.Helper()
+	if died, _ := w.dieAt(-1, f); died {
+		w.t.Fatal("died")
+	}
+}
+
+// dieAt runs f in a process that dies before step n, counted from the moment
+// that the store is open, and tells which steps it came to.
+func (w *world) dieAt(n int, f func(*Store)) (died bool, steps []string) {
+	w.t.Helper()
+	armed := false
+	s, err := Open(w.dir, Options{Capacity: 1 << 30, before: func(step string) {
+		if !armed {
+			return
+		}
+		if len(steps) == n {
+			panic(death{step})
+		}
+		steps = append(steps, step)
+	}})
+	must(w.t, err)
+	defer func() {
+		must(w.t, s.Close())
+		if r := recover(); r != nil {
+			if _, ok := r.(death); !ok {
+				panic(r)
+			}
+			died = true
+		}
+	}()
+	armed = true
+	f(s)
+	return false, steps
+}
+
+// files lists the files of the data directory.
+func (w *world) files() []string {
+	w.t.Helper()
+	var files []string
+	must(w.t, filepath.WalkDir(w.dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, strings.TrimPrefix(path, w.dir))
+		}
+		return err
+	}))
+	return files
+}
+
+func fill(t *testing.T, image, content string) {
+	t.Helper()
+	f, err := os.OpenFile(image, os.O_WRONLY, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString(content)
+	must(t, err)
+}
+
+func mustCreate(t *testing.T, s *Store, spec Spec) Volume {
+	t.Helper()
+	v, err := s.Create(t.Context(), spec)
+	must(t, err)
+	return v
+}
+
+func mustSnapshot(t *testing.T, s *Store, name, volumeID string) Snapshot {
+	t.Helper()
+	snap, err := s.CreateSnapshot(t.Context(), name, volumeID)
+	must(t, err)
+	return snap
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// calls are what a process may be doing when it dies, and what must be true when
+// its successor has repeated the call.
+var (
+	oldVolume = idFor(volumePrefix, "old")
+	oldCopy   = idFor(snapshotPrefix, "old")
+
+	calls = map[string]struct {
+		call  func(t *testing.T, s *Store)
+		check func(t *testing.T, s *Store)
+	}{
+		"creating a volume": {
+			func(t *testing.T, s *Store) {
+				mustCreate(t, s, Spec{Name: "new", Range: Range{Required: 2 * Step}, Access: Access{Block: true}})
+			},
+			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 2*Step, "") },
+		},
+		"cloning a volume": {
+			func(t *testing.T, s *Store) {
+				mustCreate(t, s, Spec{Name: "new", Range: Range{Required: 8 * Step}, Access: Access{Block: true}, Source: &Source{FromVolume, oldVolume}})
+			},
+			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 8*Step, "old content") },
+		},
+		"restoring a snapshot": {
+			func(t *testing.T, s *Store) {
+				mustCreate(t, s, Spec{Name: "new", Access: Access{Block: true}, Source: &Source{FromSnapshot, oldCopy}})
+			},
+			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 4*Step, "old content") },
+		},
+		"taking a snapshot": {
+			func(t *testing.T, s *Store) { mustSnapshot(t, s, "new", oldVolume) },
+			func(t *testing.T, s *Store) {
+				snap, err := s.Snapshot(idFor(snapshotPrefix, "new"))
+				must(t, err)
+				wantContent(t, s.snapshots.image(snap.ID), 4*Step, "old content")
+			},
+		},
+		"expanding a volume": {
+			func(t *testing.T, s *Store) {
+				_, err := s.Expand(t.Context(), oldVolume, Range{Required: 16 * Step})
+				must(t, err)
+			},
+			func(t *testing.T, s *Store) { wantImage(t, s, oldVolume, 16*Step, "old content") },
+		},
+		"deleting a volume": {
+			func(t *testing.T, s *Store) { must(t, s.Delete(t.Context(), oldVolume)) },
+			func(t *testing.T, s *Store) {
+				if _, err := s.Volume(oldVolume); err == nil {
+					t.Error("the volume is still there")
+				}
+			},
+		},
+		"deleting a snapshot": {
+			func(t *testing.T, s *Store) { must(t, s.DeleteSnapshot(t.Context(), oldCopy)) },
+			func(t *testing.T, s *Store) {
+				if _, err := s.Snapshot(oldCopy); err == nil {
+					t.Error("the snapshot is still there")
+				}
+			},
+		},
+	}
+)
+
+func wantImage(t *testing.T, s *Store, id string, size int64, content string) {
+	t.Helper()
+	v, err := s.Volume(id)
+	must(t, err)
+	if v.Size != size || v.Growing != 0 {
+		t.Errorf("size = %d, growing = %d; want %d", v.Size, v.Growing, size)
+	}
+	wantContent(t, s.ImagePath(v), size, content)
+}
+
+func wantContent(t *testing.T, image string, size int64, content string) {
+	t.Helper()
+	data, err := os.ReadFile(image)
+	must(t, err)
+	if int64(len(data)) != size || !bytes.HasPrefix(data, []byte(content)) {
+		t.Errorf("the image has %d bytes and begins with %q", len(data), data[:min(len(data), 16)])
+	}
+}
+
+// A process may die before any step. Whichever it was, after the next start
+// every volume on record is whole, nothing else takes up room, and the repeated
+// call comes to the same end as one that was never interrupted.
+func TestEveryCallSurvivesDeathBeforeAnyStep(t *testing.T) {
+	for name, tt := range calls {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clean := newWorld(t)
+			_, steps := clean.dieAt(-1, func(s *Store) { tt.call(t, s) })
+			for n, step := range steps {
+				t.Run(fmt.Sprintf("%d %s", n, step), func(t *testing.T) {
+					w := newWorld(t)
+					if died, _ := w.dieAt(n, func(s *Store) { tt.call(t, s) }); !died {
+						t.Fatal("the process did not die")
+					}
+					w.live(func(s *Store) {
+						wantWhole(t, s)
+						tt.call(t, s)
+						tt.check(t, s)
+						wantWhole(t, s)
+					})
+					if diff := cmp.Diff(clean.files(), w.files()); diff != "" {
+						t.Error(diff)
+					}
+				})
+			}
+		})
+	}
+}
+
+// wantWhole wants each item to have its image and each image its item.
+func wantWhole(t *testing.T, s *Store) {
+	t.Helper()
+	volumes, _, err := s.Volumes("", 0)
+	must(t, err)
+	for _, v := range volumes {
+		problems, err := s.Health(v.ID)
+		must(t, err)
+		if len(problems) > 0 {
+			t.Errorf("volume %s: %v", v.Name, problems)
+		}
+		wantContent(t, s.ImagePath(v), v.Size, "")
+	}
+	snapshots, _, err := s.Snapshots("", "", 0)
+	must(t, err)
+	for _, snap := range snapshots {
+		wantContent(t, s.snapshots.image(snap.ID), snap.Size, "")
+	}
+	for dir, items := range map[string]int{s.volumes.dir: len(volumes), s.snapshots.dir: len(snapshots)} {
+		images, err := filepath.Glob(filepath.Join(dir, "*"+imageSuffix))
+		must(t, err)
+		if len(images) != items {
+			t.Errorf("%d images for %d items in %s", len(images), items, dir)
+		}
+	}
+}
+
+// The kernel may write files in any order that the program does not forbid, so
+// the order of syncs is what a loss of power depends on.
+func TestWhatARecordSpeaksOfIsOnDiskBeforeIt(t *testing.T) {
+	for name, tt := range calls {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			_, steps := w.dieAt(-1, func(s *Store) { tt.call(t, s) })
+			for i := range steps {
+				if wrong := disorder(steps, i); wrong != "" {
+					t.Errorf("%s: %v", wrong, steps)
+				}
+			}
+		})
+	}
+}
+
+// disorder tells what is wrong with the place of step i among the others.
+func disorder(steps []string, i int) string {
+	switch steps[i] {
+	case "rename record":
+		if steps[i-1] != "sync record" || steps[i+1] != "sync directory" {
+			return "the record was not synced around its rename"
+		}
+	case "create image", "copy image", "lengthen image":
+		synced, recorded := slices.Index(steps[i:], "sync image"), slices.Index(steps[i:], "rename record")
+		if synced < 0 || recorded < synced {
+			return "the image was not synced before its record"
+		}
+	case "remove " + imageSuffix:
+		// The first step of making something clears the ground.
+		if i > 0 && steps[i-1] != "sync directory" {
+			return "the image was removed before its record was gone for good"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,18 @@
+// Package volume is the store of the driver: which volumes and snapshots there
+// are, the image file of each, and how much is promised.
+//
+// A data directory looks like this:
+//
+//	lock                 held by the one process that uses the directory
+//	volumes/vol-….json   a volume's record; it exists if and only if this does
+//	volumes/vol-….img    its data, sparse
+//	snapshots/snap-….*   the same for snapshots
+//	published/           where volumes are in use on this machine
+//	frozen/              filesystems that are held still at the moment
+//
+// The record is written last when something is made and removed first when it
+// goes, so a process may die anywhere: what is left is the state before or the
+// state after, plus files that nothing refers to, which Open takes away. Nothing
+// is remembered in memory but who holds which lock and what is promised to calls
+// that are under way.
+package volume

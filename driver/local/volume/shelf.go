@@ -1,0 +1,129 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// shelf is one folder of records and images: the volumes, or the snapshots.
+type shelf[T any] struct {
+	tree tree
+	dir  string
+	// kind is what an item is called in messages.
+	kind string
+	ids  *regexp.Regexp
+	// of returns the ID in a record, to catch one that is in the wrong place.
+	of func(T) string
+}
+
+func (s shelf[T]) record(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
+func (s shelf[T]) image(id string) string  { return filepath.Join(s.dir, id+imageSuffix) }
+
+// get returns an item. An ID that this store cannot have made does not exist,
+// and no path is built from it.
+func (s shelf[T]) get(id string) (T, error) {
+	var item T
+	if !s.ids.MatchString(id) {
+		return item, fmt.Errorf("%s %q: %w", s.kind, id, ErrNotFound)
+	}
+	if err := readRecord(s.record(id), &item); err != nil {
+		return item, fmt.Errorf("%s %s: %w", s.kind, id, err)
+	}
+	if s.of(item) != id {
+		return item, fmt.Errorf("%s %s: %w: its record %s is of %q; put the right one back from a backup", s.kind, id, ErrDamaged, s.record(id), s.of(item))
+	}
+	return item, nil
+}
+
+// add puts an item on record, which is what makes it exist.
+func (s shelf[T]) add(item T) error {
+	return s.tree.writeRecord(s.record(s.of(item)), item)
+}
+
+// drop removes an item. The record goes first and for good: a crash in between
+// leaves an image that nothing refers to, never a volume without its data.
+func (s shelf[T]) drop(id string) error {
+	if err := s.tree.remove(s.record(id)); err != nil {
+		return err
+	}
+	if err := s.tree.syncDir(s.dir); err != nil {
+		return err
+	}
+	return s.tree.remove(s.image(id))
+}
+
+// list returns the IDs of all items, damaged ones too, in order.
+func (s shelf[T]) list() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing %ss: %w", s.kind, err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), recordSuffix); ok && s.ids.MatchString(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil // ReadDir sorts, and all IDs are of one length
+}
+
+// page returns up to limit IDs that come after the one given, and whether there
+// are more. The last ID of a page stays a good place to go on from even when
+// that item is deleted meanwhile.
+func (s shelf[T]) page(after string, limit int) (ids []string, more bool, err error) {
+	ids, err = s.list()
+	if err != nil {
+		return nil, false, err
+	}
+	start, found := slices.BinarySearch(ids, after)
+	if found {
+		start++
+	}
+	ids = ids[start:]
+	if limit > 0 && len(ids) > limit {
+		return ids[:limit], true, nil
+	}
+	return ids, false, nil
+}
+
+// sweep removes what a process that died left half done. Files that are not the
+// store's are not touched, and neither is the image of a damaged record.
+func (s shelf[T]) sweep() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.dir, e.Name())
+		partial := strings.HasSuffix(e.Name(), recordSuffix+partialSuffix)
+		orphan, err := s.orphaned(e.Name())
+		if err != nil {
+			return err
+		}
+		if !partial && !orphan {
+			continue
+		}
+		if err := s.tree.remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orphaned tells whether name is an image without a record.
+func (s shelf[T]) orphaned(name string) (bool, error) {
+	id, isImage := strings.CutSuffix(name, imageSuffix)
+	if !isImage || !s.ids.MatchString(id) {
+		return false, nil
+	}
+	_, err := os.Lstat(s.record(id))
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}

@@ -1,0 +1,120 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// CreateSnapshot takes a snapshot of the volume, or returns the one that it took
+// for the same request before. Like Create it goes on when ctx ends.
+func (s *Store) CreateSnapshot(ctx context.Context, name, volumeID string) (Snapshot, error) {
+	snap, err := s.createSnapshot(ctx, name, volumeID)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("creating snapshot %q: %w", name, err)
+	}
+	return snap, nil
+}
+
+func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snapshot, error) {
+	if err := checkName(name); err != nil {
+		return Snapshot{}, err
+	}
+	id := idFor(snapshotPrefix, name)
+	unlock, err := s.locks.lock(ctx, id, volumeID)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	defer unlock()
+
+	switch snap, err := s.snapshots.get(id); {
+	case err == nil:
+		return snap, snap.matches(name, volumeID)
+	case !errors.Is(err, ErrNotFound):
+		return Snapshot{}, err
+	}
+	v, err := s.volumes.get(volumeID)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if length(s.volumes.image(v.ID)) < v.Size {
+		return Snapshot{}, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
+	}
+	release, err := s.reserve(id, v.Size)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	defer release()
+	return s.cut(v, Snapshot{ID: id, Name: name, VolumeID: v.ID, Size: v.Size, FSType: v.FSType, Format: v.Format})
+}
+
+// matches tells whether snap is what a request with these arguments asks for.
+func (snap Snapshot) matches(name, volumeID string) error {
+	if snap.Name != name || snap.VolumeID != volumeID {
+		return fmt.Errorf("%w: it is named %q and of volume %s", ErrExists, snap.Name, snap.VolumeID)
+	}
+	return nil
+}
+
+// cut writes the image and then the record.
+func (s *Store) cut(v Volume, snap Snapshot) (Snapshot, error) {
+	image := s.snapshots.image(snap.ID)
+	// Nothing is on record under this ID, so a file is what a failed try left.
+	if err := s.snapshots.tree.remove(image); err != nil {
+		return Snapshot{}, err
+	}
+	var err error
+	snap.Created = s.now().UTC()
+	snap.Shared, err = s.copy(image, s.volumes.image(v.ID), v.Size)
+	if err == nil {
+		err = s.snapshots.add(snap)
+	}
+	if err != nil {
+		// The record may have been written although that failed in the end.
+		return Snapshot{}, errors.Join(full(err), s.snapshots.drop(snap.ID))
+	}
+	return snap, nil
+}
+
+// Snapshot returns the snapshot on record.
+func (s *Store) Snapshot(id string) (Snapshot, error) {
+	return s.snapshots.get(id)
+}
+
+// Snapshots returns snapshots as Volumes returns volumes, those of one volume
+// unless volumeID is "". Of a damaged snapshot it tells the ID and the size of
+// the image; its time of creation is zero.
+func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapshot, more bool, err error) {
+	ids, _, err := s.snapshots.page(after, 0)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, id := range ids {
+		snap := s.snapshot(id)
+		if volumeID != "" && snap.VolumeID != volumeID {
+			continue
+		}
+		if limit > 0 && len(snapshots) == limit {
+			return snapshots, true, nil
+		}
+		snapshots = append(snapshots, snap)
+	}
+	return snapshots, false, nil
+}
+
+// DeleteSnapshot removes a snapshot. Volumes made from it are not affected. A
+// snapshot that does not exist is deleted.
+func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
+	if !snapshotID.MatchString(id) {
+		return nil
+	}
+	unlock, err := s.locks.lock(ctx, id)
+	if err == nil {
+		defer unlock()
+		err = s.snapshots.drop(id)
+	}
+	if err != nil {
+		return fmt.Errorf("deleting snapshot %s: %w", id, err)
+	}
+	return nil
+}

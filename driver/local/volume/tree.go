@@ -1,0 +1,127 @@
+package volume
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+)
+
+const (
+	recordSuffix  = ".json"
+	imageSuffix   = ".img"
+	partialSuffix = ".tmp"
+)
+
+// tree makes every change to the data directory, one step at a time. Each step
+// is announced to before, where a test can have the process die.
+type tree struct {
+	before func(step string)
+}
+
+// writeRecord replaces the record at path as a whole: whoever reads it sees the
+// old one or the new one, after a loss of power too.
+func (t tree) writeRecord(path string, record any) error {
+	data, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	partial := path + partialSuffix
+	t.before("write record")
+	if err := os.WriteFile(partial, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	t.before("sync record")
+	if err := syncFile(partial); err != nil {
+		return err
+	}
+	t.before("rename record")
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	return t.syncDir(filepath.Dir(path))
+}
+
+// newImage makes an image of zeros, durable before it returns.
+func (t tree) newImage(path string, size int64) error {
+	t.before("create image")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return t.growImage(path, size)
+}
+
+// copyImage makes an image that begins with the content of from.
+func (t tree) copyImage(path, from string, size int64, still bool) (shared bool, err error) {
+	t.before("copy image")
+	shared, err = disk.Copy(path, from, still)
+	if err != nil {
+		return false, err
+	}
+	return shared, t.growImage(path, size)
+}
+
+// growImage lengthens the image at path to size and never shortens it.
+func (t tree) growImage(path string, size int64) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() < size {
+		t.before("lengthen image")
+		if err := os.Truncate(path, size); err != nil {
+			return err
+		}
+	}
+	t.before("sync image")
+	if err := syncFile(path); err != nil {
+		return err
+	}
+	return t.syncDir(filepath.Dir(path))
+}
+
+// remove takes away a file that may be gone already.
+func (t tree) remove(path string) error {
+	t.before("remove " + filepath.Ext(path))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (t tree) syncDir(path string) error {
+	t.before("sync directory")
+	return syncFile(path)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// readRecord reads what writeRecord wrote. A record that is there and cannot be
+// understood is ErrDamaged, one that is not there ErrNotFound.
+func readRecord(path string, record any) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := json.Unmarshal(data, record); err != nil {
+		return fmt.Errorf("%w: the record %s cannot be read (%w); put it back from a backup, or delete it here and lose the data", ErrDamaged, path, err)
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+)
+
+// Create makes the volume that spec asks for, or returns the one that it made
+// for the same request before. It goes on when ctx ends: a copy that starts over
+// with each impatient call would never end.
+func (s *Store) Create(ctx context.Context, spec Spec) (Volume, error) {
+	v, err := s.create(ctx, spec)
+	if err != nil {
+		return Volume{}, fmt.Errorf("creating volume %q: %w", spec.Name, err)
+	}
+	return v, nil
+}
+
+func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
+	if err := checkName(spec.Name); err != nil {
+		return Volume{}, err
+	}
+	id := idFor(volumePrefix, spec.Name)
+	keys := []string{id}
+	if spec.Source != nil {
+		keys = append(keys, spec.Source.ID)
+	}
+	unlock, err := s.locks.lock(ctx, keys...)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	switch v, err := s.volumes.get(id); {
+	case err == nil:
+		return v, spec.matches(v)
+	case !errors.Is(err, ErrNotFound):
+		return Volume{}, err
+	}
+	v := Volume{ID: id, Name: spec.Name, Access: spec.Access, FSType: spec.FSType, Source: spec.Source}
+	from, err := s.source(spec)
+	if err != nil {
+		return Volume{}, err
+	}
+	v.Format = from.format
+	if v.Size, err = spec.size(from.size); err != nil {
+		return Volume{}, err
+	}
+	release, err := s.reserve(id, v.Size)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer release()
+	return s.make(v, from)
+}
+
+// make writes the image and then the record.
+func (s *Store) make(v Volume, from origin) (Volume, error) {
+	image := s.volumes.image(v.ID)
+	// Nothing is on record under this ID, so a file is what a failed try left.
+	err := s.volumes.tree.remove(image)
+	if err == nil && from.image == "" {
+		err = s.volumes.tree.newImage(image, v.Size)
+	} else if err == nil {
+		v.Shared, err = s.copy(image, from.image, v.Size)
+	}
+	if err == nil {
+		v.Created = s.now().UTC()
+		err = s.volumes.add(v)
+	}
+	if err != nil {
+		// The record may have been written although that failed in the end.
+		return Volume{}, errors.Join(full(err), s.volumes.drop(v.ID))
+	}
+	return v, nil
+}
+
+// copy holds from still for as long as copying it takes.
+func (s *Store) copy(to, from string, size int64) (shared bool, err error) {
+	hold, err := s.freezer.Quiesce(from)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, hold.Release()) }()
+	shared, err = s.volumes.tree.copyImage(to, from, size, hold.Still)
+	if errors.Is(err, disk.ErrMoving) {
+		return false, fmt.Errorf("%w: %w; stop the workload that uses it as a raw device, or keep the data directory on XFS or Btrfs", ErrInUse, err)
+	}
+	return shared, err
+}
+
+// origin is what a new volume begins with.
+type origin struct {
+	image  string
+	size   int64
+	format Format
+}
+
+// source looks up what spec's content comes from. The source's lock is held.
+func (s *Store) source(spec Spec) (origin, error) {
+	var from origin
+	var fsType string
+	switch {
+	case spec.Source == nil:
+		return origin{}, nil
+	case spec.Source.Kind == FromVolume:
+		v, err := s.volumes.get(spec.Source.ID)
+		if err != nil {
+			return origin{}, fmt.Errorf("source: %w", err)
+		}
+		from, fsType = origin{s.volumes.image(v.ID), v.Size, v.Format}, v.FSType
+	default:
+		snap, err := s.snapshots.get(spec.Source.ID)
+		if err != nil {
+			return origin{}, fmt.Errorf("source: %w", err)
+		}
+		from, fsType = origin{s.snapshots.image(snap.ID), snap.Size, snap.Format}, snap.FSType
+	}
+	if from.format != Unformatted && spec.Access.Mount && spec.FSType != fsType {
+		return origin{}, fmt.Errorf("%w: %s %s holds %s and the volume is to have %s", ErrInvalid, spec.Source.Kind, spec.Source.ID, fsType, spec.FSType)
+	}
+	if length(from.image) < from.size {
+		return origin{}, fmt.Errorf("%w: %s %s has lost data: its image %s is missing or cut off", ErrDamaged, spec.Source.Kind, spec.Source.ID, from.image)
+	}
+	return from, nil
+}
+
+// size returns the size of the new volume, given its source's (0 for none).
+func (spec Spec) size(source int64) (int64, error) {
+	want := spec.Range
+	if source == 0 {
+		return want.choose(spec.floor())
+	}
+	if want.Required == 0 {
+		want.Required = source
+	}
+	size, err := want.choose(spec.floor())
+	if err == nil && size < source {
+		err = fmt.Errorf("%w: the source has %s and %s are asked for; ask for at least as much", ErrOutOfRange, human(source), human(want.Required))
+	}
+	return size, err
+}
+
+// matches tells whether v is what spec asks for.
+func (spec Spec) matches(v Volume) error {
+	switch {
+	case v.Name != spec.Name:
+		return fmt.Errorf("%w: volume %s belongs to the name %q", ErrExists, v.ID, v.Name)
+	case !spec.Range.holds(v.Size):
+		return fmt.Errorf("%w: its size is %s", ErrExists, human(v.Size))
+	case v.Access != spec.Access || v.FSType != spec.FSType:
+		return fmt.Errorf("%w: its access is mount=%t (%s) block=%t", ErrExists, v.Access.Mount, v.FSType, v.Access.Block)
+	case (v.Source == nil) != (spec.Source == nil) || v.Source != nil && *v.Source != *spec.Source:
+		return fmt.Errorf("%w: its content source is another", ErrExists)
+	}
+	return nil
+}
+
+// Volume returns the volume on record.
+func (s *Store) Volume(id string) (Volume, error) {
+	return s.volumes.get(id)
+}
+
+// Volumes returns up to limit volumes (all for 0) in the order of their IDs, from
+// the one that follows after, and whether there are more. Of a damaged volume
+// it tells the ID and the size of the image.
+func (s *Store) Volumes(after string, limit int) (volumes []Volume, more bool, err error) {
+	ids, more, err := s.volumes.page(after, limit)
+	for _, id := range ids {
+		volumes = append(volumes, s.volume(id))
+	}
+	return volumes, more, err
+}
+
+// Delete removes a volume and its data. A volume that does not exist is deleted.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	if !volumeID.MatchString(id) {
+		return nil
+	}
+	unlock, err := s.locks.lock(ctx, id)
+	if err != nil {
+		return fmt.Errorf("deleting volume %s: %w", id, err)
+	}
+	defer unlock()
+	devices, err := disk.Find(s.volumes.image(id))
+	if err == nil && len(devices) > 0 {
+		err = fmt.Errorf("%w: it is attached to %s; stop what uses it", ErrInUse, devices[0].Path)
+	}
+	if err == nil {
+		err = s.volumes.drop(id)
+	}
+	if err == nil {
+		err = s.SetPublished(id, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("deleting volume %s: %w", id, err)
+	}
+	return nil
+}
+
+// Expand makes the volume at least as large as r asks. A volume that is large
+// enough stays as it is. The image grows; devices and filesystems on it do not.
+func (s *Store) Expand(ctx context.Context, id string, r Range) (Volume, error) {
+	unlock, err := s.locks.lock(ctx, id)
+	if err != nil {
+		return Volume{}, fmt.Errorf("expanding volume %s: %w", id, err)
+	}
+	defer unlock()
+	v, err := s.volumes.get(id)
+	if err == nil {
+		v, err = s.expand(v, r)
+	}
+	if err != nil {
+		return Volume{}, fmt.Errorf("expanding volume %s: %w", id, err)
+	}
+	return v, nil
+}
+
+// grown returns the size that v must have to satisfy r.
+func (v Volume) grown(r Range) (int64, error) {
+	if r.Required == 0 && r.Limit == 0 {
+		return 0, fmt.Errorf("%w: the size asked for is missing", ErrInvalid)
+	}
+	r.Required = max(r.Required, v.Size)
+	if r.Limit > 0 && v.Size > r.Limit {
+		return 0, fmt.Errorf("%w: it has %s already and the limit is %s; volumes do not shrink", ErrOutOfRange, human(v.Size), human(r.Limit))
+	}
+	size, err := r.choose(v.Size)
+	// What an expansion that failed half way has promised stays promised.
+	return max(size, v.Growing), err
+}
+
+func (s *Store) expand(v Volume, r Range) (Volume, error) {
+	size, err := v.grown(r)
+	if err != nil || size == v.Size {
+		return v, err
+	}
+	if length(s.volumes.image(v.ID)) < v.Size {
+		return v, fmt.Errorf("%w: its image %s is missing or cut off", ErrDamaged, s.volumes.image(v.ID))
+	}
+	release, err := s.reserve(v.ID, size-v.promised())
+	if err != nil {
+		return v, err
+	}
+	defer release()
+	// The intent is on record first, so that a longer image is known for what it is.
+	v.Growing = size
+	if err := s.volumes.add(v); err != nil {
+		return v, full(err)
+	}
+	return s.finishGrowing(v)
+}
+
+// finishGrowing takes an expansion that is on record to its end.
+func (s *Store) finishGrowing(v Volume) (Volume, error) {
+	if err := s.volumes.tree.growImage(s.volumes.image(v.ID), v.Growing); err != nil {
+		return v, full(err)
+	}
+	v.Size, v.Growing = v.Growing, 0
+	return v, full(s.volumes.add(v))
+}
+
+// SetFormat puts on record how far the volume's filesystem is. The caller holds the
+// volume's lock.
+func (s *Store) SetFormat(v Volume, f Format) (Volume, error) {
+	v.Format = f
+	if err := s.volumes.add(v); err != nil {
+		return v, fmt.Errorf("recording the format of volume %s: %w", v.ID, full(err))
+	}
+	return v, nil
+}

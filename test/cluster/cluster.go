@@ -1,0 +1,83 @@
+// Package cluster gives tests a real Kubernetes.
+//
+// Under "devcluster exec" a test uses the cluster that runs around it.
+// Otherwise the first test that asks starts one, which all tests of its
+// process share and which ends with the process, however that ends. Nothing is
+// skipped for what a machine lacks: the test fails and says what is missing.
+package cluster
+
+import (
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// A Cluster is what one test has of a cluster.
+type Cluster struct {
+	// Name is the cluster's name, as devcluster's --name wants it.
+	Name string
+	// Kubeconfig is a file that reaches the cluster as its administrator.
+	Kubeconfig string
+	// Config reaches the cluster as its administrator, without a client-side throttle.
+	Config *rest.Config
+	// Client is made from Config.
+	Client kubernetes.Interface
+	// Namespace is the test's own. It goes, with all that is in it, when the test ends.
+	Namespace string
+	// Nodes are the names of the cluster's nodes: at least as many as were asked for.
+	Nodes []string
+
+	shared *running
+}
+
+// An Option says what a test needs of its cluster.
+type Option func(*needs)
+
+type needs struct{ nodes int }
+
+// WithNodes asks for at least n real nodes, which takes root.
+func WithNodes(n int) Option { return func(w *needs) { w.nodes = n } }
+
+// New returns a cluster with all that the options ask for and a namespace for
+// this test. If the test fails, what happened in the namespace is logged.
+//
+// A test that asked for nodes ends when its namespace is gone, and fails if
+// something holds it. That takes five seconds, which Kubernetes gives clients
+// to notice; where nothing runs in the namespace nobody waits for it.
+func New(t testing.TB, options ...Option) *Cluster {
+	t.Helper()
+	var want needs
+	for _, option := range options {
+		option(&want)
+	}
+	shared, err := clusters.get(want.nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Nodes, err = c.readyNodes(t.Context(), want.nodes); err != nil {
+		t.Fatal(err)
+	}
+	c.makeNamespace(t, want.nodes > 0)
+	return c
+}
+
+func connect(shared *running) (*Cluster, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", shared.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{
+		Name: shared.name, Kubeconfig: shared.kubeconfig, Config: config, Client: client, shared: shared,
+	}, nil
+}

@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const (
+	// patience is how long the controllers may take for a namespace on a slow machine.
+	patience = 2 * time.Minute
+	pulse    = 100 * time.Millisecond
+)
+
+// makeNamespace makes the test's namespace, and arranges for its end.
+func (c *Cluster) makeNamespace(t testing.TB, await bool) {
+	t.Helper()
+	ctx := t.Context()
+	namespace, err := c.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatalf("making a namespace: %v", err)
+	}
+	c.Namespace = namespace.Name
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(ctx) // A test's context ends before its cleanups.
+		if t.Failed() {
+			t.Log(c.facts(ctx))
+		}
+		if err := c.removeNamespace(ctx); err != nil {
+			t.Error(err)
+			return
+		}
+		if !await {
+			return
+		}
+		if err := c.namespaceGone(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := wait.PollUntilContextTimeout(ctx, pulse, patience, true, c.furnished); err != nil {
+		t.Fatalf("waiting for what pods need in namespace %s: %v", c.Namespace, err)
+	}
+}
+
+// furnished tells whether the controllers have put into the namespace what
+// every pod needs: an account, without which it is refused, and the authority's
+// certificate, without which its start is delayed.
+func (c *Cluster) furnished(ctx context.Context) (bool, error) {
+	core := c.Client.CoreV1()
+	_, accountErr := core.ServiceAccounts(c.Namespace).Get(ctx, "default", metav1.GetOptions{})
+	_, authorityErr := core.ConfigMaps(c.Namespace).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+	for _, err := range []error{accountErr, authorityErr} {
+		if err != nil {
+			return false, ignoreNotFound(err)
+		}
+	}
+	return true, nil
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// removeNamespace deletes the namespace, and its pods faster than Kubernetes would.
+func (c *Cluster) removeNamespace(ctx context.Context) error {
+	err := c.Client.CoreV1().Namespaces().Delete(ctx, c.Namespace, metav1.DeleteOptions{})
+	if ignoreNotFound(err) != nil {
+		return fmt.Errorf("removing namespace %s: %w", c.Namespace, err)
+	}
+	// Nothing is made in it any more. Many a test's program does not listen to SIGTERM: no reason to wait for it.
+	second := int64(1)
+	err = c.Client.CoreV1().Pods(c.Namespace).DeleteCollection(ctx,
+		metav1.DeleteOptions{GracePeriodSeconds: &second}, metav1.ListOptions{})
+	if ignoreNotFound(err) != nil {
+		return fmt.Errorf("removing the pods of namespace %s: %w", c.Namespace, err)
+	}
+	return nil
+}
+
+// namespaceGone returns when the namespace is gone, or with what holds it.
+func (c *Cluster) namespaceGone(ctx context.Context) error {
+	var last *corev1.Namespace
+	err := wait.PollUntilContextTimeout(ctx, pulse, patience, true, func(ctx context.Context) (bool, error) {
+		now, err := c.Client.CoreV1().Namespaces().Get(ctx, c.Namespace, metav1.GetOptions{})
+		if err != nil {
+			return apierrors.IsNotFound(err), ignoreNotFound(err)
+		}
+		last = now
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting until namespace %s is gone: %w; %s", c.Namespace, err, holders(last))
+	}
+	return nil
+}
+
+// holders is what the API server says is still in a namespace.
+func holders(namespace *corev1.Namespace) string {
+	var held []string
+	if namespace != nil {
+		for _, condition := range namespace.Status.Conditions {
+			if condition.Status == corev1.ConditionTrue {
+				held = append(held, condition.Message)
+			}
+		}
+	}
+	return "the API server says what holds it: " + strings.Join(held, "; ")
+}

@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// BusyboxImage is on every node: a shell and the usual small programs.
+const BusyboxImage = "devcluster.local/busybox:1"
+
+// LoadImage builds an image from files of this machine and loads it into every
+// node; it is there under that name until the cluster ends. Files maps absolute
+// paths in the image to files here; programs, absolute paths too, come with
+// their libraries from the nodes' Debian. The image runs its first file, in the
+// order of their paths, unless a pod names a command.
+//
+// Pods that use it must not try to pull: any tag but "latest" will do.
+func (c *Cluster) LoadImage(t testing.TB, name string, files map[string]string, programs ...string) {
+	t.Helper()
+	args := []string{"load", "--name", c.Name, name}
+	for _, to := range slices.Sorted(maps.Keys(files)) {
+		args = append(args, "--file", to+"="+files[to])
+	}
+	for _, program := range programs {
+		args = append(args, "--program", program)
+	}
+	if out, err := c.devcluster(t.Context(), args...); err != nil {
+		t.Fatalf("loading image %s: %v\n%s", name, err, out)
+	}
+}
+
+// Run runs a command as root inside a node and returns what it printed. The
+// test fails if the command does.
+func (c *Cluster) Run(t testing.TB, node string, command ...string) string {
+	t.Helper()
+	out, err := c.TryRun(t.Context(), node, command...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TryRun is Run for commands that may fail: the error, an *exec.ExitError
+// inside, holds what the command said.
+func (c *Cluster) TryRun(ctx context.Context, node string, command ...string) (string, error) {
+	out, err := c.devcluster(ctx, append([]string{"shell", "--name", c.Name, node, "--"}, command...)...)
+	if err != nil {
+		return out, fmt.Errorf("on node %s: %q: %w", node, command, err)
+	}
+	return out, nil
+}
+
+func (c *Cluster) devcluster(ctx context.Context, args ...string) (string, error) {
+	binary, err := Binary()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.String(), nil
+}
+
+// readyNodes are the names of the nodes that pods can run on.
+func (c *Cluster) readyNodes(ctx context.Context, want int) ([]string, error) {
+	list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("listing the nodes of cluster %s: %w", c.Name, err)
+	}
+	var ready []string
+	for i := range list.Items {
+		if isReady(&list.Items[i]) {
+			ready = append(ready, list.Items[i].Name)
+		}
+	}
+	if len(ready) < want {
+		return nil, fmt.Errorf("cluster %s has %d ready nodes of %d and this test needs %d; start it by: devcluster exec --nodes %d",
+			c.Name, len(ready), len(list.Items), want, want)
+	}
+	return ready, nil
+}
+
+func isReady(node *corev1.Node) bool {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// clusters are those that the tests of this process share.
+var clusters pool
+
+// A pool starts clusters when they are needed.
+type pool struct {
+	mu      sync.Mutex
+	started []*running
+}
+
+// running is a cluster that is up.
+type running struct {
+	name       string
+	kubeconfig string
+	nodes      int
+	stdin      io.Closer // The cluster goes down when it is closed.
+	said       *output
+	ended      atomic.Bool
+}
+
+// get returns a cluster with at least that many nodes.
+func (p *pool) get(nodes int) (*running, error) {
+	if name, kubeconfig := os.Getenv("DEVCLUSTER_NAME"), os.Getenv("KUBECONFIG"); name != "" && kubeconfig != "" {
+		return &running{name: name, kubeconfig: kubeconfig}, nil
+	}
+	p.mu.Lock() // Until it is up: whoever waits wants the same one.
+	defer p.mu.Unlock()
+	for _, r := range p.started {
+		if r.ended.Load() {
+			return nil, fmt.Errorf("cluster %s ended while tests were using it:\n%s", r.name, r.said)
+		}
+		if r.nodes >= nodes {
+			return r, nil
+		}
+	}
+	r, err := start(fmt.Sprintf("test-%d-%d", os.Getpid(), len(p.started)+1), nodes)
+	if err != nil {
+		return nil, err
+	}
+	p.started = append(p.started, r)
+	return r, nil
+}
+
+// start runs "devcluster up" and returns when the cluster is ready. The child's
+// standard input is a pipe of which nobody but this process has the other end,
+// so the cluster goes down when this process ends, whichever way.
+func start(name string, nodes int) (*running, error) {
+	binary, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	r := &running{name: name, nodes: nodes, said: &output{}}
+	cmd := exec.Command(binary, "up", "--until-eof", "--name", name, "--nodes", fmt.Sprint(nodes))
+	cmd.Stderr = r.said
+	if r.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("starting a cluster: %w", err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting a cluster: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting a cluster: %w", err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("starting a cluster with %d nodes: %w:\n%s", nodes, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
+	}
+	r.kubeconfig = strings.TrimPrefix(strings.TrimSpace(line), "export KUBECONFIG=")
+	go func() {
+		_ = cmd.Wait() // What it said tells more than its exit code.
+		r.ended.Store(true)
+	}()
+	return r, nil
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// Binary is the devcluster program: $DEVCLUSTER, else bin/devcluster of this module.
+func Binary() (string, error) {
+	if binary := os.Getenv("DEVCLUSTER"); binary != "" {
+		if _, err := os.Stat(binary); err != nil {
+			return "", fmt.Errorf("looking for the program that $DEVCLUSTER names: %w", err)
+		}
+		return binary, nil
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(root, "bin", "devcluster")
+	if _, err := os.Stat(binary); err != nil {
+		return "", fmt.Errorf("tests need a Kubernetes and its program is not built; build it by: make devcluster (%w)", err)
+	}
+	return binary, nil
+}
+
+// moduleRoot is the nearest folder above that has a go.mod: tests run in their
+// package's folder.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the module: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("finding the module: no folder above has a go.mod; run the tests from their checkout")
+		}
+		dir = parent
+	}
+}
+
+// output keeps what a program wrote, to be read while it runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}

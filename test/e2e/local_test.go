@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/test/cluster"
+)
+
+// manifest is what a user applies to have the local driver on a node.
+var manifest = filepath.Join("..", "..", "driver", "local", "deploy", "local-driver.yaml")
+
+// driverTools are the programs that the local driver runs.
+var driverTools = []string{
+	"/usr/sbin/mkfs.ext4", "/usr/sbin/e2fsck", "/usr/sbin/resize2fs", "/usr/sbin/mkfs.xfs", "/usr/sbin/xfs_growfs",
+	"/usr/bin/mount", "/usr/bin/umount",
+}
+
+// localWorld is a cluster with a real node and the local driver on it, deployed
+// by its manifest.
+func localWorld(t *testing.T) *world {
+	t.Helper()
+	c := cluster.New(t, cluster.WithNodes(1))
+	w := &world{Cluster: c, name: "local.holdfast.io"}
+	c.LoadImage(t, "holdfast.io/holdfast:dev", map[string]string{"/holdfast": filepath.Join(programs, "holdfast")})
+	c.LoadImage(t, "holdfast.io/local-driver:dev", map[string]string{"/local-driver": filepath.Join(programs, "local-driver")}, driverTools...)
+	w.kubectl(t, "apply", "-f", manifest)
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := w.tryKubectl(context.Background(), "-n", "holdfast-system", "logs", "deploy/local-driver", "--all-containers", "--tail=100")
+			t.Logf("the driver's pod said:\n%s", out)
+		}
+		w.kubectl(t, "delete", "-f", manifest, "--wait")
+	})
+	w.kubectl(t, "-n", "holdfast-system", "rollout", "status", "deploy/local-driver", "--timeout="+patience.String())
+	return w
+}
+
+func (w *world) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := w.tryKubectl(context.Background(), args...)
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (w *world) tryKubectl(ctx context.Context, args ...string) (string, error) {
+	binary, err := cluster.Binary()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, binary, append([]string{"kubectl"}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.Kubeconfig)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// pod runs a shell script with a claim at /data, or as the device /dev/data.
+func (w *world) pod(t *testing.T, name, claim, script string) {
+	t.Helper()
+	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", script + "\nsleep 100000"}}
+	got, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), claim, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ptr.Deref(got.Spec.VolumeMode, "") == corev1.PersistentVolumeBlock {
+		container.VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: "/dev/data"}}
+	} else {
+		container.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	}
+	_, err = w.Client.CoreV1().Pods(w.Namespace).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: ptr.To(int64(0)),
+			Containers:                    []corev1.Container{container},
+			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
+			}}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// says waits until a pod's log has a line.
+func (w *world) says(t *testing.T, pod, line string) {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		log, err := w.Client.CoreV1().Pods(w.Namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
+		if err == nil && !strings.Contains("\n"+string(log), "\n"+line+"\n") {
+			err = fmt.Errorf("pod %s has not said %q but: %s", pod, line, log)
+		}
+		return err
+	})
+}
+
+func (w *world) dropPod(t *testing.T, name string) {
+	t.Helper()
+	pods := w.Client.CoreV1().Pods(w.Namespace)
+	if err := pods.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func(ctx context.Context) error {
+		_, err := pods.Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("pod %s is still there: %w", name, err)
+	})
+}
+
+// A claim becomes a volume that a pod on a real node writes to, another pod
+// reads, and that goes away again without a trace.
+func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
+	w := localWorld(t)
+	const write = `echo kept > /data/file; sync; grep " /data " /proc/mounts | cut -d' ' -f3; echo written`
+	tests := map[string]struct {
+		class       func(*storagev1.StorageClass)
+		claim       func(*corev1.PersistentVolumeClaim)
+		write, read string
+		says        string // by the writer, before it is done
+	}{
+		"ext4": {
+			write: write, says: "ext4", read: "cat /data/file",
+		},
+		"xfs, with a mount option": {
+			class: func(c *storagev1.StorageClass) {
+				c.Parameters = map[string]string{"csi.storage.k8s.io/fstype": "xfs"}
+				c.MountOptions = []string{"noatime"}
+			},
+			write: `grep " /data " /proc/mounts | grep -q noatime; ` + write, says: "xfs", read: "cat /data/file",
+		},
+		"a block device": {
+			claim: func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+			write: `echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo device; echo written`, says: "device", read: "head -c 4 /dev/data; echo",
+		},
+		"bound before there is a pod": {
+			class: func(c *storagev1.StorageClass) { c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingImmediate) },
+			write: write, says: "ext4", read: "cat /data/file",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			kind := strings.Map(func(r rune) rune {
+				if r == ' ' || r == ',' {
+					return '-'
+				}
+				return r
+			}, name)
+			class := w.class(t, func(c *storagev1.StorageClass) {
+				c.Name = w.Namespace + "-" + kind
+				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+				if tt.class != nil {
+					tt.class(c)
+				}
+			})
+			w.claim(t, kind, func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.StorageClassName = &class.Name
+				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
+				if tt.claim != nil {
+					tt.claim(c)
+				}
+			})
+			w.pod(t, "writer-"+kind, kind, tt.write)
+			w.says(t, "writer-"+kind, "written")
+			w.says(t, "writer-"+kind, tt.says)
+			volume := w.bound(t, kind)
+			if size := volume.Spec.Capacity.Storage().String(); size != "400Mi" {
+				t.Errorf("the volume has %s", size)
+			}
+			w.dropPod(t, "writer-"+kind)
+			w.pod(t, "reader-"+kind, kind, tt.read)
+			w.says(t, "reader-"+kind, "kept")
+			w.dropPod(t, "reader-"+kind)
+			w.dropClaim(t, kind)
+			w.gone(t, volume)
+		})
+	}
+	t.Run("nothing is left on the node", func(t *testing.T) {
+		for _, what := range []string{"ls /var/lib/holdfast/local/volumes", "grep -l /var/lib/holdfast/local /sys/block/loop*/loop/backing_file || true"} {
+			if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
+				t.Errorf("%s: %s", what, left)
+			}
+		}
+	})
+}
+
+// gone waits until a PersistentVolume is no more.
+func (w *world) gone(t *testing.T, volume *corev1.PersistentVolume) {
+	t.Helper()
+	eventually(t, func(ctx context.Context) error {
+		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("%s is still there, %s: %w", volume.Name, v.Status.Phase, err)
+	})
+}
