@@ -1,0 +1,111 @@
+package app
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+func flags(w *Work, l *Leader) *pflag.FlagSet {
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	w.AddFlags(fs)
+	l.AddFlags(fs)
+	fs.IntP("v", "v", 0, "")
+	return fs
+}
+
+func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testing.T) {
+	variable := Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}}
+	tests := map[string]struct {
+		args       []string
+		set        string
+		start, max time.Duration
+	}{
+		"neither":            {nil, "", time.Second, 5 * time.Minute},
+		"environment":        {nil, "7", 7 * time.Second, 7 * time.Second},
+		"command line":       {[]string{"--retry-interval-start=2", "--retry-interval-max=1m"}, "", 2 * time.Second, time.Minute},
+		"both":               {[]string{"--retry-interval-start=2"}, "7s", 2 * time.Second, 7 * time.Second},
+		"a flag with a dash": {[]string{"-retry-interval-start", "2"}, "", 2 * time.Second, 5 * time.Minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("RETRY_INTERVAL", tt.set)
+			var w Work
+			fs := flags(&w, &Leader{})
+			if err := fs.Parse(DoubleDashes(fs, tt.args)); err != nil {
+				t.Fatal(err)
+			}
+			if err := FromEnvironment(fs, variable); err != nil {
+				t.Fatal(err)
+			}
+			if w.RetryStart != tt.start || w.RetryMax != tt.max {
+				t.Errorf("got %s and %s, want %s and %s", w.RetryStart, w.RetryMax, tt.start, tt.max)
+			}
+		})
+	}
+}
+
+func TestABadVariableIsAnErrorThatNamesIt(t *testing.T) {
+	t.Setenv("WORKERS", "many")
+	err := FromEnvironment(flags(&Work{}, &Leader{}), Variable{Name: "WORKERS", Flags: []string{"worker-threads"}})
+	if err == nil || !strings.Contains(err.Error(), "WORKERS") || !strings.Contains(err.Error(), "many") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDoubleDashes(t *testing.T) {
+	fs := flags(&Work{}, &Leader{})
+	got := DoubleDashes(fs, []string{"-v=5", "-v", "5", "-worker-threads=3", "--leader-election", "-x", "-unknown", "--", "-worker-threads"})
+	want := []string{"-v=5", "-v", "5", "--worker-threads=3", "--leader-election", "-x", "-unknown", "--", "-worker-threads"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLeaderDurationsMustFit(t *testing.T) {
+	fits := Leader{Enabled: true, LeaseDuration: 15, RenewDeadline: 10, RetryPeriod: 5}
+	for name, tt := range map[string]struct {
+		change func(*Leader)
+		ok     bool
+	}{
+		"the defaults' order":                  {func(*Leader) {}, true},
+		"a deadline that outlives the lease":   {func(l *Leader) { l.RenewDeadline = 15 }, false},
+		"a period that outlives the deadline":  {func(l *Leader) { l.RetryPeriod = 10 }, false},
+		"anything, while there is no election": {func(l *Leader) { l.RetryPeriod, l.Enabled = 10, false }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := fits
+			tt.change(&l)
+			if err := l.Validate(); (err == nil) != tt.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestLabelsOfTheLease(t *testing.T) {
+	var l Leader
+	fs := flags(&Work{}, &l)
+	if err := fs.Parse([]string{"--leader-election-labels=a:1, b:2"}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"a": "1", "b": "2"}, l.Labels); diff != "" {
+		t.Error(diff)
+	}
+	if err := fs.Parse([]string{"--leader-election-labels=a"}); err == nil {
+		t.Error("a label without a value was taken")
+	}
+}
+
+func TestNamespace(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "from-pod")
+	if got := Namespace("given"); got != "given" {
+		t.Errorf("got %q", got)
+	}
+	if got := Namespace(""); got != "from-pod" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,75 @@
+package reclaim
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+func TestDecide(t *testing.T) {
+	retained := func(s *seen) { s.volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain }
+	in := func(phase corev1.PersistentVolumePhase) func(*seen) {
+		return func(s *seen) { s.volume.Status.Phase = phase }
+	}
+	unheld := func(s *seen) { s.volume.Finalizers = []string{"kubernetes.io/pv-protection"} }
+	deleting := func(s *seen) { s.volume.DeletionTimestamp = &metav1.Time{} }
+	by := func(name string) func(*seen) {
+		return func(s *seen) { s.volume.Annotations[kube.AnnProvisionedBy] = name }
+	}
+	byHand := func(s *seen) { s.volume.Annotations = nil }
+	tests := map[string]struct {
+		changes []func(*seen)
+		want    kind
+	}{
+		"a released volume is deleted":                              {nil, destroy},
+		"also one that was made by hand for the driver":             {[]func(*seen){byHand}, destroy},
+		"also one whose object somebody has deleted":                {[]func(*seen){deleting}, destroy},
+		"also one whose object lost our finalizer but stays":        {[]func(*seen){unheld}, destroy},
+		"but not one whose object is on its way out":                {[]func(*seen){unheld, deleting}, rest},
+		"an attached volume waits":                                  {[]func(*seen){func(s *seen) { s.attached = true }}, await},
+		"a retained volume is let go of":                            {[]func(*seen){retained}, release},
+		"also while it is bound":                                    {[]func(*seen){retained, in(corev1.VolumeBound)}, release},
+		"a retained volume that nobody holds is left alone":         {[]func(*seen){retained, unheld}, rest},
+		"a bound volume is left alone":                              {[]func(*seen){in(corev1.VolumeBound)}, rest},
+		"a bound volume that nobody holds is held":                  {[]func(*seen){in(corev1.VolumeBound), unheld}, hold},
+		"a bound volume being deleted cannot be held any more":      {[]func(*seen){in(corev1.VolumeBound), unheld, deleting}, rest},
+		"a volume that nobody has used yet is left alone":           {[]func(*seen){in(corev1.VolumeAvailable)}, rest},
+		"a volume that waits to be bound is left alone":             {[]func(*seen){in(corev1.VolumePending)}, rest},
+		"a volume that was given up is left alone":                  {[]func(*seen){in(corev1.VolumeFailed)}, rest},
+		"a volume of another provisioner of the driver is not ours": {[]func(*seen){by("other")}, rest},
+		"a volume of another driver is not ours":                    {[]func(*seen){func(s *seen) { s.volume.Spec.CSI.Driver = "other" }}, rest},
+		"a volume without a driver is not ours":                     {[]func(*seen){byHand, func(s *seen) { s.volume.Spec.CSI = nil }}, rest},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := released()
+			for _, change := range tt.changes {
+				change(&s)
+			}
+			if got := decide(s, &Options{Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi"}); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// released is a volume that nobody wants any more.
+func released() seen {
+	return seen{volume: &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "pv",
+			Annotations: map[string]string{kube.AnnProvisionedBy: "storage.example.com/csi"},
+			Finalizers:  []string{kube.VolumeFinalizer, "kubernetes.io/pv-protection"},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				CSI: &corev1.CSIPersistentVolumeSource{Driver: "csitest.holdfast.io", VolumeHandle: "vol"},
+			},
+		},
+		Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeReleased},
+	}}
+}
