@@ -57,10 +57,9 @@ func decide(s seen, o *Options) step {
 // decideIntent is about an intent on record. Whether its claim, its class or
 // its node are still there does not matter: the driver may have been asked.
 func decideIntent(s seen) step {
-	published := s.volume != nil && s.volume.Spec.ClaimRef != nil && s.volume.Spec.ClaimRef.UID == s.intent.claimUID()
 	// The claim can be seen to name the volume before the volume itself is seen.
 	named := s.claim != nil && s.claim.UID == s.intent.claimUID() && s.claim.Spec.VolumeName == s.intent.volume.Name
-	if published || named {
+	if s.volume != nil || named {
 		return step{kind: forget}
 	}
 	return step{kind: carry}

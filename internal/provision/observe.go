@@ -21,7 +21,7 @@ type seen struct {
 	claim  *corev1.PersistentVolumeClaim // nil if it is gone
 	class  *storagev1.StorageClass       // nil if there is none of that name
 	intent *intent                       // nil if none is on record
-	volume *corev1.PersistentVolume      // of the claim's or the intent's volume name; nil if there is none
+	volume *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
 	info   csi.Info                      // what the driver can
 
 	nodes    []place // only with a driver that has topology
@@ -82,22 +82,27 @@ func (r *Reconciler) findIntent(ctx context.Context, key types.NamespacedName, c
 	return decodeIntent(&leases.Items[first])
 }
 
+// observeVolume finds the volume of the claim, or of the intent, by the claim's
+// UID: a volume's name depends on a flag, and may have been given by another
+// program.
 func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
-	var name string
+	var uid types.UID
 	switch {
 	case s.intent != nil:
-		name = s.intent.volume.Name
+		uid = s.intent.claimUID()
 	case s.claim != nil:
-		name = r.options.volumeName(s.claim)
+		uid = s.claim.UID
 	default:
 		return nil
 	}
-	volume := &corev1.PersistentVolume{}
-	found, err := r.get(ctx, types.NamespacedName{Name: name}, volume)
-	if found {
-		s.volume = volume
+	volumes := &corev1.PersistentVolumeList{}
+	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(uid)}); err != nil {
+		return fmt.Errorf("reading the volumes of claim %s: %w", uid, err)
 	}
-	return err
+	if len(volumes.Items) > 0 {
+		s.volume = &volumes.Items[0]
+	}
+	return nil
 }
 
 // observeNodes reads the driver's topology, if it has one.

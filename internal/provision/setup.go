@@ -28,6 +28,7 @@ import (
 const (
 	intentsByClaim = "provision.claim"
 	claimsByClass  = "provision.class"
+	volumesByClaim = "provision.claimUID"
 )
 
 // CacheOptions narrow what the manager's cache holds of the objects that only
@@ -91,6 +92,16 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	})
 	if err != nil {
 		return fmt.Errorf("indexing claims: %w", err)
+	}
+	err = m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolume{}, volumesByClaim, func(o client.Object) []string {
+		volume, ok := o.(*corev1.PersistentVolume)
+		if !ok || volume.Spec.ClaimRef == nil || volume.Spec.ClaimRef.UID == "" {
+			return nil
+		}
+		return []string{string(volume.Spec.ClaimRef.UID)}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing volumes: %w", err)
 	}
 	return nil
 }

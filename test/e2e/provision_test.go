@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -131,6 +134,47 @@ func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
 	w.bound(t, "data")
 	w.dropClaim(t, "data")
 	w.nothingLeft(t)
+}
+
+func TestMetricsAndHealthAreServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, csitest.Options{})
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	w.provisioner(t, "--http-endpoint="+address, "--metrics-path=/numbers")
+	w.class(t, nil)
+	w.claim(t, "data", nil)
+	w.bound(t, "data")
+	for path, want := range map[string]string{
+		"/numbers": fmt.Sprintf(`csi_sidecar_operations_seconds_count{driver_name=%q,grpc_status_code="OK",method_name="/csi.v1.Controller/CreateVolume"} 1`, w.name),
+		"/healthz": "ok", "/healthz/leader-election": "ok", "/readyz": "ok",
+	} {
+		eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+path, want) })
+	}
+	w.dropClaim(t, "data")
+	w.nothingLeft(t)
+}
+
+// served wants 200 and a line in the answer.
+func served(ctx context.Context, url, line string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains("\n"+string(body)+"\n", "\n"+line+"\n") {
+		return fmt.Errorf("%s: %s, %w, without the line %s: %.3000s", url, answer.Status, err, line, body)
+	}
+	return nil
 }
 
 // What is asked of the driver is on record before it is asked: whoever comes
