@@ -10,6 +10,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/holdfast-io/holdfast/devcluster/internal/cli"
 	"github.com/holdfast-io/holdfast/devcluster/internal/lifeline"
@@ -19,6 +20,7 @@ import (
 func main() {
 	lifeline.Hold()
 	if role, args, ok := roles.Select(os.Args); ok {
+		_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(args[0])), 0) // For top and pgrep, which would say "exe".
 		os.Exit(role(args))
 	}
 	if err := cli.New().Execute(); err != nil {

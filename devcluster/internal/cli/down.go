@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-io/holdfast/devcluster/internal/cluster"
@@ -11,7 +13,9 @@ func newDown() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "down",
 		Short: "Stop a cluster, and remove what clusters that died have left",
-		Args:  cobra.NoArgs,
+		Long: `Stop a cluster, also one that is coming up, and return when nothing is left
+of it. What other clusters that died have left is removed too.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			dir, err := cluster.DirOf(name)
 			if err != nil {
@@ -20,7 +24,7 @@ func newDown() *cobra.Command {
 			if err := dir.Stop(); err != nil {
 				return err
 			}
-			return cluster.SweepDead()
+			return errors.Join(dir.ForgetLogs(), cluster.SweepDead())
 		},
 	}
 	nameFlag(command, &name)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-io/holdfast/devcluster/internal/cluster"
 	"github.com/holdfast-io/holdfast/devcluster/internal/image"
 	"github.com/holdfast-io/holdfast/devcluster/internal/node"
 )
@@ -50,12 +50,17 @@ func (o *loadOptions) load(name string, progress io.Writer) error {
 	if len(nodes) == 0 {
 		return fmt.Errorf("cluster %s has no nodes to load an image into", o.name)
 	}
-	spec, err := o.spec(name)
+	spec, err := o.spec(name, dir.Tree())
 	if err != nil {
 		return err
 	}
+	file, err := build(spec, filepath.Join(nodes[0], "var", "tmp"))
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file)
 	for _, state := range nodes {
-		if err := loadInto(state, spec); err != nil {
+		if err := loadInto(state, file); err != nil {
 			return fmt.Errorf("loading %s into node %s: %w", name, filepath.Base(state), err)
 		}
 		fmt.Fprintf(progress, "devcluster: image %s loaded into node %s\n", name, filepath.Base(state))
@@ -63,7 +68,7 @@ func (o *loadOptions) load(name string, progress io.Writer) error {
 	return nil
 }
 
-func (o *loadOptions) spec(name string) (image.Spec, error) {
+func (o *loadOptions) spec(name, tree string) (image.Spec, error) {
 	spec := image.Spec{Name: name, Files: map[string]string{}, Entrypoint: o.entrypoint}
 	for _, f := range o.files {
 		to, from, ok := strings.Cut(f, "=")
@@ -78,13 +83,6 @@ func (o *loadOptions) spec(name string) (image.Spec, error) {
 	if len(spec.Files) == 0 {
 		return spec, fmt.Errorf("image %s: an image needs a --file", name)
 	}
-	if len(o.programs) == 0 {
-		return spec, nil
-	}
-	tree, err := cluster.Tree(io.Discard, func() {})
-	if err != nil {
-		return spec, err
-	}
 	for _, p := range o.programs {
 		if err := spec.AddProgram(tree, p); err != nil {
 			return spec, err
@@ -93,20 +91,27 @@ func (o *loadOptions) spec(name string) (image.Spec, error) {
 	return spec, nil
 }
 
-// loadInto writes the image into the node's /var/tmp and imports it there.
-func loadInto(state string, spec image.Spec) error {
-	f, err := os.CreateTemp(filepath.Join(state, "var", "tmp"), "image-*.tar")
+// build writes the image into a new file in dir.
+func build(spec image.Spec, dir string) (string, error) {
+	f, err := os.CreateTemp(dir, "image-*.tar")
 	if err != nil {
-		return fmt.Errorf("making a file for the image: %w", err)
+		return "", fmt.Errorf("making a file for the image: %w", err)
 	}
-	defer os.Remove(f.Name())
-	if err := f.Close(); err != nil {
-		return err
+	if err := errors.Join(f.Close(), image.Write(spec, f.Name())); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := image.Write(spec, f.Name()); err != nil {
-		return err
+	return f.Name(), nil
+}
+
+// loadInto imports an image's file, which may lie in another node, into a node.
+func loadInto(state, file string) error {
+	inside := "/var/tmp/loading-" + filepath.Base(file)
+	outside := filepath.Join(state, inside)
+	if err := os.Link(file, outside); err != nil {
+		return fmt.Errorf("giving the node the image: %w", err)
 	}
-	cmd, err := node.Command(state, "ctr", "--namespace", "k8s.io", "images", "import", "--local", "/var/tmp/"+filepath.Base(f.Name()))
+	defer os.Remove(outside)
+	cmd, err := node.Command(state, "ctr", "--namespace", "k8s.io", "images", "import", "--local", inside)
 	if err != nil {
 		return err
 	}

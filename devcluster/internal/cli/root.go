@@ -3,7 +3,10 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os/exec"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -27,14 +30,36 @@ Called as kubectl, or with kubectl as its first argument, it is kubectl.`,
 	return root
 }
 
+// A commandError is what came of the command that the user wanted to run.
+type commandError struct {
+	name string
+	err  error
+}
+
+func (e *commandError) Error() string { return fmt.Sprintf("running %s: %v", e.name, e.err) }
+
 // ExitCode is the code with which the program ends on an error: that of the
-// command that it ran for the user, else 1.
+// command that it ran for the user, as a shell would tell it, else 1.
 func ExitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return exit.ExitCode()
+	var (
+		command *commandError
+		exit    *exec.ExitError
+	)
+	if !errors.As(err, &command) || !errors.As(command.err, &exit) {
+		return 1
 	}
-	return 1
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return exit.ExitCode()
+}
+
+// sweepOthers removes what dead clusters have left. Where that fails the
+// machine is not clean, but a new cluster can still start.
+func sweepOthers(progress io.Writer) {
+	if err := cluster.SweepDead(); err != nil {
+		fmt.Fprintln(progress, "devcluster: dead clusters have left something:", err)
+	}
 }
 
 // nameFlag declares the flag that all commands share.

@@ -3,7 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
-	"os/exec"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -25,22 +25,20 @@ func newShell() *cobra.Command {
 			if len(args) == 1 {
 				args = append(args, "/bin/bash")
 			}
+			if !slices.Contains(dir.Nodes(), dir.Node(args[0])) {
+				return fmt.Errorf("cluster %s has no node %s; it has %d, named %s-n1 and so on", name, args[0], len(dir.Nodes()), name)
+			}
 			cmd, err := node.Command(dir.Node(args[0]), args[1:]...)
 			if err != nil {
-				return fmt.Errorf("node %s: %w", args[0], err)
+				return err
 			}
-			return attached(cmd)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+			if err := cmd.Run(); err != nil {
+				return &commandError{args[1], err}
+			}
+			return nil
 		},
 	}
 	nameFlag(command, &name)
 	return command
-}
-
-// attached runs a command on this terminal.
-func attached(cmd *exec.Cmd) error {
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("running %s: %w", cmd.Args[0], err)
-	}
-	return nil
 }

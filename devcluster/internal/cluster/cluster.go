@@ -8,10 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/devcluster/internal/lifeline"
 	"github.com/holdfast-io/holdfast/devcluster/internal/network"
@@ -43,27 +40,32 @@ type Cluster struct {
 	network   *network.Network
 	nodes     []*node.Node
 	authority *pki.Authority
+	etcd      pki.Pair
+	toEtcd    pki.Pair
 	serving   pki.Pair
 	toKubelet pki.Pair
 	accounts  pki.Pair
 	admin     pki.Pair
 	http      *http.Client
 
-	children sync.WaitGroup
+	children []child
 	failed   chan error
 	stopping chan struct{}
 }
 
 // Up starts a cluster and returns when it is ready: the API server answers, the
 // controllers run, every node is Ready. What a dead cluster of the same name
-// left is removed first. On an error nothing is left.
+// left is removed first. On an error nothing is left but logs; see Fail.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
 	c, err := claim(o)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.up(ctx); err != nil {
-		return nil, errors.Join(err, c.Down())
+		if ctx.Err() != nil {
+			return nil, errors.Join(err, c.Down())
+		}
+		return nil, c.Fail(err)
 	}
 	return c, nil
 }
@@ -77,10 +79,7 @@ func claim(o Options) (*Cluster, error) {
 	if o.Nodes < 0 || o.Nodes > network.MaxNodes {
 		return nil, fmt.Errorf("%d nodes: between 0 and %d are possible", o.Nodes, network.MaxNodes)
 	}
-	lock, err := dir.lock()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("cluster %s is running already; stop it by: devcluster down --name %s", o.Name, o.Name)
-	}
+	lock, err := dir.take()
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +87,7 @@ func claim(o Options) (*Cluster, error) {
 		return nil, errors.Join(fmt.Errorf("removing what an earlier cluster %s left: %w", o.Name, err), lock.Close())
 	}
 	line, err := lifeline.New()
-	if err != nil {
+	if err := errors.Join(err, dir.ForgetLogs()); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &Cluster{
@@ -104,9 +103,8 @@ func (c *Cluster) up(ctx context.Context) (err error) {
 	if c.slot, err = takeSlot(c.options.Nodes > 0); err != nil {
 		return err
 	}
-	tree := ""
 	if c.options.Nodes > 0 {
-		if tree, err = c.prepareNodes(); err != nil {
+		if err := c.prepareNodes(ctx); err != nil {
 			return fmt.Errorf("nodes cannot be started here: %w", err)
 		}
 	}
@@ -115,7 +113,7 @@ func (c *Cluster) up(ctx context.Context) (err error) {
 		return err
 	}
 	c.progress("control plane ready (%.1f s), %s", time.Since(began).Seconds(), c.server())
-	if err := c.startNodes(ctx, tree); err != nil {
+	if err := c.startNodes(ctx); err != nil {
 		return err
 	}
 	return os.WriteFile(c.dir.ready(), nil, 0o644)
@@ -126,9 +124,6 @@ func (c *Cluster) makeDirs() error {
 		if err := os.MkdirAll(c.dir.at(dir), 0o755); err != nil {
 			return fmt.Errorf("making the cluster's folder: %w", err)
 		}
-	}
-	if err := c.dir.writeOwner(); err != nil {
-		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -156,19 +151,45 @@ func (c *Cluster) fail(err error) {
 
 // Down ends every process of the cluster and removes all that it made.
 func (c *Cluster) Down() error {
+	return errors.Join(c.stop(), c.remove())
+}
+
+// Fail is Down for a cluster that failed because of cause, which is part of
+// the error. Its logs are kept and the error says where.
+func (c *Cluster) Fail(cause error) error {
+	err := c.stop()
+	kept, keepErr := c.dir.keepLogs()
+	if kept != "" {
+		cause = fmt.Errorf("%w\nthe logs are in %s", cause, kept)
+	}
+	return errors.Join(cause, err, keepErr, c.remove())
+}
+
+func (c *Cluster) stop() error {
 	close(c.stopping)
 	os.Remove(c.dir.ready())
 	var errs []error
 	for _, n := range c.nodes {
 		errs = append(errs, n.Stop())
 	}
+	for _, child := range c.children {
+		child.stop()
+	}
 	c.line.Cut()
-	c.children.Wait()
+	if c.network != nil {
+		errs = append(errs, c.network.Close())
+	}
 	if c.slot != nil {
 		errs = append(errs, c.slot.held.Close())
 	}
-	errs = append(errs, sweep(c.dir), c.lock.Close())
 	return errors.Join(errs...)
+}
+
+func (c *Cluster) remove() error {
+	if err := sweep(c.dir); err != nil {
+		return errors.Join(err, c.lock.Close()) // The lock's file reminds the next sweep.
+	}
+	return c.dir.unlock(c.lock)
 }
 
 func (c *Cluster) progress(format string, args ...any) {

@@ -50,6 +50,12 @@ func (c *Cluster) prepare() (err error) {
 	if c.toKubelet, err = c.authority.Client("kube-apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"); err != nil {
 		return err
 	}
+	if c.etcd, err = c.authority.Server("etcd", "etcd", "127.0.0.1"); err != nil {
+		return err
+	}
+	if c.toEtcd, err = c.authority.Client("kube-apiserver-etcd-client", "kube-apiserver-etcd-client"); err != nil {
+		return err
+	}
 	if c.accounts, err = c.authority.Server("service-accounts", "service-accounts"); err != nil {
 		return err
 	}
@@ -76,19 +82,28 @@ func (c *Cluster) server() string {
 	return "https://" + net.JoinHostPort(c.address, c.slot.port(portAPI))
 }
 
+// startEtcd starts etcd, which answers only to who has a certificate: otherwise
+// every user of this machine could change anything past RBAC.
 func (c *Cluster) startEtcd() error {
-	client, peer := "http://"+c.slot.loopback(portEtcd), "http://"+c.slot.loopback(portEtcdPeer)
-	return c.start("etcd",
-		"--data-dir="+c.dir.at("etcd"),
+	client, peer := "https://"+c.slot.loopback(portEtcd), "https://"+c.slot.loopback(portEtcdPeer)
+	args := []string{
+		"--data-dir=" + c.dir.at("etcd"),
 		"--unsafe-no-fsync", // The data lives no longer than the process.
 		"--log-level=warn",
-		"--listen-client-urls="+client, "--advertise-client-urls="+client,
-		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
+		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
+		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=default=" + peer,
+	}
+	for _, side := range []string{"", "peer-"} {
+		args = append(args, "--"+side+"client-cert-auth", "--"+side+"trusted-ca-file="+c.authority.CertFile(),
+			"--"+side+"cert-file="+c.etcd.CertFile, "--"+side+"key-file="+c.etcd.KeyFile)
+	}
+	return c.start("etcd", args...)
 }
 
 func (c *Cluster) startAPIServer() error {
 	args := []string{
-		"--etcd-servers=http://" + c.slot.loopback(portEtcd),
+		"--etcd-servers=https://" + c.slot.loopback(portEtcd), "--etcd-cafile=" + c.authority.CertFile(),
+		"--etcd-certfile=" + c.toEtcd.CertFile, "--etcd-keyfile=" + c.toEtcd.KeyFile,
 		"--bind-address=" + c.address,
 		"--secure-port=" + c.slot.port(portAPI),
 		"--cert-dir=" + c.dir.at("pki"),

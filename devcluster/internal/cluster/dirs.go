@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrNotRunning means that no cluster of that name is up.
@@ -24,15 +22,18 @@ func CheckName(name string) error {
 	return nil
 }
 
+// HomeVariable names the environment's word about Home.
+const HomeVariable = "DEVCLUSTER_HOME"
+
 // Home is the folder below which everything lies: $DEVCLUSTER_HOME, else
 // holdfast/devcluster in the user's cache folder.
 func Home() (string, error) {
-	if home := os.Getenv("DEVCLUSTER_HOME"); home != "" {
-		return home, nil
+	if home := os.Getenv(HomeVariable); home != "" {
+		return filepath.Abs(home) // Components run in another folder than this process.
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("finding the cache folder (set DEVCLUSTER_HOME): %w", err)
+		return "", fmt.Errorf("finding the cache folder (or set %s): %w", HomeVariable, err)
 	}
 	return filepath.Join(cache, "holdfast", "devcluster"), nil
 }
@@ -64,6 +65,10 @@ func (d Dir) Nodes() []string {
 	return found
 }
 
+// Tree is a link to the Debian tree under the nodes. It keeps "load" right when
+// the program has been rebuilt, with another tree, since the cluster started.
+func (d Dir) Tree() string { return d.at("tree") }
+
 // Bin is a folder with kubectl in it, to be put into a PATH.
 func (d Dir) Bin() string { return d.at("bin") }
 
@@ -74,40 +79,10 @@ func (d Dir) at(elements ...string) string {
 // ready is a file that is there once the whole cluster answers.
 func (d Dir) ready() string { return d.at("ready") }
 
-// lockFile lies beside the folder, so that it outlives it.
-func (d Dir) lockFile() string { return string(d) + ".lock" }
-
-// Running tells whether the cluster is up, or coming up.
-func (d Dir) Running() bool {
-	lock, err := d.lock()
-	if err != nil {
-		return errors.Is(err, unix.EWOULDBLOCK)
-	}
-	lock.Close()
-	return false
-}
-
 // Ready returns ErrNotRunning, wrapped, unless the cluster is fully up.
 func (d Dir) Ready() error {
-	if _, err := os.Stat(d.ready()); err != nil || !d.Running() {
-		return fmt.Errorf("cluster %s %w", d.Name(), ErrNotRunning)
+	if _, err := os.Stat(d.ready()); err != nil || !d.running() {
+		return fmt.Errorf("cluster %s %w; start it by: devcluster up --name %s", d.Name(), ErrNotRunning, d.Name())
 	}
 	return nil
-}
-
-// lock takes the cluster's lock, which every process of the cluster holds. It
-// fails with EWOULDBLOCK while one of them lives.
-func (d Dir) lock() (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(d.lockFile()), 0o755); err != nil {
-		return nil, fmt.Errorf("making the folder of clusters: %w", err)
-	}
-	f, err := os.OpenFile(d.lockFile(), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("opening the lock of cluster %s: %w", d.Name(), err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("locking cluster %s: %w", d.Name(), err)
-	}
-	return f, nil
 }

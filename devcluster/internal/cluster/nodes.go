@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/devcluster/internal/image"
@@ -19,35 +19,38 @@ const BusyboxImage = "devcluster.local/busybox:1"
 
 // prepareNodes makes what nodes share: the Debian tree, the network and the
 // first images. It needs root and says so.
-func (c *Cluster) prepareNodes() (string, error) {
+func (c *Cluster) prepareNodes(ctx context.Context) error {
 	if os.Geteuid() != 0 {
-		return "", errors.New("namespaces and mounts need root: run this as root, or without --nodes")
+		return errors.New("namespaces and mounts need root: run this as root, or without --nodes")
 	}
-	log, err := os.Create(c.dir.at("logs", "debootstrap.log"))
+	if strings.ContainsAny(string(c.dir), `:,\`) {
+		return fmt.Errorf("the path %s has a character that overlay mounts cannot take: set %s to one without colon, comma and backslash", c.dir, HomeVariable)
+	}
+	tree, err := c.findTree(ctx)
 	if err != nil {
-		return "", fmt.Errorf("opening the log of debootstrap: %w", err)
+		return err
 	}
-	defer log.Close()
-	began := time.Now()
-	tree, err := Tree(log, func() { c.progress("making a Debian tree for nodes: a minute, the first time") })
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, tail(log.Name()))
+	if err := os.Symlink(tree, c.dir.Tree()); err != nil {
+		return fmt.Errorf("linking the tree: %w", err)
 	}
-	c.progress("node tree ready (%.1f s), %s", time.Since(began).Seconds(), tree)
 	if c.network, err = network.New(network.NewPlan(c.slot.number), c.line, c.lock); err != nil {
-		return "", err
+		return err
 	}
 	c.address = c.network.Plan.Host().String()
-	return tree, writeImages(tree, c.dir.at("images"))
+	return writeImages(tree, c.dir.at("images"))
 }
 
-// Tree returns the Debian tree that all nodes of this machine share; see node.Tree.
-func Tree(log io.Writer, making func()) (string, error) {
+// findTree returns the Debian tree that all nodes of this machine share. It is
+// made the first time.
+func (c *Cluster) findTree(ctx context.Context) (string, error) {
 	home, err := Home()
 	if err != nil {
 		return "", err
 	}
-	return node.Tree(filepath.Join(home, "trees"), log, making)
+	maker := node.TreeMaker{
+		Cache: filepath.Join(home, "trees"), Log: c.dir.at("logs", "debootstrap.log"), Line: c.line, Tell: c.progress,
+	}
+	return maker.Tree(ctx)
 }
 
 // writeImages builds the images that every node starts with.
@@ -77,34 +80,50 @@ func writeImages(tree, dir string) error {
 	return nil
 }
 
-func (c *Cluster) startNodes(ctx context.Context, tree string) error {
+func (c *Cluster) startNodes(ctx context.Context) error {
 	began := time.Now()
 	for i := 1; i <= c.options.Nodes; i++ {
-		if err := c.startNode(i, tree); err != nil {
+		if err := c.startNode(i); err != nil {
 			return fmt.Errorf("node %d cannot be started here: %w", i, err)
 		}
 	}
 	for _, n := range c.nodes {
-		if err := n.Boot(); err != nil {
-			return fmt.Errorf("%w (its logs: %s)", err, filepath.Join(n.Var(), "log"))
+		if err := n.Boot(ctx); err != nil {
+			return err
 		}
+		go c.watch(n)
 	}
 	for _, n := range c.nodes {
-		if err := c.await(ctx, c.nodeReady(n.Name)); err != nil {
-			return fmt.Errorf("waiting for node %s: %w: %s", n.Name, err, tail(filepath.Join(n.Var(), "log", "kubelet.log")))
+		if err := c.await(ctx, c.nodeReady(n)); err != nil {
+			return fmt.Errorf("waiting for node %s: %w\nkubelet.log says last: %s\nkube-proxy.log says last: %s",
+				n.Name, err, tail(n.Log("kubelet")), tail(n.Log("kube-proxy")))
 		}
 		c.progress("node %s ready (%.1f s), %s", n.Name, time.Since(began).Seconds(), n.Address)
 	}
 	return nil
 }
 
+// watch tells when a node ends. That is not the end of the cluster: clusters
+// outlive their nodes, and a test may want to see it.
+func (c *Cluster) watch(n *node.Node) {
+	err := n.Wait()
+	select {
+	case <-c.stopping:
+	default:
+		c.progress("node %s ended: %v", n.Name, err)
+	}
+}
+
 // startNode makes a node's namespaces and plugs it into the network.
-func (c *Cluster) startNode(i int, tree string) error {
+func (c *Cluster) startNode(i int) error {
 	name := fmt.Sprintf("%s-n%d", c.options.Name, i)
 	spec := node.Spec{
-		Name: name, Tree: tree, State: c.dir.Node(name),
+		Name: name, Tree: c.dir.Tree(), State: c.dir.Node(name),
 		Address: c.network.Plan.Node(i), Pods: c.network.Plan.Pods(i),
-		Cgroup: cgroupOf(c.dir, name),
+		Cgroup: filepath.Join(c.dir.cgroup(), name),
+	}
+	if err := makeCgroups(cgroupRoot, spec.Cgroup); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(spec.Files(), 0o755); err != nil {
 		return fmt.Errorf("making the node's folder: %w", err)

@@ -3,9 +3,10 @@ package cluster
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/lifeline"
 )
 
 // start runs a component as a child of this process, with its output in the
@@ -18,21 +19,34 @@ func (c *Cluster) start(name string, args ...string) error {
 		return fmt.Errorf("opening the log of %s: %w", name, err)
 	}
 	defer log.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = append([]string{name}, args...) // The name it is called under is the role.
+	cmd := lifeline.Self(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = string(c.dir)
 	c.line.Attach(cmd, c.lock)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	c.children.Add(1)
+	ended := make(chan struct{})
+	c.children = append(c.children, child{cmd.Process, ended})
 	go func() {
-		defer c.children.Done()
+		defer close(ended)
 		err := cmd.Wait()
-		c.fail(fmt.Errorf("%s ended: %v; its log %s says: %s", name, err, logFile, tail(logFile)))
+		c.fail(fmt.Errorf("%s ended: %v; %s says last: %s", name, err, filepath.Base(logFile), tail(logFile)))
 	}()
 	return nil
+}
+
+// A child is a component that was started.
+type child struct {
+	process *os.Process
+	ended   <-chan struct{}
+}
+
+// stop ends the component, also if it does not listen: nothing that it holds
+// is worth waiting for.
+func (c child) stop() {
+	_ = c.process.Kill() // The only reason to fail is that it has ended.
+	<-c.ended
 }
 
 // tail is what a program said last: most say there why they gave up.

@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/node"
 )
 
 const (
@@ -20,7 +23,7 @@ const (
 // await asks until the answer is nil, the cluster fails or patience ends. The
 // last answer is part of the error.
 func (c *Cluster) await(ctx context.Context, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no success within %s", patience))
 	defer cancel()
 	tick := time.NewTicker(pulse)
 	defer tick.Stop()
@@ -33,7 +36,7 @@ func (c *Cluster) await(ctx context.Context, ask func(context.Context) error) er
 		case failure := <-c.failed:
 			return failure
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last: %w", ctx.Err(), err)
+			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
 		case <-tick.C:
 		}
 	}
@@ -58,26 +61,27 @@ func (c *Cluster) controllersReady(ctx context.Context) error {
 	return nil
 }
 
-// nodeReady looks at a node's Ready condition.
-func (c *Cluster) nodeReady(name string) func(context.Context) error {
+// nodeReady looks at a node's Ready condition and at its proxy, without which
+// pods start but reach no service.
+func (c *Cluster) nodeReady(n *node.Node) func(context.Context) error {
 	return func(ctx context.Context) error {
-		var n struct {
+		var seen struct {
 			Status struct {
 				Conditions []struct{ Type, Status, Message string }
 			}
 		}
-		if err := c.get(ctx, c.server()+"/api/v1/nodes/"+name, &n); err != nil {
+		if err := c.get(ctx, c.server()+"/api/v1/nodes/"+n.Name, &seen); err != nil {
 			return err
 		}
-		for _, condition := range n.Status.Conditions {
+		for _, condition := range seen.Status.Conditions {
 			if condition.Type == "Ready" && condition.Status == "True" {
-				return nil
+				return c.get(ctx, n.ProxyHealth(), nil)
 			}
 			if condition.Type == "Ready" {
 				return fmt.Errorf("not ready: %s", condition.Message)
 			}
 		}
-		return fmt.Errorf("the kubelet has not reported yet")
+		return errors.New("the kubelet has not reported yet")
 	}
 }
 

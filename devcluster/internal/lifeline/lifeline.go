@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -33,6 +34,14 @@ func New() (*Line, error) {
 		return nil, fmt.Errorf("making a lifeline: %w", err)
 	}
 	return &Line{read: r, write: w}, nil
+}
+
+// Self returns a command that runs this program again under another name, which
+// selects its role and is what ps shows.
+func Self(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{name}, args...)
+	return cmd
 }
 
 // Attach makes cmd, not yet started, end when the line ends, and puts it into
@@ -78,4 +87,19 @@ func Hold() {
 			}
 		}
 	}()
+}
+
+// Attached tells whether another process of this machine was started with a
+// lifeline. That it is still a child of the one who did so is not said.
+func Attached(pid int) bool {
+	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return false
+	}
+	for entry := range strings.SplitSeq(string(environment), "\x00") {
+		if strings.HasPrefix(entry, variable+"=") {
+			return true
+		}
+	}
+	return false
 }

@@ -8,15 +8,16 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/devcluster/internal/lifeline"
 )
@@ -31,25 +32,55 @@ func RunSwitch([]string) int { select {} }
 
 // A Network is a switch that nodes can be plugged into.
 type Network struct {
-	Plan Plan
-	pid  int
+	Plan  Plan
+	pid   int
+	ended <-chan struct{}
 }
 
-// New starts the switch and gives this machine the plan's host address.
+// New starts the switch and gives this machine the plan's host address. What it
+// returns with an error is to be closed too, unless it is nil.
 func New(plan Plan, line *lifeline.Line, held ...*os.File) (*Network, error) {
-	cmd := exec.Command("/proc/self/exe", SwitchRole)
+	cmd := lifeline.Self(SwitchRole)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	line.Attach(cmd, held...)
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("making a network namespace: %w", err)
+		return nil, fmt.Errorf("making a network namespace (in a container, it must be privileged): %w", err)
 	}
-	go cmd.Wait() //nolint:errcheck // It ends by the lifeline only; this takes its exit status away.
-	n := &Network{Plan: plan, pid: cmd.Process.Pid}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // It ends by the lifeline only; this takes its exit status away.
+	}()
+	n := &Network{Plan: plan, pid: cmd.Process.Pid, ended: ended}
 	if err := n.addBridge(); err != nil {
-		return nil, err
+		return n, err
 	}
 	return n, n.addHost()
 }
+
+// Close waits for the end of the switch, whose line was cut, and of the
+// machine's plug in it: by itself that one goes a little later.
+func (n *Network) Close() error {
+	<-n.ended
+	here, err := netlink.NewHandle()
+	if err != nil {
+		return fmt.Errorf("opening netlink: %w", err)
+	}
+	defer here.Close()
+	plug, err := here.LinkByName(n.hostLink())
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("finding interface %s: %w", n.hostLink(), err)
+	}
+	if err := here.LinkDel(plug); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("removing interface %s: %w", n.hostLink(), err)
+	}
+	return nil
+}
+
+func (n *Network) hostLink() string { return fmt.Sprintf("devcluster%d", n.Plan.number) }
 
 func (n *Network) addBridge() error {
 	inside, err := at(n.pid)
@@ -70,7 +101,7 @@ func (n *Network) addHost() error {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	defer here.Close()
-	name := fmt.Sprintf("devcluster%d", n.Plan.number)
+	name := n.hostLink()
 	if err := n.plug("host", name, os.Getpid()); err != nil {
 		return err
 	}

@@ -39,9 +39,11 @@ func fill(file, text string, spec Spec) error {
 	return f.Close()
 }
 
-// What the kubelet would do to a whole machine is switched off: cgroups for
-// itself and for classes of pods, swap checks, eviction while there is room.
-// Both cgroup versions will do.
+// What the kubelet would do to a whole machine is switched off: limits for all
+// pods together, swap checks, eviction while there is room. Both cgroup versions
+// will do. Pods stay below the node's own group only because cgroupsPerQOS is
+// on, as it is by default: without it the kubelet names no parent and the
+// container runtime puts all pods of all nodes into one group.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: unix://{{.Socket}}
@@ -54,7 +56,6 @@ tlsCertFile: {{.At}}/kubelet.crt
 tlsPrivateKeyFile: {{.At}}/kubelet.key
 cgroupDriver: cgroupfs
 cgroupRoot: {{.Spec.Cgroup}}
-cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failCgroupV1: false
 failSwapOn: false

@@ -79,7 +79,7 @@ func importImages(s *supervisor) error {
 
 // waitFor returns when something listens on a unix socket.
 func waitFor(socket string) error {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(pulse) {
 		if dial(socket) == nil {
 			return nil
 		}

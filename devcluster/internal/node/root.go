@@ -42,9 +42,21 @@ func layRoot(spec Spec) (string, error) {
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", spec.Tree, upper, work)
 	if err := unix.Mount("devcluster", root, "overlay", 0, options); err != nil {
-		return "", fmt.Errorf("mounting an overlay in %s (its filesystem must not be an overlay itself): %w", spec.State, err)
+		return "", fmt.Errorf("mounting an overlay in %s: %w%s", spec.State, err, overlayHint(err))
 	}
 	return root, nil
+}
+
+// overlayHint says what the kernel's terse answers mean here.
+func overlayHint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return ": the kernel has none (CONFIG_OVERLAY_FS)"
+	case errors.Is(err, unix.EINVAL):
+		return ": its filesystem cannot hold one, perhaps it is an overlay itself; set DEVCLUSTER_HOME to a folder on another"
+	default:
+		return ""
+	}
 }
 
 // fillRoot adds what the tree lacks: the kernel's filesystems, /var on the

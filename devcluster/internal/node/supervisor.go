@@ -56,9 +56,9 @@ func (s *supervisor) reap() {
 
 // start runs a program of the node's path with its output in /var/log.
 func (s *supervisor) start(name string, args ...string) (<-chan syscall.WaitStatus, error) {
-	log, err := os.OpenFile("/var/log/"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := openLog("/var/log/" + name + ".log")
 	if err != nil {
-		return nil, fmt.Errorf("opening the log of %s: %w", name, err)
+		return nil, err
 	}
 	defer log.Close()
 	null, err := os.Open(os.DevNull)

@@ -50,6 +50,7 @@ func table() map[string]Role {
 		"kubectl":                 component(kubectl.NewDefaultKubectlCommand),
 		network.SwitchRole:        network.RunSwitch,
 		node.InitRole:             node.RunInit,
+		node.DebootstrapRole:      node.RunDebootstrap,
 	}
 }
 
