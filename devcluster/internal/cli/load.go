@@ -58,7 +58,7 @@ func (o *loadOptions) load(name string, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file)
+	defer func() { _ = os.Remove(file) }() // What stays goes with the cluster.
 	for _, state := range nodes {
 		if err := loadInto(state, file); err != nil {
 			return fmt.Errorf("loading %s into node %s: %w", name, filepath.Base(state), err)
@@ -110,7 +110,7 @@ func loadInto(state, file string) error {
 	if err := os.Link(file, outside); err != nil {
 		return fmt.Errorf("giving the node the image: %w", err)
 	}
-	defer os.Remove(outside)
+	defer func() { _ = os.Remove(outside) }() // What stays goes with the cluster.
 	cmd, err := node.Command(state, "ctr", "--namespace", "k8s.io", "images", "import", "--local", inside)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"time"
@@ -167,8 +168,10 @@ func (c *Cluster) Fail(cause error) error {
 
 func (c *Cluster) stop() error {
 	close(c.stopping)
-	os.Remove(c.dir.ready())
 	var errs []error
+	if err := os.Remove(c.dir.ready()); !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	for _, n := range c.nodes {
 		errs = append(errs, n.Stop())
 	}

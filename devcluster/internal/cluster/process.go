@@ -30,8 +30,8 @@ func (c *Cluster) start(name string, args ...string) error {
 	c.children = append(c.children, child{cmd.Process, ended})
 	go func() {
 		defer close(ended)
-		err := cmd.Wait()
-		c.fail(fmt.Errorf("%s ended: %v; %s says last: %s", name, err, filepath.Base(logFile), tail(logFile)))
+		_ = cmd.Wait() // Its error lacks what the state says of an end with code 0.
+		c.fail(fmt.Errorf("%s ended: %s; %s says last: %s", name, cmd.ProcessState, filepath.Base(logFile), tail(logFile)))
 	}()
 	return nil
 }

@@ -45,7 +45,7 @@ func needs(tree, file string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", file, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	libraries, err := f.ImportedLibraries()
 	if err != nil {
 		return nil, fmt.Errorf("reading the libraries of %s: %w", file, err)

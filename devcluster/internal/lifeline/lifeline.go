@@ -74,7 +74,7 @@ func Hold() {
 	if _, err := fmt.Sscanf(os.Getenv(variable), "%d:%d", &fd, &count); err != nil {
 		return
 	}
-	os.Unsetenv(variable)
+	_ = os.Unsetenv(variable) // It cannot fail on Linux.
 	for i := range count {
 		syscall.CloseOnExec(fd + i)
 	}

@@ -178,7 +178,7 @@ func at(pid int) (*netlink.Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the network namespace of process %d: %w", pid, err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	h, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return nil, fmt.Errorf("opening netlink in the namespace of process %d: %w", pid, err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +91,7 @@ func dial(socket string) error {
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
+	defer unix.Close(fd)
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 }
 
