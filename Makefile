@@ -44,12 +44,12 @@ need: # Nodes are for root only, so nobody else needs what they are made with.
 	@if [ "$$(id -u)" = 0 ]; then hack/need.sh debootstrap=debootstrap nsenter=util-linux; fi
 
 need-test:
-	@hack/need.sh gcc=gcc mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
+	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
 
 .PHONY: lint
 lint: bin/golangci-lint ## Check the style of all code
-	bin/golangci-lint run ./...
-	cd devcluster && ../bin/golangci-lint run --config ../.golangci.yml ./...
+	bin/golangci-lint run --allow-parallel-runners ./...
+	cd devcluster && ../bin/golangci-lint run --allow-parallel-runners --config ../.golangci.yml ./...
 
 bin/golangci-lint: go.tools.mod
 	@hack/progress.sh 'building golangci-lint' \

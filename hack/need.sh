@@ -1,11 +1,12 @@
 #!/bin/sh
-# need.sh COMMAND=PACKAGE... : makes sure that commands are there. As root it
-# installs the Debian packages of those that are not; otherwise it says in one
-# line what to install.
+# need.sh COMMAND=PACKAGE... : makes sure that commands, or files if the name
+# begins with a slash, are there. As root it installs the Debian packages of
+# those that are not; otherwise it says in one line what to install.
 set -eu
 
 packages=
 for pair in "$@"; do
+	case $pair in /*) if [ -e "${pair%%=*}" ]; then continue; fi ;; esac
 	if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null 2>&1; then
 		packages="$packages ${pair#*=}"
 	fi

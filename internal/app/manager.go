@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/go-logr/logr"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -73,6 +74,9 @@ func (o *Manager) New(ctx context.Context) (ctrl.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("registering API types: %w", err)
+	}
+	if err := snapshotv1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("registering the snapshot API's types: %w", err)
 	}
 	o.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	m, err := ctrl.NewManager(c, ctrl.Options{

@@ -29,6 +29,13 @@ const (
 	AnnModifySecretNamespace = "volume.kubernetes.io/controller-modify-secret-namespace"
 	// VolumeFinalizer keeps a volume object until the driver has deleted the volume.
 	VolumeFinalizer = "external-provisioner.volume.kubernetes.io/finalizer"
+	// SnapshotSourceFinalizer and CloneSourceFinalizer keep what a volume is
+	// being filled from. Every provisioner in the cluster uses the same.
+	SnapshotSourceFinalizer = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection"
+	CloneSourceFinalizer    = "provisioner.storage.kubernetes.io/cloning-protection"
+	// AnnAllowModeChange on a snapshot's content lets it be restored to a volume
+	// of another mode (KEP-3141). Administrators write it.
+	AnnAllowModeChange = "snapshot.storage.kubernetes.io/allow-volume-mode-change"
 	// AttributeIdentity in a volume's attributes tells which process made it.
 	AttributeIdentity = "storage.kubernetes.io/csiProvisionerIdentity"
 )

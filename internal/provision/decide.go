@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -68,18 +67,19 @@ func decideIntent(s seen) step {
 // decideSpec is about a claim of ours whose time has come.
 func decideSpec(s seen) step {
 	spec := s.claim.Spec
+	from, ours := sourceOf(s.claim)
 	switch {
 	case spec.Selector != nil:
 		return fail("the claim has a selector: a selector finds existing volumes, and a new one has no labels; remove it")
 	case !s.creates():
 		return fail("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
-	case populated(s.claim):
+	case !ours:
 		return step{kind: say, reason: kube.ReasonProvisioning,
 			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
-	case spec.DataSource != nil || spec.DataSourceRef != nil:
-		return fail("the claim has a data source: restoring a snapshot and cloning a claim are not supported by this version")
-	case ptr.Deref(spec.VolumeAttributesClassName, "") != "":
-		return fail("the claim has a VolumeAttributesClass: that is not supported by this version")
+	case from != nil && !s.info.Has(from.capability()):
+		return fail("driver %s cannot fill a volume from a %s: it does not announce %s", s.info.Name, from.Kind, from.capability())
+	case ptr.Deref(spec.VolumeAttributesClassName, "") != "" && !s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME):
+		return fail("the claim has a VolumeAttributesClass and driver %s does not announce MODIFY_VOLUME", s.info.Name)
 	case s.nodeGone():
 		return step{kind: moveOn, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
 			"node %s, which the scheduler selected, is gone: waiting for another", selectedNode(s.claim))}
@@ -96,18 +96,6 @@ func (s *seen) creates() bool {
 // nodeGone tells whether the node is needed that the scheduler has selected,
 // and is not there any more.
 func (s *seen) nodeGone() bool { return s.late() && s.topological() && s.selected == nil }
-
-// populated tells whether the data source is of a kind that others serve.
-func populated(claim *corev1.PersistentVolumeClaim) bool {
-	ref := claim.Spec.DataSourceRef
-	if ref == nil {
-		return false
-	}
-	group := ptr.Deref(ref.APIGroup, "")
-	clone := group == "" && ref.Kind == "PersistentVolumeClaim"
-	restore := group == "snapshot.storage.k8s.io" && ref.Kind == "VolumeSnapshot"
-	return !clone && !restore
-}
 
 func fail(format string, args ...any) step {
 	return step{kind: say, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(format, args...)}

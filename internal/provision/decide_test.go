@@ -21,6 +21,9 @@ func TestDecideWithoutIntent(t *testing.T) {
 	idle := announced(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
 		csipb.ControllerServiceCapability_RPC_LIST_VOLUMES,
 	}})
+	bare := announced(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+	}})
 	tests := map[string]struct {
 		change func(*seen)
 		want   kind
@@ -59,15 +62,12 @@ func TestDecideWithoutIntent(t *testing.T) {
 		"another's data source is left to its populator": {func(s *seen) {
 			s.claim.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To("example.com"), Kind: "Backup", Name: "b"}
 		}, say, "populator"},
-		"a snapshot is never restored as an empty volume": {func(s *seen) {
-			s.claim.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "s"}
-		}, say, "data source"},
-		"a claim is never cloned as an empty volume": {func(s *seen) {
-			s.claim.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "c"}
-		}, say, "data source"},
-		"an attributes class is not passed over": {func(s *seen) {
-			s.claim.Spec.VolumeAttributesClassName = ptr.To("gold")
-		}, say, "VolumeAttributesClass"},
+		"a snapshot is restored":                                           {restores, begin, ""},
+		"a claim is cloned":                                                {clones, begin, ""},
+		"a snapshot is not restored by a driver that cannot":               {func(s *seen) { restores(s); s.info = bare }, say, "CREATE_DELETE_SNAPSHOT"},
+		"a claim is not cloned by a driver that cannot":                    {func(s *seen) { clones(s); s.info = bare }, say, "CLONE_VOLUME"},
+		"an attributes class is followed":                                  {attributes, begin, ""},
+		"an attributes class is not passed over by a driver that has none": {func(s *seen) { attributes(s); s.info = bare }, say, "MODIFY_VOLUME"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -84,6 +84,16 @@ func TestDecideWithoutIntent(t *testing.T) {
 		})
 	}
 }
+
+func restores(s *seen) {
+	s.claim.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "before"}
+}
+
+func clones(s *seen) {
+	s.claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "source"}
+}
+
+func attributes(s *seen) { s.claim.Spec.VolumeAttributesClassName = ptr.To("gold") }
 
 func TestDecideTellsWhichClassesMayBeServed(t *testing.T) {
 	s, o := ready(t), options()

@@ -10,10 +10,18 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A cache shows a write of ours within milliseconds, unless the API server is
+// in trouble.
+const (
+	cachePatience = 2 * time.Second
+	cachePulse    = 2 * time.Millisecond
 )
 
 // carry makes the call of an intent that is on record and acts on the answer.
@@ -29,7 +37,29 @@ func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duratio
 	if s.claim != nil && s.claim.UID == i.claimUID() {
 		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
 	}
-	return 0, r.journal.erase(ctx, i)
+	r.awaitCache(ctx, i.claimUID())
+	return 0, r.forget(ctx, i)
+}
+
+// awaitCache returns when the cache shows the volume that was published, or
+// after a while. Whatever wakes the claim up in between would find neither a
+// volume nor, soon, an intent, and ask the driver once more: no harm, but a
+// call for nothing.
+func (r *Reconciler) awaitCache(ctx context.Context, claim types.UID) {
+	ctx, cancel := context.WithTimeout(ctx, cachePatience)
+	defer cancel()
+	tick := time.NewTicker(cachePulse)
+	defer tick.Stop()
+	for {
+		if volume, err := r.volumeOf(ctx, claim); volume != nil || err != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // create asks the driver for the volume of an intent.
@@ -88,7 +118,7 @@ func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure erro
 		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, selectedNode(s.claim))
 	}
 	r.fails(s, failure)
-	if err := r.journal.erase(ctx, i); err != nil {
+	if err := r.forget(ctx, i); err != nil {
 		return 0, err
 	}
 	switch {

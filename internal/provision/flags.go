@@ -1,6 +1,10 @@
 package provision
 
-import "github.com/spf13/pflag"
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+)
 
 // AddFlags declares the options that are only about this controller.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
@@ -11,5 +15,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.ExtraCreateMetadata, "extra-create-metadata", false, "tell the driver the names of claim, namespace and volume, as parameters")
 	fs.BoolVar(&o.StrictTopology, "strict-topology", false, "for a class that waits for its first consumer, ask for the selected node's topology segment only")
 	fs.BoolVar(&o.ImmediateTopology, "immediate-topology", true, "for a class that binds immediately, tell the driver all topology segments of the cluster")
+	fs.BoolVar(&o.PreventModeConversion, "prevent-volume-mode-conversion", true, "refuse to restore a snapshot to a volume of another mode, unless its content has the annotation that allows it")
+	fs.DurationVar(&o.SweepInterval, "snapshot-orphan-sweep-interval", 5*time.Minute, "how often to look for snapshots that are protected though nothing is restored from them; 0 for never")
 	fs.BoolVar(&o.ReadOnlyPublish, "controller-publish-readonly", false, "mark volumes of claims that are ReadOnlyMany only as read-only")
 }

@@ -46,6 +46,8 @@ type intent struct {
 	// volume is what will be published, but for what only the driver's answer
 	// tells: handle, capacity, attributes, node affinity.
 	volume *corev1.PersistentVolume
+	// source is what the volume is filled from, nil for nothing.
+	source *source
 	// record is the Lease that it is written in, once it is.
 	record types.NamespacedName
 }
@@ -65,6 +67,7 @@ type written struct {
 	Request json.RawMessage          `json:"request"`
 	Secret  *corev1.SecretReference  `json:"secret,omitempty"`
 	Volume  *corev1.PersistentVolume `json:"volume"`
+	Source  *source                  `json:"source,omitempty"`
 }
 
 func (i *intent) encode() (string, error) {
@@ -72,7 +75,7 @@ func (i *intent) encode() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encoding the request: %w", err)
 	}
-	text, err := json.Marshal(written{Request: request, Secret: i.secret, Volume: i.volume})
+	text, err := json.Marshal(written{Request: request, Secret: i.secret, Volume: i.volume, Source: i.source})
 	if err != nil {
 		return "", fmt.Errorf("encoding the intent: %w", err)
 	}
@@ -99,7 +102,10 @@ func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
 	if err := json.Unmarshal(text, &w); err != nil {
 		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}
-	i := &intent{request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, record: client.ObjectKeyFromObject(lease)}
+	i := &intent{
+		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
+		record: client.ObjectKeyFromObject(lease),
+	}
 	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}

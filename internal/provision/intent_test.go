@@ -24,6 +24,7 @@ func TestAnIntentComesBackAsItWasWritten(t *testing.T) {
 		place := &csipb.Topology{Segments: map[string]string{"topology.example.com/hostname": fmt.Sprint("worker-", n)}}
 		big.intent.request.AccessibilityRequirements.Requisite = append(big.intent.request.AccessibilityRequirements.Requisite, place)
 	}
+	big.intent.source = &source{kindClaim, "team", "source"}
 	big.intent.secret = &corev1.SecretReference{Name: "s", Namespace: "n"}
 	for name, i := range map[string]*intent{"of a claim": s.intent, "of a claim in a large cluster": big.intent} {
 		t.Run(name, func(t *testing.T) {
@@ -42,6 +43,9 @@ func TestAnIntentComesBackAsItWasWritten(t *testing.T) {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(i.volume, got.volume); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(i.source, got.source); diff != "" {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(i.secret, got.secret); diff != "" {

@@ -24,6 +24,9 @@ type seen struct {
 	volume *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
 	info   csi.Info                      // what the driver can
 
+	origin     *origin                          // what the claim is to be filled from; nil for nothing
+	attributes *storagev1.VolumeAttributesClass // nil for none
+
 	nodes    []place // only with a driver that has topology
 	selected *place  // nil while the scheduler has selected none, or its node is gone
 }
@@ -95,14 +98,21 @@ func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
 	default:
 		return nil
 	}
+	var err error
+	s.volume, err = r.volumeOf(ctx, uid)
+	return err
+}
+
+// volumeOf is the volume for a claim, nil if the cache has none.
+func (r *Reconciler) volumeOf(ctx context.Context, claim types.UID) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
-	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(uid)}); err != nil {
-		return fmt.Errorf("reading the volumes of claim %s: %w", uid, err)
+	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim)}); err != nil {
+		return nil, fmt.Errorf("reading the volumes of claim %s: %w", claim, err)
 	}
-	if len(volumes.Items) > 0 {
-		s.volume = &volumes.Items[0]
+	if len(volumes.Items) == 0 {
+		return nil, nil
 	}
-	return nil
+	return &volumes.Items[0], nil
 }
 
 // observeNodes reads the driver's topology, if it has one.

@@ -34,6 +34,12 @@ type Options struct {
 	ImmediateTopology bool
 	// ReadOnlyPublish marks volumes of ReadOnlyMany claims as read-only.
 	ReadOnlyPublish bool
+	// PreventModeConversion refuses to restore a snapshot to a volume of another
+	// mode, unless an administrator has allowed it at the snapshot's content.
+	PreventModeConversion bool
+	// SweepInterval is how often snapshots are looked for that are still
+	// protected though nothing is being restored from them; 0 is never.
+	SweepInterval time.Duration
 	// Workers is how many claims are worked on at a time.
 	Workers int
 	// RetryStart and RetryMax bound the pause before a failed claim's next try.

@@ -14,19 +14,33 @@ import (
 // plan turns a claim and its class into the intent to serve it. It does no I/O.
 // Its errors are for the owner of the claim or of the class.
 func plan(s seen, o *Options) (*intent, error) {
-	name := o.volumeName(s.claim)
 	fs, err := fsType(s.class.Parameters, o.DefaultFSType)
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := secretRefs(s.class.Parameters, s.claim, name)
+	secrets, err := secretRefs(s.class.Parameters, s.claim, o.volumeName(s.claim))
 	if err != nil {
 		return nil, err
 	}
+	request, err := o.request(s, fs)
+	if err != nil {
+		return nil, err
+	}
+	i := &intent{request: request, secret: secrets[secretProvision], volume: o.volume(s, fs, secrets)}
+	if s.origin != nil {
+		i.source = &s.origin.source
+		request.VolumeContentSource, err = s.origin.content(s, o)
+	}
+	return i, err
+}
+
+// request is what the driver is asked for, but for the content source.
+func (o *Options) request(s seen, fs string) (*csipb.CreateVolumeRequest, error) {
 	parameters, err := driverParameters(s.class.Parameters)
 	if err != nil {
 		return nil, err
 	}
+	name := o.volumeName(s.claim)
 	if o.ExtraCreateMetadata {
 		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, name
 	}
@@ -34,18 +48,19 @@ func plan(s seen, o *Options) (*intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	request := &csipb.CreateVolumeRequest{
+	r := &csipb.CreateVolumeRequest{
 		Name:               name,
 		CapacityRange:      &csipb.CapacityRange{RequiredBytes: s.claim.Spec.Resources.Requests.Storage().Value()},
 		VolumeCapabilities: capabilities,
 		Parameters:         parameters,
 	}
-	if s.topological() {
-		if request.AccessibilityRequirements, err = requirement(s.topology(o)); err != nil {
-			return nil, err
-		}
+	if s.attributes != nil {
+		r.MutableParameters = s.attributes.Parameters
 	}
-	return &intent{request: request, secret: secrets[secretProvision], volume: o.volume(s, fs, secrets)}, nil
+	if s.topological() {
+		r.AccessibilityRequirements, err = requirement(s.topology(o))
+	}
+	return r, err
 }
 
 // volumeName is the same for every try, here and after any restart.
@@ -109,6 +124,7 @@ func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.Secret
 			StorageClassName:              s.class.Name,
 			PersistentVolumeReclaimPolicy: reclaimPolicy(s.class),
 			VolumeMode:                    s.claim.Spec.VolumeMode,
+			VolumeAttributesClassName:     s.attributesName(),
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
 				Driver:                     o.Driver,
 				FSType:                     fs,
@@ -122,6 +138,14 @@ func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.Secret
 			}},
 		},
 	}
+}
+
+// attributesName is the claim's attributes class, nil for none.
+func (s *seen) attributesName() *string {
+	if s.attributes == nil {
+		return nil
+	}
+	return &s.attributes.Name
 }
 
 // reclaimPolicy is Delete unless the class says otherwise, as the API has it.

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -167,6 +168,34 @@ func TestPlanMarksReadOnlyVolumesWhenAsked(t *testing.T) {
 				t.Errorf("read-only is %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
+	s := ready(t)
+	s.origin = snapshot()
+	s.attributes = &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Parameters: map[string]string{"iops": "9000"},
+	}
+	i, err := plan(s, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := i.request.GetVolumeContentSource().GetSnapshot().GetSnapshotId(); id != "snap-1" {
+		t.Errorf("the driver is told to restore %q", id)
+	}
+	if i.source == nil || *i.source != s.origin.source {
+		t.Errorf("the intent names %v as its source", i.source)
+	}
+	if diff := cmp.Diff(map[string]string{"iops": "9000"}, i.request.GetMutableParameters()); diff != "" {
+		t.Error(diff)
+	}
+	if name := i.volume.Spec.VolumeAttributesClassName; name == nil || *name != "gold" {
+		t.Errorf("the volume's attributes class is %v", name)
+	}
+	s.origin.snapshot.content = nil
+	if _, err := plan(s, options()); err == nil {
+		t.Error("a volume was planned from a snapshot that is not there")
 	}
 }
 

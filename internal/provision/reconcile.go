@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -21,6 +22,7 @@ type Reconciler struct {
 	driver  *csi.Driver
 	events  *kube.Events
 	journal *journal
+	guard   *guard
 	options *Options
 	log     logr.Logger // for what happens outside of Reconcile
 }
@@ -54,7 +56,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Dura
 	case carry:
 		return r.carry(ctx, s, s.intent)
 	case forget:
-		return 0, r.journal.erase(ctx, s.intent)
+		return 0, r.forget(ctx, s.intent)
 	case rest:
 	}
 	return 0, nil
@@ -77,14 +79,52 @@ func (r *Reconciler) fails(s seen, err error) {
 
 // begin puts the intent on record.
 func (r *Reconciler) begin(ctx context.Context, s seen) (*intent, error) {
+	i, err := r.intend(ctx, s)
+	if err != nil {
+		r.fails(s, err)
+		return nil, err
+	}
+	return i, nil
+}
+
+func (r *Reconciler) intend(ctx context.Context, s seen) (*intent, error) {
+	if err := r.lookUp(ctx, &s); err != nil {
+		return nil, fmt.Errorf("looking up what the claim names: %w", err)
+	}
 	i, err := plan(s, r.options)
 	if err != nil {
-		r.fails(s, err)
 		return nil, fmt.Errorf("planning the volume: %w", err)
 	}
+	if err := r.guard.protect(ctx, s.origin, i.claimUID()); err != nil {
+		return nil, err
+	}
 	i, err = r.journal.write(ctx, i)
-	if err != nil {
-		r.fails(s, err)
+	if err != nil && s.origin != nil {
+		r.guard.done(s.origin.source, s.claim.UID)
 	}
 	return i, err
+}
+
+// lookUp reads what only claims of some kinds need.
+func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
+	if from, ours := sourceOf(s.claim); from != nil && ours {
+		if s.origin, err = r.find(ctx, *from, s.claim.Namespace); err != nil {
+			return err
+		}
+	}
+	if name := ptr.Deref(s.claim.Spec.VolumeAttributesClassName, ""); name != "" {
+		s.attributes, err = r.findAttributes(ctx, name)
+	}
+	return err
+}
+
+// forget takes an intent that is done off the record.
+func (r *Reconciler) forget(ctx context.Context, i *intent) error {
+	if err := r.journal.erase(ctx, i); err != nil {
+		return err
+	}
+	if i.source != nil {
+		r.guard.done(*i.source, i.claimUID())
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"fmt"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -24,13 +23,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Indexes of the cache.
-const (
-	intentsByClaim = "provision.claim"
-	claimsByClass  = "provision.class"
-	volumesByClaim = "provision.claimUID"
-)
-
 // CacheOptions narrow what the manager's cache holds of the objects that only
 // this package reads.
 func CacheOptions(o *Options, into *cache.Options) {
@@ -46,13 +38,16 @@ func CacheOptions(o *Options, into *cache.Options) {
 // Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, log: m.GetLogger(),
+		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, guard: newGuard(m, o), log: m.GetLogger(),
 		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, holder: o.Identity},
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
 	if err := kube.Warm(ctx, m, r.reads()...); err != nil {
+		return err
+	}
+	if err := r.guard.setup(m, driver, o); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(m).
@@ -74,36 +69,6 @@ func (r *Reconciler) reads() []client.Object {
 		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
 	}
 	return kinds
-}
-
-func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
-	err := m.GetFieldIndexer().IndexField(ctx, &coordinationv1.Lease{}, intentsByClaim, func(o client.Object) []string {
-		return keys(r.claimOf(ctx, o))
-	})
-	if err != nil {
-		return fmt.Errorf("indexing intents: %w", err)
-	}
-	err = m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, claimsByClass, func(o client.Object) []string {
-		claim, ok := o.(*corev1.PersistentVolumeClaim)
-		if !ok || !r.pending(claim) {
-			return nil
-		}
-		return []string{className(claim)}
-	})
-	if err != nil {
-		return fmt.Errorf("indexing claims: %w", err)
-	}
-	err = m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolume{}, volumesByClaim, func(o client.Object) []string {
-		volume, ok := o.(*corev1.PersistentVolume)
-		if !ok || volume.Spec.ClaimRef == nil || volume.Spec.ClaimRef.UID == "" {
-			return nil
-		}
-		return []string{string(volume.Spec.ClaimRef.UID)}
-	})
-	if err != nil {
-		return fmt.Errorf("indexing volumes: %w", err)
-	}
-	return nil
 }
 
 func keys(requests []reconcile.Request) []string {

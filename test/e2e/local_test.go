@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // manifest is what a user applies to have the local driver on a node.
@@ -28,12 +29,18 @@ var driverTools = []string{
 	"/usr/bin/mount", "/usr/bin/umount",
 }
 
-// localWorld is a cluster with a real node and the local driver on it, deployed
-// by its manifest.
-func localWorld(t *testing.T) *world {
+// localWorld is a cluster with a real node and the local driver on it.
+type localWorld struct{ *world.World }
+
+// newLocalWorld deploys the driver by its manifest.
+func newLocalWorld(t *testing.T) localWorld {
 	t.Helper()
+	programs, err := world.Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := cluster.New(t, cluster.WithNodes(1))
-	w := &world{Cluster: c, name: "local.holdfast.io"}
+	w := localWorld{&world.World{Cluster: c, Name: "local.holdfast.io"}}
 	c.LoadImage(t, "holdfast.io/holdfast:dev", map[string]string{"/holdfast": filepath.Join(programs, "holdfast")})
 	c.LoadImage(t, "holdfast.io/local-driver:dev", map[string]string{"/local-driver": filepath.Join(programs, "local-driver")}, driverTools...)
 	w.kubectl(t, "apply", "-f", manifest)
@@ -44,11 +51,11 @@ func localWorld(t *testing.T) *world {
 		}
 		w.kubectl(t, "delete", "-f", manifest, "--wait")
 	})
-	w.kubectl(t, "-n", "holdfast-system", "rollout", "status", "deploy/local-driver", "--timeout="+patience.String())
+	w.kubectl(t, "-n", "holdfast-system", "rollout", "status", "deploy/local-driver", "--timeout="+world.Patience.String())
 	return w
 }
 
-func (w *world) kubectl(t *testing.T, args ...string) string {
+func (w localWorld) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := w.tryKubectl(context.Background(), args...)
 	if err != nil {
@@ -57,7 +64,7 @@ func (w *world) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-func (w *world) tryKubectl(ctx context.Context, args ...string) (string, error) {
+func (w localWorld) tryKubectl(ctx context.Context, args ...string) (string, error) {
 	binary, err := cluster.Binary()
 	if err != nil {
 		return "", err
@@ -69,7 +76,7 @@ func (w *world) tryKubectl(ctx context.Context, args ...string) (string, error) 
 }
 
 // pod runs a shell script with a claim at /data, or as the device /dev/data.
-func (w *world) pod(t *testing.T, name, claim, script string) {
+func (w localWorld) pod(t *testing.T, name, claim, script string) {
 	t.Helper()
 	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", script + "\nsleep 100000"}}
 	got, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), claim, metav1.GetOptions{})
@@ -97,9 +104,9 @@ func (w *world) pod(t *testing.T, name, claim, script string) {
 }
 
 // says waits until a pod's log has a line.
-func (w *world) says(t *testing.T, pod, line string) {
+func (w localWorld) says(t *testing.T, pod, line string) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) error {
+	world.Eventually(t, func(ctx context.Context) error {
 		log, err := w.Client.CoreV1().Pods(w.Namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
 		if err == nil && !strings.Contains("\n"+string(log), "\n"+line+"\n") {
 			err = fmt.Errorf("pod %s has not said %q but: %s", pod, line, log)
@@ -108,13 +115,13 @@ func (w *world) says(t *testing.T, pod, line string) {
 	})
 }
 
-func (w *world) dropPod(t *testing.T, name string) {
+func (w localWorld) dropPod(t *testing.T, name string) {
 	t.Helper()
 	pods := w.Client.CoreV1().Pods(w.Namespace)
 	if err := pods.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func(ctx context.Context) error {
+	world.Eventually(t, func(ctx context.Context) error {
 		_, err := pods.Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -126,7 +133,7 @@ func (w *world) dropPod(t *testing.T, name string) {
 // A claim becomes a volume that a pod on a real node writes to, another pod
 // reads, and that goes away again without a trace.
 func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
-	w := localWorld(t)
+	w := newLocalWorld(t)
 	const write = `echo kept > /data/file; sync; grep " /data " /proc/mounts | cut -d' ' -f3; echo written`
 	tests := map[string]struct {
 		class       func(*storagev1.StorageClass)
@@ -161,14 +168,14 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 				}
 				return r
 			}, name)
-			class := w.class(t, func(c *storagev1.StorageClass) {
+			class := w.Class(t, func(c *storagev1.StorageClass) {
 				c.Name = w.Namespace + "-" + kind
 				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 				if tt.class != nil {
 					tt.class(c)
 				}
 			})
-			w.claim(t, kind, func(c *corev1.PersistentVolumeClaim) {
+			w.Claim(t, kind, func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.StorageClassName = &class.Name
 				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
 				if tt.claim != nil {
@@ -178,7 +185,7 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			w.pod(t, "writer-"+kind, kind, tt.write)
 			w.says(t, "writer-"+kind, "written")
 			w.says(t, "writer-"+kind, tt.says)
-			volume := w.bound(t, kind)
+			volume := w.Bound(t, kind)
 			if size := volume.Spec.Capacity.Storage().String(); size != "400Mi" {
 				t.Errorf("the volume has %s", size)
 			}
@@ -186,8 +193,8 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			w.pod(t, "reader-"+kind, kind, tt.read)
 			w.says(t, "reader-"+kind, "kept")
 			w.dropPod(t, "reader-"+kind)
-			w.dropClaim(t, kind)
-			w.gone(t, volume)
+			w.DropClaim(t, kind)
+			w.Gone(t, volume)
 		})
 	}
 	t.Run("nothing is left on the node", func(t *testing.T) {
@@ -196,17 +203,5 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 				t.Errorf("%s: %s", what, left)
 			}
 		}
-	})
-}
-
-// gone waits until a PersistentVolume is no more.
-func (w *world) gone(t *testing.T, volume *corev1.PersistentVolume) {
-	t.Helper()
-	eventually(t, func(ctx context.Context) error {
-		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("%s is still there, %s: %w", volume.Name, v.Status.Phase, err)
 	})
 }

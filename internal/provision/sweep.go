@@ -1,0 +1,84 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// pageSize is how many snapshots are read at a time.
+const pageSize = 500
+
+// A sweeper looks for snapshots that are still protected though nothing is
+// being restored from them: those of a process that died between the two, of
+// this program or the one whose place it takes.
+type sweeper struct {
+	guard    *guard
+	interval time.Duration
+}
+
+// Start sweeps now and then after every interval, until ctx ends. It runs on
+// the leader only.
+func (w *sweeper) Start(ctx context.Context) error {
+	tick := time.NewTicker(w.interval)
+	defer tick.Stop()
+	for {
+		if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Protected snapshots could not be looked for")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *sweeper) sweep(ctx context.Context) error {
+	list := &snapshotv1.VolumeSnapshotList{}
+	for {
+		err := w.guard.live.List(ctx, list, client.Limit(pageSize), client.Continue(list.Continue))
+		if meta.IsNoMatchError(err) {
+			return nil // Without snapshots in the cluster there are none to unprotect.
+		}
+		if err != nil {
+			return fmt.Errorf("reading snapshots: %w", err)
+		}
+		for i := range list.Items {
+			if err := w.look(ctx, &list.Items[i]); err != nil {
+				return err
+			}
+		}
+		if list.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// look unprotects one snapshot if it is our driver's: provisioners of other
+// drivers use the same finalizer and know better about theirs.
+func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
+	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
+		return nil
+	}
+	content := &snapshotv1.VolumeSnapshotContent{}
+	name := types.NamespacedName{Name: ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "")}
+	if err := w.guard.live.Get(ctx, name, content); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if content.Spec.Driver != w.guard.driver {
+		return nil
+	}
+	_, err := w.guard.Reconcile(ctx, source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name})
+	return err
+}

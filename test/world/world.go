@@ -1,0 +1,146 @@
+// Package world is what tests of the whole program share: a real cluster, a
+// driver that keeps score, the program as a process of its own, and the few
+// things that users do, with the waiting that goes with them.
+//
+//	func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
+//
+//	func TestAClaim(t *testing.T) {
+//		w := world.New(t, csitest.Options{})
+//		w.Provisioner(t)
+//		w.Class(t, nil)
+//		w.Claim(t, "data", nil)
+//		w.Bound(t, "data")
+//		w.DropClaim(t, "data")
+//		w.NothingLeft(t)
+//	}
+//
+// Every world has a namespace, a driver and a class of its own, so tests run in
+// parallel and do not see each other's claims. Whatever waits, waits for a
+// condition, for up to [Patience].
+package world
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/cluster"
+)
+
+const (
+	// Patience is how long anything may take on a slow machine.
+	Patience = 2 * time.Minute
+	// Pulse is the pause between two looks.
+	Pulse = 50 * time.Millisecond
+)
+
+// A World is a cluster with a driver, under a name of its own so that tests do
+// not see each other's claims. A test that brings its driver along by other
+// means fills in Cluster and Name itself; what needs the score is not for it.
+type World struct {
+	*cluster.Cluster
+	// Driver keeps score; nil if the driver is not csitest's.
+	Driver *csitest.Driver
+	// Name is the driver's.
+	Name string
+	// Socket is where the driver serves.
+	Socket string
+}
+
+// New makes a world for a test and all its subtests.
+func New(t testing.TB, o csitest.Options) *World {
+	t.Helper()
+	c := cluster.New(t)
+	o.Name = "csitest." + c.Namespace + ".example.com"
+	driver := csitest.New(o)
+	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
+}
+
+// Class makes a StorageClass of the driver. By default it has the namespace's
+// name, which is what claims ask for by default. It goes with the test.
+func (w *World) Class(t testing.TB, change func(*storagev1.StorageClass)) *storagev1.StorageClass {
+	t.Helper()
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Provisioner: w.Name}
+	if change != nil {
+		change(class)
+	}
+	made, err := w.Client.StorageV1().StorageClasses().Create(t.Context(), class, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.DropClass(context.Background(), t, made.Name) })
+	return made
+}
+
+// DropClass deletes a StorageClass. One that is gone is fine.
+func (w *World) DropClass(ctx context.Context, t testing.TB, name string) {
+	t.Helper()
+	err := w.Client.StorageV1().StorageClasses().Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+// Claim makes a claim of the world's class for 1 GiB.
+func (w *World) Claim(t testing.TB, name string, change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	claim := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: ptr.To(w.Namespace),
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+	if change != nil {
+		change(claim)
+	}
+	made, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Create(t.Context(), claim, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// DropClaim deletes a claim and does not wait until it is gone.
+func (w *World) DropClaim(t testing.TB, name string) {
+	t.Helper()
+	if err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SetPolicy changes what becomes of a PersistentVolume that is released.
+func (w *World) SetPolicy(t testing.TB, volume string, policy corev1.PersistentVolumeReclaimPolicy) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"spec":{"persistentVolumeReclaimPolicy":%q}}`, policy)
+	_, err := w.Client.CoreV1().PersistentVolumes().Patch(t.Context(), volume, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Volumes are the PersistentVolumes of the world's driver.
+func (w *World) Volumes(ctx context.Context) ([]corev1.PersistentVolume, error) {
+	list, err := w.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var own []corev1.PersistentVolume
+	for _, v := range list.Items {
+		if v.Spec.CSI != nil && v.Spec.CSI.Driver == w.Name {
+			own = append(own, v)
+		}
+	}
+	return own, nil
+}
