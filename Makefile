@@ -27,6 +27,10 @@ demo: need build ## A claim becomes a volume that a pod writes to, until Ctrl-C 
 test: need need-test build ## All tests, on a real Kubernetes with real nodes (root)
 	@hack/test.sh
 
+.PHONY: bench
+bench: build ## What a volume costs: requests, rates, memory
+	bin/devcluster exec --name "bench-$$$$" -- go test -count=1 -v ./test/scale/... | grep -E '^ +[|0-9]|^(---|ok|FAIL)'
+
 .PHONY: build
 build: bin/holdfast bin/local-driver devcluster ## Build all programs into bin/
 

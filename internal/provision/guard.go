@@ -160,7 +160,7 @@ func (g *guard) busy(ctx context.Context, s source) (bool, error) {
 		return true, nil
 	}
 	leases := &coordinationv1.LeaseList{}
-	if err := g.client.List(ctx, leases, client.InNamespace(g.namespace), client.MatchingFields{intentsBySource: s.String()}); err != nil {
+	if err := g.client.List(ctx, leases, client.InNamespace(g.namespace), client.MatchingFields{intentsBySource: s.key()}); err != nil {
 		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
 	}
 	return len(leases.Items) > 0, nil

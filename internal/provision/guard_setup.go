@@ -55,15 +55,10 @@ func freedHandler() handler.TypedEventHandler[source, source] {
 }
 
 func ofIntent(o client.Object) []source {
-	lease, ok := o.(*coordinationv1.Lease)
-	if !ok {
-		return nil
+	if s, ok := readSource(o.GetAnnotations()[sourceAnnotation]); ok {
+		return []source{s}
 	}
-	i, err := decodeIntent(lease)
-	if err != nil || i.source == nil {
-		return nil
-	}
-	return []source{*i.source}
+	return nil
 }
 
 // ofClonedClaim is a claim that was cloned and is on its way out.

@@ -26,8 +26,8 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		field string
 		keys  client.IndexerFunc
 	}{
-		{&coordinationv1.Lease{}, intentsByClaim, func(o client.Object) []string { return keys(r.claimOf(ctx, o)) }},
-		{&coordinationv1.Lease{}, intentsBySource, sourceOfIntent},
+		{&coordinationv1.Lease{}, intentsByClaim, annotated(claimAnnotation)},
+		{&coordinationv1.Lease{}, intentsBySource, annotated(sourceAnnotation)},
 		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.waitsForClass},
 		{&corev1.PersistentVolume{}, volumesByClaim, claimOfVolume},
 	} {
@@ -54,10 +54,12 @@ func claimOfVolume(o client.Object) []string {
 	return []string{string(volume.Spec.ClaimRef.UID)}
 }
 
-func sourceOfIntent(o client.Object) []string {
-	var texts []string
-	for _, s := range ofIntent(o) {
-		texts = append(texts, s.String())
+// annotated indexes objects by the value of an annotation.
+func annotated(key string) client.IndexerFunc {
+	return func(o client.Object) []string {
+		if value := o.GetAnnotations()[key]; value != "" {
+			return []string{value}
+		}
+		return nil
 	}
-	return texts
 }

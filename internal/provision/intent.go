@@ -29,6 +29,11 @@ const (
 	IntentLabel = "provision.holdfast.io/driver"
 	// intentAnnotation holds the intent.
 	intentAnnotation = "provision.holdfast.io/intent"
+	// claimAnnotation and sourceAnnotation say whom the intent serves and what it
+	// reads, NAMESPACE/NAME and KIND/NAMESPACE/NAME. Indexes and handlers look at
+	// every intent, several times, and need not take it apart for that.
+	claimAnnotation  = "provision.holdfast.io/claim"
+	sourceAnnotation = "provision.holdfast.io/source"
 	// compressFrom is the size in bytes from which an intent is compressed. Most
 	// are smaller and stay readable; the topology of a large cluster is not, and
 	// annotations are limited to 256 KiB.
@@ -152,9 +157,12 @@ func (j *journal) write(ctx context.Context, i *intent) (*intent, error) {
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(),
-			Annotations: map[string]string{intentAnnotation: text},
+			Annotations: map[string]string{intentAnnotation: text, claimAnnotation: i.claim().String()},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.holder, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
+	}
+	if i.source != nil {
+		lease.Annotations[sourceAnnotation] = i.source.key()
 	}
 	err = j.client.Create(ctx, lease)
 	if apierrors.IsAlreadyExists(err) {

@@ -2,12 +2,14 @@ package provision
 
 import (
 	"context"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -53,7 +55,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return ctrl.NewControllerManagedBy(m).
 		Named("provision").
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.pending))).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(r.claimOf), builder.WithPredicates(r.foreign())).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(claimOf), builder.WithPredicates(r.foreign())).
 		Watches(&storagev1.StorageClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
@@ -69,14 +71,6 @@ func (r *Reconciler) reads() []client.Object {
 		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
 	}
 	return kinds
-}
-
-func keys(requests []reconcile.Request) []string {
-	var all []string
-	for _, request := range requests {
-		all = append(all, request.String())
-	}
-	return all
 }
 
 // pending tells whether a claim waits for a volume from us.
@@ -99,17 +93,12 @@ func (r *Reconciler) foreign() predicate.Funcs {
 }
 
 // claimOf leads from an intent to the claim that it serves.
-func (r *Reconciler) claimOf(_ context.Context, o client.Object) []reconcile.Request {
-	lease, ok := o.(*coordinationv1.Lease)
-	if !ok || lease.Annotations[intentAnnotation] == "" {
+func claimOf(_ context.Context, o client.Object) []reconcile.Request {
+	namespace, name, ok := strings.Cut(o.GetAnnotations()[claimAnnotation], "/")
+	if !ok {
 		return nil
 	}
-	i, err := decodeIntent(lease)
-	if err != nil {
-		r.log.Error(err, "An intent cannot be read; look at the driver for its volume, then delete the Lease")
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: i.claim()}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}}
 }
 
 // claimsOf leads from a class to the claims that wait for it.

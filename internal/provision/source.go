@@ -2,6 +2,7 @@ package provision
 
 import (
 	"fmt"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,18 @@ type source struct {
 
 // String names the source as people write it.
 func (s source) String() string { return fmt.Sprintf("%s %s/%s", s.Kind, s.Namespace, s.Name) }
+
+// key is the source in a form that can be read back.
+func (s source) key() string { return s.Kind + "/" + s.Namespace + "/" + s.Name }
+
+// readSource reads the key of a source.
+func readSource(key string) (source, bool) {
+	parts := strings.Split(key, "/")
+	if len(parts) != 3 {
+		return source{}, false
+	}
+	return source{Kind: parts[0], Namespace: parts[1], Name: parts[2]}, true
+}
 
 // sourceOf is what a claim is to be filled from: nil for nothing. Ours is false
 // for a kind that others fill in. dataSource comes before dataSourceRef; for

@@ -59,6 +59,9 @@ func (p *Process) Err() error {
 	return p.err
 }
 
+// PID is the number of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Log is what the process has said so far.
 func (p *Process) Log() string { return p.log.String() }
 
