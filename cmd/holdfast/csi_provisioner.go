@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/capacity"
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision"
@@ -28,6 +31,7 @@ type provisioner struct {
 	endpoint  app.Endpoint
 	work      app.Work
 	provision provision.Options
+	capacity  capacity.Options
 	logging   *logsapi.LoggingConfiguration
 }
 
@@ -57,6 +61,7 @@ defaults.`,
 	p.endpoint.AddFlags(fs)
 	p.work.AddFlags(fs)
 	p.provision.AddFlags(fs)
+	p.capacity.AddFlags(fs)
 	logsapi.AddFlags(p.logging, fs)
 	return command
 }
@@ -89,6 +94,7 @@ func (p *provisioner) run(ctx context.Context) error {
 	}
 	manager := app.Manager{Kube: p.kube, Leader: p.leader, LeaseName: csi.SafeName(p.provision.Driver)}
 	provision.CacheOptions(&p.provision, &manager.Cache)
+	capacity.CacheOptions(&p.capacity, &manager.Cache)
 	m, err := manager.New(ctx)
 	if err != nil {
 		return err
@@ -115,7 +121,12 @@ func (p *provisioner) adopt(driver string) error {
 	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), driver) //nolint:gosec // It tells processes apart and keeps nothing secret.
 	o.Namespace = app.Namespace(p.leader.Namespace)
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
-	return o.Validate()
+
+	c := &p.capacity
+	c.Driver, c.Provisioner, c.Classes = o.Driver, o.Provisioner, o.Classes
+	c.Namespace, c.Pod = cmp.Or(os.Getenv("NAMESPACE"), o.Namespace), os.Getenv("POD_NAME")
+	c.RetryStart, c.RetryMax = p.work.RetryStart, p.work.RetryMax
+	return errors.Join(o.Validate(), c.Validate())
 }
 
 func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
@@ -131,6 +142,9 @@ func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Dri
 	})
 	if err != nil {
 		return fmt.Errorf("setting up reclaiming: %w", err)
+	}
+	if err := capacity.Setup(ctx, m, driver, &p.capacity); err != nil {
+		return fmt.Errorf("setting up the publishing of capacity: %w", err)
 	}
 	return nil
 }

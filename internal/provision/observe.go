@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // seen is all that is known about one claim at one moment.
@@ -151,11 +152,7 @@ func (r *Reconciler) place(ctx context.Context, csiNode *storagev1.CSINode) (*pl
 		return nil, err
 	}
 	p := &place{name: node.Name, labels: node.Labels}
-	for _, d := range csiNode.Spec.Drivers {
-		if d.Name == r.options.Driver {
-			p.keys = d.TopologyKeys
-		}
-	}
+	p.keys, _ = topology.Keys(csiNode, r.options.Driver)
 	return p, nil
 }
 

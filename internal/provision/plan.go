@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // plan turns a claim and its class into the intent to serve it. It does no I/O.
@@ -171,7 +172,7 @@ func reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
 func complete(i *intent, made *csipb.Volume) *corev1.PersistentVolume {
 	volume := i.volume.DeepCopy()
 	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(made.GetCapacityBytes(), resource.BinarySI)}
-	volume.Spec.NodeAffinity = nodeAffinity(made.GetAccessibleTopology())
+	volume.Spec.NodeAffinity = topology.NodeAffinity(made.GetAccessibleTopology())
 	source := volume.Spec.CSI
 	source.VolumeHandle = made.GetVolumeId()
 	if source.VolumeAttributes == nil {

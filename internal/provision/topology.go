@@ -12,10 +12,9 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
-)
 
-// A segment is one place: topology keys of the driver with their values.
-type segment map[string]string
+	"github.com/holdfast-io/holdfast/internal/topology"
+)
 
 // A place is a node as the driver's topology sees it.
 type place struct {
@@ -43,7 +42,7 @@ type topologyInput struct {
 //	immediate  -       set                allowedTopologies                 rotated by the claim's name
 //	immediate  -       none               all, or nothing unless anywhere   rotated by the claim's name
 func requirement(in topologyInput) (*csipb.TopologyRequirement, error) {
-	allowed := normalize(expandTerms(in.allowed))
+	allowed := topology.Normalize(expandTerms(in.allowed))
 	if in.selected != nil {
 		return in.late(allowed)
 	}
@@ -57,54 +56,40 @@ func requirement(in topologyInput) (*csipb.TopologyRequirement, error) {
 	if len(requisite) == 0 {
 		return nil, errors.New("no node has the driver and its topology labels: is the driver running on the nodes?")
 	}
-	return topology(requisite, rotation(in.claim, len(requisite))), nil
+	return preferring(requisite, rotation(in.claim, len(requisite))), nil
 }
 
 // late is the requirement of a class that waits for the first consumer.
-func (in topologyInput) late(allowed []segment) (*csipb.TopologyRequirement, error) {
+func (in topologyInput) late(allowed []topology.Segment) (*csipb.TopologyRequirement, error) {
 	own, err := in.selected.segment()
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(allowed, func(s segment) bool { return s.holds(in.selected.labels) })
+	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Holds(in.selected.labels) })
 	if len(in.allowed) > 0 && first < 0 {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, is outside the allowedTopologies of the StorageClass", in.selected.name)
 	}
 	if in.strict {
-		return topology([]segment{own}, 0), nil
+		return preferring([]topology.Segment{own}, 0), nil
 	}
 	requisite := allowed
 	if len(in.allowed) == 0 {
-		requisite = normalize(append(segments(in.nodes, in.selected.keys), own))
-		first = slices.IndexFunc(requisite, func(s segment) bool { return s.holds(in.selected.labels) })
+		requisite = topology.Normalize(append(segments(in.nodes, in.selected.keys), own))
+		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Holds(in.selected.labels) })
 	}
-	return topology(requisite, first), nil
+	return preferring(requisite, first), nil
 }
 
 // segment is where the place itself is.
-func (p *place) segment() (segment, error) {
+func (p *place) segment() (topology.Segment, error) {
 	if len(p.keys) == 0 {
 		return nil, fmt.Errorf("node %s has no topology keys of the driver in its CSINode: is the driver registered there?", p.name)
 	}
-	s := segment{}
-	for _, key := range p.keys {
-		value, ok := p.labels[key]
-		if !ok {
-			return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.name, key)
-		}
-		s[key] = value
+	s, missing := topology.Of(p.labels, p.keys)
+	if missing != "" {
+		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.name, missing)
 	}
 	return s, nil
-}
-
-// holds tells whether a node with these labels is in the segment.
-func (s segment) holds(labels map[string]string) bool {
-	for key, value := range s {
-		if got, ok := labels[key]; !ok || got != value {
-			return false
-		}
-	}
-	return true
 }
 
 // anyKeys are the driver's topology keys on the first node, by name, that has any.
@@ -119,27 +104,27 @@ func anyKeys(nodes []place) []string {
 }
 
 // segments are the distinct ones of all nodes that have a label for every key.
-func segments(nodes []place, keys []string) []segment {
+func segments(nodes []place, keys []string) []topology.Segment {
 	if len(keys) == 0 {
 		return nil
 	}
-	var all []segment
+	var all []topology.Segment
 	for _, n := range nodes {
 		n.keys = keys
 		if s, err := n.segment(); err == nil {
 			all = append(all, s)
 		}
 	}
-	return normalize(all)
+	return topology.Normalize(all)
 }
 
 // expandTerms makes the product of every term's values.
-func expandTerms(terms []corev1.TopologySelectorTerm) []segment {
-	var all []segment
+func expandTerms(terms []corev1.TopologySelectorTerm) []topology.Segment {
+	var all []topology.Segment
 	for _, term := range terms {
-		product := []segment{{}}
+		product := []topology.Segment{{}}
 		for _, expression := range term.MatchLabelExpressions {
-			var next []segment
+			var next []topology.Segment
 			for _, s := range product {
 				for _, value := range expression.Values {
 					grown := maps.Clone(s)
@@ -152,23 +137,6 @@ func expandTerms(terms []corev1.TopologySelectorTerm) []segment {
 		all = append(all, product...)
 	}
 	return all
-}
-
-// normalize sorts by number of keys, then keys and values, and drops doubles,
-// so that the same cluster always gives the same list.
-func normalize(all []segment) []segment {
-	slices.SortFunc(all, func(a, b segment) int {
-		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a.text(), b.text()))
-	})
-	return slices.CompactFunc(all, maps.Equal[segment])
-}
-
-func (s segment) text() string {
-	var b strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(s)) {
-		fmt.Fprintf(&b, "%s#%s,", key, s[key])
-	}
-	return b.String()
 }
 
 // rotation is where the preferred list of n places begins: the claims of a
@@ -187,31 +155,11 @@ func rotation(claim string, n int) int {
 	return int((h.Sum32() + index) % uint32(n))
 }
 
-func topology(requisite []segment, first int) *csipb.TopologyRequirement {
+func preferring(requisite []topology.Segment, first int) *csipb.TopologyRequirement {
 	r := &csipb.TopologyRequirement{}
 	for i := range requisite {
 		r.Requisite = append(r.Requisite, &csipb.Topology{Segments: requisite[i]})
 		r.Preferred = append(r.Preferred, &csipb.Topology{Segments: requisite[(first+i)%len(requisite)]})
 	}
 	return r
-}
-
-// nodeAffinity keeps pods where the volume can be reached, as the driver said.
-func nodeAffinity(accessible []*csipb.Topology) *corev1.VolumeNodeAffinity {
-	var terms []corev1.NodeSelectorTerm
-	for _, t := range accessible {
-		var all []corev1.NodeSelectorRequirement
-		for _, key := range slices.Sorted(maps.Keys(t.GetSegments())) {
-			all = append(all, corev1.NodeSelectorRequirement{
-				Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{t.GetSegments()[key]},
-			})
-		}
-		if len(all) > 0 {
-			terms = append(terms, corev1.NodeSelectorTerm{MatchExpressions: all})
-		}
-	}
-	if len(terms) == 0 {
-		return nil
-	}
-	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: terms}}
 }

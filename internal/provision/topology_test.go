@@ -7,12 +7,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-func zone(names ...string) []segment {
-	var all []segment
+func zone(names ...string) []topology.Segment {
+	var all []topology.Segment
 	for _, n := range names {
-		all = append(all, segment{"zone": n})
+		all = append(all, topology.Segment{"zone": n})
 	}
 	return all
 }
@@ -33,7 +35,7 @@ func TestRequirement(t *testing.T) {
 	ab := allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"b", "a"}})
 	tests := map[string]struct {
 		in                   topologyInput
-		requisite, preferred []segment
+		requisite, preferred []topology.Segment
 		err                  string
 	}{
 		"late and strict: the selected node's segment": {
@@ -81,7 +83,7 @@ func TestRequirement(t *testing.T) {
 	}
 }
 
-func listed(all []segment) []*csipb.Topology {
+func listed(all []topology.Segment) []*csipb.Topology {
 	var list []*csipb.Topology
 	for _, s := range all {
 		list = append(list, &csipb.Topology{Segments: s})
@@ -96,11 +98,11 @@ func TestAllowedTopologiesAreMultipliedSortedAndDistinct(t *testing.T) {
 			corev1.TopologySelectorLabelRequirement{Key: "rack", Values: []string{"1", "2"}},
 		),
 		allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"c", "c"}})...)
-	want := []segment{
+	want := []topology.Segment{
 		{"zone": "c"},
 		{"rack": "1", "zone": "a"}, {"rack": "1", "zone": "b"}, {"rack": "2", "zone": "a"}, {"rack": "2", "zone": "b"},
 	}
-	if diff := cmp.Diff(want, normalize(expandTerms(terms))); diff != "" {
+	if diff := cmp.Diff(want, topology.Normalize(expandTerms(terms))); diff != "" {
 		t.Error(diff)
 	}
 }

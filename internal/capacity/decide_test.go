@@ -1,0 +1,135 @@
+package capacity
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// sum is a step in few words.
+func (s step) sum() string {
+	var all strings.Builder
+	if s.create != nil {
+		fmt.Fprintf(&all, "create %s; ", s.create.Capacity)
+	}
+	if s.update != nil {
+		fmt.Fprintf(&all, "update %s from %s to %s; ", s.update.Name, s.from.Capacity, s.update.Capacity)
+	}
+	for i := range s.remove {
+		fmt.Fprintf(&all, "remove %s; ", s.remove[i].Name)
+	}
+	return all.String()
+}
+
+func TestDecide(t *testing.T) {
+	owner := func(uid string) *metav1.OwnerReference {
+		return &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "driver", UID: types.UID(uid), Controller: ptr.To(true)}
+	}
+	there := func(name string, bytes int64) storagev1.CSIStorageCapacity { return *object(name, "fast", "a", bytes) }
+	owned := func(o storagev1.CSIStorageCapacity, by *metav1.OwnerReference) storagev1.CSIStorageCapacity {
+		o.OwnerReferences = []metav1.OwnerReference{*by}
+		return o
+	}
+	tests := map[string]struct {
+		change func(*seen)
+		want   string
+	}{
+		"a wanted pair gets an object":        {func(*seen) {}, "create 100; "},
+		"also if there is no room":            {func(s *seen) { s.room = room(0, 0) }, "create 0; "},
+		"an object that is true stays":        {func(s *seen) { s.objects = append(s.objects, there("x", 100)) }, ""},
+		"an object follows the driver":        {func(s *seen) { s.objects = append(s.objects, there("x", 99)) }, "update x from 99 to 100; "},
+		"an object without capacity gets one": {func(s *seen) { s.objects = append(s.objects, there("x", 1)); s.objects[0].Capacity = nil }, "update x from <nil> to 100; "},
+		"a new largest size is news":          {func(s *seen) { s.objects = append(s.objects, there("x", 100)); s.room = room(100, 7) }, "update x from 100 to 100; "},
+		"a largest size that is gone is news": {func(s *seen) {
+			s.objects = append(s.objects, there("x", 100))
+			s.objects[0].MaximumVolumeSize = resource.NewQuantity(7, resource.BinarySI)
+		}, "update x from 100 to 100; "},
+		"the same size written otherwise is not": {func(s *seen) {
+			s.objects = append(s.objects, there("x", 1))
+			s.room = room(1<<30, 0)
+			s.objects[0].Capacity = ptr.To(resource.MustParse("1024Mi"))
+		}, ""},
+		"of several the first is kept": {func(s *seen) { s.objects = append(s.objects, there("x", 100), there("y", 100)) }, "remove y; "},
+		"and told the truth":           {func(s *seen) { s.objects = append(s.objects, there("x", 9), there("y", 100)) }, "update x from 9 to 100; remove y; "},
+		"a new owner is news": {func(s *seen) {
+			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("a")))
+		}, "update x from 100 to 100; "},
+		"the same owner is not": {func(s *seen) {
+			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("b")))
+		}, ""},
+		"an owner that there should not be is news": {func(s *seen) {
+			s.objects = append(s.objects, owned(there("x", 100), owner("a")))
+		}, "update x from 100 to 100; "},
+		"without the class all goes":   {func(s *seen) { s.class = nil; s.objects = append(s.objects, there("x", 1), there("y", 1)) }, "remove x; remove y; "},
+		"without the segment all goes": {func(s *seen) { s.segment = nil; s.objects = append(s.objects, there("x", 1)) }, "remove x; "},
+		"without objects nothing goes": {func(s *seen) { s.segment = nil }, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := seen{pair: pair{"fast", "zone=a"}, class: class("fast"), segment: map[string]string{"zone": "a"}, room: room(100, 0)}
+			tt.change(&s)
+			if got := decide(s, options()).sum(); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOwnersAreAmendedAndOthersKept(t *testing.T) {
+	ref := func(name string, controls bool) metav1.OwnerReference {
+		return metav1.OwnerReference{Kind: "Pod", Name: name, UID: types.UID(name), Controller: &controls}
+	}
+	plain := metav1.OwnerReference{Kind: "ConfigMap", Name: "other", UID: "other"}
+	type refs = []metav1.OwnerReference
+	tests := map[string]struct {
+		there, should, want refs
+		right               bool
+	}{
+		"nothing is right":                     {nil, nil, nil, true},
+		"the right one is right":               {refs{plain, ref("a", true)}, refs{ref("a", true)}, refs{plain, ref("a", true)}, true},
+		"another controller gives way":         {refs{ref("a", true), plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
+		"a missing one is added":               {refs{plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
+		"one too many goes":                    {refs{ref("a", true)}, nil, refs{}, false},
+		"an owner that controls nothing stays": {refs{ref("a", false)}, nil, refs{ref("a", false)}, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, right := amendedOwners(tt.there, tt.should)
+			if diff := cmp.Diff(tt.want, got); diff != "" || right != tt.right {
+				t.Errorf("right: %t; %s", right, diff)
+			}
+		})
+	}
+}
+
+// The driver is asked about each pair once in each interval, and never about
+// many at a time.
+func TestPollsAreSpread(t *testing.T) {
+	const interval, slots = time.Minute, 60
+	start := time.Date(2026, 1, 1, 0, 0, 17, 0, time.UTC)
+	var polls [slots]int
+	for i := range 3680 {
+		p := pair{fmt.Sprint("class-", i%2), fmt.Sprint("host=node-", i/2)}
+		after := untilPoll(p, interval, start)
+		if after <= 0 || after > interval {
+			t.Fatalf("%v is polled after %s", p, after)
+		}
+		if again := untilPoll(p, interval, start.Add(after)); again != interval {
+			t.Fatalf("%v is polled after %s, then after %s", p, after, again)
+		}
+		polls[min(int(after*slots/interval), slots-1)]++
+	}
+	for second, n := range polls {
+		if n > 2*3680/slots {
+			t.Errorf("%d polls fall into second %d", n, second)
+		}
+	}
+}

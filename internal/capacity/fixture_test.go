@@ -1,0 +1,266 @@
+package capacity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+)
+
+const driverName = "csitest.holdfast.io"
+
+// options are those of a driver whose classes carry another name than it.
+func options() *Options {
+	return &Options{
+		Enabled: true, Driver: driverName, Provisioner: "storage.example.com/csi", Namespace: "ns", Pod: "driver-0",
+		PollInterval: time.Minute, OwnerLevel: -1, Workers: 1, RetryStart: time.Second, RetryMax: time.Hour,
+	}
+}
+
+// class is one whose capacity is published.
+func class(name string) *storagev1.StorageClass {
+	return &storagev1.StorageClass{
+		ObjectMeta:        metav1.ObjectMeta{Name: name},
+		Provisioner:       "storage.example.com/csi",
+		Parameters:        map[string]string{"pool": name},
+		VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
+	}
+}
+
+// node is a node in a zone, with its CSINode.
+func node(name, zone string) []client.Object {
+	return []client.Object{
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"zone": zone, "host": name}}},
+		&storagev1.CSINode{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+				{Name: "other.example.com", TopologyKeys: []string{"host"}}, {Name: driverName, TopologyKeys: []string{"zone"}},
+			}},
+		},
+	}
+}
+
+// object is what is published about a class in a zone.
+func object(name, class, zone string, bytes int64) *storagev1.CSIStorageCapacity {
+	s := &seen{pair: pair{class, "zone=" + zone}, segment: map[string]string{"zone": zone}, room: room(bytes, 0)}
+	o := options().object(s)
+	o.Name, o.UID, o.ResourceVersion = name, types.UID("uid of "+name), "1"
+	return o
+}
+
+// room is an answer of the driver.
+func room(bytes, largest int64) *csipb.GetCapacityResponse {
+	answer := &csipb.GetCapacityResponse{AvailableCapacity: bytes}
+	if largest > 0 {
+		answer.MaximumVolumeSize = wrapperspb.Int64(largest)
+	}
+	return answer
+}
+
+// A world is a Reconciler, what it sees, and what it does.
+type world struct {
+	*Reconciler
+	*memory
+	asked []*csipb.GetCapacityRequest
+	free  int64 // everywhere
+	fails error
+}
+
+func newWorld(objects ...client.Object) *world {
+	w := &world{memory: &memory{stored: map[string]client.Object{}, byPair: map[string][]string{}, lists: map[string]int{}}, free: 100}
+	w.Reconciler = &Reconciler{
+		client: w.memory, live: w.memory, writer: w.memory, options: options(), log: logr.Discard(), now: time.Now,
+		survey:  &survey{from: w.memory, driver: driverName},
+		canTell: func() bool { return true },
+		getCapacity: func(_ context.Context, q *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
+			w.asked = append(w.asked, q)
+			return room(w.free, 0), w.fails
+		},
+	}
+	for _, o := range objects {
+		w.put(o)
+	}
+	return w
+}
+
+// published are the objects there are, as class, zone and capacity.
+func (w *world) published() []string {
+	var all []string
+	for _, o := range w.stored {
+		if o, ok := o.(*storagev1.CSIStorageCapacity); ok {
+			all = append(all, fmt.Sprintf("%s %s", pairOf(o), o.Capacity))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// happens sends an event about an object through the watches of its kind and
+// returns the pairs that it wakes up. Before is nil if the object comes, after
+// if it goes.
+func (w *world) happens(t *testing.T, q queue, before, after client.Object) {
+	t.Helper()
+	subject := after
+	if after == nil {
+		subject = before
+	}
+	for _, watch := range w.watches() {
+		if reflect.TypeOf(watch.kind) != reflect.TypeOf(subject) {
+			continue
+		}
+		switch {
+		case before == nil:
+			if e := (event.CreateEvent{Object: after}); watch.when.Create(e) {
+				watch.wakes.Create(t.Context(), e, q)
+			}
+		case after == nil:
+			if e := (event.DeleteEvent{Object: before}); watch.when.Delete(e) {
+				watch.wakes.Delete(t.Context(), e, q)
+			}
+		default:
+			if e := (event.UpdateEvent{ObjectOld: before, ObjectNew: after}); watch.when.Update(e) {
+				watch.wakes.Update(t.Context(), e, q)
+			}
+		}
+	}
+}
+
+// change puts an object and tells of it, or takes it away if it is nil.
+func (w *world) change(t *testing.T, q queue, before, after client.Object) {
+	t.Helper()
+	if after != nil {
+		w.put(after)
+	} else {
+		w.take(before)
+	}
+	w.happens(t, q, before, after)
+}
+
+// memory is a cache and an API server that are always of one mind.
+type memory struct {
+	mu      sync.Mutex
+	stored  map[string]client.Object
+	byPair  map[string][]string // keys of objects
+	lists   map[string]int      // how often each kind was listed
+	writes  []string
+	created int
+}
+
+func key(o client.Object, name string) string { return fmt.Sprintf("%T %s", o, name) }
+
+func (m *memory) put(o client.Object) {
+	k := key(o, o.GetName())
+	m.stored[k] = o
+	if o, ok := o.(*storagev1.CSIStorageCapacity); ok && !slices.Contains(m.byPair[pairOf(o).String()], k) {
+		m.byPair[pairOf(o).String()] = append(m.byPair[pairOf(o).String()], k)
+	}
+}
+
+func (m *memory) take(o client.Object) {
+	k := key(o, o.GetName())
+	delete(m.stored, k)
+	for p := range m.byPair {
+		m.byPair[p] = slices.DeleteFunc(m.byPair[p], func(other string) bool { return other == k })
+	}
+}
+
+func (m *memory) Get(_ context.Context, name client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found, ok := m.stored[key(into, name.Name)]
+	if !ok {
+		return apierrors.NewNotFound(schema.GroupResource{}, name.Name)
+	}
+	reflect.ValueOf(into).Elem().Set(reflect.ValueOf(found.DeepCopyObject()).Elem())
+	return nil
+}
+
+func (m *memory) List(_ context.Context, into client.ObjectList, given ...client.ListOption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kind := strings.TrimSuffix(fmt.Sprintf("%T", into), "List")
+	m.lists[kind]++
+	var o client.ListOptions
+	o.ApplyOptions(given)
+	var found []runtime.Object
+	if o.FieldSelector != nil {
+		p, _ := o.FieldSelector.RequiresExactMatch(objectsByPair)
+		for _, k := range m.byPair[p] {
+			found = append(found, m.stored[k])
+		}
+		return meta.SetList(into, found)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.stored)) {
+		if strings.HasPrefix(k, kind+" ") {
+			found = append(found, m.stored[k])
+		}
+	}
+	return meta.SetList(into, found)
+}
+
+func (m *memory) Create(_ context.Context, o client.Object, _ ...client.CreateOption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, taken := m.stored[key(o, o.GetName())]; taken {
+		return apierrors.NewAlreadyExists(schema.GroupResource{}, o.GetName())
+	}
+	if m.created++; o.GetName() == "" {
+		o.SetName(fmt.Sprint(o.GetGenerateName(), m.created))
+	}
+	m.writes = append(m.writes, "create")
+	m.put(o)
+	return nil
+}
+
+func (m *memory) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...client.PatchOption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	there, ok := m.stored[key(o, o.GetName())]
+	if !ok || there.GetResourceVersion() != o.GetResourceVersion() {
+		return apierrors.NewConflict(schema.GroupResource{}, o.GetName(), errors.New("it has changed"))
+	}
+	m.writes = append(m.writes, "update "+o.GetName())
+	m.put(o)
+	return nil
+}
+
+func (m *memory) Delete(_ context.Context, o client.Object, _ ...client.DeleteOption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes = append(m.writes, "delete "+o.GetName())
+	m.take(o)
+	return nil
+}
+
+func (m *memory) Apply(context.Context, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+	return errors.New("nothing is applied")
+}
+
+func (m *memory) Update(context.Context, client.Object, ...client.UpdateOption) error {
+	return errors.New("nothing is updated whole")
+}
+
+func (m *memory) DeleteAllOf(context.Context, client.Object, ...client.DeleteAllOfOption) error {
+	return errors.New("nothing is deleted by the dozen")
+}

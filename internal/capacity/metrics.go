@@ -1,0 +1,89 @@
+package capacity
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	storagev1 "k8s.io/api/storage/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// The names are those of the csi-provisioner, for its dashboards.
+var (
+	goal = prometheus.NewDesc("csistoragecapacities_desired_goal",
+		"Number of CSIStorageCapacity objects that there should be.", nil, nil)
+	current = prometheus.NewDesc("csistoragecapacities_desired_current",
+		"Number of CSIStorageCapacity objects that there should be and are.", nil, nil)
+	obsolete = prometheus.NewDesc("csistoragecapacities_obsolete",
+		"Number of CSIStorageCapacity objects that there are and should not be.", nil, nil)
+)
+
+// tally is what the metrics say.
+type tally struct{ goal, current, obsolete int }
+
+// collector counts when it is asked and keeps nothing.
+type collector struct {
+	count func() (tally, bool)
+}
+
+// Describe names the metrics.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	to <- goal
+	to <- current
+	to <- obsolete
+}
+
+// Collect counts. There is nothing to tell before the cache is filled.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	t, ok := c.count()
+	if !ok {
+		return
+	}
+	to <- prometheus.MustNewConstMetric(goal, prometheus.GaugeValue, float64(t.goal))
+	to <- prometheus.MustNewConstMetric(current, prometheus.GaugeValue, float64(t.current))
+	to <- prometheus.MustNewConstMetric(obsolete, prometheus.GaugeValue, float64(t.obsolete))
+}
+
+// count counts what there is in the cache, and what there should be.
+func (r *Reconciler) count(ctx context.Context, c cache.Cache) (tally, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if !c.WaitForCacheSync(ctx) {
+		return tally{}, false
+	}
+	t, err := r.tally(ctx)
+	if err != nil {
+		r.log.Error(err, "The capacities could not be counted")
+	}
+	return t, err == nil
+}
+
+func (r *Reconciler) tally(ctx context.Context) (tally, error) {
+	classes, err := r.classes(ctx)
+	if err != nil {
+		return tally{}, err
+	}
+	known, err := r.survey.segments(ctx)
+	if err != nil {
+		return tally{}, err
+	}
+	objects := &storagev1.CSIStorageCapacityList{}
+	if err := r.client.List(ctx, objects, client.InNamespace(r.options.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return tally{}, err
+	}
+	missing := make(map[pair]bool, len(classes)*len(known))
+	for _, class := range classes {
+		for segment := range known {
+			missing[pair{class, segment}] = true
+		}
+	}
+	t := tally{goal: len(missing)}
+	for i := range objects.Items {
+		delete(missing, pairOf(&objects.Items[i]))
+	}
+	t.current = t.goal - len(missing)
+	t.obsolete = len(objects.Items) - t.current
+	return t, nil
+}

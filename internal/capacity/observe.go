@@ -1,0 +1,107 @@
+package capacity
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/topology"
+)
+
+// seen is all that is known about one pair at one moment.
+type seen struct {
+	pair    pair
+	class   *storagev1.StorageClass        // nil if there is none whose capacity is published
+	segment topology.Segment               // nil if no node is in it
+	objects []storagev1.CSIStorageCapacity // about the pair, the one to keep first
+	room    *csipb.GetCapacityResponse     // nil if the pair is not wanted
+	owner   *metav1.OwnerReference         // that objects should have, nil for none
+}
+
+// wanted tells whether there should be an object.
+func (s *seen) wanted() bool { return s.class != nil && s.segment != nil }
+
+// observe reads the cache and, about a pair that is wanted, asks the driver.
+func (r *Reconciler) observe(ctx context.Context, p pair) (seen, error) {
+	s := seen{pair: p, owner: r.owner}
+	var err error
+	if s.class, err = r.class(ctx, p.class); err != nil {
+		return s, err
+	}
+	known, err := r.survey.segments(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.segment = known[p.segment]
+	if s.objects, err = r.objects(ctx, p); err != nil || !s.wanted() {
+		return s, err
+	}
+	s.room, err = r.getCapacity(ctx, request(&s))
+	return s, err
+}
+
+// request is what the driver is asked about a wanted pair.
+func request(s *seen) *csipb.GetCapacityRequest {
+	q := &csipb.GetCapacityRequest{Parameters: driverParameters(s.class)}
+	if len(s.segment) > 0 {
+		q.AccessibleTopology = &csipb.Topology{Segments: s.segment}
+	}
+	return q
+}
+
+// class reads a class if its capacity is published.
+func (r *Reconciler) class(ctx context.Context, name string) (*storagev1.StorageClass, error) {
+	class := &storagev1.StorageClass{}
+	err := r.client.Get(ctx, types.NamespacedName{Name: name}, class)
+	switch {
+	case client.IgnoreNotFound(err) != nil:
+		return nil, fmt.Errorf("reading StorageClass %s: %w", name, err)
+	case err == nil && r.publishes(class):
+		return class, nil
+	default:
+		return nil, nil
+	}
+}
+
+// classes are the names of those whose capacity is published.
+func (r *Reconciler) classes(ctx context.Context) ([]string, error) {
+	all := &storagev1.StorageClassList{}
+	if err := r.client.List(ctx, all); err != nil {
+		return nil, fmt.Errorf("reading StorageClasses: %w", err)
+	}
+	var names []string
+	for i := range all.Items {
+		if r.publishes(&all.Items[i]) {
+			names = append(names, all.Items[i].Name)
+		}
+	}
+	return names, nil
+}
+
+func (r *Reconciler) publishes(class *storagev1.StorageClass) bool {
+	return r.canTell() && r.options.serves(class)
+}
+
+// objects are those about a pair. The oldest comes first, so that of several
+// all agree which one to keep.
+func (r *Reconciler) objects(ctx context.Context, p pair) ([]storagev1.CSIStorageCapacity, error) {
+	list := &storagev1.CSIStorageCapacityList{}
+	err := r.client.List(ctx, list, client.InNamespace(r.options.Namespace), client.MatchingFields{objectsByPair: p.String()})
+	if err != nil {
+		return nil, fmt.Errorf("reading the objects about %s: %w", p, err)
+	}
+	slices.SortFunc(list.Items, func(a, b storagev1.CSIStorageCapacity) int {
+		if by := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); by != 0 {
+			return by
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return list.Items, nil
+}

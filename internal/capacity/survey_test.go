@@ -1,0 +1,79 @@
+package capacity
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	storagev1 "k8s.io/api/storage/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+func accessible(all ...map[string]string) []*csipb.Topology {
+	var list []*csipb.Topology
+	for _, s := range all {
+		list = append(list, &csipb.Topology{Segments: s})
+	}
+	return list
+}
+
+func TestSurvey(t *testing.T) {
+	keys := func(o []client.Object, keys ...string) []client.Object {
+		o[1].(*storagev1.CSINode).Spec.Drivers[1].TopologyKeys = keys
+		return o
+	}
+	without := func(o []client.Object, label string) []client.Object {
+		delete(o[0].GetLabels(), label)
+		return o
+	}
+	tests := map[string]struct {
+		nodes [][]client.Object
+		want  []string
+	}{
+		"nodes with the same values are one segment": {[][]client.Object{node("n1", "a"), node("n2", "a"), node("n3", "b")}, []string{"zone=a", "zone=b"}},
+		"several keys make one segment":              {[][]client.Object{keys(node("n1", "a"), "zone", "host")}, []string{"host=n1,zone=a"}},
+		"nodes may have different keys":              {[][]client.Object{keys(node("n1", "a"), "host"), node("n2", "a")}, []string{"host=n1", "zone=a"}},
+		"a node that lacks a label does not count":   {[][]client.Object{without(node("n1", "a"), "zone"), node("n2", "b")}, []string{"zone=b"}},
+		"a node without keys does not count":         {[][]client.Object{keys(node("n1", "a"))}, nil},
+		"a node without CSINode does not count":      {[][]client.Object{node("n1", "a")[:1]}, nil},
+		"a CSINode without node does not count":      {[][]client.Object{node("n1", "a")[1:]}, nil},
+		"keys of other drivers do not count":         {[][]client.Object{keys(node("n1", "a"), "zone")}, []string{"zone=a"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			known, err := newWorld(slices.Concat(tt.nodes...)...).survey.segments(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, slices.Sorted(maps.Keys(known))); diff != "" {
+				t.Error(diff)
+			}
+			for text, segment := range known {
+				if segment.String() != text {
+					t.Errorf("%v is known as %s", segment, text)
+				}
+			}
+		})
+	}
+}
+
+func TestASurveyIsMadeOnceUntilSomethingChanges(t *testing.T) {
+	w := newWorld(slices.Concat(node("n1", "a"), node("n2", "b"))...)
+	for range 100 {
+		if _, err := w.survey.segments(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := w.lists["*v1.Node"]; n != 1 {
+		t.Errorf("nodes were read %d times", n)
+	}
+	for _, o := range node("n2", "c") {
+		w.put(o)
+	}
+	changed, err := w.survey.renew(t.Context())
+	if diff := cmp.Diff([]string{"zone=b", "zone=c"}, changed); err != nil || diff != "" {
+		t.Errorf("%v, %s", err, diff)
+	}
+}

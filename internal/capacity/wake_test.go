@@ -1,0 +1,190 @@
+package capacity
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
+)
+
+// woken is a queue that only remembers what was added, each once.
+type woken struct {
+	queue
+	pairs map[pair]bool
+}
+
+func (w *woken) Add(p pair) { w.pairs[p] = true }
+
+func (w *woken) sorted() []string {
+	var all []string
+	for p := range w.pairs {
+		all = append(all, p.String())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// changed is a copy with a change.
+func changed[T client.Object](o T, change func(T)) T {
+	o, _ = o.DeepCopyObject().(T)
+	change(o)
+	return o
+}
+
+func volume(class string, affinity *corev1.VolumeNodeAffinity) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: "pv"},
+		Spec: corev1.PersistentVolumeSpec{
+			StorageClassName: class, NodeAffinity: affinity,
+			Capacity:               corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driverName}},
+		},
+	}
+}
+
+func claim(node string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: "data", Annotations: map[string]string{kube.AnnSelectedNode: node}},
+		Spec:       corev1.PersistentVolumeClaimSpec{StorageClassName: ptr.To("fast")},
+	}
+}
+
+// Each row is a change in a cluster of two nodes in zone a and one in b, with
+// the classes fast and slow.
+func TestWake(t *testing.T) {
+	n1, n2, n3 := node("n1", "a"), node("n2", "a"), node("n3", "b")
+	labelled := func(o client.Object, key, value string) client.Object {
+		return changed(o, func(o client.Object) {
+			labels := maps.Clone(o.GetLabels())
+			labels[key] = value
+			o.SetLabels(labels)
+		})
+	}
+	keyed := func(o client.Object, keys ...string) client.Object {
+		node, _ := o.(*storagev1.CSINode)
+		return changed(node, func(n *storagev1.CSINode) { n.Spec.Drivers[1].TopologyKeys = keys })
+	}
+	inA := topology.NodeAffinity(accessible(map[string]string{"zone": "a"}))
+	pv, free := volume("fast", inA), volume("fast", nil)
+	foreign := changed(pv, func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other" })
+	all := []string{"fast zone=a", "fast zone=b", "slow zone=a", "slow zone=b"}
+	tests := map[string]struct {
+		before, after client.Object
+		want          []string
+	}{
+		"a class that comes wakes its pairs":            {nil, class("fast"), []string{"fast zone=a", "fast zone=b"}},
+		"a class that goes too":                         {class("fast"), nil, []string{"fast zone=a", "fast zone=b"}},
+		"a class in which something changes does not":   {class("fast"), changed(class("fast"), func(c *storagev1.StorageClass) { c.Labels = map[string]string{"a": "b"} }), nil},
+		"a class of others does not":                    {nil, changed(class("fast"), func(c *storagev1.StorageClass) { c.Provisioner = "other" }), nil},
+		"the last node of a zone takes it along":        {n3[0], nil, []string{"fast zone=b", "slow zone=b"}},
+		"also if its driver goes":                       {n3[1], nil, []string{"fast zone=b", "slow zone=b"}},
+		"also if its driver goes without the CSINode":   {n3[1], changed(n3[1].(*storagev1.CSINode), func(n *storagev1.CSINode) { n.Spec.Drivers = n.Spec.Drivers[:1] }), []string{"fast zone=b", "slow zone=b"}},
+		"one of several nodes in a zone does not":       {n2[0], nil, nil},
+		"a node that moves to a new zone":               {n2[0], labelled(n2[0], "zone", "c"), []string{"fast zone=c", "slow zone=c"}},
+		"a node that empties a zone and founds another": {n3[0], labelled(n3[0], "zone", "c"), []string{"fast zone=b", "fast zone=c", "slow zone=b", "slow zone=c"}},
+		"a node that loses its label":                   {n3[0], changed(n3[0], func(o client.Object) { o.SetLabels(nil) }), []string{"fast zone=b", "slow zone=b"}},
+		"a label that is no business of the driver":     {n3[0], labelled(n3[0], "host", "other"), nil},
+		"a topology key more is another segment":        {n3[1], keyed(n3[1], "zone", "host"), []string{"fast host=n3,zone=b", "fast zone=b", "slow host=n3,zone=b", "slow zone=b"}},
+		"a node without topology is in no segment":      {n3[1], keyed(n3[1]), []string{"fast zone=b", "slow zone=b"}},
+		"a volume that comes takes room where it is":    {nil, pv, []string{"fast zone=a", "slow zone=a"}},
+		"a volume that goes gives it back":              {pv, nil, []string{"fast zone=a", "slow zone=a"}},
+		"a volume that grows takes more": {pv, changed(pv, func(v *corev1.PersistentVolume) {
+			v.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
+		}), []string{"fast zone=a", "slow zone=a"}},
+		"a volume that is bound takes nothing":              {pv, changed(pv, func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound }), nil},
+		"a volume that is everywhere may be anywhere":       {nil, free, []string{"fast zone=a", "fast zone=b"}},
+		"a volume of another driver is no news":             {nil, foreign, nil},
+		"nor is its growth":                                 {foreign, changed(foreign, func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }), nil},
+		"nor is its end":                                    {foreign, nil, nil},
+		"a claim that found no room":                        {claim("n3"), claim(""), []string{"fast zone=b"}},
+		"a claim that a node is selected for":               {claim(""), claim("n3"), nil},
+		"a claim that found no room on a node that is lost": {claim("n9"), claim(""), nil},
+		"an object of ours that comes is no news":           {nil, object("x", "fast", "a", 1), nil},
+		"an object that changes neither":                    {object("x", "fast", "a", 1), object("x", "fast", "a", 2), nil},
+		"an object that goes is to come back":               {object("x", "fast", "a", 1), nil, []string{"fast zone=a"}},
+		"an object about a zone that is not there":          {nil, object("x", "fast", "c", 1), []string{"fast zone=c"}},
+		"an object about a class that is not there":         {nil, object("x", "other", "a", 1), []string{"other zone=a"}},
+		"a second object about the same":                    {nil, object("y", "slow", "b", 1), []string{"slow zone=b"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(slices.Concat(n1, n2, n3, []client.Object{class("fast"), class("slow"), object("there", "slow", "b", 1)})...)
+			if known, err := w.survey.segments(t.Context()); err != nil || len(known) != 2 {
+				t.Fatalf("the segments are %v, %v", known, err)
+			}
+			q := &woken{pairs: map[pair]bool{}}
+			w.change(t, q, tt.before, tt.after)
+			if diff := cmp.Diff(tt.want, q.sorted()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("a label that is no business of the driver makes nobody go through all nodes", func(t *testing.T) {
+		w := newWorld(slices.Concat(n1, n3, []client.Object{class("fast")})...)
+		w.change(t, &woken{pairs: map[pair]bool{}}, n3[0], labelled(n3[0], "host", "other"))
+		if w.lists["*v1.Node"] > 0 {
+			t.Error("somebody did")
+		}
+	})
+	t.Run("a node that comes brings a zone once its driver is there", func(t *testing.T) {
+		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
+		if _, err := w.survey.segments(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n4 := node("n4", "d")
+		w.change(t, q, nil, n4[0])
+		if len(q.pairs) > 0 {
+			t.Errorf("without the driver it woke %v", q.sorted())
+		}
+		w.change(t, q, nil, n4[1])
+		if diff := cmp.Diff([]string{"fast zone=d", "slow zone=d"}, q.sorted()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("a node is not missed of which both halves have gone before anyone is told", func(t *testing.T) {
+		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
+		if _, err := w.survey.segments(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.take(n3[0])
+		w.take(n3[1])
+		w.happens(t, q, n3[0], nil)
+		w.happens(t, q, n3[1], nil)
+		if diff := cmp.Diff([]string{"fast zone=b", "slow zone=b"}, q.sorted()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("with the flag all classes have pairs", func(t *testing.T) {
+		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast")})...), &woken{pairs: map[pair]bool{}}
+		w.options.Immediate = true
+		immediate := changed(class("slow"), func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil })
+		w.change(t, q, nil, immediate)
+		w.change(t, q, nil, class("fast"))
+		if diff := cmp.Diff(all, q.sorted()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("a driver without topology has one segment, whatever the nodes", func(t *testing.T) {
+		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
+		w.survey.whole = true
+		w.change(t, q, nil, class("fast"))
+		w.change(t, q, n3[0], nil)
+		w.change(t, q, nil, volume("slow", nil))
+		if diff := cmp.Diff([]string{"fast ", "slow "}, q.sorted()); diff != "" {
+			t.Error(diff)
+		}
+		if w.lists["*v1.Node"] > 0 {
+			t.Error("nodes were read, for which there may be no right")
+		}
+	})
+}

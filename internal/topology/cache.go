@@ -1,0 +1,31 @@
+package topology
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// CacheOptions reduce the nodes in the cache to their metadata: specs, and
+// statuses with their lists of images, are many times as large and nobody reads
+// them. Whoever needs topology may ask for it, once or more often.
+func CacheOptions(into *cache.Options) {
+	if into.ByObject == nil {
+		into.ByObject = map[client.Object]cache.ByObject{}
+	}
+	for o := range into.ByObject {
+		if _, ok := o.(*corev1.Node); ok {
+			return
+		}
+	}
+	into.ByObject[&corev1.Node{}] = cache.ByObject{Transform: reduce}
+}
+
+// reduce is called once for each object, before anyone else sees it.
+func reduce(o any) (any, error) {
+	if node, ok := o.(*corev1.Node); ok {
+		node.ManagedFields = nil
+		node.Spec, node.Status = corev1.NodeSpec{}, corev1.NodeStatus{}
+	}
+	return o, nil
+}

@@ -1,0 +1,372 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+const zoneKey = "topology.example.com/zone"
+
+// A capacityWorld is one in which the driver has zones with 10 GiB each, a and
+// b, and there is one node in each.
+type capacityWorld struct{ *world.World }
+
+func newCapacityWorld(t *testing.T) *capacityWorld {
+	t.Helper()
+	w := &capacityWorld{world.New(t, csitest.Options{
+		Capacity: 10 << 30, Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}},
+	})}
+	w.node(t, "a")
+	w.node(t, "b")
+	return w
+}
+
+// publishes starts a provisioner that publishes capacity. Unless args say
+// otherwise it never polls: whatever it notices, something has told it.
+func (w *capacityWorld) publishes(t *testing.T, args ...string) *world.Process {
+	t.Helper()
+	return w.Provisioner(t, append([]string{
+		"--enable-capacity", "--capacity-ownerref-level=-1", "--capacity-poll-interval=24h", "--strict-topology", "--retry-interval-start=0.1",
+	}, args...)...)
+}
+
+// node makes a node in a zone, without a machine, and with the driver.
+func (w *capacityWorld) node(t *testing.T, zone string) {
+	t.Helper()
+	name := w.nodeIn(zone)
+	_, err := w.Client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{zoneKey: zone}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.dropNode(context.Background(), zone) }) // It may be gone.
+	_, err = w.Client.StorageV1().CSINodes().Create(t.Context(), &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: name, TopologyKeys: []string{zoneKey}}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *capacityWorld) nodeIn(zone string) string { return w.Namespace + "-" + zone }
+
+func (w *capacityWorld) dropNode(ctx context.Context, zone string) error {
+	return errors.Join(
+		w.Client.CoreV1().Nodes().Delete(ctx, w.nodeIn(zone), metav1.DeleteOptions{}),
+		w.Client.StorageV1().CSINodes().Delete(ctx, w.nodeIn(zone), metav1.DeleteOptions{}),
+	)
+}
+
+// late makes a class that waits for the first consumer.
+func (w *capacityWorld) late(t *testing.T, suffix string) string {
+	t.Helper()
+	return w.Class(t, func(c *storagev1.StorageClass) {
+		c.Name += suffix
+		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+	}).Name
+}
+
+// near makes a claim for which the scheduler has selected the node of a zone.
+func (w *capacityWorld) near(t *testing.T, name, zone, size string) {
+	t.Helper()
+	w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
+		c.Annotations = map[string]string{"volume.kubernetes.io/selected-node": w.nodeIn(zone)}
+		c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse(size)
+	})
+}
+
+// objects are those of the world's driver that a provisioner publishes.
+func (w *capacityWorld) objects(ctx context.Context) ([]storagev1.CSIStorageCapacity, error) {
+	list, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: "csi.storage.k8s.io/managed-by=external-provisioner,csi.storage.k8s.io/drivername=" + w.Name,
+	})
+	return list.Items, err
+}
+
+// object makes an object as another provisioner would.
+func (w *capacityWorld) object(t *testing.T, class, zone, size string, change func(*storagev1.CSIStorageCapacity)) *storagev1.CSIStorageCapacity {
+	t.Helper()
+	o := &storagev1.CSIStorageCapacity{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "csisc-", Labels: map[string]string{
+			"csi.storage.k8s.io/managed-by": "external-provisioner", "csi.storage.k8s.io/drivername": w.Name,
+		}},
+		NodeTopology:     &metav1.LabelSelector{MatchLabels: map[string]string{zoneKey: zone}},
+		StorageClassName: class,
+		Capacity:         ptr.To(resource.MustParse(size)),
+	}
+	if change != nil {
+		change(o)
+	}
+	made, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).Create(t.Context(), o, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+func (w *capacityWorld) dropObject(t *testing.T, name string) {
+	t.Helper()
+	if err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// says waits until just these objects are there, each as "class zone capacity".
+func (w *capacityWorld) says(t *testing.T, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	world.Eventually(t, func(ctx context.Context) error {
+		objects, err := w.objects(ctx)
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, o := range objects {
+			zone := "?"
+			if o.NodeTopology != nil {
+				zone = o.NodeTopology.MatchLabels[zoneKey]
+			}
+			got = append(got, fmt.Sprintf("%s %s %s", o.StorageClassName, zone, o.Capacity))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+}
+
+func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
+	t.Parallel()
+	w := newCapacityWorld(t)
+	w.publishes(t)
+	fast := w.late(t, "")
+	w.Class(t, func(c *storagev1.StorageClass) { c.Name += "-immediate" })
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+
+	// A volume takes room where it is, and gives it back.
+	w.near(t, "data", "a", "3Gi")
+	w.Bound(t, "data")
+	w.says(t, fast+" a 7Gi", fast+" b 10Gi")
+	w.DropClaim(t, "data")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.NothingLeft(t)
+
+	// Classes and zones come and go. A zone that the driver does not have has no room, and that is published too.
+	slow := w.late(t, "-slow")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi", slow+" a 10Gi", slow+" b 10Gi")
+	w.node(t, "c")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0", slow+" a 10Gi", slow+" b 10Gi", slow+" c 0")
+	w.DropClass(t.Context(), t, slow)
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0")
+	if err := w.dropNode(t.Context(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+
+	// What somebody deletes comes back, what somebody adds goes.
+	objects, err := w.objects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.dropObject(t, objects[0].Name)
+	w.object(t, fast, "z", "1Gi", nil)
+	w.object(t, fast, "b", "1Gi", nil)
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+}
+
+// A claim that finds no room shows that what is published is not true: the
+// scheduler, which is asked for another node, must know before it selects.
+func TestCapacityIsLookedAtAgainWhereThereWasNoRoom(t *testing.T) {
+	t.Parallel()
+	w := newCapacityWorld(t)
+	w.publishes(t)
+	fast := w.late(t, "")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 1 << 30 }) // Nobody is told.
+	w.near(t, "data", "a", "5Gi")
+	w.says(t, fast+" a 1Gi", fast+" b 10Gi")
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A provisioner takes over what another one has published, here or upstream's:
+// it leaves alone what is right, and what is not its business.
+func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
+	t.Parallel()
+	w := newCapacityWorld(t)
+	fast := w.late(t, "")
+	right := w.object(t, fast, "a", "10Gi", nil)
+	for range 3 {
+		w.object(t, fast, "b", "7Gi", nil)
+	}
+	w.object(t, fast, "gone", "7Gi", nil)
+	w.object(t, "gone", "a", "7Gi", nil)
+	w.object(t, fast, "", "7Gi", func(o *storagev1.CSIStorageCapacity) { o.NodeTopology = nil })
+	foreign := []*storagev1.CSIStorageCapacity{
+		w.object(t, fast, "a", "7Gi", func(o *storagev1.CSIStorageCapacity) {
+			o.Labels["csi.storage.k8s.io/managed-by"] = "external-provisioner-node-1"
+		}),
+		w.object(t, fast, "gone", "7Gi", func(o *storagev1.CSIStorageCapacity) {
+			o.Labels["csi.storage.k8s.io/drivername"] = "other.example.com"
+		}),
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	w.publishes(t, "--http-endpoint="+address)
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	for _, before := range append(foreign, right) {
+		after, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).Get(t.Context(), before.Name, metav1.GetOptions{})
+		if err != nil || after.ResourceVersion != before.ResourceVersion {
+			t.Errorf("%s was written: %v", before.Name, err)
+		}
+	}
+	for _, line := range []string{"csistoragecapacities_desired_goal 2", "csistoragecapacities_desired_current 2", "csistoragecapacities_obsolete 0"} {
+		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/metrics", line) })
+	}
+}
+
+func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
+	t.Parallel()
+	w := newCapacityWorld(t)
+	p := w.publishes(t, "--capacity-poll-interval=200ms")
+	fast := w.late(t, "")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	versions := func() []string {
+		objects, err := w.objects(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, o := range objects {
+			all = append(all, o.Name+" "+o.ResourceVersion)
+		}
+		return all
+	}
+	polled := func(times int) {
+		before := w.Driver.Calls(csi.GetCapacity)
+		world.Eventually(t, func(context.Context) error {
+			if n := w.Driver.Calls(csi.GetCapacity) - before; n < 2*times {
+				return fmt.Errorf("the driver was asked %d times about 2 pairs", n)
+			}
+			return nil
+		})
+	}
+	before := versions()
+	polled(5)
+	if diff := cmp.Diff(before, versions()); diff != "" {
+		t.Errorf("something was written though nothing had changed: %s", diff)
+	}
+
+	// A driver that cannot be asked leaves everything as it is; when it is back, it is believed.
+	w.Driver.Crash()
+	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity, o.MaxVolumeSize = 5<<30, 1<<30 })
+	world.Eventually(t, func(context.Context) error {
+		if n := strings.Count(p.Log(), "GetCapacity: Unavailable"); n < 4 {
+			return fmt.Errorf("the driver was missed %d times", n)
+		}
+		return nil
+	})
+	if diff := cmp.Diff(before, versions()); diff != "" {
+		t.Errorf("something was written without the driver: %s", diff)
+	}
+	if err := w.Driver.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	w.says(t, fast+" a 5Gi", fast+" b 5Gi")
+	objects, err := w.objects(t.Context())
+	if err != nil || objects[0].MaximumVolumeSize.String() != "1Gi" {
+		t.Errorf("the largest size is %v, %v", objects[0].MaximumVolumeSize, err)
+	}
+}
+
+// Whenever a provisioner dies, there is one object for each pair when its
+// successor is done. They write slowly, so that each dies a little further on.
+func TestCapacityIsPublishedOnceByProvisionersThatDie(t *testing.T) {
+	t.Parallel()
+	w := newCapacityWorld(t)
+	var want []string
+	for i := range 5 {
+		class := w.late(t, fmt.Sprint("-", i))
+		want = append(want, class+" a 10Gi", class+" b 10Gi")
+	}
+	for n := range want {
+		p := w.publishes(t, "--kube-api-capacity-qps=10", "--kube-api-capacity-burst=1")
+		world.Eventually(t, func(ctx context.Context) error {
+			objects, err := w.objects(ctx)
+			if err == nil && len(objects) < n {
+				err = fmt.Errorf("there are %d objects", len(objects))
+			}
+			return err
+		})
+		p.Kill()
+	}
+	w.publishes(t)
+	w.says(t, want...)
+}
+
+// The objects go with what deployed the provisioner: nobody else would delete
+// them.
+func TestCapacityGoesWithItsOwner(t *testing.T) {
+	w := newCapacityWorld(t)
+	t.Setenv("POD_NAME", "driver-0")
+	core := w.Client.CoreV1()
+	set, err := core.ConfigMaps(w.Namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "set"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	controller := metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: set.Name, UID: set.UID, Controller: ptr.To(true)}
+	_, err = core.Pods(w.Namespace).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "driver-0", OwnerReferences: []metav1.OwnerReference{controller}},
+		Spec: corev1.PodSpec{
+			NodeSelector: map[string]string{"no": "node"},
+			Containers:   []corev1.Container{{Name: "main", Image: "none:1"}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fast := w.late(t, "")
+	old := w.object(t, fast, "a", "10Gi", nil)
+	p := w.publishes(t, "--capacity-ownerref-level=1")
+	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	world.Eventually(t, func(ctx context.Context) error {
+		objects, err := w.objects(ctx)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if diff := cmp.Diff([]metav1.OwnerReference{controller}, o.OwnerReferences); diff != "" {
+				return fmt.Errorf("object %s (%s was there before): %s", o.Name, old.Name, diff)
+			}
+		}
+		return nil
+	})
+	p.Kill()
+	if err := core.ConfigMaps(w.Namespace).Delete(t.Context(), set.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.says(t)
+}
