@@ -27,6 +27,10 @@ demo: need build ## A claim becomes a volume that a pod writes to, until Ctrl-C 
 test: need need-test build ## All tests, on a real Kubernetes with real nodes (root)
 	@hack/test.sh
 
+.PHONY: crash
+crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/crash.md)
+	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 30m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+
 .PHONY: bench
 bench: build ## What a volume costs: requests, rates, memory
 	bin/devcluster exec --name "bench-$$$$" -- go test -count=1 -v ./test/scale/... | grep -E '^ +[|0-9]|^(---|ok|FAIL)'

@@ -183,6 +183,12 @@ func TestWake(t *testing.T) {
 		if diff := cmp.Diff([]string{"fast ", "slow "}, q.sorted()); diff != "" {
 			t.Error(diff)
 		}
+		for _, watch := range w.watches() {
+			switch watch.kind.(type) {
+			case *corev1.Node, *storagev1.CSINode:
+				t.Errorf("%T is watched, for which there may be no right", watch.kind)
+			}
+		}
 		if w.lists["*v1.Node"] > 0 {
 			t.Error("nodes were read, for which there may be no right")
 		}

@@ -31,9 +31,9 @@ func TestCostOfAVolume(t *testing.T) {
 	c := newCounter(t, w.Config)
 	p := w.Provisioner(t, "--kubeconfig="+c.kubeconfig)
 	w.Class(t, nil)
-	w.Claim(t, "first", nil) // When it is bound the process is up and idle.
+	w.Claim(t, "first", nil) // When it is bound the process is up, and a moment later idle.
 	w.Bound(t, "first")
-	c.take()
+	settled(t, c, func() int { return w.Driver.Calls(csi.CreateVolume) })
 
 	began := time.Now()
 	each(t, func(name string) { w.Claim(t, name, nil) })
