@@ -21,9 +21,10 @@ func ctrlC(t *testing.T, c *cluster) {
 	defer cancel()
 	screen, tty := terminal(t)
 	cmd := c.command(ctx, "exec", "--name", c.name, "--", "sh", "-c", `
+		n=-1 # Before the trap, whose value must not be lost.
 		trap 'echo "got INT"; n=0' INT
 		trap 'echo "got TERM"' TERM
-		echo ready; n=-1
+		echo ready
 		while [ $n -lt 10 ]; do sleep 0.1; [ $n -lt 0 ] || n=$((n+1)); done
 		exit 5`)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
