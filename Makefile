@@ -29,7 +29,7 @@ test: need need-test build ## All tests, on a real Kubernetes with real nodes (r
 
 .PHONY: crash
 crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/crash.md)
-	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 30m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+	bin/devcluster exec --name "crash-$$$$" -- go test -tags crash -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: bench
 bench: build ## What a volume costs: requests, rates, memory

@@ -1,0 +1,73 @@
+//go:build crash
+
+package crash
+
+import (
+	"context"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+// clear removes what is left when no process is running: of a run that failed,
+// so that the next one begins afresh, and of the nodes at the end.
+func (s *stage) clear(ctx context.Context, t testing.TB) {
+	t.Helper()
+	s.Driver.SetHooks(csitest.Hooks{})
+	defer s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
+	there := &state{}
+	if err := there.read(ctx, &run{stage: s}); err != nil {
+		t.Error(err)
+		return
+	}
+	none := metav1.DeleteOptions{}
+	drop := func(what string, err error) {
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Errorf("removing %s: %v", what, err)
+		}
+	}
+	for i := range there.claims {
+		drop("a claim", s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(ctx, there.claims[i].Name, none))
+	}
+	for i := range there.intents {
+		drop("an intent", s.Client.CoordinationV1().Leases(s.Namespace).Delete(ctx, there.intents[i].Name, none))
+	}
+	for i := range there.volumes {
+		name := there.volumes[i].Name
+		_, err := s.Client.CoreV1().PersistentVolumes().Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		drop("a finalizer", err)
+		drop("a volume", s.Client.CoreV1().PersistentVolumes().Delete(ctx, name, none))
+	}
+	for _, zone := range zones {
+		if len(s.scenario.driver.Segments) > 0 {
+			drop("a node", s.Client.CoreV1().Nodes().Delete(ctx, s.node(zone), none))
+			drop("a CSINode", s.Client.StorageV1().CSINodes().Delete(ctx, s.node(zone), none))
+		}
+	}
+	s.clearDriver(ctx, t)
+}
+
+func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
+	t.Helper()
+	left := s.Driver.Volumes()
+	if len(left) == 0 {
+		return
+	}
+	driver, err := csi.Connect(ctx, csi.Options{Address: s.Socket})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer driver.Close()
+	for _, v := range left {
+		if err := driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: v.ID}); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+//go:build crash
+
+package crash
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+var (
+	update = flag.Bool("update", false, "write the table into docs/crash.md")
+	full   = flag.Bool("full", false, "strike also at every point after a scenario's turn")
+	// Generous: a run takes half a second on a machine that has time.
+	patience = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")
+)
+
+// stages is how many runs of a scenario take place at a time. They wait most
+// of the time, so there can be more of them than processors.
+const stages = 4
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", fmt.Sprint(stages)); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(world.Main(m))
+}
+
+// A process may die at any write and at any call. Whichever it was, its
+// successor leads every claim to its end, with exactly the volumes that are
+// wanted and nothing left over.
+func TestSweep(t *testing.T) {
+	if _, err := world.Programs(); err != nil {
+		t.Fatal(err)
+	}
+	all := &table{}
+	for _, sc := range scenarios {
+		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, all.row(sc.name)) })
+	}
+	fmt.Println(all)
+	if *update {
+		all.write(t)
+	}
+}
+
+// sweep plays a scenario without a fault, to find its points, and then once for
+// every way to strike at each of them. If the scenario has a turn, that is
+// swept over the points too; what comes after it may be other points.
+func (sc *scenario) sweep(t *testing.T, counted *row) {
+	free := make(chan *stage, stages)
+	for range stages {
+		free <- newStage(t, sc)
+	}
+	first := <-free // The oldest: the controllers of Kubernetes know its class by now.
+	points, ok := first.perform(t, strike{}, counted)
+	free <- first
+	if !ok {
+		t.Fatal("a scenario that fails without a fault has no points")
+	}
+	strikes := over(points, "")
+	if sc.turn != nil {
+		strikes = sc.turned(t, points, free, counted)
+	}
+	for _, s := range strikes {
+		t.Run(s.label(sc.turns), func(t *testing.T) {
+			t.Parallel()
+			on := <-free
+			defer func() { free <- on }()
+			on.perform(t, s, counted)
+		})
+	}
+}
+
+// turned takes the scenario's turn at every point, with no process struck, and
+// returns the strikes at what comes then.
+func (sc *scenario) turned(t *testing.T, points []point, free chan *stage, counted *row) []strike {
+	strikes := make([][]strike, len(points))
+	var all sync.WaitGroup
+	for i, turn := range points {
+		on := <-free
+		all.Go(func() {
+			defer func() { free <- on }()
+			then, ok := on.perform(t, strike{turn: turn}, counted)
+			if !ok {
+				then = []point{turn} // Its points are those of a failure.
+			}
+			if sc.once || !*full {
+				then = []point{turn}
+			}
+			strikes[i] = over(then, turn)
+		})
+	}
+	all.Wait()
+	return slices.Concat(strikes...)
+}
+
+// over strikes in every way at all points from the turn on.
+func over(points []point, turn point) []strike {
+	points = points[max(0, slices.Index(points, turn)):]
+	var all []strike
+	for _, p := range points {
+		for _, w := range deaths {
+			all = append(all, strike{at: p, way: w, turn: turn})
+		}
+	}
+	return all
+}
+
+var runs atomic.Int64
+
+// perform plays one run, counts it, and returns its points and whether all went
+// well. What is left of one that failed is removed, so that the next one begins
+// afresh.
+func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
+	r := &run{
+		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
+		wanted: map[string]types.UID{}, visited: map[string]string{},
+	}
+	found := r.play(t.Context(), with)
+	points, hit := s.trace.seen()
+	counted.add(with, found, hit || with == strike{})
+	if found.ok() {
+		return points, true
+	}
+	said := &strings.Builder{}
+	for i, c := range s.controllers {
+		fmt.Fprintf(said, "process %d said:\n%s", i, c.said())
+		c.kill()
+	}
+	t.Errorf("%s:\n%s\nwhat was done:\n%s\n%s", with.label(s.scenario.turns), &found, &s.trace, said)
+	s.clear(context.WithoutCancel(t.Context()), t)
+	for _, c := range s.controllers {
+		c.start()
+	}
+	return points, false
+}

@@ -1,0 +1,95 @@
+//go:build crash
+
+package crash
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// page is where the table is kept, between two marks.
+var page = filepath.Join("..", "..", "docs", "crash.md")
+
+const beginMark, endMark = "<!-- the sweep's table -->\n", "<!-- end of the table -->\n"
+
+// table is what a sweep is judged by.
+type table struct{ rows []*row }
+
+// row counts one scenario.
+type row struct {
+	mu     sync.Mutex
+	name   string
+	points map[point]bool // at which something was struck
+	runs   int
+	missed int // runs that did not come to their point
+	leaks  int
+	stuck  int
+}
+
+func (t *table) row(name string) *row {
+	r := &row{name: name, points: map[point]bool{}}
+	t.rows = append(t.rows, r)
+	return r
+}
+
+// add counts a run. One that did not come to its point and went well has shown
+// nothing.
+func (r *row) add(with strike, found result, came bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !came && found.ok() {
+		r.missed++
+		return
+	}
+	if p := cmp.Or(with.at, with.turn); p != "" {
+		r.points[p] = true
+	}
+	r.runs++
+	r.leaks += len(found.leaks)
+	r.stuck += len(found.stuck)
+}
+
+// String is the table in Markdown.
+func (t *table) String() string {
+	var b strings.Builder
+	b.WriteString("| scenario | points | runs | leaks | stuck |\n|---|---|---|---|---|\n")
+	var points, runs, leaks, stuck int
+	for _, r := range t.rows {
+		r.mu.Lock()
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", r.name, len(r.points), r.runs, r.leaks, r.stuck)
+		points, runs, leaks, stuck = points+len(r.points), runs+r.runs, leaks+r.leaks, stuck+r.stuck
+		r.mu.Unlock()
+	}
+	fmt.Fprintf(&b, "| **all** | **%d** | **%d** | **%d** | **%d** |\n", points, runs, leaks, stuck)
+	return b.String()
+}
+
+// write puts the table into the page. A sweep of a part does not go there.
+func (t *table) write(test *testing.T) {
+	test.Helper()
+	if test.Failed() {
+		test.Fatal("a sweep that failed is not written down")
+	}
+	for _, r := range t.rows {
+		if r.runs == 0 {
+			test.Fatalf("scenario %q was not swept, so the table is not written", r.name)
+		}
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		test.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(text), beginMark)
+	_, tail, ended := strings.Cut(rest, endMark)
+	if !ok || !ended {
+		test.Fatalf("%s lacks the marks of the table", page)
+	}
+	if err := os.WriteFile(page, []byte(head+beginMark+t.String()+endMark+tail), 0o644); err != nil {
+		test.Fatal(err)
+	}
+}
