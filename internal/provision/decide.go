@@ -16,8 +16,7 @@ const (
 	rest   kind = iota // nothing, or it is somebody else's turn
 	say                // nothing but tell the claim's owner
 	begin              // put an intent on record, then carry it out
-	carry              // carry out the intent that is on record
-	forget             // take the intent off the record: it is done
+	carry              // carry out the intent that is on record, or take it off
 	moveOn             // let the scheduler select another node
 )
 
@@ -32,7 +31,9 @@ type step struct {
 // I/O; each rule is a row of its test.
 func decide(s seen, o *Options) step {
 	if s.intent != nil {
-		return decideIntent(s)
+		// Whether its claim, its class or its node are still there does not matter:
+		// the driver may have been asked.
+		return step{kind: carry}
 	}
 	switch {
 	case s.claim == nil, s.claim.DeletionTimestamp != nil, s.claim.Spec.VolumeName != "":
@@ -51,17 +52,6 @@ func decide(s seen, o *Options) step {
 		return step{kind: rest} // It is the scheduler's turn.
 	}
 	return decideSpec(s)
-}
-
-// decideIntent is about an intent on record. Whether its claim, its class or
-// its node are still there does not matter: the driver may have been asked.
-func decideIntent(s seen) step {
-	// The claim can be seen to name the volume before the volume itself is seen.
-	named := s.claim != nil && s.claim.UID == s.intent.claimUID() && s.claim.Spec.VolumeName == s.intent.volume.Name
-	if s.volume != nil || named {
-		return step{kind: forget}
-	}
-	return step{kind: carry}
 }
 
 // decideSpec is about a claim of ours whose time has come.

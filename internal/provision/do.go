@@ -24,6 +24,34 @@ const (
 	cachePulse    = 2 * time.Millisecond
 )
 
+// resume goes on with an intent of the cache. What the cache says may be over:
+// a volume that is made for an intent which is off the record is on nobody's,
+// and one that is made while its PersistentVolume is being given back may
+// outlive it. So the API server itself is asked for both.
+func (r *Reconciler) resume(ctx context.Context, s seen) (time.Duration, error) {
+	i, err := r.journal.read(ctx, s.intent.claimUID())
+	if apierrors.IsNotFound(err) {
+		return 0, r.forget(ctx, s.intent)
+	}
+	if err != nil {
+		return 0, err
+	}
+	there := &corev1.PersistentVolume{}
+	err = r.live.Get(ctx, types.NamespacedName{Name: i.volume.Name}, there)
+	switch {
+	case apierrors.IsNotFound(err):
+		return r.carry(ctx, s, i)
+	case err != nil:
+		return 0, fmt.Errorf("reading PersistentVolume %s: %w", i.volume.Name, err)
+	case going(there):
+		return r.options.RetryStart, nil
+	case there.Spec.ClaimRef != nil && there.Spec.ClaimRef.UID == i.claimUID():
+		return 0, r.forget(ctx, i)
+	default:
+		return r.carry(ctx, s, i) // Another one has the name; that is told when it is published.
+	}
+}
+
 // carry makes the call of an intent that is on record and acts on the answer.
 func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duration, error) {
 	made, err := r.create(ctx, i)
@@ -32,7 +60,7 @@ func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duratio
 	}
 	if err := r.publish(ctx, i, made); err != nil {
 		r.fails(s, err)
-		return 0, err
+		return 0, errors.Join(err, r.journal.keep(ctx, i))
 	}
 	if s.claim != nil && s.claim.UID == i.claimUID() {
 		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
@@ -102,7 +130,17 @@ func (r *Reconciler) publish(ctx context.Context, i *intent, made *csipb.Volume)
 	if ref == nil || ref.UID != i.claimUID() || source == nil || source.VolumeHandle != made.GetVolumeId() {
 		return fmt.Errorf("creating PersistentVolume %s: another one of that name is there, which is not this claim's; rename or delete it", volume.Name)
 	}
+	if going(there) {
+		return fmt.Errorf("creating PersistentVolume %s: the one that is there is being given back, perhaps with what the driver has just made", volume.Name)
+	}
 	return nil
+}
+
+// going tells whether a PersistentVolume, and the driver's volume with it, is
+// on its way out.
+func going(volume *corev1.PersistentVolume) bool {
+	return volume.DeletionTimestamp != nil ||
+		volume.Status.Phase == corev1.VolumeReleased && volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
 }
 
 // failed acts on a CreateVolume that failed, by what that means for the next.

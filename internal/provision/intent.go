@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -55,6 +56,7 @@ type intent struct {
 	source *source
 	// record is the Lease that it is written in, once it is.
 	record types.NamespacedName
+	uid    types.UID // of the Lease
 }
 
 // claim is the key of the claim that the intent serves.
@@ -109,7 +111,7 @@ func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
 	}
 	i := &intent{
 		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
-		record: client.ObjectKeyFromObject(lease),
+		record: client.ObjectKeyFromObject(lease), uid: lease.UID,
 	}
 	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
@@ -138,8 +140,37 @@ type journal struct {
 	live      client.Reader // past the cache
 	namespace string
 	driver    string
-	// holder names this process: what it writes itself need not wake it up.
+	// holder names this process.
 	holder string
+	// working are the claims whose intents are being recorded and carried out
+	// right now, and erased the Leases that the cache may still show: neither
+	// need wake anybody up. Both only save work. What ends before its intent is
+	// off the record is tried again, or woken up by it.
+	working, erased sync.Map
+}
+
+// begin says that this process is at work on a claim's intent until end.
+func (j *journal) begin(claim types.UID) (end func()) {
+	j.working.Store(intentName(claim), true)
+	return func() { j.working.Delete(intentName(claim)) }
+}
+
+// news tells whether a Lease that the cache shows is one to do something about.
+func (j *journal) news(lease client.Object) bool {
+	_, working := j.working.Load(lease.GetName())
+	return !working && !j.isErased(lease)
+}
+
+func (j *journal) isErased(lease client.Object) bool {
+	_, erased := j.erased.Load(lease.GetUID())
+	return erased
+}
+
+// keep puts an intent back on record if it is not: a leader of the same job, who
+// should not be there, may have erased it while the driver was asked.
+func (j *journal) keep(ctx context.Context, i *intent) error {
+	_, err := j.write(ctx, i)
+	return err
 }
 
 // labels select the journal's Leases.
@@ -171,7 +202,7 @@ func (j *journal) write(ctx context.Context, i *intent) (*intent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
 	}
-	i.record = client.ObjectKeyFromObject(lease)
+	i.record, i.uid = client.ObjectKeyFromObject(lease), lease.UID
 	return i, nil
 }
 
@@ -184,10 +215,14 @@ func (j *journal) read(ctx context.Context, claim types.UID) (*intent, error) {
 	return decodeIntent(lease)
 }
 
-// erase takes an intent off the record; one that is gone is a success.
+// erase takes an intent off the record; one that is gone, or was put on record
+// anew since, is a success.
 func (j *journal) erase(ctx context.Context, i *intent) error {
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name}}
-	if err := j.client.Delete(ctx, lease); client.IgnoreNotFound(err) != nil {
+	j.erased.Store(i.uid, true) // Before the cache can show that it is gone.
+	err := j.client.Delete(ctx, lease, client.Preconditions{UID: &i.uid})
+	if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+		j.erased.Delete(i.uid)
 		return fmt.Errorf("erasing the intent to create volume %s: %w", i.request.GetName(), err)
 	}
 	return nil

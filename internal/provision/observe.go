@@ -77,6 +77,7 @@ func (r *Reconciler) findIntent(ctx context.Context, key types.NamespacedName, c
 	if err := r.client.List(ctx, leases, client.InNamespace(r.journal.namespace), client.MatchingFields{intentsByClaim: key.String()}); err != nil {
 		return nil, fmt.Errorf("reading intents: %w", err)
 	}
+	leases.Items = slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return r.journal.isErased(&l) })
 	if len(leases.Items) == 0 {
 		return nil, nil
 	}

@@ -48,15 +48,14 @@ func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Dura
 		r.tell(s, next)
 		return 0, r.unselectNode(ctx, s.claim)
 	case begin:
+		defer r.journal.begin(s.claim.UID)()
 		i, err := r.begin(ctx, s)
 		if err != nil {
 			return 0, err
 		}
 		return r.carry(ctx, s, i)
 	case carry:
-		return r.carry(ctx, s, s.intent)
-	case forget:
-		return 0, r.forget(ctx, s.intent)
+		return r.resume(ctx, s)
 	case rest:
 	}
 	return 0, nil
@@ -118,13 +117,13 @@ func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
 	return err
 }
 
-// forget takes an intent that is done off the record.
+// forget takes an intent that is done off the record. Its source is let go of
+// even if that may have failed: nothing is being filled from it any more, and if
+// the answer was lost nobody will come here again.
 func (r *Reconciler) forget(ctx context.Context, i *intent) error {
-	if err := r.journal.erase(ctx, i); err != nil {
-		return err
-	}
+	err := r.journal.erase(ctx, i)
 	if i.source != nil {
 		r.guard.done(*i.source, i.claimUID())
 	}
-	return nil
+	return err
 }

@@ -55,7 +55,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return ctrl.NewControllerManagedBy(m).
 		Named("provision").
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.pending))).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(claimOf), builder.WithPredicates(r.foreign())).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(claimOf), builder.WithPredicates(r.wakes())).
 		Watches(&storagev1.StorageClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
@@ -79,17 +79,30 @@ func (r *Reconciler) pending(o client.Object) bool {
 	return ok && claim.Spec.VolumeName == "" && provisionerOf(claim) == r.options.Provisioner
 }
 
-// foreign lets through the intents that this process did not write: those of
-// processes that died. It is busy with its own already.
-func (r *Reconciler) foreign() predicate.Funcs {
+// wakes lets through the intents that nobody here is busy with: those of
+// processes that died, and those whose recording failed as far as we know. When
+// one goes it wakes the claim that has taken its claim's name meanwhile and has
+// waited for it.
+func (r *Reconciler) wakes() predicate.Funcs {
 	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool {
-			lease, ok := e.Object.(*coordinationv1.Lease)
-			return ok && (lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != r.journal.holder)
-		},
+		CreateFunc: func(e event.CreateEvent) bool { return r.journal.news(e.Object) },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
-		DeleteFunc: func(event.DeleteEvent) bool { return false },
+		DeleteFunc: func(e event.DeleteEvent) bool {
+			r.journal.erased.Delete(e.Object.GetUID())
+			return r.succeeded(e.Object)
+		},
 	}
+}
+
+// succeeded tells whether another claim now has the name of an intent's claim.
+func (r *Reconciler) succeeded(lease client.Object) bool {
+	for _, request := range claimOf(context.Background(), lease) {
+		claim := &corev1.PersistentVolumeClaim{}
+		if err := r.client.Get(context.Background(), request.NamespacedName, claim); err == nil {
+			return intentName(claim.UID) != lease.GetName()
+		}
+	}
+	return false
 }
 
 // claimOf leads from an intent to the claim that it serves.
