@@ -14,9 +14,8 @@ type about struct {
 	key    string
 }
 
-// send waits for the key's turn, gives the call its time and wraps what went
-// wrong. The time starts when the call is sent: waiting behind a slow call
-// about the same volume must not eat it up. A call that is given up before it
+// send waits for the key's turn and for the driver's pace, gives the call its time and wraps what went
+// wrong. The time starts when the call is sent: waiting must not eat it up. A call that is given up before it
 // was sent is still Unsure, because the one it waited for may be running.
 func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 	call func(context.Context, Request, ...grpc.CallOption) (Answer, error), req Request,
@@ -29,9 +28,14 @@ func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 		}
 		defer release()
 	}
+	ended, err := d.paces.keep(ctx, a.method)
+	if err != nil {
+		return none, d.fail(a.method, fmt.Errorf("waiting until the driver has fewer calls to answer: %w", err))
+	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	answer, err := call(ctx, req)
+	ended(err)
 	if err != nil {
 		return none, d.fail(a.method, err)
 	}

@@ -51,6 +51,7 @@ type link struct {
 	group      csipb.GroupControllerClient
 	node       csipb.NodeClient
 	order      order
+	paces      paces
 	meter      *meter
 
 	dialed atomic.Int64              // connections made so far
@@ -72,7 +73,8 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{path: path, meter: newMeter(), stopped: make(chan struct{})}
+	all := newPaces()
+	l := &link{path: path, paces: all, meter: newMeter(all), stopped: make(chan struct{})}
 	d := (&Driver{link: l}).WithTimeout(opts.Timeout)
 	d.conn, err = d.dial()
 	if err != nil {

@@ -19,7 +19,7 @@ type meter struct {
 	own      *prometheus.Registry
 }
 
-func newMeter() *meter {
+func newMeter(p paces) *meter {
 	m := &meter{
 		// The process start time belongs to the process, which may serve several ports.
 		CSIMetricsManager: metrics.NewCSIMetricsManagerWithOptions("", metrics.WithProcessStartTime(false)),
@@ -29,7 +29,7 @@ func newMeter() *meter {
 		}, []string{"method_name"}),
 		own: prometheus.NewRegistry(),
 	}
-	m.own.MustRegister(m.inFlight)
+	m.own.MustRegister(m.inFlight, p)
 	return m
 }
 
@@ -55,7 +55,8 @@ func (m *meter) count(ctx context.Context, method string, req, reply any, cc *gr
 
 // Gatherer gives the metrics of the port, to be merged into the process's
 // endpoint: csi_sidecar_operations_seconds{driver_name,method_name,
-// grpc_status_code} and holdfast_csi_operations_in_flight{method_name}.
+// grpc_status_code}, holdfast_csi_operations_in_flight{method_name} and, while
+// there is a limit, holdfast_csi_operations_limit{method_name}.
 func (d *Driver) Gatherer() prometheus.Gatherer {
 	return prometheus.Gatherers{d.meter.GetRegistry().Gatherer(), d.meter.own}
 }

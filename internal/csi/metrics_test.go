@@ -80,3 +80,22 @@ func TestCallsInFlightAreCounted(t *testing.T) {
 		t.Errorf("%v calls are in flight after the last answer", got)
 	}
 }
+
+func TestTheLimitOfADriverThatWasTooSlowIsShown(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	limit := func() *dto.Metric {
+		return series(t, driver, "holdfast_csi_operations_limit", map[string]string{"method_name": "/csi.v1.Controller/CreateVolume"})
+	}
+	made(t, driver, 1)
+	if got := limit(); got != nil {
+		t.Errorf("there is a limit of %v though nothing was late", got)
+	}
+	fake.FailNext(csi.CreateVolume, codes.DeadlineExceeded, "too slow")
+	if _, err := driver.CreateVolume(t.Context(), asking("late", mib)); err == nil {
+		t.Fatal("it succeeded")
+	}
+	if got := limit().GetGauge().GetValue(); got != 1 {
+		t.Errorf("the limit is %v", got)
+	}
+}
