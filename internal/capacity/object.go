@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -50,19 +51,27 @@ func pairOf(o *storagev1.CSIStorageCapacity) pair {
 
 // labels of our objects.
 func (o *Options) labels() map[string]string {
-	return map[string]string{LabelDriver: o.Driver, LabelManager: manager}
+	return map[string]string{LabelDriver: o.Driver, LabelManager: o.manager()}
+}
+
+// manager tells our objects from those of the provisioners on other nodes.
+func (o *Options) manager() string {
+	if o.Node == "" {
+		return manager
+	}
+	return kube.NodeValue(manager, o.Node)
 }
 
 // ours tells whether an object is among those that we look after.
 func (o *Options) ours(object *storagev1.CSIStorageCapacity) bool {
-	return object.Namespace == o.Namespace && object.Labels[LabelDriver] == o.Driver && object.Labels[LabelManager] == manager
+	return object.Namespace == o.Namespace && object.Labels[LabelDriver] == o.Driver && object.Labels[LabelManager] == o.manager()
 }
 
 // object is how the object of a wanted pair should be. Its name follows from
 // what it is about: whoever makes it, and however little it knows of what its
 // predecessor did, there is one.
 func (o *Options) object(s *seen) *storagev1.CSIStorageCapacity {
-	hash := sha256.Sum256([]byte(strings.Join([]string{o.Driver, s.pair.class, s.pair.segment}, "\x00")))
+	hash := sha256.Sum256([]byte(strings.Join(append(o.whose(), s.pair.class, s.pair.segment), "\x00")))
 	object := &storagev1.CSIStorageCapacity{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.Namespace, Name: generateName + hex.EncodeToString(hash[:8]), GenerateName: generateName, Labels: o.labels(),
@@ -78,6 +87,15 @@ func (o *Options) object(s *seen) *storagev1.CSIStorageCapacity {
 		object.OwnerReferences = []metav1.OwnerReference{*s.owner}
 	}
 	return object
+}
+
+// whose objects ours are, apart from what they are about: nodes may share a
+// segment.
+func (o *Options) whose() []string {
+	if o.Node == "" {
+		return []string{o.Driver}
+	}
+	return []string{o.Driver, o.Node}
 }
 
 // amended is an object that is there with what it should say, or nil if it says

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 	storagev1 "k8s.io/api/storage/v1"
+
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // Options say which capacity is published, and how.
@@ -24,6 +26,10 @@ type Options struct {
 	Namespace string
 	// Pod is the name of this process's pod, from which owners are found.
 	Pod string
+	// Node is the only node whose capacity this process publishes, and Segment
+	// where its driver has room; "" and nil for all.
+	Node    string
+	Segment topology.Segment
 	// Immediate is whether classes count that do not wait for the first consumer.
 	Immediate bool
 	// PollInterval is how often the driver is asked if nothing happens.

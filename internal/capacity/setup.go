@@ -47,10 +47,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		client: m.GetClient(), live: m.GetAPIReader(), options: o, log: m.GetLogger(), now: time.Now,
 		canTell:     func() bool { return driver.Info().Has(csipb.ControllerServiceCapability_RPC_GET_CAPACITY) },
 		getCapacity: driver.GetCapacity,
-		survey: &survey{
-			from: m.GetClient(), driver: o.Driver,
-			whole: !driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS),
-		},
+		survey:      &survey{from: m.GetClient(), driver: o.Driver, only: onlySegment(driver.Info(), o)},
 	}
 	if !r.canTell() {
 		r.log.Info("The driver does not announce GET_CAPACITY, so none is published in spite of --enable-capacity", "driver", o.Driver)
@@ -70,6 +67,15 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		return fmt.Errorf("registering metrics of capacities: %w", err)
 	}
 	return r.build(m)
+}
+
+// onlySegment is the one segment that there is for this process, nil for those
+// of all nodes: its node's, or for a driver without topology the whole cluster.
+func onlySegment(driver csi.Info, o *Options) topology.Segment {
+	if o.Segment == nil && !driver.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+		return topology.Segment{}
+	}
+	return o.Segment
 }
 
 func indexByPair(o client.Object) []string {

@@ -23,7 +23,7 @@ type segments map[string]topology.Segment
 type survey struct {
 	from   client.Reader // the cache
 	driver string
-	whole  bool // the driver has no topology: the cluster is one segment
+	only   topology.Segment // the one that never changes, nil if nodes have to be looked at
 
 	mu    sync.Mutex
 	known segments // nil if nobody has looked yet
@@ -69,8 +69,8 @@ func (s *survey) renew(ctx context.Context) ([]string, error) {
 
 // look goes through all nodes, once.
 func (s *survey) look(ctx context.Context) (segments, error) {
-	if s.whole {
-		return segments{"": {}}, nil
+	if s.only != nil {
+		return segments{s.only.String(): s.only}, nil
 	}
 	// Nothing of what is listed is changed, so it need not be copied.
 	nodes, drivers := &corev1.NodeList{}, &storagev1.CSINodeList{}

@@ -33,12 +33,14 @@ func (r *Reconciler) watches() []watch {
 		{&storagev1.StorageClass{}, comesOrGoes(), handler.TypedEnqueueRequestsFromMapFunc(r.ofClass)},
 		{&corev1.PersistentVolume{}, r.takesOrGivesRoom(), handler.TypedEnqueueRequestsFromMapFunc(r.ofVolume)},
 	}
-	if !r.survey.whole {
+	if r.survey.only == nil {
 		all = append(all,
 			watch{&corev1.Node{}, r.nodeMoves(), r.onSurvey()},
 			watch{&storagev1.CSINode{}, r.driverMoves(), r.onSurvey()},
-			watch{&corev1.PersistentVolumeClaim{}, foundNoRoom(), handler.TypedEnqueueRequestsFromMapFunc(r.ofClaim)},
 		)
+	}
+	if whole := r.survey.only != nil && len(r.survey.only) == 0; !whole {
+		all = append(all, watch{&corev1.PersistentVolumeClaim{}, foundNoRoom(), handler.TypedEnqueueRequestsFromMapFunc(r.ofClaim)})
 	}
 	return all
 }
@@ -159,15 +161,27 @@ func (r *Reconciler) ofClaim(ctx context.Context, o client.Object) []pair {
 	if !ok || name == "" || claim.Spec.StorageClassName == nil {
 		return nil
 	}
-	node := &corev1.Node{}
-	if err := r.client.Get(ctx, types.NamespacedName{Name: name}, node); err != nil {
-		return nil // It is gone, and perhaps its segment with it.
-	}
-	segment := r.placeOf(ctx, node)
+	segment := r.segmentOf(ctx, name)
 	if segment == nil {
 		return nil
 	}
 	return []pair{{class: *claim.Spec.StorageClassName, segment: segment.String()}}
+}
+
+// segmentOf is where a node is, nil if that is not ours to know.
+func (r *Reconciler) segmentOf(ctx context.Context, name string) topology.Segment {
+	switch r.options.Node {
+	case name:
+		return r.options.Segment
+	case "":
+		node := &corev1.Node{}
+		if err := r.client.Get(ctx, types.NamespacedName{Name: name}, node); err != nil {
+			return nil // It is gone, and perhaps its segment with it.
+		}
+		return r.placeOf(ctx, node)
+	default:
+		return nil // The provisioner there publishes it.
+	}
 }
 
 // nodeMoves lets through nodes that come, go or change their segment. That is

@@ -176,7 +176,7 @@ func TestWake(t *testing.T) {
 	})
 	t.Run("a driver without topology has one segment, whatever the nodes", func(t *testing.T) {
 		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
-		w.survey.whole = true
+		w.survey.only = topology.Segment{}
 		w.change(t, q, nil, class("fast"))
 		w.change(t, q, n3[0], nil)
 		w.change(t, q, nil, volume("slow", nil))

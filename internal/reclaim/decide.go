@@ -34,11 +34,16 @@ func decide(s seen, o *Options) kind {
 	held := slices.Contains(s.volume.Finalizers, kube.VolumeFinalizer)
 	deleting := s.volume.DeletionTimestamp != nil
 	if s.volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
-		if held {
-			return release // Retained: the object is only a description of the volume.
-		}
-		return rest
+		return decideRetained(held, deleting || o.here(s.volume))
 	}
+	if !o.here(s.volume) {
+		return rest // Only the provisioner beside the volume can delete it.
+	}
+	return decideDeletable(s, held, deleting)
+}
+
+// decideDeletable is about a volume that goes when nobody claims it any more.
+func decideDeletable(s seen, held, deleting bool) kind {
 	switch s.volume.Status.Phase {
 	case corev1.VolumeBound:
 		if !held && !deleting {
@@ -47,6 +52,17 @@ func decide(s seen, o *Options) kind {
 	case corev1.VolumeReleased:
 		return decideReleased(s, deleting && !held)
 	default: // Nobody has used it yet, or its claim has been lost: not ours to delete.
+	}
+	return rest
+}
+
+// decideRetained is about a volume whose object is only a description of it.
+// Where each node has a provisioner of its own, the one beside the volume lets
+// go of it at once. When somebody deletes the object and it is still held, that
+// one is gone, and any other does it: no driver is asked.
+func decideRetained(held, ours bool) kind {
+	if held && ours {
+		return release
 	}
 	return rest
 }
@@ -61,6 +77,11 @@ func decideReleased(s seen, gone bool) kind {
 	default:
 		return destroy
 	}
+}
+
+// here tells whether a volume can be deleted by the driver beside this process.
+func (o *Options) here(volume *corev1.PersistentVolume) bool {
+	return o.Segment == nil || o.Segment.Holder(volume.Spec.NodeAffinity)
 }
 
 // owns tells whether a volume is the driver's and made for our classes, or made

@@ -17,6 +17,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // Options say which volumes are ours and how they are worked on.
@@ -25,6 +26,9 @@ type Options struct {
 	Driver string
 	// Provisioner is the name that classes carry; by default the driver's.
 	Provisioner string
+	// Segment is where the driver beside this process has its volumes; nil for
+	// a driver that has them everywhere.
+	Segment topology.Segment
 	// Workers is how many volumes are worked on at a time.
 	Workers int
 	// RetryStart and RetryMax bound the pause before the next try.

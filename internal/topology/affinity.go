@@ -43,3 +43,31 @@ func (s Segment) excluded(by corev1.NodeSelectorRequirement) bool {
 	value, ok := s[by.Key]
 	return ok && by.Operator == corev1.NodeSelectorOpIn && !slices.Contains(by.Values, value)
 }
+
+// Holder tells whether the segment has what an affinity asks for: all of some
+// term, or no affinity. It is the question before something is done to a
+// volume, so what the segment alone cannot answer, such as a term about other
+// labels or about names of nodes, speaks against it.
+func (s Segment) Holder(affinity *corev1.VolumeNodeAffinity) bool {
+	if affinity == nil || affinity.Required == nil {
+		return true
+	}
+	return slices.ContainsFunc(affinity.Required.NodeSelectorTerms, func(term corev1.NodeSelectorTerm) bool {
+		return len(term.MatchFields) == 0 && len(term.MatchExpressions) > 0 &&
+			!slices.ContainsFunc(term.MatchExpressions, func(r corev1.NodeSelectorRequirement) bool { return !s.has(r) })
+	})
+}
+
+func (s Segment) has(wanted corev1.NodeSelectorRequirement) bool {
+	value, ok := s[wanted.Key]
+	switch wanted.Operator {
+	case corev1.NodeSelectorOpIn:
+		return ok && slices.Contains(wanted.Values, value)
+	case corev1.NodeSelectorOpNotIn:
+		return ok && !slices.Contains(wanted.Values, value)
+	case corev1.NodeSelectorOpExists:
+		return ok
+	default:
+		return false
+	}
+}
