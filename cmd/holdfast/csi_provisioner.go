@@ -76,7 +76,7 @@ func (p *provisioner) complete(command *cobra.Command) error {
 		app.Variable{Name: "VERBOSE", Flags: []string{"v"}},
 		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	)
-	if err := errors.Join(err, p.leader.Validate()); err != nil {
+	if err := errors.Join(err, p.leader.Validate(), p.checkNode()); err != nil {
 		return err
 	}
 	return logsapi.ValidateAndApply(p.logging, nil)
@@ -89,6 +89,9 @@ func (p *provisioner) run(ctx context.Context) error {
 		return err
 	}
 	defer driver.Close()
+	if err := p.findNode(ctx, driver); err != nil {
+		return err
+	}
 	if err := p.adopt(driver.Info().Name); err != nil {
 		return err
 	}
@@ -118,12 +121,13 @@ func (p *provisioner) adopt(driver string) error {
 		o.Provisioner = driver
 	}
 	// The form is that of the program whose place the role takes.
-	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), driver) //nolint:gosec // It tells processes apart and keeps nothing secret.
+	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), p.whose(driver)) //nolint:gosec // It tells processes apart and keeps nothing secret.
 	o.Namespace = app.Namespace(p.leader.Namespace)
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
 	c := &p.capacity
 	c.Driver, c.Provisioner, c.Classes = o.Driver, o.Provisioner, o.Classes
+	c.Node, c.Segment = o.Node.Name, o.Node.Segment
 	c.Namespace, c.Pod = cmp.Or(os.Getenv("NAMESPACE"), o.Namespace), os.Getenv("POD_NAME")
 	c.RetryStart, c.RetryMax = p.work.RetryStart, p.work.RetryMax
 	return errors.Join(o.Validate(), c.Validate())
@@ -137,7 +141,7 @@ func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Dri
 		return fmt.Errorf("setting up provisioning: %w", err)
 	}
 	err := reclaim.Setup(ctx, m, driver, events, &reclaim.Options{
-		Driver: p.provision.Driver, Provisioner: p.provision.Provisioner,
+		Driver: p.provision.Driver, Provisioner: p.provision.Provisioner, Segment: p.provision.Node.Segment,
 		Workers: p.work.Workers, RetryStart: p.work.RetryStart, RetryMax: p.work.RetryMax,
 	})
 	if err != nil {

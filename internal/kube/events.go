@@ -28,8 +28,9 @@ const (
 // event that only repeats the last one about the object is not sent: a retry
 // is no news. Forgetting that over a restart costs one repetition.
 type Events struct {
-	recorder record.EventRecorder
-	last     *cache.LRUExpireCache
+	recorder  record.EventRecorder
+	component string
+	last      *cache.LRUExpireCache
 }
 
 type said struct{ reason, message string }
@@ -43,7 +44,9 @@ type said struct{ reason, message string }
 func NewEvents(ctx context.Context, c kubernetes.Interface, scheme *runtime.Scheme, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.CoreV1().Events("")})
-	return NewEventsTo(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
+	events := NewEventsTo(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
+	events.component = component
+	return events
 }
 
 // NewEventsTo sends events to a recorder.
@@ -62,15 +65,24 @@ func (e *Events) Warning(about client.Object, reason, message string) {
 }
 
 func (e *Events) send(about client.Object, kind, reason, message string) {
-	if len(message) > messageLimit {
-		message = message[:messageLimit-3] + "..."
-	}
-	key, news := eventKey(about), said{reason, message}
-	if last, ok := e.last.Get(key); ok && last == news {
+	news := said{reason, cut(message)}
+	if e.repeats(about, news) {
 		return
 	}
-	e.last.Add(key, news, repeatAfter)
-	e.recorder.Event(about, kind, reason, message)
+	e.last.Add(eventKey(about), news, repeatAfter)
+	e.recorder.Event(about, kind, reason, news.message)
+}
+
+func (e *Events) repeats(about client.Object, news said) bool {
+	last, ok := e.last.Get(eventKey(about))
+	return ok && last == news
+}
+
+func cut(message string) string {
+	if len(message) > messageLimit {
+		return message[:messageLimit-3] + "..."
+	}
+	return message
 }
 
 func eventKey(o client.Object) types.UID { return o.GetUID() }

@@ -18,6 +18,7 @@ const (
 	begin              // put an intent on record, then carry it out
 	carry              // carry out the intent that is on record, or take it off
 	moveOn             // let the scheduler select another node
+	take               // take the claim for this node, if it has room
 )
 
 // A step is a decision: what to do and, for say, what to tell.
@@ -42,6 +43,15 @@ func decide(s seen, o *Options) step {
 		return step{kind: rest}
 	case s.volume != nil:
 		return step{kind: rest} // It is the PV controller's turn to bind the two.
+	case o.Node.elsewhere(selectedNode(s.claim)):
+		return step{kind: rest} // It is that node's turn.
+	}
+	return decideClass(s, o)
+}
+
+// decideClass is about a claim that waits for us, or for its node.
+func decideClass(s seen, o *Options) step {
+	switch {
 	case s.class == nil:
 		return fail("StorageClass %q of the claim does not exist; the claim is served when it does", className(s.claim))
 	case s.class.Provisioner != o.Provisioner:
@@ -50,6 +60,8 @@ func decide(s seen, o *Options) step {
 		return fail("StorageClass %q may not be served: it is not in --storageclass-whitelist", s.class.Name)
 	case s.late() && selectedNode(s.claim) == "":
 		return step{kind: rest} // It is the scheduler's turn.
+	case o.Node.anyones(s.claim):
+		return o.Node.decideTaking(s)
 	}
 	return decideSpec(s)
 }

@@ -30,14 +30,22 @@ const (
 // outlive it. So the API server itself is asked for both.
 func (r *Reconciler) resume(ctx context.Context, s seen) (time.Duration, error) {
 	i, err := r.journal.read(ctx, s.intent.claimUID())
-	if apierrors.IsNotFound(err) {
-		return 0, r.forget(ctx, s.intent)
+	if apierrors.IsNotFound(err) || err == nil && i.node != r.options.Node.Name {
+		return 0, r.forget(ctx, s.intent) // Another node may have its own of that name by now.
 	}
 	if err != nil {
 		return 0, err
 	}
+	return r.resumeRecorded(ctx, s, i)
+}
+
+// resumeRecorded goes on with an intent that is on record now.
+func (r *Reconciler) resumeRecorded(ctx context.Context, s seen, i *intent) (time.Duration, error) {
+	if err := r.guard.keep(ctx, i); err != nil {
+		return 0, err
+	}
 	there := &corev1.PersistentVolume{}
-	err = r.live.Get(ctx, types.NamespacedName{Name: i.volume.Name}, there)
+	err := r.live.Get(ctx, types.NamespacedName{Name: i.volume.Name}, there)
 	switch {
 	case apierrors.IsNotFound(err):
 		return r.carry(ctx, s, i)

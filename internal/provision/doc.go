@@ -16,4 +16,8 @@
 // It is a Lease, and not an annotation of the claim, because tenants can write
 // their claims: a request that is repeated must not be theirs to change. And
 // because the rights that csi-provisioner is deployed with include Leases.
+//
+// With one provisioner on each node (node.go) there still is one intent for each
+// claim, which belongs to a node. Nobody else carries it out: another node's
+// driver would make another volume.
 package provision

@@ -18,4 +18,5 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.PreventModeConversion, "prevent-volume-mode-conversion", true, "refuse to restore a snapshot to a volume of another mode, unless its content has the annotation that allows it")
 	fs.DurationVar(&o.SweepInterval, "snapshot-orphan-sweep-interval", 5*time.Minute, "how often to look for snapshots that are protected though nothing is restored from them; 0 for never")
 	fs.BoolVar(&o.ReadOnlyPublish, "controller-publish-readonly", false, "mark volumes of claims that are ReadOnlyMany only as read-only")
+	o.Node.AddFlags(fs)
 }

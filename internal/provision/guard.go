@@ -2,37 +2,45 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // A guard keeps what volumes are being filled from. The finalizer goes on a
-// source before the intent that names it is written, and off when no intent
-// names it any more: one restore that ends does not unprotect another.
+// source when the intent that names it is on record, before the driver is
+// asked; and off when no intent names it any more: one restore that ends does
+// not unprotect another.
 //
-// The intents on record are the truth. The guard only remembers those of this
-// process that the cache may not show yet, and the order of adding and removing.
+// The intents on record are the truth, those of all nodes. Whoever unprotects a
+// source reads it first and the intents then, and writes only what it has read.
+// Whoever protects it does so after its intent is on record. So either the one
+// sees the other's intent, or its write comes first and the other repairs it.
 type guard struct {
 	client              client.Client
 	live                client.Reader // past the cache
 	namespace           string        // of the intents
 	driver, provisioner string
+	shared              bool // with the provisioners of other nodes
+	pause               time.Duration
 
-	mu      sync.Mutex // held over reading and writing a source's finalizers
-	pending map[source]map[types.UID]bool
+	mu sync.Mutex // held over reading and writing a source's finalizers
 
 	// freed wakes the guard up for a source that a claim has let go of. The end
 	// of the intent does so too, and either can come first.
@@ -46,8 +54,7 @@ const freedBacklog = 1024
 func newGuard(m ctrl.Manager, o *Options) *guard {
 	return &guard{
 		client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, provisioner: o.Provisioner,
-		pending: map[source]map[types.UID]bool{},
-		freed:   make(chan event.TypedGenericEvent[source], freedBacklog),
+		shared: o.Node.Deployed, pause: o.RetryMax, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
 	}
 }
 
@@ -59,35 +66,56 @@ func (s source) finalizer() string {
 	return kube.CloneSourceFinalizer
 }
 
-// protect puts the finalizer on an origin, nil for none, on behalf of a claim.
-func (g *guard) protect(ctx context.Context, o *origin, claim types.UID) error {
-	if o == nil {
+// Why a source cannot be protected any more.
+var (
+	errGone  = errors.New("it went away")
+	errGoing = errors.New("it is being deleted")
+)
+
+// keep protects the source of an intent that was on record before. A source
+// that cannot be protected any more is let go: the driver may have been asked,
+// so it is asked again.
+func (g *guard) keep(ctx context.Context, i *intent) error {
+	err := g.protect(ctx, i)
+	if errors.Is(err, errGone) || errors.Is(err, errGoing) {
+		return nil
+	}
+	return err
+}
+
+// protect puts the finalizer on the source of an intent that is on record.
+func (g *guard) protect(ctx context.Context, i *intent) error {
+	if i.source == nil {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	object, err := g.get(ctx, o.source)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		object, err := g.get(ctx, *i.source)
+		if err != nil {
+			return err
+		}
+		return g.add(ctx, *i.source, object, i.uid)
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("protecting %s: %w", i.source, err)
 	}
-	if object == nil {
-		return fmt.Errorf("%s went away", o)
-	}
-	if err := g.add(ctx, o.source, object); err != nil {
-		return fmt.Errorf("protecting %s: %w", o, err)
-	}
-	if g.pending[o.source] == nil {
-		g.pending[o.source] = map[types.UID]bool{}
-	}
-	g.pending[o.source][claim] = true
 	return nil
 }
 
-func (g *guard) add(ctx context.Context, s source, object client.Object) error {
-	if slices.Contains(object.GetFinalizers(), s.finalizer()) {
+func (g *guard) add(ctx context.Context, s source, object client.Object, record types.UID) error {
+	if object == nil {
+		return errGone
+	}
+	held := slices.Contains(object.GetFinalizers(), s.finalizer())
+	switch {
+	case object.GetDeletionTimestamp() != nil && (!held || s.Kind == kindClaim):
+		return errGoing // Somebody may be taking the finalizer off.
+	case !held:
+		object.SetFinalizers(append(object.GetFinalizers(), s.finalizer()))
+	case !g.touch(s, object, record):
 		return nil
 	}
-	object.SetFinalizers(append(object.GetFinalizers(), s.finalizer()))
 	err := g.client.Update(ctx, object)
 	if s.Kind == kindSnapshot && apierrors.IsForbidden(err) {
 		return nil // Some install the program without that right; it never was essential.
@@ -95,15 +123,24 @@ func (g *guard) add(ctx context.Context, s source, object client.Object) error {
 	return err
 }
 
-// done forgets a claim whose intent is off the record.
-func (g *guard) done(s source, claim types.UID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.pending[s], claim)
-	if len(g.pending[s]) > 0 {
-		return
+// touch changes a snapshot that is protected already, so that another node
+// which has just found that it need not be any more cannot write that. A claim
+// stays protected until it is deleted, so nobody takes that from it.
+func (g *guard) touch(s source, object client.Object, record types.UID) bool {
+	notes := object.GetAnnotations()
+	if !g.shared || s.Kind == kindClaim || notes[touchAnnotation] == string(record) {
+		return false
 	}
-	delete(g.pending, s)
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	notes[touchAnnotation] = string(record)
+	object.SetAnnotations(notes)
+	return true
+}
+
+// letGo has a source looked at whose intent is off the record.
+func (g *guard) letGo(s source) {
 	select {
 	case g.freed <- event.TypedGenericEvent[source]{Object: s}:
 	default:
@@ -115,12 +152,12 @@ func (g *guard) done(s source, claim types.UID) {
 func (g *guard) Reconcile(ctx context.Context, s source) (reconcile.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if busy, err := g.busy(ctx, s); busy || err != nil {
-		return reconcile.Result{}, err
-	}
 	object, err := g.get(ctx, s)
 	if err != nil || object == nil || !slices.Contains(object.GetFinalizers(), s.finalizer()) {
 		return reconcile.Result{}, err
+	}
+	if busy, err := g.busy(ctx, s); busy || err != nil {
+		return reconcile.Result{RequeueAfter: g.again()}, err
 	}
 	if claim, ok := object.(*corev1.PersistentVolumeClaim); ok {
 		if ours, err := g.ours(ctx, claim); !ours || err != nil || claim.DeletionTimestamp == nil {
@@ -154,16 +191,24 @@ func (g *guard) ours(ctx context.Context, claim *corev1.PersistentVolumeClaim) (
 	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == g.driver, nil
 }
 
-// busy tells whether a volume is being filled from the source.
+// busy tells whether a volume is being filled from the source, on any node. It
+// asks the API server itself: the cache only has this node's intents.
 func (g *guard) busy(ctx context.Context, s source) (bool, error) {
-	if len(g.pending[s]) > 0 {
-		return true, nil
-	}
 	leases := &coordinationv1.LeaseList{}
-	if err := g.client.List(ctx, leases, client.InNamespace(g.namespace), client.MatchingFields{intentsBySource: s.key()}); err != nil {
+	reading := client.MatchingLabels{IntentLabel: csi.SafeName(g.driver), sourceLabel: s.hash()}
+	if err := g.live.List(ctx, leases, client.InNamespace(g.namespace), reading); err != nil {
 		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
 	}
 	return len(leases.Items) > 0, nil
+}
+
+// again is when to look again at a source that is busy: the end of another
+// node's intent wakes nobody here, and that node may not live to see it.
+func (g *guard) again() time.Duration {
+	if g.shared {
+		return g.pause
+	}
+	return 0
 }
 
 // get reads a source from the API server itself; nil if it is gone.

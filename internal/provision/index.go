@@ -12,10 +12,9 @@ import (
 
 // Indexes of the cache.
 const (
-	intentsByClaim  = "provision.claim"
-	intentsBySource = "provision.source"
-	claimsByClass   = "provision.class"
-	volumesByClaim  = "provision.claimUID"
+	intentsByClaim = "provision.claim"
+	claimsByClass  = "provision.class"
+	volumesByClaim = "provision.claimUID"
 )
 
 // index has the cache answer what is asked for each claim without looking at
@@ -27,7 +26,6 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		keys  client.IndexerFunc
 	}{
 		{&coordinationv1.Lease{}, intentsByClaim, annotated(claimAnnotation)},
-		{&coordinationv1.Lease{}, intentsBySource, annotated(sourceAnnotation)},
 		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.waitsForClass},
 		{&corev1.PersistentVolume{}, volumesByClaim, claimOfVolume},
 	} {

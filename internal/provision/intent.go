@@ -18,10 +18,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 const (
@@ -40,6 +43,15 @@ const (
 	// annotations are limited to 256 KiB.
 	compressFrom = 16 << 10
 	gzipPrefix   = "gzip:"
+
+	// NodeLabel marks an intent as one of a node's own provisioner, so that only
+	// that one sees it; the annotation has the node's whole name.
+	NodeLabel      = "provision.holdfast.io/node"
+	nodeAnnotation = NodeLabel
+	// sourceLabel finds the intents that read a source, on whichever node.
+	sourceLabel = "provision.holdfast.io/source-hash"
+	// touchAnnotation on a snapshot names the last intent that has protected it.
+	touchAnnotation = "provision.holdfast.io/protected-for"
 )
 
 // An intent is a CreateVolume call that may have been made, with everything
@@ -54,6 +66,8 @@ type intent struct {
 	volume *corev1.PersistentVolume
 	// source is what the volume is filled from, nil for nothing.
 	source *source
+	// node is the only one whose driver may be asked; "" for any.
+	node string
 	// record is the Lease that it is written in, once it is.
 	record types.NamespacedName
 	uid    types.UID // of the Lease
@@ -111,7 +125,7 @@ func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
 	}
 	i := &intent{
 		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
-		record: client.ObjectKeyFromObject(lease), uid: lease.UID,
+		node: lease.Annotations[nodeAnnotation], record: client.ObjectKeyFromObject(lease), uid: lease.UID,
 	}
 	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
@@ -140,6 +154,7 @@ type journal struct {
 	live      client.Reader // past the cache
 	namespace string
 	driver    string
+	node      string // whose driver is asked; "" for any
 	// holder names this process.
 	holder string
 	// working are the claims whose intents are being recorded and carried out
@@ -169,25 +184,50 @@ func (j *journal) isErased(lease client.Object) bool {
 // keep puts an intent back on record if it is not: a leader of the same job, who
 // should not be there, may have erased it while the driver was asked.
 func (j *journal) keep(ctx context.Context, i *intent) error {
-	_, err := j.write(ctx, i)
+	_, _, err := j.write(ctx, i)
 	return err
 }
 
-// labels select the journal's Leases.
-func (j *journal) labels() map[string]string {
-	return map[string]string{IntentLabel: csi.SafeName(j.driver)}
+// labels of an intent's Lease.
+func (j *journal) labels(i *intent) map[string]string {
+	all := map[string]string{IntentLabel: csi.SafeName(j.driver)}
+	if j.node != "" {
+		all[NodeLabel] = nodeValue(j.node)
+	}
+	if i.source != nil {
+		all[sourceLabel] = i.source.hash()
+	}
+	return all
+}
+
+func nodeValue(node string) string { return kube.NodeValue("node", node) }
+
+// ownIntents select the intents that a process carries out: those of its node,
+// or of no node. The driver of another node would make a second volume.
+func ownIntents(driver, node string) labels.Selector {
+	own := labels.SelectorFromSet(labels.Set{IntentLabel: csi.SafeName(driver)})
+	operator, values := selection.DoesNotExist, []string(nil)
+	if node != "" {
+		operator, values = selection.Equals, []string{nodeValue(node)}
+	}
+	of, err := labels.NewRequirement(NodeLabel, operator, values)
+	if err != nil {
+		panic(err) // The key is a constant, and the value is made to be one.
+	}
+	return own.Add(*of)
 }
 
 // write puts an intent on record and returns the one that is: if another
-// process was first, that one's stands, for the driver may have been asked.
-func (j *journal) write(ctx context.Context, i *intent) (*intent, error) {
+// process was first, that one's stands, for the driver may have been asked. It
+// may be another node's: there is one name for each claim.
+func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh bool, err error) {
 	text, err := i.encode()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(),
+			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(i),
 			Annotations: map[string]string{intentAnnotation: text, claimAnnotation: i.claim().String()},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.holder, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
@@ -195,15 +235,19 @@ func (j *journal) write(ctx context.Context, i *intent) (*intent, error) {
 	if i.source != nil {
 		lease.Annotations[sourceAnnotation] = i.source.key()
 	}
+	if j.node != "" {
+		lease.Annotations[nodeAnnotation] = j.node
+	}
 	err = j.client.Create(ctx, lease)
 	if apierrors.IsAlreadyExists(err) {
-		return j.read(ctx, i.claimUID())
+		recorded, err = j.read(ctx, i.claimUID())
+		return recorded, false, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
+		return nil, false, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
 	}
-	i.record, i.uid = client.ObjectKeyFromObject(lease), lease.UID
-	return i, nil
+	i.record, i.uid, i.node = client.ObjectKeyFromObject(lease), lease.UID, j.node
+	return i, true, nil
 }
 
 // read gets an intent from the API server itself.

@@ -119,6 +119,10 @@ func (r *Reconciler) volumeOf(ctx context.Context, claim types.UID) (*corev1.Per
 
 // observeNodes reads the driver's topology, if it has one.
 func (r *Reconciler) observeNodes(ctx context.Context, s *seen) error {
+	if o := &r.options.Node; o.Deployed {
+		s.onlyNode(o)
+		return nil
+	}
 	if !s.topological() {
 		return nil
 	}
@@ -144,6 +148,14 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *seen) error {
 	return nil
 }
 
+// onlyNode is all that a node's own provisioner knows of nodes.
+func (s *seen) onlyNode(n *Node) {
+	s.nodes = []place{n.place()}
+	if selectedNode(s.claim) == n.Name {
+		s.selected = &s.nodes[0]
+	}
+}
+
 // place is a node as the driver's topology sees it, without keys if it does
 // not have the driver; nil if the node is gone.
 func (r *Reconciler) place(ctx context.Context, csiNode *storagev1.CSINode) (*place, error) {
@@ -165,7 +177,7 @@ func (s *seen) topological() bool {
 // topology is what decides where the claim's volume may be.
 func (s *seen) topology(o *Options) topologyInput {
 	return topologyInput{
-		claim: s.claim.Name, selected: s.selected, strict: o.StrictTopology, anywhere: o.ImmediateTopology,
+		claim: s.claim.Name, selected: s.selected, strict: o.StrictTopology || o.Node.Deployed, anywhere: o.ImmediateTopology,
 		allowed: s.class.AllowedTopologies, nodes: s.nodes,
 	}
 }

@@ -20,6 +20,8 @@ type Options struct {
 	Identity string
 	// Namespace is where intents are kept.
 	Namespace string
+	// Node is the only one that is served, if there is a provisioner on each.
+	Node Node
 	// Classes are the ones that may be served; empty means all.
 	Classes []string
 	// VolumeNamePrefix begins the name of every volume, before the claim's UID.
@@ -61,7 +63,7 @@ func (o *Options) Validate() error {
 	if o.RetryStart <= 0 || o.RetryMax < o.RetryStart {
 		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.Node.Validate())...)
 }
 
 // serves tells whether claims of a class may be served at all.

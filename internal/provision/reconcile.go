@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,7 @@ type Reconciler struct {
 	events  *kube.Events
 	journal *journal
 	guard   *guard
+	race    *race
 	options *Options
 	log     logr.Logger // for what happens outside of Reconcile
 }
@@ -34,7 +36,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	again, err := r.do(ctx, s, decide(s, r.options))
+	next := decide(s, r.options)
+	if s.claim != nil && next.kind != take {
+		r.race.settled(s.claim.UID)
+	}
+	again, err := r.do(ctx, s, next)
 	return reconcile.Result{RequeueAfter: again}, err
 }
 
@@ -43,14 +49,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Duration, err error) {
 	switch next.kind {
 	case say:
-		r.tell(s, next)
+		return 0, r.tell(ctx, s, next)
+	case take:
+		return r.take(ctx, s)
 	case moveOn:
-		r.tell(s, next)
-		return 0, r.unselectNode(ctx, s.claim)
+		return 0, errors.Join(r.tell(ctx, s, next), r.unselectNode(ctx, s.claim))
 	case begin:
 		defer r.journal.begin(s.claim.UID)()
 		i, err := r.begin(ctx, s)
-		if err != nil {
+		if err != nil || i == nil {
 			return 0, err
 		}
 		return r.carry(ctx, s, i)
@@ -61,12 +68,16 @@ func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Dura
 	return 0, nil
 }
 
-func (r *Reconciler) tell(s seen, next step) {
-	if next.reason == kube.ReasonProvisioningFailed {
+func (r *Reconciler) tell(ctx context.Context, s seen, next step) error {
+	switch {
+	case r.options.Node.anyones(s.claim):
+		return r.announce(ctx, s.claim, next)
+	case next.reason == kube.ReasonProvisioningFailed:
 		r.events.Warning(s.claim, next.reason, next.message)
-		return
+	default:
+		r.events.Normal(s.claim, next.reason, next.message)
 	}
-	r.events.Normal(s.claim, next.reason, next.message)
+	return nil
 }
 
 // fails tells the owner of a claim, if there still is one, what went wrong.
@@ -76,7 +87,7 @@ func (r *Reconciler) fails(s seen, err error) {
 	}
 }
 
-// begin puts the intent on record.
+// begin puts the intent on record; nil if the claim turns out not to be ours.
 func (r *Reconciler) begin(ctx context.Context, s seen) (*intent, error) {
 	i, err := r.intend(ctx, s)
 	if err != nil {
@@ -90,18 +101,42 @@ func (r *Reconciler) intend(ctx context.Context, s seen) (*intent, error) {
 	if err := r.lookUp(ctx, &s); err != nil {
 		return nil, fmt.Errorf("looking up what the claim names: %w", err)
 	}
-	i, err := plan(s, r.options)
+	planned, err := plan(s, r.options)
 	if err != nil {
 		return nil, fmt.Errorf("planning the volume: %w", err)
 	}
-	if err := r.guard.protect(ctx, s.origin, i.claimUID()); err != nil {
+	i, fresh, err := r.journal.write(ctx, planned)
+	switch {
+	case err != nil:
 		return nil, err
+	case i.node != r.options.Node.Name:
+		return nil, othersIntent(i)
+	case !fresh:
+		return i, r.guard.keep(ctx, i)
 	}
-	i, err = r.journal.write(ctx, i)
-	if err != nil && s.origin != nil {
-		r.guard.done(s.origin.source, s.claim.UID)
+	return r.prove(ctx, s, i)
+}
+
+// othersIntent tells that an intent is on record that is not ours to carry out.
+func othersIntent(i *intent) error {
+	who := "a provisioner for all nodes"
+	if i.node != "" {
+		who = "the provisioner of node " + i.node
 	}
-	return i, err
+	return fmt.Errorf("%s may have made the volume, so Lease %s says: waiting for it; if it is gone for good, delete that Lease", who, i.record)
+}
+
+// prove makes sure, once the intent is on record, of what may have changed just
+// before. If something has, the intent goes: the driver has not been asked yet.
+func (r *Reconciler) prove(ctx context.Context, s seen, i *intent) (*intent, error) {
+	ours, err := r.stillOurs(ctx, s)
+	if err == nil && ours {
+		err = r.guard.protect(ctx, i)
+	}
+	if err != nil || !ours {
+		return nil, errors.Join(err, r.forget(ctx, i))
+	}
+	return i, nil
 }
 
 // lookUp reads what only claims of some kinds need.
@@ -123,7 +158,7 @@ func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
 func (r *Reconciler) forget(ctx context.Context, i *intent) error {
 	err := r.journal.erase(ctx, i)
 	if i.source != nil {
-		r.guard.done(*i.source, i.claimUID())
+		r.guard.letGo(*i.source)
 	}
 	return err
 }

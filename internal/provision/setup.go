@@ -8,7 +8,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -31,9 +30,8 @@ func CacheOptions(o *Options, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
 	}
-	mine := labels.SelectorFromSet(labels.Set{IntentLabel: csi.SafeName(o.Driver)})
 	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
-		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: mine}},
+		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: ownIntents(o.Driver, o.Node.Name)}},
 	}
 }
 
@@ -41,7 +39,8 @@ func CacheOptions(o *Options, into *cache.Options) {
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, guard: newGuard(m, o), log: m.GetLogger(),
-		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, holder: o.Identity},
+		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, node: o.Node.Name, holder: o.Identity},
+		race:    newRace(&o.Node),
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
@@ -67,7 +66,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 // reads are the kinds that are read but wake nobody.
 func (r *Reconciler) reads() []client.Object {
 	kinds := []client.Object{&corev1.PersistentVolume{}}
-	if r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+	if !r.options.Node.Deployed && r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
 		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
 	}
 	return kinds

@@ -1,6 +1,8 @@
 package provision
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -29,6 +31,12 @@ func (s source) String() string { return fmt.Sprintf("%s %s/%s", s.Kind, s.Names
 
 // key is the source in a form that can be read back.
 func (s source) key() string { return s.Kind + "/" + s.Namespace + "/" + s.Name }
+
+// hash is the source as the value of a label.
+func (s source) hash() string {
+	sum := sha256.Sum256([]byte(s.key()))
+	return hex.EncodeToString(sum[:16])
+}
 
 // readSource reads the key of a source.
 func readSource(key string) (source, bool) {

@@ -23,7 +23,10 @@ type Process struct {
 // Start runs holdfast under the name of a role, as in "csi-provisioner". It
 // belongs to the caller, who kills it; see [World.Provisioner] for one that
 // belongs to a test.
-func Start(role string, args ...string) (*Process, error) {
+func Start(role string, args ...string) (*Process, error) { return start(nil, role, args) }
+
+// start adds variables to the environment.
+func start(variables []string, role string, args []string) (*Process, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
@@ -31,7 +34,7 @@ func Start(role string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.Command(filepath.Join(programs, "holdfast")), done: make(chan struct{})}
 	p.cmd.Args = append([]string{role}, args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.Env = append(os.Environ(), "KUBECONFIG=")
+	p.cmd.Env = append(append(os.Environ(), "KUBECONFIG="), variables...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", role, err)
@@ -71,6 +74,12 @@ func (p *Process) Log() string { return p.log.String() }
 func (w *World) Provisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
 	p, err := Start("csi-provisioner", w.ProvisionerArgs(args...)...)
+	return belongs(t, p, err)
+}
+
+// belongs ends a provisioner with the test.
+func belongs(t testing.TB, p *Process, err error) *Process {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}

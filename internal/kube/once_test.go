@@ -1,0 +1,40 @@
+package kube
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+)
+
+func TestWhatManyTellIsToldOnce(t *testing.T) {
+	c := fake.NewClientBuilder().Build()
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: "1"}}
+	other := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "other", UID: "2"}}
+	full := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no room"}
+	gone := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no class"}
+	for range 3 { // Each process has its own.
+		events := NewEventsTo(record.NewFakeRecorder(0))
+		for _, about := range []*corev1.PersistentVolumeClaim{claim, claim, other} {
+			if err := events.Once(t.Context(), c, about, full); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := events.Once(t.Context(), c, claim, gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := &corev1.EventList{}
+	if err := c.List(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]int{}
+	for _, e := range list.Items {
+		told[e.InvolvedObject.Name+": "+e.Message]++
+	}
+	if len(list.Items) != 3 || told["data: no room"] != 1 || told["data: no class"] != 1 || told["other: no room"] != 1 {
+		t.Errorf("there are %v", told)
+	}
+}

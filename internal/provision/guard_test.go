@@ -1,0 +1,160 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A guardWorld has the guards of two nodes. What is set in between happens
+// between the moment at which the first has read the intents and its write.
+type guardWorld struct {
+	client.WithWatch
+	one, two *guard
+	between  func()
+}
+
+func newGuardWorld(t *testing.T, objects ...client.Object) *guardWorld {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, snapshotv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &guardWorld{WithWatch: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), between: func() {}}
+	watched := interceptor.NewClient(w.WithWatch, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, into client.ObjectList, o ...client.ListOption) error {
+			defer w.between()
+			return c.List(ctx, into, o...)
+		},
+	})
+	w.one, w.two = newTestGuard(watched), newTestGuard(w)
+	return w
+}
+
+func newTestGuard(c client.Client) *guard {
+	return &guard{
+		client: c, live: c, namespace: "ns", driver: "csitest.holdfast.io", provisioner: "storage.example.com/csi",
+		shared: true, pause: time.Minute, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
+	}
+}
+
+// begins puts an intent of the second node on record and protects its source,
+// as is done before a driver is asked.
+func (w *guardWorld) begins(t *testing.T, from source) error {
+	t.Helper()
+	s := ready(t)
+	begun(t, &s)
+	s.intent.source = &from
+	i, _, err := (&journal{client: w, live: w, namespace: "ns", driver: "csitest.holdfast.io", node: "n2"}).write(t.Context(), s.intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.uid = "lease" // What an API server gives it.
+	return w.two.protect(t.Context(), i)
+}
+
+func (w *guardWorld) held(t *testing.T, s source) bool {
+	t.Helper()
+	object, err := w.two.get(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object != nil && slices.Contains(object.GetFinalizers(), s.finalizer())
+}
+
+func restored() *snapshotv1.VolumeSnapshot {
+	return &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "before", Finalizers: []string{kube.SnapshotSourceFinalizer}}}
+}
+
+var before = source{kindSnapshot, "team", "before"}
+
+func TestASourceIsFreeWhenNobodyReadsIt(t *testing.T) {
+	w := newGuardWorld(t, restored())
+	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if w.held(t, before) {
+		t.Error("it is still protected")
+	}
+}
+
+func TestASourceStaysWhileAnotherNodeReadsIt(t *testing.T) {
+	w := newGuardWorld(t, restored())
+	if err := w.begins(t, before); err != nil {
+		t.Fatal(err)
+	}
+	again, err := w.one.Reconcile(t.Context(), before)
+	if err != nil || again.RequeueAfter == 0 {
+		t.Errorf("it is looked at again after %s, %v", again.RequeueAfter, err)
+	}
+	if !w.held(t, before) {
+		t.Error("it was unprotected")
+	}
+}
+
+// Nobody else's view of the source may be older than the intent.
+func TestASourceStaysThatAnotherNodeBeginsToReadJustNow(t *testing.T) {
+	w := newGuardWorld(t, restored())
+	w.between = func() {
+		if err := w.begins(t, before); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := w.one.Reconcile(t.Context(), before); !apierrors.IsConflict(err) {
+		t.Errorf("it was written by somebody who does not know of the intent: %v", err)
+	}
+	if !w.held(t, before) {
+		t.Error("it was unprotected")
+	}
+}
+
+func TestASourceThatWasJustFreedIsProtectedAgain(t *testing.T) {
+	w := newGuardWorld(t, restored())
+	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.begins(t, before); err != nil || !w.held(t, before) {
+		t.Errorf("it is not protected: %v", err)
+	}
+}
+
+// Somebody may be taking the finalizer off a claim that is being deleted, so it
+// is too late to rely on it.
+func TestAClaimThatIsBeingDeletedIsNotRead(t *testing.T) {
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
+	}}
+	w, from := newGuardWorld(t, claim), source{kindClaim, "team", "source"}
+	if err := w.begins(t, from); !errors.Is(err, errGoing) {
+		t.Errorf("got %v", err)
+	}
+	lease := &coordinationv1.Lease{}
+	if err := w.Get(t.Context(), client.ObjectKey{Namespace: "ns", Name: intentName(uid)}, lease); err != nil {
+		t.Fatal(err)
+	}
+	i, err := decodeIntent(lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.two.keep(t.Context(), i); err != nil {
+		t.Errorf("an intent that was on record before does not go on: %v", err)
+	}
+}

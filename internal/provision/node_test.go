@@ -1,0 +1,249 @@
+package provision
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/testing/protocmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+var nodeSegment = map[string]string{"zone": "a", "host": "n1"}
+
+// nodeOptions are those of the provisioner on node n1.
+func nodeOptions() *Options {
+	o := options()
+	o.Node = Node{Deployed: true, Name: "n1", Segment: nodeSegment, ImmediateBinding: true, BaseDelay: time.Second, MaxDelay: time.Minute}
+	return o
+}
+
+// onNode is everything as it should be for node n1 to make a volume.
+func onNode(t *testing.T) seen {
+	t.Helper()
+	s := ready(t)
+	s.info = announced(t, csitest.Options{Segments: []map[string]string{nodeSegment}})
+	return s
+}
+
+// selects has the scheduler, or a node, select a node.
+func selects(node string) func(*seen, *Options) {
+	return func(s *seen, o *Options) {
+		s.claim.Annotations[kube.AnnSelectedNode] = node
+		s.onlyNode(&o.Node)
+	}
+}
+
+func TestDecideOnANode(t *testing.T) {
+	base := onNode(t)
+	only := func(zone string) func(*seen, *Options) {
+		return func(s *seen, _ *Options) {
+			s.class.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+				{Key: "zone", Values: []string{zone}},
+			}}}
+		}
+	}
+	waits := func(s *seen, _ *Options) { late(s) }
+	immediateOff := func(_ *seen, o *Options) { o.Node.ImmediateBinding = false }
+	wrong := func(s *seen, _ *Options) { s.claim.Spec.Selector = &metav1.LabelSelector{} }
+	classless := func(s *seen, _ *Options) { s.class = nil }
+	type changes []func(*seen, *Options)
+	tests := map[string]struct {
+		changes changes
+		want    kind
+	}{
+		"a claim that waits and for which this node is selected is served": {changes{waits, selects("n1")}, begin},
+		"one for which another node is selected is left to that":           {changes{waits, selects("n2")}, rest},
+		"one for which none is selected is left to the scheduler":          {changes{waits}, rest},
+		"a claim that binds immediately is up for taking":                  {nil, take},
+		"one that this node has taken is served":                           {changes{selects("n1")}, begin},
+		"one that another node has taken is left to that":                  {changes{selects("n2")}, rest},
+		"one that may be on this node is up for taking":                    {changes{only("a")}, take},
+		"one that may not be on this node is left to others":               {changes{only("b")}, rest},
+		"one is left to others if it is not to be served immediately":      {changes{immediateOff}, rest},
+		"but one that somebody has given to this node is served":           {changes{immediateOff, selects("n1")}, begin},
+		"a claim that waits is served even if immediate ones are not":      {changes{waits, selects("n1"), immediateOff}, begin},
+		"what is wrong with a claim that anyone may take is told":          {changes{wrong}, say},
+		"what is wrong with a claim of this node is told":                  {changes{wrong, selects("n1")}, say},
+		"what is wrong with a claim of another node is told there":         {changes{wrong, selects("n2")}, rest},
+		"a class that is missing is told about a claim of this node":       {changes{classless, selects("n1")}, say},
+		"a class that is missing is no business of other nodes":            {changes{classless, selects("n2")}, rest},
+		"a claim that is gone is not taken":                                {changes{func(s *seen, _ *Options) { s.claim = nil }}, rest},
+		"a claim that is being deleted is not taken":                       {changes{func(s *seen, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, rest},
+		"a claim that has a volume is not taken":                           {changes{func(s *seen, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, rest},
+		"a claim of another provisioner is not taken":                      {changes{func(s *seen, _ *Options) { s.claim.Annotations = nil }}, rest},
+		"an intent is carried out even if another node has been selected":  {changes{func(s *seen, _ *Options) { s.intent = &intent{} }, selects("n2")}, carry},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, o := base, nodeOptions()
+			s.claim, s.class = base.claim.DeepCopy(), base.class.DeepCopy()
+			for _, change := range tt.changes {
+				change(&s, o)
+			}
+			if got := decide(s, o); got.kind != tt.want {
+				t.Errorf("got %+v, want kind %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestANodeMakesSureOfAClaimBeforeItAsksTheDriver(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*corev1.PersistentVolumeClaim)
+		want   bool
+	}{
+		"a claim that is the node's":                 {func(*corev1.PersistentVolumeClaim) {}, true},
+		"one that it has given back":                 {func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }, false},
+		"one that another node has taken since":      {func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }, false},
+		"one that another node has served since":     {func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pvc" }, false},
+		"another one that has the name by this time": {func(c *corev1.PersistentVolumeClaim) { c.UID = "new" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, o := claim(), nodeOptions()
+			c.Annotations[kube.AnnSelectedNode] = "n1"
+			tt.change(c)
+			if got := o.Node.has(c, uid); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
+// The driver of a node can only make volumes there, so that is what it is asked
+// for, whatever else the class allows.
+func TestANodeAsksForItsOwnSegment(t *testing.T) {
+	want := &csipb.TopologyRequirement{
+		Requisite: []*csipb.Topology{{Segments: nodeSegment}}, Preferred: []*csipb.Topology{{Segments: nodeSegment}},
+	}
+	for name, change := range map[string]func(*seen){
+		"for a claim that waits":            late,
+		"for a claim that binds at once":    func(*seen) {},
+		"for a class that allows more":      func(s *seen) { s.class.AllowedTopologies = terms("zone", "a", "b") },
+		"for a claim that waits, and so on": func(s *seen) { late(s); s.class.AllowedTopologies = terms("zone", "a", "b") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := onNode(t), nodeOptions()
+			change(&s)
+			selects("n1")(&s, o)
+			i, err := plan(s, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, i.request.GetAccessibilityRequirements(), protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	s, o := onNode(t), nodeOptions()
+	s.class.AllowedTopologies = terms("zone", "b")
+	selects("n1")(&s, o)
+	if _, err := plan(s, o); err == nil || !strings.Contains(err.Error(), "allowedTopologies") {
+		t.Errorf("a node that the class does not allow was selected and gets %v", err)
+	}
+}
+
+func terms(key string, values ...string) []corev1.TopologySelectorTerm {
+	return []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: key, Values: values}}}}
+}
+
+func TestAProvisionerSeesItsOwnIntentsOnly(t *testing.T) {
+	const driver = "csitest.holdfast.io"
+	long := strings.Repeat("n", 253)
+	written := func(node string) labels.Set {
+		return (&journal{driver: driver, node: node}).labels(&intent{source: &source{kindSnapshot, "team", "s"}})
+	}
+	for name, tt := range map[string]struct {
+		node, of string
+		want     bool
+	}{
+		"a node sees its own":                           {"n1", "n1", true},
+		"not another node's":                            {"n1", "n2", false},
+		"not those of a provisioner for all nodes":      {"n1", "", false},
+		"a provisioner for all nodes sees its own":      {"", "", true},
+		"not a node's":                                  {"", "n1", false},
+		"a node with a long name sees its own":          {long, long, true},
+		"not those of one whose name begins like it":    {long, long[1:], false},
+		"not those of one with the hash of it for name": {long, nodeValue(long), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := ownIntents(driver, tt.node).Matches(written(tt.of)); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+	if ownIntents("other.example.com", "n1").Matches(written("n1")) {
+		t.Error("another driver's provisioner sees it too")
+	}
+}
+
+func TestAnIntentRemembersItsNode(t *testing.T) {
+	s := ready(t)
+	begun(t, &s)
+	text, err := s.intent.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := lease(text)
+	recorded.Annotations[nodeAnnotation] = "n1"
+	for name, tt := range map[string]struct {
+		lease *coordinationv1.Lease
+		node  string
+		says  string
+	}{
+		"of a node":      {recorded, "n1", "node n1"},
+		"of all of them": {lease(text), "", "all nodes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, err := decodeIntent(tt.lease)
+			if err != nil || i.node != tt.node {
+				t.Fatalf("it is of node %q, %v", i.node, err)
+			}
+			if said := othersIntent(i).Error(); !strings.Contains(said, tt.says) || !strings.Contains(said, "ns/provision-"+uid) {
+				t.Errorf("who waits for it is told %q", said)
+			}
+		})
+	}
+}
+
+func TestNodeFlags(t *testing.T) {
+	var n Node
+	n.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
+	want := Node{ImmediateBinding: true, BaseDelay: 20 * time.Second, MaxDelay: time.Minute}
+	if diff := cmp.Diff(want, n); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNodeValidate(t *testing.T) {
+	tests := map[string]struct {
+		change func(*Node)
+		want   string // in the error, "" for none
+	}{
+		"the usual is right":                             {func(*Node) {}, ""},
+		"a node has a name":                              {func(n *Node) { n.Name = "" }, "NODE_NAME"},
+		"a node has a topology":                          {func(n *Node) { n.Segment = nil }, "topology"},
+		"who waits has to wait for something":            {func(n *Node) { n.BaseDelay = 0 }, "--node-deployment-base-delay"},
+		"the longest pause is the longest":               {func(n *Node) { n.MaxDelay = time.Millisecond }, "--node-deployment-max-delay"},
+		"a provisioner for all nodes needs none of that": {func(n *Node) { *n = Node{} }, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := nodeOptions()
+			tt.change(&o.Node)
+			err := o.Validate()
+			if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,37 @@
+package world
+
+import (
+	"testing"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+// NodeKey is the topology key of drivers that are on a [Node].
+const NodeKey = "topology.example.com/node"
+
+// A Node is one of several on which the world's driver runs, each time with
+// storage of its own. There is no machine and no Node object behind it: a
+// provisioner that is deployed on every node needs neither.
+type Node struct {
+	*World
+	// NodeName is the node's, and the value of its driver's topology key.
+	NodeName string
+}
+
+// Node adds a node to the world.
+func (w *World) Node(t testing.TB, name string, o csitest.Options) *Node {
+	t.Helper()
+	o.Name, o.NodeID, o.Segments = w.Name, name, []map[string]string{{NodeKey: name}}
+	driver := csitest.New(o)
+	here := *w
+	here.Driver, here.Socket = driver, driver.Serve(t)
+	return &Node{World: &here, NodeName: name}
+}
+
+// Provisioner starts role csi-provisioner beside the node's driver.
+func (n *Node) Provisioner(t testing.TB, args ...string) *Process {
+	t.Helper()
+	args = append([]string{"--node-deployment"}, args...)
+	p, err := start([]string{"NODE_NAME=" + n.NodeName}, "csi-provisioner", n.ProvisionerArgs(args...))
+	return belongs(t, p, err)
+}
