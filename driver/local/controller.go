@@ -30,7 +30,7 @@ func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeReques
 	if err != nil {
 		return nil, err
 	}
-	if err := checkParameters(r.GetParameters()); err != nil {
+	if err := c.options.checkParameters(r.GetParameters()); err != nil {
 		return nil, err
 	}
 	if err := checkMutable(r.GetMutableParameters()); err != nil {
@@ -117,7 +117,7 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 	if err != nil {
 		return nil, err
 	}
-	if err := fits(v, r); err != nil {
+	if err := c.fits(v, r); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // A no is an answer.
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
@@ -128,15 +128,15 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 }
 
 // fits returns why v does not have all that r asks, as a message for the caller.
-func fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
-	if err := checkParameters(r.GetParameters()); err != nil {
+func (c *controller) fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
+	if err := c.options.checkParameters(r.GetParameters()); err != nil {
 		return err
 	}
 	if err := checkMutable(r.GetMutableParameters()); err != nil {
 		return err
 	}
-	for _, c := range r.GetVolumeCapabilities() {
-		u, err := useOf(c)
+	for _, capability := range r.GetVolumeCapabilities() {
+		u, err := useOf(capability)
 		switch {
 		case err != nil:
 			return err
@@ -152,7 +152,7 @@ func fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
 func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	none := &csi.GetCapacityResponse{MaximumVolumeSize: wrapperspb.Int64(0)}
 	// What cannot be made here has no room here, which is an answer and not an error.
-	if checkParameters(r.GetParameters()) != nil || !c.options.here(r.GetAccessibleTopology()) {
+	if c.options.checkParameters(r.GetParameters()) != nil || !c.options.here(r.GetAccessibleTopology()) {
 		return none, nil //nolint:nilerr // As the comment says.
 	}
 	smallest := int64(volume.Step)

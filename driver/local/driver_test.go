@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,15 +46,15 @@ type served struct {
 func serveIn(t *testing.T) *served {
 	t.Helper()
 	dir := disktest.Dir(t)
-	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", MaxVolumes: 7, Version: "v1"}
+	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", MaxVolumes: 7, Version: "v1", IgnoredParameters: []string{"replicaCount"}}
 	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{Capacity: 10 << 30})
 	must(t, err)
-	listener, err := listen(o.socket())
+	listener, err := listen(o.sockets()[0])
 	must(t, err)
 	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, o, store, listener) }()
-	conn, err := grpc.NewClient("unix://"+o.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	go func() { done <- serve(ctx, o, store, []net.Listener{listener}) }()
+	conn, err := grpc.NewClient("unix://"+o.sockets()[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, conn.Close())
@@ -146,6 +147,7 @@ var createVolumeRequests = map[string]struct {
 		r.VolumeCapabilities[0].GetMount().MountFlags = []string{strings.Repeat("x", maxMap+1)}
 	}, codes.InvalidArgument, "mount flags", 0},
 	"a parameter of somebody else": {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"type": "fast"} }, codes.InvalidArgument, `"type"`, 0},
+	"a parameter to be ignored":    {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"replicaCount": "3"} }, codes.OK, "", 1 << 30},
 	"what the provisioner adds":    {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"csi.storage.k8s.io/pvc/name": "a"} }, codes.OK, "", 1 << 30},
 	"too many parameters":          {func(r *csi.CreateVolumeRequest) { r.Parameters = longParameters() }, codes.InvalidArgument, "parameters have more", 0},
 	"mutable parameters":           {func(r *csi.CreateVolumeRequest) { r.MutableParameters = map[string]string{"iops": "1"} }, codes.InvalidArgument, `"iops"`, 0},
@@ -463,19 +465,46 @@ func TestRun(t *testing.T) {
 			must(t, Run(ctx, o))
 		}
 	})
+	t.Run("several sockets are served or none", func(t *testing.T) {
+		o := good(t)
+		o.Address += "," + filepath.Join(filepath.Dir(o.DataDir), "second.sock")
+		ctx, cancel := context.WithCancel(quiet(t))
+		ended := make(chan error, 1)
+		go func() {
+			defer cancel() // Whatever waits for it shall not if it fails.
+			ended <- Run(ctx, o)
+		}()
+		for _, socket := range o.sockets() {
+			conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			must(t, err)
+			_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+			must(t, errors.Join(err, conn.Close()))
+		}
+		cancel()
+		must(t, <-ended)
+		second, err := listen(o.sockets()[1])
+		must(t, err)
+		defer second.Close()
+		if err := Run(quiet(t), o); err == nil || !strings.Contains(err.Error(), "second.sock") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := os.Lstat(o.sockets()[0]); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the first socket stayed: %v", err)
+		}
+	})
 	t.Run("a socket that a dead process left is taken over", func(t *testing.T) {
 		o := good(t)
-		stale, err := listen(o.socket())
+		stale, err := listen(o.sockets()[0])
 		must(t, err)
 		stale.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
 		must(t, stale.Close())
-		listener, err := listen(o.socket())
+		listener, err := listen(o.sockets()[0])
 		must(t, err)
 		must(t, listener.Close())
 	})
 	t.Run("a socket in use is not", func(t *testing.T) {
 		o := good(t)
-		first, err := listen(o.socket())
+		first, err := listen(o.sockets()[0])
 		must(t, err)
 		defer first.Close()
 		if err := Run(quiet(t), o); err == nil || !strings.Contains(err.Error(), "another process") {
@@ -484,7 +513,7 @@ func TestRun(t *testing.T) {
 	})
 	t.Run("a file in its place is not removed", func(t *testing.T) {
 		o := good(t)
-		must(t, os.WriteFile(o.socket(), nil, 0o600))
+		must(t, os.WriteFile(o.sockets()[0], nil, 0o600))
 		if err := Run(quiet(t), o); err == nil {
 			t.Error("it was started")
 		}
@@ -521,13 +550,13 @@ func TestACallUnderWayEndsBeforeTheDriverDoes(t *testing.T) {
 	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{})
 	must(t, err)
 	defer func() { _ = store.Close() }()
-	listener, err := listen(o.socket())
+	listener, err := listen(o.sockets()[0])
 	must(t, err)
 	ctx, stop := context.WithCancel(quiet(t))
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, o, store, listener) }()
+	go func() { done <- serve(ctx, o, store, []net.Listener{listener}) }()
 	events := sent{out: make(chan struct{}, 2)}
-	conn, err := grpc.NewClient("unix://"+o.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(events))
+	conn, err := grpc.NewClient("unix://"+o.sockets()[0], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(events))
 	must(t, err)
 	defer conn.Close()
 

@@ -14,7 +14,8 @@ import (
 
 // Options are what the driver can be told.
 type Options struct {
-	// Address is the socket that the driver serves, a path or unix:///path.
+	// Address is the socket that the driver serves, a path or unix:///path;
+	// several are separated by commas.
 	Address string
 	// NodeID names this machine in topology and to the caller.
 	NodeID string
@@ -26,17 +27,21 @@ type Options struct {
 	DriverName string
 	// MaxVolumes is how many volumes the node reports that it can use, 0 for no bound.
 	MaxVolumes int64
+	// IgnoredParameters are parameters of classes that are accepted and have no
+	// effect, so that classes of another driver can be tried out with this one.
+	IgnoredParameters []string
 	// Version is reported as the driver's version. It is not a flag.
 	Version string
 }
 
 // AddFlags declares the flags. Values that the environment sets become defaults.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Address, "csi-address", fromEnv("CSI_ENDPOINT", "unix:///csi/csi.sock"), "Socket to serve, a path or unix:///path (env CSI_ENDPOINT)")
+	fs.StringVar(&o.Address, "csi-address", fromEnv("CSI_ENDPOINT", "unix:///csi/csi.sock"), "Socket to serve, a path or unix:///path; several are separated by commas (env CSI_ENDPOINT)")
 	fs.StringVar(&o.NodeID, "node-id", fromEnv("NODE_NAME", ""), "Name of this node (env NODE_NAME)")
 	fs.StringVar(&o.DataDir, "data-dir", "/var/lib/holdfast/local", "Directory for images and their records")
 	fs.Var(&o.Capacity, "capacity", "Most that all volumes and snapshots may add up to, as in 100Gi; 0 for what the disk has")
 	fs.StringVar(&o.DriverName, "driver-name", "local.holdfast.io", "Name of the CSI driver, also the prefix of its topology key")
+	fs.StringSliceVar(&o.IgnoredParameters, "ignore-parameters", nil, "Parameters of classes that are accepted and have no effect")
 	fs.Int64Var(&o.MaxVolumes, "max-volumes", 0, "Most volumes that the node reports it can use; 0 for no bound")
 }
 
@@ -57,8 +62,10 @@ var (
 // Validate returns every mistake at once.
 func (o *Options) Validate() error {
 	var errs []error
-	if path := o.socket(); !filepath.IsAbs(path) {
-		errs = append(errs, fmt.Errorf("--csi-address %q: a socket path or unix:///path is needed", o.Address))
+	for _, path := range o.sockets() {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("--csi-address %q: a socket path or unix:///path is needed, or several with commas between them", o.Address))
+		}
 	}
 	if !nodeIDRule.MatchString(o.NodeID) {
 		errs = append(errs, fmt.Errorf("--node-id %q: up to 63 letters, digits, '-', '_' or '.' are needed, with a letter or digit at both ends", o.NodeID))
@@ -78,7 +85,11 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// socket is the path in Address.
-func (o *Options) socket() string {
-	return strings.TrimPrefix(o.Address, "unix://")
+// sockets are the paths in Address, at least one.
+func (o *Options) sockets() []string {
+	all := strings.Split(o.Address, ",")
+	for i := range all {
+		all[i] = strings.TrimPrefix(all[i], "unix://")
+	}
+	return all
 }

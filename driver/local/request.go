@@ -101,11 +101,11 @@ func either(a, b string) (string, error) {
 }
 
 // checkParameters refuses what the driver would otherwise silently not do.
-func checkParameters(parameters map[string]string) error {
+func (o *Options) checkParameters(parameters map[string]string) error {
 	size := 0
 	for key, value := range parameters {
 		size += len(key) + len(value)
-		if !slices.Contains(knownParameters, key) {
+		if !slices.Contains(knownParameters, key) && !slices.Contains(o.IgnoredParameters, key) {
 			return invalid("parameter %q: this driver has no such parameter", key)
 		}
 	}

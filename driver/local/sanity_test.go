@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,14 +55,14 @@ func sanityRun(dir string) int {
 		fmt.Println(err)
 		return 1
 	}
-	listener, err := listen(o.socket())
+	listener, err := listen(o.sockets()[0])
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
 	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, o, store, listener) }()
+	go func() { served <- serve(ctx, o, store, []net.Listener{listener}) }()
 
 	config := sanity.NewTestConfig()
 	config.Address = o.Address

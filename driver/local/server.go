@@ -26,14 +26,14 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(o.socket())
+	listeners, err := listenAll(o.sockets())
 	if err == nil {
-		err = serve(ctx, &o, store, listener)
+		err = serve(ctx, &o, store, listeners)
 	}
 	return errors.Join(err, store.Close())
 }
 
-func serve(ctx context.Context, o *Options, store *volume.Store, listener net.Listener) error {
+func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net.Listener) error {
 	logger := klog.FromContext(ctx).WithValues("driver", o.DriverName, "node", o.NodeID)
 	server := grpc.NewServer(grpc.UnaryInterceptor(answer(logger)))
 	csi.RegisterIdentityServer(server, &identity{options: o, store: store})
@@ -45,16 +45,51 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listener net.Li
 		defer close(stopped)
 		server.GracefulStop()
 	})
-	logger.Info("Driver started", "address", o.socket(), "dataDir", o.DataDir)
-	err := server.Serve(listener)
+	logger.Info("Driver started", "address", o.sockets(), "dataDir", o.DataDir)
+	err := serveAll(server, listeners)
 	if !stop() {
 		<-stopped
 		logger.Info("Driver stopped")
 	}
-	if err != nil && !errors.Is(err, grpc.ErrServerStopped) { // told to stop before it began
-		return fmt.Errorf("serving %s: %w", o.socket(), err)
+	return err
+}
+
+// serveAll returns when the server has been stopped, or when it cannot serve
+// one of the sockets.
+func serveAll(server *grpc.Server, listeners []net.Listener) error {
+	ended := make(chan error, len(listeners))
+	for _, listener := range listeners {
+		go func() {
+			err := server.Serve(listener)
+			if err != nil && !errors.Is(err, grpc.ErrServerStopped) { // told to stop before it began
+				server.Stop()
+				ended <- fmt.Errorf("serving %s: %w", listener.Addr(), err)
+				return
+			}
+			ended <- nil
+		}()
 	}
-	return nil
+	var errs []error
+	for range listeners {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
+// listenAll makes all sockets, or none.
+func listenAll(paths []string) ([]net.Listener, error) {
+	var all []net.Listener
+	for _, path := range paths {
+		listener, err := listen(path)
+		if err != nil {
+			for _, made := range all {
+				made.Close()
+			}
+			return nil, err
+		}
+		all = append(all, listener)
+	}
+	return all, nil
 }
 
 // listen makes the socket. One that a dead process left is removed, one that

@@ -14,7 +14,7 @@ func (c *controller) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotRe
 	if err := required("name", r.GetName(), "source_volume_id", r.GetSourceVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := checkParameters(r.GetParameters()); err != nil {
+	if err := c.options.checkParameters(r.GetParameters()); err != nil {
 		return nil, err
 	}
 	s, err := c.store.CreateSnapshot(ctx, r.GetName(), r.GetSourceVolumeId())

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// steps are the commands that an example's README has a reader type, from its
+// heading "Steps" on.
+func steps(t *testing.T, readme string) []string {
+	t.Helper()
+	text, err := os.ReadFile(readme)
+	must(t, err)
+	_, rest, ok := strings.Cut(string(text), "\n## Steps\n")
+	var all []string
+	for ok {
+		var block string
+		if _, rest, ok = strings.Cut(rest, "\n```sh\n"); ok {
+			block, rest, _ = strings.Cut(rest, "\n```\n")
+			all = append(all, block)
+		}
+	}
+	return all
+}
+
+// desk is a folder in which the commands of a README work: a checkout after
+// "make build", with the programs under test.
+func desk(t *testing.T) string {
+	t.Helper()
+	programs, err := world.Programs()
+	must(t, err)
+	top, err := filepath.Abs(filepath.Join("..", ".."))
+	must(t, err)
+	dir := t.TempDir()
+	must(t, os.Symlink(programs, filepath.Join(dir, "bin")))
+	must(t, os.Symlink(filepath.Join(top, "examples"), filepath.Join(dir, "examples")))
+	return dir
+}
+
+// follow runs commands as one session of a shell in a cluster, as "devcluster
+// exec -- bash" gives it, and returns what they said.
+func follow(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, commands ...string) (string, error) {
+	t.Helper()
+	binary, err := cluster.Binary()
+	must(t, err)
+	binary, err = filepath.Abs(binary)
+	must(t, err)
+	cmd := exec.CommandContext(ctx, "bash", "-exuo", "pipefail", "-c", strings.Join(commands, "\n"))
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "DEVCLUSTER="+binary, "DEVCLUSTER_NAME="+c.Name,
+		"PATH="+filepath.Join(filepath.Dir(c.Kubeconfig), "bin")+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// What the README of the example says is done step by step, with a manifest
+// that knows nothing of this program: its claim is bound, a pod uses the volume,
+// and both go again without a trace.
+func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
+	c := cluster.New(t, cluster.WithNodes(1))
+	dir := desk(t)
+	all := steps(t, filepath.Join("..", "..", "examples", "csi-provisioner", "README.md"))
+	if len(all) != 5 {
+		t.Fatalf("the README has %d blocks of commands and the test knows 5: load, apply, use, drop, remove", len(all))
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := follow(context.Background(), t, c, dir, `kubectl describe pvc,pod || true
+				kubectl -n kube-system describe pod -l app=csi-provisioner || true
+				for c in csi-provisioner driver node-driver-registrar; do kubectl -n kube-system logs deploy/csi-provisioner -c $c --tail=50 || true; done`)
+			t.Log(out)
+		}
+		if out, err := follow(context.Background(), t, c, dir, "kubectl delete pod/example-pod pvc/example-pvc --ignore-not-found", all[4]); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	play := func(commands ...string) string {
+		t.Helper()
+		out, err := follow(t.Context(), t, c, dir, commands...)
+		if err != nil {
+			t.Fatalf("%v:\n%s", err, out)
+		}
+		return out
+	}
+
+	play(all[0], all[1])
+	claim, err := c.Client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "example-pvc", metav1.GetOptions{})
+	must(t, err)
+	volume, err := c.Client.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
+	must(t, err)
+	if want := "csi-" + string(claim.UID); volume.Name != want || volume.Spec.CSI.Driver != "local.holdfast.io" ||
+		volume.Annotations["pv.kubernetes.io/provisioned-by"] != "storage.example.com/csi" || volume.Spec.Capacity.Storage().String() != "10Gi" {
+		t.Errorf("the volume, which should be %s: %+v", want, volume)
+	}
+	if out := play(all[2]); !strings.HasSuffix(out, "\nkept\n") {
+		t.Errorf("the pod's file: %s", out)
+	}
+	play("volume="+volume.Name, all[3])
+	if left := c.Run(t, c.Nodes[0], "ls", "/var/lib/holdfast/local/volumes"); strings.TrimSpace(left) != "" {
+		t.Errorf("the driver still has %s", left)
+	}
+	play(all[4])
+	_, err = c.Client.StorageV1().StorageClasses().Get(t.Context(), "csi-storageclass", metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("the class is still there: %v", err)
+	}
+}
