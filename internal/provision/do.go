@@ -67,7 +67,7 @@ func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duratio
 		return r.failed(ctx, s, i, err)
 	}
 	if err := r.publish(ctx, i, made); err != nil {
-		r.fails(s, err)
+		r.stuck(s, i, err)
 		return 0, errors.Join(err, r.journal.keep(ctx, i))
 	}
 	if s.claim != nil && s.claim.UID == i.claimUID() {
@@ -100,20 +100,19 @@ func (r *Reconciler) awaitCache(ctx context.Context, claim types.UID) {
 
 // create asks the driver for the volume of an intent.
 func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, error) {
-	secrets, err := kube.Secret(ctx, r.live, i.secret)
-	if err != nil {
+	if err := r.readSecret(ctx, i); err != nil {
 		return nil, err
 	}
 	request, ok := proto.Clone(i.request).(*csipb.CreateVolumeRequest)
 	if !ok {
 		return nil, errors.New("copying the request: it changed its type")
 	}
-	request.Secrets = secrets
+	request.Secrets = i.values
 	made, err := r.driver.CreateVolume(ctx, request)
 	var bad *csi.BadAnswer
 	if errors.As(err, &bad) && bad.ID != "" {
 		// What was made cannot be used, but it is there.
-		undone := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: bad.ID, Secrets: secrets})
+		undone := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: bad.ID, Secrets: i.values})
 		return nil, errors.Join(err, undone)
 	}
 	return made, err
@@ -156,8 +155,8 @@ func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure erro
 	verdict := csi.VerdictOf(failure)
 	failure = fmt.Errorf("creating volume %s: %w", i.request.GetName(), failure)
 	if !verdict.Final() {
-		r.fails(s, failure)
-		return 0, failure // The intent stays: the same request again.
+		r.stuck(s, i, failure)
+		return r.retry(failure, i.since) // The intent stays: the same request again.
 	}
 	full := verdict == csi.Full && s.waitsFor(i)
 	if full {

@@ -13,8 +13,14 @@ import (
 // Indexes of the cache.
 const (
 	intentsByClaim = "provision.claim"
-	claimsByClass  = "provision.class"
 	volumesByClaim = "provision.claimUID"
+
+	// Of the claims that wait for a volume from us, by what they wait for.
+	claimsByClass      = "provision.class"
+	claimsBySource     = "provision.claimSource"
+	claimsByGrantor    = "provision.grantor" // the namespace whose grant they need
+	claimsByAttributes = "provision.attributesClass"
+	claimsByNode       = "provision.node"
 )
 
 // index has the cache answer what is asked for each claim without looking at
@@ -26,7 +32,11 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		keys  client.IndexerFunc
 	}{
 		{&coordinationv1.Lease{}, intentsByClaim, annotated(claimAnnotation)},
-		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.waitsForClass},
+		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.ofPending(waitsForClass)},
+		{&corev1.PersistentVolumeClaim{}, claimsBySource, r.ofPending(waitsForSource)},
+		{&corev1.PersistentVolumeClaim{}, claimsByGrantor, r.ofPending(waitsForGrant)},
+		{&corev1.PersistentVolumeClaim{}, claimsByAttributes, r.ofPending(waitsForAttributes)},
+		{&corev1.PersistentVolumeClaim{}, claimsByNode, r.ofPending(waitsForNode)},
 		{&corev1.PersistentVolume{}, volumesByClaim, claimOfVolume},
 	} {
 		if err := m.GetFieldIndexer().IndexField(ctx, index.of, index.field, index.keys); err != nil {
@@ -36,13 +46,18 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-func (r *Reconciler) waitsForClass(o client.Object) []string {
-	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	if !ok || !r.pending(claim) {
-		return nil
+// ofPending indexes the claims that wait for a volume from us, and no others.
+func (r *Reconciler) ofPending(keys func(*corev1.PersistentVolumeClaim) []string) client.IndexerFunc {
+	return func(o client.Object) []string {
+		claim, ok := o.(*corev1.PersistentVolumeClaim)
+		if !ok || !r.pending(claim) {
+			return nil
+		}
+		return keys(claim)
 	}
-	return []string{className(claim)}
 }
+
+func waitsForClass(claim *corev1.PersistentVolumeClaim) []string { return []string{className(claim)} }
 
 func claimOfVolume(o client.Object) []string {
 	volume, ok := o.(*corev1.PersistentVolume)

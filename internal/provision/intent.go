@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
@@ -71,6 +72,9 @@ type intent struct {
 	// record is the Lease that it is written in, once it is.
 	record types.NamespacedName
 	uid    types.UID // of the Lease
+	since  time.Time // it has been on record
+	// values are those of the secret, once it is read. They are never on record.
+	values map[string]string
 }
 
 // claim is the key of the claim that the intent serves.
@@ -79,6 +83,11 @@ func (i *intent) claim() types.NamespacedName {
 }
 
 func (i *intent) claimUID() types.UID { return i.volume.Spec.ClaimRef.UID }
+
+// lease is the record of the intent, for events about it.
+func (i *intent) lease() *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name, UID: i.uid}}
+}
 
 // intentName is the name of the Lease for a claim.
 func intentName(claim types.UID) string { return "provision-" + string(claim) }
@@ -126,6 +135,7 @@ func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
 	i := &intent{
 		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
 		node: lease.Annotations[nodeAnnotation], record: client.ObjectKeyFromObject(lease), uid: lease.UID,
+		since: ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time,
 	}
 	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
@@ -246,7 +256,7 @@ func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh
 	if err != nil {
 		return nil, false, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
 	}
-	i.record, i.uid, i.node = client.ObjectKeyFromObject(lease), lease.UID, j.node
+	i.record, i.uid, i.since, i.node = client.ObjectKeyFromObject(lease), lease.UID, lease.Spec.AcquireTime.Time, j.node
 	return i, true, nil
 }
 

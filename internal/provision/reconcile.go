@@ -58,7 +58,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Dura
 		defer r.journal.begin(s.claim.UID)()
 		i, err := r.begin(ctx, s)
 		if err != nil || i == nil {
-			return 0, err
+			return r.retry(err, s.claim.CreationTimestamp.Time)
 		}
 		return r.carry(ctx, s, i)
 	case carry:
@@ -104,6 +104,11 @@ func (r *Reconciler) intend(ctx context.Context, s seen) (*intent, error) {
 	planned, err := plan(s, r.options)
 	if err != nil {
 		return nil, fmt.Errorf("planning the volume: %w", err)
+	}
+	// Before anything is on record, so that a claim whose secret never was there
+	// leaves nothing behind.
+	if err := r.readSecret(ctx, planned); err != nil {
+		return nil, err
 	}
 	i, fresh, err := r.journal.write(ctx, planned)
 	switch {

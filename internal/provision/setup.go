@@ -51,25 +51,34 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.guard.setup(m, driver, o); err != nil {
 		return err
 	}
-	return ctrl.NewControllerManagedBy(m).
+	b := ctrl.NewControllerManagedBy(m).
 		Named("provision").
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.pending))).
 		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(claimOf), builder.WithPredicates(r.wakes())).
-		Watches(&storagev1.StorageClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf)).
+		Watches(&storagev1.StorageClass{}, r.waiting(claimsByClass, func(o client.Object) []string { return []string{o.GetName()} })).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
-		}).
-		Complete(r)
+		})
+	if err := r.wakers(m, b); err != nil {
+		return err
+	}
+	return b.Complete(r)
 }
 
 // reads are the kinds that are read but wake nobody.
 func (r *Reconciler) reads() []client.Object {
 	kinds := []client.Object{&corev1.PersistentVolume{}}
-	if !r.options.Node.Deployed && r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+	if r.readsNodes() {
 		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
 	}
 	return kinds
+}
+
+// readsNodes tells whether the driver's topology is read from the cluster's
+// nodes.
+func (r *Reconciler) readsNodes() bool {
+	return !r.options.Node.Deployed && r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
 // pending tells whether a claim waits for a volume from us.
@@ -111,18 +120,4 @@ func claimOf(_ context.Context, o client.Object) []reconcile.Request {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}}
-}
-
-// claimsOf leads from a class to the claims that wait for it.
-func (r *Reconciler) claimsOf(ctx context.Context, class client.Object) []reconcile.Request {
-	claims := &corev1.PersistentVolumeClaimList{}
-	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: class.GetName()}); err != nil {
-		r.log.Error(err, "The claims of a class could not be listed", "class", class.GetName())
-		return nil
-	}
-	var all []reconcile.Request
-	for i := range claims.Items {
-		all = append(all, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&claims.Items[i])})
-	}
-	return all
 }

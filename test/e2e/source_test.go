@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
@@ -228,45 +226,5 @@ func TestAClaimIsClonedAndItsSourceStaysMeanwhile(t *testing.T) {
 		}
 	}
 	w.DropClaim(t, "clone")
-	w.NothingLeft(t)
-}
-
-func TestASourceThatIsNotReadyIsToldAndWaitedFor(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, csitest.Options{})
-	w.Provisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
-	w.Class(t, nil)
-	w.Claim(t, "clone", from("PersistentVolumeClaim", "source"))
-	w.Told(t, "clone", corev1.EventTypeWarning, "ProvisioningFailed", "PersistentVolumeClaim "+w.Namespace+"/source: does not exist")
-	w.Claim(t, "source", nil)
-	w.Bound(t, "clone")
-	w.DropClaim(t, "clone")
-	w.DropClaim(t, "source")
-	w.NothingLeft(t)
-}
-
-func TestAnAttributesClassReachesTheDriverAndTheVolume(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, csitest.Options{})
-	w.Provisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
-	w.Class(t, nil)
-	w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeAttributesClassName = &w.Namespace })
-	w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "does not exist")
-	_, err := w.Client.StorageV1().VolumeAttributesClasses().Create(t.Context(), &storagev1.VolumeAttributesClass{
-		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, DriverName: w.Name, Parameters: map[string]string{"iops": "9000"},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, w.Client.StorageV1().VolumeAttributesClasses().Delete(context.Background(), w.Namespace, metav1.DeleteOptions{}))
-	})
-	volume := w.Bound(t, "data")
-	if got := ptr.Deref(volume.Spec.VolumeAttributesClassName, ""); got != w.Namespace {
-		t.Errorf("the volume's attributes class is %q", got)
-	}
-	if got := w.Driver.Volumes()[0].Mutable["iops"]; got != "9000" {
-		text, _ := json.Marshal(w.Driver.Volumes()[0].Mutable)
-		t.Errorf("the driver's volume has %s", text)
-	}
-	w.DropClaim(t, "data")
 	w.NothingLeft(t)
 }

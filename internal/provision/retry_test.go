@@ -1,0 +1,45 @@
+package provision
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+func TestPauseForAMissingSecret(t *testing.T) {
+	tests := map[string]struct {
+		start, most, missing, want time.Duration
+	}{
+		"the first pause is the shortest":               {time.Second, time.Hour, 0, time.Second},
+		"it waits as long again":                        {time.Second, time.Hour, 7 * time.Second, 7 * time.Second},
+		"a secret that comes late is found in time":     {time.Second, time.Hour, 24 * time.Hour, 30 * time.Second},
+		"a longest pause below that holds":              {time.Second, 5 * time.Second, time.Hour, 5 * time.Second},
+		"a fixed pause above that is what is asked for": {time.Minute, time.Minute, time.Hour, time.Minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := &Options{RetryStart: tt.start, RetryMax: tt.most}
+			if got := o.pauseFor(tt.missing); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestWhoeverFindsAnOrphanedIntentIsToldWhatToDo(t *testing.T) {
+	s := seen{claim: claim(), class: class(), info: announced(t, csitest.Options{})}
+	begun(t, &s)
+	r := &Reconciler{options: options()}
+	for failure, want := range map[error]string{
+		fmt.Errorf("creating: %w", &noSecret{errors.New("secret a/b not found")}): "delete this Lease. creating: secret a/b not found",
+		errors.New("no answer"): "given back then. no answer",
+	} {
+		if got := r.orphaned(s.intent, failure); !strings.Contains(got, want) || !strings.Contains(got, "Claim team/data is gone") {
+			t.Errorf("%q does not say %q", got, want)
+		}
+	}
+}
