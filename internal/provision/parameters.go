@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
 // prefix of the class parameters that are for Kubernetes, not for the driver.
@@ -12,13 +14,11 @@ const prefix = "csi.storage.k8s.io/"
 
 // Keys of class parameters, and of what a driver is told about a claim.
 const (
-	keyFSType       = prefix + "fstype"
-	keyOldFSType    = "fstype" // in any case; drivers have always seen it too
-	keyClaimName    = prefix + "pvc/name"
-	keyClaimSpace   = prefix + "pvc/namespace"
-	keyVolumeName   = prefix + "pv/name"
-	suffixName      = "-name"
-	suffixNamespace = "-namespace"
+	keyFSType     = prefix + "fstype"
+	keyOldFSType  = "fstype" // in any case; drivers have always seen it too
+	keyClaimName  = prefix + "pvc/name"
+	keyClaimSpace = prefix + "pvc/namespace"
+	keyVolumeName = prefix + "pv/name"
 )
 
 // driverParameters are the class's parameters without those for Kubernetes. A
@@ -26,8 +26,9 @@ const (
 // most likely in the name of a secret.
 func driverParameters(class map[string]string) (map[string]string, error) {
 	known := map[string]bool{keyFSType: true}
-	for _, use := range secretUses {
-		known[prefix+use.key+suffixName], known[prefix+use.key+suffixNamespace] = true, true
+	for _, use := range secretref.Uses {
+		name, namespace := use.Keys()
+		known[name], known[namespace] = true, true
 	}
 	left := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(class)) {

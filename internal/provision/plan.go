@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/secretref"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -19,7 +20,7 @@ func plan(s seen, o *Options) (*intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := secretRefs(s.class.Parameters, s.claim, o.volumeName(s.claim))
+	secrets, err := secretref.All(s.class.Parameters, s.claim, o.volumeName(s.claim))
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +28,7 @@ func plan(s seen, o *Options) (*intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &intent{request: request, secret: secrets[secretProvision], volume: o.volume(s, fs, secrets)}
+	i := &intent{request: request, secret: secrets[secretref.Provision], volume: o.volume(s, fs, secrets)}
 	if s.origin != nil {
 		i.source = &s.origin.source
 		request.VolumeContentSource, err = s.origin.content(s, o)
@@ -94,16 +95,16 @@ func block(claim *corev1.PersistentVolumeClaim) bool {
 
 // volume is the object that will be published, without what the driver's
 // answer adds.
-func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.SecretReference) *corev1.PersistentVolume {
+func (o *Options) volume(s seen, fs string, secrets map[secretref.Use]*corev1.SecretReference) *corev1.PersistentVolume {
 	annotations := map[string]string{
 		kube.AnnProvisionedBy:           s.class.Provisioner,
 		kube.AnnDeletionSecretName:      "",
 		kube.AnnDeletionSecretNamespace: "",
 	}
-	if ref := secrets[secretProvision]; ref != nil {
+	if ref := secrets[secretref.Provision]; ref != nil {
 		annotations[kube.AnnDeletionSecretName], annotations[kube.AnnDeletionSecretNamespace] = ref.Name, ref.Namespace
 	}
-	if ref := secrets[secretControllerModify]; ref != nil {
+	if ref := secrets[secretref.ControllerModify]; ref != nil {
 		annotations[kube.AnnModifySecretName], annotations[kube.AnnModifySecretNamespace] = ref.Name, ref.Namespace
 	}
 	if block(s.claim) {
@@ -131,11 +132,11 @@ func (o *Options) volume(s seen, fs string, secrets map[secretUse]*corev1.Secret
 				FSType:                     fs,
 				ReadOnly:                   o.ReadOnlyPublish && readOnly(s.claim),
 				VolumeAttributes:           map[string]string{kube.AttributeIdentity: o.Identity},
-				ControllerPublishSecretRef: secrets[secretControllerPublish],
-				NodeStageSecretRef:         secrets[secretNodeStage],
-				NodePublishSecretRef:       secrets[secretNodePublish],
-				ControllerExpandSecretRef:  secrets[secretControllerExpand],
-				NodeExpandSecretRef:        secrets[secretNodeExpand],
+				ControllerPublishSecretRef: secrets[secretref.ControllerPublish],
+				NodeStageSecretRef:         secrets[secretref.NodeStage],
+				NodePublishSecretRef:       secrets[secretref.NodePublish],
+				ControllerExpandSecretRef:  secrets[secretref.ControllerExpand],
+				NodeExpandSecretRef:        secrets[secretref.NodeExpand],
 			}},
 		},
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/secretref"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -156,15 +158,41 @@ func (r *Reconciler) drop(ctx context.Context, volume *corev1.PersistentVolume) 
 // driver is asked without: it may well not need it, and the volume would be
 // stuck for good otherwise.
 func (r *Reconciler) secrets(ctx context.Context, volume *corev1.PersistentVolume) (map[string]string, error) {
-	ref := &corev1.SecretReference{
-		Namespace: volume.Annotations[kube.AnnDeletionSecretNamespace], Name: volume.Annotations[kube.AnnDeletionSecretName],
-	}
-	if ref.Name == "" || ref.Namespace == "" {
-		return nil, nil
+	ref, err := r.secretOf(ctx, volume)
+	if err != nil {
+		return nil, err
 	}
 	values, err := kube.Secret(ctx, r.live, ref)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	return values, err
+}
+
+// secretOf is the secret that a volume's object names. Of one that says
+// nothing, not even that there is none, the class is asked: people write such
+// objects, and old provisioners did.
+func (r *Reconciler) secretOf(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.SecretReference, error) {
+	name, said := volume.Annotations[kube.AnnDeletionSecretName]
+	namespace := volume.Annotations[kube.AnnDeletionSecretNamespace]
+	if said && (name == "" || namespace == "") {
+		return nil, nil
+	}
+	if said {
+		return &corev1.SecretReference{Name: name, Namespace: namespace}, nil
+	}
+	class := &storagev1.StorageClass{}
+	err := r.client.Get(ctx, types.NamespacedName{Name: volume.Spec.StorageClassName}, class)
+	if err != nil || volume.Spec.ClaimRef == nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	ref := volume.Spec.ClaimRef
+	refs, err := secretref.All(class.Parameters, &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: ref.Name, Namespace: ref.Namespace},
+	}, volume.Name)
+	if err != nil {
+		return nil, fmt.Errorf("finding the secret in StorageClass %s, because the volume has no annotations %s and %s: %w",
+			class.Name, kube.AnnDeletionSecretName, kube.AnnDeletionSecretNamespace, err)
+	}
+	return refs[secretref.Provision], nil
 }

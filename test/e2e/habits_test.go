@@ -83,14 +83,21 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 		}, ""},
 		"by a version that wrote neither finalizer nor secret": {func(w *world.World, v *corev1.PersistentVolume) {
 			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": w.Name}
-		}, ""},
-		"by hand": {func(*world.World, *corev1.PersistentVolume) {}, ""},
+		}, "by-class"},
+		"by hand":                          {func(*world.World, *corev1.PersistentVolume) {}, "by-class"},
+		"by hand, of no class that exists": {func(w *world.World, v *corev1.PersistentVolume) { v.Spec.StorageClassName = w.Namespace + "-none" }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{Record: true})
 			secret(t, w, "delete")
+			secret(t, w, "by-class")
+			w.Class(t, func(c *storagev1.StorageClass) {
+				c.Parameters = map[string]string{
+					"csi.storage.k8s.io/provisioner-secret-name": "by-class", "csi.storage.k8s.io/provisioner-secret-namespace": "${pvc.namespace}",
+				}
+			})
 			volume := &corev1.PersistentVolume{
 				ObjectMeta: metav1.ObjectMeta{Name: "pv-" + w.Namespace},
 				Spec: corev1.PersistentVolumeSpec{
@@ -105,7 +112,9 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 			tt.change(w, volume)
 			made, err := w.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
 			must(t, err)
-			w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = made.Name })
+			w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.VolumeName, c.Spec.StorageClassName = made.Name, &made.Spec.StorageClassName
+			})
 			w.Bound(t, "data")
 			w.Provisioner(t)
 			world.Eventually(t, func(ctx context.Context) error {

@@ -1,4 +1,6 @@
-package provision
+// Package secretref finds the secrets that a StorageClass names for the calls
+// about its volumes.
+package secretref
 
 import (
 	"fmt"
@@ -10,47 +12,59 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// A secretUse is one purpose for which a class may name a secret. See
-// "StorageClass Secrets" in the CSI developer documentation.
-type secretUse struct {
+const (
+	prefix          = "csi.storage.k8s.io/"
+	suffixName      = "-name"
+	suffixNamespace = "-namespace"
+)
+
+// A Use is one purpose for which a class may name a secret. See "StorageClass
+// Secrets" in the CSI developer documentation.
+type Use struct {
 	key string // of the parameters, between the prefix and -name or -namespace
 	old string // the deprecated keys are this with Name and Namespace behind
 }
 
-// The first is the fallback of all others.
+// The purposes. The first is the fallback of all others.
 var (
-	secretDefault           = secretUse{key: "secret"}
-	secretProvision         = secretUse{key: "provisioner-secret", old: "csiProvisionerSecret"}
-	secretControllerPublish = secretUse{key: "controller-publish-secret", old: "csiControllerPublishSecret"}
-	secretNodeStage         = secretUse{key: "node-stage-secret", old: "csiNodeStageSecret"}
-	secretNodePublish       = secretUse{key: "node-publish-secret", old: "csiNodePublishSecret"}
-	secretControllerExpand  = secretUse{key: "controller-expand-secret"}
-	secretNodeExpand        = secretUse{key: "node-expand-secret"}
-	secretControllerModify  = secretUse{key: "controller-modify-secret"}
+	Default           = Use{key: "secret"}
+	Provision         = Use{key: "provisioner-secret", old: "csiProvisionerSecret"}
+	ControllerPublish = Use{key: "controller-publish-secret", old: "csiControllerPublishSecret"}
+	NodeStage         = Use{key: "node-stage-secret", old: "csiNodeStageSecret"}
+	NodePublish       = Use{key: "node-publish-secret", old: "csiNodePublishSecret"}
+	ControllerExpand  = Use{key: "controller-expand-secret"}
+	NodeExpand        = Use{key: "node-expand-secret"}
+	ControllerModify  = Use{key: "controller-modify-secret"}
 
-	secretUses = []secretUse{
-		secretDefault, secretProvision, secretControllerPublish, secretNodeStage, secretNodePublish,
-		secretControllerExpand, secretNodeExpand, secretControllerModify,
+	// Uses are all of them.
+	Uses = []Use{
+		Default, Provision, ControllerPublish, NodeStage, NodePublish,
+		ControllerExpand, NodeExpand, ControllerModify,
 	}
 )
 
-// secretRefs resolves every secret that a class names for a claim's volume.
-func secretRefs(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[secretUse]*corev1.SecretReference, error) {
-	refs := map[secretUse]*corev1.SecretReference{}
-	for _, use := range secretUses {
+// All resolves every secret that a class names for a claim's volume.
+func All(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[Use]*corev1.SecretReference, error) {
+	refs := map[Use]*corev1.SecretReference{}
+	for _, use := range Uses {
 		ref, err := use.resolve(class, claim, volume)
 		if err != nil {
 			return nil, err
 		}
 		if ref == nil {
-			ref = refs[secretDefault]
+			ref = refs[Default]
 		}
 		refs[use] = ref
 	}
 	return refs, nil
 }
 
-func (u secretUse) resolve(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
+// Keys are the parameters of a class that name the secret.
+func (u Use) Keys() (name, namespace string) {
+	return prefix + u.key + suffixName, prefix + u.key + suffixNamespace
+}
+
+func (u Use) resolve(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
 	name, namespace, err := u.templates(class)
 	if err != nil || name == "" {
 		return nil, err
@@ -79,8 +93,9 @@ func (u secretUse) resolve(class map[string]string, claim *corev1.PersistentVolu
 
 // templates finds the two parameters of a secret, under their new or their
 // deprecated keys. Half a pair and both kinds at once are errors.
-func (u secretUse) templates(class map[string]string) (name, namespace string, err error) {
-	pairs := [][2]string{{prefix + u.key + suffixName, prefix + u.key + suffixNamespace}}
+func (u Use) templates(class map[string]string) (name, namespace string, err error) {
+	key, keyNamespace := u.Keys()
+	pairs := [][2]string{{key, keyNamespace}}
 	if u.old != "" {
 		pairs = append(pairs, [2]string{u.old + "Name", u.old + "Namespace"})
 	}
@@ -103,7 +118,7 @@ func (u secretUse) templates(class map[string]string) (name, namespace string, e
 	return name, namespace, nil
 }
 
-func (u secretUse) label() string { return strings.ReplaceAll(u.key, "-", " ") }
+func (u Use) label() string { return strings.ReplaceAll(u.key, "-", " ") }
 
 var token = regexp.MustCompile(`\$\{[^}]*\}`)
 
