@@ -35,10 +35,19 @@ type Cluster struct {
 // An Option says what a test needs of its cluster.
 type Option func(*needs)
 
-type needs struct{ nodes int }
+type needs struct {
+	nodes         int
+	apiServerArgs []string
+}
 
 // WithNodes asks for at least n real nodes, which takes root.
 func WithNodes(n int) Option { return func(w *needs) { w.nodes = n } }
+
+// WithAPIServerArgs asks for a cluster whose API server has further flags. It is
+// one of this process, also under "devcluster exec".
+func WithAPIServerArgs(args ...string) Option {
+	return func(w *needs) { w.apiServerArgs = append(w.apiServerArgs, args...) }
+}
 
 // New returns a cluster with all that the options ask for and a namespace for
 // this test. If the test fails, what happened in the namespace is logged.
@@ -52,7 +61,7 @@ func New(t testing.TB, options ...Option) *Cluster {
 	for _, option := range options {
 		option(&want)
 	}
-	shared, err := clusters.get(want.nodes)
+	shared, err := clusters.get(want)
 	if err != nil {
 		t.Fatal(err)
 	}

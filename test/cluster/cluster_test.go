@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 func beKilled() int {
-	r, err := clusters.get(0)
+	r, err := clusters.get(needs{})
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -179,7 +179,7 @@ func TestTheClusterOfAKilledProcessGoes(t *testing.T) {
 func TestTheClusterOfTheEnvironmentIsUsed(t *testing.T) {
 	t.Setenv("DEVCLUSTER_NAME", "around")
 	t.Setenv("KUBECONFIG", "/around/kubeconfig")
-	r, err := new(pool).get(0)
+	r, err := new(pool).get(needs{})
 	if err != nil || r.name != "around" || r.kubeconfig != "/around/kubeconfig" {
 		t.Errorf("got %+v, %v", r, err)
 	}
@@ -189,7 +189,7 @@ func TestAKubeconfigOfTheUserIsLeftAlone(t *testing.T) {
 	t.Setenv("DEVCLUSTER_NAME", "")
 	t.Setenv("KUBECONFIG", "/home/user/production")
 	t.Setenv("DEVCLUSTER", "/does/not/exist")
-	if r, err := new(pool).get(0); err == nil {
+	if r, err := new(pool).get(needs{}); err == nil {
 		t.Errorf("got %+v, want a try to start another cluster", r)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,15 +28,16 @@ type pool struct {
 type running struct {
 	name       string
 	kubeconfig string
-	nodes      int
+	has        needs
 	stdin      io.Closer // The cluster goes down when it is closed.
 	said       *output
 	ended      atomic.Bool
 }
 
-// get returns a cluster with at least that many nodes.
-func (p *pool) get(nodes int) (*running, error) {
-	if name, kubeconfig := os.Getenv("DEVCLUSTER_NAME"), os.Getenv("KUBECONFIG"); name != "" && kubeconfig != "" {
+// get returns a cluster with at least that many nodes and just those flags.
+func (p *pool) get(want needs) (*running, error) {
+	name, kubeconfig := os.Getenv("DEVCLUSTER_NAME"), os.Getenv("KUBECONFIG")
+	if name != "" && kubeconfig != "" && len(want.apiServerArgs) == 0 {
 		return &running{name: name, kubeconfig: kubeconfig}, nil
 	}
 	p.mu.Lock() // Until it is up: whoever waits wants the same one.
@@ -44,11 +46,11 @@ func (p *pool) get(nodes int) (*running, error) {
 		if r.ended.Load() {
 			return nil, fmt.Errorf("cluster %s ended while tests were using it:\n%s", r.name, r.said)
 		}
-		if r.nodes >= nodes {
+		if r.has.nodes >= want.nodes && slices.Equal(r.has.apiServerArgs, want.apiServerArgs) {
 			return r, nil
 		}
 	}
-	r, err := start(fmt.Sprintf("test-%d-%d", os.Getpid(), len(p.started)+1), nodes)
+	r, err := start(fmt.Sprintf("test-%d-%d", os.Getpid(), len(p.started)+1), want)
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +61,17 @@ func (p *pool) get(nodes int) (*running, error) {
 // start runs "devcluster up" and returns when the cluster is ready. The child's
 // standard input is a pipe of which nobody but this process has the other end,
 // so the cluster goes down when this process ends, whichever way.
-func start(name string, nodes int) (*running, error) {
+func start(name string, want needs) (*running, error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
-	r := &running{name: name, nodes: nodes, said: &output{}}
-	cmd := exec.Command(binary, "up", "--until-eof", "--name", name, "--nodes", fmt.Sprint(nodes))
+	r := &running{name: name, has: want, said: &output{}}
+	args := []string{"up", "--until-eof", "--name", name, "--nodes", fmt.Sprint(want.nodes)}
+	for _, arg := range want.apiServerArgs {
+		args = append(args, "--api-server-arg="+arg)
+	}
+	cmd := exec.Command(binary, args...)
 	cmd.Stderr = r.said
 	if r.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting a cluster: %w", err)
@@ -79,7 +85,7 @@ func start(name string, nodes int) (*running, error) {
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		return nil, fmt.Errorf("starting a cluster with %d nodes: %w:\n%s", nodes, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
+		return nil, fmt.Errorf("starting a cluster with %d nodes: %w:\n%s", want.nodes, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
 	}
 	r.kubeconfig = strings.TrimPrefix(strings.TrimSpace(line), "export KUBECONFIG=")
 	go func() {

@@ -57,10 +57,11 @@ type World struct {
 	Socket string
 }
 
-// New makes a world for a test and all its subtests.
-func New(t testing.TB, o csitest.Options) *World {
+// New makes a world for a test and all its subtests, in a cluster with what the
+// options ask for.
+func New(t testing.TB, o csitest.Options, options ...cluster.Option) *World {
 	t.Helper()
-	c := cluster.New(t)
+	c := cluster.New(t, options...)
 	o.Name = "csitest." + c.Namespace + ".example.com"
 	driver := csitest.New(o)
 	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
