@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/capacity"
@@ -28,9 +29,11 @@ type provisioner struct {
 	driver    app.Driver
 	kube      app.Kube
 	leader    app.Leader
+	gates     app.Gates
 	endpoint  app.Endpoint
 	work      app.Work
 	provision provision.Options
+	reclaim   reclaim.Options
 	capacity  capacity.Options
 	logging   *logsapi.LoggingConfiguration
 }
@@ -54,7 +57,11 @@ defaults.`,
 			return p.run(command.Context())
 		},
 	}
+	p.leader.AddGates(&p.gates)
+	p.provision.AddGates(&p.gates)
 	fs := command.Flags()
+	p.gates.AddFlags(fs)
+	app.AddProcessorFlag(fs)
 	p.driver.AddFlags(fs)
 	p.kube.AddFlags(fs)
 	p.leader.AddFlags(fs)
@@ -63,6 +70,7 @@ defaults.`,
 	p.provision.AddFlags(fs)
 	p.capacity.AddFlags(fs)
 	logsapi.AddFlags(p.logging, fs)
+	withVersion(command)
 	return command
 }
 
@@ -76,7 +84,7 @@ func (p *provisioner) complete(command *cobra.Command) error {
 		app.Variable{Name: "VERBOSE", Flags: []string{"v"}},
 		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	)
-	if err := errors.Join(err, p.leader.Validate(), p.checkNode()); err != nil {
+	if err := errors.Join(err, p.leader.Validate(), p.endpoint.Validate(), p.checkNode()); err != nil {
 		return err
 	}
 	return logsapi.ValidateAndApply(p.logging, nil)
@@ -95,22 +103,19 @@ func (p *provisioner) run(ctx context.Context) error {
 	if err := p.adopt(driver.Info().Name); err != nil {
 		return err
 	}
-	manager := app.Manager{Kube: p.kube, Leader: p.leader, LeaseName: csi.SafeName(p.provision.Driver)}
-	provision.CacheOptions(&p.provision, &manager.Cache)
-	capacity.CacheOptions(&p.capacity, &manager.Cache)
-	m, err := manager.New(ctx)
-	if err != nil {
-		return err
+	p.provision.Metrics, p.reclaim.Metrics = provision.NewMetrics(metrics.Registry), reclaim.NewMetrics(metrics.Registry)
+	program := app.Program{
+		Kube: p.kube, Leader: p.leader, Endpoint: p.endpoint,
+		LeaseName: csi.SafeName(p.provision.Driver), Component: p.provision.Provisioner, Metrics: driver.Gatherer(),
+		Cache: func(o *cache.Options) {
+			provision.CacheOptions(&p.provision, o)
+			capacity.CacheOptions(&p.capacity, o)
+		},
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			return p.setup(ctx, m, driver, events)
+		},
 	}
-	clients, err := kubernetes.NewForConfigAndClient(m.GetConfig(), m.GetHTTPClient())
-	if err != nil {
-		return fmt.Errorf("making a client for events: %w", err)
-	}
-	events := kube.NewEvents(ctx, clients, m.GetScheme(), p.provision.Provisioner)
-	if err := p.setup(ctx, m, driver, events); err != nil {
-		return err
-	}
-	return m.Start(ctx)
+	return program.Run(ctx)
 }
 
 // adopt completes the options with the driver's name and checks them.
@@ -125,8 +130,12 @@ func (p *provisioner) adopt(driver string) error {
 	o.Namespace = app.Namespace(p.leader.Namespace)
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
+	d := &p.reclaim
+	d.Driver, d.Provisioner, d.Segment = o.Driver, o.Provisioner, o.Node.Segment
+	d.Workers, d.RetryStart, d.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
+
 	c := &p.capacity
-	c.Driver, c.Provisioner, c.Classes = o.Driver, o.Provisioner, o.Classes
+	c.Driver, c.Provisioner, c.Classes, c.Topology = o.Driver, o.Provisioner, o.Classes, o.Topology
 	c.Node, c.Segment = o.Node.Name, o.Node.Segment
 	c.Namespace, c.Pod = cmp.Or(os.Getenv("NAMESPACE"), o.Namespace), os.Getenv("POD_NAME")
 	c.RetryStart, c.RetryMax = p.work.RetryStart, p.work.RetryMax
@@ -134,17 +143,10 @@ func (p *provisioner) adopt(driver string) error {
 }
 
 func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
-	if err := app.Serve(ctx, m, p.endpoint, app.Gatherer(driver)); err != nil {
-		return err
-	}
 	if err := provision.Setup(ctx, m, driver, events, &p.provision); err != nil {
 		return fmt.Errorf("setting up provisioning: %w", err)
 	}
-	err := reclaim.Setup(ctx, m, driver, events, &reclaim.Options{
-		Driver: p.provision.Driver, Provisioner: p.provision.Provisioner, Segment: p.provision.Node.Segment,
-		Workers: p.work.Workers, RetryStart: p.work.RetryStart, RetryMax: p.work.RetryMax,
-	})
-	if err != nil {
+	if err := reclaim.Setup(ctx, m, driver, events, &p.reclaim); err != nil {
 		return fmt.Errorf("setting up reclaiming: %w", err)
 	}
 	if err := capacity.Setup(ctx, m, driver, &p.capacity); err != nil {

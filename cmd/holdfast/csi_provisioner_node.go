@@ -13,10 +13,17 @@ import (
 
 // checkNode checks what goes together with one provisioner on each node.
 func (p *provisioner) checkNode() error {
-	if p.provision.Node.Deployed && p.leader.Enabled {
-		return errors.New("--node-deployment and --leader-election: every node's provisioner acts, so take --leader-election away")
+	if !p.provision.Node.Deployed {
+		return nil
 	}
-	return nil
+	var errs []error
+	if p.leader.Enabled {
+		errs = append(errs, errors.New("--node-deployment and --leader-election: every node's provisioner acts, so take --leader-election away"))
+	}
+	if !p.provision.Topology {
+		errs = append(errs, errors.New("--node-deployment and --feature-gates=Topology=false: without topology nobody could tell which node has a volume"))
+	}
+	return errors.Join(errs...)
 }
 
 // findNode finds out which node this process serves and where its driver makes

@@ -36,6 +36,7 @@ func newRegistrar() *cobra.Command {
 	r.driver.AddFlags(fs)
 	r.options.AddFlags(fs)
 	logsapi.AddFlags(r.logging, fs)
+	withVersion(command)
 	return command
 }
 

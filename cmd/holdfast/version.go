@@ -14,16 +14,25 @@ func newVersion() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run: func(command *cobra.Command, _ []string) {
-			fmt.Fprintf(command.OutOrStdout(), "holdfast %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(command.OutOrStdout(), "holdfast", version())
 		},
 	}
 }
 
-// version is that of the module, as the build recorded it.
+// withVersion gives a role the flag --version, after its other flags. It is
+// declared at once, for those who write it with one dash.
+func withVersion(role *cobra.Command) {
+	role.Version = version()
+	role.SetVersionTemplate("holdfast {{.Name}} {{.Version}}\n")
+	role.InitDefaultVersionFlag()
+}
+
+// version is that of the module, as the build recorded it, and what it was
+// built with and for.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
+	module := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		module = info.Main.Version
 	}
-	return info.Main.Version
+	return fmt.Sprintf("%s %s %s/%s", module, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

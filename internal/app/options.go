@@ -1,16 +1,19 @@
 // Package app is what every role of the program is made of: options from the
 // command line and the environment, logging, the connection to the driver, the
-// manager with its cache and leader election, and the HTTP endpoint.
+// controllers with their caches and leader election, and the HTTP endpoint.
 //
 // Flags are declared here once, in groups that a role picks from.
 package app
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/tools/leaderelection"
 )
 
 // Driver says where the CSI driver is.
@@ -27,6 +30,7 @@ func (o *Driver) AddFlags(fs *pflag.FlagSet) {
 
 // Kube says how to reach the API server.
 type Kube struct {
+	Master     string
 	Kubeconfig string
 	QPS        float32
 	Burst      int
@@ -34,6 +38,7 @@ type Kube struct {
 
 // AddFlags declares the group's flags.
 func (o *Kube) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Master, "master", "", "URL of the API server, if it is not the one of the kubeconfig file or the cluster")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster [KUBECONFIG]")
 	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "limit of requests a second to the API server; 0 leaves it to the server's own fairness")
 	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps for a moment")
@@ -45,6 +50,8 @@ type Leader struct {
 	Namespace                                 string
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 	Labels                                    map[string]string
+	// Release is whether the Lease is given back when it is needed no more.
+	Release bool
 }
 
 // AddFlags declares the group's flags.
@@ -58,6 +65,11 @@ func (o *Leader) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(labels{&o.Labels}, "leader-election-labels", "labels to put on the Lease: key:value,key:value")
 }
 
+// AddGates declares the group's feature gates.
+func (o *Leader) AddGates(g *Gates) {
+	g.Add("ReleaseLeaderElectionOnExit", &o.Release, "give the Lease back on exit, so that another replica takes over at once")
+}
+
 // Validate tells all that is wrong at once.
 func (o *Leader) Validate() error {
 	if !o.Enabled {
@@ -67,22 +79,56 @@ func (o *Leader) Validate() error {
 	if o.LeaseDuration <= o.RenewDeadline {
 		errs = append(errs, fmt.Errorf("--leader-election-lease-duration %s must be above --leader-election-renew-deadline %s", o.LeaseDuration, o.RenewDeadline))
 	}
-	if o.RenewDeadline <= o.RetryPeriod {
-		errs = append(errs, fmt.Errorf("--leader-election-renew-deadline %s must be above --leader-election-retry-period %s", o.RenewDeadline, o.RetryPeriod))
+	if longest := time.Duration(leaderelection.JitterFactor * float64(o.RetryPeriod)); o.RenewDeadline <= longest {
+		errs = append(errs, fmt.Errorf("--leader-election-renew-deadline %s must be above %s, the longest pause that --leader-election-retry-period %s leads to",
+			o.RenewDeadline, longest, o.RetryPeriod))
+	}
+	if o.RetryPeriod <= 0 {
+		errs = append(errs, fmt.Errorf("--leader-election-retry-period %s must be positive", o.RetryPeriod))
 	}
 	return errors.Join(errs...)
 }
 
-// Endpoint says where metrics and health are served.
+// Endpoint says where metrics, health and profiles are served.
 type Endpoint struct {
 	Address     string
 	MetricsPath string
+	Profiles    bool
+
+	oldAddress string
 }
 
 // AddFlags declares the group's flags.
 func (o *Endpoint) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "http-endpoint", "", "address of metrics and health, such as :8080; empty for none")
+	fs.StringVar(&o.oldAddress, "metrics-address", "", "the same as --http-endpoint")
+	deprecate(fs, "metrics-address", "use --http-endpoint")
 	fs.StringVar(&o.MetricsPath, "metrics-path", "/metrics", "path of the metrics")
+	fs.BoolVar(&o.Profiles, "enable-pprof", false, "serve profiles of this program under /debug/pprof/ at --http-endpoint")
+}
+
+// Validate tells all that is wrong at once.
+func (o *Endpoint) Validate() error {
+	var errs []error
+	if o.Address != "" && o.oldAddress != "" {
+		errs = append(errs, errors.New("--metrics-address and --http-endpoint are the same: give one of them"))
+	}
+	if !strings.HasPrefix(o.MetricsPath, "/") {
+		errs = append(errs, fmt.Errorf("--metrics-path %q must begin with /", o.MetricsPath))
+	}
+	if o.Profiles && o.address() == "" {
+		errs = append(errs, errors.New("--enable-pprof needs --http-endpoint: profiles are served there"))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Endpoint) address() string { return cmp.Or(o.Address, o.oldAddress) }
+
+// deprecate hides a flag that is only there for old manifests.
+func deprecate(fs *pflag.FlagSet, name, instead string) {
+	if err := fs.MarkDeprecated(name, instead); err != nil {
+		panic(err) // The flag is declared one line above.
+	}
 }
 
 // Work says how much is done at a time, and how soon again.

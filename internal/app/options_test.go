@@ -74,6 +74,8 @@ func TestLeaderDurationsMustFit(t *testing.T) {
 		"the defaults' order":                  {func(*Leader) {}, true},
 		"a deadline that outlives the lease":   {func(l *Leader) { l.RenewDeadline = 15 }, false},
 		"a period that outlives the deadline":  {func(l *Leader) { l.RetryPeriod = 10 }, false},
+		"a period that may outlive it":         {func(l *Leader) { l.RetryPeriod = 9 }, false},
+		"no period":                            {func(l *Leader) { l.RetryPeriod = 0 }, false},
 		"anything, while there is no election": {func(l *Leader) { l.RetryPeriod, l.Enabled = 10, false }, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,57 +6,101 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	ctrl "sigs.k8s.io/controller-runtime"
+	"k8s.io/client-go/tools/leaderelection"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-// endpoint serves metrics and health for as long as a manager runs, on
-// standbys too.
+// expiredTolerance is how long a Lease may be expired while this process still
+// counts as its holder before it is reported as unhealthy. The program that the
+// role replaces allows the same.
+const expiredTolerance = 20 * time.Second
+
+// endpoint serves metrics and health for as long as the process lives, on
+// standbys and between terms too.
 type endpoint struct {
 	server   *http.Server
-	listener net.Listener
+	listener net.Listener // nil if nothing is to be served
+	watchdog *leaderelection.HealthzAdaptor
+	caches   atomic.Pointer[cache.Cache] // of the current term
 }
 
-// Serve adds the HTTP endpoint to a manager. The address is bound at once, so
-// that one that cannot be had is an error of the start.
+// listen makes the HTTP endpoint. The address is bound at once, so that one that
+// cannot be had is an error of the start.
 //
 //	METRICS-PATH              metrics
 //	/healthz                  200 while the process runs
-//	/healthz/leader-election  200 while the process runs: it ends when it loses its Lease
+//	/healthz/leader-election  500 when the Lease is expired and this process has not noticed
 //	/readyz                   200 when the caches are filled
-func Serve(ctx context.Context, m ctrl.Manager, o Endpoint, gatherer prometheus.Gatherer) error {
-	if o.Address == "" {
-		return nil
+//	/debug/pprof/             profiles, if they are asked for
+func listen(ctx context.Context, o Endpoint, gatherer prometheus.Gatherer) (*endpoint, error) {
+	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(expiredTolerance)}
+	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: 10 * time.Second}
+	if o.address() == "" {
+		return e, nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
+	var err error
+	e.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", o.address())
 	if err != nil {
-		return fmt.Errorf("opening --http-endpoint: %w", err)
+		return nil, fmt.Errorf("opening --http-endpoint: %w", err)
 	}
+	return e, nil
+}
+
+func (e *endpoint) routes(o Endpoint, gatherer prometheus.Gatherer) http.Handler {
+	own := prometheus.NewRegistry()
 	mux := http.NewServeMux()
-	mux.Handle(o.MetricsPath, promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
+	mux.Handle(o.MetricsPath, promhttp.InstrumentMetricHandler(own,
+		promhttp.HandlerFor(prometheus.Gatherers{gatherer, own}, promhttp.HandlerOpts{})))
 	mux.HandleFunc("/healthz", fine)
-	mux.HandleFunc("/healthz/leader-election", fine)
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		now, cancel := context.WithTimeout(r.Context(), time.Second)
-		defer cancel()
-		if !m.GetCache().WaitForCacheSync(now) {
-			http.Error(w, "the caches are not filled yet", http.StatusServiceUnavailable)
-			return
-		}
-		fine(w, r)
-	})
-	return m.Add(&endpoint{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}})
+	mux.HandleFunc("/healthz/leader-election", e.leading)
+	mux.HandleFunc("/readyz", e.ready)
+	if o.Profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// follow has readiness tell of these caches from now on.
+func (e *endpoint) follow(c cache.Cache) { e.caches.Store(&c) }
+
+func (e *endpoint) ready(w http.ResponseWriter, r *http.Request) {
+	now, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	caches := e.caches.Load()
+	if caches == nil || !(*caches).WaitForCacheSync(now) {
+		http.Error(w, "the caches are not filled yet", http.StatusServiceUnavailable)
+		return
+	}
+	fine(w, r)
+}
+
+func (e *endpoint) leading(w http.ResponseWriter, r *http.Request) {
+	if err := e.watchdog.Check(r); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fine(w, r)
 }
 
 func fine(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok")) // Whoever asked and left needs no answer.
 }
 
-// Start serves until ctx ends.
-func (e *endpoint) Start(ctx context.Context) error {
+// serve serves until ctx ends, if there is something to be served.
+func (e *endpoint) serve(ctx context.Context) error {
+	if e.listener == nil {
+		return nil
+	}
 	stop := context.AfterFunc(ctx, func() { e.server.Close() })
 	defer stop()
 	if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -64,6 +108,3 @@ func (e *endpoint) Start(ctx context.Context) error {
 	}
 	return nil
 }
-
-// NeedLeaderElection is false: standbys have metrics too.
-func (e *endpoint) NeedLeaderElection() bool { return false }

@@ -2,6 +2,7 @@ package capacity
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,7 +27,22 @@ type tally struct{ goal, current, obsolete int }
 // collector counts when it is asked and keeps nothing.
 type collector struct {
 	count func() (tally, bool)
+	to    prometheus.Registerer
 }
+
+// Start registers the metrics for as long as ctx lives: the next manager of the
+// same process has a cache of its own to count in.
+func (c *collector) Start(ctx context.Context) error {
+	if err := c.to.Register(c); err != nil {
+		return fmt.Errorf("registering metrics of capacities: %w", err)
+	}
+	<-ctx.Done()
+	c.to.Unregister(c)
+	return nil
+}
+
+// NeedLeaderElection is false: standbys count too.
+func (c *collector) NeedLeaderElection() bool { return false }
 
 // Describe names the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {

@@ -34,6 +34,9 @@ type Options struct {
 	Immediate bool
 	// PollInterval is how often the driver is asked if nothing happens.
 	PollInterval time.Duration
+	// Topology is whether the driver's topology counts, if it has one. Otherwise
+	// the cluster is one segment.
+	Topology bool
 	// OwnerLevel is how far up from the pod the objects' owner is; -1 for none.
 	OwnerLevel int
 	// Workers is how many pairs are worked on at a time.

@@ -63,8 +63,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 	if err != nil {
 		return fmt.Errorf("indexing capacities: %w", err)
 	}
-	if err := metrics.Registry.Register(&collector{count: func() (tally, bool) { return r.count(ctx, m.GetCache()) }}); err != nil {
-		return fmt.Errorf("registering metrics of capacities: %w", err)
+	if err := m.Add(&collector{count: func() (tally, bool) { return r.count(ctx, m.GetCache()) }, to: metrics.Registry}); err != nil {
+		return fmt.Errorf("adding the metrics of capacities: %w", err)
 	}
 	return r.build(m)
 }
@@ -72,7 +72,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 // onlySegment is the one segment that there is for this process, nil for those
 // of all nodes: its node's, or for a driver without topology the whole cluster.
 func onlySegment(driver csi.Info, o *Options) topology.Segment {
-	if o.Segment == nil && !driver.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
+	topological := o.Topology && driver.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+	if o.Segment == nil && !topological {
 		return topology.Segment{}
 	}
 	return o.Segment

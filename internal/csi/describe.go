@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -29,6 +30,13 @@ func (i Info) HasGroup(c csipb.GroupControllerServiceCapability_RPC_Type) bool {
 // HasService reports a service or a constraint of the whole plugin, such as
 // VOLUME_ACCESSIBILITY_CONSTRAINTS for topology.
 func (i Info) HasService(c csipb.PluginCapability_Service_Type) bool { return i.services[c] }
+
+// Without is the same driver without a service or constraint.
+func (i Info) Without(c csipb.PluginCapability_Service_Type) Info {
+	i.services = maps.Clone(i.services)
+	delete(i.services, c)
+	return i
+}
 
 // HasExpansion reports whether volumes can be expanded while they are
 // published (ONLINE) or only while they are not (OFFLINE).

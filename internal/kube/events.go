@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/cache"
-	"k8s.io/client-go/kubernetes"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,9 +40,9 @@ type said struct{ reason, message string }
 //
 // Events go to the core API group, where the roles that this program replaces
 // have the right to write.
-func NewEvents(ctx context.Context, c kubernetes.Interface, scheme *runtime.Scheme, component string) *Events {
+func NewEvents(ctx context.Context, c typedcorev1.EventsGetter, scheme *runtime.Scheme, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.CoreV1().Events("")})
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.Events("")})
 	events := NewEventsTo(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
 	events.component = component
 	return events
@@ -83,6 +82,12 @@ func cut(message string) string {
 		return message[:messageLimit-3] + "..."
 	}
 	return message
+}
+
+// Eventf makes Events the recorder of leader election, whose events are always
+// news.
+func (e *Events) Eventf(about runtime.Object, kind, reason, format string, args ...any) {
+	e.recorder.Eventf(about, kind, reason, format, args...)
 }
 
 func eventKey(o client.Object) types.UID { return o.GetUID() }

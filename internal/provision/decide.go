@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
@@ -61,13 +60,13 @@ func decideClass(s seen, o *Options) step {
 	case s.late() && selectedNode(s.claim) == "":
 		return step{kind: rest} // It is the scheduler's turn.
 	case o.Node.anyones(s.claim):
-		return o.Node.decideTaking(s)
+		return o.Node.decideTaking(s, o)
 	}
-	return decideSpec(s)
+	return decideSpec(s, o)
 }
 
 // decideSpec is about a claim of ours whose time has come.
-func decideSpec(s seen) step {
+func decideSpec(s seen, o *Options) step {
 	spec := s.claim.Spec
 	from, ours := sourceOf(s.claim)
 	switch {
@@ -80,7 +79,9 @@ func decideSpec(s seen) step {
 			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
 	case from != nil && !s.info.Has(from.capability()):
 		return fail("driver %s cannot fill a volume from a %s: it does not announce %s", s.info.Name, from.Kind, from.capability())
-	case ptr.Deref(spec.VolumeAttributesClassName, "") != "" && !s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME):
+	case from != nil && from.Namespace != s.claim.Namespace && !o.CrossNamespace:
+		return fail("the claim's data source is in namespace %s, and feature gate CrossNamespaceVolumeDataSource is off", from.Namespace)
+	case o.attributesClass(s.claim) != "" && !s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME):
 		return fail("the claim has a VolumeAttributesClass and driver %s does not announce MODIFY_VOLUME", s.info.Name)
 	case s.nodeGone():
 		return step{kind: moveOn, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(

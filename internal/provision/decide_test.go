@@ -66,6 +66,7 @@ func TestDecideWithoutIntent(t *testing.T) {
 		"a claim is cloned":                                                {clones, begin, ""},
 		"a snapshot is not restored by a driver that cannot":               {func(s *seen) { restores(s); s.info = bare }, say, "CREATE_DELETE_SNAPSHOT"},
 		"a claim is not cloned by a driver that cannot":                    {func(s *seen) { clones(s); s.info = bare }, say, "CLONE_VOLUME"},
+		"a claim of another namespace is cloned":                           {clonesAbroad, begin, ""},
 		"an attributes class is followed":                                  {attributes, begin, ""},
 		"an attributes class is not passed over by a driver that has none": {func(s *seen) { attributes(s); s.info = bare }, say, "MODIFY_VOLUME"},
 	}
@@ -91,6 +92,31 @@ func restores(s *seen) {
 
 func clones(s *seen) {
 	s.claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "source"}
+}
+
+func clonesAbroad(s *seen) {
+	s.claim.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "source", Namespace: ptr.To("other")}
+}
+
+func TestDecideLeavesOutWhatIsSwitchedOff(t *testing.T) {
+	s, o := ready(t), options()
+	clonesAbroad(&s)
+	o.CrossNamespace = false
+	if got := decide(s, o); got.kind != say || got.reason != kube.ReasonProvisioningFailed || !strings.Contains(got.message, "CrossNamespaceVolumeDataSource") {
+		t.Errorf("a source in another namespace: got %+v", got)
+	}
+	clones(&s)
+	if got := decide(s, o); got.kind != begin {
+		t.Errorf("a source in the claim's namespace: got %+v", got)
+	}
+	s = ready(t)
+	attributes(&s)
+	s.info, o.Attributes = announced(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+	}}), false
+	if got := decide(s, o); got.kind != begin || o.attributesClass(s.claim) != "" {
+		t.Errorf("an attributes class: got %+v", got)
+	}
 }
 
 func attributes(s *seen) { s.claim.Spec.VolumeAttributesClassName = ptr.To("gold") }

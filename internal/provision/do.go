@@ -73,6 +73,7 @@ func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duratio
 	if s.claim != nil && s.claim.UID == i.claimUID() {
 		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
 	}
+	r.options.Metrics.success(i, s.began)
 	r.awaitCache(ctx, i.claimUID())
 	return 0, r.forget(ctx, i)
 }
@@ -122,6 +123,9 @@ func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, erro
 // is a success if it is for the same claim and the same volume.
 func (r *Reconciler) publish(ctx context.Context, i *intent, made *csipb.Volume) error {
 	volume := complete(i, made)
+	if !r.options.Topology {
+		volume.Spec.NodeAffinity = nil
+	}
 	err := r.client.Create(ctx, volume)
 	if err == nil {
 		return nil

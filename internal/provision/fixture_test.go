@@ -22,7 +22,8 @@ const uid = "11111111-2222-3333-4444-555555555555"
 func options() *Options {
 	return &Options{
 		Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi", Identity: "identity", Namespace: "ns",
-		VolumeNamePrefix: "pvc", ImmediateTopology: true, Workers: 1, RetryStart: 1, RetryMax: 2,
+		VolumeNamePrefix: "pvc", NameLength: wholeUID, ImmediateTopology: true, Topology: true, Attributes: true, CrossNamespace: true,
+		Workers: 1, GuardWorkers: 1, RetryStart: 1, RetryMax: 2,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ type guard struct {
 	shared              bool // with the provisioners of other nodes
 	pause               time.Duration
 
-	mu sync.Mutex // held over reading and writing a source's finalizers
+	busyWith [64]sync.Mutex // held over reading and writing a source's finalizers, see lock
 
 	// freed wakes the guard up for a source that a claim has let go of. The end
 	// of the intent does so too, and either can come first.
@@ -57,6 +58,8 @@ func newGuard(m ctrl.Manager, o *Options) *guard {
 		shared: o.Node.Deployed, pause: o.RetryMax, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
 	}
 }
+
+var lockSeed = maphash.MakeSeed()
 
 // finalizer is the one that keeps a source of that kind.
 func (s source) finalizer() string {
@@ -88,8 +91,7 @@ func (g *guard) protect(ctx context.Context, i *intent) error {
 	if i.source == nil {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.lock(*i.source)()
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		object, err := g.get(ctx, *i.source)
 		if err != nil {
@@ -150,8 +152,7 @@ func (g *guard) letGo(s source) {
 // Reconcile unprotects a source that nothing is filled from any more. A claim
 // that was cloned keeps its finalizer until it is deleted, for the next clone.
 func (g *guard) Reconcile(ctx context.Context, s source) (reconcile.Result, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.lock(s)()
 	object, err := g.get(ctx, s)
 	if err != nil || object == nil || !slices.Contains(object.GetFinalizers(), s.finalizer()) {
 		return reconcile.Result{}, err
@@ -209,6 +210,14 @@ func (g *guard) again() time.Duration {
 		return g.pause
 	}
 	return 0
+}
+
+// lock keeps others from a source's finalizers until unlock. Sources that share
+// a lock wait for each other, which is rare and does no harm.
+func (g *guard) lock(s source) (unlock func()) {
+	l := &g.busyWith[maphash.Comparable(lockSeed, s)%uint64(len(g.busyWith))]
+	l.Lock()
+	return l.Unlock
 }
 
 // get reads a source from the API server itself; nil if it is gone.

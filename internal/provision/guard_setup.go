@@ -40,9 +40,10 @@ func (g *guard) setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
 		Watches(&corev1.PersistentVolumeClaim{}, sources(ofClonedClaim)).
 		WatchesRawSource(rawsource.TypedChannel(g.freed, freedHandler())).
 		WithOptions(controller.TypedOptions[source]{
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[source](o.RetryStart, o.RetryMax),
+			MaxConcurrentReconciles: o.GuardWorkers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source](o.RetryStart, o.RetryMax),
 		}).
-		Complete(g)
+		Complete(kube.Finish(g))
 }
 
 func sources(of func(client.Object) []source) handler.TypedEventHandler[client.Object, source] {

@@ -12,8 +12,9 @@ import (
 
 // Indexes of the cache.
 const (
-	intentsByClaim = "provision.claim"
-	volumesByClaim = "provision.claimUID"
+	intentsByClaim  = "provision.claim"
+	intentsByVolume = "provision.volume"
+	volumesByClaim  = "provision.claimUID"
 
 	// Of the claims that wait for a volume from us, by what they wait for.
 	claimsByClass      = "provision.class"
@@ -32,6 +33,7 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		keys  client.IndexerFunc
 	}{
 		{&coordinationv1.Lease{}, intentsByClaim, annotated(claimAnnotation)},
+		{&coordinationv1.Lease{}, intentsByVolume, annotated(volumeAnnotation)},
 		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.ofPending(waitsForClass)},
 		{&corev1.PersistentVolumeClaim{}, claimsBySource, r.ofPending(waitsForSource)},
 		{&corev1.PersistentVolumeClaim{}, claimsByGrantor, r.ofPending(waitsForGrant)},

@@ -39,6 +39,8 @@ const (
 	// every intent, several times, and need not take it apart for that.
 	claimAnnotation  = "provision.holdfast.io/claim"
 	sourceAnnotation = "provision.holdfast.io/source"
+	// volumeAnnotation is the volume's name.
+	volumeAnnotation = "provision.holdfast.io/volume"
 	// compressFrom is the size in bytes from which an intent is compressed. Most
 	// are smaller and stay readable; the topology of a large cluster is not, and
 	// annotations are limited to 256 KiB.
@@ -238,7 +240,7 @@ func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(i),
-			Annotations: map[string]string{intentAnnotation: text, claimAnnotation: i.claim().String()},
+			Annotations: map[string]string{intentAnnotation: text, claimAnnotation: i.claim().String(), volumeAnnotation: i.volume.Name},
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.holder, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
 	}

@@ -75,11 +75,11 @@ func (n *Node) anyones(claim *corev1.PersistentVolumeClaim) bool {
 
 // decideTaking is about a claim that any node may take, because its class binds
 // immediately and no scheduler selects one.
-func (n *Node) decideTaking(s seen) step {
+func (n *Node) decideTaking(s seen, o *Options) step {
 	if !n.ImmediateBinding || !n.allowed(s.class) {
 		return step{kind: rest}
 	}
-	next := decideSpec(s)
+	next := decideSpec(s, o)
 	if next.kind == begin {
 		next.kind = take
 	}

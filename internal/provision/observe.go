@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -24,6 +25,7 @@ type seen struct {
 	intent *intent                       // nil if none is on record
 	volume *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
 	info   csi.Info                      // what the driver can
+	began  time.Time                     // when it was looked at
 
 	origin     *origin                          // what the claim is to be filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
@@ -34,7 +36,7 @@ type seen struct {
 
 // observe reads everything from the cache.
 func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (seen, error) {
-	s := seen{info: r.driver.Info()}
+	s := seen{info: r.info(), began: time.Now()}
 	claim := &corev1.PersistentVolumeClaim{}
 	found, err := r.get(ctx, key, claim)
 	if err != nil {
@@ -60,6 +62,15 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (see
 		s.class = class
 	}
 	return s, r.observeNodes(ctx, &s)
+}
+
+// info is what the driver announces and the options let count.
+func (r *Reconciler) info() csi.Info {
+	info := r.driver.Info()
+	if !r.options.Topology {
+		return info.Without(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+	}
+	return info
 }
 
 func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
 )
 
 // Options say how claims are served. They are the same for all claims.
@@ -26,6 +28,9 @@ type Options struct {
 	Classes []string
 	// VolumeNamePrefix begins the name of every volume, before the claim's UID.
 	VolumeNamePrefix string
+	// NameLength is how much of the claim's UID the name has, without its dashes;
+	// -1 is all of it, as it is.
+	NameLength int
 	// DefaultFSType is used when the class gives no filesystem; it may be empty.
 	DefaultFSType string
 	// ExtraCreateMetadata tells the driver the names of claim and volume.
@@ -42,6 +47,16 @@ type Options struct {
 	// SweepInterval is how often snapshots are looked for that are still
 	// protected though nothing is being restored from them; 0 is never.
 	SweepInterval time.Duration
+	// Topology is whether the driver's topology counts, if it has one.
+	Topology bool
+	// Attributes is whether claims' VolumeAttributesClasses count.
+	Attributes bool
+	// CrossNamespace is whether sources may be in other namespaces.
+	CrossNamespace bool
+	// GuardWorkers is how many sources are unprotected at a time.
+	GuardWorkers int
+	// Metrics count what is done; nil for nobody.
+	Metrics *Metrics
 	// Workers is how many claims are worked on at a time.
 	Workers int
 	// RetryStart and RetryMax bound the pause before a failed claim's next try.
@@ -57,6 +72,12 @@ func (o *Options) Validate() error {
 	for _, problem := range validation.IsDNS1123Subdomain(o.VolumeNamePrefix) {
 		errs = append(errs, fmt.Errorf("--volume-name-prefix %q: %s", o.VolumeNamePrefix, problem))
 	}
+	if o.NameLength != wholeUID && (o.NameLength < 1 || o.NameLength > longestName) {
+		errs = append(errs, fmt.Errorf("--volume-name-uuid-length %d: give 1 to %d, or %d for the whole UID", o.NameLength, longestName, wholeUID))
+	}
+	if o.GuardWorkers < 1 {
+		errs = append(errs, fmt.Errorf("--cloning-protection-threads %d: at least 1 is needed", o.GuardWorkers))
+	}
 	if o.Workers < 1 {
 		errs = append(errs, fmt.Errorf("--worker-threads %d: at least 1 is needed", o.Workers))
 	}
@@ -64,6 +85,14 @@ func (o *Options) Validate() error {
 		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))
 	}
 	return errors.Join(append(errs, o.Node.Validate())...)
+}
+
+// attributesClass is the VolumeAttributesClass that the claim names, "" for none.
+func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
+	if !o.Attributes {
+		return ""
+	}
+	return ptr.Deref(claim.Spec.VolumeAttributesClassName, "")
 }
 
 // serves tells whether claims of a class may be served at all.

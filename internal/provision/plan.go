@@ -65,11 +65,6 @@ func (o *Options) request(s seen, fs string) (*csipb.CreateVolumeRequest, error)
 	return r, err
 }
 
-// volumeName is the same for every try, here and after any restart.
-func (o *Options) volumeName(claim *corev1.PersistentVolumeClaim) string {
-	return o.VolumeNamePrefix + "-" + string(claim.UID)
-}
-
 // capabilities are one for each access mode of the claim.
 func capabilities(s seen, fs string) ([]*csipb.VolumeCapability, error) {
 	modes, err := csi.AccessModes(s.claim.Spec.AccessModes, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -25,6 +24,7 @@ type Reconciler struct {
 	journal *journal
 	guard   *guard
 	race    *race
+	names   names
 	options *Options
 	log     logr.Logger // for what happens outside of Reconcile
 }
@@ -69,6 +69,9 @@ func (r *Reconciler) do(ctx context.Context, s seen, next step) (again time.Dura
 }
 
 func (r *Reconciler) tell(ctx context.Context, s seen, next step) error {
+	if next.reason == kube.ReasonProvisioningFailed {
+		r.options.Metrics.failure(s)
+	}
 	switch {
 	case r.options.Node.anyones(s.claim):
 		return r.announce(ctx, s.claim, next)
@@ -82,6 +85,7 @@ func (r *Reconciler) tell(ctx context.Context, s seen, next step) error {
 
 // fails tells the owner of a claim, if there still is one, what went wrong.
 func (r *Reconciler) fails(s seen, err error) {
+	r.options.Metrics.failure(s)
 	if s.claim != nil {
 		r.events.Warning(s.claim, kube.ReasonProvisioningFailed, err.Error())
 	}
@@ -110,6 +114,19 @@ func (r *Reconciler) intend(ctx context.Context, s seen) (*intent, error) {
 	if err := r.readSecret(ctx, planned); err != nil {
 		return nil, err
 	}
+	if err := r.reserve(ctx, planned); err != nil {
+		return nil, err
+	}
+	i, err := r.record(ctx, s, planned)
+	if err != nil || i == nil || i.volume.Name != planned.volume.Name {
+		r.names.free(planned.volume.Name, planned.claimUID())
+	}
+	return i, err
+}
+
+// record puts a planned intent on record and returns the one that is to be
+// carried out, nil for none.
+func (r *Reconciler) record(ctx context.Context, s seen, planned *intent) (*intent, error) {
 	i, fresh, err := r.journal.write(ctx, planned)
 	switch {
 	case err != nil:
@@ -151,7 +168,7 @@ func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
 			return err
 		}
 	}
-	if name := ptr.Deref(s.claim.Spec.VolumeAttributesClassName, ""); name != "" {
+	if name := r.options.attributesClass(s.claim); name != "" {
 		s.attributes, err = r.findAttributes(ctx, name)
 	}
 	return err
@@ -162,6 +179,7 @@ func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
 // the answer was lost nobody will come here again.
 func (r *Reconciler) forget(ctx context.Context, i *intent) error {
 	err := r.journal.erase(ctx, i)
+	r.names.free(i.volume.Name, i.claimUID())
 	if i.source != nil {
 		r.guard.letGo(*i.source)
 	}

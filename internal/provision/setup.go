@@ -63,7 +63,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.wakers(m, b); err != nil {
 		return err
 	}
-	return b.Complete(r)
+	return b.Complete(kube.Finish(r))
 }
 
 // reads are the kinds that are read but wake nobody.
@@ -78,7 +78,7 @@ func (r *Reconciler) reads() []client.Object {
 // readsNodes tells whether the driver's topology is read from the cluster's
 // nodes.
 func (r *Reconciler) readsNodes() bool {
-	return !r.options.Node.Deployed && r.driver.Info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+	return !r.options.Node.Deployed && r.info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
 // pending tells whether a claim waits for a volume from us.

@@ -33,6 +33,8 @@ type Options struct {
 	Segment topology.Segment
 	// Workers is how many volumes are worked on at a time.
 	Workers int
+	// Metrics count what is done; nil for nobody.
+	Metrics *Metrics
 	// RetryStart and RetryMax bound the pause before the next try.
 	RetryStart, RetryMax time.Duration
 }
@@ -92,6 +94,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
 		return unlessChanged(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
 	case destroy:
 		if err := r.destroy(ctx, client.ObjectKeyFromObject(s.volume)); err != nil {
+			r.options.Metrics.failure(s.volume)
 			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
 			return err
 		}
@@ -113,6 +116,7 @@ func unlessChanged(err error) error {
 // made once more from the API server itself: the cache may not know yet that
 // somebody has just changed the reclaim policy, and data do not come back.
 func (r *Reconciler) destroy(ctx context.Context, key types.NamespacedName) error {
+	began := time.Now()
 	s, err := r.observe(ctx, r.live, key)
 	if err != nil {
 		return err
@@ -128,7 +132,11 @@ func (r *Reconciler) destroy(ctx context.Context, key types.NamespacedName) erro
 	if err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: source.VolumeHandle, Secrets: secrets}); err != nil {
 		return fmt.Errorf("deleting volume %s: %w", source.VolumeHandle, err)
 	}
-	return r.drop(ctx, s.volume)
+	if err := r.drop(ctx, s.volume); err != nil {
+		return err
+	}
+	r.options.Metrics.success(s.volume, began)
+	return nil
 }
 
 // drop lets the object go. What others change about it meanwhile no longer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -229,12 +228,7 @@ func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
 			o.Labels["csi.storage.k8s.io/drivername"] = "other.example.com"
 		}),
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
+	address := address(t)
 	w.publishes(t, "--http-endpoint="+address)
 	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
 	for _, before := range append(foreign, right) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -132,24 +131,35 @@ func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
 func TestMetricsAndHealthAreServed(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
-	w.Provisioner(t, "--http-endpoint="+address, "--metrics-path=/numbers")
+	address := address(t)
+	w.Provisioner(t, "--metrics-address="+address, "--metrics-path=/numbers", "--enable-pprof")
 	w.Class(t, nil)
 	w.Claim(t, "data", nil)
 	w.Bound(t, "data")
+	claim := fmt.Sprintf(`{class=%q,source=""}`, w.Namespace)
+	for _, want := range []string{
+		fmt.Sprintf(`csi_sidecar_operations_seconds_count{driver_name=%q,grpc_status_code="OK",method_name="/csi.v1.Controller/CreateVolume"} 1`, w.Name),
+		"controller_persistentvolumeclaim_provision_total" + claim + " 1",
+		"controller_persistentvolumeclaim_provision_duration_seconds_count" + claim + " 1",
+		"# TYPE go_goroutines gauge", "# TYPE process_open_fds gauge", "# TYPE rest_client_requests_total counter", "# TYPE workqueue_depth gauge",
+	} {
+		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/numbers", want) })
+	}
 	for path, want := range map[string]string{
-		"/numbers": fmt.Sprintf(`csi_sidecar_operations_seconds_count{driver_name=%q,grpc_status_code="OK",method_name="/csi.v1.Controller/CreateVolume"} 1`, w.Name),
 		"/healthz": "ok", "/healthz/leader-election": "ok", "/readyz": "ok",
+		"/debug/pprof/symbol": "num_symbols: 1",
 	} {
 		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+path, want) })
 	}
 	w.DropClaim(t, "data")
 	w.NothingLeft(t)
+	deleted := fmt.Sprintf(`{class=%q}`, w.Namespace)
+	for _, want := range []string{
+		"controller_persistentvolume_delete_total" + deleted + " 1",
+		"controller_persistentvolume_delete_duration_seconds_count" + deleted + " 1",
+	} {
+		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/numbers", want) })
+	}
 }
 
 // served wants 200 and a line in the answer.
@@ -297,6 +307,12 @@ func TestMistakesOfTheCommandLineEndTheStart(t *testing.T) {
 		"a renew deadline that outlives the lease":   {"--leader-election=true --leader-election-renew-deadline=20s", "--leader-election-lease-duration"},
 		"a pause that is neither seconds nor a time": {"--retry-interval-max=soon", "seconds"},
 		"a flag that does not exist":                 {"--surprise", "surprise"},
+		"a gate that does not exist":                 {"--feature-gates=Surprise=true", "VolumeAttributesClass"},
+		"an address of metrics that is given twice":  {"--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
+		"profiles that are served nowhere":           {"--enable-pprof", "--http-endpoint"},
+		"names of volumes without a UID":             {"--volume-name-uuid-length=0", "--volume-name-uuid-length"},
+		"nobody to free sources":                     {"--cloning-protection-threads=0", "--cloning-protection-threads"},
+		"a choice of processors that is none":        {"--automaxprocs=some", "--automaxprocs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := w.Provisioner(t, strings.Fields(tt.arg)...)

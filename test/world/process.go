@@ -53,6 +53,11 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Terminate asks the process to end, as a kubelet does.
+func (p *Process) Terminate() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // The only error is that it has ended.
+}
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -10,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/holdfast-io/holdfast/internal/provision"
 )
 
 // Eventually asks until the answer is nil, and fails with the last answer if
@@ -65,7 +67,7 @@ func (w *World) NothingLeft(t testing.TB) {
 		if err != nil {
 			return err
 		}
-		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{})
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
 		if err != nil {
 			return err
 		}

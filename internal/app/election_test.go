@@ -1,0 +1,140 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/utils/ptr"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// candidates compete for one Lease. Nobody lives to see it expire, or the end
+// of the retry period.
+func candidates(t *testing.T, names ...string) []*election {
+	t.Helper()
+	clients := fake.NewClientset().CoordinationV1()
+	options := &Leader{Namespace: "ns", LeaseDuration: 3 * time.Hour, RenewDeadline: 2 * time.Hour, RetryPeriod: time.Hour}
+	var all []*election
+	for _, name := range names {
+		all = append(all, &election{
+			options: options, name: "lease", identity: name, leases: clients, watches: clients,
+			watchdog: leaderelection.NewLeaderHealthzAdaptor(0),
+		})
+	}
+	return all
+}
+
+// campaign runs one; elected is closed when it has the Lease.
+func campaign(t *testing.T, e *election) (elected, ended chan struct{}, end context.CancelFunc) {
+	t.Helper()
+	ctx, end := context.WithCancel(t.Context())
+	elected, ended = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := e.run(ctx, func() { close(elected) }); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() { end(); <-ended })
+	return elected, ended, end
+}
+
+func TestALeaseThatIsGivenBackIsTakenAtOnce(t *testing.T) {
+	both := candidates(t, "first", "second")
+	elected, ended, end := campaign(t, both[0])
+	<-elected
+	next, _, _ := campaign(t, both[1])
+	end()
+	<-ended
+	select {
+	case <-next:
+		t.Error("the Lease was taken before it was given back")
+	default:
+	}
+	if err := both[0].release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-next
+}
+
+func TestOnlyOnesOwnLeaseIsGivenBack(t *testing.T) {
+	both := candidates(t, "first", "second")
+	if err := both[1].release(t.Context()); err != nil {
+		t.Errorf("giving back a Lease that does not exist: %v", err)
+	}
+	elected, _, _ := campaign(t, both[0])
+	<-elected
+	if err := both[1].release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	record, _, err := both[0].lock().Get(t.Context())
+	if err != nil || record.HolderIdentity != "first" {
+		t.Errorf("the holder is %q, %v", record.HolderIdentity, err)
+	}
+}
+
+func TestChangesThatFreeALease(t *testing.T) {
+	free, held := &coordinationv1.Lease{}, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To("a")}}
+	for name, tt := range map[string]struct {
+		change watch.Event
+		want   bool
+	}{
+		"it is renewed":        {watch.Event{Type: watch.Modified, Object: held}, false},
+		"it is given back":     {watch.Event{Type: watch.Modified, Object: free}, true},
+		"it was given back":    {watch.Event{Type: watch.Added, Object: free}, true},
+		"it is deleted":        {watch.Event{Type: watch.Deleted, Object: held}, true},
+		"the watch has failed": {watch.Event{Type: watch.Error, Object: &metav1.Status{}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := vacates(tt.change); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// Somebody who still believes to be the leader when the Lease is long expired
+// is stuck, and a kubelet shall end it.
+func TestAnExpiredLeaseIsUnhealthy(t *testing.T) {
+	e := candidates(t, "first")[0]
+	e.options = &Leader{Namespace: "ns", LeaseDuration: 3 * time.Millisecond, RenewDeadline: 2 * time.Millisecond, RetryPeriod: time.Millisecond}
+	served := &endpoint{watchdog: e.watchdog}
+	routes := served.routes(Endpoint{MetricsPath: "/metrics"}, prometheus.NewRegistry())
+	health := func() int {
+		answer := httptest.NewRecorder()
+		routes.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz/leader-election", nil))
+		return answer.Code
+	}
+	if code := health(); code != http.StatusOK {
+		t.Errorf("a process that does not lead is not healthy: %d", code)
+	}
+	elected, ended, end := campaign(t, e)
+	<-elected
+	end() // It renews no more, and has not noticed that it leads no more.
+	<-ended
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		return health() == http.StatusInternalServerError, nil
+	})
+	if err != nil {
+		t.Errorf("a process whose Lease is expired is healthy: %v", err)
+	}
+}
+
+func TestReadinessFollowsTheCurrentTerm(t *testing.T) {
+	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(0)}
+	answer := httptest.NewRecorder()
+	e.ready(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	if answer.Code != http.StatusServiceUnavailable {
+		t.Errorf("before the first term: %d", answer.Code)
+	}
+}

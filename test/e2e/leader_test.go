@@ -1,0 +1,203 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// slow are durations that no test lives to see the end of: whoever gets the
+// Lease got it from somebody.
+func slow() []string {
+	return []string{"--leader-election", "--leader-election-lease-duration=3h", "--leader-election-renew-deadline=2h", "--leader-election-retry-period=1h"}
+}
+
+// A process that loses its Lease stops working at once, lives on, and works
+// again when it gets the Lease back. What it was at is neither lost nor made
+// twice.
+func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Record: true})
+	at := "http://" + address(t)
+	p := w.Provisioner(t, "--leader-election", "--leader-election-lease-duration=3s", "--leader-election-renew-deadline=2s",
+		"--leader-election-retry-period=200ms", "--http-endpoint="+strings.TrimPrefix(at, "http://"))
+	w.Class(t, nil)
+	working := w.Driver.Block(csi.CreateVolume)
+	w.Claim(t, "during", nil)
+	<-working.Arrived()
+	lease := csi.SafeName(w.Name)
+	world.Eventually(t, func(ctx context.Context) error {
+		return served(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, lease))
+	})
+
+	give(t, w, lease, "another")
+	says(t, p, "Stepped down")
+	working.Release()
+	world.Eventually(t, func(ctx context.Context) error {
+		return served(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 0`, lease))
+	})
+	for _, path := range []string{"/readyz", "/healthz", "/healthz/leader-election"} {
+		world.Eventually(t, func(ctx context.Context) error { return served(ctx, at+path, "ok") })
+	}
+	w.Claim(t, "meanwhile", nil)
+	// Kubernetes has asked for the volume, and the process knows the claim.
+	w.Told(t, "meanwhile", corev1.EventTypeNormal, "ExternalProvisioning", "")
+	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
+		t.Errorf("the driver was asked for %d volumes; one of them was before the Lease was lost", n)
+	}
+
+	give(t, w, lease, "")
+	w.Bound(t, "during")
+	w.Bound(t, "meanwhile")
+	if n := len(w.Driver.Volumes()); n != 2 {
+		t.Errorf("the driver has %d volumes for two claims", n)
+	}
+	alive(t, p)
+	w.DropClaim(t, "during")
+	w.DropClaim(t, "meanwhile")
+	w.NothingLeft(t)
+}
+
+func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	first := w.Provisioner(t, slow()...)
+	w.Class(t, nil)
+	w.Claim(t, "one", nil)
+	w.Bound(t, "one")
+	at := address(t)
+	second := w.Provisioner(t, append(slow(), "--http-endpoint="+at)...)
+	world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+at+"/readyz", "ok") })
+
+	first.Terminate()
+	if err := first.Err(); err != nil {
+		t.Errorf("the leader ended with %v", err)
+	}
+	w.Claim(t, "two", nil)
+	w.Bound(t, "two")
+	w.DropClaim(t, "one")
+	w.DropClaim(t, "two")
+	w.NothingLeft(t)
+	second.Terminate()
+	if err := second.Err(); err != nil {
+		t.Errorf("its successor ended with %v", err)
+	}
+}
+
+func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	for gate, kept := range map[string]bool{"true": false, "false": true} {
+		t.Run("gate "+gate, func(t *testing.T) {
+			at := address(t)
+			p := w.Provisioner(t, append(slow(), "--http-endpoint="+at, "--feature-gates=ReleaseLeaderElectionOnExit="+gate)...)
+			world.Eventually(t, func(ctx context.Context) error {
+				return served(ctx, "http://"+at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, csi.SafeName(w.Name)))
+			})
+			p.Terminate()
+			if err := p.Err(); err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+			lease, err := w.Client.CoordinationV1().Leases(w.Namespace).Get(t.Context(), csi.SafeName(w.Name), metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if held := ptr.Deref(lease.Spec.HolderIdentity, "") != ""; held != kept {
+				t.Errorf("the Lease has the holder %q", ptr.Deref(lease.Spec.HolderIdentity, ""))
+			}
+			give(t, w, lease.Name, "")
+		})
+	}
+}
+
+// A volume that is being made when the program is asked to stop is made and
+// published by it: nothing is left for its successor to find out about.
+func TestWhatHasBegunIsFinishedOnExit(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	p := w.Provisioner(t)
+	w.Class(t, nil)
+	working := w.Driver.Block(csi.CreateVolume)
+	w.Claim(t, "data", nil)
+	<-working.Arrived()
+	p.Terminate()
+	says(t, p, "Stopping and waiting for leader election runnables")
+	working.Release()
+	if err := p.Err(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	w.Bound(t, "data")
+	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
+		t.Errorf("the driver was asked %d times", n)
+	}
+	w.Provisioner(t)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// give writes a holder into a Lease; "" frees it.
+func give(t *testing.T, w *world.World, name, holder string) {
+	t.Helper()
+	leases := w.Client.CoordinationV1().Leases(w.Namespace)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		lease, err := leases.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		now := metav1.NowMicro()
+		lease.Spec = coordinationv1.LeaseSpec{LeaseDurationSeconds: ptr.To[int32](3600), AcquireTime: &now, RenewTime: &now}
+		if holder != "" {
+			lease.Spec.HolderIdentity = &holder
+		}
+		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// says waits until the process has logged a message.
+func says(t *testing.T, p *world.Process, message string) {
+	t.Helper()
+	world.Eventually(t, func(context.Context) error {
+		if !strings.Contains(p.Log(), message) {
+			return errors.New("it does not say: " + message)
+		}
+		return nil
+	})
+}
+
+// alive fails if the process has ended.
+func alive(t *testing.T, p *world.Process) {
+	t.Helper()
+	select {
+	case <-p.Done():
+		t.Errorf("the process has ended: %v", p.Err())
+	default:
+	}
+}
+
+// address is one that nobody listens on.
+func address(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	return free.Addr().String()
+}
