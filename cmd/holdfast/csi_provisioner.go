@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/capacity"
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 	"github.com/holdfast-io/holdfast/internal/provision"
 	"github.com/holdfast-io/holdfast/internal/reclaim"
 )
@@ -121,7 +122,7 @@ func (p *provisioner) run(ctx context.Context) error {
 // adopt completes the options with the driver's name and checks them.
 func (p *provisioner) adopt(driver string) error {
 	o := &p.provision
-	o.Driver = driver
+	o.Driver, o.Plugin = driver, migrate.Of(driver)
 	if o.Provisioner == "" {
 		o.Provisioner = driver
 	}
@@ -131,7 +132,7 @@ func (p *provisioner) adopt(driver string) error {
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
 	d := &p.reclaim
-	d.Driver, d.Provisioner, d.Segment = o.Driver, o.Provisioner, o.Node.Segment
+	d.Driver, d.Provisioner, d.Plugin, d.Segment = o.Driver, o.Provisioner, o.Plugin, o.Node.Segment
 	d.Workers, d.RetryStart, d.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
 	c := &p.capacity

@@ -17,6 +17,9 @@ const (
 	// AnnBetaStorageClass on a claim names its class the old way.
 	AnnBetaStorageClass = "volume.beta.kubernetes.io/storage-class"
 
+	// AnnMigratedTo on a claim or volume is the CSI driver that serves it in the
+	// place of a plugin that Kubernetes once had built in.
+	AnnMigratedTo = "pv.kubernetes.io/migrated-to"
 	// AnnProvisionedBy on a volume is the class's provisioner.
 	AnnProvisionedBy = "pv.kubernetes.io/provisioned-by"
 	// AnnDeletionSecretName and AnnDeletionSecretNamespace on a volume name the

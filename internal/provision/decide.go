@@ -38,7 +38,7 @@ func decide(s seen, o *Options) step {
 	switch {
 	case s.claim == nil, s.claim.DeletionTimestamp != nil, s.claim.Spec.VolumeName != "":
 		return step{kind: rest}
-	case provisionerOf(s.claim) != o.Provisioner:
+	case !o.asked(s.claim):
 		return step{kind: rest}
 	case s.volume != nil:
 		return step{kind: rest} // It is the PV controller's turn to bind the two.
@@ -53,7 +53,7 @@ func decideClass(s seen, o *Options) step {
 	switch {
 	case s.class == nil:
 		return fail("StorageClass %q of the claim does not exist; the claim is served when it does", className(s.claim))
-	case s.class.Provisioner != o.Provisioner:
+	case !o.ours(s.class.Provisioner):
 		return step{kind: rest}
 	case !o.serves(s.class.Name):
 		return fail("StorageClass %q may not be served: it is not in --storageclass-whitelist", s.class.Name)

@@ -44,6 +44,12 @@ func TestDecideWithoutIntent(t *testing.T) {
 		"the new annotation comes before the old one": {func(s *seen) {
 			s.claim.Annotations[kube.AnnBetaStorageProvisioner] = "other"
 		}, begin, ""},
+		"a claim that was migrated to the driver is served": {func(s *seen) {
+			s.claim.Annotations = map[string]string{kube.AnnMigratedTo: "csitest.holdfast.io"}
+		}, begin, ""},
+		"a claim that was migrated to another driver is left alone": {func(s *seen) {
+			s.claim.Annotations = map[string]string{kube.AnnMigratedTo: "other"}
+		}, rest, ""},
 		"a class of another provisioner is left alone": {func(s *seen) { s.class.Provisioner = "other" }, rest, ""},
 		"a missing class is told":                      {func(s *seen) { s.class = nil }, say, `StorageClass "fast" of the claim does not exist`},
 		"a selector is refused":                        {func(s *seen) { s.claim.Spec.Selector = &metav1.LabelSelector{} }, say, "remove it"},

@@ -66,7 +66,11 @@ func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duratio
 	if err != nil {
 		return r.failed(ctx, s, i, err)
 	}
-	if err := r.publish(ctx, i, made); err != nil {
+	volume, err := r.shape(i, made)
+	if err != nil {
+		return 0, r.undo(ctx, s, i, made, err)
+	}
+	if err := r.publish(ctx, i, volume, made); err != nil {
 		r.stuck(s, i, err)
 		return 0, errors.Join(err, r.journal.keep(ctx, i))
 	}
@@ -119,13 +123,31 @@ func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, erro
 	return made, err
 }
 
-// publish makes the PersistentVolume of an intent. One that is there already
-// is a success if it is for the same claim and the same volume.
-func (r *Reconciler) publish(ctx context.Context, i *intent, made *csipb.Volume) error {
+// shape is the PersistentVolume of an intent as it is published.
+func (r *Reconciler) shape(i *intent, made *csipb.Volume) (*corev1.PersistentVolume, error) {
 	volume := complete(i, made)
 	if !r.options.Topology {
 		volume.Spec.NodeAffinity = nil
 	}
+	return r.options.Plugin.FromCSI(volume.Annotations[kube.AnnProvisionedBy], volume)
+}
+
+// undo deletes what the driver has made and nobody can use.
+func (r *Reconciler) undo(ctx context.Context, s seen, i *intent, made *csipb.Volume, reason error) error {
+	r.fails(s, reason)
+	secrets, err := kube.Secret(ctx, r.live, i.secret)
+	if err == nil {
+		err = r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: made.GetVolumeId(), Secrets: secrets})
+	}
+	if err == nil {
+		err = r.forget(ctx, i)
+	}
+	return errors.Join(reason, err)
+}
+
+// publish makes the PersistentVolume of an intent. One that is there already
+// is a success if it is for the same claim and the same volume.
+func (r *Reconciler) publish(ctx context.Context, i *intent, volume *corev1.PersistentVolume, made *csipb.Volume) error {
 	err := r.client.Create(ctx, volume)
 	if err == nil {
 		return nil
@@ -136,6 +158,10 @@ func (r *Reconciler) publish(ctx context.Context, i *intent, made *csipb.Volume)
 	there := &corev1.PersistentVolume{}
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(volume), there); err != nil {
 		return fmt.Errorf("reading PersistentVolume %s, which exists already: %w", volume.Name, err)
+	}
+	there, err = r.options.Plugin.ToCSI(ctx, there)
+	if err != nil {
+		return err
 	}
 	ref, source := there.Spec.ClaimRef, there.Spec.CSI
 	if ref == nil || ref.UID != i.claimUID() || source == nil || source.VolumeHandle != made.GetVolumeId() {

@@ -67,7 +67,7 @@ func (r *Reconciler) findClaim(ctx context.Context, key types.NamespacedName) (*
 	}
 	volume := &corev1.PersistentVolume{}
 	if there, err = r.getLive(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume); there {
-		c.volume = volume
+		c.volume, err = r.options.Plugin.ToCSI(ctx, volume)
 	}
 	return c, err
 }

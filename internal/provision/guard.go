@@ -34,12 +34,12 @@ import (
 // Whoever protects it does so after its intent is on record. So either the one
 // sees the other's intent, or its write comes first and the other repairs it.
 type guard struct {
-	client              client.Client
-	live                client.Reader // past the cache
-	namespace           string        // of the intents
-	driver, provisioner string
-	shared              bool // with the provisioners of other nodes
-	pause               time.Duration
+	client    client.Client
+	live      client.Reader // past the cache
+	namespace string        // of the intents
+	options   *Options
+	shared    bool // with the provisioners of other nodes
+	pause     time.Duration
 
 	busyWith [64]sync.Mutex // held over reading and writing a source's finalizers, see lock
 
@@ -54,7 +54,7 @@ const freedBacklog = 1024
 
 func newGuard(m ctrl.Manager, o *Options) *guard {
 	return &guard{
-		client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, provisioner: o.Provisioner,
+		client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, options: o,
 		shared: o.Node.Deployed, pause: o.RetryMax, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
 	}
 }
@@ -184,19 +184,19 @@ func (g *guard) ours(ctx context.Context, claim *corev1.PersistentVolumeClaim) (
 	volume := &corev1.PersistentVolume{}
 	err := g.live.Get(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
 	if apierrors.IsNotFound(err) {
-		return provisionerOf(claim) == g.provisioner, nil
+		return g.options.asked(claim), nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading the volume of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == g.driver, nil
+	return g.options.Plugin.Has(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == g.options.Driver, nil
 }
 
 // busy tells whether a volume is being filled from the source, on any node. It
 // asks the API server itself: the cache only has this node's intents.
 func (g *guard) busy(ctx context.Context, s source) (bool, error) {
 	leases := &coordinationv1.LeaseList{}
-	reading := client.MatchingLabels{IntentLabel: csi.SafeName(g.driver), sourceLabel: s.hash()}
+	reading := client.MatchingLabels{IntentLabel: csi.SafeName(g.options.Driver), sourceLabel: s.hash()}
 	if err := g.live.List(ctx, leases, client.InNamespace(g.namespace), reading); err != nil {
 		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
 	}

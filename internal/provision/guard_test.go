@@ -51,7 +51,7 @@ func newGuardWorld(t *testing.T, objects ...client.Object) *guardWorld {
 
 func newTestGuard(c client.Client) *guard {
 	return &guard{
-		client: c, live: c, namespace: "ns", driver: "csitest.holdfast.io", provisioner: "storage.example.com/csi",
+		client: c, live: c, namespace: "ns", options: options(),
 		shared: true, pause: time.Minute, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
 	}
 }

@@ -10,6 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
 // Options say how claims are served. They are the same for all claims.
@@ -18,6 +21,8 @@ type Options struct {
 	Driver string
 	// Provisioner is the name that classes carry; by default the driver's.
 	Provisioner string
+	// Plugin is what the driver has taken the place of, if it has.
+	Plugin migrate.Plugin
 	// Identity of this process, recorded in the attributes of what it makes.
 	Identity string
 	// Namespace is where intents are kept.
@@ -93,6 +98,17 @@ func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
 		return ""
 	}
 	return ptr.Deref(claim.Spec.VolumeAttributesClassName, "")
+}
+
+// asked tells whether the claim is to be served by us.
+func (o *Options) asked(claim *corev1.PersistentVolumeClaim) bool {
+	by := provisionerOf(claim)
+	return o.ours(by) || claim.Annotations[kube.AnnMigratedTo] == o.Driver
+}
+
+// ours tells whether a class of that provisioner is ours.
+func (o *Options) ours(provisioner string) bool {
+	return provisioner == o.Provisioner || o.Plugin.Is(provisioner)
 }
 
 // serves tells whether claims of a class may be served at all.

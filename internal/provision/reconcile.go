@@ -163,6 +163,9 @@ func (r *Reconciler) prove(ctx context.Context, s seen, i *intent) (*intent, err
 
 // lookUp reads what only claims of some kinds need.
 func (r *Reconciler) lookUp(ctx context.Context, s *seen) (err error) {
+	if s.class, err = r.options.Plugin.Class(ctx, s.class); err != nil {
+		return err
+	}
 	if from, ours := sourceOf(s.claim); from != nil && ours {
 		if s.origin, err = r.find(ctx, *from, s.claim.Namespace); err != nil {
 			return err

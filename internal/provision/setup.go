@@ -84,7 +84,7 @@ func (r *Reconciler) readsNodes() bool {
 // pending tells whether a claim waits for a volume from us.
 func (r *Reconciler) pending(o client.Object) bool {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	return ok && claim.Spec.VolumeName == "" && provisionerOf(claim) == r.options.Provisioner
+	return ok && claim.Spec.VolumeName == "" && r.options.asked(claim)
 }
 
 // wakes lets through the intents that nobody here is busy with: those of

@@ -76,7 +76,7 @@ func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot)
 	if err := w.guard.live.Get(ctx, name, content); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if content.Spec.Driver != w.guard.driver {
+	if content.Spec.Driver != w.guard.options.Driver {
 		return nil
 	}
 	_, err := w.guard.Reconcile(ctx, source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name})

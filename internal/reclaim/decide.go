@@ -85,11 +85,19 @@ func (o *Options) here(volume *corev1.PersistentVolume) bool {
 }
 
 // owns tells whether a volume is the driver's and made for our classes, or made
-// by hand for the driver.
+// by hand for the driver. One in the form of the plugin that the driver has
+// taken the place of is ours if somebody has written so.
 func (o *Options) owns(volume *corev1.PersistentVolume) bool {
-	if volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver {
+	inTree := o.Plugin.Has(volume)
+	if !inTree && (volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver) {
 		return false
 	}
+	if volume.Annotations[kube.AnnMigratedTo] == o.Driver {
+		return true
+	}
 	by, ok := volume.Annotations[kube.AnnProvisionedBy]
-	return !ok || by == o.Provisioner
+	if !ok {
+		return !inTree
+	}
+	return by == o.Provisioner || o.Plugin.Is(by)
 }

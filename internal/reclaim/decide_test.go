@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -113,4 +114,39 @@ func released() seen {
 		},
 		Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeReleased},
 	}}
+}
+
+func TestVolumesOfABuiltInPluginAreOursIfSomebodyHasWrittenSo(t *testing.T) {
+	const driver, plugin = "ebs.csi.aws.com", "kubernetes.io/aws-ebs"
+	for name, tt := range map[string]struct {
+		annotations map[string]string
+		source      corev1.PersistentVolumeSource
+		want        kind
+	}{
+		"one of a class of the plugin":        {map[string]string{kube.AnnProvisionedBy: plugin}, ebs(), destroy},
+		"one that Kubernetes has handed over": {map[string]string{kube.AnnMigratedTo: driver}, ebs(), destroy},
+		"one of another's class":              {map[string]string{kube.AnnProvisionedBy: "other"}, ebs(), rest},
+		"one that is nobody's":                {nil, ebs(), rest},
+		"one of another plugin":               {map[string]string{kube.AnnProvisionedBy: plugin}, gce(), rest},
+		"one that was handed to another":      {map[string]string{kube.AnnMigratedTo: "pd.csi.storage.gke.io"}, gce(), rest},
+		"one of the driver that is handed over": {map[string]string{kube.AnnMigratedTo: driver}, corev1.PersistentVolumeSource{
+			CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol"},
+		}, destroy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := released()
+			s.volume.Annotations, s.volume.Spec.PersistentVolumeSource = tt.annotations, tt.source
+			if got := decide(s, &Options{Driver: driver, Provisioner: driver, Plugin: migrate.Of(driver)}); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func ebs() corev1.PersistentVolumeSource {
+	return corev1.PersistentVolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: "vol"}}
+}
+
+func gce() corev1.PersistentVolumeSource {
+	return corev1.PersistentVolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"}}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 	"github.com/holdfast-io/holdfast/internal/secretref"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
@@ -31,6 +32,8 @@ type Options struct {
 	// Segment is where the driver beside this process has its volumes; nil for
 	// a driver that has them everywhere.
 	Segment topology.Segment
+	// Plugin is what the driver has taken the place of, if it has.
+	Plugin migrate.Plugin
 	// Workers is how many volumes are worked on at a time.
 	Workers int
 	// Metrics count what is done; nil for nobody.
@@ -128,7 +131,11 @@ func (r *Reconciler) destroy(ctx context.Context, key types.NamespacedName) erro
 	if err != nil {
 		return err
 	}
-	source := s.volume.Spec.CSI
+	translated, err := r.options.Plugin.ToCSI(ctx, s.volume)
+	if err != nil {
+		return err
+	}
+	source := translated.Spec.CSI
 	if err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: source.VolumeHandle, Secrets: secrets}); err != nil {
 		return fmt.Errorf("deleting volume %s: %w", source.VolumeHandle, err)
 	}

@@ -1,0 +1,80 @@
+// Package migrate lets a CSI driver serve the classes and volumes of the volume
+// plugin that Kubernetes once had built in for the same storage (KEP-625). There
+// are seven such drivers; for all others it does nothing.
+//
+// Such a volume keeps the plugin's form in the API: users and other programs
+// know it by that. Only what the driver is told is translated.
+package migrate
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	translation "k8s.io/csi-translation-lib"
+	"k8s.io/klog/v2"
+)
+
+// A Plugin is what a CSI driver has taken the place of. The zero value is for
+// drivers that have not.
+type Plugin struct{ name string }
+
+// Of is the plugin that a driver has taken the place of, the zero Plugin for
+// none.
+func Of(driver string) Plugin {
+	name, err := translation.New().GetInTreeNameFromCSIName(driver)
+	if err != nil {
+		return Plugin{} // The only error is that there is none.
+	}
+	return Plugin{name: name}
+}
+
+// Is tells whether a class's provisioner is the plugin.
+func (p Plugin) Is(provisioner string) bool { return p.name != "" && provisioner == p.name }
+
+// Has tells whether a volume is in the plugin's form.
+func (p Plugin) Has(volume *corev1.PersistentVolume) bool {
+	if p.name == "" || volume.Spec.CSI != nil {
+		return false
+	}
+	name, err := translation.New().GetInTreePluginNameFromSpec(volume, nil)
+	return err == nil && name == p.name
+}
+
+// Class is a class of the plugin in the driver's form, any other as it is.
+func (p Plugin) Class(ctx context.Context, class *storagev1.StorageClass) (*storagev1.StorageClass, error) {
+	if !p.Is(class.Provisioner) {
+		return class, nil
+	}
+	translated, err := translation.New().TranslateInTreeStorageClassToCSI(klog.FromContext(ctx), p.name, class)
+	if err != nil {
+		return nil, fmt.Errorf("translating StorageClass %s of %s for its CSI driver: %w", class.Name, p.name, err)
+	}
+	return translated, nil
+}
+
+// ToCSI is a volume in the driver's form.
+func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	if !p.Has(volume) {
+		return volume, nil
+	}
+	translated, err := translation.New().TranslateInTreePVToCSI(klog.FromContext(ctx), volume)
+	if err != nil {
+		return nil, fmt.Errorf("translating PersistentVolume %s of %s for its CSI driver: %w", volume.Name, p.name, err)
+	}
+	return translated, nil
+}
+
+// FromCSI is a new volume of a class in the form in which the class's users
+// expect it.
+func (p Plugin) FromCSI(provisioner string, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	if !p.Is(provisioner) {
+		return volume, nil
+	}
+	translated, err := translation.New().TranslateCSIPVToInTree(volume)
+	if err != nil {
+		return nil, fmt.Errorf("translating PersistentVolume %s into the form of %s: %w", volume.Name, p.name, err)
+	}
+	return translated, nil
+}

@@ -1,0 +1,63 @@
+package migrate
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+)
+
+const (
+	driver = "ebs.csi.aws.com"
+	plugin = "kubernetes.io/aws-ebs"
+)
+
+func volume() *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
+		CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol-1", FSType: "xfs"},
+	}}}
+}
+
+func TestAVolumeGoesToThePluginsFormAndBack(t *testing.T) {
+	p := Of(driver)
+	was, err := p.FromCSI(plugin, volume())
+	if err != nil || was.Spec.CSI != nil || was.Spec.AWSElasticBlockStore.VolumeID != "vol-1" || !p.Has(was) {
+		t.Fatalf("in the plugin's form: %+v, %v", was, err)
+	}
+	is, err := p.ToCSI(t.Context(), was)
+	if err != nil || is.Spec.CSI.VolumeHandle != "vol-1" || is.Spec.CSI.FSType != "xfs" || p.Has(is) {
+		t.Errorf("in the driver's form: %+v, %v", is, err)
+	}
+}
+
+func TestAClassIsTranslated(t *testing.T) {
+	class := &storagev1.StorageClass{Provisioner: plugin, Parameters: map[string]string{"fsType": "xfs", "type": "gp3"}}
+	got, err := Of(driver).Class(t.Context(), class)
+	if err != nil || got.Parameters["csi.storage.k8s.io/fstype"] != "xfs" || got.Parameters["type"] != "gp3" || got.Provisioner != plugin {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestWhatIsNotThePluginsStaysAsItIs(t *testing.T) {
+	foreign := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
+		GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"},
+	}}}
+	class := &storagev1.StorageClass{Provisioner: driver, Parameters: map[string]string{"zone": "a"}}
+	for name, p := range map[string]Plugin{"a driver without a plugin": Of("csi.example.com"), "another driver": Of(driver)} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := p.ToCSI(t.Context(), foreign); got != foreign || err != nil || p.Has(foreign) {
+				t.Errorf("a foreign volume: %+v, %v", got, err)
+			}
+			if got, err := p.Class(t.Context(), class); got != class || err != nil || p.Is(class.Provisioner) {
+				t.Errorf("a class of the driver: %+v, %v", got, err)
+			}
+			own := volume()
+			if got, err := p.FromCSI(driver, own); got != own || err != nil {
+				t.Errorf("a volume of the driver: %+v, %v", got, err)
+			}
+		})
+	}
+	if Of("csi.example.com").Is("") {
+		t.Error("nobody's provisioner is the plugin of a driver that has none")
+	}
+}

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// A class of a plugin that Kubernetes once had built in is served by the CSI
+// driver that took its place: Kubernetes hands over its claims and volumes, and
+// users see the plugin's volumes.
+func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
+	t.Parallel()
+	// The driver's name is what it is about, so there is one in a cluster.
+	o := csitest.Options{Record: true, Name: "ebs.csi.aws.com"}
+	driver := csitest.New(o)
+	w := &world.World{Cluster: cluster.New(t), Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
+	w.Provisioner(t)
+	w.Class(t, func(c *storagev1.StorageClass) {
+		c.Provisioner = "kubernetes.io/aws-ebs"
+		c.Parameters = map[string]string{"fsType": "xfs"}
+	})
+	w.Claim(t, "data", nil)
+	volume := w.Bound(t, "data")
+	at := w.Driver.Volumes()
+	if ebs := volume.Spec.AWSElasticBlockStore; ebs == nil || len(at) != 1 || ebs.VolumeID != at[0].ID || ebs.FSType != "xfs" {
+		t.Errorf("the volume is %+v and the driver has %+v", volume.Spec.PersistentVolumeSource, at)
+	}
+	if by := volume.Annotations["pv.kubernetes.io/provisioned-by"]; by != "kubernetes.io/aws-ebs" {
+		t.Errorf("the volume is provisioned by %q", by)
+	}
+	for _, call := range w.Driver.Log() {
+		if r, ok := call.Request.(*csipb.CreateVolumeRequest); ok && (len(r.GetParameters()) > 0 || r.GetVolumeCapabilities()[0].GetMount().GetFsType() != "xfs") {
+			t.Errorf("the driver was asked for %v", r)
+		}
+	}
+	w.Told(t, "data", corev1.EventTypeNormal, "ProvisioningSucceeded", volume.Name)
+	w.DropClaim(t, "data")
+	w.Gone(t, volume)
+	w.NothingLeft(t)
+}
