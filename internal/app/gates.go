@@ -30,11 +30,11 @@ func (g *Gates) Add(name string, to *bool, usage string) {
 
 // AddFlags declares the flag for the gates that were added before.
 func (g *Gates) AddFlags(fs *pflag.FlagSet) {
-	usage := "what to do, or with =false not to do:"
+	usage := []string{"what to do, or with =false not to do:"}
 	for _, one := range g.known {
-		usage += "\n" + one.name + "=true|false: " + one.usage
+		usage = append(usage, one.name+"=true|false: "+one.usage)
 	}
-	fs.Var(g, "feature-gates", usage)
+	fs.Var(g, "feature-gates", strings.Join(usage, "\n"))
 }
 
 // Set reads Name=true,Name=false. Gates that are not named stay as they are.

@@ -47,11 +47,11 @@ func (g *gated) Start(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-g.elected:
+		if ctx.Err() == nil {
+			return g.Runnable.Start(kube.WithWork(ctx, g.work))
+		}
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return g.Runnable.Start(kube.WithWork(ctx, g.work))
+	return nil
 }
 
 // warming is what a controller can do before it may work.

@@ -47,8 +47,8 @@ func TestWhatNeedsElectionWarmsUpAndWaits(t *testing.T) {
 	select {
 	case <-w.started:
 		t.Error("it has started without election")
-	case <-ended:
-		t.Error("it has not waited")
+	case err := <-ended:
+		t.Errorf("it has not waited: %v", err)
 	default:
 	}
 	close(s.elected)

@@ -67,25 +67,38 @@ func decideClass(s seen, o *Options) step {
 
 // decideSpec is about a claim of ours whose time has come.
 func decideSpec(s seen, o *Options) step {
-	spec := s.claim.Spec
-	from, ours := sourceOf(s.claim)
 	switch {
-	case spec.Selector != nil:
+	case s.claim.Spec.Selector != nil:
 		return fail("the claim has a selector: a selector finds existing volumes, and a new one has no labels; remove it")
 	case !s.creates():
 		return fail("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
-	case !ours:
-		return step{kind: say, reason: kube.ReasonProvisioning,
-			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
-	case from != nil && !s.info.Has(from.capability()):
-		return fail("driver %s cannot fill a volume from a %s: it does not announce %s", s.info.Name, from.Kind, from.capability())
-	case from != nil && from.Namespace != s.claim.Namespace && !o.CrossNamespace:
-		return fail("the claim's data source is in namespace %s, and feature gate CrossNamespaceVolumeDataSource is off", from.Namespace)
+	}
+	if next := decideSource(s, o); next.kind != begin {
+		return next
+	}
+	switch {
 	case o.attributesClass(s.claim) != "" && !s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME):
 		return fail("the claim has a VolumeAttributesClass and driver %s does not announce MODIFY_VOLUME", s.info.Name)
 	case s.nodeGone():
 		return step{kind: moveOn, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
 			"node %s, which the scheduler selected, is gone: waiting for another", selectedNode(s.claim))}
+	}
+	return step{kind: begin}
+}
+
+// decideSource is about what the claim is to be filled from.
+func decideSource(s seen, o *Options) step {
+	from, ours := sourceOf(s.claim)
+	switch {
+	case !ours:
+		return step{kind: say, reason: kube.ReasonProvisioning,
+			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
+	case from == nil:
+		return step{kind: begin}
+	case !s.info.Has(from.capability()):
+		return fail("driver %s cannot fill a volume from a %s: it does not announce %s", s.info.Name, from.Kind, from.capability())
+	case from.Namespace != s.claim.Namespace && !o.CrossNamespace:
+		return fail("the claim's data source is in namespace %s, and feature gate CrossNamespaceVolumeDataSource is off", from.Namespace)
 	}
 	return step{kind: begin}
 }

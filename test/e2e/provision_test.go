@@ -311,6 +311,7 @@ func TestMistakesOfTheCommandLineEndTheStart(t *testing.T) {
 		"an address of metrics that is given twice":  {"--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
 		"profiles that are served nowhere":           {"--enable-pprof", "--http-endpoint"},
 		"names of volumes without a UID":             {"--volume-name-uuid-length=0", "--volume-name-uuid-length"},
+		"nodes of their own without topology":        {"--node-deployment --feature-gates=Topology=false", "Topology=false"},
 		"nobody to free sources":                     {"--cloning-protection-threads=0", "--cloning-protection-threads"},
 		"a choice of processors that is none":        {"--automaxprocs=some", "--automaxprocs"},
 	} {
