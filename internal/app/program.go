@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -89,14 +87,12 @@ func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.config, err = p.Kube.Config(); err != nil {
 		return err
 	}
-	p.scheme = runtime.NewScheme()
-	if err := clientgoscheme.AddToScheme(p.scheme); err != nil {
-		return fmt.Errorf("registering API types: %w", err)
+	if p.scheme, err = newScheme(); err != nil {
+		return err
 	}
-	if err := snapshotv1.AddToScheme(p.scheme); err != nil {
-		return fmt.Errorf("registering the snapshot API's types: %w", err)
-	}
-	clients, err := typedcorev1.NewForConfig(p.config)
+	config := rest.CopyConfig(p.config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	clients, err := typedcorev1.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making a client for events: %w", err)
 	}

@@ -39,7 +39,8 @@ type said struct{ reason, message string }
 // it. It stops when ctx ends.
 //
 // Events go to the core API group, where the roles that this program replaces
-// have the right to write.
+// have the right to write. The client is the one of that group, for a whole
+// clientset makes the program, and with it every process, a good deal larger.
 func NewEvents(ctx context.Context, c typedcorev1.EventsGetter, scheme *runtime.Scheme, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.Events("")})

@@ -54,7 +54,7 @@ func build() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making a folder for the programs: %w", err)
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, module+"/cmd/holdfast", module+"/cmd/local-driver")
+	cmd := exec.Command("go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", dir, module+"/cmd/holdfast", module+"/cmd/local-driver")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
