@@ -110,6 +110,7 @@ func (p *provisioner) run(ctx context.Context) error {
 		LeaseName: csi.SafeName(p.provision.Driver), Component: p.provision.Provisioner, Metrics: driver.Gatherer(),
 		Cache: func(o *cache.Options) {
 			provision.CacheOptions(&p.provision, o)
+			reclaim.CacheOptions(p.provision.Driver, o)
 			capacity.CacheOptions(&p.capacity, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {

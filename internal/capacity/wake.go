@@ -148,7 +148,9 @@ func foundNoRoom() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetAnnotations()[kube.AnnSelectedNode] != "" && e.ObjectNew.GetAnnotations()[kube.AnnSelectedNode] == ""
+			claim, ok := e.ObjectNew.(*corev1.PersistentVolumeClaim)
+			waits := ok && claim.Spec.VolumeName == "" // Of others the cache does not keep annotations.
+			return waits && e.ObjectOld.GetAnnotations()[kube.AnnSelectedNode] != "" && claim.Annotations[kube.AnnSelectedNode] == ""
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/topology"
@@ -193,4 +194,18 @@ func TestWake(t *testing.T) {
 			t.Error("nodes were read, for which there may be no right")
 		}
 	})
+}
+
+// A claim that is bound is in the cache without its annotations.
+func TestAClaimThatIsBoundHasFoundRoom(t *testing.T) {
+	update := func(change func(*corev1.PersistentVolumeClaim)) bool {
+		before := claim("n1")
+		return foundNoRoom().Update(event.UpdateEvent{ObjectOld: before, ObjectNew: changed(before, change)})
+	}
+	if !update(func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }) {
+		t.Error("a claim for which another node is wanted wakes nobody")
+	}
+	if update(func(c *corev1.PersistentVolumeClaim) { c.Annotations, c.Spec.VolumeName = nil, "pv" }) {
+		t.Error("a claim that is bound wakes its last node's pair")
+	}
 }

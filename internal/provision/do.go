@@ -214,10 +214,16 @@ func (s *seen) waitsFor(i *intent) bool {
 		i.request.GetAccessibilityRequirements() != nil
 }
 
-// unselectNode asks the scheduler to select again. The write fails if the claim
-// has changed since it was seen.
-func (r *Reconciler) unselectNode(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
-	claim = claim.DeepCopy()
+// unselectNode asks the scheduler to select again, if the claim still has the
+// node with which it was seen. It is read anew because it is written as a whole:
+// the right to patch claims is not among those that the program is given.
+func (r *Reconciler) unselectNode(ctx context.Context, seen *corev1.PersistentVolumeClaim) error {
+	claim := &corev1.PersistentVolumeClaim{}
+	there, err := r.getLive(ctx, client.ObjectKeyFromObject(seen), claim)
+	same := there && claim.UID == seen.UID && claim.Spec.VolumeName == "" && selectedNode(claim) == selectedNode(seen)
+	if err != nil || !same {
+		return err
+	}
 	delete(claim.Annotations, kube.AnnSelectedNode)
 	delete(claim.Annotations, kube.AnnAlphaSelectedNode)
 	if err := r.client.Update(ctx, claim); client.IgnoreNotFound(err) != nil {

@@ -55,7 +55,7 @@ func class() *storagev1.StorageClass {
 }
 
 // announced is what a driver with the given options says about itself.
-func announced(t *testing.T, o csitest.Options) csi.Info {
+func announced(t testing.TB, o csitest.Options) csi.Info {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
 	if err != nil {

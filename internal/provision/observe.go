@@ -30,7 +30,7 @@ type seen struct {
 	origin     *origin                          // what the claim is to be filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
 
-	nodes    []place // only with a driver that has topology
+	nodes    *places // only with a driver that has topology
 	selected *place  // nil while the scheduler has selected none, or its node is gone
 }
 
@@ -128,8 +128,9 @@ func (r *Reconciler) volumeOf(ctx context.Context, claim types.UID) (*corev1.Per
 	return &volumes.Items[0], nil
 }
 
-// observeNodes reads the driver's topology, if it has one.
-func (r *Reconciler) observeNodes(ctx context.Context, s *seen) error {
+// observeNodes reads the driver's topology, if it has one. The selected node is
+// always looked at: one that is missing is asked to be replaced.
+func (r *Reconciler) observeNodes(ctx context.Context, s *seen) (err error) {
 	if o := &r.options.Node; o.Deployed {
 		s.onlyNode(o)
 		return nil
@@ -137,46 +138,35 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *seen) error {
 	if !s.topological() {
 		return nil
 	}
-	drivers := &storagev1.CSINodeList{}
-	if err := r.client.List(ctx, drivers); err != nil {
-		return fmt.Errorf("reading CSINodes: %w", err)
+	if s.nodes, err = r.atlas.places(ctx); err != nil {
+		return err
 	}
-	for i := range drivers.Items {
-		p, err := r.place(ctx, &drivers.Items[i])
-		if err != nil {
-			return err
-		}
-		if p == nil {
-			continue
-		}
-		if p.name == selectedNode(s.claim) {
-			s.selected = p
-		}
-		if len(p.keys) > 0 {
-			s.nodes = append(s.nodes, *p)
-		}
+	if name := selectedNode(s.claim); name != "" {
+		s.selected, err = r.place(ctx, name)
 	}
-	return nil
+	return err
 }
 
 // onlyNode is all that a node's own provisioner knows of nodes.
 func (s *seen) onlyNode(n *Node) {
-	s.nodes = []place{n.place()}
+	own := n.place()
+	s.nodes = newPlaces(own)
 	if selectedNode(s.claim) == n.Name {
-		s.selected = &s.nodes[0]
+		s.selected = &own
 	}
 }
 
 // place is a node as the driver's topology sees it, without keys if it does
-// not have the driver; nil if the node is gone.
-func (r *Reconciler) place(ctx context.Context, csiNode *storagev1.CSINode) (*place, error) {
-	node := &corev1.Node{}
-	found, err := r.get(ctx, types.NamespacedName{Name: csiNode.Name}, node)
-	if err != nil || !found {
-		return nil, err
+// not have the driver; nil if the node or its CSINode is gone.
+func (r *Reconciler) place(ctx context.Context, name string) (*place, error) {
+	node, drivers := &corev1.Node{}, &storagev1.CSINode{}
+	for _, half := range []client.Object{node, drivers} {
+		if found, err := r.get(ctx, types.NamespacedName{Name: name}, half); err != nil || !found {
+			return nil, err
+		}
 	}
-	p := &place{name: node.Name, labels: node.Labels}
-	p.keys, _ = topology.Keys(csiNode, r.options.Driver)
+	p := &place{name: name, labels: node.Labels}
+	p.keys, _ = topology.Keys(drivers, r.options.Driver)
 	return p, nil
 }
 

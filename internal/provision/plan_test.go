@@ -201,7 +201,7 @@ func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
 
 func TestPlanAsksForAPlaceOnlyWhereTheDriverHasPlaces(t *testing.T) {
 	s := ready(t)
-	s.nodes = []place{{name: "n1", labels: map[string]string{"zone": "a"}, keys: []string{"zone"}}}
+	s.nodes = newPlaces(place{name: "n1", labels: map[string]string{"zone": "a"}, keys: []string{"zone"}})
 	i, err := plan(s, options())
 	if err != nil || i.request.AccessibilityRequirements != nil {
 		t.Errorf("without topology: %v, %v", i.request.AccessibilityRequirements, err)

@@ -25,6 +25,7 @@ type Reconciler struct {
 	guard   *guard
 	race    *race
 	names   names
+	atlas   *atlas
 	options *Options
 	log     logr.Logger // for what happens outside of Reconcile
 }

@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -24,28 +23,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// CacheOptions narrow what the manager's cache holds of the objects that only
-// this package reads.
-func CacheOptions(o *Options, into *cache.Options) {
-	if into.ByObject == nil {
-		into.ByObject = map[client.Object]cache.ByObject{}
-	}
-	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
-		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: ownIntents(o.Driver, o.Node.Name)}},
-	}
-}
-
 // Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, guard: newGuard(m, o), log: m.GetLogger(),
 		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, node: o.Node.Name, holder: o.Identity},
 		race:    newRace(&o.Node),
+		atlas:   &atlas{from: m.GetClient(), driver: o.Driver},
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	if err := kube.Warm(ctx, m, r.reads()...); err != nil {
+	if err := r.warm(ctx, m); err != nil {
 		return err
 	}
 	if err := r.guard.setup(m, driver, o); err != nil {
@@ -66,13 +55,15 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return b.Complete(kube.Finish(r))
 }
 
-// reads are the kinds that are read but wake nobody.
-func (r *Reconciler) reads() []client.Object {
-	kinds := []client.Object{&corev1.PersistentVolume{}}
-	if r.readsNodes() {
-		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
+// warm has the cache hold from the start on what is read but wakes nobody.
+func (r *Reconciler) warm(ctx context.Context, m ctrl.Manager) error {
+	if err := kube.Warm(ctx, m, &corev1.PersistentVolume{}); err != nil {
+		return err
 	}
-	return kinds
+	if !r.readsNodes() {
+		return nil
+	}
+	return r.atlas.watch(ctx, m)
 }
 
 // readsNodes tells whether the driver's topology is read from the cluster's
@@ -84,7 +75,7 @@ func (r *Reconciler) readsNodes() bool {
 // pending tells whether a claim waits for a volume from us.
 func (r *Reconciler) pending(o client.Object) bool {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	return ok && claim.Spec.VolumeName == "" && r.options.asked(claim)
+	return ok && r.options.pending(claim)
 }
 
 // wakes lets through the intents that nobody here is busy with: those of

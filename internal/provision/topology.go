@@ -1,7 +1,6 @@
 package provision
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -16,13 +15,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// A place is a node as the driver's topology sees it.
-type place struct {
-	name   string
-	labels map[string]string
-	keys   []string // that the driver uses on this node
-}
-
 // topologyInput is all that decides where a volume may be.
 type topologyInput struct {
 	claim    string // its name
@@ -30,7 +22,7 @@ type topologyInput struct {
 	strict   bool   // --strict-topology
 	anywhere bool   // --immediate-topology: list all places for a class that binds immediately
 	allowed  []corev1.TopologySelectorTerm
-	nodes    []place // all with a CSINode entry of the driver
+	nodes    *places // all; nil for none
 }
 
 // requirement is the topology requirement of a new volume, nil for none.
@@ -51,7 +43,7 @@ func requirement(in topologyInput) (*csipb.TopologyRequirement, error) {
 		if !in.anywhere {
 			return nil, nil
 		}
-		requisite = segments(in.nodes, anyKeys(in.nodes))
+		requisite = in.nodes.segments(in.nodes.anyKeys())
 	}
 	if len(requisite) == 0 {
 		return nil, errors.New("no node has the driver and its topology labels: is the driver running on the nodes?")
@@ -74,7 +66,7 @@ func (in topologyInput) late(allowed []topology.Segment) (*csipb.TopologyRequire
 	}
 	requisite := allowed
 	if len(in.allowed) == 0 {
-		requisite = topology.Normalize(append(segments(in.nodes, in.selected.keys), own))
+		requisite = with(in.nodes.segments(in.selected.keys), own)
 		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Holds(in.selected.labels) })
 	}
 	return preferring(requisite, first), nil
@@ -92,30 +84,12 @@ func (p *place) segment() (topology.Segment, error) {
 	return s, nil
 }
 
-// anyKeys are the driver's topology keys on the first node, by name, that has any.
-func anyKeys(nodes []place) []string {
-	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b place) int { return cmp.Compare(a.name, b.name) })
-	for _, n := range nodes {
-		if len(n.keys) > 0 {
-			return n.keys
-		}
+// with is a list of distinct segments, in order, with one more if it lacks it.
+func with(all []topology.Segment, one topology.Segment) []topology.Segment {
+	if at, has := slices.BinarySearchFunc(all, one, topology.Compare); !has {
+		return slices.Concat(all[:at], []topology.Segment{one}, all[at:])
 	}
-	return nil
-}
-
-// segments are the distinct ones of all nodes that have a label for every key.
-func segments(nodes []place, keys []string) []topology.Segment {
-	if len(keys) == 0 {
-		return nil
-	}
-	var all []topology.Segment
-	for _, n := range nodes {
-		n.keys = keys
-		if s, err := n.segment(); err == nil {
-			all = append(all, s)
-		}
-	}
-	return topology.Normalize(all)
+	return all
 }
 
 // expandTerms makes the product of every term's values.

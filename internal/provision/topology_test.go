@@ -30,7 +30,7 @@ func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.To
 // Every row of the table in behaviour of the csi-provisioner: binding mode,
 // strictness and allowedTopologies against requisite and preferred.
 func TestRequirement(t *testing.T) {
-	nodes := []place{inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b")}
+	nodes := newPlaces(inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b"))
 	on := func(name, zone string) *place { p := inZone(name, zone); return &p }
 	ab := allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"b", "a"}})
 	tests := map[string]struct {

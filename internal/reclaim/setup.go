@@ -6,10 +6,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -24,7 +26,29 @@ import (
 // attachmentsByVolume indexes VolumeAttachments by the name of their volume.
 const attachmentsByVolume = "reclaim.volume"
 
-// Setup adds the controller to a manager.
+// CacheOptions reduce the attachments in the manager's cache to the names of
+// their volumes: all that is asked is whether there are any. Those of other
+// drivers are kept as names only, and in no index.
+func CacheOptions(driver string, into *cache.Options) {
+	if into.ByObject == nil {
+		into.ByObject = map[client.Object]cache.ByObject{}
+	}
+	into.ByObject[&storagev1.VolumeAttachment{}] = cache.ByObject{Transform: func(o any) (any, error) {
+		attachment, ok := o.(*storagev1.VolumeAttachment)
+		if !ok {
+			return o, nil
+		}
+		small := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{
+			Name: attachment.Name, UID: attachment.UID, ResourceVersion: attachment.ResourceVersion,
+		}}
+		if attachment.Spec.Attacher == driver {
+			small.Spec.Source.PersistentVolumeName = attachment.Spec.Source.PersistentVolumeName
+		}
+		return small, nil
+	}}
+}
+
+// Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o}
 	b := ctrl.NewControllerManagedBy(m).

@@ -1,0 +1,86 @@
+package provision
+
+import (
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
+)
+
+// CacheOptions narrow what the manager's cache holds: of Leases our intents, and
+// of claims and volumes whole objects only where they are ours to act upon. All
+// others are reduced to what decisions read of them, for there may be many.
+//
+// A reduced object lacks fields, so it is never written back as a whole. What is
+// updated was read from the API server itself, or is a claim that waits for us;
+// all other writes are patches of single fields.
+func CacheOptions(o *Options, into *cache.Options) {
+	topology.CacheOptions(into)
+	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
+		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: ownIntents(o.Driver, o.Node.Name)}},
+	}
+	into.ByObject[&corev1.PersistentVolumeClaim{}] = cache.ByObject{Transform: o.reduce}
+	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}
+}
+
+// reduce is called once for each object, before anyone else sees it.
+func (o *Options) reduce(object any) (any, error) {
+	switch it := object.(type) {
+	case *corev1.PersistentVolumeClaim:
+		it.ManagedFields = nil
+		if !o.pending(it) {
+			return reduceClaim(it), nil
+		}
+	case *corev1.PersistentVolume:
+		it.ManagedFields = nil
+		if !o.has(it) {
+			return reduceVolume(it), nil
+		}
+	}
+	return object, nil
+}
+
+// pending tells whether a claim waits for a volume from us.
+func (o *Options) pending(claim *corev1.PersistentVolumeClaim) bool {
+	return claim.Spec.VolumeName == "" && o.asked(claim)
+}
+
+// has tells whether a volume is the driver's, or one of the plugin whose place
+// it has taken.
+func (o *Options) has(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.Has(volume)
+}
+
+// reduceClaim keeps of a claim that waits for nothing, or for somebody else,
+// whether it has a volume, for its clones wait for that, and whether it is a
+// cloned one on its way out.
+func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
+	small := &corev1.PersistentVolumeClaim{ObjectMeta: identity(&claim.ObjectMeta)}
+	for _, f := range claim.Finalizers {
+		if f == kube.CloneSourceFinalizer {
+			small.Finalizers = []string{kube.CloneSourceFinalizer}
+		}
+	}
+	small.Spec.VolumeName, small.Status.Phase = claim.Spec.VolumeName, claim.Status.Phase
+	return small
+}
+
+// reduceVolume keeps of a volume of another driver, or of none, whom it is for:
+// a claim that has one needs none from us.
+func reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
+	small := &corev1.PersistentVolume{ObjectMeta: identity(&volume.ObjectMeta)}
+	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID != "" {
+		small.Spec.ClaimRef = &corev1.ObjectReference{UID: ref.UID}
+	}
+	return small
+}
+
+// identity is what says which object it is, and which state of it.
+func identity(of *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: of.Namespace, Name: of.Name, UID: of.UID, ResourceVersion: of.ResourceVersion, DeletionTimestamp: of.DeletionTimestamp,
+	}
+}

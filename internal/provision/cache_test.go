@@ -1,0 +1,183 @@
+package provision
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
+	bound := func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }
+	going := func(c *corev1.PersistentVolumeClaim) {
+		c.DeletionTimestamp = &metav1.Time{}
+		c.Finalizers = []string{"kubernetes.io/pvc-protection", kube.CloneSourceFinalizer}
+	}
+	small := corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: uid, ResourceVersion: "7"},
+	}
+	tests := map[string]struct {
+		changes []func(*corev1.PersistentVolumeClaim)
+		want    func(*corev1.PersistentVolumeClaim) // nil for all of it
+	}{
+		"a claim that waits for us is whole": {nil, nil},
+		"also when it is being deleted":      {[]func(*corev1.PersistentVolumeClaim){going}, nil},
+		"of a bound claim only that it is":   {[]func(*corev1.PersistentVolumeClaim){bound}, bound},
+		"and that it was cloned and goes, for the guard": {[]func(*corev1.PersistentVolumeClaim){bound, going},
+			func(c *corev1.PersistentVolumeClaim) {
+				bound(c)
+				going(c)
+				c.Finalizers = c.Finalizers[1:]
+			}},
+		"of a claim of another provisioner, or of none yet, its name": {
+			[]func(*corev1.PersistentVolumeClaim){func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }},
+			func(*corev1.PersistentVolumeClaim) {}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			have := claim()
+			for _, change := range tt.changes {
+				change(have)
+			}
+			want := have.DeepCopy()
+			if tt.want != nil {
+				want = small.DeepCopy()
+				tt.want(want)
+			}
+			have.ManagedFields = []metav1.ManagedFieldsEntry{{}}
+			checkReduced(t, have, want)
+		})
+	}
+}
+
+func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
+	volume := func(source corev1.PersistentVolumeSource) *corev1.PersistentVolume {
+		return &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8", Finalizers: []string{"kubernetes.io/pv-protection"}},
+			Spec:       corev1.PersistentVolumeSpec{PersistentVolumeSource: source, ClaimRef: reference(claim())},
+			Status:     corev1.PersistentVolumeStatus{Phase: corev1.VolumeBound},
+		}
+	}
+	of := func(driver string) corev1.PersistentVolumeSource {
+		return corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver}}
+	}
+	small := &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8"},
+		Spec:       corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{UID: uid}},
+	}
+	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
+		"our driver's volume is whole":                      {volume(of("csitest.holdfast.io")), volume(of("csitest.holdfast.io"))},
+		"of another driver's, whom it is for":               {volume(of("other.example.com")), small},
+		"of one without a driver, the same":                 {volume(corev1.PersistentVolumeSource{NFS: &corev1.NFSVolumeSource{}}), small},
+		"a volume of another driver that is for nobody yet": {unclaimed(volume(of("other.example.com"))), unclaimed(small)},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
+	}
+}
+
+func unclaimed(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
+	volume = volume.DeepCopy()
+	volume.Spec.ClaimRef = nil
+	return volume
+}
+
+func checkReduced(t *testing.T, have, want client.Object) {
+	t.Helper()
+	got, err := options().reduce(have)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// server is an API server with one claim, and the client of it. Its cache has
+// the least that a cache may have: the claim's identity and annotations.
+type server struct {
+	client.Client
+	claim *corev1.PersistentVolumeClaim
+}
+
+func (s *server) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	s.claim.DeepCopyInto(into.(*corev1.PersistentVolumeClaim))
+	return nil
+}
+
+func (s *server) Update(_ context.Context, o client.Object, _ ...client.UpdateOption) error {
+	s.claim = o.(*corev1.PersistentVolumeClaim)
+	return nil
+}
+
+func (s *server) cached() *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace: s.claim.Namespace, Name: s.claim.Name, UID: s.claim.UID, Annotations: s.claim.Annotations,
+	}}
+}
+
+// An update writes the whole object, so what the cache has not kept would be
+// lost if what is written were made from it.
+func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
+	selected := claim()
+	selected.Annotations[kube.AnnSelectedNode] = "n1"
+	clones := source{Kind: kindClaim, Namespace: "team", Name: "data"}
+	tests := map[string]struct {
+		write func(context.Context, *server) error
+		want  func(*corev1.PersistentVolumeClaim)
+	}{
+		"asking for another node": {
+			func(ctx context.Context, s *server) error {
+				return (&Reconciler{client: s, live: s}).unselectNode(ctx, s.cached())
+			},
+			func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }},
+		"asking for another node than one that has been replaced already": {
+			func(ctx context.Context, s *server) error {
+				old := s.cached().DeepCopy()
+				old.Annotations[kube.AnnSelectedNode] = "n0"
+				return (&Reconciler{client: s, live: s}).unselectNode(ctx, old)
+			},
+			func(*corev1.PersistentVolumeClaim) {}},
+		"asking for another node for a claim that was made anew": {
+			func(ctx context.Context, s *server) error {
+				old := s.cached().DeepCopy()
+				old.UID = "another"
+				return (&Reconciler{client: s, live: s}).unselectNode(ctx, old)
+			},
+			func(*corev1.PersistentVolumeClaim) {}},
+		"protecting a claim that is cloned": {
+			func(ctx context.Context, s *server) error {
+				return (&guard{client: s, live: s}).protect(ctx, &intent{source: &clones})
+			},
+			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
+		"taking a claim for a node, which is written as it was seen": {
+			func(ctx context.Context, s *server) error {
+				o := options()
+				o.Node.Name = "n2"
+				seen, err := o.reduce(s.claim.DeepCopy())
+				if err != nil {
+					return err
+				}
+				return (&Reconciler{client: s, live: s, options: o}).selectNode(ctx, seen.(*corev1.PersistentVolumeClaim))
+			},
+			func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &server{claim: selected.DeepCopy()}
+			if err := tt.write(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			want := selected.DeepCopy()
+			tt.want(want)
+			if diff := cmp.Diff(want, s.claim); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
