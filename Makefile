@@ -33,9 +33,15 @@ test: need need-test build ## All tests, on a real Kubernetes with real nodes (r
 crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/crash.md)
 	bin/devcluster exec --name "crash-$$$$" -- go test -tags crash -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
-.PHONY: bench
-bench: build ## What a volume costs: requests, rates, memory
-	bin/devcluster exec --name "bench-$$$$" -- go test -count=1 -v ./test/scale/... | grep -E '^ +[|0-9]|^(---|ok|FAIL)'
+.PHONY: bench bench-scale
+bench: build ## What a volume costs: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
+	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run TestCostOfAVolume $(SHOW)
+
+bench-scale: build ## What it costs among 10,000 volumes (UPDATE=1: into docs/benchmarks.md)
+	$(MEASURE) -run TestManyObjects $(SHOW)
+
+MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)
+SHOW := | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: build
 build: bin/holdfast bin/local-driver devcluster ## Build all programs into bin/

@@ -7,8 +7,13 @@
 package cluster
 
 import (
+	"fmt"
+	"os"
+	"sync/atomic"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -38,6 +43,15 @@ type Option func(*needs)
 type needs struct {
 	nodes         int
 	apiServerArgs []string
+}
+
+// flags are those of "devcluster up".
+func (w *needs) flags() []string {
+	all := []string{"--nodes", fmt.Sprint(w.nodes)}
+	for _, arg := range w.apiServerArgs {
+		all = append(all, "--api-server-arg="+arg)
+	}
+	return all
 }
 
 // WithNodes asks for at least n real nodes, which takes root.
@@ -75,6 +89,36 @@ func New(t testing.TB, options ...Option) *Cluster {
 	c.makeNamespace(t, want.nodes > 0)
 	return c
 }
+
+// NewAPIOnly returns an API server of the test's own, with nothing that acts by
+// itself: the test plays the controllers. It is for many objects, which nobody
+// then works on and which go with the server.
+func NewAPIOnly(t testing.TB) *Cluster {
+	t.Helper()
+	own, err := start(fmt.Sprintf("api-%d-%d", os.Getpid(), apiOnly.Add(1)), "--api-only")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		own.stdin.Close()
+		<-own.gone
+	})
+	c, err := connect(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace, err := c.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Namespace = namespace.Name
+	return c
+}
+
+// apiOnly counts the servers of NewAPIOnly, for their names.
+var apiOnly atomic.Int32
 
 func connect(shared *running) (*Cluster, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", shared.kubeconfig)

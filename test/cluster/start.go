@@ -32,6 +32,7 @@ type running struct {
 	stdin      io.Closer // The cluster goes down when it is closed.
 	said       *output
 	ended      atomic.Bool
+	gone       chan struct{} // closed when it has ended
 }
 
 // get returns a cluster with at least that many nodes and just those flags.
@@ -50,10 +51,11 @@ func (p *pool) get(want needs) (*running, error) {
 			return r, nil
 		}
 	}
-	r, err := start(fmt.Sprintf("test-%d-%d", os.Getpid(), len(p.started)+1), want)
+	r, err := start(fmt.Sprintf("test-%d-%d", os.Getpid(), len(p.started)+1), want.flags()...)
 	if err != nil {
 		return nil, err
 	}
+	r.has = want
 	p.started = append(p.started, r)
 	return r, nil
 }
@@ -61,17 +63,13 @@ func (p *pool) get(want needs) (*running, error) {
 // start runs "devcluster up" and returns when the cluster is ready. The child's
 // standard input is a pipe of which nobody but this process has the other end,
 // so the cluster goes down when this process ends, whichever way.
-func start(name string, want needs) (*running, error) {
+func start(name string, flags ...string) (*running, error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
-	r := &running{name: name, has: want, said: &output{}}
-	args := []string{"up", "--until-eof", "--name", name, "--nodes", fmt.Sprint(want.nodes)}
-	for _, arg := range want.apiServerArgs {
-		args = append(args, "--api-server-arg="+arg)
-	}
-	cmd := exec.Command(binary, args...)
+	r := &running{name: name, said: &output{}, gone: make(chan struct{})}
+	cmd := exec.Command(binary, append([]string{"up", "--until-eof", "--name", name}, flags...)...)
 	cmd.Stderr = r.said
 	if r.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting a cluster: %w", err)
@@ -85,12 +83,13 @@ func start(name string, want needs) (*running, error) {
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		return nil, fmt.Errorf("starting a cluster with %d nodes: %w:\n%s", want.nodes, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
+		return nil, fmt.Errorf("starting a cluster with %q: %w:\n%s", flags, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
 	}
 	r.kubeconfig = strings.TrimPrefix(strings.TrimSpace(line), "export KUBECONFIG=")
 	go func() {
 		_ = cmd.Wait() // What it said tells more than its exit code.
 		r.ended.Store(true)
+		close(r.gone)
 	}()
 	return r, nil
 }

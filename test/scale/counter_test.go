@@ -24,6 +24,7 @@ import (
 type counter struct {
 	mu     sync.Mutex
 	counts map[string]int
+	refuse func(*http.Request) bool // see turnAway
 	// Kubeconfig leads through the counter.
 	kubeconfig string
 }
@@ -38,13 +39,17 @@ func newCounter(t *testing.T, config *rest.Config) *counter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &counter{counts: map[string]int{}, kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
+	c := &counter{counts: map[string]int{}, refuse: func(*http.Request) bool { return false }, kubeconfig: filepath.Join(t.TempDir(), "kubeconfig")}
 	reverse := &httputil.ReverseProxy{
 		Transport: transport, FlushInterval: -1, // Watches are read while they run.
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.count(r)
+		if c.count(r)(r) {
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many requests, please try again later", http.StatusTooManyRequests)
+			return
+		}
 		reverse.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() {
@@ -61,17 +66,25 @@ func newCounter(t *testing.T, config *rest.Config) *counter {
 	return c
 }
 
-func (c *counter) count(r *http.Request) {
-	if r.URL.Query().Get("watch") == "true" {
-		return
-	}
+// count counts a request and returns what decides whether it is turned away.
+func (c *counter) count(r *http.Request) (refuse func(*http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.counts[r.Method+" "+resource(r.URL.Path)]++
+	if r.URL.Query().Get("watch") != "true" {
+		c.counts[r.Method+" "+kindIn(r.URL.Path)]++
+	}
+	return c.refuse
 }
 
-// resource is the kind of object in a path of the API, with its subresource.
-func resource(path string) string {
+// turnAway has the requests that refuse tells turned away from now on.
+func (c *counter) turnAway(refuse func(*http.Request) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse = refuse
+}
+
+// kindIn is the kind of object in a path of the API, with its subresource.
+func kindIn(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	at := 2 // api/v1/KIND
 	if parts[0] == "apis" {

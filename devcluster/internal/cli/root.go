@@ -71,5 +71,6 @@ func nameFlag(command *cobra.Command, name *string) {
 func upFlags(command *cobra.Command, o *cluster.Options) {
 	nameFlag(command, &o.Name)
 	command.Flags().IntVar(&o.Nodes, "nodes", 0, "number of real nodes to start (needs root)")
+	command.Flags().BoolVar(&o.APIOnly, "api-only", false, "only the API server with its store: no controllers, no scheduler, no nodes")
 	command.Flags().StringArrayVar(&o.APIServerArgs, "api-server-arg", nil, "further flag for the API server, may be given several times")
 }

@@ -23,6 +23,9 @@ type Options struct {
 	Name string
 	// Nodes is how many nodes to start: 0 to network.MaxNodes. Nodes need root.
 	Nodes int
+	// APIOnly leaves out the controllers and the scheduler: whoever uses the
+	// cluster plays them. Nodes need them.
+	APIOnly bool
 	// APIServerArgs are further flags of the API server.
 	APIServerArgs []string
 	// Progress receives a line for each step as it is done.
@@ -79,6 +82,9 @@ func claim(o Options) (*Cluster, error) {
 	}
 	if o.Nodes < 0 || o.Nodes > network.MaxNodes {
 		return nil, fmt.Errorf("%d nodes: between 0 and %d are possible", o.Nodes, network.MaxNodes)
+	}
+	if o.APIOnly && o.Nodes > 0 {
+		return nil, errors.New("nodes need the controllers: leave out one of --nodes and --api-only")
 	}
 	lock, err := dir.take()
 	if err != nil {

@@ -29,6 +29,9 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err := c.await(ctx, c.apiServerReady); err != nil {
 		return fmt.Errorf("waiting for the API server: %w", err)
 	}
+	if c.options.APIOnly {
+		return nil
+	}
 	if err := errors.Join(c.startControllerManager(), c.startScheduler()); err != nil {
 		return err
 	}

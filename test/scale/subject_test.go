@@ -1,0 +1,160 @@
+package scale
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// A subject is the process that is measured.
+type subject struct {
+	*world.Process
+	world    *world.World
+	counter  *counter
+	endpoint string
+	began    time.Time
+}
+
+// startSubject starts role csi-provisioner with its default flags.
+func startSubject(t *testing.T, w *world.World) *subject {
+	t.Helper()
+	s := &subject{world: w, counter: newCounter(t, w.Config), endpoint: freeAddress(t), began: time.Now()}
+	s.Process = w.Provisioner(t, "--kubeconfig="+s.counter.kubeconfig, "--http-endpoint="+s.endpoint)
+	return s
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// calls are those that are made for one volume.
+func (s *subject) calls() int {
+	return s.world.Driver.Calls(csi.CreateVolume) + s.world.Driver.Calls(csi.DeleteVolume)
+}
+
+// A cost is what n objects have taken.
+type cost struct {
+	n         int
+	requests  requests
+	calls     int
+	took      time.Duration
+	cpu       time.Duration
+	allocated float64 // bytes
+}
+
+func (c *cost) requestsEach() float64 { return float64(c.requests.total()) / float64(c.n) }
+func (c *cost) callsEach() float64    { return float64(c.calls) / float64(c.n) }
+func (c *cost) cpuEach() float64      { return c.cpu.Seconds() * 1000 / float64(c.n) }
+func (c *cost) rate() float64         { return float64(c.n) / c.took.Seconds() }
+func (c *cost) kiBEach() float64      { return c.allocated / 1024 / float64(c.n) }
+
+// within asserts a budget of requests for each object.
+func (c *cost) within(t *testing.T, budget int) {
+	t.Helper()
+	if n := c.requests.total(); n > budget*c.n {
+		t.Errorf("%d requests for %d volumes: %s", n, c.n, c.requests.per(c.n))
+	}
+}
+
+// phase measures what n objects take, until nothing is asked for any more. The
+// rate is that of what do waits for.
+func (s *subject) phase(t *testing.T, n int, do func()) *cost {
+	t.Helper()
+	c := &cost{n: n, cpu: -processor(t, s.PID()), calls: -s.calls(), allocated: -s.metric(t, metricAllocated)}
+	began := time.Now()
+	do()
+	c.took = time.Since(began)
+	c.requests = s.settled(t)
+	c.calls += s.calls()
+	c.cpu += processor(t, s.PID())
+	c.allocated += s.metric(t, metricAllocated)
+	return c
+}
+
+// settled returns what was counted when nothing is asked for any more.
+func (s *subject) settled(t *testing.T) requests {
+	t.Helper()
+	sum, quiet, last := requests{}, 0, s.calls()
+	const enough = 20 // looks without anything new, a second in all
+	world.Eventually(t, func(context.Context) error {
+		more := s.counter.take()
+		for what, n := range more {
+			sum[what] += n
+		}
+		quiet++
+		if len(more) > 0 || s.calls() != last {
+			quiet, last = 0, s.calls()
+		}
+		if quiet < enough {
+			return fmt.Errorf("still %d requests", sum.total())
+		}
+		return nil
+	})
+	return sum
+}
+
+// ready waits until the process has all its caches and returns how long that
+// took from its start.
+func (s *subject) ready(t *testing.T) time.Duration {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if answer, err := http.Get("http://" + s.endpoint + "/readyz"); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return time.Since(s.began)
+			}
+		}
+		select {
+		case <-s.Done():
+			t.Fatalf("the process ended: %v", s.Err())
+		case <-t.Context().Done():
+			t.Fatal("the process is not ready")
+		default:
+		}
+	}
+	return 0
+}
+
+// Metrics that the process has about itself.
+const (
+	metricAllocated = "go_memstats_alloc_bytes_total"
+	metricBusy      = `controller_runtime_reconcile_time_seconds_sum{controller="provision"}`
+)
+
+// metric is the value of one of the process's metrics.
+func (s *subject) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	answer, err := http.Get("http://" + s.endpoint + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("the process has no metric %s", name)
+	return 0
+}
