@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
@@ -65,8 +66,9 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	}
 }
 
-// look unprotects one snapshot if it is our driver's: provisioners of other
-// drivers use the same finalizer and know better about theirs.
+// look has the guard look at a snapshot, until it succeeds, if it is our
+// driver's: provisioners of other drivers use the same finalizer and know better
+// about theirs.
 func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
 	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
 		return nil
@@ -79,6 +81,10 @@ func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot)
 	if content.Spec.Driver != w.guard.options.Driver {
 		return nil
 	}
-	_, err := w.guard.Reconcile(ctx, source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name})
-	return err
+	select {
+	case w.guard.freed <- event.TypedGenericEvent[source]{Object: source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -1,5 +1,3 @@
-//go:build crash
-
 package crash
 
 import (
@@ -43,6 +41,9 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 		_, err := s.Client.CoreV1().PersistentVolumes().Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 		drop("a finalizer", err)
 		drop("a volume", s.Client.CoreV1().PersistentVolumes().Delete(ctx, name, none))
+	}
+	for i := range there.snapshots {
+		drop("a snapshot", s.removeSnapshot(ctx, &there.snapshots[i]))
 	}
 	for _, zone := range zones {
 		if len(s.scenario.driver.Segments) > 0 {

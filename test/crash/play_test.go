@@ -1,5 +1,3 @@
-//go:build crash
-
 package crash
 
 import (
@@ -12,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -41,6 +40,7 @@ type run struct {
 	moves   sync.Mutex
 	wanted  map[string]types.UID // claims that their users want, by name
 	visited map[string]string    // by claim: the node that was last selected for it
+	kept    map[string]bool      // VolumeSnapshots that their users want, by name
 }
 
 // result is what was found when a run was over or given up.
@@ -69,9 +69,10 @@ func (r *result) String() string {
 // play makes the run's claims, waits until all is as their users want it,
 // deletes them, and waits again.
 func (r *run) play(ctx context.Context, s strike) result {
-	if err := r.furnish(ctx); err != nil {
+	if err := errors.Join(r.furnish(ctx), r.keepSnapshot(ctx)); err != nil {
 		return result{other: err}
 	}
+	defer r.dropContent(context.WithoutCancel(ctx))
 	for _, c := range r.controllers {
 		if r.scenario.fromStart {
 			c.kill()
@@ -79,7 +80,7 @@ func (r *run) play(ctx context.Context, s strike) result {
 		c.forget()
 	}
 	r.mu.Lock()
-	r.creates, r.broken = 0, nil
+	r.asked, r.creates, r.broken = 0, 0, nil
 	r.turn = func() { r.move(func() { r.scenario.turn(ctx, r) }) }
 	r.mu.Unlock()
 	r.trace.arm(s)
@@ -100,6 +101,7 @@ func (r *run) play(ctx context.Context, s strike) result {
 		for _, name := range r.names() {
 			r.drop(ctx, name)
 		}
+		r.dropSnapshots(ctx)
 	})
 	return r.settle(ctx)
 }
@@ -187,7 +189,7 @@ func (r *run) settle(ctx context.Context) result {
 // does what the scheduler would do, and hurries the controllers of Kubernetes.
 func (r *run) look(ctx context.Context) result {
 	r.mu.Lock()
-	broken, want := errors.Join(r.broken...), maps.Clone(r.wanted)
+	broken, want, kept := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept)
 	r.mu.Unlock()
 
 	// The driver first: a volume that is on record later was so before, too.
@@ -203,7 +205,9 @@ func (r *run) look(ctx context.Context) result {
 	if r.trace.calm(hurry) {
 		r.nudge(ctx, there)
 	}
-	return there.compare(want)
+	found := there.compare(want)
+	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
+	return found
 }
 
 // nudge touches volumes that are still Bound when their claim has gone. The PV
@@ -228,6 +232,8 @@ type state struct {
 	claims  []corev1.PersistentVolumeClaim
 	volumes []corev1.PersistentVolume
 	intents []coordinationv1.Lease
+
+	snapshots []snapshotv1.VolumeSnapshot
 }
 
 func (s *state) read(ctx context.Context, r *run) error {
@@ -240,7 +246,10 @@ func (s *state) read(ctx context.Context, r *run) error {
 		return err
 	}
 	s.claims, s.intents = claims.Items, intents.Items
-	s.volumes, err = r.Volumes(ctx)
+	if s.volumes, err = r.Volumes(ctx); err != nil {
+		return err
+	}
+	s.snapshots, err = r.snapshots(ctx)
 	return err
 }
 

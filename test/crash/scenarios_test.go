@@ -1,5 +1,3 @@
-//go:build crash
-
 package crash
 
 import (
@@ -8,6 +6,7 @@ import (
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,6 +37,9 @@ type scenario struct {
 	unsure int  // how many answers to CreateVolume come too late
 	full   func(*csipb.CreateVolumeRequest) bool
 
+	restores bool // every run has a VolumeSnapshot to restore from
+	slow     bool // the first CreateVolume takes until nothing else happens
+
 	class func(*storagev1.StorageClass)
 	claim func(*corev1.PersistentVolumeClaim)
 
@@ -60,6 +62,13 @@ var scenarios = []*scenario{
 	},
 	{name: "clone", claims: 2, claim: cloned},
 	{name: "clone, then delete it and its source at any moment", claims: 2, claim: cloned, turns: deleted, turn: letClaimsGo},
+	{name: "restore", claim: restored, restores: true},
+	{name: "restore, then delete it and the snapshot at any moment", claim: restored, restores: true, turns: deleted, turn: letAllGo},
+	{name: "two restores from one snapshot", claims: 2, claim: restored, restores: true, slow: true},
+	{
+		name: "two restores from one snapshot, stale cache of intents", claims: 2, claim: restored, restores: true, slow: true,
+		lag: lag, lagOf: "leases",
+	},
 	{name: "stale cache of claims", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumeclaims"},
 	{name: "stale cache of volumes", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumes"},
 	{name: "stale cache of intents", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "leases"},
@@ -100,6 +109,18 @@ func letClaimsGo(ctx context.Context, r *run) {
 	for _, name := range r.names() {
 		r.drop(ctx, name)
 	}
+}
+
+// restored makes every claim of a run a restore of its snapshot.
+func restored(c *corev1.PersistentVolumeClaim) {
+	run := c.Name[:strings.LastIndex(c.Name, "-")]
+	c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: run}
+}
+
+// letAllGo deletes the snapshot too: it stays until nobody reads it any more.
+func letAllGo(ctx context.Context, r *run) {
+	letClaimsGo(ctx, r)
+	r.dropSnapshots(ctx)
 }
 
 // dropClaims deletes what is still wanted and waits until it is gone.

@@ -1,5 +1,3 @@
-//go:build crash
-
 package crash
 
 import (
@@ -13,6 +11,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -27,10 +26,14 @@ type stage struct {
 	trace       trace
 	controllers []*controller
 
+	api      client.Client // for snapshots, nil if the scenario has none
+	snapshot string        // the driver's handle of what is restored
+
 	mu      sync.Mutex
 	turn    func()        // what the world does at the scenario's turn
 	hits    map[any]*blow // by request: calls that are to be struck when the driver has done its work
-	creates int           // CreateVolume calls of the run that the driver has worked on
+	asked   int           // CreateVolume calls of the run that have come
+	creates int           // those that the driver has worked on
 	broken  []error       // what should not happen in any run
 }
 
@@ -38,6 +41,9 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	t.Helper()
 	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}}
 	s.Class(t, sc.class)
+	if sc.restores {
+		s.cutSnapshot(t)
+	}
 	s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
 	t.Cleanup(func() { s.clear(context.WithoutCancel(t.Context()), t) })
 	for i := range max(1, sc.leaders) {
@@ -88,6 +94,12 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	if !s.counts(method) {
 		return nil
 	}
+	create, creating := req.(*csipb.CreateVolumeRequest)
+	if creating {
+		if err := s.beginCreate(ctx, create); err != nil {
+			return err
+		}
+	}
 	hit := s.trace.arrive(string(method))
 	if hit != nil && hit.early {
 		s.strike(s.callerOf(ctx), hit)
@@ -99,8 +111,7 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	if d, ok := req.(*csipb.DeleteVolumeRequest); ok && s.scenario.named {
 		d.VolumeId = s.stored(d.VolumeId)
 	}
-	create, ok := req.(*csipb.CreateVolumeRequest)
-	if ok && s.scenario.full != nil && s.scenario.full(create) {
+	if creating && s.scenario.full != nil && s.scenario.full(create) {
 		return s.answer(ctx, hit, status.Error(codes.ResourceExhausted, "there is no room there"))
 	}
 	s.mu.Lock()
@@ -114,13 +125,10 @@ func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err 
 	s.mu.Lock()
 	hit := s.hits[req]
 	delete(s.hits, req)
-	if method == csi.CreateVolume {
-		s.creates++
-		if s.creates <= s.scenario.unsure {
-			err = status.Error(codes.DeadlineExceeded, "the driver is slow")
-		}
-	}
 	s.mu.Unlock()
+	if create, ok := req.(*csipb.CreateVolumeRequest); ok {
+		err = s.endCreate(ctx, create, err)
+	}
 	if made, ok := resp.(*csipb.CreateVolumeResponse); ok && s.scenario.named && err == nil {
 		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
 	}
@@ -128,6 +136,31 @@ func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err 
 		return nil, err
 	}
 	return resp, nil
+}
+
+// beginCreate lets the first call of a run wait if the scenario says so.
+func (s *stage) beginCreate(ctx context.Context, create *csipb.CreateVolumeRequest) error {
+	s.inspect(ctx, create)
+	s.mu.Lock()
+	s.asked++
+	slow := s.scenario.slow && s.asked == 1
+	s.mu.Unlock()
+	if slow {
+		return s.linger(ctx)
+	}
+	return nil
+}
+
+// endCreate changes what the driver says if the scenario says so.
+func (s *stage) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest, err error) error {
+	s.inspect(ctx, create)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.creates++
+	if s.creates <= s.scenario.unsure {
+		return status.Error(codes.DeadlineExceeded, "the driver is slow")
+	}
+	return err
 }
 
 // answer is what the caller gets when the driver is done.

@@ -1,5 +1,3 @@
-//go:build crash
-
 package crash
 
 import (
@@ -130,7 +128,7 @@ var runs atomic.Int64
 func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
 	r := &run{
 		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
-		wanted: map[string]types.UID{}, visited: map[string]string{},
+		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{},
 	}
 	found := r.play(t.Context(), with)
 	points, hit := s.trace.seen()

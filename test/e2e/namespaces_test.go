@@ -59,7 +59,7 @@ func TestASourceInAnotherNamespaceIsUsedWhenItIsGranted(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{}, gate)
-			there, api := abroad(t, w), snapshots(t, w)
+			there, api := abroad(t, w), w.Snapshots(t)
 			// No retry is due for an hour.
 			w.Provisioner(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
 			w.Class(t, nil)

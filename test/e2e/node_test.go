@@ -283,7 +283,7 @@ func TestANodeFinishesWhatItHasBegun(t *testing.T) {
 func TestASnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
-	api := snapshots(t, w.World)
+	api := w.Snapshots(t)
 	w.provisioners(t)
 	w.late(t)
 	w.Claim(t, "source", selected("a"))

@@ -3,18 +3,12 @@ package e2e
 import (
 	"context"
 	"errors"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
-	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
@@ -23,63 +17,14 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// snapshots is a client for the snapshot API, whose CRDs it installs.
-func snapshots(t *testing.T, w *world.World) client.Client {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/kubernetes-csi/external-snapshotter/client/v8").Output()
-	if err != nil {
-		t.Fatalf("finding the snapshot API's CRDs: %v", err)
-	}
-	localWorld{w}.kubectl(t, "apply", "--server-side", "-k", filepath.Join(strings.TrimSpace(string(out)), "config", "crd"))
-	localWorld{w}.kubectl(t, "wait", "--for=condition=Established", "crd/volumesnapshots.snapshot.storage.k8s.io", "crd/volumesnapshotcontents.snapshot.storage.k8s.io")
-	scheme := runtime.NewScheme()
-	if err := snapshotv1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(w.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // cut makes a snapshot of a volume at the driver and the objects that a
 // snapshot controller would make for it.
 func cut(t *testing.T, w *world.World, api client.Client, volume *corev1.PersistentVolume, name string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer driver.Close()
-	if _, err := driver.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	made, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: w.Namespace + name, SourceVolumeId: volume.Spec.CSI.VolumeHandle})
-	if err != nil {
-		t.Fatal(err)
-	}
-	content := &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
-		Spec: snapshotv1.VolumeSnapshotContentSpec{
-			Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
-			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &made.SnapshotId},
-			VolumeSnapshotRef: corev1.ObjectReference{Namespace: w.Namespace, Name: name},
-			SourceVolumeMode:  ptr.To(corev1.PersistentVolumeFilesystem),
-		},
-	}
-	snapshot := &snapshotv1.VolumeSnapshot{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
-		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content.Name}},
-	}
-	must(t, api.Create(t.Context(), snapshot))
-	content.Spec.VolumeSnapshotRef.UID = snapshot.UID
-	must(t, api.Create(t.Context(), content))
+	handle := w.Cut(t, w.Namespace+name, volume.Spec.CSI.VolumeHandle)
+	snapshot, content, err := w.Describe(t.Context(), api, name, handle)
+	must(t, err)
 	t.Cleanup(func() { must(t, client.IgnoreNotFound(api.Delete(context.Background(), content))) })
-	content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: &made.SnapshotId, ReadyToUse: ptr.To(true)}
-	must(t, api.Status().Update(t.Context(), content))
-	snapshot.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: &content.Name, ReadyToUse: ptr.To(true)}
-	must(t, api.Status().Update(t.Context(), snapshot))
 	return snapshot
 }
 
@@ -105,7 +50,7 @@ func from(kind, name string) func(*corev1.PersistentVolumeClaim) {
 func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	api := snapshots(t, w)
+	api := w.Snapshots(t)
 	w.Provisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
 	w.Class(t, nil)
 	w.Claim(t, "source", nil)
@@ -153,7 +98,7 @@ func protected(t *testing.T, api client.Client, snapshot *snapshotv1.VolumeSnaps
 func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	api := snapshots(t, w)
+	api := w.Snapshots(t)
 	first := w.Provisioner(t)
 	w.Class(t, nil)
 	w.Claim(t, "source", nil)

@@ -30,7 +30,7 @@ func failed(t *testing.T, w *world.World, claim, part string) {
 func TestASnapshotThatGetsReadyWakesItsClaims(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	api := snapshots(t, w)
+	api := w.Snapshots(t)
 	w.Provisioner(t, patient...)
 	w.Class(t, nil)
 	w.Claim(t, "source", nil)
