@@ -19,7 +19,7 @@ TAGS := -tags grpcnotrace
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: need build ## A claim becomes a volume that a pod writes to, until Ctrl-C (ONCE=1: ends by itself)
@@ -31,7 +31,11 @@ test: need need-test build ## All tests, on a real Kubernetes with real nodes (r
 
 .PHONY: crash
 crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/crash.md)
-	bin/devcluster exec --name "crash-$$$$" -- go test -tags crash -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+
+.PHONY: crash-mutants
+crash-mutants: build ## Show that the crash sweep fails when a precaution is taken out
+	bin/devcluster exec --name "mutants-$$$$" -- hack/crash-mutants.sh
 
 .PHONY: bench bench-scale
 bench: build ## What a volume costs: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)

@@ -19,21 +19,23 @@ import (
 
 var (
 	update = flag.Bool("update", false, "write the table into docs/crash.md")
-	full   = flag.Bool("full", false, "strike also at every point after a scenario's turn")
+	full   = flag.Bool("full", false, "play every run, not a sample of them")
 	// Generous: a run takes half a second on a machine that has time.
 	patience = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")
 )
 
-// stages is how many runs of a scenario take place at a time. They wait most
-// of the time, so there can be more of them than processors.
-const stages = 4
+// abreast is how many runs take place at a time: of one scenario in a full
+// sweep, of different ones in a sample, which has too few of each to be worth
+// the stages. They wait most of the time, so there can be more of them than
+// processors.
+const abreast = 6
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		if err := flag.Set("test.parallel", fmt.Sprint(stages)); err != nil {
+		if err := flag.Set("test.parallel", fmt.Sprint(abreast)); err != nil {
 			panic(err)
 		}
 	}
@@ -48,19 +50,30 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := &table{}
-	for _, sc := range scenarios {
-		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, all.row(sc.name)) })
-	}
-	fmt.Println(all)
-	if *update {
-		all.write(t)
+	t.Cleanup(func() { // When all scenarios are over.
+		fmt.Println(all)
+		all.check(t)
+		if *update {
+			all.write(t)
+		}
+	})
+	for i, sc := range scenarios {
+		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, i, all.row(sc.name)) })
 	}
 }
 
 // sweep plays a scenario without a fault, to find its points, and then once for
 // every way to strike at each of them. If the scenario has a turn, that is
 // swept over the points too; what comes after it may be other points.
-func (sc *scenario) sweep(t *testing.T, counted *row) {
+//
+// A sample has one way for each point, another one in the next scenario, and
+// takes the turn at that point only.
+func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
+	stages := abreast
+	if !*full {
+		stages = 1
+		t.Parallel()
+	}
 	free := make(chan *stage, stages)
 	for range stages {
 		free <- newStage(t, sc)
@@ -72,12 +85,17 @@ func (sc *scenario) sweep(t *testing.T, counted *row) {
 		t.Fatal("a scenario that fails without a fault has no points")
 	}
 	strikes := over(points, "")
-	if sc.turn != nil {
+	switch {
+	case !*full:
+		strikes = sample(points, sc.turn != nil, number)
+	case sc.turn != nil:
 		strikes = sc.turned(t, points, free, counted)
 	}
 	for _, s := range strikes {
 		t.Run(s.label(sc.turns), func(t *testing.T) {
-			t.Parallel()
+			if *full {
+				t.Parallel()
+			}
 			on := <-free
 			defer func() { free <- on }()
 			on.perform(t, s, counted)
@@ -98,7 +116,7 @@ func (sc *scenario) turned(t *testing.T, points []point, free chan *stage, count
 			if !ok {
 				then = []point{turn} // Its points are those of a failure.
 			}
-			if sc.once || !*full {
+			if sc.once {
 				then = []point{turn}
 			}
 			strikes[i] = over(then, turn)
@@ -116,6 +134,20 @@ func over(points []point, turn point) []strike {
 		for _, w := range deaths {
 			all = append(all, strike{at: p, way: w, turn: turn})
 		}
+	}
+	return all
+}
+
+// sample strikes once at every point, in a way that depends on its number and
+// the scenario's.
+func sample(points []point, turns bool, number int) []strike {
+	var all []strike
+	for i, p := range points {
+		s := strike{at: p, way: deaths[(i+number)%len(deaths)]}
+		if turns {
+			s.turn = p
+		}
+		all = append(all, s)
 	}
 	return all
 }

@@ -23,8 +23,8 @@ type row struct {
 	mu     sync.Mutex
 	name   string
 	points map[point]bool // at which something was struck
-	runs   int
-	missed int // runs that did not come to their point
+	runs   int            // that count
+	missed int            // runs that did not come to their point
 	leaks  int
 	stuck  int
 }
@@ -55,23 +55,39 @@ func (r *row) add(with strike, found result, came bool) {
 // String is the table in Markdown.
 func (t *table) String() string {
 	var b strings.Builder
-	b.WriteString("| scenario | points | runs | leaks | stuck |\n|---|---|---|---|---|\n")
-	var points, runs, leaks, stuck int
+	b.WriteString("| scenario | points | runs | missed | leaks | stuck |\n|---|---|---|---|---|---|\n")
+	sum := row{name: "**all**"}
+	points := 0
 	for _, r := range t.rows {
 		r.mu.Lock()
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d |\n", r.name, len(r.points), r.runs, r.leaks, r.stuck)
-		points, runs, leaks, stuck = points+len(r.points), runs+r.runs, leaks+r.leaks, stuck+r.stuck
+		r.print(&b, len(r.points))
+		points += len(r.points)
+		sum.runs, sum.missed, sum.leaks, sum.stuck = sum.runs+r.runs, sum.missed+r.missed, sum.leaks+r.leaks, sum.stuck+r.stuck
 		r.mu.Unlock()
 	}
-	fmt.Fprintf(&b, "| **all** | **%d** | **%d** | **%d** | **%d** |\n", points, runs, leaks, stuck)
+	sum.print(&b, points)
 	return b.String()
+}
+
+func (r *row) print(b *strings.Builder, points int) {
+	fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d |\n", r.name, points, r.runs, r.missed, r.leaks, r.stuck)
+}
+
+// check fails a sweep most of whose runs have shown nothing.
+func (t *table) check(test *testing.T) {
+	test.Helper()
+	for _, r := range t.rows {
+		if r.missed > r.runs {
+			test.Errorf("%d runs of scenario %q did not come to their point and only %d did", r.missed, r.name, r.runs)
+		}
+	}
 }
 
 // write puts the table into the page. A sweep of a part does not go there.
 func (t *table) write(test *testing.T) {
 	test.Helper()
-	if test.Failed() {
-		test.Fatal("a sweep that failed is not written down")
+	if test.Failed() || !*full {
+		test.Fatal("a sweep that failed, or was not full, is not written down")
 	}
 	for _, r := range t.rows {
 		if r.runs == 0 {
