@@ -210,13 +210,13 @@ func (r *run) look(ctx context.Context) result {
 	return found
 }
 
-// nudge touches volumes that are still Bound when their claim has gone. The PV
-// controller may miss that its claim goes while it is binding the two, and
+// nudge touches volumes that are not Released yet when their claim has gone. The
+// PV controller may miss that its claim goes while it is binding the two, and
 // looks again every 15 seconds; nobody else has anything to do about them.
 func (r *run) nudge(ctx context.Context, there *state) {
 	for _, v := range there.volumes {
 		gone := !slices.ContainsFunc(there.claims, func(c corev1.PersistentVolumeClaim) bool { return c.UID == v.Spec.ClaimRef.UID })
-		if !gone || v.Status.Phase != corev1.VolumeBound {
+		if !gone || v.Status.Phase == corev1.VolumeReleased {
 			continue
 		}
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/touched":%q}}}`, time.Now())
