@@ -134,11 +134,8 @@ func (r *Reconciler) shape(i *intent, made *csipb.Volume) (*corev1.PersistentVol
 
 // undo deletes what the driver has made and nobody can use.
 func (r *Reconciler) undo(ctx context.Context, s seen, i *intent, made *csipb.Volume, reason error) error {
-	r.fails(s, reason)
-	secrets, err := kube.Secret(ctx, r.live, i.secret)
-	if err == nil {
-		err = r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: made.GetVolumeId(), Secrets: secrets})
-	}
+	r.stuck(s, i, reason)
+	err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: made.GetVolumeId(), Secrets: i.values})
 	if err == nil {
 		err = r.forget(ctx, i)
 	}

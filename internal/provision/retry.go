@@ -60,6 +60,7 @@ func (r *Reconciler) stuck(s seen, i *intent, failure error) {
 		r.fails(s, failure)
 		return
 	}
+	r.options.Metrics.failure(s)
 	r.events.Warning(i.lease(), kube.ReasonProvisioningFailed, r.orphaned(i, failure))
 }
 

@@ -50,17 +50,20 @@ func (r *Reconciler) optionalWakers(m ctrl.Manager, b *builder.Builder) error {
 	if err != nil {
 		return fmt.Errorf("making a client for metadata: %w", err)
 	}
-	kinds := []*optional{{
-		resource: schema.GroupVersionResource{Group: grants.Group, Version: grants.Version, Resource: "referencegrants"},
-		wakes:    r.waiting(claimsByGrantor, func(o client.Object) []string { return []string{o.GetNamespace()} }),
-	}}
+	var kinds []*optional
+	if r.options.CrossNamespace {
+		kinds = append(kinds, &optional{
+			resource: schema.GroupVersionResource{Group: grants.Group, Version: grants.Version, Resource: "referencegrants"},
+			wakes:    r.waiting(claimsByGrantor, func(o client.Object) []string { return []string{o.GetNamespace()} }),
+		})
+	}
 	if r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
 		kinds = append(kinds, &optional{
 			resource: schema.GroupVersionResource{Group: groupSnapshot, Version: "v1", Resource: "volumesnapshots"},
 			wakes:    r.waiting(claimsBySource, sourceOfSnapshot),
 		})
 	}
-	if r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
+	if r.options.Attributes && r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
 		kinds = append(kinds, &optional{
 			resource: storagev1.SchemeGroupVersion.WithResource("volumeattributesclasses"),
 			wakes:    r.waiting(claimsByAttributes, func(o client.Object) []string { return []string{o.GetName()} }),
