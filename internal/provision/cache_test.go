@@ -13,7 +13,7 @@ import (
 )
 
 func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
-	bound := func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }
+	bound := func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Status.Phase = "pv", corev1.ClaimBound }
 	going := func(c *corev1.PersistentVolumeClaim) {
 		c.DeletionTimestamp = &metav1.Time{}
 		c.Finalizers = []string{"kubernetes.io/pvc-protection", kube.CloneSourceFinalizer}
@@ -52,6 +52,15 @@ func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
 			have.ManagedFields = []metav1.ManagedFieldsEntry{{}}
 			checkReduced(t, have, want)
 		})
+	}
+}
+
+func TestAClaimIsSeenToBecomeBoundInTheCache(t *testing.T) {
+	foreign, bound := claim(), claim()
+	foreign.Annotations, bound.Annotations = nil, nil
+	foreign.Spec.VolumeName, bound.Spec.VolumeName, bound.Status.Phase = "pv", "pv", corev1.ClaimBound
+	if !becameBound(reduceClaim(foreign), reduceClaim(bound)) || becameBound(reduceClaim(bound), reduceClaim(bound)) {
+		t.Error("who is to be cloned from it would not be woken up, or all the time")
 	}
 }
 

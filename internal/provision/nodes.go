@@ -10,9 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	toolscache "k8s.io/client-go/tools/cache"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
@@ -119,32 +119,30 @@ func (a *atlas) forget() {
 	a.known = nil
 }
 
-// watch forgets what it knows when a node comes, goes or moves, or the driver
-// on one does. Nodes report far more often than that.
-func (a *atlas) watch(ctx context.Context, m ctrl.Manager) error {
-	for _, kind := range []client.Object{&corev1.Node{}, &storagev1.CSINode{}} {
-		informer, err := m.GetCache().GetInformer(ctx, kind)
-		if err != nil {
-			return fmt.Errorf("watching %T: %w", kind, err)
-		}
-		_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { a.forget() },
-			UpdateFunc: func(before, after any) {
-				if a.moved(before, after) {
-					a.forget()
-				}
-			},
-			DeleteFunc: func(any) { a.forget() },
-		})
-		if err != nil {
-			return fmt.Errorf("watching %T: %w", kind, err)
-		}
+// before has the atlas forget what it knows when a node comes, goes or moves,
+// or the driver on one does: before a predicate is asked, so before any claim is
+// woken up. Nodes report far more often than that.
+func (a *atlas) before(p predicate.Predicate) predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool {
+			a.forget()
+			return p.Create(e)
+		},
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			if a.moved(e.ObjectOld, e.ObjectNew) {
+				a.forget()
+			}
+			return p.Update(e)
+		},
+		DeleteFunc: func(e event.DeleteEvent) bool {
+			a.forget()
+			return p.Delete(e)
+		},
 	}
-	return nil
 }
 
 // moved tells whether a change of a Node or CSINode is about a place.
-func (a *atlas) moved(before, after any) bool {
+func (a *atlas) moved(before, after client.Object) bool {
 	switch after := after.(type) {
 	case *corev1.Node:
 		was, ok := before.(*corev1.Node)

@@ -34,7 +34,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	if err := r.warm(ctx, m); err != nil {
+	if err := kube.Warm(ctx, m, r.reads()...); err != nil {
 		return err
 	}
 	if err := r.guard.setup(m, driver, o); err != nil {
@@ -55,15 +55,13 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return b.Complete(kube.Finish(r))
 }
 
-// warm has the cache hold from the start on what is read but wakes nobody.
-func (r *Reconciler) warm(ctx context.Context, m ctrl.Manager) error {
-	if err := kube.Warm(ctx, m, &corev1.PersistentVolume{}); err != nil {
-		return err
+// reads are the kinds that are read but wake nobody.
+func (r *Reconciler) reads() []client.Object {
+	kinds := []client.Object{&corev1.PersistentVolume{}}
+	if r.readsNodes() {
+		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
 	}
-	if !r.readsNodes() {
-		return nil
-	}
-	return r.atlas.watch(ctx, m)
+	return kinds
 }
 
 // readsNodes tells whether the driver's topology is read from the cluster's

@@ -37,8 +37,8 @@ import (
 func (r *Reconciler) wakers(m ctrl.Manager, b *builder.Builder) error {
 	b.Watches(&corev1.PersistentVolumeClaim{}, r.waiting(claimsBySource, sourceOfClaim), builder.WithPredicates(onUpdate(becameBound)))
 	if r.readsNodes() {
-		b.Watches(&corev1.Node{}, r.waiting(claimsByNode, ofNode), builder.WithPredicates(onUpdate(r.relabelled)))
-		b.Watches(&storagev1.CSINode{}, r.waiting(claimsByNode, ofNode), builder.WithPredicates(r.registered()))
+		b.Watches(&corev1.Node{}, r.waiting(claimsByNode, ofNode), builder.WithPredicates(r.atlas.before(onUpdate(r.relabelled))))
+		b.Watches(&storagev1.CSINode{}, r.waiting(claimsByNode, ofNode), builder.WithPredicates(r.atlas.before(r.registered())))
 	}
 	return r.optionalWakers(m, b)
 }

@@ -121,7 +121,7 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 }
 
 // done comes after the driver has done its work.
-func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
+func (s *stage) done(ctx context.Context, _ csi.Method, req, resp any, err error) (any, error) {
 	s.mu.Lock()
 	hit := s.hits[req]
 	delete(s.hits, req)
