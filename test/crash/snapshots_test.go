@@ -110,7 +110,7 @@ func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
 		switch {
 		case !want[name]:
 			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
-		case protected(&s.snapshots[i]):
+		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
 			wrong = append(wrong, fmt.Sprintf("snapshot %s is protected and nothing is restored from it", name))
 		}
 	}
@@ -122,47 +122,72 @@ func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
 	return wrong
 }
 
-func protected(snapshot *snapshotv1.VolumeSnapshot) bool {
-	return slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer)
+// A hold is what keeps the source that a volume is being filled from.
+type hold int
+
+const (
+	noSource hold = iota // or it has gone before the call came, which the driver would say
+	loose                // anybody can delete it
+	held
+)
+
+// holdOn looks at what a volume is being filled from.
+func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (hold, error) {
+	switch content := create.GetVolumeContentSource(); {
+	case content.GetSnapshot() != nil:
+		snapshots, err := s.snapshots(ctx)
+		if err != nil || len(snapshots) == 0 {
+			return noSource, err
+		}
+		return holdOf(&snapshots[0], kube.SnapshotSourceFinalizer), nil
+	case content.GetVolume() != nil:
+		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId())
+	default:
+		return noSource, nil
+	}
+}
+
+func (s *stage) holdOnClaim(ctx context.Context, handle string) (hold, error) {
+	volumes, err := s.Volumes(ctx)
+	if err != nil {
+		return noSource, err
+	}
+	for i := range volumes {
+		ref := volumes[i].Spec.ClaimRef
+		if volumes[i].Spec.CSI.VolumeHandle != handle || ref == nil {
+			continue
+		}
+		claim, err := s.Client.CoreV1().PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		if err != nil || claim.UID != ref.UID {
+			return noSource, client.IgnoreNotFound(err)
+		}
+		return holdOf(claim, kube.CloneSourceFinalizer), nil
+	}
+	return noSource, nil
+}
+
+func holdOf(object client.Object, finalizer string) hold {
+	switch {
+	case slices.Contains(object.GetFinalizers(), finalizer):
+		return held
+	case object.GetDeletionTimestamp() != nil:
+		return noSource
+	default:
+		return loose
+	}
 }
 
 // inspect looks at what a volume is being filled from, when the call comes and
-// when the driver has done its work: it must be kept all that time.
-func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest) {
-	var held bool
-	var err error
-	switch content := create.GetVolumeContentSource(); {
-	case content.GetSnapshot() != nil:
-		held, err = s.snapshotHeld(ctx)
-	case content.GetVolume() != nil:
-		held, err = s.claimHeld(ctx)
-	default:
-		return
-	}
-	if !held && err == nil {
+// when the driver has done its work: it must be held all that time.
+func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest, before hold) hold {
+	now, err := s.holdOn(ctx, create)
+	if err == nil && (now == loose || before == held && now != held) {
 		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
 	}
-	if ctx.Err() == nil && err != nil {
+	if err != nil && ctx.Err() == nil {
 		s.complain(err)
 	}
-}
-
-func (s *stage) snapshotHeld(ctx context.Context) (bool, error) {
-	snapshots, err := s.snapshots(ctx)
-	return len(snapshots) == 1 && protected(&snapshots[0]), err
-}
-
-func (s *stage) claimHeld(ctx context.Context) (bool, error) {
-	claims, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return false, err
-	}
-	for i := range claims.Items {
-		if slices.Contains(claims.Items[i].Finalizers, kube.CloneSourceFinalizer) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return now
 }
 
 // lull is how long nothing happens before a call that is held up goes on.

@@ -34,12 +34,13 @@ type stage struct {
 	hits    map[any]*blow // by request: calls that are to be struck when the driver has done its work
 	asked   int           // CreateVolume calls of the run that have come
 	creates int           // those that the driver has worked on
-	broken  []error       // what should not happen in any run
+	holds   map[*csipb.CreateVolumeRequest]hold
+	broken  []error // what should not happen in any run
 }
 
 func newStage(t *testing.T, sc *scenario) *stage {
 	t.Helper()
-	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}}
+	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}}
 	s.Class(t, sc.class)
 	if sc.restores {
 		s.cutSnapshot(t)
@@ -140,8 +141,9 @@ func (s *stage) done(ctx context.Context, _ csi.Method, req, resp any, err error
 
 // beginCreate lets the first call of a run wait if the scenario says so.
 func (s *stage) beginCreate(ctx context.Context, create *csipb.CreateVolumeRequest) error {
-	s.inspect(ctx, create)
+	before := s.inspect(ctx, create, noSource)
 	s.mu.Lock()
+	s.holds[create] = before
 	s.asked++
 	slow := s.scenario.slow && s.asked == 1
 	s.mu.Unlock()
@@ -153,7 +155,11 @@ func (s *stage) beginCreate(ctx context.Context, create *csipb.CreateVolumeReque
 
 // endCreate changes what the driver says if the scenario says so.
 func (s *stage) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest, err error) error {
-	s.inspect(ctx, create)
+	s.mu.Lock()
+	before := s.holds[create]
+	delete(s.holds, create)
+	s.mu.Unlock()
+	s.inspect(ctx, create, before)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.creates++
