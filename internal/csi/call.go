@@ -22,7 +22,7 @@ func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 ) (Answer, error) {
 	var none Answer
 	if a.key != "" {
-		release, err := d.order.acquire(ctx, a.key)
+		release, err := d.turns.Take(ctx, a.key)
 		if err != nil {
 			return none, d.fail(a.method, fmt.Errorf("waiting for another call about %s: %w", a.key, err))
 		}

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
+
+	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 const (
@@ -50,7 +52,7 @@ type link struct {
 	controller csipb.ControllerClient
 	group      csipb.GroupControllerClient
 	node       csipb.NodeClient
-	order      order
+	turns      turns.Turns
 	paces      paces
 	meter      *meter
 
