@@ -42,3 +42,22 @@ func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWrite
 	}
 	return mapped, nil
 }
+
+// Capability is how a volume is used: published, or expanded while it is. fs is
+// the filesystem of volumes that name none; it may be empty.
+func Capability(volume *corev1.PersistentVolumeSpec, singleNodeMultiWriter bool, fs string) (*csipb.VolumeCapability, error) {
+	mode, err := AccessMode(volume.AccessModes, singleNodeMultiWriter)
+	if err != nil {
+		return nil, err
+	}
+	c := &csipb.VolumeCapability{AccessMode: &csipb.VolumeCapability_AccessMode{Mode: mode}}
+	if volume.VolumeMode != nil && *volume.VolumeMode == corev1.PersistentVolumeBlock {
+		c.AccessType = &csipb.VolumeCapability_Block{Block: &csipb.VolumeCapability_BlockVolume{}}
+		return c, nil
+	}
+	if volume.CSI != nil && volume.CSI.FSType != "" {
+		fs = volume.CSI.FSType
+	}
+	c.AccessType = &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{FsType: fs, MountFlags: volume.MountOptions}}
+	return c, nil
+}

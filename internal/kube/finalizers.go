@@ -15,7 +15,7 @@ import (
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
-	Value any    `json:"value,omitempty"`
+	Value any    `json:"value"`
 }
 
 // Changed tells whether an error of this package says that the object is not
@@ -47,13 +47,17 @@ func RemoveFinalizer(ctx context.Context, c client.Client, o client.Object, fina
 	return client.IgnoreNotFound(setFinalizers(ctx, c, o, left))
 }
 
-// setFinalizers patches one list only, on the condition that the object is
-// still the one that was seen. A patch keeps fields that this program does not
-// know, which an update would drop.
+// setFinalizers patches one list only, on the condition that the object and the
+// list are still those that were seen. A patch keeps fields that this program
+// does not know, which an update would drop.
 func setFinalizers(ctx context.Context, c client.Client, o client.Object, finalizers []string) error {
+	var seen any // A list that is not there is null.
+	if len(o.GetFinalizers()) > 0 {
+		seen = o.GetFinalizers()
+	}
 	patch, err := json.Marshal([]operation{
 		{Op: "test", Path: "/metadata/uid", Value: o.GetUID()},
-		{Op: "test", Path: "/metadata/resourceVersion", Value: o.GetResourceVersion()},
+		{Op: "test", Path: "/metadata/finalizers", Value: seen},
 		{Op: "add", Path: "/metadata/finalizers", Value: finalizers},
 	})
 	if err != nil {

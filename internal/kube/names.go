@@ -50,4 +50,7 @@ const (
 	ReasonProvisioningFailed    = "ProvisioningFailed"
 	ReasonVolumeFailedDelete    = "VolumeFailedDelete"
 	ReasonWaitingForDetach      = "WaitingForDetach"
+	ReasonFailedAttach          = "FailedAttachVolume"
+	ReasonFailedDetach          = "FailedDetachVolume"
+	ReasonDanglingPublication   = "DanglingPublication"
 )

@@ -82,7 +82,14 @@ func (w *World) Provisioner(t testing.TB, args ...string) *Process {
 	return belongs(t, p, err)
 }
 
-// belongs ends a provisioner with the test.
+// start starts a role that ends with the test.
+func (w *World) start(t testing.TB, role string, args ...string) *Process {
+	t.Helper()
+	p, err := Start(role, args...)
+	return belongs(t, p, err)
+}
+
+// belongs ends a process with the test.
 func belongs(t testing.TB, p *Process, err error) *Process {
 	t.Helper()
 	if err != nil {
@@ -91,7 +98,7 @@ func belongs(t testing.TB, p *Process, err error) *Process {
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("the provisioner said:\n%s", p.Log())
+			t.Logf("%s said:\n%s", p.cmd.Args[0], p.Log())
 		}
 	})
 	return p

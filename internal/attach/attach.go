@@ -1,0 +1,99 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// attach publishes a volume: first the record, then the call, then the status.
+func (r *Reconciler) attach(ctx context.Context, s seen) error {
+	request, err := publishRequest(s, r.driver.Info(), r.options)
+	if err != nil {
+		return err
+	}
+	if request.Secrets, err = kube.Secret(ctx, r.live, s.wanted().secret); err != nil {
+		return err
+	}
+	if s.volume != nil {
+		if err := kube.AddFinalizer(ctx, r.client, s.volume, r.options.finalizer()); err != nil {
+			return fmt.Errorf("protecting PersistentVolume %s: %w", s.volume.Name, err)
+		}
+	}
+	if err := r.write(ctx, s); err != nil {
+		return err
+	}
+	published, err := r.driver.ControllerPublishVolume(ctx, request)
+	if err != nil {
+		return err
+	}
+	if err := r.setAttached(ctx, s.attachment, published); err != nil {
+		if undone := r.undo(ctx, s); undone != nil {
+			return errors.Join(undone, err)
+		}
+		return err
+	}
+	r.forced.done(s.attachment.Name)
+	return nil
+}
+
+// write puts on record what is to be published, if it is not.
+func (r *Reconciler) write(ctx context.Context, s seen) error {
+	wanted := s.wanted()
+	held := s.held(r.options)
+	if held && recordOf(s.attachment).complete(wanted) {
+		return nil
+	}
+	finalizers := s.attachment.Finalizers
+	if !held {
+		finalizers = append(finalizers[:len(finalizers):len(finalizers)], r.options.finalizer())
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"resourceVersion": s.attachment.ResourceVersion, // Only if it is still the one that was seen.
+		"finalizers":      finalizers,
+		"annotations":     wanted.annotations(),
+	}})
+	if err != nil {
+		return err
+	}
+	err = r.client.Patch(ctx, s.attachment, client.RawPatch(types.MergePatchType, patch))
+	return written(err, "recording what is to be attached")
+}
+
+// undo takes away what was published for a VolumeAttachment whose status could
+// not be written because it is gone: somebody has removed its finalizers by
+// hand.
+func (r *Reconciler) undo(ctx context.Context, s seen) error {
+	there := &storagev1.VolumeAttachment{}
+	found, err := get(ctx, r.live, s.attachment.Name, there)
+	if err != nil {
+		return err
+	}
+	if found && there.UID == s.attachment.UID {
+		return nil
+	}
+	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; it is detached again",
+		"volumeAttachment", s.attachment.Name, "volumeHandle", s.wanted().handle, "node", s.wanted().node)
+	return r.take(ctx, s.wanted())
+}
+
+// take takes a volume away from a node. A secret that is gone does not hold that
+// up: the driver decides whether it can do without.
+func (r *Reconciler) take(ctx context.Context, from record) error {
+	secrets, err := kube.Secret(ctx, r.live, from.secret)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	return r.driver.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
+		VolumeId: from.handle, NodeId: from.node, Secrets: secrets,
+	})
+}

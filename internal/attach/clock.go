@@ -1,0 +1,85 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// ticks is how often the clock looks within the time that an attachment has.
+const ticks = 30
+
+// A clock marks attachments that take too long as failed. What fails is marked
+// by the try that fails; this is for what is waiting: for a worker, for another
+// call about the volume, for the driver's answer.
+type clock struct{ *Reconciler }
+
+// Start looks now and then, until ctx ends. It runs on the leader only.
+func (c *clock) Start(ctx context.Context) error {
+	tick := time.NewTicker(max(c.options.Timeout/ticks, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := c.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Attachments that take too long could not be marked")
+		}
+	}
+}
+
+func (c *clock) look(ctx context.Context, now time.Time) error {
+	all, err := c.all(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range all {
+		if c.options.unmarked(&all[i], now) {
+			errs = append(errs, c.mark(ctx, all[i].Name, now))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unmarked tells whether a volume should have been attached by now and its
+// status does not say so.
+func (o *Options) unmarked(a *storagev1.VolumeAttachment, now time.Time) bool {
+	marked := a.Status.AttachError != nil && strings.HasPrefix(a.Status.AttachError.Message, o.lateness())
+	return o.overdue(a, now) && !marked
+}
+
+func (c *clock) mark(ctx context.Context, name string, now time.Time) error {
+	s, err := c.observe(ctx, c.client, name)
+	if err != nil || s.attachment == nil || !c.options.unmarked(s.attachment, now) {
+		return err
+	}
+	why := errors.New("the driver has not answered yet")
+	if before := s.attachment.Status.AttachError; before != nil {
+		why = errors.New(before.Message)
+	} else if !s.held(c.options) {
+		why = errors.New("its turn has not come yet")
+	}
+	told := volumeError(c.options.late(why), now)
+	if before := s.attachment.Status.AttachError; before != nil {
+		told.ErrorCode = before.ErrorCode
+	}
+	c.events.Warning(s.concerned(), kube.ReasonFailedAttach,
+		fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, told.Message))
+	timeouts.Inc()
+	ctrl.LoggerFrom(ctx).Info("A volume is not attached in time", "volumeAttachment", name, "node", s.attachment.Spec.NodeName)
+	if err := c.setError(ctx, s.attachment, told); !isSuperseded(err) {
+		return err
+	}
+	return nil
+}

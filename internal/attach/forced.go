@@ -1,0 +1,32 @@
+package attach
+
+import "sync"
+
+// forced are the VolumeAttachments whose status the driver's own list has
+// contradicted, until the driver has been asked again. A restart forgets them;
+// the next survey finds them again.
+type forced struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (f *forced) add(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.names == nil {
+		f.names = map[string]bool{}
+	}
+	f.names[name] = true
+}
+
+func (f *forced) has(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.names[name]
+}
+
+func (f *forced) done(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.names, name)
+}

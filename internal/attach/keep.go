@@ -1,0 +1,79 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A keeper lets PersistentVolumes go that are being deleted when nothing is
+// attached of them any more. They were protected at their first attachment.
+type keeper struct{ *Reconciler }
+
+// keep adds the keeper to a manager. A volume is looked at when it is deleted,
+// and when an attachment of it is gone.
+func (r *Reconciler) keep(m ctrl.Manager) error {
+	k := keeper{r}
+	gone := predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+	}
+	return ctrl.NewControllerManagedBy(m).
+		Named("attach-keep").
+		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(k.waits))).
+		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(attached), builder.WithPredicates(gone)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.options.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
+		}).
+		Complete(k)
+}
+
+// waits tells whether a volume that is being deleted has our finalizer.
+func (k keeper) waits(o client.Object) bool {
+	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), k.options.finalizer())
+}
+
+// attached leads from an attachment to its PersistentVolume.
+func attached(_ context.Context, o client.Object) []reconcile.Request {
+	a, ok := o.(*storagev1.VolumeAttachment)
+	if !ok || volumeName(a) == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
+}
+
+// Reconcile lets one volume go if it can.
+func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	volume := &corev1.PersistentVolume{}
+	found, err := get(ctx, k.client, request.Name, volume)
+	if err != nil || !found || !k.waits(volume) {
+		return reconcile.Result{}, err
+	}
+	attachments, err := k.attachments(ctx, attachmentsByVolume, volume.Name)
+	if err != nil || len(attachments) > 0 {
+		return reconcile.Result{}, err
+	}
+	err = kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
+	if err != nil && !kube.Changed(err) {
+		err = fmt.Errorf("letting PersistentVolume %s go: %w", volume.Name, err)
+	} else {
+		err = nil
+	}
+	return reconcile.Result{}, err
+}

@@ -1,0 +1,69 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// observe reads a VolumeAttachment from the given source and all else from the
+// cache.
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (seen, error) {
+	s := seen{publishes: r.publishes(), forced: r.forced.has(name)}
+	attachment := &storagev1.VolumeAttachment{}
+	if found, err := get(ctx, from, name, attachment); !found || err != nil {
+		return s, err
+	}
+	s.attachment = attachment
+	if err := r.observeVolume(ctx, &s); err != nil {
+		return s, err
+	}
+	node := &storagev1.CSINode{}
+	found, err := get(ctx, r.client, attachment.Spec.NodeName, node)
+	if found {
+		s.node = nodeID(node, r.options.Driver)
+	}
+	return s, err
+}
+
+func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
+	s.spec = s.attachment.Spec.Source.InlineVolumeSpec
+	name := volumeName(s.attachment)
+	if name == "" || s.spec != nil {
+		return nil
+	}
+	volume := &corev1.PersistentVolume{}
+	found, err := get(ctx, r.client, name, volume)
+	if found {
+		s.volume, s.spec = volume, &volume.Spec
+	}
+	return err
+}
+
+// publishes tells whether the driver has anything to do for an attachment.
+func (r *Reconciler) publishes() bool {
+	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
+}
+
+// nodeID is a driver's id of a node; empty if the node does not have the driver.
+func nodeID(node *storagev1.CSINode, driver string) string {
+	for _, d := range node.Spec.Drivers {
+		if d.Name == driver {
+			return d.NodeID
+		}
+	}
+	return ""
+}
+
+func get(ctx context.Context, from client.Reader, name string, into client.Object) (found bool, err error) {
+	err = from.Get(ctx, types.NamespacedName{Name: name}, into)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading %T %s: %w", into, name, err)
+	}
+	return err == nil, nil
+}

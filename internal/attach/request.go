@@ -1,0 +1,23 @@
+package attach
+
+import (
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// publishRequest is what the driver is asked for, without the secrets.
+func publishRequest(s seen, info csi.Info, o *Options) (*csipb.ControllerPublishVolumeRequest, error) {
+	capability, err := csi.Capability(s.spec, info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), o.DefaultFSType)
+	if err != nil {
+		return nil, err
+	}
+	source, wanted := s.spec.CSI, s.wanted()
+	return &csipb.ControllerPublishVolumeRequest{
+		VolumeId:         wanted.handle,
+		NodeId:           wanted.node,
+		VolumeCapability: capability,
+		Readonly:         source.ReadOnly && info.Has(csipb.ControllerServiceCapability_RPC_PUBLISH_READONLY),
+		VolumeContext:    source.VolumeAttributes,
+	}, nil
+}

@@ -1,0 +1,151 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// Setup adds the controllers to a manager: the two lanes, the one that lets
+// volumes go, the survey and the clock.
+func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
+	r := &Reconciler{
+		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
+		driver: driver, events: events, options: o, forced: &forced{},
+	}
+	if err := r.index(ctx, m); err != nil {
+		return err
+	}
+	s := newSurvey(r)
+	if err := r.lane(m, "attach", false, s.attaches).
+		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears())).
+		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers())).
+		Complete(lane{r, false}); err != nil {
+		return err
+	}
+	if err := r.lane(m, "detach", true, s.detaches).Complete(lane{r, true}); err != nil {
+		return err
+	}
+	if err := r.keep(m); err != nil {
+		return err
+	}
+	if err := m.Add(&clock{r}); err != nil {
+		return err
+	}
+	if err := s.setup(m); err != nil {
+		return err
+	}
+	return r.measure(m, s)
+}
+
+// measure makes the metrics known, in place of those of an earlier manager of
+// this process.
+func (r *Reconciler) measure(m ctrl.Manager, s *survey) error {
+	for _, c := range []prometheus.Collector{timeouts, &collector{r, m.GetCache(), s}} {
+		metrics.Registry.Unregister(c)
+		if err := metrics.Registry.Register(c); err != nil {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// lane begins a controller for the VolumeAttachments that are, or are not,
+// being deleted.
+func (r *Reconciler) lane(m ctrl.Manager, name string, detaches bool, forced chan event.GenericEvent) *builder.Builder {
+	return ctrl.NewControllerManagedBy(m).
+		Named(name).
+		For(&storagev1.VolumeAttachment{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.ours), wakes(detaches))).
+		WatchesRawSource(source.Channel(forced, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.options.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
+		})
+}
+
+func (r *Reconciler) ours(o client.Object) bool {
+	a, ok := o.(*storagev1.VolumeAttachment)
+	return ok && a.Spec.Attacher == r.options.Driver
+}
+
+// wakes lets through the beginning of a lane's work. Everything else that
+// happens to a VolumeAttachment is what this program writes itself.
+func wakes(detaches bool) predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return (e.Object.GetDeletionTimestamp() != nil) == detaches },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			if detaches {
+				return e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil
+			}
+			return isAttached(e.ObjectOld) && !isAttached(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+func isAttached(o client.Object) bool {
+	a, ok := o.(*storagev1.VolumeAttachment)
+	return ok && a.Status.Attached
+}
+
+// appears lets through a new object: nothing that is waited for can be changed
+// in a PersistentVolume.
+func appears() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// registers lets through what makes our driver known on a node, or under another
+// id.
+func (r *Reconciler) registers() predicate.Funcs {
+	id := func(o client.Object) string {
+		node, ok := o.(*storagev1.CSINode)
+		if !ok {
+			return ""
+		}
+		return nodeID(node, r.options.Driver)
+	}
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return id(e.Object) != "" },
+		UpdateFunc: func(e event.UpdateEvent) bool { return id(e.ObjectNew) != "" && id(e.ObjectNew) != id(e.ObjectOld) },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// waitingFor leads from an object to the VolumeAttachments that are about it and
+// not attached.
+func (r *Reconciler) waitingFor(index string) handler.MapFunc {
+	return func(ctx context.Context, o client.Object) []reconcile.Request {
+		all, err := r.attachments(ctx, index, o.GetName())
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "The VolumeAttachments of an object could not be listed", "name", o.GetName())
+			return nil
+		}
+		var waiting []reconcile.Request
+		for i := range all {
+			if !all[i].Status.Attached && all[i].DeletionTimestamp == nil {
+				waiting = append(waiting, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all[i])})
+			}
+		}
+		return waiting
+	}
+}

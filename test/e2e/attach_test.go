@@ -1,0 +1,343 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// attachable is a driver whose volumes can be published on every node.
+var attachable = csitest.Options{AnyNode: true, Record: true}
+
+// published waits until the driver has published a volume on these nodes only.
+func published(t *testing.T, w *world.World, handle string, nodes ...string) {
+	t.Helper()
+	world.Eventually(t, func(context.Context) error {
+		if got := w.Published(handle); !slices.Equal(got, nodes) {
+			return fmt.Errorf("%s is published on %q, want %q", handle, got, nodes)
+		}
+		return nil
+	})
+}
+
+func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t)
+	node := w.CSINode(t, "node", "id-1")
+	volume := w.Volume(t, "data", nil)
+
+	name := w.Attach(t, volume.Name, node)
+	a := w.Attached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
+	if diff := cmp.Diff(map[string]string{"device": "/dev/" + volume.Spec.CSI.VolumeHandle}, a.Status.AttachmentMetadata); diff != "" {
+		t.Error(diff)
+	}
+	finalizer := "external-attacher/" + csi.SafeName(w.Name)
+	if !slices.Contains(a.Finalizers, finalizer) || a.Annotations["csi.alpha.kubernetes.io/node-id"] != "id-1" {
+		t.Errorf("the VolumeAttachment has %q and %q", a.Finalizers, a.Annotations)
+	}
+	got, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume.Name, metav1.GetOptions{})
+	if err != nil || !slices.Contains(got.Finalizers, finalizer) {
+		t.Errorf("the volume has %q, %v", got.Finalizers, err)
+	}
+
+	w.Detach(t, name)
+	w.Detached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle)
+	if err := w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Gone(t, volume)
+	if n, m := w.Driver.Calls(csi.ControllerPublishVolume), w.Driver.Calls(csi.ControllerUnpublishVolume); n != 1 || m != 1 {
+		t.Errorf("the driver was asked %d times to publish and %d times to unpublish", n, m)
+	}
+}
+
+// What is detached is what was attached: volume, node and class may be gone, or
+// be something else under the same name.
+func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}, StringData: map[string]string{"key": "value"}}
+	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	node := w.CSINode(t, "node", "id-1")
+	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
+	})
+	handle := volume.Spec.CSI.VolumeHandle
+	name := w.Attach(t, volume.Name, node)
+	w.Attached(t, name)
+
+	w.DropVolume(t.Context(), t, volume.Name)
+	w.Gone(t, volume)
+	w.DropCSINode(t.Context(), t, node)
+	w.CSINode(t, "node", "id-of-another-machine")
+	w.Detach(t, name)
+	w.Detached(t, name)
+	published(t, w, handle)
+	var told map[string]string
+	for _, call := range w.Driver.Log() {
+		if request, ok := call.Request.(*csipb.ControllerUnpublishVolumeRequest); ok {
+			told = request.GetSecrets()
+		}
+	}
+	if told["key"] != "value" {
+		t.Errorf("the driver was given the secret %v", told)
+	}
+}
+
+// A secret that is gone must not keep a volume where it is.
+func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}}
+	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
+	})
+	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
+	w.Attached(t, name)
+	if err := w.Client.CoreV1().Secrets(w.Namespace).Delete(t.Context(), "publish", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Detach(t, name)
+	w.Detached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t, "--retry-interval-start=0.1")
+	node := w.CSINode(t, "node", "id-1")
+	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+		v.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: w.Namespace, Name: "data", UID: "made-up"}
+	})
+	for range 3 { // Long enough to be seen.
+		w.Driver.FailNext(csi.ControllerPublishVolume, codes.ResourceExhausted, "all slots are taken")
+	}
+	name := w.Attach(t, volume.Name, node)
+	a := w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if a.Status.AttachError == nil {
+			return errors.New("there is no error yet")
+		}
+		return nil
+	})
+	if e := a.Status.AttachError; !strings.Contains(e.Message, "all slots are taken") || ptr.Deref(e.ErrorCode, 0) != int32(codes.ResourceExhausted) {
+		t.Errorf("the status says %+v", e)
+	}
+	w.Told(t, "data", corev1.EventTypeWarning, "FailedAttachVolume", "all slots are taken")
+	if a = w.Attached(t, name); a.Status.AttachError != nil {
+		t.Errorf("it is attached, and still says %+v", a.Status.AttachError)
+	}
+
+	w.Driver.FailNext(csi.ControllerUnpublishVolume, codes.Internal, "the door is stuck")
+	w.Detach(t, name)
+	w.Told(t, "data", corev1.EventTypeWarning, "FailedDetachVolume", "the door is stuck")
+	w.Detached(t, name)
+}
+
+// The pause before the next try is longer than the test is patient: only the
+// change can have woken it up.
+func TestANodeThatGetsTheDriverWakesItsAttachments(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
+	volume := w.Volume(t, "data", nil)
+	node := w.Namespace + "-node"
+	name := w.Attach(t, volume.Name, node)
+	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if e := a.Status.AttachError; e == nil || !strings.Contains(e.Message, node+" does not have driver "+w.Name) {
+			return fmt.Errorf("the status says %+v", e)
+		}
+		return nil
+	})
+	w.CSINode(t, "node", "id-1")
+	w.Attached(t, name)
+	w.Detach(t, name)
+	w.Detached(t, name)
+}
+
+// The first node may have the volume: nobody knows, for the answer was lost.
+func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
+	volume := w.Volume(t, "data", nil)
+	node := w.CSINode(t, "node", "id-1")
+	w.Driver.LoseAnswer(csi.ControllerPublishVolume)
+	name := w.Attach(t, volume.Name, node)
+	published(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
+	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if a.Status.AttachError == nil {
+			return errors.New("there is no error yet")
+		}
+		return nil
+	})
+	w.DropCSINode(t.Context(), t, node)
+	w.CSINode(t, "node", "id-2")
+	w.Attached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
+	w.Detach(t, name)
+	w.Detached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+// Somebody takes the finalizers off while the driver is at work.
+func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t)
+	volume := w.Volume(t, "data", nil)
+	slow := w.Driver.Block(csi.ControllerPublishVolume)
+	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
+	<-slow.Arrived()
+	w.DropAttachment(t.Context(), t, name)
+	slow.Release()
+	world.Eventually(t, func(context.Context) error {
+		if n := w.Driver.Calls(csi.ControllerUnpublishVolume); n == 0 {
+			return errors.New("nothing was detached")
+		}
+		return nil
+	})
+	published(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+func TestAnAttachmentThatTakesTooLongIsMarkedAndGoesOn(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t, "--volume-attachment-timeout=1s", "--timeout=10m")
+	volume := w.Volume(t, "data", nil)
+	slow := w.Driver.Block(csi.ControllerPublishVolume)
+	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
+	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if e := a.Status.AttachError; e == nil || !strings.Contains(e.Message, "not attached within 1s") {
+			return fmt.Errorf("the status says %+v", e)
+		}
+		return nil
+	})
+	slow.Release()
+	w.Attached(t, name)
+	w.Detach(t, name)
+	w.Detached(t, name)
+}
+
+func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+	}})
+	w.Attacher(t)
+	volume := w.Volume(t, "data", nil)
+	name := w.Attach(t, volume.Name, w.Namespace+"-any")
+	if a := w.Attached(t, name); len(a.Finalizers) > 0 {
+		t.Errorf("it got the finalizers %q", a.Finalizers)
+	}
+	w.Detach(t, name)
+	w.Detached(t, name)
+}
+
+// The status and the driver disagree: the driver is asked again. What nobody
+// tells of is reported, and taken away if that is wanted.
+func TestTheDriversOwnListIsCompared(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.Attacher(t, "--reconcile-sync=100ms", "--max-entries=1", "--detach-dangling")
+	one, two := w.Volume(t, "one", nil), w.Volume(t, "two", nil)
+	node := w.CSINode(t, "node", "id-1")
+	name := w.Attach(t, one.Name, node)
+	w.Attached(t, name)
+
+	ask(t, w, func(driver *csi.Driver) error {
+		request := &csipb.ControllerUnpublishVolumeRequest{VolumeId: one.Spec.CSI.VolumeHandle, NodeId: "id-1"}
+		return driver.ControllerUnpublishVolume(t.Context(), request)
+	})
+	published(t, w, one.Spec.CSI.VolumeHandle, "id-1")
+
+	ask(t, w, func(driver *csi.Driver) error {
+		capability, err := csi.Capability(&two.Spec, true, "")
+		if err != nil {
+			return err
+		}
+		request := &csipb.ControllerPublishVolumeRequest{VolumeId: two.Spec.CSI.VolumeHandle, NodeId: "id-1", VolumeCapability: capability}
+		_, err = driver.ControllerPublishVolume(t.Context(), request)
+		return err
+	})
+	published(t, w, two.Spec.CSI.VolumeHandle)
+	world.Eventually(t, func(ctx context.Context) error {
+		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + two.Name})
+		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "DanglingPublication" }) {
+			err = errors.New("nothing was reported")
+		}
+		return err
+	})
+	w.Detach(t, name)
+	w.Detached(t, name)
+	published(t, w, one.Spec.CSI.VolumeHandle)
+}
+
+// ask talks to the driver behind the attacher's back.
+func ask(t *testing.T, w *world.World, what func(*csi.Driver) error) {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	if err := what(driver); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Upstream's attacher keeps the node's id on record and nothing else.
+func TestWhatUpstreamHasAttachedIsDetached(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	volume := w.Volume(t, "data", nil)
+	name := w.Attach(t, volume.Name, w.Namespace+"-gone")
+	ask(t, w, func(driver *csi.Driver) error {
+		capability, err := csi.Capability(&volume.Spec, true, "")
+		if err != nil {
+			return err
+		}
+		_, err = driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
+			VolumeId: volume.Spec.CSI.VolumeHandle, NodeId: "id-1", VolumeCapability: capability,
+		})
+		return err
+	})
+	attachments := w.Client.StorageV1().VolumeAttachments()
+	patch := fmt.Sprintf(`{"metadata":{"finalizers":[%q],"annotations":{"csi.alpha.kubernetes.io/node-id":"id-1"}}}`, "external-attacher/"+csi.SafeName(w.Name))
+	if _, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	w.Detach(t, name)
+	w.Attacher(t)
+	w.Detached(t, name)
+	published(t, w, volume.Spec.CSI.VolumeHandle)
+}

@@ -1,0 +1,205 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// Attacher starts role csi-attacher for the world's driver; see [World.Provisioner].
+func (w *World) Attacher(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return w.start(t, "csi-attacher", w.AttacherArgs(args...)...)
+}
+
+// AttacherArgs are what role csi-attacher needs to serve the world's driver, then
+// args.
+func (w *World) AttacherArgs(args ...string) []string {
+	return append([]string{
+		"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket, "--leader-election=false",
+	}, args...)
+}
+
+// CSINode makes the driver known on a node, under an id; there is no kubelet behind
+// it. It returns the node's name. It goes with the test.
+func (w *World) CSINode(t testing.TB, name, id string) string {
+	t.Helper()
+	name = w.Namespace + "-" + name
+	node := &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: id}}},
+	}
+	if _, err := w.Client.StorageV1().CSINodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.DropCSINode(context.Background(), t, name) })
+	return name
+}
+
+// DropCSINode takes a node of [World.CSINode] away. One that is gone is fine.
+func (w *World) DropCSINode(ctx context.Context, t testing.TB, name string) {
+	t.Helper()
+	err := w.Client.StorageV1().CSINodes().Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+// Volume makes a volume at the driver, and a PersistentVolume for it that the
+// reclaim controller leaves alone. It goes with the test.
+func (w *World) Volume(t testing.TB, name string, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+	t.Helper()
+	volume := &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
+		Spec: corev1.PersistentVolumeSpec{
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			StorageClassName:              w.Namespace,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver: w.Name, VolumeHandle: w.makeVolume(t, name),
+			}},
+		},
+	}
+	if change != nil {
+		change(volume)
+	}
+	made, err := w.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.DropVolume(context.Background(), t, made.Name) })
+	return made
+}
+
+// DropVolume removes a PersistentVolume by force. One that is gone is fine.
+func (w *World) DropVolume(ctx context.Context, t testing.TB, name string) {
+	t.Helper()
+	volumes := w.Client.CoreV1().PersistentVolumes()
+	_, err := volumes.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	if err == nil {
+		err = volumes.Delete(ctx, name, metav1.DeleteOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+func (w *World) makeVolume(t testing.TB, name string) (id string) {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	volume, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
+		VolumeCapabilities: []*csipb.VolumeCapability{{
+			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
+			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return volume.GetVolumeId()
+}
+
+// Attach asks for a volume on a node, as the attach/detach controller does. The
+// VolumeAttachment goes with the test.
+func (w *World) Attach(t testing.TB, volume, node string) string {
+	t.Helper()
+	name := "va-" + volume + "-" + node
+	a := &storagev1.VolumeAttachment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: storagev1.VolumeAttachmentSpec{
+			Attacher: w.Name, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(volume)},
+		},
+	}
+	if _, err := w.Client.StorageV1().VolumeAttachments().Create(t.Context(), a, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.DropAttachment(context.Background(), t, name) })
+	return name
+}
+
+// DropAttachment removes a VolumeAttachment by force. One that is gone is fine.
+func (w *World) DropAttachment(ctx context.Context, t testing.TB, name string) {
+	t.Helper()
+	attachments := w.Client.StorageV1().VolumeAttachments()
+	_, err := attachments.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	if err == nil {
+		err = attachments.Delete(ctx, name, metav1.DeleteOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+// Detach deletes a VolumeAttachment and does not wait until it is gone.
+func (w *World) Detach(t testing.TB, name string) {
+	t.Helper()
+	if err := w.Client.StorageV1().VolumeAttachments().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Attached waits until a VolumeAttachment is attached.
+func (w *World) Attached(t testing.TB, name string) *storagev1.VolumeAttachment {
+	t.Helper()
+	return w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if !a.Status.Attached {
+			return fmt.Errorf("%s is not attached: %+v", name, a.Status)
+		}
+		return nil
+	})
+}
+
+// Attachment waits until a VolumeAttachment is as wanted.
+func (w *World) Attachment(t testing.TB, name string, wanted func(*storagev1.VolumeAttachment) error) *storagev1.VolumeAttachment {
+	t.Helper()
+	var a *storagev1.VolumeAttachment
+	Eventually(t, func(ctx context.Context) (err error) {
+		if a, err = w.Client.StorageV1().VolumeAttachments().Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		return wanted(a)
+	})
+	return a
+}
+
+// Detached waits until a VolumeAttachment is gone.
+func (w *World) Detached(t testing.TB, name string) {
+	t.Helper()
+	Eventually(t, func(ctx context.Context) error {
+		a, err := w.Client.StorageV1().VolumeAttachments().Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%s is still there: %+v", name, a.Status)
+		}
+		return err
+	})
+}
+
+// Published are the nodes that the driver has published a volume on.
+func (w *World) Published(handle string) []string {
+	for _, v := range w.Driver.Volumes() {
+		if v.ID == handle {
+			return v.Nodes
+		}
+	}
+	return nil
+}
