@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -21,6 +21,7 @@ type attacher struct {
 	driver   app.Driver
 	kube     app.Kube
 	leader   app.Leader
+	gates    app.Gates
 	endpoint app.Endpoint
 	work     app.Work
 	attach   attach.Options
@@ -28,7 +29,11 @@ type attacher struct {
 }
 
 func newAttacher() *cobra.Command {
-	a := &attacher{logging: logsapi.NewLoggingConfiguration()}
+	a := &attacher{
+		driver:  app.Driver{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
+		leader:  app.Leader{Enabled: true, Namespace: "kube-system"},
+		logging: logsapi.NewLoggingConfiguration(),
+	}
 	command := &cobra.Command{
 		Use:   "csi-attacher",
 		Short: "Attach volumes to nodes, and detach them",
@@ -46,14 +51,19 @@ defaults.`,
 			return a.run(command.Context())
 		},
 	}
+	a.leader.AddGates(&a.gates)
 	fs := command.Flags()
+	a.gates.AddFlags(fs)
+	app.AddProcessorFlag(fs)
 	a.driver.AddFlags(fs)
 	a.kube.AddFlags(fs)
 	a.leader.AddFlags(fs)
 	a.endpoint.AddFlags(fs)
+	a.endpoint.AddSplitFlags(fs)
 	a.work.AddFlags(fs)
 	a.attach.AddFlags(fs)
 	logsapi.AddFlags(a.logging, fs)
+	withVersion(command)
 	return command
 }
 
@@ -62,7 +72,7 @@ func (a *attacher) complete(command *cobra.Command) error {
 		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
 		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	)
-	if err := errors.Join(err, a.leader.Validate()); err != nil {
+	if err := errors.Join(err, a.leader.Validate(), a.endpoint.Validate()); err != nil {
 		return err
 	}
 	return logsapi.ValidateAndApply(a.logging, nil)
@@ -81,21 +91,15 @@ func (a *attacher) run(ctx context.Context) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	manager := app.Manager{Kube: a.kube, Leader: a.leader, LeaseName: "external-attacher-leader-" + csi.SafeName(o.Driver)}
-	m, err := manager.New(ctx)
-	if err != nil {
-		return err
+	program := app.Program{
+		Kube: a.kube, Leader: a.leader, Endpoint: a.endpoint,
+		LeaseName: "external-attacher-leader-" + csi.SafeName(o.Driver), Component: "csi-attacher " + o.Driver, Metrics: driver.Gatherer(),
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			if err := attach.Setup(ctx, m, driver, events, o); err != nil {
+				return fmt.Errorf("setting up attaching: %w", err)
+			}
+			return nil
+		},
 	}
-	clients, err := kubernetes.NewForConfigAndClient(m.GetConfig(), m.GetHTTPClient())
-	if err != nil {
-		return fmt.Errorf("making a client for events: %w", err)
-	}
-	events := kube.NewEvents(ctx, clients, m.GetScheme(), "csi-attacher "+o.Driver)
-	if err := app.Serve(ctx, m, a.endpoint, app.Gatherer(driver)); err != nil {
-		return err
-	}
-	if err := attach.Setup(ctx, m, driver, events, o); err != nil {
-		return fmt.Errorf("setting up attaching: %w", err)
-	}
-	return m.Start(ctx)
+	return program.Run(ctx)
 }

@@ -2,13 +2,16 @@
 // command line and the environment, logging, the connection to the driver, the
 // controllers with their caches and leader election, and the HTTP endpoint.
 //
-// Flags are declared here once, in groups that a role picks from.
+// Flags are declared here once, in groups that a role picks from. What a group
+// holds when its flags are declared comes before the group's own defaults: roles
+// differ in some.
 package app
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,8 +27,8 @@ type Driver struct {
 
 // AddFlags declares the group's flags.
 func (o *Driver) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Address, "csi-address", "/run/csi/socket", "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
-	fs.DurationVar(&o.Timeout, "timeout", 10*time.Second, "time for one call to the CSI driver")
+	fs.StringVar(&o.Address, "csi-address", cmp.Or(o.Address, "/run/csi/socket"), "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
+	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, 10*time.Second), "time for one call to the CSI driver")
 }
 
 // Kube says how to reach the API server.
@@ -56,8 +59,8 @@ type Leader struct {
 
 // AddFlags declares the group's flags.
 func (o *Leader) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Enabled, "leader-election", false, "let only one of several replicas act")
-	fs.StringVar(&o.Namespace, "leader-election-namespace", "",
+	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "let only one of several replicas act")
+	fs.StringVar(&o.Namespace, "leader-election-namespace", o.Namespace,
 		"namespace of the Lease, and of what this program keeps on record; empty for its own [POD_NAMESPACE]")
 	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a silent leader stays leader; above the renew deadline")
 	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to stay leader; above the retry period")
@@ -95,7 +98,8 @@ type Endpoint struct {
 	MetricsPath string
 	Profiles    bool
 
-	oldAddress string
+	oldAddress                    string
+	metricsAddress, healthAddress string
 }
 
 // AddFlags declares the group's flags.
@@ -107,6 +111,13 @@ func (o *Endpoint) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Profiles, "enable-pprof", false, "serve profiles of this program under /debug/pprof/ at --http-endpoint")
 }
 
+// AddSplitFlags declares addresses of their own for metrics and health, for roles
+// whose manifests have them. All is served at both.
+func (o *Endpoint) AddSplitFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.metricsAddress, "metrics-addr", ":8080", "address of metrics; empty for none")
+	fs.StringVar(&o.healthAddress, "health-addr", ":9808", "address of health; empty for none")
+}
+
 // Validate tells all that is wrong at once.
 func (o *Endpoint) Validate() error {
 	var errs []error
@@ -116,13 +127,18 @@ func (o *Endpoint) Validate() error {
 	if !strings.HasPrefix(o.MetricsPath, "/") {
 		errs = append(errs, fmt.Errorf("--metrics-path %q must begin with /", o.MetricsPath))
 	}
-	if o.Profiles && o.address() == "" {
+	if o.Profiles && len(o.addresses()) == 0 {
 		errs = append(errs, errors.New("--enable-pprof needs --http-endpoint: profiles are served there"))
 	}
 	return errors.Join(errs...)
 }
 
-func (o *Endpoint) address() string { return cmp.Or(o.Address, o.oldAddress) }
+// addresses are where everything is served.
+func (o *Endpoint) addresses() []string {
+	all := []string{cmp.Or(o.Address, o.oldAddress), o.metricsAddress, o.healthAddress}
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(address string) bool { return address == "" })
+}
 
 // deprecate hides a flag that is only there for old manifests.
 func deprecate(fs *pflag.FlagSet, name, instead string) {
@@ -140,7 +156,7 @@ type Work struct {
 // AddFlags declares the group's flags.
 func (o *Work) AddFlags(fs *pflag.FlagSet) {
 	o.RetryStart, o.RetryMax = time.Second, 300*time.Second
-	fs.IntVar(&o.Workers, "worker-threads", 100, "how many objects of a kind are worked on at a time")
+	fs.IntVar(&o.Workers, "worker-threads", cmp.Or(o.Workers, 100), "how many objects of a kind are worked on at a time")
 	fs.Var(seconds{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles each time [RETRY_INTERVAL]")
 	fs.Var(seconds{&o.RetryMax}, "retry-interval-max", "longest pause between two retries [RETRY_INTERVAL]")
 }

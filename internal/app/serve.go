@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/leaderelection"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
@@ -24,14 +25,14 @@ const expiredTolerance = 20 * time.Second
 // endpoint serves metrics and health for as long as the process lives, on
 // standbys and between terms too.
 type endpoint struct {
-	server   *http.Server
-	listener net.Listener // nil if nothing is to be served
-	watchdog *leaderelection.HealthzAdaptor
-	caches   atomic.Pointer[cache.Cache] // of the current term
+	server    *http.Server
+	listeners []net.Listener
+	watchdog  *leaderelection.HealthzAdaptor
+	caches    atomic.Pointer[cache.Cache] // of the current term
 }
 
-// listen makes the HTTP endpoint. The address is bound at once, so that one that
-// cannot be had is an error of the start.
+// listen makes the HTTP endpoint. Its addresses are bound at once, so that one
+// that cannot be had is an error of the start.
 //
 //	METRICS-PATH              metrics
 //	/healthz                  200 while the process runs
@@ -41,13 +42,13 @@ type endpoint struct {
 func listen(ctx context.Context, o Endpoint, gatherer prometheus.Gatherer) (*endpoint, error) {
 	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(expiredTolerance)}
 	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: 10 * time.Second}
-	if o.address() == "" {
-		return e, nil
-	}
-	var err error
-	e.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", o.address())
-	if err != nil {
-		return nil, fmt.Errorf("opening --http-endpoint: %w", err)
+	for _, address := range o.addresses() {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err != nil {
+			e.close()
+			return nil, fmt.Errorf("opening the address of metrics and health: %w", err)
+		}
+		e.listeners = append(e.listeners, listener)
 	}
 	return e, nil
 }
@@ -96,15 +97,24 @@ func fine(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok")) // Whoever asked and left needs no answer.
 }
 
+func (e *endpoint) close() {
+	for _, l := range e.listeners {
+		l.Close()
+	}
+}
+
 // serve serves until ctx ends, if there is something to be served.
 func (e *endpoint) serve(ctx context.Context) error {
-	if e.listener == nil {
-		return nil
-	}
 	stop := context.AfterFunc(ctx, func() { e.server.Close() })
 	defer stop()
-	if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving HTTP: %w", err)
+	var all errgroup.Group
+	for _, l := range e.listeners {
+		all.Go(func() error {
+			if err := e.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving HTTP: %w", err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return all.Wait()
 }

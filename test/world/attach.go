@@ -27,7 +27,7 @@ func (w *World) Attacher(t testing.TB, args ...string) *Process {
 // args.
 func (w *World) AttacherArgs(args ...string) []string {
 	return append([]string{
-		"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket, "--leader-election=false",
+		"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket, "--leader-election=false", "--metrics-addr=", "--health-addr=",
 	}, args...)
 }
 
