@@ -52,6 +52,7 @@ defaults.`,
 		},
 	}
 	a.leader.AddGates(&a.gates)
+	a.attach.AddGates(&a.gates)
 	fs := command.Flags()
 	a.gates.AddFlags(fs)
 	app.AddProcessorFlag(fs)

@@ -70,7 +70,7 @@ func (c *clock) mark(ctx context.Context, name string, now time.Time) error {
 	} else if !s.held(c.options) {
 		why = errors.New("its turn has not come yet")
 	}
-	told := volumeError(c.options.late(why), now)
+	told := c.options.volumeError(c.options.late(why), now)
 	if before := s.attachment.Status.AttachError; before != nil {
 		told.ErrorCode = before.ErrorCode
 	}

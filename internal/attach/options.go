@@ -25,6 +25,8 @@ type Options struct {
 	// DetachDangling takes volumes away from nodes that no VolumeAttachment tells
 	// of. They are only reported otherwise.
 	DetachDangling bool
+	// ErrorCodes puts the driver's codes into the status (KEP-4876).
+	ErrorCodes bool
 	// Workers is how many VolumeAttachments are attached at a time, and how many
 	// detached.
 	Workers int

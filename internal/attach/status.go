@@ -71,10 +71,10 @@ func (r *Reconciler) setStatus(ctx context.Context, a *storagev1.VolumeAttachmen
 // volumeError is an error as the status of a VolumeAttachment holds it. The code
 // is there if it is the driver's (KEP-4876: the kubelet and the scheduler act
 // on ResourceExhausted).
-func volumeError(err error, now time.Time) *storagev1.VolumeError {
+func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
 	e := &storagev1.VolumeError{Message: cut(err.Error()), Time: metav1.NewTime(now)}
 	var called *csi.Error
-	if errors.As(err, &called) && status.Code(called) != codes.OK {
+	if o.ErrorCodes && errors.As(err, &called) && status.Code(called) != codes.OK {
 		e.ErrorCode = ptr.To(int32(called.Code))
 	}
 	return e

@@ -31,7 +31,7 @@ func (r *Reconciler) failed(ctx context.Context, s seen, err error) error {
 		told = r.options.late(err)
 	}
 	r.events.Warning(s.concerned(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, told))
-	if writing := r.setError(ctx, s.attachment, volumeError(told, now)); writing != nil && !isSuperseded(writing) {
+	if writing := r.setError(ctx, s.attachment, r.options.volumeError(told, now)); writing != nil && !isSuperseded(writing) {
 		err = errors.Join(err, writing)
 	}
 	return err
