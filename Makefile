@@ -38,8 +38,8 @@ crash-mutants: build ## Show that the crash sweep fails when a precaution is tak
 	bin/devcluster exec --name "mutants-$$$$" -- hack/crash-mutants.sh
 
 .PHONY: bench bench-scale
-bench: build ## What a volume costs: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
-	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run TestCostOfAVolume $(SHOW)
+bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
+	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDetachments' $(SHOW)
 
 bench-scale: build ## What it costs among 10,000 volumes (UPDATE=1: into docs/benchmarks.md)
 	$(MEASURE) -run TestManyObjects $(SHOW)

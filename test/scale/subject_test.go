@@ -22,13 +22,21 @@ type subject struct {
 	counter  *counter
 	endpoint string
 	began    time.Time
+	methods  []csi.Method // the calls that count
 }
 
 // startSubject starts role csi-provisioner with its default flags.
 func startSubject(t *testing.T, w *world.World) *subject {
 	t.Helper()
-	s := &subject{world: w, counter: newCounter(t, w.Config), endpoint: freeAddress(t), began: time.Now()}
-	s.Process = w.Provisioner(t, "--kubeconfig="+s.counter.kubeconfig, "--http-endpoint="+s.endpoint)
+	return startRole(t, w, w.Provisioner, csi.CreateVolume, csi.DeleteVolume)
+}
+
+// startRole starts a role with its default flags. The methods are what it calls
+// for each object.
+func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *subject {
+	t.Helper()
+	s := &subject{world: w, counter: newCounter(t, w.Config), endpoint: freeAddress(t), began: time.Now(), methods: methods}
+	s.Process = start(t, "--kubeconfig="+s.counter.kubeconfig, "--http-endpoint="+s.endpoint)
 	return s
 }
 
@@ -42,9 +50,12 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// calls are those that are made for one volume.
-func (s *subject) calls() int {
-	return s.world.Driver.Calls(csi.CreateVolume) + s.world.Driver.Calls(csi.DeleteVolume)
+// calls are how many were made for objects so far.
+func (s *subject) calls() (sum int) {
+	for _, m := range s.methods {
+		sum += s.world.Driver.Calls(m)
+	}
+	return sum
 }
 
 // A cost is what n objects have taken.
@@ -67,7 +78,7 @@ func (c *cost) kiBEach() float64      { return c.allocated / 1024 / float64(c.n)
 func (c *cost) within(t *testing.T, budget int) {
 	t.Helper()
 	if n := c.requests.total(); n > budget*c.n {
-		t.Errorf("%d requests for %d volumes: %s", n, c.n, c.requests.per(c.n))
+		t.Errorf("%d requests for %d objects: %s", n, c.n, c.requests.per(c.n))
 	}
 }
 

@@ -120,7 +120,7 @@ func (w *World) makeVolume(t testing.TB, name string) (id string) {
 // VolumeAttachment goes with the test.
 func (w *World) Attach(t testing.TB, volume, node string) string {
 	t.Helper()
-	name := "va-" + volume + "-" + node
+	name := AttachmentName(volume, node)
 	a := &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: storagev1.VolumeAttachmentSpec{
@@ -146,6 +146,9 @@ func (w *World) DropAttachment(ctx context.Context, t testing.TB, name string) {
 		t.Error(err)
 	}
 }
+
+// AttachmentName is the name of the VolumeAttachment that [World.Attach] makes.
+func AttachmentName(volume, node string) string { return "va-" + volume + "-" + node }
 
 // Detach deletes a VolumeAttachment and does not wait until it is gone.
 func (w *World) Detach(t testing.TB, name string) {

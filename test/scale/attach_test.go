@@ -1,0 +1,136 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// Budgets of requests of our process for one VolumeAttachment.
+const (
+	firstAttachBudget = 3 // of a volume that was not attached before
+	laterAttachBudget = 2
+	detachBudget      = 1
+)
+
+// The first attachment of a volume costs at most three requests of ours, later
+// ones two, a detachment one, and every driver call is made once.
+func TestCostOfAnAttachment(t *testing.T) {
+	w := world.New(t, csitest.Options{AnyNode: true})
+	s := startRole(t, w, w.Attacher, csi.ControllerPublishVolume, csi.ControllerUnpublishVolume)
+	one, two := w.CSINode(t, "one", "one"), w.CSINode(t, "two", "two")
+	volumes := make([]string, claims)
+	each(claims, func(n int) { volumes[n] = w.Volume(t, fmt.Sprint(n), nil).Name })
+	attached := func(node string) func() {
+		return func() {
+			each(claims, func(n int) { w.Attach(t, volumes[n], node) })
+			world.Eventually(t, func(ctx context.Context) error { return allAttached(ctx, w, node) })
+		}
+	}
+	detached := func(node string) func() {
+		return func() {
+			each(claims, func(n int) { w.Detach(t, world.AttachmentName(volumes[n], node)) })
+			world.Eventually(t, func(ctx context.Context) error { return noneOn(ctx, w, node) })
+		}
+	}
+	s.ready(t)
+	s.settled(t)
+	first := s.phase(t, claims, attached(one))
+	dropped := s.phase(t, claims, detached(one))
+	later := s.phase(t, claims, attached(two))
+	took := memory(t, s.PID())
+	s.phase(t, claims, detached(two))
+
+	first.within(t, firstAttachBudget)
+	later.within(t, laterAttachBudget)
+	dropped.within(t, detachBudget)
+	for _, c := range []*cost{first, later, dropped} {
+		if c.calls != c.n {
+			t.Errorf("%d driver calls for %d attachments", c.calls, c.n)
+		}
+	}
+	publish(t, "attachments", attachTable(first, later, dropped, took))
+}
+
+func attachTable(first, later, dropped *cost, took footprint) string {
+	const row = "| %s | %s | %s | %s |\n"
+	number := func(format string, x float64) string { return fmt.Sprintf(format, x) }
+	return fmt.Sprintf(row, "300 attachments", "holdfast", "peers, limits raised", "peers, default limits") + "|---|---|---|---|\n" +
+		fmt.Sprintf(row, "attached a second, the first time", number("%.0f", first.rate()), "190.7", "1.7") +
+		fmt.Sprintf(row, "requests for one", number("%.2f", first.requestsEach()), "3.3", "") +
+		fmt.Sprintf(row, "ms of processor for one", number("%.2f", first.cpuEach()), "1.83 (five processes)", "") +
+		fmt.Sprintf(row, "attached a second, later", number("%.0f", later.rate()), "", "") +
+		fmt.Sprintf(row, "requests for one", number("%.2f", later.requestsEach()), "2.3", "") +
+		fmt.Sprintf(row, "detached a second", number("%.0f", dropped.rate()), "317.7", "1.7") +
+		fmt.Sprintf(row, "requests for one", number("%.2f", dropped.requestsEach()), "2.0", "") +
+		fmt.Sprintf(row, "ms of processor for one", number("%.2f", dropped.cpuEach()), "0.83 (five processes)", "") +
+		fmt.Sprintf(row, "memory with 300 attached", took.String(), "", "")
+}
+
+func allAttached(ctx context.Context, w *world.World, node string) error {
+	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for i := range list.Items {
+		if list.Items[i].Spec.NodeName == node && list.Items[i].Status.Attached {
+			n++
+		}
+	}
+	if n < claims {
+		return fmt.Errorf("%d volumes of %d are attached", n, claims)
+	}
+	return nil
+}
+
+func noneOn(ctx context.Context, w *world.World, node string) error {
+	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return err
+	}
+	for i := range list.Items {
+		if list.Items[i].Spec.NodeName == node {
+			return fmt.Errorf("%s is still there", list.Items[i].Name)
+		}
+	}
+	return nil
+}
+
+// A node that goes leaves many detachments behind, and a slow driver takes long
+// over them. A pod that comes meanwhile does not wait for them: all workers of
+// the one lane are busy, with work for minutes, and the other lane is free.
+func TestDetachmentsDoNotHoldUpAnAttachment(t *testing.T) {
+	w := world.New(t, csitest.Options{AnyNode: true})
+	w.Attacher(t, "--worker-threads=4")
+	gone, node := w.CSINode(t, "gone", "gone"), w.CSINode(t, "node", "node")
+	many := 40
+	if *full {
+		many = 1000
+	}
+	volumes := make([]string, many+1)
+	each(many+1, func(n int) { volumes[n] = w.Volume(t, fmt.Sprint(n), nil).Name })
+	each(many, func(n int) { w.Attach(t, volumes[n], gone) })
+	each(many, func(n int) { w.Attached(t, world.AttachmentName(volumes[n], gone)) })
+
+	const slow = time.Second
+	w.Driver.SetLatency(slow)
+	each(many, func(n int) { w.Detach(t, world.AttachmentName(volumes[n], gone)) })
+	began := time.Now()
+	w.Attached(t, w.Attach(t, volumes[many], node))
+	took := time.Since(began)
+	queued := many - w.Driver.Calls(csi.ControllerUnpublishVolume)
+	w.Driver.SetLatency(0)
+	t.Logf("with %d detachments queued and %s for a driver call, an attachment took %s", queued, slow, took.Round(time.Millisecond))
+	if queued < many/2 {
+		t.Errorf("only %d of %d detachments were still queued when the volume was attached", queued, many)
+	}
+	world.Eventually(t, func(ctx context.Context) error { return noneOn(ctx, w, gone) })
+}
