@@ -149,6 +149,9 @@ func deprecate(fs *pflag.FlagSet, name, instead string) {
 
 // Work says how much is done at a time, and how soon again.
 type Work struct {
+	// Flag is the name of the flag for Workers; worker-threads if empty.
+	Flag string
+	// Workers is the default, 100 if 0, until flags are parsed.
 	Workers              int
 	RetryStart, RetryMax time.Duration
 }
@@ -156,7 +159,7 @@ type Work struct {
 // AddFlags declares the group's flags.
 func (o *Work) AddFlags(fs *pflag.FlagSet) {
 	o.RetryStart, o.RetryMax = time.Second, 300*time.Second
-	fs.IntVar(&o.Workers, "worker-threads", cmp.Or(o.Workers, 100), "how many objects of a kind are worked on at a time")
+	fs.IntVar(&o.Workers, cmp.Or(o.Flag, "worker-threads"), cmp.Or(o.Workers, 100), "how many objects of a kind are worked on at a time")
 	fs.Var(seconds{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles each time [RETRY_INTERVAL]")
 	fs.Var(seconds{&o.RetryMax}, "retry-interval-max", "longest pause between two retries [RETRY_INTERVAL]")
 }

@@ -41,7 +41,7 @@ func (r *Reconciler) keep(m ctrl.Manager) error {
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
 		}).
-		Complete(k)
+		Complete(kube.Finish(k))
 }
 
 // waits tells whether a volume that is being deleted has our finalizer.

@@ -37,10 +37,10 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.lane(m, "attach", false, s.attaches).
 		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears())).
 		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers())).
-		Complete(lane{r, false}); err != nil {
+		Complete(kube.Finish(lane{r, false})); err != nil {
 		return err
 	}
-	if err := r.lane(m, "detach", true, s.detaches).Complete(lane{r, true}); err != nil {
+	if err := r.lane(m, "detach", true, s.detaches).Complete(kube.Finish(lane{r, true})); err != nil {
 		return err
 	}
 	if err := r.keep(m); err != nil {

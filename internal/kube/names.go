@@ -39,6 +39,12 @@ const (
 	// AnnAllowModeChange on a snapshot's content lets it be restored to a volume
 	// of another mode (KEP-3141). Administrators write it.
 	AnnAllowModeChange = "snapshot.storage.kubernetes.io/allow-volume-mode-change"
+	// AnnNodeExpansionNotRequired on a claim tells kubelets that its last expansion
+	// left nothing to do for them.
+	AnnNodeExpansionNotRequired = "volume.kubernetes.io/node-expansion-not-required"
+	// AnnPreResizeCapacity on a volume is the claim's size before an expansion
+	// that its node has not finished yet.
+	AnnPreResizeCapacity = "volume.alpha.kubernetes.io/pre-resize-capacity"
 	// AttributeIdentity in a volume's attributes tells which process made it.
 	AttributeIdentity = "storage.kubernetes.io/csiProvisionerIdentity"
 )
@@ -53,4 +59,13 @@ const (
 	ReasonFailedAttach          = "FailedAttachVolume"
 	ReasonFailedDetach          = "FailedDetachVolume"
 	ReasonDanglingPublication   = "DanglingPublication"
+
+	ReasonResizing                 = "Resizing"
+	ReasonVolumeResizeFailed       = "VolumeResizeFailed"
+	ReasonVolumeResizeSuccessful   = "VolumeResizeSuccessful"
+	ReasonFileSystemResizeRequired = "FileSystemResizeRequired"
+	ReasonVolumeModify             = "VolumeModify"
+	ReasonVolumeModifyFailed       = "VolumeModifyFailed"
+	ReasonVolumeModifySuccessful   = "VolumeModifySuccessful"
+	ReasonVolumeModifyCanceled     = "VolumeModifyCanceled"
 )

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/resize"
+)
+
+// resizer is the role csi-resizer.
+type resizer struct {
+	driver   app.Driver
+	kube     app.Kube
+	leader   app.Leader
+	gates    app.Gates
+	endpoint app.Endpoint
+	work     app.Work
+	resync   time.Duration
+	resize   resize.Options
+	logging  *logsapi.LoggingConfiguration
+}
+
+func newResizer() *cobra.Command {
+	r := &resizer{work: app.Work{Flag: "workers", Workers: 10}, logging: logsapi.NewLoggingConfiguration()}
+	command := &cobra.Command{
+		Use:   "csi-resizer",
+		Short: "Make volumes larger, and give them other attributes",
+		Long: `Make volumes as large as their claims request, and give them the attributes of
+their claims' VolumeAttributesClass, through a CSI driver. It runs beside the
+driver and takes the place of the program of that name, with the same flags.
+
+Flags come before the environment variables in brackets, and those before the
+defaults.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := r.complete(command); err != nil {
+				return err
+			}
+			return r.run(command.Context())
+		},
+	}
+	r.leader.AddGates(&r.gates)
+	r.resize.AddGates(&r.gates)
+	fs := command.Flags()
+	r.gates.AddFlags(fs)
+	app.AddProcessorFlag(fs)
+	r.driver.AddFlags(fs)
+	r.kube.AddFlags(fs)
+	r.leader.AddFlags(fs)
+	r.endpoint.AddFlags(fs)
+	r.work.AddFlags(fs)
+	fs.DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are looked at again, changed or not")
+	r.resize.AddFlags(fs)
+	logsapi.AddFlags(r.logging, fs)
+	withVersion(command)
+	return command
+}
+
+// complete adds what the environment says and checks what needs no driver.
+func (r *resizer) complete(command *cobra.Command) error {
+	err := app.FromEnvironment(command.Flags(),
+		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
+		app.Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
+		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
+	)
+	o := &r.resize
+	o.Workers, o.RetryStart, o.RetryMax = r.work.Workers, r.work.RetryStart, r.work.RetryMax
+	if err := errors.Join(err, r.leader.Validate(), r.endpoint.Validate(), o.Validate()); err != nil {
+		return err
+	}
+	return logsapi.ValidateAndApply(r.logging, nil)
+}
+
+func (r *resizer) run(ctx context.Context) error {
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger())
+	driver, err := app.Connect(ctx, r.driver)
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	r.resize.Driver = driver.Info().Name
+	if err := resize.Able(ctx, driver); err != nil {
+		return err
+	}
+	program := app.Program{
+		Kube: r.kube, Leader: r.leader, Endpoint: r.endpoint,
+		// The component's name is that of the program whose place the role takes.
+		LeaseName: "external-resizer-" + csi.SafeName(r.resize.Driver), Component: "external-resizer " + r.resize.Driver, Metrics: driver.Gatherer(),
+		Cache: func(o *cache.Options) { o.SyncPeriod = &r.resync },
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			if err := resize.Setup(ctx, m, driver, events, &r.resize); err != nil {
+				return fmt.Errorf("setting up resizing: %w", err)
+			}
+			return nil
+		},
+	}
+	return program.Run(ctx)
+}

@@ -1,0 +1,134 @@
+package resize
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+const (
+	driverName = "csitest.holdfast.io"
+	gib        = int64(1 << 30)
+)
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func options() *Options {
+	return &Options{
+		Driver: driverName, Workers: 1, RetryStart: time.Second, RetryMax: 5 * time.Minute,
+		LookForUsers: true, Recover: true, NoteOldSize: true, Modify: true,
+	}
+}
+
+// announced is what a driver with the given options says about itself.
+func announced(t *testing.T, o csitest.Options) csi.Info {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close()
+	info, err := driver.WaitReady(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func list(gibibytes int64) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceStorage: quantity(gibibytes * gib)}
+}
+
+// bound is a claim that has 1 GiB and wants no more, with its volume.
+func bound(info csi.Info) seen {
+	return seen{
+		info: info, modifies: true,
+		claim: &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Name: "data", Namespace: "team", UID: "uid", ResourceVersion: "7"},
+			Spec: corev1.PersistentVolumeClaimSpec{
+				VolumeName: "pv", Resources: corev1.VolumeResourceRequirements{Requests: list(1)},
+			},
+			Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound, Capacity: list(1)},
+		},
+		volume: &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8"},
+			Spec: corev1.PersistentVolumeSpec{
+				Capacity:    list(1),
+				ClaimRef:    &corev1.ObjectReference{Namespace: "team", Name: "data", UID: "uid"},
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					CSI: &corev1.CSIPersistentVolumeSource{Driver: driverName, VolumeHandle: "volume-1"},
+				},
+			},
+		},
+	}
+}
+
+// A change is something that has happened to a claim or its volume.
+type change func(*seen)
+
+func requests(gibibytes int64) change {
+	return func(s *seen) { s.claim.Spec.Resources.Requests = list(gibibytes) }
+}
+
+// record says what the claim's status says about an expansion, and to where.
+func record(status corev1.ClaimResourceStatus, gibibytes int64) change {
+	return func(s *seen) {
+		s.claim.Status.AllocatedResources = list(gibibytes)
+		setExpansion(s.claim, status)
+	}
+}
+
+func volumeHas(gibibytes int64) change {
+	return func(s *seen) { s.volume.Spec.Capacity = list(gibibytes) }
+}
+
+// holds adds a condition, of some time ago.
+func holds(of corev1.PersistentVolumeClaimConditionType, reason string, ago time.Duration) change {
+	return func(s *seen) {
+		c := happened(of, noon.Add(-ago))
+		c.Reason = reason
+		s.claim.Status.Conditions = append(s.claim.Status.Conditions, *c)
+	}
+}
+
+func noted(s *seen) {
+	s.volume.Annotations = map[string]string{kube.AnnPreResizeCapacity: "1Gi"}
+}
+
+// attributes is a class of the driver, made some time ago.
+func attributes(name string, ago time.Duration) *storagev1.VolumeAttributesClass {
+	return &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(noon.Add(-ago))}, DriverName: driverName,
+	}
+}
+
+// wants a class that exists.
+func wants(name string) change {
+	return func(s *seen) {
+		s.claim.Spec.VolumeAttributesClassName, s.wanted = &name, attributes(name, time.Hour)
+	}
+}
+
+func current(name string) change {
+	return func(s *seen) { s.claim.Status.CurrentVolumeAttributesClassName = &name }
+}
+
+// toGold says what the claim's status says about a modification to a class that
+// exists.
+func toGold(status corev1.PersistentVolumeClaimModifyVolumeStatus) change {
+	return func(s *seen) {
+		setModification(s.claim, status, "gold")
+		s.begun = attributes("gold", time.Hour)
+	}
+}
+
+func unwanted(s *seen) { s.claim.Spec.VolumeAttributesClassName = ptr.To(""); s.wanted = nil }

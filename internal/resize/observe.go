@@ -1,0 +1,150 @@
+package resize
+
+import (
+	"context"
+	"fmt"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// seen is all that is known about one claim at one moment.
+type seen struct {
+	claim  *corev1.PersistentVolumeClaim
+	volume *corev1.PersistentVolume // the claim's; nil if there is none, or it is not ours
+	info   csi.Info                 // what the driver can
+	node   bool                     // the driver can expand volumes at their nodes
+	live   bool                     // seen at the API server itself
+
+	modifies bool // the driver can modify volumes
+
+	wanted *storagev1.VolumeAttributesClass // of the claim's spec; nil if it does not exist
+	begun  *storagev1.VolumeAttributesClass // that a modification on record leads to; nil if it does not exist
+}
+
+// observe reads everything from the cache, or past it.
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (seen, error) {
+	s := seen{info: r.driver.Info(), node: r.node, live: from == r.live, claim: &corev1.PersistentVolumeClaim{}}
+	s.modifies = r.classes && s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+	if found, err := get(ctx, from, key, s.claim); err != nil || !found {
+		return seen{}, err
+	}
+	if err := r.observeVolume(ctx, from, &s); err != nil || s.volume == nil || !s.modifies {
+		return s, err
+	}
+	var err error
+	if s.wanted, err = class(ctx, from, ptr.Deref(s.claim.Spec.VolumeAttributesClassName, "")); err != nil {
+		return s, err
+	}
+	if record := s.claim.Status.ModifyVolumeStatus; record != nil {
+		s.begun, err = class(ctx, from, record.TargetVolumeAttributesClassName)
+	}
+	return s, err
+}
+
+// observeVolume finds the volume that the claim is bound to, if it is ours to
+// work on.
+func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *seen) error {
+	claim := s.claim
+	if claim.DeletionTimestamp != nil || claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
+		return nil
+	}
+	volume := &corev1.PersistentVolume{}
+	found, err := get(ctx, from, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
+	if err != nil || !found || !r.options.owns(volume) {
+		return err
+	}
+	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID == claim.UID && ref.Namespace == claim.Namespace {
+		s.volume = volume
+	}
+	return nil
+}
+
+// owns tells whether a volume is the driver's.
+func (o *Options) owns(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver
+}
+
+// class reads an attributes class, nil if there is none of that name.
+func class(ctx context.Context, from client.Reader, name string) (*storagev1.VolumeAttributesClass, error) {
+	if name == "" {
+		return nil, nil
+	}
+	c := &storagev1.VolumeAttributesClass{}
+	if found, err := get(ctx, from, types.NamespacedName{Name: name}, c); err != nil || !found {
+		return nil, err
+	}
+	return c, nil
+}
+
+func get(ctx context.Context, from client.Reader, key types.NamespacedName, into client.Object) (found bool, err error) {
+	err = from.Get(ctx, key, into)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading %T %s: %w", into, key, err)
+	}
+	return err == nil, nil
+}
+
+// expands tells whether the driver can make volumes larger at all.
+func (s *seen) expands() bool {
+	return s.node || s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+// nodeOnly tells whether only the node has something to do.
+func (s *seen) nodeOnly() bool {
+	return s.node && !s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+// size is how large the volume is, as far as is known, in bytes.
+func (s *seen) size() int64 { return sizeOf(s.volume.Spec.Capacity) }
+
+// expansion is how far the expansion on record is, "" if none is.
+func (s *seen) expansion() corev1.ClaimResourceStatus {
+	return s.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
+}
+
+// allocated is the target on record in bytes, 0 for none. It stays there when
+// the expansion is done.
+func (s *seen) allocated() int64 { return sizeOf(s.claim.Status.AllocatedResources) }
+
+// refused tells whether the last call for the expansion on record has surely
+// failed.
+func (s *seen) refused() bool {
+	return condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError) != nil
+}
+
+// inUse tells whether that was because the volume was in use.
+func (s *seen) inUse() bool {
+	c := condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError)
+	return c != nil && c.Reason == codes.FailedPrecondition.String()
+}
+
+// modifying tells whether a modification may be under way.
+func (s *seen) modifying() bool {
+	record := s.claim.Status.ModifyVolumeStatus
+	return record != nil && record.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress &&
+		condition(s.claim, corev1.PersistentVolumeClaimVolumeModifyVolumeError) == nil
+}
+
+// condition is one that holds, nil for none.
+func condition(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeClaimConditionType) *corev1.PersistentVolumeClaimCondition {
+	for i := range claim.Status.Conditions {
+		if c := &claim.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
+
+// sizeOf is a size in bytes; a fraction of a byte counts as one.
+func sizeOf(list corev1.ResourceList) int64 {
+	size := list[corev1.ResourceStorage]
+	return size.Value()
+}

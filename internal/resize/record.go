@@ -1,0 +1,165 @@
+package resize
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// This file is what is written into claims and volumes. The functions do no
+// I/O and change what they are given.
+
+// expansionConditions are about an expansion: they go when another one begins,
+// and when it is done.
+var expansionConditions = []corev1.PersistentVolumeClaimConditionType{
+	corev1.PersistentVolumeClaimResizing,
+	corev1.PersistentVolumeClaimFileSystemResizePending,
+	corev1.PersistentVolumeClaimControllerResizeError,
+	corev1.PersistentVolumeClaimNodeResizeError,
+}
+
+// beginExpansion puts the target on record. Since when the claim is being
+// resized stays on record over retries.
+func beginExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
+	if claim.Status.AllocatedResources == nil {
+		claim.Status.AllocatedResources = corev1.ResourceList{}
+	}
+	if sizeOf(claim.Status.AllocatedResources) != size {
+		claim.Status.AllocatedResources[corev1.ResourceStorage] = quantity(size)
+	}
+	setExpansion(claim, corev1.PersistentVolumeClaimControllerResizeInProgress)
+	since := condition(claim, corev1.PersistentVolumeClaimResizing)
+	if since == nil {
+		since = happened(corev1.PersistentVolumeClaimResizing, now)
+	}
+	setConditions(claim, expansionConditions, *since)
+	delete(claim.Annotations, kube.AnnNodeExpansionNotRequired)
+}
+
+// refuseExpansion puts on record that the driver has surely not done it.
+func refuseExpansion(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
+	if f.infeasible {
+		setExpansion(claim, corev1.PersistentVolumeClaimControllerResizeInfeasible)
+	}
+	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimControllerResizeError},
+		f.condition(corev1.PersistentVolumeClaimControllerResizeError, now))
+}
+
+// leaveToNode puts on record that the rest is up to the node.
+func leaveToNode(claim *corev1.PersistentVolumeClaim, now time.Time) {
+	setExpansion(claim, corev1.PersistentVolumeClaimNodeResizePending)
+	pending := happened(corev1.PersistentVolumeClaimFileSystemResizePending, now)
+	pending.Message = "the volume has its new size; its filesystem is expanded on the node where a pod uses it, at the latest when the next one starts"
+	setConditions(claim, expansionConditions, *pending)
+}
+
+// endExpansion puts on record that the claim has what it asked for.
+func endExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
+	if claim.Status.Capacity == nil {
+		claim.Status.Capacity = corev1.ResourceList{}
+	}
+	claim.Status.Capacity[corev1.ResourceStorage] = quantity(size)
+	delete(claim.Status.AllocatedResourceStatuses, corev1.ResourceStorage)
+	setConditions(claim, expansionConditions)
+	metav1.SetMetaDataAnnotation(&claim.ObjectMeta, kube.AnnNodeExpansionNotRequired, "true")
+}
+
+func setExpansion(claim *corev1.PersistentVolumeClaim, to corev1.ClaimResourceStatus) {
+	if claim.Status.AllocatedResourceStatuses == nil {
+		claim.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{}
+	}
+	claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] = to
+}
+
+// modificationConditions are about a modification.
+var modificationConditions = []corev1.PersistentVolumeClaimConditionType{
+	corev1.PersistentVolumeClaimVolumeModifyingVolume,
+	corev1.PersistentVolumeClaimVolumeModifyVolumeError,
+}
+
+// beginModification puts the class on record that the volume is changed to.
+func beginModification(claim *corev1.PersistentVolumeClaim, class string, now time.Time) {
+	setModification(claim, corev1.PersistentVolumeClaimModifyVolumeInProgress, class)
+	since := condition(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume)
+	if since == nil {
+		since = happened(corev1.PersistentVolumeClaimVolumeModifyingVolume, now)
+	}
+	setConditions(claim, modificationConditions, *since)
+}
+
+// awaitClass puts on record that the class is not there.
+func awaitClass(claim *corev1.PersistentVolumeClaim, class string) {
+	setModification(claim, corev1.PersistentVolumeClaimModifyVolumePending, class)
+	setConditions(claim, modificationConditions)
+}
+
+// refuseModification puts on record that the driver has surely not done it, or,
+// if it is not infeasible, surely does not go on with it.
+func refuseModification(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
+	if record := claim.Status.ModifyVolumeStatus; f.infeasible && record != nil {
+		record.Status = corev1.PersistentVolumeClaimModifyVolumeInfeasible
+	}
+	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError},
+		f.condition(corev1.PersistentVolumeClaimVolumeModifyVolumeError, now))
+}
+
+// endModification puts on record that the claim has the class.
+func endModification(claim *corev1.PersistentVolumeClaim, class string) {
+	claim.Status.CurrentVolumeAttributesClassName = &class
+	cancelModification(claim)
+}
+
+// cancelModification takes what was refused off the record.
+func cancelModification(claim *corev1.PersistentVolumeClaim) {
+	claim.Status.ModifyVolumeStatus = nil
+	setConditions(claim, modificationConditions)
+}
+
+func setModification(claim *corev1.PersistentVolumeClaim, to corev1.PersistentVolumeClaimModifyVolumeStatus, class string) {
+	claim.Status.ModifyVolumeStatus = &corev1.ModifyVolumeStatus{Status: to, TargetVolumeAttributesClassName: class}
+}
+
+// A refusal is a call of which the driver has said that it has failed for good.
+type refusal struct {
+	infeasible    bool
+	code, message string
+}
+
+func (f refusal) condition(of corev1.PersistentVolumeClaimConditionType, now time.Time) corev1.PersistentVolumeClaimCondition {
+	c := happened(of, now)
+	c.Reason, c.Message = f.code, f.message
+	return *c
+}
+
+func happened(of corev1.PersistentVolumeClaimConditionType, now time.Time) *corev1.PersistentVolumeClaimCondition {
+	return &corev1.PersistentVolumeClaimCondition{Type: of, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now)}
+}
+
+// setConditions replaces the conditions of some types by others.
+func setConditions(claim *corev1.PersistentVolumeClaim, of []corev1.PersistentVolumeClaimConditionType, by ...corev1.PersistentVolumeClaimCondition) {
+	claim.Status.Conditions = slices.DeleteFunc(claim.Status.Conditions, func(c corev1.PersistentVolumeClaimCondition) bool {
+		return slices.Contains(of, c.Type)
+	})
+	claim.Status.Conditions = append(claim.Status.Conditions, by...)
+}
+
+// growVolume writes how large the volume is now, and, while the node has its
+// half to do, how large it was for the claim before.
+func growVolume(volume *corev1.PersistentVolume, size int64, before string) {
+	if sizeOf(volume.Spec.Capacity) < size {
+		if volume.Spec.Capacity == nil {
+			volume.Spec.Capacity = corev1.ResourceList{}
+		}
+		volume.Spec.Capacity[corev1.ResourceStorage] = quantity(size)
+	}
+	if _, noted := volume.Annotations[kube.AnnPreResizeCapacity]; before != "" && !noted {
+		metav1.SetMetaDataAnnotation(&volume.ObjectMeta, kube.AnnPreResizeCapacity, before)
+	}
+}
+
+func quantity(size int64) resource.Quantity { return *resource.NewQuantity(size, resource.BinarySI) }

@@ -1,0 +1,72 @@
+package resize
+
+import (
+	"context"
+	"maps"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// Parameters that tell a driver what a modification is for.
+const (
+	keyClaimName  = "csi.storage.k8s.io/pvc/name"
+	keyClaimSpace = "csi.storage.k8s.io/pvc/namespace"
+	keyVolumeName = "csi.storage.k8s.io/pv/name"
+)
+
+// expandRequest is what the driver is asked for, secrets included. If only the
+// node has something to do the driver is not asked.
+func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
+	if s.nodeOnly() {
+		return &csipb.ControllerExpandVolumeRequest{CapacityRange: &csipb.CapacityRange{RequiredBytes: size}}, nil
+	}
+	capability, err := csi.Capability(&s.volume.Spec, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), "")
+	if err != nil {
+		return nil, err
+	}
+	source := s.volume.Spec.CSI
+	secrets, err := kube.Secret(ctx, r.live, source.ControllerExpandSecretRef)
+	if err != nil {
+		return nil, err
+	}
+	return &csipb.ControllerExpandVolumeRequest{
+		VolumeId:         source.VolumeHandle,
+		CapacityRange:    &csipb.CapacityRange{RequiredBytes: size},
+		VolumeCapability: capability,
+		Secrets:          secrets,
+	}, nil
+}
+
+// modifyRequest is what the driver is asked for, secrets included.
+func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[string]string) (*csipb.ControllerModifyVolumeRequest, error) {
+	secrets, err := kube.Secret(ctx, r.live, modifySecret(s.volume))
+	if err != nil {
+		return nil, err
+	}
+	if r.options.ExtraModifyMetadata {
+		parameters = maps.Clone(parameters)
+		if parameters == nil {
+			parameters = map[string]string{}
+		}
+		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, s.volume.Name
+	}
+	return &csipb.ControllerModifyVolumeRequest{
+		VolumeId:          s.volume.Spec.CSI.VolumeHandle,
+		MutableParameters: parameters,
+		Secrets:           secrets,
+	}, nil
+}
+
+// modifySecret is what the volume's class had for modifications, or else for
+// expansions; nil for none.
+func modifySecret(volume *corev1.PersistentVolume) *corev1.SecretReference {
+	name, namespace := volume.Annotations[kube.AnnModifySecretName], volume.Annotations[kube.AnnModifySecretNamespace]
+	if name != "" && namespace != "" {
+		return &corev1.SecretReference{Name: name, Namespace: namespace}
+	}
+	return volume.Spec.CSI.ControllerExpandSecretRef
+}

@@ -1,0 +1,161 @@
+package resize
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// This file is about what wakes a claim up. Only claims get into the queue for
+// which there is something to do; claims of other drivers never do. What this
+// controller writes itself wakes nobody: a call that was refused would be made
+// again at once.
+
+// claimsByClass indexes claims by the attributes classes that they wait for.
+const claimsByClass = "resize.class"
+
+// news is what about a claim others write and may lead to something to do.
+type news struct {
+	uid             types.UID
+	volume          string
+	phase           corev1.PersistentVolumeClaimPhase
+	requested, has  int64
+	wanted, current string
+	node            corev1.ClaimResourceStatus // of an expansion, while it is the node's turn
+}
+
+func newsOf(claim *corev1.PersistentVolumeClaim) news {
+	n := news{
+		uid: claim.UID, volume: claim.Spec.VolumeName, phase: claim.Status.Phase,
+		requested: sizeOf(claim.Spec.Resources.Requests), has: sizeOf(claim.Status.Capacity),
+		wanted: ptr.Deref(claim.Spec.VolumeAttributesClassName, ""), current: ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, ""),
+	}
+	switch status := claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; status {
+	case corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible:
+		n.node = status
+	default:
+	}
+	return n
+}
+
+// claimNews lets through claims that are new, that have changed in what matters,
+// or that are looked at again because it is time for that.
+func claimNews() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			old, before := e.ObjectOld.(*corev1.PersistentVolumeClaim)
+			now, after := e.ObjectNew.(*corev1.PersistentVolumeClaim)
+			return before && after && (newsOf(old) != newsOf(now) || old.ResourceVersion == now.ResourceVersion)
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// volumeNews lets through volumes of ours that are new, or have got another
+// claim or other secrets.
+func (r *Reconciler) volumeNews() predicate.Funcs {
+	type news struct {
+		claim          types.UID
+		expand, modify corev1.SecretReference
+	}
+	newsOf := func(o client.Object) (n news, ours bool) {
+		volume, ok := o.(*corev1.PersistentVolume)
+		if !ok || !r.options.owns(volume) {
+			return n, false
+		}
+		if volume.Spec.ClaimRef != nil {
+			n.claim = volume.Spec.ClaimRef.UID
+		}
+		n.expand = ptr.Deref(volume.Spec.CSI.ControllerExpandSecretRef, corev1.SecretReference{})
+		n.modify = corev1.SecretReference{Name: volume.Annotations[kube.AnnModifySecretName], Namespace: volume.Annotations[kube.AnnModifySecretNamespace]}
+		return n, true
+	}
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool {
+			_, ours := newsOf(e.Object)
+			return ours
+		},
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			old, _ := newsOf(e.ObjectOld)
+			now, ours := newsOf(e.ObjectNew)
+			return ours && old != now
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// newOnly lets through what is new: the parameters of a class never change.
+func newOnly() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// claim leads to a claim if there is something to do about it.
+func (r *Reconciler) claim(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.due(ctx, client.ObjectKeyFromObject(o))
+}
+
+// claimOf leads from a volume to its claim if there is something to do about it.
+// So it does not matter which of the two the cache learns of first.
+func (r *Reconciler) claimOf(ctx context.Context, o client.Object) []reconcile.Request {
+	volume, ok := o.(*corev1.PersistentVolume)
+	if !ok || volume.Spec.ClaimRef == nil {
+		return nil
+	}
+	return r.due(ctx, types.NamespacedName{Namespace: volume.Spec.ClaimRef.Namespace, Name: volume.Spec.ClaimRef.Name})
+}
+
+// claimsOf leads from a class to the claims that wait for it.
+func (r *Reconciler) claimsOf(ctx context.Context, o client.Object) []reconcile.Request {
+	claims := &corev1.PersistentVolumeClaimList{}
+	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: o.GetName()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "The claims of a class could not be listed", "class", o.GetName())
+		return nil
+	}
+	var all []reconcile.Request
+	for i := range claims.Items {
+		all = append(all, r.claim(ctx, &claims.Items[i])...)
+	}
+	return all
+}
+
+// due is a request for the claim if there is something to do about it, as far
+// as the cache knows.
+func (r *Reconciler) due(ctx context.Context, key types.NamespacedName) []reconcile.Request {
+	s, err := r.observe(ctx, r.client, key)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "A claim could not be read", "claim", key)
+		return nil
+	}
+	if s.volume == nil || decideExpansion(s, r.options, r.now()).kind == rest && decideModification(s, r.options, r.now()).kind == rest {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: key}}
+}
+
+// unmet are the attributes classes that a claim waits for.
+func unmet(o client.Object) []string {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return nil
+	}
+	var classes []string
+	if wanted := ptr.Deref(claim.Spec.VolumeAttributesClassName, ""); wanted != "" && wanted != ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, "") {
+		classes = append(classes, wanted)
+	}
+	if record := claim.Status.ModifyVolumeStatus; record != nil && (len(classes) == 0 || classes[0] != record.TargetVolumeAttributesClassName) {
+		classes = append(classes, record.TargetVolumeAttributesClassName)
+	}
+	return classes
+}
