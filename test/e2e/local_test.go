@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/test/cluster"
@@ -115,6 +117,17 @@ func (w localWorld) says(t *testing.T, pod, line string) {
 	})
 }
 
+// touch has the kubelet look at a pod and its volumes, which it does otherwise
+// every minute or so.
+func (w localWorld) touch(t *testing.T, pod string) {
+	t.Helper()
+	_, err := w.Client.CoreV1().Pods(w.Namespace).Patch(t.Context(), pod, types.MergePatchType,
+		[]byte(`{"metadata":{"annotations":{"example.com/touched":"true"}}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (w localWorld) dropPod(t *testing.T, name string) {
 	t.Helper()
 	pods := w.Client.CoreV1().Pods(w.Namespace)
@@ -197,6 +210,7 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			w.Gone(t, volume)
 		})
 	}
+	t.Run("volumes grow while pods use them", func(t *testing.T) { w.growsInUse(t) })
 	t.Run("nothing is left on the node", func(t *testing.T) {
 		for _, what := range []string{"ls /var/lib/holdfast/local/volumes", "grep -l /var/lib/holdfast/local /sys/block/loop*/loop/backing_file || true"} {
 			if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
@@ -204,4 +218,51 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			}
 		}
 	})
+}
+
+// growsInUse makes volumes larger under a pod that sees it happen. Growing an
+// ext4 in use takes CAP_SYS_RESOURCE, which not every machine has; the
+// driver's own tests are about that.
+func (w localWorld) growsInUse(t *testing.T) {
+	tests := map[string]struct {
+		parameters map[string]string
+		mode       corev1.PersistentVolumeMode
+		size       string // a command that prints how many MiB the pod sees
+	}{
+		"xfs-grows":    {map[string]string{"csi.storage.k8s.io/fstype": "xfs"}, corev1.PersistentVolumeFilesystem, `df -m /data | tail -n1 | awk '{print $2}'`},
+		"device-grows": {nil, corev1.PersistentVolumeBlock, `expr $(blockdev --getsize64 /dev/data) / 1048576`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			class := w.Class(t, func(c *storagev1.StorageClass) {
+				c.Name = w.Namespace + "-" + name
+				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+				c.AllowVolumeExpansion = ptr.To(true)
+				c.Parameters = tt.parameters
+			})
+			w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.StorageClassName, c.Spec.VolumeMode = &class.Name, &tt.mode
+				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
+			})
+			// The pod says so when it sees more than what it began with could ever hold.
+			w.pod(t, name, name, "echo started; while [ $("+tt.size+") -lt 700 ]; do sleep 0.2; done; echo grown")
+			w.says(t, name, "started")
+			volume := w.Bound(t, name)
+			w.Request(t, name, "800Mi")
+			w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+				status := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
+				if c.Status.AllocatedResources.Storage().String() != "800Mi" || status == corev1.PersistentVolumeClaimControllerResizeInProgress {
+					return errors.New("the volume itself has not grown yet")
+				}
+				return nil
+			})
+			w.touch(t, name)
+			w.says(t, name, "grown")
+			w.Sized(t, name, "800Mi")
+			w.Told(t, name, corev1.EventTypeNormal, "FileSystemResizeRequired", "")
+			w.dropPod(t, name)
+			w.DropClaim(t, name)
+			w.Gone(t, volume)
+		})
+	}
 }

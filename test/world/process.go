@@ -78,8 +78,7 @@ func (p *Process) Log() string { return p.log.String() }
 // those that the world gives.
 func (w *World) Provisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
-	p, err := Start("csi-provisioner", w.ProvisionerArgs(args...)...)
-	return belongs(t, p, err)
+	return w.start(t, "csi-provisioner", w.ProvisionerArgs(args...)...)
 }
 
 // start starts a role that ends with the test.

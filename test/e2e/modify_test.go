@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+func TestAClaimGetsAnotherClass(t *testing.T) {
+	t.Parallel()
+	w, volume := newResizable(t, csitest.Options{}, "--extra-modify-metadata")
+	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	// The driver takes the metadata for parameters, and must know them.
+	w.Driver.Reconfigure(func(o *csitest.Options) {
+		o.MutableKeys = append(o.MutableKeys, "csi.storage.k8s.io/pvc/name", "csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pv/name")
+	})
+	w.Want(t, "data", gold)
+	hasClass(t, w, "data", gold)
+	got, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume.Name, metav1.GetOptions{})
+	if err != nil || ptr.Deref(got.Spec.VolumeAttributesClassName, "") != gold {
+		t.Errorf("the volume has class %v, %v", got.Spec.VolumeAttributesClassName, err)
+	}
+	want := map[string]string{
+		"iops": "1000", "csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": w.Namespace, "csi.storage.k8s.io/pv/name": volume.Name,
+	}
+	if diff := cmp.Diff(want, w.Driver.Volumes()[0].Mutable); diff != "" {
+		t.Errorf("the driver has set:\n%s", diff)
+	}
+	w.Told(t, "data", corev1.EventTypeNormal, "VolumeModifySuccessful", gold)
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// Size and class may change at once; the driver is asked for one after the
+// other.
+func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{})
+	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	patch := fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q,"resources":{"requests":{"storage":"2Gi"}}}}`, gold)
+	_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Patch(t.Context(), "data", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasClass(t, w, "data", gold)
+	w.Sized(t, "data", "2Gi")
+	if overlaps := w.Driver.Overlaps(); len(overlaps) > 0 {
+		t.Error(overlaps)
+	}
+	for method, calls := range map[csi.Method]int{csi.ControllerExpandVolume: 1, csi.ControllerModifyVolume: 1} {
+		if n := w.Driver.Calls(method); n != calls {
+			t.Errorf("%s was called %d times", method, n)
+		}
+	}
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A class that cannot be applied is given up for another one at once.
+func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=5m")
+	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	silver := w.Attributes(t, "silver", map[string]string{"iops": "100"})
+	bad := w.Attributes(t, "bad", map[string]string{"no.such.parameter": "1"})
+
+	w.Want(t, "data", bad)
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "no.such.parameter")
+	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
+	w.Want(t, "data", "")
+	w.Told(t, "data", corev1.EventTypeNormal, "VolumeModifyCanceled", bad)
+	w.ClaimIs(t, "data", nothingToModify)
+
+	w.Want(t, "data", bad)
+	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
+	w.Want(t, "data", gold)
+	hasClass(t, w, "data", gold)
+
+	w.Driver.FailNext(csi.ControllerModifyVolume, codes.Internal, "half of it is done")
+	w.Want(t, "data", silver)
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "half of it is done")
+	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInProgress, silver)
+	before := w.Driver.Calls(csi.ControllerModifyVolume)
+	w.Want(t, "data", gold) // It has gold, but half of silver too.
+	hasClass(t, w, "data", gold)
+	if n := w.Driver.Calls(csi.ControllerModifyVolume) - before; n != 1 {
+		t.Errorf("the driver was asked %d times for the old class", n)
+	}
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+func TestAClassThatIsMissingIsAwaited(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{})
+	name := w.Namespace + "-late"
+	w.Want(t, "data", name)
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "does not exist")
+	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumePending, name)
+	w.Attributes(t, "late", map[string]string{"iops": "1"}) // It wakes the claim up.
+	hasClass(t, w, "data", name)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// Nobody but the driver knows how a call ended whose caller died. It is made
+// again, and only then is the class applied that the claim wants by now.
+func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Record: true})
+	w.Provisioner(t)
+	first := w.Resizer(t)
+	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	w.Claim(t, "data", nil)
+	w.Bound(t, "data")
+	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	silver := w.Attributes(t, "silver", map[string]string{"iops": "100"})
+	call := w.Driver.Block(csi.ControllerModifyVolume)
+	defer call.Release()
+	w.Want(t, "data", gold)
+	<-call.Arrived()
+	first.Kill()
+	w.Want(t, "data", silver)
+	call.Release()
+	w.Resizer(t)
+	hasClass(t, w, "data", silver)
+	var asked []string
+	for _, call := range w.Driver.Log() {
+		if r, ok := call.Request.(*csipb.ControllerModifyVolumeRequest); ok {
+			asked = append(asked, r.GetMutableParameters()["iops"])
+		}
+	}
+	if diff := cmp.Diff([]string{"1000", "1000", "100"}, asked); diff != "" {
+		t.Errorf("the driver was asked for iops:\n%s", diff)
+	}
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// hasClass waits until a claim has a class and nothing is left to do.
+func hasClass(t *testing.T, w *world.World, claim, class string) {
+	t.Helper()
+	w.ClaimIs(t, claim, func(c *corev1.PersistentVolumeClaim) error {
+		if got := ptr.Deref(c.Status.CurrentVolumeAttributesClassName, ""); got != class {
+			return fmt.Errorf("it has class %q: %+v", got, c.Status)
+		}
+		return nothingToModify(c)
+	})
+}
+
+func nothingToModify(c *corev1.PersistentVolumeClaim) error {
+	if c.Status.ModifyVolumeStatus != nil || has(c, corev1.PersistentVolumeClaimVolumeModifyingVolume) || has(c, corev1.PersistentVolumeClaimVolumeModifyVolumeError) {
+		return fmt.Errorf("it is still being modified: %+v", c.Status)
+	}
+	return nil
+}
+
+// modifies waits until the claim's status says so.
+func modifies(t *testing.T, w *world.World, status corev1.PersistentVolumeClaimModifyVolumeStatus, to string) {
+	t.Helper()
+	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+		m := c.Status.ModifyVolumeStatus
+		if m == nil || m.Status != status || m.TargetVolumeAttributesClassName != to {
+			return fmt.Errorf("its modification is %+v", m)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,401 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// newResizable is a world with a bound claim, data, of 1 GiB. Its resizer is
+// started with args.
+func newResizable(t *testing.T, o csitest.Options, args ...string) (*world.World, *corev1.PersistentVolume) {
+	t.Helper()
+	o.Record = true
+	w := world.New(t, o)
+	w.Provisioner(t)
+	w.Resizer(t, args...)
+	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	w.Claim(t, "data", nil)
+	return w, w.Bound(t, "data")
+}
+
+func TestAClaimGrows(t *testing.T) {
+	t.Parallel()
+	w, volume := newResizable(t, csitest.Options{})
+	w.Request(t, "data", "3Gi")
+	claim := w.Sized(t, "data", "3Gi")
+	if claim.Annotations["volume.kubernetes.io/node-expansion-not-required"] != "true" {
+		t.Errorf("kubelets are not told that they have nothing to do: %v", claim.Annotations)
+	}
+	w.Told(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
+	wantCapacity(t, w, volume.Name, "3Gi")
+	if diff := cmp.Diff([]int64{3 << 30}, expansions(w)); diff != "" {
+		t.Errorf("the driver was asked for:\n%s", diff)
+	}
+	if size := w.Driver.Volumes()[0].Bytes; size != 3<<30 {
+		t.Errorf("the driver has made %d bytes of it", size)
+	}
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+func TestANodeDoesItsHalf(t *testing.T) {
+	t.Parallel()
+	w, volume := newResizable(t, csitest.Options{NodeExpansion: true})
+	w.Request(t, "data", "2Gi")
+	w.ClaimIs(t, "data", awaitsNode)
+	w.Told(t, "data", corev1.EventTypeNormal, "FileSystemResizeRequired", "")
+	if noted := wantCapacity(t, w, volume.Name, "2Gi").Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"]; noted != "1Gi" {
+		t.Errorf("the old size is noted as %q", noted)
+	}
+	w.Request(t, "data", "3Gi") // More is only asked for when the node has done its half.
+	w.ExpandOnNode(t, "data", "2Gi")
+	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+		if size := c.Status.AllocatedResources.Storage().String(); size != "3Gi" {
+			return fmt.Errorf("%s are allocated", size)
+		}
+		return awaitsNode(c)
+	})
+	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, expansions(w)); diff != "" {
+		t.Errorf("the driver was asked for:\n%s", diff)
+	}
+	w.ExpandOnNode(t, "data", "3Gi")
+	w.Sized(t, "data", "3Gi")
+	world.Eventually(t, func(ctx context.Context) error {
+		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
+		if err == nil && v.Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"] != "" {
+			err = errors.New("the old size is still noted at the volume")
+		}
+		return err
+	})
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+func TestADriverWithNothingButNodesIsNotAskedToExpand(t *testing.T) {
+	t.Parallel()
+	w, volume := newResizable(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+	}})
+	w.Request(t, "data", "2Gi")
+	w.ClaimIs(t, "data", awaitsNode)
+	wantCapacity(t, w, volume.Name, "2Gi")
+	w.ExpandOnNode(t, "data", "2Gi")
+	w.Sized(t, "data", "2Gi")
+	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 0 {
+		t.Errorf("it was asked %d times", n)
+	}
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// What cannot be had is not asked for again and again, and a smaller request is
+// served at once.
+func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		code   codes.Code
+		status corev1.ClaimResourceStatus
+	}{
+		"infeasible": {codes.OutOfRange, corev1.PersistentVolumeClaimControllerResizeInfeasible},
+		"refused":    {codes.Internal, corev1.PersistentVolumeClaimControllerResizeInProgress},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, volume := newResizable(t, csitest.Options{}, "--retry-interval-start=5m")
+			w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, _ csi.Method, req any) error {
+				if r, ok := req.(*csipb.ControllerExpandVolumeRequest); ok && r.GetCapacityRange().GetRequiredBytes() > 4<<30 {
+					return status.Error(tt.code, "the pool has 4Gi")
+				}
+				return nil
+			}})
+			w.Request(t, "data", "10Gi")
+			w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 4Gi")
+			claim := w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+				if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != tt.status || !has(c, corev1.PersistentVolumeClaimControllerResizeError) {
+					return fmt.Errorf("it is %s with conditions %+v", got, c.Status.Conditions)
+				}
+				return nil
+			})
+			if size := claim.Status.AllocatedResources.Storage().String(); size != "10Gi" {
+				t.Errorf("%s are allocated", size)
+			}
+			// Another claim, that comes and grows after it, shows that it is left alone.
+			w.Claim(t, "other", nil)
+			w.Bound(t, "other")
+			w.Request(t, "other", "3Gi")
+			w.Sized(t, "other", "3Gi")
+			w.DropClaim(t, "other")
+			w.Request(t, "data", "2Gi")
+			w.Sized(t, "data", "2Gi")
+			wantCapacity(t, w, volume.Name, "2Gi")
+			if diff := cmp.Diff([]int64{10 << 30, 3 << 30, 2 << 30}, expansions(w)); diff != "" {
+				t.Errorf("the driver was asked for:\n%s", diff)
+			}
+			w.DropClaim(t, "data")
+			w.NothingLeft(t)
+		})
+	}
+}
+
+// What was infeasible is tried again after the longest pause.
+func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-max=2s")
+	w.Driver.FailNext(csi.ControllerExpandVolume, codes.OutOfRange, "the pool has 1Gi")
+	w.Request(t, "data", "2Gi")
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 1Gi")
+	w.Sized(t, "data", "2Gi")
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// Nobody but the driver knows how a call ended whose caller died. Until it has
+// said so nothing else is asked for, not even less.
+func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Record: true})
+	w.Provisioner(t)
+	first := w.Resizer(t)
+	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	w.Claim(t, "data", nil)
+	volume := w.Bound(t, "data")
+	call := w.Driver.Block(csi.ControllerExpandVolume)
+	defer call.Release()
+	w.Request(t, "data", "4Gi")
+	<-call.Arrived()
+	first.Kill()
+	w.Request(t, "data", "2Gi")
+	call.Release()
+	w.Resizer(t)
+	w.Sized(t, "data", "4Gi")
+	wantCapacity(t, w, volume.Name, "4Gi")
+	for _, asked := range expansions(w) {
+		if asked != 4<<30 {
+			t.Errorf("the driver was asked for %d bytes", asked)
+		}
+	}
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A lost answer is no failure: the next try finds that all is done.
+func TestALostAnswerIsNotToldAsAFailure(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
+	w.Driver.LoseAnswer(csi.ControllerExpandVolume)
+	w.Request(t, "data", "2Gi")
+	w.Sized(t, "data", "2Gi")
+	w.Told(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// Somebody who edits a claim while its volume grows does not make it fail.
+func TestAnEditOfTheClaimDisturbsNoExpansion(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{})
+	call := w.Driver.Block(csi.ControllerExpandVolume)
+	defer call.Release()
+	w.Request(t, "data", "2Gi")
+	<-call.Arrived()
+	w.Request(t, "data", "3Gi")
+	call.Release()
+	w.Sized(t, "data", "3Gi")
+	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, expansions(w)); diff != "" {
+		t.Errorf("the driver was asked for:\n%s", diff)
+	}
+	wantNoWarnings(t, w)
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A volume that the driver does not expand while it is in use is left alone
+// until the pod that uses it has ended, and then expanded at once.
+func TestAVolumeInUseIsExpandedWhenItIsNot(t *testing.T) {
+	t.Parallel()
+	w, _ := newResizable(t, csitest.Options{})
+	var used atomic.Bool
+	used.Store(true)
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
+		if m == csi.ControllerExpandVolume && used.Load() {
+			return status.Error(codes.FailedPrecondition, "the volume is in use")
+		}
+		return nil
+	}})
+	pods := w.Client.CoreV1().Pods(w.Namespace)
+	_, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "user"},
+		Spec: corev1.PodSpec{
+			Containers: []corev1.Container{{Name: "main", Image: cluster.BusyboxImage}},
+			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
+			}}},
+			NodeSelector: map[string]string{"no": "such-node"},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Request(t, "data", "2Gi")
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "in use by pod user")
+	used.Store(false)
+	if err := pods.Delete(t.Context(), "user", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.Sized(t, "data", "2Gi") // No retry is due for five minutes.
+	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 2 {
+		t.Errorf("the driver was asked %d times", n)
+	}
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A size that cannot be true is told, and never written.
+func TestAnAnswerThatCannotBeTrueIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int64{"no size": 0, "less than the required": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, volume := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1", "--retry-interval-max=1s")
+			w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, _ csi.Method, _, resp any, err error) (any, error) {
+				if r, ok := resp.(*csipb.ControllerExpandVolumeResponse); ok {
+					r.CapacityBytes = size
+				}
+				return resp, err
+			}})
+			w.Request(t, "data", "2Gi")
+			w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", name)
+			claim := w.ClaimIs(t, "data", func(*corev1.PersistentVolumeClaim) error { return nil })
+			if size := claim.Status.Capacity.Storage().String(); size != "1Gi" {
+				t.Errorf("the claim has %s", size)
+			}
+			wantCapacity(t, w, volume.Name, "1Gi")
+			w.Driver.SetHooks(csitest.Hooks{})
+			w.Sized(t, "data", "2Gi")
+			w.DropClaim(t, "data")
+			w.NothingLeft(t)
+		})
+	}
+}
+
+func TestAMissingSecretIsLookedForUntilItIsThere(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Record: true})
+	w.Provisioner(t)
+	w.Resizer(t, "--retry-interval-max=1s")
+	w.Class(t, func(c *storagev1.StorageClass) {
+		c.AllowVolumeExpansion = ptr.To(true)
+		c.Parameters = map[string]string{
+			"csi.storage.k8s.io/controller-expand-secret-name": "key", "csi.storage.k8s.io/controller-expand-secret-namespace": w.Namespace,
+		}
+	})
+	w.Claim(t, "data", nil)
+	w.Bound(t, "data")
+	w.Request(t, "data", "2Gi")
+	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", w.Namespace+"/key")
+	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "key"}, StringData: map[string]string{"token": "sesame"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Sized(t, "data", "2Gi")
+	for _, call := range w.Driver.Log() {
+		if r, ok := call.Request.(*csipb.ControllerExpandVolumeRequest); ok && r.GetSecrets()["token"] != "sesame" {
+			t.Errorf("the driver was given %v", r.GetSecrets())
+		}
+	}
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+func TestADriverThatCannotBeServedIsAClearError(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME},
+		Node:       []csipb.NodeServiceCapability_RPC_Type{},
+	})
+	p := w.Resizer(t)
+	<-p.Done()
+	if p.Err() == nil || !strings.Contains(p.Log(), "neither EXPAND_VOLUME") {
+		t.Errorf("it ended with %v and said: %s", p.Err(), p.Log())
+	}
+}
+
+func has(claim *corev1.PersistentVolumeClaim, condition corev1.PersistentVolumeClaimConditionType) bool {
+	for _, c := range claim.Status.Conditions {
+		if c.Type == condition && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
+func awaitsNode(c *corev1.PersistentVolumeClaim) error {
+	if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != corev1.PersistentVolumeClaimNodeResizePending || !has(c, corev1.PersistentVolumeClaimFileSystemResizePending) {
+		return fmt.Errorf("it is %q with conditions %+v", got, c.Status.Conditions)
+	}
+	return nil
+}
+
+func wantCapacity(t *testing.T, w *world.World, volume, size string) *corev1.PersistentVolume {
+	t.Helper()
+	v, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.Spec.Capacity.Storage().String(); got != size {
+		t.Errorf("volume %s says that it has %s, want %s", volume, got, size)
+	}
+	return v
+}
+
+// expansions are the sizes that the driver was asked for.
+func expansions(w *world.World) []int64 {
+	var all []int64
+	for _, call := range w.Driver.Log() {
+		if r, ok := call.Request.(*csipb.ControllerExpandVolumeRequest); ok {
+			all = append(all, r.GetCapacityRange().GetRequiredBytes())
+		}
+	}
+	return all
+}
+
+// wantNoWarnings fails if the claim was told of a failure of ours. Others have
+// failures too: the PV controller's, when it learns of the class after the claim.
+func wantNoWarnings(t *testing.T, w *world.World) {
+	t.Helper()
+	events, err := w.Client.CoreV1().Events(w.Namespace).List(t.Context(), metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.kind=PersistentVolumeClaim,involvedObject.name=data",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == "VolumeResizeFailed" || e.Reason == "VolumeModifyFailed" {
+			t.Errorf("the claim was told %s: %s", e.Reason, e.Message)
+		}
+	}
+}

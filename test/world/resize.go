@@ -1,0 +1,95 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Resizer starts role csi-resizer for the world's driver; see [World.Provisioner].
+func (w *World) Resizer(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return w.start(t, "csi-resizer", w.ResizerArgs(args...)...)
+}
+
+// ResizerArgs are what role csi-resizer needs to serve the world's driver, then
+// args.
+func (w *World) ResizerArgs(args ...string) []string {
+	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
+}
+
+// Attributes makes a VolumeAttributesClass of the driver. Its name begins with
+// the namespace's, and is returned. It goes with the test.
+func (w *World) Attributes(t testing.TB, name string, parameters map[string]string) string {
+	t.Helper()
+	name = w.Namespace + "-" + name
+	class := &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: w.Name, Parameters: parameters}
+	if _, err := w.Client.StorageV1().VolumeAttributesClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := w.Client.StorageV1().VolumeAttributesClasses().Delete(context.Background(), name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
+// Request changes how much a claim requests.
+func (w *World) Request(t testing.TB, claim, size string) {
+	t.Helper()
+	w.patchClaim(t, claim, fmt.Sprintf(`{"spec":{"resources":{"requests":{"storage":%q}}}}`, size))
+}
+
+// Want changes the VolumeAttributesClass that a claim wants.
+func (w *World) Want(t testing.TB, claim, class string) {
+	t.Helper()
+	w.patchClaim(t, claim, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q}}`, class))
+}
+
+func (w *World) patchClaim(t testing.TB, claim, patch string, subresources ...string) {
+	t.Helper()
+	_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Patch(t.Context(), claim, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, subresources...)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ExpandOnNode does what a kubelet does when it has expanded a claim's
+// filesystem.
+func (w *World) ExpandOnNode(t testing.TB, claim, size string) {
+	t.Helper()
+	w.patchClaim(t, claim, fmt.Sprintf(
+		`{"status":{"capacity":{"storage":%q},"allocatedResourceStatuses":null,"conditions":null}}`, size), "status")
+}
+
+// ClaimIs waits until a claim is as wanted and returns it.
+func (w *World) ClaimIs(t testing.TB, name string, wanted func(*corev1.PersistentVolumeClaim) error) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	var claim *corev1.PersistentVolumeClaim
+	Eventually(t, func(ctx context.Context) (err error) {
+		if claim, err = w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		return wanted(claim)
+	})
+	return claim
+}
+
+// Sized waits until a claim has a size and nothing is left to do.
+func (w *World) Sized(t testing.TB, name, size string) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	return w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+		if got := c.Status.Capacity.Storage().String(); got != size || len(c.Status.AllocatedResourceStatuses) > 0 || len(c.Status.Conditions) > 0 {
+			return fmt.Errorf("claim %s has %s and is to have %s: %+v", name, got, size, c.Status)
+		}
+		return nil
+	})
+}
