@@ -94,8 +94,9 @@ func (r *resizer) run(ctx context.Context) error {
 	}
 	program := app.Program{
 		Kube: r.kube, Leader: r.leader, Endpoint: r.endpoint,
+		LeaseName: "external-resizer-" + csi.SafeName(r.resize.Driver),
 		// The component's name is that of the program whose place the role takes.
-		LeaseName: "external-resizer-" + csi.SafeName(r.resize.Driver), Component: "external-resizer " + r.resize.Driver, Metrics: driver.Gatherer(),
+		Component: "external-resizer " + r.resize.Driver, Metrics: driver.Gatherer(),
 		Cache: func(o *cache.Options) { o.SyncPeriod = &r.resync },
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := resize.Setup(ctx, m, driver, events, &r.resize); err != nil {
