@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -46,8 +47,10 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.keep(m); err != nil {
 		return err
 	}
-	if err := m.Add(&clock{r}); err != nil {
-		return err
+	for _, runnable := range []manager.Runnable{r.fence, &clock{r}} {
+		if err := m.Add(runnable); err != nil {
+			return err
+		}
 	}
 	if err := s.setup(m); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -24,10 +25,19 @@ type Fence struct {
 	began string // the kind's version at that moment; empty until it is known
 }
 
-// NewFence makes a fence for the objects of a list's kind. It must be asked only
-// by a process that leads: the first question is the moment.
+// NewFence makes a fence for the objects of a list's kind. Add it to the manager,
+// which starts it when this process leads; that is the moment. It must not be
+// asked before.
 func NewFence(live client.Reader, kind client.ObjectList) *Fence {
 	return &Fence{live: live, kind: kind}
+}
+
+// Start takes note of the moment. If that fails, the first question does.
+func (f *Fence) Start(ctx context.Context) error {
+	if _, err := f.moment(ctx); err != nil {
+		klog.FromContext(ctx).Info("It will be asked again what was there when this process began to lead", "reason", err.Error())
+	}
+	return nil
 }
 
 // Old tells whether an object of the cache may be older than that.
