@@ -23,7 +23,6 @@ func newVersion() *cobra.Command {
 // declared at once, for those who write it with one dash.
 func withVersion(role *cobra.Command) {
 	role.Version = version()
-	role.SetVersionTemplate("holdfast {{.Name}} {{.Version}}\n")
 	role.InitDefaultVersionFlag()
 }
 
