@@ -6,9 +6,9 @@ import "github.com/container-storage-interface/spec/lib/go/csi"
 // an option switches on is announced exactly when it is served.
 
 func (o *Options) pluginCapabilities() []*csi.PluginCapability {
-	services := []csi.PluginCapability_Service_Type{
-		csi.PluginCapability_Service_CONTROLLER_SERVICE,
-		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
+	services := []csi.PluginCapability_Service_Type{csi.PluginCapability_Service_CONTROLLER_SERVICE}
+	if !o.Attach {
+		services = append(services, csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	}
 	all := make([]*csi.PluginCapability, 0, len(services)+1)
 	for _, s := range services {
@@ -33,6 +33,12 @@ func (o *Options) controllerCapabilities() []*csi.ControllerServiceCapability {
 		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
+	}
+	if o.Attach {
+		calls = append(calls,
+			csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
+			csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
+			csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES)
 	}
 	all := make([]*csi.ControllerServiceCapability, 0, len(calls))
 	for _, c := range calls {

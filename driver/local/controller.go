@@ -55,7 +55,10 @@ func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeReques
 // volume translates a record. The answer to a repeated CreateVolume is made from
 // the same record, so it is the same.
 func (c *controller) volume(v volume.Volume) *csi.Volume {
-	out := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size, AccessibleTopology: []*csi.Topology{c.options.topology()}}
+	out := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size}
+	if here := c.options.topology(); here != nil {
+		out.AccessibleTopology = []*csi.Topology{here}
+	}
 	switch {
 	case v.Source == nil:
 	case v.Source.Kind == volume.FromSnapshot:
@@ -103,7 +106,11 @@ func (c *controller) ControllerGetVolume(_ context.Context, r *csi.ControllerGet
 	if err != nil {
 		return nil, err
 	}
-	return &csi.ControllerGetVolumeResponse{Volume: c.volume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{}}, nil
+	nodes, err := c.publishedNodes(v.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{Volume: c.volume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: nodes}}, nil
 }
 
 func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
@@ -137,14 +144,23 @@ func (c *controller) fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequ
 	}
 	for _, capability := range r.GetVolumeCapabilities() {
 		u, err := useOf(capability)
-		switch {
-		case err != nil:
-			return err
-		case u.block && !v.Access.Block, !u.block && !v.Access.Mount:
-			return invalid("the volume was made for mount=%t block=%t", v.Access.Mount, v.Access.Block)
-		case u.fsType != "" && u.fsType != v.FSType:
-			return invalid("the volume was made for %s", v.FSType)
+		if err == nil {
+			err = u.fits(v)
 		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits tells whether the volume was made for this use.
+func (u use) fits(v volume.Volume) error {
+	switch {
+	case u.block && !v.Access.Block, !u.block && !v.Access.Mount:
+		return invalid("the volume was made for mount=%t block=%t", v.Access.Mount, v.Access.Block)
+	case u.fsType != "" && u.fsType != v.FSType:
+		return invalid("the volume was made for %s", v.FSType)
 	}
 	return nil
 }
@@ -197,7 +213,12 @@ func (c *controller) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (
 	}
 	out := &csi.ListVolumesResponse{}
 	for _, v := range volumes {
-		out.Entries = append(out.Entries, &csi.ListVolumesResponse_Entry{Volume: c.volume(v)})
+		nodes, err := c.publishedNodes(v.ID)
+		if err != nil {
+			return nil, err
+		}
+		out.Entries = append(out.Entries, &csi.ListVolumesResponse_Entry{
+			Volume: c.volume(v), Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: nodes}})
 	}
 	if more {
 		out.NextToken = volumes[len(volumes)-1].ID

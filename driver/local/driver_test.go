@@ -43,11 +43,15 @@ type served struct {
 }
 
 // serveIn serves a driver with a capacity of 10 GiB in a new directory until the test ends.
-func serveIn(t *testing.T) *served {
+func serveIn(t *testing.T, change ...func(*Options)) *served {
 	t.Helper()
 	dir := disktest.Dir(t)
-	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", MaxVolumes: 7, Version: "v1", IgnoredParameters: []string{"replicaCount"}}
-	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{Capacity: 10 << 30})
+	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", Services: allServices, MaxVolumes: 7, Version: "v1", IgnoredParameters: []string{"replicaCount"}}
+	must(t, o.Capacity.Set("10Gi"))
+	for _, c := range change {
+		c(o)
+	}
+	store, err := volume.Open(filepath.Join(dir, "data"), o.store())
 	must(t, err)
 	listener, err := listen(o.sockets()[0])
 	must(t, err)
@@ -444,10 +448,10 @@ func TestLogsHaveNoSecrets(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	t.Run("every mistake is told at once", func(t *testing.T) {
-		o := Options{Address: "tcp://1", NodeID: "a b", DriverName: "Bad_Name", MaxVolumes: -1}
+		o := Options{Address: "tcp://1", NodeID: "a b", DriverName: "Bad_Name", MaxVolumes: -1, Services: nodeService}
 		must(t, o.Capacity.Set("-1"))
 		err := o.Validate()
-		for _, flag := range []string{"--csi-address", "--node-id", "--driver-name", "--data-dir", "--capacity", "--max-volumes"} {
+		for _, flag := range []string{"--csi-address", "--services", "--node-id", "--driver-name", "--data-dir", "--capacity", "--max-volumes"} {
 			if !strings.Contains(fmt.Sprint(err), flag) {
 				t.Errorf("%s is not in: %v", flag, err)
 			}
@@ -455,7 +459,7 @@ func TestRun(t *testing.T) {
 	})
 	good := func(t *testing.T) Options {
 		dir := t.TempDir()
-		return Options{Address: "unix://" + filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d", DataDir: filepath.Join(dir, "data")}
+		return Options{Address: "unix://" + filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d", Services: allServices, DataDir: filepath.Join(dir, "data")}
 	}
 	t.Run("it ends when it is told to and can be started again", func(t *testing.T) {
 		o := good(t)
@@ -546,7 +550,7 @@ func (s sent) HandleRPC(_ context.Context, e stats.RPCStats) {
 
 func TestACallUnderWayEndsBeforeTheDriverDoes(t *testing.T) {
 	dir := t.TempDir()
-	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d"}
+	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d", Services: allServices}
 	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{})
 	must(t, err)
 	defer func() { _ = store.Close() }()
@@ -587,7 +591,7 @@ func TestFlagsComeFromTheEnvironmentToo(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	o.AddFlags(fs)
 	must(t, fs.Parse([]string{"--capacity=10Gi", "--data-dir=/d", "--max-volumes=3", "--driver-name=a.b"}))
-	want := Options{Address: "/run/x.sock", NodeID: "n7", DataDir: "/d", MaxVolumes: 3, DriverName: "a.b"}
+	want := Options{Address: "/run/x.sock", NodeID: "n7", DataDir: "/d", MaxVolumes: 3, DriverName: "a.b", Services: allServices}
 	if diff := cmp.Diff(want, o, cmpopts.IgnoreFields(Options{}, "Capacity")); diff != "" {
 		t.Error(diff)
 	}

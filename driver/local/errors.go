@@ -36,6 +36,7 @@ var verdicts = []struct {
 	{volume.ErrExists, codes.AlreadyExists},
 	{stage.ErrTaken, codes.AlreadyExists},
 	{volume.ErrInUse, codes.FailedPrecondition},
+	{volume.ErrNotAttached, codes.FailedPrecondition},
 	{stage.ErrUnfit, codes.FailedPrecondition},
 	{disk.ErrUnprivileged, codes.FailedPrecondition},
 	{errNoStaging, codes.FailedPrecondition},

@@ -35,14 +35,20 @@ func (n *node) NodeStageVolume(ctx context.Context, r *csi.NodeStageVolumeReques
 	if err != nil {
 		return nil, err
 	}
-	if err := n.stager.Stage(ctx, u.of(r.GetVolumeId()), r.GetStagingTargetPath(), u.flags); err != nil {
+	if err := n.stager.Stage(ctx, u.of(r), r.GetStagingTargetPath(), u.flags); err != nil {
 		return nil, err
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func (u use) of(id string) stage.Use {
-	return stage.Use{VolumeID: id, Block: u.block, FSType: u.fsType}
+// used is a request to use a volume.
+type used interface {
+	GetVolumeId() string
+	GetPublishContext() map[string]string
+}
+
+func (u use) of(r used) stage.Use {
+	return stage.Use{VolumeID: r.GetVolumeId(), Block: u.block, FSType: u.fsType, Token: r.GetPublishContext()[tokenKey]}
 }
 
 func (n *node) NodeUnstageVolume(ctx context.Context, r *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
@@ -67,7 +73,7 @@ func (n *node) NodePublishVolume(ctx context.Context, r *csi.NodePublishVolumeRe
 		return nil, errNoStaging
 	}
 	err = n.stager.Publish(ctx, stage.Publication{
-		Use:      u.of(r.GetVolumeId()),
+		Use:      u.of(r),
 		Staging:  r.GetStagingTargetPath(),
 		Target:   r.GetTargetPath(),
 		ReadOnly: r.GetReadonly() || u.readOnly,

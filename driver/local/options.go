@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
 // Options are what the driver can be told.
@@ -19,8 +21,13 @@ type Options struct {
 	Address string
 	// NodeID names this machine in topology and to the caller.
 	NodeID string
-	// DataDir holds images and records. One driver uses it at a time.
+	// DataDir holds images and records. One driver uses it at a time, or with
+	// Attach one controller service and those of all nodes.
 	DataDir string
+	// Attach is for volumes that several nodes of one machine can use, one at a time.
+	Attach bool
+	// Services are those that this process serves.
+	Services string
 	// Capacity bounds the sum of all sizes. 0 is what the disk has.
 	Capacity resource.QuantityValue
 	// DriverName is the name that the driver registers under.
@@ -39,11 +46,20 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "csi-address", fromEnv("CSI_ENDPOINT", "unix:///csi/csi.sock"), "Socket to serve, a path or unix:///path; several are separated by commas (env CSI_ENDPOINT)")
 	fs.StringVar(&o.NodeID, "node-id", fromEnv("NODE_NAME", ""), "Name of this node (env NODE_NAME)")
 	fs.StringVar(&o.DataDir, "data-dir", "/var/lib/holdfast/local", "Directory for images and their records")
+	fs.BoolVar(&o.Attach, "attach", false, "Volumes are published to one of several nodes of this machine, which share --data-dir")
+	fs.StringVar(&o.Services, "services", allServices, "Services of this process: all, or with --attach controller or node")
 	fs.Var(&o.Capacity, "capacity", "Most that all volumes and snapshots may add up to, as in 100Gi; 0 for what the disk has")
 	fs.StringVar(&o.DriverName, "driver-name", "local.holdfast.io", "Name of the CSI driver, also the prefix of its topology key")
 	fs.StringSliceVar(&o.IgnoredParameters, "ignore-parameters", nil, "Parameters of classes that are accepted and have no effect")
 	fs.Int64Var(&o.MaxVolumes, "max-volumes", 0, "Most volumes that the node reports it can use; 0 for no bound")
 }
+
+// The values of Services.
+const (
+	allServices       = "all"
+	controllerService = "controller"
+	nodeService       = "node"
+)
 
 func fromEnv(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
@@ -67,7 +83,10 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("--csi-address %q: a socket path or unix:///path is needed, or several with commas between them", o.Address))
 		}
 	}
-	if !nodeIDRule.MatchString(o.NodeID) {
+	if err := o.checkServices(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Services != controllerService && !nodeIDRule.MatchString(o.NodeID) {
 		errs = append(errs, fmt.Errorf("--node-id %q: up to 63 letters, digits, '-', '_' or '.' are needed, with a letter or digit at both ends", o.NodeID))
 	}
 	if !driverNameRule.MatchString(o.DriverName) {
@@ -83,6 +102,34 @@ func (o *Options) Validate() error {
 		errs = append(errs, fmt.Errorf("--max-volumes %d: it cannot be negative", o.MaxVolumes))
 	}
 	return errors.Join(errs...)
+}
+
+func (o *Options) checkServices() error {
+	switch {
+	case o.Services == allServices, o.Attach && (o.Services == controllerService || o.Services == nodeService):
+		return nil
+	case !o.Attach:
+		return fmt.Errorf("--services %q: without --attach a process has all services of its directory", o.Services)
+	default:
+		return fmt.Errorf("--services %q: %s, %s and %s are possible", o.Services, allServices, controllerService, nodeService)
+	}
+}
+
+// serves tells whether this process has the service.
+func (o *Options) serves(service string) bool {
+	return o.Services == allServices || o.Services == service
+}
+
+// store are the options of the store that goes with these.
+func (o *Options) store() volume.Options {
+	s := volume.Options{Capacity: o.Capacity.Value(), Shared: o.Attach}
+	if o.Attach {
+		s.NodeOnly = !o.serves(controllerService)
+		if o.serves(nodeService) {
+			s.Node, s.MaxVolumes = o.NodeID, o.MaxVolumes
+		}
+	}
+	return s
 }
 
 // sockets are the paths in Address, at least one.

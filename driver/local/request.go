@@ -13,7 +13,7 @@ import (
 // maxMap is the size limit of maps and of mount_flags in the CSI spec, in bytes.
 const maxMap = 4 << 10
 
-// supportedModes are the access modes of volumes that never leave their node.
+// supportedModes are the access modes of volumes that are on one node at a time.
 var supportedModes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
@@ -34,6 +34,7 @@ var knownParameters = []string{
 
 // use is what one volume capability asks for.
 type use struct {
+	mode     csi.VolumeCapability_AccessMode_Mode
 	block    bool
 	fsType   string // "" for no wish
 	flags    []string
@@ -52,9 +53,10 @@ func useOf(c *csi.VolumeCapability) (use, error) {
 	case mode == csi.VolumeCapability_AccessMode_UNKNOWN:
 		return use{}, invalid("the volume capability has no access mode")
 	case !slices.Contains(supportedModes, mode):
-		return use{}, invalid("access mode %s: a volume of this driver is a file on one node; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are possible", mode)
+		return use{}, invalid("access mode %s: a volume of this driver is in use on one node at a time; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are possible", mode)
 	}
 	u := use{
+		mode:     mode,
 		block:    c.GetBlock() != nil,
 		fsType:   c.GetMount().GetFsType(),
 		flags:    c.GetMount().GetMountFlags(),

@@ -31,6 +31,7 @@ const (
 	sanityDir    = "HOLDFAST_SANITY_DIR"
 	sanityAccess = "HOLDFAST_SANITY_ACCESS"
 	sanityFocus  = "HOLDFAST_SANITY_FOCUS"
+	sanityAttach = "HOLDFAST_SANITY_ATTACH"
 	reportName   = "report.json"
 	nobody       = 65534
 )
@@ -49,8 +50,13 @@ func (o *outcome) Fail() { o.failed = true }
 
 // sanityRun serves the driver in dir and runs csi-sanity against it.
 func sanityRun(dir string) int {
-	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", Version: "test"}
-	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{Capacity: 1 << 40})
+	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io",
+		Services: allServices, Attach: os.Getenv(sanityAttach) != "", MaxVolumes: 4, Version: "test"}
+	if err := o.Capacity.Set("1Ti"); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	store, err := volume.Open(filepath.Join(dir, "data"), o.store())
 	if err != nil {
 		fmt.Println(err)
 		return 1
@@ -70,6 +76,7 @@ func sanityRun(dir string) int {
 	config.StagingPath = filepath.Join(dir, "staging")
 	config.TestVolumeSize = 320 << 20
 	config.TestVolumeExpandSize = 640 << 20
+	config.TestNodeVolumeAttachLimit = o.Attach
 	config.TestVolumeAccessType = os.Getenv(sanityAccess)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	reporter.JSONReport = filepath.Join(dir, reportName)
@@ -136,10 +143,14 @@ func TestSanity(t *testing.T) {
 		access string
 		uid    uint32
 		focus  string // "" is the whole suite
+		attach bool
 	}{
-		"everything as filesystems":       {access: "mount"},
-		"everything as raw devices":       {access: "block"},
-		"controller calls need no rights": {access: "mount", uid: nobody, focus: "Controller Server,Identity Service"},
+		"everything as filesystems":          {access: "mount"},
+		"everything as raw devices":          {access: "block"},
+		"controller calls need no rights":    {access: "mount", uid: nobody, focus: "Controller Server,Identity Service"},
+		"everything attached as filesystems": {access: "mount", attach: true},
+		"everything attached as raw devices": {access: "block", attach: true},
+		"attaching needs no rights":          {access: "mount", uid: nobody, focus: "Controller Server,Identity Service", attach: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -149,18 +160,22 @@ func TestSanity(t *testing.T) {
 			copyProgram(t, program)
 			cmd := exec.Command(program)
 			cmd.Env = append(os.Environ(), sanityDir+"="+dir, sanityAccess+"="+tt.access, sanityFocus+"="+tt.focus)
+			if tt.attach {
+				cmd.Env = append(cmd.Env, sanityAttach+"=1")
+			}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
 			output, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("csi-sanity: %v\n%s", err, output)
 			}
-			checkReport(t, filepath.Join(dir, reportName), tt.focus == "")
+			checkReport(t, filepath.Join(dir, reportName), tt.focus == "", &Options{Attach: tt.attach})
 		})
 	}
 }
 
 // checkReport wants every spec to have passed, but those that allowed skips name.
-func checkReport(t *testing.T, path string, whole bool) {
+func checkReport(t *testing.T, path string, whole bool, o *Options) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	must(t, err)
 	var reports []types.Report
@@ -176,7 +191,7 @@ func checkReport(t *testing.T, path string, whole bool) {
 		if spec.State == types.SpecStateSkipped {
 			reasons[spec.Failure.Message]++
 		}
-		if !acceptable(spec) {
+		if !acceptable(spec, o) {
 			t.Errorf("spec %q: %s: %s", spec.FullText(), spec.State, spec.Failure.Message)
 		}
 	}
@@ -187,13 +202,13 @@ func checkReport(t *testing.T, path string, whole bool) {
 }
 
 // acceptable tells whether the outcome of a spec is one that may be.
-func acceptable(spec types.SpecReport) bool {
+func acceptable(spec types.SpecReport, o *Options) bool {
 	switch spec.State {
 	case types.SpecStatePassed, types.SpecStatePending: // pending is switched off in csi-sanity itself
 		return true
 	case types.SpecStateSkipped:
 		announced, known := skips[spec.Failure.Message]
-		return known && !announced(&Options{})
+		return known && !announced(o)
 	default:
 		return false
 	}

@@ -22,7 +22,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	store, err := volume.Open(o.DataDir, volume.Options{Capacity: o.Capacity.Value()})
+	store, err := volume.Open(o.DataDir, o.store())
 	if err != nil {
 		return err
 	}
@@ -37,8 +37,12 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 	logger := klog.FromContext(ctx).WithValues("driver", o.DriverName, "node", o.NodeID)
 	server := grpc.NewServer(grpc.UnaryInterceptor(answer(logger)))
 	csi.RegisterIdentityServer(server, &identity{options: o, store: store})
-	csi.RegisterControllerServer(server, &controller{options: o, store: store})
-	csi.RegisterNodeServer(server, &node{options: o, stager: &stage.Stager{Store: store}})
+	if o.serves(controllerService) {
+		csi.RegisterControllerServer(server, &controller{options: o, store: store})
+	}
+	if o.serves(nodeService) {
+		csi.RegisterNodeServer(server, &node{options: o, stager: &stage.Stager{Store: store}})
+	}
 
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

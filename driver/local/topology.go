@@ -6,8 +6,12 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// topology is where all volumes of this driver are: on its node.
+// topology is where all volumes of this driver are: on its node. Those that are
+// attached are everywhere, which is said by saying nothing.
 func (o *Options) topology() *csi.Topology {
+	if o.Attach {
+		return nil
+	}
 	return &csi.Topology{Segments: map[string]string{o.DriverName + "/node": o.NodeID}}
 }
 
@@ -32,6 +36,9 @@ func (o *Options) reachable(r *csi.TopologyRequirement) error {
 		if o.here(term) {
 			return nil
 		}
+	}
+	if o.Attach {
+		return invalid("the driver has no topology, and the accessibility requirements name one")
 	}
 	return fmt.Errorf("%w: volumes are made on %s, which the accessibility requirements leave out", errElsewhere, o.NodeID)
 }

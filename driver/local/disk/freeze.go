@@ -21,6 +21,9 @@ const (
 type Freezer struct {
 	// Dir is where the records are kept. It must exist.
 	Dir string
+	// Blind is true when workloads may use devices where this process does not see
+	// them. A device without a mount is then not taken for idle.
+	Blind bool
 }
 
 // Hold is what Quiesce could do.
@@ -53,7 +56,7 @@ func (f Freezer) Quiesce(image string) (Hold, error) {
 		if len(mounts) > 0 {
 			return f.freeze(image, mounts[0].Path)
 		}
-		if idle, err := d.idle(); err != nil || !idle {
+		if idle, err := d.idle(); err != nil || !idle || f.Blind {
 			return moving, err
 		}
 	}

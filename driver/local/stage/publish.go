@@ -38,6 +38,7 @@ func (s *Stager) Publish(ctx context.Context, p Publication) error {
 }
 
 func (s *Stager) publish(st state, p Publication) error {
+	p.ReadOnly = p.ReadOnly || st.attached.ReadOnly
 	live, err := s.live(st.ID)
 	if err != nil {
 		return err

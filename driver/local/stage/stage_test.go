@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -131,8 +132,16 @@ func (v vol) file() string {
 	return filepath.Join(v.target, "file")
 }
 
+// noForks keeps the tools that parallel tests start from having, until they are
+// executed, what this test has open: a mount that is busy cannot be removed.
+func noForks() (allow func()) {
+	syscall.ForkLock.RLock()
+	return syscall.ForkLock.RUnlock
+}
+
 func (m *machine) write(v vol, content string) {
 	m.t.Helper()
+	defer noForks()()
 	f, err := os.OpenFile(v.file(), os.O_WRONLY|os.O_CREATE, 0o600)
 	must(m.t, err)
 	_, err = f.WriteString(content)
@@ -142,6 +151,7 @@ func (m *machine) write(v vol, content string) {
 
 func (m *machine) wantContent(v vol, content string) {
 	m.t.Helper()
+	defer noForks()()
 	f, err := os.Open(v.file())
 	must(m.t, err)
 	defer f.Close()

@@ -35,6 +35,8 @@ type Use struct {
 	Block bool
 	// FSType is the filesystem that is expected, "" for the volume's.
 	FSType string
+	// Token is what the volume was attached with, for stores that attach.
+	Token string
 }
 
 // state is what is known about a volume under its lock.
@@ -42,10 +44,13 @@ type state struct {
 	volume.Volume
 	image   string
 	devices []disk.Device
+	// attached is as whom this node may use the volume, zero where nobody is asked.
+	attached volume.Attachment
 }
 
-// look takes the volume's lock and sees where it is attached. It fails when the
-// volume's data is not whole: using it would make things worse.
+// look takes the volume's lock and sees where it is. It fails when the volume's
+// data is not whole, because using it would make things worse, and when this node
+// has no right to use it any more.
 func (s *Stager) look(ctx context.Context, u Use) (state, func(), error) {
 	if err := disk.RequireRoot(); err != nil {
 		return state{}, nil, err
@@ -57,6 +62,9 @@ func (s *Stager) look(ctx context.Context, u Use) (state, func(), error) {
 	st, err := s.see(u.VolumeID)
 	if err == nil {
 		err = u.fits(st.Volume)
+	}
+	if err == nil {
+		st.attached, err = s.Store.AttachedHere(u.VolumeID, u.Token)
 	}
 	if err != nil {
 		unlock()
@@ -134,9 +142,9 @@ func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) 
 	if err == nil {
 		defer unlock()
 		if u.Block {
-			err = st.stageBlock()
+			err = s.stageBlock(st)
 		} else {
-			err = s.stageFilesystem(st, path, flags)
+			err = s.stageFilesystem(st, path, st.flags(flags))
 		}
 	}
 	if err != nil {
@@ -145,13 +153,30 @@ func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) 
 	return nil
 }
 
-func (st state) stageBlock() error {
+// flags adds to what is asked what the attachment leaves of it.
+func (st state) flags(asked []string) []string {
+	if !st.attached.ReadOnly {
+		return asked
+	}
+	return append(slices.Clone(asked), "ro")
+}
+
+func (s *Stager) stageBlock(st state) error {
 	filesystems, _, err := st.places()
 	if err != nil {
 		return err
 	}
 	if len(filesystems) > 0 {
 		return fmt.Errorf("%w: its filesystem is mounted at %s", ErrTaken, filesystems[0].Path)
+	}
+	if s.Store.Shared() && !st.attached.Bound {
+		// What is there is of the node that had the volume before.
+		if err := st.letGo(); err != nil {
+			return err
+		}
+		if err := s.Store.SetBound(st.ID, st.attached); err != nil {
+			return err
+		}
 	}
 	a, err := disk.Attach(st.image, true)
 	if err != nil {
@@ -219,9 +244,11 @@ func vacant(path string) error {
 	return err
 }
 
-// letGo frees a device that has no mount: what an interrupted call or a use as
-// raw device left. The image is worked on directly next, and two views of it
-// would not agree.
+// letGo frees a device that has no mount: what an interrupted call, a use as raw
+// device, or a node that the volume was taken from left. The image is worked on
+// directly next, and two views of it would not agree. A device that another node
+// still has mounted cannot be freed; that node's data must be on disk before
+// this one looks.
 func (st state) letGo() error {
 	if len(st.devices) == 0 {
 		return nil
@@ -231,7 +258,7 @@ func (st state) letGo() error {
 	}
 	left, err := disk.Find(st.image)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%w: something that this driver does not see has %s open", volume.ErrInUse, left[0].Path)
+		err = fmt.Errorf("%w: something that this driver does not see, on this node or the one that had the volume before, has %s open; stop that, or end that node", volume.ErrInUse, left[0].Path)
 	}
 	return err
 }
@@ -317,6 +344,10 @@ func (s *Stager) unstage(ctx context.Context, id, path string) error {
 		return fmt.Errorf("%w: it is still published at %s", volume.ErrInUse, target)
 	}
 	if err := disk.Unmount(path); err != nil {
+		return err
+	}
+	// Another node's device is not for this one to free. Its own went with the mount.
+	if elsewhere, err := s.Store.AttachedElsewhere(id); err != nil || elsewhere {
 		return err
 	}
 	return disk.Detach(s.Store.ImagePath(volume.Volume{ID: id}))

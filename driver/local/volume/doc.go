@@ -10,6 +10,14 @@
 //	published/           where volumes are in use on this machine
 //	frozen/              filesystems that are held still at the moment
 //
+// and where several nodes share it (Options.Shared):
+//
+//	controller.lock      held by the one process that makes and deletes volumes
+//	locks                a byte of it stands for a volume that a process is busy with
+//	nodes/NODE.json      the nodes that use the directory
+//	attached/vol-….json  the node that has the volume
+//	published/NODE/      where volumes are in use on that node
+//
 // The record is written last when something is made and removed first when it
 // goes, so a process may die anywhere: what is left is the state before or the
 // state after, plus files that nothing refers to, which Open takes away. Nothing

@@ -15,7 +15,9 @@ type Publication struct {
 	Alone bool `json:"alone,omitempty"`
 }
 
-func (s *Store) publishedDir() string { return filepath.Join(s.dir, "published") }
+// publishedDir is a folder for each node where nodes share the data directory:
+// paths of one mean nothing on another.
+func (s *Store) publishedDir() string { return filepath.Join(s.dir, "published", s.node) }
 
 // Published returns the places where the volume was handed out, by path. The
 // record is made before the mount and removed after it, and mounts do not
@@ -47,6 +49,24 @@ func (s *Store) SetPublished(id string, places map[string]Publication) error {
 	}
 	if err != nil {
 		return fmt.Errorf("recording where volume %s is published: %w", id, full(err))
+	}
+	return nil
+}
+
+// forgetPublished removes what is on record of the use of a volume that goes.
+func (s *Store) forgetPublished(id string) error {
+	records := []string{filepath.Join(s.publishedDir(), id+recordSuffix), s.attachedRecord(id)}
+	if s.shared {
+		of, err := filepath.Glob(filepath.Join(s.dir, "published", "*", id+recordSuffix))
+		if err != nil {
+			return err
+		}
+		records = append(records, of...)
+	}
+	for _, path := range records {
+		if err := s.volumes.tree.remove(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -92,27 +92,29 @@ func (s shelf[T]) page(after string, limit int) (ids []string, more bool, err er
 }
 
 // sweep removes what a process that died left half done. Files that are not the
-// store's are not touched, and neither is the image of a damaged record.
-func (s shelf[T]) sweep() error {
+// store's are not touched, and neither is the image of a damaged record. What is
+// done about an ID is done through idle.
+func (s shelf[T]) sweep(idle func(id string, do func() error) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
-		partial := strings.HasSuffix(e.Name(), recordSuffix+partialSuffix)
-		orphan, err := s.orphaned(e.Name())
-		if err != nil {
-			return err
-		}
-		if !partial && !orphan {
-			continue
-		}
-		if err := s.tree.remove(path); err != nil {
+		id, _, _ := strings.Cut(e.Name(), ".")
+		if err := idle(id, func() error { return s.sweepFile(e.Name()) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s shelf[T]) sweepFile(name string) error {
+	partial := strings.HasSuffix(name, recordSuffix+partialSuffix)
+	orphan, err := s.orphaned(name)
+	if err != nil || !partial && !orphan {
+		return err
+	}
+	return s.tree.remove(filepath.Join(s.dir, name))
 }
 
 // orphaned tells whether name is an image without a record.

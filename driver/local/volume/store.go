@@ -21,6 +21,17 @@ type Options struct {
 	Capacity int64
 	// Now is the clock. nil is the machine's.
 	Now func() time.Time
+	// Shared lets several processes of one machine use the data directory at the
+	// same time, in which volumes are then attached to one node at a time (Attach).
+	Shared bool
+	// NodeOnly is for those of them that use volumes and do not make or delete
+	// any. There is one process without it.
+	NodeOnly bool
+	// Node is the node that a process of a shared directory uses volumes on, ""
+	// for one that uses none. It is safe to be part of a path.
+	Node string
+	// MaxVolumes is how many volumes may be attached to Node, 0 for any number.
+	MaxVolumes int64
 
 	// before lets a test have the process die before a step.
 	before func(step string)
@@ -32,11 +43,13 @@ type Store struct {
 	dir       string
 	capacity  int64
 	now       func() time.Time
+	shared    bool
+	node      string
 	volumes   shelf[Volume]
 	snapshots shelf[Snapshot]
 	freezer   disk.Freezer
 	locks     keyLocks
-	lockFile  *os.File
+	lockFiles []*os.File
 
 	// admission guards reserved, which is promised to calls under way, by ID.
 	admission sync.Mutex
@@ -51,7 +64,9 @@ func Open(dir string, o Options) (*Store, error) {
 		dir:      dir,
 		capacity: o.Capacity,
 		now:      o.Now,
-		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen")},
+		shared:   o.Shared,
+		node:     o.Node,
+		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen"), Blind: o.Shared},
 		locks:    keyLocks{held: map[string]chan struct{}{}},
 		reserved: map[string]int64{},
 	}
@@ -66,35 +81,64 @@ func Open(dir string, o Options) (*Store, error) {
 		of: func(v Volume) string { return v.ID }}
 	s.snapshots = shelf[Snapshot]{tree: t, dir: filepath.Join(dir, "snapshots"), kind: "snapshot", ids: snapshotID,
 		of: func(s Snapshot) string { return s.ID }}
-	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.publishedDir(), s.freezer.Dir} {
+	if s.shared {
+		s.locks.file = filepath.Join(dir, "locks")
+	}
+	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.publishedDir(), s.attachedDir(), s.nodesDir(), s.freezer.Dir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("opening data directory %s: %w", dir, err)
 		}
 	}
-	if err := s.takeLock(); err != nil {
-		return nil, err
-	}
-	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("recovering data directory %s: %w", dir, err), s.Close())
+	if err := s.begin(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening data directory %s: %w", dir, err), s.Close())
 	}
 	return s, nil
 }
 
+// begin takes the data directory and brings it in order.
+func (s *Store) begin(o Options) error {
+	if err := s.enter(o); err != nil {
+		return err
+	}
+	if !o.NodeOnly {
+		if err := s.recover(); err != nil {
+			return fmt.Errorf("recovering: %w", err)
+		}
+	}
+	if s.shared && s.node != "" {
+		return s.addNode(node{MaxVolumes: o.MaxVolumes})
+	}
+	return nil
+}
+
+// enter takes the data directory: as a whole, or beside others that share it, of
+// which one makes and deletes volumes.
+func (s *Store) enter(o Options) error {
+	if !s.shared {
+		return s.takeLock("lock", unix.LOCK_EX)
+	}
+	err := s.takeLock("lock", unix.LOCK_SH)
+	if err == nil && !o.NodeOnly {
+		err = s.takeLock("controller.lock", unix.LOCK_EX)
+	}
+	return err
+}
+
 // takeLock relies on the kernel, which lets go of the lock of a dead process.
-func (s *Store) takeLock() error {
-	path := filepath.Join(s.dir, "lock")
+func (s *Store) takeLock(name string, how int) error {
+	path := filepath.Join(s.dir, name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening data directory %s: %w", s.dir, err)
+		return err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	s.lockFiles = append(s.lockFiles, f)
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errors.Join(fmt.Errorf("%w: another process holds %s; stop it, or give this one a --data-dir of its own", ErrLocked, path), f.Close())
+		return fmt.Errorf("%w: another process holds %s; stop it, or give this one a --data-dir of its own", ErrLocked, path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("locking data directory %s: %w", s.dir, err), f.Close())
+		return fmt.Errorf("locking %s: %w", path, err)
 	}
-	s.lockFile = f
 	return nil
 }
 
@@ -104,10 +148,10 @@ func (s *Store) recover() error {
 	if err := s.freezer.Recover(); err != nil {
 		return err
 	}
-	if err := s.volumes.sweep(); err != nil {
+	if err := s.volumes.sweep(s.idle); err != nil {
 		return err
 	}
-	if err := s.snapshots.sweep(); err != nil {
+	if err := s.snapshots.sweep(s.idle); err != nil {
 		return err
 	}
 	ids, err := s.volumes.list()
@@ -115,11 +159,27 @@ func (s *Store) recover() error {
 		return err
 	}
 	for _, id := range ids {
-		if err := s.resumeGrowing(id); err != nil {
+		if err := s.idle(id, func() error { return s.resumeGrowing(id) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// idle does something about an ID, unless another process is busy with that:
+// then nothing there was left by a dead one, or it is done when it is asked for again.
+func (s *Store) idle(id string, do func() error) error {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	unlock, err := s.locks.lock(now, id)
+	if errors.Is(err, ErrPending) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return do()
 }
 
 // resumeGrowing takes up an interrupted expansion. Damage is reported by Health and
@@ -138,7 +198,11 @@ func (s *Store) resumeGrowing(id string) error {
 
 // Close gives the data directory up. Calls must have ended.
 func (s *Store) Close() error {
-	return s.lockFile.Close()
+	var errs []error
+	for _, f := range s.lockFiles {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Dir returns the data directory.

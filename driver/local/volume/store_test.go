@@ -22,7 +22,11 @@ func open(t *testing.T, dir string, o Options) *Store {
 	t.Helper()
 	s, err := Open(dir, o)
 	must(t, err)
-	t.Cleanup(func() { must(t, s.Close()) })
+	t.Cleanup(func() {
+		if err := s.Close(); !errors.Is(err, os.ErrClosed) { // A test may have ended it.
+			must(t, err)
+		}
+	})
 	return s
 }
 

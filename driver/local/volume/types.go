@@ -24,6 +24,8 @@ var (
 	ErrPending = errors.New("another operation is pending")
 	// ErrDamaged is a volume or snapshot whose record or image is not what it must be.
 	ErrDamaged = errors.New("damaged")
+	// ErrNotAttached is a use on a node that the volume is not, or not any more, attached to.
+	ErrNotAttached = errors.New("not attached to this node")
 	// ErrLocked is a data directory that another process uses.
 	ErrLocked = errors.New("data directory in use")
 )

@@ -190,10 +190,13 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		err = fmt.Errorf("%w: it is attached to %s; stop what uses it", ErrInUse, devices[0].Path)
 	}
 	if err == nil {
+		err = s.unattached(id)
+	}
+	if err == nil {
 		err = s.volumes.drop(id)
 	}
 	if err == nil {
-		err = s.SetPublished(id, nil)
+		err = s.forgetPublished(id)
 	}
 	if err != nil {
 		return fmt.Errorf("deleting volume %s: %w", id, err)
