@@ -38,6 +38,13 @@ func TestTwoNodes(t *testing.T) {
 			t.Errorf("the pod's groups are %q, want them below those of its node: else they outlive it", groups)
 		}
 	})
+	t.Run("nodes share a folder", func(t *testing.T) {
+		_, err := c.shell(t, nodes[0], "echo from the first >/var/lib/holdfast/shared/file")
+		must(t, err)
+		if said, err := c.shell(t, nodes[1], "cat /var/lib/holdfast/shared/file"); err != nil || said != "from the first\n" {
+			t.Errorf("the second node reads %q, %v", said, err)
+		}
+	})
 	t.Run("logs come from a pod", func(t *testing.T) {
 		if said := c.kubectl(t, "logs", "web2"); said != "hello from web2\n" {
 			t.Errorf("the log is %q", said)
@@ -165,8 +172,8 @@ func killKubelet(t *testing.T, c *cluster, node string) {
 	c.runPod(t, "after", node, busybox, "sleep", "1000")
 }
 
-// loops attaches loop devices inside a node: one idle, one mounted, and one
-// over a file of the filesystem that is mounted.
+// loops attaches loop devices inside a node: one idle, one mounted, one over a
+// file of the filesystem that is mounted, and one over a file that nodes share.
 func loops(t *testing.T, c *cluster, node string) {
 	_, err := c.shell(t, node, strings.ReplaceAll(`
 		cd /var/lib
@@ -177,7 +184,9 @@ func loops(t *testing.T, c *cluster, node string) {
 		mkdir NAME-mnt
 		mount $outer NAME-mnt
 		truncate -s 8M NAME-mnt/NAME-nested.img
-		losetup -f NAME-mnt/NAME-nested.img`, "NAME", c.name))
+		losetup -f NAME-mnt/NAME-nested.img
+		truncate -s 8M holdfast/shared/NAME-shared.img
+		losetup -f holdfast/shared/NAME-shared.img`, "NAME", c.name))
 	must(t, err)
 }
 
@@ -188,8 +197,8 @@ func TestKillNine(t *testing.T) {
 	c.runPod(t, "busy", node, busybox, "sleep", "1000")
 	loops(t, c, node)
 	traces := c.trace(t)
-	if n := strings.Count(fmt.Sprint(traces.attached(t)), "is attached"); n != 3 {
-		t.Fatalf("%d loop devices are attached, want 3: %v", n, traces.attached(t))
+	if n := strings.Count(fmt.Sprint(traces.attached(t)), "is attached"); n != 4 {
+		t.Fatalf("%d loop devices are attached, want 4: %v", n, traces.attached(t))
 	}
 	must(t, c.process.Process.Kill())
 	eventually(t, "no process is left", func() error { return traces.processes(t) })

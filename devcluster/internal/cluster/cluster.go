@@ -127,8 +127,8 @@ func (c *Cluster) up(ctx context.Context) (err error) {
 }
 
 func (c *Cluster) makeDirs() error {
-	for _, dir := range []string{"logs", "nodes", "bin"} {
-		if err := os.MkdirAll(c.dir.at(dir), 0o755); err != nil {
+	for _, dir := range []string{c.dir.at("logs"), c.dir.at("nodes"), c.dir.at("bin"), c.dir.Shared()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("making the cluster's folder: %w", err)
 		}
 	}

@@ -59,6 +59,9 @@ func (d Dir) Kubeconfig() string { return d.at("kubeconfig") }
 // Node is the state folder of a node.
 func (d Dir) Node(name string) string { return d.at("nodes", name) }
 
+// Shared is the folder that all nodes see as node.SharedAt.
+func (d Dir) Shared() string { return d.at("shared") }
+
 // Nodes are the state folders of all nodes.
 func (d Dir) Nodes() []string {
 	found, _ := filepath.Glob(d.at("nodes", "*")) // The pattern is a constant: it is well-formed.

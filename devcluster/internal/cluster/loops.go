@@ -112,6 +112,9 @@ func (l loop) detach() error {
 // filesOf are the files that nodes of the cluster have below their /var.
 func filesOf(dir Dir) (map[fileID]bool, error) {
 	files := map[fileID]bool{}
+	if err := collect(dir.Shared(), files); err != nil {
+		return nil, fmt.Errorf("listing the files that nodes share: %w", err)
+	}
 	for _, n := range dir.Nodes() {
 		if err := collect(filepath.Join(n, "var"), files); err != nil {
 			return nil, fmt.Errorf("listing the files of node %s: %w", filepath.Base(n), err)

@@ -118,7 +118,7 @@ func (c *Cluster) watch(n *node.Node) {
 func (c *Cluster) startNode(i int) error {
 	name := fmt.Sprintf("%s-n%d", c.options.Name, i)
 	spec := node.Spec{
-		Name: name, Tree: c.dir.Tree(), State: c.dir.Node(name),
+		Name: name, Tree: c.dir.Tree(), State: c.dir.Node(name), Shared: c.dir.Shared(),
 		Address: c.network.Plan.Node(i), Pods: c.network.Plan.Pods(i),
 		Cgroup: filepath.Join(c.dir.cgroup(), name),
 	}

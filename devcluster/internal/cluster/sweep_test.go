@@ -67,6 +67,7 @@ func TestFilesOf(t *testing.T) {
 	inside := filepath.Join(dir.Node("dev-n1"), "var", "lib", "driver", "disk.img")
 	write(t, inside, "")
 	write(t, filepath.Join(dir.Node("dev-n2"), "var", "disk.img"), "")
+	write(t, filepath.Join(dir.Shared(), "volumes", "disk.img"), "")
 	write(t, filepath.Join(dir.Node("dev-n2"), "files", "ca.crt"), "")
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir.Node("dev-n2"), "var", "link")); err != nil {
 		t.Fatal(err)
@@ -75,8 +76,8 @@ func TestFilesOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 2 {
-		t.Errorf("%d files, want the two below the nodes' /var", len(files))
+	if len(files) != 3 {
+		t.Errorf("%d files, want the two below the nodes' /var and the one that they share", len(files))
 	}
 }
 

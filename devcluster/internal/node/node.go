@@ -37,6 +37,8 @@ type Spec struct {
 	Tree string
 	// State is the node's own folder; Files, Root and Var lie in it.
 	State string
+	// Shared is the folder that all nodes of the cluster see as SharedAt.
+	Shared string
 	// Address is the node's address, Pods the range of its pods.
 	Address netip.Addr
 	Pods    netip.Prefix
@@ -53,8 +55,13 @@ func (s Spec) Var() string { return filepath.Join(s.State, "var") }
 // Log is the file, outside the node, with the output of one of its programs.
 func (s Spec) Log(program string) string { return filepath.Join(s.Var(), "log", program+".log") }
 
-// FilesAt is where a node finds its configuration.
-const FilesAt = "/etc/devcluster"
+const (
+	// FilesAt is where a node finds its configuration.
+	FilesAt = "/etc/devcluster"
+	// SharedAt is where a node finds the files that it shares with the others: what
+	// a shared disk or a file server is elsewhere.
+	SharedAt = "/var/lib/holdfast/shared"
+)
 
 // A Node is one that was started.
 type Node struct {

@@ -85,6 +85,7 @@ func fillRoot(spec Spec, root string) error {
 		{"run", "run", "tmpfs", 0},
 		{"tmp", "tmp", "tmpfs", 0},
 		{spec.Var(), "var", "", unix.MS_BIND},
+		{spec.Shared, SharedAt, "", unix.MS_BIND},
 		{spec.Files(), FilesAt, "", unix.MS_BIND},
 		{self, "usr/local/bin/kubelet", "", unix.MS_BIND},
 		{self, "usr/local/bin/kube-proxy", "", unix.MS_BIND},
