@@ -20,7 +20,7 @@ type registrar struct {
 }
 
 func newRegistrar() *cobra.Command {
-	r := &registrar{logging: logsapi.NewLoggingConfiguration()}
+	r := &registrar{driver: app.Driver{NodePart: true}, logging: logsapi.NewLoggingConfiguration()}
 	command := &cobra.Command{
 		Use:   "node-driver-registrar",
 		Short: "Make a CSI driver known to the kubelet of its node",

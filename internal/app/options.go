@@ -23,6 +23,8 @@ import (
 type Driver struct {
 	Address string
 	Timeout time.Duration
+	// NodePart is for roles that stand on a node; see csi.Options.
+	NodePart bool
 }
 
 // AddFlags declares the group's flags.

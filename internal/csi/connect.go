@@ -35,6 +35,9 @@ type Options struct {
 	// Timeout of one call, from the moment at which it is sent. 0 is
 	// [DefaultTimeout].
 	Timeout time.Duration
+	// NodePart is for a socket on a node. Its controller services are not asked
+	// for: many drivers announce them there too and serve them elsewhere.
+	NodePart bool
 }
 
 // Driver is a CSI driver behind its socket. It is safe for concurrent use, and
@@ -47,6 +50,7 @@ type Driver struct {
 // link is what all views of one driver share.
 type link struct {
 	path       string
+	nodePart   bool
 	conn       *grpc.ClientConn
 	identity   csipb.IdentityClient
 	controller csipb.ControllerClient
@@ -76,7 +80,7 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, err
 	}
 	all := newPaces()
-	l := &link{path: path, paces: all, meter: newMeter(all), stopped: make(chan struct{})}
+	l := &link{path: path, nodePart: opts.NodePart, paces: all, meter: newMeter(all), stopped: make(chan struct{})}
 	d := (&Driver{link: l}).WithTimeout(opts.Timeout)
 	d.conn, err = d.dial()
 	if err != nil {

@@ -61,7 +61,8 @@ func (d *Driver) Info() Info {
 // Describe asks the driver for its name, version and capabilities
 // ("GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities",
 // "GroupControllerGetCapabilities"), checks them and keeps them for
-// [Driver.Info]. The controller services are only asked if they are announced.
+// [Driver.Info]. The controller services are only asked if they are announced,
+// and not by one who came for the node's part.
 // It is an error if another driver than before answers.
 func (d *Driver) Describe(ctx context.Context) (Info, error) {
 	dialed := d.dialed.Load()
@@ -93,6 +94,9 @@ func (d *Driver) ask(ctx context.Context) (Info, error) {
 	}
 	if err := d.askPlugin(ctx, &info); err != nil {
 		return Info{}, err
+	}
+	if d.nodePart {
+		return info, nil
 	}
 	if info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) {
 		if err := d.askController(ctx, &info); err != nil {

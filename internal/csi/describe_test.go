@@ -60,6 +60,19 @@ func TestOnlyAnnouncedServicesAreAsked(t *testing.T) {
 	}
 }
 
+// Many drivers announce their controller service on nodes that do not serve it.
+func TestTheControllerIsNotAskedOnANode(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	for _, method := range []csi.Method{csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities} {
+		fake.FailNext(method, codes.Unimplemented, "unknown service")
+	}
+	driver := connectTo(t, csi.Options{Address: fake.Serve(t), NodePart: true})
+	info, err := driver.Describe(t.Context())
+	if err != nil || info.Name == "" || fake.Calls(csi.ControllerGetCapabilities) != 0 {
+		t.Errorf("got %+v, %v", info, err)
+	}
+}
+
 // grouping is a driver with nothing but group snapshots, which the fake lacks.
 type grouping struct {
 	csipb.UnimplementedIdentityServer
