@@ -3,5 +3,6 @@
 //
 // This package speaks the protocol: it checks requests, calls the store
 // (package volume) and the node's work (package stage), and puts their errors
-// into gRPC codes in one place, code. What it offers follows from Options.
+// into gRPC codes in one place, code. What it offers follows from Options: with
+// Attach its volumes are published to one of several nodes of the machine.
 package local

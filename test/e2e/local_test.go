@@ -34,26 +34,45 @@ var driverTools = []string{
 // localWorld is a cluster with a real node and the local driver on it.
 type localWorld struct{ *world.World }
 
-// newLocalWorld deploys the driver by its manifest.
+// deployment is how the local driver is put on a cluster.
+type deployment struct {
+	nodes                       int
+	manifest, driver, namespace string
+	workloads                   []string
+}
+
+// newLocalWorld deploys the driver on one node.
 func newLocalWorld(t *testing.T) localWorld {
+	t.Helper()
+	return deploy(t, deployment{
+		nodes: 1, manifest: manifest, driver: "local.holdfast.io", namespace: "holdfast-system", workloads: []string{"deploy/local-driver"},
+	})
+}
+
+// deploy deploys the driver by its manifest.
+func deploy(t *testing.T, d deployment) localWorld {
 	t.Helper()
 	programs, err := world.Programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := cluster.New(t, cluster.WithNodes(1))
-	w := localWorld{&world.World{Cluster: c, Name: "local.holdfast.io"}}
+	c := cluster.New(t, cluster.WithNodes(d.nodes))
+	w := localWorld{&world.World{Cluster: c, Name: d.driver}}
 	c.LoadImage(t, "holdfast.io/holdfast:dev", map[string]string{"/holdfast": filepath.Join(programs, "holdfast")})
 	c.LoadImage(t, "holdfast.io/local-driver:dev", map[string]string{"/local-driver": filepath.Join(programs, "local-driver")}, driverTools...)
-	w.kubectl(t, "apply", "-f", manifest)
+	w.kubectl(t, "apply", "-f", d.manifest)
 	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := w.tryKubectl(context.Background(), "-n", "holdfast-system", "logs", "deploy/local-driver", "--all-containers", "--tail=100")
-			t.Logf("the driver's pod said:\n%s", out)
+		for _, workload := range d.workloads {
+			if t.Failed() {
+				out, _ := w.tryKubectl(context.Background(), "-n", d.namespace, "logs", workload, "--all-pods", "--all-containers", "--tail=100")
+				t.Logf("the pods of %s said:\n%s", workload, out)
+			}
 		}
-		w.kubectl(t, "delete", "-f", manifest, "--wait")
+		w.kubectl(t, "delete", "-f", d.manifest, "--wait")
 	})
-	w.kubectl(t, "-n", "holdfast-system", "rollout", "status", "deploy/local-driver", "--timeout="+world.Patience.String())
+	for _, workload := range d.workloads {
+		w.kubectl(t, "-n", d.namespace, "rollout", "status", workload, "--timeout="+world.Patience.String())
+	}
 	return w
 }
 
@@ -80,6 +99,12 @@ func (w localWorld) tryKubectl(ctx context.Context, args ...string) (string, err
 // pod runs a shell script with a claim at /data, or as the device /dev/data.
 func (w localWorld) pod(t *testing.T, name, claim, script string) {
 	t.Helper()
+	w.podOn(t, "", name, claim, script)
+}
+
+// podOn is pod on a node of one's choice.
+func (w localWorld) podOn(t *testing.T, node, name, claim, script string) {
+	t.Helper()
 	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", script + "\nsleep 100000"}}
 	got, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), claim, metav1.GetOptions{})
 	if err != nil {
@@ -93,6 +118,7 @@ func (w localWorld) pod(t *testing.T, name, claim, script string) {
 	_, err = w.Client.CoreV1().Pods(w.Namespace).Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
+			NodeName:                      node,
 			TerminationGracePeriodSeconds: ptr.To(int64(0)),
 			Containers:                    []corev1.Container{container},
 			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
