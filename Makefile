@@ -39,7 +39,7 @@ crash-mutants: build ## Show that the crash sweep fails when a precaution is tak
 
 .PHONY: bench bench-scale
 bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
-	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDetachments' $(SHOW)
+	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDelayOf' $(SHOW)
 
 bench-scale: build ## What it costs among 10,000 volumes (UPDATE=1: into docs/benchmarks.md)
 	$(MEASURE) -run TestManyObjects $(SHOW)
