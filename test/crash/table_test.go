@@ -73,13 +73,19 @@ func (r *row) print(b *strings.Builder, points int) {
 	fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d |\n", r.name, points, r.runs, r.missed, r.leaks, r.stuck)
 }
 
-// check fails a sweep most of whose runs have shown nothing.
+// check fails a sweep most of whose runs have shown nothing. In single scenarios
+// that may be: which of two leaders comes first is another one each time.
 func (t *table) check(test *testing.T) {
 	test.Helper()
+	runs, missed := 0, 0
 	for _, r := range t.rows {
-		if r.missed > r.runs {
-			test.Errorf("%d runs of scenario %q did not come to their point and only %d did", r.missed, r.name, r.runs)
+		runs, missed = runs+r.runs, missed+r.missed
+		if len(r.points) == 0 && r.missed > 0 {
+			test.Errorf("no run of scenario %q has come to its point", r.name)
 		}
+	}
+	if missed > runs {
+		test.Errorf("%d runs did not come to their point and only %d did", missed, runs)
 	}
 }
 
