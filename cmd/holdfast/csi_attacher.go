@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/holdfast-io/holdfast/internal/app"
@@ -18,22 +16,15 @@ import (
 
 // attacher is the role csi-attacher.
 type attacher struct {
-	driver   app.Driver
-	kube     app.Kube
-	leader   app.Leader
-	gates    app.Gates
-	endpoint app.Endpoint
-	work     app.Work
-	attach   attach.Options
-	logging  *logsapi.LoggingConfiguration
+	sidecar
+	attach attach.Options
 }
 
 func newAttacher() *cobra.Command {
-	a := &attacher{
-		driver:  app.Driver{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
-		leader:  app.Leader{Enabled: true, Namespace: "kube-system"},
-		logging: logsapi.NewLoggingConfiguration(),
-	}
+	a := &attacher{sidecar: sidecar{
+		driver: app.Driver{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
+		leader: app.Leader{Enabled: true, Namespace: "kube-system"},
+	}}
 	command := &cobra.Command{
 		Use:   "csi-attacher",
 		Short: "Attach volumes to nodes, and detach them",
@@ -44,40 +35,14 @@ the program of that name, with the same flags.
 Flags come before the environment variables in brackets, and those before the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			if err := a.complete(command); err != nil {
-				return err
-			}
-			return a.run(command.Context())
-		},
+		RunE: a.runs(a.complete, a.run),
 	}
-	a.leader.AddGates(&a.gates)
-	a.attach.AddGates(&a.gates)
-	fs := command.Flags()
-	a.gates.AddFlags(fs)
-	app.AddProcessorFlag(fs)
-	a.driver.AddFlags(fs)
-	a.kube.AddFlags(fs)
-	a.leader.AddFlags(fs)
-	a.endpoint.AddFlags(fs)
-	a.endpoint.AddSplitFlags(fs)
-	a.work.AddFlags(fs)
-	a.attach.AddFlags(fs)
-	logsapi.AddFlags(a.logging, fs)
-	withVersion(command)
+	a.endpoint.AddSplitFlags(command.Flags())
+	a.declare(command, &a.attach)
 	return command
 }
 
-func (a *attacher) complete(command *cobra.Command) error {
-	err := app.FromEnvironment(command.Flags(),
-		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
-		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
-	)
-	if err := errors.Join(err, a.leader.Validate(), a.endpoint.Validate()); err != nil {
-		return err
-	}
-	return logsapi.ValidateAndApply(a.logging, nil)
-}
+func (a *attacher) complete(command *cobra.Command) error { return a.sidecar.complete(command) }
 
 func (a *attacher) run(ctx context.Context) error {
 	ctx = ctrl.LoggerInto(ctx, app.SetLogger())

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	logsapi "k8s.io/component-base/logs/api/v1"
-	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -27,20 +25,14 @@ import (
 
 // provisioner is the role csi-provisioner.
 type provisioner struct {
-	driver    app.Driver
-	kube      app.Kube
-	leader    app.Leader
-	gates     app.Gates
-	endpoint  app.Endpoint
-	work      app.Work
+	sidecar
 	provision provision.Options
 	reclaim   reclaim.Options
 	capacity  capacity.Options
-	logging   *logsapi.LoggingConfiguration
 }
 
 func newProvisioner() *cobra.Command {
-	p := &provisioner{logging: logsapi.NewLoggingConfiguration()}
+	p := &provisioner{}
 	command := &cobra.Command{
 		Use:   "csi-provisioner",
 		Short: "Make volumes for claims, and delete those that nobody wants any more",
@@ -51,44 +43,20 @@ that name, with the same flags.
 Flags come before the environment variables in brackets, and those before the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			if err := p.complete(command); err != nil {
-				return err
-			}
-			return p.run(command.Context())
-		},
+		RunE: p.runs(p.complete, p.run),
 	}
-	p.leader.AddGates(&p.gates)
-	p.provision.AddGates(&p.gates)
-	fs := command.Flags()
-	p.gates.AddFlags(fs)
-	app.AddProcessorFlag(fs)
-	p.driver.AddFlags(fs)
-	p.kube.AddFlags(fs)
-	p.leader.AddFlags(fs)
-	p.endpoint.AddFlags(fs)
-	p.work.AddFlags(fs)
-	p.provision.AddFlags(fs)
-	p.capacity.AddFlags(fs)
-	logsapi.AddFlags(p.logging, fs)
-	withVersion(command)
+	p.declare(command, &p.provision, &p.capacity)
 	return command
 }
 
 // complete adds what the environment says and checks what needs no driver.
 func (p *provisioner) complete(command *cobra.Command) error {
-	err := app.FromEnvironment(command.Flags(),
-		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
+	err := p.sidecar.complete(command,
 		app.Variable{Name: "PROVISIONER_NAME", Flags: []string{"provisioner"}},
 		app.Variable{Name: "STORAGECLASS_WHITELIST", Flags: []string{"storageclass-whitelist"}},
-		app.Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
 		app.Variable{Name: "VERBOSE", Flags: []string{"v"}},
-		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	)
-	if err := errors.Join(err, p.leader.Validate(), p.endpoint.Validate(), p.checkNode()); err != nil {
-		return err
-	}
-	return logsapi.ValidateAndApply(p.logging, nil)
+	return errors.Join(err, p.checkNode())
 }
 
 func (p *provisioner) run(ctx context.Context) error {

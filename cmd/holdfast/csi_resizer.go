@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
@@ -19,19 +18,13 @@ import (
 
 // resizer is the role csi-resizer.
 type resizer struct {
-	driver   app.Driver
-	kube     app.Kube
-	leader   app.Leader
-	gates    app.Gates
-	endpoint app.Endpoint
-	work     app.Work
-	resync   time.Duration
-	resize   resize.Options
-	logging  *logsapi.LoggingConfiguration
+	sidecar
+	resync time.Duration
+	resize resize.Options
 }
 
 func newResizer() *cobra.Command {
-	r := &resizer{work: app.Work{Flag: "workers", Workers: 10}, logging: logsapi.NewLoggingConfiguration()}
+	r := &resizer{sidecar: sidecar{work: app.Work{Flag: "workers", Workers: 10}}}
 	command := &cobra.Command{
 		Use:   "csi-resizer",
 		Short: "Make volumes larger, and give them other attributes",
@@ -42,43 +35,19 @@ driver and takes the place of the program of that name, with the same flags.
 Flags come before the environment variables in brackets, and those before the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			if err := r.complete(command); err != nil {
-				return err
-			}
-			return r.run(command.Context())
-		},
+		RunE: r.runs(r.complete, r.run),
 	}
-	r.leader.AddGates(&r.gates)
-	r.resize.AddGates(&r.gates)
-	fs := command.Flags()
-	r.gates.AddFlags(fs)
-	app.AddProcessorFlag(fs)
-	r.driver.AddFlags(fs)
-	r.kube.AddFlags(fs)
-	r.leader.AddFlags(fs)
-	r.endpoint.AddFlags(fs)
-	r.work.AddFlags(fs)
-	fs.DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are looked at again, changed or not")
-	r.resize.AddFlags(fs)
-	logsapi.AddFlags(r.logging, fs)
-	withVersion(command)
+	command.Flags().DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are looked at again, changed or not")
+	r.declare(command, &r.resize)
 	return command
 }
 
 // complete adds what the environment says and checks what needs no driver.
 func (r *resizer) complete(command *cobra.Command) error {
-	err := app.FromEnvironment(command.Flags(),
-		app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
-		app.Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
-		app.Variable{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
-	)
+	err := r.sidecar.complete(command)
 	o := &r.resize
 	o.Workers, o.RetryStart, o.RetryMax = r.work.Workers, r.work.RetryStart, r.work.RetryMax
-	if err := errors.Join(err, r.leader.Validate(), r.endpoint.Validate(), o.Validate()); err != nil {
-		return err
-	}
-	return logsapi.ValidateAndApply(r.logging, nil)
+	return errors.Join(err, o.Validate())
 }
 
 func (r *resizer) run(ctx context.Context) error {

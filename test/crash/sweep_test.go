@@ -58,7 +58,7 @@ func TestSweep(t *testing.T) {
 		}
 	})
 	for i, sc := range scenarios {
-		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, i, all.row(sc.name)) })
+		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, i, all.row(sc)) })
 	}
 }
 
