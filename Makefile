@@ -66,6 +66,10 @@ need: # Nodes are for root only, so nobody else needs what they are made with.
 need-test:
 	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
 
+.PHONY: crds
+crds: ## Copy the CRDs of the snapshot API from the module that has its types
+	hack/crds.sh
+
 .PHONY: lint
 lint: bin/golangci-lint ## Check the style of all code
 	bin/golangci-lint run --allow-parallel-runners ./...
@@ -77,6 +81,7 @@ bin/golangci-lint: go.tools.mod
 
 .PHONY: verify
 verify: lint ## Check that everything is as it should be when it is committed
+	hack/crds.sh --check
 	go mod tidy -diff
 	cd devcluster && go mod tidy -diff
 

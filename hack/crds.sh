@@ -1,0 +1,27 @@
+#!/bin/bash
+# The CRDs of the snapshot API in internal/crds are those of the module that has
+# its types, byte for byte: Go embeds no file of another module. Without
+# arguments they are copied from there, with --check what differs is told.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+module=github.com/kubernetes-csi/external-snapshotter/client/v8
+go mod download "$module"
+from=$(go list -m -f '{{.Dir}}' "$module")/config/crd
+to=internal/crds
+
+case "${1:-}" in
+'')
+	rm -f "$to"/*snapshot.storage.k8s.io_*.yaml
+	install -m 644 "$from"/*snapshot.storage.k8s.io_*.yaml "$to"
+	;;
+--check)
+	diff -ru -x kustomization.yaml -x '*.go' -x 'holdfast.io_*.yaml' "$from" "$to" || {
+		echo "the CRDs in $to are not those of $module as go.mod has it; copy them by: make crds" >&2
+		exit 1
+	}
+	;;
+*)
+	echo "usage: $0 [--check]" >&2
+	exit 2
+	;;
+esac
