@@ -2,34 +2,24 @@ package world
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// snapshotModule has the CRDs of the snapshot API beside its types.
-const snapshotModule = "github.com/kubernetes-csi/external-snapshotter/client/v8"
-
-// Snapshots is a client for the snapshot API, whose CRDs it installs. They stay:
-// other tests of the cluster may be using them.
+// Snapshots is a client for the snapshot API, whose CRDs it installs.
 func (w *World) Snapshots(t testing.TB) client.Client {
 	t.Helper()
+	CRDs(t, w.Config)
 	scheme := runtime.NewScheme()
 	if err := snapshotv1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
@@ -38,40 +28,7 @@ func (w *World) Snapshots(t testing.TB) client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := installSnapshots(t.Context(), c); err != nil {
-		t.Fatalf("installing the snapshot API: %v", err)
-	}
-	Eventually(t, func(ctx context.Context) error {
-		return errors.Join(
-			c.List(ctx, &snapshotv1.VolumeSnapshotList{}, client.Limit(1)),
-			c.List(ctx, &snapshotv1.VolumeSnapshotContentList{}, client.Limit(1)))
-	})
 	return c
-}
-
-func installSnapshots(ctx context.Context, c client.Client) error {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", snapshotModule).Output()
-	if err != nil {
-		return fmt.Errorf("finding its CRDs: %w", err)
-	}
-	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "snapshot.storage.k8s.io_*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("there are no CRDs in %s: %w", out, err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		crd := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal(text, crd); err != nil {
-			return fmt.Errorf("reading %s: %w", file, err)
-		}
-		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("tests"), client.ForceOwnership); err != nil {
-			return fmt.Errorf("applying %s: %w", file, err)
-		}
-	}
-	return nil
 }
 
 // Cut makes a snapshot of a volume at the driver and returns its handle there.

@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// applyLine is the command that the help of "holdfast crds" has a reader type.
+func applyLine(t *testing.T) string {
+	t.Helper()
+	programs, err := world.Programs()
+	must(t, err)
+	help, err := exec.CommandContext(t.Context(), filepath.Join(programs, "holdfast"), "crds", "--help").Output()
+	must(t, err)
+	for line := range strings.Lines(string(help)) {
+		if strings.Contains(line, "| kubectl") {
+			return "PATH=$PWD/bin:$PATH; " + strings.TrimSpace(line)
+		}
+	}
+	t.Fatalf("the help has no line to type:\n%s", help)
+	return ""
+}
+
+// Whoever put the definitions there, and however, applying ours updates them in
+// place: the objects stay, and so does what others have added to a definition.
+func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
+	t.Parallel()
+	c := cluster.NewAPIOnly(t)
+	dir, line := desk(t), applyLine(t)
+	for _, row := range []struct {
+		name, put string
+		conflicts bool
+	}{
+		{name: "ours are there", put: line},
+		{name: "kubectl has applied the same at the client", put: "bin/holdfast crds | kubectl apply -f -"},
+		{name: "kubectl has created the same", put: "bin/holdfast crds | kubectl create -f -"},
+		{name: "another manager has applied the same at the server", put: "bin/holdfast crds | kubectl apply --server-side --field-manager=helm -f -"},
+		{
+			name:      "another manager has applied those of another release",
+			put:       "bin/holdfast crds | sed 's/name: ReadyToUse/name: Ready/' | kubectl apply --server-side --field-manager=helm -f -",
+			conflicts: true,
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			sh := func(commands ...string) {
+				t.Helper()
+				if out, err := follow(t.Context(), t, c, dir, commands...); err != nil {
+					t.Fatalf("%v:\n%s", err, out)
+				}
+			}
+			api, err := client.New(c.Config, client.Options{})
+			must(t, err)
+			apply := line
+			sh(row.put)
+			sh("kubectl wait --for=condition=Established crd --all --timeout=2m", addToAll, useOne)
+			before := standing(t, api)
+			if row.conflicts {
+				if out, err := follow(t.Context(), t, c, dir, apply); err == nil || !strings.Contains(out, `conflict with "helm"`) {
+					t.Errorf("what another manager has was taken over unasked: %v\n%s", err, out)
+				}
+				apply += " --force-conflicts"
+			}
+			sh(apply)
+			if !row.conflicts {
+				if diff := cmp.Diff(before, standing(t, api)); diff != "" {
+					t.Errorf("applying has changed (-before +after):\n%s", diff)
+				}
+			}
+			between := standing(t, api)
+			sh(apply)
+			if diff := cmp.Diff(between, standing(t, api)); diff != "" {
+				t.Errorf("applying again has changed (-before +after):\n%s", diff)
+			}
+			for name, s := range standing(t, api) {
+				if s.UID != before[name].UID || s.Label != "here" || s.Conversion != before[name].Conversion {
+					t.Errorf("%s was %+v and is %+v", name, before[name], s)
+				}
+			}
+			sh(`kubectl get volumesnapshots -n default kept -o jsonpath='{.spec.source.persistentVolumeClaimName}' | grep -x data`,
+				`kubectl get volumesnapshots -n default | grep READYTOUSE`, `kubectl delete crd --all --timeout=2m`)
+		})
+	}
+}
+
+const (
+	// addToAll is what others do to definitions: they label them, and have objects converted.
+	addToAll = `kubectl label crd --all kept=here
+		kubectl patch crd volumegroupsnapshots.groupsnapshot.storage.k8s.io --type=merge -p '{"spec": {"conversion": {
+			"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://conversion.example.com/"}}}}}'`
+	useOne = `kubectl create -f - <<-Y
+		{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: kept, namespace: default}, spec: {source: {persistentVolumeClaimName: data}}}
+		Y`
+)
+
+// A definition is what of it may not be lost.
+type definition struct {
+	UID, Label, Conversion string
+	Generation             int64
+}
+
+// standing are all definitions of the cluster.
+func standing(t *testing.T, api client.Client) map[string]definition {
+	t.Helper()
+	list := &unstructured.UnstructuredList{}
+	list.SetAPIVersion("apiextensions.k8s.io/v1")
+	list.SetKind("CustomResourceDefinitionList")
+	must(t, api.List(t.Context(), list))
+	all := map[string]definition{}
+	for _, crd := range list.Items {
+		strategy, _, err := unstructured.NestedString(crd.Object, "spec", "conversion", "strategy")
+		must(t, err)
+		all[crd.GetName()] = definition{string(crd.GetUID()), crd.GetLabels()["kept"], strategy, crd.GetGeneration()}
+	}
+	if len(all) == 0 {
+		t.Fatal("there are no definitions")
+	}
+	return all
+}
+
+const counted corev1.ResourceName = "count/volumesnapshots.snapshot.storage.k8s.io"
+
+// How many snapshots a namespace may have is for its ResourceQuota to say.
+func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
+	t.Parallel()
+	w := &world.World{Cluster: cluster.New(t)}
+	api := w.Snapshots(t)
+	_, err := w.Client.CoreV1().ResourceQuotas(w.Namespace).Create(t.Context(), &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: "snapshots"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{counted: resource.MustParse("1")}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	awaitCounting(t, w)
+	take := func(name string) error {
+		return api.Create(t.Context(), &snapshotv1.VolumeSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
+			Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &w.Namespace}},
+		})
+	}
+	must(t, take("first"))
+	if err := take("second"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "exceeded quota: snapshots") {
+		t.Errorf("a second snapshot where one is allowed: %v", err)
+	}
+}
+
+// awaitCounting waits until the quota counts snapshots. Its controller asks for
+// new kinds every 30 s, but then looks at a quota only when its limits change,
+// or after minutes; so another limit of it is changed all the time.
+func awaitCounting(t *testing.T, w *world.World) {
+	t.Helper()
+	quotas, other := w.Client.CoreV1().ResourceQuotas(w.Namespace), 1
+	world.Eventually(t, func(ctx context.Context) error {
+		quota, err := quotas.Get(ctx, "snapshots", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if _, ok := quota.Status.Used[counted]; ok {
+			return nil
+		}
+		other++
+		patch := fmt.Sprintf(`{"spec": {"hard": {"count/secrets": "%d"}}}`, other)
+		if _, err := quotas.Patch(ctx, "snapshots", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		return fmt.Errorf("what it counts is %v", quota.Status.Used)
+	})
+}

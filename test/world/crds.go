@@ -1,0 +1,88 @@
+package world
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// CRDs installs what "holdfast crds" prints, as its help says, and returns when
+// all of it is served. It stays: other tests of the cluster may be using it.
+func CRDs(t testing.TB, config *rest.Config) {
+	t.Helper()
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := printed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, crd := range all {
+		if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("kubectl"), client.ForceOwnership); err != nil {
+			t.Fatalf("applying %s: %v", crd.GetName(), err)
+		}
+	}
+	for _, crd := range all {
+		Eventually(t, func(ctx context.Context) error { return served(ctx, c, crd) })
+	}
+}
+
+// printed are the objects that "holdfast crds" prints.
+func printed(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	programs, err := Programs()
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.CommandContext(ctx, filepath.Join(programs, "holdfast"), "crds").Output()
+	if err != nil {
+		return nil, fmt.Errorf("running holdfast crds: %w", err)
+	}
+	var all []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(out), len(out))
+	for {
+		crd := &unstructured.Unstructured{}
+		err := decoder.Decode(&crd.Object)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading what holdfast crds printed: %w", err)
+		}
+		all = append(all, crd)
+	}
+}
+
+// served is nil when the API server serves all versions that a definition says
+// it does.
+func served(ctx context.Context, c client.Client, crd *unstructured.Unstructured) error {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "listKind")
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	if err != nil {
+		return err
+	}
+	for _, version := range versions {
+		v, ok := version.(map[string]any)
+		if !ok || v["served"] != true {
+			continue
+		}
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(schema.GroupVersionKind{Group: group, Version: fmt.Sprint(v["name"]), Kind: kind})
+		if err := c.List(ctx, list, client.Limit(1)); err != nil {
+			return fmt.Errorf("listing %s of %s: %w", kind, list.GetAPIVersion(), err)
+		}
+	}
+	return nil
+}
