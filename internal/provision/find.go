@@ -38,7 +38,7 @@ func (r *Reconciler) findSnapshot(ctx context.Context, key types.NamespacedName)
 	snapshot := &snapshotv1.VolumeSnapshot{}
 	there, err := r.getLive(ctx, key, snapshot)
 	if meta.IsNoMatchError(err) {
-		return nil, errors.New("the snapshot API is not installed in this cluster: apply the CRDs of snapshot.storage.k8s.io")
+		return nil, errors.New("the snapshot API is not installed in this cluster; install it by: holdfast crds | kubectl apply --server-side -f -")
 	}
 	if err != nil || !there {
 		return f, err

@@ -112,10 +112,7 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	content := &snapshotv1.VolumeSnapshotContent{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Name: w.Namespace + "-other"}, content))
 	content.Spec.Driver = "another.example.com"
-	// A content's driver cannot be changed, so another one takes its place.
-	must(t, api.Delete(t.Context(), content))
-	content.ResourceVersion, content.UID = "", ""
-	must(t, api.Create(t.Context(), content))
+	must(t, api.Update(t.Context(), content))
 
 	w.Provisioner(t)
 	world.Eventually(t, func(context.Context) error {
