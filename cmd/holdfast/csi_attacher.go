@@ -23,7 +23,7 @@ type attacher struct {
 func newAttacher() *cobra.Command {
 	a := &attacher{sidecar: sidecar{
 		driver: app.Driver{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
-		leader: app.Leader{Enabled: true, Namespace: "kube-system"},
+		role:   role{leader: app.Leader{Enabled: true, Namespace: "kube-system"}},
 	}}
 	command := &cobra.Command{
 		Use:   "csi-attacher",

@@ -20,7 +20,9 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newProvisioner(), newAttacher(), newResizer(), newRegistrar(), newCRDs(), newVersion())
+	root.AddCommand(
+		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
+		newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast:", err)

@@ -45,9 +45,12 @@ func (o *Kube) Config() (*rest.Config, error) {
 }
 
 // SetLogger sends the logs of controllers and clients to klog's, which flags
-// have set up.
-func SetLogger() logr.Logger {
+// have set up, through filters.
+func SetLogger(filters ...func(logr.Logger) logr.Logger) logr.Logger {
 	log := klog.Background()
+	for _, filter := range filters {
+		log = filter(log)
+	}
 	ctrl.SetLogger(log)
 	return log
 }

@@ -66,7 +66,7 @@ func (o *Leader) AddFlags(fs *pflag.FlagSet) {
 		"namespace of the Lease, and of what this program keeps on record; empty for its own [POD_NAMESPACE]")
 	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a silent leader stays leader; above the renew deadline")
 	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to stay leader; above the retry period")
-	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", 5*time.Second, "pause between two tries to be, or stay, leader")
+	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", cmp.Or(o.RetryPeriod, 5*time.Second), "pause between two tries to be, or stay, leader")
 	fs.Var(labels{&o.Labels}, "leader-election-labels", "labels to put on the Lease: key:value,key:value")
 }
 

@@ -99,7 +99,7 @@ func TestCreateSnapshotChecksTheAnswer(t *testing.T) {
 	changes := map[string]func(*csipb.CreateSnapshotResponse){
 		"no source":      func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "" },
 		"another source": func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "other" },
-		"no time":        func(r *csipb.CreateSnapshotResponse) { r.Snapshot.CreationTime = nil },
+		"no valid time":  func(r *csipb.CreateSnapshotResponse) { r.Snapshot.CreationTime.Nanos = -1 },
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestListSnapshotsWalksAndChecks(t *testing.T) {
 	if seen, err := list(); seen != 3 || err != nil {
 		t.Errorf("got %d, %v", seen, err)
 	}
-	answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.CreationTime = nil })
+	answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SourceVolumeId = "" })
 	_, err := list()
 	wantBad(t, err, fake.Snapshots()[0].ID)
 }

@@ -11,6 +11,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -220,5 +221,21 @@ func TestVerdictsOfTheCalls(t *testing.T) {
 			err := tt.call(t.Context(), driver)
 			wantVerdict(t, fmt.Errorf("wrapped: %w", err), tt.want)
 		})
+	}
+}
+
+func TestATimeThatIsNotGivenIsNot1970(t *testing.T) {
+	for name, tt := range map[string]struct {
+		at   *timestamppb.Timestamp
+		want int64
+	}{
+		"left out": {nil, 0},
+		"zero":     {&timestamppb.Timestamp{}, 0},
+		"before":   {&timestamppb.Timestamp{Seconds: -1}, 0},
+		"given":    {&timestamppb.Timestamp{Seconds: 1, Nanos: 2}, 1_000_000_002},
+	} {
+		if got := csi.Nanoseconds(tt.at); got != tt.want {
+			t.Errorf("%s: got %d, want %d", name, got, tt.want)
+		}
 	}
 }

@@ -60,8 +60,8 @@ func checkSnapshot(snapshot *csipb.Snapshot) string {
 		return "the snapshot has no id"
 	case snapshot.GetSourceVolumeId() == "":
 		return "the snapshot does not say of which volume it is"
-	case snapshot.GetCreationTime().GetSeconds() == 0, snapshot.GetCreationTime().CheckValid() != nil:
-		return "the snapshot does not say when it was made"
+	case snapshot.GetCreationTime() != nil && snapshot.GetCreationTime().CheckValid() != nil:
+		return "the snapshot says no valid time when it was made"
 	case snapshot.GetSizeBytes() < 0:
 		return fmt.Sprintf("its size of %d bytes is negative", snapshot.GetSizeBytes())
 	default:

@@ -109,9 +109,8 @@ func TestCheckSnapshot(t *testing.T) {
 		"one that is not ready is good":                {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
 		"a snapshot without id cannot be found again":  {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
 		"a snapshot of nothing is none":                {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, "of which volume"},
-		"a snapshot without a time is of no moment":    {func(s *csipb.Snapshot) { s.CreationTime = nil }, "when it was made"},
-		"a snapshot of 1970 has no time":               {func(s *csipb.Snapshot) { s.CreationTime = &timestamppb.Timestamp{} }, "when it was made"},
-		"a snapshot of an impossible time has no time": {func(s *csipb.Snapshot) { s.CreationTime.Nanos = -1 }, "when it was made"},
+		"a snapshot may leave out when it was made":    {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
+		"a snapshot of an impossible time has no time": {func(s *csipb.Snapshot) { s.CreationTime.Nanos = -1 }, "no valid time"},
 		"a negative size is no size":                   {func(s *csipb.Snapshot) { s.SizeBytes = -1 }, "negative"},
 	}
 	for name, tt := range tests {

@@ -8,13 +8,15 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // CreateSnapshot cuts the snapshot with the request's name, or finds it
 // ("CreateSnapshot": idempotent by name). It waits for other calls with the
 // same name. While ready_to_use is false the driver still works on it: ask
-// again. An answer without id, source volume or time, or about another source,
-// is a [BadAnswer] with the id.
+// again. An answer without id or source volume, or about another source, is a
+// [BadAnswer] with the id. The time is required ("Snapshot": creation_time), but
+// drivers are in use that leave it out; see [Nanoseconds].
 func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRequest) (*csipb.Snapshot, error) {
 	answer, err := send(ctx, d, about{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
 	if err != nil {
@@ -100,4 +102,13 @@ func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequ
 		return nil
 	}
 	return walk(fetch, check, func() error { return d.bad(ListSnapshots, "", endlessPages) })
+}
+
+// Nanoseconds is a time in an answer as nanoseconds since 1970; 0 if the driver
+// has not given one, which some do by leaving it out and some by a zero.
+func Nanoseconds(t *timestamppb.Timestamp) int64 {
+	if t == nil {
+		return 0
+	}
+	return max(0, t.AsTime().UnixNano())
 }

@@ -24,6 +24,15 @@ func NodeValue(base, node string) string {
 	return base + "-" + hash(whole)
 }
 
+// LabelValue is a name as a label's value: itself if that fits, else as much of
+// it as fits with a hash of all.
+func LabelValue(name string) string {
+	if len(name) <= labelLimit {
+		return name
+	}
+	return name[:labelLimit-len("-01234567")] + "-" + hash(name)
+}
+
 func hash(s string) string {
 	h := fnv.New32a()
 	h.Write([]byte(s))

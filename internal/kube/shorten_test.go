@@ -29,3 +29,21 @@ func TestNodeValue(t *testing.T) {
 		})
 	}
 }
+
+func TestLabelValue(t *testing.T) {
+	long := strings.Repeat("n", 63)
+	for name, want := range map[string]string{
+		"worker-1": "worker-1",
+		long:       long,
+		long + "a": strings.Repeat("n", 54) + "-" + hash(long+"a"),
+		long + "b": strings.Repeat("n", 54) + "-" + hash(long+"b"),
+	} {
+		got := LabelValue(name)
+		if got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+		if problems := validation.IsValidLabelValue(got); len(problems) > 0 {
+			t.Errorf("%s cannot be a label: %v", got, problems)
+		}
+	}
+}

@@ -1,5 +1,5 @@
-// Package secretref finds the secrets that a StorageClass names for the calls
-// about its volumes.
+// Package secretref finds the secrets that a class names for the calls about its
+// volumes or snapshots.
 package secretref
 
 import (
@@ -64,24 +64,40 @@ func (u Use) Keys() (name, namespace string) {
 	return prefix + u.key + suffixName, prefix + u.key + suffixNamespace
 }
 
+// New is a purpose of a class of another kind, by the key of its parameters
+// between the prefix and -name or -namespace.
+func New(key string) Use { return Use{key: key} }
+
+// Tokens are what stands for ${TOKEN} in the namespace and in the name of a
+// secret.
+type Tokens struct{ Namespace, Name map[string]string }
+
 func (u Use) resolve(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
+	tokens := Tokens{
+		Namespace: map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace},
+		Name:      map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace, "pvc.name": claim.Name},
+	}
+	for key, value := range claim.Annotations {
+		tokens.Name["pvc.annotations['"+key+"']"] = value
+	}
+	return u.Resolve(class, tokens)
+}
+
+// Resolve finds the secret that a class names for the purpose; nil if it names
+// none.
+func (u Use) Resolve(class map[string]string, tokens Tokens) (*corev1.SecretReference, error) {
 	name, namespace, err := u.templates(class)
 	if err != nil || name == "" {
 		return nil, err
 	}
-	tokens := map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace}
-	resolvedNamespace, err := expand(namespace, tokens)
+	resolvedNamespace, err := expand(namespace, tokens.Namespace)
 	if err != nil {
 		return nil, fmt.Errorf("namespace of the %s: %w", u.label(), err)
 	}
 	if problems := validation.IsDNS1123Label(resolvedNamespace); len(problems) > 0 {
 		return nil, fmt.Errorf("namespace of the %s: %q (from %q): %s", u.label(), resolvedNamespace, namespace, strings.Join(problems, "; "))
 	}
-	tokens["pvc.name"] = claim.Name
-	for key, value := range claim.Annotations {
-		tokens["pvc.annotations['"+key+"']"] = value
-	}
-	resolvedName, err := expand(name, tokens)
+	resolvedName, err := expand(name, tokens.Name)
 	if err != nil {
 		return nil, fmt.Errorf("name of the %s: %w", u.label(), err)
 	}
@@ -110,10 +126,10 @@ func (u Use) templates(class map[string]string) (name, namespace string, err err
 	case 1:
 		name, namespace = class[pairs[0][0]], class[pairs[0][1]]
 	default:
-		return "", "", fmt.Errorf("the StorageClass names the %s by new and by deprecated parameters", u.label())
+		return "", "", fmt.Errorf("the class names the %s by new and by deprecated parameters", u.label())
 	}
 	if name == "" || namespace == "" {
-		return "", "", fmt.Errorf("the StorageClass must give both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
+		return "", "", fmt.Errorf("the class must give both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
 	}
 	return name, namespace, nil
 }

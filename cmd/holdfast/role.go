@@ -12,15 +12,20 @@ import (
 	"github.com/holdfast-io/holdfast/internal/app"
 )
 
-// sidecar is what all roles have in common that stand beside a driver.
-type sidecar struct {
-	driver   app.Driver
+// role is what all roles have in common that run controllers.
+type role struct {
 	kube     app.Kube
 	leader   app.Leader
 	gates    app.Gates
 	endpoint app.Endpoint
 	work     app.Work
 	logging  *logsapi.LoggingConfiguration
+}
+
+// sidecar is a role that stands beside a driver.
+type sidecar struct {
+	role
+	driver app.Driver
 }
 
 // A group of options that a role has beside those.
@@ -34,43 +39,51 @@ type gated interface {
 }
 
 // declare gives a role its flags: those of all, and those of its own groups.
-// What the sidecar holds already are the role's defaults.
-func (s *sidecar) declare(command *cobra.Command, own ...group) {
-	s.logging = logsapi.NewLoggingConfiguration()
-	s.leader.AddGates(&s.gates)
+// What the role holds already are its defaults.
+func (r *role) declare(command *cobra.Command, own ...group) {
+	r.logging = logsapi.NewLoggingConfiguration()
+	r.leader.AddGates(&r.gates)
 	for _, g := range own {
 		if g, ok := g.(gated); ok {
-			g.AddGates(&s.gates)
+			g.AddGates(&r.gates)
 		}
 	}
 	fs := command.Flags()
 	app.AddProcessorFlag(fs)
-	for _, g := range append([]group{&s.gates, &s.driver, &s.kube, &s.leader, &s.endpoint, &s.work}, own...) {
+	for _, g := range append([]group{&r.gates, &r.kube, &r.leader, &r.endpoint, &r.work}, own...) {
 		g.AddFlags(fs)
 	}
-	logsapi.AddFlags(s.logging, fs)
+	logsapi.AddFlags(r.logging, fs)
 	withVersion(command)
+}
+
+// declare also gives the role the flags for its driver.
+func (s *sidecar) declare(command *cobra.Command, own ...group) {
+	s.role.declare(command, append([]group{&s.driver}, own...)...)
 }
 
 // complete adds what the environment says, and checks what all roles have.
 // Further variables and problems are the role's own.
-func (s *sidecar) complete(command *cobra.Command, further ...app.Variable) error {
+func (r *role) complete(command *cobra.Command, further ...app.Variable) error {
 	err := app.FromEnvironment(command.Flags(), append([]app.Variable{
-		{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}},
 		{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
 		{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	}, further...)...)
-	return errors.Join(err, s.leader.Validate(), s.endpoint.Validate())
+	return errors.Join(err, r.leader.Validate(), r.endpoint.Validate())
+}
+
+func (s *sidecar) complete(command *cobra.Command, further ...app.Variable) error {
+	return s.role.complete(command, append(further, app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
 }
 
 // runs makes what a role's command does: complete its options, log as they say,
 // and work.
-func (s *sidecar) runs(complete func(*cobra.Command) error, run func(context.Context) error) func(*cobra.Command, []string) error {
+func (r *role) runs(complete func(*cobra.Command) error, run func(context.Context) error) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, _ []string) error {
 		if err := complete(command); err != nil {
 			return err
 		}
-		if err := logsapi.ValidateAndApply(s.logging, nil); err != nil {
+		if err := logsapi.ValidateAndApply(r.logging, nil); err != nil {
 			return err
 		}
 		return run(command.Context())

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+)
+
+// snapshotter is the role csi-snapshotter.
+type snapshotter struct {
+	sidecar
+	resync   time.Duration
+	deployed bool // one on each node
+	naming   snapshot.Naming
+	cut      cut.Options
+}
+
+func newSnapshotter() *cobra.Command {
+	s := &snapshotter{sidecar: sidecar{
+		driver: app.Driver{Timeout: time.Minute},
+		role:   role{work: app.Work{Workers: 10}},
+	}}
+	command := &cobra.Command{
+		Use:   "csi-snapshotter",
+		Short: "Make snapshots at a driver, and delete them",
+		Long: `Make snapshots through a CSI driver, follow them until they are ready, and delete
+them, as VolumeSnapshotContents ask for it. It runs beside the driver and takes
+the place of the program of that name, with the same flags. It needs a
+snapshot-controller in the cluster, of which there is one for all drivers.
+
+Flags come before the environment variables in brackets, and those before the
+defaults.`,
+		Args: cobra.NoArgs,
+		RunE: s.runs(s.complete, s.run),
+	}
+	fs := command.Flags()
+	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all contents are looked at again, changed or not")
+	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "what the driver's names of snapshots begin with")
+	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "how much of the snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
+	fs.BoolVar(&s.deployed, "node-deployment", false, "work only on the snapshots of this node's volumes: there is one csi-snapshotter on each node [NODE_NAME]")
+	s.declare(command, &s.cut)
+	return command
+}
+
+func (s *snapshotter) complete(command *cobra.Command) error {
+	err := s.sidecar.complete(command)
+	o := &s.cut
+	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
+	return errors.Join(err, o.Validate(), s.naming.Validate("snapshot"), s.checkNode())
+}
+
+// checkNode checks what goes together with one csi-snapshotter on each node.
+func (s *snapshotter) checkNode() error {
+	if !s.deployed {
+		return nil
+	}
+	s.cut.Node = os.Getenv("NODE_NAME")
+	var errs []error
+	if s.cut.Node == "" {
+		errs = append(errs, errors.New("--node-deployment: which node this is must be in the environment variable NODE_NAME"))
+	}
+	if s.leader.Enabled {
+		errs = append(errs, errors.New("--node-deployment and --leader-election: every node's csi-snapshotter acts, so take --leader-election away"))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *snapshotter) run(ctx context.Context) error {
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger())
+	driver, err := app.Connect(ctx, s.driver)
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	if err := cut.Able(driver); err != nil {
+		return err
+	}
+	config, err := s.kube.Config()
+	if err != nil {
+		return err
+	}
+	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
+		return fmt.Errorf("waiting for the snapshot API: %w", err)
+	}
+	s.cut.Driver = driver.Info().Name
+	program := app.Program{
+		Kube: s.kube, Leader: s.leader, Endpoint: s.endpoint,
+		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.cut.Driver),
+		Component: "csi-snapshotter " + s.cut.Driver, Metrics: driver.Gatherer(),
+		Cache: func(o *cache.Options) {
+			o.SyncPeriod = &s.resync
+			cut.CacheOptions(&s.cut, o)
+		},
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			if err := cut.Setup(ctx, m, driver, events, cut.Single{Named: s.naming}, &s.cut); err != nil {
+				return fmt.Errorf("setting up snapshots: %w", err)
+			}
+			return nil
+		},
+	}
+	return program.Run(ctx)
+}

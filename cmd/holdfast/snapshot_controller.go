@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
+)
+
+// snapshotController is the role snapshot-controller.
+type snapshotController struct {
+	role
+	level  app.LogLevel
+	resync time.Duration
+	look   time.Duration // longest pause between two looks for the CRDs
+	bind   bind.Options
+}
+
+func newSnapshotController() *cobra.Command {
+	s := &snapshotController{role: role{
+		leader: app.Leader{RetryPeriod: 2 * time.Second},
+		work:   app.Work{Workers: 5},
+	}}
+	command := &cobra.Command{
+		Use:   "snapshot-controller",
+		Short: "Turn VolumeSnapshots into contents that drivers' snapshotters make",
+		Long: `Turn VolumeSnapshots into VolumeSnapshotContents, which the csi-snapshotter of
+each driver makes, bind the two to each other, and delete what nobody wants any
+more. There is one for all drivers of a cluster. It takes the place of the program
+of that name, with the same flags.
+
+Flags come before the environment variables in brackets, and those before the
+defaults.`,
+		Args: cobra.NoArgs,
+		RunE: s.runs(s.complete, s.run),
+	}
+	fs := command.Flags()
+	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all snapshots are looked at again, changed or not")
+	fs.DurationVar(&s.look, "retry-crd-interval-max", 30*time.Second, "longest pause between two looks for the CRDs of the snapshot API, at the start; at least 1s")
+	s.declare(command, &s.level, &s.bind)
+	return command
+}
+
+func (s *snapshotController) complete(command *cobra.Command) error {
+	err := s.role.complete(command,
+		app.Variable{Name: "LOG_LEVEL", Flags: []string{"log-level"}},
+		app.Variable{Name: "LEASE_DURATION", Flags: []string{"leader-election-lease-duration"}},
+		app.Variable{Name: "RENEW_DEADLINE", Flags: []string{"leader-election-renew-deadline"}},
+		app.Variable{Name: "RETRY_PERIOD", Flags: []string{"leader-election-retry-period"}},
+		app.Variable{Name: "WATCH_NAMESPACE", Flags: []string{"watch-namespace"}},
+		app.Variable{Name: "WORKERS", Flags: []string{"worker-threads"}},
+	)
+	o := &s.bind
+	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
+	if s.look < time.Second {
+		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s: at least 1s is needed", s.look))
+	}
+	return errors.Join(err, o.Validate(), s.level.Verbosity(command.Flags()))
+}
+
+func (s *snapshotController) run(ctx context.Context) error {
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger(s.level.Apply))
+	config, err := s.kube.Config()
+	if err != nil {
+		return err
+	}
+	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, s.look); err != nil {
+		return fmt.Errorf("waiting for the snapshot API: %w", err)
+	}
+	program := app.Program{
+		Kube: s.kube, Leader: s.leader, Endpoint: s.endpoint,
+		LeaseName: "snapshot-controller-leader", Component: "snapshot-controller",
+		Cache: func(o *cache.Options) {
+			o.SyncPeriod = &s.resync
+			bind.CacheOptions(&s.bind, o)
+		},
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			if err := bind.Setup(ctx, m, events, &s.bind); err != nil {
+				return fmt.Errorf("setting up the binding of snapshots: %w", err)
+			}
+			return nil
+		},
+	}
+	return program.Run(ctx)
+}

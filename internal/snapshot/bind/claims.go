@@ -1,0 +1,61 @@
+package bind
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// claims lets claims go that no snapshot needs any more: all of theirs are cut,
+// or gone.
+type claims struct{ *Reconciler }
+
+// Reconcile takes our finalizer off a claim if nothing needs it there. The turn
+// keeps a snapshot that is about to need it from relying on it.
+func (c claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	var claim *corev1.PersistentVolumeClaim
+	if err := read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
+		return reconcile.Result{}, err
+	}
+	if !slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
+		return reconcile.Result{}, nil
+	}
+	release, err := c.claims.Take(ctx, string(claim.UID))
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
+	}
+	defer release()
+	needed, err := c.needed(ctx, claim)
+	if err != nil || needed {
+		return reconcile.Result{}, err
+	}
+	err = written(kube.RemoveFinalizer(ctx, c.client, claim, snapshot.ClaimFinalizer), "letting claim "+claim.Name+" go")
+	if isSuperseded(err) {
+		return reconcile.Result{RequeueAfter: c.options.RetryStart}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+// needed tells whether a snapshot of the claim is not cut yet.
+func (c claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	list := &snapshotv1.VolumeSnapshotList{}
+	err := c.client.List(ctx, list, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	if err != nil {
+		return false, fmt.Errorf("listing the snapshots of claim %s: %w", claim.Name, err)
+	}
+	return slices.ContainsFunc(list.Items, func(s snapshotv1.VolumeSnapshot) bool { return needsClaim(&s) }), nil
+}
+
+// needsClaim tells whether a snapshot's claim must stay: its contents are not in
+// the snapshot yet.
+func needsClaim(s *snapshotv1.VolumeSnapshot) bool {
+	return len(s.Finalizers) > 0 && !isCut(s) && !isMember(s)
+}

@@ -1,0 +1,77 @@
+package bind
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// release gives the driver's half our word that the content may go, and deletes
+// it if that is its policy. What keeps it until the driver's half has done its
+// part is put on it with the word, if it is not there: a content of another
+// program may have been made a moment ago.
+func (r *Reconciler) release(ctx context.Context, s *seen) error {
+	if !s.permitted() {
+		metadata := map[string]any{
+			"resourceVersion": s.content.ResourceVersion,
+			"annotations":     map[string]any{snapshot.Single.BeingDeleted: snapshot.Yes},
+		}
+		if s.content.DeletionTimestamp == nil {
+			metadata["finalizers"] = kept(s.content)
+		}
+		if err := written(r.patch(ctx, s.content, map[string]any{"metadata": metadata}), "permitting the deletion of VolumeSnapshotContent "+s.content.Name); err != nil {
+			return err
+		}
+	}
+	if s.retained() {
+		return r.letGo(ctx, s)
+	}
+	if s.content.DeletionTimestamp != nil {
+		return nil
+	}
+	err := r.client.Delete(ctx, s.content, client.Preconditions{UID: &s.content.UID})
+	if client.IgnoreNotFound(err) != nil {
+		r.events.Warning(s.snapshot, reasonContentDelete, fmt.Sprintf("VolumeSnapshotContent %s could not be deleted: %v", s.content.Name, err))
+		return fmt.Errorf("deleting VolumeSnapshotContent %s: %w", s.content.Name, err)
+	}
+	return nil
+}
+
+// letGo takes our finalizers off the snapshot. That the cache shows no content
+// is not enough: it may have been made a moment ago.
+func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
+	if s.content == nil {
+		if err := read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+			return err
+		}
+		if s.content != nil && s.content.Spec.VolumeSnapshotRef.UID == s.snapshot.UID {
+			return r.release(ctx, s)
+		}
+	}
+	left := slices.DeleteFunc(slices.Clone(s.snapshot.Finalizers), func(f string) bool { return slices.Contains(finalizers, f) })
+	err := r.patch(ctx, s.snapshot, map[string]any{"metadata": map[string]any{
+		"resourceVersion": s.snapshot.ResourceVersion, "finalizers": left,
+	}})
+	return written(client.IgnoreNotFound(err), "letting the snapshot go")
+}
+
+// restores are the claims that wait for a volume from a snapshot, in whatever
+// namespace.
+func (r *Reconciler) restores(ctx context.Context, of *snapshotv1.VolumeSnapshot) ([]string, error) {
+	claims := &corev1.PersistentVolumeClaimList{}
+	if err := r.client.List(ctx, claims, client.MatchingFields{claimsBySnapshot: of.Namespace + "/" + of.Name}); err != nil {
+		return nil, fmt.Errorf("listing the claims that wait for a volume from snapshot %s/%s: %w", of.Namespace, of.Name, err)
+	}
+	var names []string
+	for i := range claims.Items {
+		names = append(names, claims.Items[i].Namespace+"/"+claims.Items[i].Name)
+	}
+	slices.Sort(names)
+	return names, nil
+}

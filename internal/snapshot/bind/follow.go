@@ -1,0 +1,162 @@
+package bind
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// adopt gives a content that was there before the UID of its snapshot, and what
+// keeps it, in one write: whose it is can only be said once.
+func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
+	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
+		return err
+	}
+	spec := map[string]any{"volumeSnapshotRef": map[string]any{"uid": s.snapshot.UID}}
+	if class := ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, ""); class != "" {
+		spec["volumeSnapshotClassName"] = class
+	}
+	err := written(r.patch(ctx, s.content, map[string]any{
+		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content)},
+		"spec":     spec,
+	}), "binding VolumeSnapshotContent "+s.content.Name)
+	if err != nil && !isSuperseded(err) {
+		r.events.Warning(s.snapshot, reasonBindFailed, err.Error())
+	}
+	return err
+}
+
+// kept are a content's finalizers with ours.
+func kept(content *snapshotv1.VolumeSnapshotContent) []string {
+	if slices.Contains(content.Finalizers, snapshot.Single.Finalizer) {
+		return content.Finalizers
+	}
+	return append(slices.Clone(content.Finalizers), snapshot.Single.Finalizer)
+}
+
+// follow takes over what the content says. A content that was made by another
+// program, or by hand, may lack what keeps it.
+func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
+	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
+		return 0, err
+	}
+	if s.content.DeletionTimestamp == nil && len(kept(s.content)) > len(s.content.Finalizers) {
+		err := written(r.patch(ctx, s.content, map[string]any{"metadata": map[string]any{
+			"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
+		}}), "protecting VolumeSnapshotContent "+s.content.Name)
+		if err != nil {
+			return 0, err
+		}
+	}
+	if s.content.Status == nil && s.snapshot.Status == nil {
+		if left := patience - r.now().Sub(s.content.CreationTimestamp.Time); left > 0 {
+			return left, nil
+		}
+	}
+	return 0, r.report(ctx, s)
+}
+
+// report writes what the content says to the snapshot, if that is news, and
+// tells it.
+func (r *Reconciler) report(ctx context.Context, s *seen) error {
+	before, now := s.snapshot.Status, s.status()
+	if equality.Semantic.DeepEqual(before, now) {
+		return nil
+	}
+	if err := r.setStatus(ctx, s.snapshot, before, now); err != nil {
+		return err
+	}
+	r.tell(s, before, now)
+	return nil
+}
+
+// status is what the snapshot's status says if it follows the content. What was
+// said once about time and group stays.
+func (s *seen) status() *snapshotv1.VolumeSnapshotStatus {
+	now := &snapshotv1.VolumeSnapshotStatus{}
+	if s.snapshot.Status != nil {
+		now = s.snapshot.Status.DeepCopy()
+	}
+	now.BoundVolumeSnapshotContentName, now.ReadyToUse, now.Error = &s.content.Name, ptr.To(false), nil
+	from := s.content.Status
+	if from == nil {
+		return now
+	}
+	now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false))
+	if !*now.ReadyToUse {
+		now.Error = from.Error
+	}
+	if at := ptr.Deref(from.CreationTime, 0); now.CreationTime == nil && at > 0 {
+		now.CreationTime = ptr.To(metav1.NewTime(time.Unix(0, at).Truncate(time.Second)))
+	}
+	if size := ptr.Deref(from.RestoreSize, 0); size > 0 {
+		now.RestoreSize = resource.NewQuantity(size, resource.BinarySI)
+	}
+	return now
+}
+
+// tell is one event for what has become of the snapshot.
+func (r *Reconciler) tell(s *seen, before, now *snapshotv1.VolumeSnapshotStatus) {
+	if before == nil {
+		before = &snapshotv1.VolumeSnapshotStatus{}
+	}
+	name := s.snapshot.Namespace + "/" + s.snapshot.Name
+	switch {
+	case *now.ReadyToUse && !ptr.Deref(before.ReadyToUse, false):
+		r.events.Normal(s.snapshot, reasonReady, fmt.Sprintf("Snapshot %s is ready to use.", name))
+	case now.Error != nil && ptr.Deref(now.Error.Message, "") != messageOf(before.Error):
+		r.events.Warning(s.snapshot, reasonContentCreation, ptr.Deref(now.Error.Message, ""))
+	case now.CreationTime != nil && before.CreationTime == nil:
+		r.events.Normal(s.snapshot, reasonCreated, fmt.Sprintf("Snapshot %s was successfully created by the CSI driver.", name))
+	case now.CreationTime == nil && before.BoundVolumeSnapshotContentName == nil:
+		r.events.Normal(s.snapshot, reasonCreating, fmt.Sprintf("Waiting for a snapshot %s to be created by the CSI driver.", name))
+	}
+}
+
+func messageOf(e *snapshotv1.VolumeSnapshotError) string {
+	if e == nil {
+		return ""
+	}
+	return ptr.Deref(e.Message, "")
+}
+
+// setStatus writes what differs between two states of a snapshot's status.
+func (r *Reconciler) setStatus(ctx context.Context, of *snapshotv1.VolumeSnapshot, before, now *snapshotv1.VolumeSnapshotStatus) error {
+	changed := of.DeepCopy()
+	of = of.DeepCopy()
+	of.Status, changed.Status = before, now
+	data, err := client.MergeFrom(of).Data(changed)
+	if err != nil {
+		return fmt.Errorf("comparing two states of snapshot %s: %w", of.Name, err)
+	}
+	change := map[string]any{}
+	if err := json.Unmarshal(data, &change); err != nil {
+		return fmt.Errorf("comparing two states of snapshot %s: %w", of.Name, err)
+	}
+	change["metadata"] = map[string]any{"uid": of.UID} // Not one that has taken its name.
+	if data, err = json.Marshal(change); err != nil {
+		return fmt.Errorf("encoding the status of snapshot %s: %w", of.Name, err)
+	}
+	err = r.client.Status().Patch(ctx, changed, client.RawPatch(types.MergePatchType, data))
+	return written(err, "writing the status of the snapshot")
+}
+
+func (r *Reconciler) patch(ctx context.Context, o client.Object, change map[string]any) error {
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return fmt.Errorf("encoding a change of %s: %w", o.GetName(), err)
+	}
+	return r.client.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+}

@@ -1,0 +1,77 @@
+package bind
+
+import (
+	"context"
+	"fmt"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Indexes of the cache.
+const (
+	snapshotsByClaim = "source-claim"   // VolumeSnapshots by the claim that they are of
+	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content by the class that they name; "" for none
+	claimsBySnapshot = "restores"       // claims without a volume by the snapshot that they shall be filled from, as NAMESPACE/NAME
+)
+
+func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+	indexes := []struct {
+		of     client.Object
+		name   string
+		values client.IndexerFunc
+	}{
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, func(o client.Object) []string { return claimOf(o) }},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, func(o client.Object) []string { return classWaitedFor(o) }},
+		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, func(o client.Object) []string { return restoredFrom(o) }},
+	}
+	for _, i := range indexes {
+		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {
+			return fmt.Errorf("indexing %T: %w", i.of, err)
+		}
+	}
+	return nil
+}
+
+func claimOf(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil {
+		return nil
+	}
+	return []string{*s.Spec.Source.PersistentVolumeClaimName}
+}
+
+func classWaitedFor(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil || s.Status != nil && s.Status.BoundVolumeSnapshotContentName != nil {
+		return nil
+	}
+	return []string{ptr.Deref(s.Spec.VolumeSnapshotClassName, "")}
+}
+
+// restoredFrom are the snapshots that a claim waits for a volume from.
+func restoredFrom(o client.Object) []string {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok || claim.Status.Phase != corev1.ClaimPending {
+		return nil
+	}
+	return sourcesOf(claim)
+}
+
+// sourcesOf are the snapshots that a claim names as its source, in the old field
+// or in the new one, which can name another namespace (KEP-3294).
+func sourcesOf(claim *corev1.PersistentVolumeClaim) []string {
+	var names []string
+	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
+		names = append(names, claim.Namespace+"/"+from.Name)
+	}
+	if from := claim.Spec.DataSourceRef; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
+		if name := ptr.Deref(from.Namespace, claim.Namespace) + "/" + from.Name; len(names) == 0 || names[0] != name {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,114 @@
+package bind
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/turns"
+)
+
+// Reconciler works on VolumeSnapshots. It remembers nothing that a restart may
+// not forget.
+type Reconciler struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	fence   *kube.Fence
+	events  *kube.Events
+	options *Options
+	claims  *turns.Turns // by claim, for its finalizer
+	// groups tells whether a VolumeGroupSnapshot is there; nil where there are no
+	// group snapshots.
+	groups func(ctx context.Context, namespace, name string) (bool, error)
+	now    func() time.Time
+}
+
+// Reconcile takes one snapshot a step further.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	s, err := r.observe(ctx, r.client, request.NamespacedName)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	next := decide(s, r.options)
+	if s, next, err = r.renew(ctx, s, next); err != nil {
+		return reconcile.Result{}, err
+	}
+	after, err := r.do(ctx, s, next)
+	if isSuperseded(err) {
+		return reconcile.Result{RequeueAfter: r.options.RetryStart}, nil
+	}
+	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
+}
+
+// renew looks again, at the API server itself, before a content is made for a
+// snapshot that may be older than this process's lead: it may be gone. A
+// snapshot that is not protected yet is written first, which fails then.
+func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
+	if next.action != create || !s.held() {
+		return s, next, nil
+	}
+	old, err := r.fence.Old(ctx, s.snapshot)
+	if err != nil || !old {
+		return s, next, err
+	}
+	if s, err = r.observe(ctx, r.live, client.ObjectKeyFromObject(s.snapshot)); err != nil {
+		return nil, step{}, err
+	}
+	return s, decide(s, r.options), nil
+}
+
+// do takes the step, and returns after how long to come back; 0 for when
+// something changes.
+func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration, error) {
+	switch next.action {
+	case refuse:
+		return 0, next.problem
+	case create:
+		return r.create(ctx, s)
+	case adopt:
+		if err := r.adopt(ctx, s); err != nil {
+			return 0, err
+		}
+		return r.follow(ctx, s)
+	case follow:
+		return r.follow(ctx, s)
+	case wait:
+		r.events.Warning(s.snapshot, next.problem.Reason, next.problem.Text)
+	case release:
+		return 0, r.release(ctx, s)
+	case letGo:
+		return 0, r.letGo(ctx, s)
+	case rest:
+	}
+	return 0, nil
+}
+
+// superseded says that the object is not the one that was seen any more. Nobody
+// needs to be told: it is looked at again soon.
+type superseded struct{ error }
+
+// Unwrap returns what the API server said.
+func (s superseded) Unwrap() error { return s.error }
+
+// isSuperseded tells whether an error only says that. One that is joined with
+// another says more.
+func isSuperseded(err error) bool {
+	_, only := err.(superseded) //nolint:errorlint // See above.
+	return only
+}
+
+// written wraps the error of writing to the object that was seen.
+func written(err error, verb string) error {
+	switch {
+	case err == nil:
+		return nil
+	case kube.Changed(err):
+		return superseded{err}
+	default:
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+}

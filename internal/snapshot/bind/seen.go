@@ -1,0 +1,88 @@
+package bind
+
+import (
+	"slices"
+	"strings"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// finalizers are ours on a VolumeSnapshot.
+var finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer, snapshot.InGroupFinalizer}
+
+// static tells whether the snapshot names a content that was there before.
+func (s *seen) static() bool { return s.snapshot.Spec.Source.VolumeSnapshotContentName != nil }
+
+// contentName is the snapshot's content, there or not.
+func (s *seen) contentName() string { return contentName(s.snapshot) }
+
+func contentName(of *snapshotv1.VolumeSnapshot) string {
+	if name := of.Spec.Source.VolumeSnapshotContentName; name != nil {
+		return *name
+	}
+	if of.Status != nil {
+		if name := ptr.Deref(of.Status.BoundVolumeSnapshotContentName, ""); name != "" {
+			return name
+		}
+	}
+	return snapshot.ContentName(of.UID)
+}
+
+// refers tells whether the content's reference is to the snapshot.
+func (s *seen) refers() bool {
+	return snapshot.Refers(s.content.Spec.VolumeSnapshotRef, s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID)
+}
+
+// held tells whether we keep the snapshot.
+func (s *seen) held() bool {
+	return slices.ContainsFunc(s.snapshot.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) })
+}
+
+// permitted tells whether the driver's half has our word that the content may go.
+func (s *seen) permitted() bool {
+	_, ok := s.content.Annotations[snapshot.Single.BeingDeleted]
+	return ok
+}
+
+func (s *seen) retained() bool {
+	return s.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain
+}
+
+// member tells whether the snapshot is part of a group snapshot.
+func (s *seen) member() bool { return isMember(s.snapshot) }
+
+func isMember(of *snapshotv1.VolumeSnapshot) bool { return groupOf(of) != "" }
+
+// groupOf is the VolumeGroupSnapshot that a snapshot is a member of; empty for
+// none. The version of its owner's API does not matter.
+func groupOf(of *snapshotv1.VolumeSnapshot) string {
+	for _, owner := range of.OwnerReferences {
+		group, _, _ := strings.Cut(owner.APIVersion, "/")
+		if owner.Kind == "VolumeGroupSnapshot" && group == "groupsnapshot.storage.k8s.io" {
+			return owner.Name
+		}
+	}
+	return ""
+}
+
+// memberContent tells whether the content is part of a group snapshot.
+func (s *seen) memberContent() bool {
+	_, ok := s.content.Annotations[snapshot.MemberOf]
+	return ok
+}
+
+// cutBefore tells whether the snapshot once had a content that said so.
+func (s *seen) cutBefore() bool {
+	return s.snapshot.Status != nil && s.snapshot.Status.CreationTime != nil
+}
+
+// isCut tells whether the claim's contents are in a snapshot that needs the
+// claim no more. After the cut only the upload may still be going on.
+func isCut(of *snapshotv1.VolumeSnapshot) bool {
+	return of.Status != nil && (of.Status.CreationTime != nil || ptr.Deref(of.Status.ReadyToUse, false))
+}
+
+func list(names []string) string { return strings.Join(names, ", ") }

@@ -1,0 +1,132 @@
+package bind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/turns"
+)
+
+// Setup adds the controllers to a manager whose cache has CacheOptions: the one
+// of the snapshots, and the one that lets their claims go.
+func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
+	r := &Reconciler{
+		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &snapshotv1.VolumeSnapshotList{}),
+		events: events, options: o, claims: &turns.Turns{}, now: time.Now,
+	}
+	if err := r.index(ctx, m); err != nil {
+		return err
+	}
+	if o.Distributed {
+		if err := kube.Warm(ctx, m, &corev1.Node{}); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(r.snapshots(m), r.letClaimsGo(m), m.Add(r.fence))
+	if err != nil {
+		return fmt.Errorf("adding the controllers: %w", err)
+	}
+	return nil
+}
+
+func (r *Reconciler) snapshots(m ctrl.Manager) error {
+	each := handler.EnqueueRequestsFromMapFunc
+	return ctrl.NewControllerManagedBy(m).
+		Named("bind-snapshot").
+		For(&snapshotv1.VolumeSnapshot{}, builder.WithPredicates(wakes())).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, each(snapshotOf)).
+		Watches(&snapshotv1.VolumeSnapshotClass{}, each(r.waitingForClass), builder.WithPredicates(notDeleted())).
+		Watches(&corev1.PersistentVolumeClaim{}, each(r.waitingForClaim), builder.WithPredicates(claimChanges())).
+		Watches(&corev1.PersistentVolume{}, each(r.waitingForVolume), builder.WithPredicates(appears())).
+		WithOptions(r.work()).
+		Complete(kube.Finish(r))
+}
+
+func (r *Reconciler) letClaimsGo(m ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(m).
+		Named("release-claim").
+		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(r.served(), appears())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
+		WithOptions(r.work()).
+		Complete(kube.Finish(claims{r}))
+}
+
+func (r *Reconciler) work() controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: r.options.Workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
+	}
+}
+
+// served lets through what is in a namespace whose snapshots are worked on.
+func (r *Reconciler) served() predicate.Funcs {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.serves(o.GetNamespace()) })
+}
+
+// wakes lets through what users change. What is written here wakes nobody.
+func wakes() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() || // The resync.
+				e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
+				e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil ||
+				len(e.ObjectOld.GetOwnerReferences()) != len(e.ObjectNew.GetOwnerReferences())
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+// isDone lets through that a snapshot needs its claim no more.
+func isDone() predicate.Funcs {
+	needs := func(o client.Object) bool {
+		s, ok := o.(*snapshotv1.VolumeSnapshot)
+		return ok && needsClaim(s)
+	}
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
+	}
+}
+
+// appears lets through a new object.
+func appears() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+	}
+}
+
+func notDeleted() predicate.Funcs {
+	return predicate.Funcs{DeleteFunc: func(event.DeleteEvent) bool { return false }}
+}
+
+// claimChanges lets through that a claim has got its volume, or is gone.
+func claimChanges() predicate.Funcs {
+	phase := func(o client.Object) corev1.PersistentVolumeClaimPhase {
+		claim, ok := o.(*corev1.PersistentVolumeClaim)
+		if !ok {
+			return ""
+		}
+		return claim.Status.Phase
+	}
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
+		UpdateFunc: func(e event.UpdateEvent) bool { return phase(e.ObjectOld) != phase(e.ObjectNew) },
+	}
+}

@@ -1,0 +1,56 @@
+package bind
+
+import (
+	"context"
+	"errors"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// Reasons of events, upstream's.
+const (
+	reasonCreating        = "CreatingSnapshot"
+	reasonCreated         = "SnapshotCreated"
+	reasonReady           = "SnapshotReady"
+	reasonContentCreation = "SnapshotContentCreationFailed"
+	reasonContentMissing  = "SnapshotContentMissing"
+	reasonContentMisbound = "SnapshotContentMisbound"
+	reasonContentMismatch = "SnapshotContentMismatch"
+	reasonContentDelete   = "SnapshotContentObjectDeleteError"
+	reasonMisbound        = "SnapshotMisbound"
+	reasonHandleSet       = "SnapshotHandleSet"
+	reasonBindFailed      = "SnapshotBindFailed"
+	reasonDeletePending   = "SnapshotDeletePending"
+	reasonValidation      = "SnapshotValidationError"
+	reasonClaimMissing    = "SnapshotPVCSourceMissing"
+	reasonClaimFinalizer  = "ErrorPVCFinalizer"
+	reasonClass           = "GetSnapshotClassFailed"
+	reasonDefaultClass    = "SetDefaultSnapshotClassFailed"
+)
+
+// failed tells a user's problem where users look: in the snapshot's status and
+// as an event. What only we are concerned with is not told. It returns the
+// error, for another try.
+func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
+	var problem *snapshot.Problem
+	if !errors.As(err, &problem) {
+		return err
+	}
+	r.events.Warning(s.snapshot, problem.Reason, problem.Text)
+	before := s.snapshot.Status
+	now := &snapshotv1.VolumeSnapshotStatus{}
+	if before != nil {
+		now = before.DeepCopy()
+	}
+	if !snapshot.News(now.Error, err, r.now()) {
+		return err
+	}
+	now.Error, now.ReadyToUse = snapshot.Failure(problem.Text, r.now()), ptr.To(false)
+	if writing := r.setStatus(ctx, s.snapshot, before, now); writing != nil && !isSuperseded(writing) {
+		err = errors.Join(err, writing)
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package bind
+
+import (
+	"context"
+	"strings"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// This file leads from objects that change to the snapshots that wait for them.
+
+// snapshotOf leads from a content to its snapshot.
+func snapshotOf(_ context.Context, o client.Object) []reconcile.Request {
+	content, ok := o.(*snapshotv1.VolumeSnapshotContent)
+	if !ok {
+		return nil
+	}
+	ref := content.Spec.VolumeSnapshotRef
+	return []reconcile.Request{key(ref.Namespace, ref.Name)}
+}
+
+// claimKey leads from a snapshot to the claim that it is of.
+func claimKey(_ context.Context, o client.Object) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, claim := range claimOf(o) {
+		requests = append(requests, key(o.GetNamespace(), claim))
+	}
+	return requests
+}
+
+// waitingForClass leads from a class to the snapshots that have no content yet:
+// those that name it, and those that name none, for it may be the default.
+func (r *Reconciler) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
+	return append(
+		r.waiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
+		r.waiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
+}
+
+// waitingForClaim leads from a claim to the snapshots of it that have no content
+// yet, and to those that it was to be filled from: they may be waiting to go.
+func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return nil
+	}
+	requests := r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	for _, source := range sourcesOf(claim) {
+		namespace, name, _ := strings.Cut(source, "/")
+		requests = append(requests, key(namespace, name))
+	}
+	return requests
+}
+
+// waitingForVolume leads from a volume to the snapshots of its claim.
+func (r *Reconciler) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
+	volume, ok := o.(*corev1.PersistentVolume)
+	if !ok || volume.Spec.ClaimRef == nil {
+		return nil
+	}
+	ref := volume.Spec.ClaimRef
+	return r.waiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
+}
+
+// waiting are the snapshots without a content that are found so.
+func (r *Reconciler) waiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
+	list := &snapshotv1.VolumeSnapshotList{}
+	if err := r.client.List(ctx, list, by...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "The snapshots that wait for something could not be listed")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range list.Items {
+		if len(classWaitedFor(&list.Items[i])) > 0 {
+			requests = append(requests, key(list.Items[i].Namespace, list.Items[i].Name))
+		}
+	}
+	return requests
+}
+
+func key(namespace, name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
+}

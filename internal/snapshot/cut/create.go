@@ -1,0 +1,142 @@
+package cut
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// create asks the driver for the snapshot: first the record, then the call, then
+// what came of it.
+func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error) {
+	request, err := r.request(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	made, err := r.kind.Create(ctx, r.driver, *request)
+	if err != nil {
+		return 0, errors.Join(err, r.unmark(ctx, s, err))
+	}
+	if err := r.report(ctx, s, made); err != nil {
+		return 0, err
+	}
+	if err := r.settle(ctx, s); err != nil || made.Ready {
+		return 0, err
+	}
+	return r.pause(s), nil
+}
+
+// request prepares the call and puts it on record.
+func (r *Reconciler) request(ctx context.Context, s *seen) (*Request, error) {
+	a, err := r.ask(s)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := r.secrets(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.mark(ctx, s, a); err != nil {
+		return nil, err
+	}
+	return &Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets}, nil
+}
+
+// unmark takes the mark off when the driver has surely made nothing, so that the
+// content can go. The record stays, for a try without the class.
+func (r *Reconciler) unmark(ctx context.Context, s *seen, failure error) error {
+	if !csi.VerdictOf(failure).Final() {
+		return nil
+	}
+	return r.settle(ctx, s)
+}
+
+// follow asks the driver how far the snapshot is, by reading it where the driver
+// can do that. A driver that cannot is asked for the snapshot again; one that
+// was there before is taken as ready then, for nobody can tell otherwise.
+func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
+	now, err := r.read(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.report(ctx, s, now); err != nil || now.Ready {
+		return 0, err
+	}
+	return r.pause(s), nil
+}
+
+func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
+	secrets, err := r.readerSecrets(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	now, err := r.kind.Get(ctx, r.driver, &s.Content, secrets)
+	var answer *csi.Error
+	switch {
+	case err == nil || !errors.As(err, &answer) || answer.Code != codes.Unimplemented:
+		return now, err
+	case len(s.Volumes) == 0 || s.Member != "":
+		return &Cut{Handle: s.handle(), Ready: true}, nil
+	}
+	a, err := r.ask(s)
+	if err != nil {
+		return nil, err
+	}
+	if secrets, err = r.secrets(ctx, s); err != nil {
+		return nil, err
+	}
+	return r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})
+}
+
+// secrets are those for creating and deleting: the cluster's half has resolved
+// them when it made the content.
+func (r *Reconciler) secrets(ctx context.Context, s *seen) (map[string]string, error) {
+	values, err := kube.Secret(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
+	return values, absent(err, reasonCreate)
+}
+
+// readerSecrets are those for reading: the class's, but the group's own for its
+// members.
+func (r *Reconciler) readerSecrets(ctx context.Context, s *seen) (map[string]string, error) {
+	if s.Member != "" {
+		return r.secrets(ctx, s)
+	}
+	ref, err := r.kind.Reader(s.class, s.Object.GetName())
+	if err != nil {
+		return nil, snapshot.Problemf(reasonFollow, "class %s: %v", s.Class, err)
+	}
+	values, err := kube.Secret(ctx, r.live, ref)
+	return values, absent(err, reasonFollow)
+}
+
+// Pauses between two questions how far a snapshot is.
+const (
+	shortest = 200 * time.Millisecond
+	longest  = 10 * time.Second
+)
+
+// pause is how long to wait before the driver is asked again: a tenth of what it
+// has taken so far, within bounds. So a quick driver's snapshot is seen at once
+// and a slow one's is not asked for all the time, and nothing has to be
+// remembered.
+func (r *Reconciler) pause(s *seen) time.Duration {
+	return min(longest, max(shortest, r.now().Sub(s.Object.GetCreationTimestamp().Time)/10))
+}
+
+// absent makes a missing secret the user's problem.
+func absent(err error, reason string) error {
+	if isNotFound(err) {
+		return snapshot.Problemf(reason, "%v: the driver cannot be asked without it", err)
+	}
+	if err != nil {
+		return fmt.Errorf("preparing what to ask the driver for: %w", err)
+	}
+	return nil
+}

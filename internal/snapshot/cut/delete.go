@@ -1,0 +1,81 @@
+package cut
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// learn drives a request whose answer nobody knows to an answer, because what it
+// may have made must be deleted, or at least named. Asking again either finds
+// the snapshot or, the driver being idempotent, makes it now.
+func (r *Reconciler) learn(ctx context.Context, s *seen) error {
+	a, err := r.ask(s)
+	if err != nil {
+		return err
+	}
+	secrets, err := r.partingSecrets(ctx, s)
+	if err != nil {
+		return err
+	}
+	made, err := r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})
+	switch {
+	case err == nil:
+		if err := r.report(ctx, s, made); err != nil {
+			return err
+		}
+		s.Content = r.kind.Read(s.Object)
+		next := r.decideEnd(s)
+		_, err := r.do(ctx, s, next)
+		return err
+	case csi.VerdictOf(err).Final():
+		return r.letGo(ctx, s)
+	default:
+		return fmt.Errorf("the content is to go, and it is not known whether there is a snapshot: %w", err)
+	}
+}
+
+// remove deletes the snapshot at the driver. The finalizer says that this is
+// still to be done, so a repetition after a death deletes again, which is fine.
+func (r *Reconciler) remove(ctx context.Context, s *seen) error {
+	secrets, err := r.partingSecrets(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := r.kind.Delete(ctx, r.driver, &s.Content, secrets); err != nil {
+		return err
+	}
+	return r.letGo(ctx, s)
+}
+
+// partingSecrets are those for deleting. One that is gone does not hold that up:
+// the driver decides whether it can do without.
+func (r *Reconciler) partingSecrets(ctx context.Context, s *seen) (map[string]string, error) {
+	values, err := kube.Secret(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("preparing the deletion: %w", err)
+	}
+	return values, nil
+}
+
+// letGo takes away what keeps the content, and with it the mark.
+func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
+	left := slices.DeleteFunc(slices.Clone(s.Object.GetFinalizers()), func(f string) bool { return f == r.marks.Finalizer })
+	err := r.patch(ctx, s, map[string]any{
+		"resourceVersion": s.Object.GetResourceVersion(), // Only if it is still the one that was seen.
+		"finalizers":      left,
+		"annotations":     map[string]any{r.marks.BeingCreated: nil},
+	})
+	if isNotFound(err) {
+		return nil
+	}
+	return written(err, "letting the content go")
+}
+
+func isNotFound(err error) bool { return apierrors.IsNotFound(err) }

@@ -1,0 +1,151 @@
+package cut
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/turns"
+)
+
+// Reconciler makes and deletes the snapshots of one kind of contents. It
+// remembers nothing that a restart may not forget.
+type Reconciler struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	fence   *kube.Fence
+	driver  *csi.Driver
+	events  *kube.Events
+	kind    Kind
+	marks   snapshot.Marks
+	options *Options
+	turns   turns.Turns // by content
+	now     func() time.Time
+}
+
+// A lane works on the contents that may go, or on all others: deletions do not
+// keep anybody's snapshot waiting.
+type lane struct {
+	*Reconciler
+	ends bool
+}
+
+// Reconcile takes one content a step further, if that is this lane's work.
+func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	release, err := l.turns.Take(ctx, request.Name)
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
+	}
+	defer release()
+	s, err := l.observe(ctx, l.client, request.Name)
+	if err != nil || s == nil || l.mayGo(s) != l.ends {
+		return reconcile.Result{}, err
+	}
+	next := l.decide(s)
+	if s, next, err = l.renew(ctx, s, next); err != nil || s == nil {
+		return reconcile.Result{}, err
+	}
+	after, err := l.do(ctx, s, next)
+	if isSuperseded(err) {
+		return reconcile.Result{RequeueAfter: l.options.RetryStart}, nil
+	}
+	return reconcile.Result{RequeueAfter: after}, l.failed(ctx, s, err)
+}
+
+// renew looks again, at the API server itself, before the driver is asked for a
+// snapshot on the strength of what may be older than this process's lead: a
+// predecessor may have deleted that snapshot, and the content. A create that is
+// not marked yet writes first, which fails if the content is not what it was
+// taken for.
+func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
+	if next.action != learn && next.action != follow && (next.action != create || !r.marked(s)) {
+		return s, next, nil
+	}
+	old, err := r.fence.Old(ctx, s.Object)
+	if err != nil || !old {
+		return s, next, err
+	}
+	if s, err = r.observe(ctx, r.live, s.Object.GetName()); err != nil || s == nil {
+		return nil, step{}, err
+	}
+	return s, r.decide(s), nil
+}
+
+// observe reads a content from the given source and its class from the cache;
+// nil if it is gone.
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (*seen, error) {
+	o := r.kind.New()
+	if err := from.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading content %s: %w", name, err)
+	}
+	s := &seen{Content: r.kind.Read(o)}
+	if s.Class == "" {
+		return s, nil
+	}
+	var err error
+	if s.class, err = r.kind.Class(ctx, r.client, s.Class); err != nil {
+		return nil, fmt.Errorf("reading class %s: %w", s.Class, err)
+	}
+	return s, nil
+}
+
+// do takes the step, and returns after how long to come back; 0 for when
+// something changes.
+func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration, error) {
+	switch next.action {
+	case refuse:
+		return 0, next.problem
+	case create:
+		return r.create(ctx, s)
+	case settle:
+		if err := r.settle(ctx, s); err != nil || s.Ready {
+			return 0, err
+		}
+		return r.pause(s), nil
+	case follow:
+		return r.follow(ctx, s)
+	case learn:
+		return 0, r.learn(ctx, s)
+	case remove:
+		return 0, r.remove(ctx, s)
+	case letGo:
+		return 0, r.letGo(ctx, s)
+	case rest:
+	}
+	return 0, nil
+}
+
+// superseded says that the content is not the one that was seen any more. Nobody
+// needs to be told: it is looked at again soon.
+type superseded struct{ error }
+
+// Unwrap returns what the API server said.
+func (s superseded) Unwrap() error { return s.error }
+
+// isSuperseded tells whether an error only says that. One that is joined with
+// another says more.
+func isSuperseded(err error) bool {
+	_, only := err.(superseded) //nolint:errorlint // See above.
+	return only
+}
+
+// written wraps the error of writing to the content that was seen.
+func written(err error, verb string) error {
+	switch {
+	case err == nil:
+		return nil
+	case kube.Changed(err):
+		return superseded{err}
+	default:
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+}

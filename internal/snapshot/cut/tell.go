@@ -1,0 +1,52 @@
+package cut
+
+import (
+	"context"
+	"errors"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// Reasons of events, upstream's.
+const (
+	reasonCreate = "SnapshotCreationFailed"
+	reasonFollow = "SnapshotContentCheckandUpdateFailed"
+	reasonDelete = "SnapshotDeleteError"
+)
+
+// failed tells what went wrong, where it concerns users: in the content's status,
+// from where the cluster's half takes it to what they have made, and as an
+// event. It returns the error, for another try.
+func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
+	text := snapshot.Tell(err)
+	if text == "" {
+		return err
+	}
+	if snapshot.News(s.Error, err, r.now()) {
+		r.events.Warning(s.Object, r.reason(s, err), text)
+		status := map[string]any{"error": snapshot.Failure(text, r.now())}
+		if !r.mayGo(s) {
+			status["readyToUse"] = false
+		}
+		if writing := written(r.patchStatus(ctx, s, status), "recording the failure"); writing != nil && !isSuperseded(writing) {
+			err = errors.Join(err, writing)
+		}
+	}
+	return err
+}
+
+func (r *Reconciler) reason(s *seen, err error) string {
+	var problem *snapshot.Problem
+	var answer *csi.Error
+	switch {
+	case errors.As(err, &problem):
+		return problem.Reason
+	case errors.As(err, &answer) && (answer.Method == csi.DeleteSnapshot || r.mayGo(s)):
+		return reasonDelete
+	case s.Status:
+		return reasonFollow
+	default:
+		return reasonCreate
+	}
+}

@@ -1,0 +1,145 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+const (
+	single = "snapshot.storage.kubernetes.io/"
+	group  = "groupsnapshot.storage.kubernetes.io/"
+	yes    = "yes"
+)
+
+// Finalizers of snapshots and of what they are made from.
+const (
+	// AsSourceFinalizer is on each VolumeSnapshot that a controller works on.
+	AsSourceFinalizer = single + "volumesnapshot-as-source-protection"
+	// BoundFinalizer keeps a VolumeSnapshot until its content is gone.
+	BoundFinalizer = single + "volumesnapshot-bound-protection"
+	// InGroupFinalizer keeps the member of a group while the group is there.
+	InGroupFinalizer = single + "volumesnapshot-in-group-protection"
+	// ClaimFinalizer keeps a claim while it is being cut.
+	ClaimFinalizer = single + "pvc-as-source-protection"
+	// GroupBoundFinalizer keeps a VolumeGroupSnapshot until its content is gone.
+	GroupBoundFinalizer = group + "volumegroupsnapshot-bound-protection"
+)
+
+const (
+	// AllowModeChange on a content lets its snapshot be restored to a volume of
+	// another mode (KEP-3141). Administrators write it.
+	AllowModeChange = single + "allow-volume-mode-change"
+	// ManagedBy is the label of a content that names the node whose driver has
+	// the volume, when drivers stand on their own nodes.
+	ManagedBy = single + "managed-by"
+	// MemberOf on a content is the driver's handle of the group snapshot that it
+	// is part of. Such a content is never cut or deleted by itself.
+	MemberOf = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
+)
+
+// Marks are the strings by which the two halves hand over a content.
+type Marks struct {
+	// Finalizer keeps a content until the driver's half is done with it.
+	Finalizer string
+	// BeingCreated is on a content from before the driver is asked for a snapshot
+	// until its answer is known. Only the driver's half writes it.
+	BeingCreated string
+	// BeingDeleted is the cluster's half's word that the content may go with what
+	// is at the driver.
+	BeingDeleted string
+	// SecretName and SecretNamespace name the secret for creating and deleting.
+	SecretName, SecretNamespace string
+	// Default on a class makes it the one for snapshots that name none.
+	Default string
+}
+
+// The marks of single snapshots and of group snapshots.
+var (
+	Single = Marks{
+		Finalizer:       single + "volumesnapshotcontent-bound-protection",
+		BeingCreated:    single + "volumesnapshot-being-created",
+		BeingDeleted:    single + "volumesnapshot-being-deleted",
+		SecretName:      single + "deletion-secret-name",
+		SecretNamespace: single + "deletion-secret-namespace",
+		Default:         single + "is-default-class",
+	}
+	Group = Marks{
+		Finalizer:       group + "volumegroupsnapshotcontent-bound-protection",
+		BeingCreated:    group + "volumegroupsnapshot-being-created",
+		BeingDeleted:    group + "volumegroupsnapshot-being-deleted",
+		SecretName:      group + "deletion-secret-name",
+		SecretNamespace: group + "deletion-secret-namespace",
+		Default:         group + "is-default-class",
+	}
+)
+
+// Yes is the value of the annotations that are there or not.
+const Yes = yes
+
+// SecretOf is the secret that a content's annotations name; nil for none. Half a
+// name is none: the annotations may have been written by hand.
+func (m Marks) SecretOf(annotations map[string]string) *corev1.SecretReference {
+	name, namespace := annotations[m.SecretName], annotations[m.SecretNamespace]
+	if name == "" || namespace == "" {
+		return nil
+	}
+	return &corev1.SecretReference{Namespace: namespace, Name: name}
+}
+
+// ContentName is the content of a snapshot that is made from a claim. Backup
+// tools derive it too.
+func ContentName(snapshot types.UID) string { return "snapcontent-" + string(snapshot) }
+
+// GroupContentName is the content of a group snapshot that is made from claims.
+func GroupContentName(snapshot types.UID) string { return "groupsnapcontent-" + string(snapshot) }
+
+// Naming says how snapshots are called at the driver.
+type Naming struct {
+	Prefix string
+	// Length is how much of the UID is taken, without its dashes; -1 for all of
+	// it, with them.
+	Length int
+}
+
+// Name is the name of a snapshot at the driver. It follows from the UID of the
+// object that users made, so it is the same each time that it is asked for.
+func (n Naming) Name(uid types.UID) (string, error) {
+	if uid == "" {
+		return "", fmt.Errorf("the content does not say for which object it is: its reference has no uid")
+	}
+	id := string(uid)
+	if n.Length >= 0 {
+		id = strings.ReplaceAll(id, "-", "")
+		id = id[:min(n.Length, len(id))]
+	}
+	return n.Prefix + "-" + id, nil
+}
+
+// Validate checks what flags say. Less than 8 characters would give different
+// snapshots the same name sooner or later; a UID has 32.
+func (n Naming) Validate(flag string) error {
+	if n.Prefix == "" {
+		return fmt.Errorf("--%s-name-prefix must not be empty", flag)
+	}
+	if n.Length != -1 && (n.Length < 8 || n.Length > 32) {
+		return fmt.Errorf("--%s-name-uuid-length %d: it must be 8 to 32, or -1 for the whole", flag, n.Length)
+	}
+	return nil
+}
+
+// Refers tells whether a content's reference is to an object. Namespace and name
+// must be the same, and the UID unless it is not there.
+func Refers(ref corev1.ObjectReference, namespace, name string, uid types.UID) bool {
+	return ref.Namespace == namespace && ref.Name == name && cmp.Or(ref.UID, uid) == uid
+}
+
+// NodeLabel is a node's name as the value of [ManagedBy]: itself, as upstream has
+// it, unless it is too long for a label. Then it is shortened, so that it is
+// still a node's own.
+func NodeLabel(node string) string { return kube.LabelValue(node) }

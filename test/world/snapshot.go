@@ -1,0 +1,157 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Snapshotter starts role csi-snapshotter for the world's driver; see
+// [World.Provisioner].
+func (w *World) Snapshotter(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return w.start(t, "csi-snapshotter", w.SnapshotterArgs(args...)...)
+}
+
+// SnapshotterArgs are what role csi-snapshotter needs to serve the world's
+// driver, then args.
+func (w *World) SnapshotterArgs(args ...string) []string {
+	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
+}
+
+// SnapshotController starts role snapshot-controller for the world's namespace;
+// see [World.Provisioner].
+func (w *World) SnapshotController(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return w.start(t, "snapshot-controller", w.SnapshotControllerArgs(args...)...)
+}
+
+// SnapshotControllerArgs are what role snapshot-controller needs to serve the
+// world's namespace, and no other test's, then args.
+func (w *World) SnapshotControllerArgs(args ...string) []string {
+	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--watch-namespace=" + w.Namespace}, args...)
+}
+
+// SnapshotClass makes a VolumeSnapshotClass of the driver with the namespace's
+// name and policy Delete. It goes with the test.
+func (w *World) SnapshotClass(t testing.TB, api client.Client, change func(*snapshotv1.VolumeSnapshotClass)) *snapshotv1.VolumeSnapshotClass {
+	t.Helper()
+	class := &snapshotv1.VolumeSnapshotClass{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+	}
+	if change != nil {
+		change(class)
+	}
+	if err := api.Create(t.Context(), class); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := api.Delete(context.Background(), class); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+	return class
+}
+
+// Snapshot makes a VolumeSnapshot of a claim, of the class with the namespace's
+// name.
+func (w *World) Snapshot(t testing.TB, api client.Client, name, claim string, change func(*snapshotv1.VolumeSnapshot)) *snapshotv1.VolumeSnapshot {
+	t.Helper()
+	s := &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
+		Spec: snapshotv1.VolumeSnapshotSpec{
+			VolumeSnapshotClassName: ptr.To(w.Namespace),
+			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim},
+		},
+	}
+	if change != nil {
+		change(s)
+	}
+	if err := api.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// SnapshotReady waits until a snapshot can be restored from.
+func (w *World) SnapshotReady(t testing.TB, api client.Client, name string) *snapshotv1.VolumeSnapshot {
+	t.Helper()
+	s := &snapshotv1.VolumeSnapshot{}
+	Eventually(t, func(ctx context.Context) error {
+		if err := api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s); err != nil {
+			return err
+		}
+		if s.Status == nil || !ptr.Deref(s.Status.ReadyToUse, false) {
+			return fmt.Errorf("snapshot %s has the status %+v", name, s.Status)
+		}
+		return nil
+	})
+	return s
+}
+
+// DropSnapshot deletes a snapshot and does not wait until it is gone.
+func (w *World) DropSnapshot(t testing.TB, api client.Client, name string) {
+	t.Helper()
+	err := api.Delete(t.Context(), &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SnapshotGone waits until a snapshot is gone.
+func (w *World) SnapshotGone(t testing.TB, api client.Client, name string) {
+	t.Helper()
+	Eventually(t, func(ctx context.Context) error {
+		s := &snapshotv1.VolumeSnapshot{}
+		err := api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("snapshot %s is there, with the finalizers %v: %v", name, s.Finalizers, err)
+	})
+}
+
+// Contents are the VolumeSnapshotContents of the world's driver.
+func (w *World) Contents(ctx context.Context, api client.Client) ([]snapshotv1.VolumeSnapshotContent, error) {
+	all := &snapshotv1.VolumeSnapshotContentList{}
+	if err := api.List(ctx, all); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all.Items, func(c snapshotv1.VolumeSnapshotContent) bool { return c.Spec.Driver != w.Name }), nil
+}
+
+// NoSnapshotsLeft waits until neither the world's driver nor the cluster has any
+// of its snapshots, and no claim is kept for one.
+func (w *World) NoSnapshotsLeft(t testing.TB, api client.Client) {
+	t.Helper()
+	Eventually(t, func(ctx context.Context) error {
+		contents, err := w.Contents(ctx, api)
+		if err != nil {
+			return err
+		}
+		left := &snapshotv1.VolumeSnapshotList{}
+		if err := api.List(ctx, left, client.InNamespace(w.Namespace)); err != nil {
+			return err
+		}
+		if there := w.Driver.Snapshots(); len(there)+len(contents)+len(left.Items) > 0 {
+			return fmt.Errorf("left are %d snapshots at the driver, %d contents and %d VolumeSnapshots", len(there), len(contents), len(left.Items))
+		}
+		claims, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, claim := range claims.Items {
+			if slices.Contains(claim.Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
+				return fmt.Errorf("claim %s is still kept for a snapshot", claim.Name)
+			}
+		}
+		return nil
+	})
+}
