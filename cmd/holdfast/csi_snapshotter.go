@@ -94,7 +94,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
-	s.cut.Driver = driver.Info().Name
+	s.cut.Driver, s.cut.Kind = driver.Info().Name, cut.Single{Named: s.naming}
 	program := app.Program{
 		Kube: s.kube, Leader: s.leader, Endpoint: s.endpoint,
 		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.cut.Driver),
@@ -104,7 +104,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 			cut.CacheOptions(&s.cut, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-			if err := cut.Setup(ctx, m, driver, events, cut.Single{Named: s.naming}, &s.cut); err != nil {
+			if err := cut.Setup(ctx, m, driver, events, &s.cut); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
 			return nil

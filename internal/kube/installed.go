@@ -36,7 +36,7 @@ func WaitInstalled(ctx context.Context, config *rest.Config, wanted Resources, l
 		}
 		if !told {
 			klog.FromContext(ctx).Info("Waiting for an API to be installed: apply its CRDs, which the command crds prints",
-				"group", wanted.GroupVersion.String(), "missing", missing, "reason", err)
+				"group", wanted.String(), "missing", missing, "reason", err)
 		}
 		timer := time.NewTimer(pause.Step())
 		select {

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -111,7 +112,7 @@ type Naming struct {
 // object that users made, so it is the same each time that it is asked for.
 func (n Naming) Name(uid types.UID) (string, error) {
 	if uid == "" {
-		return "", fmt.Errorf("the content does not say for which object it is: its reference has no uid")
+		return "", errors.New("the content does not say for which object it is: its reference has no uid")
 	}
 	id := string(uid)
 	if n.Length >= 0 {

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -111,10 +110,10 @@ func (w *World) SnapshotGone(t testing.TB, api client.Client, name string) {
 	Eventually(t, func(ctx context.Context) error {
 		s := &snapshotv1.VolumeSnapshot{}
 		err := api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s)
-		if apierrors.IsNotFound(err) {
-			return nil
+		if err != nil {
+			return client.IgnoreNotFound(err)
 		}
-		return fmt.Errorf("snapshot %s is there, with the finalizers %v: %v", name, s.Finalizers, err)
+		return fmt.Errorf("snapshot %s is there, with the finalizers %v", name, s.Finalizers)
 	})
 }
 

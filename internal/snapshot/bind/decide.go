@@ -90,6 +90,14 @@ func (s *seen) source() *snapshot.Problem {
 		return snapshot.Problemf(reasonClaimFinalizer, "claim %s is being deleted, so it cannot be cut any more", name)
 	case s.claim.Spec.VolumeName == "" || s.claim.Status.Phase != corev1.ClaimBound:
 		return snapshot.Problemf(reasonContentCreation, "claim %s has no volume yet", name)
+	}
+	return s.sourceVolume()
+}
+
+// sourceVolume tells what is wrong with the volume that is to be cut.
+func (s *seen) sourceVolume() *snapshot.Problem {
+	name := s.claim.Name
+	switch {
 	case s.volume == nil:
 		return snapshot.Problemf(reasonContentCreation, "PersistentVolume %s of claim %s is not there", s.claim.Spec.VolumeName, name)
 	case s.volume.Spec.ClaimRef == nil || s.volume.Spec.ClaimRef.UID != s.claim.UID:
@@ -127,7 +135,7 @@ func decideDynamic(s *seen) step {
 		return step{action: follow}
 	case s.content.Spec.Source.SnapshotHandle != nil:
 		return step{refuse, snapshot.Problemf(reasonHandleSet, "VolumeSnapshotContent %s has the name of the one for this snapshot and is of a snapshot that was there before", s.content.Name)}
-	case ref.UID != s.snapshot.UID || !s.refers():
+	case !s.bound():
 		return step{refuse, snapshot.Problemf(reasonMisbound, "VolumeSnapshotContent %s is bound to another snapshot, %s/%s", s.content.Name, ref.Namespace, ref.Name)}
 	default:
 		return step{action: follow}
@@ -164,7 +172,7 @@ func decideEnd(s *seen) step {
 		return step{wait, snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", list(s.restores))}
 	case s.group != "":
 		return step{wait, snapshot.Problemf(reasonDeletePending, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", s.group)}
-	case s.content == nil || s.content.Spec.VolumeSnapshotRef.UID != s.snapshot.UID || !s.refers():
+	case !s.bound():
 		return step{action: letGo}
 	case s.permitted() && s.retained():
 		return step{action: letGo}

@@ -24,9 +24,9 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, func(o client.Object) []string { return claimOf(o) }},
-		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, func(o client.Object) []string { return classWaitedFor(o) }},
-		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, func(o client.Object) []string { return restoredFrom(o) }},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimOf},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, classWaitedFor},
+		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom},
 	}
 	for _, i := range indexes {
 		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {

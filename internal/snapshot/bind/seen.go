@@ -36,6 +36,12 @@ func (s *seen) refers() bool {
 	return snapshot.Refers(s.content.Spec.VolumeSnapshotRef, s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID)
 }
 
+// bound tells whether the content is there, and is the snapshot's and nobody
+// else's.
+func (s *seen) bound() bool {
+	return s.content != nil && s.content.Spec.VolumeSnapshotRef.UID == s.snapshot.UID && s.refers()
+}
+
 // held tells whether we keep the snapshot.
 func (s *seen) held() bool {
 	return slices.ContainsFunc(s.snapshot.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) })

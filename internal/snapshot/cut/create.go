@@ -27,7 +27,12 @@ func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.report(ctx, s, made); err != nil {
 		return 0, err
 	}
-	if err := r.settle(ctx, s); err != nil || made.Ready {
+	return r.settled(ctx, s, made.Ready)
+}
+
+// settled takes the mark off, and comes back to a snapshot that is not ready.
+func (r *Reconciler) settled(ctx context.Context, s *seen, ready bool) (time.Duration, error) {
+	if err := r.settle(ctx, s); err != nil || ready {
 		return 0, err
 	}
 	return r.pause(s), nil

@@ -40,16 +40,14 @@ func (r *Reconciler) decide(s *seen) step {
 		return step{action: rest}
 	case r.mayGo(s):
 		return r.decideEnd(s)
-	case s.Member != "" && s.Handle == "" && s.Given == "":
-		return step{action: rest} // The handle comes with that of its group.
-	case s.Given == "" && s.Handle == "":
+	case s.handle() == "":
 		return r.decideCreate(s)
 	case r.marked(s):
 		return step{action: settle}
-	case !s.Ready || s.Handle == "":
-		return step{action: follow}
-	default:
+	case s.Ready && s.Handle != "":
 		return step{action: rest}
+	default:
+		return step{action: follow}
 	}
 }
 
@@ -80,6 +78,8 @@ func (r *Reconciler) decideEnd(s *seen) step {
 func (r *Reconciler) decideCreate(s *seen) step {
 	recorded := r.marked(s) && askedOf(&s.Content) != nil
 	switch {
+	case s.Member != "":
+		return step{action: rest} // The handle comes with that of its group.
 	case len(s.Volumes) == 0:
 		return step{refuse, snapshot.Problemf(reasonCreate, "the content names neither a volume nor a snapshot")}
 	case recorded:

@@ -31,9 +31,7 @@ func (r *Reconciler) learn(ctx context.Context, s *seen) error {
 			return err
 		}
 		s.Content = r.kind.Read(s.Object)
-		next := r.decideEnd(s)
-		_, err := r.do(ctx, s, next)
-		return err
+		return r.end(ctx, s, r.decideEnd(s))
 	case csi.VerdictOf(err).Final():
 		return r.letGo(ctx, s)
 	default:

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -82,8 +81,6 @@ func (c *Content) handle() string {
 	}
 	return c.Given
 }
-
-func (c *Content) uid() types.UID { return c.Object.GetUID() }
 
 // Class is a class of snapshots of either kind.
 type Class struct {

@@ -8,8 +8,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Options say how contents are worked on. They are the same for all.
+// Options say how contents of one kind are worked on.
 type Options struct {
+	// Kind is what kind of contents is worked on.
+	Kind Kind
 	// Driver is the CSI driver's own name: contents carry it.
 	Driver string
 	// Describe tells the driver the names of the objects that a snapshot is of.

@@ -107,21 +107,26 @@ func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration,
 	case create:
 		return r.create(ctx, s)
 	case settle:
-		if err := r.settle(ctx, s); err != nil || s.Ready {
-			return 0, err
-		}
-		return r.pause(s), nil
+		return r.settled(ctx, s, s.Ready)
 	case follow:
 		return r.follow(ctx, s)
-	case learn:
-		return 0, r.learn(ctx, s)
-	case remove:
-		return 0, r.remove(ctx, s)
-	case letGo:
-		return 0, r.letGo(ctx, s)
-	case rest:
+	default:
+		return 0, r.end(ctx, s, next)
 	}
-	return 0, nil
+}
+
+// end takes a step on the way out.
+func (r *Reconciler) end(ctx context.Context, s *seen, next step) error {
+	switch next.action {
+	case learn:
+		return r.learn(ctx, s)
+	case remove:
+		return r.remove(ctx, s)
+	case letGo:
+		return r.letGo(ctx, s)
+	default:
+		return nil
+	}
 }
 
 // superseded says that the content is not the one that was seen any more. Nobody

@@ -35,7 +35,8 @@ func Able(driver *csi.Driver) error {
 }
 
 // Setup adds the two lanes of a kind of contents to a manager.
-func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, kind Kind, o *Options) error {
+func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
+	kind := o.Kind
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), kind.NewList()),
 		driver: driver, events: events, kind: kind, marks: kind.Marks(), options: o, now: time.Now,

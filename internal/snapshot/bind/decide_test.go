@@ -1,0 +1,258 @@
+package bind
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+const driver = "csi.example.com"
+
+// ofClaim is a snapshot of a bound claim, with a class, about which nothing has
+// been done yet.
+func ofClaim() *seen {
+	return &seen{
+		snapshot: &snapshotv1.VolumeSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s", UID: "uid-s"},
+			Spec: snapshotv1.VolumeSnapshotSpec{
+				Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: ptr.To("data")},
+				VolumeSnapshotClassName: ptr.To("gold"),
+			},
+		},
+		class: &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Driver: driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete},
+		claim: &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "uid-c"},
+			Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: "pv"},
+			Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+		},
+		volume: &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv"},
+			Spec: corev1.PersistentVolumeSpec{
+				ClaimRef: &corev1.ObjectReference{UID: "uid-c"},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol"},
+				},
+			},
+		},
+	}
+}
+
+// made is a snapshot whose content has been made.
+func made() *seen {
+	s := ofClaim()
+	s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
+	s.content = &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: "snapcontent-uid-s"},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: "ns", Name: "s", UID: "uid-s"},
+			Source:            snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("vol")},
+			DeletionPolicy:    snapshotv1.VolumeSnapshotContentDelete, Driver: driver,
+		},
+	}
+	return s
+}
+
+// imported is a snapshot that names a content that was there before it.
+func imported() *seen {
+	s := made()
+	s.snapshot.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: ptr.To("import")}}
+	s.class, s.claim, s.volume = nil, nil, nil
+	s.content.Name = "import"
+	s.content.Spec.Source = snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: ptr.To("handle")}
+	s.content.Spec.VolumeSnapshotRef.UID = ""
+	return s
+}
+
+// going is a made snapshot that is being deleted.
+func going() *seen {
+	s := made()
+	s.snapshot.DeletionTimestamp = ptr.To(metav1.Now())
+	return s
+}
+
+func member(s *seen) {
+	s.snapshot.OwnerReferences = []metav1.OwnerReference{{APIVersion: "groupsnapshot.storage.k8s.io/v1beta2", Kind: "VolumeGroupSnapshot", Name: "g"}}
+}
+
+func TestDecide(t *testing.T) {
+	type change = func(*seen)
+	tests := map[string]struct {
+		from   func() *seen
+		change change
+		want   action
+		says   string // part of what is told
+	}{
+		"a snapshot of a bound claim gets a content":                    {ofClaim, nil, create, ""},
+		"one without any source says so":                                {ofClaim, func(s *seen) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, refuse, "neither a claim nor a content"},
+		"a claim that is not there is waited for":                       {ofClaim, func(s *seen) { s.claim = nil }, refuse, "claim data is not there"},
+		"a claim without a volume is waited for":                        {ofClaim, func(s *seen) { s.claim.Spec.VolumeName = "" }, refuse, "no volume yet"},
+		"a claim that is not bound is waited for":                       {ofClaim, func(s *seen) { s.claim.Status.Phase = corev1.ClaimPending }, refuse, "no volume yet"},
+		"a claim on its way out is not cut any more":                    {ofClaim, func(s *seen) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, refuse, "being deleted"},
+		"a claim that is kept for a snapshot is cut on its way out":     {ofClaim, func(s *seen) { keptOnItsWayOut(s.claim) }, create, ""},
+		"a volume that is not there is waited for":                      {ofClaim, func(s *seen) { s.volume = nil }, refuse, "PersistentVolume pv of claim data is not there"},
+		"a volume that is another claim's is not cut":                   {ofClaim, func(s *seen) { s.volume.Spec.ClaimRef.UID = "other" }, refuse, "not bound to claim data"},
+		"a volume without a CSI driver cannot be cut":                   {ofClaim, func(s *seen) { s.volume.Spec.CSI = nil }, refuse, "not one of a CSI driver"},
+		"a class that is not there is waited for":                       {ofClaim, func(s *seen) { s.class = nil }, refuse, "VolumeSnapshotClass gold is not there"},
+		"a class of another driver is refused":                          {ofClaim, func(s *seen) { s.class.Driver = "other" }, refuse, "is of driver other, and claim data has a volume of driver " + driver},
+		"without a class the driver's default is taken":                 {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, create, ""},
+		"without a class and a default it says what to do":              {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, refuse, "has no default"},
+		"two defaults are named":                                        {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, refuse, "2 default snapshot classes (a, b)"},
+		"a member of a group is left to its group":                      {ofClaim, member, rest, ""},
+		"a snapshot whose content is gone is not cut a second time":     {ofClaim, func(s *seen) { s.snapshot.Status = wasCut() }, refuse, "is gone"},
+		"a content that is made is followed":                            {made, nil, follow, ""},
+		"it is followed without its class":                              {made, func(s *seen) { s.class = nil }, follow, ""},
+		"a content of that name that is another's is not taken":         {made, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, refuse, "bound to another snapshot"},
+		"nor is one without a uid, which we have not made":              {made, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "" }, refuse, "bound to another snapshot"},
+		"nor is one of a snapshot that was there before":                {made, func(s *seen) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, refuse, "was there before"},
+		"an import gets the snapshot's uid":                             {imported, nil, adopt, ""},
+		"an import with the snapshot's uid is followed":                 {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, follow, ""},
+		"an import that is not there is waited for":                     {imported, func(s *seen) { s.content = nil }, refuse, "VolumeSnapshotContent import is not there"},
+		"an import for another snapshot is not taken":                   {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, refuse, "bound to another snapshot"},
+		"an import for one of that name that is gone is not taken":      {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, refuse, "bound to another snapshot"},
+		"a content made from a volume is no import":                     {imported, func(s *seen) { s.content.Spec.Source = made().content.Spec.Source }, refuse, "made from a volume"},
+		"an import that is being deleted is not taken":                  {imported, func(s *seen) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, refuse, "being deleted"},
+		"a deleted snapshot has its content released":                   {going, nil, release, ""},
+		"also if nothing is left but the word":                          {going, func(s *seen) { permit(s) }, release, ""},
+		"then the driver's half has its turn":                           {going, func(s *seen) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, rest, ""},
+		"a content that somebody deleted first is released too":         {going, func(s *seen) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, release, ""},
+		"without a content the snapshot goes":                           {going, func(s *seen) { s.content = nil }, letGo, ""},
+		"a content that is another's is left alone":                     {going, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, letGo, ""},
+		"a content that stays gets the word all the same":               {going, retain, release, ""},
+		"after that the snapshot goes":                                  {going, func(s *seen) { retain(s); permit(s) }, letGo, ""},
+		"a claim that waits for its volume keeps the snapshot":          {going, func(s *seen) { s.restores = []string{"ns/new"} }, wait, "ns/new waits"},
+		"a group keeps its members":                                     {going, func(s *seen) { member(s); s.group = "g" }, wait, "part of VolumeGroupSnapshot g"},
+		"a member whose group is gone goes":                             {going, member, release, ""},
+		"a snapshot that others alone keep is none of ours":             {going, func(s *seen) { s.snapshot.Finalizers = []string{"velero.io/x"} }, rest, ""},
+		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *seen) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, rest, ""},
+		"one that is gone needs nothing":                                {ofClaim, func(s *seen) { s.snapshot = nil }, rest, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := tt.from()
+			if tt.change != nil {
+				tt.change(s)
+			}
+			got := decide(s, &Options{})
+			if got.action != tt.want {
+				t.Fatalf("got %d, want %d (%v)", got.action, tt.want, got.problem)
+			}
+			if said := got.problem; (said == nil) != (tt.says == "") || said != nil && !strings.Contains(said.Text, tt.says) {
+				t.Errorf("it says %v, not %q", said, tt.says)
+			}
+		})
+	}
+}
+
+func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
+	s := ofClaim()
+	if got := decide(s, &Options{Distributed: true}); got.action != refuse || !strings.Contains(got.problem.Text, "no node") {
+		t.Errorf("got %+v", got)
+	}
+	s.node = "n"
+	if got := decide(s, &Options{Distributed: true}); got.action != create {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestStatusFollowsTheContent(t *testing.T) {
+	at := time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC)
+	failed := &snapshotv1.VolumeSnapshotError{Message: ptr.To("no room")}
+	tests := map[string]struct {
+		before *snapshotv1.VolumeSnapshotStatus
+		from   *snapshotv1.VolumeSnapshotContentStatus
+		check  func(*snapshotv1.VolumeSnapshotStatus) bool
+	}{
+		"before the cut it is bound and not ready": {nil, nil, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return *s.BoundVolumeSnapshotContentName == "snapcontent-uid-s" && !*s.ReadyToUse && s.CreationTime == nil
+		}},
+		"the cut has a time, which is not 1970": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.CreationTime.Equal(ptr.To(metav1.NewTime(at.Truncate(time.Second)))) && !*s.ReadyToUse
+		}},
+		"a time of zero is none": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To[int64](0)}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime == nil }},
+		"the time does not change": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.CreationTime.Unix() == 1
+		}},
+		"an error is taken over": {nil, &snapshotv1.VolumeSnapshotContentStatus{Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.Error == failed }},
+		"an error goes with that of the content": {&snapshotv1.VolumeSnapshotStatus{Error: failed}, &snapshotv1.VolumeSnapshotContentStatus{}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.Error == nil
+		}},
+		"what is ready has no error": {nil, &snapshotv1.VolumeSnapshotContentStatus{ReadyToUse: ptr.To(true), Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return *s.ReadyToUse && s.Error == nil
+		}},
+		"a size that comes later is taken": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{RestoreSize: ptr.To[int64](1 << 30)}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.RestoreSize.String() == "1Gi"
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := made()
+			s.snapshot.Status, s.content.Status = tt.before, tt.from
+			if got := s.status(); !tt.check(got) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestAClaimIsNeededUntilItIsCut(t *testing.T) {
+	s := made().snapshot
+	if !needsClaim(s) {
+		t.Error("a claim is let go before it is cut")
+	}
+	s.Status = wasCut()
+	if needsClaim(s) {
+		t.Error("a claim is kept though it is cut: it should not wait for the upload")
+	}
+	s = ofClaim().snapshot
+	if needsClaim(s) {
+		t.Error("a claim is kept for a snapshot about which nothing has begun")
+	}
+}
+
+func TestRestoresAreFoundByEitherFieldAndInAnyNamespace(t *testing.T) {
+	group := ptr.To(snapshotv1.GroupName)
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
+	for name, tt := range map[string]struct {
+		old  *corev1.TypedLocalObjectReference
+		new  *corev1.TypedObjectReference
+		want string
+	}{
+		"the old field":                  {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
+		"the new field":                  {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
+		"the new field, other namespace": {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("other")}, want: "other/s"},
+		"both, as the API server does": {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"},
+			new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
+		"another kind":                {old: &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}},
+		"a kind of that name without": {old: &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}},
+	} {
+		claim.Spec.DataSource, claim.Spec.DataSourceRef = tt.old, tt.new
+		if got := strings.Join(restoredFrom(claim), " "); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+	claim.Status.Phase = corev1.ClaimBound
+	if got := restoredFrom(claim); len(got) > 0 {
+		t.Errorf("a claim with its volume still waits for %v", got)
+	}
+}
+
+func wasCut() *snapshotv1.VolumeSnapshotStatus {
+	return &snapshotv1.VolumeSnapshotStatus{CreationTime: &metav1.Time{Time: time.Unix(1, 0)}}
+}
+
+func keptOnItsWayOut(claim *corev1.PersistentVolumeClaim) {
+	claim.DeletionTimestamp, claim.Finalizers = ptr.To(metav1.Now()), []string{snapshot.ClaimFinalizer}
+}
+
+func permit(s *seen) {
+	s.content.Annotations = map[string]string{snapshot.Single.BeingDeleted: snapshot.Yes}
+}
+
+func retain(s *seen) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }
