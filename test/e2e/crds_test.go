@@ -42,7 +42,6 @@ func applyLine(t *testing.T) string {
 // place: the objects stay, and so does what others have added to a definition.
 func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 	t.Parallel()
-	c := cluster.NewAPIOnly(t)
 	dir, line := desk(t), applyLine(t)
 	for _, row := range []struct {
 		name, put string
@@ -59,6 +58,7 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			c := cluster.NewAPIOnly(t)
 			sh := func(commands ...string) {
 				t.Helper()
 				if out, err := follow(t.Context(), t, c, dir, commands...); err != nil {
@@ -94,7 +94,7 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 				}
 			}
 			sh(`kubectl get volumesnapshots -n default kept -o jsonpath='{.spec.source.persistentVolumeClaimName}' | grep -x data`,
-				`kubectl get volumesnapshots -n default | grep READYTOUSE`, `kubectl delete crd --all --timeout=2m`)
+				`kubectl get volumesnapshots -n default | grep READYTOUSE`)
 		})
 	}
 }
