@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/test/world"
@@ -62,46 +63,197 @@ func (w localWorld) attachments(ctx context.Context, volume string) ([]string, e
 	return nodes, nil
 }
 
-// What a pod wrote on one node a pod on another node reads, when the volume has
-// gone there by the hands of the real attach/detach controller and kubelets.
-func TestAVolumeGoesFromNodeToNode(t *testing.T) {
-	w := newAttachWorld(t)
-	tests := map[string]struct {
-		mode        corev1.PersistentVolumeMode
-		write, read string
-	}{
-		"filesystem": {corev1.PersistentVolumeFilesystem, "echo kept > /data/file; echo written", "cat /data/file"},
-		"device":     {corev1.PersistentVolumeBlock, "echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo written", "head -c 4 /dev/data; echo"},
-	}
-	t.Run("volumes", func(t *testing.T) {
-		for name, tt := range tests {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
-					c.Spec.StorageClassName = ptr.To("local-attach")
-					c.Spec.VolumeMode = &tt.mode
-				})
-				volume := w.Bound(t, name)
-				w.podOn(t, w.Nodes[0], "writer-"+name, name, tt.write)
-				w.says(t, "writer-"+name, "written")
-				if nodes, err := w.attachments(t.Context(), volume.Name); err != nil || !slices.Equal(nodes, w.Nodes[:1]) {
-					t.Errorf("%s is attached to %v (%v), want %v", volume.Name, nodes, err, w.Nodes[:1])
-				}
-				w.dropPod(t, "writer-"+name)
-				w.podOn(t, w.Nodes[1], "reader-"+name, name, tt.read)
-				w.says(t, "reader-"+name, "kept")
-				w.dropPod(t, "reader-"+name)
-				w.DropClaim(t, name)
-				w.Gone(t, volume)
-			})
+// attachedTo waits until just these nodes have a volume.
+func (w localWorld) attachedTo(t *testing.T, volume string, nodes ...string) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		got, err := w.attachments(ctx, volume)
+		if err == nil && !slices.Equal(got, nodes) {
+			err = fmt.Errorf("%s is attached to %v, want %v", volume, got, nodes)
 		}
+		return err
 	})
-	t.Run("nothing is left on the machine", func(t *testing.T) {
-		const shared = "/var/lib/holdfast/shared"
-		for _, what := range []string{"ls " + shared + "/volumes", "ls " + shared + "/attached", "grep -l holdfast/shared /sys/block/loop*/loop/backing_file || true"} {
-			if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
-				t.Errorf("%s: %s", what, left)
+}
+
+// oneNodeAtATime fails the test if two VolumeAttachments of one volume are there at
+// a time, from now on until the test ends.
+func (w localWorld) oneNodeAtATime(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	api := w.Client.StorageV1().VolumeAttachments()
+	list, err := api.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes, err := api.Watch(context.WithoutCancel(ctx), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		changes.Stop()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		holders := map[string]string{} // volume to VolumeAttachment
+		for change := range changes.ResultChan() {
+			if err := takeTurns(holders, change); err != nil {
+				t.Error(err)
 			}
 		}
+		if ctx.Err() == nil {
+			t.Error("the watch of VolumeAttachments has ended before the test")
+		}
+	}()
+}
+
+// takeTurns follows in holders which VolumeAttachment each volume has. It fails when
+// one comes before the last is gone.
+func takeTurns(holders map[string]string, change watch.Event) error {
+	a, ok := change.Object.(*storagev1.VolumeAttachment)
+	if !ok {
+		return fmt.Errorf("the watch of VolumeAttachments says %+v", change)
+	}
+	volume := ptr.Deref(a.Spec.Source.PersistentVolumeName, "")
+	if holder, held := holders[volume]; held && holder != a.Name {
+		return fmt.Errorf("%s is to be attached to %s while %s is there", volume, a.Spec.NodeName, holder)
+	}
+	if change.Type == watch.Deleted {
+		delete(holders, volume)
+	} else {
+		holders[volume] = a.Name
+	}
+	return nil
+}
+
+func (w localWorld) cordon(t *testing.T, node string) {
+	t.Helper()
+	w.kubectl(t, "cordon", node)
+	t.Cleanup(func() { w.uncordon(t, node) }) // Once more, if the test does it itself.
+}
+
+func (w localWorld) uncordon(t *testing.T, node string) {
+	t.Helper()
+	w.kubectl(t, "uncordon", node)
+}
+
+// Two nodes take turns with volumes in all the ways in which that happens: by the
+// hands of the real scheduler, attach/detach controller and kubelets.
+func TestOnTwoNodesVolumesTakeTurns(t *testing.T) {
+	w := newAttachWorld(t)
+	w.oneNodeAtATime(t)
+	t.Run("volumes", func(t *testing.T) {
+		t.Run("a file goes from node to node", func(t *testing.T) {
+			w.goes(t, corev1.PersistentVolumeFilesystem, "echo kept > /data/file; echo written", "cat /data/file")
+		})
+		t.Run("a device goes from node to node", func(t *testing.T) {
+			w.goes(t, corev1.PersistentVolumeBlock, "echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo written", "head -c 4 /dev/data; echo")
+		})
+		t.Run("a StatefulSet is scaled", w.scaled)
+		t.Run("one node is cordoned", func(t *testing.T) {
+			t.Parallel()
+			t.Run("and drained", w.drained)
+			t.Run("and a pod is deleted by force", w.forced)
+		})
 	})
+	t.Run("nothing is left on the machine", w.nothingShared)
+}
+
+// goes has what a pod wrote on one node read by a pod on another node.
+func (w localWorld) goes(t *testing.T, mode corev1.PersistentVolumeMode, write, read string) {
+	t.Parallel()
+	name := "goes-" + strings.ToLower(string(mode))
+	w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.StorageClassName, c.Spec.VolumeMode = ptr.To("local-attach"), &mode
+	})
+	volume := w.Bound(t, name)
+	w.podOn(t, w.Nodes[0], "writer-"+name, name, write)
+	w.says(t, "writer-"+name, "written")
+	if nodes, err := w.attachments(t.Context(), volume.Name); err != nil || !slices.Equal(nodes, w.Nodes[:1]) {
+		t.Errorf("%s is attached to %v (%v), want %v", volume.Name, nodes, err, w.Nodes[:1])
+	}
+	w.dropPod(t, "writer-"+name)
+	w.podOn(t, w.Nodes[1], "reader-"+name, name, read)
+	w.says(t, "reader-"+name, "kept")
+	w.dropPod(t, "reader-"+name)
+	w.DropClaim(t, name)
+	w.Gone(t, volume)
+}
+
+// scaled is about replicas that come back to their own data, and about what is
+// attached meanwhile.
+func (w localWorld) scaled(t *testing.T) {
+	t.Parallel()
+	const replicas = 3
+	s := w.set(t, "scaled", corev1.PersistentVolumeFilesystem, nil)
+	for start := 1; start <= 2; start++ {
+		s.scale(t, replicas)
+		for i := range replicas {
+			s.started(t, i, start)
+			w.attachedTo(t, s.volume(t, i), s.node(t, i))
+		}
+		s.scale(t, 0)
+		for i := range replicas {
+			w.attachedTo(t, s.volume(t, i))
+		}
+	}
+	s.drop(t)
+}
+
+// drained takes a file and a device from one node to the other and back.
+func (w localWorld) drained(t *testing.T) {
+	sets := []*set{
+		w.set(t, "drained-file", corev1.PersistentVolumeFilesystem, nil),
+		w.set(t, "drained-device", corev1.PersistentVolumeBlock, nil),
+	}
+	w.cordon(t, w.Nodes[1])
+	for _, s := range sets {
+		s.scale(t, 1)
+	}
+	for _, s := range sets {
+		s.started(t, 0, 1)
+	}
+	for start, from := range w.Nodes[:2] {
+		to := w.Nodes[1-start]
+		w.uncordon(t, to)
+		w.kubectl(t, "drain", from, "--pod-selector=test in (drained-file,drained-device)", "--timeout="+world.Patience.String())
+		for _, s := range sets {
+			s.started(t, 0, start+2)
+			w.attachedTo(t, s.volume(t, 0), to)
+		}
+	}
+	w.uncordon(t, w.Nodes[1])
+	for _, s := range sets {
+		s.drop(t)
+	}
+}
+
+// forced deletes a pod whose container goes on for seconds: its replacement on
+// another node, which is there at once, must wait for the volume.
+func (w localWorld) forced(t *testing.T) {
+	s := w.set(t, "forced", corev1.PersistentVolumeFilesystem, func(pod *corev1.PodSpec) {
+		pod.TerminationGracePeriodSeconds = ptr.To(int64(3))
+	})
+	s.scale(t, 1)
+	s.started(t, 0, 1)
+	from := s.node(t, 0)
+	w.cordon(t, from)
+	w.kubectl(t, "-n", w.Namespace, "delete", "pod", s.pod(0), "--force", "--grace-period=0")
+	s.started(t, 0, 2)
+	if to := s.node(t, 0); to == from {
+		t.Errorf("the replacement is on %s, as the pod was: this test does not show what it should", to)
+	}
+	w.uncordon(t, from)
+	s.drop(t)
+}
+
+// nothingShared looks for what tests have left in the folder that nodes share.
+func (w localWorld) nothingShared(t *testing.T) {
+	const shared = "/var/lib/holdfast/shared"
+	for _, what := range []string{"ls " + shared + "/volumes", "ls " + shared + "/attached", "grep -l holdfast/shared /sys/block/loop*/loop/backing_file || true"} {
+		if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
+			t.Errorf("%s: %s", what, left)
+		}
+	}
 }
