@@ -75,7 +75,8 @@ func (in topologyInput) late(allowed []topology.Segment) (*csipb.TopologyRequire
 // segment is where the place itself is.
 func (p *place) segment() (topology.Segment, error) {
 	if len(p.keys) == 0 {
-		return nil, fmt.Errorf("node %s has no topology keys of the driver in its CSINode: is the driver registered there?", p.name)
+		return nil, fmt.Errorf("node %s, which the scheduler selected, has no topology keys of the driver in its CSINode: the claim waits until the driver is registered there; "+
+			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", p.name)
 	}
 	s, missing := topology.Of(p.labels, p.keys)
 	if missing != "" {

@@ -60,7 +60,7 @@ func TestRequirement(t *testing.T) {
 			topologyInput{claim: "data", nodes: nodes, allowed: ab}, zone("a", "b"), nil, ""},
 		"immediate: nothing":             {topologyInput{claim: "data", nodes: nodes}, nil, nil, ""},
 		"immediate without any node":     {topologyInput{claim: "data", anywhere: true}, nil, nil, "no node has the driver"},
-		"a selected node without driver": {topologyInput{selected: &place{name: "n1"}}, nil, nil, "node n1 has no topology keys"},
+		"a selected node without driver": {topologyInput{selected: &place{name: "n1"}}, nil, nil, "node n1, which the scheduler selected, has no topology keys"},
 		"a selected node without label": {
 			topologyInput{selected: &place{name: "n1", keys: []string{"zone"}}}, nil, nil, "lacks the label zone"},
 	}
