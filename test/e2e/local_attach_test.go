@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/test/world"
@@ -73,58 +72,6 @@ func (w localWorld) attachedTo(t *testing.T, volume string, nodes ...string) {
 		}
 		return err
 	})
-}
-
-// oneNodeAtATime fails the test if two VolumeAttachments of one volume are there at
-// a time, from now on until the test ends.
-func (w localWorld) oneNodeAtATime(t *testing.T) {
-	t.Helper()
-	ctx := t.Context()
-	api := w.Client.StorageV1().VolumeAttachments()
-	list, err := api.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	changes, err := api.Watch(context.WithoutCancel(ctx), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	t.Cleanup(func() {
-		changes.Stop()
-		<-done
-	})
-	go func() {
-		defer close(done)
-		holders := map[string]string{} // volume to VolumeAttachment
-		for change := range changes.ResultChan() {
-			if err := takeTurns(holders, change); err != nil {
-				t.Error(err)
-			}
-		}
-		if ctx.Err() == nil {
-			t.Error("the watch of VolumeAttachments has ended before the test")
-		}
-	}()
-}
-
-// takeTurns follows in holders which VolumeAttachment each volume has. It fails when
-// one comes before the last is gone.
-func takeTurns(holders map[string]string, change watch.Event) error {
-	a, ok := change.Object.(*storagev1.VolumeAttachment)
-	if !ok {
-		return fmt.Errorf("the watch of VolumeAttachments says %+v", change)
-	}
-	volume := ptr.Deref(a.Spec.Source.PersistentVolumeName, "")
-	if holder, held := holders[volume]; held && holder != a.Name {
-		return fmt.Errorf("%s is to be attached to %s while %s is there", volume, a.Spec.NodeName, holder)
-	}
-	if change.Type == watch.Deleted {
-		delete(holders, volume)
-	} else {
-		holders[volume] = a.Name
-	}
-	return nil
 }
 
 func (w localWorld) cordon(t *testing.T, node string) {

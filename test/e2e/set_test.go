@@ -22,7 +22,6 @@ import (
 type set struct {
 	w    localWorld
 	name string
-	mode corev1.PersistentVolumeMode
 	high int // the most replicas that it has had
 }
 
@@ -76,7 +75,7 @@ func (w localWorld) set(t *testing.T, name string, mode corev1.PersistentVolumeM
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &set{w: w, name: name, mode: mode}
+	return &set{w: w, name: name}
 }
 
 func (s *set) pod(replica int) string { return fmt.Sprintf("%s-%d", s.name, replica) }

@@ -82,9 +82,20 @@ func (w *World) NothingLeft(t testing.TB) {
 // has part in it.
 func (w *World) Told(t testing.TB, claim, kind, reason, part string) {
 	t.Helper()
+	w.told(t, corev1.ObjectReference{Kind: "PersistentVolumeClaim", Name: claim}, kind, reason, part)
+}
+
+// PodTold is Told for warnings on a pod.
+func (w *World) PodTold(t testing.TB, pod, reason, part string) {
+	t.Helper()
+	w.told(t, corev1.ObjectReference{Kind: "Pod", Name: pod}, corev1.EventTypeWarning, reason, part)
+}
+
+func (w *World) told(t testing.TB, about corev1.ObjectReference, kind, reason, part string) {
+	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=PersistentVolumeClaim,involvedObject.name=" + claim,
+			FieldSelector: "involvedObject.kind=" + about.Kind + ",involvedObject.name=" + about.Name,
 		})
 		if err != nil {
 			return err
@@ -96,6 +107,6 @@ func (w *World) Told(t testing.TB, claim, kind, reason, part string) {
 			}
 			said = append(said, e.Type+" "+e.Reason+": "+e.Message)
 		}
-		return fmt.Errorf("no %s %s that says %q on claim %s; there are: %q", kind, reason, part, claim, said)
+		return fmt.Errorf("no %s %s that says %q on %s %s; there are: %q", kind, reason, part, about.Kind, about.Name, said)
 	})
 }
