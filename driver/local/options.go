@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -47,7 +48,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.NodeID, "node-id", fromEnv("NODE_NAME", ""), "Name of this node (env NODE_NAME)")
 	fs.StringVar(&o.DataDir, "data-dir", "/var/lib/holdfast/local", "Directory for images and their records")
 	fs.BoolVar(&o.Attach, "attach", false, "Volumes are published to one of several nodes of this machine, which share --data-dir")
-	fs.StringVar(&o.Services, "services", allServices, "Services of this process: all, or with --attach controller or node")
+	fs.StringVar(&o.Services, "services", allServices, "Services of this process: all, or with --attach controller, node or publish")
 	fs.Var(&o.Capacity, "capacity", "Most that all volumes and snapshots may add up to, as in 100Gi; 0 for what the disk has")
 	fs.StringVar(&o.DriverName, "driver-name", "local.holdfast.io", "Name of the CSI driver, also the prefix of its topology key")
 	fs.StringSliceVar(&o.IgnoredParameters, "ignore-parameters", nil, "Parameters of classes that are accepted and have no effect")
@@ -59,6 +60,9 @@ const (
 	allServices       = "all"
 	controllerService = "controller"
 	nodeService       = "node"
+	// publishService is the part of the controller service that publishes volumes:
+	// any number of processes can have it, beside the controller.
+	publishService = "publish"
 )
 
 func fromEnv(name, otherwise string) string {
@@ -86,7 +90,7 @@ func (o *Options) Validate() error {
 	if err := o.checkServices(); err != nil {
 		errs = append(errs, err)
 	}
-	if o.Services != controllerService && !nodeIDRule.MatchString(o.NodeID) {
+	if o.serves(nodeService) && !nodeIDRule.MatchString(o.NodeID) {
 		errs = append(errs, fmt.Errorf("--node-id %q: up to 63 letters, digits, '-', '_' or '.' are needed, with a letter or digit at both ends", o.NodeID))
 	}
 	if !driverNameRule.MatchString(o.DriverName) {
@@ -106,12 +110,12 @@ func (o *Options) Validate() error {
 
 func (o *Options) checkServices() error {
 	switch {
-	case o.Services == allServices, o.Attach && (o.Services == controllerService || o.Services == nodeService):
+	case o.Services == allServices, o.Attach && slices.Contains([]string{controllerService, nodeService, publishService}, o.Services):
 		return nil
 	case !o.Attach:
 		return fmt.Errorf("--services %q: without --attach a process has all services of its directory", o.Services)
 	default:
-		return fmt.Errorf("--services %q: %s, %s and %s are possible", o.Services, allServices, controllerService, nodeService)
+		return fmt.Errorf("--services %q: %s, %s, %s and %s are possible", o.Services, allServices, controllerService, nodeService, publishService)
 	}
 }
 

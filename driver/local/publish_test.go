@@ -87,16 +87,19 @@ func TestVolumesThatAreAttachedHaveNoTopology(t *testing.T) {
 }
 
 func TestEachPartHasItsServices(t *testing.T) {
-	for services, want := range map[string][2]codes.Code{ // of a controller's call and of a node's
-		controllerService: {codes.OK, codes.Unimplemented},
-		nodeService:       {codes.Unimplemented, codes.OK},
+	for services, want := range map[string][3]codes.Code{ // of a call that publishing needs, of one that only the controller has, and of a node's
+		controllerService: {codes.OK, codes.OK, codes.Unimplemented},
+		publishService:    {codes.OK, codes.Unimplemented, codes.Unimplemented},
+		nodeService:       {codes.Unimplemented, codes.Unimplemented, codes.OK},
 	} {
 		t.Run(services, func(t *testing.T) {
 			d := serveIn(t, attaching, func(o *Options) { o.Services = services })
 			_, err := d.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
 			wantCode(t, err, want[0])
-			_, err = d.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+			_, err = d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "vol-x"})
 			wantCode(t, err, want[1])
+			_, err = d.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+			wantCode(t, err, want[2])
 			_, err = d.Probe(t.Context(), &csi.ProbeRequest{})
 			must(t, err)
 		})

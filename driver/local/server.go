@@ -37,8 +37,12 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 	logger := klog.FromContext(ctx).WithValues("driver", o.DriverName, "node", o.NodeID)
 	server := grpc.NewServer(grpc.UnaryInterceptor(answer(logger)))
 	csi.RegisterIdentityServer(server, &identity{options: o, store: store})
-	if o.serves(controllerService) {
-		csi.RegisterControllerServer(server, &controller{options: o, store: store})
+	served := &controller{options: o, store: store}
+	switch {
+	case o.serves(controllerService):
+		csi.RegisterControllerServer(server, served)
+	case o.serves(publishService):
+		csi.RegisterControllerServer(server, &publisher{controller: served})
 	}
 	if o.serves(nodeService) {
 		csi.RegisterNodeServer(server, &node{options: o, stager: &stage.Stager{Store: store}})

@@ -63,8 +63,8 @@ func (s *Store) nodeNamed(name string) (node, error) {
 	return node{}, fmt.Errorf("node: %w; the driver of a node of that name has not used %s", ErrNotFound, s.dir)
 }
 
-// roomOn fails when a node has as many volumes as it can use. It needs the admission
-// lock: what is attached at the same time counts.
+// roomOn fails when a node has as many volumes as it can use. It needs the node's
+// lock: what is attached at the same time counts, in other processes too.
 func (s *Store) roomOn(name string, n node) error {
 	if n.MaxVolumes == 0 {
 		return nil
@@ -116,8 +116,12 @@ func (s *Store) attach(ctx context.Context, id string, want Attachment) (Attachm
 	if have != nil {
 		return *have, want.admit(*have)
 	}
-	s.admission.Lock()
-	defer s.admission.Unlock()
+	// Who holds a node's lock waits for no other, so two calls cannot dispute.
+	free, err := s.locks.lock(ctx, "node/"+want.Node)
+	if err != nil {
+		return Attachment{}, err
+	}
+	defer free()
 	if err := s.roomOn(want.Node, n); err != nil {
 		return Attachment{}, err
 	}

@@ -3,10 +3,13 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 // The table in the CSI spec, ControllerPublishVolume, for volumes of one node.
@@ -122,14 +125,45 @@ func TestANodeHasAsManyVolumesAsItCanUse(t *testing.T) {
 	mustAttach(t, s, second, "n2")
 }
 
+// Replicas that attach count what the others attach at the same time.
+func TestReplicasTogetherKeepANodesBound(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := openPair(t, dir)
+	replicas := []*Store{open(t, dir, Options{Shared: true, NodeOnly: true}), open(t, dir, Options{Shared: true, NodeOnly: true})}
+	var ids []string
+	for i := range 16 {
+		ids = append(ids, mustCreate(t, s, raw(fmt.Sprint(i), 1)).ID)
+	}
+	var all errgroup.Group
+	var attached atomic.Int32
+	for i, id := range ids {
+		all.Go(func() error {
+			_, err := replicas[i%2].Attach(t.Context(), id, Attachment{Node: "n2"})
+			if err == nil {
+				attached.Add(1)
+			}
+			if errors.Is(err, ErrFull) {
+				return nil
+			}
+			return err
+		})
+	}
+	must(t, all.Wait())
+	if n := attached.Load(); n != 1 {
+		t.Errorf("%d volumes are attached to a node that can use 1", n)
+	}
+}
+
 func TestADirectoryIsSharedOrNot(t *testing.T) {
 	alone, controller, node := Options{}, Options{Shared: true}, Options{Shared: true, NodeOnly: true, Node: "n1"}
+	publisher := Options{Shared: true, NodeOnly: true}
 	tests := map[string]struct {
 		first, second Options
 		want          error
 	}{
 		"two nodes":                      {node, node, nil},
 		"a controller beside a node":     {node, controller, nil},
+		"two that attach":                {publisher, publisher, nil},
 		"two controllers":                {controller, controller, ErrLocked},
 		"a node where one is alone":      {alone, node, ErrLocked},
 		"to be alone where there is one": {node, alone, ErrLocked},

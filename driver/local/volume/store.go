@@ -24,8 +24,8 @@ type Options struct {
 	// Shared lets several processes of one machine use the data directory at the
 	// same time, in which volumes are then attached to one node at a time (Attach).
 	Shared bool
-	// NodeOnly is for those of them that use volumes and do not make or delete
-	// any. There is one process without it.
+	// NodeOnly is for those of them that use or attach volumes and do not make or
+	// delete any. There is one process without it.
 	NodeOnly bool
 	// Node is the node that a process of a shared directory uses volumes on, ""
 	// for one that uses none. It is safe to be part of a path.
