@@ -63,37 +63,64 @@ func follow(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, c
 	return string(out), err
 }
 
+// A reader does in a cluster what an example's README says.
+type reader struct {
+	*cluster.Cluster
+	desk  string
+	steps []string
+}
+
+// newReader reads the README of an example. It must have the steps that the test
+// knows.
+func newReader(t *testing.T, example string, known ...string) *reader {
+	t.Helper()
+	r := &reader{
+		Cluster: cluster.New(t, cluster.WithNodes(1)), desk: desk(t),
+		steps: steps(t, filepath.Join("..", "..", "examples", example, "README.md")),
+	}
+	if len(r.steps) != len(known) {
+		t.Fatalf("the README has %d blocks of commands and the test knows %d: %s", len(r.steps), len(known), strings.Join(known, ", "))
+	}
+	return r
+}
+
+// play runs commands, of the README or others, and returns what they said.
+func (r *reader) play(t *testing.T, commands ...string) string {
+	t.Helper()
+	out, err := follow(t.Context(), t, r.Cluster, r.desk, commands...)
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	return out
+}
+
+// afterwards removes everything when the test ends, and shows before what there
+// is to see if it failed.
+func (r *reader) afterwards(t *testing.T, show string, remove ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := follow(context.Background(), t, r.Cluster, r.desk, show)
+			t.Log(out)
+		}
+		if out, err := follow(context.Background(), t, r.Cluster, r.desk, remove...); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+}
+
 // What the README of the example says is done step by step, with a manifest
 // that knows nothing of this program: its claim is bound, a pod uses the volume,
 // and both go again without a trace.
 func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
-	c := cluster.New(t, cluster.WithNodes(1))
-	dir := desk(t)
-	all := steps(t, filepath.Join("..", "..", "examples", "csi-provisioner", "README.md"))
-	if len(all) != 5 {
-		t.Fatalf("the README has %d blocks of commands and the test knows 5: load, apply, use, drop, remove", len(all))
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := follow(context.Background(), t, c, dir, `kubectl describe pvc,pod || true
-				kubectl -n kube-system describe pod -l app=csi-provisioner || true
-				for c in csi-provisioner driver node-driver-registrar; do kubectl -n kube-system logs deploy/csi-provisioner -c $c --tail=50 || true; done`)
-			t.Log(out)
-		}
-		if out, err := follow(context.Background(), t, c, dir, "kubectl delete pod/example-pod pvc/example-pvc --ignore-not-found", all[4]); err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-	})
-	play := func(commands ...string) string {
-		t.Helper()
-		out, err := follow(t.Context(), t, c, dir, commands...)
-		if err != nil {
-			t.Fatalf("%v:\n%s", err, out)
-		}
-		return out
-	}
+	c := newReader(t, "csi-provisioner", "load", "apply", "use", "drop", "remove")
+	all := c.steps
+	c.afterwards(t, `kubectl describe pvc,pod || true
+		kubectl -n kube-system describe pod -l app=csi-provisioner || true
+		for c in csi-provisioner driver node-driver-registrar; do kubectl -n kube-system logs deploy/csi-provisioner -c $c --tail=50 || true; done`,
+		"kubectl delete pod/example-pod pvc/example-pvc --ignore-not-found", all[4])
 
-	play(all[0], all[1])
+	c.play(t, all[0], all[1])
 	claim, err := c.Client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "example-pvc", metav1.GetOptions{})
 	must(t, err)
 	volume, err := c.Client.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
@@ -102,14 +129,14 @@ func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
 		volume.Annotations["pv.kubernetes.io/provisioned-by"] != "storage.example.com/csi" || volume.Spec.Capacity.Storage().String() != "10Gi" {
 		t.Errorf("the volume, which should be %s: %+v", want, volume)
 	}
-	if out := play(all[2]); !strings.HasSuffix(out, "\nkept\n") {
+	if out := c.play(t, all[2]); !strings.HasSuffix(out, "\nkept\n") {
 		t.Errorf("the pod's file: %s", out)
 	}
-	play("volume="+volume.Name, all[3])
+	c.play(t, "volume="+volume.Name, all[3])
 	if left := c.Run(t, c.Nodes[0], "ls", "/var/lib/holdfast/local/volumes"); strings.TrimSpace(left) != "" {
 		t.Errorf("the driver still has %s", left)
 	}
-	play(all[4])
+	c.play(t, all[4])
 	_, err = c.Client.StorageV1().StorageClasses().Get(t.Context(), "csi-storageclass", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the class is still there: %v", err)

@@ -1,0 +1,252 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// attachers are the two replicas of the example csi-attacher.
+type attachers struct {
+	*reader
+	localWorld
+}
+
+const attacherLease = "external-attacher-leader-attach-local-holdfast-io"
+
+// What the README of the example says is done step by step, with a manifest
+// that knows nothing of this program. One of its replicas acts, and the other
+// takes over when that one is stopped, and when it dies.
+func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
+	t.Parallel() // Most of its time it waits for a Lease to expire.
+	r := newReader(t, "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
+	w := &attachers{r, localWorld{&world.World{Cluster: r.Cluster, Name: "attach.local.holdfast.io"}}}
+	load, apply, use, look, handOver, drop, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5], r.steps[6]
+	r.afterwards(t, `kubectl describe pvc,pod || true
+		kubectl get volumeattachments -o yaml || true
+		kubectl -n kube-system describe pod -l app=csi-controller || true
+		kubectl -n kube-system logs -l app=csi-controller --all-containers --prefix --tail=50 || true`,
+		"kubectl delete -f examples/csi-attacher/pod.yaml --ignore-not-found", remove)
+
+	r.play(t, load, apply)
+	if out := r.play(t, use); !strings.Contains(out, "\nkept\n") {
+		t.Errorf("the pod's file: %s", out)
+	}
+	claim, err := w.Client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "example-pvc", metav1.GetOptions{})
+	must(t, err)
+	volume, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
+	must(t, err)
+	attachment, err := w.attachmentOf(t.Context(), volume.Name)
+	must(t, err)
+	holders := w.holders(t)
+	first := next(t, holders).name
+	w.oneActs(t, r.play(t, look), first, volume.Spec.CSI.VolumeHandle)
+
+	second := w.givesBack(t, handOver, holders, first)
+	w.dies(t, holders, second)
+	if after, err := w.attachmentOf(t.Context(), volume.Name); err != nil || after.ResourceVersion != attachment.ResourceVersion {
+		t.Errorf("what was attached before was touched by a successor: it was %+v and is %+v, %v", attachment, after, err)
+	}
+
+	r.play(t, "volume="+volume.Name, drop)
+	if left := w.Run(t, w.Nodes[0], "sh", "-c", "cd /var/lib/holdfast/shared && find volumes attached -type f"); left != "" {
+		t.Errorf("the driver still has %s", left)
+	}
+	r.play(t, remove)
+}
+
+// oneActs checks what both replicas serve, and that the leader alone has asked the
+// driver for the volume.
+func (w *attachers) oneActs(t *testing.T, served, leader, handle string) {
+	t.Helper()
+	for _, want := range []string{"ok", fmt.Sprintf("leader_election_master_status{name=%q} 1", attacherLease), fmt.Sprintf("leader_election_master_status{name=%q} 0", attacherLease)} {
+		if !strings.Contains(served, want) {
+			t.Errorf("the replicas do not serve %q but: %s", want, served)
+		}
+	}
+	for _, pod := range []string{"csi-controller-0", "csi-controller-1"} {
+		leads := pod == podOf(leader)
+		if n := w.published(t, pod, handle); (n == 1) != leads {
+			t.Errorf("the driver of %s was asked %d times to attach the volume, and the leader is %s", pod, n, leader)
+		}
+		// Two that act need not both have come to ask the driver.
+		if worked := w.worked(t, pod); worked != leads {
+			t.Errorf("that %s has worked on VolumeAttachments is %t, and the leader is %s", pod, worked, leader)
+		}
+	}
+	// It says so at --v=5 only.
+	if log := w.log(t, podOf(leader), "external-attacher"); !strings.Contains(log, "Sent a request to the driver") {
+		t.Errorf("--v=5 has no effect: %s", log)
+	}
+}
+
+// givesBack has the leader's pod deleted and returns its successor. With the
+// manifest's Lease there is no telling by the clock whether that was given back or
+// has expired, but by its holders: there was nobody in between.
+func (w *attachers) givesBack(t *testing.T, handOver string, holders <-chan holder, leader string) (successor string) {
+	t.Helper()
+	began := time.Now()
+	w.play(t, handOver)
+	free := next(t, holders)
+	if free.name != "" {
+		t.Errorf("the Lease went from %s to %s: it expired and was not given back", leader, free.name)
+		return free.name
+	}
+	taken := next(t, holders)
+	if podOf(taken.name) == podOf(leader) {
+		t.Errorf("the successor is %s, of the same pod: the other replica did not take over", taken.name)
+	}
+	t.Logf("measured: a leader was deleted, and the other replica had the Lease after %s, %s after it was given back",
+		taken.at.Sub(began).Round(time.Millisecond), taken.at.Sub(free.at).Round(time.Millisecond))
+	return taken.name
+}
+
+// dies kills the leader's process and asks for a volume before anybody has taken
+// its place. No pod is needed for that, whose kubelet would look for the volume less
+// and less often in the meantime.
+func (w *attachers) dies(t *testing.T, holders <-chan holder, leader string) {
+	t.Helper()
+	w.Claim(t, "gap", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("local-attach") })
+	volume := w.Bound(t, "gap")
+	pod, err := w.Client.CoreV1().Pods("kube-system").Get(t.Context(), podOf(leader), metav1.GetOptions{})
+	must(t, err)
+	_, id, _ := strings.Cut(containerStatus(pod, "external-attacher").ContainerID, "://")
+	began := time.Now()
+	w.Run(t, w.Nodes[0], "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", id)
+	name := w.Attach(t, volume.Name, w.Nodes[0])
+	taken := next(t, holders)
+	if taken.name == "" {
+		t.Errorf("%s gave the Lease back, so it was not killed", leader)
+	}
+	asked := w.Attached(t, name).CreationTimestamp
+	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the volume was asked for at %s and the Lease taken at %s",
+		podOf(taken.name), taken.at.Sub(began).Round(time.Millisecond), asked.Format(time.TimeOnly), taken.at.Format(time.TimeOnly))
+	if n := w.published(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.published(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
+		t.Errorf("the drivers were asked %d times to attach the volume", n)
+	}
+	w.Detach(t, name)
+	w.Detached(t, name)
+	w.DropClaim(t, "gap")
+	w.Gone(t, volume)
+}
+
+// A holder of the Lease, "" for nobody, and when that was seen.
+type holder struct {
+	name string
+	at   time.Time
+}
+
+// holders are the present holder of the Lease and those after it.
+func (w *attachers) holders(t *testing.T) <-chan holder {
+	t.Helper()
+	changes, err := w.Client.CoordinationV1().Leases("kube-system").Watch(t.Context(), metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("metadata.name", attacherLease).String(),
+	})
+	must(t, err)
+	t.Cleanup(changes.Stop)
+	all := make(chan holder, 100)
+	go func() {
+		defer close(all)
+		last := holder{name: "nobody yet"}
+		for change := range changes.ResultChan() {
+			lease, ok := change.Object.(*coordinationv1.Lease)
+			if !ok { // The test has ended, and with it the watch.
+				return
+			}
+			if now := (holder{ptr.Deref(lease.Spec.HolderIdentity, ""), time.Now()}); now.name != last.name {
+				all <- now
+				last = now
+			}
+		}
+	}()
+	return all
+}
+
+// next waits for the next holder.
+func next(t *testing.T, holders <-chan holder) holder {
+	t.Helper()
+	select {
+	case h, ok := <-holders:
+		if !ok {
+			t.Fatal("the watch of the Lease has ended")
+		}
+		return h
+	case <-time.After(world.Patience):
+		t.Fatalf("nobody else has had the Lease for %s", world.Patience)
+		return holder{}
+	}
+}
+
+// podOf is the pod of a holder, whose name begins with it.
+func podOf(holder string) string {
+	pod, _, _ := strings.Cut(holder, "_")
+	return pod
+}
+
+// attachmentOf is the one VolumeAttachment of a volume, which is attached.
+func (w *attachers) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
+	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	all := slices.DeleteFunc(list.Items, func(a storagev1.VolumeAttachment) bool {
+		return ptr.Deref(a.Spec.Source.PersistentVolumeName, "") != volume
+	})
+	if len(all) != 1 || !all[0].Status.Attached {
+		return nil, fmt.Errorf("the VolumeAttachments of %s: %+v", volume, all)
+	}
+	return &all[0], nil
+}
+
+// published counts the calls for a volume that the driver of a pod has answered.
+func (w *attachers) published(t *testing.T, pod, handle string) int {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(w.log(t, pod, "csi-driver")) {
+		if strings.Contains(line, "/ControllerPublishVolume") && strings.Contains(line, handle) {
+			n++
+		}
+	}
+	return n
+}
+
+// worked tells whether a replica has looked at a VolumeAttachment to act on it.
+func (w *attachers) worked(t *testing.T, pod string) bool {
+	t.Helper()
+	metrics, err := w.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/kube-system/pods", pod+":8080", "proxy/metrics").DoRaw(t.Context())
+	must(t, err)
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, `controller_runtime_reconcile_total{controller="attach",`) && !strings.HasSuffix(line, " 0\n") {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *attachers) log(t *testing.T, pod, container string) string {
+	t.Helper()
+	log, err := w.Client.CoreV1().Pods("kube-system").GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(t.Context())
+	must(t, err)
+	return string(log)
+}
+
+func containerStatus(pod *corev1.Pod, name string) corev1.ContainerStatus {
+	for _, status := range pod.Status.ContainerStatuses {
+		if status.Name == name {
+			return status
+		}
+	}
+	return corev1.ContainerStatus{}
+}
