@@ -34,6 +34,10 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
+	// A replica that cannot see these does not lead: who can shall.
+	if err := kube.Warm(ctx, m, &corev1.PersistentVolume{}, &storagev1.CSINode{}); err != nil {
+		return err
+	}
 	s := newSurvey(r)
 	if err := r.lane(m, "attach", false, s.attaches).
 		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears())).
