@@ -3,7 +3,6 @@ package crash
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -155,30 +154,4 @@ func (t *trace) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.Join(t.lines, "\n")
-}
-
-// writeOf names what a request to the API server writes, "" for nothing that
-// counts: events are sent in the background, nothing depends on them, and how
-// many there are depends on the time things take; a leader's Lease only says
-// that it is there.
-func writeOf(r *http.Request) string {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return ""
-	}
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	skip := 2 // api/v1
-	if parts[0] == "apis" {
-		skip = 3 // apis/group/version
-	}
-	if len(parts) > skip+2 && parts[skip] == "namespaces" {
-		skip += 2
-	}
-	if len(parts) <= skip || parts[skip] == "events" {
-		return ""
-	}
-	what := r.Method + " " + parts[skip]
-	if len(parts) > skip+2 {
-		what += "/" + parts[skip+2]
-	}
-	return what
 }

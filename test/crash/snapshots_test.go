@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
@@ -24,14 +23,7 @@ import (
 func (s *stage) cutSnapshot(t *testing.T) {
 	t.Helper()
 	s.api = s.Snapshots(t)
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: s.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer driver.Close()
-	if _, err := driver.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	driver := s.CSI(t)
 	volume, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
 		Name: "source", VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},

@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -49,7 +51,7 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	t.Cleanup(func() { s.clear(context.WithoutCancel(t.Context()), t) })
 	for i := range max(1, sc.leaders) {
 		c := &controller{stage: s}
-		c.args = s.ProvisionerArgs("--kubeconfig="+newProxy(t, s, c), "--timeout="+callTime(i).String(),
+		c.args = s.ProvisionerArgs("--kubeconfig="+proxy.Start(t, s.Config, c.fate), "--timeout="+callTime(i).String(),
 			"--retry-interval-start=0.1", "--retry-interval-max=1", "--strict-topology")
 		s.controllers = append(s.controllers, c)
 		t.Cleanup(c.kill)
@@ -88,6 +90,31 @@ func (s *stage) strike(caller *controller, hit *blow) {
 		caller.start()
 	}
 	s.trace.happened(hit)
+}
+
+// fate is what becomes of a request of the process to the API server. A lease
+// that is written is an intent: nobody has to be elected here.
+func (c *controller) fate(r *http.Request) proxy.Fate {
+	var fate proxy.Fate
+	if sc := c.stage.scenario; proxy.IsWatch(r) && proxy.Resource(r) == sc.lagOf {
+		fate.Late = sc.lag
+	}
+	if !proxy.IsWrite(r) {
+		return fate
+	}
+	hit := c.stage.trace.arrive(proxy.Name(r))
+	switch {
+	case hit == nil:
+	case hit.early:
+		c.stage.strike(c, hit)
+		fate.Broken = hit.kills
+	default:
+		fate.Answered = func() bool {
+			c.stage.strike(c, hit)
+			return hit.kills || hit.loses
+		}
+	}
+	return fate
 }
 
 // called comes before the driver does its work.

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -121,12 +120,8 @@ func TestAClassThatIsMissingIsAwaited(t *testing.T) {
 // again, and only then is the class applied that the claim wants by now.
 func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, csitest.Options{Record: true})
-	w.Provisioner(t)
+	w, _ := newExpandable(t, csitest.Options{}, nil)
 	first := w.Resizer(t)
-	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
 	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
 	silver := w.Attributes(t, "silver", map[string]string{"iops": "100"})
 	call := w.Driver.Block(csi.ControllerModifyVolume)

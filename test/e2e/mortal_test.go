@@ -2,13 +2,7 @@ package e2e
 
 import (
 	"context"
-	"io"
-	"log"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,12 +10,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -77,7 +69,7 @@ func (m *mortal) live(t *testing.T) {
 			return resp, err
 		},
 	})
-	m.listen(t)
+	m.kubeconfig = proxy.Start(t, m.Config, m.fate)
 	m.start()
 	t.Cleanup(func() {
 		m.mu.Lock()
@@ -91,55 +83,18 @@ func (m *mortal) live(t *testing.T) {
 
 func (m *mortal) counts(method csi.Method) bool { return slices.Contains(m.methods, method) }
 
-// listen puts a proxy between the process and the API server.
-func (m *mortal) listen(t *testing.T) {
-	t.Helper()
-	transport, err := rest.TransportFor(m.Config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	upstream, err := url.Parse(m.Config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forward := &httputil.ReverseProxy{
-		Transport: transport, FlushInterval: -1, // Watches are read while they run.
-		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
-		ErrorLog: log.New(io.Discard, "", 0), // Whoever is killed leaves requests behind.
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Events are sent in the background, and nothing depends on them.
-		write := r.Method == http.MethodPatch && !strings.Contains(r.URL.Path, "/events")
-		if !write {
-			forward.ServeHTTP(w, r)
-			return
-		}
-		if m.strike(before) {
-			panic(http.ErrAbortHandler)
-		}
-		answer := httptest.NewRecorder()
-		forward.ServeHTTP(answer, r)
-		m.strike(after)
-		if m.strike(lost) {
-			panic(http.ErrAbortHandler)
-		}
-		for key, values := range answer.Header() {
-			w.Header()[key] = values
-		}
-		w.WriteHeader(answer.Code)
-		_, _ = w.Write(answer.Body.Bytes()) // Whoever is dead does not read it.
-	}))
-	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
-	})
-	k := clientcmdapi.NewConfig()
-	k.Clusters["proxy"] = &clientcmdapi.Cluster{Server: server.URL}
-	k.Contexts["proxy"] = &clientcmdapi.Context{Cluster: "proxy"}
-	k.CurrentContext = "proxy"
-	m.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*k, m.kubeconfig); err != nil {
-		t.Fatal(err)
+// fate is what becomes of a request of the process to the API server.
+func (m *mortal) fate(r *http.Request) proxy.Fate {
+	switch {
+	case !proxy.IsWrite(r):
+		return proxy.Fate{}
+	case m.strike(before):
+		return proxy.Fate{Broken: true}
+	default:
+		return proxy.Fate{Answered: func() bool {
+			m.strike(after)
+			return m.strike(lost)
+		}}
 	}
 }
 

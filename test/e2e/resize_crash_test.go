@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -86,7 +85,7 @@ func newDeadly(t *testing.T) *deadly {
 		},
 	}}
 	d.gold, d.silver = d.Attributes(t, "gold", map[string]string{"iops": "1000"}), d.Attributes(t, "silver", map[string]string{"iops": "100"})
-	d.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	d.Class(t, world.Expandable)
 	d.Provisioner(t)
 	d.live(t)
 	return d

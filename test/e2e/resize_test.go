@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -27,11 +26,22 @@ import (
 // started with args.
 func newResizable(t *testing.T, o csitest.Options, args ...string) (*world.World, *corev1.PersistentVolume) {
 	t.Helper()
+	w, volume := newExpandable(t, o, nil)
+	w.Resizer(t, args...)
+	return w, volume
+}
+
+// newExpandable is a world with a bound claim, data, of 1 GiB, that may grow. It
+// has no resizer.
+func newExpandable(t *testing.T, o csitest.Options, parameters map[string]string) (*world.World, *corev1.PersistentVolume) {
+	t.Helper()
 	o.Record = true
 	w := world.New(t, o)
 	w.Provisioner(t)
-	w.Resizer(t, args...)
-	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	w.Class(t, func(c *storagev1.StorageClass) {
+		world.Expandable(c)
+		c.Parameters = parameters
+	})
 	w.Claim(t, "data", nil)
 	return w, w.Bound(t, "data")
 }
@@ -173,12 +183,8 @@ func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
 // said so nothing else is asked for, not even less.
 func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, csitest.Options{Record: true})
-	w.Provisioner(t)
+	w, volume := newExpandable(t, csitest.Options{}, nil)
 	first := w.Resizer(t)
-	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
-	w.Claim(t, "data", nil)
-	volume := w.Bound(t, "data")
 	call := w.Driver.Block(csi.ControllerExpandVolume)
 	defer call.Release()
 	w.Request(t, "data", "4Gi")
@@ -302,17 +308,10 @@ func TestAnAnswerThatCannotBeTrueIsNotWritten(t *testing.T) {
 
 func TestAMissingSecretIsLookedForUntilItIsThere(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, csitest.Options{Record: true})
-	w.Provisioner(t)
-	w.Resizer(t, "--retry-interval-max=1s")
-	w.Class(t, func(c *storagev1.StorageClass) {
-		c.AllowVolumeExpansion = ptr.To(true)
-		c.Parameters = map[string]string{
-			"csi.storage.k8s.io/controller-expand-secret-name": "key", "csi.storage.k8s.io/controller-expand-secret-namespace": w.Namespace,
-		}
+	w, _ := newExpandable(t, csitest.Options{}, map[string]string{
+		"csi.storage.k8s.io/controller-expand-secret-name": "key", "csi.storage.k8s.io/controller-expand-secret-namespace": "${pvc.namespace}",
 	})
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
+	w.Resizer(t, "--retry-interval-max=1s")
 	w.Request(t, "data", "2Gi")
 	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", w.Namespace+"/key")
 	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{

@@ -60,18 +60,16 @@ func TestCostOfAnAttachment(t *testing.T) {
 }
 
 func attachTable(first, later, dropped *cost, took footprint) string {
-	const row = "| %s | %s | %s | %s |\n"
-	number := func(format string, x float64) string { return fmt.Sprintf(format, x) }
-	return fmt.Sprintf(row, "300 attachments", "holdfast", "peers, limits raised", "peers, default limits") + "|---|---|---|---|\n" +
-		fmt.Sprintf(row, "attached a second, the first time", number("%.0f", first.rate()), "190.7", "1.7") +
-		fmt.Sprintf(row, "requests for one", number("%.2f", first.requestsEach()), "3.3", "") +
-		fmt.Sprintf(row, "ms of processor for one", number("%.2f", first.cpuEach()), "1.83 (five processes)", "") +
-		fmt.Sprintf(row, "attached a second, later", number("%.0f", later.rate()), "", "") +
-		fmt.Sprintf(row, "requests for one", number("%.2f", later.requestsEach()), "2.3", "") +
-		fmt.Sprintf(row, "detached a second", number("%.0f", dropped.rate()), "317.7", "1.7") +
-		fmt.Sprintf(row, "requests for one", number("%.2f", dropped.requestsEach()), "2.0", "") +
-		fmt.Sprintf(row, "ms of processor for one", number("%.2f", dropped.cpuEach()), "0.83 (five processes)", "") +
-		fmt.Sprintf(row, "memory with 300 attached", took.String(), "", "")
+	return sideBySide("300 attachments",
+		line{"attached a second, the first time", figure("%.0f", first.rate()), "190.7", "1.7"},
+		line{"requests for one", figure("%.2f", first.requestsEach()), "3.3", ""},
+		line{"ms of processor for one", figure("%.2f", first.cpuEach()), "1.83 (five processes)", ""},
+		line{"attached a second, later", figure("%.0f", later.rate()), "", ""},
+		line{"requests for one", figure("%.2f", later.requestsEach()), "2.3", ""},
+		line{"detached a second", figure("%.0f", dropped.rate()), "317.7", "1.7"},
+		line{"requests for one", figure("%.2f", dropped.requestsEach()), "2.0", ""},
+		line{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "0.83 (five processes)", ""},
+		line{"memory with 300 attached", took.String(), "", ""})
 }
 
 func allAttached(ctx context.Context, w *world.World, node string) error {

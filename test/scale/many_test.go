@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -36,7 +37,7 @@ const (
 type sight struct {
 	objects               int
 	ready                 time.Duration
-	start                 requests
+	start                 proxy.Counts
 	startCPU              time.Duration
 	memory                footprint
 	peak                  int64 // bytes resident
@@ -63,7 +64,7 @@ func TestManyObjects(t *testing.T) {
 		return
 	}
 	few, many := sights[0], sights[len(sights)-1]
-	if few.start.total() != many.start.total() {
+	if few.start.Total() != many.start.Total() {
 		t.Errorf("a start takes other requests among few (%v) than among many (%v)", few.start, many.start)
 	}
 	few.made.same(t, "made", many.made)
@@ -217,7 +218,7 @@ func manyTable(sights []*sight) string {
 	columns("claims with volumes and attachments", func(s *sight) string { return fmt.Sprintf("%d, of which %d ours", s.objects, s.objects/ourShare) })
 	b.WriteString("|" + strings.Repeat("---|", len(sights)+1) + "\n")
 	columns("start to ready", func(s *sight) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
-	columns("requests until it rests", func(s *sight) string { return fmt.Sprint(s.start.total()) })
+	columns("requests until it rests", func(s *sight) string { return fmt.Sprint(s.start.Total()) })
 	columns("processor until it rests", func(s *sight) string { return fmt.Sprintf("%.2f s", s.startCPU.Seconds()) })
 	columns("memory then", func(s *sight) string { return s.memory.String() })
 	columns("memory at its peak", func(s *sight) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })

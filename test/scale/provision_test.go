@@ -74,25 +74,20 @@ func TestCostOfAVolume(t *testing.T) {
 		claims/published.Seconds(), busy*1000/claims))
 }
 
-// costTable puts the figures beside those of the programs whose place this one
-// takes, with their default limits and with limits raised to 1000/2000 requests
-// a second: measured at their newest versions, on the same kind of machine,
-// cluster and driver. Their processor time and memory are of five processes, of
-// which csi-provisioner is one.
+// costTable is about a process of role csi-provisioner; the peers' processor
+// time and memory are of five processes, of which csi-provisioner is one.
 func costTable(made, dropped *cost, took footprint) string {
-	const row = "| %s | %s | %s | %s |\n"
-	number := func(format string, x float64) string { return fmt.Sprintf(format, x) }
-	return fmt.Sprintf(row, "300 claims", "holdfast", "peers, limits raised", "peers, default limits") + "|---|---|---|---|\n" +
-		fmt.Sprintf(row, "claims bound a second", number("%.1f", made.rate()), "59.5", "5.3") +
-		fmt.Sprintf(row, "requests for one", number("%.2f", made.requestsEach()), "4.0", "") +
-		fmt.Sprintf(row, "driver calls for one", number("%.2f", made.callsEach()), "", "") +
-		fmt.Sprintf(row, "ms of processor for one", number("%.2f", made.cpuEach()), "4.87 (five processes)", "") +
-		fmt.Sprintf(row, "volumes deleted a second", number("%.1f", dropped.rate()), "52.0", "2.1") +
-		fmt.Sprintf(row, "requests for one", number("%.2f", dropped.requestsEach()), "5.9", "") +
-		fmt.Sprintf(row, "driver calls for one", number("%.2f", dropped.callsEach()), "1.54 (of 3,000)", "") +
-		fmt.Sprintf(row, "ms of processor for one", number("%.2f", dropped.cpuEach()), "6.80 (five processes)", "") +
-		fmt.Sprintf(row, "memory with 300 volumes", took.String(), "310 MiB RSS (five processes)", "") +
-		fmt.Sprintf("\nRequests for a volume that is made: %s; that is deleted: %s.\n", made.requests.per(claims), dropped.requests.per(claims))
+	return sideBySide("300 claims",
+		line{"claims bound a second", figure("%.1f", made.rate()), "59.5", "5.3"},
+		line{"requests for one", figure("%.2f", made.requestsEach()), "4.0", ""},
+		line{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
+		line{"ms of processor for one", figure("%.2f", made.cpuEach()), "4.87 (five processes)", ""},
+		line{"volumes deleted a second", figure("%.1f", dropped.rate()), "52.0", "2.1"},
+		line{"requests for one", figure("%.2f", dropped.requestsEach()), "5.9", ""},
+		line{"driver calls for one", figure("%.2f", dropped.callsEach()), "1.54 (of 3,000)", ""},
+		line{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "6.80 (five processes)", ""},
+		line{"memory with 300 volumes", took.String(), "310 MiB RSS (five processes)", ""}) +
+		fmt.Sprintf("\nRequests for a volume that is made: %s; that is deleted: %s.\n", made.requests.Per(claims), dropped.requests.Per(claims))
 }
 
 func claimName(n int) string { return "claim-" + strconv.Itoa(n) }

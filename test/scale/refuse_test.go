@@ -47,7 +47,7 @@ func TestAnOverloadedServerIsNotPressed(t *testing.T) {
 	s := startSubject(t, w)
 	w.Class(t, nil)
 	s.settled(t)
-	s.counter.turnAway(f.refuse)
+	s.counter.TurnAway(f.refuse)
 
 	made := s.phase(t, n, func() {
 		each(n, func(i int) { w.Claim(t, claimName(i), nil) })

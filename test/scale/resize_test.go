@@ -8,12 +8,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -61,16 +61,16 @@ func TestCostOfAnExpansionThatANodeFinishes(t *testing.T) {
 // counted.
 type resizables struct {
 	*world.World
-	counter *counter
+	counter *proxy.Counter
 }
 
 func newResizables(t *testing.T, o csitest.Options) *resizables {
 	t.Helper()
 	w := world.New(t, o)
-	r := &resizables{World: w, counter: newCounter(t, w.Config)}
+	r := &resizables{World: w, counter: proxy.Count(t, w.Config)}
 	w.Provisioner(t)
-	w.Resizer(t, "--kubeconfig="+r.counter.kubeconfig)
-	w.Class(t, func(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) })
+	w.Resizer(t, "--kubeconfig="+r.counter.Kubeconfig)
+	w.Class(t, world.Expandable)
 	r.all(func(name string) { w.Claim(t, name, nil) })
 	r.until(t, func(c *corev1.PersistentVolumeClaim) bool { return c.Status.Phase == corev1.ClaimBound })
 	r.quiet(t)
@@ -111,8 +111,8 @@ func (r *resizables) phase(t *testing.T, name string, budget int, method csi.Met
 	work()
 	took := time.Since(began)
 	cost := r.quiet(t)
-	t.Logf("%s: %.1f/s, %.2f requests each: %s", name, resized/took.Seconds(), float64(cost.total())/resized, cost.per(resized))
-	if n := cost.total(); n > budget*resized {
+	t.Logf("%s: %.1f/s, %.2f requests each: %s", name, resized/took.Seconds(), float64(cost.Total())/resized, cost.Per(resized))
+	if n := cost.Total(); n > budget*resized {
 		t.Errorf("%s: %d requests for %d volumes", name, n, resized)
 	}
 	if n := r.Driver.Calls(method); n != resized {
@@ -121,19 +121,17 @@ func (r *resizables) phase(t *testing.T, name string, budget int, method csi.Met
 }
 
 // quiet returns what was counted when nothing is asked for any more.
-func (r *resizables) quiet(t *testing.T) requests {
+func (r *resizables) quiet(t *testing.T) proxy.Counts {
 	t.Helper()
-	sum, looks := requests{}, 0
+	sum, looks := proxy.Counts{}, 0
 	world.Eventually(t, func(context.Context) error {
-		more := r.counter.take()
-		for what, n := range more {
-			sum[what] += n
-		}
+		more := r.counter.Take()
+		sum.Add(more)
 		if looks++; len(more) > 0 {
 			looks = 0
 		}
 		if looks < 20 { // a second
-			return fmt.Errorf("still %d requests", sum.total())
+			return fmt.Errorf("still %d requests", sum.Total())
 		}
 		return nil
 	})

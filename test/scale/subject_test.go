@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -19,7 +20,7 @@ import (
 type subject struct {
 	*world.Process
 	world    *world.World
-	counter  *counter
+	counter  *proxy.Counter
 	endpoint string
 	began    time.Time
 	methods  []csi.Method // the calls that count
@@ -35,8 +36,8 @@ func startSubject(t *testing.T, w *world.World) *subject {
 // for each object.
 func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *subject {
 	t.Helper()
-	s := &subject{world: w, counter: newCounter(t, w.Config), endpoint: freeAddress(t), began: time.Now(), methods: methods}
-	s.Process = start(t, "--kubeconfig="+s.counter.kubeconfig, "--http-endpoint="+s.endpoint)
+	s := &subject{world: w, counter: proxy.Count(t, w.Config), endpoint: freeAddress(t), began: time.Now(), methods: methods}
+	s.Process = start(t, "--kubeconfig="+s.counter.Kubeconfig, "--http-endpoint="+s.endpoint)
 	return s
 }
 
@@ -61,14 +62,14 @@ func (s *subject) calls() (sum int) {
 // A cost is what n objects have taken.
 type cost struct {
 	n         int
-	requests  requests
+	requests  proxy.Counts
 	calls     int
 	took      time.Duration
 	cpu       time.Duration
 	allocated float64 // bytes
 }
 
-func (c *cost) requestsEach() float64 { return float64(c.requests.total()) / float64(c.n) }
+func (c *cost) requestsEach() float64 { return float64(c.requests.Total()) / float64(c.n) }
 func (c *cost) callsEach() float64    { return float64(c.calls) / float64(c.n) }
 func (c *cost) cpuEach() float64      { return c.cpu.Seconds() * 1000 / float64(c.n) }
 func (c *cost) rate() float64         { return float64(c.n) / c.took.Seconds() }
@@ -77,8 +78,8 @@ func (c *cost) kiBEach() float64      { return c.allocated / 1024 / float64(c.n)
 // within asserts a budget of requests for each object.
 func (c *cost) within(t *testing.T, budget int) {
 	t.Helper()
-	if n := c.requests.total(); n > budget*c.n {
-		t.Errorf("%d requests for %d objects: %s", n, c.n, c.requests.per(c.n))
+	if n := c.requests.Total(); n > budget*c.n {
+		t.Errorf("%d requests for %d objects: %s", n, c.n, c.requests.Per(c.n))
 	}
 }
 
@@ -98,21 +99,19 @@ func (s *subject) phase(t *testing.T, n int, do func()) *cost {
 }
 
 // settled returns what was counted when nothing is asked for any more.
-func (s *subject) settled(t *testing.T) requests {
+func (s *subject) settled(t *testing.T) proxy.Counts {
 	t.Helper()
-	sum, quiet, last := requests{}, 0, s.calls()
+	sum, quiet, last := proxy.Counts{}, 0, s.calls()
 	const enough = 20 // looks without anything new, a second in all
 	world.Eventually(t, func(context.Context) error {
-		more := s.counter.take()
-		for what, n := range more {
-			sum[what] += n
-		}
+		more := s.counter.Take()
+		sum.Add(more)
 		quiet++
 		if len(more) > 0 || s.calls() != last {
 			quiet, last = 0, s.calls()
 		}
 		if quiet < enough {
-			return fmt.Errorf("still %d requests", sum.total())
+			return fmt.Errorf("still %d requests", sum.Total())
 		}
 		return nil
 	})

@@ -11,16 +11,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-
-	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
 // Attacher starts role csi-attacher for the world's driver; see [World.Provisioner].
 func (w *World) Attacher(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return w.start(t, "csi-attacher", w.AttacherArgs(args...)...)
+	return run(t, nil, "csi-attacher", w.AttacherArgs(args...))
 }
 
 // AttacherArgs are what role csi-attacher needs to serve the world's driver, then
@@ -36,24 +33,17 @@ func (w *World) AttacherArgs(args ...string) []string {
 func (w *World) CSINode(t testing.TB, name, id string) string {
 	t.Helper()
 	name = w.Namespace + "-" + name
-	node := &storagev1.CSINode{
+	create(t, w.Client.StorageV1().CSINodes(), drop, &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: id}}},
-	}
-	if _, err := w.Client.StorageV1().CSINodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.DropCSINode(context.Background(), t, name) })
+	})
 	return name
 }
 
 // DropCSINode takes a node of [World.CSINode] away. One that is gone is fine.
 func (w *World) DropCSINode(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	err := w.Client.StorageV1().CSINodes().Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Error(err)
-	}
+	drop(ctx, t, w.Client.StorageV1().CSINodes(), name)
 }
 
 // Volume makes a volume at the driver, and a PersistentVolume for it that the
@@ -75,35 +65,18 @@ func (w *World) Volume(t testing.TB, name string, change func(*corev1.Persistent
 	if change != nil {
 		change(volume)
 	}
-	made, err := w.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.DropVolume(context.Background(), t, made.Name) })
-	return made
+	return create(t, w.Client.CoreV1().PersistentVolumes(), force, volume)
 }
 
 // DropVolume removes a PersistentVolume by force. One that is gone is fine.
 func (w *World) DropVolume(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	volumes := w.Client.CoreV1().PersistentVolumes()
-	_, err := volumes.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-	if err == nil {
-		err = volumes.Delete(ctx, name, metav1.DeleteOptions{})
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Error(err)
-	}
+	force(ctx, t, w.Client.CoreV1().PersistentVolumes(), name)
 }
 
 func (w *World) makeVolume(t testing.TB, name string) (id string) {
 	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer driver.Close()
-	volume, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+	volume, err := w.CSI(t).CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
 		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
 		VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
@@ -121,30 +94,19 @@ func (w *World) makeVolume(t testing.TB, name string) (id string) {
 func (w *World) Attach(t testing.TB, volume, node string) string {
 	t.Helper()
 	name := AttachmentName(volume, node)
-	a := &storagev1.VolumeAttachment{
+	create(t, w.Client.StorageV1().VolumeAttachments(), force, &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: storagev1.VolumeAttachmentSpec{
 			Attacher: w.Name, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(volume)},
 		},
-	}
-	if _, err := w.Client.StorageV1().VolumeAttachments().Create(t.Context(), a, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.DropAttachment(context.Background(), t, name) })
+	})
 	return name
 }
 
 // DropAttachment removes a VolumeAttachment by force. One that is gone is fine.
 func (w *World) DropAttachment(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	attachments := w.Client.StorageV1().VolumeAttachments()
-	_, err := attachments.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-	if err == nil {
-		err = attachments.Delete(ctx, name, metav1.DeleteOptions{})
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Error(err)
-	}
+	force(ctx, t, w.Client.StorageV1().VolumeAttachments(), name)
 }
 
 // AttachmentName is the name of the VolumeAttachment that [World.Attach] makes.

@@ -32,6 +32,5 @@ func (w *World) Node(t testing.TB, name string, o csitest.Options) *Node {
 func (n *Node) Provisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
 	args = append([]string{"--node-deployment"}, args...)
-	p, err := start([]string{"NODE_NAME=" + n.NodeName}, "csi-provisioner", n.ProvisionerArgs(args...))
-	return belongs(t, p, err)
+	return run(t, []string{"NODE_NAME=" + n.NodeName}, "csi-provisioner", n.ProvisionerArgs(args...))
 }

@@ -78,26 +78,21 @@ func (p *Process) Log() string { return p.log.String() }
 // those that the world gives.
 func (w *World) Provisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return w.start(t, "csi-provisioner", w.ProvisionerArgs(args...)...)
+	return run(t, nil, "csi-provisioner", w.ProvisionerArgs(args...))
 }
 
-// start starts a role that ends with the test.
-func (w *World) start(t testing.TB, role string, args ...string) *Process {
+// run starts a role, with variables added to the environment, that ends with
+// the test.
+func run(t testing.TB, variables []string, role string, args []string) *Process {
 	t.Helper()
-	p, err := Start(role, args...)
-	return belongs(t, p, err)
-}
-
-// belongs ends a process with the test.
-func belongs(t testing.TB, p *Process, err error) *Process {
-	t.Helper()
+	p, err := start(variables, role, args)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", p.cmd.Args[0], p.Log())
+			t.Logf("%s said:\n%s", role, p.Log())
 		}
 	})
 	return p

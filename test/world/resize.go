@@ -7,15 +7,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 // Resizer starts role csi-resizer for the world's driver; see [World.Provisioner].
 func (w *World) Resizer(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return w.start(t, "csi-resizer", w.ResizerArgs(args...)...)
+	return run(t, nil, "csi-resizer", w.ResizerArgs(args...))
 }
 
 // ResizerArgs are what role csi-resizer needs to serve the world's driver, then
@@ -24,20 +24,16 @@ func (w *World) ResizerArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
 }
 
+// Expandable makes a class one whose volumes may grow; see [World.Class].
+func Expandable(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) }
+
 // Attributes makes a VolumeAttributesClass of the driver. Its name begins with
 // the namespace's, and is returned. It goes with the test.
 func (w *World) Attributes(t testing.TB, name string, parameters map[string]string) string {
 	t.Helper()
 	name = w.Namespace + "-" + name
-	class := &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: w.Name, Parameters: parameters}
-	if _, err := w.Client.StorageV1().VolumeAttributesClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := w.Client.StorageV1().VolumeAttributesClasses().Delete(context.Background(), name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			t.Error(err)
-		}
+	create(t, w.Client.StorageV1().VolumeAttributesClasses(), drop, &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: w.Name, Parameters: parameters,
 	})
 	return name
 }

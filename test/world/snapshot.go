@@ -16,7 +16,7 @@ import (
 // [World.Provisioner].
 func (w *World) Snapshotter(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return w.start(t, "csi-snapshotter", w.SnapshotterArgs(args...)...)
+	return run(t, nil, "csi-snapshotter", w.SnapshotterArgs(args...))
 }
 
 // SnapshotterArgs are what role csi-snapshotter needs to serve the world's
@@ -29,7 +29,7 @@ func (w *World) SnapshotterArgs(args ...string) []string {
 // see [World.Provisioner].
 func (w *World) SnapshotController(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return w.start(t, "snapshot-controller", w.SnapshotControllerArgs(args...)...)
+	return run(t, nil, "snapshot-controller", w.SnapshotControllerArgs(args...))
 }
 
 // SnapshotControllerArgs are what role snapshot-controller needs to serve the

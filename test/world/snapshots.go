@@ -12,8 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
 // Snapshots is a client for the snapshot API, whose CRDs it installs.
@@ -34,15 +32,7 @@ func (w *World) Snapshots(t testing.TB) client.Client {
 // Cut makes a snapshot of a volume at the driver and returns its handle there.
 func (w *World) Cut(t testing.TB, name, volumeHandle string) string {
 	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer driver.Close()
-	if _, err := driver.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	made, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volumeHandle})
+	made, err := w.CSI(t).CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volumeHandle})
 	if err != nil {
 		t.Fatal(err)
 	}

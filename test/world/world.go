@@ -27,12 +27,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/cluster"
 )
@@ -67,6 +67,21 @@ func New(t testing.TB, o csitest.Options, options ...cluster.Option) *World {
 	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
 }
 
+// CSI is a connection to the world's driver, which is ready. It is closed with
+// the test.
+func (w *World) CSI(t testing.TB) *csi.Driver {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { driver.Close() })
+	if _, err := driver.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return driver
+}
+
 // Class makes a StorageClass of the driver. By default it has the namespace's
 // name, which is what claims ask for by default. It goes with the test.
 func (w *World) Class(t testing.TB, change func(*storagev1.StorageClass)) *storagev1.StorageClass {
@@ -75,21 +90,13 @@ func (w *World) Class(t testing.TB, change func(*storagev1.StorageClass)) *stora
 	if change != nil {
 		change(class)
 	}
-	made, err := w.Client.StorageV1().StorageClasses().Create(t.Context(), class, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.DropClass(context.Background(), t, made.Name) })
-	return made
+	return create(t, w.Client.StorageV1().StorageClasses(), drop, class)
 }
 
 // DropClass deletes a StorageClass. One that is gone is fine.
 func (w *World) DropClass(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	err := w.Client.StorageV1().StorageClasses().Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Error(err)
-	}
+	drop(ctx, t, w.Client.StorageV1().StorageClasses(), name)
 }
 
 // Claim makes a claim of the world's class for 1 GiB.

@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/client-go/rest"
+)
+
+// A Counter counts what one process asks the API server for, but for watches:
+// those are begun once, and again when the server ends them, however many
+// objects there are.
+type Counter struct {
+	// Kubeconfig leads through the counter.
+	Kubeconfig string
+
+	mu     sync.Mutex
+	counts Counts
+	refuse func(*http.Request) bool
+}
+
+// Count serves a counter until the test ends.
+func Count(t testing.TB, config *rest.Config) *Counter {
+	t.Helper()
+	c := &Counter{counts: Counts{}, refuse: func(*http.Request) bool { return false }}
+	c.Kubeconfig = Start(t, config, func(r *http.Request) Fate { return Fate{Refused: c.count(r)(r)} })
+	return c
+}
+
+// lookedForAgain are asked for once a minute where they are not installed,
+// however many objects there are.
+var lookedForAgain = map[string]bool{
+	"/apis/gateway.networking.k8s.io/v1beta1/referencegrants": true,
+	"/apis/snapshot.storage.k8s.io/v1/volumesnapshots":        true,
+}
+
+// count counts a request and returns what decides whether it is turned away.
+func (c *Counter) count(r *http.Request) (refuse func(*http.Request) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !IsWatch(r) && !lookedForAgain[r.URL.Path] {
+		c.counts[Name(r)]++
+	}
+	return c.refuse
+}
+
+// TurnAway has the requests that refuse tells turned away from now on. They are
+// counted, too.
+func (c *Counter) TurnAway(refuse func(*http.Request) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse = refuse
+}
+
+// Take returns what was counted since the last time.
+func (c *Counter) Take() Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken := c.counts
+	c.counts = Counts{}
+	return taken
+}
+
+// Counts are numbers of requests by [Name].
+type Counts map[string]int
+
+// Add adds more to the counts.
+func (c Counts) Add(more Counts) {
+	for what, n := range more {
+		c[what] += n
+	}
+}
+
+// Total is how many requests there were.
+func (c Counts) Total() int {
+	sum := 0
+	for _, n := range c {
+		sum += n
+	}
+	return sum
+}
+
+// Per tells how many requests of each name there were for each of n objects.
+func (c Counts) Per(n int) string {
+	var parts []string
+	for _, what := range slices.Sorted(maps.Keys(c)) {
+		parts = append(parts, fmt.Sprintf("%s %.2f", what, float64(c[what])/float64(n)))
+	}
+	return strings.Join(parts, ", ")
+}

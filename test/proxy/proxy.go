@@ -1,0 +1,120 @@
+// Package proxy stands between one process under test and the API server: it
+// counts what the process asks for, breaks its connections, loses its answers,
+// and delays what it watches. Every process has a proxy of its own, so whoever
+// comes through it is known.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// A Fate is what becomes of a request. The zero value lets it through.
+type Fate struct {
+	// Broken breaks the connection; the request does not arrive.
+	Broken bool
+	// Refused turns the request away (429), as a server does that has too much
+	// to do.
+	Refused bool
+	// Answered, if any, is called when the API server has done what it was asked
+	// for, and before the process learns of it. It tells whether the answer is
+	// lost.
+	Answered func() (lost bool)
+	// Late is how much later than it was sent each piece of the answer comes.
+	Late time.Duration
+}
+
+type proxy struct {
+	decide  func(*http.Request) Fate
+	reverse *httputil.ReverseProxy
+}
+
+// fateKey is where the context of a request holds its fate.
+type fateKey struct{}
+
+var errLost = errors.New("the answer is lost")
+
+// Start serves a proxy until the test ends and returns a kubeconfig that leads
+// through it to the API server of config. Decide is asked about every request,
+// several at a time; it may read the body if it puts another one in its place.
+func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) (kubeconfig string) {
+	t.Helper()
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&proxy{decide: decide, reverse: &httputil.ReverseProxy{
+		Transport: transport, FlushInterval: -1, // Watches are read while they run.
+		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
+		ModifyResponse: answered,
+		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ErrorLog:       log.New(io.Discard, "", 0), // Whoever is killed leaves requests behind.
+	}})
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*leadingTo(server.URL), kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
+}
+
+func leadingTo(address string) *clientcmdapi.Config {
+	const name = "proxy"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: address}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name}
+	config.CurrentContext = name
+	return config
+}
+
+// ServeHTTP forwards a request if that is its fate. A connection that breaks
+// before the answer is what a client sees of a proxy that panics with
+// ErrAbortHandler.
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fate := p.decide(r)
+	switch {
+	case fate.Broken:
+		panic(http.ErrAbortHandler)
+	case fate.Refused:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many requests, please try again later", http.StatusTooManyRequests)
+	default:
+		p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), fateKey{}, fate)))
+	}
+}
+
+// answered is called when the API server has done what it was asked for.
+func answered(answer *http.Response) error {
+	fate, ok := answer.Request.Context().Value(fateKey{}).(Fate)
+	if !ok {
+		return nil
+	}
+	if fate.Answered != nil && fate.Answered() {
+		answer.Body.Close()
+		return errLost
+	}
+	if fate.Late > 0 {
+		answer.Body = newLate(answer.Body, fate.Late)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		method, path, name string
+		write              bool
+	}{
+		"an object of a namespace":       {"POST", "/api/v1/namespaces/ns/persistentvolumeclaims", "POST persistentvolumeclaims", true},
+		"its status":                     {"PATCH", "/api/v1/namespaces/ns/persistentvolumeclaims/data/status", "PATCH persistentvolumeclaims/status", true},
+		"an object of the cluster":       {"DELETE", "/api/v1/persistentvolumes/pv", "DELETE persistentvolumes", true},
+		"one of a group":                 {"PATCH", "/apis/storage.k8s.io/v1/volumeattachments/va/status", "PATCH volumeattachments/status", true},
+		"one of a group in a namespace":  {"PUT", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l", "PUT leases", true},
+		"a namespace itself":             {"DELETE", "/api/v1/namespaces/ns", "DELETE namespaces", true},
+		"a list":                         {"GET", "/api/v1/nodes", "GET nodes", false},
+		"a resource of everywhere":       {"GET", "/apis/snapshot.storage.k8s.io/v1/volumesnapshots", "GET volumesnapshots", false},
+		"an event is no write of note":   {"POST", "/api/v1/namespaces/ns/events", "POST events", false},
+		"also one of the newer API":      {"PATCH", "/apis/events.k8s.io/v1/namespaces/ns/events/e", "PATCH events", false},
+		"discovery goes by its path":     {"GET", "/apis/storage.k8s.io/v1", "GET /apis/storage.k8s.io/v1", false},
+		"so does what is not of the API": {"GET", "/version", "GET /version", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, http.NoBody)
+			if got := Name(r); got != tt.name {
+				t.Errorf("it is %q, want %q", got, tt.name)
+			}
+			if got := IsWrite(r); got != tt.write {
+				t.Errorf("that it writes is %v", got)
+			}
+		})
+	}
+}
+
+func TestFates(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		fate    Fate
+		arrives bool
+		says    int // 0 for no answer
+	}{
+		"it is let through":            {Fate{}, true, http.StatusOK},
+		"the connection breaks before": {Fate{Broken: true}, false, 0},
+		"it is turned away":            {Fate{Refused: true}, false, http.StatusTooManyRequests},
+		"the answer is lost":           {Fate{Answered: func() bool { return true }}, true, 0},
+		"somebody learns of it":        {Fate{Answered: func() bool { return false }}, true, http.StatusOK},
+		"the answer is late":           {Fate{Late: 10 * time.Millisecond}, true, http.StatusOK},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived := 0
+			config := served(t, func(w http.ResponseWriter, _ *http.Request) {
+				arrived++
+				_, _ = w.Write([]byte("done")) // If nobody reads it, the test says so.
+			})
+			through := connect(t, Start(t, config, func(*http.Request) Fate { return tt.fate }))
+			answer, err := through(http.MethodPost, "/api/v1/nodes")
+			if (arrived > 0) != tt.arrives {
+				t.Errorf("it arrived %d times", arrived)
+			}
+			if (err != nil) != (tt.says == 0) || err == nil && answer.code != tt.says {
+				t.Errorf("the answer is %+v, %v", answer, err)
+			}
+			if tt.says == http.StatusOK && answer.body != "done" {
+				t.Errorf("the answer says %q", answer.body)
+			}
+		})
+	}
+}
+
+// What comes late comes in full, and not before its time.
+func TestAWatchIsLate(t *testing.T) {
+	t.Parallel()
+	const pause = 50 * time.Millisecond
+	sent := make(chan time.Time, 2)
+	config := served(t, func(w http.ResponseWriter, _ *http.Request) {
+		for _, piece := range []string{"one", "two"} {
+			sent <- time.Now()
+			_, _ = w.Write([]byte(piece)) // If nobody reads it, the test says so.
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	through := connect(t, Start(t, config, func(r *http.Request) Fate {
+		if IsWatch(r) {
+			return Fate{Late: pause}
+		}
+		return Fate{}
+	}))
+	answer, err := through(http.MethodGet, "/api/v1/nodes?watch=true")
+	if err != nil || answer.body != "onetwo" {
+		t.Fatalf("the answer is %+v, %v", answer, err)
+	}
+	<-sent
+	if early := pause - time.Since(<-sent); early > 0 {
+		t.Errorf("it came %s early", early)
+	}
+}
+
+func TestACounterCountsAndTurnsAway(t *testing.T) {
+	t.Parallel()
+	c := Count(t, served(t, func(http.ResponseWriter, *http.Request) {}))
+	through := connect(t, c.Kubeconfig)
+	ask := func(method, path string, want int) {
+		t.Helper()
+		if answer, err := through(method, path); err != nil || answer.code != want {
+			t.Errorf("%s %s: %+v, %v", method, path, answer, err)
+		}
+	}
+	ask(http.MethodPatch, "/api/v1/nodes/one/status", http.StatusOK)
+	ask(http.MethodPatch, "/api/v1/nodes/two/status", http.StatusOK)
+	ask(http.MethodGet, "/api/v1/nodes?watch=true", http.StatusOK)
+	c.TurnAway(func(r *http.Request) bool { return r.Method == http.MethodDelete })
+	ask(http.MethodDelete, "/api/v1/nodes/one", http.StatusTooManyRequests)
+	got := c.Take()
+	if got["PATCH nodes/status"] != 2 || got["DELETE nodes"] != 1 || got.Total() != 3 {
+		t.Errorf("it has counted %v", got)
+	}
+	if says := got.Per(2); says != "DELETE nodes 0.50, PATCH nodes/status 1.00" {
+		t.Errorf("for each of two that is %s", says)
+	}
+	if left := c.Take().Total(); left != 0 {
+		t.Errorf("%d are counted twice", left)
+	}
+}
+
+// served is a server in the place of the API server.
+func served(t *testing.T, serve http.HandlerFunc) *rest.Config {
+	t.Helper()
+	server := httptest.NewServer(serve)
+	t.Cleanup(server.Close)
+	return &rest.Config{Host: server.URL}
+}
+
+type answer struct {
+	code int
+	body string
+}
+
+// connect returns what asks through a kubeconfig.
+func connect(t *testing.T, kubeconfig string) func(method, path string) (answer, error) {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // Nothing is tried again.
+	return func(method, path string) (answer, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, method, config.Host+path, http.NoBody)
+		if err != nil {
+			return answer{}, err
+		}
+		got, err := client.Do(r)
+		if err != nil {
+			return answer{}, err
+		}
+		defer got.Body.Close()
+		body, err := io.ReadAll(got.Body)
+		return answer{got.StatusCode, string(body)}, err
+	}
+}
