@@ -54,14 +54,21 @@ func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment
 		return nil
 	}
 	said := map[string]any{"message": now.Message, "time": now.Time, "errorCode": now.ErrorCode}
-	return r.setStatus(ctx, a, map[string]any{field: said})
+	// Only if it is still the one that was seen: what failed may have been to
+	// learn that the volume is attached, and then the error would stay.
+	return r.patchStatus(ctx, a, map[string]any{"resourceVersion": a.ResourceVersion}, map[string]any{field: said})
 }
 
 // setStatus patches some fields of the status of the object that was seen, and
 // of no namesake: an object that is another one has another UID, which cannot
 // be changed.
 func (r *Reconciler) setStatus(ctx context.Context, a *storagev1.VolumeAttachment, fields map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": a.UID}, "status": fields})
+	return r.patchStatus(ctx, a, map[string]any{"uid": a.UID}, fields)
+}
+
+// patchStatus patches some fields of the status on a condition.
+func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachment, condition, fields map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": condition, "status": fields})
 	if err != nil {
 		return err
 	}
