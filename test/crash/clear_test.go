@@ -19,7 +19,7 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 	t.Helper()
 	s.Driver.SetHooks(csitest.Hooks{})
 	defer s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
-	there := &state{}
+	there := &state{stage: s}
 	if err := there.read(ctx, &run{stage: s}); err != nil {
 		t.Error(err)
 		return
@@ -42,11 +42,14 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 		drop("a finalizer", err)
 		drop("a volume", s.Client.CoreV1().PersistentVolumes().Delete(ctx, name, none))
 	}
+	for i := range there.attachments {
+		s.DropAttachment(ctx, t, there.attachments[i].Name)
+	}
 	for i := range there.snapshots {
 		drop("a snapshot", s.removeSnapshot(ctx, &there.snapshots[i]))
 	}
 	for _, zone := range zones {
-		if len(s.scenario.driver.Segments) > 0 {
+		if s.scenario.hasNodes() {
 			drop("a node", s.Client.CoreV1().Nodes().Delete(ctx, s.node(zone), none))
 			drop("a CSINode", s.Client.StorageV1().CSINodes().Delete(ctx, s.node(zone), none))
 		}
@@ -67,6 +70,11 @@ func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 	}
 	defer driver.Close()
 	for _, v := range left {
+		for _, node := range v.Nodes {
+			if err := driver.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: v.ID, NodeId: node}); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: v.ID}); err != nil {
 			t.Error(err)
 		}

@@ -41,6 +41,7 @@ type run struct {
 	wanted  map[string]types.UID // claims that their users want, by name
 	visited map[string]string    // by claim: the node that was last selected for it
 	kept    map[string]bool      // VolumeSnapshots that their users want, by name
+	places  map[string]string    // VolumeAttachments that are wanted, by name: the driver's id of the node
 }
 
 // result is what was found when a run was over or given up.
@@ -66,8 +67,8 @@ func (r *result) String() string {
 	return strings.Join(lines, "\n")
 }
 
-// play makes the run's claims, waits until all is as their users want it,
-// deletes them, and waits again.
+// play does what the scenario's users do, and waits each time until all is as
+// they want it.
 func (r *run) play(ctx context.Context, s strike) result {
 	if err := errors.Join(r.furnish(ctx), r.keepSnapshot(ctx)); err != nil {
 		return result{other: err}
@@ -80,7 +81,8 @@ func (r *run) play(ctx context.Context, s strike) result {
 		c.forget()
 	}
 	r.mu.Lock()
-	r.asked, r.creates, r.broken = 0, 0, nil
+	r.asked, r.creates, r.broken, r.events = 0, 0, nil, 0
+	clear(r.unsure)
 	r.turn = func() { r.move(func() { r.scenario.turn(ctx, r) }) }
 	r.mu.Unlock()
 	r.trace.arm(s)
@@ -89,21 +91,13 @@ func (r *run) play(ctx context.Context, s strike) result {
 			c.start()
 		}
 	}
-	r.move(func() {
-		for i := range max(1, r.scenario.claims) {
-			r.create(ctx, fmt.Sprintf("%s-%d", r.name, i))
+	for _, act := range r.scenario.acts() {
+		r.move(func() { act(ctx, r) })
+		if found := r.settle(ctx); !found.ok() {
+			return found
 		}
-	})
-	if found := r.settle(ctx); !found.ok() {
-		return found
 	}
-	r.move(func() {
-		for _, name := range r.names() {
-			r.drop(ctx, name)
-		}
-		r.dropSnapshots(ctx)
-	})
-	return r.settle(ctx)
+	return result{other: r.storm()}
 }
 
 // move does what users do, one thing after another: a strike may come while
@@ -189,11 +183,11 @@ func (r *run) settle(ctx context.Context) result {
 // does what the scheduler would do, and hurries the controllers of Kubernetes.
 func (r *run) look(ctx context.Context) result {
 	r.mu.Lock()
-	broken, want, kept := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept)
+	broken, want, kept, places := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept), maps.Clone(r.places)
 	r.mu.Unlock()
 
 	// The driver first: a volume that is on record later was so before, too.
-	there := &state{handle: r.handle, stored: r.Driver.Volumes()}
+	there := &state{stage: r.stage, stored: r.Driver.Volumes()}
 	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
@@ -207,6 +201,8 @@ func (r *run) look(ctx context.Context) result {
 	}
 	found := there.compare(want)
 	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
+	found.stuck = append(found.stuck, there.compareSizes()...)
+	there.compareAttachments(places, &found)
 	return found
 }
 
@@ -227,13 +223,15 @@ func (r *run) nudge(ctx context.Context, there *state) {
 
 // state is all that there is of a world's claims.
 type state struct {
-	handle  func(csitest.Volume) string
+	*stage
 	stored  []csitest.Volume
 	claims  []corev1.PersistentVolumeClaim
 	volumes []corev1.PersistentVolume
 	intents []coordinationv1.Lease
 
 	snapshots []snapshotv1.VolumeSnapshot
+
+	attachments []storagev1.VolumeAttachment
 }
 
 func (s *state) read(ctx context.Context, r *run) error {
@@ -247,6 +245,9 @@ func (s *state) read(ctx context.Context, r *run) error {
 	}
 	s.claims, s.intents = claims.Items, intents.Items
 	if s.volumes, err = r.Volumes(ctx); err != nil {
+		return err
+	}
+	if s.attachments, err = r.attachments(ctx); err != nil {
 		return err
 	}
 	s.snapshots, err = r.snapshots(ctx)
@@ -342,7 +343,7 @@ func (s *stage) node(zone string) string { return s.Namespace + "-" + zone }
 
 // furnish makes the stage's nodes, those that the last run has deleted.
 func (s *stage) furnish(ctx context.Context) error {
-	if len(s.scenario.driver.Segments) == 0 {
+	if !s.scenario.hasNodes() {
 		return nil
 	}
 	for _, zone := range zones {

@@ -2,6 +2,8 @@ package crash
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // A scenario is one row of the table. Every one goes from a claim, or several,
@@ -21,9 +24,16 @@ import (
 type scenario struct {
 	name string
 
+	// roles are those whose processes are struck, beside those that run and are
+	// not; csi-provisioner, and none, if there are no roles.
+	roles, beside []string
+	// then is what users do with the bound claims, one thing after the other. Each
+	// time all must become as they want it. In the end they delete the claims.
+	then []act
+
 	// turn is what the world does at one point after the other, with processes
 	// that are struck at that point or at a later one. turns says what it is.
-	turn  func(context.Context, *run)
+	turn  act
 	turns string
 	// once strikes at the turn only, also in a full sweep; docs/crash.md says why.
 	once bool
@@ -36,6 +46,7 @@ type scenario struct {
 	named  bool // the driver's handles are its volumes' names, so they come again
 	unsure int  // how many answers to CreateVolume come too late
 	full   func(*csipb.CreateVolumeRequest) bool
+	limit  int64 // bytes to which the driver expands volumes; 0 for no limit
 
 	restores bool // every run has a VolumeSnapshot to restore from
 	slow     bool // the first CreateVolume takes until nothing else happens
@@ -72,11 +83,84 @@ var scenarios = []*scenario{
 	{name: "stale cache of claims", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumeclaims"},
 	{name: "stale cache of volumes", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumes"},
 	{name: "stale cache of intents", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "leases"},
+	{name: "attach, then detach", roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach}},
+	{
+		name: "attach, then detach at any moment", turns: detached, turn: detach,
+		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
+	},
+	{
+		name: "attach to one node, then to another", roles: attacher, beside: provisioner, driver: anyNode,
+		then: []act{attachTo("a"), detach, attachTo("b"), detach},
+	},
+	{
+		name: "attach, then the node goes", roles: attacher, beside: provisioner, driver: anyNode,
+		then: []act{attachTo("a"), dropFirstNode, detach},
+	},
+	{
+		name: "attach, then the node goes and detach at any moment", turns: "node gone", turn: loseNode,
+		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
+	},
+	{name: "create and attach, then let all go at once", roles: both, driver: anyNode, then: []act{attachTo("a"), letAllGo}},
+	{
+		name: "stale cache of attachments", turns: detached, turn: detach, lag: lag, lagOf: "volumeattachments",
+		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
+	},
+	{name: "expand", roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")}},
+	{
+		name: "expand, then request less at any moment", turns: "less requested", turn: request("2Gi"),
+		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")},
+	},
+	{
+		name: "expand, then delete at any moment", turns: deleted, turn: letClaimsGo,
+		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")},
+	},
+	{
+		name: "expand to what cannot be had, then request less", limit: 4 << 30,
+		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{requestInVain("10Gi", "2Gi")},
+	},
+	{
+		name: "modify, then want another class at any moment", turns: "another class wanted", turn: want(silver),
+		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{want(gold)},
+	},
+	{
+		name: "expand and modify, stale cache of claims", turns: "less requested", turn: request("2Gi"), lag: lag, lagOf: "persistentvolumeclaims",
+		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{growAndWant("3Gi", gold)},
+	},
 	{name: "two leaders", named: true, leaders: 2},
 	{name: "two leaders, then delete at any moment", turns: deleted, turn: dropClaims, once: true, named: true, leaders: 2},
 }
 
-const deleted = "claim deleted"
+// An act is something that users, or the world, do.
+type act = func(context.Context, *run)
+
+const deleted, detached = "claim deleted", "detached"
+
+// Roles. A volume has to be there before it is attached or grows; how that may
+// fail has scenarios of its own.
+var (
+	provisioner = []string{"csi-provisioner"}
+	attacher    = []string{"csi-attacher"}
+	resizer     = []string{"csi-resizer"}
+	both        = []string{"csi-provisioner", "csi-attacher"}
+)
+
+// struck are the roles that are.
+func (sc *scenario) struck() []string {
+	if len(sc.roles) == 0 {
+		return provisioner
+	}
+	return sc.roles
+}
+
+// acts are all that users do.
+func (sc *scenario) acts() []act {
+	return slices.Concat([]act{makeClaims}, sc.then, []act{letAllGo})
+}
+
+// hasNodes tells whether the scenario needs nodes.
+func (sc *scenario) hasNodes() bool { return sc.driver.AnyNode || len(sc.driver.Segments) > 0 }
+
+var anyNode = csitest.Options{AnyNode: true}
 
 var twoZones = csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}}
 
@@ -103,6 +187,12 @@ func cloned(c *corev1.PersistentVolumeClaim) {
 	}
 }
 
+func makeClaims(ctx context.Context, r *run) {
+	for i := range max(1, r.scenario.claims) {
+		r.create(ctx, fmt.Sprintf("%s-%d", r.name, i))
+	}
+}
+
 // letClaimsGo deletes what is still wanted and does not wait: what is being
 // cloned stays until somebody has done it.
 func letClaimsGo(ctx context.Context, r *run) {
@@ -117,8 +207,10 @@ func restored(c *corev1.PersistentVolumeClaim) {
 	c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: run}
 }
 
-// letAllGo deletes the snapshot too: it stays until nobody reads it any more.
+// letAllGo deletes the attachments and the snapshot too: that stays until nobody
+// reads it any more.
 func letAllGo(ctx context.Context, r *run) {
+	detach(ctx, r)
 	letClaimsGo(ctx, r)
 	r.dropSnapshots(ctx)
 }

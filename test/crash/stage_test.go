@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,41 +38,95 @@ type stage struct {
 	asked   int           // CreateVolume calls of the run that have come
 	creates int           // those that the driver has worked on
 	holds   map[*csipb.CreateVolumeRequest]hold
-	broken  []error // what should not happen in any run
+	unsure  map[string]string // by volume: the request of which nobody knows how it ended
+	events  int               // that the processes have written in the run
+	broken  []error           // what should not happen in any run
 }
 
 func newStage(t *testing.T, sc *scenario) *stage {
 	t.Helper()
-	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}}
+	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{}}
 	s.Class(t, sc.class)
 	if sc.restores {
 		s.cutSnapshot(t)
 	}
 	s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
 	t.Cleanup(func() { s.clear(context.WithoutCancel(t.Context()), t) })
-	for i := range max(1, sc.leaders) {
-		c := &controller{stage: s}
-		c.args = s.ProvisionerArgs("--kubeconfig="+proxy.Start(t, s.Config, c.fate), "--timeout="+callTime(i).String(),
-			"--retry-interval-start=0.1", "--retry-interval-max=1", "--strict-topology")
-		s.controllers = append(s.controllers, c)
-		t.Cleanup(c.kill)
-		c.start()
+	if slices.Contains(sc.struck(), "csi-resizer") {
+		s.offerClasses(t)
+	}
+	for _, role := range sc.beside {
+		s.runBeside(t, role)
+	}
+	for _, role := range sc.struck() {
+		for i := range max(1, sc.leaders) {
+			c := &controller{stage: s, role: role, calls: callTime(i)}
+			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.fate), "--timeout="+c.calls.String())
+			s.controllers = append(s.controllers, c)
+			t.Cleanup(c.kill)
+			c.start()
+		}
 	}
 	return s
 }
 
-// callTime is what the i-th process gives a call to the driver. All come
-// through one socket: how much time a call has tells whose it is.
+// runBeside starts a process that is not struck.
+func (s *stage) runBeside(t *testing.T, role string) {
+	t.Helper()
+	p, err := world.Start(role, s.argsOf(role)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("%s, which is not struck, said:\n%s", role, p.Log())
+		}
+	})
+}
+
+// argsOf are a role's, then args.
+func (s *stage) argsOf(role string, args ...string) []string {
+	args = append([]string{"--retry-interval-start=0.1", "--retry-interval-max=1"}, args...)
+	switch role {
+	case "csi-attacher":
+		return s.AttacherArgs(args...)
+	case "csi-resizer":
+		return s.ResizerArgs(args...)
+	default:
+		return s.ProvisionerArgs(append(args, "--strict-topology")...)
+	}
+}
+
+// callTime is what the i-th process of a role gives a call to the driver. All
+// come through one socket: how much time a call has tells whose it is.
 func callTime(i int) time.Duration { return time.Duration(i+1) * time.Minute }
 
-func (s *stage) callerOf(ctx context.Context) *controller {
+// roleOf is who makes a call.
+func roleOf(method csi.Method) string {
+	switch method {
+	case csi.ControllerPublishVolume, csi.ControllerUnpublishVolume:
+		return "csi-attacher"
+	case csi.ControllerExpandVolume, csi.ControllerModifyVolume:
+		return "csi-resizer"
+	default:
+		return "csi-provisioner"
+	}
+}
+
+func (s *stage) callerOf(ctx context.Context, method csi.Method) *controller {
 	deadline, _ := ctx.Deadline()
-	for i, c := range s.controllers {
-		if time.Until(deadline) <= callTime(i) {
+	var last *controller
+	for _, c := range s.controllers {
+		if c.role != roleOf(method) {
+			continue
+		}
+		if time.Until(deadline) <= c.calls {
 			return c
 		}
+		last = c
 	}
-	return s.controllers[0]
+	return last
 }
 
 // strike does to the caller what is to happen. The scenario's turn comes after
@@ -99,10 +154,17 @@ func (c *controller) fate(r *http.Request) proxy.Fate {
 	if sc := c.stage.scenario; proxy.IsWatch(r) && proxy.Resource(r) == sc.lagOf {
 		fate.Late = sc.lag
 	}
+	if proxy.Resource(r) == "events" {
+		c.stage.told()
+	}
 	if !proxy.IsWrite(r) {
 		return fate
 	}
-	hit := c.stage.trace.arrive(proxy.Name(r))
+	what := proxy.Name(r)
+	if len(c.stage.scenario.struck()) > 1 {
+		what = c.role + " " + what
+	}
+	hit := c.stage.trace.arrive(what)
 	switch {
 	case hit == nil:
 	case hit.early:
@@ -128,9 +190,10 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 			return err
 		}
 	}
+	s.compareWithUnsure(req)
 	hit := s.trace.arrive(string(method))
 	if hit != nil && hit.early {
-		s.strike(s.callerOf(ctx), hit)
+		s.strike(s.callerOf(ctx, method), hit)
 		if hit.kills {
 			return status.Error(codes.Unavailable, "the caller died")
 		}
@@ -139,8 +202,8 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	if d, ok := req.(*csipb.DeleteVolumeRequest); ok && s.scenario.named {
 		d.VolumeId = s.stored(d.VolumeId)
 	}
-	if creating && s.scenario.full != nil && s.scenario.full(create) {
-		return s.answer(ctx, hit, status.Error(codes.ResourceExhausted, "there is no room there"))
+	if err := s.scenario.refuses(req); err != nil {
+		return s.answer(ctx, method, hit, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +212,7 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 }
 
 // done comes after the driver has done its work.
-func (s *stage) done(ctx context.Context, _ csi.Method, req, resp any, err error) (any, error) {
+func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
 	s.mu.Lock()
 	hit := s.hits[req]
 	delete(s.hits, req)
@@ -160,10 +223,26 @@ func (s *stage) done(ctx context.Context, _ csi.Method, req, resp any, err error
 	if made, ok := resp.(*csipb.CreateVolumeResponse); ok && s.scenario.named && err == nil {
 		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
 	}
-	if err := s.answer(ctx, hit, err); err != nil {
+	s.noteUnsure(req, hit != nil && (hit.kills || hit.loses))
+	if err := s.answer(ctx, method, hit, err); err != nil {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// refuses is what the driver says to a request that it cannot fulfil.
+func (sc *scenario) refuses(req any) error {
+	switch r := req.(type) {
+	case *csipb.CreateVolumeRequest:
+		if sc.full != nil && sc.full(r) {
+			return status.Error(codes.ResourceExhausted, "there is no room there")
+		}
+	case *csipb.ControllerExpandVolumeRequest:
+		if sc.limit > 0 && r.GetCapacityRange().GetRequiredBytes() > sc.limit {
+			return status.Error(codes.Internal, "there is no room for that")
+		}
+	}
+	return nil
 }
 
 // beginCreate lets the first call of a run wait if the scenario says so.
@@ -197,11 +276,11 @@ func (s *stage) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest
 }
 
 // answer is what the caller gets when the driver is done.
-func (s *stage) answer(ctx context.Context, hit *blow, err error) error {
+func (s *stage) answer(ctx context.Context, method csi.Method, hit *blow, err error) error {
 	if hit == nil {
 		return err
 	}
-	s.strike(s.callerOf(ctx), hit)
+	s.strike(s.callerOf(ctx, method), hit)
 	if hit.kills || hit.loses {
 		return status.Error(codes.DeadlineExceeded, "the answer is lost")
 	}
@@ -212,10 +291,12 @@ func (s *stage) answer(ctx context.Context, hit *blow, err error) error {
 // is one only in the scenario that is about the start.
 func (s *stage) counts(method csi.Method) bool {
 	switch method {
+	case csi.ListVolumes:
+		return false // The clock asks for it.
 	case csi.Probe, csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities:
 		return s.scenario.fromStart
 	default:
-		return true
+		return slices.Contains(s.scenario.struck(), roleOf(method))
 	}
 }
 
@@ -250,7 +331,9 @@ func (s *stage) complain(err error) {
 // controller is a process under test with somebody who starts it again.
 type controller struct {
 	stage *stage
+	role  string
 	args  []string
+	calls time.Duration // what it gives a call to the driver
 
 	mu      sync.Mutex
 	running *world.Process
@@ -267,7 +350,7 @@ const mostEnds = 100
 func (c *controller) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, err := world.Start("csi-provisioner", c.args...)
+	p, err := world.Start(c.role, c.args...)
 	if err != nil {
 		c.stage.complain(err)
 		return

@@ -160,7 +160,7 @@ var runs atomic.Int64
 func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
 	r := &run{
 		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
-		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{},
+		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{}, places: map[string]string{},
 	}
 	found := r.play(t.Context(), with)
 	points, hit := s.trace.seen()
@@ -170,7 +170,7 @@ func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool)
 	}
 	said := &strings.Builder{}
 	for i, c := range s.controllers {
-		fmt.Fprintf(said, "process %d said:\n%s", i, c.said())
+		fmt.Fprintf(said, "process %d, %s, said:\n%s", i, c.role, c.said())
 		c.kill()
 	}
 	t.Errorf("%s:\n%s\nwhat was done:\n%s\n%s", with.label(s.scenario.turns), &found, &s.trace, said)

@@ -1,0 +1,144 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// attachTo attaches the volumes of all wanted claims to the node in a zone, as
+// the attach/detach controller does.
+func attachTo(zone string) act {
+	return func(ctx context.Context, r *run) {
+		volumes, err := r.Volumes(ctx)
+		if err != nil {
+			r.complain(err)
+		}
+		for i := range volumes {
+			r.attach(ctx, volumes[i].Name, zone)
+		}
+	}
+}
+
+// attach makes a VolumeAttachment that is wanted from now on.
+func (r *run) attach(ctx context.Context, volume, zone string) {
+	name := world.AttachmentName(volume, r.node(zone))
+	r.mu.Lock()
+	r.places[name] = zone
+	r.mu.Unlock()
+	_, err := r.Client.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: storagev1.VolumeAttachmentSpec{
+			Attacher: r.Name, NodeName: r.node(zone), Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(volume)},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		r.complain(err)
+	}
+	r.trace.note("volume %s is wanted in zone %s", volume, zone)
+}
+
+// detach deletes all VolumeAttachments, which nobody wants from now on, and does
+// not wait: they stay until their volumes are detached.
+func detach(ctx context.Context, r *run) {
+	r.mu.Lock()
+	clear(r.places)
+	r.mu.Unlock()
+	attachments, err := r.attachments(ctx)
+	if err != nil {
+		r.complain(err)
+	}
+	for i := range attachments {
+		name := attachments[i].Name
+		err := r.Client.StorageV1().VolumeAttachments().Delete(ctx, name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			r.complain(err)
+		}
+		r.trace.note("attachment %s was deleted", name)
+	}
+}
+
+// loseNode lets the node go with all that was attached there.
+func loseNode(ctx context.Context, r *run) {
+	dropFirstNode(ctx, r)
+	detach(ctx, r)
+}
+
+// attachments are those of the stage's driver.
+func (s *stage) attachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
+	if !s.scenario.driver.AnyNode {
+		return nil, nil
+	}
+	list, err := s.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list.Items, func(a storagev1.VolumeAttachment) bool { return a.Spec.Attacher != s.Name }), nil
+}
+
+// compareAttachments tells what is not attached as wanted, in the cluster and at
+// the driver.
+func (s *state) compareAttachments(want map[string]string, found *result) {
+	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
+	left := map[string]bool{}
+	for i := range s.attachments {
+		a := &s.attachments[i]
+		left[a.Name] = true
+		zone, wanted := want[a.Name]
+		switch {
+		case !wanted:
+			wrong("VolumeAttachment %s is there, held by %v, and nobody wants it", a.Name, a.Finalizers)
+		case !a.Status.Attached || a.Status.AttachError != nil || a.Status.DetachError != nil:
+			wrong("VolumeAttachment %s is not attached: %+v", a.Name, a.Status)
+		case !slices.Contains(s.publishedOn(a), zone):
+			wrong("VolumeAttachment %s says that it is attached, and the driver does not", a.Name)
+		}
+	}
+	for name := range want {
+		if !left[name] {
+			wrong("VolumeAttachment %s is gone and was wanted", name)
+		}
+	}
+	for _, at := range s.stored {
+		for _, zone := range at.Nodes {
+			if !s.attachedBy(at, zone) {
+				found.leaks = append(found.leaks, fmt.Sprintf("%s is published on %s, and no VolumeAttachment tells of it", at.ID, zone))
+			}
+		}
+	}
+}
+
+// publishedOn are the nodes on which the driver has what is attached.
+func (s *state) publishedOn(a *storagev1.VolumeAttachment) []string {
+	for _, at := range s.stored {
+		if s.isOf(a, at) {
+			return at.Nodes
+		}
+	}
+	return nil
+}
+
+// attachedBy tells whether a VolumeAttachment leads to a publication.
+func (s *state) attachedBy(at csitest.Volume, zone string) bool {
+	return slices.ContainsFunc(s.attachments, func(a storagev1.VolumeAttachment) bool {
+		return a.Name == world.AttachmentName(*a.Spec.Source.PersistentVolumeName, s.node(zone)) && s.isOf(&a, at)
+	})
+}
+
+// isOf tells whether a VolumeAttachment is of a volume at the driver.
+func (s *state) isOf(a *storagev1.VolumeAttachment, at csitest.Volume) bool {
+	for i := range s.volumes {
+		if s.volumes[i].Name == *a.Spec.Source.PersistentVolumeName {
+			return s.volumes[i].Spec.CSI.VolumeHandle == s.handle(at)
+		}
+	}
+	return false
+}
