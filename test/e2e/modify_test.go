@@ -26,7 +26,7 @@ func TestAClaimGetsAnotherClass(t *testing.T) {
 		o.MutableKeys = append(o.MutableKeys, "csi.storage.k8s.io/pvc/name", "csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pv/name")
 	})
 	w.Want(t, "data", gold)
-	hasClass(t, w, "data", gold)
+	hasClass(t, w, gold)
 	got, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume.Name, metav1.GetOptions{})
 	if err != nil || ptr.Deref(got.Spec.VolumeAttributesClassName, "") != gold {
 		t.Errorf("the volume has class %v, %v", got.Spec.VolumeAttributesClassName, err)
@@ -54,7 +54,7 @@ func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hasClass(t, w, "data", gold)
+	hasClass(t, w, gold)
 	w.Sized(t, "data", "2Gi")
 	if overlaps := w.Driver.Overlaps(); len(overlaps) > 0 {
 		t.Error(overlaps)
@@ -87,7 +87,7 @@ func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
 	w.Want(t, "data", bad)
 	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
 	w.Want(t, "data", gold)
-	hasClass(t, w, "data", gold)
+	hasClass(t, w, gold)
 
 	w.Driver.FailNext(csi.ControllerModifyVolume, codes.Internal, "half of it is done")
 	w.Want(t, "data", silver)
@@ -95,7 +95,7 @@ func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
 	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInProgress, silver)
 	before := w.Driver.Calls(csi.ControllerModifyVolume)
 	w.Want(t, "data", gold) // It has gold, but half of silver too.
-	hasClass(t, w, "data", gold)
+	hasClass(t, w, gold)
 	if n := w.Driver.Calls(csi.ControllerModifyVolume) - before; n != 1 {
 		t.Errorf("the driver was asked %d times for the old class", n)
 	}
@@ -111,7 +111,7 @@ func TestAClassThatIsMissingIsAwaited(t *testing.T) {
 	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "does not exist")
 	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumePending, name)
 	w.Attributes(t, "late", map[string]string{"iops": "1"}) // It wakes the claim up.
-	hasClass(t, w, "data", name)
+	hasClass(t, w, name)
 	w.DropClaim(t, "data")
 	w.NothingLeft(t)
 }
@@ -132,7 +132,7 @@ func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	w.Want(t, "data", silver)
 	call.Release()
 	w.Resizer(t)
-	hasClass(t, w, "data", silver)
+	hasClass(t, w, silver)
 	var asked []string
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.ControllerModifyVolumeRequest); ok {
@@ -147,10 +147,10 @@ func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	w.NothingLeft(t)
 }
 
-// hasClass waits until a claim has a class and nothing is left to do.
-func hasClass(t *testing.T, w *world.World, claim, class string) {
+// hasClass waits until claim data has a class and nothing is left to do.
+func hasClass(t *testing.T, w *world.World, class string) {
 	t.Helper()
-	w.ClaimIs(t, claim, func(c *corev1.PersistentVolumeClaim) error {
+	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if got := ptr.Deref(c.Status.CurrentVolumeAttributesClassName, ""); got != class {
 			return fmt.Errorf("it has class %q: %+v", got, c.Status)
 		}
