@@ -67,7 +67,7 @@ func (w localWorld) hangs(t *testing.T, s *set, dead, other string) int {
 	w.unready(t, dead)
 	w.kubectl(t, "taint", "node", dead, corev1.TaintNodeOutOfService+"=nodeshutdown:NoExecute")
 	w.attachedTo(t, s.volume(t, 0), other)
-	w.PodTold(t, s.pod(0), "FailedMount", "end that node")
+	w.ToldAbout(t, "Pod/"+s.pod(0), corev1.EventTypeWarning, "FailedMount", "end that node")
 	before := w.beats(t, s, dead)
 	world.Eventually(t, func(context.Context) error {
 		if w.beats(t, s, dead) <= before {

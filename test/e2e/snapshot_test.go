@@ -1,27 +1,36 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // newSnapshotWorld is a world with a bound claim, data, a class of snapshots, and
-// both halves at work.
-func newSnapshotWorld(t *testing.T, o csitest.Options) (*world.World, client.Client) {
+// both halves at work. No retry is due while a test runs, unless it says so.
+func newSnapshotWorld(t *testing.T, o csitest.Options, args ...string) (*world.World, client.Client) {
 	t.Helper()
 	o.Record = true
 	w := world.New(t, o)
 	api := w.Snapshots(t)
 	w.Provisioner(t)
-	w.SnapshotController(t)
-	w.Snapshotter(t)
+	w.SnapshotController(t, append(patient[:2:2], args...)...)
+	w.Snapshotter(t, append(patient[:2:2], args...)...)
 	w.Class(t, nil)
 	w.SnapshotClass(t, api, nil)
 	w.Claim(t, "data", nil)
@@ -29,15 +38,15 @@ func newSnapshotWorld(t *testing.T, o csitest.Options) (*world.World, client.Cli
 	return w, api
 }
 
+// eager are the arguments with which a retry is due at once.
+var eager = []string{"--retry-interval-start=100ms", "--retry-interval-max=200ms"}
+
 func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	made := w.Snapshot(t, api, "one", "data", nil)
+	w.Snapshot(t, api, "one", "data", nil)
 	s := w.SnapshotReady(t, api, "one")
-	content := &snapshotv1.VolumeSnapshotContent{}
-	if err := api.Get(t.Context(), client.ObjectKey{Name: "snapcontent-" + string(made.UID)}, content); err != nil {
-		t.Fatal(err)
-	}
+	content := w.Content(t, api, s)
 	there := w.Driver.Snapshots()
 	if len(there) != 1 || there[0].ID != ptr.Deref(content.Status.SnapshotHandle, "") {
 		t.Fatalf("the driver has %+v, the content says %+v", there, content.Status)
@@ -45,6 +54,10 @@ func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	if s.Status.CreationTime.Year() < 2000 || s.Status.RestoreSize.Value() != 1<<30 || s.Status.Error != nil {
 		t.Errorf("the status is %+v", s.Status)
 	}
+	if mode := ptr.Deref(content.Spec.SourceVolumeMode, ""); mode != corev1.PersistentVolumeFilesystem {
+		t.Errorf("the content's volume had mode %q", mode)
+	}
+	w.ToldAbout(t, "VolumeSnapshot/one", corev1.EventTypeNormal, "SnapshotReady", "ready to use")
 	if n := w.Driver.Calls(csi.CreateSnapshot); n != 1 {
 		t.Errorf("the driver was asked %d times", n)
 	}
@@ -53,4 +66,352 @@ func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	w.NoSnapshotsLeft(t, api)
 	w.DropClaim(t, "data")
 	w.NothingLeft(t)
+}
+
+// What a snapshot waits for wakes it: no retry is due in this test.
+func TestASnapshotSaysWhatItWaitsForAndIsWokenByIt(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	class := func(name, driver string, isDefault bool) *snapshotv1.VolumeSnapshotClass {
+		return w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+			c.Name, c.Driver = w.Namespace+"-"+name, driver
+			if isDefault {
+				c.Annotations = map[string]string{snapshot.Single.Default: "true"}
+			}
+		})
+	}
+	named := func(name string) func(*snapshotv1.VolumeSnapshot) {
+		return func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = ptr.To(w.Namespace + "-" + name) }
+	}
+	wants := func(name, reason, part string) {
+		t.Helper()
+		w.SnapshotFailed(t, api, name, part)
+		w.ToldAbout(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
+	}
+
+	w.Snapshot(t, api, "class", "data", named("late"))
+	wants("class", "GetSnapshotClassFailed", "VolumeSnapshotClass "+w.Namespace+"-late is not there")
+	class("late", w.Name, false)
+	w.SnapshotReady(t, api, "class")
+
+	class("other", "other.example.com", false)
+	w.Snapshot(t, api, "foreign", "data", named("other"))
+	wants("foreign", "GetSnapshotClassFailed", "is of driver other.example.com")
+
+	w.Snapshot(t, api, "default", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
+	wants("default", "SetDefaultSnapshotClassFailed", "has no default")
+	class("first", w.Name, true)
+	if s := w.SnapshotReady(t, api, "default"); ptr.Deref(s.Spec.VolumeSnapshotClassName, "") != w.Namespace+"-first" {
+		t.Errorf("its class is %v", s.Spec.VolumeSnapshotClassName)
+	}
+	second := class("second", w.Name, true)
+	w.Snapshot(t, api, "torn", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
+	wants("torn", "SetDefaultSnapshotClassFailed", "2 default snapshot classes")
+	second.Annotations = nil
+	must(t, api.Update(t.Context(), second))
+	w.SnapshotReady(t, api, "torn")
+
+	w.Snapshot(t, api, "early", "later", nil)
+	wants("early", "SnapshotPVCSourceMissing", "claim later is not there")
+	w.Claim(t, "later", nil)
+	w.SnapshotReady(t, api, "early")
+
+	for _, name := range []string{"class", "foreign", "default", "torn", "early"} {
+		w.DropSnapshot(t, api, name)
+	}
+	w.NoSnapshotsLeft(t, api)
+}
+
+// A driver's refusal reaches the user in words, says whether it is worth waiting,
+// and goes away with its cause.
+func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	var refuse codes.Code
+	hold := make(chan codes.Code, 1)
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
+		if method != csi.CreateSnapshot {
+			return nil
+		}
+		select {
+		case refuse = <-hold:
+		default:
+		}
+		if refuse == codes.OK {
+			return nil
+		}
+		return status.Error(refuse, "as the test says")
+	}})
+	hold <- codes.InvalidArgument
+	s := w.Snapshot(t, api, "refused", "data", nil)
+	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
+	content := w.Content(t, api, s)
+	if _, marked := content.Annotations[snapshot.Single.BeingCreated]; marked {
+		t.Error("a content that was surely not cut still says that it may have been")
+	}
+	hold <- codes.Unavailable
+	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: Unavailable: as the test says (transient")
+	w.ToldAbout(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotContentCheckandUpdateFailed", "Unavailable")
+	hold <- codes.OK
+	if ready := w.SnapshotReady(t, api, "refused"); ready.Status.Error != nil {
+		t.Errorf("a ready snapshot has the error %v", *ready.Status.Error.Message)
+	}
+	w.DropSnapshot(t, api, "refused")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// The cut is what the claim is needed for. What comes after it, an upload maybe,
+// is followed by the best means that the driver has.
+func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
+	rpc := func(extra ...csipb.ControllerServiceCapability_RPC_Type) []csipb.ControllerServiceCapability_RPC_Type {
+		return append(extra, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
+	}
+	get, list := csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
+	tests := map[string]struct {
+		can    []csipb.ControllerServiceCapability_RPC_Type
+		method csi.Method
+	}{
+		"by GetSnapshot":         {rpc(get, list), csi.GetSnapshot},
+		"else by ListSnapshots":  {rpc(list), csi.ListSnapshots},
+		"else by CreateSnapshot": {rpc(), csi.CreateSnapshot},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, api := newSnapshotWorld(t, csitest.Options{SnapshotReadyAfter: 1 << 30, Controller: tt.can})
+			w.Snapshot(t, api, "slow", "data", nil)
+			w.SnapshotIs(t, api, "slow", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil && !*s.ReadyToUse })
+			w.ToldAbout(t, "VolumeSnapshot/slow", corev1.EventTypeNormal, "SnapshotCreated", "created by the CSI driver")
+			w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+				if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+					return fmt.Errorf("the claim is kept after the cut: %v", c.Finalizers)
+				}
+				return nil
+			})
+			asked := w.Driver.Calls(tt.method)
+			world.Eventually(t, func(context.Context) error {
+				if w.Driver.Calls(tt.method) < asked+2 {
+					return fmt.Errorf("%s was called %d times", tt.method, w.Driver.Calls(tt.method))
+				}
+				return nil
+			})
+			w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
+			w.SnapshotReady(t, api, "slow")
+			w.DropSnapshot(t, api, "slow")
+			w.NoSnapshotsLeft(t, api)
+		})
+	}
+}
+
+// A snapshot that is deleted at any moment of its creation leaves nothing.
+func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	t.Run("during the call", func(t *testing.T) {
+		call := w.Driver.Block(csi.CreateSnapshot)
+		w.Snapshot(t, api, "during", "data", nil)
+		<-call.Arrived()
+		w.DropSnapshot(t, api, "during")
+		call.Release()
+		w.SnapshotGone(t, api, "during")
+		w.NoSnapshotsLeft(t, api)
+	})
+	t.Run("after the answer was lost, its class too", func(t *testing.T) {
+		class := w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+			c.Name, c.Parameters = w.Namespace+"-brief", map[string]string{"tier": "gold"}
+		})
+		w.Driver.LoseAnswer(csi.CreateSnapshot)
+		call, first := make(chan struct{}), w.Driver.Calls(csi.CreateSnapshot)+1
+		w.Driver.SetHooks(csitest.Hooks{Before: func(ctx context.Context, method csi.Method, req any) error {
+			if r, ok := req.(*csipb.CreateSnapshotRequest); ok && r.GetParameters()["tier"] != "gold" {
+				t.Errorf("a repetition asks for %v", r.GetParameters())
+			}
+			if method == csi.CreateSnapshot && w.Driver.Calls(csi.CreateSnapshot) > first {
+				select {
+				case <-call:
+				case <-ctx.Done():
+				}
+			}
+			return nil
+		}})
+		defer w.Driver.SetHooks(csitest.Hooks{})
+		w.Snapshot(t, api, "lost", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
+		world.Eventually(t, func(context.Context) error {
+			if len(w.Driver.Snapshots()) == 0 {
+				return fmt.Errorf("it is not cut yet")
+			}
+			return nil
+		})
+		must(t, api.Delete(t.Context(), class))
+		w.DropSnapshot(t, api, "lost")
+		close(call)
+		w.SnapshotGone(t, api, "lost")
+		w.NoSnapshotsLeft(t, api)
+	})
+	t.Run("while it is uploading", func(t *testing.T) {
+		w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 1 << 30 })
+		w.Snapshot(t, api, "uploading", "data", nil)
+		w.SnapshotIs(t, api, "uploading", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil })
+		w.DropSnapshot(t, api, "uploading")
+		w.SnapshotGone(t, api, "uploading")
+		w.NoSnapshotsLeft(t, api)
+	})
+}
+
+func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	class := w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+		c.Name, c.DeletionPolicy = w.Namespace+"-keep", snapshotv1.VolumeSnapshotContentRetain
+	})
+	w.Snapshot(t, api, "kept", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
+	content := w.Content(t, api, w.SnapshotReady(t, api, "kept"))
+	w.DropSnapshot(t, api, "kept")
+	w.SnapshotGone(t, api, "kept")
+	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(content), content))
+	handle := *content.Status.SnapshotHandle
+	must(t, api.Delete(t.Context(), content))
+	world.Eventually(t, func(ctx context.Context) error {
+		contents, err := w.Contents(ctx, api)
+		if err == nil && len(contents) > 0 {
+			err = fmt.Errorf("the content is still there")
+		}
+		return err
+	})
+	if there := w.Driver.Snapshots(); len(there) != 1 || there[0].ID != handle {
+		t.Fatalf("the driver has %+v", there)
+	}
+	t.Run("the content first", func(t *testing.T) { reimport(t, w, api, handle, true) })
+	t.Run("the snapshot first", func(t *testing.T) { reimport(t, w, api, handle, false) })
+	w.Snapshot(t, api, "last", "", imports(w.Namespace+"-last"))
+	bring(t, w, api, "last", handle, snapshotv1.VolumeSnapshotContentDelete)
+	w.SnapshotReady(t, api, "last")
+	w.DropSnapshot(t, api, "last")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// reimport makes a VolumeSnapshot of a snapshot that is at the driver, restores
+// it, and lets it go without deleting what is at the driver.
+func reimport(t *testing.T, w *world.World, api client.Client, handle string, contentFirst bool) {
+	name := fmt.Sprintf("import-%v", contentFirst)
+	if contentFirst {
+		bring(t, w, api, name, handle, snapshotv1.VolumeSnapshotContentRetain)
+	}
+	w.Snapshot(t, api, name, "", imports(w.Namespace+"-"+name))
+	if !contentFirst {
+		w.SnapshotFailed(t, api, name, "is not there")
+		bring(t, w, api, name, handle, snapshotv1.VolumeSnapshotContentRetain)
+	}
+	w.SnapshotReady(t, api, name)
+	w.Claim(t, name, from("VolumeSnapshot", name))
+	w.Bound(t, name)
+	w.DropSnapshot(t, api, name)
+	w.SnapshotGone(t, api, name)
+	if len(w.Driver.Snapshots()) != 1 {
+		t.Errorf("the driver has %+v", w.Driver.Snapshots())
+	}
+	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name}}))
+}
+
+func imports(content string) func(*snapshotv1.VolumeSnapshot) {
+	return func(s *snapshotv1.VolumeSnapshot) {
+		s.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content}}
+	}
+}
+
+// bring makes the content of a snapshot that is at the driver, for a
+// VolumeSnapshot of that name.
+func bring(t *testing.T, w *world.World, api client.Client, name, handle string, policy snapshotv1.DeletionPolicy) {
+	t.Helper()
+	must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			Driver: w.Name, DeletionPolicy: policy,
+			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: w.Namespace, Name: name},
+		},
+	}))
+}
+
+func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	w.Snapshot(t, api, "wanted", "data", nil)
+	w.SnapshotReady(t, api, "wanted")
+	call := w.Driver.Block(csi.CreateVolume)
+	w.Claim(t, "restored", from("VolumeSnapshot", "wanted"))
+	<-call.Arrived()
+	w.DropSnapshot(t, api, "wanted")
+	w.ToldAbout(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", w.Namespace+"/restored waits")
+	if len(w.Driver.Snapshots()) != 1 {
+		t.Error("a snapshot went while a volume was being filled from it")
+	}
+	call.Release()
+	w.Bound(t, "restored")
+	w.SnapshotGone(t, api, "wanted")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// The word to delete comes from the snapshot. A content that somebody deletes
+// while its snapshot lives waits, and its snapshot can still be restored.
+func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	w.Snapshot(t, api, "lives", "data", nil)
+	content := w.Content(t, api, w.SnapshotReady(t, api, "lives"))
+	must(t, api.Delete(t.Context(), content))
+	w.Claim(t, "restored", from("VolumeSnapshot", "lives"))
+	w.Bound(t, "restored")
+	if len(w.Driver.Snapshots()) != 1 {
+		t.Error("the snapshot was deleted though it lives")
+	}
+	w.DropSnapshot(t, api, "lives")
+	w.SnapshotGone(t, api, "lives")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// Each node's csi-snapshotter works on the contents of that node's volumes.
+func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Record: true})
+	api := w.Snapshots(t)
+	w.SnapshotController(t, "--enable-distributed-snapshotting")
+	w.SnapshotClass(t, api, nil)
+	w.SnapshotterOn(t, w.Namespace+"-here")
+	for _, node := range []string{"here", "there"} {
+		placed(t, w, node)
+		w.Snapshot(t, api, "on-"+node, "on-"+node, nil)
+	}
+	w.SnapshotReady(t, api, "on-here")
+	there := &snapshotv1.VolumeSnapshot{}
+	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: "on-there"}, there))
+	content := w.Content(t, api, there)
+	if content.Labels[snapshot.ManagedBy] != w.Namespace+"-there" || content.Status != nil {
+		t.Errorf("the labels are %v and the status is %v", content.Labels, content.Status)
+	}
+	for _, node := range []string{"here", "there"} {
+		w.DropSnapshot(t, api, "on-"+node)
+	}
+	w.SnapshotGone(t, api, "on-here")
+	// Nobody began with the other one, and nobody is there to say so.
+	w.SnapshotterOn(t, w.Namespace+"-there")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// placed makes a node and a bound claim, on-NODE, whose volume can only be used
+// there.
+func placed(t *testing.T, w *world.World, node string) {
+	t.Helper()
+	name := w.Namespace + "-" + node
+	nodes := w.Client.CoreV1().Nodes()
+	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"place": name}}}, metav1.CreateOptions{})
+	must(t, err)
+	t.Cleanup(func() { must(t, nodes.Delete(context.Background(), name, metav1.DeleteOptions{})) })
+	volume := w.Volume(t, node, func(v *corev1.PersistentVolume) {
+		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "place", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}},
+		}}}}
+	})
+	w.Claim(t, "on-"+node, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = volume.Name })
+	w.Bound(t, "on-"+node)
 }

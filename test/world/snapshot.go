@@ -2,8 +2,11 @@ package world
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -17,6 +20,12 @@ import (
 func (w *World) Snapshotter(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return run(t, nil, "csi-snapshotter", w.SnapshotterArgs(args...))
+}
+
+// SnapshotterOn starts role csi-snapshotter for the volumes of a node.
+func (w *World) SnapshotterOn(t testing.TB, node string, args ...string) *Process {
+	t.Helper()
+	return run(t, []string{"NODE_NAME=" + node}, "csi-snapshotter", w.SnapshotterArgs(append(args, "--node-deployment")...))
 }
 
 // SnapshotterArgs are what role csi-snapshotter needs to serve the world's
@@ -82,17 +91,45 @@ func (w *World) Snapshot(t testing.TB, api client.Client, name, claim string, ch
 // SnapshotReady waits until a snapshot can be restored from.
 func (w *World) SnapshotReady(t testing.TB, api client.Client, name string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
+	return w.SnapshotIs(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool { return ptr.Deref(s.ReadyToUse, false) })
+}
+
+// SnapshotFailed waits until a snapshot's status has an error with part in it,
+// and says that it is not ready.
+func (w *World) SnapshotFailed(t testing.TB, api client.Client, name, part string) *snapshotv1.VolumeSnapshot {
+	t.Helper()
+	return w.SnapshotIs(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), part) && !ptr.Deref(s.ReadyToUse, true)
+	})
+}
+
+// SnapshotIs waits until a snapshot has a status and that is as wanted.
+func (w *World) SnapshotIs(t testing.TB, api client.Client, name string, wanted func(*snapshotv1.VolumeSnapshotStatus) bool) *snapshotv1.VolumeSnapshot {
+	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	Eventually(t, func(ctx context.Context) error {
+		s = &snapshotv1.VolumeSnapshot{}
 		if err := api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s); err != nil {
 			return err
 		}
-		if s.Status == nil || !ptr.Deref(s.Status.ReadyToUse, false) {
-			return fmt.Errorf("snapshot %s has the status %+v", name, s.Status)
+		if s.Status == nil || !wanted(s.Status) {
+			text, err := json.Marshal(s.Status)
+			return errors.Join(err, fmt.Errorf("snapshot %s has the status %s", name, text))
 		}
 		return nil
 	})
 	return s
+}
+
+// Content waits for the VolumeSnapshotContent of a snapshot that is made from a
+// claim.
+func (w *World) Content(t testing.TB, api client.Client, of *snapshotv1.VolumeSnapshot) *snapshotv1.VolumeSnapshotContent {
+	t.Helper()
+	c := &snapshotv1.VolumeSnapshotContent{}
+	Eventually(t, func(ctx context.Context) error {
+		return api.Get(ctx, client.ObjectKey{Name: "snapcontent-" + string(of.UID)}, c)
+	})
+	return c
 }
 
 // DropSnapshot deletes a snapshot and does not wait until it is gone.

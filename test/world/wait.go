@@ -82,31 +82,31 @@ func (w *World) NothingLeft(t testing.TB) {
 // has part in it.
 func (w *World) Told(t testing.TB, claim, kind, reason, part string) {
 	t.Helper()
-	w.told(t, corev1.ObjectReference{Kind: "PersistentVolumeClaim", Name: claim}, kind, reason, part)
+	w.ToldAbout(t, "PersistentVolumeClaim/"+claim, kind, reason, part)
 }
 
-// PodTold is Told for warnings on a pod.
-func (w *World) PodTold(t testing.TB, pod, reason, part string) {
+// ToldAbout is Told about any object, KIND/NAME. The events of those outside of
+// namespaces are in the namespace default.
+func (w *World) ToldAbout(t testing.TB, object, kind, reason, part string) {
 	t.Helper()
-	w.told(t, corev1.ObjectReference{Kind: "Pod", Name: pod}, corev1.EventTypeWarning, reason, part)
-}
-
-func (w *World) told(t testing.TB, about corev1.ObjectReference, kind, reason, part string) {
-	t.Helper()
+	of, name, _ := strings.Cut(object, "/")
 	Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=" + about.Kind + ",involvedObject.name=" + about.Name,
+		events, err := w.Client.CoreV1().Events("").List(ctx, metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=" + of + ",involvedObject.name=" + name,
 		})
 		if err != nil {
 			return err
 		}
 		var said []string
 		for _, e := range events.Items {
+			if outside := e.InvolvedObject.Namespace == ""; !outside && e.Namespace != w.Namespace {
+				continue
+			}
 			if e.Type == kind && e.Reason == reason && strings.Contains(e.Message, part) {
 				return nil
 			}
 			said = append(said, e.Type+" "+e.Reason+": "+e.Message)
 		}
-		return fmt.Errorf("no %s %s that says %q on %s %s; there are: %q", kind, reason, part, about.Kind, about.Name, said)
+		return fmt.Errorf("no %s %s that says %q on %s; there are: %q", kind, reason, part, object, said)
 	})
 }
