@@ -22,7 +22,7 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need build ## A claim becomes a volume that a pod writes to, until Ctrl-C (ONCE=1: ends by itself)
+demo: need build ## A volume is made, attached, expanded and moved, until Ctrl-C (ONCE=1: ends by itself)
 	@hack/demo.sh $(if $(ONCE),--once)
 
 .PHONY: test
