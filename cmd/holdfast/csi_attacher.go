@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/attach"
@@ -60,6 +61,7 @@ func (a *attacher) run(ctx context.Context) error {
 	program := app.Program{
 		Kube: a.kube, Leader: a.leader, Endpoint: a.endpoint,
 		LeaseName: "external-attacher-leader-" + csi.SafeName(o.Driver), Component: "csi-attacher " + o.Driver, Metrics: driver.Gatherer(),
+		Cache: func(into *cache.Options) { attach.CacheOptions(o, into) },
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := attach.Setup(ctx, m, driver, events, o); err != nil {
 				return fmt.Errorf("setting up attaching: %w", err)

@@ -25,7 +25,7 @@ func (r *Reconciler) attach(ctx context.Context, s seen) error {
 		return err
 	}
 	if s.volume != nil {
-		if err := kube.AddFinalizer(ctx, r.client, s.volume, r.options.finalizer()); err != nil {
+		if err := kube.AddFinalizer(ctx, r.client, s.volume.DeepCopy(), r.options.finalizer()); err != nil {
 			return fmt.Errorf("protecting PersistentVolume %s: %w", s.volume.Name, err)
 		}
 	}

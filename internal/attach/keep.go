@@ -61,7 +61,7 @@ func attached(_ context.Context, o client.Object) []reconcile.Request {
 // Reconcile lets one volume go if it can.
 func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	volume := &corev1.PersistentVolume{}
-	found, err := get(ctx, k.client, request.Name, volume)
+	found, err := get(ctx, k.client, request.Name, volume, client.UnsafeDisableDeepCopy)
 	if err != nil || !found || !k.waits(volume) {
 		return reconcile.Result{}, err
 	}
@@ -69,7 +69,7 @@ func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (recon
 	if err != nil || len(attachments) > 0 {
 		return reconcile.Result{}, err
 	}
-	err = kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
+	err = kube.RemoveFinalizer(ctx, k.client, volume.DeepCopy(), k.options.finalizer())
 	if err != nil && !kube.Changed(err) {
 		err = fmt.Errorf("letting PersistentVolume %s go: %w", volume.Name, err)
 	} else {

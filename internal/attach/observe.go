@@ -12,7 +12,7 @@ import (
 )
 
 // observe reads a VolumeAttachment from the given source and all else from the
-// cache.
+// cache, whose own it is: it must not be changed.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (seen, error) {
 	s := seen{publishes: r.publishes(), forced: r.forced.has(name)}
 	attachment := &storagev1.VolumeAttachment{}
@@ -24,7 +24,7 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 		return s, err
 	}
 	node := &storagev1.CSINode{}
-	found, err := get(ctx, r.client, attachment.Spec.NodeName, node)
+	found, err := get(ctx, r.client, attachment.Spec.NodeName, node, client.UnsafeDisableDeepCopy)
 	if found {
 		s.node = nodeID(node, r.options.Driver)
 	}
@@ -38,7 +38,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
 		return nil
 	}
 	volume := &corev1.PersistentVolume{}
-	found, err := get(ctx, r.client, name, volume)
+	found, err := get(ctx, r.client, name, volume, client.UnsafeDisableDeepCopy)
 	if found {
 		s.volume, s.spec = volume, &volume.Spec
 	}
@@ -60,8 +60,8 @@ func nodeID(node *storagev1.CSINode, driver string) string {
 	return ""
 }
 
-func get(ctx context.Context, from client.Reader, name string, into client.Object) (found bool, err error) {
-	err = from.Get(ctx, types.NamespacedName{Name: name}, into)
+func get(ctx context.Context, from client.Reader, name string, into client.Object, o ...client.GetOption) (found bool, err error) {
+	err = from.Get(ctx, types.NamespacedName{Name: name}, into, o...)
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("reading %T %s: %w", into, name, err)
 	}

@@ -3,7 +3,6 @@ package provision
 import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -58,7 +57,7 @@ func (o *Options) has(volume *corev1.PersistentVolume) bool {
 // whether it has a volume, for its clones wait for that, and whether it is a
 // cloned one on its way out.
 func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
-	small := &corev1.PersistentVolumeClaim{ObjectMeta: identity(&claim.ObjectMeta)}
+	small := &corev1.PersistentVolumeClaim{ObjectMeta: kube.Identity(&claim.ObjectMeta)}
 	for _, f := range claim.Finalizers {
 		if f == kube.CloneSourceFinalizer {
 			small.Finalizers = []string{kube.CloneSourceFinalizer}
@@ -71,16 +70,9 @@ func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeCl
 // reduceVolume keeps of a volume of another driver, or of none, whom it is for:
 // a claim that has one needs none from us.
 func reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
-	small := &corev1.PersistentVolume{ObjectMeta: identity(&volume.ObjectMeta)}
+	small := &corev1.PersistentVolume{ObjectMeta: kube.Identity(&volume.ObjectMeta)}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID != "" {
 		small.Spec.ClaimRef = &corev1.ObjectReference{UID: ref.UID}
 	}
 	return small
-}
-
-// identity is what says which object it is, and which state of it.
-func identity(of *metav1.ObjectMeta) metav1.ObjectMeta {
-	return metav1.ObjectMeta{
-		Namespace: of.Namespace, Name: of.Name, UID: of.UID, ResourceVersion: of.ResourceVersion, DeletionTimestamp: of.DeletionTimestamp,
-	}
 }

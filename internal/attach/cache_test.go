@@ -1,0 +1,163 @@
+package attach
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// reduced is an object as the cache keeps it.
+func reduced[T client.Object](t *testing.T, o T) T {
+	t.Helper()
+	o = o.DeepCopyObject().(T)
+	o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "somebody"}})
+	small, err := options.reduce(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return small.(T)
+}
+
+func checkReduced[T client.Object](t *testing.T, have, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, reduced(t, have)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// inUse is a volume of a driver as it is in a cluster.
+func inUse(driver string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "pv", UID: "pv-uid", ResourceVersion: "8", Labels: map[string]string{"a": "label"},
+			Annotations: map[string]string{"an": "annotation"}, Finalizers: []string{"kubernetes.io/pv-protection"},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			ClaimRef:    &corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: "team", Name: "data", UID: "claim-uid", ResourceVersion: "7"},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver: driver, VolumeHandle: "vol", VolumeAttributes: map[string]string{"pool": "ssd"},
+				ControllerPublishSecretRef: &corev1.SecretReference{Namespace: "team", Name: "secret"},
+			}},
+		},
+		Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeBound},
+	}
+}
+
+// small is what is kept of it if the driver is another one.
+func small(driver string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8"},
+		Spec: corev1.PersistentVolumeSpec{
+			ClaimRef: &corev1.ObjectReference{Namespace: "team", Name: "data", UID: "claim-uid"},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver: driver, VolumeHandle: "vol", ControllerPublishSecretRef: &corev1.SecretReference{Namespace: "team", Name: "secret"},
+			}},
+		},
+	}
+}
+
+func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
+	with := func(v *corev1.PersistentVolume, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+		change(v)
+		return v
+	}
+	local := func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }
+	unclaimed := func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }
+	protected := func(v *corev1.PersistentVolume) {
+		v.Finalizers = []string{"kubernetes.io/pv-protection", finalizer}
+		v.DeletionTimestamp = &metav1.Time{}
+	}
+	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
+		"our driver's volume is whole":                               {inUse(driver), inUse(driver)},
+		"of another driver's, whose it is and what it is":            {inUse("other.example.com"), small("other.example.com")},
+		"of one without a driver, whose it is":                       {with(inUse(""), local), with(small(""), local)},
+		"of one that is nobody's, what it is":                        {with(inUse("other.example.com"), unclaimed), with(small("other.example.com"), unclaimed)},
+		"with our finalizer, all of them: the list is written again": {with(inUse("other.example.com"), protected), with(small("other.example.com"), protected)},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
+	}
+}
+
+func TestWhatTheCacheKeepsOfAttachments(t *testing.T) {
+	of := func(attacher string) *storagev1.VolumeAttachment {
+		return &storagev1.VolumeAttachment{
+			ObjectMeta: metav1.ObjectMeta{Name: "va", UID: "uid", ResourceVersion: "9", Finalizers: []string{finalizer}, Annotations: map[string]string{"an": "annotation"}},
+			Spec:       storagev1.VolumeAttachmentSpec{Attacher: attacher, NodeName: "node", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To("pv")}},
+			Status:     storagev1.VolumeAttachmentStatus{Attached: true, AttachmentMetadata: map[string]string{"device": "/dev/x"}},
+		}
+	}
+	foreign := &storagev1.VolumeAttachment{
+		ObjectMeta: metav1.ObjectMeta{Name: "va", UID: "uid", ResourceVersion: "9"},
+		Spec:       storagev1.VolumeAttachmentSpec{Attacher: "other.example.com"},
+	}
+	tests := map[string]struct{ have, want *storagev1.VolumeAttachment }{
+		"ours is whole":                      {of(driver), of(driver)},
+		"of another attacher's, whose it is": {of("other.example.com"), foreign},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
+	}
+}
+
+func TestWhatTheCacheKeepsOfNodes(t *testing.T) {
+	node := func(drivers ...storagev1.CSINodeDriver) *storagev1.CSINode {
+		return &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "uid", ResourceVersion: "5"}, Spec: storagev1.CSINodeSpec{Drivers: drivers}}
+	}
+	limit := &storagev1.VolumeNodeResources{Count: ptr.To[int32](16)}
+	other := storagev1.CSINodeDriver{Name: "other.example.com", NodeID: "elsewhere", TopologyKeys: []string{"zone"}}
+	ours := storagev1.CSINodeDriver{Name: driver, NodeID: "id-of-node", TopologyKeys: []string{"zone"}, Allocatable: limit}
+	tests := map[string]struct{ have, want *storagev1.CSINode }{
+		"the driver's id of it":            {node(other, ours), node(storagev1.CSINodeDriver{Name: driver, NodeID: "id-of-node"})},
+		"that it does not have the driver": {node(other), node()},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
+	}
+}
+
+// Whatever reads the cache comes to the same result as with whole objects.
+func TestDecisionsDoNotMissWhatTheCacheHasNotKept(t *testing.T) {
+	tests := map[string]struct {
+		change func(*corev1.PersistentVolume)
+		step   kind
+	}{
+		"a volume of ours": {func(*corev1.PersistentVolume) {}, publish},
+		"another driver's": {func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.example.com" }, refuse},
+		"no driver's":      {func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, refuse},
+		"another driver's, on its way": {func(v *corev1.PersistentVolume) {
+			v.Spec.CSI.Driver = "other.example.com"
+			v.DeletionTimestamp = &metav1.Time{}
+		}, refuse},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			volume := inUse(driver)
+			tt.change(volume)
+			whole, kept := fresh(), fresh()
+			for s, v := range map[*seen]*corev1.PersistentVolume{&whole: volume, &kept: reduced(t, volume)} {
+				s.volume, s.spec = v, &v.Spec
+			}
+			got := decide(kept, options)
+			if want := decide(whole, options); got != want || got.kind != tt.step {
+				t.Errorf("with what is kept %v, with all %v", got, want)
+			}
+			for _, change := range []func(*seen){held, deleting} {
+				change(&whole)
+				change(&kept)
+			}
+			if diff := cmp.Diff(whole.published(), kept.published(), cmp.AllowUnexported(record{})); diff != "" {
+				t.Errorf("something else would be detached: %s", diff)
+			}
+			if diff := cmp.Diff(whole.concerned(), kept.concerned()); diff != "" {
+				t.Errorf("somebody else would be told: %s", diff)
+			}
+		})
+	}
+}
