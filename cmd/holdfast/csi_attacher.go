@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/attach"
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
 // attacher is the role csi-attacher.
@@ -54,6 +55,7 @@ func (a *attacher) run(ctx context.Context) error {
 	defer driver.Close()
 	o := &a.attach
 	o.Driver = driver.Info().Name
+	o.Plugin = migrate.Of(o.Driver)
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax
 	if err := o.Validate(); err != nil {
 		return err

@@ -36,13 +36,19 @@ func (o *Options) reduce(object any) (any, error) {
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
-		if it.Spec.CSI == nil || it.Spec.CSI.Driver != o.Driver {
+		if !o.has(it) {
 			return o.reduceVolume(it), nil
 		}
 	case *storagev1.CSINode:
 		return o.reduceNode(it), nil
 	}
 	return object, nil
+}
+
+// has tells whether a volume is the driver's, or one of the plugin whose place
+// it has taken.
+func (o *Options) has(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.Has(volume)
 }
 
 // reduceAttachment keeps of another attacher's VolumeAttachment whose it is.

@@ -32,10 +32,12 @@ type step struct {
 type seen struct {
 	attachment *storagev1.VolumeAttachment  // nil if it is gone
 	volume     *corev1.PersistentVolume     // nil if it is gone, or if the volume is inline
-	spec       *corev1.PersistentVolumeSpec // the volume's, or the inline one; nil if it is gone
-	node       string                       // the driver's id of the node; empty if it does not have the driver
-	publishes  bool                         // the driver can publish volumes
-	forced     bool                         // the driver's own list says otherwise than the status
+	spec       *corev1.PersistentVolumeSpec // the volume's in the driver's form, or the inline one; nil if it is gone
+	// untranslated is why the volume could not be put into the driver's form.
+	untranslated error
+	node         string // the driver's id of the node; empty if it does not have the driver
+	publishes    bool   // the driver can publish volumes
+	forced       bool   // the driver's own list says otherwise than the status
 }
 
 // decide holds every rule about what is attached and detached, and when. It does
@@ -103,6 +105,8 @@ func (s *seen) problem(o *Options) string {
 		return fmt.Sprintf("PersistentVolume %s is not there", volumeName(s.attachment))
 	case s.volume != nil && s.volume.DeletionTimestamp != nil:
 		return fmt.Sprintf("PersistentVolume %s is being deleted", s.volume.Name)
+	case s.untranslated != nil:
+		return s.untranslated.Error()
 	case s.spec.CSI == nil:
 		return "the volume is not one of a CSI driver"
 	case s.spec.CSI.Driver != o.Driver:

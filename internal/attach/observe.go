@@ -28,6 +28,7 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 	if found {
 		s.node = nodeID(node, r.options.Driver)
 	}
+	s.translate(ctx, r.options.Plugin)
 	return s, err
 }
 

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
 // Options say how VolumeAttachments are worked on. They are the same for all.
 type Options struct {
 	// Driver is the CSI driver's own name: VolumeAttachments carry it.
 	Driver string
+	// Plugin is what the driver has taken the place of, if it has.
+	Plugin migrate.Plugin
 	// DefaultFSType is told to the driver for volumes that name none; it may be
 	// empty.
 	DefaultFSType string

@@ -108,8 +108,8 @@ func (s *survey) list(ctx context.Context) (publications, error) {
 	return listed, nil
 }
 
-// cluster is what the cluster knows of the driver: its volumes, and its ids of
-// the nodes, by name.
+// cluster is what the cluster knows of the driver: its volumes, in its own form,
+// and its ids of the nodes, by name.
 func (s *survey) cluster(ctx context.Context) (volumes map[string]*corev1.PersistentVolume, nodes map[string]string, err error) {
 	pvs := &corev1.PersistentVolumeList{}
 	if err := s.client.List(ctx, pvs, client.UnsafeDisableDeepCopy); err != nil {
@@ -121,8 +121,12 @@ func (s *survey) cluster(ctx context.Context) (volumes map[string]*corev1.Persis
 	}
 	volumes, nodes = map[string]*corev1.PersistentVolume{}, map[string]string{}
 	for i := range pvs.Items {
-		if source := pvs.Items[i].Spec.CSI; source != nil && source.Driver == s.options.Driver {
-			volumes[pvs.Items[i].Name] = &pvs.Items[i]
+		if !s.options.has(&pvs.Items[i]) {
+			continue
+		}
+		// One that cannot be translated was not attached either.
+		if v, err := s.options.Plugin.ToCSI(ctx, &pvs.Items[i]); err == nil {
+			volumes[v.Name] = v
 		}
 	}
 	for i := range csiNodes.Items {

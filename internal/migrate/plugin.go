@@ -66,6 +66,21 @@ func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*co
 	return translated, nil
 }
 
+// Handle is the handle of a volume in the driver's form, as the driver knows it
+// on a node: some plugins' volumes say less of where they are than their drivers
+// want to hear, and what they lack is in the driver's id of the node.
+func (p Plugin) Handle(handle, node string) (string, error) {
+	translator := translation.New()
+	driver, err := translator.GetCSINameFromInTreeName(p.name)
+	if err == nil {
+		handle, err = translator.RepairVolumeHandle(driver, handle, node)
+	}
+	if err != nil {
+		return "", fmt.Errorf("completing volume handle %s of %s with node %s: %w", handle, p.name, node, err)
+	}
+	return handle, nil
+}
+
 // FromCSI is a new volume of a class in the form in which the class's users
 // expect it.
 func (p Plugin) FromCSI(provisioner string, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {

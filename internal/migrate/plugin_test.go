@@ -30,6 +30,24 @@ func TestAVolumeGoesToThePluginsFormAndBack(t *testing.T) {
 	}
 }
 
+func TestAHandleIsCompletedByTheNode(t *testing.T) {
+	const node = "projects/mine/zones/zone-a/instances/node"
+	tests := map[string]struct{ driver, handle, node, want string }{
+		"a disk without a project and a zone is where the node is": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", node, "projects/mine/zones/zone-a/disks/disk"},
+		"one that says where it is stays as it is":                 {"pd.csi.storage.gke.io", "projects/its/zones/zone-b/disks/disk", node, "projects/its/zones/zone-b/disks/disk"},
+		"others say all":                        {driver, "vol-1", "i-1", "vol-1"},
+		"a node that does not say it helps not": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", "node", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Of(tt.driver).Handle(tt.handle, tt.node)
+			if got != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestAClassIsTranslated(t *testing.T) {
 	class := &storagev1.StorageClass{Provisioner: plugin, Parameters: map[string]string{"fsType": "xfs", "type": "gp3"}}
 	got, err := Of(driver).Class(t.Context(), class)

@@ -14,14 +14,15 @@ import (
 
 // A class of a plugin that Kubernetes once had built in is served by the CSI
 // driver that took its place: Kubernetes hands over its claims and volumes, and
-// users see the plugin's volumes.
+// users see the plugin's volumes. They are attached as the driver's.
 func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	t.Parallel()
 	// The driver's name is what it is about, so there is one in a cluster.
-	o := csitest.Options{Record: true, Name: "ebs.csi.aws.com"}
+	o := csitest.Options{Record: true, Name: "ebs.csi.aws.com", AnyNode: true}
 	driver := csitest.New(o)
 	w := &world.World{Cluster: cluster.New(t), Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
 	w.Provisioner(t)
+	w.Attacher(t)
 	w.Class(t, func(c *storagev1.StorageClass) {
 		c.Provisioner = "kubernetes.io/aws-ebs"
 		c.Parameters = map[string]string{"fsType": "xfs"}
@@ -41,6 +42,11 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 		}
 	}
 	w.Told(t, "data", corev1.EventTypeNormal, "ProvisioningSucceeded", volume.Name)
+	attachment := w.Attach(t, volume.Name, w.CSINode(t, "node", "i-1"))
+	w.Attached(t, attachment)
+	published(t, w, volume.Spec.AWSElasticBlockStore.VolumeID, "i-1")
+	w.Detach(t, attachment)
+	w.Detached(t, attachment)
 	w.DropClaim(t, "data")
 	w.Gone(t, volume)
 	w.NothingLeft(t)

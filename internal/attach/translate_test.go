@@ -1,0 +1,55 @@
+package attach
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/migrate"
+)
+
+func TestVolumesOfAPluginAreAttachedAsTheDrivers(t *testing.T) {
+	const disk = "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk"
+	gce := &Options{Driver: "pd.csi.storage.gke.io", Plugin: migrate.Of("pd.csi.storage.gke.io")}
+	plugins := corev1.PersistentVolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"}}
+	others := corev1.PersistentVolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: "vol-1"}}
+	tests := map[string]struct {
+		source corev1.PersistentVolumeSource
+		node   string
+		change func(*seen) // of the VolumeAttachment
+		step   kind
+		handle string // what would be detached
+	}{
+		"it is translated, and its handle completed":         {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
+		"a handle that cannot be completed is told":          {plugins, "node", nil, refuse, ""},
+		"without the node it is as complete as it can be":    {plugins, "", nil, refuse, disk},
+		"what is on record is detached, translated or not":   {plugins, "node", func(s *seen) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
+		"a volume of another plugin is none of the driver's": {others, "node", nil, refuse, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			s.attachment.Spec.Attacher = gce.Driver
+			s.volume.Spec.PersistentVolumeSource, s.node = tt.source, tt.node
+			if tt.change != nil {
+				tt.change(&s)
+			}
+			kept, err := gce.reduce(s.volume.DeepCopy())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.volume = kept.(*corev1.PersistentVolume)
+			s.spec = &s.volume.Spec
+			s.translate(t.Context(), gce.Plugin)
+			if got := decide(s, gce); got.kind != tt.step {
+				t.Errorf("got %+v", got)
+			}
+			if got := s.published().handle; got != tt.handle {
+				t.Errorf("%q would be detached", got)
+			}
+			if s.volume.Spec.CSI != nil {
+				t.Error("the PersistentVolume itself was changed")
+			}
+		})
+	}
+}
