@@ -36,7 +36,7 @@ func (r *Reconciler) keep(m ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(m).
 		Named("attach-keep").
 		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(k.waits))).
-		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(attached), builder.WithPredicates(gone)).
+		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(k.freed), builder.WithPredicates(gone)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
@@ -49,10 +49,15 @@ func (k keeper) waits(o client.Object) bool {
 	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), k.options.finalizer())
 }
 
-// attached leads from an attachment to its PersistentVolume.
-func attached(_ context.Context, o client.Object) []reconcile.Request {
+// freed leads from an attachment that is gone to its PersistentVolume, if that
+// waits for it. One that is deleted later is looked at then.
+func (k keeper) freed(ctx context.Context, o client.Object) []reconcile.Request {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	if !ok || volumeName(a) == "" {
+		return nil
+	}
+	volume := &corev1.PersistentVolume{}
+	if found, err := get(ctx, k.client, volumeName(a), volume, client.UnsafeDisableDeepCopy); err == nil && (!found || !k.waits(volume)) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
