@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 	"github.com/holdfast-io/holdfast/internal/resize"
 )
 
@@ -58,6 +59,7 @@ func (r *resizer) run(ctx context.Context) error {
 	}
 	defer driver.Close()
 	r.resize.Driver = driver.Info().Name
+	r.resize.Plugin = migrate.Of(r.resize.Driver)
 	if err := resize.Able(ctx, driver); err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ const (
 	// AnnNodeExpansionNotRequired on a claim tells kubelets that its last expansion
 	// left nothing to do for them.
 	AnnNodeExpansionNotRequired = "volume.kubernetes.io/node-expansion-not-required"
+	// AnnStorageResizer on a claim is the CSI driver that is to expand its volume,
+	// which is one of a plugin that Kubernetes once had built in.
+	AnnStorageResizer = "volume.kubernetes.io/storage-resizer"
 	// AnnPreResizeCapacity on a volume is the claim's size before an expansion
 	// that its node has not finished yet.
 	AnnPreResizeCapacity = "volume.alpha.kubernetes.io/pre-resize-capacity"

@@ -58,18 +58,13 @@ func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *s
 	}
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, from, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
-	if err != nil || !found || !r.options.owns(volume) {
+	if err != nil || !found || !r.options.asked(claim, volume) {
 		return err
 	}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID == claim.UID && ref.Namespace == claim.Namespace {
 		s.volume = volume
 	}
 	return nil
-}
-
-// owns tells whether a volume is the driver's.
-func (o *Options) owns(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver
 }
 
 // class reads an attributes class, nil if there is none of that name.

@@ -6,12 +6,16 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
 // Options say how claims are served. They are the same for all claims.
 type Options struct {
 	// Driver is the CSI driver's own name: volumes carry it.
 	Driver string
+	// Plugin is what the driver has taken the place of, if it has.
+	Plugin migrate.Plugin
 	// Workers is how many claims are worked on at a time.
 	Workers int
 	// RetryStart and RetryMax bound the pause before the next try. What is

@@ -24,11 +24,15 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*c
 	if s.nodeOnly() {
 		return &csipb.ControllerExpandVolumeRequest{CapacityRange: &csipb.CapacityRange{RequiredBytes: size}}, nil
 	}
-	capability, err := csi.Capability(&s.volume.Spec, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), "")
+	spec, err := r.options.told(ctx, s.volume)
 	if err != nil {
 		return nil, err
 	}
-	source := s.volume.Spec.CSI
+	capability, err := csi.Capability(spec, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), "")
+	if err != nil {
+		return nil, err
+	}
+	source := spec.CSI
 	secrets, err := kube.Secret(ctx, r.live, source.ControllerExpandSecretRef)
 	if err != nil {
 		return nil, err
@@ -43,7 +47,11 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*c
 
 // modifyRequest is what the driver is asked for, secrets included.
 func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[string]string) (*csipb.ControllerModifyVolumeRequest, error) {
-	secrets, err := kube.Secret(ctx, r.live, modifySecret(s.volume))
+	spec, err := r.options.told(ctx, s.volume)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := kube.Secret(ctx, r.live, modifySecret(s.volume, spec))
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +63,7 @@ func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[
 		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, s.volume.Name
 	}
 	return &csipb.ControllerModifyVolumeRequest{
-		VolumeId:          s.volume.Spec.CSI.VolumeHandle,
+		VolumeId:          spec.CSI.VolumeHandle,
 		MutableParameters: parameters,
 		Secrets:           secrets,
 	}, nil
@@ -63,10 +71,10 @@ func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[
 
 // modifySecret is what the volume's class had for modifications, or else for
 // expansions; nil for none.
-func modifySecret(volume *corev1.PersistentVolume) *corev1.SecretReference {
+func modifySecret(volume *corev1.PersistentVolume, spec *corev1.PersistentVolumeSpec) *corev1.SecretReference {
 	name, namespace := volume.Annotations[kube.AnnModifySecretName], volume.Annotations[kube.AnnModifySecretNamespace]
 	if name != "" && namespace != "" {
 		return &corev1.SecretReference{Name: name, Namespace: namespace}
 	}
-	return volume.Spec.CSI.ControllerExpandSecretRef
+	return spec.CSI.ControllerExpandSecretRef
 }

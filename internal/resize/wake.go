@@ -30,12 +30,14 @@ type news struct {
 	phase           corev1.PersistentVolumeClaimPhase
 	requested, has  int64
 	wanted, current string
+	resizer         string
 	node            corev1.ClaimResourceStatus // of an expansion, while it is the node's turn
 }
 
 func newsOf(claim *corev1.PersistentVolumeClaim) news {
 	n := news{
-		uid: claim.UID, volume: claim.Spec.VolumeName, phase: claim.Status.Phase,
+		resizer: claim.Annotations[kube.AnnStorageResizer],
+		uid:     claim.UID, volume: claim.Spec.VolumeName, phase: claim.Status.Phase,
 		requested: sizeOf(claim.Spec.Resources.Requests), has: sizeOf(claim.Status.Capacity),
 		wanted: ptr.Deref(claim.Spec.VolumeAttributesClassName, ""), current: ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, ""),
 	}
@@ -75,7 +77,9 @@ func (r *Reconciler) volumeNews() predicate.Funcs {
 		if volume.Spec.ClaimRef != nil {
 			n.claim = volume.Spec.ClaimRef.UID
 		}
-		n.expand = ptr.Deref(volume.Spec.CSI.ControllerExpandSecretRef, corev1.SecretReference{})
+		if volume.Spec.CSI != nil {
+			n.expand = ptr.Deref(volume.Spec.CSI.ControllerExpandSecretRef, corev1.SecretReference{})
+		}
 		n.modify = corev1.SecretReference{Name: volume.Annotations[kube.AnnModifySecretName], Namespace: volume.Annotations[kube.AnnModifySecretNamespace]}
 		return n, true
 	}

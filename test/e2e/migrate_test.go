@@ -6,6 +6,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/cluster"
@@ -14,7 +15,7 @@ import (
 
 // A class of a plugin that Kubernetes once had built in is served by the CSI
 // driver that took its place: Kubernetes hands over its claims and volumes, and
-// users see the plugin's volumes. They are attached as the driver's.
+// users see the plugin's volumes. They are attached and expanded as the driver's.
 func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	t.Parallel()
 	// The driver's name is what it is about, so there is one in a cluster.
@@ -23,8 +24,10 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	w := &world.World{Cluster: cluster.New(t), Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
 	w.Provisioner(t)
 	w.Attacher(t)
+	w.Resizer(t)
 	w.Class(t, func(c *storagev1.StorageClass) {
 		c.Provisioner = "kubernetes.io/aws-ebs"
+		c.AllowVolumeExpansion = ptr.To(true)
 		c.Parameters = map[string]string{"fsType": "xfs"}
 	})
 	w.Claim(t, "data", nil)
@@ -45,6 +48,11 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	attachment := w.Attach(t, volume.Name, w.CSINode(t, "node", "i-1"))
 	w.Attached(t, attachment)
 	published(t, w, volume.Spec.AWSElasticBlockStore.VolumeID, "i-1")
+	w.Request(t, "data", "2Gi")
+	w.Sized(t, "data", "2Gi")
+	if size := w.Driver.Volumes()[0].Bytes; size != 2<<30 {
+		t.Errorf("the driver has made %d bytes of it", size)
+	}
 	w.Detach(t, attachment)
 	w.Detached(t, attachment)
 	w.DropClaim(t, "data")
