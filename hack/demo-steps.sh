@@ -6,11 +6,21 @@ once=${2:-}
 work=$(mktemp -d)
 doing='' # the step that is under way
 exec 3>&1 # what it says goes elsewhere meanwhile
-trap 'if [ -n "$doing" ]; then explain >&3; fi; kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
+trap ended EXIT
 trap 'doing=; echo; exit 0' INT TERM # Ctrl-C is how the demo ends.
 
 bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
 if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then bold='' dim='' plain=''; fi
+
+# ended leaves nothing running. A second signal, as the cluster sends after Ctrl-C,
+# must not cut that short.
+ended() {
+	trap '' INT TERM
+	if [ -n "$doing" ]; then explain >&3; fi
+	kill $(jobs -p) 2>/dev/null || true
+	wait
+	rm -rf "$work"
+}
 
 number=0
 # step TITLE COMMAND...: says what is done, does it, says how long it took. What
