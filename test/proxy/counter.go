@@ -24,11 +24,16 @@ type Counter struct {
 	refuse func(*http.Request) bool
 }
 
-// Count serves a counter until the test ends.
+// Count serves a counter until the test ends. It speaks HTTP/2 as the API server
+// does, so that many requests take few connections, and cost the process what
+// they cost it there.
 func Count(t testing.TB, config *rest.Config) *Counter {
 	t.Helper()
 	c := &Counter{counts: Counts{}, refuse: func(*http.Request) bool { return false }}
-	c.Kubeconfig = Start(t, config, func(r *http.Request) Fate { return Fate{Refused: c.count(r)(r)} })
+	server := newServer(t, config, func(r *http.Request) Fate { return Fate{Refused: c.count(r)(r)} })
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	c.Kubeconfig = lead(t, server)
 	return c
 }
 

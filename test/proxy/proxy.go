@@ -6,6 +6,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log"
@@ -52,6 +53,15 @@ var errLost = errors.New("the answer is lost")
 // several at a time; it may read the body if it puts another one in its place.
 func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) (kubeconfig string) {
 	t.Helper()
+	server := newServer(t, config, decide)
+	server.Start()
+	return lead(t, server)
+}
+
+// newServer makes a proxy that is still to be started, and that ends with the
+// test.
+func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) *httptest.Server {
+	t.Helper()
 	transport, err := rest.TransportFor(config)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +70,7 @@ func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(&proxy{decide: decide, reverse: &httputil.ReverseProxy{
+	server := httptest.NewUnstartedServer(&proxy{decide: decide, reverse: &httputil.ReverseProxy{
 		Transport: transport, FlushInterval: -1, // Watches are read while they run.
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
 		ModifyResponse: answered,
@@ -71,17 +81,27 @@ func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) (
 		server.CloseClientConnections()
 		server.Close()
 	})
+	return server
+}
+
+// lead writes a kubeconfig that leads to a proxy that has been started.
+func lead(t testing.TB, to *httptest.Server) (kubeconfig string) {
+	t.Helper()
 	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*leadingTo(server.URL), kubeconfig); err != nil {
+	if err := clientcmd.WriteToFile(*leadingTo(to), kubeconfig); err != nil {
 		t.Fatal(err)
 	}
 	return kubeconfig
 }
 
-func leadingTo(address string) *clientcmdapi.Config {
+func leadingTo(server *httptest.Server) *clientcmdapi.Config {
 	const name = "proxy"
 	config := clientcmdapi.NewConfig()
-	config.Clusters[name] = &clientcmdapi.Cluster{Server: address}
+	cluster := &clientcmdapi.Cluster{Server: server.URL}
+	if known := server.Certificate(); known != nil {
+		cluster.CertificateAuthorityData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.Raw})
+	}
+	config.Clusters[name] = cluster
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name}
 	config.CurrentContext = name
 	return config

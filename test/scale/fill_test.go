@@ -57,12 +57,17 @@ func fillOne(ctx context.Context, w *world.World, n int) error {
 			return err
 		}
 	}
-	_, err = w.Client.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{
+	attachment, err := w.Client.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("there-%05d", n)},
 		Spec: storagev1.VolumeAttachmentSpec{
 			Attacher: volume.Spec.CSI.Driver, NodeName: "node-1", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &volumeName},
 		},
 	}, metav1.CreateOptions{})
+	if err != nil || !ours {
+		return err
+	}
+	attachment.Status.Attached = true
+	_, err = w.Client.StorageV1().VolumeAttachments().UpdateStatus(ctx, attachment, metav1.UpdateOptions{})
 	return err
 }
 

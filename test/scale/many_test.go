@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +24,7 @@ const (
 	measured, clonesMeasured = 100, 20
 	// cloneBudget of requests for each clone.
 	cloneBudget = 9
-	// manyMemoryBudget is what one process may take with 10,000 volumes, and
+	// manyMemoryBudget is what one process may take among 10,000 objects, and
 	// never more: at the start it decodes all of them.
 	manyMemoryBudget = 120 << 20
 	// flat is how much more may be allocated for one object among many others
@@ -54,11 +53,15 @@ func TestManyObjects(t *testing.T) {
 	}
 	w := newManyWorld(t)
 	var sights []*sight
+	var attachers []*attachSight
 	there := 0
 	for _, size := range sizes {
 		fill(t, w, there, size)
 		there = size
-		t.Run(fmt.Sprint(size), func(t *testing.T) { sights = append(sights, look(t, w, size)) })
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			sights = append(sights, look(t, w, size))
+			attachers = append(attachers, lookAtAttacher(t, w, size))
+		})
 	}
 	if t.Failed() {
 		return
@@ -70,7 +73,9 @@ func TestManyObjects(t *testing.T) {
 	few.made.same(t, "made", many.made)
 	few.cloned.same(t, "cloned", many.cloned)
 	few.dropped.same(t, "deleted", many.dropped)
+	compareAttachers(t, attachers[0], attachers[len(attachers)-1])
 	publish(t, "make bench-scale", manyTable(sights))
+	publish(t, "attachments among many", manyAttachTable(attachers))
 }
 
 // newManyWorld is one whose cluster does nothing by itself: the test plays the
@@ -207,33 +212,16 @@ func (c *cost) same(t *testing.T, what string, among *cost) {
 }
 
 func manyTable(sights []*sight) string {
-	var b strings.Builder
-	columns := func(name string, of func(*sight) string) {
-		b.WriteString("| " + name + " |")
-		for _, s := range sights {
-			b.WriteString(" " + of(s) + " |")
-		}
-		b.WriteString("\n")
-	}
-	columns("claims with volumes and attachments", func(s *sight) string { return fmt.Sprintf("%d, of which %d ours", s.objects, s.objects/ourShare) })
-	b.WriteString("|" + strings.Repeat("---|", len(sights)+1) + "\n")
-	columns("start to ready", func(s *sight) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
-	columns("requests until it rests", func(s *sight) string { return fmt.Sprint(s.start.Total()) })
-	columns("processor until it rests", func(s *sight) string { return fmt.Sprintf("%.2f s", s.startCPU.Seconds()) })
-	columns("memory then", func(s *sight) string { return s.memory.String() })
-	columns("memory at its peak", func(s *sight) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
-	for _, phase := range []struct {
-		name string
-		of   func(*sight) *cost
-	}{
-		{"made", func(s *sight) *cost { return s.made }},
-		{"cloned", func(s *sight) *cost { return s.cloned }},
-		{"deleted", func(s *sight) *cost { return s.dropped }},
-	} {
-		columns("a volume "+phase.name, func(s *sight) string {
-			c := phase.of(s)
-			return fmt.Sprintf("%.2f requests, %.2f calls, %.0f KiB allocated, %.2f ms of processor", c.requestsEach(), c.callsEach(), c.kiBEach(), c.cpuEach())
-		})
-	}
+	b := newColumns(sights)
+	b.row("claims with volumes and attachments", func(s *sight) string { return fmt.Sprintf("%d, of which %d ours", s.objects, s.objects/ourShare) })
+	b.line()
+	b.row("start to ready", func(s *sight) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
+	b.row("requests until it rests", func(s *sight) string { return fmt.Sprint(s.start.Total()) })
+	b.row("processor until it rests", func(s *sight) string { return fmt.Sprintf("%.2f s", s.startCPU.Seconds()) })
+	b.row("memory then", func(s *sight) string { return s.memory.String() })
+	b.row("memory at its peak", func(s *sight) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
+	b.row("a volume made", func(s *sight) string { return s.made.String() })
+	b.row("a volume cloned", func(s *sight) string { return s.cloned.String() })
+	b.row("a volume deleted", func(s *sight) string { return s.dropped.String() })
 	return b.String()
 }
