@@ -26,6 +26,10 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	group, err := driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
 	fake.SetLatency(time.Millisecond)
 	calls := []func(ctx context.Context, id string){
 		func(ctx context.Context, id string) { _, _ = driver.CreateVolume(ctx, asking("new-"+id, mib)) },
@@ -53,6 +57,15 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 		},
 		func(ctx context.Context, _ string) {
 			_, _ = driver.GetSnapshot(ctx, &csipb.GetSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
+		},
+		func(ctx context.Context, id string) {
+			_, _ = driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{Name: "with-" + id, SourceVolumeIds: ids})
+		},
+		func(ctx context.Context, _ string) {
+			_ = driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId()})
+		},
+		func(ctx context.Context, _ string) {
+			_, _ = driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId()})
 		},
 	}
 	var all sync.WaitGroup

@@ -2,13 +2,10 @@ package csi_test
 
 import (
 	"context"
-	"net"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
@@ -21,6 +18,7 @@ func TestDescribe(t *testing.T) {
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{
 			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		},
+		Group: []csipb.GroupControllerServiceCapability_RPC_Type{},
 	})
 	driver := connect(t, fake)
 	if got := driver.Info(); got.Name != "" || got.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
@@ -51,7 +49,9 @@ func TestDescribe(t *testing.T) {
 }
 
 func TestOnlyAnnouncedServicesAreAsked(t *testing.T) {
-	fake := csitest.New(csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{}})
+	fake := csitest.New(csitest.Options{
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{}, Group: []csipb.GroupControllerServiceCapability_RPC_Type{},
+	})
 	ready(t, fake)
 	for _, method := range []csi.Method{csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities, csi.NodeGetCapabilities} {
 		if got := fake.Calls(method); got != 0 {
@@ -73,42 +73,9 @@ func TestTheControllerIsNotAskedOnANode(t *testing.T) {
 	}
 }
 
-// grouping is a driver with nothing but group snapshots, which the fake lacks.
-type grouping struct {
-	csipb.UnimplementedIdentityServer
-	csipb.UnimplementedGroupControllerServer
-}
-
-func (grouping) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (*csipb.GetPluginInfoResponse, error) {
-	return &csipb.GetPluginInfoResponse{Name: "groups.example.com"}, nil
-}
-
-func (grouping) GetPluginCapabilities(context.Context, *csipb.GetPluginCapabilitiesRequest) (*csipb.GetPluginCapabilitiesResponse, error) {
-	return &csipb.GetPluginCapabilitiesResponse{Capabilities: []*csipb.PluginCapability{{Type: &csipb.PluginCapability_Service_{
-		Service: &csipb.PluginCapability_Service{Type: csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE},
-	}}}}, nil
-}
-
-func (grouping) GroupControllerGetCapabilities(context.Context, *csipb.GroupControllerGetCapabilitiesRequest) (*csipb.GroupControllerGetCapabilitiesResponse, error) {
-	return &csipb.GroupControllerGetCapabilitiesResponse{Capabilities: []*csipb.GroupControllerServiceCapability{{
-		Type: &csipb.GroupControllerServiceCapability_Rpc{Rpc: &csipb.GroupControllerServiceCapability_RPC{
-			Type: csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
-		}},
-	}}}, nil
-}
-
 func TestGroupCapabilitiesAreRead(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	csipb.RegisterIdentityServer(server, grouping{})
-	csipb.RegisterGroupControllerServer(server, grouping{})
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(server.Stop)
-	info, err := connectTo(t, csi.Options{Address: path}).Describe(t.Context())
+	fake := csitest.New(csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{}})
+	info, err := connect(t, fake).Describe(t.Context())
 	if err != nil || !info.HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT) {
 		t.Errorf("got %+v, %v", info, err)
 	}

@@ -34,8 +34,10 @@ func (e *Error) Unwrap() error { return e.cause }
 // CSI specification or does not match the request. Whatever it made exists:
 // the caller can delete it by ID, and must not use it.
 type BadAnswer struct {
-	ID     string // of the volume or snapshot in the answer; empty if the answer has none
+	ID     string // of the volume, snapshot or group in the answer; empty if the answer has none
 	Reason string // for the person who must act
+
+	MemberIDs []string // of the snapshots in a group: deleting it asks for them
 }
 
 func (b *BadAnswer) Error() string {

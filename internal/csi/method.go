@@ -28,8 +28,21 @@ const (
 	DeleteSnapshot                 Method = "DeleteSnapshot"
 	GetSnapshot                    Method = "GetSnapshot"
 	ListSnapshots                  Method = "ListSnapshots"
+	CreateVolumeGroupSnapshot      Method = "CreateVolumeGroupSnapshot"
+	DeleteVolumeGroupSnapshot      Method = "DeleteVolumeGroupSnapshot"
+	GetVolumeGroupSnapshot         Method = "GetVolumeGroupSnapshot"
 )
 
 // MethodOf cuts the service from a full gRPC method such as
 // "/csi.v1.Controller/CreateVolume".
 func MethodOf(full string) Method { return Method(path.Base(full)) }
+
+// full is the gRPC method, as the metrics call it, of a call that changes something.
+func (m Method) full() string {
+	switch m {
+	case CreateVolumeGroupSnapshot, DeleteVolumeGroupSnapshot:
+		return "/csi.v1.GroupController/" + string(m)
+	default:
+		return "/csi.v1.Controller/" + string(m)
+	}
+}

@@ -16,7 +16,7 @@ func TestKeysDoNotWaitForEachOther(t *testing.T) {
 	var all turns.Turns
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for _, key := range []string{volumeID("x"), volumeNamed("x"), snapshotID("x"), snapshotNamed("x"), volumeID("named x"), volumeID(`named "x"`)} {
+	for _, key := range []string{volumeID("x"), volumeNamed("x"), snapshotID("x"), snapshotNamed("x"), groupID("x"), groupNamed("x"), volumeID("named x"), volumeID(`named "x"`)} {
 		release, err := all.Take(ctx, key)
 		if err != nil {
 			t.Fatalf("%s: %v", key, err)

@@ -103,6 +103,7 @@ func newPaces() paces {
 	for _, m := range []Method{
 		CreateVolume, DeleteVolume, ControllerPublishVolume, ControllerUnpublishVolume,
 		ControllerExpandVolume, ControllerModifyVolume, CreateSnapshot, DeleteSnapshot,
+		CreateVolumeGroupSnapshot, DeleteVolumeGroupSnapshot,
 	} {
 		all[m] = &pace{}
 	}
@@ -136,7 +137,7 @@ func (p paces) Collect(to chan<- prometheus.Metric) {
 		limit := own.limit
 		own.mu.Unlock()
 		if limit > 0 {
-			to <- prometheus.MustNewConstMetric(limitMetric, prometheus.GaugeValue, float64(int(limit)), "/csi.v1.Controller/"+string(m))
+			to <- prometheus.MustNewConstMetric(limitMetric, prometheus.GaugeValue, float64(int(limit)), m.full())
 		}
 	}
 }

@@ -80,6 +80,17 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 		csi.DeleteSnapshot: func(ctx context.Context, d *csi.Driver) error {
 			return d.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: "snapshot-1", Secrets: secrets})
 		},
+		csi.CreateVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
+			_, err := d.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{Name: "s", SourceVolumeIds: []string{"volume-1"}, Secrets: secrets})
+			return err
+		},
+		csi.DeleteVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
+			return d.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: "group-1", Secrets: secrets})
+		},
+		csi.GetVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
+			_, err := d.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: "group-1", Secrets: secrets})
+			return err
+		},
 		csi.GetSnapshot: func(ctx context.Context, d *csi.Driver) error {
 			_, err := d.GetSnapshot(ctx, &csipb.GetSnapshotRequest{SnapshotId: "snapshot-1", Secrets: secrets})
 			return err

@@ -111,11 +111,14 @@ func judgeMissing(method Method) Verdict {
 
 // These calls define FailedPrecondition as "in use": expanding and deleting a
 // published volume, publishing one that another node holds, deleting a
-// snapshot that a volume still needs.
+// snapshot, alone or with its group, that a volume still needs. For a group that
+// is to be cut it says that these volumes cannot be cut together as they are.
 func judgePrecondition(method Method) Verdict {
 	switch method {
-	case ControllerExpandVolume, ControllerPublishVolume, DeleteVolume, DeleteSnapshot:
+	case ControllerExpandVolume, ControllerPublishVolume, DeleteVolume, DeleteSnapshot, DeleteVolumeGroupSnapshot:
 		return InUse
+	case CreateVolumeGroupSnapshot:
+		return Infeasible
 	default:
 		return Refused
 	}

@@ -101,6 +101,21 @@ func TestVerdictsOnSnapshots(t *testing.T) {
 	})
 }
 
+func TestVerdictsOnGroups(t *testing.T) {
+	wantJudgements(t, map[string]judgement{
+		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, Unsure},
+		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, Unsure},
+		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, Unsure},
+		"a group under a taken name is refused":                           {CreateVolumeGroupSnapshot, codes.AlreadyExists, Refused},
+		"volumes that cannot be cut together are retried slowly":          {CreateVolumeGroupSnapshot, codes.FailedPrecondition, Infeasible},
+		"a delete of a group in use waits for its release":                {DeleteVolumeGroupSnapshot, codes.FailedPrecondition, InUse},
+		"a delete with other members than the group's is refused":         {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Refused},
+		"a question about a group that is not there is refused":           {GetVolumeGroupSnapshot, codes.NotFound, Refused},
+		"a question about other members than the group's is refused":      {GetVolumeGroupSnapshot, codes.InvalidArgument, Refused},
+		"a delete of a snapshot that goes with its group only is refused": {DeleteSnapshot, codes.InvalidArgument, Refused},
+	})
+}
+
 func TestVerdictsOnTheOtherCalls(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
 		"a delete of a volume in use waits for its release": {DeleteVolume, codes.FailedPrecondition, InUse},

@@ -51,6 +51,7 @@ func Contract(t *testing.T, address string) {
 	t.Run("snapshots", c.snapshots)
 	t.Run("restoring", c.restoring)
 	t.Run("listing snapshots", c.listingSnapshots)
+	t.Run("groups of snapshots", c.groups)
 }
 
 type contract struct {

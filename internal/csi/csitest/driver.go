@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,11 +29,13 @@ type Driver struct {
 
 // state is the storage: what a real driver would find on its disks again.
 type state struct {
-	last          int64 // number of the newest volume or snapshot
+	last          int64 // number of the newest volume, snapshot or group
 	volumes       map[string]*volume
 	volumeNames   map[string]*volume
 	snapshots     map[string]*snapshot
-	snapshotNames map[string]*snapshot
+	snapshotNames map[string]*snapshot // members of groups have no name
+	groups        map[string]*group
+	groupNames    map[string]*group
 	node          nodeState
 }
 
@@ -70,6 +71,8 @@ func New(opts Options) *Driver {
 			volumeNames:   make(map[string]*volume),
 			snapshots:     make(map[string]*snapshot),
 			snapshotNames: make(map[string]*snapshot),
+			groups:        make(map[string]*group),
+			groupNames:    make(map[string]*group),
 			node:          nodeState{staged: make(map[string]string), targets: make(map[string]target)},
 		},
 		score:  score{record: opts.Record, counts: make(map[csi.Method]int), running: make(map[string][]csi.Method)},
@@ -113,15 +116,22 @@ func (s *state) remove(v *volume) {
 }
 
 func (s *state) cut(name string, of *volume) *snapshot {
+	snap := s.copyOf(of, timestamppb.Now())
+	snap.name = name
+	s.snapshotNames[name] = snap
+	return snap
+}
+
+// copyOf is a snapshot without a name.
+func (s *state) copyOf(of *volume, at *timestamppb.Timestamp) *snapshot {
 	s.last++
-	snap := &snapshot{number: s.last, name: name, info: &csipb.Snapshot{
+	snap := &snapshot{number: s.last, info: &csipb.Snapshot{
 		SnapshotId:     fmt.Sprintf("snapshot-%d", s.last),
 		SourceVolumeId: of.info.GetVolumeId(),
 		SizeBytes:      of.info.GetCapacityBytes(),
-		CreationTime:   timestamppb.New(time.Now()),
+		CreationTime:   at,
 	}}
 	s.snapshots[snap.info.GetSnapshotId()] = snap
-	s.snapshotNames[name] = snap
 	return snap
 }
 

@@ -18,6 +18,7 @@ func TestContract(t *testing.T) {
 		"everything":    {},
 		"with topology": {Segments: []map[string]string{{"zone": "a"}, {"zone": "b"}}},
 		"volumes alone": {Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}},
+		"no groups":     {Group: []csipb.GroupControllerServiceCapability_RPC_Type{}},
 		"no GetSnapshot": {Controller: []csipb.ControllerServiceCapability_RPC_Type{
 			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,

@@ -31,6 +31,9 @@ func (d identity) GetPluginCapabilities(context.Context, *csipb.GetPluginCapabil
 	if len(d.opts.Controller) > 0 {
 		service(csipb.PluginCapability_Service_CONTROLLER_SERVICE)
 	}
+	if len(d.opts.Group) > 0 {
+		service(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE)
+	}
 	if len(d.opts.Segments) > 0 {
 		service(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	}

@@ -3,8 +3,8 @@ package csitest
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
-	"strings"
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -20,7 +20,7 @@ import (
 func (d *Driver) intercept(dead <-chan struct{}) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, work grpc.UnaryHandler) (any, error) {
 		call := &Call{Method: csi.MethodOf(info.FullMethod), Request: req}
-		if strings.HasPrefix(info.FullMethod, "/csi.v1.Controller/") {
+		if service := path.Dir(info.FullMethod); service == "/csi.v1.Controller" || service == "/csi.v1.GroupController" {
 			call.Subject = d.subjectOf(req)
 		}
 		d.score.begin(call)
@@ -106,6 +106,11 @@ func missingCapabilities(opts Options) map[csi.Method]fmt.Stringer {
 			missing[method] = needed
 		}
 	}
+	for method, needed := range neededGroup() {
+		if !slices.Contains(opts.Group, needed) {
+			missing[method] = needed
+		}
+	}
 	for method, needed := range neededNode() {
 		if !slices.Contains(opts.Node, needed) {
 			missing[method] = needed
@@ -129,6 +134,14 @@ func neededController() map[csi.Method]csipb.ControllerServiceCapability_RPC_Typ
 		csi.DeleteSnapshot:            csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
 		csi.GetSnapshot:               csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT,
 		csi.ListSnapshots:             csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
+	}
+}
+
+func neededGroup() map[csi.Method]csipb.GroupControllerServiceCapability_RPC_Type {
+	return map[csi.Method]csipb.GroupControllerServiceCapability_RPC_Type{
+		csi.CreateVolumeGroupSnapshot: csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+		csi.DeleteVolumeGroupSnapshot: csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
+		csi.GetVolumeGroupSnapshot:    csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
 	}
 }
 

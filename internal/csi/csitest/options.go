@@ -13,10 +13,11 @@ type Options struct {
 	Name    string // csitest.holdfast.io if empty
 	Version string // 1 if empty
 
-	// Controller and Node are the capabilities to announce; nil announces all
-	// that are implemented, an empty list none. Calls that need a capability
+	// Controller, Group and Node are the capabilities to announce; nil announces
+	// all that are implemented, an empty list none. Calls that need a capability
 	// which is not announced are Unimplemented.
 	Controller []csipb.ControllerServiceCapability_RPC_Type
+	Group      []csipb.GroupControllerServiceCapability_RPC_Type
 	Node       []csipb.NodeServiceCapability_RPC_Type
 
 	Capacity      int64 // bytes in all of a segment's volumes together; 0 is no limit
@@ -54,6 +55,9 @@ func (o Options) withDefaults() Options {
 	if o.Controller == nil {
 		o.Controller = implementedController()
 	}
+	if o.Group == nil {
+		o.Group = implementedGroup()
+	}
 	if o.Node == nil {
 		o.Node = implementedNode()
 	}
@@ -79,6 +83,12 @@ func implementedController() []csipb.ControllerServiceCapability_RPC_Type {
 		csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME,
 		csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT,
+	}
+}
+
+func implementedGroup() []csipb.GroupControllerServiceCapability_RPC_Type {
+	return []csipb.GroupControllerServiceCapability_RPC_Type{
+		csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT,
 	}
 }
 

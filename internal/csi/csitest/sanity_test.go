@@ -26,7 +26,6 @@ const reportVariable = "CSITEST_SANITY_REPORT"
 // else that csi-sanity leaves out fails TestSanity.
 func rightSkips() map[string]string {
 	return map[string]string{
-		"GroupControllerService not supported":             "group snapshots are not implemented",
 		"ControllerGetVolumeHealth not supported":          "GET_VOLUME_HEALTH is not announced",
 		"ControllerListVolumeHealth not supported":         "LIST_VOLUME_HEALTH is not announced",
 		"NodeGetVolumeHealth not supported":                "the node's GET_VOLUME_HEALTH is not announced",
@@ -124,13 +123,22 @@ func TestSanityChild(t *testing.T) {
 type nothingLeft struct {
 	Volumes   []Volume
 	Snapshots []Snapshot
+	Groups    []Group
 }
 
-func left(d *Driver) nothingLeft { return nothingLeft{d.Volumes(), d.Snapshots()} }
+func left(d *Driver) nothingLeft { return nothingLeft{d.Volumes(), d.Snapshots(), d.Groups()} }
 
 // A capability that is not announced is not there either.
 func TestWhatIsNotAnnouncedIsUnimplemented(t *testing.T) {
-	d := New(Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_VOLUMES}})
+	d := New(Options{
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_VOLUMES},
+		Group:      []csipb.GroupControllerServiceCapability_RPC_Type{},
+	})
+	for method := range neededGroup() {
+		if d.announced(method) == nil {
+			t.Errorf("%s is there", method)
+		}
+	}
 	for method, needed := range neededController() {
 		err := d.announced(method)
 		if has := needed == csipb.ControllerServiceCapability_RPC_LIST_VOLUMES; has != (err == nil) {

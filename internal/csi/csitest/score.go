@@ -16,7 +16,7 @@ import (
 // Call is one call that the driver answered.
 type Call struct {
 	Method  csi.Method
-	Subject string // the volume or snapshot that a controller call is about
+	Subject string // the volume, snapshot or group that a controller call is about
 	Request any    // as it came, secrets included
 	Code    codes.Code
 }
@@ -39,6 +39,15 @@ type Snapshot struct {
 	ID       string
 	SourceID string
 	Bytes    int64
+	GroupID  string // of the group that it belongs to
+}
+
+// Group is a group of snapshots that exists.
+type Group struct {
+	Name      string
+	ID        string
+	MemberIDs []string // in the order of the volumes that were asked for
+	Params    map[string]string
 }
 
 type score struct {
@@ -100,12 +109,19 @@ func (d *Driver) subjectOf(req any) string {
 			return s.info.GetSnapshotId()
 		}
 		return "snapshot named " + r.GetName()
+	case *csipb.CreateVolumeGroupSnapshotRequest:
+		if g := d.state.groupNames[r.GetName()]; g != nil {
+			return g.id
+		}
+		return "group snapshot named " + r.GetName()
 	case *csipb.ListSnapshotsRequest:
 		return "" // a question about many, even if it names one
 	case interface{ GetVolumeId() string }:
 		return r.GetVolumeId()
 	case interface{ GetSnapshotId() string }:
 		return r.GetSnapshotId()
+	case interface{ GetGroupSnapshotId() string }:
+		return r.GetGroupSnapshotId()
 	default:
 		return ""
 	}
@@ -155,7 +171,19 @@ func (d *Driver) Snapshots() []Snapshot {
 	defer d.mu.Unlock()
 	var all []Snapshot
 	for _, s := range d.state.oldestSnapshots() {
-		all = append(all, Snapshot{Name: s.name, ID: s.info.GetSnapshotId(), SourceID: s.info.GetSourceVolumeId(), Bytes: s.info.GetSizeBytes()})
+		all = append(all, Snapshot{Name: s.name, ID: s.info.GetSnapshotId(), SourceID: s.info.GetSourceVolumeId(), Bytes: s.info.GetSizeBytes(), GroupID: s.info.GetGroupSnapshotId()})
+	}
+	return all
+}
+
+// Groups are the groups of snapshots that exist, oldest first. Their members are
+// among the Snapshots too.
+func (d *Driver) Groups() []Group {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []Group
+	for _, g := range slices.SortedFunc(maps.Values(d.state.groups), func(a, b *group) int { return cmp.Compare(a.number, b.number) }) {
+		all = append(all, Group{Name: g.name, ID: g.id, MemberIDs: g.memberIDs(), Params: maps.Clone(g.params)})
 	}
 	return all
 }

@@ -64,6 +64,7 @@ func (d *Driver) Listen(path string) error {
 	s.grpc = grpc.NewServer(grpc.UnaryInterceptor(d.intercept(s.dead)), grpc.WaitForHandlers(true))
 	csipb.RegisterIdentityServer(s.grpc, identity{Driver: d})
 	csipb.RegisterControllerServer(s.grpc, controller{Driver: d})
+	csipb.RegisterGroupControllerServer(s.grpc, groupController{Driver: d})
 	csipb.RegisterNodeServer(s.grpc, node{Driver: d})
 	go func(running *grpc.Server, served chan struct{}) {
 		defer close(served)

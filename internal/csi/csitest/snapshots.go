@@ -38,7 +38,11 @@ func (d controller) DeleteSnapshot(_ context.Context, req *csipb.DeleteSnapshotR
 	if req.GetSnapshotId() == "" {
 		return nil, missing("snapshot_id")
 	}
-	if snap := d.state.snapshots[req.GetSnapshotId()]; snap != nil {
+	snap := d.state.snapshots[req.GetSnapshotId()]
+	if group := snap.group(); group != "" {
+		return nil, status.Errorf(codes.InvalidArgument, "the snapshot goes with its group %q and not alone", group)
+	}
+	if snap != nil {
 		d.state.drop(snap)
 	}
 	return &csipb.DeleteSnapshotResponse{}, nil
@@ -55,6 +59,14 @@ func (d controller) GetSnapshot(_ context.Context, req *csipb.GetSnapshotRequest
 		return nil, status.Errorf(codes.NotFound, "there is no snapshot %q", req.GetSnapshotId())
 	}
 	return &csipb.GetSnapshotResponse{Snapshot: d.report(snap)}, nil
+}
+
+// group is the id of the group that the snapshot belongs to.
+func (s *snapshot) group() string {
+	if s == nil {
+		return ""
+	}
+	return s.info.GetGroupSnapshotId()
 }
 
 // report answers about a snapshot and counts the answer.

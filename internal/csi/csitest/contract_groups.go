@@ -1,0 +1,192 @@
+package csitest
+
+import (
+	"context"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+func (c *contract) groups(t *testing.T) {
+	if group := csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT; !c.info.HasGroup(group) {
+		t.Skipf("the driver does not announce %s", group)
+	}
+	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
+	var sources []string
+	for _, suffix := range []string{"a", "b"} {
+		sources = append(sources, c.make(t, c.ask(t, suffix, contractSize)).GetVolumeId())
+	}
+	t.Run("creating", func(t *testing.T) { c.creatingGroups(t, sources) })
+	t.Run("reading", func(t *testing.T) { c.readingGroups(t, sources) })
+	t.Run("deleting", func(t *testing.T) { c.deletingGroups(t, sources) })
+	t.Run("members", func(t *testing.T) { c.members(t, sources) })
+}
+
+// cutTogether cuts a group and sees to its end. That its members are one of each
+// source is checked by the port.
+func (c *contract) cutTogether(t *testing.T, suffix string, sources []string) (*csipb.CreateVolumeGroupSnapshotRequest, *csipb.VolumeGroupSnapshot) {
+	t.Helper()
+	req := &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeIds: sources}
+	group, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.driver.DeleteVolumeGroupSnapshot(context.WithoutCancel(t.Context()), whole(group)); err != nil {
+			t.Error(err)
+		}
+	})
+	return req, group
+}
+
+// whole is a request to delete the group that names all its members.
+func whole(group *csipb.VolumeGroupSnapshot) *csipb.DeleteVolumeGroupSnapshotRequest {
+	return &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group)}
+}
+
+func membersOf(group *csipb.VolumeGroupSnapshot) []string {
+	var ids []string
+	for _, member := range group.GetSnapshots() {
+		ids = append(ids, member.GetSnapshotId())
+	}
+	return ids
+}
+
+// wantSameGroup compares but for what may change, which is only whether all is
+// ready to use.
+func wantSameGroup(t *testing.T, first, second *csipb.VolumeGroupSnapshot) {
+	t.Helper()
+	first.ReadyToUse = second.GetReadyToUse()
+	if len(first.GetSnapshots()) == len(second.GetSnapshots()) {
+		for i, member := range second.GetSnapshots() {
+			first.Snapshots[i].ReadyToUse = member.GetReadyToUse()
+		}
+	}
+	wantSame(t, first, second)
+}
+
+func (c *contract) creatingGroups(t *testing.T, sources []string) {
+	t.Run("the same request gets the same answer", func(t *testing.T) {
+		req, first := c.cutTogether(t, "same", sources)
+		second, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSameGroup(t, first, second)
+	})
+	t.Run("a name that is taken by a group of other volumes is refused", func(t *testing.T) {
+		req, _ := c.cutTogether(t, "taken", sources)
+		req.SourceVolumeIds = sources[:1]
+		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
+		wantError(t, err, codes.AlreadyExists, csi.Refused)
+	})
+	t.Run("with a volume that is not there none is cut", func(t *testing.T) {
+		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{
+			Name: uniqueName(t, "orphan"), SourceVolumeIds: []string{sources[0], "no-such-volume"},
+		})
+		wantError(t, err, codes.NotFound, csi.Refused)
+		if !c.info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS) {
+			return
+		}
+		for entry, err := range c.driver.ListSnapshots(t.Context(), &csipb.ListSnapshotsRequest{SourceVolumeId: sources[0]}) {
+			t.Errorf("there is a snapshot: %v, %v", entry, err)
+		}
+	})
+	t.Run("a request without volumes is refused", func(t *testing.T) {
+		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, "empty")})
+		wantError(t, err, codes.InvalidArgument, csi.Refused)
+	})
+}
+
+func (c *contract) readingGroups(t *testing.T, sources []string) {
+	_, group := c.cutTogether(t, "read", sources)
+	ask := func(id string, members []string) (*csipb.VolumeGroupSnapshot, error) {
+		return c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: id, SnapshotIds: members})
+	}
+	t.Run("it is what creating it answered", func(t *testing.T) {
+		got, err := ask(group.GetGroupSnapshotId(), membersOf(group))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantSameGroup(t, group, got)
+	})
+	t.Run("other members than it has are refused", func(t *testing.T) {
+		_, err := ask(group.GetGroupSnapshotId(), membersOf(group)[:1])
+		wantError(t, err, codes.InvalidArgument, csi.Refused)
+	})
+	t.Run("one that is not there is not found", func(t *testing.T) {
+		_, err := ask("no-such-group", []string{"no-such-snapshot"})
+		wantError(t, err, codes.NotFound, csi.Refused)
+	})
+}
+
+func (c *contract) deletingGroups(t *testing.T, sources []string) {
+	t.Run("a group that is gone is deleted", func(t *testing.T) {
+		_, group := c.cutTogether(t, "gone", sources) // and its end deletes it again
+		if err := c.driver.DeleteVolumeGroupSnapshot(t.Context(), whole(group)); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range membersOf(group) {
+			c.wantNoSnapshot(t, id)
+		}
+	})
+	t.Run("with other members than it has it stays", func(t *testing.T) {
+		_, group := c.cutTogether(t, "kept", sources)
+		req := whole(group)
+		req.SnapshotIds = req.GetSnapshotIds()[:1]
+		wantError(t, c.driver.DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Refused)
+		_, err := c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{
+			GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group),
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// wantNoSnapshot looks for a snapshot where the driver can be asked.
+func (c *contract) wantNoSnapshot(t *testing.T, id string) {
+	t.Helper()
+	if !c.canLook() {
+		return
+	}
+	_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
+	wantError(t, err, codes.NotFound, csi.Refused)
+}
+
+func (c *contract) canLook() bool {
+	return c.info.Has(csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT) || c.info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS)
+}
+
+func (c *contract) members(t *testing.T, sources []string) {
+	_, group := c.cutTogether(t, "members", sources)
+	t.Run("each is a snapshot that names its group", func(t *testing.T) {
+		if !c.canLook() {
+			t.Skip("the driver cannot be asked about a snapshot")
+		}
+		for _, id := range membersOf(group) {
+			got, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
+			if err != nil || got.GetGroupSnapshotId() != group.GetGroupSnapshotId() {
+				t.Errorf("got %v, %v", got, err)
+			}
+		}
+	})
+	t.Run("none is deleted alone", func(t *testing.T) {
+		c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
+		err := c.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: membersOf(group)[0]})
+		wantError(t, err, codes.InvalidArgument, csi.Refused)
+	})
+	t.Run("each can be restored", func(t *testing.T) {
+		if !group.GetReadyToUse() {
+			t.Skip("snapshots take time to become ready, and how long is not in the contract")
+		}
+		for _, id := range membersOf(group) {
+			req := c.ask(t, "restored", contractSize)
+			req.VolumeContentSource = fromSnapshot(id)
+			c.make(t, req)
+		}
+	})
+}

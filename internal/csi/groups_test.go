@@ -1,0 +1,125 @@
+package csi_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
+	tests := map[string]struct {
+		change  func(*csipb.VolumeGroupSnapshot)
+		bad     bool
+		id      string
+		members []string
+	}{
+		"a whole group is taken":                     {func(*csipb.VolumeGroupSnapshot) {}, false, "", nil},
+		"members need not name their group":          {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[0].GroupSnapshotId = "" }, false, "", nil},
+		"a time may be unknown":                      {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = nil }, false, "", nil},
+		"without an id its members are known":        {func(g *csipb.VolumeGroupSnapshot) { g.GroupSnapshotId = "" }, true, "", []string{"snapshot-4", "snapshot-5"}},
+		"a member without an id":                     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "" }, true, "group-3", []string{"snapshot-4", ""}},
+		"a member of another group":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].GroupSnapshotId = "other" }, true, "group-3", both()},
+		"a member of unknown source":                 {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "" }, true, "group-3", both()},
+		"a member of negative size":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SizeBytes = -1 }, true, "group-3", both()},
+		"a member of a time that is none":            {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].CreationTime = noTime() }, true, "group-3", both()},
+		"a group of a time that is none":             {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = noTime() }, true, "group-3", both()},
+		"one snapshot for both":                      {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "snapshot-4" }, true, "group-3", []string{"snapshot-4", "snapshot-4"}},
+		"two snapshots of one volume":                {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "volume-1" }, true, "group-3", both()},
+		"a volume that nobody asked for":             {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "volume-9" }, true, "group-3", both()},
+		"a volume that is left out":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = g.GetSnapshots()[:1] }, true, "group-3", []string{"snapshot-4"}},
+		"no members at all":                          {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = nil }, true, "group-3", nil},
+		"a member too many, beside all that must be": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, stray()) }, true, "group-3", append(both(), "stray")},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			fake := csitest.New(csitest.Options{})
+			driver := connect(t, fake)
+			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)}
+			answering(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) { tt.change(r.GetGroupSnapshot()) })
+			_, err := driver.CreateVolumeGroupSnapshot(t.Context(), req)
+			if !tt.bad {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantBad(t, err, tt.id) // the caller can delete it
+			var bad *csi.BadAnswer
+			if errors.As(err, &bad); !cmp.Equal(tt.members, bad.MemberIDs) {
+				t.Errorf("its members are %q, want %q", bad.MemberIDs, tt.members)
+			}
+		})
+	}
+}
+
+func both() []string                 { return []string{"snapshot-4", "snapshot-5"} }
+func noTime() *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: 1, Nanos: -1} }
+func stray() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "stray", SourceVolumeId: "volume-9"} }
+
+// What is not told is nil, never a date long ago.
+func TestATimeThatIsNotToldIsNone(t *testing.T) {
+	for name, at := range map[string]*timestamppb.Timestamp{
+		"nothing": nil, "1970": {}, "the year 1": timestamppb.New(time.Time{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := csitest.New(csitest.Options{})
+			driver := connect(t, fake)
+			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)}
+			answering(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) {
+				r.GroupSnapshot.CreationTime, r.GroupSnapshot.Snapshots[0].CreationTime = at, at
+			})
+			got, err := driver.CreateVolumeGroupSnapshot(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.GetCreationTime() != nil || got.GetSnapshots()[0].GetCreationTime() != nil || got.GetSnapshots()[1].GetCreationTime() == nil {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func TestGetVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	group, err := driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: both()}
+	if got, err := driver.GetVolumeGroupSnapshot(t.Context(), req); err != nil || len(got.GetSnapshots()) != 2 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	answering(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) {
+		r.GroupSnapshot.GroupSnapshotId = "other"
+		for _, member := range r.GetGroupSnapshot().GetSnapshots() {
+			member.GroupSnapshotId = "other"
+		}
+	})
+	_, err = driver.GetVolumeGroupSnapshot(t.Context(), req)
+	wantBad(t, err, "other")
+}
+
+// The series must be found beside the others of the same call.
+func TestTheLimitOfGroupsHasTheNameOfTheirService(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connect(t, fake)
+	fake.FailNext(csi.CreateVolumeGroupSnapshot, codes.DeadlineExceeded, "too slow")
+	if _, err := driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: "late"}); err == nil {
+		t.Fatal("it succeeded")
+	}
+	labels := map[string]string{"method_name": "/csi.v1.GroupController/CreateVolumeGroupSnapshot"}
+	for _, family := range []string{"holdfast_csi_operations_limit", "holdfast_csi_operations_in_flight"} {
+		if series(t, driver, family, labels) == nil {
+			t.Errorf("%s has no series for it", family)
+		}
+	}
+}
