@@ -7,6 +7,9 @@ import "github.com/container-storage-interface/spec/lib/go/csi"
 
 func (o *Options) pluginCapabilities() []*csi.PluginCapability {
 	services := []csi.PluginCapability_Service_Type{csi.PluginCapability_Service_CONTROLLER_SERVICE}
+	if o.serves(controllerService) {
+		services = append(services, csi.PluginCapability_Service_GROUP_CONTROLLER_SERVICE)
+	}
 	if !o.Attach {
 		services = append(services, csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	}

@@ -30,6 +30,9 @@ var knownParameters = []string{
 	"csi.storage.k8s.io/volumesnapshot/name",
 	"csi.storage.k8s.io/volumesnapshot/namespace",
 	"csi.storage.k8s.io/volumesnapshotcontent/name",
+	"csi.storage.k8s.io/volumegroupsnapshot/name",
+	"csi.storage.k8s.io/volumegroupsnapshot/namespace",
+	"csi.storage.k8s.io/volumegroupsnapshotcontent/name",
 }
 
 // use is what one volume capability asks for.

@@ -168,7 +168,7 @@ func TestSanity(t *testing.T) {
 			if err != nil {
 				t.Fatalf("csi-sanity: %v\n%s", err, output)
 			}
-			checkReport(t, filepath.Join(dir, reportName), tt.focus == "", &Options{Attach: tt.attach})
+			checkReport(t, filepath.Join(dir, reportName), tt.focus == "", &Options{Attach: tt.attach, Services: allServices})
 		})
 	}
 }

@@ -41,6 +41,7 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 	switch {
 	case o.serves(controllerService):
 		csi.RegisterControllerServer(server, served)
+		csi.RegisterGroupControllerServer(server, &groupController{options: o, store: store})
 	case o.serves(publishService):
 		csi.RegisterControllerServer(server, &publisher{controller: served})
 	}

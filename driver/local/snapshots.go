@@ -33,6 +33,8 @@ func snapshotOf(s volume.Snapshot) *csi.Snapshot {
 		SizeBytes:      s.Size,
 		CreationTime:   timestamppb.New(s.Created),
 		ReadyToUse:     !s.Created.IsZero(),
+		// Its members are not deleted one by one.
+		GroupSnapshotId: s.GroupID,
 	}
 }
 

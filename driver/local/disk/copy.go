@@ -17,7 +17,8 @@ var ErrMoving = errors.New("the source is being written to")
 // share blocks between files it does, at once and whatever is being written;
 // elsewhere the data is copied and the holes are kept, which is only done when
 // still says that nobody writes to from meanwhile. It reports whether blocks
-// are shared. A file that could not be finished is left for the caller.
+// are shared. A file that could not be finished is left for the caller, as is to
+// sync one that could.
 func Copy(to, from string, still bool) (shared bool, err error) {
 	src, err := os.Open(from)
 	if err != nil {
@@ -32,7 +33,7 @@ func Copy(to, from string, still bool) (shared bool, err error) {
 
 	switch err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); {
 	case err == nil:
-		return true, dst.Sync()
+		return true, nil
 	case !cannotShare(err):
 		return false, fmt.Errorf("sharing the blocks of %s: %w", from, err)
 	case !still:
@@ -41,7 +42,7 @@ func Copy(to, from string, still bool) (shared bool, err error) {
 	if err := copySparse(dst, src); err != nil {
 		return false, fmt.Errorf("copying %s: %w", from, err)
 	}
-	return false, dst.Sync()
+	return false, nil
 }
 
 // cannotShare tells a filesystem without reflinks from one that failed.

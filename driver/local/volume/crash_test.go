@@ -21,14 +21,17 @@ type world struct {
 	dir string
 }
 
-// newWorld has the volume "old" with content, its snapshot "old", and room for
-// what the tests make.
+// newWorld has the volume "old" with content, its snapshot "old", the volume
+// "beside" with its own, the group "old" of both, and room for what the tests make.
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: t.TempDir()}
 	w.live(func(s *Store) {
 		v := mustCreate(t, s, Spec{Name: "old", Range: Range{Required: 4 * Step}, Access: Access{Block: true}})
 		fill(t, s.ImagePath(v), "old content")
 		mustSnapshot(t, s, "old", v.ID)
+		b := mustCreate(t, s, Spec{Name: "beside", Range: Range{Required: 2 * Step}, Access: Access{Block: true}})
+		fill(t, s.ImagePath(b), "content beside")
+		mustGroup(t, s, "old", v.ID, b.ID)
 	})
 	return w
 }
@@ -106,6 +109,13 @@ func mustSnapshot(t *testing.T, s *Store, name, volumeID string) Snapshot {
 	return snap
 }
 
+func mustGroup(t *testing.T, s *Store, name string, volumeIDs ...string) Group {
+	t.Helper()
+	g, err := s.CreateGroup(t.Context(), name, volumeIDs)
+	must(t, err)
+	return g
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -118,6 +128,8 @@ func must(t testing.TB, err error) {
 var (
 	oldVolume = idFor(volumePrefix, "old")
 	oldCopy   = idFor(snapshotPrefix, "old")
+	beside    = idFor(volumePrefix, "beside")
+	oldGroup  = Group{ID: idFor(groupPrefix, "old"), VolumeIDs: []string{oldVolume, beside}}
 
 	calls = map[string]struct {
 		call  func(t *testing.T, s *Store)
@@ -147,6 +159,31 @@ var (
 				snap, err := s.Snapshot(idFor(snapshotPrefix, "new"))
 				must(t, err)
 				wantContent(t, s.snapshots.image(snap.ID), 4*Step, "old content")
+			},
+		},
+		"taking a group of snapshots": {
+			func(t *testing.T, s *Store) { mustGroup(t, s, "new", oldVolume, beside) },
+			func(t *testing.T, s *Store) {
+				g, err := s.Group(idFor(groupPrefix, "new"))
+				must(t, err)
+				wantContent(t, s.snapshots.image(g.MemberIDs()[0]), 4*Step, "old content")
+				wantContent(t, s.snapshots.image(g.MemberIDs()[1]), 2*Step, "content beside")
+			},
+		},
+		"restoring a member": {
+			func(t *testing.T, s *Store) {
+				mustCreate(t, s, Spec{Name: "new", Access: Access{Block: true}, Source: &Source{FromSnapshot, oldGroup.MemberIDs()[1]}})
+			},
+			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 2*Step, "content beside") },
+		},
+		"deleting a group": {
+			func(t *testing.T, s *Store) { must(t, s.DeleteGroup(t.Context(), oldGroup.ID, oldGroup.MemberIDs())) },
+			func(t *testing.T, s *Store) {
+				for _, id := range oldGroup.MemberIDs() {
+					if _, err := s.Snapshot(id); err == nil {
+						t.Errorf("snapshot %s is still there", id)
+					}
+				}
 			},
 		},
 		"expanding a volume": {
@@ -243,11 +280,38 @@ func wantWhole(t *testing.T, s *Store) {
 		wantContent(t, s.snapshots.image(snap.ID), snap.Size, "")
 	}
 	for dir, items := range map[string]int{s.volumes.dir: len(volumes), s.snapshots.dir: len(snapshots)} {
-		images, err := filepath.Glob(filepath.Join(dir, "*"+imageSuffix))
-		must(t, err)
-		if len(images) != items {
-			t.Errorf("%d images for %d items in %s", len(images), items, dir)
+		for _, suffix := range []string{imageSuffix, recordSuffix} {
+			files, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+			must(t, err)
+			if len(files) != items {
+				t.Errorf("%d files %s for %d items in %s", len(files), suffix, items, dir)
+			}
 		}
+	}
+	wantWholeGroups(t, s, snapshots)
+}
+
+// wantWholeGroups wants each group to have all its members, and each member its group.
+func wantWholeGroups(t *testing.T, s *Store, snapshots []Snapshot) {
+	t.Helper()
+	members := map[string]int{}
+	for _, snap := range snapshots {
+		if snap.GroupID != "" {
+			members[snap.GroupID]++
+		}
+	}
+	groups, err := s.groups.list()
+	must(t, err)
+	for _, id := range groups {
+		g, err := s.Group(id)
+		must(t, err)
+		if members[id] != len(g.VolumeIDs) {
+			t.Errorf("group %s has %d of %d members", g.Name, members[id], len(g.VolumeIDs))
+		}
+		delete(members, id)
+	}
+	if len(members) > 0 {
+		t.Errorf("members without a group: %v", members)
 	}
 }
 

@@ -7,6 +7,7 @@
 //	volumes/vol-….json   a volume's record; it exists if and only if this does
 //	volumes/vol-….img    its data, sparse
 //	snapshots/snap-….*   the same for snapshots
+//	groups/grp-….json    the snapshots that were taken together
 //	published/           where volumes are in use on this machine
 //	frozen/              filesystems that are held still at the moment
 //
@@ -20,7 +21,8 @@
 //
 // The record is written last when something is made and removed first when it
 // goes, so a process may die anywhere: what is left is the state before or the
-// state after, plus files that nothing refers to, which Open takes away. Nothing
+// state after, plus files that nothing refers to, which Open takes away. A group's
+// record is what makes its members exist, all of them at once. Nothing
 // is remembered in memory but who holds which lock and what is promised to calls
 // that are under way.
 package volume

@@ -12,6 +12,7 @@ import (
 const (
 	volumePrefix   = "vol-"
 	snapshotPrefix = "snap-"
+	groupPrefix    = "grp-"
 	// maxName is the general size limit of strings in the CSI spec, in bytes.
 	maxName = 128
 )
@@ -20,7 +21,14 @@ const (
 var (
 	volumeID   = regexp.MustCompile(`^vol-[0-9a-f]{32}$`)
 	snapshotID = regexp.MustCompile(`^snap-[0-9a-f]{32}$`)
+	groupID    = regexp.MustCompile(`^grp-[0-9a-f]{32}$`)
 )
+
+// memberID is the ID of a group's snapshot of a volume. The zero byte keeps it
+// apart from those of all names, which have none.
+func memberID(group, volume string) string {
+	return idFor(snapshotPrefix, group+"\x00"+volume)
+}
 
 // idFor derives an ID from a name: the same request finds its volume again
 // without a table of names, and no character of the name reaches a path.

@@ -78,7 +78,11 @@ func (s *Store) cut(v Volume, snap Snapshot) (Snapshot, error) {
 
 // Snapshot returns the snapshot on record.
 func (s *Store) Snapshot(id string) (Snapshot, error) {
-	return s.snapshots.get(id)
+	snap, err := s.snapshots.get(id)
+	if err == nil && !s.present(snap) {
+		return Snapshot{}, fmt.Errorf("%s %s: %w", s.snapshots.kind, id, ErrNotFound)
+	}
+	return snap, err
 }
 
 // Snapshots returns snapshots as Volumes returns volumes, those of one volume
@@ -91,7 +95,7 @@ func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapsh
 	}
 	for _, id := range ids {
 		snap := s.snapshot(id)
-		if volumeID != "" && snap.VolumeID != volumeID {
+		if volumeID != "" && snap.VolumeID != volumeID || !s.present(snap) {
 			continue
 		}
 		if limit > 0 && len(snapshots) == limit {
@@ -111,10 +115,23 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	unlock, err := s.locks.lock(ctx, id)
 	if err == nil {
 		defer unlock()
-		err = s.snapshots.drop(id)
+		err = s.dropAlone(id)
 	}
 	if err != nil {
 		return fmt.Errorf("deleting snapshot %s: %w", id, err)
 	}
 	return nil
+}
+
+// dropAlone removes a snapshot that is in no group. The caller holds its lock.
+func (s *Store) dropAlone(id string) error {
+	snap, err := s.snapshots.get(id)
+	switch {
+	case err != nil || snap.GroupID == "": // A damaged one can be deleted too.
+		return s.snapshots.drop(id)
+	case s.present(snap):
+		return fmt.Errorf("%w: it is a member of group snapshot %s and goes with that; delete the group", ErrInvalid, snap.GroupID)
+	default:
+		return nil // What is left of a group that is not there is not a snapshot, and the next Open sees to it.
+	}
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,9 +34,17 @@ type Options struct {
 	// MaxVolumes is how many volumes may be attached to Node, 0 for any number.
 	MaxVolumes int64
 
+	// LongestHold is for how long the volumes of a group may be held still until all
+	// are copied. What takes longer fails. 0 is DefaultHold.
+	LongestHold time.Duration
+
 	// before lets a test have the process die before a step.
 	before func(step string)
 }
+
+// DefaultHold is longer than any disk needs to share blocks, and as long as most
+// workloads can wait for a write.
+const DefaultHold = time.Minute
 
 // Store keeps volumes and snapshots in a data directory. Its methods may be
 // called at the same time; calls on one volume or snapshot follow each other.
@@ -47,6 +56,8 @@ type Store struct {
 	node      string
 	volumes   shelf[Volume]
 	snapshots shelf[Snapshot]
+	groups    shelf[Group]
+	longest   time.Duration
 	freezer   disk.Freezer
 	locks     keyLocks
 	lockFiles []*os.File
@@ -66,6 +77,7 @@ func Open(dir string, o Options) (*Store, error) {
 		now:      o.Now,
 		shared:   o.Shared,
 		node:     o.Node,
+		longest:  cmp.Or(o.LongestHold, DefaultHold),
 		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen"), Blind: o.Shared},
 		locks:    keyLocks{held: map[string]chan struct{}{}},
 		reserved: map[string]int64{},
@@ -81,10 +93,12 @@ func Open(dir string, o Options) (*Store, error) {
 		of: func(v Volume) string { return v.ID }}
 	s.snapshots = shelf[Snapshot]{tree: t, dir: filepath.Join(dir, "snapshots"), kind: "snapshot", ids: snapshotID,
 		of: func(s Snapshot) string { return s.ID }}
+	s.groups = shelf[Group]{tree: t, dir: filepath.Join(dir, "groups"), kind: "group snapshot", ids: groupID,
+		of: func(g Group) string { return g.ID }}
 	if s.shared {
 		s.locks.file = filepath.Join(dir, "locks")
 	}
-	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.publishedDir(), s.attachedDir(), s.nodesDir(), s.freezer.Dir} {
+	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.groups.dir, s.publishedDir(), s.attachedDir(), s.nodesDir(), s.freezer.Dir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("opening data directory %s: %w", dir, err)
 		}
@@ -149,6 +163,12 @@ func (s *Store) recover() error {
 		return err
 	}
 	if err := s.volumes.sweep(s.idle); err != nil {
+		return err
+	}
+	if err := s.groups.sweep(s.idle); err != nil {
+		return err
+	}
+	if err := s.sweepMembers(); err != nil {
 		return err
 	}
 	if err := s.snapshots.sweep(s.idle); err != nil {

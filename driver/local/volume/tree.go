@@ -59,17 +59,15 @@ func (t tree) newImage(path string, size int64) error {
 	return t.growImage(path, size)
 }
 
-// copyImage makes an image that begins with the content of from.
-func (t tree) copyImage(path, from string, size int64, still bool) (shared bool, err error) {
+// copyImage makes an image that begins with the content of from. It is durable
+// when growImage returns, which need not be while from is held still.
+func (t tree) copyImage(path, from string, still bool) (shared bool, err error) {
 	t.before("copy image")
-	shared, err = disk.Copy(path, from, still)
-	if err != nil {
-		return false, err
-	}
-	return shared, t.growImage(path, size)
+	return disk.Copy(path, from, still)
 }
 
-// growImage lengthens the image at path to size and never shortens it.
+// growImage lengthens the image at path to size and never shortens it. What is in
+// it is durable before it returns.
 func (t tree) growImage(path string, size int64) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -103,6 +103,9 @@ type Snapshot struct {
 	Name string `json:"name"`
 	// VolumeID is the volume it was taken of, which may be gone.
 	VolumeID string `json:"volumeId"`
+	// GroupID is the group that it was taken with and goes with, "" for none. It
+	// exists if the group does; its name is the group's.
+	GroupID string `json:"groupId,omitempty"`
 	// Size is the volume's size at that moment, in bytes.
 	Size int64 `json:"size"`
 	// FSType and Format are the volume's at that moment.
@@ -111,6 +114,19 @@ type Snapshot struct {
 	// Shared is true when the image began by sharing the volume's blocks.
 	Shared bool `json:"shared,omitempty"`
 	// Created is the moment whose state it holds, in UTC.
+	Created time.Time `json:"created"`
+}
+
+// Group is a set of snapshots of one moment as it is on record.
+type Group struct {
+	// ID is derived from Name and safe to be part of a path.
+	ID string `json:"id"`
+	// Name is what the caller called it, at most 128 bytes.
+	Name string `json:"name"`
+	// VolumeIDs are the volumes that its members were taken of, in the order of the
+	// request. The IDs of the members follow from them.
+	VolumeIDs []string `json:"volumeIds"`
+	// Created is the moment whose state the members hold, in UTC.
 	Created time.Time `json:"created"`
 }
 

@@ -78,14 +78,28 @@ func (s *Store) make(v Volume, from origin) (Volume, error) {
 	return v, nil
 }
 
-// copy holds from still for as long as copying it takes.
+// copy makes an image of the given size with the content of from, which it holds
+// still for as long as copying it takes.
 func (s *Store) copy(to, from string, size int64) (shared bool, err error) {
+	shared, err = s.copyStill(to, from)
+	if err == nil {
+		err = s.volumes.tree.growImage(to, size)
+	}
+	return shared, err
+}
+
+func (s *Store) copyStill(to, from string) (shared bool, err error) {
 	hold, err := s.freezer.Quiesce(from)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, hold.Release()) }()
-	shared, err = s.volumes.tree.copyImage(to, from, size, hold.Still)
+	return s.copyHeld(to, from, hold)
+}
+
+// copyHeld copies what hold is about, before its release.
+func (s *Store) copyHeld(to, from string, hold disk.Hold) (shared bool, err error) {
+	shared, err = s.volumes.tree.copyImage(to, from, hold.Still)
 	if errors.Is(err, disk.ErrMoving) {
 		return false, fmt.Errorf("%w: %w; stop the workload that uses it as a raw device, or keep the data directory on XFS or Btrfs", ErrInUse, err)
 	}
@@ -113,7 +127,7 @@ func (s *Store) source(spec Spec) (origin, error) {
 		}
 		from, fsType = origin{s.volumes.image(v.ID), v.Size, v.Format}, v.FSType
 	default:
-		snap, err := s.snapshots.get(spec.Source.ID)
+		snap, err := s.Snapshot(spec.Source.ID)
 		if err != nil {
 			return origin{}, fmt.Errorf("source: %w", err)
 		}

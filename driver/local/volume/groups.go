@@ -1,0 +1,246 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// CreateGroup takes a snapshot of each volume, all at one moment, or returns the
+// group that it took for the same request before. Either all exist afterwards or
+// none. Like Create it goes on when ctx ends.
+func (s *Store) CreateGroup(ctx context.Context, name string, volumeIDs []string) (Group, error) {
+	g, err := s.createGroup(ctx, name, volumeIDs)
+	if err != nil {
+		return Group{}, fmt.Errorf("creating group snapshot %q: %w", name, err)
+	}
+	return g, nil
+}
+
+func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string) (Group, error) {
+	g := Group{ID: idFor(groupPrefix, name), Name: name, VolumeIDs: slices.Clone(volumeIDs)}
+	if err := g.check(); err != nil {
+		return Group{}, err
+	}
+	unlock, err := s.locks.lock(ctx, slices.Concat([]string{g.ID}, g.VolumeIDs, g.MemberIDs())...)
+	if err != nil {
+		return Group{}, err
+	}
+	defer unlock()
+
+	switch have, err := s.groups.get(g.ID); {
+	case err == nil:
+		return have, have.matches(g)
+	case !errors.Is(err, ErrNotFound):
+		return Group{}, err
+	}
+	volumes, size, err := s.whole(g.VolumeIDs)
+	if err != nil {
+		return Group{}, err
+	}
+	release, err := s.reserve(g.ID, size)
+	if err != nil {
+		return Group{}, err
+	}
+	defer release()
+	return s.cutGroup(g, volumes)
+}
+
+// check refuses what can never be a group.
+func (g Group) check() error {
+	if err := checkName(g.Name); err != nil {
+		return err
+	}
+	if len(g.VolumeIDs) == 0 {
+		return fmt.Errorf("%w: it names no volumes", ErrInvalid)
+	}
+	seen := map[string]bool{}
+	for _, id := range g.VolumeIDs {
+		if seen[id] {
+			return fmt.Errorf("%w: it names volume %s twice", ErrInvalid, id)
+		}
+		seen[id] = true
+	}
+	return nil
+}
+
+// matches tells whether g is what a request for want asks for. The order of the
+// volumes does not matter.
+func (g Group) matches(want Group) error {
+	if g.Name != want.Name || !sameIDs(g.VolumeIDs, want.VolumeIDs) {
+		return fmt.Errorf("%w: it is named %q and of volumes %v", ErrExists, g.Name, g.VolumeIDs)
+	}
+	return nil
+}
+
+func sameIDs(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// MemberIDs are the IDs of the snapshots, in the order of VolumeIDs.
+func (g Group) MemberIDs() []string {
+	ids := make([]string, len(g.VolumeIDs))
+	for i, id := range g.VolumeIDs {
+		ids[i] = memberID(g.ID, id)
+	}
+	return ids
+}
+
+// whole returns the volumes, none of which may have lost data, and the sum of
+// their sizes.
+func (s *Store) whole(ids []string) (volumes []Volume, size int64, err error) {
+	for _, id := range ids {
+		v, err := s.volumes.get(id)
+		if err != nil {
+			return nil, 0, err
+		}
+		if length(s.volumes.image(v.ID)) < v.Size {
+			return nil, 0, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
+		}
+		volumes = append(volumes, v)
+		size += v.Size
+	}
+	return volumes, size, nil
+}
+
+// cutGroup writes the images, then the records of the members, and then that of
+// the group, without which they do not exist.
+func (s *Store) cutGroup(g Group, volumes []Volume) (Group, error) {
+	// Nothing is on record under the group's ID, so its members are what a failed try left.
+	if err := s.dropAll(g.MemberIDs()); err != nil {
+		return Group{}, err
+	}
+	shared, err := s.copyTogether(&g, volumes)
+	if err == nil {
+		err = s.recordGroup(g, volumes, shared)
+	}
+	if err != nil {
+		return Group{}, errors.Join(full(err), s.dropGroup(g.ID, g.MemberIDs()))
+	}
+	return g, nil
+}
+
+func (s *Store) recordGroup(g Group, volumes []Volume, shared []bool) error {
+	for i, v := range volumes {
+		id := memberID(g.ID, v.ID)
+		if err := s.snapshots.tree.growImage(s.snapshots.image(id), v.Size); err != nil {
+			return err
+		}
+		err := s.snapshots.add(Snapshot{ID: id, Name: g.Name, VolumeID: v.ID, GroupID: g.ID, Size: v.Size,
+			FSType: v.FSType, Format: v.Format, Shared: shared[i], Created: g.Created})
+		if err != nil {
+			return err
+		}
+	}
+	return s.groups.add(g)
+}
+
+// Group returns the group on record.
+func (s *Store) Group(id string) (Group, error) {
+	return s.groups.get(id)
+}
+
+// Members returns the group's snapshots, in the order of the request. Of a damaged
+// one it tells what the group knows; its time of creation is zero.
+func (s *Store) Members(g Group) []Snapshot {
+	all := make([]Snapshot, len(g.VolumeIDs))
+	for i, id := range g.MemberIDs() {
+		all[i] = s.snapshot(id)
+		all[i].VolumeID, all[i].GroupID = g.VolumeIDs[i], g.ID
+	}
+	return all
+}
+
+// DeleteGroup removes a group with all its members, which the caller has to name.
+// Volumes made from them are not affected. A group that does not exist is deleted.
+func (s *Store) DeleteGroup(ctx context.Context, id string, memberIDs []string) error {
+	if !groupID.MatchString(id) {
+		return nil
+	}
+	if err := s.deleteGroup(ctx, id, memberIDs); err != nil {
+		return fmt.Errorf("deleting group snapshot %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) error {
+	unlock, err := s.locks.lock(ctx, append([]string{id}, memberIDs...)...)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	g, err := s.groups.get(id)
+	switch {
+	case err == nil:
+		if err := g.CheckMembers(memberIDs); err != nil {
+			return err
+		}
+	case !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged):
+		return err
+	}
+	members := g.MemberIDs()
+	if err != nil {
+		// Of a group that is damaged, or half gone, the members say whose they are.
+		members = slices.DeleteFunc(slices.Clone(memberIDs), func(member string) bool {
+			snap, err := s.snapshots.get(member)
+			return err != nil || snap.GroupID != id
+		})
+	}
+	return s.dropGroup(id, members)
+}
+
+// CheckMembers refuses a list that is not that of the members (CSI spec, Snapshot
+// list mismatch).
+func (g Group) CheckMembers(ids []string) error {
+	if !sameIDs(g.MemberIDs(), ids) {
+		return fmt.Errorf("%w: its snapshots are %v and not %v; name all of them", ErrInvalid, g.MemberIDs(), ids)
+	}
+	return nil
+}
+
+// dropGroup removes the group's record, with which the members cease to exist, and
+// then what there is of them.
+func (s *Store) dropGroup(id string, members []string) error {
+	if err := s.groups.drop(id); err != nil {
+		return err
+	}
+	return s.dropAll(members)
+}
+
+func (s *Store) dropAll(snapshots []string) error {
+	for _, id := range snapshots {
+		if err := s.snapshots.drop(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// present tells whether a snapshot that is on record exists: a member does while
+// its group does.
+func (s *Store) present(snap Snapshot) bool {
+	if !groupID.MatchString(snap.GroupID) {
+		return true
+	}
+	_, err := os.Lstat(s.groups.record(snap.GroupID))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// sweepMembers removes snapshots whose group was not finished or is gone.
+func (s *Store) sweepMembers() error {
+	ids, err := s.snapshots.list()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if s.present(s.snapshot(id)) {
+			continue
+		}
+		if err := s.idle(id, func() error { return s.snapshots.drop(id) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,297 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
+)
+
+// patience bounds waits for something that must happen.
+const patience = 30 * time.Second
+
+func TestOneMoment(t *testing.T) {
+	still, moving := disk.Hold{Still: true}, disk.Hold{}
+	tests := map[string]struct {
+		holds []disk.Hold
+		ok    bool
+	}{
+		"what is still is of any moment":    {[]disk.Hold{still, still, still}, true},
+		"one that moves makes the moment":   {[]disk.Hold{still, moving, still}, true},
+		"one alone has its own":             {[]disk.Hold{moving}, true},
+		"two that move have none in common": {[]disk.Hold{moving, still, moving}, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := oneMoment([]Volume{{ID: "a"}, {ID: "b"}, {ID: "c"}}[:len(tt.holds)], tt.holds)
+			if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrInUse) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// pair is two volumes that are mounted, and a workload that writes to both.
+type pair struct {
+	t     *testing.T
+	s     *Store
+	ids   []string
+	paths [2]string
+
+	mu     sync.Mutex // one pair of writes at a time
+	number int
+}
+
+// between lets a test act between the copies of a group's two members.
+type between struct {
+	do     func()
+	copies int
+}
+
+func (b *between) before(step string) {
+	if step != "copy image" || b.do == nil {
+		return
+	}
+	if b.copies++; b.copies%2 == 0 {
+		b.do()
+	}
+}
+
+func newPair(t *testing.T, data string, o Options, b *between) *pair {
+	t.Helper()
+	disktest.NeedRoot(t)
+	o.Capacity, o.before = 1<<40, b.before
+	p := &pair{t: t, s: open(t, filepath.Join(data, "data"), o)}
+	for i := range p.paths {
+		v := mustCreate(t, p.s, Spec{Name: fmt.Sprint(i), Range: Range{Required: 16 * Step}, Access: Access{Mount: true}, FSType: disk.Ext4})
+		must(t, disk.Format(disk.Ext4, p.s.ImagePath(v)))
+		v, err := p.s.SetFormat(v, Formatted)
+		must(t, err)
+		p.ids, p.paths[i] = append(p.ids, v.ID), p.mount(v)
+		must(t, os.WriteFile(filepath.Join(p.paths[i], "number"), []byte("00000000"), 0o600))
+	}
+	p.write() // so that both numbers are on disk
+	return p
+}
+
+func (p *pair) mount(v Volume) string {
+	p.t.Helper()
+	path := filepath.Join(disktest.Dir(p.t), "mnt")
+	must(p.t, os.Mkdir(path, 0o755))
+	a, err := disk.Attach(p.s.ImagePath(v), false)
+	must(p.t, err)
+	must(p.t, disk.Mount(v.FSType, a.Device, path, nil))
+	must(p.t, a.Close())
+	return path
+}
+
+// write puts the next number into the first volume and, when that is on disk, into
+// the second.
+func (p *pair) write() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.number++
+	for _, path := range p.paths {
+		f, err := os.OpenFile(filepath.Join(path, "number"), os.O_WRONLY|unix.O_SYNC, 0)
+		if err == nil {
+			_, err = fmt.Fprintf(f, "%08d", p.number)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+	}
+}
+
+// writing writes all the time until the test ends.
+func (p *pair) writing() {
+	ctx, stop := context.WithCancel(context.Background())
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for ctx.Err() == nil {
+			p.write()
+		}
+	})
+	p.t.Cleanup(func() {
+		stop()
+		writer.Wait()
+	})
+}
+
+// frozen tells whether writers to the filesystem at path have to wait, by the one
+// sure sign: it cannot be frozen again. It is left as it was.
+func frozen(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	const freeze, thaw = 0xc0045877, 0xc0045878
+	err = unix.IoctlSetInt(int(f.Fd()), freeze, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return true
+	}
+	must(t, err)
+	must(t, unix.IoctlSetInt(int(f.Fd()), thaw, 0))
+	return false
+}
+
+func (p *pair) frozen() (some bool) {
+	p.t.Helper()
+	return frozen(p.t, p.paths[0]) || frozen(p.t, p.paths[1])
+}
+
+// wantFree wants nothing to be held still, and nothing on record of it.
+func (p *pair) wantFree() {
+	p.t.Helper()
+	if p.frozen() {
+		p.t.Error("writers still have to wait")
+	}
+	records, err := os.ReadDir(p.s.freezer.Dir)
+	must(p.t, err)
+	if len(records) > 0 {
+		p.t.Errorf("still on record: %v", records)
+	}
+}
+
+// restored returns the numbers that the members of a group hold.
+func (p *pair) restored(g Group) (numbers [2]int) {
+	p.t.Helper()
+	for i, m := range p.s.Members(g) {
+		v := mustCreate(p.t, p.s, Spec{Name: "of " + m.ID, Access: Access{Mount: true}, FSType: m.FSType, Source: &Source{FromSnapshot, m.ID}})
+		data, err := os.ReadFile(filepath.Join(p.mount(v), "number"))
+		must(p.t, err)
+		_, err = fmt.Sscan(string(data), &numbers[i])
+		must(p.t, err)
+	}
+	return numbers
+}
+
+// onEach runs f with data directories that copy in an instant and that do not.
+func onEach(t *testing.T, f func(t *testing.T, data string)) {
+	t.Parallel()
+	t.Run("blocks are shared", func(t *testing.T) {
+		t.Parallel()
+		f(t, disktest.Filesystem(t, disk.XFS, 512*Step))
+	})
+	t.Run("blocks are copied", func(t *testing.T) {
+		t.Parallel()
+		f(t, disktest.Filesystem(t, disk.Ext4, 512*Step))
+	})
+}
+
+// What was written to the second volume was written to the first one before. A
+// workload writes all the time, and between the two copies whenever nothing keeps
+// it from that.
+func TestAGroupIsOfOneMoment(t *testing.T) {
+	onEach(t, func(t *testing.T, data string) {
+		var b between
+		p := newPair(t, data, Options{}, &b)
+		p.writing()
+		groups := make([]Group, 5)
+		b.do = func() {
+			if !p.frozen() {
+				p.write()
+			}
+		}
+		for i := range groups {
+			groups[i] = mustGroup(t, p.s, fmt.Sprint(i), p.ids...)
+		}
+		b.do = nil
+		for _, g := range groups {
+			if n := p.restored(g); n[0] < n[1] || n[0]-n[1] > 1 {
+				t.Errorf("group %s has %d in the first volume and %d in the second", g.Name, n[0], n[1])
+			}
+		}
+		p.wantFree()
+	})
+}
+
+// Whatever comes between, writers go on, and either all members exist or none.
+func TestWritersGoOnWhateverHappens(t *testing.T) {
+	take := func(ctx context.Context, p *pair) (err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("panic: %v", r)
+			}
+		}()
+		_, err = p.s.CreateGroup(ctx, "g", p.ids)
+		return err
+	}
+	tests := map[string]struct {
+		options Options
+		between func(p *pair, cancel func())
+		wants   string // part of the error, "" for none
+	}{
+		"nothing comes between":   {Options{}, func(*pair, func()) {}, ""},
+		"its caller has given up": {Options{}, func(_ *pair, cancel func()) { cancel() }, ""},
+		"the second copy fails": {Options{}, func(p *pair, _ func()) {
+			id := memberID(idFor(groupPrefix, "g"), p.ids[1])
+			must(p.t, os.WriteFile(p.s.snapshots.image(id), nil, 0o600))
+		}, "file exists"},
+		"there is a panic": {Options{}, func(*pair, func()) { panic("on purpose") }, "on purpose"},
+		"the time is up": {Options{LongestHold: time.Millisecond}, func(p *pair, _ func()) {
+			for end := time.Now().Add(patience); p.frozen() && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+		}, "held still"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var b between
+			p := newPair(t, disktest.Dir(t), tt.options, &b)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			b.do = func() { tt.between(p, cancel) }
+			err := take(ctx, p)
+			if (err == nil) != (tt.wants == "") || err != nil && !strings.Contains(err.Error(), tt.wants) {
+				t.Errorf("got %v", err)
+			}
+			p.wantFree()
+			if _, err := p.s.Group(idFor(groupPrefix, "g")); (err == nil) != (tt.wants == "") {
+				t.Errorf("the group: %v", err)
+			}
+			b.do = nil
+			p.s.longest = DefaultHold
+			must(t, take(t.Context(), p)) // the same request comes to an end
+			wantWhole(t, p.s)
+			p.wantFree()
+		})
+	}
+}
+
+// handed gives a raw device to a workload, as publishing it does.
+func handed(t *testing.T, s *Store, name string) string {
+	t.Helper()
+	v := mustCreate(t, s, raw(name, 1))
+	a, err := disk.Attach(s.ImagePath(v), true)
+	must(t, err)
+	must(t, a.Close())
+	target := filepath.Join(disktest.Dir(t), "node")
+	must(t, os.WriteFile(target, nil, 0o600))
+	must(t, disk.Bind(a.Path, target, false))
+	return v.ID
+}
+
+func TestRawDevicesInAGroup(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, disktest.Filesystem(t, disk.XFS, 512*Step), Options{}, &between{})
+	first, second := handed(t, p.s, "first"), handed(t, p.s, "second")
+	mustGroup(t, p.s, "one beside filesystems", append([]string{first}, p.ids...)...)
+	_, err := p.s.CreateGroup(t.Context(), "two", []string{first, p.ids[0], second})
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), second) {
+		t.Errorf("two that are written to: %v", err)
+	}
+	p.wantFree()
+}
