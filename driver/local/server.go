@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -49,18 +50,46 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 		csi.RegisterNodeServer(server, &node{options: o, stager: &stage.Stager{Store: store}})
 	}
 
+	endHolds, err := holds(ctx, o, store)
+	if err != nil {
+		return err
+	}
+	defer endHolds()
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		server.GracefulStop()
 	})
 	logger.Info("Driver started", "address", o.sockets(), "dataDir", o.DataDir)
-	err := serveAll(server, listeners)
+	err = serveAll(server, listeners)
 	if !stop() {
 		<-stopped
 		logger.Info("Driver stopped")
 	}
 	return err
+}
+
+// holds lets the controller of a shared data directory have volumes of this node
+// held still. What is held is released when end returns.
+func holds(ctx context.Context, o *Options, store *volume.Store) (end func(), err error) {
+	if !o.Attach || !o.serves(nodeService) {
+		return func() {}, nil
+	}
+	h, err := store.ListenForHolds()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := h.Serve(ctx); err != nil {
+			klog.FromContext(ctx).Error(err, "Volumes of this node are not held still any more while snapshots are taken; restart the driver")
+		}
+	})
+	return func() {
+		cancel()
+		served.Wait()
+	}, nil
 }
 
 // serveAll returns when the server has been stopped, or when it cannot serve

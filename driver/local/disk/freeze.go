@@ -56,7 +56,11 @@ func (f Freezer) Quiesce(image string) (Hold, error) {
 		if len(mounts) > 0 {
 			return f.freeze(image, mounts[0].Path)
 		}
-		if idle, err := d.idle(); err != nil || !idle || f.Blind {
+		idle, err := d.idle()
+		if f.Blind {
+			return moving, nil // Whoever has it may also be the only one who can flush it.
+		}
+		if err != nil || !idle {
 			return moving, err
 		}
 	}
@@ -112,6 +116,9 @@ func (f Freezer) Recover() error {
 		return err
 	}
 	for _, r := range records {
+		if r.IsDir() {
+			continue // another freezer's
+		}
 		path := filepath.Join(f.Dir, r.Name())
 		mounted, err := os.ReadFile(path)
 		if err != nil {

@@ -16,6 +16,8 @@
 //	controller.lock      held by the one process that makes and deletes volumes
 //	locks                a byte of it stands for a volume that a process is busy with
 //	nodes/NODE.json      the nodes that use the directory
+//	nodes/NODE.sock      where a node is asked to hold a volume still
+//	frozen/NODE/         filesystems that the node holds still
 //	attached/vol-….json  the node that has the volume
 //	published/NODE/      where volumes are in use on that node
 //

@@ -78,7 +78,7 @@ func Open(dir string, o Options) (*Store, error) {
 		shared:   o.Shared,
 		node:     o.Node,
 		longest:  cmp.Or(o.LongestHold, DefaultHold),
-		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen"), Blind: o.Shared},
+		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen", o.Node), Blind: o.Shared},
 		locks:    keyLocks{held: map[string]chan struct{}{}},
 		reserved: map[string]int64{},
 	}
@@ -113,6 +113,10 @@ func Open(dir string, o Options) (*Store, error) {
 func (s *Store) begin(o Options) error {
 	if err := s.enter(o); err != nil {
 		return err
+	}
+	// What is frozen comes first: a workload waits for it.
+	if err := s.freezer.Recover(); err != nil {
+		return fmt.Errorf("recovering: %w", err)
 	}
 	if !o.NodeOnly {
 		if err := s.recover(); err != nil {
@@ -157,11 +161,8 @@ func (s *Store) takeLock(name string, how int) error {
 }
 
 // recover brings the directory to a state that some sequence of whole calls
-// could have left. What is frozen comes first: a workload waits for it.
+// could have left.
 func (s *Store) recover() error {
-	if err := s.freezer.Recover(); err != nil {
-		return err
-	}
 	if err := s.volumes.sweep(s.idle); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func (s *Store) copyTogether(g *Group, volumes []Volume) (shared []bool, err err
 	// Whatever happens, a panic too, writers go on.
 	defer func() { err = errors.Join(err, h.release()) }()
 	for _, v := range volumes {
-		if err := h.add(s.freezer.Quiesce(s.volumes.image(v.ID))); err != nil {
+		if err := h.add(s.quiesce(s.volumes.image(v.ID))); err != nil {
 			return nil, err
 		}
 	}

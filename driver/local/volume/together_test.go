@@ -62,8 +62,19 @@ func (b *between) before(step string) {
 	if step != "copy image" || b.do == nil {
 		return
 	}
-	if b.copies++; b.copies%2 == 0 {
+	if b.copies++; b.copies%2 != 0 {
+		return
+	}
+	// Elsewhere than the caller, who may be where the mounts are not seen.
+	var failure any
+	var done sync.WaitGroup
+	done.Go(func() {
+		defer func() { failure = recover() }()
 		b.do()
+	})
+	done.Wait()
+	if failure != nil {
+		panic(failure)
 	}
 }
 
@@ -157,11 +168,12 @@ func (p *pair) wantFree() {
 	if p.frozen() {
 		p.t.Error("writers still have to wait")
 	}
-	records, err := os.ReadDir(p.s.freezer.Dir)
-	must(p.t, err)
-	if len(records) > 0 {
-		p.t.Errorf("still on record: %v", records)
-	}
+	must(p.t, filepath.WalkDir(filepath.Join(p.s.Dir(), "frozen"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			p.t.Errorf("still on record: %s", path)
+		}
+		return err
+	}))
 }
 
 // restored returns the numbers that the members of a group hold.
@@ -197,24 +209,32 @@ func TestAGroupIsOfOneMoment(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between
 		p := newPair(t, data, Options{}, &b)
-		p.writing()
-		groups := make([]Group, 5)
-		b.do = func() {
-			if !p.frozen() {
-				p.write()
-			}
-		}
-		for i := range groups {
-			groups[i] = mustGroup(t, p.s, fmt.Sprint(i), p.ids...)
-		}
-		b.do = nil
-		for _, g := range groups {
-			if n := p.restored(g); n[0] < n[1] || n[0]-n[1] > 1 {
-				t.Errorf("group %s has %d in the first volume and %d in the second", g.Name, n[0], n[1])
-			}
-		}
-		p.wantFree()
+		p.wantOneMoment(&b, func(take func()) { take() })
 	})
+}
+
+// wantOneMoment takes groups of the pair, the way that run has it.
+func (p *pair) wantOneMoment(b *between, run func(take func())) {
+	p.t.Helper()
+	p.writing()
+	groups := make([]Group, 5)
+	b.do = func() {
+		if !p.frozen() {
+			p.write()
+		}
+	}
+	run(func() {
+		for i := range groups {
+			groups[i] = mustGroup(p.t, p.s, fmt.Sprint(i), p.ids...)
+		}
+	})
+	b.do = nil
+	for _, g := range groups {
+		if n := p.restored(g); n[0] < n[1] || n[0]-n[1] > 1 {
+			p.t.Errorf("group %s has %d in the first volume and %d in the second", g.Name, n[0], n[1])
+		}
+	}
+	p.wantFree()
 }
 
 // Whatever comes between, writers go on, and either all members exist or none.
@@ -281,6 +301,10 @@ func handed(t *testing.T, s *Store, name string) string {
 	target := filepath.Join(disktest.Dir(t), "node")
 	must(t, os.WriteFile(target, nil, 0o600))
 	must(t, disk.Bind(a.Path, target, false))
+	t.Cleanup(func() { // before the data directory goes, after which nobody finds the device
+		must(t, disk.Unmount(target))
+		must(t, disk.Detach(s.ImagePath(v)))
+	})
 	return v.ID
 }
 

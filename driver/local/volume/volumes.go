@@ -89,7 +89,7 @@ func (s *Store) copy(to, from string, size int64) (shared bool, err error) {
 }
 
 func (s *Store) copyStill(to, from string) (shared bool, err error) {
-	hold, err := s.freezer.Quiesce(from)
+	hold, err := s.quiesce(from)
 	if err != nil {
 		return false, err
 	}

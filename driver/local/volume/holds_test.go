@@ -1,0 +1,169 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/driver/local/disk"
+	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
+)
+
+// onNode gives the pair's volumes to a node, which holds them until it ends.
+func (p *pair) onNode(longest time.Duration) (end func()) {
+	p.t.Helper()
+	node := open(p.t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true, LongestHold: longest})
+	for _, id := range p.ids {
+		_, err := p.s.Attach(p.t.Context(), id, Attachment{Node: "n1"})
+		must(p.t, err)
+	}
+	h, err := node.ListenForHolds()
+	must(p.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var served sync.WaitGroup
+	served.Go(func() {
+		if err := h.Serve(ctx); err != nil {
+			p.t.Error(err)
+		}
+	})
+	end = func() {
+		cancel()
+		served.Wait()
+	}
+	p.t.Cleanup(end)
+	return end
+}
+
+// blind runs f as a process that cannot freeze what the node has mounted, as the
+// controller is: on a thread of another user, who may open the same files. A mount
+// namespace would keep what other tests unmount meanwhile.
+func (p *pair) blind(f func()) {
+	p.t.Helper()
+	const nobody = 65534
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()       // for good: the thread ends with the goroutine
+		const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP: the capabilities stay
+		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
+			done <- err
+			return
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+			done <- errno
+			return
+		}
+		f()
+	}()
+	must(p.t, <-done)
+}
+
+func (p *pair) takeBlind() (err error) {
+	p.t.Helper()
+	p.blind(func() { _, err = p.s.CreateGroup(p.t.Context(), "g", p.ids) })
+	return err
+}
+
+func TestANodeHoldsWhatTheControllerDoesNotSee(t *testing.T) {
+	onEach(t, func(t *testing.T, data string) {
+		var b between
+		p := newPair(t, data, Options{Shared: true}, &b)
+		p.onNode(0)
+		p.wantOneMoment(&b, p.blind)
+	})
+}
+
+func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
+	thawed := func(p *pair) {
+		for end := time.Now().Add(patience); p.frozen() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	tests := map[string]struct {
+		longest time.Duration
+		between func(p *pair, endNode func())
+	}{
+		"the node ends":  {0, func(_ *pair, endNode func()) { endNode() }},
+		"the time is up": {time.Millisecond, func(p *pair, _ func()) { thawed(p) }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var b between
+			p := newPair(t, disktest.Dir(t), Options{Shared: true}, &b)
+			endNode := p.onNode(tt.longest)
+			b.do = func() { tt.between(p, endNode) }
+			if err := p.takeBlind(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "to the end") {
+				t.Errorf("got %v", err)
+			}
+			p.wantFree()
+			must(t, p.s.DeleteGroup(t.Context(), idFor(groupPrefix, "g"), nil))
+			wantNothing(t, p.s)
+		})
+	}
+	t.Run("the controller dies", func(t *testing.T) {
+		t.Parallel()
+		p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
+		p.onNode(0)
+		conn, err := inFolder(p.s.nodesDir(), "n1"+socketSuffix, dialUnix)
+		must(t, err)
+		_, err = conn.Write([]byte(p.ids[0] + "\n"))
+		must(t, err)
+		_, err = conn.Read(make([]byte, 64)) // it answers when it holds it
+		must(t, err)
+		if !frozen(t, p.paths[0]) {
+			t.Error("it is not held still")
+		}
+		must(t, conn.Close())
+		thawed(p)
+		p.wantFree()
+	})
+}
+
+// A node that does not answer makes no group of what it may be writing to, and no
+// single snapshot either unless blocks can be shared.
+func TestWhatNobodyHoldsIsNotTakenForStill(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fsType string
+		single error
+	}{
+		"blocks are shared": {disk.XFS, nil},
+		"blocks are copied": {disk.Ext4, ErrInUse},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, disktest.Filesystem(t, tt.fsType, 512*Step), Options{Shared: true}, &between{})
+			p.onNode(0)()
+			if err := p.takeBlind(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "no moment in common") {
+				t.Errorf("a group: %v", err)
+			}
+			p.blind(func() {
+				if _, err := p.s.CreateSnapshot(t.Context(), "s", p.ids[0]); !errors.Is(err, tt.single) {
+					t.Errorf("a single one: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// What a node that died held is released when it starts again.
+func TestANodeThatStartsAgainReleasesWhatItHeld(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
+	died := open(t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true})
+	_, err := died.freezer.Quiesce(p.s.volumes.image(p.ids[0]))
+	must(t, err)
+	must(t, died.Close())
+	if !p.frozen() {
+		t.Error("it is not held still")
+	}
+	open(t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true})
+	p.wantFree()
+}
