@@ -293,7 +293,7 @@ func (s *stage) counts(method csi.Method) bool {
 	switch method {
 	case csi.ListVolumes:
 		return false // The clock asks for it.
-	case csi.Probe, csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities:
+	case csi.Probe, csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities:
 		return s.scenario.fromStart
 	default:
 		return slices.Contains(s.scenario.struck(), roleOf(method))
