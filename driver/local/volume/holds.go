@@ -128,7 +128,7 @@ func (s *Store) ListenForHolds() (*Holds, error) {
 
 // Serve answers until ctx ends, and returns when all that was held is released.
 func (h *Holds) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { h.listener.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = h.listener.Close() })
 	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -141,7 +141,7 @@ func (h *Holds) Serve(ctx context.Context) error {
 			return fmt.Errorf("waiting to be asked to hold volumes: %w", err)
 		}
 		all.Go(func() {
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			h.serve(ctx, conn)
 		})
 	}

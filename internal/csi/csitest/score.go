@@ -100,20 +100,11 @@ func (d *Driver) subjectOf(req any) string {
 	defer d.mu.Unlock()
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
-		if v := d.state.volumeNames[r.GetName()]; v != nil {
-			return v.info.GetVolumeId()
-		}
-		return "volume named " + r.GetName()
+		return d.state.volumeSubject(r.GetName())
 	case *csipb.CreateSnapshotRequest:
-		if s := d.state.snapshotNames[r.GetName()]; s != nil {
-			return s.info.GetSnapshotId()
-		}
-		return "snapshot named " + r.GetName()
+		return d.state.snapshotSubject(r.GetName())
 	case *csipb.CreateVolumeGroupSnapshotRequest:
-		if g := d.state.groupNames[r.GetName()]; g != nil {
-			return g.id
-		}
-		return "group snapshot named " + r.GetName()
+		return d.state.groupSubject(r.GetName())
 	case *csipb.ListSnapshotsRequest:
 		return "" // a question about many, even if it names one
 	case interface{ GetVolumeId() string }:
@@ -125,6 +116,27 @@ func (d *Driver) subjectOf(req any) string {
 	default:
 		return ""
 	}
+}
+
+func (s *state) volumeSubject(name string) string {
+	if v := s.volumeNames[name]; v != nil {
+		return v.info.GetVolumeId()
+	}
+	return "volume named " + name
+}
+
+func (s *state) snapshotSubject(name string) string {
+	if snap := s.snapshotNames[name]; snap != nil {
+		return snap.info.GetSnapshotId()
+	}
+	return "snapshot named " + name
+}
+
+func (s *state) groupSubject(name string) string {
+	if g := s.groupNames[name]; g != nil {
+		return g.id
+	}
+	return "group snapshot named " + name
 }
 
 // Calls is how often the method was called.
