@@ -167,3 +167,18 @@ func TestANodeThatStartsAgainReleasesWhatItHeld(t *testing.T) {
 	open(t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true})
 	p.wantFree()
 }
+
+// A replica that only publishes starts at any time, also while the controller
+// holds something still.
+func TestAProcessThatOnlyAttachesReleasesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
+	hold, err := p.s.freezer.Quiesce(p.s.volumes.image(p.ids[0]))
+	must(t, err)
+	open(t, p.s.Dir(), Options{Shared: true, NodeOnly: true})
+	if !p.frozen() {
+		t.Error("it is not held still any more")
+	}
+	must(t, hold.Release())
+	p.wantFree()
+}

@@ -114,9 +114,12 @@ func (s *Store) begin(o Options) error {
 	if err := s.enter(o); err != nil {
 		return err
 	}
-	// What is frozen comes first: a workload waits for it.
-	if err := s.freezer.Recover(); err != nil {
-		return fmt.Errorf("recovering: %w", err)
+	// What is frozen comes first: a workload waits for it. A process that only
+	// attaches freezes nothing, and what it finds there may be the controller's work.
+	if !o.NodeOnly || o.Node != "" {
+		if err := s.freezer.Recover(); err != nil {
+			return fmt.Errorf("recovering: %w", err)
+		}
 	}
 	if !o.NodeOnly {
 		if err := s.recover(); err != nil {
