@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -238,7 +239,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 		w.Snapshot(t, api, "lost", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
 		world.Eventually(t, func(context.Context) error {
 			if len(w.Driver.Snapshots()) == 0 {
-				return fmt.Errorf("it is not cut yet")
+				return errors.New("it is not cut yet")
 			}
 			return nil
 		})
@@ -274,7 +275,7 @@ func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		contents, err := w.Contents(ctx, api)
 		if err == nil && len(contents) > 0 {
-			err = fmt.Errorf("the content is still there")
+			err = errors.New("the content is still there")
 		}
 		return err
 	})
@@ -284,7 +285,7 @@ func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 	t.Run("the content first", func(t *testing.T) { reimport(t, w, api, handle, true) })
 	t.Run("the snapshot first", func(t *testing.T) { reimport(t, w, api, handle, false) })
 	w.Snapshot(t, api, "last", "", imports(w.Namespace+"-last"))
-	bring(t, w, api, "last", handle, snapshotv1.VolumeSnapshotContentDelete)
+	bring(t, w, api, "last", at(handle, snapshotv1.VolumeSnapshotContentDelete))
 	w.SnapshotReady(t, api, "last")
 	w.DropSnapshot(t, api, "last")
 	w.NoSnapshotsLeft(t, api)
@@ -295,12 +296,12 @@ func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 func reimport(t *testing.T, w *world.World, api client.Client, handle string, contentFirst bool) {
 	name := fmt.Sprintf("import-%v", contentFirst)
 	if contentFirst {
-		bring(t, w, api, name, handle, snapshotv1.VolumeSnapshotContentRetain)
+		bring(t, w, api, name, at(handle, snapshotv1.VolumeSnapshotContentRetain))
 	}
 	w.Snapshot(t, api, name, "", imports(w.Namespace+"-"+name))
 	if !contentFirst {
 		w.SnapshotFailed(t, api, name, "is not there")
-		bring(t, w, api, name, handle, snapshotv1.VolumeSnapshotContentRetain)
+		bring(t, w, api, name, at(handle, snapshotv1.VolumeSnapshotContentRetain))
 	}
 	w.SnapshotReady(t, api, name)
 	w.Claim(t, name, from("VolumeSnapshot", name))
@@ -321,16 +322,15 @@ func imports(content string) func(*snapshotv1.VolumeSnapshot) {
 
 // bring makes the content of a snapshot that is at the driver, for a
 // VolumeSnapshot of that name.
-func bring(t *testing.T, w *world.World, api client.Client, name, handle string, policy snapshotv1.DeletionPolicy) {
+func bring(t *testing.T, w *world.World, api client.Client, name string, spec snapshotv1.VolumeSnapshotContentSpec) {
 	t.Helper()
-	must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
-		Spec: snapshotv1.VolumeSnapshotContentSpec{
-			Driver: w.Name, DeletionPolicy: policy,
-			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
-			VolumeSnapshotRef: corev1.ObjectReference{Namespace: w.Namespace, Name: name},
-		},
-	}))
+	spec.Driver, spec.VolumeSnapshotRef = w.Name, corev1.ObjectReference{Namespace: w.Namespace, Name: name}
+	must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name}, Spec: spec}))
+}
+
+// at is what is at the driver, with a policy for its end.
+func at(handle string, policy snapshotv1.DeletionPolicy) snapshotv1.VolumeSnapshotContentSpec {
+	return snapshotv1.VolumeSnapshotContentSpec{Source: snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle}, DeletionPolicy: policy}
 }
 
 func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
