@@ -386,6 +386,7 @@ func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 	there := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: "on-there"}, there))
 	content := w.Content(t, api, there)
+	w.ToldAbout(t, "VolumeSnapshot/on-there", corev1.EventTypeWarning, "SnapshotNotServed", "is one running?")
 	if content.Labels[snapshot.ManagedBy] != w.Namespace+"-there" || content.Status != nil {
 		t.Errorf("the labels are %v and the status is %v", content.Labels, content.Status)
 	}

@@ -60,12 +60,18 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 			return 0, err
 		}
 	}
-	if s.content.Status == nil && s.snapshot.Status == nil {
-		if left := patience - r.now().Sub(s.content.CreationTimestamp.Time); left > 0 {
-			return left, nil
-		}
+	age := r.now().Sub(s.content.CreationTimestamp.Time)
+	if s.content.Status == nil && s.snapshot.Status == nil && age < patience {
+		return patience - age, nil
 	}
-	return 0, r.report(ctx, s)
+	if err := r.report(ctx, s); err != nil || !s.untouched() {
+		return 0, err
+	}
+	if age < suspicion {
+		return suspicion - age, nil
+	}
+	r.events.Warning(s.snapshot, reasonNotServed, fmt.Sprintf("no csi-snapshotter of driver %s has begun with VolumeSnapshotContent %s: is one running?", s.content.Spec.Driver, s.content.Name))
+	return 0, nil
 }
 
 // report writes what the content says to the snapshot, if that is news, and

@@ -53,6 +53,12 @@ func (s *seen) permitted() bool {
 	return ok
 }
 
+// untouched tells whether the driver's half has not begun with the content.
+func (s *seen) untouched() bool {
+	_, begun := s.content.Annotations[snapshot.Single.BeingCreated]
+	return s.content.Status == nil && !begun
+}
+
 func (s *seen) retained() bool {
 	return s.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain
 }

@@ -29,6 +29,10 @@ const (
 	reasonClaimFinalizer  = "ErrorPVCFinalizer"
 	reasonClass           = "GetSnapshotClassFailed"
 	reasonDefaultClass    = "SetDefaultSnapshotClassFailed"
+
+	// reasonNotServed has no model upstream, where a snapshot without a driver
+	// waits in silence.
+	reasonNotServed = "SnapshotNotServed"
 )
 
 // failed tells a user's problem where users look: in the snapshot's status and
