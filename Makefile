@@ -79,8 +79,23 @@ bin/golangci-lint: go.tools.mod
 	@hack/progress.sh 'building golangci-lint' \
 		go build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+.PHONY: generate
+generate: bin/controller-gen ## Make what follows from the types in api/: their copies, and the definitions for API servers
+	bin/controller-gen object crd paths=./api/... output:crd:dir=internal/crds
+
+bin/controller-gen: go.tools.mod
+	@hack/progress.sh 'building controller-gen' \
+		go build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+# Compared are contents, not commits, so that it can be run before one.
+GENERATED = find api internal/crds -name 'zz_generated.*' -o -name '*.yaml' | sort | xargs sha256sum
+.PHONY: verify-generated
+verify-generated:
+	@before=$$($(GENERATED)); $(MAKE) -s generate; \
+	diff <(echo "$$before") <($(GENERATED)) || { echo 'these files were not what make generate makes; they are now: commit them' >&2; exit 1; }
+
 .PHONY: verify
-verify: lint ## Check that everything is as it should be when it is committed
+verify: lint verify-generated ## Check that everything is as it should be when it is committed
 	hack/crds.sh --check
 	go mod tidy -diff
 	cd devcluster && go mod tidy -diff
