@@ -261,6 +261,10 @@ type ClaimStatus struct {
 	// message says more.
 	// +optional
 	Message string `json:"message,omitempty"`
+
+	// retryTime is when a snapshot that the API server refused is tried again.
+	// +optional
+	RetryTime *metav1.Time `json:"retryTime,omitempty"`
 }
 
 // Types of conditions.
@@ -303,6 +307,8 @@ const (
 	Terminating = "Terminating"
 	// Blocked says that an earlier snapshot of the claim is not ready yet.
 	Blocked = "Blocked"
+	// NextRun says that the claim was not there, or not selected, when the last run was.
+	NextRun = "NextRun"
 	// Late says that the claim's turn did not come within the starting deadline.
 	Late = "Late"
 	// CreateFailed says that the API server refused the snapshot.

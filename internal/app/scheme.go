@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
 // newScheme knows the API groups that some role reads or writes. All of
@@ -15,7 +17,7 @@ import (
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, storagev1.AddToScheme, coordinationv1.AddToScheme, snapshotv1.AddToScheme,
+		corev1.AddToScheme, storagev1.AddToScheme, coordinationv1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("registering API types: %w", err)

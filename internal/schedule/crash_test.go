@@ -1,0 +1,271 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+var errDead = errors.New("this process is dead")
+
+// A crashWorld is an API server, the cache of one process after the other, and
+// what happened.
+type crashWorld struct {
+	server client.WithWatch
+	cache  client.WithWatch // as old as its last refresh
+	now    time.Time
+
+	writes  int // all that were tried
+	strike  int // the write at which the process dies; 0 for none
+	after   bool
+	dead    bool
+	refuse  string         // a claim of which no snapshot is allowed
+	created map[string]int // snapshots by claim and run
+	removed []string
+}
+
+func crashScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err)
+		}
+	}
+	return scheme
+}
+
+func storeOf(objects ...client.Object) client.WithWatch {
+	return fake.NewClientBuilder().WithScheme(crashScheme()).WithObjects(objects...).
+		WithStatusSubresource(&v1alpha1.SnapshotSchedule{}, &snapshotv1.VolumeSnapshot{}).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID).Build()
+}
+
+func newCrashWorld(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim) *crashWorld {
+	objects := []client.Object{s}
+	for i := range claims {
+		objects = append(objects, &claims[i])
+		old := newSnapshot(s, &claims[i], twoYesterday)
+		old.UID, old.CreationTimestamp = "old", *stamped(twoYesterday)
+		old.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
+		objects = append(objects, old)
+	}
+	w := &crashWorld{server: storeOf(objects...), now: noon, created: map[string]int{}}
+	w.refresh(t)
+	return w
+}
+
+// refresh brings the cache up to date.
+func (w *crashWorld) refresh(t *testing.T) {
+	t.Helper()
+	var objects []client.Object
+	for _, list := range []client.ObjectList{&v1alpha1.SnapshotScheduleList{}, &snapshotv1.VolumeSnapshotList{}, &corev1.PersistentVolumeClaimList{}} {
+		if err := w.server.List(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+		switch list := list.(type) {
+		case *v1alpha1.SnapshotScheduleList:
+			for i := range list.Items {
+				objects = append(objects, &list.Items[i])
+			}
+		case *snapshotv1.VolumeSnapshotList:
+			for i := range list.Items {
+				objects = append(objects, &list.Items[i])
+			}
+		case *corev1.PersistentVolumeClaimList:
+			for i := range list.Items {
+				objects = append(objects, &list.Items[i])
+			}
+		}
+	}
+	w.cache = storeOf(objects...)
+}
+
+// write does a write unless the process dies before, and it may die after.
+func (w *crashWorld) write(do func() error) error {
+	if w.dead {
+		return errDead
+	}
+	w.writes++
+	struck := w.writes == w.strike
+	w.dead = struck
+	if struck && !w.after {
+		return errDead
+	}
+	if err := do(); err != nil || !struck {
+		return err
+	}
+	return errDead
+}
+
+// process is a process with an empty memory.
+func (w *crashWorld) process() *Reconciler {
+	w.dead = false
+	writes := interceptor.NewClient(w.server, interceptor.Funcs{
+		Get: func(ctx context.Context, _ client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			return w.cache.Get(ctx, key, o, opts...)
+		},
+		List: func(ctx context.Context, _ client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			return w.cache.List(ctx, list, opts...)
+		},
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			return w.write(func() error {
+				o.SetCreationTimestamp(metav1.Time{Time: w.now})
+				err := c.Create(ctx, o, opts...)
+				if err == nil {
+					w.created[o.GetLabels()[claimLabel]+" "+o.GetAnnotations()[runAnnotation]]++
+				}
+				return err
+			})
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			return w.write(func() error {
+				err := c.Delete(ctx, o, opts...)
+				if err == nil {
+					w.removed = append(w.removed, o.GetName())
+				}
+				return err
+			})
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			return w.write(func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
+		},
+	})
+	return &Reconciler{
+		client: writes, live: w.server, events: kube.NewEventsTo(record.NewFakeRecorder(1000)),
+		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
+	}
+}
+
+// finish makes the snapshots ready that were begun, one of them at a time.
+func (w *crashWorld) finish(t *testing.T) (done bool) {
+	t.Helper()
+	all := &snapshotv1.VolumeSnapshotList{}
+	if err := w.server.List(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	under := 0
+	for i := range all.Items {
+		v := &all.Items[i]
+		if v.Status != nil && ptr.Deref(v.Status.ReadyToUse, false) {
+			continue
+		}
+		if under++; under == 1 {
+			v.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: &metav1.Time{Time: w.now}}
+			if err := w.server.Status().Update(t.Context(), v); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if under > 2 {
+		t.Errorf("%d snapshots are under way, and two may be", under)
+	}
+	return under == 0
+}
+
+// settle lets processes work, each until it dies, with caches that are up to date
+// only every lag-th time, until nothing is left to do.
+func (w *crashWorld) settle(t *testing.T, lag int) {
+	t.Helper()
+	key := client.ObjectKey{Namespace: "team", Name: "daily"}
+	r := w.process()
+	for i := range 100 {
+		if w.dead {
+			r = w.process()
+		}
+		before := w.writes
+		if i%lag == 0 {
+			w.refresh(t)
+		}
+		_, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+		if err != nil && !errors.Is(err, errDead) {
+			t.Fatal(err)
+		}
+		w.now = w.now.Add(time.Second)
+		if idle := w.writes == before && !w.dead && i%lag == 0; w.finish(t) && idle {
+			return
+		}
+	}
+	t.Fatal("there is no end to it")
+}
+
+// dueWorld is one in which a run is due: three claims with a snapshot of
+// yesterday each, of which two may be snapshotted at a time and one is kept.
+func dueWorld(t *testing.T) *crashWorld {
+	s := daily()
+	s.Spec.MaxConcurrent, s.Spec.Retention, s.Spec.Trigger = 2, count(1), "go"
+	s.Status.LastScheduleTime = stamped(twoYesterday)
+	return newCrashWorld(t, s, manyClaims(3))
+}
+
+func (w *crashWorld) check(t *testing.T) {
+	t.Helper()
+	for _, claim := range []string{"c0-uid", "c1-uid", "c2-uid"} {
+		if n := w.created[claim+" "+stamp(twoToday)]; n != 1 {
+			t.Errorf("claim %s had %d snapshots taken", claim, n)
+		}
+	}
+	if len(w.created) != 3 || len(w.removed) != 3 {
+		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
+	}
+	s := &v1alpha1.SnapshotSchedule{}
+	if err := w.server.Get(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, s); err != nil {
+		t.Fatal(err)
+	}
+	if is := s.Status; is.LastTrigger != "go" || is.Run.CompletionTime == nil || !is.LastScheduleTime.Equal(stamped(twoToday)) || is.Conditions[0].Reason != v1alpha1.Scheduled {
+		t.Errorf("%+v", is)
+	}
+}
+
+// A process may die before or after any write, its successor may see an old
+// state of things: every claim gets one snapshot, and what is too much goes once.
+func TestARunSurvivesDeathAtAnyWrite(t *testing.T) {
+	for _, lag := range []int{1, 2, 3} {
+		w := dueWorld(t)
+		w.settle(t, lag)
+		w.check(t)
+		for n := range w.writes {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("lag %d, write %d, after %v", lag, n+1, after), func(t *testing.T) {
+					w := dueWorld(t)
+					w.strike, w.after = n+1, after
+					w.settle(t, lag)
+					w.check(t)
+				})
+			}
+		}
+	}
+}
+
+func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
+	w := dueWorld(t)
+	w.settle(t, 1)
+	before := w.writes
+	w.refresh(t)
+	for range 3 {
+		result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "team", Name: "daily"}})
+		if err != nil || result.RequeueAfter != longest {
+			t.Errorf("%v, %v", result, err)
+		}
+		w.now = w.now.Add(time.Minute)
+	}
+	if w.writes != before {
+		t.Errorf("%d writes", w.writes-before)
+	}
+	t.Logf("a run of three claims took %d writes", before)
+}

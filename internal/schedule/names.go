@@ -1,0 +1,79 @@
+package schedule
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+)
+
+const (
+	// nameLabel and uidLabel on a snapshot are those of its schedule. The UID
+	// counts: a schedule that is made anew under an old name has nothing to say
+	// about the snapshots of its predecessor, which might all be too old for it.
+	nameLabel = "schedule.holdfast.io/name"
+	uidLabel  = "schedule.holdfast.io/uid"
+	// claimLabel on a snapshot is the UID of its claim: another claim may have
+	// its name by now.
+	claimLabel = "schedule.holdfast.io/claim-uid"
+	// runAnnotation on a snapshot is the time of its run.
+	runAnnotation = "schedule.holdfast.io/run"
+)
+
+// nameLimit keeps names short enough for labels, which tools make of them. Nothing
+// collides by what is cut off, because of the hash.
+const nameLimit = 63
+
+// snapshotName follows from the UIDs of schedule and claim and from the time of
+// the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
+func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run time.Time) string {
+	sum := sha256.Sum256([]byte(string(schedule) + "/" + string(claim.UID) + "/" + stamp(run)))
+	tail := fmt.Sprintf("-%s-%s", run.UTC().Format("20060102-150405"), hex.EncodeToString(sum[:5]))
+	head := claim.Name
+	if most := nameLimit - len(tail); len(head) > most {
+		head = strings.TrimRight(head[:most], "-.")
+	}
+	return head + tail
+}
+
+// stamp is a run's time as it is written down.
+func stamp(run time.Time) string { return run.UTC().Format(time.RFC3339) }
+
+// newSnapshot is the snapshot of a claim for a run. Without an owner reference
+// it stays when its schedule goes.
+func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim, run time.Time) *snapshotv1.VolumeSnapshot {
+	template := &s.Spec.SnapshotTemplate
+	labels, annotations := maps.Clone(template.Labels), maps.Clone(template.Annotations)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	labels[nameLabel], labels[uidLabel], labels[claimLabel] = s.Name, string(s.UID), string(claim.UID)
+	annotations[runAnnotation] = stamp(run)
+	return &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.Namespace, Name: snapshotName(s.UID, claim, run), Labels: labels, Annotations: annotations,
+		},
+		Spec: snapshotv1.VolumeSnapshotSpec{
+			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim.Name},
+			VolumeSnapshotClassName: template.SnapshotClassName,
+		},
+	}
+}
+
+// same tells whether a snapshot that is there is the one that was to be made.
+func same(there, wanted *snapshotv1.VolumeSnapshot) bool {
+	return there.Labels[uidLabel] == wanted.Labels[uidLabel] && there.Labels[claimLabel] == wanted.Labels[claimLabel] &&
+		there.Annotations[runAnnotation] == wanted.Annotations[runAnnotation]
+}

@@ -1,0 +1,86 @@
+package schedule
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+)
+
+func TestNamesTellClaimsAndRunsApart(t *testing.T) {
+	long := strings.Repeat("a-claim-with-quite-a-name.", 9)
+	seen := map[string]string{}
+	for _, schedule := range []types.UID{"one", "two"} {
+		for _, claim := range []string{"data", "data-", "d", long, long + "x", long + "y", "a." + strings.Repeat(".", 0) + strings.Repeat("b", 33) + ".c"} {
+			for _, run := range []time.Time{noon, noon.Add(time.Second), twoTomorrow} {
+				c := bound(strings.TrimRight(claim, "."))
+				name := snapshotName(schedule, &c, run)
+				if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 || len(name) > 63 {
+					t.Errorf("%s: %d characters, %v", name, len(name), problems)
+				}
+				what := string(schedule) + claim + run.String()
+				if other, taken := seen[name]; taken {
+					t.Errorf("%s is of %s and of %s", name, what, other)
+				}
+				seen[name] = what
+				if again := snapshotName(schedule, &c, run.In(time.FixedZone("", 3600))); again != name {
+					t.Errorf("the same is once %s and once %s", name, again)
+				}
+			}
+		}
+	}
+}
+
+func TestAClaimThatTookAnothersNameHasSnapshotsOfOtherNames(t *testing.T) {
+	a, b := bound("data"), bound("data")
+	b.UID = "another"
+	if x, y := snapshotName("s", &a, noon), snapshotName("s", &b, noon); x == y {
+		t.Error(x)
+	}
+}
+
+func TestNamesAreReadable(t *testing.T) {
+	c := bound("data")
+	if name := snapshotName("s", &c, noon); !strings.HasPrefix(name, "data-20261121-120000-") {
+		t.Error(name)
+	}
+}
+
+func TestNewSnapshot(t *testing.T) {
+	s := daily()
+	s.Spec.SnapshotTemplate = v1alpha1.SnapshotTemplate{
+		Labels: map[string]string{"team": "red"}, Annotations: map[string]string{"ticket": "7"}, SnapshotClassName: ptr.To("fast"),
+	}
+	claim := bound("data")
+	got := newSnapshot(s, &claim, noon)
+	if diff := cmp.Diff(map[string]string{"team": "red", nameLabel: "daily", uidLabel: "schedule-uid", claimLabel: "data-uid"}, got.Labels); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"ticket": "7", runAnnotation: "2026-11-21T12:00:00Z"}, got.Annotations); diff != "" {
+		t.Error(diff)
+	}
+	if len(got.OwnerReferences) > 0 || *got.Spec.Source.PersistentVolumeClaimName != "data" || *got.Spec.VolumeSnapshotClassName != "fast" {
+		t.Errorf("%+v", got)
+	}
+	if len(s.Spec.SnapshotTemplate.Labels) != 1 || len(s.Spec.SnapshotTemplate.Annotations) != 1 {
+		t.Error("the template was changed")
+	}
+	for name, change := range map[string]func(){
+		"of another schedule": func() { got.Labels[uidLabel] = "x" }, "of another claim": func() { got.Labels[claimLabel] = "x" },
+		"of another run": func() { got.Annotations[runAnnotation] = "x" },
+	} {
+		got = newSnapshot(s, &claim, noon)
+		if !same(got, newSnapshot(s, &claim, noon)) {
+			t.Error("what is there already is not known again")
+		}
+		if change(); same(got, newSnapshot(s, &claim, noon)) {
+			t.Errorf("one %s counts as ours", name)
+		}
+	}
+}

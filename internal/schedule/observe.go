@@ -1,0 +1,85 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+)
+
+// errInvalid says that a schedule's spec makes no sense.
+var errInvalid = errors.New("the spec makes no sense")
+
+// observe looks at a schedule and what belongs to it: in the cache, or with live
+// at the API server itself. It returns nil for one that is not there or is being
+// deleted. If the spec is invalid it returns the schedule
+// alone, with errInvalid.
+func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, live bool) (*seen, error) {
+	var from client.Reader = r.client
+	if live {
+		from = r.live
+	}
+	s := &seen{schedule: &v1alpha1.SnapshotSchedule{}}
+	if err := from.Get(ctx, key, s.schedule); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if s.schedule.DeletionTimestamp != nil {
+		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
+	}
+	selector, err := s.read()
+	if err != nil {
+		return s, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	if s.claims, err = claims(ctx, from, key.Namespace, selector); err != nil {
+		return nil, err
+	}
+	s.shots, err = r.shots(ctx, s.schedule, live)
+	return s, err
+}
+
+// read takes the spec to pieces. Its errors name the field.
+func (s *seen) read() (labels.Selector, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.ClaimSelector)
+	if err != nil {
+		return nil, fmt.Errorf("spec.claimSelector: %w", err)
+	}
+	s.calendar, err = newCalendar(&s.schedule.Spec)
+	return selector, err
+}
+
+// shots are the snapshots that a schedule has made.
+func (r *Reconciler) shots(ctx context.Context, s *v1alpha1.SnapshotSchedule, live bool) ([]*shot, error) {
+	var err error
+	list := &snapshotv1.VolumeSnapshotList{}
+	if live {
+		err = r.live.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID)})
+	} else {
+		err = r.client.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingFields{bySchedule: string(s.UID)}, client.UnsafeDisableDeepCopy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the snapshots: %w", err)
+	}
+	now := r.now()
+	shots := make([]*shot, len(list.Items))
+	for i := range list.Items {
+		shots[i] = shotOf(&list.Items[i], now)
+	}
+	return shots, nil
+}
+
+// claims are the claims that a selector selects, by name.
+func claims(ctx context.Context, from client.Reader, namespace string, selector labels.Selector) ([]corev1.PersistentVolumeClaim, error) {
+	all := &corev1.PersistentVolumeClaimList{}
+	err := from.List(ctx, all, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("listing the claims: %w", err)
+	}
+	return all.Items, nil
+}

@@ -1,0 +1,166 @@
+package schedule
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+)
+
+// A part is what a claim has to do with the present run.
+type part struct {
+	claim *corev1.PersistentVolumeClaim
+	shots []*shot // newest first
+	was   v1alpha1.ClaimStatus
+	// reason is why it has no ready snapshot of the run, empty if it has.
+	reason, message string
+	// until is when the reason may be another without anything happening; zero
+	// for never.
+	until time.Time
+}
+
+// open tells whether the claim may still get its snapshot in this run.
+func (p *part) open() bool {
+	return p.reason == v1alpha1.Waiting || p.reason == v1alpha1.Blocked || p.reason == v1alpha1.CreateFailed
+}
+
+// troubled tells whether somebody should look.
+func (p *part) troubled() bool {
+	switch p.reason {
+	case v1alpha1.CreateFailed, v1alpha1.SnapshotFailed, v1alpha1.Late, v1alpha1.Blocked:
+		return true
+	}
+	return false
+}
+
+// excused tells whether the claim has nothing, or nothing yet, of which there
+// could be a snapshot in this run.
+func (p *part) excused() bool {
+	return p.reason == v1alpha1.NotBound || p.reason == v1alpha1.Terminating || p.reason == v1alpha1.NextRun
+}
+
+// A round is a run with what is needed to judge about its parts.
+type round struct {
+	*v1alpha1.Run
+	deadline time.Time // zero for none
+	now      time.Time
+}
+
+// roundOf is the present run of a schedule.
+func roundOf(s *v1alpha1.SnapshotSchedule, now time.Time) round {
+	r := round{Run: s.Status.Run, now: now}
+	if deadline := s.Spec.StartingDeadline; deadline != nil && r.Run != nil && r.Trigger == "" {
+		r.deadline = r.Time.Add(offset(s) + deadline.Duration)
+	}
+	return r
+}
+
+// judge tells how far a claim is in a run.
+func (r *round) judge(p *part) {
+	if r.Run == nil || r.served(p) {
+		return
+	}
+	switch {
+	case p.claim.DeletionTimestamp != nil:
+		p.reason, p.message = v1alpha1.Terminating, "the claim is being deleted"
+	case p.claim.Status.Phase != corev1.ClaimBound:
+		p.reason, p.message = v1alpha1.NotBound, fmt.Sprintf("the claim is %s: it has no volume", cmp.Or(p.claim.Status.Phase, corev1.ClaimPending))
+	case r.CompletionTime != nil && p.was.Reason != v1alpha1.Late:
+		p.reason, p.message = v1alpha1.NextRun, "the claim takes part from the next run on"
+	case r.CompletionTime != nil, !r.deadline.IsZero() && r.now.After(r.deadline):
+		p.reason, p.message = v1alpha1.Late, fmt.Sprintf("its turn in the run of %s did not come within spec.startingDeadline", stamp(r.Time.Time))
+	default:
+		r.queue(p)
+		p.until = sooner(p.until, r.deadline)
+	}
+}
+
+// served judges a claim that has got its snapshot of this run.
+func (r *round) served(p *part) bool {
+	s := p.find(stamp(r.Time.Time))
+	switch {
+	case s == nil:
+		return p.was.LastRunTime != nil && p.was.LastRunTime.Equal(&r.Time) // Somebody has removed it since.
+	case s.ready || s.deleting:
+	case s.failure != "":
+		p.reason, p.message = v1alpha1.SnapshotFailed, fmt.Sprintf("VolumeSnapshot %s: %s", s.name, s.failure)
+	default:
+		p.reason, p.message = v1alpha1.InProgress, fmt.Sprintf("VolumeSnapshot %s is not ready yet", s.name)
+	}
+	return true
+}
+
+// find is the snapshot of a run, nil if there is none.
+func (p *part) find(run string) *shot {
+	for _, s := range p.shots {
+		if s.run == run {
+			return s
+		}
+	}
+	return nil
+}
+
+// queue judges a claim that is to get a snapshot.
+func (r *round) queue(p *part) {
+	for _, s := range p.shots {
+		if since := s.created.Add(abandoned); s.underWay() && since.After(r.now) {
+			p.reason, p.until = v1alpha1.Blocked, since
+			p.message = fmt.Sprintf("VolumeSnapshot %s, of the run before, is not ready yet", s.name)
+			if s.failure != "" {
+				p.message += ": " + s.failure
+			}
+			return
+		}
+	}
+	if retry := p.was.RetryTime; p.was.Reason == v1alpha1.CreateFailed && retry != nil && retry.After(r.now) {
+		p.reason, p.message, p.until = v1alpha1.CreateFailed, p.was.Message, retry.Time
+		return
+	}
+	p.reason, p.message = v1alpha1.Waiting, "the claim waits for its turn: see spec.maxConcurrent"
+}
+
+// turns are the claims that wait, whoever has waited longest first.
+func turns(parts []*part) []*part {
+	var waiting []*part
+	for _, p := range parts {
+		if p.reason == v1alpha1.Waiting {
+			waiting = append(waiting, p)
+		}
+	}
+	slices.SortStableFunc(waiting, func(a, b *part) int {
+		return cmp.Or(a.lastCreated().Compare(b.lastCreated()), cmp.Compare(a.claim.Name, b.claim.Name))
+	})
+	return waiting
+}
+
+func (p *part) lastCreated() time.Time {
+	var last time.Time
+	for _, s := range p.shots {
+		last = latter(last, s.created)
+	}
+	return last
+}
+
+// slow is how long a snapshot may take before it does not count as under way
+// any more: one that hangs must not keep the others from theirs for ever.
+const slow = time.Hour
+
+// slots is how many more snapshots may be under way now, and when that changes
+// by itself.
+func slots(all []*shot, most int32, now time.Time) (free int, next time.Time) {
+	free = int(most)
+	for _, s := range all {
+		if !s.underWay() || s.failure != "" {
+			continue
+		}
+		if until := s.created.Add(slow); until.After(now) {
+			free--
+			next = sooner(next, until)
+		}
+	}
+	return max(free, 0), next
+}

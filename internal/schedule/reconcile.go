@@ -1,0 +1,139 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// longest is after how long a schedule is looked at again at the latest, so that
+// a clock that is set forward is noticed.
+const longest = 10 * time.Minute
+
+// Reasons of events.
+const (
+	reasonRunStarted = "SnapshotRunStarted"
+	reasonRunMissed  = "SnapshotRunMissed"
+)
+
+// Reconciler does for a schedule what is due.
+type Reconciler struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	events  *kube.Events
+	options *Options
+	now     func() time.Time
+}
+
+// Reconcile begins the run of a schedule that is due, takes the snapshots whose
+// turn it is, removes those that are too many, and tells how things are.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	s, now, err := r.look(ctx, request.NamespacedName)
+	if errors.Is(err, errInvalid) {
+		return r.over(r.tell(ctx, s, invalid(s, err, now)))
+	}
+	if err != nil || s == nil {
+		return reconcile.Result{}, err
+	}
+	if s, err = r.record(ctx, s, now); err != nil {
+		return r.over(err)
+	}
+	todo := decide(s, now)
+	refused, failed := r.create(ctx, s, &todo)
+	removed := r.remove(ctx, s, todo.remove)
+	if err := r.tell(ctx, s, settle(s, refused, now)); err != nil {
+		failed = errors.Join(failed, err)
+	}
+	if err := errors.Join(failed, removed); err != nil {
+		return r.over(err)
+	}
+	return reconcile.Result{RequeueAfter: pause(decide(s, now).again, r.now())}, nil
+}
+
+// look observes a schedule: in the cache, and at the API server if that leads to
+// more than a report.
+func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, time.Time, error) {
+	now := r.now()
+	s, err := r.observe(ctx, key, false)
+	if err != nil || s == nil {
+		return s, now, err
+	}
+	if todo := decide(s, now); !todo.acts() {
+		return s, now, nil
+	}
+	s, err = r.observe(ctx, key, true)
+	return s, now, err
+}
+
+// record puts on record what has to be before anything is done about it.
+func (r *Reconciler) record(ctx context.Context, s *seen, now time.Time) (*seen, error) {
+	record := decide(s, now).record
+	if record == nil {
+		return s, nil
+	}
+	before := s.schedule.Status
+	if err := r.write(ctx, s.schedule, record); err != nil {
+		return nil, err
+	}
+	r.announce(s.schedule, &before, record)
+	return s, nil
+}
+
+// announce tells about a run that begins, and about one that does not.
+func (r *Reconciler) announce(s *v1alpha1.SnapshotSchedule, before, is *v1alpha1.SnapshotScheduleStatus) {
+	if missed := is.LastMissedTime; missed != nil && !missed.Equal(before.LastMissedTime) {
+		runs.WithLabelValues("missed").Inc()
+		r.events.Warning(s, reasonRunMissed, fmt.Sprintf(
+			"the run of %s is passed over: it would be later than spec.startingDeadline allows", stamp(missed.Time)))
+	}
+	run := is.Run
+	if run == nil || before.Run != nil && run.Time.Equal(&before.Run.Time) {
+		return
+	}
+	runs.WithLabelValues("begun").Inc()
+	message := "the run of " + stamp(run.Time.Time) + " has begun"
+	if run.Trigger != "" {
+		message += fmt.Sprintf(", as spec.trigger %q asked", run.Trigger)
+	}
+	r.events.Normal(s, reasonRunStarted, message)
+}
+
+// tell writes the status, and an event if readiness is lost or lost in another
+// way.
+func (r *Reconciler) tell(ctx context.Context, s *seen, status *v1alpha1.SnapshotScheduleStatus) error {
+	before := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.Ready)
+	is := meta.FindStatusCondition(status.Conditions, v1alpha1.Ready)
+	if err := r.write(ctx, s.schedule, status); err != nil {
+		return err
+	}
+	if is.Status == metav1.ConditionFalse && (before == nil || before.Message != is.Message) {
+		r.events.Warning(s.schedule, is.Reason, is.Message)
+	}
+	return nil
+}
+
+// over ends a visit that did not go as it should. A schedule that has changed
+// meanwhile is no failure: it is looked at again.
+func (r *Reconciler) over(err error) (reconcile.Result, error) {
+	if errors.Is(err, errStale) {
+		return reconcile.Result{RequeueAfter: r.options.RetryStart}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+// pause is for how long a schedule is left alone if nothing happens.
+func pause(again, now time.Time) time.Duration {
+	if again.IsZero() {
+		return longest
+	}
+	return min(max(again.Sub(now), time.Millisecond), longest)
+}

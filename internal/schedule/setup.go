@@ -1,0 +1,104 @@
+package schedule
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// lookAgain is how often the kinds are looked for that are not there.
+const lookAgain = time.Minute
+
+// Setup adds the controller to a manager. It begins when SnapshotSchedules and
+// VolumeSnapshots are installed and may be listed: this program also runs under
+// manifests that know of no schedules.
+func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
+	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, now: time.Now}
+	if err := m.Add(&starter{Reconciler: r, manager: m}); err != nil {
+		return fmt.Errorf("adding the start of schedules: %w", err)
+	}
+	return nil
+}
+
+// A starter adds the controller when it can work.
+type starter struct {
+	*Reconciler
+	manager ctrl.Manager
+}
+
+// Start waits until the controller can work, and adds it. It runs on the leader
+// only.
+func (s *starter) Start(ctx context.Context) error {
+	log, told := s.manager.GetLogger(), ""
+	for {
+		err := s.able(ctx)
+		if err == nil {
+			return s.add(ctx)
+		}
+		if err.Error() != told {
+			told = err.Error()
+			log.Info("SnapshotSchedules are not served yet; looking again", "every", cmp.Or(s.options.LookAgain, lookAgain), "reason", told)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(cmp.Or(s.options.LookAgain, lookAgain)):
+		}
+	}
+}
+
+// able is an error while the kinds are not installed or may not be listed.
+func (s *starter) able(ctx context.Context) error {
+	for name, list := range map[string]client.ObjectList{
+		"snapshotschedules.holdfast.io":           &v1alpha1.SnapshotScheduleList{},
+		"volumesnapshots.snapshot.storage.k8s.io": &snapshotv1.VolumeSnapshotList{},
+	} {
+		err := s.live.List(ctx, list, client.Limit(1))
+		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			return fmt.Errorf("CustomResourceDefinition %s is not installed: %w", name, err)
+		}
+		if err != nil {
+			return fmt.Errorf("listing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// add adds the controller to the manager, which is running.
+func (s *starter) add(ctx context.Context) error {
+	m := s.manager
+	if err := m.GetFieldIndexer().IndexField(ctx, &snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID); err != nil {
+		return fmt.Errorf("indexing snapshots by their schedule: %w", err)
+	}
+	if err := m.Add(&collector{Reconciler: s.Reconciler, cache: m.GetCache(), to: metrics.Registry}); err != nil {
+		return fmt.Errorf("adding metrics of schedules: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(m).
+		Named("schedule").
+		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews())).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: s.options.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](s.options.RetryStart, s.options.RetryMax),
+		}).
+		Complete(kube.Finish(s.Reconciler))
+}

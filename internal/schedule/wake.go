@@ -1,0 +1,81 @@
+package schedule
+
+import (
+	"context"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+)
+
+// bySchedule is the index of snapshots by the UID of their schedule.
+const bySchedule = "schedule.holdfast.io/uid"
+
+func scheduleUID(o client.Object) []string {
+	if uid := o.GetLabels()[uidLabel]; uid != "" {
+		return []string{uid}
+	}
+	return nil
+}
+
+// scheduleOf leads from a snapshot to its schedule.
+func scheduleOf(_ context.Context, o client.Object) []reconcile.Request {
+	name := o.GetLabels()[nameLabel]
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
+}
+
+// schedulesOf leads from a claim to the schedules that select it.
+func (r *Reconciler) schedulesOf(ctx context.Context, o client.Object) []reconcile.Request {
+	all := &v1alpha1.SnapshotScheduleList{}
+	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace())); err != nil {
+		klog.FromContext(ctx).Error(err, "The schedules of a claim could not be listed", "claim", klog.KObj(o))
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range all.Items {
+		selector, err := metav1.LabelSelectorAsSelector(&all.Items[i].Spec.ClaimSelector)
+		if err == nil && selector.Matches(labels.Set(o.GetLabels())) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+		}
+	}
+	return requests
+}
+
+// snapshotNews lets through what changes something about a snapshot that
+// schedules look at.
+func snapshotNews() predicate.Funcs {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*snapshotv1.VolumeSnapshot)
+		after, ok2 := e.ObjectNew.(*snapshotv1.VolumeSnapshot)
+		return ok1 && ok2 && (!equality.Semantic.DeepEqual(before.Status, after.Status) ||
+			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
+	}}
+}
+
+// claimNews lets through what changes whether a claim can be snapshotted, and by
+// which schedules.
+func claimNews() predicate.Funcs {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.PersistentVolumeClaim)
+		after, ok2 := e.ObjectNew.(*corev1.PersistentVolumeClaim)
+		return ok1 && ok2 && (before.Status.Phase != after.Status.Phase ||
+			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
+	}}
+}
+
+func begunToGo(before, after client.Object) bool {
+	return before.GetDeletionTimestamp() == nil && after.GetDeletionTimestamp() != nil
+}
