@@ -50,7 +50,7 @@ type SnapshotScheduleSpec struct {
 	// +optional
 	ClaimSelector metav1.LabelSelector `json:"claimSelector,omitempty"`
 
-	// schedule is when: five fields in cron's syntax (minute, hour, day of the month, month, day of the week), or
+	// schedule is when: five fields in cron's syntax (minute, hour, day of month, month of year, day of week), or
 	// @hourly, @daily, @weekly, @monthly or @yearly.
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -38,7 +38,7 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	}
 	parsed, err := cron.NewParser(fields).Parse(spec.Schedule)
 	if err != nil {
-		return nil, fmt.Errorf("spec.schedule %q: %w; five fields are needed: minute, hour, day of the month, month, day of the week, such as 30 2 * * *", spec.Schedule, err)
+		return nil, fmt.Errorf("spec.schedule %q: %w; five fields are needed: minute, hour, day of month, month of year, day of week, such as 30 2 * * *", spec.Schedule, err)
 	}
 	s, ok := parsed.(*cron.SpecSchedule)
 	if !ok {

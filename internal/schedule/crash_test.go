@@ -9,8 +9,10 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -124,6 +126,9 @@ func (w *crashWorld) process() *Reconciler {
 			return w.cache.List(ctx, list, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			if o.GetLabels()[claimLabel] == w.refuse {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("exceeded quota"))
+			}
 			return w.write(func() error {
 				o.SetCreationTimestamp(metav1.Time{Time: w.now})
 				err := c.Create(ctx, o, opts...)
@@ -268,4 +273,53 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 		t.Errorf("%d writes", w.writes-before)
 	}
 	t.Logf("a run of three claims took %d writes", before)
+}
+
+// A cache that does not know yet that somebody has removed the newest snapshot
+// would have the second go too.
+func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
+	s, claims := daily(), manyClaims(1)
+	s.Spec.Retention = count(1)
+	w := newCrashWorld(t, s, claims)
+	newer := newSnapshot(s, &claims[0], twoToday)
+	newer.UID, newer.CreationTimestamp, newer.Status = "new", *stamped(twoToday), &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
+	if err := w.server.Create(t.Context(), newer.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	w.refresh(t)
+	if err := w.server.Delete(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)})
+	if err != nil || len(w.removed) > 0 {
+		t.Errorf("%v, removed: %v", err, w.removed)
+	}
+}
+
+// A claim of which the API server takes no snapshot keeps nobody else's from
+// being taken, and nothing from being removed; it is tried again after a pause.
+func TestOneBadClaimStopsNothing(t *testing.T) {
+	w := dueWorld(t)
+	w.refuse = "c0-uid"
+	w.settle(t, 1)
+	if n := len(w.created); n != 2 || len(w.removed) != 2 {
+		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
+	}
+	s := &v1alpha1.SnapshotSchedule{}
+	key := client.ObjectKey{Namespace: "team", Name: "daily"}
+	if err := w.server.Get(t.Context(), key, s); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.Status.Claims[0]; c.Reason != v1alpha1.CreateFailed || c.RetryTime == nil || s.Status.LastTrigger != "" || s.Status.Run.CompletionTime != nil {
+		t.Errorf("%+v", s.Status)
+	}
+	w.refuse = ""
+	w.refresh(t)
+	result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+	if err != nil || result.RequeueAfter > retryPause || len(w.created) != 2 {
+		t.Errorf("%v, %v, taken: %v", result, err, w.created)
+	}
+	w.now = w.now.Add(result.RequeueAfter)
+	w.settle(t, 1)
+	w.check(t)
 }

@@ -59,8 +59,7 @@ func suspend(is *v1alpha1.SnapshotScheduleStatus, now time.Time) {
 // on. Those of a new object count from when it was made: it may have waited for
 // this program.
 func follow(is *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, now time.Time) {
-	wrong := is.LastScheduleTime != nil && is.LastScheduleTime.After(now.Add(skew)) ||
-		is.LastMissedTime != nil && is.LastMissedTime.After(now.Add(skew)) || is.Plan != nil && is.Plan.Since.After(now.Add(skew))
+	wrong := is.Plan != nil && counted(is).After(now.Add(skew))
 	if !wrong && is.Plan != nil && is.Plan.Schedule == s.Spec.Schedule && is.Plan.TimeZone == s.Spec.TimeZone {
 		return
 	}

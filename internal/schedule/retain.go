@@ -33,13 +33,11 @@ func expired(shots []*shot, keep *v1alpha1.Retention, now time.Time) (gone []*sh
 			until = s.created.Add(abandoned)
 		}
 		newer = true
-		switch {
-		case until.IsZero():
-		case !until.After(now):
-			gone = append(gone, s)
-		default:
+		if until.IsZero() || until.After(now) {
 			next = sooner(next, until)
+			continue
 		}
+		gone = append(gone, s)
 	}
 	return gone, next
 }

@@ -1,0 +1,471 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/schedule"
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// A scheduleWorld is an API server in which the test plays all controllers but
+// that of schedules.
+type scheduleWorld struct {
+	*world.World
+	api client.Client
+	// hung has snapshots of claims with this in their names stay as they are.
+	hung atomic.Pointer[string]
+	// most is how many snapshots were under way at a time.
+	most atomic.Int32
+}
+
+func newScheduleWorld(t *testing.T) *scheduleWorld {
+	w := &scheduleWorld{World: &world.World{Cluster: cluster.NewAPIOnly(t)}}
+	scheme := runtime.NewScheme()
+	must(t, errors.Join(corev1.AddToScheme(scheme), snapshotv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	// Nothing is installed yet: it is looked for until it is.
+	w.start(t, scheme)
+	installSchedules(t, w.Config)
+	w.Snapshots(t)
+	var err error
+	w.api, err = client.New(w.Config, client.Options{Scheme: scheme})
+	must(t, err)
+	world.Eventually(t, func(ctx context.Context) error { return w.api.List(ctx, &v1alpha1.SnapshotScheduleList{}) })
+	w.play(t)
+	return w
+}
+
+// start runs the controller until the test ends.
+func (w *scheduleWorld) start(t *testing.T, scheme *runtime.Scheme) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	m, err := ctrl.NewManager(w.Config, ctrl.Options{
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	must(t, err)
+	events := kube.NewEvents(ctx, w.Client.CoreV1(), scheme, "snapshot-controller")
+	must(t, schedule.Setup(ctx, m, events, &schedule.Options{
+		Workers: 2, RetryStart: 50 * time.Millisecond, RetryMax: time.Second, LookAgain: 50 * time.Millisecond,
+	}))
+	ended := make(chan error)
+	go func() { ended <- m.Start(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func installSchedules(t *testing.T, config *rest.Config) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "internal", "crds", "holdfast.io_snapshotschedules.yaml"))
+	must(t, err)
+	crd := &unstructured.Unstructured{}
+	must(t, yaml.Unmarshal(text, crd))
+	c, err := client.New(config, client.Options{})
+	must(t, err)
+	must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("tests"), client.ForceOwnership))
+}
+
+// play makes snapshots ready, as a snapshot controller with a driver would.
+func (w *scheduleWorld) play(t *testing.T) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			w.playOnce(ctx)
+			select {
+			case <-ctx.Done():
+			case <-time.After(world.Pulse):
+			}
+		}
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+}
+
+func (w *scheduleWorld) playOnce(ctx context.Context) {
+	all := &snapshotv1.VolumeSnapshotList{}
+	if w.api.List(ctx, all, client.InNamespace(w.Namespace)) != nil {
+		return
+	}
+	under := slices.DeleteFunc(all.Items, func(v snapshotv1.VolumeSnapshot) bool {
+		return v.Status != nil && (ptr.Deref(v.Status.ReadyToUse, false) || v.Status.Error != nil)
+	})
+	w.most.Store(max(w.most.Load(), int32(len(under))))
+	for i := range under {
+		v := &under[i]
+		if hung := w.hung.Load(); hung != nil && strings.Contains(v.Name, *hung) {
+			continue
+		}
+		v.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: ptr.To(metav1.Now())}
+		if strings.Contains(v.Name, "bad") {
+			v.Status = &snapshotv1.VolumeSnapshotStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("the driver is on fire")}}
+		}
+		_ = w.api.Status().Update(ctx, v) // It is tried again.
+	}
+}
+
+// bound makes claims with volumes.
+func (w *scheduleWorld) bound(t *testing.T, app string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		claim := w.pending(t, app, name)
+		claim.Status.Phase = corev1.ClaimBound
+		must(t, w.api.Status().Update(t.Context(), claim))
+	}
+}
+
+func (w *scheduleWorld) pending(t *testing.T, app, name string) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	claim := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name, Labels: map[string]string{"app": app}},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+	must(t, w.api.Create(t.Context(), claim))
+	return claim
+}
+
+// schedule is one whose next run is far away, for the claims of an app.
+func (w *scheduleWorld) schedule(app, name string) *v1alpha1.SnapshotSchedule {
+	return &v1alpha1.SnapshotSchedule{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
+		Spec: v1alpha1.SnapshotScheduleSpec{
+			Schedule: "0 0 29 2 *", ClaimSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": app}},
+		},
+	}
+}
+
+// change changes a schedule, and changes it again if somebody else has.
+func (w *scheduleWorld) change(t *testing.T, name string, change func(*v1alpha1.SnapshotScheduleSpec)) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		s := &v1alpha1.SnapshotSchedule{}
+		if err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s); err != nil {
+			return err
+		}
+		change(&s.Spec)
+		return w.api.Update(ctx, s)
+	})
+}
+
+// trigger asks for a run and waits for the answer.
+func (w *scheduleWorld) trigger(t *testing.T, name, value string) {
+	t.Helper()
+	w.change(t, name, func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = value })
+	w.status(t, name, func(s *v1alpha1.SnapshotScheduleStatus) bool { return s.LastTrigger == value })
+}
+
+// status waits for a schedule's status.
+func (w *scheduleWorld) status(t *testing.T, name string, want func(*v1alpha1.SnapshotScheduleStatus) bool) *v1alpha1.SnapshotScheduleStatus {
+	t.Helper()
+	s := &v1alpha1.SnapshotSchedule{}
+	world.Eventually(t, func(ctx context.Context) error {
+		*s = v1alpha1.SnapshotSchedule{}
+		if err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s); err != nil {
+			return err
+		}
+		if s.Status.ObservedGeneration != s.Generation || !want(&s.Status) {
+			text, _ := json.Marshal(s.Status)
+			return fmt.Errorf("%s of generation %d", text, s.Generation)
+		}
+		return nil
+	})
+	return &s.Status
+}
+
+func ready(s *v1alpha1.SnapshotScheduleStatus, reason string) bool {
+	c := meta.FindStatusCondition(s.Conditions, v1alpha1.Ready)
+	return c != nil && c.Reason == reason
+}
+
+// snapshots are those of a schedule, by claim.
+func (w *scheduleWorld) snapshots(t *testing.T, schedule string) map[string][]string {
+	t.Helper()
+	all := &snapshotv1.VolumeSnapshotList{}
+	must(t, w.api.List(t.Context(), all, client.InNamespace(w.Namespace), client.MatchingLabels{"schedule.holdfast.io/name": schedule}))
+	claims := map[string][]string{}
+	for _, v := range all.Items {
+		claim := *v.Spec.Source.PersistentVolumeClaimName
+		claims[claim] = append(claims[claim], v.Name)
+	}
+	return claims
+}
+
+func TestSnapshotSchedules(t *testing.T) {
+	t.Parallel()
+	w := newScheduleWorld(t)
+	for name, test := range map[string]func(*testing.T, *scheduleWorld){
+		"nonsense is refused":                       nonsenseIsRefused,
+		"a trigger takes a snapshot of every claim": triggerTakesSnapshots,
+		"a missed run is caught up":                 missedRunIsCaughtUp,
+		"a bad claim stops nobody":                  badClaimStopsNobody,
+		"claims wait for their turn":                claimsWaitForTheirTurn,
+		"what is suspended does nothing":            suspendedDoesNothing,
+		"a schedule that cannot be read says so":    unreadableSaysSo,
+		"snapshots stay when their schedule goes":   snapshotsStay,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, w) })
+	}
+}
+
+func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
+	for want, change := range map[string]func(*v1alpha1.SnapshotSchedule){
+		"metadata.name may have at most 63": func(s *v1alpha1.SnapshotSchedule) { s.Name = strings.Repeat("x", 64) },
+		"belongs into spec.timeZone":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "TZ=Asia/Tokyo 0 2 * * *" },
+		"@every has no fixed times":         func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "@every 1h" },
+		"name the time zone":                func(s *v1alpha1.SnapshotSchedule) { s.Spec.TimeZone = "Local" },
+		"jitter may be 24h":                 func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: 25 * time.Hour} },
+		"spec.jitter in body should match":  func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: -time.Hour} },
+		"startingDeadline must be 10s":      func(s *v1alpha1.SnapshotSchedule) { s.Spec.StartingDeadline = &metav1.Duration{Duration: time.Second} },
+		"less than or equal to 1000":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.MaxConcurrent = 1001 },
+		"give maxCount, maxAge or both":     func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{} },
+		"greater than or equal to 1":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](0)} },
+		"maxAge must be 1m": func(s *v1alpha1.SnapshotSchedule) {
+			s.Spec.Retention = &v1alpha1.Retention{MaxAge: &metav1.Duration{Duration: time.Second}}
+		},
+		"labels of schedule.holdfast.io/ are": func(s *v1alpha1.SnapshotSchedule) {
+			s.Spec.SnapshotTemplate.Labels = map[string]string{"schedule.holdfast.io/uid": "x"}
+		},
+		"snapshotClassName in body should be at least 1": func(s *v1alpha1.SnapshotSchedule) { s.Spec.SnapshotTemplate.SnapshotClassName = ptr.To("") },
+	} {
+		s := w.schedule("none", "nonsense")
+		change(s)
+		if err := w.api.Create(t.Context(), s); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("wanted %q, got %v", want, err)
+		}
+	}
+}
+
+func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
+	w.bound(t, "shop", "shop-a", "shop-b")
+	w.bound(t, "other", "other-a")
+	w.pending(t, "shop", "shop-pending")
+	kept, all := w.schedule("shop", "keeps-one"), w.schedule("shop", "keeps-all")
+	kept.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
+	kept.Spec.SnapshotTemplate.Labels = map[string]string{"team": "red"}
+	must(t, errors.Join(w.api.Create(t.Context(), kept), w.api.Create(t.Context(), all)))
+	w.trigger(t, "keeps-all", "one")
+	w.trigger(t, "keeps-one", "one")
+	before := w.snapshots(t, "keeps-one")
+	w.trigger(t, "keeps-one", "two")
+	status := w.status(t, "keeps-one", func(*v1alpha1.SnapshotScheduleStatus) bool {
+		now := w.snapshots(t, "keeps-one")
+		return len(now["shop-a"]) == 1 && len(now["shop-b"]) == 1
+	})
+	now := w.snapshots(t, "keeps-one")
+	if len(now) != 2 || now["shop-a"][0] == before["shop-a"][0] || len(w.snapshots(t, "keeps-all")) != 2 {
+		t.Errorf("there were %v, now %v, of the other %v", before, now, w.snapshots(t, "keeps-all"))
+	}
+	if c := status.Claims; len(c) != 3 || c[0].LastReadySnapshot != now["shop-a"][0] || c[0].LastReadyTime == nil || c[0].Reason != "" || c[2].Reason != v1alpha1.NotBound {
+		t.Errorf("%+v", c)
+	}
+	made := &snapshotv1.VolumeSnapshot{}
+	must(t, w.api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: now["shop-a"][0]}, made))
+	if made.Labels["team"] != "red" || len(made.OwnerReferences) > 0 {
+		t.Errorf("%+v", made.ObjectMeta)
+	}
+	w.columns(t, "keeps-one")
+	w.measured(t, "keeps-one", "shop-a")
+	w.told(t, "keeps-one", "SnapshotRunStarted", `as spec.trigger "two" asked`)
+}
+
+// columns are what kubectl get shows.
+func (w *scheduleWorld) columns(t *testing.T, name string) {
+	t.Helper()
+	text, err := w.Client.CoreV1().RESTClient().Get().SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").
+		AbsPath("/apis/holdfast.io/v1alpha1/namespaces", w.Namespace, "snapshotschedules", name).DoRaw(t.Context())
+	must(t, err)
+	table := &metav1.Table{}
+	must(t, json.Unmarshal(text, table))
+	shown := map[string]string{}
+	for i, c := range table.ColumnDefinitions {
+		if c.Priority == 0 {
+			shown[c.Name] = fmt.Sprint(table.Rows[0].Cells[i])
+		}
+	}
+	if shown["Schedule"] != "0 0 29 2 *" || shown["Ready"] != "True" || shown["Reason"] != "Scheduled" || shown["Last run"] == "<nil>" || !strings.HasSuffix(shown["Next run"], "-02-29T00:00:00Z") {
+		t.Errorf("%v", shown)
+	}
+}
+
+// measured waits for the age of a claim's newest snapshot among the metrics.
+func (w *scheduleWorld) measured(t *testing.T, schedule, claim string) {
+	t.Helper()
+	world.Eventually(t, func(context.Context) error {
+		all, err := metrics.Registry.Gather()
+		if err != nil {
+			return err
+		}
+		for _, family := range all {
+			for _, m := range family.GetMetric() {
+				labels := fmt.Sprint(m.GetLabel())
+				if family.GetName() == "holdfast_snapshotschedule_last_ready_age_seconds" && strings.Contains(labels, `"`+schedule+`"`) && strings.Contains(labels, `"`+claim+`"`) {
+					return nil
+				}
+			}
+		}
+		return errors.New("the age of the snapshot is not among the metrics")
+	})
+}
+
+// told waits for an event about a schedule.
+func (w *scheduleWorld) told(t *testing.T, schedule, reason, part string) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + schedule})
+		if err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Reason == reason && strings.Contains(e.Message, part) {
+				return nil
+			}
+		}
+		return fmt.Errorf("among %d events there is no %s", len(events.Items), reason)
+	})
+}
+
+func missedRunIsCaughtUp(t *testing.T, w *scheduleWorld) {
+	w.bound(t, "night", "night-a")
+	s := w.schedule("night", "nightly")
+	s.Spec.Suspend = true // Until it has a past.
+	must(t, w.api.Create(t.Context(), s))
+	w.status(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Suspended) })
+	long := metav1.NewTime(time.Now().AddDate(0, 0, -9))
+	world.Eventually(t, func(ctx context.Context) error {
+		if err := w.api.Get(ctx, client.ObjectKeyFromObject(s), s); err != nil {
+			return err
+		}
+		s.Status.Plan = &v1alpha1.Plan{Schedule: "@daily", TimeZone: "UTC", Since: long}
+		s.Status.LastScheduleTime = &long
+		return w.api.Status().Update(ctx, s)
+	})
+	world.Eventually(t, func(ctx context.Context) error {
+		s.Spec.Suspend, s.Spec.Schedule = false, "@daily"
+		return w.api.Update(ctx, s)
+	})
+	is := w.status(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Scheduled) && is.Run != nil })
+	if n := len(w.snapshots(t, "nightly")["night-a"]); n != 1 || time.Since(is.LastScheduleTime.Time) > 25*time.Hour {
+		t.Errorf("%d snapshots, %+v", n, is)
+	}
+}
+
+func badClaimStopsNobody(t *testing.T, w *scheduleWorld) {
+	w.bound(t, "mixed", "mixed-a", "mixed-bad", "mixed-c")
+	s := w.schedule("mixed", "mixed")
+	s.Spec.MaxConcurrent, s.Spec.Trigger = 1, "go"
+	must(t, w.api.Create(t.Context(), s))
+	is := w.status(t, "mixed", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return ready(is, v1alpha1.ClaimsFailing) && len(is.Claims) == 3 && is.Claims[0].LastReadySnapshot != "" && is.Claims[2].LastReadySnapshot != ""
+	})
+	if c := is.Claims[1]; c.Reason != v1alpha1.SnapshotFailed || !strings.Contains(c.Message, "on fire") || is.LastTrigger == "go" {
+		t.Errorf("%+v", is)
+	}
+	w.told(t, "mixed", v1alpha1.ClaimsFailing, "on fire")
+}
+
+func claimsWaitForTheirTurn(t *testing.T, w *scheduleWorld) {
+	names := []string{"turn-a", "turn-b", "turn-c", "turn-d", "turn-e"}
+	w.bound(t, "turns", names...)
+	s := w.schedule("turns", "turns")
+	s.Spec.MaxConcurrent, s.Spec.Trigger = 2, "go"
+	w.hung.Store(ptr.To("turn-"))
+	w.most.Store(0)
+	must(t, w.api.Create(t.Context(), s))
+	w.status(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		count := map[string]int{}
+		for _, c := range is.Claims {
+			count[c.Reason]++
+		}
+		return count[v1alpha1.Waiting] == 3 && count[v1alpha1.InProgress] == 2 && meta.IsStatusConditionTrue(is.Conditions, v1alpha1.Running)
+	})
+	w.hung.Store(nil)
+	w.status(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return is.LastTrigger == "go" && meta.IsStatusConditionFalse(is.Conditions, v1alpha1.Running)
+	})
+	if most := w.most.Load(); most != 2 {
+		t.Errorf("%d were under way at a time", most)
+	}
+}
+
+func suspendedDoesNothing(t *testing.T, w *scheduleWorld) {
+	w.bound(t, "still", "still-a")
+	s := w.schedule("still", "still")
+	must(t, w.api.Create(t.Context(), s))
+	w.trigger(t, "still", "one")
+	w.trigger(t, "still", "two")
+	w.change(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) {
+		s.Suspend, s.Trigger, s.Retention = true, "three", &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
+	})
+	w.status(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return ready(is, v1alpha1.Suspended) && is.NextRunTime == nil
+	})
+	if n := len(w.snapshots(t, "still")["still-a"]); n != 2 {
+		t.Errorf("suspended, it has %d snapshots", n)
+	}
+	w.change(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) { s.Suspend = false })
+	w.status(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return is.LastTrigger == "three" && len(w.snapshots(t, "still")["still-a"]) == 1
+	})
+}
+
+func unreadableSaysSo(t *testing.T, w *scheduleWorld) {
+	s := w.schedule("none", "unreadable")
+	s.Spec.Schedule = "61 * * * *"
+	must(t, w.api.Create(t.Context(), s))
+	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		c := meta.FindStatusCondition(is.Conditions, v1alpha1.Ready)
+		return c != nil && c.Reason == v1alpha1.Invalid && strings.Contains(c.Message, `spec.schedule "61 * * * *"`)
+	})
+	w.change(t, "unreadable", func(s *v1alpha1.SnapshotScheduleSpec) { s.Schedule = "1 * * * *" })
+	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.NoClaims) })
+}
+
+func snapshotsStay(t *testing.T, w *scheduleWorld) {
+	w.bound(t, "gone", "gone-a")
+	s := w.schedule("gone", "gone")
+	s.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
+	must(t, w.api.Create(t.Context(), s))
+	w.trigger(t, "gone", "one")
+	must(t, w.api.Delete(t.Context(), s))
+	heir := w.schedule("gone", "gone")
+	heir.Spec.Retention = s.Spec.Retention
+	must(t, w.api.Create(t.Context(), heir))
+	w.trigger(t, "gone", "two")
+	if n := len(w.snapshots(t, "gone")["gone-a"]); n != 2 {
+		t.Errorf("there are %d snapshots: one is of a schedule that is gone, one of its namesake", n)
+	}
+}
