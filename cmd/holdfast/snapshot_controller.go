@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/schedule"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
@@ -23,6 +24,8 @@ type snapshotController struct {
 	resync time.Duration
 	look   time.Duration // longest pause between two looks for the CRDs
 	bind   bind.Options
+
+	schedule schedule.Options
 }
 
 func newSnapshotController() *cobra.Command {
@@ -37,6 +40,8 @@ func newSnapshotController() *cobra.Command {
 each driver makes, bind the two to each other, and delete what nobody wants any
 more. There is one for all drivers of a cluster. It takes the place of the program
 of that name, with the same flags.
+
+Where SnapshotSchedules are installed it also takes snapshots as they say.
 
 Flags come before the environment variables in brackets, and those before the
 defaults.`,
@@ -61,6 +66,7 @@ func (s *snapshotController) complete(command *cobra.Command) error {
 	)
 	o := &s.bind
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
+	s.schedule = schedule.Options{Namespaces: o.Namespaces, Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax}
 	if s.look < time.Second {
 		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s: at least 1s is needed", s.look))
 	}
@@ -82,10 +88,14 @@ func (s *snapshotController) run(ctx context.Context) error {
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
 			bind.CacheOptions(&s.bind, o)
+			schedule.CacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := bind.Setup(ctx, m, events, &s.bind); err != nil {
 				return fmt.Errorf("setting up the binding of snapshots: %w", err)
+			}
+			if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
+				return fmt.Errorf("setting up schedules: %w", err)
 			}
 			return nil
 		},

@@ -27,7 +27,7 @@ import (
 // lookAgain is how often the kinds are looked for that are not there.
 const lookAgain = time.Minute
 
-// Setup adds the controller to a manager. It begins when SnapshotSchedules and
+// Setup adds the controller to a manager whose cache has CacheOptions. It begins when SnapshotSchedules and
 // VolumeSnapshots are installed and may be listed: this program also runs under
 // manifests that know of no schedules.
 func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
@@ -67,13 +67,17 @@ func (s *starter) Start(ctx context.Context) error {
 
 // able is an error while the kinds are not installed or may not be listed.
 func (s *starter) able(ctx context.Context) error {
+	options := []client.ListOption{client.Limit(1)}
+	if len(s.options.Namespaces) > 0 {
+		options = append(options, client.InNamespace(s.options.Namespaces[0]))
+	}
 	for name, list := range map[string]client.ObjectList{
 		"snapshotschedules.holdfast.io":           &v1alpha1.SnapshotScheduleList{},
 		"volumesnapshots.snapshot.storage.k8s.io": &snapshotv1.VolumeSnapshotList{},
 	} {
-		err := s.live.List(ctx, list, client.Limit(1))
+		err := s.live.List(ctx, list, options...)
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return fmt.Errorf("CustomResourceDefinition %s is not installed: %w", name, err)
+			return fmt.Errorf("CustomResourceDefinition %s is not installed; the command crds prints it: %w", name, err)
 		}
 		if err != nil {
 			return fmt.Errorf("listing %s: %w", name, err)

@@ -39,6 +39,9 @@ func scheduleOf(_ context.Context, o client.Object) []reconcile.Request {
 
 // schedulesOf leads from a claim to the schedules that select it.
 func (r *Reconciler) schedulesOf(ctx context.Context, o client.Object) []reconcile.Request {
+	if !r.options.serves(o.GetNamespace()) {
+		return nil
+	}
 	all := &v1alpha1.SnapshotScheduleList{}
 	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace())); err != nil {
 		klog.FromContext(ctx).Error(err, "The schedules of a claim could not be listed", "claim", klog.KObj(o))

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,10 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,6 +26,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/schedule"
 	"github.com/holdfast-io/holdfast/test/cluster"
@@ -50,18 +46,22 @@ type scheduleWorld struct {
 
 func newScheduleWorld(t *testing.T) *scheduleWorld {
 	w := &scheduleWorld{World: &world.World{Cluster: cluster.NewAPIOnly(t)}}
-	scheme := runtime.NewScheme()
-	must(t, errors.Join(corev1.AddToScheme(scheme), snapshotv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	scheme := scheduleScheme(t)
 	// Nothing is installed yet: it is looked for until it is.
 	w.start(t, scheme)
-	installSchedules(t, w.Config)
 	w.Snapshots(t)
 	var err error
 	w.api, err = client.New(w.Config, client.Options{Scheme: scheme})
 	must(t, err)
-	world.Eventually(t, func(ctx context.Context) error { return w.api.List(ctx, &v1alpha1.SnapshotScheduleList{}) })
 	w.play(t)
 	return w
+}
+
+func scheduleScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	must(t, errors.Join(corev1.AddToScheme(scheme), snapshotv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	return scheme
 }
 
 // start runs the controller until the test ends.
@@ -83,17 +83,6 @@ func (w *scheduleWorld) start(t *testing.T, scheme *runtime.Scheme) {
 			t.Error(err)
 		}
 	})
-}
-
-func installSchedules(t *testing.T, config *rest.Config) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "internal", "crds", "holdfast.io_snapshotschedules.yaml"))
-	must(t, err)
-	crd := &unstructured.Unstructured{}
-	must(t, yaml.Unmarshal(text, crd))
-	c, err := client.New(config, client.Options{})
-	must(t, err)
-	must(t, c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("tests"), client.ForceOwnership))
 }
 
 // play makes snapshots ready, as a snapshot controller with a driver would.
@@ -468,4 +457,52 @@ func snapshotsStay(t *testing.T, w *scheduleWorld) {
 	if n := len(w.snapshots(t, "gone")["gone-a"]); n != 2 {
 		t.Errorf("there are %d snapshots: one is of a schedule that is gone, one of its namesake", n)
 	}
+}
+
+// The program, with a driver: what the schedule takes can be restored from, what
+// it does not keep goes at the driver, and a process that is killed leaves it to
+// the next.
+func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
+	t.Parallel()
+	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
+	snapshots := w.Snapshots(t)
+	var err error
+	w.api, err = client.New(w.Config, client.Options{Scheme: scheduleScheme(t)})
+	must(t, err)
+	w.Provisioner(t)
+	first := w.SnapshotController(t)
+	w.Snapshotter(t)
+	w.Class(t, nil)
+	w.SnapshotClass(t, snapshots, nil)
+	for _, name := range []string{"a", "b"} {
+		w.Claim(t, name, nil)
+		w.Bound(t, name)
+	}
+	s := w.schedule("", "often")
+	s.Spec.ClaimSelector, s.Spec.Retention = metav1.LabelSelector{}, &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
+	s.Spec.SnapshotTemplate.SnapshotClassName = &w.Namespace
+	must(t, w.api.Create(t.Context(), s))
+	w.trigger(t, "often", "one")
+	before := w.snapshots(t, "often")
+	first.Kill()
+	w.change(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = "two" })
+	w.SnapshotController(t)
+	w.trigger(t, "often", "two")
+	world.Eventually(t, func(context.Context) error {
+		if n := len(w.Driver.Snapshots()); n != 2 {
+			return fmt.Errorf("the driver has %d snapshots", n)
+		}
+		return nil
+	})
+	for claim, names := range w.snapshots(t, "often") {
+		if len(names) != 1 || names[0] == before[claim][0] {
+			t.Errorf("claim %s had %v and has %v", claim, before[claim], names)
+		}
+		w.SnapshotReady(t, snapshots, names[0])
+		w.DropSnapshot(t, snapshots, names[0])
+	}
+	w.NoSnapshotsLeft(t, snapshots)
+	w.DropClaim(t, "a")
+	w.DropClaim(t, "b")
+	w.NothingLeft(t)
 }

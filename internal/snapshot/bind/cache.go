@@ -61,11 +61,11 @@ func reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 	return small
 }
 
-// identity is what says which object it is, which state of it, and what selects
-// or keeps it.
+// identity is what says which object it is, since when, which state of it, and
+// what selects or keeps it.
 func identity(of *metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: of.Namespace, Name: of.Name, UID: of.UID, ResourceVersion: of.ResourceVersion, Generation: of.Generation,
-		DeletionTimestamp: of.DeletionTimestamp, Labels: of.Labels, Finalizers: of.Finalizers,
+		CreationTimestamp: of.CreationTimestamp, DeletionTimestamp: of.DeletionTimestamp, Labels: of.Labels, Finalizers: of.Finalizers,
 	}
 }
