@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -218,6 +221,7 @@ func TestSnapshotSchedules(t *testing.T) {
 	w := newScheduleWorld(t)
 	for name, test := range map[string]func(*testing.T, *scheduleWorld){
 		"nonsense is refused":                       nonsenseIsRefused,
+		"what the documentation shows is taken":     documentedIsTaken,
 		"a trigger takes a snapshot of every claim": triggerTakesSnapshots,
 		"a missed run is caught up":                 missedRunIsCaughtUp,
 		"a bad claim stops nobody":                  badClaimStopsNobody,
@@ -255,6 +259,24 @@ func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
 		if err := w.api.Create(t.Context(), s); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("wanted %q, got %v", want, err)
 		}
+	}
+}
+
+// The first example of the documentation is a whole object, the others are parts
+// of its spec.
+func documentedIsTaken(t *testing.T, w *scheduleWorld) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "schedules.md"))
+	must(t, err)
+	blocks := strings.Split(string(text), "```yaml\n")[1:]
+	if len(blocks) < 2 {
+		t.Fatalf("%d examples were found", len(blocks))
+	}
+	for i, block := range blocks {
+		yamlText, _, _ := strings.Cut(block, "```")
+		s := &v1alpha1.SnapshotSchedule{}
+		must(t, yaml.UnmarshalStrict([]byte(yamlText), s))
+		s.Namespace, s.Name = w.Namespace, fmt.Sprint("documented-", i)
+		must(t, w.api.Create(t.Context(), s, client.DryRunAll))
 	}
 }
 
