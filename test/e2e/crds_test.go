@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -161,7 +162,9 @@ func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
 
 // awaitCounting waits until the quota counts snapshots. Its controller asks for
 // new kinds every 30 s, but then looks at a quota only when its limits change,
-// or after minutes; so another limit of it is changed all the time.
+// or after minutes; so another limit of it is changed all the time. It is done
+// when it has looked at the last change: it would count once more after that, and
+// for a moment miss what was made meanwhile.
 func awaitCounting(t *testing.T, w *world.World) {
 	t.Helper()
 	quotas, other := w.Client.CoreV1().ResourceQuotas(w.Namespace), 1
@@ -170,8 +173,12 @@ func awaitCounting(t *testing.T, w *world.World) {
 		if err != nil {
 			return err
 		}
-		if _, ok := quota.Status.Used[counted]; ok {
+		_, counts := quota.Status.Used[counted]
+		switch settled := equality.Semantic.DeepEqual(quota.Spec.Hard, quota.Status.Hard); {
+		case counts && settled:
 			return nil
+		case counts:
+			return fmt.Errorf("it has not looked at %v yet", quota.Spec.Hard)
 		}
 		other++
 		patch := fmt.Sprintf(`{"spec": {"hard": {"count/secrets": "%d"}}}`, other)
