@@ -26,7 +26,7 @@ func (w localWorld) oneNodeAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	t.Cleanup(func() {
+	t.Cleanup(func() { // The context of the test has ended before.
 		changes.Stop()
 		<-done
 	})
@@ -34,6 +34,9 @@ func (w localWorld) oneNodeAtATime(t *testing.T) {
 		defer close(done)
 		holders := map[string]string{} // volume to VolumeAttachment
 		for change := range changes.ResultChan() {
+			if change.Type == watch.Error && ctx.Err() != nil {
+				return // The test is over, and a watch that is stopped may end in an error.
+			}
 			if err := takeTurns(holders, change); err != nil {
 				t.Error(err)
 			}
