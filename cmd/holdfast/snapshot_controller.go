@@ -91,7 +91,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 			schedule.CacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-			if err := bind.Setup(ctx, m, events, &s.bind); err != nil {
+			if err := bind.Setup(ctx, m, events, nil, &s.bind); err != nil {
 				return fmt.Errorf("setting up the binding of snapshots: %w", err)
 			}
 			if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {

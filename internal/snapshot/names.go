@@ -2,11 +2,15 @@ package snapshot
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -99,6 +103,34 @@ func ContentName(snapshot types.UID) string { return "snapcontent-" + string(sna
 
 // GroupContentName is the content of a group snapshot that is made from claims.
 func GroupContentName(snapshot types.UID) string { return "groupsnapcontent-" + string(snapshot) }
+
+// MemberNames are the objects of a group's snapshot of one volume: the
+// VolumeSnapshot and its content.
+func MemberNames(group types.UID, volumeHandle string) (snapshot, content string) {
+	sum := sha256.Sum256([]byte(string(group) + volumeHandle))
+	snapshot = memberPrefix + hex.EncodeToString(sum[:])
+	return snapshot, MemberContentName(snapshot)
+}
+
+// MemberContentName is the content of a member of a group by the member's name.
+func MemberContentName(snapshot string) string {
+	return "snapcontent-" + strings.TrimPrefix(snapshot, memberPrefix)
+}
+
+const memberPrefix = "snapshot-"
+
+// GroupOf is the VolumeGroupSnapshot that an object is a member of; nil for
+// none. The version of its owner's API does not matter: it may have been another
+// when the member was made.
+func GroupOf(o metav1.Object) *metav1.OwnerReference {
+	for _, owner := range o.GetOwnerReferences() {
+		group, _, _ := strings.Cut(owner.APIVersion, "/")
+		if owner.Kind == "VolumeGroupSnapshot" && group == groupv1.GroupName {
+			return &owner
+		}
+	}
+	return nil
+}
 
 // Naming says how snapshots are called at the driver.
 type Naming struct {

@@ -22,7 +22,7 @@ type claims struct{ *Reconciler }
 // keeps a snapshot that is about to need it from relying on it.
 func (c claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	var claim *corev1.PersistentVolumeClaim
-	if err := read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
+	if err := kube.Read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
 		return reconcile.Result{}, err
 	}
 	if !slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
@@ -37,8 +37,8 @@ func (c claims) Reconcile(ctx context.Context, request reconcile.Request) (recon
 	if err != nil || needed {
 		return reconcile.Result{}, err
 	}
-	err = written(kube.RemoveFinalizer(ctx, c.client, claim, snapshot.ClaimFinalizer), "letting claim "+claim.Name+" go")
-	if isSuperseded(err) {
+	err = kube.Written(kube.RemoveFinalizer(ctx, c.client, claim, snapshot.ClaimFinalizer), "letting claim "+claim.Name+" go")
+	if kube.IsSuperseded(err) {
 		return reconcile.Result{RequeueAfter: c.options.RetryStart}, nil
 	}
 	return reconcile.Result{}, err

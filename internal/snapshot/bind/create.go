@@ -50,7 +50,7 @@ func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error)
 // meet goes on with a content of the snapshot's own that the cache does not show
 // yet.
 func (r *Reconciler) meet(ctx context.Context, s *seen) (time.Duration, error) {
-	if err := read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+	if err := kube.Read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
 		return 0, err
 	}
 	if s.content == nil {
@@ -116,7 +116,7 @@ func (r *Reconciler) protect(ctx context.Context, s *seen, policy, class string)
 	if choose {
 		change["spec"] = map[string]any{"volumeSnapshotClassName": class}
 	}
-	return written(r.patch(ctx, s.snapshot, change), "protecting the snapshot")
+	return kube.Written(kube.Merge(ctx, r.client, s.snapshot, change), "protecting the snapshot")
 }
 
 // protectClaim keeps a claim until it is cut. That the cache shows the finalizer
@@ -129,13 +129,13 @@ func (r *Reconciler) protectClaim(ctx context.Context, claim *corev1.PersistentV
 	defer release()
 	if slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
 		var now *corev1.PersistentVolumeClaim
-		if err := read(ctx, r.live, client.ObjectKeyFromObject(claim), &now); err != nil {
+		if err := kube.Read(ctx, r.live, client.ObjectKeyFromObject(claim), &now); err != nil {
 			return err
 		}
 		if now == nil || now.UID != claim.UID {
-			return superseded{fmt.Errorf("claim %s is another one now", claim.Name)}
+			return kube.Superseded("claim %s is another one now", claim.Name)
 		}
 		claim = now
 	}
-	return written(kube.AddFinalizer(ctx, r.client, claim, snapshot.ClaimFinalizer), "protecting claim "+claim.Name)
+	return kube.Written(kube.AddFinalizer(ctx, r.client, claim, snapshot.ClaimFinalizer), "protecting claim "+claim.Name)
 }

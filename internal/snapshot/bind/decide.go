@@ -1,8 +1,6 @@
 package bind
 
 import (
-	"slices"
-
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
@@ -81,57 +79,30 @@ func decideCreate(s *seen, o *Options) step {
 // source tells what is wrong with what is to be cut.
 func (s *seen) source() *snapshot.Problem {
 	name := ptr.Deref(s.snapshot.Spec.Source.PersistentVolumeClaimName, "")
-	switch {
-	case name == "":
+	if name == "" {
 		return snapshot.Problemf(reasonValidation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
-	case s.claim == nil:
-		return snapshot.Problemf(reasonClaimMissing, "claim %s is not there", name)
-	case s.claim.DeletionTimestamp != nil && !slices.Contains(s.claim.Finalizers, snapshot.ClaimFinalizer):
-		return snapshot.Problemf(reasonClaimFinalizer, "claim %s is being deleted, so it cannot be cut any more", name)
-	case s.claim.Spec.VolumeName == "" || s.claim.Status.Phase != corev1.ClaimBound:
-		return snapshot.Problemf(reasonContentCreation, "claim %s has no volume yet", name)
 	}
-	return s.sourceVolume()
-}
-
-// sourceVolume tells what is wrong with the volume that is to be cut.
-func (s *seen) sourceVolume() *snapshot.Problem {
-	name := s.claim.Name
-	switch {
-	case s.volume == nil:
-		return snapshot.Problemf(reasonContentCreation, "PersistentVolume %s of claim %s is not there", s.claim.Spec.VolumeName, name)
-	case s.volume.Spec.ClaimRef == nil || s.volume.Spec.ClaimRef.UID != s.claim.UID:
-		return snapshot.Problemf(reasonContentCreation, "PersistentVolume %s is not bound to claim %s", s.volume.Name, name)
-	case s.volume.Spec.CSI == nil:
-		return snapshot.Problemf(reasonContentCreation, "PersistentVolume %s of claim %s is not one of a CSI driver: only those can be cut", s.volume.Name, name)
-	}
-	return nil
+	return (&snapshot.Source{Name: name, Claim: s.claim, Volume: s.volume}).Check()
 }
 
 // chooseClass finds the class: the one that the snapshot names, else the one
 // that is the default of the volume's driver.
 func (s *seen) chooseClass() *snapshot.Problem {
-	driver, name := s.volume.Spec.CSI.Driver, ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, "")
-	switch {
-	case name == "" && len(s.defaults) == 0:
-		return snapshot.Problemf(reasonDefaultClass, "the snapshot names no class, and driver %s has no default: name a class, or give one of its VolumeSnapshotClasses the annotation %s=true",
-			driver, snapshot.Single.Default)
-	case name == "" && len(s.defaults) > 1:
-		return snapshot.Problemf(reasonDefaultClass, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name one, or leave only one the default",
-			driver, len(s.defaults), list(s.defaults))
-	case s.class == nil:
-		return snapshot.Problemf(reasonClass, "VolumeSnapshotClass %s is not there", name)
-	case s.class.Driver != driver:
-		return snapshot.Problemf(reasonClass, "VolumeSnapshotClass %s is of driver %s, and claim %s has a volume of driver %s", s.class.Name, s.class.Driver, s.claim.Name, driver)
+	choice := snapshot.Choice{
+		Kind: "VolumeSnapshotClass", Marks: snapshot.Single, Named: ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, ""),
+		Defaults: s.defaults, Driver: s.volume.Spec.CSI.Driver, Claim: s.claim.Name, Reason: reasonClass, DefaultReason: reasonDefaultClass,
 	}
-	return nil
+	if s.class != nil {
+		choice.ClassDriver = s.class.Driver
+	}
+	return choice.Check()
 }
 
 // decideDynamic is about a snapshot whose content has been made for it.
 func decideDynamic(s *seen) step {
 	ref := s.content.Spec.VolumeSnapshotRef
 	switch {
-	case s.member():
+	case s.member() && s.refers():
 		return step{action: follow}
 	case s.content.Spec.Source.SnapshotHandle != nil:
 		return step{refuse, snapshot.Problemf(reasonHandleSet, "VolumeSnapshotContent %s has the name of the one for this snapshot and is of a snapshot that was there before", s.content.Name)}

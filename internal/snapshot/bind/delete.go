@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -25,7 +26,7 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 		if s.content.DeletionTimestamp == nil {
 			metadata["finalizers"] = kept(s.content)
 		}
-		if err := written(r.patch(ctx, s.content, map[string]any{"metadata": metadata}), "permitting the deletion of VolumeSnapshotContent "+s.content.Name); err != nil {
+		if err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": metadata}), "permitting the deletion of VolumeSnapshotContent "+s.content.Name); err != nil {
 			return err
 		}
 	}
@@ -47,7 +48,7 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 // is not enough: it may have been made a moment ago.
 func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 	if s.content == nil {
-		if err := read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+		if err := kube.Read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
 			return err
 		}
 		if s.content != nil && s.content.Spec.VolumeSnapshotRef.UID == s.snapshot.UID {
@@ -55,17 +56,17 @@ func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 		}
 	}
 	left := slices.DeleteFunc(slices.Clone(s.snapshot.Finalizers), func(f string) bool { return slices.Contains(finalizers, f) })
-	err := r.patch(ctx, s.snapshot, map[string]any{"metadata": map[string]any{
+	err := kube.Merge(ctx, r.client, s.snapshot, map[string]any{"metadata": map[string]any{
 		"resourceVersion": s.snapshot.ResourceVersion, "finalizers": left,
 	}})
-	return written(client.IgnoreNotFound(err), "letting the snapshot go")
+	return kube.Written(client.IgnoreNotFound(err), "letting the snapshot go")
 }
 
-// restores are the claims that wait for a volume from a snapshot, in whatever
-// namespace.
-func (r *Reconciler) restores(ctx context.Context, of *snapshotv1.VolumeSnapshot) ([]string, error) {
+// Restores are the claims that wait for a volume from a snapshot, in whatever
+// namespace. The reader is the cache of a manager that Setup was called for.
+func Restores(ctx context.Context, from client.Reader, of *snapshotv1.VolumeSnapshot) ([]string, error) {
 	claims := &corev1.PersistentVolumeClaimList{}
-	if err := r.client.List(ctx, claims, client.MatchingFields{claimsBySnapshot: of.Namespace + "/" + of.Name}); err != nil {
+	if err := from.List(ctx, claims, client.MatchingFields{claimsBySnapshot: of.Namespace + "/" + of.Name}); err != nil {
 		return nil, fmt.Errorf("listing the claims that wait for a volume from snapshot %s/%s: %w", of.Namespace, of.Name, err)
 	}
 	var names []string

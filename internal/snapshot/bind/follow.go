@@ -2,7 +2,6 @@ package bind
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -11,10 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -28,11 +26,11 @@ func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
 	if class := ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, ""); class != "" {
 		spec["volumeSnapshotClassName"] = class
 	}
-	err := written(r.patch(ctx, s.content, map[string]any{
+	err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{
 		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content)},
 		"spec":     spec,
 	}), "binding VolumeSnapshotContent "+s.content.Name)
-	if err != nil && !isSuperseded(err) {
+	if err != nil && !kube.IsSuperseded(err) {
 		r.events.Warning(s.snapshot, reasonBindFailed, err.Error())
 	}
 	return err
@@ -53,7 +51,7 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 		return 0, err
 	}
 	if s.content.DeletionTimestamp == nil && len(kept(s.content)) > len(s.content.Finalizers) {
-		err := written(r.patch(ctx, s.content, map[string]any{"metadata": map[string]any{
+		err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
 			"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
 		}}), "protecting VolumeSnapshotContent "+s.content.Name)
 		if err != nil {
@@ -100,6 +98,9 @@ func (s *seen) status() *snapshotv1.VolumeSnapshotStatus {
 	if from == nil {
 		return now
 	}
+	if owner := snapshot.GroupOf(s.snapshot); owner != nil && from.VolumeGroupSnapshotHandle != nil {
+		now.VolumeGroupSnapshotName = &owner.Name
+	}
 	now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false))
 	if !*now.ReadyToUse {
 		now.Error = from.Error
@@ -143,26 +144,5 @@ func (r *Reconciler) setStatus(ctx context.Context, of *snapshotv1.VolumeSnapsho
 	changed := of.DeepCopy()
 	of = of.DeepCopy()
 	of.Status, changed.Status = before, now
-	data, err := client.MergeFrom(of).Data(changed)
-	if err != nil {
-		return fmt.Errorf("comparing two states of snapshot %s: %w", of.Name, err)
-	}
-	change := map[string]any{}
-	if err := json.Unmarshal(data, &change); err != nil {
-		return fmt.Errorf("comparing two states of snapshot %s: %w", of.Name, err)
-	}
-	change["metadata"] = map[string]any{"uid": of.UID} // Not one that has taken its name.
-	if data, err = json.Marshal(change); err != nil {
-		return fmt.Errorf("encoding the status of snapshot %s: %w", of.Name, err)
-	}
-	err = r.client.Status().Patch(ctx, changed, client.RawPatch(types.MergePatchType, data))
-	return written(err, "writing the status of the snapshot")
-}
-
-func (r *Reconciler) patch(ctx context.Context, o client.Object, change map[string]any) error {
-	patch, err := json.Marshal(change)
-	if err != nil {
-		return fmt.Errorf("encoding a change of %s: %w", o.GetName(), err)
-	}
-	return r.client.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+	return kube.Written(kube.ChangeStatus(ctx, r.client, of, changed), "writing the status of the snapshot")
 }

@@ -7,20 +7,20 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // observe reads a snapshot from the given source and all else from the cache.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*seen, error) {
 	s := &seen{}
-	if err := read(ctx, from, key, &s.snapshot); err != nil || s.snapshot == nil {
+	if err := kube.Read(ctx, from, key, &s.snapshot); err != nil || s.snapshot == nil {
 		return s, err
 	}
-	if err := read(ctx, r.client, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+	if err := kube.Read(ctx, r.client, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
 		return nil, err
 	}
 	if s.snapshot.DeletionTimestamp != nil {
@@ -34,12 +34,13 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client
 
 // observeUsers finds what still needs a snapshot that is being deleted.
 func (r *Reconciler) observeUsers(ctx context.Context, s *seen) (err error) {
-	if s.restores, err = r.restores(ctx, s.snapshot); err != nil || !s.member() || r.groups == nil {
+	if s.restores, err = Restores(ctx, r.client, s.snapshot); err != nil || !s.member() || r.groups == nil {
 		return err
 	}
-	there, err := r.groups(ctx, s.snapshot.Namespace, groupOf(s.snapshot))
+	owner := snapshot.GroupOf(s.snapshot)
+	there, err := r.groups.There(ctx, s.snapshot.Namespace, owner)
 	if there {
-		s.group = groupOf(s.snapshot)
+		s.group = owner.Name
 	}
 	return err
 }
@@ -50,10 +51,10 @@ func (r *Reconciler) observeSource(ctx context.Context, s *seen) error {
 	if name == "" {
 		return nil
 	}
-	if err := read(ctx, r.client, client.ObjectKey{Namespace: s.snapshot.Namespace, Name: name}, &s.claim); err != nil || s.claim == nil || s.claim.Spec.VolumeName == "" {
+	if err := kube.Read(ctx, r.client, client.ObjectKey{Namespace: s.snapshot.Namespace, Name: name}, &s.claim); err != nil || s.claim == nil || s.claim.Spec.VolumeName == "" {
 		return err
 	}
-	if err := read(ctx, r.client, client.ObjectKey{Name: s.claim.Spec.VolumeName}, &s.volume); err != nil || s.volume == nil {
+	if err := kube.Read(ctx, r.client, client.ObjectKey{Name: s.claim.Spec.VolumeName}, &s.volume); err != nil || s.volume == nil {
 		return err
 	}
 	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed {
@@ -73,7 +74,7 @@ func (r *Reconciler) observeClass(ctx context.Context, s *seen) error {
 		}
 		name = s.defaults[0]
 	}
-	return read(ctx, r.client, client.ObjectKey{Name: name}, &s.class)
+	return kube.Read(ctx, r.client, client.ObjectKey{Name: name}, &s.class)
 }
 
 // defaults are the names of a driver's default classes.
@@ -94,43 +95,6 @@ func (r *Reconciler) defaults(ctx context.Context, driver string) ([]string, err
 
 // nodeOf is the first node by name that a volume can be used on; empty for none.
 func (r *Reconciler) nodeOf(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
-	affinity := volume.Spec.NodeAffinity
-	if affinity == nil || affinity.Required == nil {
-		return "", nil
-	}
-	selector, err := nodeaffinity.NewNodeSelector(affinity.Required)
-	if err != nil {
-		return "", fmt.Errorf("reading the node affinity of PersistentVolume %s: %w", volume.Name, err)
-	}
-	nodes := &corev1.NodeList{}
-	if err := r.client.List(ctx, nodes); err != nil {
-		return "", fmt.Errorf("listing nodes: %w", err)
-	}
-	var names []string
-	for i := range nodes.Items {
-		if selector.Match(&nodes.Items[i]) {
-			names = append(names, nodes.Items[i].Name)
-		}
-	}
-	slices.Sort(names)
-	return append(names, "")[0], nil
-}
-
-// read reads an object into *into, or leaves it nil if it is not there.
-func read[T any, P interface {
-	*T
-	client.Object
-}](ctx context.Context, from client.Reader, key client.ObjectKey, into *P) error {
-	object := P(new(T))
-	if key.Name == "" {
-		return nil
-	}
-	if err := from.Get(ctx, key, object); err != nil {
-		if client.IgnoreNotFound(err) == nil {
-			return nil
-		}
-		return fmt.Errorf("reading %T %s: %w", object, key, err)
-	}
-	*into = object
-	return nil
+	nodes, err := snapshot.NodesOf(ctx, r.client, volume)
+	return append(nodes, "")[0], err
 }

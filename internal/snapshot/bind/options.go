@@ -1,13 +1,26 @@
 package bind
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 )
+
+// Groups are the group snapshots that single ones are members of.
+type Groups struct {
+	// There tells whether the group is there that a snapshot in a namespace names
+	// as its owner.
+	There func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error)
+	// Gone receives the members of groups that are gone: they need not wait any
+	// longer.
+	Gone chan event.GenericEvent
+}
 
 // Options say how snapshots are worked on. They are the same for all.
 type Options struct {
@@ -35,8 +48,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 		"write the volume's mode on each content, so that it is not restored to a volume of another mode without permission")
 }
 
-// serves tells whether snapshots of a namespace are worked on.
-func (o *Options) serves(namespace string) bool {
+// Serves tells whether snapshots of a namespace are worked on.
+func (o *Options) Serves(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
 }
 

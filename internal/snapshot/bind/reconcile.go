@@ -2,7 +2,6 @@ package bind
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,10 +20,8 @@ type Reconciler struct {
 	events  *kube.Events
 	options *Options
 	claims  *turns.Turns // by claim, for its finalizer
-	// groups tells whether a VolumeGroupSnapshot is there; nil where there are no
-	// group snapshots.
-	groups func(ctx context.Context, namespace, name string) (bool, error)
-	now    func() time.Time
+	groups  *Groups      // nil where there are no group snapshots
+	now     func() time.Time
 }
 
 // Reconcile takes one snapshot a step further.
@@ -38,7 +35,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	after, err := r.do(ctx, s, next)
-	if isSuperseded(err) {
+	if kube.IsSuperseded(err) {
 		return reconcile.Result{RequeueAfter: r.options.RetryStart}, nil
 	}
 	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
@@ -85,30 +82,4 @@ func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration,
 	case rest:
 	}
 	return 0, nil
-}
-
-// superseded says that the object is not the one that was seen any more. Nobody
-// needs to be told: it is looked at again soon.
-type superseded struct{ error }
-
-// Unwrap returns what the API server said.
-func (s superseded) Unwrap() error { return s.error }
-
-// isSuperseded tells whether an error only says that. One that is joined with
-// another says more.
-func isSuperseded(err error) bool {
-	_, only := err.(superseded) //nolint:errorlint // See above.
-	return only
-}
-
-// written wraps the error of writing to the object that was seen.
-func written(err error, verb string) error {
-	switch {
-	case err == nil:
-		return nil
-	case kube.Changed(err):
-		return superseded{err}
-	default:
-		return fmt.Errorf("%s: %w", verb, err)
-	}
 }

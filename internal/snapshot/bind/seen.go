@@ -28,6 +28,9 @@ func contentName(of *snapshotv1.VolumeSnapshot) string {
 			return name
 		}
 	}
+	if isMember(of) {
+		return snapshot.MemberContentName(of.Name)
+	}
 	return snapshot.ContentName(of.UID)
 }
 
@@ -66,19 +69,7 @@ func (s *seen) retained() bool {
 // member tells whether the snapshot is part of a group snapshot.
 func (s *seen) member() bool { return isMember(s.snapshot) }
 
-func isMember(of *snapshotv1.VolumeSnapshot) bool { return groupOf(of) != "" }
-
-// groupOf is the VolumeGroupSnapshot that a snapshot is a member of; empty for
-// none. The version of its owner's API does not matter.
-func groupOf(of *snapshotv1.VolumeSnapshot) string {
-	for _, owner := range of.OwnerReferences {
-		group, _, _ := strings.Cut(owner.APIVersion, "/")
-		if owner.Kind == "VolumeGroupSnapshot" && group == "groupsnapshot.storage.k8s.io" {
-			return owner.Name
-		}
-	}
-	return ""
-}
+func isMember(of *snapshotv1.VolumeSnapshot) bool { return snapshot.GroupOf(of) != nil }
 
 // memberContent tells whether the content is part of a group snapshot.
 func (s *seen) memberContent() bool {

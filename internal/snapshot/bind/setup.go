@@ -17,17 +17,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 // Setup adds the controllers to a manager whose cache has CacheOptions: the one
-// of the snapshots, and the one that lets their claims go.
-func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
+// of the snapshots, and the one that lets their claims go. Groups are nil where
+// there are none.
+func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &snapshotv1.VolumeSnapshotList{}),
-		events: events, options: o, claims: &turns.Turns{}, now: time.Now,
+		events: events, options: o, groups: groups, claims: &turns.Turns{}, now: time.Now,
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
@@ -46,15 +48,18 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, o *Options)
 
 func (r *Reconciler) snapshots(m ctrl.Manager) error {
 	each := handler.EnqueueRequestsFromMapFunc
-	return ctrl.NewControllerManagedBy(m).
+	b := ctrl.NewControllerManagedBy(m).
 		Named("bind-snapshot").
 		For(&snapshotv1.VolumeSnapshot{}, builder.WithPredicates(wakes())).
 		Watches(&snapshotv1.VolumeSnapshotContent{}, each(snapshotOf)).
 		Watches(&snapshotv1.VolumeSnapshotClass{}, each(r.waitingForClass), builder.WithPredicates(notDeleted())).
 		Watches(&corev1.PersistentVolumeClaim{}, each(r.waitingForClaim), builder.WithPredicates(claimChanges())).
 		Watches(&corev1.PersistentVolume{}, each(r.waitingForVolume), builder.WithPredicates(appears())).
-		WithOptions(r.work()).
-		Complete(kube.Finish(r))
+		WithOptions(r.options.Work())
+	if r.groups != nil {
+		b.WatchesRawSource(source.Channel(r.groups.Gone, &handler.EnqueueRequestForObject{}))
+	}
+	return b.Complete(kube.Finish(r))
 }
 
 func (r *Reconciler) letClaimsGo(m ctrl.Manager) error {
@@ -62,20 +67,22 @@ func (r *Reconciler) letClaimsGo(m ctrl.Manager) error {
 		Named("release-claim").
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(r.served(), appears())).
 		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
-		WithOptions(r.work()).
+		WithOptions(r.options.Work()).
 		Complete(kube.Finish(claims{r}))
 }
 
-func (r *Reconciler) work() controller.Options {
+// Work says how many objects a controller works on at a time, and when it tries
+// again.
+func (o *Options) Work() controller.Options {
 	return controller.Options{
-		MaxConcurrentReconciles: r.options.Workers,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
+		MaxConcurrentReconciles: o.Workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 	}
 }
 
 // served lets through what is in a namespace whose snapshots are worked on.
 func (r *Reconciler) served() predicate.Funcs {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.serves(o.GetNamespace()) })
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.Serves(o.GetNamespace()) })
 }
 
 // wakes lets through what users change. What is written here wakes nobody.

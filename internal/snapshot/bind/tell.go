@@ -7,6 +7,7 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -15,7 +16,7 @@ const (
 	reasonCreating        = "CreatingSnapshot"
 	reasonCreated         = "SnapshotCreated"
 	reasonReady           = "SnapshotReady"
-	reasonContentCreation = "SnapshotContentCreationFailed"
+	reasonContentCreation = snapshot.ReasonContentCreation
 	reasonContentMissing  = "SnapshotContentMissing"
 	reasonContentMisbound = "SnapshotContentMisbound"
 	reasonContentMismatch = "SnapshotContentMismatch"
@@ -25,8 +26,6 @@ const (
 	reasonBindFailed      = "SnapshotBindFailed"
 	reasonDeletePending   = "SnapshotDeletePending"
 	reasonValidation      = "SnapshotValidationError"
-	reasonClaimMissing    = "SnapshotPVCSourceMissing"
-	reasonClaimFinalizer  = "ErrorPVCFinalizer"
 	reasonClass           = "GetSnapshotClassFailed"
 	reasonDefaultClass    = "SetDefaultSnapshotClassFailed"
 
@@ -53,7 +52,7 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
 		return err
 	}
 	now.Error, now.ReadyToUse = snapshot.Failure(problem.Text, r.now()), ptr.To(false)
-	if writing := r.setStatus(ctx, s.snapshot, before, now); writing != nil && !isSuperseded(writing) {
+	if writing := r.setStatus(ctx, s.snapshot, before, now); writing != nil && !kube.IsSuperseded(writing) {
 		err = errors.Join(err, writing)
 	}
 	return err

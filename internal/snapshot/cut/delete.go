@@ -73,7 +73,7 @@ func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 	if isNotFound(err) {
 		return nil
 	}
-	return written(err, "letting the content go")
+	return kube.Written(err, "letting the content go")
 }
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }

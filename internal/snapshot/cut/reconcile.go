@@ -52,7 +52,7 @@ func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconci
 		return reconcile.Result{}, err
 	}
 	after, err := l.do(ctx, s, next)
-	if isSuperseded(err) {
+	if kube.IsSuperseded(err) {
 		return reconcile.Result{RequeueAfter: l.options.RetryStart}, nil
 	}
 	return reconcile.Result{RequeueAfter: after}, l.failed(ctx, s, err)
@@ -126,31 +126,5 @@ func (r *Reconciler) end(ctx context.Context, s *seen, next step) error {
 		return r.letGo(ctx, s)
 	default:
 		return nil
-	}
-}
-
-// superseded says that the content is not the one that was seen any more. Nobody
-// needs to be told: it is looked at again soon.
-type superseded struct{ error }
-
-// Unwrap returns what the API server said.
-func (s superseded) Unwrap() error { return s.error }
-
-// isSuperseded tells whether an error only says that. One that is joined with
-// another says more.
-func isSuperseded(err error) bool {
-	_, only := err.(superseded) //nolint:errorlint // See above.
-	return only
-}
-
-// written wraps the error of writing to the content that was seen.
-func written(err error, verb string) error {
-	switch {
-	case err == nil:
-		return nil
-	case kube.Changed(err):
-		return superseded{err}
-	default:
-		return fmt.Errorf("%s: %w", verb, err)
 	}
 }

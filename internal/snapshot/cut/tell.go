@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -29,7 +30,7 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
 		if !r.mayGo(s) {
 			status["readyToUse"] = false
 		}
-		if writing := written(r.patchStatus(ctx, s, status), "recording the failure"); writing != nil && !isSuperseded(writing) {
+		if writing := kube.Written(kube.MergeStatus(ctx, r.client, s.Object, status), "recording the failure"); writing != nil && !kube.IsSuperseded(writing) {
 			err = errors.Join(err, writing)
 		}
 	}

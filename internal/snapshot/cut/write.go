@@ -2,13 +2,9 @@ package cut
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -25,7 +21,7 @@ func (r *Reconciler) mark(ctx context.Context, s *seen, a *asked) error {
 	if !r.held(s) {
 		finalizers = append(slices.Clone(finalizers), r.marks.Finalizer)
 	}
-	return written(r.patch(ctx, s, map[string]any{
+	return kube.Written(r.patch(ctx, s, map[string]any{
 		"resourceVersion": s.Object.GetResourceVersion(),
 		"finalizers":      finalizers,
 		"annotations":     map[string]any{r.marks.BeingCreated: snapshot.Yes, askedAnnotation: text},
@@ -37,7 +33,7 @@ func (r *Reconciler) settle(ctx context.Context, s *seen) error {
 	if !r.marked(s) {
 		return nil
 	}
-	return written(r.patch(ctx, s, map[string]any{
+	return kube.Written(r.patch(ctx, s, map[string]any{
 		"uid":         s.Object.GetUID(),
 		"annotations": map[string]any{r.marks.BeingCreated: nil},
 	}), "recording that the driver has answered")
@@ -54,22 +50,10 @@ func (r *Reconciler) report(ctx context.Context, s *seen, made *Cut) error {
 	}
 	status := r.kind.Status(&s.Content, made)
 	status["error"] = nil
-	err := r.patchStatus(ctx, s, status)
-	return written(err, "recording the snapshot "+made.Handle)
+	err := kube.MergeStatus(ctx, r.client, s.Object, status)
+	return kube.Written(err, "recording the snapshot "+made.Handle)
 }
 
 func (r *Reconciler) patch(ctx context.Context, s *seen, metadata map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": metadata})
-	if err != nil {
-		return fmt.Errorf("encoding a change of %s: %w", s.Object.GetName(), err)
-	}
-	return r.client.Patch(ctx, s.Object, client.RawPatch(types.MergePatchType, patch))
-}
-
-func (r *Reconciler) patchStatus(ctx context.Context, s *seen, status map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": s.Object.GetUID()}, "status": status})
-	if err != nil {
-		return fmt.Errorf("encoding the status of %s: %w", s.Object.GetName(), err)
-	}
-	return r.client.Status().Patch(ctx, s.Object, client.RawPatch(types.MergePatchType, patch))
+	return kube.Merge(ctx, r.client, s.Object, map[string]any{"metadata": metadata})
 }

@@ -1,0 +1,27 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Read reads an object into *into, or leaves it as it is if there is none.
+func Read[T any, P interface {
+	*T
+	client.Object
+}](ctx context.Context, from client.Reader, key client.ObjectKey, into *P) error {
+	object := P(new(T))
+	if key.Name == "" {
+		return nil
+	}
+	if err := from.Get(ctx, key, object); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			return nil
+		}
+		return fmt.Errorf("reading %T %s: %w", object, key, err)
+	}
+	*into = object
+	return nil
+}

@@ -1,0 +1,78 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// superseded says that the object is not the one that was seen any more. Nobody
+// needs to be told: it is looked at again soon.
+type superseded struct{ error }
+
+// Unwrap returns what the API server said.
+func (s superseded) Unwrap() error { return s.error }
+
+// Superseded makes an error that only says that an object is not the one that
+// was seen any more.
+func Superseded(format string, args ...any) error { return superseded{fmt.Errorf(format, args...)} }
+
+// IsSuperseded tells whether an error only says that. One that is joined with
+// another says more.
+func IsSuperseded(err error) bool {
+	_, only := err.(superseded) //nolint:errorlint // See above.
+	return only
+}
+
+// Written wraps the error of writing to an object as it was seen.
+func Written(err error, verb string) error {
+	switch {
+	case err == nil:
+		return nil
+	case Changed(err):
+		return superseded{err}
+	default:
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+}
+
+// Merge changes single fields of an object by a merge patch (RFC 7386), which
+// keeps those that this program does not know.
+func Merge(ctx context.Context, c client.Client, o client.Object, change map[string]any) error {
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return fmt.Errorf("encoding a change of %s: %w", o.GetName(), err)
+	}
+	return c.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+}
+
+// MergeStatus changes single fields of an object's status, if it is still the
+// object that was seen, and not one that has taken its name.
+func MergeStatus(ctx context.Context, c client.Client, o client.Object, status any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.GetUID()}, "status": status})
+	if err != nil {
+		return fmt.Errorf("encoding the status of %s: %w", o.GetName(), err)
+	}
+	return c.Status().Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+}
+
+// ChangeStatus writes what differs between two states of an object's status, if
+// it is still the object that was seen.
+func ChangeStatus(ctx context.Context, c client.Client, before, now client.Object) error {
+	data, err := client.MergeFrom(before).Data(now)
+	if err != nil {
+		return fmt.Errorf("comparing two states of %s: %w", before.GetName(), err)
+	}
+	change := map[string]any{}
+	if err := json.Unmarshal(data, &change); err != nil {
+		return fmt.Errorf("comparing two states of %s: %w", before.GetName(), err)
+	}
+	status, differs := change["status"]
+	if !differs {
+		return nil
+	}
+	return MergeStatus(ctx, c, now, status)
+}
