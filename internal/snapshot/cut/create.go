@@ -65,7 +65,8 @@ func (r *Reconciler) unmark(ctx context.Context, s *seen, failure error) error {
 
 // follow asks the driver how far the snapshot is, by reading it where the driver
 // can do that. A driver that cannot is asked for the snapshot again; one that
-// was there before is taken as ready then, for nobody can tell otherwise.
+// was there before is taken as ready then, for nobody can tell otherwise; of a
+// member of a group nothing is said.
 func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
 	now, err := r.read(ctx, s)
 	if err != nil {
@@ -87,7 +88,9 @@ func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
 	switch {
 	case err == nil || !errors.As(err, &answer) || answer.Code != codes.Unimplemented:
 		return now, err
-	case len(s.Volumes) == 0 || s.Member != "":
+	case s.Member != "":
+		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
+	case len(s.Volumes) == 0:
 		return &Cut{Handle: s.handle(), Ready: true}, nil
 	}
 	a, err := r.ask(s)
@@ -104,7 +107,7 @@ func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
 // them when it made the content.
 func (r *Reconciler) secrets(ctx context.Context, s *seen) (map[string]string, error) {
 	values, err := kube.Secret(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
-	return values, absent(err, reasonCreate)
+	return values, absent(err, r.kind.Reasons().Create)
 }
 
 // readerSecrets are those for reading: the class's, but the group's own for its
@@ -115,10 +118,10 @@ func (r *Reconciler) readerSecrets(ctx context.Context, s *seen) (map[string]str
 	}
 	ref, err := r.kind.Reader(s.class, s.Object.GetName())
 	if err != nil {
-		return nil, snapshot.Problemf(reasonFollow, "class %s: %v", s.Class, err)
+		return nil, snapshot.Problemf(r.kind.Reasons().Follow, "class %s: %v", s.Class, err)
 	}
 	values, err := kube.Secret(ctx, r.live, ref)
-	return values, absent(err, reasonFollow)
+	return values, absent(err, r.kind.Reasons().Follow)
 }
 
 // Pauses between two questions how far a snapshot is.

@@ -36,7 +36,7 @@ type seen struct {
 // no I/O; each rule is a row of its test.
 func (r *Reconciler) decide(s *seen) step {
 	switch {
-	case s.Driver != r.options.Driver:
+	case !r.options.ours(&s.Content):
 		return step{action: rest}
 	case r.mayGo(s):
 		return r.decideEnd(s)
@@ -81,15 +81,15 @@ func (r *Reconciler) decideCreate(s *seen) step {
 	case s.Member != "":
 		return step{action: rest} // The handle comes with that of its group.
 	case len(s.Volumes) == 0:
-		return step{refuse, snapshot.Problemf(reasonCreate, "the content names neither a volume nor a snapshot")}
+		return step{refuse, snapshot.Problemf(r.kind.Reasons().Create, "the content names neither a volume nor a snapshot")}
 	case recorded:
 		return step{action: create} // What the class says now makes no difference.
 	case s.Class == "":
-		return step{refuse, snapshot.Problemf(reasonCreate, "the content names no class, so the driver's parameters are not known")}
+		return step{refuse, snapshot.Problemf(r.kind.Reasons().Create, "the content names no class, so the driver's parameters are not known")}
 	case s.class == nil && askedOf(&s.Content) == nil:
-		return step{refuse, snapshot.Problemf(reasonCreate, "class %s is not there: make it again, or delete the snapshot", s.Class)}
+		return step{refuse, snapshot.Problemf(r.kind.Reasons().Create, "class %s is not there: make it again, or delete the snapshot", s.Class)}
 	case s.class != nil && s.class.Driver != r.options.Driver:
-		return step{refuse, snapshot.Problemf(reasonCreate, "class %s is of driver %s, and the content is of driver %s", s.Class, s.class.Driver, s.Driver)}
+		return step{refuse, snapshot.Problemf(r.kind.Reasons().Create, "class %s is of driver %s, and the content is of driver %s", s.Class, s.class.Driver, s.Driver)}
 	}
 	return step{action: create}
 }

@@ -20,6 +20,8 @@ type Kind interface {
 	Name() string
 	// Marks are the kind's strings.
 	Marks() snapshot.Marks
+	// Reasons are those of the kind's events.
+	Reasons() Reasons
 	// Naming says how the kind's snapshots are called at the driver.
 	Naming() snapshot.Naming
 	// New is an empty content, and NewList an empty list of them.
@@ -48,6 +50,9 @@ type Kind interface {
 	Status(c *Content, made *Cut) map[string]any
 }
 
+// Reasons of the events about contents.
+type Reasons struct{ Create, Follow, Delete string }
+
 // Content is what the work on a content depends on, of either kind.
 type Content struct {
 	Object client.Object
@@ -67,6 +72,8 @@ type Content struct {
 	// Created is when the snapshot was cut, in nanoseconds since 1970; 0 if that
 	// is not known yet.
 	Created int64
+	// Members are the single snapshots of a group snapshot, as the status has them.
+	Members []Member
 	// Member is set for part of a group snapshot: the group's handle.
 	Member string
 	Error  *snapshotv1.VolumeSnapshotError
@@ -107,14 +114,16 @@ type Cut struct {
 	Size int64
 	// Group is the handle of the group snapshot that it is part of.
 	Group string
-	// Members are the single snapshots of a group snapshot.
+	// Members are the single snapshots of a group snapshot, in the order of
+	// their volumes' handles.
 	Members []Member
 }
 
 // Member is one snapshot of a group snapshot.
 type Member struct {
-	Cut
-	Volume string
+	Volume, Handle string
+	Ready          bool
+	Created, Size  int64 // as in Cut
 }
 
 // reader resolves the secret for reading.

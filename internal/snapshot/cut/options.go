@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // Options say how contents of one kind are worked on.
@@ -28,6 +30,11 @@ type Options struct {
 // AddFlags declares the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Describe, "extra-create-metadata", false, "tell the driver, by parameters, the names of the snapshot and of its content")
+}
+
+// ours tells whether a content is worked on.
+func (o *Options) ours(c *Content) bool {
+	return c.Driver == o.Driver && (o.Node == "" || c.Object.GetLabels()[snapshot.ManagedBy] == snapshot.NodeLabel(o.Node))
 }
 
 // Validate tells all that is wrong at once.

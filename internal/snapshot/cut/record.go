@@ -42,11 +42,11 @@ func (a *asked) String() string {
 func want(k Kind, c *Content, class *Class, describe bool) (*asked, error) {
 	name, err := k.Naming().Name(c.Ref.UID)
 	if err != nil {
-		return nil, snapshot.Problemf(reasonCreate, "%v", err)
+		return nil, snapshot.Problemf(k.Reasons().Create, "%v", err)
 	}
 	parameters, err := snapshot.DriverParameters(class.Parameters)
 	if err != nil {
-		return nil, snapshot.Problemf(reasonCreate, "class %s: %v", class.Name, err)
+		return nil, snapshot.Problemf(k.Reasons().Create, "class %s: %v", class.Name, err)
 	}
 	if describe {
 		k.Describe(parameters, c)

@@ -97,7 +97,10 @@ func (r *Reconciler) waitingFor(ctx context.Context, class client.Object) []reco
 }
 
 func (r *Reconciler) ours() predicate.Funcs {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.kind.Read(o).Driver == r.options.Driver })
+	return predicate.NewPredicateFuncs(func(o client.Object) bool {
+		c := r.kind.Read(o)
+		return r.options.ours(&c)
+	})
 }
 
 // wakes lets through what somebody else changes. What this half writes itself

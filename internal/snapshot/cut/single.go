@@ -24,6 +24,11 @@ func (Single) Name() string { return "snapshot" }
 // Marks implements Kind.
 func (Single) Marks() snapshot.Marks { return snapshot.Single }
 
+// Reasons implements Kind.
+func (Single) Reasons() Reasons {
+	return Reasons{Create: "SnapshotCreationFailed", Follow: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
+}
+
 // Naming implements Kind.
 func (k Single) Naming() snapshot.Naming { return k.Named }
 

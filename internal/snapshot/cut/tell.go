@@ -9,13 +9,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Reasons of events, upstream's.
-const (
-	reasonCreate = "SnapshotCreationFailed"
-	reasonFollow = "SnapshotContentCheckandUpdateFailed"
-	reasonDelete = "SnapshotDeleteError"
-)
-
 // failed tells what went wrong, where it concerns users: in the content's status,
 // from where the cluster's half takes it to what they have made, and as an
 // event. It returns the error, for another try.
@@ -43,11 +36,11 @@ func (r *Reconciler) reason(s *seen, err error) string {
 	switch {
 	case errors.As(err, &problem):
 		return problem.Reason
-	case errors.As(err, &answer) && (answer.Method == csi.DeleteSnapshot || r.mayGo(s)):
-		return reasonDelete
+	case errors.As(err, &answer) && (answer.Method == csi.DeleteSnapshot || answer.Method == csi.DeleteVolumeGroupSnapshot || r.mayGo(s)):
+		return r.kind.Reasons().Delete
 	case s.Status:
-		return reasonFollow
+		return r.kind.Reasons().Follow
 	default:
-		return reasonCreate
+		return r.kind.Reasons().Create
 	}
 }

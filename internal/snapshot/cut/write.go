@@ -45,7 +45,7 @@ func (r *Reconciler) report(ctx context.Context, s *seen, made *Cut) error {
 	if made.Created == 0 {
 		made.Created = r.now().UnixNano()
 	}
-	if s.Handle == made.Handle && s.Ready == made.Ready && s.Error == nil {
+	if s.Handle == made.Handle && s.Ready == made.Ready && s.Error == nil && slices.EqualFunc(s.Members, made.Members, sameState) {
 		return nil
 	}
 	status := r.kind.Status(&s.Content, made)
@@ -57,3 +57,6 @@ func (r *Reconciler) report(ctx context.Context, s *seen, made *Cut) error {
 func (r *Reconciler) patch(ctx context.Context, s *seen, metadata map[string]any) error {
 	return kube.Merge(ctx, r.client, s.Object, map[string]any{"metadata": metadata})
 }
+
+// sameState tells whether all that may change of a member is as it was.
+func sameState(a, b Member) bool { return a.Handle == b.Handle && a.Ready == b.Ready }

@@ -1,0 +1,206 @@
+package groupsnapshot
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+)
+
+// Kind is the kind of VolumeGroupSnapshotContents.
+type Kind struct{ Named snapshot.Naming }
+
+var _ cut.Kind = Kind{}
+
+// Able tells whether a driver makes group snapshots.
+func Able(driver *csi.Driver) bool {
+	return driver.Info().HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
+}
+
+// Name implements cut.Kind.
+func (Kind) Name() string { return "groupsnapshot" }
+
+// Marks implements cut.Kind.
+func (Kind) Marks() snapshot.Marks { return snapshot.Group }
+
+// Reasons implements cut.Kind.
+func (Kind) Reasons() cut.Reasons {
+	return cut.Reasons{
+		Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError",
+	}
+}
+
+// Naming implements cut.Kind.
+func (k Kind) Naming() snapshot.Naming { return k.Named }
+
+// New implements cut.Kind.
+func (Kind) New() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
+
+// NewList implements cut.Kind.
+func (Kind) NewList() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
+
+// NewClass implements cut.Kind.
+func (Kind) NewClass() client.Object { return &groupv1.VolumeGroupSnapshotClass{} }
+
+// Read implements cut.Kind.
+func (Kind) Read(o client.Object) cut.Content {
+	content := o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what New has made.
+	spec := content.Spec
+	c := cut.Content{
+		Object: content, Ref: spec.VolumeGroupSnapshotRef, Driver: spec.Driver, Class: ptr.Deref(spec.VolumeGroupSnapshotClassName, ""),
+		Retain: spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain, Volumes: spec.Source.VolumeHandles,
+	}
+	if given := spec.Source.GroupSnapshotHandles; given != nil {
+		c.Given = given.VolumeGroupSnapshotHandle
+	}
+	if s := content.Status; s != nil {
+		c.Status, c.Handle, c.Ready = true, ptr.Deref(s.VolumeGroupSnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
+		c.Members, c.Error = membersOf(s), s.Error
+		if s.CreationTime != nil {
+			c.Created = s.CreationTime.UnixNano()
+		}
+	}
+	return c
+}
+
+// membersOf reads the members in the order in which they are compared.
+func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []cut.Member {
+	var members []cut.Member
+	for _, m := range s.VolumeSnapshotInfoList {
+		members = append(members, cut.Member{
+			Volume: m.VolumeHandle, Handle: m.SnapshotHandle, Ready: ptr.Deref(m.ReadyToUse, false),
+			Created: ptr.Deref(m.CreationTime, 0), Size: ptr.Deref(m.RestoreSize, 0),
+		})
+	}
+	return sorted(members)
+}
+
+func sorted(members []cut.Member) []cut.Member {
+	slices.SortFunc(members, func(a, b cut.Member) int { return cmp.Compare(a.Volume, b.Volume) })
+	return members
+}
+
+// Class implements cut.Kind.
+func (Kind) Class(ctx context.Context, from client.Reader, name string) (*cut.Class, error) {
+	class := &groupv1.VolumeGroupSnapshotClass{}
+	if err := from.Get(ctx, client.ObjectKey{Name: name}, class); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return &cut.Class{Name: class.Name, Driver: class.Driver, Parameters: class.Parameters}, nil
+}
+
+// Reader implements cut.Kind.
+func (Kind) Reader(class *cut.Class, content string) (*corev1.SecretReference, error) {
+	if class == nil {
+		return nil, nil
+	}
+	return snapshot.GroupGetter.Resolve(class.Parameters, snapshot.GroupTokens(content, corev1.ObjectReference{}))
+}
+
+// Describe implements cut.Kind.
+func (Kind) Describe(parameters map[string]string, c *cut.Content) {
+	snapshot.DescribeGroup(parameters, c.Ref, c.Object.GetName())
+}
+
+// Create implements cut.Kind.
+func (Kind) Create(ctx context.Context, driver *csi.Driver, r cut.Request) (*cut.Cut, error) {
+	made, err := driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{
+		Name: r.Name, SourceVolumeIds: r.Volumes, Parameters: r.Parameters, Secrets: r.Secrets,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return cutOf(made), nil
+}
+
+// Get implements cut.Kind.
+func (Kind) Get(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets map[string]string) (*cut.Cut, error) {
+	found, err := driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{
+		GroupSnapshotId: cmp.Or(c.Handle, c.Given), SnapshotIds: handles(c), Secrets: secrets,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return cutOf(found), nil
+}
+
+// Delete implements cut.Kind. The members go with it: the driver is given all of
+// their handles, and is never asked to delete one alone.
+func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets map[string]string) error {
+	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
+		GroupSnapshotId: cmp.Or(c.Handle, c.Given), SnapshotIds: handles(c), Secrets: secrets,
+	})
+}
+
+// handles are those of the members: as the driver has said them, else as the
+// administrator has who imports a group.
+func handles(c *cut.Content) []string {
+	var all []string
+	for _, m := range c.Members {
+		all = append(all, m.Handle)
+	}
+	content, ok := c.Object.(*groupv1.VolumeGroupSnapshotContent)
+	if len(all) == 0 && ok && content.Spec.Source.GroupSnapshotHandles != nil {
+		return content.Spec.Source.GroupSnapshotHandles.VolumeSnapshotHandles
+	}
+	return all
+}
+
+// Status implements cut.Kind. What was said once about handle and times is never
+// said again; whether the members are ready is said each time.
+func (Kind) Status(c *cut.Content, made *cut.Cut) map[string]any {
+	status := map[string]any{"readyToUse": made.Ready, "volumeSnapshotInfoList": infos(c, made)}
+	if c.Handle == "" {
+		status["volumeGroupSnapshotHandle"] = made.Handle
+	}
+	if c.Created == 0 {
+		status["creationTime"] = metav1.NewTime(time.Unix(0, made.Created))
+	}
+	return status
+}
+
+func infos(c *cut.Content, made *cut.Cut) []groupv1.VolumeSnapshotInfo {
+	before := map[string]int64{}
+	for _, m := range c.Members {
+		before[m.Handle] = m.Created
+	}
+	list := []groupv1.VolumeSnapshotInfo{}
+	for _, m := range made.Members {
+		info := groupv1.VolumeSnapshotInfo{
+			VolumeHandle: m.Volume, SnapshotHandle: m.Handle, ReadyToUse: ptr.To(m.Ready),
+			CreationTime: ptr.To(cmp.Or(before[m.Handle], m.Created, c.Created, made.Created)),
+		}
+		if m.Size > 0 {
+			info.RestoreSize = ptr.To(m.Size)
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// cutOf is a driver's answer. A group is ready when all of its members are,
+// whatever it says of itself.
+func cutOf(g *csipb.VolumeGroupSnapshot) *cut.Cut {
+	c := &cut.Cut{Handle: g.GetGroupSnapshotId(), Ready: g.GetReadyToUse(), Created: csi.Nanoseconds(g.GetCreationTime())}
+	for _, s := range g.GetSnapshots() {
+		c.Members = append(c.Members, cut.Member{
+			Volume: s.GetSourceVolumeId(), Handle: s.GetSnapshotId(), Ready: s.GetReadyToUse(),
+			Created: csi.Nanoseconds(s.GetCreationTime()), Size: s.GetSizeBytes(),
+		})
+		c.Ready = c.Ready && s.GetReadyToUse()
+	}
+	c.Members = sorted(c.Members)
+	return c
+}

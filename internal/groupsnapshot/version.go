@@ -1,0 +1,69 @@
+package groupsnapshot
+
+import (
+	"fmt"
+	"slices"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A Version of the API. The kinds are the same in v1 and in v1beta2, so the Go
+// types of v1 stand for both, and nothing but the scheme knows which it is.
+type Version struct{ schema.GroupVersion }
+
+// versions are those that can be worked with, the best one first. v1beta1 tells
+// less of the members than is needed.
+var versions = []string{"v1", "v1beta2"}
+
+// Served is the best version that a cluster serves. A cluster that serves none
+// is expected to get the first.
+func Served(config *rest.Config) (Version, error) {
+	best := Version{schema.GroupVersion{Group: groupv1.GroupName, Version: versions[0]}}
+	api, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return best, fmt.Errorf("making a client for discovery: %w", err)
+	}
+	groups, err := api.ServerGroups()
+	if err != nil {
+		return best, fmt.Errorf("asking which APIs are served: %w", err)
+	}
+	i := slices.IndexFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == groupv1.GroupName })
+	if i >= 0 {
+		best.Version = choose(groups.Groups[i].Versions)
+	}
+	return best, nil
+}
+
+func choose(served []metav1.GroupVersionForDiscovery) string {
+	for _, version := range versions {
+		if slices.ContainsFunc(served, func(v metav1.GroupVersionForDiscovery) bool { return v.Version == version }) {
+			return version
+		}
+	}
+	return versions[0]
+}
+
+// AddToScheme registers the kinds.
+func (v Version) AddToScheme(s *runtime.Scheme) error {
+	s.AddKnownTypes(v.GroupVersion,
+		&groupv1.VolumeGroupSnapshot{}, &groupv1.VolumeGroupSnapshotList{},
+		&groupv1.VolumeGroupSnapshotContent{}, &groupv1.VolumeGroupSnapshotContentList{},
+		&groupv1.VolumeGroupSnapshotClass{}, &groupv1.VolumeGroupSnapshotClassList{})
+	metav1.AddToGroupVersion(s, v.GroupVersion)
+	return nil
+}
+
+// Resources are what must be installed before groups can be worked on.
+func (v Version) Resources() kube.Resources {
+	return kube.Resources{
+		GroupVersion: v.GroupVersion,
+		Names:        []string{"volumegroupsnapshots", "volumegroupsnapshotcontents", "volumegroupsnapshotclasses"},
+	}
+}
