@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
@@ -25,6 +26,7 @@ type snapshotter struct {
 	deployed bool // one on each node
 	naming   snapshot.Naming
 	cut      cut.Options
+	groups   groupsnapshot.Options
 }
 
 func newSnapshotter() *cobra.Command {
@@ -50,7 +52,7 @@ defaults.`,
 	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "what the driver's names of snapshots begin with")
 	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "how much of the snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
 	fs.BoolVar(&s.deployed, "node-deployment", false, "work only on the snapshots of this node's volumes: there is one csi-snapshotter on each node [NODE_NAME]")
-	s.declare(command, &s.cut)
+	s.declare(command, &s.cut, &s.groups)
 	return command
 }
 
@@ -58,7 +60,7 @@ func (s *snapshotter) complete(command *cobra.Command) error {
 	err := s.sidecar.complete(command)
 	o := &s.cut
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
-	return errors.Join(err, o.Validate(), s.naming.Validate("snapshot"), s.checkNode())
+	return errors.Join(err, o.Validate(), s.naming.Validate("snapshot"), s.groups.Naming.Validate("groupsnapshot"), s.checkNode())
 }
 
 // checkNode checks what goes together with one csi-snapshotter on each node.
@@ -94,9 +96,13 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
+	version, err := groupsnapshot.Served(config)
+	if err != nil {
+		return err
+	}
 	s.cut.Driver, s.cut.Kind = driver.Info().Name, cut.Single{Named: s.naming}
 	program := app.Program{
-		Kube: s.kube, Leader: s.leader, Endpoint: s.endpoint,
+		Kube: s.kube, Scheme: version.AddToScheme, Leader: s.leader, Endpoint: s.endpoint,
 		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.cut.Driver),
 		Component: "csi-snapshotter " + s.cut.Driver, Metrics: driver.Gatherer(),
 		Cache: func(o *cache.Options) {
@@ -107,8 +113,32 @@ func (s *snapshotter) run(ctx context.Context) error {
 			if err := cut.Setup(ctx, m, driver, events, &s.cut); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
-			return nil
+			return s.setUpGroups(ctx, m, driver, events, version)
 		},
 	}
 	return program.Run(ctx)
 }
+
+// setUpGroups adds the controllers of groups when their kinds are installed, if
+// the driver makes any.
+func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, version groupsnapshot.Version) error {
+	if !s.groups.Enabled {
+		return nil
+	}
+	if !groupsnapshot.Able(driver) {
+		ctrl.LoggerFrom(ctx).Info("The driver makes no group snapshots: it does not announce CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT", "driver", s.cut.Driver)
+		return nil
+	}
+	o := s.cut
+	o.Kind = groupsnapshot.Kind{Named: s.groups.Naming}
+	return kube.WhenInstalled(ctx, m, version.Resources(), lookForGroups, func(ctx context.Context) error {
+		if err := cut.Setup(ctx, m, driver, events, &o); err != nil {
+			return fmt.Errorf("setting up group snapshots: %w", err)
+		}
+		return nil
+	})
+}
+
+// lookForGroups is the longest pause between two looks for the CRDs of group
+// snapshots.
+const lookForGroups = 30 * time.Second

@@ -11,6 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
+	groupbind "github.com/holdfast-io/holdfast/internal/groupsnapshot/bind"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/schedule"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
@@ -82,8 +84,12 @@ func (s *snapshotController) run(ctx context.Context) error {
 	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, s.look); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
+	version, err := groupsnapshot.Served(config)
+	if err != nil {
+		return err
+	}
 	program := app.Program{
-		Kube: s.kube, Leader: s.leader, Endpoint: s.endpoint,
+		Kube: s.kube, Scheme: version.AddToScheme, Leader: s.leader, Endpoint: s.endpoint,
 		LeaseName: "snapshot-controller-leader", Component: "snapshot-controller",
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
@@ -91,14 +97,31 @@ func (s *snapshotController) run(ctx context.Context) error {
 			schedule.CacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-			if err := bind.Setup(ctx, m, events, nil, &s.bind); err != nil {
-				return fmt.Errorf("setting up the binding of snapshots: %w", err)
-			}
-			if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
-				return fmt.Errorf("setting up schedules: %w", err)
-			}
-			return nil
+			return s.setUp(ctx, m, events, version)
 		},
 	}
 	return program.Run(ctx)
+}
+
+// setUp adds the controllers: those of groups when their kinds are installed.
+func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events, version groupsnapshot.Version) error {
+	var groups *bind.Groups
+	if s.bind.Groups {
+		groups = groupbind.Groups(m.GetAPIReader())
+	}
+	if err := bind.Setup(ctx, m, events, groups, &s.bind); err != nil {
+		return fmt.Errorf("setting up the binding of snapshots: %w", err)
+	}
+	if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
+		return fmt.Errorf("setting up schedules: %w", err)
+	}
+	if !s.bind.Groups {
+		return nil
+	}
+	return kube.WhenInstalled(ctx, m, version.Resources(), s.look, func(ctx context.Context) error {
+		if err := groupbind.Setup(ctx, m, events, groups, &s.bind); err != nil {
+			return fmt.Errorf("setting up group snapshots: %w", err)
+		}
+		return nil
+	})
 }

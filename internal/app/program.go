@@ -46,6 +46,8 @@ type Program struct {
 	Component string
 	// Metrics are served besides those of the controllers.
 	Metrics prometheus.Gatherer
+	// Scheme adds API types that only this role knows; it may be nil.
+	Scheme func(*runtime.Scheme) error
 	// Cache narrows what a term caches; it may be nil.
 	Cache func(*cache.Options)
 	// Setup adds controllers to the manager of a term.
@@ -87,7 +89,7 @@ func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.config, err = p.Kube.Config(); err != nil {
 		return err
 	}
-	if p.scheme, err = newScheme(); err != nil {
+	if p.scheme, err = newScheme(p.Scheme); err != nil {
 		return err
 	}
 	config := rest.CopyConfig(p.config)

@@ -13,12 +13,17 @@ import (
 )
 
 // newScheme knows the API groups that some role reads or writes. All of
-// Kubernetes' would take two megabytes more in every process.
-func newScheme() (*runtime.Scheme, error) {
+// Kubernetes' would take two megabytes more in every process. A role may have own
+// ones.
+func newScheme(own func(*runtime.Scheme) error) (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
+	adds := []func(*runtime.Scheme) error{
 		corev1.AddToScheme, storagev1.AddToScheme, coordinationv1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme,
-	} {
+	}
+	if own != nil {
+		adds = append(adds, own)
+	}
+	for _, add := range adds {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("registering API types: %w", err)
 		}

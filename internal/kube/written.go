@@ -52,11 +52,21 @@ func Merge(ctx context.Context, c client.Client, o client.Object, change map[str
 // MergeStatus changes single fields of an object's status, if it is still the
 // object that was seen, and not one that has taken its name.
 func MergeStatus(ctx context.Context, c client.Client, o client.Object, status any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.GetUID()}, "status": status})
+	return mergeStatus(ctx, c, o, map[string]any{"uid": o.GetUID()}, status)
+}
+
+func mergeStatus(ctx context.Context, c client.Client, o client.Object, condition map[string]any, status any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": condition, "status": status})
 	if err != nil {
 		return fmt.Errorf("encoding the status of %s: %w", o.GetName(), err)
 	}
 	return c.Status().Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+}
+
+// MergeStatusAsSeen changes single fields of an object's status, if nothing else
+// of the object has changed since it was seen.
+func MergeStatusAsSeen(ctx context.Context, c client.Client, o client.Object, status any) error {
+	return mergeStatus(ctx, c, o, map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()}, status)
 }
 
 // ChangeStatus writes what differs between two states of an object's status, if

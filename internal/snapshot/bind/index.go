@@ -58,12 +58,12 @@ func restoredFrom(o client.Object) []string {
 	if !ok || claim.Status.Phase != corev1.ClaimPending {
 		return nil
 	}
-	return sourcesOf(claim)
+	return SourcesOf(claim)
 }
 
-// sourcesOf are the snapshots that a claim names as its source, in the old field
+// SourcesOf are the snapshots that a claim names as its source, in the old field
 // or in the new one, which can name another namespace (KEP-3294).
-func sourcesOf(claim *corev1.PersistentVolumeClaim) []string {
+func SourcesOf(claim *corev1.PersistentVolumeClaim) []string {
 	var names []string
 	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
 		names = append(names, claim.Namespace+"/"+from.Name)

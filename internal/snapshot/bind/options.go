@@ -30,6 +30,8 @@ type Options struct {
 	// RecordMode has each content say whether it is of a filesystem or of a block
 	// volume, so that a provisioner can refuse to restore the one as the other.
 	RecordMode bool
+	// Groups has group snapshots worked on too, where they are installed.
+	Groups bool
 	// Namespaces are those whose snapshots are worked on; none for all.
 	Namespaces []string
 	// Workers is how many snapshots are worked on at a time.
@@ -46,6 +48,13 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 		"work only on the snapshots of these namespaces, separated by commas; somebody else must do it in the others [WATCH_NAMESPACE]")
 	fs.BoolVar(&o.RecordMode, "prevent-volume-mode-conversion", true,
 		"write the volume's mode on each content, so that it is not restored to a volume of another mode without permission")
+}
+
+// AddGates declares the gate.
+func (o *Options) AddGates(g interface {
+	Add(name string, to *bool, usage string)
+}) {
+	g.Add("CSIVolumeGroupSnapshot", &o.Groups, "work on group snapshots")
 }
 
 // Serves tells whether snapshots of a namespace are worked on.

@@ -49,7 +49,7 @@ func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []rec
 		return nil
 	}
 	requests := r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
-	for _, source := range sourcesOf(claim) {
+	for _, source := range SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
 		requests = append(requests, key(namespace, name))
 	}

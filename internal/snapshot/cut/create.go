@@ -88,10 +88,10 @@ func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
 	switch {
 	case err == nil || !errors.As(err, &answer) || answer.Code != codes.Unimplemented:
 		return now, err
-	case s.Member != "":
-		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
 	case len(s.Volumes) == 0:
 		return &Cut{Handle: s.handle(), Ready: true}, nil
+	case s.Member != "":
+		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
 	}
 	a, err := r.ask(s)
 	if err != nil {
