@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,8 +19,10 @@ import (
 )
 
 // CRDs installs what "holdfast crds" prints, as its help says, and returns when
-// all of it is served. It stays: other tests of the cluster may be using it.
-func CRDs(t testing.TB, config *rest.Config) {
+// all of it is served. It stays: other tests of the cluster may be using it. A
+// change may alter what is installed, or leave it out; it is for clusters of a
+// test's own.
+func CRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstructured) (install bool)) {
 	t.Helper()
 	c, err := client.New(config, client.Options{})
 	if err != nil {
@@ -28,6 +31,9 @@ func CRDs(t testing.TB, config *rest.Config) {
 	all, err := printed(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range changes {
+		all = slices.DeleteFunc(all, func(crd *unstructured.Unstructured) bool { return !change(crd) })
 	}
 	for _, crd := range all {
 		if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("kubectl"), client.ForceOwnership); err != nil {

@@ -2,10 +2,12 @@ package world
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,12 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Snapshots is a client for the snapshot API, whose CRDs it installs.
+// Snapshots is a client for the API of snapshots and of groups of them, whose CRDs
+// it installs.
 func (w *World) Snapshots(t testing.TB) client.Client {
 	t.Helper()
 	CRDs(t, w.Config)
 	scheme := runtime.NewScheme()
-	if err := snapshotv1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(snapshotv1.AddToScheme(scheme), groupv1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := client.New(w.Config, client.Options{Scheme: scheme})

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -18,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	single "github.com/holdfast-io/holdfast/internal/snapshot/bind"
@@ -52,16 +52,18 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *sin
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	each := handler.EnqueueRequestsFromMapFunc
+	each := func(lead handler.MapFunc) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(o.Mine(lead))
+	}
 	err = ctrl.NewControllerManagedBy(m).
 		Named("bind-groupsnapshot").
 		For(&groupv1.VolumeGroupSnapshot{}, builder.WithPredicates(r.served(), wakes())).
-		Watches(&groupv1.VolumeGroupSnapshotContent{}, each(r.mine(groupOf))).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, each(r.mine(r.groupOfMember)), builder.WithPredicates(memberChanges())).
-		Watches(&snapshotv1.VolumeSnapshot{}, each(r.mine(ownerOf)), builder.WithPredicates(becomesReady())).
-		Watches(&groupv1.VolumeGroupSnapshotClass{}, each(r.mine(r.waitingForClass)), builder.WithPredicates(notDeleted())).
-		Watches(&corev1.PersistentVolumeClaim{}, each(r.mine(r.waitingForClaim)), builder.WithPredicates(claimChanges())).
-		Watches(&corev1.PersistentVolume{}, each(r.mine(r.waitingForVolume)), builder.WithPredicates(appears())).
+		Watches(&groupv1.VolumeGroupSnapshotContent{}, each(groupOf)).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, each(r.groupOfMember), builder.WithPredicates(memberChanges())).
+		Watches(&snapshotv1.VolumeSnapshot{}, each(ownerOf), builder.WithPredicates(becomesReady())).
+		Watches(&groupv1.VolumeGroupSnapshotClass{}, each(r.waitingForClass), builder.WithPredicates(notDeleted())).
+		Watches(&corev1.PersistentVolumeClaim{}, each(r.waitingForClaim), builder.WithPredicates(claimChanges())).
+		Watches(&corev1.PersistentVolume{}, each(r.waitingForVolume), builder.WithPredicates(appears())).
 		WithOptions(o.Work()).
 		Complete(kube.Finish(r))
 	if err != nil {
@@ -73,19 +75,6 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *sin
 // served lets through what is in a namespace whose snapshots are worked on.
 func (r *Reconciler) served() predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.Serves(o.GetNamespace()) })
-}
-
-// mine leaves only the groups in such namespaces. The cache has all of them.
-func (r *Reconciler) mine(lead handler.MapFunc) handler.MapFunc {
-	return func(ctx context.Context, o client.Object) []reconcile.Request {
-		var requests []reconcile.Request
-		for _, request := range lead(ctx, o) {
-			if r.options.Serves(request.Namespace) {
-				requests = append(requests, request)
-			}
-		}
-		return requests
-	}
 }
 
 // wakes lets through what users change, and that a group is gone. What is written
@@ -102,15 +91,19 @@ func wakes() predicate.Funcs {
 }
 
 // memberChanges lets through what a group must know of the contents of its
-// members: that one has become part of it, has lost what was said of it, or is
-// gone.
+// members: that one has become part of it, or somebody's, has lost what was said
+// of it, or is gone.
 func memberChanges() predicate.Funcs {
-	told := func(o client.Object) (handle string, ready bool) {
+	type known struct {
+		handle string
+		of     types.UID
+	}
+	told := func(o client.Object) (k known, ready bool) {
 		content, ok := o.(*snapshotv1.VolumeSnapshotContent)
 		if !ok || content.Status == nil {
-			return "", false
+			return known{}, false
 		}
-		return ptr.Deref(content.Status.VolumeGroupSnapshotHandle, ""), ptr.Deref(content.Status.ReadyToUse, false)
+		return known{ptr.Deref(content.Status.VolumeGroupSnapshotHandle, ""), content.Spec.VolumeSnapshotRef.UID}, ptr.Deref(content.Status.ReadyToUse, false)
 	}
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {

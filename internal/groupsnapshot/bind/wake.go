@@ -71,6 +71,9 @@ func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []rec
 	requests := r.waiting(ctx, claim.Namespace)
 	for _, source := range single.SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
+		if !r.options.Serves(namespace) {
+			continue
+		}
 		var of *snapshotv1.VolumeSnapshot
 		if err := kube.Read(ctx, r.client, client.ObjectKey{Namespace: namespace, Name: name}, &of); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", source)

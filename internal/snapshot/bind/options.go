@@ -9,7 +9,10 @@ import (
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
 // Groups are the group snapshots that single ones are members of.
@@ -60,6 +63,14 @@ func (o *Options) AddGates(g interface {
 // Serves tells whether snapshots of a namespace are worked on.
 func (o *Options) Serves(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
+}
+
+// Mine leaves of what an object leads to only what is in such namespaces. The
+// cache knows of no snapshots in others.
+func (o *Options) Mine(lead handler.MapFunc) handler.MapFunc {
+	return func(ctx context.Context, object client.Object) []reconcile.Request {
+		return slices.DeleteFunc(lead(ctx, object), func(r reconcile.Request) bool { return !o.Serves(r.Namespace) })
+	}
 }
 
 // Validate tells all that is wrong at once.

@@ -47,7 +47,9 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 }
 
 func (r *Reconciler) snapshots(m ctrl.Manager) error {
-	each := handler.EnqueueRequestsFromMapFunc
+	each := func(lead handler.MapFunc) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(r.options.Mine(lead))
+	}
 	b := ctrl.NewControllerManagedBy(m).
 		Named("bind-snapshot").
 		For(&snapshotv1.VolumeSnapshot{}, builder.WithPredicates(wakes())).

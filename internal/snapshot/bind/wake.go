@@ -48,7 +48,10 @@ func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []rec
 	if !ok {
 		return nil
 	}
-	requests := r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	var requests []reconcile.Request
+	if r.options.Serves(claim.Namespace) {
+		requests = r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	}
 	for _, source := range SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
 		requests = append(requests, key(namespace, name))
@@ -59,7 +62,7 @@ func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []rec
 // waitingForVolume leads from a volume to the snapshots of its claim.
 func (r *Reconciler) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
-	if !ok || volume.Spec.ClaimRef == nil {
+	if !ok || volume.Spec.ClaimRef == nil || !r.options.Serves(volume.Spec.ClaimRef.Namespace) {
 		return nil
 	}
 	ref := volume.Spec.ClaimRef

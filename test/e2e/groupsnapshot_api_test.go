@@ -1,0 +1,197 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// newBareWorld is a world with an API server of its own, on which nothing acts by
+// itself, without any CRDs.
+func newBareWorld(t *testing.T) *world.World {
+	t.Helper()
+	c := cluster.NewAPIOnly(t)
+	name := "csitest." + c.Namespace + ".example.com"
+	driver := csitest.New(csitest.Options{Name: name})
+	return &world.World{Cluster: c, Driver: driver, Name: name, Socket: driver.Serve(t)}
+}
+
+// groupsIn is a client for an API server that serves groups in a version.
+func groupsIn(t *testing.T, w *world.World, version string) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	v := groupsnapshot.Version{GroupVersion: schema.GroupVersion{Group: groupv1.GroupName, Version: version}}
+	must(t, errors.Join(corev1.AddToScheme(scheme), snapshotv1.AddToScheme(scheme), v.AddToScheme(scheme)))
+	api, err := client.New(w.Config, client.Options{Scheme: scheme})
+	must(t, err)
+	return api
+}
+
+// boundClaim makes a volume at the driver and the claim and volume objects that
+// the controllers of Kubernetes would leave.
+func boundClaim(t *testing.T, w *world.World, api client.Client) {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
+	must(t, err)
+	defer driver.Close()
+	_, err = driver.WaitReady(t.Context())
+	must(t, err)
+	made, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+		Name: "data", VolumeCapabilities: []*csipb.VolumeCapability{{
+			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
+			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		}},
+	})
+	must(t, err)
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	claim := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: "data", Labels: shop.MatchLabels},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			VolumeName: w.Namespace, AccessModes: modes, StorageClassName: ptr.To(""), Resources: corev1.VolumeResourceRequirements{Requests: size},
+		},
+	}
+	must(t, api.Create(t.Context(), claim))
+	claim.Status.Phase = corev1.ClaimBound
+	must(t, api.Status().Update(t.Context(), claim))
+	must(t, api.Create(t.Context(), &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity: size, AccessModes: modes,
+			ClaimRef: &corev1.ObjectReference{Namespace: w.Namespace, Name: "data", UID: claim.UID},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{
+				CSI: &corev1.CSIPersistentVolumeSource{Driver: w.Name, VolumeHandle: made.GetVolumeId()},
+			},
+		},
+	}))
+}
+
+func isGroup(crd *unstructured.Unstructured) bool {
+	return strings.Contains(crd.GetName(), "."+groupv1.GroupName)
+}
+
+// withoutV1 leaves of the definitions of groups what releases before v1 had.
+func withoutV1(crd *unstructured.Unstructured) bool {
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	if err != nil || !isGroup(crd) {
+		return err == nil
+	}
+	var left []any
+	for _, version := range versions {
+		if v, ok := version.(map[string]any); ok && v["name"] != "v1" {
+			left = append(left, v)
+		}
+	}
+	return unstructured.SetNestedSlice(crd.Object, left, "spec", "versions") == nil
+}
+
+// Without the kinds of groups both roles work on single snapshots, and take
+// groups up when their kinds appear. Nothing but them acts on this API server,
+// so they also leave nothing to the garbage collector.
+func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		version string
+		late    bool
+		change  func(*unstructured.Unstructured) bool
+	}{
+		"the kinds appear later": {"v1", true, func(*unstructured.Unstructured) bool { return true }},
+		"only v1beta2 is served": {"v1beta2", false, withoutV1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newBareWorld(t)
+			singles := func(crd *unstructured.Unstructured) bool { return !isGroup(crd) }
+			world.CRDs(t, w.Config, singles)
+			if !row.late {
+				world.CRDs(t, w.Config, row.change)
+			}
+			roles := []*world.Process{w.SnapshotController(t, "--retry-crd-interval-max=1s"), w.Snapshotter(t)}
+			api := groupsIn(t, w, row.version)
+			boundClaim(t, w, api)
+			w.SnapshotClass(t, api, nil)
+			w.Snapshot(t, api, "single", "data", nil)
+			w.SnapshotReady(t, api, "single")
+			for _, role := range roles {
+				if told := strings.Count(role.Log(), "Going on without an API until it is installed"); told != 0 != row.late || told > 1 {
+					t.Errorf("it was told %d times that there are no groups", told)
+				}
+			}
+			world.CRDs(t, w.Config, row.change)
+			w.GroupClass(t, api, nil)
+			w.Group(t, api, "one", shop, nil)
+			members := w.Members(t, api, w.GroupReady(t, api, "one"))
+			owner := members["data"].OwnerReferences
+			if len(members) != 1 || owner[0].APIVersion != groupv1.GroupName+"/"+row.version {
+				t.Errorf("the members are %+v", members)
+			}
+			w.DropSnapshot(t, api, "single")
+			w.DropGroup(t, api, "one")
+			w.NoGroupsLeft(t, api)
+		})
+	}
+}
+
+// Where groups are turned off, or the driver makes none, single snapshots are
+// worked on as ever, and groups are left alone.
+func TestGroupsCanBeLeftAlone(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		args  []string
+		group []csipb.GroupControllerServiceCapability_RPC_Type // nil for all
+		says  string
+	}{
+		"by the gate":               {[]string{"--feature-gates=CSIVolumeGroupSnapshot=false"}, nil, ""},
+		"for the driver makes none": {nil, []csipb.GroupControllerServiceCapability_RPC_Type{}, "The driver makes no group snapshots"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newBareWorld(t)
+			w.Driver.Reconfigure(func(o *csitest.Options) { o.Group = row.group })
+			world.CRDs(t, w.Config)
+			w.SnapshotController(t, row.args...)
+			snapshotter := w.Snapshotter(t, row.args...)
+			api := groupsIn(t, w, "v1")
+			boundClaim(t, w, api)
+			w.GroupClass(t, api, nil)
+			group := w.Group(t, api, "one", shop, nil)
+			w.SnapshotClass(t, api, nil)
+			w.Snapshot(t, api, "single", "data", nil)
+			w.SnapshotReady(t, api, "single")
+			must(t, api.Get(t.Context(), client.ObjectKeyFromObject(group), group))
+			if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 || row.args != nil && (group.Status != nil || len(group.Finalizers) > 0) {
+				t.Errorf("the driver was asked %d times for a group, which is %+v", n, group)
+			}
+			if !strings.Contains(snapshotter.Log(), row.says) {
+				t.Errorf("it does not say %q", row.says)
+			}
+			w.DropSnapshot(t, api, "single")
+			world.Eventually(t, func(context.Context) error {
+				if left := w.Driver.Snapshots(); len(left) > 0 {
+					return fmt.Errorf("left are %+v", left)
+				}
+				return nil
+			})
+		})
+	}
+}

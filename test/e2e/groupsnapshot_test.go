@@ -1,0 +1,368 @@
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+const groupFinalizer = "snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection"
+
+var shop = metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}
+
+// newGroupWorld is a world with two bound claims of an app, data and log, a class
+// of group snapshots, and both halves at work.
+func newGroupWorld(t *testing.T, o csitest.Options) (*world.World, client.Client) {
+	t.Helper()
+	w := world.New(t, o)
+	api := w.Snapshots(t)
+	w.Provisioner(t)
+	w.SnapshotController(t)
+	w.Snapshotter(t)
+	w.Class(t, nil)
+	w.GroupClass(t, api, nil)
+	w.Claim(t, "data", labelled("app", "shop", "part", "data"))
+	w.Claim(t, "log", labelled("app", "shop", "part", "log"))
+	w.Bound(t, "data")
+	w.Bound(t, "log")
+	return w, api
+}
+
+func labelled(pairs ...string) func(*corev1.PersistentVolumeClaim) {
+	return func(c *corev1.PersistentVolumeClaim) {
+		c.Labels = map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			c.Labels[pairs[i]] = pairs[i+1]
+		}
+	}
+}
+
+func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.Group(t, api, "one", shop, nil)
+	group := w.GroupReady(t, api, "one")
+	if group.Status.CreationTime.Year() < 2000 || group.Status.Error != nil || ptr.Deref(group.Status.BoundVolumeGroupSnapshotContentName, "") != "groupsnapcontent-"+string(group.UID) {
+		t.Errorf("the status is %+v", group.Status)
+	}
+	there := w.Driver.Groups()
+	if len(there) != 1 || there[0].Name != "groupsnapshot-"+string(group.UID) || len(there[0].MemberIDs) != 2 {
+		t.Fatalf("the driver has %+v", there)
+	}
+	members := w.Members(t, api, group)
+	for _, claim := range []string{"data", "log"} {
+		checkMember(t, w, api, group, members[claim], w.Bound(t, claim))
+	}
+	if single := w.Driver.Calls(csi.CreateSnapshot); single != 0 || len(members) != 2 {
+		t.Errorf("there are %d members, and %d snapshots were cut alone", len(members), single)
+	}
+
+	w.Claim(t, "restored", from("VolumeSnapshot", members["log"].Name))
+	w.Bound(t, "restored")
+
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+	if single := w.Driver.Calls(csi.DeleteSnapshot); single != 0 {
+		t.Errorf("%d members were deleted alone", single)
+	}
+	for _, claim := range []string{"data", "log", "restored"} {
+		w.DropClaim(t, claim)
+	}
+	w.NothingLeft(t)
+}
+
+// checkMember holds a member to what other programs, and people, rely on.
+func checkMember(t *testing.T, w *world.World, api client.Client, group *groupv1.VolumeGroupSnapshot, s snapshotv1.VolumeSnapshot, volume *corev1.PersistentVolume) {
+	t.Helper()
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(string(group.UID)+volume.Spec.CSI.VolumeHandle)))
+	if s.Name != "snapshot-"+hash || !slices.Contains(s.Finalizers, groupFinalizer) {
+		t.Errorf("the member of volume %s is %s, with the finalizers %v", volume.Name, s.Name, s.Finalizers)
+		return
+	}
+	if s.Status == nil || !ptr.Deref(s.Status.ReadyToUse, false) || ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != group.Name ||
+		s.Status.RestoreSize.Value() != 1<<30 || s.Status.CreationTime == nil {
+		t.Errorf("the status of member %s is %+v", s.Name, s.Status)
+	}
+	content := &snapshotv1.VolumeSnapshotContent{}
+	must(t, api.Get(t.Context(), client.ObjectKey{Name: "snapcontent-" + hash}, content))
+	handle := w.Driver.Groups()[0].ID
+	if content.Annotations["groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"] != handle || content.Spec.VolumeSnapshotClassName != nil ||
+		ptr.Deref(content.Status.VolumeGroupSnapshotHandle, "") != handle || ptr.Deref(content.Spec.SourceVolumeMode, "") != corev1.PersistentVolumeFilesystem {
+		t.Errorf("the content of member %s is %+v, %+v, %v", s.Name, content.Spec, content.Status, content.Annotations)
+	}
+	if !slices.Contains(w.Driver.Groups()[0].MemberIDs, ptr.Deref(content.Status.SnapshotHandle, "")) {
+		t.Errorf("the driver does not have member %s in the group: %+v", s.Name, content.Status)
+	}
+}
+
+func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.Group(t, api, "one", shop, nil)
+	group := w.GroupReady(t, api, "one")
+	name := w.Members(t, api, group)["data"].Name
+	w.DropSnapshot(t, api, name)
+	toldOf(t, w, "VolumeSnapshot", name, "SnapshotDeletePending", "the snapshot is part of VolumeGroupSnapshot one")
+	if s := w.SnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
+		t.Errorf("the member is %+v, and the driver was asked to delete one %d times", s, w.Driver.Calls(csi.DeleteSnapshot))
+	}
+	w.GroupReady(t, api, "one")
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api) // Also the member, which had been waiting.
+}
+
+// toldOf waits for a warning about an object.
+func toldOf(t *testing.T, w *world.World, kind, name, reason, part string) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name,
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Reason == reason && strings.Contains(e.Message, part) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s %s has no event %s that says %q; there are: %+v", kind, name, reason, part, events.Items)
+	})
+}
+
+// A restore that has not ended keeps the whole group, and that is told.
+func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.Group(t, api, "one", shop, nil)
+	group := w.GroupReady(t, api, "one")
+	slow := w.Driver.Block(csi.CreateVolume)
+	w.Claim(t, "restored", from("VolumeSnapshot", w.Members(t, api, group)["data"].Name))
+	<-slow.Arrived()
+	w.DropGroup(t, api, "one")
+	toldOf(t, w, "VolumeGroupSnapshot", "one", "SnapshotDeletePending", w.Namespace+"/restored waits for a volume")
+	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
+		t.Errorf("the driver was asked %d times to delete the group", n)
+	}
+	slow.Release()
+	w.Bound(t, "restored")
+	w.NoGroupsLeft(t, api)
+}
+
+// The selector counts as a whole: what its expressions exclude is not cut.
+func TestAGroupIsOfTheClaimsThatItsWholeSelectorFinds(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.Claim(t, "cache", labelled("app", "shop", "part", "cache"))
+	w.Bound(t, "cache")
+	selector := shop
+	selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "part", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"cache"}}}
+	w.Group(t, api, "one", selector, nil)
+	members := w.Members(t, api, w.GroupReady(t, api, "one"))
+	if names := slices.Sorted(maps.Keys(members)); !slices.Equal(names, []string{"data", "log"}) {
+		t.Errorf("the members are of %v", names)
+	}
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+}
+
+// One claim that cannot be cut is named, nothing is cut without it, and when it
+// can be the group goes on.
+func TestAClaimThatCannotBeCutIsNamed(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.GroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
+		c.Name += "-default"
+		c.Annotations = map[string]string{"groupsnapshot.storage.kubernetes.io/is-default-class": "true"}
+	})
+	w.Claim(t, "late", func(c *corev1.PersistentVolumeClaim) {
+		labelled("app", "shop")(c)
+		c.Spec.StorageClassName = ptr.To(w.Namespace + "-late")
+	})
+	w.Group(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) { g.Spec.VolumeGroupSnapshotClassName = nil })
+	w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+		if s.Error == nil || ptr.Deref(s.Error.Message, "") != "claim late has no volume yet" {
+			return fmt.Errorf("the error is %+v", s.Error)
+		}
+		return nil
+	})
+	if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 {
+		t.Errorf("the driver was asked %d times", n)
+	}
+	w.Class(t, func(c *storagev1.StorageClass) { c.Name += "-late" })
+	group := w.GroupReady(t, api, "one")
+	if members := w.Members(t, api, group); len(members) != 3 || group.Status.Error != nil {
+		t.Errorf("there are %d members, and the error is %+v", len(members), group.Status.Error)
+	}
+	if class := ptr.Deref(group.Spec.VolumeGroupSnapshotClassName, ""); class != w.Namespace+"-default" {
+		t.Errorf("the class is %q", class)
+	}
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+}
+
+// The driver refuses, then takes its time: the group tells of both, becomes ready
+// with its members, and no member is ready before.
+func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{
+		SnapshotReadyAfter: 6,
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{ // Nothing to read single snapshots by.
+			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
+		},
+	})
+	w.Driver.FailNext(csi.CreateVolumeGroupSnapshot, codes.ResourceExhausted, "no room for a cut")
+	blocked := w.Driver.Block(csi.GetVolumeGroupSnapshot)
+	w.Group(t, api, "one", shop, nil)
+	w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), "no room for a cut") {
+			return fmt.Errorf("the error is %+v", s.Error)
+		}
+		return nil
+	})
+	<-blocked.Arrived()
+	group := w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+		if s.CreationTime == nil {
+			return errors.New("it is not cut")
+		}
+		return nil
+	})
+	world.Eventually(t, func(context.Context) error {
+		for _, s := range w.Members(t, api, group) {
+			if s.Status == nil || s.Status.CreationTime == nil {
+				return fmt.Errorf("member %s has the status %+v", s.Name, s.Status)
+			}
+			if ptr.Deref(s.Status.ReadyToUse, false) {
+				t.Errorf("member %s is ready before its group", s.Name)
+			}
+		}
+		return nil
+	})
+	if ptr.Deref(group.Status.ReadyToUse, false) || len(w.Members(t, api, group)) != 2 {
+		t.Errorf("the status is %+v", group.Status)
+	}
+	blocked.Release()
+	for _, s := range w.Members(t, api, w.GroupReady(t, api, "one")) {
+		if !ptr.Deref(s.Status.ReadyToUse, false) {
+			t.Errorf("the group is ready and member %s is not", s.Name)
+		}
+	}
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+}
+
+// What is kept is kept whole, and can be taken over by another group.
+func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.GroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
+		c.Name, c.DeletionPolicy = c.Name+"-kept", snapshotv1.VolumeSnapshotContentRetain
+	})
+	w.Group(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) {
+		g.Spec.VolumeGroupSnapshotClassName = ptr.To(w.Namespace + "-kept")
+	})
+	group := w.GroupReady(t, api, "one")
+	w.DropGroup(t, api, "one")
+	for _, s := range w.Members(t, api, group) {
+		w.SnapshotGone(t, api, s.Name)
+	}
+	kept := dropContents(t, w, api)
+	if len(w.Driver.Groups()) != 1 || len(kept) != 2 {
+		t.Fatalf("the driver has %+v, and %d contents were kept", w.Driver.Groups(), len(kept))
+	}
+
+	there := w.Driver.Groups()[0]
+	importGroup(t, w, api, there)
+	group = w.GroupReady(t, api, "two")
+	world.Eventually(t, func(context.Context) error {
+		members := w.Members(t, api, group)
+		for _, s := range members {
+			if ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != "two" || !slices.Contains(s.Finalizers, groupFinalizer) {
+				return fmt.Errorf("member %s is %v with the status %+v", s.Name, s.Finalizers, s.Status)
+			}
+		}
+		if len(members) != 2 {
+			return fmt.Errorf("there are %d members", len(members))
+		}
+		return nil
+	})
+	w.DropGroup(t, api, "two")
+	w.NoGroupsLeft(t, api)
+}
+
+// dropContents deletes the contents that are kept when their snapshots are gone,
+// and returns those of single snapshots. What is at the driver stays.
+func dropContents(t *testing.T, w *world.World, api client.Client) []snapshotv1.VolumeSnapshotContent {
+	t.Helper()
+	groups, err := w.GroupContents(t.Context(), api)
+	must(t, err)
+	for i := range groups {
+		must(t, api.Delete(t.Context(), &groups[i]))
+	}
+	singles, err := w.Contents(t.Context(), api)
+	must(t, err)
+	for i := range singles {
+		must(t, api.Delete(t.Context(), &singles[i]))
+	}
+	world.Eventually(t, func(ctx context.Context) error {
+		left, err := w.Contents(ctx, api)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d contents are left", len(left))
+		}
+		return err
+	})
+	return singles
+}
+
+// importGroup makes the objects of a group that is at the driver, as an
+// administrator does: the group two, its content, and both for each member.
+func importGroup(t *testing.T, w *world.World, api client.Client, there csitest.Group) {
+	t.Helper()
+	must(t, api.Create(t.Context(), &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-two"},
+		Spec: groupv1.VolumeGroupSnapshotContentSpec{
+			Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+			VolumeGroupSnapshotRef: corev1.ObjectReference{Namespace: w.Namespace, Name: "two"},
+			Source: groupv1.VolumeGroupSnapshotContentSource{GroupSnapshotHandles: &groupv1.GroupSnapshotHandles{
+				VolumeGroupSnapshotHandle: there.ID, VolumeSnapshotHandles: there.MemberIDs,
+			}},
+		},
+	}))
+	w.Group(t, api, "two", shop, func(g *groupv1.VolumeGroupSnapshot) {
+		g.Spec.Source = groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: ptr.To(w.Namespace + "-two")}
+		g.Spec.VolumeGroupSnapshotClassName = nil
+	})
+	for _, handle := range there.MemberIDs {
+		name := w.Namespace + "-" + handle
+		must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: snapshotv1.VolumeSnapshotContentSpec{
+				Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
+				VolumeSnapshotRef: corev1.ObjectReference{Namespace: w.Namespace, Name: handle},
+				Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
+			},
+		}))
+		w.Snapshot(t, api, handle, "", func(s *snapshotv1.VolumeSnapshot) {
+			s.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &name}}
+		})
+	}
+}
