@@ -1,9 +1,12 @@
 package snapshot
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -60,5 +63,27 @@ func TestSecretsOfAClass(t *testing.T) {
 	class["csi.storage.k8s.io/snapshoter-secret-name"] = "typo"
 	if _, err := DriverParameters(class); err == nil {
 		t.Error("a typing mistake is taken")
+	}
+}
+
+// Other programs, and people, find members by these names.
+func TestMembersAreNamedAsEverybodyNamesThem(t *testing.T) {
+	of, content := MemberNames("uid", "volume")
+	if len(of) != len("snapshot-")+64 || content != "snapcontent-"+of[len("snapshot-"):] {
+		t.Errorf("got %s, %s", of, content)
+	}
+	if want := fmt.Sprintf("snapshot-%x", sha256.Sum256([]byte("uidvolume"))); of != want {
+		t.Errorf("got %s, want %s", of, want)
+	}
+}
+
+func TestAMemberKnowsItsGroupInWhateverVersion(t *testing.T) {
+	for version, member := range map[string]bool{
+		"groupsnapshot.storage.k8s.io/v1": true, "groupsnapshot.storage.k8s.io/v1beta2": true, "groups.example.com/v1": false,
+	} {
+		s := &metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{APIVersion: version, Kind: "VolumeGroupSnapshot", Name: "g"}}}
+		if got := GroupOf(s); (got != nil) != member {
+			t.Errorf("%s: %v", version, got)
+		}
 	}
 }

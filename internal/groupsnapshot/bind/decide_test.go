@@ -1,0 +1,238 @@
+package bind
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+const driver = "csi.example.com"
+
+// fresh is a group of two bound claims, with a class, about which nothing has
+// been done yet.
+func fresh() *seen {
+	return &seen{
+		group: &groupv1.VolumeGroupSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "g", UID: "uid-g"},
+			Spec: groupv1.VolumeGroupSnapshotSpec{
+				Source:                       groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}},
+				VolumeGroupSnapshotClassName: ptr.To("gold"),
+			},
+		},
+		class:   &groupv1.VolumeGroupSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Driver: driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete},
+		sources: []snapshot.Source{source("data"), source("log")},
+	}
+}
+
+func source(name string) snapshot.Source {
+	return snapshot.Source{
+		Name: name,
+		Claim: &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "uid-c"},
+			Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: "pv-" + name},
+			Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+		},
+		Volume: &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv-" + name},
+			Spec: corev1.PersistentVolumeSpec{
+				ClaimRef:               &corev1.ObjectReference{UID: "uid-c"},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: name}},
+			},
+		},
+	}
+}
+
+// Changes of what is seen.
+func made(s *seen) {
+	s.group.Finalizers = []string{snapshot.GroupBoundFinalizer}
+	s.content = &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: "groupsnapcontent-uid-g"},
+		Spec: groupv1.VolumeGroupSnapshotContentSpec{
+			VolumeGroupSnapshotRef: corev1.ObjectReference{Namespace: "ns", Name: "g", UID: "uid-g"},
+			Source:                 groupv1.VolumeGroupSnapshotContentSource{VolumeHandles: []string{"data", "log"}},
+			DeletionPolicy:         snapshotv1.VolumeSnapshotContentDelete, Driver: driver,
+		},
+	}
+}
+
+func imported(s *seen) {
+	made(s)
+	s.group.Spec.Source = groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: ptr.To("c")}
+	s.content.Name = "c"
+	s.content.Spec.Source = groupv1.VolumeGroupSnapshotContentSource{GroupSnapshotHandles: &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "h"}}
+}
+func unbound(s *seen)  { s.content.Spec.VolumeGroupSnapshotRef.UID = "" }
+func anothers(s *seen) { s.content.Spec.VolumeGroupSnapshotRef.UID = "other" }
+func lost(s *seen)     { s.content = nil }
+func wasCut(s *seen) {
+	s.group.Status = &groupv1.VolumeGroupSnapshotStatus{CreationTime: &metav1.Time{}}
+}
+func deleted(s *seen) { s.group.DeletionTimestamp = &metav1.Time{} }
+func going(s *seen)   { s.content.DeletionTimestamp = &metav1.Time{} }
+func permitted(s *seen) {
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.Group.BeingDeleted, snapshot.Yes)
+}
+func retain(s *seen)    { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }
+func gone(s *seen)      { *s = seen{members: []snapshotv1.VolumeSnapshot{{}}} }
+func classless(s *seen) { s.group.Spec.VolumeGroupSnapshotClassName, s.class = nil, nil }
+
+func TestDecide(t *testing.T) {
+	on := func(changes ...func(*seen)) []func(*seen) { return changes }
+	change := func(c func(*seen)) func(*seen) { return c }
+	tests := map[string]struct {
+		changes     []func(*seen)
+		distributed bool
+		want        action
+		says        string
+	}{
+		"bound claims of one driver are cut together":            {nil, false, create, ""},
+		"a selector that finds no claim says what it looked for": {on(func(s *seen) { s.sources = nil }), false, refuse, "(app=shop)"},
+		"a selector that cannot be read is the user's mistake": {on(func(s *seen) {
+			s.group.Spec.Source.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}
+		}), false, refuse, "cannot be read"},
+		"neither selector nor content is the user's mistake": {on(func(s *seen) { s.group.Spec.Source.Selector = nil }), false, refuse, "neither a selector"},
+		"one claim that cannot be cut holds all":             {on(func(s *seen) { s.sources[1].Claim.Spec.VolumeName = "" }), false, refuse, "claim log has no volume yet"},
+		"every claim that cannot be cut is named": {on(func(s *seen) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, refuse,
+			"PersistentVolume pv-data of claim data is not there; claim log has no volume yet"},
+		"a claim that is being deleted is not left out in silence": {on(func(s *seen) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, refuse, "claim data is being deleted"},
+		"volumes of two drivers cannot be cut together":            {on(func(s *seen) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, refuse, "different drivers (csi.example.com, other)"},
+		"a class that is not there is waited for":                  {on(func(s *seen) { s.class = nil }), false, refuse, "VolumeGroupSnapshotClass gold is not there"},
+		"a class of another driver is refused":                     {on(func(s *seen) { s.class.Driver = "other" }), false, refuse, "is of driver other"},
+		"without a class there must be a default":                  {on(classless), false, refuse, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
+		"two defaults are one too many":                            {on(classless, change(func(s *seen) { s.defaults = []string{"a", "b"} })), false, refuse, "2 default snapshot classes (a, b)"},
+		"one default is the class":                                 {on(change(func(s *seen) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, create, ""},
+		"volumes on one node are its driver's":                     {on(func(s *seen) { s.nodes = []string{"a"} }), true, create, ""},
+		"volumes on different nodes have no driver in common":      {nil, true, refuse, "no node is where all of the volumes are"},
+
+		"a content of the group's own is followed":                      {on(made), false, follow, ""},
+		"one of its name that is another group's is not":                {on(made, anothers), false, refuse, "bound to another group snapshot"},
+		"nor one that was imported":                                     {on(imported, func(s *seen) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, refuse, "was there before"},
+		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, refuse, "is gone, and with it"},
+		"one whose content was lost before is made again":               {on(made, lost), false, create, ""},
+
+		"a named content is waited for":                   {on(imported, lost), false, refuse, "VolumeGroupSnapshotContent c is not there"},
+		"a free one is adopted":                           {on(imported, unbound), false, adopt, ""},
+		"one that goes is not":                            {on(imported, unbound, going), false, refuse, "is being deleted"},
+		"the group's own is followed, also while it goes": {on(imported, going), false, follow, ""},
+		"one of another group is refused":                 {on(imported, anothers), false, refuse, `with uid "other"`},
+		"one that is made from volumes is refused":        {on(made, func(s *seen) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, refuse, "made from volumes"},
+
+		"a deleted group gives its content free":          {on(made, deleted), false, release, ""},
+		"also one that is kept":                           {on(made, deleted, retain), false, release, ""},
+		"then it waits for the driver":                    {on(made, deleted, permitted, going), false, rest, ""},
+		"if the deletion was not sent, it is":             {on(made, deleted, permitted), false, release, ""},
+		"a kept content is not waited for":                {on(made, deleted, permitted, retain), false, letGo, ""},
+		"without its content it goes":                     {on(made, deleted, lost), false, letGo, ""},
+		"another group's content does not hold it":        {on(made, deleted, anothers), false, letGo, ""},
+		"a group that nobody holds is left to go":         {on(deleted), false, rest, ""},
+		"a restore of a member holds it":                  {on(made, deleted, func(s *seen) { s.restores = []string{"ns/new"} }), false, wait, "claim ns/new waits"},
+		"the members of a group that is gone go after it": {on(gone), false, scatter, ""},
+		"a group that is gone is nobody's business":       {on(gone, func(s *seen) { s.members = nil }), false, rest, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			for _, c := range tt.changes {
+				c(s)
+			}
+			got := decide(s, tt.distributed)
+			if got.action != tt.want {
+				t.Errorf("got %d, want %d (%v)", got.action, tt.want, got.problem)
+			}
+			if (got.problem != nil) != (tt.says != "") || got.problem != nil && !strings.Contains(got.problem.Text, tt.says) {
+				t.Errorf("it says %v, not %q", got.problem, tt.says)
+			}
+		})
+	}
+}
+
+func TestAGroupFollowsItsContent(t *testing.T) {
+	at, later := metav1.NewTime(time.Unix(1, 0)), metav1.NewTime(time.Unix(2, 0))
+	failure := snapshot.Failure("full", time.Unix(1, 0))
+	ready := &groupv1.VolumeGroupSnapshotContentStatus{ReadyToUse: ptr.To(true), CreationTime: &at, Error: failure}
+	tests := map[string]struct {
+		before  *groupv1.VolumeGroupSnapshotStatus
+		from    *groupv1.VolumeGroupSnapshotContentStatus
+		unready []string
+		ready   bool
+		at      *metav1.Time
+		err     bool
+	}{
+		"one that nobody has looked at is not ready": {nil, nil, nil, false, nil, false},
+		"an error is handed on":                      {nil, &groupv1.VolumeGroupSnapshotContentStatus{Error: failure}, nil, false, nil, true},
+		"and taken back when it is ready":            {nil, ready, nil, true, &at, false},
+		"it waits for its members":                   {nil, ready, []string{"a"}, false, &at, true},
+		"it stays ready whatever becomes of them":    {&groupv1.VolumeGroupSnapshotStatus{ReadyToUse: ptr.To(true)}, ready, []string{"a"}, true, &at, false},
+		"when it was cut is said once":               {&groupv1.VolumeGroupSnapshotStatus{CreationTime: &later}, ready, nil, true, &later, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			made(s)
+			s.group.Status, s.content.Status, s.unready = tt.before, tt.from, tt.unready
+			got := s.status()
+			if *got.ReadyToUse != tt.ready || !got.CreationTime.Equal(tt.at) || (got.Error != nil) != tt.err || *got.BoundVolumeGroupSnapshotContentName != s.content.Name {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// Nothing of a member goes back, whatever the list says that was made first.
+func TestAMemberIsToldOnlyWhatIsNews(t *testing.T) {
+	known := &snapshotv1.VolumeSnapshotContentStatus{
+		SnapshotHandle: ptr.To("h"), VolumeGroupSnapshotHandle: ptr.To("g"), CreationTime: ptr.To[int64](5), RestoreSize: ptr.To[int64](6), ReadyToUse: ptr.To(false),
+	}
+	readyOne := known.DeepCopy()
+	readyOne.ReadyToUse = ptr.To(true)
+	tests := map[string]struct {
+		now           *snapshotv1.VolumeSnapshotContentStatus
+		member, group bool // ready
+		want          map[string]any
+	}{
+		"a new one is told all":                {nil, false, false, map[string]any{"snapshotHandle": "h", "volumeGroupSnapshotHandle": "g", "creationTime": int64(1), "restoreSize": int64(2), "readyToUse": false}},
+		"one that is told is left alone":       {known, false, false, map[string]any{}},
+		"it becomes ready alone":               {known, true, false, map[string]any{"readyToUse": true}},
+		"and with its group":                   {known, false, true, map[string]any{"readyToUse": true}},
+		"one that is ready does not fall back": {readyOne, false, false, map[string]any{}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			made(s)
+			s.content.Status = &groupv1.VolumeGroupSnapshotContentStatus{VolumeGroupSnapshotHandle: ptr.To("g"), ReadyToUse: &tt.group}
+			m := &member{group: s.group, content: s.content, info: &groupv1.VolumeSnapshotInfo{
+				SnapshotHandle: "h", VolumeHandle: "v", CreationTime: ptr.To[int64](1), RestoreSize: ptr.To[int64](2), ReadyToUse: &tt.member,
+			}}
+			if diff := cmp.Diff(tt.want, m.status(tt.now)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAMemberWhoseVolumeIsGoneHasItsContentAsSource(t *testing.T) {
+	s := fresh()
+	made(s)
+	r := &Reconciler{kind: groupv1.SchemeGroupVersion.WithKind("VolumeGroupSnapshot")}
+	m := &member{group: s.group, content: s.content, info: &groupv1.VolumeSnapshotInfo{VolumeHandle: "v"}}
+	_, content := m.names()
+	without := r.member(m, nil).Spec.Source
+	if ptr.Deref(without.VolumeSnapshotContentName, "") != content || without.PersistentVolumeClaimName != nil {
+		t.Errorf("without a volume: %+v", without)
+	}
+	volume := s.sources[0].Volume
+	volume.Spec.ClaimRef.Namespace, volume.Spec.ClaimRef.Name = "ns", "data"
+	if of := r.member(m, volume); ptr.Deref(of.Spec.Source.PersistentVolumeClaimName, "") != "data" || of.OwnerReferences[0].UID != "uid-g" {
+		t.Errorf("with one: %+v", of)
+	}
+}

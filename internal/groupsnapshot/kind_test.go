@@ -1,0 +1,115 @@
+package groupsnapshot
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+)
+
+// answer is a driver's, which does not know when the log was cut.
+func answer(ready ...bool) *csipb.VolumeGroupSnapshot {
+	return &csipb.VolumeGroupSnapshot{
+		GroupSnapshotId: "g", ReadyToUse: true, CreationTime: &timestamppb.Timestamp{Seconds: 7},
+		Snapshots: []*csipb.Snapshot{
+			{SnapshotId: "s-log", SourceVolumeId: "log", ReadyToUse: ready[0]},
+			{SnapshotId: "s-data", SourceVolumeId: "data", ReadyToUse: ready[1], SizeBytes: 5, CreationTime: &timestamppb.Timestamp{Seconds: 6}},
+		},
+	}
+}
+
+func TestAGroupIsReadyWhenAllOfItIs(t *testing.T) {
+	for _, ready := range [][]bool{{true, true}, {true, false}, {false, true}} {
+		if got := cutOf(answer(ready...)); got.Ready != (ready[0] && ready[1]) {
+			t.Errorf("with members %v it is %t", ready, got.Ready)
+		}
+	}
+}
+
+// What is written is what is read: a content that says all is not written again.
+func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
+	content := &groupv1.VolumeGroupSnapshotContent{}
+	c := Kind{}.Read(content)
+	made := cutOf(answer(false, true))
+	text, err := json.Marshal(Kind{}.Status(&c, made))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content.Status = &groupv1.VolumeGroupSnapshotContentStatus{}
+	if err := json.Unmarshal(text, content.Status); err != nil {
+		t.Fatal(err)
+	}
+	got := Kind{}.Read(content)
+	want := cut.Content{
+		Object: content, Status: true, Handle: "g", Created: int64(7 * time.Second),
+		Members: []cut.Member{
+			{Volume: "data", Handle: "s-data", Ready: true, Created: int64(6 * time.Second), Size: 5},
+			{Volume: "log", Handle: "s-log", Created: int64(7 * time.Second)},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
+	content := &groupv1.VolumeGroupSnapshotContent{Status: &groupv1.VolumeGroupSnapshotContentStatus{
+		VolumeGroupSnapshotHandle: ptr.To("g"), CreationTime: ptr.To(metav1.NewTime(time.Unix(3, 0))),
+		VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{VolumeHandle: "data", SnapshotHandle: "s-data", CreationTime: ptr.To[int64](4)}},
+	}}
+	c := Kind{}.Read(content)
+	status := Kind{}.Status(&c, cutOf(answer(true, true)))
+	if status["volumeGroupSnapshotHandle"] != nil || status["creationTime"] != nil || status["readyToUse"] != true {
+		t.Errorf("the status becomes %v", status)
+	}
+	list, ok := status["volumeSnapshotInfoList"].([]groupv1.VolumeSnapshotInfo)
+	if !ok || *list[0].CreationTime != 4 || !*list[0].ReadyToUse {
+		t.Errorf("the members become %+v", list)
+	}
+}
+
+// A driver that is to read or delete a group is told of all members: those that
+// it has told of, else those that an administrator has.
+func TestTheDriverIsToldAllMembers(t *testing.T) {
+	content := &groupv1.VolumeGroupSnapshotContent{}
+	content.Spec.Source.GroupSnapshotHandles = &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "g", VolumeSnapshotHandles: []string{"given"}}
+	c := Kind{}.Read(content)
+	if diff := cmp.Diff([]string{"given"}, handles(&c)); diff != "" || c.Given != "g" {
+		t.Error(diff, c.Given)
+	}
+	content.Status = &groupv1.VolumeGroupSnapshotContentStatus{VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{SnapshotHandle: "told"}}}
+	c = Kind{}.Read(content)
+	if diff := cmp.Diff([]string{"told"}, handles(&c)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for name, tt := range map[string]struct {
+		served []string
+		want   string
+	}{
+		"v1 is the best":                     {[]string{"v1beta1", "v1beta2", "v1"}, "v1"},
+		"v1beta2 is as good where v1 is not": {[]string{"v1beta1", "v1beta2"}, "v1beta2"},
+		"for v1beta1 alone v1 is waited for": {[]string{"v1beta1"}, "v1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var served []metav1.GroupVersionForDiscovery
+			for _, v := range tt.served {
+				served = append(served, metav1.GroupVersionForDiscovery{Version: v})
+			}
+			if got := choose(served); got != tt.want {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+}
