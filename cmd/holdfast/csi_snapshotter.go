@@ -113,7 +113,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 			if err := cut.Setup(ctx, m, driver, events, &s.cut); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
-			return s.setUpGroups(ctx, m, driver, events, version)
+			return s.setUpGroups(ctx, m, driver, events)
 		},
 	}
 	return program.Run(ctx)
@@ -121,7 +121,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 
 // setUpGroups adds the controllers of groups when their kinds are installed, if
 // the driver makes any.
-func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, version groupsnapshot.Version) error {
+func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
 	if !s.groups.Enabled {
 		return nil
 	}
@@ -131,7 +131,7 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 	}
 	o := s.cut
 	o.Kind = groupsnapshot.Kind{Named: s.groups.Naming}
-	return kube.WhenInstalled(ctx, m, version.Resources(), lookForGroups, func(ctx context.Context) error {
+	return kube.WhenServed(ctx, m, groupsnapshot.Kinds(), lookForGroups, func(ctx context.Context) error {
 		if err := cut.Setup(ctx, m, driver, events, &o); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}
@@ -139,6 +139,6 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 	})
 }
 
-// lookForGroups is the longest pause between two looks for the CRDs of group
-// snapshots.
+// lookForGroups is the longest pause between two looks whether the kinds of group
+// snapshots are there.
 const lookForGroups = 30 * time.Second

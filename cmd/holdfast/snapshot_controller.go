@@ -97,14 +97,14 @@ func (s *snapshotController) run(ctx context.Context) error {
 			schedule.CacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-			return s.setUp(ctx, m, events, version)
+			return s.setUp(ctx, m, events)
 		},
 	}
 	return program.Run(ctx)
 }
 
 // setUp adds the controllers: those of groups when their kinds are installed.
-func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events, version groupsnapshot.Version) error {
+func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 	var groups *bind.Groups
 	if s.bind.Groups {
 		groups = groupbind.Groups(m.GetAPIReader())
@@ -118,7 +118,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 	if !s.bind.Groups {
 		return nil
 	}
-	return kube.WhenInstalled(ctx, m, version.Resources(), s.look, func(ctx context.Context) error {
+	return kube.WhenServed(ctx, m, groupsnapshot.UserKinds(), s.look, func(ctx context.Context) error {
 		if err := groupbind.Setup(ctx, m, events, groups, &s.bind); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

@@ -10,8 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
-
-	"github.com/holdfast-io/holdfast/internal/kube"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // A Version of the API. The kinds are the same in v1 and in v1beta2, so the Go
@@ -60,10 +59,13 @@ func (v Version) AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// Resources are what must be installed before groups can be worked on.
-func (v Version) Resources() kube.Resources {
-	return kube.Resources{
-		GroupVersion: v.GroupVersion,
-		Names:        []string{"volumegroupsnapshots", "volumegroupsnapshotcontents", "volumegroupsnapshotclasses"},
+// Kinds are what must be served before groups can be worked on.
+func Kinds() []client.ObjectList {
+	return []client.ObjectList{
+		&groupv1.VolumeGroupSnapshotContentList{}, &groupv1.VolumeGroupSnapshotClassList{},
 	}
 }
+
+// UserKinds are those and what users make, which the driver's half has no
+// business with.
+func UserKinds() []client.ObjectList { return append(Kinds(), &groupv1.VolumeGroupSnapshotList{}) }

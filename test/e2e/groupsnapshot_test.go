@@ -70,7 +70,11 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 	}
 	members := w.Members(t, api, group)
 	for _, claim := range []string{"data", "log"} {
-		checkMember(t, w, api, group, members[claim], w.Bound(t, claim))
+		s := members[claim]
+		checkMember(t, group, &s, w.Bound(t, claim))
+		content := &snapshotv1.VolumeSnapshotContent{}
+		must(t, api.Get(t.Context(), client.ObjectKey{Name: strings.Replace(s.Name, "snapshot-", "snapcontent-", 1)}, content))
+		checkMemberContent(t, there[0], content)
 	}
 	if single := w.Driver.Calls(csi.CreateSnapshot); single != 0 || len(members) != 2 {
 		t.Errorf("there are %d members, and %d snapshots were cut alone", len(members), single)
@@ -91,26 +95,26 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 }
 
 // checkMember holds a member to what other programs, and people, rely on.
-func checkMember(t *testing.T, w *world.World, api client.Client, group *groupv1.VolumeGroupSnapshot, s snapshotv1.VolumeSnapshot, volume *corev1.PersistentVolume) {
+func checkMember(t *testing.T, group *groupv1.VolumeGroupSnapshot, s *snapshotv1.VolumeSnapshot, volume *corev1.PersistentVolume) {
 	t.Helper()
-	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(string(group.UID)+volume.Spec.CSI.VolumeHandle)))
-	if s.Name != "snapshot-"+hash || !slices.Contains(s.Finalizers, groupFinalizer) {
-		t.Errorf("the member of volume %s is %s, with the finalizers %v", volume.Name, s.Name, s.Finalizers)
-		return
+	hash := sha256.Sum256([]byte(string(group.UID) + volume.Spec.CSI.VolumeHandle))
+	if s.Name != fmt.Sprintf("snapshot-%x", hash) || !slices.Contains(s.Finalizers, groupFinalizer) {
+		t.Fatalf("the member of volume %s is %s, with the finalizers %v", volume.Name, s.Name, s.Finalizers)
 	}
 	if s.Status == nil || !ptr.Deref(s.Status.ReadyToUse, false) || ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != group.Name ||
 		s.Status.RestoreSize.Value() != 1<<30 || s.Status.CreationTime == nil {
 		t.Errorf("the status of member %s is %+v", s.Name, s.Status)
 	}
-	content := &snapshotv1.VolumeSnapshotContent{}
-	must(t, api.Get(t.Context(), client.ObjectKey{Name: "snapcontent-" + hash}, content))
-	handle := w.Driver.Groups()[0].ID
-	if content.Annotations["groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"] != handle || content.Spec.VolumeSnapshotClassName != nil ||
-		ptr.Deref(content.Status.VolumeGroupSnapshotHandle, "") != handle || ptr.Deref(content.Spec.SourceVolumeMode, "") != corev1.PersistentVolumeFilesystem {
-		t.Errorf("the content of member %s is %+v, %+v, %v", s.Name, content.Spec, content.Status, content.Annotations)
+}
+
+func checkMemberContent(t *testing.T, group csitest.Group, content *snapshotv1.VolumeSnapshotContent) {
+	t.Helper()
+	if content.Annotations["groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"] != group.ID || content.Spec.VolumeSnapshotClassName != nil ||
+		ptr.Deref(content.Status.VolumeGroupSnapshotHandle, "") != group.ID || ptr.Deref(content.Spec.SourceVolumeMode, "") != corev1.PersistentVolumeFilesystem {
+		t.Errorf("content %s is %+v, %+v, %v", content.Name, content.Spec, content.Status, content.Annotations)
 	}
-	if !slices.Contains(w.Driver.Groups()[0].MemberIDs, ptr.Deref(content.Status.SnapshotHandle, "")) {
-		t.Errorf("the driver does not have member %s in the group: %+v", s.Name, content.Status)
+	if !slices.Contains(group.MemberIDs, ptr.Deref(content.Status.SnapshotHandle, "")) {
+		t.Errorf("the driver does not have what is in content %s in the group: %+v", content.Name, content.Status)
 	}
 }
 
@@ -121,7 +125,7 @@ func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
 	group := w.GroupReady(t, api, "one")
 	name := w.Members(t, api, group)["data"].Name
 	w.DropSnapshot(t, api, name)
-	toldOf(t, w, "VolumeSnapshot", name, "SnapshotDeletePending", "the snapshot is part of VolumeGroupSnapshot one")
+	toldPending(t, w, name, "the snapshot is part of VolumeGroupSnapshot one")
 	if s := w.SnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
 		t.Errorf("the member is %+v, and the driver was asked to delete one %d times", s, w.Driver.Calls(csi.DeleteSnapshot))
 	}
@@ -130,22 +134,22 @@ func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
 	w.NoGroupsLeft(t, api) // Also the member, which had been waiting.
 }
 
-// toldOf waits for a warning about an object.
-func toldOf(t *testing.T, w *world.World, kind, name, reason, part string) {
+// toldPending waits until it is told of an object why it does not go.
+func toldPending(t *testing.T, w *world.World, name, part string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name,
+			FieldSelector: "involvedObject.name=" + name,
 		})
 		if err != nil {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Reason == reason && strings.Contains(e.Message, part) {
+			if e.Reason == "SnapshotDeletePending" && strings.Contains(e.Message, part) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s %s has no event %s that says %q; there are: %+v", kind, name, reason, part, events.Items)
+		return fmt.Errorf("%s has no event that says %q; there are: %+v", name, part, events.Items)
 	})
 }
 
@@ -159,7 +163,7 @@ func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
 	w.Claim(t, "restored", from("VolumeSnapshot", w.Members(t, api, group)["data"].Name))
 	<-slow.Arrived()
 	w.DropGroup(t, api, "one")
-	toldOf(t, w, "VolumeGroupSnapshot", "one", "SnapshotDeletePending", w.Namespace+"/restored waits for a volume")
+	toldPending(t, w, "one", w.Namespace+"/restored waits for a volume")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
 		t.Errorf("the driver was asked %d times to delete the group", n)
 	}

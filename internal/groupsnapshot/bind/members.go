@@ -231,23 +231,24 @@ func (m *member) status(now *snapshotv1.VolumeSnapshotContentStatus) map[string]
 		now = &snapshotv1.VolumeSnapshotContentStatus{}
 	}
 	change := map[string]any{}
-	if now.SnapshotHandle == nil {
-		change["snapshotHandle"] = m.info.SnapshotHandle
-	}
-	if now.VolumeGroupSnapshotHandle == nil {
-		change["volumeGroupSnapshotHandle"] = *m.content.Status.VolumeGroupSnapshotHandle
-	}
-	if at := ptr.Deref(m.info.CreationTime, 0); at > 0 && now.CreationTime == nil {
-		change["creationTime"] = at
-	}
-	if size := ptr.Deref(m.info.RestoreSize, 0); size > 0 && now.RestoreSize == nil {
-		change["restoreSize"] = size
-	}
+	once(change, "snapshotHandle", now.SnapshotHandle, m.info.SnapshotHandle)
+	once(change, "volumeGroupSnapshotHandle", now.VolumeGroupSnapshotHandle, *m.content.Status.VolumeGroupSnapshotHandle)
+	once(change, "creationTime", now.CreationTime, ptr.Deref(m.info.CreationTime, 0))
+	once(change, "restoreSize", now.RestoreSize, ptr.Deref(m.info.RestoreSize, 0))
 	ready := ptr.Deref(m.info.ReadyToUse, false) || ptr.Deref(m.content.Status.ReadyToUse, false)
 	if now.ReadyToUse == nil || ready && !*now.ReadyToUse {
 		change["readyToUse"] = ready
 	}
 	return change
+}
+
+// once puts a value into a change unless one has been said before, or there is
+// none to say.
+func once[T comparable](change map[string]any, field string, before *T, value T) {
+	var none T
+	if before == nil && value != none {
+		change[field] = value
+	}
 }
 
 // join makes members of the snapshots that an administrator has made of a group

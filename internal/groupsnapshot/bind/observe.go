@@ -67,7 +67,7 @@ func (r *Reconciler) observeMembers(ctx context.Context, s *seen, group client.O
 func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *seen) error {
 	selector, err := metav1.LabelSelectorAsSelector(s.group.Spec.Source.Selector)
 	if err != nil {
-		return nil //nolint:nilerr // It is decide's to say so.
+		return nil //nolint:nilerr // decide says so.
 	}
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, claims, client.InNamespace(s.group.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
