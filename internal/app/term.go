@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -108,8 +112,8 @@ func (t *term) manager(ctx context.Context) (ctrl.Manager, error) {
 		GracefulShutdownTimeout: ptr.To(stopTime),
 		Controller:              config.Controller{EnableWarmup: ptr.To(true), SkipNameValidation: ptr.To(true)},
 	}
-	if t.program.Cache != nil {
-		t.program.Cache(&o.Cache)
+	if err := t.narrow(&o); err != nil {
+		return nil, err
 	}
 	o.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	m, err := ctrl.NewManager(t.program.config, o)
@@ -117,6 +121,31 @@ func (t *term) manager(ctx context.Context) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("preparing for the API server: %w", err)
 	}
 	return m, nil
+}
+
+// narrow has the role say what is cached. What it says of kinds that are not
+// installed is left out, for the cache would not begin with it; who watches such
+// a kind when it appears has to look at what matters to it.
+func (t *term) narrow(o *ctrl.Options) error {
+	if t.program.Cache == nil {
+		return nil
+	}
+	t.program.Cache(&o.Cache)
+	over, err := rest.HTTPClientFor(t.program.config)
+	if err != nil {
+		return fmt.Errorf("preparing for the API server: %w", err)
+	}
+	mapper, err := apiutil.NewDynamicRESTMapper(t.program.config, over)
+	if err != nil {
+		return fmt.Errorf("preparing for the API server: %w", err)
+	}
+	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil } // What is known need not be asked again.
+	for kind := range o.Cache.ByObject {
+		if _, err := apiutil.IsObjectNamespaced(kind, t.program.scheme, mapper); meta.IsNoMatchError(err) {
+			delete(o.Cache.ByObject, kind)
+		}
+	}
+	return nil
 }
 
 // A candidacy is a term's part in the election.

@@ -86,6 +86,11 @@ func (s *starter) able(ctx context.Context) error {
 	return nil
 }
 
+// served lets through what is in a namespace whose schedules are served.
+func (s *starter) served() predicate.Funcs {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return s.options.serves(o.GetNamespace()) })
+}
+
 // add adds the controller to the manager, which is running.
 func (s *starter) add(ctx context.Context) error {
 	m := s.manager
@@ -97,7 +102,7 @@ func (s *starter) add(ctx context.Context) error {
 	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("schedule").
-		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{}, s.served())).
 		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews())).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews())).
 		WithOptions(controller.Options{
