@@ -121,7 +121,9 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newBareWorld(t)
-			singles := func(crd *unstructured.Unstructured) bool { return strings.HasSuffix(crd.GetName(), "."+snapshotv1.GroupName) }
+			singles := func(crd *unstructured.Unstructured) bool {
+				return strings.HasSuffix(crd.GetName(), "."+snapshotv1.GroupName)
+			}
 			world.CRDs(t, w.Config, singles)
 			if !row.late {
 				world.CRDs(t, w.Config, row.change)

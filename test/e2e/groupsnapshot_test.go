@@ -300,7 +300,7 @@ func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
 	world.Eventually(t, func(context.Context) error {
 		members := w.Members(t, api, group)
 		for _, s := range members {
-			if ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != "two" || !slices.Contains(s.Finalizers, groupFinalizer) {
+			if s.Status == nil || ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != "two" || !slices.Contains(s.Finalizers, groupFinalizer) {
 				return fmt.Errorf("member %s is %v with the status %+v", s.Name, s.Finalizers, s.Status)
 			}
 		}

@@ -19,13 +19,8 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.protect(ctx, s, ""); err != nil {
 		return 0, err
 	}
-	if s.content.DeletionTimestamp == nil && len(kept(s.content)) > len(s.content.Finalizers) {
-		err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
-			"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
-		}}), "protecting VolumeGroupSnapshotContent "+s.content.Name)
-		if err != nil {
-			return 0, err
-		}
+	if err := r.protectContent(ctx, s); err != nil {
+		return 0, err
 	}
 	if s.content.Status == nil && s.group.Status == nil {
 		if left := patience - r.now().Sub(s.content.CreationTimestamp.Time); left > 0 {
@@ -36,6 +31,16 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 		return 0, err
 	}
 	return 0, r.report(ctx, s)
+}
+
+// protectContent puts our finalizer on a content that lacks it.
+func (r *Reconciler) protectContent(ctx context.Context, s *seen) error {
+	if s.content.DeletionTimestamp != nil || len(kept(s.content)) == len(s.content.Finalizers) {
+		return nil
+	}
+	return kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
+		"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
+	}}), "protecting VolumeGroupSnapshotContent "+s.content.Name)
 }
 
 // report writes what the content says to the group, if that is news, and tells

@@ -82,7 +82,7 @@ func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *
 	}
 	slices.SortFunc(s.sources, func(a, b snapshot.Source) int { return cmp.Compare(a.Name, b.Name) })
 	if s.checkSources() != nil {
-		return nil // All else is about their driver.
+		return nil //nolint:nilerr // decide tells; all else is about their driver.
 	}
 	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed {
 		return err

@@ -50,13 +50,8 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
 		return 0, err
 	}
-	if s.content.DeletionTimestamp == nil && len(kept(s.content)) > len(s.content.Finalizers) {
-		err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
-			"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
-		}}), "protecting VolumeSnapshotContent "+s.content.Name)
-		if err != nil {
-			return 0, err
-		}
+	if err := r.protectContent(ctx, s); err != nil {
+		return 0, err
 	}
 	age := r.now().Sub(s.content.CreationTimestamp.Time)
 	if s.content.Status == nil && s.snapshot.Status == nil && age < patience {
@@ -70,6 +65,16 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	}
 	r.events.Warning(s.snapshot, reasonNotServed, fmt.Sprintf("no csi-snapshotter of driver %s has begun with VolumeSnapshotContent %s: is one running?", s.content.Spec.Driver, s.content.Name))
 	return 0, nil
+}
+
+// protectContent puts our finalizer on a content that lacks it.
+func (r *Reconciler) protectContent(ctx context.Context, s *seen) error {
+	if s.content.DeletionTimestamp != nil || len(kept(s.content)) == len(s.content.Finalizers) {
+		return nil
+	}
+	return kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
+		"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
+	}}), "protecting VolumeSnapshotContent "+s.content.Name)
 }
 
 // report writes what the content says to the snapshot, if that is news, and
