@@ -43,6 +43,7 @@ type Option func(*needs)
 type needs struct {
 	nodes         int
 	apiServerArgs []string
+	own           bool
 }
 
 // flags are those of "devcluster up".
@@ -63,6 +64,10 @@ func WithAPIServerArgs(args ...string) Option {
 	return func(w *needs) { w.apiServerArgs = append(w.apiServerArgs, args...) }
 }
 
+// Own asks for a cluster that no other test is in, also under "devcluster exec".
+// It is for what works on all namespaces, and goes when the test ends.
+func Own() Option { return func(w *needs) { w.own = true } }
+
 // New returns a cluster with all that the options ask for and a namespace for
 // this test. If the test fails, what happened in the namespace is logged.
 //
@@ -75,18 +80,14 @@ func New(t testing.TB, options ...Option) *Cluster {
 	for _, option := range options {
 		option(&want)
 	}
-	shared, err := clusters.get(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := connect(shared)
+	c, err := connect(find(t, want))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Nodes, err = c.readyNodes(t.Context(), want.nodes); err != nil {
 		t.Fatal(err)
 	}
-	c.makeNamespace(t, want.nodes > 0)
+	c.makeNamespace(t, want.nodes > 0 && !want.own)
 	return c
 }
 
@@ -95,15 +96,7 @@ func New(t testing.TB, options ...Option) *Cluster {
 // then works on and which go with the server.
 func NewAPIOnly(t testing.TB) *Cluster {
 	t.Helper()
-	own, err := start(fmt.Sprintf("api-%d-%d", os.Getpid(), apiOnly.Add(1)), "--api-only")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		own.stdin.Close()
-		<-own.gone
-	})
-	c, err := connect(own)
+	c, err := connect(startOwn(t, "--api-only"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,8 +110,34 @@ func NewAPIOnly(t testing.TB) *Cluster {
 	return c
 }
 
-// apiOnly counts the servers of NewAPIOnly, for their names.
-var apiOnly atomic.Int32
+// find is the cluster for a test, running.
+func find(t testing.TB, want needs) *running {
+	t.Helper()
+	if want.own {
+		return startOwn(t, want.flags()...)
+	}
+	shared, err := clusters.get(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shared
+}
+
+// owned counts the clusters of tests of their own, for their names.
+var owned atomic.Int32
+
+func startOwn(t testing.TB, flags ...string) *running {
+	t.Helper()
+	own, err := start(fmt.Sprintf("own-%d-%d", os.Getpid(), owned.Add(1)), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		own.stdin.Close()
+		<-own.gone
+	})
+	return own
+}
 
 func connect(shared *running) (*Cluster, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", shared.kubeconfig)

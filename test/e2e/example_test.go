@@ -43,7 +43,9 @@ func desk(t *testing.T) string {
 	must(t, err)
 	dir := t.TempDir()
 	must(t, os.Symlink(programs, filepath.Join(dir, "bin")))
-	must(t, os.Symlink(filepath.Join(top, "examples"), filepath.Join(dir, "examples")))
+	for _, folder := range []string{"deploy", "driver", "examples"} {
+		must(t, os.Symlink(filepath.Join(top, folder), filepath.Join(dir, folder)))
+	}
 	return dir
 }
 
