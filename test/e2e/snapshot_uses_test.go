@@ -29,6 +29,7 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 	t.Run("uses", func(t *testing.T) {
 		t.Run("the example works as its README says", w.example)
 		t.Run("a backup is restored to a new claim", w.backup)
+		t.Run("backups are taken again and again, and the old ones removed", w.scheduled)
 		t.Run("a StatefulSet goes back to what it was", w.rollback)
 		t.Run("a test environment gets a clone", w.clone)
 		t.Run("another namespace gets a copy", w.copied)
@@ -149,6 +150,47 @@ func (w *snapshotWorld) backup(t *testing.T) {
 	w.dropPod(t, "kept")
 	w.has(t, "kept", "new")
 	w.end(t, []string{"kept", "restored"}, []string{"backup"})
+}
+
+// scheduled has backups taken when it is time, of which one is kept.
+func (w *snapshotWorld) scheduled(t *testing.T) {
+	t.Parallel()
+	w.keeps(t, "ledger", "monday")
+	w.kubectl(t, "-n", w.Namespace, "label", "pvc/ledger", "backup=yes")
+	backedUp := func(day string) string {
+		said := strings.TrimSpace(w.play(t, fmt.Sprintf(`set +x
+			kubectl apply -n %[1]s -f - >&2 <<-Y
+				apiVersion: holdfast.io/v1alpha1
+				kind: SnapshotSchedule
+				metadata: {name: daily}
+				spec:
+				  schedule: "@yearly"
+				  trigger: %[2]s
+				  claimSelector: {matchLabels: {backup: "yes"}}
+				  retention: {maxCount: 1}
+				  snapshotTemplate: {snapshotClassName: %[1]s}
+			Y
+			kubectl wait snapshotschedule daily -n %[1]s --for=jsonpath='{.status.lastTrigger}'=%[2]s --timeout=2m >&2
+			echo
+			kubectl get snapshotschedule daily -n %[1]s -o jsonpath='{.status.claims[0].lastReadySnapshot}'`, w.Namespace, day)))
+		return said[strings.LastIndex(said, "\n")+1:]
+	}
+	backedUp("monday")
+	w.write(t, "ledger", "tuesday")
+	backup := backedUp("tuesday")
+	world.Eventually(t, func(ctx context.Context) error {
+		out, err := w.tryKubectl(ctx, "-n", w.Namespace, "get", "volumesnapshots", "-l", "schedule.holdfast.io/name=daily", "-o", "name")
+		if err == nil && strings.Count(out, "\n") != 1 {
+			err = fmt.Errorf("there are the backups %q, and one is to be kept", out)
+		}
+		return err
+	})
+	w.write(t, "ledger", "wednesday")
+	w.restore(t, "of-tuesday", backup)
+	w.has(t, "of-tuesday", "tuesday")
+	w.dropPod(t, "ledger")
+	w.kubectl(t, "-n", w.Namespace, "delete", "snapshotschedule", "daily")
+	w.end(t, []string{"ledger", "of-tuesday"}, []string{backup})
 }
 
 // rollback replaces the claim of a replica by one of the same name.
