@@ -7,7 +7,9 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -37,11 +39,35 @@ func (c claims) Reconcile(ctx context.Context, request reconcile.Request) (recon
 	if err != nil || needed {
 		return reconcile.Result{}, err
 	}
-	err = kube.Written(kube.RemoveFinalizer(ctx, c.client, claim, snapshot.ClaimFinalizer), "letting claim "+claim.Name+" go")
+	err = kube.Written(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
 	if kube.IsSuperseded(err) {
 		return reconcile.Result{RequeueAfter: c.options.RetryStart}, nil
 	}
 	return reconcile.Result{}, err
+}
+
+// mark puts our finalizer on a claim, or takes it off. Rights that were given to
+// upstream's controller allow it to update claims, and not to patch them.
+func (r *Reconciler) mark(ctx context.Context, claim *corev1.PersistentVolumeClaim, keep bool) error {
+	set, change := kube.RemoveFinalizer, controllerutil.RemoveFinalizer
+	if keep {
+		set, change = kube.AddFinalizer, controllerutil.AddFinalizer
+	}
+	err := set(ctx, r.client, claim, snapshot.ClaimFinalizer)
+	if !apierrors.IsForbidden(err) {
+		return err
+	}
+	whole := &corev1.PersistentVolumeClaim{} // The cache's is reduced, and an update replaces everything.
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(claim), whole); err != nil {
+		return err
+	}
+	if whole.UID != claim.UID {
+		return apierrors.NewNotFound(corev1.Resource("persistentvolumeclaims"), claim.Name)
+	}
+	if !change(whole, snapshot.ClaimFinalizer) {
+		return nil
+	}
+	return r.client.Update(ctx, whole)
 }
 
 // needed tells whether a snapshot of the claim is not cut yet.

@@ -79,7 +79,7 @@ func (r *Reconciler) content(s *seen) (*snapshotv1.VolumeSnapshotContent, error)
 	if r.options.RecordMode {
 		content.Spec.SourceVolumeMode = s.volume.Spec.VolumeMode
 	}
-	if r.options.Distributed {
+	if r.options.Distributed && s.node != "" {
 		content.Labels = map[string]string{snapshot.ManagedBy: snapshot.NodeLabel(s.node)}
 	}
 	secret, err := snapshot.Snapshotter.Resolve(s.class.Parameters, snapshot.Tokens(content.Name, content.Spec.VolumeSnapshotRef))
@@ -137,5 +137,5 @@ func (r *Reconciler) protectClaim(ctx context.Context, claim *corev1.PersistentV
 		}
 		claim = now
 	}
-	return kube.Written(kube.AddFinalizer(ctx, r.client, claim, snapshot.ClaimFinalizer), "protecting claim "+claim.Name)
+	return kube.Written(r.mark(ctx, claim, true), "protecting claim "+claim.Name)
 }

@@ -70,7 +70,7 @@ func decideCreate(s *seen, o *Options) step {
 	if problem := s.chooseClass(); problem != nil {
 		return step{refuse, problem}
 	}
-	if o.Distributed && s.node == "" {
+	if o.Distributed && s.node == "" && s.placed() {
 		return step{refuse, snapshot.Problemf(reasonContentCreation, "no node is where volume %s is, so there is no driver that could cut it", s.volume.Name)}
 	}
 	return step{action: create}

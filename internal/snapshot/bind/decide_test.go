@@ -152,6 +152,13 @@ func TestDecide(t *testing.T) {
 
 func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
 	s := ofClaim()
+	if got := decide(s, &Options{Distributed: true}); got.action != create {
+		t.Errorf("a volume that can be used everywhere: %+v", got)
+	}
+	if content, err := (&Reconciler{options: &Options{Distributed: true}}).content(s); err != nil || len(content.Labels) > 0 {
+		t.Errorf("its content has the labels %v (%v)", content.Labels, err)
+	}
+	s.volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
 	if got := decide(s, &Options{Distributed: true}); got.action != refuse || !strings.Contains(got.problem.Text, "no node") {
 		t.Errorf("got %+v", got)
 	}

@@ -62,6 +62,12 @@ func (s *seen) untouched() bool {
 	return s.content.Status == nil && !begun
 }
 
+// placed tells whether the volume is in some places only. One that can be used
+// everywhere is cut by a driver that works for all nodes.
+func (s *seen) placed() bool {
+	return s.volume.Spec.NodeAffinity != nil && s.volume.Spec.NodeAffinity.Required != nil
+}
+
 func (s *seen) retained() bool {
 	return s.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain
 }
