@@ -41,10 +41,9 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 	if left := w.play(t, w.steps[4]); !strings.Contains(left, "No resources found") {
 		t.Errorf("after the README's last step there is %s", left)
 	}
-	for _, what := range []string{"ls /var/lib/holdfast/local/volumes /var/lib/holdfast/local/snapshots | grep img || true", "grep -l holdfast/local /sys/block/loop*/loop/backing_file || true"} {
-		if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
-			t.Errorf("%s: %s", what, left)
-		}
+	images := "ls /var/lib/holdfast/local/volumes /var/lib/holdfast/local/snapshots | grep img || true"
+	if left := w.Run(t, w.Nodes[0], "sh", "-c", images); left != "" {
+		t.Errorf("the driver has %s", left)
 	}
 }
 
