@@ -35,6 +35,7 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 		t.Run("another namespace gets a copy", w.copied)
 		t.Run("a device is restored as a device", w.device)
 		t.Run("a snapshot in use is of one moment", w.moment)
+		t.Run("a database on two volumes is of one moment", w.momentOfTwo)
 		t.Run("what was kept is imported", w.imported)
 	})
 	w.nothingForbidden(t)
