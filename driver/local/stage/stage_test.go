@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,8 +109,22 @@ func (m *machine) down(v vol) {
 	m.t.Helper()
 	must(m.t, m.Unpublish(m.t.Context(), v.VolumeID, v.target))
 	must(m.t, m.Unstage(m.t.Context(), v.VolumeID, v.staging))
-	if left := m.devices(v); len(left) > 0 {
-		m.t.Errorf("still attached to %s", left[0].Path)
+	m.detached(v)
+}
+
+// detached waits until the volume's device has gone. The kernel takes it away with
+// its last user, and while a node of a cluster starts beside this test that node
+// has a copy of each mount of the machine for a moment.
+func (m *machine) detached(v vol) {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		left := m.devices(v)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("still attached to %s", left[0].Path)
+		}
 	}
 }
 
