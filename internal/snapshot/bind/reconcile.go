@@ -24,8 +24,12 @@ type Reconciler struct {
 	now     func() time.Time
 }
 
-// Reconcile takes one snapshot a step further.
+// Reconcile takes one snapshot a step further. Contents and claims, which are
+// watched in all namespaces, also lead to snapshots that somebody else works on.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if !r.options.Serves(request.Namespace) {
+		return reconcile.Result{}, nil
+	}
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -53,7 +55,7 @@ func (r *Reconciler) snapshots(m ctrl.Manager) error {
 	b := ctrl.NewControllerManagedBy(m).
 		Named("bind-snapshot").
 		For(&snapshotv1.VolumeSnapshot{}, builder.WithPredicates(wakes())).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, each(snapshotOf)).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, each(snapshotOf), builder.WithPredicates(contentChanges())).
 		Watches(&snapshotv1.VolumeSnapshotClass{}, each(r.waitingForClass), builder.WithPredicates(notDeleted())).
 		Watches(&corev1.PersistentVolumeClaim{}, each(r.waitingForClaim), builder.WithPredicates(claimChanges())).
 		Watches(&corev1.PersistentVolume{}, each(r.waitingForVolume), builder.WithPredicates(appears())).
@@ -123,6 +125,26 @@ func appears() predicate.Funcs {
 
 func notDeleted() predicate.Funcs {
 	return predicate.Funcs{DeleteFunc: func(event.DeleteEvent) bool { return false }}
+}
+
+// contentChanges lets through what a snapshot takes over or waits for. The record
+// that the driver's half keeps in annotations, before and after it asks the
+// driver, is not of it, nor is our own word that the content may go: whoever has
+// given it goes on by himself.
+func contentChanges() predicate.Funcs {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok := e.ObjectOld.(*snapshotv1.VolumeSnapshotContent)
+		now, is := e.ObjectNew.(*snapshotv1.VolumeSnapshotContent)
+		return ok && is && contentChanged(&seen{content: before}, &seen{content: now})
+	}}
+}
+
+func contentChanged(before, now *seen) bool {
+	a, b := before.content, now.content
+	return a.ResourceVersion == b.ResourceVersion || // The resync.
+		a.UID != b.UID || a.Generation != b.Generation || // Of the spec, or that it is being deleted.
+		before.memberContent() != now.memberContent() ||
+		!slices.Equal(a.Finalizers, b.Finalizers) || !equality.Semantic.DeepEqual(a.Status, b.Status)
 }
 
 // claimChanges lets through that a claim has got its volume, or is gone.

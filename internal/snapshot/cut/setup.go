@@ -45,8 +45,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		return err
 	}
 	err := errors.Join(
-		r.lane(m, "cut-").Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.waitingFor)).Complete(kube.Finish(lane{r, false})),
-		r.lane(m, "delete-").Complete(kube.Finish(lane{r, true})),
+		r.lane(m, "cut-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.waitingFor)).Complete(kube.Finish(lane{r, false})),
+		r.lane(m, "delete-", true).Complete(kube.Finish(lane{r, true})),
 		m.Add(r.fence))
 	if err != nil {
 		return fmt.Errorf("adding the controllers of %ss: %w", kind.Name(), err)
@@ -54,10 +54,14 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return nil
 }
 
-func (r *Reconciler) lane(m ctrl.Manager, verb string) *builder.Builder {
+// lane begins a controller for the contents that may go, or for all others. A
+// content whose going is prepared does not wake the lane that deletes: woken
+// twice within a moment, that would delete a snapshot twice before its cache
+// shows that the content is gone.
+func (r *Reconciler) lane(m ctrl.Manager, verb string, ends bool) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named(verb+r.kind.Name()).
-		For(r.kind.New(), builder.WithPredicates(r.ours(), r.wakes())).
+		For(r.kind.New(), builder.WithPredicates(r.ours(), r.of(ends), r.wakes())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
@@ -100,6 +104,13 @@ func (r *Reconciler) ours() predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool {
 		c := r.kind.Read(o)
 		return r.options.ours(&c)
+	})
+}
+
+// of lets through what is a lane's work, as it is now.
+func (r *Reconciler) of(ends bool) predicate.Funcs {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool {
+		return r.mayGo(&seen{Content: r.kind.Read(o)}) == ends
 	})
 }
 

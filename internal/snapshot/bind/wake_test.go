@@ -1,0 +1,64 @@
+package bind
+
+import (
+	"testing"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// The cache has nothing of namespaces that somebody else works on, and it is an
+// error to ask it for them: a client that is not there stands for that.
+func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
+	r := &Reconciler{options: &Options{Namespaces: []string{"ours"}}}
+	volume := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "theirs", Name: "data"}}}
+	if got := r.waitingForVolume(t.Context(), volume); len(got) > 0 {
+		t.Errorf("the volume wakes %v", got)
+	}
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "theirs", Name: "data"}}
+	if got := r.waitingForClaim(t.Context(), claim); len(got) > 0 {
+		t.Errorf("the claim wakes %v", got)
+	}
+	if _, err := r.Reconcile(t.Context(), key("theirs", "snapshot")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
+	tests := map[string]struct {
+		change func(*snapshotv1.VolumeSnapshotContent)
+		want   bool
+	}{
+		"the resync":                      {func(c *snapshotv1.VolumeSnapshotContent) { c.ResourceVersion = "1" }, true},
+		"another one of the same name":    {func(c *snapshotv1.VolumeSnapshotContent) { c.UID = "other" }, true},
+		"its spec, or that it shall go":   {func(c *snapshotv1.VolumeSnapshotContent) { c.Generation++ }, true},
+		"what keeps it":                   {func(c *snapshotv1.VolumeSnapshotContent) { c.Finalizers = nil }, true},
+		"that it is of a group":           {annotated(snapshot.MemberOf), true},
+		"what the driver has said":        {func(c *snapshotv1.VolumeSnapshotContent) { c.Status.ReadyToUse = ptr.To(true) }, true},
+		"the record of the other half":    {annotated(snapshot.Single.BeingCreated), false},
+		"our own word that it may go":     {annotated(snapshot.Single.BeingDeleted), false},
+		"what concerns nobody, as labels": {func(c *snapshotv1.VolumeSnapshotContent) { c.Labels = map[string]string{"a": "b"} }, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			before := &snapshotv1.VolumeSnapshotContent{
+				ObjectMeta: metav1.ObjectMeta{UID: "uid", ResourceVersion: "1", Finalizers: []string{snapshot.Single.Finalizer}},
+				Status:     &snapshotv1.VolumeSnapshotContentStatus{},
+			}
+			now := before.DeepCopy()
+			now.ResourceVersion = "2"
+			tt.change(now)
+			if got := contentChanged(&seen{content: before}, &seen{content: now}); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func annotated(key string) func(*snapshotv1.VolumeSnapshotContent) {
+	return func(c *snapshotv1.VolumeSnapshotContent) { c.Annotations = map[string]string{key: snapshot.Yes} }
+}
