@@ -53,6 +53,7 @@ func TestCostOfASnapshot(t *testing.T) {
 	b.within(t, made, cutBudget)
 	dropped.within(t, uncutBudget)
 	b.calledOnce(t, claims)
+	b.measured(t, claims)
 	for _, f := range took {
 		if f.resident > snapshotMemoryBudget {
 			t.Errorf("%s with %d snapshots, more than %d MiB", f, claims, snapshotMemoryBudget>>20)
@@ -152,6 +153,21 @@ func (b *bothHalves) calledOnce(t *testing.T, n int) {
 		if got := b.Driver.Calls(method); got != n {
 			t.Errorf("%s was called %d times for %d snapshots", method, got, n)
 		}
+	}
+}
+
+// measured asserts that each operation was measured once, and that none is left.
+func (b *bothHalves) measured(t *testing.T, n int) {
+	t.Helper()
+	for _, operation := range []string{"CreateSnapshot", "CreateSnapshotAndReady", "DeleteSnapshot"} {
+		name := fmt.Sprintf("snapshot_controller_operation_total_seconds_count{driver_name=%q,operation_name=%q,operation_status=%q,snapshot_type=%q}",
+			b.Name, operation, "success", "dynamic")
+		if got := b.controller.metric(t, name); got != float64(n) {
+			t.Errorf("%s was measured %v times for %d snapshots", operation, got, n)
+		}
+	}
+	if got := b.controller.metric(t, "snapshot_controller_operations_in_flight"); got != 0 {
+		t.Errorf("%v operations are under way", got)
 	}
 }
 

@@ -59,6 +59,9 @@ func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 	err := kube.Merge(ctx, r.client, s.snapshot, map[string]any{"metadata": map[string]any{
 		"resourceVersion": s.snapshot.ResourceVersion, "finalizers": left,
 	}})
+	if err == nil {
+		r.ended(ctx, s)
+	}
 	return kube.Written(client.IgnoreNotFound(err), "letting the snapshot go")
 }
 

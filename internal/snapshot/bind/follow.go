@@ -87,6 +87,7 @@ func (r *Reconciler) report(ctx context.Context, s *seen) error {
 	if err := r.setStatus(ctx, s.snapshot, before, now); err != nil {
 		return err
 	}
+	r.advanced(s, now)
 	r.tell(s, before, now)
 	return nil
 }

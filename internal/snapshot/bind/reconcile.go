@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
@@ -21,7 +22,9 @@ type Reconciler struct {
 	options *Options
 	claims  *turns.Turns // by claim, for its finalizer
 	groups  *Groups      // nil where there are no group snapshots
-	now     func() time.Time
+
+	operations *snapshot.Operations
+	now        func() time.Time
 }
 
 // Reconcile takes one snapshot a step further. Contents and claims, which are
@@ -33,6 +36,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if s.snapshot != nil {
+		r.began(s)
 	}
 	next := decide(s, r.options)
 	if s, next, err = r.renew(ctx, s, next); err != nil {

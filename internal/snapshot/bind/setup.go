@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
@@ -31,7 +32,7 @@ import (
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &snapshotv1.VolumeSnapshotList{}),
-		events: events, options: o, groups: groups, claims: &turns.Turns{}, now: time.Now,
+		events: events, options: o, groups: groups, claims: &turns.Turns{}, operations: snapshot.Measured, now: time.Now,
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
@@ -41,7 +42,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 			return err
 		}
 	}
-	err := errors.Join(r.snapshots(m), r.letClaimsGo(m), m.Add(r.fence))
+	err := errors.Join(r.snapshots(m), r.letClaimsGo(m), m.Add(r.fence), r.measure(m))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}

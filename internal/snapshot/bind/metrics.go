@@ -1,0 +1,226 @@
+package bind
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+var (
+	inFlight = prometheus.NewDesc("snapshot_controller_operations_in_flight",
+		"Operations on snapshots that users have asked for and that have not ended.", nil, nil)
+	states = prometheus.NewDesc("holdfast_snapshots",
+		"VolumeSnapshots by how far they are.", []string{"state"}, nil)
+	oldest = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
+		"How long the oldest of those that are not ready has waited; 0 if there is none.", []string{"state"}, nil)
+	newest = prometheus.NewDesc("holdfast_snapshots_newest_timestamp_seconds",
+		"When the newest snapshot that can be restored from was cut.", []string{"driver_name"}, nil)
+)
+
+// measure makes the metrics known, in place of those of an earlier manager of
+// this process.
+func (r *Reconciler) measure(m ctrl.Manager) error {
+	for _, c := range []prometheus.Collector{r.operations, &collector{r, m.GetCache()}} {
+		metrics.Registry.Unregister(c)
+		if err := metrics.Registry.Register(c); err != nil {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// began notes what the user of a snapshot waits for.
+func (r *Reconciler) began(s *seen) {
+	for _, w := range s.waits() {
+		r.operations.Began(w)
+	}
+}
+
+// advanced measures what a status that was just written has ended.
+func (r *Reconciler) advanced(s *seen, now *snapshotv1.VolumeSnapshotStatus) {
+	left := map[string]bool{}
+	after := *s
+	after.snapshot = s.snapshot.DeepCopy()
+	after.snapshot.Status = now
+	for _, w := range after.waits() {
+		left[w.Operation] = true
+	}
+	for _, w := range s.waits() {
+		if !left[w.Operation] {
+			r.operations.Succeeded(w)
+		}
+	}
+}
+
+// ended measures what has ended with a snapshot that was let go: its deletion,
+// and what its user waited for before he wanted to have it deleted.
+func (r *Reconciler) ended(ctx context.Context, s *seen) {
+	if s.class == nil && s.content == nil {
+		_ = kube.Read(ctx, r.client, client.ObjectKey{Name: ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, "")}, &s.class) // Then the driver is unknown.
+	}
+	for _, w := range s.waits() {
+		if w.Operation == snapshot.OperationDelete {
+			r.operations.Succeeded(w)
+		} else {
+			r.operations.Cancelled(w, s.snapshot.DeletionTimestamp.Time)
+		}
+	}
+}
+
+// waits are what the user of a snapshot waits for.
+func (s *seen) waits() []snapshot.Wait {
+	var all []snapshot.Wait
+	for _, operation := range unfinished(s.snapshot) {
+		w := snapshot.Wait{
+			UID: s.snapshot.UID, Operation: operation, Asked: s.snapshot.CreationTimestamp.Time,
+			Driver: s.driver(), Given: s.static(),
+		}
+		if operation == snapshot.OperationDelete {
+			w.Asked = s.snapshot.DeletionTimestamp.Time
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// driver is the name of the snapshot's driver; empty if it is not known.
+func (s *seen) driver() string {
+	switch {
+	case s.content != nil:
+		return s.content.Spec.Driver
+	case s.class != nil:
+		return s.class.Driver
+	default:
+		return ""
+	}
+}
+
+// unfinished are the operations on a snapshot that have not ended. One that was
+// there before its object is not cut for it.
+func unfinished(s *snapshotv1.VolumeSnapshot) []string {
+	var all []string
+	if !isCut(s) && s.Spec.Source.VolumeSnapshotContentName == nil {
+		all = append(all, snapshot.OperationCreate)
+	}
+	if !isReady(s) {
+		all = append(all, snapshot.OperationReady)
+	}
+	if s.DeletionTimestamp != nil {
+		all = append(all, snapshot.OperationDelete)
+	}
+	return all
+}
+
+func isReady(s *snapshotv1.VolumeSnapshot) bool {
+	return s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
+}
+
+// collector counts when it is asked and keeps nothing.
+type collector struct {
+	*Reconciler
+	cache cache.Cache
+}
+
+// Describe names the metrics.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{inFlight, states, oldest, newest} {
+		to <- d
+	}
+}
+
+// Collect counts. There is nothing to tell before the cache is filled.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if !c.cache.WaitForCacheSync(ctx) {
+		return
+	}
+	all, contents := &snapshotv1.VolumeSnapshotList{}, &snapshotv1.VolumeSnapshotContentList{}
+	if c.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil || c.client.List(ctx, contents, client.UnsafeDisableDeepCopy) != nil {
+		return
+	}
+	t := tally(all.Items, c.now())
+	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations))
+	for state, n := range t.count {
+		to <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
+		if state != stateReady {
+			to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
+		}
+	}
+	for driver, at := range newestOf(contents.Items, c.options) {
+		to <- prometheus.MustNewConstMetric(newest, prometheus.GaugeValue, float64(at)/1e9, driver)
+	}
+}
+
+// States of snapshots, as the metric calls them.
+const (
+	statePending   = "pending"   // not cut yet
+	stateUploading = "uploading" // cut, and the driver still works on it
+	stateErrored   = "errored"   // not ready, and its status says why
+	stateReady     = "ready"
+	stateDeleting  = "deleting"
+)
+
+func stateOf(s *snapshotv1.VolumeSnapshot) string {
+	switch {
+	case s.DeletionTimestamp != nil:
+		return stateDeleting
+	case isReady(s):
+		return stateReady
+	case s.Status != nil && s.Status.Error != nil:
+		return stateErrored
+	case isCut(s):
+		return stateUploading
+	default:
+		return statePending
+	}
+}
+
+// A tallied is what all snapshots together are.
+type tallied struct {
+	count      map[string]int
+	oldest     map[string]time.Duration
+	operations int
+}
+
+func tally(all []snapshotv1.VolumeSnapshot, now time.Time) tallied {
+	t := tallied{count: map[string]int{}, oldest: map[string]time.Duration{}}
+	for _, state := range []string{statePending, stateUploading, stateErrored, stateReady, stateDeleting} {
+		t.count[state] = 0
+	}
+	for i := range all {
+		since, state := all[i].CreationTimestamp.Time, stateOf(&all[i])
+		if state == stateDeleting {
+			since = all[i].DeletionTimestamp.Time
+		}
+		t.count[state]++
+		t.oldest[state] = max(t.oldest[state], now.Sub(since))
+		t.operations += len(unfinished(&all[i]))
+	}
+	return t
+}
+
+// newestOf is when the newest snapshot of each driver that can be restored from
+// was cut, in nanoseconds since 1970.
+func newestOf(contents []snapshotv1.VolumeSnapshotContent, o *Options) map[string]int64 {
+	newest := map[string]int64{}
+	for i := range contents {
+		c := &contents[i]
+		if c.Status == nil || !ptr.Deref(c.Status.ReadyToUse, false) || !o.Serves(c.Spec.VolumeSnapshotRef.Namespace) {
+			continue
+		}
+		newest[c.Spec.Driver] = max(newest[c.Spec.Driver], ptr.Deref(c.Status.CreationTime, 0))
+	}
+	return newest
+}

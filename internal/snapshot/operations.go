@@ -1,0 +1,137 @@
+package snapshot
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/cache"
+)
+
+// Operations that users wait for, as the metric calls them.
+const (
+	OperationCreate = "CreateSnapshot"         // until the snapshot is cut
+	OperationReady  = "CreateSnapshotAndReady" // until it can be restored from
+	OperationDelete = "DeleteSnapshot"         // until nothing of it is left
+)
+
+// How an operation ended.
+const (
+	succeeded = "success"
+	cancelled = "cancel" // whoever had asked for it has deleted the object
+)
+
+// Operations measures how long users wait. Names, labels and buckets are those of
+// the program whose place the cluster's half takes, for dashboards are made for
+// them.
+//
+// When an operation began is read from the object, so a restart loses none. That
+// is in whole seconds; who has seen the object when it was new knows better, and
+// only that is kept in memory.
+type Operations struct {
+	seconds *prometheus.HistogramVec
+	first   *cache.LRUExpireCache // sights by sightKey
+	now     func() time.Time
+}
+
+// Measured are the operations of this process, of single snapshots and of groups.
+var Measured = NewOperations()
+
+const (
+	// keptSights bounds how many objects are remembered, and keptFor how long: of
+	// what takes that long a second does not matter.
+	keptSights = 4096
+	keptFor    = 10 * time.Minute
+)
+
+// NewOperations makes the metric. It must be registered.
+func NewOperations() *Operations {
+	return &Operations{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "snapshot_controller_operation_total_seconds",
+			Help:    "How long users have waited for an operation on a snapshot, from when they asked for it.",
+			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600},
+		}, []string{"driver_name", "operation_name", "snapshot_type", "operation_status"}),
+		first: cache.NewLRUExpireCache(keptSights), now: time.Now,
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (o *Operations) Describe(to chan<- *prometheus.Desc) { o.seconds.Describe(to) }
+
+// Collect implements prometheus.Collector.
+func (o *Operations) Collect(to chan<- prometheus.Metric) { o.seconds.Collect(to) }
+
+// A Wait is that of a user for an operation on one object.
+type Wait struct {
+	UID       types.UID
+	Operation string
+	// Asked is the object's own time for it: when it was made, or deleted.
+	Asked time.Time
+	// Driver may be empty if it is not known any more.
+	Driver string
+	// Given is set for a snapshot that was at the driver before the object.
+	Given bool
+}
+
+// A sight is when somebody was first seen waiting.
+type sight struct {
+	at     time.Time
+	driver string
+}
+
+type sightKey struct {
+	uid   types.UID
+	asked int64 // seconds since 1970: what is deleted waits anew
+}
+
+func (w *Wait) key() sightKey { return sightKey{w.UID, w.Asked.Unix()} }
+
+// Began notes that somebody waits, the first time that it is told, and the driver
+// as soon as it is known: its content may be gone in the end.
+func (o *Operations) Began(w Wait) {
+	s, ok := o.sight(&w)
+	if ok && (s.driver != "" || w.Driver == "") {
+		return
+	}
+	if !ok {
+		s.at = o.now()
+	}
+	s.driver = w.Driver
+	o.first.Add(w.key(), s, keptFor)
+}
+
+// Succeeded measures an operation that has ended now.
+func (o *Operations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now()) }
+
+// Cancelled measures an operation that was given up at some time.
+func (o *Operations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
+
+func (o *Operations) observe(w *Wait, how string, ended time.Time) {
+	s, _ := o.sight(w)
+	kind := "dynamic"
+	if w.Given {
+		kind = "pre-provisioned"
+	}
+	took := max(0, ended.Sub(began(w.Asked, s.at)))
+	o.seconds.WithLabelValues(cmp.Or(w.Driver, s.driver, "unknown"), w.Operation, kind, how).Observe(took.Seconds())
+}
+
+func (o *Operations) sight(w *Wait) (s sight, ok bool) {
+	kept, ok := o.first.Get(w.key())
+	if ok {
+		s, ok = kept.(sight)
+	}
+	return s, ok
+}
+
+// began is when a wait began, as well as can be told. Timestamps of objects are
+// cut to whole seconds. Without a first sight within that second its middle is
+// the best guess: nobody's mean is wrong then.
+func began(asked, first time.Time) time.Time {
+	if first.Before(asked) || !first.Before(asked.Add(time.Second)) {
+		return asked.Add(time.Second / 2)
+	}
+	return first
+}

@@ -1,0 +1,66 @@
+package snapshot
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestWhenAWaitBegan(t *testing.T) {
+	asked := time.Unix(1000, 0)
+	tests := map[string]struct{ first, want time.Time }{
+		"seen within the second":                  {asked.Add(300 * time.Millisecond), asked.Add(300 * time.Millisecond)},
+		"seen at once":                            {asked, asked},
+		"seen long after, as after a restart":     {asked.Add(time.Hour), asked.Add(500 * time.Millisecond)},
+		"never seen":                              {time.Time{}, asked.Add(500 * time.Millisecond)},
+		"seen before it was made, says our clock": {asked.Add(-time.Minute), asked.Add(500 * time.Millisecond)},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := began(asked, tt.first); !got.Equal(tt.want) {
+				t.Errorf("got %s", got.Sub(asked))
+			}
+		})
+	}
+}
+
+func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
+	asked := time.Unix(1000, 0)
+	now := asked.Add(400 * time.Millisecond)
+	o := NewOperations()
+	o.now = func() time.Time { return now }
+	w := Wait{UID: "a", Operation: OperationCreate, Asked: asked}
+	o.Began(w)
+	now = now.Add(2 * time.Second)
+	w.Driver = "d"
+	o.Began(w) // Does not begin again.
+	w.Driver = ""
+	o.Succeeded(w)
+	o.Cancelled(Wait{UID: "b", Operation: OperationReady, Asked: asked, Given: true}, asked.Add(time.Hour))
+	for how, want := range map[string]float64{"d success dynamic": 2, "unknown cancel pre-provisioned": 3599.5} {
+		if got := sums(t, o)[how]; got != want {
+			t.Errorf("%s took %v, not %v", how, got, want)
+		}
+	}
+}
+
+// sums are the seconds of all operations by driver, status and type.
+func sums(t *testing.T, o *Operations) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(o)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := map[string]float64{}
+	for _, m := range families[0].GetMetric() {
+		labels := map[string]string{}
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		sums[labels["driver_name"]+" "+labels["operation_status"]+" "+labels["snapshot_type"]] = m.GetHistogram().GetSampleSum()
+	}
+	return sums
+}
