@@ -27,6 +27,7 @@ type snapshotter struct {
 	naming   snapshot.Naming
 	cut      cut.Options
 	groups   groupsnapshot.Options
+	orphans  cut.Orphans
 }
 
 func newSnapshotter() *cobra.Command {
@@ -52,7 +53,7 @@ defaults.`,
 	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "what the driver's names of snapshots begin with")
 	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "how much of the snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
 	fs.BoolVar(&s.deployed, "node-deployment", false, "work only on the snapshots of this node's volumes: there is one csi-snapshotter on each node [NODE_NAME]")
-	s.declare(command, &s.cut, &s.groups)
+	s.declare(command, &s.cut, &s.groups, &s.orphans)
 	return command
 }
 
@@ -60,7 +61,7 @@ func (s *snapshotter) complete(command *cobra.Command) error {
 	err := s.sidecar.complete(command)
 	o := &s.cut
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
-	return errors.Join(err, o.Validate(), s.naming.Validate("snapshot"), s.groups.Naming.Validate("groupsnapshot"), s.checkNode())
+	return errors.Join(err, o.Validate(), s.orphans.Validate(), s.naming.Validate("snapshot"), s.groups.Naming.Validate("groupsnapshot"), s.checkNode())
 }
 
 // checkNode checks what goes together with one csi-snapshotter on each node.
@@ -112,6 +113,9 @@ func (s *snapshotter) run(ctx context.Context) error {
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := cut.Setup(ctx, m, driver, events, &s.cut); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
+			}
+			if err := cut.FindOrphans(m, driver, events, s.naming, &s.orphans); err != nil {
+				return fmt.Errorf("setting up the search for orphans: %w", err)
 			}
 			return s.setUpGroups(ctx, m, driver, events)
 		},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
@@ -152,6 +153,17 @@ func (n Naming) Name(uid types.UID) (string, error) {
 		id = id[:min(n.Length, len(id))]
 	}
 	return n.Prefix + "-" + id, nil
+}
+
+// In tells whether a handle contains a name of this kind: many drivers make the
+// one from the other. It does not say of which cluster the name is.
+func (n Naming) In(handle string) bool {
+	id := fmt.Sprintf("[0-9a-f]{%d}", n.Length)
+	if n.Length < 0 {
+		id = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+	}
+	found, err := regexp.MatchString(regexp.QuoteMeta(n.Prefix)+"-"+id, handle)
+	return found && err == nil
 }
 
 // Validate checks what flags say. Less than 8 characters would give different
