@@ -41,8 +41,8 @@ crash-mutants: build ## Show that the crash sweep fails when a precaution is tak
 bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
 	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDelayOf' $(SHOW)
 
-bench-scale: build ## What it costs among 10,000 volumes (UPDATE=1: into docs/benchmarks.md)
-	$(MEASURE) -run TestManyObjects $(SHOW)
+bench-scale: build ## What it costs among 10,000 volumes and snapshots (UPDATE=1: into docs/benchmarks.md)
+	$(MEASURE) -parallel 1 -run TestMany $(SHOW)
 
 MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)
 SHOW := | grep -vE '^=== |^ +--- PASS'

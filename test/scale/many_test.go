@@ -204,10 +204,10 @@ func setPhase(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim,
 func (c *cost) same(t *testing.T, what string, among *cost) {
 	t.Helper()
 	if c.calls != among.calls {
-		t.Errorf("%d volumes %s take %d calls among few others and %d among many", c.n, what, c.calls, among.calls)
+		t.Errorf("%d objects %s take %d calls among few others and %d among many", c.n, what, c.calls, among.calls)
 	}
 	if few, many := c.kiBEach(), among.kiBEach(); many > flat*few {
-		t.Errorf("a volume %s takes %.0f KiB among few others and %.0f among many", what, few, many)
+		t.Errorf("an object %s takes %.0f KiB among few others and %.0f among many", what, few, many)
 	}
 }
 

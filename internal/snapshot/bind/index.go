@@ -13,7 +13,7 @@ import (
 
 // Indexes of the cache.
 const (
-	snapshotsByClaim = "source-claim"   // VolumeSnapshots by the claim that they are of
+	snapshotsByClaim = "source-claim"   // VolumeSnapshots that are not made yet by the claim that they are of
 	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content by the class that they name; "" for none
 	claimsBySnapshot = "restores"       // claims without a volume by the snapshot that they shall be filled from, as NAMESPACE/NAME
 )
@@ -24,7 +24,7 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimOf},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded},
 		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, classWaitedFor},
 		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom},
 	}
@@ -42,6 +42,16 @@ func claimOf(o client.Object) []string {
 		return nil
 	}
 	return []string{*s.Spec.Source.PersistentVolumeClaimName}
+}
+
+// claimNeeded is the claim that a snapshot waits for, or that must stay for it.
+// Most snapshots are ready, and not found by this.
+func claimNeeded(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || !needsClaim(s) && len(classWaitedFor(s)) == 0 {
+		return nil
+	}
+	return claimOf(s)
 }
 
 func classWaitedFor(o client.Object) []string {
