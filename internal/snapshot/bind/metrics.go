@@ -31,7 +31,7 @@ var (
 // measure makes the metrics known, in place of those of an earlier manager of
 // this process.
 func (r *Reconciler) measure(m ctrl.Manager) error {
-	for _, c := range []prometheus.Collector{r.operations, &collector{r, m.GetCache()}} {
+	for _, c := range []prometheus.Collector{r.waits, &collector{r, m.GetCache()}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -43,7 +43,7 @@ func (r *Reconciler) measure(m ctrl.Manager) error {
 // began notes what the user of a snapshot waits for.
 func (r *Reconciler) began(s *seen) {
 	for _, w := range s.waits() {
-		r.operations.Began(w)
+		r.waits.Began(w)
 	}
 }
 
@@ -58,7 +58,7 @@ func (r *Reconciler) advanced(s *seen, now *snapshotv1.VolumeSnapshotStatus) {
 	}
 	for _, w := range s.waits() {
 		if !left[w.Operation] {
-			r.operations.Succeeded(w)
+			r.waits.Succeeded(w)
 		}
 	}
 }
@@ -71,9 +71,9 @@ func (r *Reconciler) ended(ctx context.Context, s *seen) {
 	}
 	for _, w := range s.waits() {
 		if w.Operation == snapshot.OperationDelete {
-			r.operations.Succeeded(w)
+			r.waits.Succeeded(w)
 		} else {
-			r.operations.Cancelled(w, s.snapshot.DeletionTimestamp.Time)
+			r.waits.Cancelled(w, s.snapshot.DeletionTimestamp.Time)
 		}
 	}
 }

@@ -22,17 +22,12 @@ type Reconciler struct {
 	options *Options
 	claims  *turns.Turns // by claim, for its finalizer
 	groups  *Groups      // nil where there are no group snapshots
-
-	operations *snapshot.Operations
-	now        func() time.Time
+	waits   *snapshot.Operations
+	now     func() time.Time
 }
 
-// Reconcile takes one snapshot a step further. Contents and claims, which are
-// watched in all namespaces, also lead to snapshots that somebody else works on.
+// Reconcile takes one snapshot a step further.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if !r.options.Serves(request.Namespace) {
-		return reconcile.Result{}, nil
-	}
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err

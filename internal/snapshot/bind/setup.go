@@ -32,7 +32,7 @@ import (
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &snapshotv1.VolumeSnapshotList{}),
-		events: events, options: o, groups: groups, claims: &turns.Turns{}, operations: snapshot.Measured, now: time.Now,
+		events: events, options: o, groups: groups, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now,
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err

@@ -48,7 +48,10 @@ func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []rec
 	if !ok {
 		return nil
 	}
-	requests := r.waitingOf(ctx, claim.Namespace, claim.Name)
+	var requests []reconcile.Request
+	if r.options.Serves(claim.Namespace) {
+		requests = r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	}
 	for _, source := range SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
 		requests = append(requests, key(namespace, name))
@@ -63,16 +66,7 @@ func (r *Reconciler) waitingForVolume(ctx context.Context, o client.Object) []re
 		return nil
 	}
 	ref := volume.Spec.ClaimRef
-	return r.waitingOf(ctx, ref.Namespace, ref.Name)
-}
-
-// waitingOf are the snapshots of a claim without a content. Of a namespace that
-// somebody else works on the cache has none.
-func (r *Reconciler) waitingOf(ctx context.Context, namespace, claim string) []reconcile.Request {
-	if !r.options.Serves(namespace) {
-		return nil
-	}
-	return r.waiting(ctx, client.InNamespace(namespace), client.MatchingFields{snapshotsByClaim: claim})
+	return r.waiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
 }
 
 // waiting are the snapshots without a content that are found so.

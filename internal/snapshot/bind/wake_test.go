@@ -23,9 +23,6 @@ func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
 	if got := r.waitingForClaim(t.Context(), claim); len(got) > 0 {
 		t.Errorf("the claim wakes %v", got)
 	}
-	if _, err := r.Reconcile(t.Context(), key("theirs", "snapshot")); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
