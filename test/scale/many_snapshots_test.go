@@ -41,7 +41,7 @@ type snapshotSight struct {
 // of them fit into what users allow.
 func TestManySnapshots(t *testing.T) {
 	t.Parallel()
-	sizes := []int{100, 400}
+	sizes := []int{300, 1500}
 	if *full {
 		sizes = []int{1000, 10000}
 	}
@@ -150,6 +150,12 @@ func lookAtSnapshots(t *testing.T, w *world.World, api client.Client, size int) 
 	b.controller = startRole(t, w, w.SnapshotController)
 	b.snapshotter = startRole(t, w, w.Snapshotter, csi.CreateSnapshot, csi.DeleteSnapshot)
 	s := &snapshotSight{there: size, ready: max(b.controller.ready(t), b.snapshotter.ready(t))}
+	world.Eventually(t, func(context.Context) error { // All are looked at once, which asks for nothing.
+		if n, _ := b.controller.findMetric(t, metricLooks); n < float64(size) {
+			return fmt.Errorf("%v snapshots of %d were looked at", n, size)
+		}
+		return nil
+	})
 	b.settled(t)
 	s.memory = [2]footprint{memory(t, b.controller.PID()), memory(t, b.snapshotter.PID())}
 

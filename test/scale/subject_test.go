@@ -151,11 +151,22 @@ func (s *subject) ready(t *testing.T) time.Duration {
 // Metrics that the process has about itself.
 const (
 	metricAllocated = "go_memstats_alloc_bytes_total"
+	metricLooks     = `controller_runtime_reconcile_total{controller="bind-snapshot",result="success"}`
 	metricBusy      = `controller_runtime_reconcile_time_seconds_sum{controller="provision"}`
 )
 
 // metric is the value of one of the process's metrics.
 func (s *subject) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	n, ok := s.findMetric(t, name)
+	if !ok {
+		t.Fatalf("the process has no metric %s", name)
+	}
+	return n
+}
+
+// findMetric also tells whether the process has it yet.
+func (s *subject) findMetric(t *testing.T, name string) (value float64, ok bool) {
 	t.Helper()
 	answer, err := http.Get("http://" + s.endpoint + "/metrics")
 	if err != nil {
@@ -168,9 +179,8 @@ func (s *subject) metric(t *testing.T, name string) float64 {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n
+			return n, true
 		}
 	}
-	t.Fatalf("the process has no metric %s", name)
-	return 0
+	return 0, false
 }
