@@ -93,11 +93,25 @@ func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
 	case s.Member != "":
 		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
 	}
+	return r.askAgain(ctx, s.Object.GetName())
+}
+
+// askAgain follows a snapshot of a driver that cannot read. It would be made again
+// if it had been deleted, so the content must be there, in the API server itself.
+func (r *Reconciler) askAgain(ctx context.Context, name string) (*Cut, error) {
+	s, err := r.observe(ctx, r.live, name)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil || r.decide(s).action != follow {
+		return nil, kube.Superseded("content %s is on its way out", name)
+	}
 	a, err := r.ask(s)
 	if err != nil {
 		return nil, err
 	}
-	if secrets, err = r.secrets(ctx, s); err != nil {
+	secrets, err := r.secrets(ctx, s)
+	if err != nil {
 		return nil, err
 	}
 	return r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})

@@ -19,7 +19,6 @@ import (
 type Reconciler struct {
 	client  client.Client
 	live    client.Reader // past the cache
-	fence   *kube.Fence
 	driver  *csi.Driver
 	events  *kube.Events
 	kind    Kind
@@ -59,19 +58,16 @@ func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconci
 }
 
 // renew looks again, at the API server itself, before the driver is asked for a
-// snapshot on the strength of what may be older than this process's lead: a
-// predecessor may have deleted that snapshot, and the content. A create that is
-// not marked yet writes first, which fails if the content is not what it was
-// taken for.
+// snapshot that bears the mark: this process, or one before it, may have deleted
+// the snapshot and let the content go, which the cache may not show yet, and then
+// the snapshot would be made again. What is not marked yet is written first, which
+// fails if the content is not what it was taken for.
 func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
-	if next.action != learn && next.action != follow && (next.action != create || !r.marked(s)) {
+	if next.action != learn && (next.action != create || !r.marked(s)) {
 		return s, next, nil
 	}
-	old, err := r.fence.Old(ctx, s.Object)
-	if err != nil || !old {
-		return s, next, err
-	}
-	if s, err = r.observe(ctx, r.live, s.Object.GetName()); err != nil || s == nil {
+	s, err := r.observe(ctx, r.live, s.Object.GetName())
+	if err != nil || s == nil {
 		return nil, step{}, err
 	}
 	return s, r.decide(s), nil

@@ -38,7 +38,7 @@ func Able(driver *csi.Driver) error {
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	kind := o.Kind
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), kind.NewList()),
+		client: m.GetClient(), live: m.GetAPIReader(),
 		driver: driver, events: events, kind: kind, marks: kind.Marks(), options: o, now: time.Now,
 	}
 	if err := r.index(ctx, m); err != nil {
@@ -46,8 +46,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	}
 	err := errors.Join(
 		r.lane(m, "cut-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.waitingFor)).Complete(kube.Finish(lane{r, false})),
-		r.lane(m, "delete-", true).Complete(kube.Finish(lane{r, true})),
-		m.Add(r.fence))
+		r.lane(m, "delete-", true).Complete(kube.Finish(lane{r, true})))
 	if err != nil {
 		return fmt.Errorf("adding the controllers of %ss: %w", kind.Name(), err)
 	}
