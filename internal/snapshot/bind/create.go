@@ -44,7 +44,8 @@ func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error)
 	if err != nil {
 		return 0, fmt.Errorf("making VolumeSnapshotContent %s: %w", content.Name, err)
 	}
-	return patience, nil
+	s.content = content
+	return patience, r.reconsider(ctx, s)
 }
 
 // meet goes on with a content of the snapshot's own that the cache does not show

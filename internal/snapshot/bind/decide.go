@@ -5,6 +5,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -136,13 +137,13 @@ func decideStatic(s *seen) step {
 // decideEnd is about a snapshot that is being deleted. It goes when nothing
 // needs it and its content is gone, with what is at the driver, or shall stay.
 func decideEnd(s *seen) step {
-	switch {
-	case !s.held():
+	if !s.held() {
 		return step{action: rest}
-	case len(s.restores) > 0:
-		return step{wait, snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", list(s.restores))}
-	case s.group != "":
-		return step{wait, snapshot.Problemf(reasonDeletePending, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", s.group)}
+	}
+	if problem := s.users(); problem != nil {
+		return step{wait, problem}
+	}
+	switch {
 	case !s.bound():
 		return step{action: letGo}
 	case s.permitted() && s.retained():
@@ -151,5 +152,22 @@ func decideEnd(s *seen) step {
 		return step{action: rest} // The driver's half has its turn. That it is done is an event.
 	default:
 		return step{action: release}
+	}
+}
+
+// users tells what still needs a snapshot that is being deleted; nil if nothing
+// does. Claims that wait for a volume from it need it, for not every provisioner may
+// write its finalizer on it; one that has may restore for a claim that the cache
+// does not show yet.
+func (s *seen) users() *snapshot.Problem {
+	switch {
+	case len(s.restores) > 0:
+		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", list(s.restores))
+	case s.restored():
+		return snapshot.Problemf(reasonDeletePending, "a provisioner restores this snapshot: it is deleted when that takes finalizer %s off", kube.SnapshotSourceFinalizer)
+	case s.group != "":
+		return snapshot.Problemf(reasonDeletePending, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", s.group)
+	default:
+		return nil
 	}
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -127,6 +128,7 @@ func TestDecide(t *testing.T) {
 		"a content that stays gets the word all the same":               {going, retain, release, ""},
 		"after that the snapshot goes":                                  {going, func(s *seen) { retain(s); permit(s) }, letGo, ""},
 		"a claim that waits for its volume keeps the snapshot":          {going, func(s *seen) { s.restores = []string{"ns/new"} }, wait, "ns/new waits"},
+		"so does a provisioner whose claim is not known yet":            {going, restore, wait, "a provisioner restores"},
 		"a group keeps its members":                                     {going, func(s *seen) { member(s); s.group = "g" }, wait, "part of VolumeGroupSnapshot g"},
 		"a member whose group is gone goes":                             {going, member, release, ""},
 		"a snapshot that others alone keep is none of ours":             {going, func(s *seen) { s.snapshot.Finalizers = []string{"velero.io/x"} }, rest, ""},
@@ -260,6 +262,10 @@ func keptOnItsWayOut(claim *corev1.PersistentVolumeClaim) {
 
 func permit(s *seen) {
 	s.content.Annotations = map[string]string{snapshot.Single.BeingDeleted: snapshot.Yes}
+}
+
+func restore(s *seen) {
+	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
 func retain(s *seen) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }

@@ -13,11 +13,20 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// release gives the driver's half our word that the content may go, and deletes
+// release lets the content go. A snapshot whose content stays is not needed for
+// that any more.
+func (r *Reconciler) release(ctx context.Context, s *seen) error {
+	if err := r.giveUp(ctx, s); err != nil || !s.retained() {
+		return err
+	}
+	return r.letGo(ctx, s)
+}
+
+// giveUp gives the driver's half our word that the content may go, and deletes
 // it if that is its policy. What keeps it until the driver's half has done its
 // part is put on it with the word, if it is not there: a content of another
 // program may have been made a moment ago.
-func (r *Reconciler) release(ctx context.Context, s *seen) error {
+func (r *Reconciler) giveUp(ctx context.Context, s *seen) error {
 	if !s.permitted() {
 		metadata := map[string]any{
 			"resourceVersion": s.content.ResourceVersion,
@@ -30,10 +39,7 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 			return err
 		}
 	}
-	if s.retained() {
-		return r.letGo(ctx, s)
-	}
-	if s.content.DeletionTimestamp != nil {
+	if s.retained() || s.content.DeletionTimestamp != nil {
 		return nil
 	}
 	err := r.client.Delete(ctx, s.content, client.Preconditions{UID: &s.content.UID})
@@ -44,14 +50,15 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 	return nil
 }
 
-// letGo takes our finalizers off the snapshot. That the cache shows no content
-// is not enough: it may have been made a moment ago.
+// letGo takes our finalizers off the snapshot. That the cache shows no content of
+// its own is not enough: it may have been made, or bound, a moment ago.
 func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
-	if s.content == nil {
+	if !s.bound() {
+		s.content = nil
 		if err := kube.Read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
 			return err
 		}
-		if s.content != nil && s.content.Spec.VolumeSnapshotRef.UID == s.snapshot.UID {
+		if s.bound() {
 			return r.release(ctx, s)
 		}
 	}

@@ -2,6 +2,7 @@ package bind
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -33,7 +34,10 @@ func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
 	if err != nil && !kube.IsSuperseded(err) {
 		r.events.Warning(s.snapshot, reasonBindFailed, err.Error())
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.reconsider(ctx, s)
 }
 
 // kept are a content's finalizers with ours.
@@ -84,7 +88,7 @@ func (r *Reconciler) report(ctx context.Context, s *seen) error {
 	if equality.Semantic.DeepEqual(before, now) {
 		return nil
 	}
-	if err := r.setStatus(ctx, s.snapshot, before, now); err != nil {
+	if err := r.setStatus(ctx, s.snapshot, now); err != nil {
 		return err
 	}
 	r.advanced(s, now)
@@ -145,10 +149,21 @@ func messageOf(e *snapshotv1.VolumeSnapshotError) string {
 	return ptr.Deref(e.Message, "")
 }
 
-// setStatus writes what differs between two states of a snapshot's status.
-func (r *Reconciler) setStatus(ctx context.Context, of *snapshotv1.VolumeSnapshot, before, now *snapshotv1.VolumeSnapshotStatus) error {
-	changed := of.DeepCopy()
-	of = of.DeepCopy()
-	of.Status, changed.Status = before, now
-	return kube.Written(kube.ChangeStatus(ctx, r.client, of, changed), "writing the status of the snapshot")
+// setStatus writes a snapshot's status as a whole, also that there is no error: the
+// cache may not show the one that was written a moment ago.
+func (r *Reconciler) setStatus(ctx context.Context, of *snapshotv1.VolumeSnapshot, now *snapshotv1.VolumeSnapshotStatus) error {
+	status, err := whole(now)
+	if err != nil {
+		return fmt.Errorf("encoding the status of snapshot %s: %w", of.Name, err)
+	}
+	return kube.Written(kube.MergeStatus(ctx, r.client, of.DeepCopy(), status), "writing the status of the snapshot")
+}
+
+func whole(status *snapshotv1.VolumeSnapshotStatus) (map[string]any, error) {
+	text, err := json.Marshal(status)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]any{"error": nil}
+	return all, json.Unmarshal(text, &all)
 }

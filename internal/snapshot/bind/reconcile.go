@@ -17,7 +17,6 @@ import (
 type Reconciler struct {
 	client  client.Client
 	live    client.Reader // past the cache
-	fence   *kube.Fence
 	events  *kube.Events
 	options *Options
 	claims  *turns.Turns // by claim, for its finalizer
@@ -46,18 +45,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
 }
 
-// renew looks again, at the API server itself, before a content is made for a
-// snapshot that may be older than this process's lead: it may be gone. A
+// renew looks again, at the API server itself, before a snapshot gets a content: it
+// may be gone, let go by this process itself, and the cache not show it yet. A
 // snapshot that is not protected yet is written first, which fails then.
 func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
-	if next.action != create || !s.held() {
+	if next.action != create && next.action != adopt || !s.held() {
 		return s, next, nil
 	}
-	old, err := r.fence.Old(ctx, s.snapshot)
-	if err != nil || !old {
-		return s, next, err
-	}
-	if s, err = r.observe(ctx, r.live, client.ObjectKeyFromObject(s.snapshot)); err != nil {
+	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(s.snapshot))
+	if err != nil {
 		return nil, step{}, err
 	}
 	return s, decide(s, r.options), nil

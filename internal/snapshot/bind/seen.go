@@ -6,7 +6,9 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -48,6 +50,13 @@ func (s *seen) bound() bool {
 // held tells whether we keep the snapshot.
 func (s *seen) held() bool {
 	return slices.ContainsFunc(s.snapshot.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) })
+}
+
+// restored tells whether a provisioner restores the snapshot.
+func (s *seen) restored() bool { return isRestored(s.snapshot) }
+
+func isRestored(o client.Object) bool {
+	return slices.Contains(o.GetFinalizers(), kube.SnapshotSourceFinalizer)
 }
 
 // permitted tells whether the driver's half has our word that the content may go.

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,7 +32,7 @@ import (
 // there are none.
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &snapshotv1.VolumeSnapshotList{}),
+		client: m.GetClient(), live: m.GetAPIReader(),
 		events: events, options: o, groups: groups, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now,
 	}
 	if err := r.index(ctx, m); err != nil {
@@ -42,7 +43,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 			return err
 		}
 	}
-	err := errors.Join(r.snapshots(m), r.letClaimsGo(m), m.Add(r.fence), r.measure(m))
+	err := errors.Join(r.snapshots(m), r.letClaimsGo(m), r.findLost(m), r.measure(m))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
@@ -90,7 +91,8 @@ func (r *Reconciler) served() predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.Serves(o.GetNamespace()) })
 }
 
-// wakes lets through what users change. What is written here wakes nobody.
+// wakes lets through what users change. What is written here wakes nobody, but for
+// bad news: their cause may have gone while the cache did not show them yet.
 func wakes() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -98,10 +100,25 @@ func wakes() predicate.Funcs {
 				e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 				e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil ||
-				len(e.ObjectOld.GetOwnerReferences()) != len(e.ObjectNew.GetOwnerReferences())
+				len(e.ObjectOld.GetOwnerReferences()) != len(e.ObjectNew.GetOwnerReferences()) ||
+				isRestored(e.ObjectOld) && !isRestored(e.ObjectNew) ||
+				worse(e.ObjectOld, e.ObjectNew)
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
+}
+
+// worse tells whether a snapshot has another error, or is not ready any more.
+func worse(before, now client.Object) bool {
+	status := func(o client.Object) (text string, ready bool) {
+		if s, ok := o.(*snapshotv1.VolumeSnapshot); ok && s.Status != nil {
+			return messageOf(s.Status.Error), ptr.Deref(s.Status.ReadyToUse, false)
+		}
+		return "", false
+	}
+	was, wasReady := status(before)
+	is, isReady := status(now)
+	return is != "" && is != was || wasReady && !isReady
 }
 
 // isDone lets through that a snapshot needs its claim no more.

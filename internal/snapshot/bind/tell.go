@@ -52,7 +52,7 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
 		return err
 	}
 	now.Error, now.ReadyToUse = snapshot.Failure(problem.Text, r.now()), ptr.To(false)
-	if writing := r.setStatus(ctx, s.snapshot, before, now); writing != nil && !kube.IsSuperseded(writing) {
+	if writing := r.setStatus(ctx, s.snapshot, now); writing != nil && !kube.IsSuperseded(writing) {
 		err = errors.Join(err, writing)
 	}
 	return err

@@ -1,0 +1,90 @@
+package bind
+
+import (
+	"context"
+	"slices"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A lost snapshot went past its finalizers: an API server that is deleting an
+// object without any has no eye for one that comes at that moment. Its content must
+// be let go now. Later nobody can tell it from one that was copied from another
+// cluster, whose snapshot must not be deleted.
+type lost struct {
+	key     client.ObjectKey
+	uid     types.UID
+	content string
+}
+
+// lostOnes lets the contents of lost snapshots go.
+type lostOnes struct{ *Reconciler }
+
+func (r *Reconciler) findLost(m ctrl.Manager) error {
+	return builder.TypedControllerManagedBy[lost](m).
+		Named("lost-snapshot").
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.TypedFuncs[client.Object, lost]{
+			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[client.Object], queue workqueue.TypedRateLimitingInterface[lost]) {
+				if one := lostBy(e.Object); one != nil {
+					queue.Add(*one)
+				}
+			},
+		}).
+		WithOptions(controller.TypedOptions[lost]{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[lost](r.options.RetryStart, r.options.RetryMax),
+		}).
+		Complete(kube.Finish(lostOnes{r}))
+}
+
+// lostBy is a snapshot that has our finalizers and is gone at once; nil if it was
+// being deleted before, as it should be: then it was let go by us, or by hand, and
+// its last state, which is that before its last write, has them too.
+func lostBy(o client.Object) *lost {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || s.DeletionTimestamp != nil || !slices.ContainsFunc(s.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) }) {
+		return nil
+	}
+	return &lost{key: client.ObjectKeyFromObject(s), uid: s.UID, content: contentName(s)}
+}
+
+// Reconcile implements reconcile.TypedReconciler. A content that is not there yet
+// is let go by whoever is making it.
+func (r lostOnes) Reconcile(ctx context.Context, l lost) (reconcile.Result, error) {
+	s := &seen{snapshot: &snapshotv1.VolumeSnapshot{}}
+	s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID = l.key.Namespace, l.key.Name, l.uid
+	return reconcile.Result{}, r.abandon(ctx, s, l.content)
+}
+
+// reconsider lets a content go again whose snapshot was lost while it was made or
+// bound. The cache knows enough: what it does not show yet comes to lostOnes.
+func (r *Reconciler) reconsider(ctx context.Context, s *seen) error {
+	var now *snapshotv1.VolumeSnapshot
+	if err := kube.Read(ctx, r.client, client.ObjectKeyFromObject(s.snapshot), &now); err != nil || now != nil && now.UID == s.snapshot.UID {
+		return err
+	}
+	return r.abandon(ctx, s, s.content.Name)
+}
+
+// abandon lets a content go if it is the snapshot's, whatever the driver's half is
+// writing meanwhile.
+func (r *Reconciler) abandon(ctx context.Context, s *seen, content string) error {
+	return retry.OnError(retry.DefaultBackoff, kube.IsSuperseded, func() error {
+		s.content = nil
+		if err := kube.Read(ctx, r.live, client.ObjectKey{Name: content}, &s.content); err != nil || !s.bound() {
+			return err
+		}
+		return r.giveUp(ctx, s)
+	})
+}

@@ -1,0 +1,164 @@
+package bind
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/turns"
+)
+
+// The cache may show a snapshot that this process has let go of, a moment ago. A
+// content that it got now would never be deleted.
+func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
+	tests := map[string]func() *seen{
+		"of a claim":            ofClaim,
+		"that was there before": imported,
+	}
+	for name, from := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := from()
+			s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
+			r := &Reconciler{client: cluster(t, s.objects()...), live: cluster(t), options: &Options{}, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now}
+			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+				t.Error(err)
+			}
+			contents := &snapshotv1.VolumeSnapshotContentList{}
+			if err := r.client.List(t.Context(), contents); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range contents.Items {
+				if c.Spec.VolumeSnapshotRef.UID != "" {
+					t.Errorf("content %s is bound to a snapshot that is gone", c.Name)
+				}
+			}
+		})
+	}
+}
+
+// An API server that is deleting an object does not see a finalizer that comes at
+// that moment. What was made for it then goes too.
+func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
+	for name, from := range map[string]func() *seen{"of a claim": ofClaim, "that was there before": imported} {
+		t.Run(name, func(t *testing.T) {
+			s := from()
+			s.snapshot.Finalizers = nil
+			api := cluster(t, s.objects()...)
+			r := &Reconciler{client: &oneLook{Client: api}, live: api, options: &Options{}, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now}
+			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+				t.Error(err)
+			}
+			contents := &snapshotv1.VolumeSnapshotContentList{}
+			if err := r.client.List(t.Context(), contents); err != nil || len(contents.Items) != 1 {
+				t.Fatalf("there are %d contents, %v", len(contents.Items), err)
+			}
+			if c := contents.Items[0]; c.DeletionTimestamp == nil || c.Annotations[snapshot.Single.BeingDeleted] == "" {
+				t.Error("nobody will ever delete the content")
+			}
+		})
+	}
+}
+
+func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
+	s := made()
+	api := cluster(t, s.objects()...)
+	r := lostOnes{&Reconciler{client: api, live: api, options: &Options{}}}
+	one := lostBy(s.snapshot)
+	if one == nil {
+		t.Fatal("a snapshot that is gone with its finalizers is not lost")
+	}
+	if _, err := r.Reconcile(t.Context(), *one); err != nil {
+		t.Error(err)
+	}
+	left := &snapshotv1.VolumeSnapshotContent{}
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), left); err != nil || left.DeletionTimestamp == nil {
+		t.Errorf("nobody will ever delete the content: %v", err)
+	}
+	if lostBy(going().snapshot) != nil {
+		t.Error("a snapshot that was let go is no lost one")
+	}
+	if s.snapshot.Finalizers = nil; lostBy(s.snapshot) != nil {
+		t.Error("a snapshot that was deleted before anything was done is no lost one")
+	}
+}
+
+// Nor may it show that a content is bound to the snapshot, since a moment ago.
+func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
+	tests := map[string]struct {
+		from  func() *seen
+		stale func(s *seen)
+	}{
+		"one that was made":  {going, func(s *seen) { s.content = nil }},
+		"one that was bound": {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := tt.from()
+			s.snapshot.DeletionTimestamp, s.content.Spec.VolumeSnapshotRef.UID = ptr.To(metav1.Now()), s.snapshot.UID
+			api := cluster(t, s.objects()...)
+			content := client.ObjectKeyFromObject(s.content)
+			tt.stale(s)
+			r := &Reconciler{client: api, live: api, options: &Options{}, waits: snapshot.Measured}
+			if err := r.letGo(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+			left := &snapshotv1.VolumeSnapshotContent{}
+			if err := api.Get(t.Context(), content, left); err != nil {
+				t.Fatal(err)
+			}
+			if left.DeletionTimestamp == nil || left.Annotations[snapshot.Single.BeingDeleted] == "" {
+				t.Error("the snapshot was let go, and nobody will ever delete its content")
+			}
+		})
+	}
+}
+
+// objects are those that are there.
+func (s *seen) objects() []client.Object {
+	all := []client.Object{s.snapshot}
+	if s.content != nil {
+		s.content.Finalizers = []string{snapshot.Single.Finalizer}
+		all = append(all, s.content)
+	}
+	if s.claim != nil {
+		all = append(all, s.claim, s.volume, s.class)
+	}
+	return all
+}
+
+func cluster(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(snapshotv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+}
+
+// oneLook is a cluster whose snapshots are gone when they are looked at again.
+type oneLook struct {
+	client.Client
+	looked bool
+}
+
+func (c *oneLook) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if _, ok := into.(*snapshotv1.VolumeSnapshot); ok {
+		if c.looked {
+			return apierrors.NewNotFound(snapshotv1.Resource("volumesnapshots"), key.Name)
+		}
+		c.looked = true
+	}
+	return c.Client.Get(ctx, key, into, o...)
+}
