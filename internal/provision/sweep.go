@@ -68,17 +68,19 @@ func (w *sweeper) sweep(ctx context.Context) error {
 
 // look has the guard look at a snapshot, until it succeeds, if it is our
 // driver's: provisioners of other drivers use the same finalizer and know better
-// about theirs.
+// about theirs. One whose content is gone cannot be restored by anybody, and
+// nobody but us may be there to let it go.
 func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
 	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
 		return nil
 	}
 	content := &snapshotv1.VolumeSnapshotContent{}
 	name := types.NamespacedName{Name: ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "")}
-	if err := w.guard.live.Get(ctx, name, content); err != nil {
-		return client.IgnoreNotFound(err)
+	err := w.guard.live.Get(ctx, name, content)
+	if client.IgnoreNotFound(err) != nil {
+		return err
 	}
-	if content.Spec.Driver != w.guard.options.Driver {
+	if err == nil && content.Spec.Driver != w.guard.options.Driver || err != nil && snapshot.DeletionTimestamp == nil {
 		return nil
 	}
 	select {

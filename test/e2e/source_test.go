@@ -103,9 +103,9 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	w.Class(t, nil)
 	w.Claim(t, "source", nil)
 	volume := w.Bound(t, "source")
-	ours, other := cut(t, w, api, volume, "ours"), cut(t, w, api, volume, "other")
+	ours, other, lost := cut(t, w, api, volume, "ours"), cut(t, w, api, volume, "other"), cut(t, w, api, volume, "lost")
 	first.Kill()
-	for _, s := range []*snapshotv1.VolumeSnapshot{ours, other} {
+	for _, s := range []*snapshotv1.VolumeSnapshot{ours, other, lost} {
 		s.Finalizers = append(s.Finalizers, kube.SnapshotSourceFinalizer)
 		must(t, api.Update(t.Context(), s))
 	}
@@ -113,8 +113,11 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	must(t, api.Get(t.Context(), client.ObjectKey{Name: w.Namespace + "-other"}, content))
 	content.Spec.Driver = "another.example.com"
 	must(t, api.Update(t.Context(), content))
+	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-lost"}}))
+	w.DropSnapshot(t, api, lost.Name)
 
 	w.Provisioner(t)
+	w.SnapshotGone(t, api, lost.Name) // Whose content is gone, so nobody can tell whose it is.
 	world.Eventually(t, func(context.Context) error {
 		if protected(t, api, ours) {
 			return errors.New("our snapshot is still protected")
