@@ -25,7 +25,7 @@ build() {
 
 echo "| taken out | runs | leaks | stuck | other |"
 echo "|---|---|---|---|---|"
-for mutant in test/crash/mutants/*.patch; do
+for mutant in $(printf "%s\n" test/crash/mutants/*.patch | sort -V); do
 	name=$(basename "$mutant" .patch)
 	[[ $# = 0 || " $* " == *" $name "* ]] || continue
 	mkdir "$dir/$name"

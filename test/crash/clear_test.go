@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -45,6 +46,7 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 	for i := range there.attachments {
 		s.DropAttachment(ctx, t, there.attachments[i].Name)
 	}
+	drop("snapshots", errors.Join(s.clearSnapshots(ctx, there)...))
 	for i := range there.snapshots {
 		drop("a snapshot", s.removeSnapshot(ctx, &there.snapshots[i]))
 	}
@@ -59,8 +61,8 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 
 func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 	t.Helper()
-	left := s.Driver.Volumes()
-	if len(left) == 0 {
+	left, cut := s.Driver.Volumes(), s.Driver.Snapshots()
+	if len(left)+len(cut) == 0 {
 		return
 	}
 	driver, err := csi.Connect(ctx, csi.Options{Address: s.Socket})
@@ -69,6 +71,14 @@ func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 		return
 	}
 	defer driver.Close()
+	for _, c := range cut {
+		if c.ID == s.snapshot {
+			continue
+		}
+		if err := driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.ID}); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, v := range left {
 		for _, node := range v.Nodes {
 			if err := driver.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: v.ID, NodeId: node}); err != nil {

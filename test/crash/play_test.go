@@ -41,7 +41,12 @@ type run struct {
 	wanted  map[string]types.UID // claims that their users want, by name
 	visited map[string]string    // by claim: the node that was last selected for it
 	kept    map[string]bool      // VolumeSnapshots that their users want, by name
-	places  map[string]string    // VolumeAttachments that are wanted, by name: the driver's id of the node
+	taken   []types.UID          // VolumeSnapshots that users have made
+	// retained are VolumeSnapshotContents that may stay, and whether they must.
+	retained  map[string]bool
+	forgotten bool              // given was taken out of the cluster again
+	given     string            // the handle of what is at the driver, and unknown to the cluster
+	places    map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
 }
 
 // result is what was found when a run was over or given up.
@@ -70,7 +75,8 @@ func (r *result) String() string {
 // play does what the scenario's users do, and waits each time until all is as
 // they want it.
 func (r *run) play(ctx context.Context, s strike) result {
-	if err := errors.Join(r.furnish(ctx), r.keepSnapshot(ctx)); err != nil {
+	r.trace.arm(strike{}) // What is prepared is no point of the last run.
+	if err := errors.Join(r.furnish(ctx), r.keepSnapshot(ctx), r.offerSnapshots(ctx), r.cutGiven(ctx)); err != nil {
 		return result{other: err}
 	}
 	defer r.dropContent(context.WithoutCancel(ctx))
@@ -83,6 +89,7 @@ func (r *run) play(ctx context.Context, s strike) result {
 	r.mu.Lock()
 	r.asked, r.creates, r.broken, r.events = 0, 0, nil, 0
 	clear(r.unsure)
+	clear(r.asks)
 	r.turn = func() { r.move(func() { r.scenario.turn(ctx, r) }) }
 	r.mu.Unlock()
 	r.trace.arm(s)
@@ -108,8 +115,11 @@ func (r *run) move(what func()) {
 	what()
 }
 
-// create makes a claim that is wanted from now on.
-func (r *run) create(ctx context.Context, name string) {
+// create makes a claim as the scenario says.
+func (r *run) create(ctx context.Context, name string) { r.make(ctx, name, r.scenario.claim) }
+
+// make makes a claim that is wanted from now on.
+func (r *run) make(ctx context.Context, name string, change func(*corev1.PersistentVolumeClaim)) {
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeClaimSpec{
@@ -118,8 +128,8 @@ func (r *run) create(ctx context.Context, name string) {
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
 		},
 	}
-	if r.scenario.claim != nil {
-		r.scenario.claim(claim)
+	if change != nil {
+		change(claim)
 	}
 	made, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 	if err != nil {
@@ -184,10 +194,11 @@ func (r *run) settle(ctx context.Context) result {
 func (r *run) look(ctx context.Context) result {
 	r.mu.Lock()
 	broken, want, kept, places := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept), maps.Clone(r.places)
+	retained := maps.Clone(r.retained)
 	r.mu.Unlock()
 
 	// The driver first: a volume that is on record later was so before, too.
-	there := &state{stage: r.stage, stored: r.Driver.Volumes()}
+	there := &state{stage: r.stage, stored: r.Driver.Volumes(), cutAt: r.Driver.Snapshots()}
 	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
@@ -203,13 +214,18 @@ func (r *run) look(ctx context.Context) result {
 	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
 	found.stuck = append(found.stuck, there.compareSizes()...)
 	there.compareAttachments(places, &found)
+	there.compareCuts(r, kept, retained, &found)
 	return found
 }
 
 // nudge touches volumes that are not Released yet when their claim has gone. The
 // PV controller may miss that its claim goes while it is binding the two, and
-// looks again every 15 seconds; nobody else has anything to do about them.
+// looks again every 15 seconds; nobody else has anything to do about them. What
+// snapshots need is there again when nothing but that is missing.
 func (r *run) nudge(ctx context.Context, there *state) {
+	if err := r.offerSnapshots(ctx); err != nil {
+		r.complain(err)
+	}
 	for _, v := range there.volumes {
 		gone := !slices.ContainsFunc(there.claims, func(c corev1.PersistentVolumeClaim) bool { return c.UID == v.Spec.ClaimRef.UID })
 		if !gone || v.Status.Phase == corev1.VolumeReleased {
@@ -230,6 +246,8 @@ type state struct {
 	intents []coordinationv1.Lease
 
 	snapshots []snapshotv1.VolumeSnapshot
+	contents  []snapshotv1.VolumeSnapshotContent
+	cutAt     []csitest.Snapshot // at the driver
 
 	attachments []storagev1.VolumeAttachment
 }
@@ -249,6 +267,11 @@ func (s *state) read(ctx context.Context, r *run) error {
 	}
 	if s.attachments, err = r.attachments(ctx); err != nil {
 		return err
+	}
+	if s.scenario.cuts() {
+		if s.contents, err = r.Contents(ctx, r.api); err != nil {
+			return err
+		}
 	}
 	s.snapshots, err = r.snapshots(ctx)
 	return err
@@ -278,6 +301,7 @@ func (s *state) compare(want map[string]types.UID) result {
 		switch {
 		case want[c.Name] != c.UID:
 			wrong("claim %s is there, %s, and nobody wants it", c.Name, c.Status.Phase)
+		case s.restoresNothing(&c):
 		case c.Status.Phase != corev1.ClaimBound || bound[c.UID] != 1:
 			wrong("claim %s is %s with %d volumes", c.Name, c.Status.Phase, bound[c.UID])
 		}

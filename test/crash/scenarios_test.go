@@ -49,7 +49,14 @@ type scenario struct {
 	limit  int64 // bytes to which the driver expands volumes; 0 for no limit
 
 	restores bool // every run has a VolumeSnapshot to restore from
-	slow     bool // the first CreateVolume takes until nothing else happens
+
+	// With role csi-snapshotter, users make snapshots.
+	snapshots int  // of each claim; 1 if 0
+	retain    bool // by policy Retain
+	secret    bool // the driver is sent a secret
+	given     bool // every run has a snapshot at the driver that the cluster does not know
+
+	slow bool // the first CreateVolume takes until nothing else happens
 
 	class func(*storagev1.StorageClass)
 	claim func(*corev1.PersistentVolumeClaim)
@@ -126,6 +133,56 @@ var scenarios = []*scenario{
 		name: "expand and modify, stale cache of claims", turns: "less requested", turn: request("2Gi"), lag: lag, lagOf: "persistentvolumeclaims",
 		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{growAndWant("3Gi", gold)},
 	},
+	{name: "snapshot", roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{name: "snapshot, then delete it at any moment", turns: cutDeleted, turn: letSnapshotsGo, roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{name: "two snapshots of one claim", snapshots: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{
+		name: "slow snapshot, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, driver: slowly(getSnapshot, listSnapshots),
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{name: "slow snapshot, without GetSnapshot", driver: slowly(listSnapshots), roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{name: "slow snapshot, without GetSnapshot and ListSnapshots", driver: slowly(), roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{
+		name: "snapshot by policy Retain, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, retain: true,
+		roles: snapshotters, beside: provisioner, then: []act{cut, letSnapshotsGo},
+	},
+	{
+		name: "snapshot that was there, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, given: true,
+		roles: snapshotters, beside: provisioner, then: []act{adopt},
+	},
+	{
+		name: "snapshot that was there by policy Retain", given: true, retain: true,
+		roles: snapshotters, beside: provisioner, then: []act{adopt, letSnapshotsGo},
+	},
+	{
+		name: "snapshot, its class goes at any moment", turns: "class gone", turn: loseClass, once: true,
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{
+		name: "snapshot, its secret goes at any moment", turns: "secret gone", turn: loseSecret, once: true, secret: true,
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{
+		name: "snapshot, its claim goes at any moment", turns: deleted, turn: letClaimsGo, once: true,
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{
+		name: "snapshot and restore, the snapshot goes at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true,
+		roles: slices.Concat(provisioner, snapshotters), then: []act{cut, restoreAll},
+	},
+	{
+		name: "snapshot, stale cache of snapshots", turns: cutDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshots",
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{
+		name: "snapshot, stale cache of contents", turns: cutDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshotcontents",
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{
+		name: "two snapshots of one claim, stale cache of claims", snapshots: 2, lag: lag, lagOf: "persistentvolumeclaims",
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
+	{name: "snapshot, two leaders", leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
 	{name: "two leaders", named: true, leaders: 2},
 	{name: "two leaders, then delete at any moment", turns: deleted, turn: dropClaims, once: true, named: true, leaders: 2},
 }
@@ -133,7 +190,7 @@ var scenarios = []*scenario{
 // An act is something that users, or the world, do.
 type act = func(context.Context, *run)
 
-const deleted, detached = "claim deleted", "detached"
+const deleted, detached, cutDeleted = "claim deleted", "detached", "snapshot deleted"
 
 // Roles. A volume has to be there before it is attached or grows; how that may
 // fail has scenarios of its own.
@@ -142,6 +199,8 @@ var (
 	attacher    = []string{"csi-attacher"}
 	resizer     = []string{"csi-resizer"}
 	both        = []string{"csi-provisioner", "csi-attacher"}
+
+	snapshotters = []string{"snapshot-controller", "csi-snapshotter"}
 )
 
 // struck are the roles that are.
@@ -154,7 +213,11 @@ func (sc *scenario) struck() []string {
 
 // acts are all that users do.
 func (sc *scenario) acts() []act {
-	return slices.Concat([]act{makeClaims}, sc.then, []act{letAllGo})
+	all := slices.Concat([]act{makeClaims}, sc.then, []act{letAllGo})
+	if sc.cuts() {
+		all = append(all, giveUp)
+	}
+	return all
 }
 
 // hasNodes tells whether the scenario needs nodes.
@@ -163,6 +226,21 @@ func (sc *scenario) hasNodes() bool { return sc.driver.AnyNode || len(sc.driver.
 var anyNode = csitest.Options{AnyNode: true}
 
 var twoZones = csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}}
+
+// What a driver may be able to do beside making snapshots.
+const (
+	getSnapshot   = csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT
+	listSnapshots = csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
+)
+
+// slowly is a driver whose snapshots become ready some time after they are cut.
+func slowly(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.Options {
+	return csitest.Options{
+		SnapshotReadyAfter: 2,
+		Controller: append(extra, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT),
+	}
+}
 
 // waits makes a class one that waits for the first consumer.
 func waits(c *storagev1.StorageClass) {

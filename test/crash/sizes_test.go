@@ -149,6 +149,8 @@ func targetOf(req any) (volume, target string) {
 		return "the size of " + r.GetVolumeId(), fmt.Sprint(r.GetCapacityRange().GetRequiredBytes())
 	case *csipb.ControllerModifyVolumeRequest:
 		return "the class of " + r.GetVolumeId(), r.GetMutableParameters()[iops]
+	case *csipb.CreateSnapshotRequest:
+		return "the parameters of " + r.GetName(), fmt.Sprint(r.GetParameters())
 	default:
 		return "", ""
 	}

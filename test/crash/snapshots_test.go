@@ -22,27 +22,49 @@ import (
 // whose volume is gone. The objects for it are made anew for every run.
 func (s *stage) cutSnapshot(t *testing.T) {
 	t.Helper()
-	s.api = s.Snapshots(t)
-	driver := s.CSI(t)
-	volume, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+	var err error
+	if s.snapshot, err = s.cutAtDriver(t.Context(), "snapshot"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cutGiven makes the run's snapshot at the driver, of which the cluster knows
+// nothing.
+func (r *run) cutGiven(ctx context.Context) (err error) {
+	if !r.scenario.given {
+		return nil
+	}
+	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
+		if err := r.csi.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
+			return err
+		}
+	}
+	r.given, err = r.cutAtDriver(ctx, r.name)
+	return err
+}
+
+// cutAtDriver makes a snapshot whose volume is gone, and returns its handle.
+func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
+	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
 		Name: "source", VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
 			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 		}},
 	})
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	s.snapshot = s.Cut(t, "snapshot", volume.GetVolumeId())
-	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: volume.GetVolumeId()}); err != nil {
-		t.Fatal(err)
+	made, err := s.csi.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volume.GetVolumeId()})
+	if err != nil {
+		return "", err
 	}
+	return made.GetSnapshotId(), s.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume.GetVolumeId()})
 }
 
 // keepSnapshot makes the run's snapshot, which is wanted from now on. It has the
 // run's name.
 func (r *run) keepSnapshot(ctx context.Context) error {
-	if r.api == nil {
+	if !r.scenario.restores {
 		return nil
 	}
 	r.kept[r.name] = true
@@ -50,24 +72,27 @@ func (r *run) keepSnapshot(ctx context.Context) error {
 	return err
 }
 
-// dropSnapshots deletes the run's snapshot, which nobody wants from now on.
+// dropSnapshots deletes the run's snapshots, which nobody wants from now on.
 func (r *run) dropSnapshots(ctx context.Context) {
 	if r.api == nil {
 		return
 	}
-	r.mu.Lock()
-	delete(r.kept, r.name)
-	r.mu.Unlock()
-	snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name}}
-	if err := r.api.Delete(ctx, snapshot); client.IgnoreNotFound(err) != nil {
-		r.complain(err)
+	r.leave(ctx)
+	for _, name := range r.snapshotNames() {
+		r.mu.Lock()
+		delete(r.kept, name)
+		r.mu.Unlock()
+		snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
+		if err := r.api.Delete(ctx, snapshot); client.IgnoreNotFound(err) != nil {
+			r.complain(err)
+		}
+		r.trace.note("snapshot %s was deleted", name)
 	}
-	r.trace.note("snapshot %s was deleted", r.name)
 }
 
 // dropContent does what the snapshot controller would do in the end.
 func (r *run) dropContent(ctx context.Context) {
-	if r.api == nil {
+	if !r.scenario.restores {
 		return
 	}
 	content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace + "-" + r.name}}
@@ -100,6 +125,7 @@ func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
 		name := s.snapshots[i].Name
 		left[name] = true
 		switch {
+		case !want[name] && s.waitsInVain(&s.snapshots[i]):
 		case !want[name]:
 			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
 		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
@@ -133,13 +159,14 @@ func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (
 		}
 		return holdOf(&snapshots[0], kube.SnapshotSourceFinalizer), nil
 	case content.GetVolume() != nil:
-		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId())
+		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
 	default:
 		return noSource, nil
 	}
 }
 
-func (s *stage) holdOnClaim(ctx context.Context, handle string) (hold, error) {
+// holdOnClaim looks whether the claim of a volume bears a finalizer.
+func (s *stage) holdOnClaim(ctx context.Context, handle, finalizer string) (hold, error) {
 	volumes, err := s.Volumes(ctx)
 	if err != nil {
 		return noSource, err
@@ -153,7 +180,7 @@ func (s *stage) holdOnClaim(ctx context.Context, handle string) (hold, error) {
 		if err != nil || claim.UID != ref.UID {
 			return noSource, client.IgnoreNotFound(err)
 		}
-		return holdOf(claim, kube.CloneSourceFinalizer), nil
+		return holdOf(claim, finalizer), nil
 	}
 	return noSource, nil
 }

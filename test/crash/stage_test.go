@@ -30,6 +30,7 @@ type stage struct {
 	controllers []*controller
 
 	api      client.Client // for snapshots, nil if the scenario has none
+	csi      *csi.Driver   // as the test calls the driver
 	snapshot string        // the driver's handle of what is restored
 
 	mu      sync.Mutex
@@ -39,16 +40,28 @@ type stage struct {
 	creates int           // those that the driver has worked on
 	holds   map[*csipb.CreateVolumeRequest]hold
 	unsure  map[string]string // by volume: the request of which nobody knows how it ended
+	asks    map[string]bool   // names of snapshots that were asked for in the run
+	ready   map[string]bool   // handles of snapshots that the driver has said to be ready
+	classes int               // VolumeSnapshotClasses that were made
 	events  int               // that the processes have written in the run
 	broken  []error           // what should not happen in any run
 }
 
 func newStage(t *testing.T, sc *scenario) *stage {
 	t.Helper()
-	s := &stage{World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{}}
+	s := &stage{
+		World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
+		asks: map[string]bool{}, ready: map[string]bool{},
+	}
 	s.Class(t, sc.class)
+	if sc.restores || sc.cuts() {
+		s.api, s.csi = s.Snapshots(t), s.CSI(t)
+	}
 	if sc.restores {
 		s.cutSnapshot(t)
+	}
+	if sc.cuts() {
+		t.Cleanup(func() { loseClass(context.WithoutCancel(t.Context()), &run{stage: s}) })
 	}
 	s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
 	t.Cleanup(func() { s.clear(context.WithoutCancel(t.Context()), t) })
@@ -61,7 +74,10 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	for _, role := range sc.struck() {
 		for i := range max(1, sc.leaders) {
 			c := &controller{stage: s, role: role, calls: callTime(i)}
-			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.fate), "--timeout="+c.calls.String())
+			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.fate))
+			if role != "snapshot-controller" { // It has no driver.
+				c.args = append(c.args, "--timeout="+c.calls.String())
+			}
 			s.controllers = append(s.controllers, c)
 			t.Cleanup(c.kill)
 			c.start()
@@ -93,6 +109,10 @@ func (s *stage) argsOf(role string, args ...string) []string {
 		return s.AttacherArgs(args...)
 	case "csi-resizer":
 		return s.ResizerArgs(args...)
+	case "csi-snapshotter":
+		return s.SnapshotterArgs(args...)
+	case "snapshot-controller":
+		return s.SnapshotControllerArgs(args...)
 	default:
 		return s.ProvisionerArgs(append(args, "--strict-topology")...)
 	}
@@ -109,6 +129,8 @@ func roleOf(method csi.Method) string {
 		return "csi-attacher"
 	case csi.ControllerExpandVolume, csi.ControllerModifyVolume:
 		return "csi-resizer"
+	case csi.CreateSnapshot, csi.DeleteSnapshot, csi.GetSnapshot, csi.ListSnapshots:
+		return "csi-snapshotter"
 	default:
 		return "csi-provisioner"
 	}
@@ -190,6 +212,9 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 			return err
 		}
 	}
+	if cut, ok := req.(*csipb.CreateSnapshotRequest); ok {
+		s.inspectCut(ctx, cut)
+	}
 	s.compareWithUnsure(req)
 	hit := s.trace.arrive(string(method))
 	if hit != nil && hit.early {
@@ -223,6 +248,7 @@ func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err 
 	if made, ok := resp.(*csipb.CreateVolumeResponse); ok && s.scenario.named && err == nil {
 		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
 	}
+	s.noteReady(resp)
 	s.noteUnsure(req, hit != nil && (hit.kills || hit.loses))
 	if err := s.answer(ctx, method, hit, err); err != nil {
 		return nil, err

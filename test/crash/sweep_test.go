@@ -66,8 +66,8 @@ func TestSweep(t *testing.T) {
 // every way to strike at each of them. If the scenario has a turn, that is
 // swept over the points too; what comes after it may be other points.
 //
-// A sample has one way for each point, another one in the next scenario, and
-// takes the turn at that point only.
+// A sample has one way for every third point, other points and ways in the next
+// scenario, and takes the turn at that point only.
 func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	stages := abreast
 	if !*full {
@@ -138,12 +138,16 @@ func over(points []point, turn point) []strike {
 	return all
 }
 
-// sample strikes once at every point, in a way that depends on its number and
-// the scenario's.
+// sampled is how many points there are for each that a sample strikes.
+const sampled = 3
+
+// sample strikes once at every third point. Which points, and in which ways,
+// depends on the scenario's number.
 func sample(points []point, turns bool, number int) []strike {
 	var all []strike
-	for i, p := range points {
-		s := strike{at: p, way: deaths[(i+number)%len(deaths)]}
+	for i := number % sampled; i < len(points); i += sampled {
+		p := points[i]
+		s := strike{at: p, way: deaths[(i/sampled+number/sampled)%len(deaths)]}
 		if turns {
 			s.turn = p
 		}
@@ -160,7 +164,7 @@ var runs atomic.Int64
 func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
 	r := &run{
 		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
-		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{}, places: map[string]string{},
+		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{}, retained: map[string]bool{}, places: map[string]string{},
 	}
 	found := r.play(t.Context(), with)
 	points, hit := s.trace.seen()

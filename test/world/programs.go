@@ -6,6 +6,9 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
 )
 
 // programsVariable names a folder with programs that are built already: for a
@@ -26,6 +29,7 @@ var built struct {
 // starts programs calls it from its TestMain, because what was built for it is
 // removed when its last test has ended.
 func Main(m *testing.M) int {
+	ctrl.SetLogger(logr.Discard()) // What the tests say is enough.
 	defer func() {
 		built.Lock()
 		defer built.Unlock()

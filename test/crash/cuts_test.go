@@ -1,0 +1,431 @@
+package crash
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// cuts tells whether snapshots are made in the scenario, by the roles that do so.
+func (sc *scenario) cuts() bool { return slices.Contains(sc.struck(), "csi-snapshotter") }
+
+// cut makes as many snapshots of each wanted claim as the scenario says.
+func cut(ctx context.Context, r *run) {
+	for _, claim := range r.names() {
+		for i := range max(1, r.scenario.snapshots) {
+			r.take(ctx, fmt.Sprintf("%s-cut-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
+		}
+	}
+}
+
+// take makes a VolumeSnapshot that is wanted from now on.
+func (r *run) take(ctx context.Context, name string, from snapshotv1.VolumeSnapshotSource) {
+	made := &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name},
+		Spec:       snapshotv1.VolumeSnapshotSpec{Source: from, VolumeSnapshotClassName: &r.Namespace},
+	}
+	if err := r.api.Create(ctx, made); err != nil {
+		r.complain(err)
+		return
+	}
+	r.trace.note("snapshot %s was made", name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept[name] = true
+	r.taken = append(r.taken, made.UID)
+}
+
+// adopt brings the run's snapshot, which is at the driver, into the cluster: what
+// names the content comes first, so that it has to wait.
+func adopt(ctx context.Context, r *run) {
+	content := r.Namespace + "-" + r.name
+	r.take(ctx, r.name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
+	err := r.api.Create(ctx, &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: content},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			Driver: r.Name, DeletionPolicy: r.policy(), VolumeSnapshotClassName: &r.Namespace,
+			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &r.given},
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: r.name},
+		},
+	})
+	if err != nil {
+		r.complain(err)
+	}
+	r.trace.note("content %s was made", content)
+}
+
+// unknown is the handle of what users have not brought into the cluster yet, or
+// have taken out of it before anybody knew whose it is.
+func (r *run) unknown() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.taken) == 0 || r.forgotten {
+		return r.given
+	}
+	return ""
+}
+
+func (s *stage) policy() snapshotv1.DeletionPolicy {
+	if s.scenario.retain {
+		return snapshotv1.VolumeSnapshotContentRetain
+	}
+	return snapshotv1.VolumeSnapshotContentDelete
+}
+
+// restoreAll makes a claim from each snapshot that is wanted.
+func restoreAll(ctx context.Context, r *run) {
+	for _, name := range r.snapshotNames() {
+		r.make(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: name}
+		})
+	}
+}
+
+func (r *run) snapshotNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.kept))
+}
+
+// letSnapshotsGo deletes all snapshots and does not wait.
+func letSnapshotsGo(ctx context.Context, r *run) { r.dropSnapshots(ctx) }
+
+// giveUp deletes what policy Retain has left, with what is at the driver, as
+// administrators do: they change the policy first.
+func giveUp(ctx context.Context, r *run) {
+	r.mu.Lock()
+	left := slices.Sorted(maps.Keys(r.retained))
+	clear(r.retained)
+	r.mu.Unlock()
+	for _, name := range left {
+		content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content); err == nil && content.Spec.VolumeSnapshotRef.UID == "" {
+			r.mu.Lock()
+			r.forgotten = true
+			r.mu.Unlock()
+		}
+		policy := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
+		err := client.IgnoreNotFound(r.api.Patch(ctx, content, policy))
+		if err == nil {
+			err = client.IgnoreNotFound(r.api.Delete(ctx, content))
+		}
+		if err != nil {
+			r.complain(err)
+		}
+		r.trace.note("content %s was given up", name)
+	}
+}
+
+// loseClass deletes the class of the snapshots, which administrators make again,
+// with other parameters, when they see what is missing.
+func loseClass(ctx context.Context, r *run) {
+	class := &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace}}
+	if err := r.api.Delete(ctx, class); client.IgnoreNotFound(err) != nil {
+		r.complain(err)
+	}
+	r.trace.note("the class is gone")
+}
+
+// loseSecret deletes what the driver is to be sent.
+func loseSecret(ctx context.Context, r *run) {
+	err := r.Client.CoreV1().Secrets(r.Namespace).Delete(ctx, "snapshots", metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		r.complain(err)
+	}
+	r.trace.note("the secret is gone")
+}
+
+// offerSnapshots makes what snapshots need, if it is not there.
+func (s *stage) offerSnapshots(ctx context.Context) error {
+	if !s.scenario.cuts() {
+		return nil
+	}
+	s.mu.Lock()
+	s.classes++
+	parameters := map[string]string{"class": fmt.Sprint(s.classes)}
+	s.mu.Unlock()
+	if s.scenario.secret {
+		parameters["csi.storage.k8s.io/snapshotter-secret-name"] = "snapshots"
+		parameters["csi.storage.k8s.io/snapshotter-secret-namespace"] = s.Namespace
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "snapshots"}, StringData: map[string]string{"key": "value"}}
+		if _, err := s.Client.CoreV1().Secrets(s.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	err := s.api.Create(ctx, &snapshotv1.VolumeSnapshotClass{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace}, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters,
+	})
+	return client.IgnoreAlreadyExists(err)
+}
+
+// leave keeps in mind which contents may stay when the snapshots that are wanted
+// now are deleted: by policy Retain, and surely of those that are ready, or because
+// users have made them and nobody has bound them yet.
+func (r *run) leave(ctx context.Context) {
+	if !r.scenario.retain && !r.scenario.given {
+		return
+	}
+	there, err := r.snapshots(ctx)
+	if err != nil {
+		r.complain(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range there {
+		if s := &there[i]; r.kept[s.Name] {
+			name := ptr.Deref(s.Spec.Source.VolumeSnapshotContentName, snapshot.ContentName(s.UID))
+			r.retained[name] = r.scenario.retain && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
+		}
+	}
+}
+
+// compareCuts tells which snapshots and contents, and which at the driver, are
+// not as wanted.
+func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *result) {
+	if !s.scenario.cuts() {
+		return
+	}
+	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
+	for i := range s.snapshots {
+		if v := &s.snapshots[i]; kept[v.Name] && !s.inVain(v) {
+			if why := s.notMade(v); why != "" {
+				wrong("snapshot %s %s: %s", v.Name, why, said(v.Status))
+			}
+		}
+	}
+	for i := range s.contents {
+		content := &s.contents[i]
+		if name := content.Spec.VolumeSnapshotRef.Name; !kept[name] && !slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == name && s.waitsInVain(&v) }) {
+			if _, stays := retained[content.Name]; !stays {
+				wrong("content %s is there, held by %v, and nobody wants it: %s", content.Name, content.Finalizers, said(content.Status))
+				continue
+			}
+		}
+		if _, stays := retained[content.Name]; stays && !s.scenario.retain {
+			if content.Spec.VolumeSnapshotRef.UID != "" {
+				wrong("content %s is there, and its snapshot is not", content.Name)
+			}
+			continue
+		}
+		if why := s.notCut(content); why != "" {
+			wrong("content %s %s: %s", content.Name, why, said(content.Status))
+		}
+	}
+	for name, must := range retained {
+		if must && s.content(name) == nil {
+			wrong("content %s is gone and was to be retained", name)
+		}
+	}
+	for i := range s.claims {
+		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !slices.ContainsFunc(s.snapshots, s.inVainPointer) {
+			wrong("claim %s is kept, and all snapshots of it are cut", c.Name)
+		}
+	}
+	s.findLost(r.unknown(), found)
+	s.compareNames(r, found)
+}
+
+// notMade is what is wrong with a wanted snapshot.
+func (s *state) notMade(v *snapshotv1.VolumeSnapshot) string {
+	switch status := v.Status; {
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case status.CreationTime == nil || status.CreationTime.Year() < 2000:
+		return "does not say when it was cut"
+	case s.content(ptr.Deref(status.BoundVolumeSnapshotContentName, "")) == nil:
+		return "has no content"
+	default:
+		return ""
+	}
+}
+
+// notCut is what is wrong with a wanted content.
+func (s *state) notCut(c *snapshotv1.VolumeSnapshotContent) string {
+	_, marked := c.Annotations[snapshot.Single.BeingCreated]
+	switch status := c.Status; {
+	case marked:
+		return "says that it may be being cut"
+	case !slices.Contains(c.Finalizers, snapshot.Single.Finalizer):
+		return "is not protected"
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case !s.wasReady(*status.SnapshotHandle):
+		return "is ready, which the driver has not said"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case !slices.ContainsFunc(s.cutAt, func(at csitest.Snapshot) bool { return at.ID == *status.SnapshotHandle }):
+		return "is not at the driver"
+	default:
+		return ""
+	}
+}
+
+// inVain tells whether a snapshot cannot be made: its claim was gone before it
+// was known. That is told, and there is no content.
+func (s *state) inVain(v *snapshotv1.VolumeSnapshot) bool {
+	claim := ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "")
+	left := slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == claim && c.DeletionTimestamp == nil })
+	return claim != "" && !left && v.Status != nil && v.Status.Error != nil && s.content(snapshot.ContentName(v.UID)) == nil
+}
+
+func (s *state) inVainPointer(v snapshotv1.VolumeSnapshot) bool { return s.inVain(&v) }
+
+func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
+	for i := range s.contents {
+		if s.contents[i].Name == name {
+			return &s.contents[i]
+		}
+	}
+	return nil
+}
+
+// findLost finds snapshots at the driver that nothing in the cluster tells of: no
+// content with its handle, none that says it may be being cut, and no snapshot
+// that is wanted and would ask for it again. One is spared: what users have not
+// told the cluster of yet.
+func (s *state) findLost(spared string, found *result) {
+	for _, at := range s.cutAt {
+		told := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
+			_, marked := c.Annotations[snapshot.Single.BeingCreated]
+			return ptr.Deref(c.Spec.Source.SnapshotHandle, "") == at.ID || c.Status != nil && ptr.Deref(c.Status.SnapshotHandle, "") == at.ID ||
+				(marked || c.DeletionTimestamp == nil) && strings.HasSuffix(at.Name, string(c.Spec.VolumeSnapshotRef.UID))
+		})
+		if !told && at.ID != s.snapshot && at.ID != spared {
+			found.leaks = append(found.leaks, fmt.Sprintf("snapshot %s, named %s", at.ID, at.Name))
+		}
+	}
+}
+
+// compareNames tells which names the driver was asked for that are not those of
+// the run's snapshots.
+func (s *state) compareNames(r *run, found *result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.asks {
+		if !slices.ContainsFunc(r.taken, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) {
+			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot's name", name))
+		}
+	}
+}
+
+// said is what a status says.
+func said[T any](status *T) string {
+	if status == nil {
+		return "no status"
+	}
+	text, err := json.Marshal(status)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// inspectCut complains of a claim that is not held while it is about to be cut.
+func (s *stage) inspectCut(ctx context.Context, req *csipb.CreateSnapshotRequest) {
+	s.mu.Lock()
+	s.asks[req.GetName()] = true
+	s.mu.Unlock()
+	hold, err := s.holdOnClaim(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
+	if err != nil || hold == held || s.isCut(req.GetName()) {
+		return
+	}
+	there, err := s.snapshots(ctx)
+	waits := func(v snapshotv1.VolumeSnapshot) bool {
+		return strings.HasSuffix(req.GetName(), string(v.UID)) && (v.DeletionTimestamp == nil || !s.scenario.retain)
+	}
+	if err != nil || !slices.ContainsFunc(there, waits) {
+		return // What is to be retained is cut also when nobody waits for it any more.
+	}
+	s.complain(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
+}
+
+// isCut tells whether the driver has a snapshot of that name.
+func (s *stage) isCut(name string) bool {
+	for _, at := range s.Driver.Snapshots() {
+		if at.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// noteReady keeps which snapshots the driver has said to be ready.
+func (s *stage) noteReady(resp any) {
+	var all []*csipb.Snapshot
+	switch r := resp.(type) {
+	case *csipb.CreateSnapshotResponse:
+		all = append(all, r.GetSnapshot())
+	case *csipb.GetSnapshotResponse:
+		all = append(all, r.GetSnapshot())
+	case *csipb.ListSnapshotsResponse:
+		for _, e := range r.GetEntries() {
+			all = append(all, e.GetSnapshot())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range all {
+		if one.GetReadyToUse() {
+			s.ready[one.GetSnapshotId()] = true
+		}
+	}
+}
+
+func (s *stage) wasReady(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready[id]
+}
+
+// clearSnapshots removes what is left of a run that failed, in the cluster and
+// at the driver.
+func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error) {
+	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	for i := range there.contents {
+		c := &there.contents[i]
+		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, c, free)), client.IgnoreNotFound(s.api.Delete(ctx, c)))
+	}
+	for i := range there.claims {
+		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Patch(ctx, there.claims[i].Name, types.MergePatchType,
+			[]byte(`{"metadata":{"finalizers":["kubernetes.io/pvc-protection"]}}`), metav1.PatchOptions{})
+		errs = append(errs, client.IgnoreNotFound(err))
+	}
+	return errs
+}
+
+// restoresNothing tells whether a claim cannot have a volume: its snapshot was
+// deleted before anybody began to restore it. If it waits for the claim
+// nevertheless, that is told, and it goes with the claim.
+func (s *state) restoresNothing(c *corev1.PersistentVolumeClaim) bool {
+	from := c.Spec.DataSource
+	return s.scenario.cuts() && from != nil && from.Kind == "VolumeSnapshot" && c.Status.Phase == corev1.ClaimPending &&
+		!slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == from.Name && !s.waitsInVain(&v) })
+}
+
+// waitsInVain tells whether a snapshot that was deleted waits for a claim whose
+// provisioner has not begun, and takes no snapshot any more that is deleted.
+func (s *state) waitsInVain(v *snapshotv1.VolumeSnapshot) bool {
+	return v.DeletionTimestamp != nil && !slices.Contains(v.Finalizers, kube.SnapshotSourceFinalizer) &&
+		slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool {
+			from := c.Spec.DataSource
+			return from != nil && from.Kind == "VolumeSnapshot" && from.Name == v.Name && c.Status.Phase == corev1.ClaimPending
+		})
+}
