@@ -3,6 +3,7 @@ package bind
 import (
 	"context"
 	"slices"
+	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +19,10 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
+
+// youth is how old a content can be whose snapshot is lost: that happens while the
+// content is made.
+const youth = time.Minute
 
 // A lost snapshot went past its finalizers: an API server that is deleting an
 // object without any has no eye for one that comes at that moment. Its content must
@@ -37,7 +42,7 @@ func (r *Reconciler) findLost(m ctrl.Manager) error {
 		Named("lost-snapshot").
 		Watches(&snapshotv1.VolumeSnapshot{}, handler.TypedFuncs[client.Object, lost]{
 			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[client.Object], queue workqueue.TypedRateLimitingInterface[lost]) {
-				if one := lostBy(e.Object); one != nil {
+				if one := lostBy(e.Object); one != nil && !e.DeleteStateUnknown {
 					queue.Add(*one)
 				}
 			},
@@ -60,10 +65,17 @@ func lostBy(o client.Object) *lost {
 }
 
 // Reconcile implements reconcile.TypedReconciler. A content that is not there yet
-// is let go by whoever is making it.
+// is let go by whoever is making it. One that is older than youth stays, as does
+// any whose snapshot only is not there any more: somebody has taken the snapshot
+// out of the API server's store, or has put back an older state of that, and what
+// is at the driver must not be deleted for that.
 func (r lostOnes) Reconcile(ctx context.Context, l lost) (reconcile.Result, error) {
 	s := &seen{snapshot: &snapshotv1.VolumeSnapshot{}}
 	s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID = l.key.Namespace, l.key.Name, l.uid
+	var content *snapshotv1.VolumeSnapshotContent
+	if err := kube.Read(ctx, r.live, client.ObjectKey{Name: l.content}, &content); err != nil || content == nil || r.now().Sub(content.CreationTimestamp.Time) > youth {
+		return reconcile.Result{}, err
+	}
 	return reconcile.Result{}, r.abandon(ctx, s, l.content)
 }
 

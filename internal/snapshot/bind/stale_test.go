@@ -73,18 +73,23 @@ func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
 
 func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 	s := made()
-	api := cluster(t, s.objects()...)
-	r := lostOnes{&Reconciler{client: api, live: api, options: &Options{}}}
 	one := lostBy(s.snapshot)
 	if one == nil {
 		t.Fatal("a snapshot that is gone with its finalizers is not lost")
 	}
-	if _, err := r.Reconcile(t.Context(), *one); err != nil {
-		t.Error(err)
-	}
-	left := &snapshotv1.VolumeSnapshotContent{}
-	if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), left); err != nil || left.DeletionTimestamp == nil {
-		t.Errorf("nobody will ever delete the content: %v", err)
+	for age, goes := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
+		now := time.Now()
+		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
+		api := cluster(t, s.objects()...)
+		r := lostOnes{&Reconciler{client: api, live: api, options: &Options{}, now: func() time.Time { return now }}}
+		if _, err := r.Reconcile(t.Context(), *one); err != nil {
+			t.Error(err)
+		}
+		left := &snapshotv1.VolumeSnapshotContent{}
+		err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), left)
+		if err != nil || (left.DeletionTimestamp != nil) != goes {
+			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
+		}
 	}
 	if lostBy(going().snapshot) != nil {
 		t.Error("a snapshot that was let go is no lost one")
