@@ -184,6 +184,9 @@ func TestGroupsCanBeLeftAlone(t *testing.T) {
 			if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 || row.args != nil && (group.Status != nil || len(group.Finalizers) > 0) {
 				t.Errorf("the driver was asked %d times for a group, which is %+v", n, group)
 			}
+			if row.args == nil { // The cluster's half does not know, but what it sees.
+				w.ToldAbout(t, "VolumeGroupSnapshot/one", corev1.EventTypeWarning, "GroupSnapshotNotServed", "does the driver make them?")
+			}
 			if !strings.Contains(snapshotter.Log(), row.says) {
 				t.Errorf("it does not say %q", row.says)
 			}

@@ -30,7 +30,14 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.gather(ctx, s); err != nil {
 		return 0, err
 	}
-	return 0, r.report(ctx, s)
+	if err := r.report(ctx, s); err != nil || !s.untouched() {
+		return 0, err
+	}
+	told, left := service.NotServed(s.group, s.content, s.content.Spec.Driver, r.now())
+	if told != nil {
+		r.events.Warning(s.group, told.Reason, told.Text)
+	}
+	return left, nil
 }
 
 // protectContent puts our finalizer on a content that lacks it.

@@ -49,6 +49,11 @@ func (s *seen) permitted() bool {
 	return ok
 }
 
+// untouched tells whether the driver's half has not begun with the content.
+func (s *seen) untouched() bool {
+	return s.content.Status == nil && !snapshot.Group.Begun(s.content)
+}
+
 func (s *seen) retained() bool {
 	return s.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain
 }

@@ -32,6 +32,13 @@ const (
 	reasonDefaultClass    = "SetDefaultGroupSnapshotClassFailed"
 )
 
+// service has no model upstream. A csi-snapshotter whose driver makes no groups
+// leaves them alone.
+var service = snapshot.Service{
+	Reason: "GroupSnapshotNotServed", ContentKind: "VolumeGroupSnapshotContent",
+	Needs: ", with group snapshots turned on, and does the driver make them",
+}
+
 // failed tells a user's problem where users look: in the group's status and as
 // an event. What only we are concerned with is not told. It returns the error,
 // for another try.

@@ -20,10 +20,6 @@ import (
 // being made. Most drivers are quicker, and then one write says all.
 const patience = time.Second
 
-// suspicion is how long it may take that half to begin. After that the user is
-// told that nobody does.
-const suspicion = 30 * time.Second
-
 // create makes the content, after what it is made from is protected.
 func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error) {
 	content, err := r.content(s)

@@ -64,11 +64,11 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.report(ctx, s); err != nil || !s.untouched() {
 		return 0, err
 	}
-	if age < suspicion {
-		return suspicion - age, nil
+	told, left := service.NotServed(s.snapshot, s.content, s.content.Spec.Driver, r.now())
+	if told != nil {
+		r.events.Warning(s.snapshot, told.Reason, told.Text)
 	}
-	r.events.Warning(s.snapshot, reasonNotServed, fmt.Sprintf("no csi-snapshotter of driver %s has begun with VolumeSnapshotContent %s: is one running?", s.content.Spec.Driver, s.content.Name))
-	return 0, nil
+	return left, nil
 }
 
 // protectContent puts our finalizer on a content that lacks it.

@@ -67,8 +67,7 @@ func (s *seen) permitted() bool {
 
 // untouched tells whether the driver's half has not begun with the content.
 func (s *seen) untouched() bool {
-	_, begun := s.content.Annotations[snapshot.Single.BeingCreated]
-	return s.content.Status == nil && !begun
+	return s.content.Status == nil && !snapshot.Single.Begun(s.content)
 }
 
 // placed tells whether the volume is in some places only. One that can be used

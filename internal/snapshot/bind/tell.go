@@ -28,11 +28,11 @@ const (
 	reasonValidation      = "SnapshotValidationError"
 	reasonClass           = "GetSnapshotClassFailed"
 	reasonDefaultClass    = "SetDefaultSnapshotClassFailed"
-
-	// reasonNotServed has no model upstream, where a snapshot without a driver
-	// waits in silence.
-	reasonNotServed = "SnapshotNotServed"
 )
+
+// service has no model upstream, where a snapshot without a driver waits in
+// silence.
+var service = snapshot.Service{Reason: "SnapshotNotServed", ContentKind: "VolumeSnapshotContent"}
 
 // failed tells a user's problem where users look: in the snapshot's status and
 // as an event. What only we are concerned with is not told. It returns the
