@@ -149,15 +149,41 @@ func (e *election) seeVacancy(ctx context.Context) bool {
 		return false
 	}
 	defer w.Stop()
+	var last *coordinationv1.Lease
+	expiry := time.NewTimer(e.options.LeaseDuration)
+	defer expiry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return false
+		case <-expiry.C:
+			e.vacate(ctx, last)
+			expiry.Reset(e.options.RetryPeriod) // If that was of no use.
 		case change, ok := <-w.ResultChan():
 			if !ok || vacates(change) {
 				return ok
 			}
+			if lease, is := change.Object.(*coordinationv1.Lease); is {
+				last = lease
+				expiry.Reset(time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second)
+			}
 		}
+	}
+}
+
+// vacate frees the Lease of a leader that was not heard of for as long as the Lease
+// lasts, on the condition that it is still as it was seen. Whoever competes learns
+// of that at once. An elector by itself only looks every retry period, and counts
+// from when it has looked.
+func (e *election) vacate(ctx context.Context, expired *coordinationv1.Lease) {
+	if expired == nil {
+		return
+	}
+	free := expired.DeepCopy()
+	free.Spec.HolderIdentity = ptr.To("")
+	_, err := e.leases.Leases(free.Namespace).Update(ctx, free, metav1.UpdateOptions{})
+	if err != nil && !apierrors.IsConflict(err) {
+		klog.FromContext(ctx).V(2).Info("An expired Lease could not be freed; the retry period decides", "lease", e.name, "err", err)
 	}
 }
 

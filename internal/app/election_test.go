@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/utils/ptr"
 
@@ -22,7 +24,7 @@ import (
 // of the retry period.
 func candidates(t *testing.T, names ...string) []*election {
 	t.Helper()
-	clients := fake.NewClientset().CoordinationV1()
+	clients := server(t)
 	options := &Leader{Namespace: "ns", LeaseDuration: 3 * time.Hour, RenewDeadline: 2 * time.Hour, RetryPeriod: time.Hour}
 	var all []*election
 	for _, name := range names {
@@ -32,6 +34,38 @@ func candidates(t *testing.T, names ...string) []*election {
 		})
 	}
 	return all
+}
+
+// server is an API server of Leases. Unlike the fake one, and like a real one, it
+// shows who begins to watch what is there.
+func server(t *testing.T) coordinationv1client.LeasesGetter {
+	t.Helper()
+	clients := fake.NewClientset()
+	clients.PrependWatchReactor("leases", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		namespace := action.GetNamespace()
+		changes, err := clients.Tracker().Watch(action.GetResource(), namespace)
+		if err != nil {
+			return true, nil, err
+		}
+		events := make(chan watch.Event, 10)
+		if there, err := clients.Tracker().Get(action.GetResource(), namespace, "lease"); err == nil {
+			events <- watch.Event{Type: watch.Added, Object: there}
+		}
+		proxy := watch.NewProxyWatcher(events)
+		go func() {
+			defer changes.Stop()
+			for {
+				select {
+				case change := <-changes.ResultChan():
+					events <- change
+				case <-proxy.StopChan():
+					return
+				}
+			}
+		}()
+		return true, proxy, nil
+	})
+	return clients.CoordinationV1()
 }
 
 // campaign runs one; elected is closed when it has the Lease.
@@ -65,6 +99,24 @@ func TestALeaseThatIsGivenBackIsTakenAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-next
+}
+
+// A leader that is dead is followed when its Lease is over, not a retry period
+// later: that is an hour here.
+func TestALeaseThatIsOverIsTakenAtOnce(t *testing.T) {
+	next := candidates(t, "next")[0]
+	now := metav1.NowMicro()
+	_, err := next.leases.Leases("ns").Create(t.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "lease"},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: ptr.To("dead"), LeaseDurationSeconds: ptr.To[int32](1), AcquireTime: &now, RenewTime: &now,
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	elected, _, _ := campaign(t, next)
+	<-elected
 }
 
 func TestOnlyOnesOwnLeaseIsGivenBack(t *testing.T) {
