@@ -32,6 +32,7 @@ const (
 type Operations struct {
 	seconds *prometheus.HistogramVec
 	first   *cache.LRUExpireCache // sights by sightKey
+	done    *cache.LRUExpireCache // by doneKey: who looks into a cache that lags sees the end again
 	now     func() time.Time
 }
 
@@ -53,7 +54,7 @@ func NewOperations() *Operations {
 			Help:    "How long users have waited for an operation on a snapshot, from when they asked for it.",
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600},
 		}, []string{"driver_name", "operation_name", "snapshot_type", "operation_status"}),
-		first: cache.NewLRUExpireCache(keptSights), now: time.Now,
+		first: cache.NewLRUExpireCache(keptSights), done: cache.NewLRUExpireCache(keptSights), now: time.Now,
 	}
 }
 
@@ -86,6 +87,11 @@ type sightKey struct {
 	asked int64 // seconds since 1970: what is deleted waits anew
 }
 
+type doneKey struct {
+	sightKey
+	operation string
+}
+
 func (w *Wait) key() sightKey { return sightKey{w.UID, w.Asked.Unix()} }
 
 // Began notes that somebody waits, the first time that it is told, and the driver
@@ -108,7 +114,13 @@ func (o *Operations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now()) }
 // Cancelled measures an operation that was given up at some time.
 func (o *Operations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
 
+// observe measures an operation once.
 func (o *Operations) observe(w *Wait, how string, ended time.Time) {
+	key := doneKey{w.key(), w.Operation}
+	if _, done := o.done.Get(key); done {
+		return
+	}
+	o.done.Add(key, struct{}{}, keptFor)
 	s, _ := o.sight(w)
 	kind := "dynamic"
 	if w.Given {

@@ -31,12 +31,12 @@ var shop = metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}
 
 // newGroupWorld is a world with two bound claims of an app, data and log, a class
 // of group snapshots, and both halves at work.
-func newGroupWorld(t *testing.T, o csitest.Options) (*world.World, client.Client) {
+func newGroupWorld(t *testing.T, o csitest.Options, controller ...string) (*world.World, client.Client) {
 	t.Helper()
 	w := world.New(t, o)
 	api := w.Snapshots(t)
 	w.Provisioner(t)
-	w.SnapshotController(t)
+	w.SnapshotController(t, controller...)
 	w.Snapshotter(t)
 	w.Class(t, nil)
 	w.GroupClass(t, api, nil)
@@ -116,6 +116,49 @@ func checkMemberContent(t *testing.T, group csitest.Group, content *snapshotv1.V
 	if !slices.Contains(group.MemberIDs, ptr.Deref(content.Status.SnapshotHandle, "")) {
 		t.Errorf("the driver does not have what is in content %s in the group: %+v", content.Name, content.Status)
 	}
+}
+
+func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
+	t.Parallel()
+	address := address(t)
+	w, api := newGroupWorld(t, csitest.Options{}, "--http-endpoint="+address)
+	says := func(line string) {
+		t.Helper()
+		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/metrics", line) })
+	}
+	measured := func(operation, how string) {
+		t.Helper()
+		says(fmt.Sprintf("snapshot_controller_operation_total_seconds_count{driver_name=%q,operation_name=%q,operation_status=%q,snapshot_type=\"dynamic\"} 1", w.Name, operation, how))
+	}
+	slow := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
+	w.Group(t, api, "one", shop, nil)
+	<-slow.Arrived()
+	says("snapshot_controller_operations_in_flight 2") // To be cut, and to be ready.
+	slow.Release()
+	w.GroupReady(t, api, "one")
+	measured("CreateGroupSnapshot", "success")
+	measured("CreateGroupSnapshotAndReady", "success")
+	says("snapshot_controller_operations_in_flight 0")
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+	measured("DeleteGroupSnapshot", "success")
+
+	slow = w.Driver.Block(csi.CreateVolumeGroupSnapshot)
+	w.Group(t, api, "given-up", shop, nil)
+	<-slow.Arrived()
+	w.DropGroup(t, api, "given-up")
+	world.Eventually(t, func(ctx context.Context) error {
+		contents, err := w.GroupContents(ctx, api)
+		if err == nil && (len(contents) != 1 || contents[0].DeletionTimestamp == nil) {
+			err = errors.New("its content is not being deleted")
+		}
+		return err
+	})
+	slow.Release()
+	w.NoGroupsLeft(t, api)
+	measured("CreateGroupSnapshot", "cancel")
+	measured("CreateGroupSnapshotAndReady", "cancel")
+	says("snapshot_controller_operations_in_flight 0")
 }
 
 func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {

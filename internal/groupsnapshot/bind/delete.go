@@ -60,6 +60,9 @@ func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 	err := kube.Merge(ctx, r.client, s.group, map[string]any{"metadata": map[string]any{
 		"resourceVersion": s.group.ResourceVersion, "finalizers": left,
 	}})
+	if err == nil {
+		r.ended(ctx, s)
+	}
 	return kube.Written(client.IgnoreNotFound(err), "letting the group snapshot go")
 }
 

@@ -60,6 +60,7 @@ func (r *Reconciler) report(ctx context.Context, s *seen) error {
 	if err := r.setStatus(ctx, s.group, now); err != nil {
 		return err
 	}
+	r.advanced(s, now)
 	r.tell(s, before, now)
 	return nil
 }

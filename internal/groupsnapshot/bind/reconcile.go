@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	single "github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
@@ -21,6 +22,7 @@ type Reconciler struct {
 	options *single.Options
 	singles *single.Groups // to whom members are handed when their group is gone
 	kind    schema.GroupVersionKind
+	waits   *snapshot.Operations
 	now     func() time.Time
 }
 
@@ -29,6 +31,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if s.group != nil {
+		r.waits.Seen(s.progress())
 	}
 	next := decide(s, r.options.Distributed)
 	if next.action == create {

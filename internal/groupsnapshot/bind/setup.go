@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	single "github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
@@ -44,7 +45,7 @@ func Groups(live client.Reader) *single.Groups {
 // Setup adds the controller to a manager to which that of single snapshots, with
 // these groups and options, was added before. The kinds must be installed.
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *single.Groups, o *single.Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, now: time.Now}
+	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, waits: snapshot.Measured, now: time.Now}
 	var err error
 	if r.kind, err = m.GetClient().GroupVersionKindFor(&groupv1.VolumeGroupSnapshot{}); err != nil {
 		return fmt.Errorf("finding the version of the API: %w", err)
@@ -69,6 +70,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *sin
 	if err != nil {
 		return fmt.Errorf("adding the controller: %w", err)
 	}
+	groups.CountWith(r.unfinished)
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 var (
 	inFlight = prometheus.NewDesc("snapshot_controller_operations_in_flight",
-		"Operations on snapshots that users have asked for and that have not ended.", nil, nil)
+		"Operations on snapshots and groups of them that users have asked for and that have not ended.", nil, nil)
 	states = prometheus.NewDesc("holdfast_snapshots",
 		"VolumeSnapshots by how far they are.", []string{"state"}, nil)
 	oldest = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
@@ -40,58 +40,33 @@ func (r *Reconciler) measure(m ctrl.Manager) error {
 	return nil
 }
 
-// began notes what the user of a snapshot waits for.
-func (r *Reconciler) began(s *seen) {
-	for _, w := range s.waits() {
-		r.waits.Began(w)
-	}
-}
-
 // advanced measures what a status that was just written has ended.
 func (r *Reconciler) advanced(s *seen, now *snapshotv1.VolumeSnapshotStatus) {
-	left := map[string]bool{}
 	after := *s
 	after.snapshot = s.snapshot.DeepCopy()
 	after.snapshot.Status = now
-	for _, w := range after.waits() {
-		left[w.Operation] = true
-	}
-	for _, w := range s.waits() {
-		if !left[w.Operation] {
-			r.waits.Succeeded(w)
-		}
-	}
+	r.waits.Advanced(s.progress(), after.progress())
 }
 
-// ended measures what has ended with a snapshot that was let go: its deletion,
-// and what its user waited for before he wanted to have it deleted.
+// ended measures what has ended with a snapshot that was let go.
 func (r *Reconciler) ended(ctx context.Context, s *seen) {
 	if s.class == nil && s.content == nil {
 		_ = kube.Read(ctx, r.client, client.ObjectKey{Name: ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, "")}, &s.class) // Then the driver is unknown.
 	}
-	for _, w := range s.waits() {
-		if w.Operation == snapshot.OperationDelete {
-			r.waits.Succeeded(w)
-		} else {
-			r.waits.Cancelled(w, s.snapshot.DeletionTimestamp.Time)
-		}
-	}
+	r.waits.Ended(s.progress())
 }
 
-// waits are what the user of a snapshot waits for.
-func (s *seen) waits() []snapshot.Wait {
-	var all []snapshot.Wait
-	for _, operation := range unfinished(s.snapshot) {
-		w := snapshot.Wait{
-			UID: s.snapshot.UID, Operation: operation, Asked: s.snapshot.CreationTimestamp.Time,
-			Driver: s.driver(), Given: s.static(),
-		}
-		if operation == snapshot.OperationDelete {
-			w.Asked = s.snapshot.DeletionTimestamp.Time
-		}
-		all = append(all, w)
+func (s *seen) progress() snapshot.Progress {
+	p := progress(s.snapshot)
+	p.Driver = s.driver()
+	return p
+}
+
+func progress(s *snapshotv1.VolumeSnapshot) snapshot.Progress {
+	return snapshot.Progress{
+		Object: s, Operations: snapshot.SingleOperations,
+		Given: s.Spec.Source.VolumeSnapshotContentName != nil, Cut: isCut(s), Ready: isReady(s),
 	}
-	return all
 }
 
 // driver is the name of the snapshot's driver; empty if it is not known.
@@ -106,20 +81,10 @@ func (s *seen) driver() string {
 	}
 }
 
-// unfinished are the operations on a snapshot that have not ended. One that was
-// there before its object is not cut for it.
+// unfinished are the operations on a snapshot that have not ended.
 func unfinished(s *snapshotv1.VolumeSnapshot) []string {
-	var all []string
-	if !isCut(s) && s.Spec.Source.VolumeSnapshotContentName == nil {
-		all = append(all, snapshot.OperationCreate)
-	}
-	if !isReady(s) {
-		all = append(all, snapshot.OperationReady)
-	}
-	if s.DeletionTimestamp != nil {
-		all = append(all, snapshot.OperationDelete)
-	}
-	return all
+	p := progress(s)
+	return p.Unfinished()
 }
 
 func isReady(s *snapshotv1.VolumeSnapshot) bool {
@@ -151,7 +116,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	t := tally(all.Items, c.now())
-	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations))
+	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
 	for state, n := range t.count {
 		to <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
 		if state != stateReady {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -23,6 +24,23 @@ type Groups struct {
 	// Gone receives the members of groups that are gone: they need not wait any
 	// longer.
 	Gone chan event.GenericEvent
+
+	count atomic.Pointer[func(context.Context) int]
+}
+
+// CountWith has the operations on groups that have not ended counted, once groups
+// are worked on: one metric tells of all.
+func (g *Groups) CountWith(count func(context.Context) int) { g.count.Store(&count) }
+
+// unfinished is how many there are.
+func (g *Groups) unfinished(ctx context.Context) int {
+	if g == nil {
+		return 0
+	}
+	if count := g.count.Load(); count != nil {
+		return (*count)(ctx)
+	}
+	return 0
 }
 
 // Options say how snapshots are worked on. They are the same for all.

@@ -32,7 +32,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if s.snapshot != nil {
-		r.began(s)
+		r.waits.Seen(s.progress())
 	}
 	next := decide(s, r.options)
 	if s, next, err = r.renew(ctx, s, next); err != nil {

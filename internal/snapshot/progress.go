@@ -1,0 +1,87 @@
+package snapshot
+
+import "sigs.k8s.io/controller-runtime/pkg/client"
+
+// Names are what the metric calls the operations on a kind of snapshots.
+type Names struct {
+	Create string // until it is cut
+	Ready  string // until it can be restored from
+	Delete string // until nothing of it is left
+}
+
+// Names of upstream's metric.
+var (
+	SingleOperations = Names{OperationCreate, OperationReady, OperationDelete}
+	GroupOperations  = Names{"CreateGroupSnapshot", "CreateGroupSnapshotAndReady", "DeleteGroupSnapshot"}
+)
+
+// Progress is how far a snapshot is, or a group of them.
+type Progress struct {
+	Object     client.Object
+	Operations Names
+	Driver     string // empty if it is not known
+	Given      bool   // it was at the driver before its object
+	Cut        bool
+	Ready      bool
+}
+
+// Unfinished are the operations that have not ended. What was there before its
+// object is not cut for it.
+func (p *Progress) Unfinished() []string {
+	var all []string
+	if !p.Cut && !p.Given {
+		all = append(all, p.Operations.Create)
+	}
+	if !p.Ready {
+		all = append(all, p.Operations.Ready)
+	}
+	if p.Object.GetDeletionTimestamp() != nil {
+		all = append(all, p.Operations.Delete)
+	}
+	return all
+}
+
+// waits are what the user waits for.
+func (p *Progress) waits() []Wait {
+	var all []Wait
+	for _, operation := range p.Unfinished() {
+		w := Wait{UID: p.Object.GetUID(), Operation: operation, Asked: p.Object.GetCreationTimestamp().Time, Driver: p.Driver, Given: p.Given}
+		if operation == p.Operations.Delete {
+			w.Asked = p.Object.GetDeletionTimestamp().Time
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// Seen notes what the user waits for.
+func (o *Operations) Seen(p Progress) {
+	for _, w := range p.waits() {
+		o.Began(w)
+	}
+}
+
+// Advanced measures what has ended between two states of an object.
+func (o *Operations) Advanced(before, now Progress) {
+	left := map[string]bool{}
+	for _, operation := range now.Unfinished() {
+		left[operation] = true
+	}
+	for _, w := range before.waits() {
+		if !left[w.Operation] {
+			o.Succeeded(w)
+		}
+	}
+}
+
+// Ended measures what has ended with an object that was let go: its deletion, and
+// what its user waited for before he wanted to have it deleted.
+func (o *Operations) Ended(p Progress) {
+	for _, w := range p.waits() {
+		if w.Operation == p.Operations.Delete {
+			o.Succeeded(w)
+		} else {
+			o.Cancelled(w, p.Object.GetDeletionTimestamp().Time)
+		}
+	}
+}
