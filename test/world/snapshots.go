@@ -66,8 +66,9 @@ func (w *World) Describe(ctx context.Context, api client.Client, name, handle st
 	if err := api.Create(ctx, content); err != nil {
 		return nil, nil, fmt.Errorf("making the content of snapshot %s: %w", name, err)
 	}
+	before := content.DeepCopy()
 	content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: &handle, ReadyToUse: ptr.To(true)}
-	if err := api.Status().Update(ctx, content); err != nil {
+	if err := api.Status().Patch(ctx, content, client.MergeFrom(before)); err != nil { // A csi-snapshotter may have begun with it.
 		return nil, nil, fmt.Errorf("making the content of snapshot %s ready: %w", name, err)
 	}
 	snapshot.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: &content.Name, ReadyToUse: ptr.To(true)}
