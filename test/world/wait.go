@@ -20,8 +20,11 @@ func Eventually(t testing.TB, ask func(context.Context) error) {
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), Pulse, Patience, true, func(ctx context.Context) (bool, error) {
-		last = ask(ctx)
-		return last == nil, nil
+		now := ask(ctx)
+		if last == nil || ctx.Err() == nil { // That there is no time left is no answer.
+			last = now
+		}
+		return now == nil, nil
 	})
 	if err != nil {
 		t.Fatalf("%v; last: %v", err, last)
