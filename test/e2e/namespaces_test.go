@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,10 +32,15 @@ func abroad(t *testing.T, w *world.World) *world.World {
 	return &there
 }
 
+// installing is held while the kind of grants is installed.
+var installing sync.Mutex
+
 // grant lets claims of the world's namespace use one source in another.
 func grant(t *testing.T, w *world.World, from string, source corev1.TypedLocalObjectReference) {
 	t.Helper()
+	installing.Lock() // Two that find nothing there at a time would both make it.
 	localWorld{w}.kubectl(t, "apply", "-f", filepath.Join("testdata", "referencegrants.yaml"))
+	installing.Unlock()
 	localWorld{w}.kubectl(t, "wait", "--for=condition=Established", "crd/referencegrants.gateway.networking.k8s.io")
 	api, err := client.New(w.Config, client.Options{})
 	must(t, err)
