@@ -45,10 +45,11 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 	return nil
 }
 
-// letGo takes our finalizer off the group. That the cache shows no content is not
-// enough: it may have been made a moment ago.
+// letGo takes our finalizer off the group. That the cache shows no content of its
+// own is not enough: it may have been made, or bound, a moment ago.
 func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
-	if s.content == nil {
+	if !s.bound() {
+		s.content = nil
 		if err := kube.Read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
 			return err
 		}

@@ -36,7 +36,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.waits.Seen(s.progress())
 	}
 	next := decide(s, r.options.Distributed)
-	if next.action == create {
+	// Before a group gets a content it is looked at again, at the API server itself: it
+	// may be gone, and the cache not show it yet.
+	if next.action == create || next.action == adopt {
 		if s, err = r.observe(ctx, r.live, request.NamespacedName); err != nil {
 			return reconcile.Result{}, err
 		}
