@@ -51,6 +51,8 @@ const (
 
 // Marks are the strings by which the two halves hand over a content.
 type Marks struct {
+	// Content is the kind of the contents.
+	Content string
 	// Finalizer keeps a content until the driver's half is done with it.
 	Finalizer string
 	// BeingCreated is on a content from before the driver is asked for a snapshot
@@ -68,6 +70,7 @@ type Marks struct {
 // The marks of single snapshots and of group snapshots.
 var (
 	Single = Marks{
+		Content:         "VolumeSnapshotContent",
 		Finalizer:       single + "volumesnapshotcontent-bound-protection",
 		BeingCreated:    single + "volumesnapshot-being-created",
 		BeingDeleted:    single + "volumesnapshot-being-deleted",
@@ -76,6 +79,7 @@ var (
 		Default:         single + "is-default-class",
 	}
 	Group = Marks{
+		Content:         "VolumeGroupSnapshotContent",
 		Finalizer:       group + "volumegroupsnapshotcontent-bound-protection",
 		BeingCreated:    group + "volumegroupsnapshot-being-created",
 		BeingDeleted:    group + "volumegroupsnapshot-being-deleted",

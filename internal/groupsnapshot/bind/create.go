@@ -116,19 +116,11 @@ func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
 		spec["volumeGroupSnapshotClassName"] = *class
 	}
 	err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{
-		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content)},
+		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": snapshot.Group.Kept(s.content)},
 		"spec":     spec,
 	}), "binding VolumeGroupSnapshotContent "+s.content.Name)
 	if err != nil && !kube.IsSuperseded(err) {
 		r.events.Warning(s.group, reasonBindFailed, err.Error())
 	}
 	return err
-}
-
-// kept are a content's finalizers with ours.
-func kept(content *groupv1.VolumeGroupSnapshotContent) []string {
-	if slices.Contains(content.Finalizers, snapshot.Group.Finalizer) {
-		return content.Finalizers
-	}
-	return append(slices.Clone(content.Finalizers), snapshot.Group.Finalizer)
 }

@@ -18,18 +18,8 @@ import (
 // keeps it until the driver's half has done its part, and deletes it if that is
 // its policy.
 func (r *Reconciler) release(ctx context.Context, s *seen) error {
-	if !s.permitted() {
-		metadata := map[string]any{
-			"resourceVersion": s.content.ResourceVersion,
-			"annotations":     map[string]any{snapshot.Group.BeingDeleted: snapshot.Yes},
-		}
-		if s.content.DeletionTimestamp == nil {
-			metadata["finalizers"] = kept(s.content)
-		}
-		err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": metadata}), "permitting the deletion of VolumeGroupSnapshotContent "+s.content.Name)
-		if err != nil {
-			return err
-		}
+	if err := snapshot.Group.Permit(ctx, r.client, s.content); err != nil {
+		return err
 	}
 	if s.retained() {
 		return r.letGo(ctx, s)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // follow makes the members of a group that is cut, then takes over what the
@@ -19,7 +20,7 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	if err := r.protect(ctx, s, ""); err != nil {
 		return 0, err
 	}
-	if err := r.protectContent(ctx, s); err != nil {
+	if err := snapshot.Group.Keep(ctx, r.client, s.content); err != nil {
 		return 0, err
 	}
 	if s.content.Status == nil && s.group.Status == nil {
@@ -38,16 +39,6 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 		r.events.Warning(s.group, told.Reason, told.Text)
 	}
 	return left, nil
-}
-
-// protectContent puts our finalizer on a content that lacks it.
-func (r *Reconciler) protectContent(ctx context.Context, s *seen) error {
-	if s.content.DeletionTimestamp != nil || len(kept(s.content)) == len(s.content.Finalizers) {
-		return nil
-	}
-	return kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
-		"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
-	}}), "protecting VolumeGroupSnapshotContent "+s.content.Name)
 }
 
 // report writes what the content says to the group, if that is news, and tells

@@ -44,10 +44,7 @@ func (s *seen) bound() bool {
 func (s *seen) held() bool { return slices.Contains(s.group.Finalizers, snapshot.GroupBoundFinalizer) }
 
 // permitted tells whether the driver's half has our word that the content may go.
-func (s *seen) permitted() bool {
-	_, ok := s.content.Annotations[snapshot.Group.BeingDeleted]
-	return ok
-}
+func (s *seen) permitted() bool { return snapshot.Group.Permitted(s.content) }
 
 // untouched tells whether the driver's half has not begun with the content.
 func (s *seen) untouched() bool {

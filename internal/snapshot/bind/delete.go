@@ -22,22 +22,11 @@ func (r *Reconciler) release(ctx context.Context, s *seen) error {
 	return r.letGo(ctx, s)
 }
 
-// giveUp gives the driver's half our word that the content may go, and deletes
-// it if that is its policy. What keeps it until the driver's half has done its
-// part is put on it with the word, if it is not there: a content of another
-// program may have been made a moment ago.
+// giveUp gives the driver's half our word that the content may go, and deletes it
+// if that is its policy.
 func (r *Reconciler) giveUp(ctx context.Context, s *seen) error {
-	if !s.permitted() {
-		metadata := map[string]any{
-			"resourceVersion": s.content.ResourceVersion,
-			"annotations":     map[string]any{snapshot.Single.BeingDeleted: snapshot.Yes},
-		}
-		if s.content.DeletionTimestamp == nil {
-			metadata["finalizers"] = kept(s.content)
-		}
-		if err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": metadata}), "permitting the deletion of VolumeSnapshotContent "+s.content.Name); err != nil {
-			return err
-		}
+	if err := snapshot.Single.Permit(ctx, r.client, s.content); err != nil {
+		return err
 	}
 	if s.retained() || s.content.DeletionTimestamp != nil {
 		return nil

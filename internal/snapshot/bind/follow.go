@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -28,7 +27,7 @@ func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
 		spec["volumeSnapshotClassName"] = class
 	}
 	err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{
-		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content)},
+		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": snapshot.Single.Kept(s.content)},
 		"spec":     spec,
 	}), "binding VolumeSnapshotContent "+s.content.Name)
 	if err != nil && !kube.IsSuperseded(err) {
@@ -40,21 +39,13 @@ func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
 	return r.reconsider(ctx, s)
 }
 
-// kept are a content's finalizers with ours.
-func kept(content *snapshotv1.VolumeSnapshotContent) []string {
-	if slices.Contains(content.Finalizers, snapshot.Single.Finalizer) {
-		return content.Finalizers
-	}
-	return append(slices.Clone(content.Finalizers), snapshot.Single.Finalizer)
-}
-
 // follow takes over what the content says. A content that was made by another
 // program, or by hand, may lack what keeps it.
 func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
 	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
 		return 0, err
 	}
-	if err := r.protectContent(ctx, s); err != nil {
+	if err := snapshot.Single.Keep(ctx, r.client, s.content); err != nil {
 		return 0, err
 	}
 	age := r.now().Sub(s.content.CreationTimestamp.Time)
@@ -69,16 +60,6 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 		r.events.Warning(s.snapshot, told.Reason, told.Text)
 	}
 	return left, nil
-}
-
-// protectContent puts our finalizer on a content that lacks it.
-func (r *Reconciler) protectContent(ctx context.Context, s *seen) error {
-	if s.content.DeletionTimestamp != nil || len(kept(s.content)) == len(s.content.Finalizers) {
-		return nil
-	}
-	return kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{"metadata": map[string]any{
-		"resourceVersion": s.content.ResourceVersion, "finalizers": kept(s.content),
-	}}), "protecting VolumeSnapshotContent "+s.content.Name)
 }
 
 // report writes what the content says to the snapshot, if that is news, and

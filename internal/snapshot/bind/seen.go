@@ -60,10 +60,7 @@ func isRestored(o client.Object) bool {
 }
 
 // permitted tells whether the driver's half has our word that the content may go.
-func (s *seen) permitted() bool {
-	_, ok := s.content.Annotations[snapshot.Single.BeingDeleted]
-	return ok
-}
+func (s *seen) permitted() bool { return snapshot.Single.Permitted(s.content) }
 
 // untouched tells whether the driver's half has not begun with the content.
 func (s *seen) untouched() bool {
