@@ -93,16 +93,12 @@ func sorted(members []cut.Member) []cut.Member {
 }
 
 // Class implements cut.Kind.
-func (Kind) Class(ctx context.Context, from client.Reader, name string) (*cut.Class, error) {
-	class := &groupv1.VolumeGroupSnapshotClass{}
-	if err := from.Get(ctx, client.ObjectKey{Name: name}, class); err != nil {
-		return nil, client.IgnoreNotFound(err)
-	}
-	return &cut.Class{Name: class.Name, Driver: class.Driver, Parameters: class.Parameters}, nil
+func (Kind) Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
+	return snapshot.ReadGroupClass(ctx, from, name)
 }
 
 // Reader implements cut.Kind.
-func (Kind) Reader(class *cut.Class, content string) (*corev1.SecretReference, error) {
+func (Kind) Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
 	}

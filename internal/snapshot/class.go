@@ -2,19 +2,72 @@ package snapshot
 
 import (
 	"cmp"
+	"context"
 	"strings"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
+
+// A Class is a class of snapshots, of either kind.
+type Class struct {
+	Name, Driver string
+	Parameters   map[string]string
+	Policy       snapshotv1.DeletionPolicy
+	Default      bool // for snapshots of its driver that name none
+}
+
+// Retain tells whether what is at the driver stays when the snapshot is deleted.
+func (c *Class) Retain() bool { return c.Policy == snapshotv1.VolumeSnapshotContentRetain }
+
+// ReadClass reads a VolumeSnapshotClass; nil if there is none of that name.
+func ReadClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
+	var class *snapshotv1.VolumeSnapshotClass
+	if err := kube.Read(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
+		return nil, err
+	}
+	return ClassOf(class), nil
+}
+
+// ReadGroupClass reads a VolumeGroupSnapshotClass; nil if there is none of that
+// name.
+func ReadGroupClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
+	var class *groupv1.VolumeGroupSnapshotClass
+	if err := kube.Read(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
+		return nil, err
+	}
+	return GroupClassOf(class), nil
+}
+
+// ClassOf is what a VolumeSnapshotClass says.
+func ClassOf(c *snapshotv1.VolumeSnapshotClass) *Class {
+	return &Class{
+		Name: c.Name, Driver: c.Driver, Parameters: c.Parameters,
+		Policy: c.DeletionPolicy, Default: c.Annotations[Single.Default] == "true",
+	}
+}
+
+// GroupClassOf is what a VolumeGroupSnapshotClass says.
+func GroupClassOf(c *groupv1.VolumeGroupSnapshotClass) *Class {
+	return &Class{
+		Name: c.Name, Driver: c.Driver, Parameters: c.Parameters,
+		Policy: c.DeletionPolicy, Default: c.Annotations[Group.Default] == "true",
+	}
+}
 
 // A Choice is how a snapshot, of either kind, comes to its class: it names one,
 // or has the one that is the default of its volumes' driver.
 type Choice struct {
-	Kind        string   // of the class
-	Marks       Marks    // of the snapshot
-	Named       string   // by the snapshot; empty for none
-	Defaults    []string // the driver's default classes, if none is named
-	Driver      string   // of the volumes
-	Claim       string   // one of those that are cut
-	ClassDriver string   // of the class; empty if the class is not there
+	Kind     string   // of the class
+	Marks    Marks    // of the snapshot
+	Named    string   // by the snapshot; empty for none
+	Defaults []string // the driver's default classes, if none is named
+	Driver   string   // of the volumes
+	Claim    string   // one of those that are cut
+	Class    *Class   // nil if it is not there
 
 	Reason, DefaultReason string // of the events
 }
@@ -28,13 +81,13 @@ func (c *Choice) Check() *Problem {
 	case c.Named == "" && len(c.Defaults) > 1:
 		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name one, or leave only one the default",
 			c.Driver, len(c.Defaults), strings.Join(c.Defaults, ", "))
-	case c.ClassDriver == "":
-		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.class())
-	case c.ClassDriver != c.Driver:
-		return Problemf(c.Reason, "%s %s is of driver %s, and claim %s has a volume of driver %s", c.Kind, c.class(), c.ClassDriver, c.Claim, c.Driver)
+	case c.Class == nil:
+		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.name())
+	case c.Class.Driver != c.Driver:
+		return Problemf(c.Reason, "%s %s is of driver %s, and claim %s has a volume of driver %s", c.Kind, c.name(), c.Class.Driver, c.Claim, c.Driver)
 	}
 	return nil
 }
 
-// class is the name of the class that it comes to.
-func (c *Choice) class() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }
+// name is that of the class that it comes to.
+func (c *Choice) name() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }

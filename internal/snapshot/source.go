@@ -49,6 +49,11 @@ func (s *Source) checkVolume() *Problem {
 	return nil
 }
 
+// Placed tells whether the volume is in some places only.
+func (s *Source) Placed() bool {
+	return s.Volume.Spec.NodeAffinity != nil && s.Volume.Spec.NodeAffinity.Required != nil
+}
+
 // NodesOf are the names of the nodes that a volume can be used on, sorted; none
 // if it does not say where it is.
 func NodesOf(ctx context.Context, from client.Reader, volume *corev1.PersistentVolume) ([]string, error) {

@@ -13,14 +13,43 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
 const driver = "csi.example.com"
 
+// A scene is all that there is about one group.
+type scene struct {
+	group    *groupv1.VolumeGroupSnapshot
+	content  *groupv1.VolumeGroupSnapshotContent
+	class    *groupv1.VolumeGroupSnapshotClass
+	defaults []string
+	sources  []snapshot.Source
+	nodes    []string
+	restores []string
+}
+
+// seen is the scene as the engine sees it.
+func (s *scene) seen() *bind.Seen {
+	it := &bind.Seen{Defaults: s.defaults, Nodes: s.nodes, Sources: s.sources, Users: needed(s.restores)}
+	if s.group != nil {
+		it.Snapshot = kind().Read(s.group)
+	}
+	if s.content != nil {
+		it.Content = kind().ReadContent(s.content)
+	}
+	if s.class != nil {
+		it.Class = snapshot.GroupClassOf(s.class)
+	}
+	return it
+}
+
+func kind() *group { return &group{words: wordsOf(groupv1.SchemeGroupVersion)} }
+
 // fresh is a group of two bound claims, with a class, about which nothing has
 // been done yet.
-func fresh() *seen {
-	return &seen{
+func fresh() *scene {
+	return &scene{
 		group: &groupv1.VolumeGroupSnapshot{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "g", UID: "uid-g"},
 			Spec: groupv1.VolumeGroupSnapshotSpec{
@@ -52,7 +81,7 @@ func source(name string) snapshot.Source {
 }
 
 // Changes of what is seen.
-func made(s *seen) {
+func made(s *scene) {
 	s.group.Finalizers = []string{snapshot.GroupBoundFinalizer}
 	s.content = &groupv1.VolumeGroupSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: "groupsnapcontent-uid-g"},
@@ -64,79 +93,82 @@ func made(s *seen) {
 	}
 }
 
-func imported(s *seen) {
+func imported(s *scene) {
 	made(s)
 	s.group.Spec.Source = groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: ptr.To("c")}
 	s.content.Name = "c"
 	s.content.Spec.Source = groupv1.VolumeGroupSnapshotContentSource{GroupSnapshotHandles: &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "h"}}
 }
-func unbound(s *seen)  { s.content.Spec.VolumeGroupSnapshotRef.UID = "" }
-func anothers(s *seen) { s.content.Spec.VolumeGroupSnapshotRef.UID = "other" }
-func lost(s *seen)     { s.content = nil }
-func wasCut(s *seen) {
+func unbound(s *scene)  { s.content.Spec.VolumeGroupSnapshotRef.UID = "" }
+func anothers(s *scene) { s.content.Spec.VolumeGroupSnapshotRef.UID = "other" }
+func lost(s *scene)     { s.content = nil }
+func wasCut(s *scene) {
 	s.group.Status = &groupv1.VolumeGroupSnapshotStatus{CreationTime: &metav1.Time{}}
 }
-func deleted(s *seen) { s.group.DeletionTimestamp = &metav1.Time{} }
-func going(s *seen)   { s.content.DeletionTimestamp = &metav1.Time{} }
-func permitted(s *seen) {
+func placed(s *scene) {
+	s.sources[1].Volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
+}
+func deleted(s *scene) { s.group.DeletionTimestamp = &metav1.Time{} }
+func going(s *scene)   { s.content.DeletionTimestamp = &metav1.Time{} }
+func permitted(s *scene) {
 	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.Group.BeingDeleted, snapshot.Yes)
 }
-func retain(s *seen)    { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }
-func gone(s *seen)      { *s = seen{members: []snapshotv1.VolumeSnapshot{{}}} }
-func classless(s *seen) { s.group.Spec.VolumeGroupSnapshotClassName, s.class = nil, nil }
+func retain(s *scene)    { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }
+func gone(s *scene)      { *s = scene{} }
+func classless(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.class = nil, nil }
 
 func TestDecide(t *testing.T) {
-	on := func(changes ...func(*seen)) []func(*seen) { return changes }
-	change := func(c func(*seen)) func(*seen) { return c }
+	on := func(changes ...func(*scene)) []func(*scene) { return changes }
+	change := func(c func(*scene)) func(*scene) { return c }
 	tests := map[string]struct {
-		changes     []func(*seen)
+		changes     []func(*scene)
 		distributed bool
-		want        action
+		want        bind.Action
 		says        string
 	}{
-		"bound claims of one driver are cut together":            {nil, false, create, ""},
-		"a selector that finds no claim says what it looked for": {on(func(s *seen) { s.sources = nil }), false, refuse, "(app=shop)"},
-		"a selector that cannot be read is the user's mistake": {on(func(s *seen) {
+		"bound claims of one driver are cut together":            {nil, false, bind.Create, ""},
+		"a selector that finds no claim says what it looked for": {on(func(s *scene) { s.sources = nil }), false, bind.Refuse, "(app=shop)"},
+		"a selector that cannot be read is the user's mistake": {on(func(s *scene) {
 			s.group.Spec.Source.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}
-		}), false, refuse, "cannot be read"},
-		"neither selector nor content is the user's mistake": {on(func(s *seen) { s.group.Spec.Source.Selector = nil }), false, refuse, "neither a selector"},
-		"one claim that cannot be cut holds all":             {on(func(s *seen) { s.sources[1].Claim.Spec.VolumeName = "" }), false, refuse, "claim log has no volume yet"},
-		"every claim that cannot be cut is named": {on(func(s *seen) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, refuse,
+		}), false, bind.Refuse, "cannot be read"},
+		"neither selector nor content is the user's mistake": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, bind.Refuse, "neither a selector"},
+		"one claim that cannot be cut holds all":             {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, bind.Refuse, "claim log has no volume yet"},
+		"every claim that cannot be cut is named": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, bind.Refuse,
 			"PersistentVolume pv-data of claim data is not there; claim log has no volume yet"},
-		"a claim that is being deleted is not left out in silence": {on(func(s *seen) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, refuse, "claim data is being deleted"},
-		"volumes of two drivers cannot be cut together":            {on(func(s *seen) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, refuse, "different drivers (csi.example.com, other)"},
-		"a class that is not there is waited for":                  {on(func(s *seen) { s.class = nil }), false, refuse, "VolumeGroupSnapshotClass gold is not there"},
-		"a class of another driver is refused":                     {on(func(s *seen) { s.class.Driver = "other" }), false, refuse, "is of driver other"},
-		"without a class there must be a default":                  {on(classless), false, refuse, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
-		"two defaults are one too many":                            {on(classless, change(func(s *seen) { s.defaults = []string{"a", "b"} })), false, refuse, "2 default snapshot classes (a, b)"},
-		"one default is the class":                                 {on(change(func(s *seen) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, create, ""},
-		"volumes on one node are its driver's":                     {on(func(s *seen) { s.nodes = []string{"a"} }), true, create, ""},
-		"volumes on different nodes have no driver in common":      {nil, true, refuse, "no node is where all of the volumes are"},
+		"a claim that is being deleted is not left out in silence": {on(func(s *scene) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, bind.Refuse, "claim data is being deleted"},
+		"volumes of two drivers cannot be cut together":            {on(func(s *scene) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, bind.Refuse, "different drivers (csi.example.com, other)"},
+		"a class that is not there is waited for":                  {on(func(s *scene) { s.class = nil }), false, bind.Refuse, "VolumeGroupSnapshotClass gold is not there"},
+		"a class of another driver is refused":                     {on(func(s *scene) { s.class.Driver = "other" }), false, bind.Refuse, "is of driver other"},
+		"without a class there must be a default":                  {on(classless), false, bind.Refuse, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
+		"two defaults are one too many":                            {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, bind.Refuse, "2 default snapshot classes (a, b)"},
+		"one default is the class":                                 {on(change(func(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, bind.Create, ""},
+		"volumes on one node are its driver's":                     {on(placed, func(s *scene) { s.nodes = []string{"a"} }), true, bind.Create, ""},
+		"volumes on different nodes have no driver in common":      {on(placed), true, bind.Refuse, "no node can use the whole of volumes pv-data, pv-log"},
+		"volumes that can be used everywhere are any driver's":     {nil, true, bind.Create, ""},
 
-		"a content of the group's own is followed":                      {on(made), false, follow, ""},
-		"one of its name that is another group's is not":                {on(made, anothers), false, refuse, "bound to another group snapshot"},
-		"nor one that was imported":                                     {on(imported, func(s *seen) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, refuse, "was there before"},
-		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, refuse, "is gone, and with it"},
-		"one whose content was lost before is made again":               {on(made, lost), false, create, ""},
+		"a content of the group's own is followed":                      {on(made), false, bind.Follow, ""},
+		"one of its name that is another group's is not":                {on(made, anothers), false, bind.Refuse, "bound to another group snapshot"},
+		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, bind.Refuse, "was there before"},
+		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, bind.Refuse, "is gone, and with it"},
+		"one whose content was lost before is made again":               {on(made, lost), false, bind.Create, ""},
 
-		"a named content is waited for":                   {on(imported, lost), false, refuse, "VolumeGroupSnapshotContent c is not there"},
-		"a free one is adopted":                           {on(imported, unbound), false, adopt, ""},
-		"one that goes is not":                            {on(imported, unbound, going), false, refuse, "is being deleted"},
-		"the group's own is followed, also while it goes": {on(imported, going), false, follow, ""},
-		"one of another group is refused":                 {on(imported, anothers), false, refuse, `with uid "other"`},
-		"one that is made from volumes is refused":        {on(made, func(s *seen) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, refuse, "made from volumes"},
+		"a named content is waited for":                   {on(imported, lost), false, bind.Refuse, "VolumeGroupSnapshotContent c is not there"},
+		"a free one is adopted":                           {on(imported, unbound), false, bind.Adopt, ""},
+		"one that goes is not":                            {on(imported, unbound, going), false, bind.Refuse, "is being deleted"},
+		"the group's own is followed, also while it goes": {on(imported, going), false, bind.Follow, ""},
+		"one of another group is refused":                 {on(imported, anothers), false, bind.Refuse, `with uid "other"`},
+		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, bind.Refuse, "made from volumes"},
 
-		"a deleted group gives its content free":          {on(made, deleted), false, release, ""},
-		"also one that is kept":                           {on(made, deleted, retain), false, release, ""},
-		"then it waits for the driver":                    {on(made, deleted, permitted, going), false, rest, ""},
-		"if the deletion was not sent, it is":             {on(made, deleted, permitted), false, release, ""},
-		"a kept content is not waited for":                {on(made, deleted, permitted, retain), false, letGo, ""},
-		"without its content it goes":                     {on(made, deleted, lost), false, letGo, ""},
-		"another group's content does not hold it":        {on(made, deleted, anothers), false, letGo, ""},
-		"a group that nobody holds is left to go":         {on(deleted), false, rest, ""},
-		"a restore of a member holds it":                  {on(made, deleted, func(s *seen) { s.restores = []string{"ns/new"} }), false, wait, "claim ns/new waits"},
-		"the members of a group that is gone go after it": {on(gone), false, scatter, ""},
-		"a group that is gone is nobody's business":       {on(gone, func(s *seen) { s.members = nil }), false, rest, ""},
+		"a deleted group gives its content free":    {on(made, deleted), false, bind.Release, ""},
+		"also one that is kept":                     {on(made, deleted, retain), false, bind.Release, ""},
+		"then it waits for the driver":              {on(made, deleted, permitted, going), false, bind.Rest, ""},
+		"if the deletion was not sent, it is":       {on(made, deleted, permitted), false, bind.Release, ""},
+		"a kept content is not waited for":          {on(made, deleted, permitted, retain), false, bind.LetGo, ""},
+		"without its content it goes":               {on(made, deleted, lost), false, bind.LetGo, ""},
+		"another group's content does not hold it":  {on(made, deleted, anothers), false, bind.LetGo, ""},
+		"a group that nobody holds is left to go":   {on(deleted), false, bind.Rest, ""},
+		"a restore of a member holds it":            {on(made, deleted, func(s *scene) { s.restores = []string{"ns/new"} }), false, bind.Wait, "claim ns/new waits"},
+		"a group that is gone is nobody's business": {on(gone), false, bind.Rest, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -144,12 +176,12 @@ func TestDecide(t *testing.T) {
 			for _, c := range tt.changes {
 				c(s)
 			}
-			got := decide(s, tt.distributed)
-			if got.action != tt.want {
-				t.Errorf("got %d, want %d (%v)", got.action, tt.want, got.problem)
+			got := bind.Decide(kind(), &bind.Options{Distributed: tt.distributed}, s.seen())
+			if got.Action != tt.want {
+				t.Errorf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
 			}
-			if (got.problem != nil) != (tt.says != "") || got.problem != nil && !strings.Contains(got.problem.Text, tt.says) {
-				t.Errorf("it says %v, not %q", got.problem, tt.says)
+			if (got.Problem != nil) != (tt.says != "") || got.Problem != nil && !strings.Contains(got.Problem.Text, tt.says) {
+				t.Errorf("it says %v, not %q", got.Problem, tt.says)
 			}
 		})
 	}
@@ -178,8 +210,9 @@ func TestAGroupFollowsItsContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := fresh()
 			made(s)
-			s.group.Status, s.content.Status, s.unready = tt.before, tt.from, tt.unready
-			got := s.status()
+			s.group.Status, s.content.Status = tt.before, tt.from
+			it := s.seen()
+			got := typed(kind().Follow(it.Snapshot, it.Content, tt.unready).Object).Status
 			if *got.ReadyToUse != tt.ready || !got.CreationTime.Equal(tt.at) || (got.Error != nil) != tt.err || *got.BoundVolumeGroupSnapshotContentName != s.content.Name {
 				t.Errorf("got %+v", got)
 			}
@@ -223,16 +256,16 @@ func TestAMemberIsToldOnlyWhatIsNews(t *testing.T) {
 func TestAMemberWhoseVolumeIsGoneHasItsContentAsSource(t *testing.T) {
 	s := fresh()
 	made(s)
-	r := &Reconciler{kind: groupv1.SchemeGroupVersion.WithKind("VolumeGroupSnapshot")}
+	k := kind()
 	m := &member{group: s.group, content: s.content, info: &groupv1.VolumeSnapshotInfo{VolumeHandle: "v"}}
 	_, content := m.names()
-	without := r.member(m, nil).Spec.Source
+	without := k.member(m, nil).Spec.Source
 	if ptr.Deref(without.VolumeSnapshotContentName, "") != content || without.PersistentVolumeClaimName != nil {
 		t.Errorf("without a volume: %+v", without)
 	}
 	volume := s.sources[0].Volume
 	volume.Spec.ClaimRef.Namespace, volume.Spec.ClaimRef.Name = "ns", "data"
-	if of := r.member(m, volume); ptr.Deref(of.Spec.Source.PersistentVolumeClaimName, "") != "data" || of.OwnerReferences[0].UID != "uid-g" {
+	if of := k.member(m, volume); ptr.Deref(of.Spec.Source.PersistentVolumeClaimName, "") != "data" || of.OwnerReferences[0].UID != "uid-g" {
 		t.Errorf("with one: %+v", of)
 	}
 }

@@ -21,7 +21,7 @@ const (
 	waitingGroups   = "waits"        // VolumeGroupSnapshots without a content
 )
 
-func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+func index(ctx context.Context, m ctrl.Manager) error {
 	indexes := []struct {
 		of     client.Object
 		name   string

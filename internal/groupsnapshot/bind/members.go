@@ -15,28 +15,30 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
-// gather sees to the members of a group that is cut: those that the driver has
-// told are made, and those that an administrator has made are claimed.
-func (r *Reconciler) gather(ctx context.Context, s *seen) error {
-	if s.content.Status == nil || s.content.Status.VolumeGroupSnapshotHandle == nil || s.content.DeletionTimestamp != nil {
-		return nil
+// Gather implements Kind: it sees to the members of a group that is cut. Those that
+// the driver has told are made, and those that an administrator has made are claimed.
+func (k *group) Gather(ctx context.Context, of *bind.Snapshot, c *bind.Content) (unready []string, err error) {
+	group, content := typed(of.Object), typedContent(c.Object)
+	if content.Status == nil || content.Status.VolumeGroupSnapshotHandle == nil || content.DeletionTimestamp != nil {
+		return nil, nil
 	}
-	if s.static() {
-		return r.join(ctx, s)
+	if of.Given != "" {
+		return nil, k.join(ctx, group, content)
 	}
-	for i := range s.content.Status.VolumeSnapshotInfoList {
-		m := &member{group: s.group, content: s.content, info: &s.content.Status.VolumeSnapshotInfoList[i]}
-		of, err := r.keep(ctx, m)
+	for i := range content.Status.VolumeSnapshotInfoList {
+		m := &member{group: group, content: content, info: &content.Status.VolumeSnapshotInfoList[i]}
+		one, err := k.keep(ctx, m)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if of.DeletionTimestamp == nil && (of.Status == nil || !ptr.Deref(of.Status.ReadyToUse, false)) {
-			s.unready = append(s.unready, of.Name)
+		if one.DeletionTimestamp == nil && (one.Status == nil || !ptr.Deref(one.Status.ReadyToUse, false)) {
+			unready = append(unready, one.Name)
 		}
 	}
-	return nil
+	return unready, nil
 }
 
 // A member is one snapshot of a group.
@@ -52,20 +54,20 @@ func (m *member) names() (single, content string) {
 
 // keep makes what there is not of a member, and has its content say what the
 // group's says of it. From there it goes on as any other snapshot.
-func (r *Reconciler) keep(ctx context.Context, m *member) (*snapshotv1.VolumeSnapshot, error) {
+func (k *group) keep(ctx context.Context, m *member) (*snapshotv1.VolumeSnapshot, error) {
 	name, contentName := m.names()
 	var of *snapshotv1.VolumeSnapshot
 	var content *snapshotv1.VolumeSnapshotContent
 	key, contentKey := client.ObjectKey{Namespace: m.group.Namespace, Name: name}, client.ObjectKey{Name: contentName}
-	if err := kube.Read(ctx, r.client, contentKey, &content); err != nil {
+	if err := kube.Read(ctx, k.client, contentKey, &content); err != nil {
 		return nil, err
 	}
-	if err := kube.Read(ctx, r.client, key, &of); err != nil {
+	if err := kube.Read(ctx, k.client, key, &of); err != nil {
 		return nil, err
 	}
 	if of == nil {
 		var err error
-		if of, err = r.makeMember(ctx, m, content); err != nil {
+		if of, err = k.makeMember(ctx, m, content); err != nil {
 			return nil, err
 		}
 	}
@@ -74,27 +76,27 @@ func (r *Reconciler) keep(ctx context.Context, m *member) (*snapshotv1.VolumeSna
 	}
 	if content == nil {
 		var err error
-		if content, err = r.makeContent(ctx, m, of); err != nil {
+		if content, err = k.makeContent(ctx, m, of); err != nil {
 			return nil, err
 		}
 	}
-	if err := r.bind(ctx, of, content); err != nil {
+	if err := k.bind(ctx, of, content); err != nil {
 		return nil, err
 	}
-	return of, r.reportMember(ctx, m, content)
+	return of, k.reportMember(ctx, m, content)
 }
 
 // makeMember makes the VolumeSnapshot of a member. One that has been there, as its
 // content shows, and was taken away by force, is not made again: another snapshot
 // could not have that content.
-func (r *Reconciler) makeMember(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) (*snapshotv1.VolumeSnapshot, error) {
-	volume, err := r.volumeOf(ctx, m)
+func (k *group) makeMember(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) (*snapshotv1.VolumeSnapshot, error) {
+	volume, err := k.volumeOf(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	made := r.member(m, volume)
+	made := k.member(m, volume)
 	if content == nil || content.Spec.VolumeSnapshotRef.UID == "" {
-		if err = r.client.Create(ctx, made); err == nil {
+		if err = k.client.Create(ctx, made); err == nil {
 			return made, nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
@@ -102,7 +104,7 @@ func (r *Reconciler) makeMember(ctx context.Context, m *member, content *snapsho
 		}
 	}
 	var there *snapshotv1.VolumeSnapshot
-	if err := kube.Read(ctx, r.live, client.ObjectKeyFromObject(made), &there); err != nil {
+	if err := kube.Read(ctx, k.live, client.ObjectKeyFromObject(made), &there); err != nil {
 		return nil, err
 	}
 	if there == nil {
@@ -113,12 +115,12 @@ func (r *Reconciler) makeMember(ctx context.Context, m *member, content *snapsho
 
 // member is the VolumeSnapshot of one, with all that keeps it. Its source is the
 // claim; where the claim's volume is gone, only its content is left as that.
-func (r *Reconciler) member(m *member, volume *corev1.PersistentVolume) *snapshotv1.VolumeSnapshot {
+func (k *group) member(m *member, volume *corev1.PersistentVolume) *snapshotv1.VolumeSnapshot {
 	name, content := m.names()
 	made := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{
 		Namespace: m.group.Namespace, Name: name,
 		Finalizers:      []string{snapshot.InGroupFinalizer, snapshot.AsSourceFinalizer},
-		OwnerReferences: []metav1.OwnerReference{r.owner(m.group)},
+		OwnerReferences: []metav1.OwnerReference{k.owner(m.group)},
 	}}
 	if m.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentDelete {
 		made.Finalizers = append(made.Finalizers, snapshot.BoundFinalizer)
@@ -131,15 +133,15 @@ func (r *Reconciler) member(m *member, volume *corev1.PersistentVolume) *snapsho
 	return made
 }
 
-func (r *Reconciler) owner(group *groupv1.VolumeGroupSnapshot) metav1.OwnerReference {
-	return metav1.OwnerReference{APIVersion: r.kind.GroupVersion().String(), Kind: r.kind.Kind, Name: group.Name, UID: group.UID}
+func (k *group) owner(group *groupv1.VolumeGroupSnapshot) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: k.words.APIVersion, Kind: k.words.Snapshot, Name: group.Name, UID: group.UID}
 }
 
 // volumeOf is the volume that a member is of; nil if it is gone.
-func (r *Reconciler) volumeOf(ctx context.Context, m *member) (*corev1.PersistentVolume, error) {
+func (k *group) volumeOf(ctx context.Context, m *member) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
 	key := handleKey(m.content.Spec.Driver, m.info.VolumeHandle)
-	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: key}); err != nil {
+	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: key}); err != nil {
 		return nil, fmt.Errorf("looking for the volume with the handle %s: %w", m.info.VolumeHandle, err)
 	}
 	if len(volumes.Items) == 0 {
@@ -150,7 +152,7 @@ func (r *Reconciler) volumeOf(ctx context.Context, m *member) (*corev1.Persisten
 
 // makeContent makes the content of a member. It names no class: it is never cut
 // and never deleted by itself. Its secret is the group's, for reading.
-func (r *Reconciler) makeContent(ctx context.Context, m *member, of *snapshotv1.VolumeSnapshot) (*snapshotv1.VolumeSnapshotContent, error) {
+func (k *group) makeContent(ctx context.Context, m *member, of *snapshotv1.VolumeSnapshot) (*snapshotv1.VolumeSnapshotContent, error) {
 	_, name := m.names()
 	made := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{
@@ -173,14 +175,14 @@ func (r *Reconciler) makeContent(ctx context.Context, m *member, of *snapshotv1.
 	if node, ok := m.content.Labels[snapshot.ManagedBy]; ok {
 		made.Labels = map[string]string{snapshot.ManagedBy: node}
 	}
-	volume, err := r.volumeOf(ctx, m)
+	volume, err := k.volumeOf(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	if volume != nil && r.options.RecordMode {
+	if volume != nil && k.options.RecordMode {
 		made.Spec.SourceVolumeMode = volume.Spec.VolumeMode
 	}
-	err = r.client.Create(ctx, made)
+	err = k.client.Create(ctx, made)
 	if err == nil {
 		return made, nil
 	}
@@ -188,7 +190,7 @@ func (r *Reconciler) makeContent(ctx context.Context, m *member, of *snapshotv1.
 		return nil, fmt.Errorf("making VolumeSnapshotContent %s of the group: %w", name, err)
 	}
 	var there *snapshotv1.VolumeSnapshotContent
-	if err := kube.Read(ctx, r.live, client.ObjectKey{Name: name}, &there); err != nil {
+	if err := kube.Read(ctx, k.live, client.ObjectKey{Name: name}, &there); err != nil {
 		return nil, err
 	}
 	if there == nil {
@@ -199,7 +201,7 @@ func (r *Reconciler) makeContent(ctx context.Context, m *member, of *snapshotv1.
 
 // bind says in a member's content whose it is. Another program makes the content
 // first, and says that last.
-func (r *Reconciler) bind(ctx context.Context, of *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) error {
+func (k *group) bind(ctx context.Context, of *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) error {
 	ref := content.Spec.VolumeSnapshotRef
 	switch {
 	case !snapshot.Refers(ref, of.Namespace, of.Name, of.UID):
@@ -207,7 +209,7 @@ func (r *Reconciler) bind(ctx context.Context, of *snapshotv1.VolumeSnapshot, co
 	case ref.UID != "":
 		return nil
 	}
-	return kube.Written(kube.Merge(ctx, r.client, content, map[string]any{
+	return kube.Written(kube.Merge(ctx, k.client, content, map[string]any{
 		"metadata": map[string]any{"resourceVersion": content.ResourceVersion},
 		"spec":     map[string]any{"volumeSnapshotRef": map[string]any{"uid": of.UID}},
 	}), "binding VolumeSnapshotContent "+content.Name)
@@ -215,12 +217,12 @@ func (r *Reconciler) bind(ctx context.Context, of *snapshotv1.VolumeSnapshot, co
 
 // reportMember writes what the group's content says of a member to the member's
 // own, if that is news.
-func (r *Reconciler) reportMember(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) error {
+func (k *group) reportMember(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) error {
 	change := m.status(content.Status)
 	if len(change) == 0 {
 		return nil
 	}
-	return kube.Written(kube.MergeStatusAsSeen(ctx, r.client, content, change), "writing the status of VolumeSnapshotContent "+content.Name)
+	return kube.Written(kube.MergeStatusAsSeen(ctx, k.client, content, change), "writing the status of VolumeSnapshotContent "+content.Name)
 }
 
 // status is what is to be written to the status of a member's content. What has
@@ -253,25 +255,25 @@ func once[T comparable](change map[string]any, field string, before *T, value T)
 
 // join makes members of the snapshots that an administrator has made of a group
 // that was there before: those whose contents say that they are part of it.
-func (r *Reconciler) join(ctx context.Context, s *seen) error {
+func (k *group) join(ctx context.Context, group *groupv1.VolumeGroupSnapshot, content *groupv1.VolumeGroupSnapshotContent) error {
 	contents := &snapshotv1.VolumeSnapshotContentList{}
-	key := handleKey(s.content.Spec.Driver, *s.content.Status.VolumeGroupSnapshotHandle)
-	if err := r.client.List(ctx, contents, client.MatchingFields{contentsByGroup: key}); err != nil {
+	key := handleKey(content.Spec.Driver, *content.Status.VolumeGroupSnapshotHandle)
+	if err := k.client.List(ctx, contents, client.MatchingFields{contentsByGroup: key}); err != nil {
 		return fmt.Errorf("listing the contents of the group's members: %w", err)
 	}
-	for _, content := range contents.Items {
-		ref := content.Spec.VolumeSnapshotRef
-		if ref.Namespace != s.group.Namespace {
+	for _, one := range contents.Items {
+		ref := one.Spec.VolumeSnapshotRef
+		if ref.Namespace != group.Namespace {
 			continue
 		}
 		var of *snapshotv1.VolumeSnapshot
-		if err := kube.Read(ctx, r.client, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &of); err != nil {
+		if err := kube.Read(ctx, k.client, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, &of); err != nil {
 			return err
 		}
 		if of == nil || of.UID != ref.UID || of.DeletionTimestamp != nil || snapshot.GroupOf(of) != nil {
 			continue
 		}
-		if err := r.own(ctx, s.group, of); err != nil {
+		if err := k.own(ctx, group, of); err != nil {
 			return err
 		}
 	}
@@ -279,13 +281,13 @@ func (r *Reconciler) join(ctx context.Context, s *seen) error {
 }
 
 // own makes a snapshot a member of a group.
-func (r *Reconciler) own(ctx context.Context, group *groupv1.VolumeGroupSnapshot, of *snapshotv1.VolumeSnapshot) error {
+func (k *group) own(ctx context.Context, group *groupv1.VolumeGroupSnapshot, of *snapshotv1.VolumeSnapshot) error {
 	finalizers := of.Finalizers
 	if !slices.Contains(finalizers, snapshot.InGroupFinalizer) {
 		finalizers = append(slices.Clone(finalizers), snapshot.InGroupFinalizer)
 	}
-	return kube.Written(kube.Merge(ctx, r.client, of, map[string]any{"metadata": map[string]any{
+	return kube.Written(kube.Merge(ctx, k.client, of, map[string]any{"metadata": map[string]any{
 		"resourceVersion": of.ResourceVersion, "finalizers": finalizers,
-		"ownerReferences": append(slices.Clone(of.OwnerReferences), r.owner(group)),
+		"ownerReferences": append(slices.Clone(of.OwnerReferences), k.owner(group)),
 	}}), "making VolumeSnapshot "+of.Name+" a member of the group")
 }

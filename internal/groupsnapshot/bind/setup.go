@@ -2,9 +2,9 @@ package bind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -17,19 +17,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
-	single "github.com/holdfast-io/holdfast/internal/snapshot/bind"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
 // Groups are what the work on single snapshots has to know of groups. Whether one
 // is there is asked of the API server itself: that is seldom, and is also right
 // before the kinds are watched. Where they are not installed there are no groups.
-func Groups(live client.Reader) *single.Groups {
-	return &single.Groups{
+func Groups(live client.Reader) *bind.Groups {
+	return &bind.Groups{
 		Gone: make(chan event.GenericEvent),
 		There: func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error) {
 			var group *groupv1.VolumeGroupSnapshot
@@ -42,54 +40,32 @@ func Groups(live client.Reader) *single.Groups {
 	}
 }
 
-// Setup adds the controller to a manager to which that of single snapshots, with
-// these groups and options, was added before. The kinds must be installed.
-func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *single.Groups, o *single.Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, waits: snapshot.Measured, now: time.Now}
-	var err error
-	if r.kind, err = m.GetClient().GroupVersionKindFor(&groupv1.VolumeGroupSnapshot{}); err != nil {
+// Setup adds the controllers to a manager to which those of single snapshots, with
+// these groups and options, were added before. The kinds must be installed.
+func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bind.Groups, o *bind.Options) error {
+	kind, err := m.GetClient().GroupVersionKindFor(&groupv1.VolumeGroupSnapshot{})
+	if err != nil {
 		return fmt.Errorf("finding the version of the API: %w", err)
 	}
-	if err := r.index(ctx, m); err != nil {
+	if err := index(ctx, m); err != nil {
 		return err
 	}
-	each := func(lead handler.MapFunc) handler.EventHandler {
-		return handler.EnqueueRequestsFromMapFunc(o.Mine(lead))
+	k := &group{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, words: wordsOf(kind.GroupVersion())}
+	engine := bind.New(k.client, k.live, k, events, o)
+	if err := errors.Join(k.groups(m, engine), engine.FindLost(m)); err != nil {
+		return fmt.Errorf("adding the controllers: %w", err)
 	}
-	err = ctrl.NewControllerManagedBy(m).
-		Named("bind-groupsnapshot").
-		For(&groupv1.VolumeGroupSnapshot{}, builder.WithPredicates(r.served(), wakes())).
-		Watches(&groupv1.VolumeGroupSnapshotContent{}, each(groupOf)).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, each(r.groupOfMember), builder.WithPredicates(memberChanges())).
-		Watches(&snapshotv1.VolumeSnapshot{}, each(ownerOf), builder.WithPredicates(becomesReady())).
-		Watches(&groupv1.VolumeGroupSnapshotClass{}, each(r.waitingForClass), builder.WithPredicates(notDeleted())).
-		Watches(&corev1.PersistentVolumeClaim{}, each(r.waitingForClaim), builder.WithPredicates(claimChanges())).
-		Watches(&corev1.PersistentVolume{}, each(r.waitingForVolume), builder.WithPredicates(appears())).
-		WithOptions(o.Work()).
-		Complete(kube.Finish(r))
-	if err != nil {
-		return fmt.Errorf("adding the controller: %w", err)
-	}
-	groups.CountWith(r.unfinished)
+	groups.CountWith(k.unfinished)
 	return nil
 }
 
-// served lets through what is in a namespace whose snapshots are worked on.
-func (r *Reconciler) served() predicate.Funcs {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.Serves(o.GetNamespace()) })
-}
-
-// wakes lets through what users change, and that a group is gone. What is written
-// here wakes nobody.
-func wakes() predicate.Funcs {
-	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() || // The resync.
-				e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
-				e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
-				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil
-		},
-	}
+func (k *group) groups(m ctrl.Manager, engine *bind.Reconciler) error {
+	return engine.Complete(engine.Controller(m).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Each(k.groupOfMember), builder.WithPredicates(memberChanges())).
+		Watches(&snapshotv1.VolumeSnapshot{}, engine.Each(ownerOf), builder.WithPredicates(becomesReady())).
+		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(bind.NotDeleted())).
+		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges())).
+		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(bind.Appears())))
 }
 
 // memberChanges lets through what a group must know of the contents of its
@@ -139,16 +115,4 @@ func claimChanges() predicate.Funcs {
 			return ok1 && ok2 && (before.Status.Phase != now.Status.Phase || !maps.Equal(before.Labels, now.Labels))
 		},
 	}
-}
-
-// appears lets through a new object.
-func appears() predicate.Funcs {
-	return predicate.Funcs{
-		UpdateFunc: func(event.UpdateEvent) bool { return false },
-		DeleteFunc: func(event.DeleteEvent) bool { return false },
-	}
-}
-
-func notDeleted() predicate.Funcs {
-	return predicate.Funcs{DeleteFunc: func(event.DeleteEvent) bool { return false }}
 }

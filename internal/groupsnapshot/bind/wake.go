@@ -7,39 +7,29 @@ import (
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	single "github.com/holdfast-io/holdfast/internal/snapshot/bind"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
 // This file leads from objects that change to the groups that wait for them.
 
-// groupOf leads from a group's content to the group.
-func groupOf(_ context.Context, o client.Object) []reconcile.Request {
-	content, ok := o.(*groupv1.VolumeGroupSnapshotContent)
-	if !ok {
-		return nil
-	}
-	ref := content.Spec.VolumeGroupSnapshotRef
-	return []reconcile.Request{key(ref.Namespace, ref.Name)}
-}
-
 // groupOfMember leads from the content of a member to its group, by the group's
 // handle.
-func (r *Reconciler) groupOfMember(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *group) groupOfMember(ctx context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	for _, handle := range groupHandle(o) {
 		contents := &groupv1.VolumeGroupSnapshotContentList{}
-		if err := r.client.List(ctx, contents, client.MatchingFields{contentsByGroup: handle}); err != nil {
+		if err := k.client.List(ctx, contents, client.MatchingFields{contentsByGroup: handle}); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be found", "content", o.GetName())
 		}
 		for i := range contents.Items {
-			requests = append(requests, groupOf(ctx, &contents.Items[i])...)
+			ref := contents.Items[i].Spec.VolumeGroupSnapshotRef
+			requests = append(requests, bind.Key(ref.Namespace, ref.Name))
 		}
 	}
 	return requests
@@ -51,63 +41,59 @@ func ownerOf(_ context.Context, o client.Object) []reconcile.Request {
 	if owner == nil {
 		return nil
 	}
-	return []reconcile.Request{key(o.GetNamespace(), owner.Name)}
+	return []reconcile.Request{bind.Key(o.GetNamespace(), owner.Name)}
 }
 
 // waitingForClass leads from a class to all groups that have no content yet: it
 // may be the one that they name, or the default.
-func (r *Reconciler) waitingForClass(ctx context.Context, _ client.Object) []reconcile.Request {
-	return r.waiting(ctx, "")
+func (k *group) waitingForClass(ctx context.Context, _ client.Object) []reconcile.Request {
+	return k.waiting(ctx, "")
 }
 
 // waitingForClaim leads from a claim to the groups of its namespace that have no
 // content yet, and to those of the members that it was to be filled from: they
 // may be waiting to go.
-func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *group) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
-	requests := r.waiting(ctx, claim.Namespace)
-	for _, source := range single.SourcesOf(claim) {
+	requests := k.waiting(ctx, claim.Namespace)
+	for _, source := range bind.SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
-		if !r.options.Serves(namespace) {
+		if !k.options.Serves(namespace) {
 			continue
 		}
 		var of *snapshotv1.VolumeSnapshot
-		if err := kube.Read(ctx, r.client, client.ObjectKey{Namespace: namespace, Name: name}, &of); err != nil {
+		if err := kube.Read(ctx, k.client, client.ObjectKey{Namespace: namespace, Name: name}, &of); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", source)
 		}
 		if of != nil && snapshot.GroupOf(of) != nil {
-			requests = append(requests, key(namespace, snapshot.GroupOf(of).Name))
+			requests = append(requests, bind.Key(namespace, snapshot.GroupOf(of).Name))
 		}
 	}
 	return requests
 }
 
 // waitingForVolume leads from a volume to the groups of its claim's namespace.
-func (r *Reconciler) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *group) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil {
 		return nil
 	}
-	return r.waiting(ctx, volume.Spec.ClaimRef.Namespace)
+	return k.waiting(ctx, volume.Spec.ClaimRef.Namespace)
 }
 
 // waiting are the groups of a namespace, or of all, that have no content.
-func (r *Reconciler) waiting(ctx context.Context, namespace string) []reconcile.Request {
+func (k *group) waiting(ctx context.Context, namespace string) []reconcile.Request {
 	groups := &groupv1.VolumeGroupSnapshotList{}
-	if err := r.client.List(ctx, groups, client.InNamespace(namespace), client.MatchingFields{waitingGroups: yes}); err != nil {
+	if err := k.client.List(ctx, groups, client.InNamespace(namespace), client.MatchingFields{waitingGroups: yes}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The group snapshots that wait for something could not be listed")
 		return nil
 	}
 	var requests []reconcile.Request
 	for i := range groups.Items {
-		requests = append(requests, key(groups.Items[i].Namespace, groups.Items[i].Name))
+		requests = append(requests, bind.Key(groups.Items[i].Namespace, groups.Items[i].Name))
 	}
 	return requests
-}
-
-func key(namespace, name string) reconcile.Request {
-	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
 }

@@ -28,8 +28,8 @@ func TestOnlySnapshotsThatWaitAreFoundByTheirClaim(t *testing.T) {
 		want       bool
 	}{
 		"a new one":             {nil, nil, true},
-		"one that is being cut": {finalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
-		"one that is cut":       {finalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
+		"one that is being cut": {singleWords.Ours, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
+		"one that is cut":       {singleWords.Ours, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
 		"one that never was protected, and bound": {nil, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, false},
 	}
 	for name, tt := range tests {

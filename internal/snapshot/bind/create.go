@@ -6,11 +6,9 @@ import (
 	"slices"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
@@ -21,118 +19,114 @@ import (
 const patience = time.Second
 
 // create makes the content, after what it is made from is protected.
-func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error) {
-	content, err := r.content(s)
+func (r *Reconciler) create(ctx context.Context, s *Seen) (time.Duration, error) {
+	draft, err := r.draft(s)
 	if err != nil {
 		return 0, err
 	}
-	if err := r.protect(ctx, s, string(content.Spec.DeletionPolicy), s.class.Name); err != nil {
+	if err := r.protect(ctx, s, s.Class.Retain(), s.Class.Name); err != nil {
 		return 0, err
 	}
-	content.Spec.VolumeSnapshotRef.ResourceVersion = s.snapshot.ResourceVersion
-	if err := r.protectClaim(ctx, s.claim); err != nil {
+	draft.Ref.ResourceVersion = s.Snapshot.Object.GetResourceVersion()
+	if err := r.kind.Hold(ctx, s.Sources); err != nil {
 		return 0, err
 	}
+	content := r.kind.Make(draft)
 	err = r.client.Create(ctx, content)
 	if apierrors.IsAlreadyExists(err) {
 		return r.meet(ctx, s)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("making VolumeSnapshotContent %s: %w", content.Name, err)
+		return 0, fmt.Errorf("making %s %s: %w", r.Content, content.GetName(), err)
 	}
-	s.content = content
 	return patience, r.reconsider(ctx, s)
 }
 
 // meet goes on with a content of the snapshot's own that the cache does not show
 // yet.
-func (r *Reconciler) meet(ctx context.Context, s *seen) (time.Duration, error) {
-	if err := kube.Read(ctx, r.live, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+func (r *Reconciler) meet(ctx context.Context, s *Seen) (time.Duration, error) {
+	if err := r.readContent(ctx, r.live, s); err != nil {
 		return 0, err
 	}
-	if s.content == nil {
+	if s.Content == nil {
 		return r.options.RetryStart, nil // It has gone meanwhile.
 	}
-	next := decideDynamic(s)
-	return r.do(ctx, s, next)
+	return r.do(ctx, s, r.decideDynamic(s))
 }
 
-// content is what is made for a snapshot of a claim, with the finalizer that
-// keeps it until the driver's half has done with it.
-func (r *Reconciler) content(s *seen) (*snapshotv1.VolumeSnapshotContent, error) {
-	content := &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: s.contentName(), Finalizers: []string{snapshot.Single.Finalizer}},
-		Spec: snapshotv1.VolumeSnapshotContentSpec{
-			VolumeSnapshotRef: corev1.ObjectReference{
-				APIVersion: snapshotv1.SchemeGroupVersion.String(), Kind: "VolumeSnapshot",
-				Namespace: s.snapshot.Namespace, Name: s.snapshot.Name, UID: s.snapshot.UID,
-			},
-			Source:                  snapshotv1.VolumeSnapshotContentSource{VolumeHandle: &s.volume.Spec.CSI.VolumeHandle},
-			VolumeSnapshotClassName: &s.class.Name,
-			DeletionPolicy:          s.class.DeletionPolicy,
-			Driver:                  s.class.Driver,
+// draft is what a content says that is made for a snapshot, with the finalizer
+// that keeps it until the driver's half has done with it.
+func (r *Reconciler) draft(s *Seen) (*Draft, error) {
+	o := s.Snapshot.Object
+	d := &Draft{
+		Meta: metav1.ObjectMeta{Name: s.Snapshot.ContentName, Finalizers: []string{r.Marks.Finalizer}},
+		Ref: corev1.ObjectReference{
+			APIVersion: r.APIVersion, Kind: r.Snapshot, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
 		},
+		Class: s.Class, Sources: s.Sources,
 	}
-	if r.options.RecordMode {
-		content.Spec.SourceVolumeMode = s.volume.Spec.VolumeMode
+	if len(s.Nodes) > 0 {
+		d.Meta.Labels = map[string]string{snapshot.ManagedBy: snapshot.NodeLabel(s.Nodes[0])}
 	}
-	if r.options.Distributed && s.node != "" {
-		content.Labels = map[string]string{snapshot.ManagedBy: snapshot.NodeLabel(s.node)}
-	}
-	secret, err := snapshot.Snapshotter.Resolve(s.class.Parameters, snapshot.Tokens(content.Name, content.Spec.VolumeSnapshotRef))
+	secret, err := r.kind.Secret(s.Class, d.Meta.Name, d.Ref)
 	if err != nil {
-		return nil, snapshot.Problemf(reasonContentCreation, "VolumeSnapshotClass %s: %v", s.class.Name, err)
+		return nil, snapshot.Problemf(r.Reasons.ContentCreation, "%s %s: %v", r.Class, s.Class.Name, err)
 	}
-	if _, err := snapshot.DriverParameters(s.class.Parameters); err != nil {
-		return nil, snapshot.Problemf(reasonContentCreation, "VolumeSnapshotClass %s: %v", s.class.Name, err)
+	if _, err := snapshot.DriverParameters(s.Class.Parameters); err != nil {
+		return nil, snapshot.Problemf(r.Reasons.ContentCreation, "%s %s: %v", r.Class, s.Class.Name, err)
 	}
 	if secret != nil {
-		content.Annotations = map[string]string{snapshot.Single.SecretName: secret.Name, snapshot.Single.SecretNamespace: secret.Namespace}
+		d.Meta.Annotations = map[string]string{r.Marks.SecretName: secret.Name, r.Marks.SecretNamespace: secret.Namespace}
 	}
-	return content, nil
+	return d, nil
 }
 
 // protect puts our finalizers on the snapshot, and writes the class that was
 // chosen for it, in one write, on the condition that it is still what was seen.
-func (r *Reconciler) protect(ctx context.Context, s *seen, policy, class string) error {
-	wanted := []string{snapshot.AsSourceFinalizer}
-	if policy == string(snapshotv1.VolumeSnapshotContentDelete) {
-		wanted = append(wanted, snapshot.BoundFinalizer)
+func (r *Reconciler) protect(ctx context.Context, s *Seen, retain bool, class string) error {
+	o := s.Snapshot.Object
+	wanted := r.Keep
+	if !retain {
+		wanted = slices.Concat(r.Keep, r.KeepForDriver)
 	}
-	all := slices.Clone(s.snapshot.Finalizers)
+	all := slices.Clone(o.GetFinalizers())
 	for _, f := range wanted {
 		if !slices.Contains(all, f) {
 			all = append(all, f)
 		}
 	}
-	choose := class != "" && s.snapshot.Spec.VolumeSnapshotClassName == nil
-	if len(all) == len(s.snapshot.Finalizers) && !choose {
+	choose := class != "" && s.Snapshot.Class == ""
+	if len(all) == len(o.GetFinalizers()) && !choose {
 		return nil
 	}
-	change := map[string]any{"metadata": map[string]any{"resourceVersion": s.snapshot.ResourceVersion, "finalizers": all}}
+	change := map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion(), "finalizers": all}}
 	if choose {
-		change["spec"] = map[string]any{"volumeSnapshotClassName": class}
+		change["spec"] = map[string]any{r.ClassName: class}
 	}
-	return kube.Written(kube.Merge(ctx, r.client, s.snapshot, change), "protecting the snapshot")
+	return kube.Written(kube.Merge(ctx, r.client, o, change), "protecting the "+r.Noun)
 }
 
-// protectClaim keeps a claim until it is cut. That the cache shows the finalizer
-// is not enough: it may just have been taken off for another snapshot.
-func (r *Reconciler) protectClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
-	release, err := r.claims.Take(ctx, string(claim.UID))
+// adopt gives a content that was there before the UID of its snapshot, and what
+// keeps it, in one write: whose it is can only be said once.
+func (r *Reconciler) adopt(ctx context.Context, s *Seen) error {
+	if err := r.protect(ctx, s, s.Content.Retain, ""); err != nil {
+		return err
+	}
+	content := s.Content.Object
+	spec := map[string]any{r.Ref: map[string]any{"uid": s.Snapshot.Object.GetUID()}}
+	if s.Snapshot.Class != "" && (s.Content.Class == "" || !r.ClassOnce) {
+		spec[r.ClassName] = s.Snapshot.Class
+	}
+	err := kube.Written(kube.Merge(ctx, r.client, content, map[string]any{
+		"metadata": map[string]any{"resourceVersion": content.GetResourceVersion(), "finalizers": r.Marks.Kept(content)},
+		"spec":     spec,
+	}), fmt.Sprintf("binding %s %s", r.Content, content.GetName()))
+	if err != nil && !kube.IsSuperseded(err) {
+		r.events.Warning(s.Snapshot.Object, r.Reasons.BindFailed, err.Error())
+	}
 	if err != nil {
-		return fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
+		return err
 	}
-	defer release()
-	if slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
-		var now *corev1.PersistentVolumeClaim
-		if err := kube.Read(ctx, r.live, client.ObjectKeyFromObject(claim), &now); err != nil {
-			return err
-		}
-		if now == nil || now.UID != claim.UID {
-			return kube.Superseded("claim %s is another one now", claim.Name)
-		}
-		claim = now
-	}
-	return kube.Written(r.mark(ctx, claim, true), "protecting claim "+claim.Name)
+	s.Content = r.kind.ReadContent(content)
+	return r.reconsider(ctx, s)
 }

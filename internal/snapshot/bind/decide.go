@@ -1,173 +1,142 @@
 package bind
 
-import (
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
+import "github.com/holdfast-io/holdfast/internal/snapshot"
 
-	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
-)
+// An Action is what is to be done next about a snapshot.
+type Action int
 
-// An action is what is to be done next about a VolumeSnapshot.
-type action int
-
+// Actions.
 const (
-	rest    action = iota // nothing, or it is somebody else's turn
-	refuse                // say why nothing can be done
-	create                // protect snapshot and claim, then make the content
-	adopt                 // a content that was there before gets the snapshot's UID
-	follow                // take over what the content says
-	wait                  // it shall go, and something still needs it: say what
-	release               // let the content go, and delete it if that is its policy
-	letGo                 // nothing is left of it: let the snapshot go
+	Rest    Action = iota // nothing, or it is somebody else's turn
+	Refuse                // say why nothing can be done
+	Create                // protect snapshot and claims, then make the content
+	Adopt                 // a content that was there before gets the snapshot's UID
+	Follow                // take over what the content says
+	Wait                  // it shall go, and something still needs it: say what
+	Release               // let the content go, and delete it if that is its policy
+	LetGo                 // nothing is left of it: let the snapshot go
 )
 
-type step struct {
-	action  action
-	problem *snapshot.Problem // why, for refuse and wait
+// A Step is an action and, for Refuse and Wait, the reason.
+type Step struct {
+	Action  Action
+	Problem *snapshot.Problem
 }
 
-// seen is all that is known about one VolumeSnapshot at one moment.
-type seen struct {
-	snapshot *snapshotv1.VolumeSnapshot
-	content  *snapshotv1.VolumeSnapshotContent // the one that it names, or that is made for it; nil if it is not there
-	class    *snapshotv1.VolumeSnapshotClass   // nil if it names none, or it is not there
-	defaults []string                          // names of the default classes of the volume's driver, if it names none
-	claim    *corev1.PersistentVolumeClaim     // its source; nil if it is not there
-	volume   *corev1.PersistentVolume          // the claim's
-	restores []string                          // claims that wait for a volume from it, as NAMESPACE/NAME
-	group    string                            // the VolumeGroupSnapshot that it is a member of, if that is there
-	node     string                            // where the volume is, if that is asked for
+func refused(reason, format string, args ...any) Step {
+	return Step{Refuse, snapshot.Problemf(reason, format, args...)}
 }
 
-// decide holds every rule about what becomes of a VolumeSnapshot. It does no
-// I/O; each rule is a row of its test.
-func decide(s *seen, o *Options) step {
+// Decide holds every rule about what becomes of a snapshot of a kind. It does no
+// I/O; each rule is a row of a test, here and beside the other kind.
+func Decide(k Kind, o *Options, s *Seen) Step { return newJudge(k, o).decide(s) }
+
+// A judge decides about the snapshots of a kind.
+type judge struct {
+	kind Kind
+	*Words
+	distributed bool
+}
+
+func newJudge(k Kind, o *Options) judge { return judge{k, k.Words(), o.Distributed} }
+
+func (j judge) decide(s *Seen) Step {
 	switch {
-	case s.snapshot == nil:
-		return step{action: rest}
-	case s.snapshot.DeletionTimestamp != nil:
-		return decideEnd(s)
+	case s.Snapshot == nil:
+		return Step{Action: Rest}
+	case s.deleting():
+		return j.decideEnd(s)
 	case s.static():
-		return decideStatic(s)
-	case s.content != nil:
-		return decideDynamic(s)
-	case s.cutBefore():
-		return step{refuse, snapshot.Problemf(reasonContentMissing, "VolumeSnapshotContent %s is gone, and with it what is known of the snapshot", s.contentName())}
+		return j.decideStatic(s)
+	case s.Content != nil:
+		return j.decideDynamic(s)
+	case s.Snapshot.Cut:
+		return refused(j.Reasons.ContentMissing, "%s %s is gone, and with it what is known of the %s", j.Content, s.Snapshot.ContentName, j.Noun)
 	default:
-		return decideCreate(s, o)
+		return j.decideCreate(s)
 	}
 }
 
 // decideCreate tells whether a content can be made.
-func decideCreate(s *seen, o *Options) step {
-	if s.member() {
-		return step{action: rest} // Its group's controller makes the content.
+func (j judge) decideCreate(s *Seen) Step {
+	if s.Snapshot.Member {
+		return Step{Action: Rest} // Its group's controller makes the content.
 	}
-	if problem := s.source(); problem != nil {
-		return step{refuse, problem}
+	if problem := j.kind.Check(s.Snapshot, s.Sources); problem != nil {
+		return Step{Refuse, problem}
 	}
-	if problem := s.chooseClass(); problem != nil {
-		return step{refuse, problem}
+	if problem := j.chooseClass(s); problem != nil {
+		return Step{Refuse, problem}
 	}
-	if o.Distributed && s.node == "" && s.placed() {
-		return step{refuse, snapshot.Problemf(reasonContentCreation, "no node is where volume %s is, so there is no driver that could cut it", s.volume.Name)}
+	if j.distributed && s.placed() && len(s.Nodes) == 0 {
+		return refused(j.Reasons.Create, "no node can use %s, so there is no driver that could cut it", s.volumes())
 	}
-	return step{action: create}
+	return Step{Action: Create}
 }
 
-// source tells what is wrong with what is to be cut.
-func (s *seen) source() *snapshot.Problem {
-	name := ptr.Deref(s.snapshot.Spec.Source.PersistentVolumeClaimName, "")
-	if name == "" {
-		return snapshot.Problemf(reasonValidation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
-	}
-	return (&snapshot.Source{Name: name, Claim: s.claim, Volume: s.volume}).Check()
-}
-
-// chooseClass finds the class: the one that the snapshot names, else the one
-// that is the default of the volume's driver.
-func (s *seen) chooseClass() *snapshot.Problem {
+// chooseClass finds the class: the one that the snapshot names, else the one that
+// is the default of the volumes' driver.
+func (j judge) chooseClass(s *Seen) *snapshot.Problem {
 	choice := snapshot.Choice{
-		Kind: "VolumeSnapshotClass", Marks: snapshot.Single, Named: ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, ""),
-		Defaults: s.defaults, Driver: s.volume.Spec.CSI.Driver, Claim: s.claim.Name, Reason: reasonClass, DefaultReason: reasonDefaultClass,
-	}
-	if s.class != nil {
-		choice.ClassDriver = s.class.Driver
+		Kind: j.Class, Marks: j.Marks, Named: s.Snapshot.Class, Defaults: s.Defaults, Class: s.Class,
+		Driver: s.Sources[0].Volume.Spec.CSI.Driver, Claim: s.Sources[0].Name,
+		Reason: j.Reasons.Class, DefaultReason: j.Reasons.DefaultClass,
 	}
 	return choice.Check()
 }
 
 // decideDynamic is about a snapshot whose content has been made for it.
-func decideDynamic(s *seen) step {
-	ref := s.content.Spec.VolumeSnapshotRef
+func (j judge) decideDynamic(s *Seen) Step {
+	ref, name := s.Content.Ref, s.Content.Object.GetName()
 	switch {
-	case s.member() && s.refers():
-		return step{action: follow}
-	case s.content.Spec.Source.SnapshotHandle != nil:
-		return step{refuse, snapshot.Problemf(reasonHandleSet, "VolumeSnapshotContent %s has the name of the one for this snapshot and is of a snapshot that was there before", s.content.Name)}
+	case s.Snapshot.Member && s.refers():
+		return Step{Action: Follow}
+	case s.Content.Given:
+		return refused(j.Reasons.HandleSet, "%s %s has the name of the one for this %s and is of one that was there before", j.Content, name, j.Noun)
 	case !s.bound():
-		return step{refuse, snapshot.Problemf(reasonMisbound, "VolumeSnapshotContent %s is bound to another snapshot, %s/%s", s.content.Name, ref.Namespace, ref.Name)}
+		return refused(j.Reasons.Misbound, "%s %s is bound to another %s, %s/%s", j.Content, name, j.Noun, ref.Namespace, ref.Name)
 	default:
-		return step{action: follow}
+		return Step{Action: Follow}
 	}
 }
 
 // decideStatic is about a snapshot that names a content that was there before.
-func decideStatic(s *seen) step {
-	name := s.contentName()
+func (j judge) decideStatic(s *Seen) Step {
+	name := s.Snapshot.ContentName
 	switch {
-	case s.content == nil:
-		return step{refuse, snapshot.Problemf(reasonContentMissing, "VolumeSnapshotContent %s is not there", name)}
-	case s.content.Spec.Source.SnapshotHandle == nil && !s.memberContent():
-		return step{refuse, snapshot.Problemf(reasonContentMismatch, "VolumeSnapshotContent %s is made from a volume: a snapshot can only name one that has a snapshotHandle", name)}
+	case s.Content == nil:
+		return refused(j.Reasons.ContentMissing, "%s %s is not there", j.Content, name)
+	case !s.Content.Given:
+		return refused(j.Reasons.ContentMismatch, "%s %s is made from %s: a %s can only name one that has %s", j.Content, name, j.Volumes, j.Noun, j.Given)
 	case !s.refers():
-		ref := s.content.Spec.VolumeSnapshotRef
-		return step{refuse, snapshot.Problemf(reasonContentMisbound, "VolumeSnapshotContent %s is bound to another snapshot, %s/%s with uid %q", name, ref.Namespace, ref.Name, ref.UID)}
-	case s.content.Spec.VolumeSnapshotRef.UID == "" && s.content.DeletionTimestamp != nil:
-		return step{refuse, snapshot.Problemf(reasonContentMissing, "VolumeSnapshotContent %s is being deleted", name)}
-	case s.content.Spec.VolumeSnapshotRef.UID == "":
-		return step{action: adopt}
+		ref := s.Content.Ref
+		return refused(j.Reasons.ContentMisbound, "%s %s is bound to another %s, %s/%s with uid %q", j.Content, name, j.Noun, ref.Namespace, ref.Name, ref.UID)
+	case s.bound():
+		return Step{Action: Follow}
+	case s.leaves():
+		return refused(j.Reasons.ContentMissing, "%s %s is being deleted", j.Content, name)
 	default:
-		return step{action: follow}
+		return Step{Action: Adopt}
 	}
 }
 
-// decideEnd is about a snapshot that is being deleted. It goes when nothing
-// needs it and its content is gone, with what is at the driver, or shall stay.
-func decideEnd(s *seen) step {
-	if !s.held() {
-		return step{action: rest}
-	}
-	if problem := s.users(); problem != nil {
-		return step{wait, problem}
-	}
+// decideEnd is about a snapshot that is being deleted. It goes when nothing needs
+// it and its content is gone, with what is at the driver, or shall stay.
+func (j judge) decideEnd(s *Seen) Step {
 	switch {
+	case !j.held(s.Snapshot):
+		return Step{Action: Rest}
+	case s.Users != nil:
+		return Step{Wait, s.Users}
 	case !s.bound():
-		return step{action: letGo}
-	case s.permitted() && s.retained():
-		return step{action: letGo}
-	case s.permitted() && s.content.DeletionTimestamp != nil:
-		return step{action: rest} // The driver's half has its turn. That it is done is an event.
+		return Step{Action: LetGo}
+	case !j.Marks.Permitted(s.Content.Object):
+		return Step{Action: Release}
+	case s.stays():
+		return Step{Action: LetGo}
+	case s.leaves():
+		return Step{Action: Rest} // The driver's half has its turn. That it is done is an event.
 	default:
-		return step{action: release}
-	}
-}
-
-// users tells what still needs a snapshot that is being deleted; nil if nothing
-// does. Claims that wait for a volume from it need it, for not every provisioner may
-// write its finalizer on it; one that has may restore for a claim that the cache
-// does not show yet.
-func (s *seen) users() *snapshot.Problem {
-	switch {
-	case len(s.restores) > 0:
-		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", list(s.restores))
-	case s.restored():
-		return snapshot.Problemf(reasonDeletePending, "a provisioner restores this snapshot: it is deleted when that takes finalizer %s off", kube.SnapshotSourceFinalizer)
-	case s.group != "":
-		return snapshot.Problemf(reasonDeletePending, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", s.group)
-	default:
-		return nil
+		return Step{Action: Release}
 	}
 }

@@ -16,10 +16,42 @@ import (
 
 const driver = "csi.example.com"
 
+// A scene is all that there is about one snapshot.
+type scene struct {
+	snapshot *snapshotv1.VolumeSnapshot
+	content  *snapshotv1.VolumeSnapshotContent
+	class    *snapshotv1.VolumeSnapshotClass
+	defaults []string
+	claim    *corev1.PersistentVolumeClaim
+	volume   *corev1.PersistentVolume
+	nodes    []string
+	restores []string
+	group    string
+}
+
+// seen is the scene as the engine sees it.
+func (s *scene) seen() *Seen {
+	k := &single{}
+	it := &Seen{Defaults: s.defaults, Nodes: s.nodes}
+	if s.snapshot == nil {
+		return it
+	}
+	it.Snapshot, it.Users = k.Read(s.snapshot), needed(s.snapshot, s.restores, s.group)
+	if s.content != nil {
+		it.Content = k.ReadContent(s.content)
+	}
+	if s.class != nil {
+		it.Class = snapshot.ClassOf(s.class)
+	}
+	name := ptr.Deref(s.snapshot.Spec.Source.PersistentVolumeClaimName, "")
+	it.Sources = []snapshot.Source{{Name: name, Claim: s.claim, Volume: s.volume}}
+	return it
+}
+
 // ofClaim is a snapshot of a bound claim, with a class, about which nothing has
 // been done yet.
-func ofClaim() *seen {
-	return &seen{
+func ofClaim() *scene {
+	return &scene{
 		snapshot: &snapshotv1.VolumeSnapshot{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s", UID: "uid-s"},
 			Spec: snapshotv1.VolumeSnapshotSpec{
@@ -46,7 +78,7 @@ func ofClaim() *seen {
 }
 
 // made is a snapshot whose content has been made.
-func made() *seen {
+func made() *scene {
 	s := ofClaim()
 	s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
 	s.content = &snapshotv1.VolumeSnapshotContent{
@@ -61,7 +93,7 @@ func made() *seen {
 }
 
 // imported is a snapshot that names a content that was there before it.
-func imported() *seen {
+func imported() *scene {
 	s := made()
 	s.snapshot.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: ptr.To("import")}}
 	s.class, s.claim, s.volume = nil, nil, nil
@@ -72,68 +104,75 @@ func imported() *seen {
 }
 
 // going is a made snapshot that is being deleted.
-func going() *seen {
+func going() *scene {
 	s := made()
 	s.snapshot.DeletionTimestamp = ptr.To(metav1.Now())
 	return s
 }
 
-func member(s *seen) {
+func member(s *scene) {
 	s.snapshot.OwnerReferences = []metav1.OwnerReference{{APIVersion: "groupsnapshot.storage.k8s.io/v1beta2", Kind: "VolumeGroupSnapshot", Name: "g"}}
 }
 
 func TestDecide(t *testing.T) {
-	type change = func(*seen)
+	type change = func(*scene)
 	tests := map[string]struct {
-		from   func() *seen
+		from   func() *scene
 		change change
-		want   action
+		want   Action
 		says   string // part of what is told
 	}{
-		"a snapshot of a bound claim gets a content":                    {ofClaim, nil, create, ""},
-		"one without any source says so":                                {ofClaim, func(s *seen) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, refuse, "neither a claim nor a content"},
-		"a claim that is not there is waited for":                       {ofClaim, func(s *seen) { s.claim = nil }, refuse, "claim data is not there"},
-		"a claim without a volume is waited for":                        {ofClaim, func(s *seen) { s.claim.Spec.VolumeName = "" }, refuse, "no volume yet"},
-		"a claim that is not bound is waited for":                       {ofClaim, func(s *seen) { s.claim.Status.Phase = corev1.ClaimPending }, refuse, "no volume yet"},
-		"a claim on its way out is not cut any more":                    {ofClaim, func(s *seen) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, refuse, "being deleted"},
-		"a claim that is kept for a snapshot is cut on its way out":     {ofClaim, func(s *seen) { keptOnItsWayOut(s.claim) }, create, ""},
-		"a volume that is not there is waited for":                      {ofClaim, func(s *seen) { s.volume = nil }, refuse, "PersistentVolume pv of claim data is not there"},
-		"a volume that is another claim's is not cut":                   {ofClaim, func(s *seen) { s.volume.Spec.ClaimRef.UID = "other" }, refuse, "not bound to claim data"},
-		"a volume without a CSI driver cannot be cut":                   {ofClaim, func(s *seen) { s.volume.Spec.CSI = nil }, refuse, "not one of a CSI driver"},
-		"a class that is not there is waited for":                       {ofClaim, func(s *seen) { s.class = nil }, refuse, "VolumeSnapshotClass gold is not there"},
-		"a class of another driver is refused":                          {ofClaim, func(s *seen) { s.class.Driver = "other" }, refuse, "is of driver other, and claim data has a volume of driver " + driver},
-		"without a class the driver's default is taken":                 {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, create, ""},
-		"without a class and a default it says what to do":              {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, refuse, "has no default"},
-		"two defaults are named":                                        {ofClaim, func(s *seen) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, refuse, "2 default snapshot classes (a, b)"},
-		"a member of a group is left to its group":                      {ofClaim, member, rest, ""},
-		"a snapshot whose content is gone is not cut a second time":     {ofClaim, func(s *seen) { s.snapshot.Status = wasCut() }, refuse, "is gone"},
-		"a content that is made is followed":                            {made, nil, follow, ""},
-		"it is followed without its class":                              {made, func(s *seen) { s.class = nil }, follow, ""},
-		"a content of that name that is another's is not taken":         {made, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, refuse, "bound to another snapshot"},
-		"nor is one without a uid, which we have not made":              {made, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "" }, refuse, "bound to another snapshot"},
-		"nor is one of a snapshot that was there before":                {made, func(s *seen) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, refuse, "was there before"},
-		"an import gets the snapshot's uid":                             {imported, nil, adopt, ""},
-		"an import with the snapshot's uid is followed":                 {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, follow, ""},
-		"an import that is not there is waited for":                     {imported, func(s *seen) { s.content = nil }, refuse, "VolumeSnapshotContent import is not there"},
-		"an import for another snapshot is not taken":                   {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, refuse, "bound to another snapshot"},
-		"an import for one of that name that is gone is not taken":      {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, refuse, "bound to another snapshot"},
-		"a content made from a volume is no import":                     {imported, func(s *seen) { s.content.Spec.Source = made().content.Spec.Source }, refuse, "made from a volume"},
-		"an import that is being deleted is not taken":                  {imported, func(s *seen) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, refuse, "being deleted"},
-		"a deleted snapshot has its content released":                   {going, nil, release, ""},
-		"also if nothing is left but the word":                          {going, func(s *seen) { permit(s) }, release, ""},
-		"then the driver's half has its turn":                           {going, func(s *seen) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, rest, ""},
-		"a content that somebody deleted first is released too":         {going, func(s *seen) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, release, ""},
-		"without a content the snapshot goes":                           {going, func(s *seen) { s.content = nil }, letGo, ""},
-		"a content that is another's is left alone":                     {going, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, letGo, ""},
-		"a content that stays gets the word all the same":               {going, retain, release, ""},
-		"after that the snapshot goes":                                  {going, func(s *seen) { retain(s); permit(s) }, letGo, ""},
-		"a claim that waits for its volume keeps the snapshot":          {going, func(s *seen) { s.restores = []string{"ns/new"} }, wait, "ns/new waits"},
-		"so does a provisioner whose claim is not known yet":            {going, restore, wait, "a provisioner restores"},
-		"a group keeps its members":                                     {going, func(s *seen) { member(s); s.group = "g" }, wait, "part of VolumeGroupSnapshot g"},
-		"a member whose group is gone goes":                             {going, member, release, ""},
-		"a snapshot that others alone keep is none of ours":             {going, func(s *seen) { s.snapshot.Finalizers = []string{"velero.io/x"} }, rest, ""},
-		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *seen) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, rest, ""},
-		"one that is gone needs nothing":                                {ofClaim, func(s *seen) { s.snapshot = nil }, rest, ""},
+		"a snapshot of a bound claim gets a content":                {ofClaim, nil, Create, ""},
+		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Refuse, "neither a claim nor a content"},
+		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Refuse, "claim data is not there"},
+		"a claim without a volume is waited for":                    {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Refuse, "no volume yet"},
+		"a claim that is not bound is waited for":                   {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Refuse, "no volume yet"},
+		"a claim on its way out is not cut any more":                {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
+		"a claim that is kept for a snapshot is cut on its way out": {ofClaim, func(s *scene) { keptOnItsWayOut(s.claim) }, Create, ""},
+		"a volume that is not there is waited for":                  {ofClaim, func(s *scene) { s.volume = nil }, Refuse, "PersistentVolume pv of claim data is not there"},
+		"a volume that is another claim's is not cut":               {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Refuse, "not bound to claim data"},
+		"a volume without a CSI driver cannot be cut":               {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Refuse, "not one of a CSI driver"},
+		"a class that is not there is waited for":                   {ofClaim, func(s *scene) { s.class = nil }, Refuse, "VolumeSnapshotClass gold is not there"},
+		"a class of another driver is refused":                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Refuse, "is of driver other, and claim data has a volume of driver " + driver},
+		"without a class the driver's default is taken":             {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, Create, ""},
+		"without a class and a default it says what to do":          {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Refuse, "has no default"},
+		"two defaults are named":                                    {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Refuse, "2 default snapshot classes (a, b)"},
+		"a member of a group is left to its group":                  {ofClaim, member, Rest, ""},
+		"a snapshot whose content is gone is not cut a second time": {ofClaim, func(s *scene) { s.snapshot.Status = wasCut() }, Refuse, "is gone"},
+		"a content that is made is followed":                        {made, nil, Follow, ""},
+		"it is followed without its class":                          {made, func(s *scene) { s.class = nil }, Follow, ""},
+		"a content of that name that is another's is not taken":     {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Refuse, "bound to another snapshot"},
+		"nor is one without a uid, which we have not made":          {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Refuse, "bound to another snapshot"},
+		"nor is one of a snapshot that was there before":            {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Refuse, "was there before"},
+		"an import gets the snapshot's uid":                         {imported, nil, Adopt, ""},
+		"an import with the snapshot's uid is followed":             {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, Follow, ""},
+		"an import that is not there is waited for":                 {imported, func(s *scene) { s.content = nil }, Refuse, "VolumeSnapshotContent import is not there"},
+		"an import for another snapshot is not taken":               {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Refuse, "bound to another snapshot"},
+		"an import for one of that name that is gone is not taken":  {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Refuse, "bound to another snapshot"},
+		"a content made from a volume is no import":                 {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Refuse, "made from a volume"},
+		"an import that is being deleted is not taken":              {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
+		"a deleted snapshot has its content released":               {going, nil, Release, ""},
+		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, Release, ""},
+		"then the driver's half has its turn":                       {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Rest, ""},
+		"a content that somebody deleted first is released too":     {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
+		"without a content the snapshot goes":                       {going, func(s *scene) { s.content = nil }, LetGo, ""},
+		"a content that is another's is left alone":                 {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
+		"a content that stays gets the word all the same":           {going, retain, Release, ""},
+		"after that the snapshot goes":                              {going, func(s *scene) { retain(s); permit(s) }, LetGo, ""},
+		"the content of a member stays with it": {going, func(s *scene) {
+			retain(s)
+			memberContent(s)
+			permit(s)
+			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
+		}, LetGo, ""},
+		"unless nothing is known of it":                                 {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, Release, ""},
+		"a claim that waits for its volume keeps the snapshot":          {going, func(s *scene) { s.restores = []string{"ns/new"} }, Wait, "ns/new waits"},
+		"so does a provisioner whose claim is not known yet":            {going, restore, Wait, "a provisioner restores"},
+		"a group keeps its members":                                     {going, func(s *scene) { member(s); s.group = "g" }, Wait, "part of VolumeGroupSnapshot g"},
+		"a member whose group is gone goes":                             {going, member, Release, ""},
+		"a snapshot that others alone keep is none of ours":             {going, func(s *scene) { s.snapshot.Finalizers = []string{"velero.io/x"} }, Rest, ""},
+		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *scene) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, Rest, ""},
+		"one that is gone needs nothing":                                {ofClaim, func(s *scene) { s.snapshot = nil }, Rest, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -141,11 +180,11 @@ func TestDecide(t *testing.T) {
 			if tt.change != nil {
 				tt.change(s)
 			}
-			got := decide(s, &Options{})
-			if got.action != tt.want {
-				t.Fatalf("got %d, want %d (%v)", got.action, tt.want, got.problem)
+			got := Decide(&single{}, &Options{}, s.seen())
+			if got.Action != tt.want {
+				t.Fatalf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
 			}
-			if said := got.problem; (said == nil) != (tt.says == "") || said != nil && !strings.Contains(said.Text, tt.says) {
+			if said := got.Problem; (said == nil) != (tt.says == "") || said != nil && !strings.Contains(said.Text, tt.says) {
 				t.Errorf("it says %v, not %q", said, tt.says)
 			}
 		})
@@ -154,18 +193,18 @@ func TestDecide(t *testing.T) {
 
 func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
 	s := ofClaim()
-	if got := decide(s, &Options{Distributed: true}); got.action != create {
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
 		t.Errorf("a volume that can be used everywhere: %+v", got)
 	}
-	if content, err := (&Reconciler{options: &Options{Distributed: true}}).content(s); err != nil || len(content.Labels) > 0 {
-		t.Errorf("its content has the labels %v (%v)", content.Labels, err)
+	if draft, err := (&Reconciler{judge: newJudge(&single{}, &Options{Distributed: true})}).draft(s.seen()); err != nil || len(draft.Meta.Labels) > 0 {
+		t.Errorf("its content has the labels %v (%v)", draft.Meta.Labels, err)
 	}
 	s.volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
-	if got := decide(s, &Options{Distributed: true}); got.action != refuse || !strings.Contains(got.problem.Text, "no node") {
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Refuse || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
 		t.Errorf("got %+v", got)
 	}
-	s.node = "n"
-	if got := decide(s, &Options{Distributed: true}); got.action != create {
+	s.nodes = []string{"n"}
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -203,7 +242,9 @@ func TestStatusFollowsTheContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := made()
 			s.snapshot.Status, s.content.Status = tt.before, tt.from
-			if got := s.status(); !tt.check(got) {
+			it := s.seen()
+			got := typed((&single{}).Follow(it.Snapshot, it.Content, nil).Object).Status
+			if !tt.check(got) {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -260,12 +301,16 @@ func keptOnItsWayOut(claim *corev1.PersistentVolumeClaim) {
 	claim.DeletionTimestamp, claim.Finalizers = ptr.To(metav1.Now()), []string{snapshot.ClaimFinalizer}
 }
 
-func permit(s *seen) {
-	s.content.Annotations = map[string]string{snapshot.Single.BeingDeleted: snapshot.Yes}
+func permit(s *scene) {
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.Single.BeingDeleted, snapshot.Yes)
 }
 
-func restore(s *seen) {
+func memberContent(s *scene) {
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.MemberOf, "g")
+}
+
+func restore(s *scene) {
 	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
-func retain(s *seen) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }
+func retain(s *scene) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }

@@ -6,141 +6,93 @@ import (
 	"fmt"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// adopt gives a content that was there before the UID of its snapshot, and what
-// keeps it, in one write: whose it is can only be said once.
-func (r *Reconciler) adopt(ctx context.Context, s *seen) error {
-	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
-		return err
-	}
-	spec := map[string]any{"volumeSnapshotRef": map[string]any{"uid": s.snapshot.UID}}
-	if class := ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, ""); class != "" {
-		spec["volumeSnapshotClassName"] = class
-	}
-	err := kube.Written(kube.Merge(ctx, r.client, s.content, map[string]any{
-		"metadata": map[string]any{"resourceVersion": s.content.ResourceVersion, "finalizers": snapshot.Single.Kept(s.content)},
-		"spec":     spec,
-	}), "binding VolumeSnapshotContent "+s.content.Name)
-	if err != nil && !kube.IsSuperseded(err) {
-		r.events.Warning(s.snapshot, reasonBindFailed, err.Error())
-	}
-	if err != nil {
-		return err
-	}
-	return r.reconsider(ctx, s)
-}
-
-// follow takes over what the content says. A content that was made by another
-// program, or by hand, may lack what keeps it.
-func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
-	if err := r.protect(ctx, s, string(s.content.Spec.DeletionPolicy), ""); err != nil {
+// follow takes over what the content says, after all is there that belongs to the
+// snapshot. A content that was made by another program, or by hand, may lack what
+// keeps it.
+func (r *Reconciler) follow(ctx context.Context, s *Seen) (time.Duration, error) {
+	if err := r.protect(ctx, s, s.Content.Retain, ""); err != nil {
 		return 0, err
 	}
-	if err := snapshot.Single.Keep(ctx, r.client, s.content); err != nil {
+	if err := r.Marks.Keep(ctx, r.client, s.Content.Object); err != nil {
 		return 0, err
 	}
-	age := r.now().Sub(s.content.CreationTimestamp.Time)
-	if s.content.Status == nil && s.snapshot.Status == nil && age < patience {
+	age := r.now().Sub(s.Content.Object.GetCreationTimestamp().Time)
+	if s.Content.Status == nil && s.Snapshot.Status == nil && age < patience {
 		return patience - age, nil
 	}
-	if err := r.report(ctx, s); err != nil || !s.untouched() {
+	unready, err := r.kind.Gather(ctx, s.Snapshot, s.Content)
+	if err != nil {
 		return 0, err
 	}
-	told, left := service.NotServed(s.snapshot, s.content, s.content.Spec.Driver, r.now())
-	if told != nil {
-		r.events.Warning(s.snapshot, told.Reason, told.Text)
+	if err := r.report(ctx, s, unready); err != nil {
+		return 0, err
 	}
-	return left, nil
+	return r.suspect(s), nil
+}
+
+// suspect says so if the driver's half does not begin, and returns how long it has
+// until that is said; 0 if it has begun.
+func (r *Reconciler) suspect(s *Seen) time.Duration {
+	if s.Content.Status != nil || r.Marks.Begun(s.Content.Object) {
+		return 0
+	}
+	told, left := r.Service.NotServed(s.Snapshot.Object, s.Content.Object, s.Content.Driver, r.now())
+	if told != nil {
+		r.events.Warning(s.Snapshot.Object, told.Reason, told.Text)
+	}
+	return left
 }
 
 // report writes what the content says to the snapshot, if that is news, and
 // tells it.
-func (r *Reconciler) report(ctx context.Context, s *seen) error {
-	before, now := s.snapshot.Status, s.status()
-	if equality.Semantic.DeepEqual(before, now) {
+func (r *Reconciler) report(ctx context.Context, s *Seen, unready []string) error {
+	now := r.kind.Follow(s.Snapshot, s.Content, unready)
+	if equality.Semantic.DeepEqual(s.Snapshot.Status, now.Status) {
 		return nil
 	}
-	if err := r.setStatus(ctx, s.snapshot, now); err != nil {
+	status, err := whole(now.Status)
+	if err != nil {
+		return fmt.Errorf("encoding the status of the %s: %w", r.Noun, err)
+	}
+	if err := r.setStatus(ctx, s.Snapshot, status); err != nil {
 		return err
 	}
-	r.advanced(s, now)
-	r.tell(s, before, now)
+	after := *s
+	after.Snapshot = now
+	r.waits.Advanced(r.progress(s), r.progress(&after))
+	r.tell(s.Snapshot, now)
 	return nil
 }
 
-// status is what the snapshot's status says if it follows the content. What was
-// said once about time and group stays.
-func (s *seen) status() *snapshotv1.VolumeSnapshotStatus {
-	now := &snapshotv1.VolumeSnapshotStatus{}
-	if s.snapshot.Status != nil {
-		now = s.snapshot.Status.DeepCopy()
-	}
-	now.BoundVolumeSnapshotContentName, now.ReadyToUse, now.Error = &s.content.Name, ptr.To(false), nil
-	from := s.content.Status
-	if from == nil {
-		return now
-	}
-	if owner := snapshot.GroupOf(s.snapshot); owner != nil && from.VolumeGroupSnapshotHandle != nil {
-		now.VolumeGroupSnapshotName = &owner.Name
-	}
-	now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false))
-	if !*now.ReadyToUse {
-		now.Error = from.Error
-	}
-	if at := ptr.Deref(from.CreationTime, 0); now.CreationTime == nil && at > 0 {
-		now.CreationTime = ptr.To(metav1.NewTime(time.Unix(0, at).Truncate(time.Second)))
-	}
-	if size := ptr.Deref(from.RestoreSize, 0); size > 0 {
-		now.RestoreSize = resource.NewQuantity(size, resource.BinarySI)
-	}
-	return now
-}
-
 // tell is one event for what has become of the snapshot.
-func (r *Reconciler) tell(s *seen, before, now *snapshotv1.VolumeSnapshotStatus) {
-	if before == nil {
-		before = &snapshotv1.VolumeSnapshotStatus{}
-	}
-	name := s.snapshot.Namespace + "/" + s.snapshot.Name
+func (r *Reconciler) tell(before, now *Snapshot) {
+	o := now.Object
+	name := o.GetNamespace() + "/" + o.GetName()
 	switch {
-	case *now.ReadyToUse && !ptr.Deref(before.ReadyToUse, false):
-		r.events.Normal(s.snapshot, reasonReady, fmt.Sprintf("Snapshot %s is ready to use.", name))
-	case now.Error != nil && ptr.Deref(now.Error.Message, "") != messageOf(before.Error):
-		r.events.Warning(s.snapshot, reasonContentCreation, ptr.Deref(now.Error.Message, ""))
-	case now.CreationTime != nil && before.CreationTime == nil:
-		r.events.Normal(s.snapshot, reasonCreated, fmt.Sprintf("Snapshot %s was successfully created by the CSI driver.", name))
-	case now.CreationTime == nil && before.BoundVolumeSnapshotContentName == nil:
-		r.events.Normal(s.snapshot, reasonCreating, fmt.Sprintf("Waiting for a snapshot %s to be created by the CSI driver.", name))
+	case now.Ready && !before.Ready:
+		r.events.Normal(o, r.Reasons.Ready, fmt.Sprintf("%s %s is ready to use.", r.title(), name))
+	case messageOf(now.Error) != "" && messageOf(now.Error) != messageOf(before.Error):
+		r.events.Warning(o, r.Reasons.ContentCreation, messageOf(now.Error))
+	case now.Cut && !before.Cut:
+		r.events.Normal(o, r.Reasons.Created, fmt.Sprintf("%s %s was successfully created by the CSI driver.", r.title(), name))
+	case !now.Cut && before.Bound == "":
+		r.events.Normal(o, r.Reasons.Creating, fmt.Sprintf("Waiting for a %s %s to be created by the CSI driver.", r.Noun, name))
 	}
 }
 
-func messageOf(e *snapshotv1.VolumeSnapshotError) string {
-	if e == nil {
-		return ""
-	}
-	return ptr.Deref(e.Message, "")
+// setStatus writes to a snapshot's status.
+func (r *Reconciler) setStatus(ctx context.Context, of *Snapshot, status map[string]any) error {
+	return kube.Written(kube.MergeStatus(ctx, r.client, of.Object, status), "writing the status of the "+r.Noun)
 }
 
-// setStatus writes a snapshot's status as a whole, also that there is no error: the
-// cache may not show the one that was written a moment ago.
-func (r *Reconciler) setStatus(ctx context.Context, of *snapshotv1.VolumeSnapshot, now *snapshotv1.VolumeSnapshotStatus) error {
-	status, err := whole(now)
-	if err != nil {
-		return fmt.Errorf("encoding the status of snapshot %s: %w", of.Name, err)
-	}
-	return kube.Written(kube.MergeStatus(ctx, r.client, of.DeepCopy(), status), "writing the status of the snapshot")
-}
-
-func whole(status *snapshotv1.VolumeSnapshotStatus) (map[string]any, error) {
+// whole is a status with all that it does not say, for a merge patch: the cache may
+// not show the error that was written a moment ago.
+func whole(status any) (map[string]any, error) {
 	text, err := json.Marshal(status)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ const (
 	claimsBySnapshot = "restores"       // claims without a volume by the snapshot that they shall be filled from, as NAMESPACE/NAME
 )
 
-func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+func index(ctx context.Context, m ctrl.Manager) error {
 	indexes := []struct {
 		of     client.Object
 		name   string

@@ -2,10 +2,8 @@ package bind
 
 import (
 	"context"
-	"slices"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/client-go/util/workqueue"
@@ -37,12 +35,13 @@ type lost struct {
 // lostOnes lets the contents of lost snapshots go.
 type lostOnes struct{ *Reconciler }
 
-func (r *Reconciler) findLost(m ctrl.Manager) error {
+// FindLost adds the controller that does so.
+func (r *Reconciler) FindLost(m ctrl.Manager) error {
 	return builder.TypedControllerManagedBy[lost](m).
-		Named("lost-snapshot").
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.TypedFuncs[client.Object, lost]{
+		Named("lost-"+r.Name).
+		Watches(r.kind.New(), handler.TypedFuncs[client.Object, lost]{
 			DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[client.Object], queue workqueue.TypedRateLimitingInterface[lost]) {
-				if one := lostBy(e.Object); one != nil && !e.DeleteStateUnknown {
+				if one := r.lostBy(r.kind.Read(e.Object)); one != nil && !e.DeleteStateUnknown {
 					queue.Add(*one)
 				}
 			},
@@ -56,12 +55,11 @@ func (r *Reconciler) findLost(m ctrl.Manager) error {
 // lostBy is a snapshot that has our finalizers and is gone at once; nil if it was
 // being deleted before, as it should be: then it was let go by us, or by hand, and
 // its last state, which is that before its last write, has them too.
-func lostBy(o client.Object) *lost {
-	s, ok := o.(*snapshotv1.VolumeSnapshot)
-	if !ok || s.DeletionTimestamp != nil || !slices.ContainsFunc(s.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) }) {
+func (w *Words) lostBy(s *Snapshot) *lost {
+	if s.Object.GetDeletionTimestamp() != nil || !w.held(s) {
 		return nil
 	}
-	return &lost{key: client.ObjectKeyFromObject(s), uid: s.UID, content: contentName(s)}
+	return &lost{key: client.ObjectKeyFromObject(s.Object), uid: s.Object.GetUID(), content: s.ContentName}
 }
 
 // Reconcile implements reconcile.TypedReconciler. A content that is not there yet
@@ -70,31 +68,33 @@ func lostBy(o client.Object) *lost {
 // out of the API server's store, or has put back an older state of that, and what
 // is at the driver must not be deleted for that.
 func (r lostOnes) Reconcile(ctx context.Context, l lost) (reconcile.Result, error) {
-	s := &seen{snapshot: &snapshotv1.VolumeSnapshot{}}
-	s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID = l.key.Namespace, l.key.Name, l.uid
-	var content *snapshotv1.VolumeSnapshotContent
-	if err := kube.Read(ctx, r.live, client.ObjectKey{Name: l.content}, &content); err != nil || content == nil || r.now().Sub(content.CreationTimestamp.Time) > youth {
+	o := r.kind.New()
+	o.SetNamespace(l.key.Namespace)
+	o.SetName(l.key.Name)
+	o.SetUID(l.uid)
+	s := &Seen{Snapshot: &Snapshot{Object: o, ContentName: l.content}}
+	if err := r.readContent(ctx, r.live, s); err != nil || s.Content == nil || r.now().Sub(s.Content.Object.GetCreationTimestamp().Time) > youth {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.abandon(ctx, s, l.content)
+	return reconcile.Result{}, r.abandon(ctx, s)
 }
 
 // reconsider lets a content go again whose snapshot was lost while it was made or
 // bound. The cache knows enough: what it does not show yet comes to lostOnes.
-func (r *Reconciler) reconsider(ctx context.Context, s *seen) error {
-	var now *snapshotv1.VolumeSnapshot
-	if err := kube.Read(ctx, r.client, client.ObjectKeyFromObject(s.snapshot), &now); err != nil || now != nil && now.UID == s.snapshot.UID {
+func (r *Reconciler) reconsider(ctx context.Context, s *Seen) error {
+	now := r.kind.New()
+	there, err := read(ctx, r.client, client.ObjectKeyFromObject(s.Snapshot.Object), now)
+	if err != nil || there && now.GetUID() == s.Snapshot.Object.GetUID() {
 		return err
 	}
-	return r.abandon(ctx, s, s.content.Name)
+	return r.abandon(ctx, s)
 }
 
 // abandon lets a content go if it is the snapshot's, whatever the driver's half is
 // writing meanwhile.
-func (r *Reconciler) abandon(ctx context.Context, s *seen, content string) error {
+func (r *Reconciler) abandon(ctx context.Context, s *Seen) error {
 	return retry.OnError(retry.DefaultBackoff, kube.IsSuperseded, func() error {
-		s.content = nil
-		if err := kube.Read(ctx, r.live, client.ObjectKey{Name: content}, &s.content); err != nil || !s.bound() {
+		if err := r.readContent(ctx, r.live, s); err != nil || !s.bound() {
 			return err
 		}
 		return r.giveUp(ctx, s)

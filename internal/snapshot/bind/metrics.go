@@ -12,9 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-
-	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 var (
@@ -30,8 +27,8 @@ var (
 
 // measure makes the metrics known, in place of those of an earlier manager of
 // this process.
-func (r *Reconciler) measure(m ctrl.Manager) error {
-	for _, c := range []prometheus.Collector{r.waits, &collector{r, m.GetCache()}} {
+func (r *Reconciler) measure(m ctrl.Manager, groups *Groups) error {
+	for _, c := range []prometheus.Collector{r.waits, &collector{r, m.GetCache(), groups}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -40,61 +37,17 @@ func (r *Reconciler) measure(m ctrl.Manager) error {
 	return nil
 }
 
-// advanced measures what a status that was just written has ended.
-func (r *Reconciler) advanced(s *seen, now *snapshotv1.VolumeSnapshotStatus) {
-	after := *s
-	after.snapshot = s.snapshot.DeepCopy()
-	after.snapshot.Status = now
-	r.waits.Advanced(s.progress(), after.progress())
-}
-
-// ended measures what has ended with a snapshot that was let go.
-func (r *Reconciler) ended(ctx context.Context, s *seen) {
-	if s.class == nil && s.content == nil {
-		_ = kube.Read(ctx, r.client, client.ObjectKey{Name: ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, "")}, &s.class) // Then the driver is unknown.
-	}
-	r.waits.Ended(s.progress())
-}
-
-func (s *seen) progress() snapshot.Progress {
-	p := progress(s.snapshot)
-	p.Driver = s.driver()
-	return p
-}
-
-func progress(s *snapshotv1.VolumeSnapshot) snapshot.Progress {
-	return snapshot.Progress{
-		Object: s, Operations: snapshot.SingleOperations,
-		Given: s.Spec.Source.VolumeSnapshotContentName != nil, Cut: isCut(s), Ready: isReady(s),
-	}
-}
-
-// driver is the name of the snapshot's driver; empty if it is not known.
-func (s *seen) driver() string {
-	switch {
-	case s.content != nil:
-		return s.content.Spec.Driver
-	case s.class != nil:
-		return s.class.Driver
-	default:
-		return ""
-	}
-}
-
 // unfinished are the operations on a snapshot that have not ended.
 func unfinished(s *snapshotv1.VolumeSnapshot) []string {
-	p := progress(s)
+	p := singleWords.Progress((*single)(nil).Read(s))
 	return p.Unfinished()
-}
-
-func isReady(s *snapshotv1.VolumeSnapshot) bool {
-	return s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
 }
 
 // collector counts when it is asked and keeps nothing.
 type collector struct {
 	*Reconciler
-	cache cache.Cache
+	cache  cache.Cache
+	groups *Groups
 }
 
 // Describe names the metrics.

@@ -5,96 +5,104 @@ import (
 	"fmt"
 	"slices"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// observe reads a snapshot from the given source and all else from the cache.
-func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*seen, error) {
-	s := &seen{}
-	if err := kube.Read(ctx, from, key, &s.snapshot); err != nil || s.snapshot == nil {
+// observe reads a snapshot, and what its kind wants to be sure of, from the given
+// source and all else from the cache.
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*Seen, error) {
+	s := &Seen{}
+	o := r.kind.New()
+	if there, err := read(ctx, from, key, o); err != nil || !there {
 		return s, err
 	}
-	if err := kube.Read(ctx, r.client, client.ObjectKey{Name: s.contentName()}, &s.content); err != nil {
+	s.Snapshot = r.kind.Read(o)
+	if err := r.readContent(ctx, r.client, s); err != nil {
 		return nil, err
 	}
-	if s.snapshot.DeletionTimestamp != nil {
-		return s, r.observeUsers(ctx, s)
+	if s.deleting() {
+		var err error
+		s.Users, err = r.kind.Users(ctx, s.Snapshot)
+		return s, err
 	}
-	if s.static() || s.content != nil || s.member() {
+	if s.static() || s.Content != nil || s.Snapshot.Member {
 		return s, nil
 	}
-	return s, r.observeSource(ctx, s)
+	return s, r.observeSources(ctx, from, s)
 }
 
-// observeUsers finds what still needs a snapshot that is being deleted.
-func (r *Reconciler) observeUsers(ctx context.Context, s *seen) (err error) {
-	if s.restores, err = Restores(ctx, r.client, s.snapshot); err != nil || !s.member() || r.groups == nil {
-		return err
-	}
-	owner := snapshot.GroupOf(s.snapshot)
-	there, err := r.groups.There(ctx, s.snapshot.Namespace, owner)
+// readContent reads the snapshot's content.
+func (r *Reconciler) readContent(ctx context.Context, from client.Reader, s *Seen) error {
+	s.Content = nil
+	o := r.kind.NewContent()
+	there, err := read(ctx, from, client.ObjectKey{Name: s.Snapshot.ContentName}, o)
 	if there {
-		s.group = owner.Name
+		s.Content = r.kind.ReadContent(o)
 	}
 	return err
 }
 
-// observeSource reads what a content is made from.
-func (r *Reconciler) observeSource(ctx context.Context, s *seen) error {
-	name := ptr.Deref(s.snapshot.Spec.Source.PersistentVolumeClaimName, "")
-	if name == "" {
-		return nil
+// read reads an object, and tells whether it is there.
+func read(ctx context.Context, from client.Reader, key client.ObjectKey, into client.Object) (bool, error) {
+	err := from.Get(ctx, key, into)
+	switch {
+	case err == nil:
+		return true, nil
+	case client.IgnoreNotFound(err) == nil:
+		return false, nil
+	default:
+		return false, fmt.Errorf("reading %T %s: %w", into, key, err)
 	}
-	if err := kube.Read(ctx, r.client, client.ObjectKey{Namespace: s.snapshot.Namespace, Name: name}, &s.claim); err != nil || s.claim == nil || s.claim.Spec.VolumeName == "" {
-		return err
-	}
-	if err := kube.Read(ctx, r.client, client.ObjectKey{Name: s.claim.Spec.VolumeName}, &s.volume); err != nil || s.volume == nil {
-		return err
-	}
-	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed {
-		return err
-	}
-	var err error
-	s.node, err = r.nodeOf(ctx, s.volume)
-	return err
 }
 
-func (r *Reconciler) observeClass(ctx context.Context, s *seen) error {
-	name := ptr.Deref(s.snapshot.Spec.VolumeSnapshotClassName, "")
-	if name == "" && s.volume.Spec.CSI != nil {
-		var err error
-		if s.defaults, err = r.defaults(ctx, s.volume.Spec.CSI.Driver); err != nil || len(s.defaults) != 1 {
+// observeSources reads what a content is made from. Where something is wrong with
+// that, nothing else matters.
+func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *Seen) (err error) {
+	if s.Sources, err = r.kind.Sources(ctx, from, s.Snapshot); err != nil || r.kind.Check(s.Snapshot, s.Sources) != nil {
+		return err
+	}
+	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed || !s.placed() {
+		return err
+	}
+	return r.observeNodes(ctx, s)
+}
+
+func (r *Reconciler) observeClass(ctx context.Context, s *Seen) (err error) {
+	if s.Snapshot.Class != "" {
+		s.Class, err = r.kind.Class(ctx, s.Snapshot.Class)
+		return err
+	}
+	all, err := r.kind.Classes(ctx)
+	if err != nil {
+		return fmt.Errorf("listing %ses: %w", r.Class, err)
+	}
+	for _, class := range all {
+		if class.Default && class.Driver == s.Sources[0].Volume.Spec.CSI.Driver {
+			s.Class, s.Defaults = class, append(s.Defaults, class.Name)
+		}
+	}
+	slices.Sort(s.Defaults)
+	return nil
+}
+
+// observeNodes finds the nodes on which all volumes can be used that cannot be used
+// everywhere.
+func (r *Reconciler) observeNodes(ctx context.Context, s *Seen) error {
+	first := true
+	for i := range s.Sources {
+		if !s.Sources[i].Placed() {
+			continue
+		}
+		nodes, err := snapshot.NodesOf(ctx, r.client, s.Sources[i].Volume)
+		if err != nil {
 			return err
 		}
-		name = s.defaults[0]
-	}
-	return kube.Read(ctx, r.client, client.ObjectKey{Name: name}, &s.class)
-}
-
-// defaults are the names of a driver's default classes.
-func (r *Reconciler) defaults(ctx context.Context, driver string) ([]string, error) {
-	all := &snapshotv1.VolumeSnapshotClassList{}
-	if err := r.client.List(ctx, all); err != nil {
-		return nil, fmt.Errorf("listing VolumeSnapshotClasses: %w", err)
-	}
-	var names []string
-	for _, class := range all.Items {
-		if class.Driver == driver && class.Annotations[snapshot.Single.Default] == "true" {
-			names = append(names, class.Name)
+		if first {
+			s.Nodes, first = nodes, false
 		}
+		s.Nodes = slices.DeleteFunc(s.Nodes, func(n string) bool { return !slices.Contains(nodes, n) })
 	}
-	slices.Sort(names)
-	return names, nil
-}
-
-// nodeOf is the first node by name that a volume can be used on; empty for none.
-func (r *Reconciler) nodeOf(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
-	nodes, err := snapshot.NodesOf(ctx, r.client, volume)
-	return append(nodes, "")[0], err
+	return nil
 }

@@ -83,9 +83,9 @@ func (o *Options) Serves(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
 }
 
-// Mine leaves of what an object leads to only what is in such namespaces. The
+// mine leaves of what an object leads to only what is in such namespaces. The
 // cache knows of no snapshots in others.
-func (o *Options) Mine(lead handler.MapFunc) handler.MapFunc {
+func (o *Options) mine(lead handler.MapFunc) handler.MapFunc {
 	return func(ctx context.Context, object client.Object) []reconcile.Request {
 		return slices.DeleteFunc(lead(ctx, object), func(r reconcile.Request) bool { return !o.Serves(r.Namespace) })
 	}

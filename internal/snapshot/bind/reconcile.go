@@ -9,32 +9,31 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
-// Reconciler works on VolumeSnapshots. It remembers nothing that a restart may
-// not forget.
+// Reconciler is the engine that works on the snapshots of a kind. It remembers
+// nothing that a restart may not forget.
 type Reconciler struct {
+	judge
 	client  client.Client
 	live    client.Reader // past the cache
 	events  *kube.Events
 	options *Options
-	claims  *turns.Turns // by claim, for its finalizer
-	groups  *Groups      // nil where there are no group snapshots
 	waits   *snapshot.Operations
 	now     func() time.Time
 }
 
-// Reconcile takes one snapshot a step further.
+// Reconcile takes one snapshot a Step further.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if s.snapshot != nil {
-		r.waits.Seen(s.progress())
+	if s.Snapshot == nil {
+		return reconcile.Result{}, r.kind.Gone(ctx, request.NamespacedName)
 	}
-	next := decide(s, r.options)
+	r.waits.Seen(r.progress(s))
+	next := r.decide(s)
 	if s, next, err = r.renew(ctx, s, next); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -48,39 +47,39 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // renew looks again, at the API server itself, before a snapshot gets a content: it
 // may be gone, let go by this process itself, and the cache not show it yet. A
 // snapshot that is not protected yet is written first, which fails then.
-func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
-	if next.action != create && next.action != adopt || !s.held() {
+func (r *Reconciler) renew(ctx context.Context, s *Seen, next Step) (*Seen, Step, error) {
+	if next.Action != Create && next.Action != Adopt || !r.held(s.Snapshot) && !r.Live {
 		return s, next, nil
 	}
-	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(s.snapshot))
+	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(s.Snapshot.Object))
 	if err != nil {
-		return nil, step{}, err
+		return nil, Step{}, err
 	}
-	return s, decide(s, r.options), nil
+	return s, r.decide(s), nil
 }
 
-// do takes the step, and returns after how long to come back; 0 for when
+// do takes the Step, and returns after how long to come back; 0 for when
 // something changes.
-func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration, error) {
-	switch next.action {
-	case refuse:
-		return 0, next.problem
-	case create:
+func (r *Reconciler) do(ctx context.Context, s *Seen, next Step) (time.Duration, error) {
+	switch next.Action {
+	case Refuse:
+		return 0, next.Problem
+	case Create:
 		return r.create(ctx, s)
-	case adopt:
+	case Adopt:
 		if err := r.adopt(ctx, s); err != nil {
 			return 0, err
 		}
 		return r.follow(ctx, s)
-	case follow:
+	case Follow:
 		return r.follow(ctx, s)
-	case wait:
-		r.events.Warning(s.snapshot, next.problem.Reason, next.problem.Text)
-	case release:
+	case Wait:
+		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
+	case Release:
 		return 0, r.release(ctx, s)
-	case letGo:
+	case LetGo:
 		return 0, r.letGo(ctx, s)
-	case rest:
+	case Rest:
 	}
 	return 0, nil
 }

@@ -4,99 +4,77 @@ import (
 	"slices"
 	"strings"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// finalizers are ours on a VolumeSnapshot.
-var finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer, snapshot.InGroupFinalizer}
-
-// static tells whether the snapshot names a content that was there before.
-func (s *seen) static() bool { return s.snapshot.Spec.Source.VolumeSnapshotContentName != nil }
-
-// contentName is the snapshot's content, there or not.
-func (s *seen) contentName() string { return contentName(s.snapshot) }
-
-func contentName(of *snapshotv1.VolumeSnapshot) string {
-	if name := of.Spec.Source.VolumeSnapshotContentName; name != nil {
-		return *name
-	}
-	if of.Status != nil {
-		if name := ptr.Deref(of.Status.BoundVolumeSnapshotContentName, ""); name != "" {
-			return name
-		}
-	}
-	if isMember(of) {
-		return snapshot.MemberContentName(of.Name)
-	}
-	return snapshot.ContentName(of.UID)
+// Seen is all that is known about one snapshot at one moment.
+type Seen struct {
+	Snapshot *Snapshot         // nil if it is gone
+	Content  *Content          // the one that it names, or that is made for it; nil if it is not there
+	Class    *snapshot.Class   // nil if it names none, or it is not there
+	Defaults []string          // names of the default classes of the volumes' driver, if it names none
+	Sources  []snapshot.Source // the claims that it is of
+	Nodes    []string          // where all of their volumes are, if that is asked for
+	Users    *snapshot.Problem // what still needs it, if it is being deleted
 }
 
+// static tells whether the snapshot names a content that was there before.
+func (s *Seen) static() bool { return s.Snapshot.Given != "" }
+
+func (s *Seen) deleting() bool { return s.Snapshot.Object.GetDeletionTimestamp() != nil }
+
 // refers tells whether the content's reference is to the snapshot.
-func (s *seen) refers() bool {
-	return snapshot.Refers(s.content.Spec.VolumeSnapshotRef, s.snapshot.Namespace, s.snapshot.Name, s.snapshot.UID)
+func (s *Seen) refers() bool {
+	o := s.Snapshot.Object
+	return snapshot.Refers(s.Content.Ref, o.GetNamespace(), o.GetName(), o.GetUID())
 }
 
 // bound tells whether the content is there, and is the snapshot's and nobody
 // else's.
-func (s *seen) bound() bool {
-	return s.content != nil && s.content.Spec.VolumeSnapshotRef.UID == s.snapshot.UID && s.refers()
+func (s *Seen) bound() bool {
+	return s.Content != nil && s.Content.Ref.UID == s.Snapshot.Object.GetUID() && s.refers()
 }
 
-// held tells whether we keep the snapshot.
-func (s *seen) held() bool {
-	return slices.ContainsFunc(s.snapshot.Finalizers, func(f string) bool { return slices.Contains(finalizers, f) })
+// stays tells whether the content is left when the snapshot goes.
+func (s *Seen) stays() bool { return s.Content.Retain && !s.Content.Void }
+
+// leaves tells whether the content is on its way out.
+func (s *Seen) leaves() bool { return s.Content.Object.GetDeletionTimestamp() != nil }
+
+// placed tells whether one of the volumes is in some places only. One that can be
+// used everywhere is cut by a driver that works for all nodes.
+func (s *Seen) placed() bool {
+	return slices.ContainsFunc(s.Sources, func(one snapshot.Source) bool { return one.Placed() })
 }
 
-// restored tells whether a provisioner restores the snapshot.
-func (s *seen) restored() bool { return isRestored(s.snapshot) }
-
-func isRestored(o client.Object) bool {
-	return slices.Contains(o.GetFinalizers(), kube.SnapshotSourceFinalizer)
+// volumes names what is to be cut.
+func (s *Seen) volumes() string {
+	var names []string
+	for i := range s.Sources {
+		names = append(names, s.Sources[i].Volume.Name)
+	}
+	if len(names) == 1 {
+		return "volume " + names[0]
+	}
+	return "the whole of volumes " + strings.Join(names, ", ")
 }
 
-// permitted tells whether the driver's half has our word that the content may go.
-func (s *seen) permitted() bool { return snapshot.Single.Permitted(s.content) }
-
-// untouched tells whether the driver's half has not begun with the content.
-func (s *seen) untouched() bool {
-	return s.content.Status == nil && !snapshot.Single.Begun(s.content)
+// driver is the name of the snapshot's driver; empty if it is not known.
+func (s *Seen) driver() string {
+	switch {
+	case s.Content != nil:
+		return s.Content.Driver
+	case s.Class != nil:
+		return s.Class.Driver
+	default:
+		return ""
+	}
 }
 
-// placed tells whether the volume is in some places only. One that can be used
-// everywhere is cut by a driver that works for all nodes.
-func (s *seen) placed() bool {
-	return s.volume.Spec.NodeAffinity != nil && s.volume.Spec.NodeAffinity.Required != nil
+// held tells whether a snapshot is kept by us.
+func (w *Words) held(of *Snapshot) bool {
+	return slices.ContainsFunc(of.Object.GetFinalizers(), func(f string) bool { return slices.Contains(w.Ours, f) })
 }
 
-func (s *seen) retained() bool {
-	return s.content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain
-}
-
-// member tells whether the snapshot is part of a group snapshot.
-func (s *seen) member() bool { return isMember(s.snapshot) }
-
-func isMember(of *snapshotv1.VolumeSnapshot) bool { return snapshot.GroupOf(of) != nil }
-
-// memberContent tells whether the content is part of a group snapshot.
-func (s *seen) memberContent() bool {
-	_, ok := s.content.Annotations[snapshot.MemberOf]
-	return ok
-}
-
-// cutBefore tells whether the snapshot once had a content that said so.
-func (s *seen) cutBefore() bool {
-	return s.snapshot.Status != nil && s.snapshot.Status.CreationTime != nil
-}
-
-// isCut tells whether the claim's contents are in a snapshot that needs the
-// claim no more. After the cut only the upload may still be going on.
-func isCut(of *snapshotv1.VolumeSnapshot) bool {
-	return of.Status != nil && (of.Status.CreationTime != nil || ptr.Deref(of.Status.ReadyToUse, false))
-}
-
-func list(names []string) string { return strings.Join(names, ", ") }
+// title is the noun at the beginning of a sentence.
+func (w *Words) title() string { return strings.ToUpper(w.Noun[:1]) + w.Noun[1:] }

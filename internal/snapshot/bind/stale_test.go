@@ -23,7 +23,7 @@ import (
 // The cache may show a snapshot that this process has let go of, a moment ago. A
 // content that it got now would never be deleted.
 func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
-	tests := map[string]func() *seen{
+	tests := map[string]func() *scene{
 		"of a claim":            ofClaim,
 		"that was there before": imported,
 	}
@@ -31,7 +31,7 @@ func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := from()
 			s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
-			r := &Reconciler{client: cluster(t, s.objects()...), live: cluster(t), options: &Options{}, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now}
+			r := engine(cluster(t, s.objects()...), cluster(t))
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
 				t.Error(err)
 			}
@@ -51,12 +51,12 @@ func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
 // An API server that is deleting an object does not see a finalizer that comes at
 // that moment. What was made for it then goes too.
 func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
-	for name, from := range map[string]func() *seen{"of a claim": ofClaim, "that was there before": imported} {
+	for name, from := range map[string]func() *scene{"of a claim": ofClaim, "that was there before": imported} {
 		t.Run(name, func(t *testing.T) {
 			s := from()
 			s.snapshot.Finalizers = nil
 			api := cluster(t, s.objects()...)
-			r := &Reconciler{client: &oneLook{Client: api}, live: api, options: &Options{}, claims: &turns.Turns{}, waits: snapshot.Measured, now: time.Now}
+			r := engine(&oneLook{Client: api}, api)
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
 				t.Error(err)
 			}
@@ -73,7 +73,7 @@ func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
 
 func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 	s := made()
-	one := lostBy(s.snapshot)
+	one := singleWords.lostBy(s.seen().Snapshot)
 	if one == nil {
 		t.Fatal("a snapshot that is gone with its finalizers is not lost")
 	}
@@ -81,7 +81,8 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 		now := time.Now()
 		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
 		api := cluster(t, s.objects()...)
-		r := lostOnes{&Reconciler{client: api, live: api, options: &Options{}, now: func() time.Time { return now }}}
+		r := lostOnes{engine(api, api)}
+		r.now = func() time.Time { return now }
 		if _, err := r.Reconcile(t.Context(), *one); err != nil {
 			t.Error(err)
 		}
@@ -91,10 +92,10 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
 		}
 	}
-	if lostBy(going().snapshot) != nil {
+	if singleWords.lostBy(going().seen().Snapshot) != nil {
 		t.Error("a snapshot that was let go is no lost one")
 	}
-	if s.snapshot.Finalizers = nil; lostBy(s.snapshot) != nil {
+	if s.snapshot.Finalizers = nil; singleWords.lostBy(s.seen().Snapshot) != nil {
 		t.Error("a snapshot that was deleted before anything was done is no lost one")
 	}
 }
@@ -102,11 +103,11 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 // Nor may it show that a content is bound to the snapshot, since a moment ago.
 func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 	tests := map[string]struct {
-		from  func() *seen
-		stale func(s *seen)
+		from  func() *scene
+		stale func(s *scene)
 	}{
-		"one that was made":  {going, func(s *seen) { s.content = nil }},
-		"one that was bound": {imported, func(s *seen) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
+		"one that was made":  {going, func(s *scene) { s.content = nil }},
+		"one that was bound": {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -115,8 +116,7 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 			api := cluster(t, s.objects()...)
 			content := client.ObjectKeyFromObject(s.content)
 			tt.stale(s)
-			r := &Reconciler{client: api, live: api, options: &Options{}, waits: snapshot.Measured}
-			if err := r.letGo(t.Context(), s); err != nil {
+			if err := engine(api, api).letGo(t.Context(), s.seen()); err != nil {
 				t.Error(err)
 			}
 			left := &snapshotv1.VolumeSnapshotContent{}
@@ -130,8 +130,34 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 	}
 }
 
+// A snapshot that has just been protected relies on its claim, which another one has
+// kept until now.
+func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T) {
+	for name, protected := range map[string]bool{"protected meanwhile": true, "not begun": false} {
+		t.Run(name, func(t *testing.T) {
+			s := ofClaim()
+			s.claim.Finalizers = []string{snapshot.ClaimFinalizer}
+			cached := cluster(t, s.snapshot, s.claim)
+			if protected {
+				s.snapshot.Finalizers = singleWords.Ours
+			}
+			s.snapshot.ResourceVersion, s.claim.ResourceVersion = "", ""
+			k := &single{client: cached, live: cluster(t, s.snapshot, s.claim), options: &Options{}, turns: &turns.Turns{}}
+			if _, err := (claims{k}).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := cached.Get(t.Context(), client.ObjectKeyFromObject(s.claim), s.claim); err != nil {
+				t.Fatal(err)
+			}
+			if kept := len(s.claim.Finalizers) > 0; kept != protected {
+				t.Errorf("that the claim is kept is %v", kept)
+			}
+		})
+	}
+}
+
 // objects are those that are there.
-func (s *seen) objects() []client.Object {
+func (s *scene) objects() []client.Object {
 	all := []client.Object{s.snapshot}
 	if s.content != nil {
 		s.content.Finalizers = []string{snapshot.Single.Finalizer}
@@ -143,13 +169,21 @@ func (s *seen) objects() []client.Object {
 	return all
 }
 
+// engine is the engine of single snapshots, on a cache and what lies behind it.
+func engine(cache client.Client, live client.Reader) *Reconciler {
+	o := &Options{}
+	k := &single{client: cache, live: live, options: o, turns: &turns.Turns{}}
+	return New(cache, live, k, nil, o)
+}
+
 func cluster(t *testing.T, objects ...client.Object) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(snapshotv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).Build()
 }
 
 // oneLook is a cluster whose snapshots are gone when they are looked at again.

@@ -12,7 +12,7 @@ func TestWhatWakesASnapshot(t *testing.T) {
 	plain := func() *snapshotv1.VolumeSnapshot { return &snapshotv1.VolumeSnapshot{} }
 	restored := func() *snapshotv1.VolumeSnapshot {
 		s := plain()
-		restore(&seen{snapshot: s})
+		restore(&scene{snapshot: s})
 		return s
 	}
 	failed := func() *snapshotv1.VolumeSnapshot {
@@ -39,7 +39,7 @@ func TestWhatWakesASnapshot(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			tt.before.ResourceVersion, tt.now.ResourceVersion = "1", "2"
-			if got := wakes().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}); got != tt.wakes {
+			if got := newJudge(&single{}, &Options{}).wakes().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}); got != tt.wakes {
 				t.Errorf("got %v", got)
 			}
 		})

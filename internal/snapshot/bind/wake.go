@@ -14,77 +14,68 @@ import (
 
 // This file leads from objects that change to the snapshots that wait for them.
 
-// snapshotOf leads from a content to its snapshot.
-func snapshotOf(_ context.Context, o client.Object) []reconcile.Request {
-	content, ok := o.(*snapshotv1.VolumeSnapshotContent)
-	if !ok {
-		return nil
-	}
-	ref := content.Spec.VolumeSnapshotRef
-	return []reconcile.Request{key(ref.Namespace, ref.Name)}
-}
-
 // claimKey leads from a snapshot to the claim that it is of.
 func claimKey(_ context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	for _, claim := range claimOf(o) {
-		requests = append(requests, key(o.GetNamespace(), claim))
+		requests = append(requests, Key(o.GetNamespace(), claim))
 	}
 	return requests
 }
 
 // waitingForClass leads from a class to the snapshots that have no content yet:
 // those that name it, and those that name none, for it may be the default.
-func (r *Reconciler) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
+func (k *single) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
 	return append(
-		r.waiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
-		r.waiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
+		k.waiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
+		k.waiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
 }
 
 // waitingForClaim leads from a claim to the snapshots of it that have no content
 // yet, and to those that it was to be filled from: they may be waiting to go.
-func (r *Reconciler) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *single) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
 	var requests []reconcile.Request
-	if r.options.Serves(claim.Namespace) {
-		requests = r.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	if k.options.Serves(claim.Namespace) {
+		requests = k.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
 	}
 	for _, source := range SourcesOf(claim) {
 		namespace, name, _ := strings.Cut(source, "/")
-		requests = append(requests, key(namespace, name))
+		requests = append(requests, Key(namespace, name))
 	}
 	return requests
 }
 
 // waitingForVolume leads from a volume to the snapshots of its claim.
-func (r *Reconciler) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *single) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
-	if !ok || volume.Spec.ClaimRef == nil || !r.options.Serves(volume.Spec.ClaimRef.Namespace) {
+	if !ok || volume.Spec.ClaimRef == nil || !k.options.Serves(volume.Spec.ClaimRef.Namespace) {
 		return nil
 	}
 	ref := volume.Spec.ClaimRef
-	return r.waiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
+	return k.waiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
 }
 
 // waiting are the snapshots without a content that are found so.
-func (r *Reconciler) waiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
+func (k *single) waiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
 	list := &snapshotv1.VolumeSnapshotList{}
-	if err := r.client.List(ctx, list, by...); err != nil {
+	if err := k.client.List(ctx, list, by...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The snapshots that wait for something could not be listed")
 		return nil
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
 		if len(classWaitedFor(&list.Items[i])) > 0 {
-			requests = append(requests, key(list.Items[i].Namespace, list.Items[i].Name))
+			requests = append(requests, Key(list.Items[i].Namespace, list.Items[i].Name))
 		}
 	}
 	return requests
 }
 
-func key(namespace, name string) reconcile.Request {
+// Key is the request for the snapshot of a name.
+func Key(namespace, name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
 }

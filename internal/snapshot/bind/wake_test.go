@@ -14,13 +14,13 @@ import (
 // The cache has nothing of namespaces that somebody else works on, and it is an
 // error to ask it for them: a client that is not there stands for that.
 func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
-	r := &Reconciler{options: &Options{Namespaces: []string{"ours"}}}
+	k := &single{options: &Options{Namespaces: []string{"ours"}}}
 	volume := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "theirs", Name: "data"}}}
-	if got := r.waitingForVolume(t.Context(), volume); len(got) > 0 {
+	if got := k.waitingForVolume(t.Context(), volume); len(got) > 0 {
 		t.Errorf("the volume wakes %v", got)
 	}
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "theirs", Name: "data"}}
-	if got := r.waitingForClaim(t.Context(), claim); len(got) > 0 {
+	if got := k.waitingForClaim(t.Context(), claim); len(got) > 0 {
 		t.Errorf("the claim wakes %v", got)
 	}
 }
@@ -49,7 +49,7 @@ func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
 			now := before.DeepCopy()
 			now.ResourceVersion = "2"
 			tt.change(now)
-			if got := contentChanged(&seen{content: before}, &seen{content: now}); got != tt.want {
+			if got := contentChanged((&single{}).ReadContent(before), (&single{}).ReadContent(now)); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})

@@ -29,7 +29,7 @@ type step struct {
 // seen is all that is known about one content at one moment.
 type seen struct {
 	Content
-	class *Class // nil if the content names none, or it is gone
+	class *snapshot.Class // nil if the content names none, or it is gone
 }
 
 // decide holds every rule about what is asked of the driver, and when. It does
@@ -117,7 +117,7 @@ func (r *Reconciler) ask(s *seen) (*asked, error) {
 	}
 	class := s.class
 	if class == nil {
-		class = &Class{Name: s.Class}
+		class = &snapshot.Class{Name: s.Class}
 	}
 	a, err := want(r.kind, &s.Content, class, r.options.Describe)
 	if err != nil {

@@ -54,10 +54,10 @@ func unprotected(c content) { c.Finalizers = nil }
 func annotate(c content, key, value string) { metav1.SetMetaDataAnnotation(&c.ObjectMeta, key, value) }
 
 func TestDecide(t *testing.T) {
-	gold := &Class{Name: "gold", Driver: driver}
+	gold := &snapshot.Class{Name: "gold", Driver: driver}
 	tests := map[string]struct {
 		changes []func(content)
-		class   *Class
+		class   *snapshot.Class
 		want    action
 		says    string
 	}{
@@ -66,7 +66,7 @@ func TestDecide(t *testing.T) {
 		"also without its class, if what was asked is on record":      {[]func(content){recorded}, nil, create, ""},
 		"without class and record it says so":                         {[]func(content){marked}, nil, refuse, "class gold is not there"},
 		"a new one without its class waits for it":                    {nil, nil, refuse, "class gold is not there"},
-		"a class of another driver is refused":                        {nil, &Class{Name: "gold", Driver: "other"}, refuse, "is of driver other"},
+		"a class of another driver is refused":                        {nil, &snapshot.Class{Name: "gold", Driver: "other"}, refuse, "is of driver other"},
 		"a content that names no class cannot be cut":                 {[]func(content){func(c content) { c.Spec.VolumeSnapshotClassName = nil }}, nil, refuse, "names no class"},
 		"a content of another driver is not ours":                     {[]func(content){func(c content) { c.Spec.Driver = "other" }}, gold, rest, ""},
 		"an answer that is written loses its mark":                    {[]func(content){ready, marked}, gold, settle, ""},
@@ -111,11 +111,11 @@ func TestDecide(t *testing.T) {
 }
 
 func TestARepetitionAsksForTheSame(t *testing.T) {
-	gold := &Class{Name: "gold", Driver: driver, Parameters: map[string]string{"tier": "now", "csi.storage.k8s.io/snapshotter-secret-name": "x"}}
+	gold := &snapshot.Class{Name: "gold", Driver: driver, Parameters: map[string]string{"tier": "now", "csi.storage.k8s.io/snapshotter-secret-name": "x"}}
 	then := (&asked{Name: "then", Parameters: map[string]string{"tier": "then"}}).String()
 	tests := map[string]struct {
 		change     func(content)
-		class      *Class
+		class      *snapshot.Class
 		name, tier string
 	}{
 		"what is new follows the class":                           {func(content) {}, gold, "snapshot-uid-s", "now"},

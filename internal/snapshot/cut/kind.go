@@ -32,10 +32,10 @@ type Kind interface {
 	// Read takes out of a content what the work on it depends on.
 	Read(o client.Object) Content
 	// Class reads a class of the kind; nil if there is none of that name.
-	Class(ctx context.Context, from client.Reader, name string) (*Class, error)
+	Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error)
 	// Reader is the secret that a class names for reading snapshots, with the
 	// tokens that are known for a content; nil if it names none.
-	Reader(class *Class, content string) (*corev1.SecretReference, error)
+	Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error)
 	// Describe tells the driver, by parameters, of which objects a snapshot is.
 	Describe(parameters map[string]string, c *Content)
 
@@ -89,12 +89,6 @@ func (c *Content) handle() string {
 	return c.Given
 }
 
-// Class is a class of snapshots of either kind.
-type Class struct {
-	Name, Driver string
-	Parameters   map[string]string
-}
-
 // Request is what the driver is asked for.
 type Request struct {
 	Name       string
@@ -127,7 +121,7 @@ type Member struct {
 }
 
 // reader resolves the secret for reading.
-func reader(use secretref.Use, class *Class, tokens secretref.Tokens) (*corev1.SecretReference, error) {
+func reader(use secretref.Use, class *snapshot.Class, tokens secretref.Tokens) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
 	}

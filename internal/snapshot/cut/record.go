@@ -39,7 +39,7 @@ func (a *asked) String() string {
 }
 
 // want is what a content's class asks for now.
-func want(k Kind, c *Content, class *Class, describe bool) (*asked, error) {
+func want(k Kind, c *Content, class *snapshot.Class, describe bool) (*asked, error) {
 	name, err := k.Naming().Name(c.Ref.UID)
 	if err != nil {
 		return nil, snapshot.Problemf(k.Reasons().Create, "%v", err)

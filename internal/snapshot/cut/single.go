@@ -64,16 +64,12 @@ func (Single) Read(o client.Object) Content {
 }
 
 // Class implements Kind.
-func (Single) Class(ctx context.Context, from client.Reader, name string) (*Class, error) {
-	class := &snapshotv1.VolumeSnapshotClass{}
-	if err := from.Get(ctx, client.ObjectKey{Name: name}, class); err != nil {
-		return nil, client.IgnoreNotFound(err)
-	}
-	return &Class{Name: class.Name, Driver: class.Driver, Parameters: class.Parameters}, nil
+func (Single) Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
+	return snapshot.ReadClass(ctx, from, name)
 }
 
 // Reader implements Kind.
-func (Single) Reader(class *Class, content string) (*corev1.SecretReference, error) {
+func (Single) Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	return reader(snapshot.Lister, class, snapshot.Tokens(content, corev1.ObjectReference{}))
 }
 

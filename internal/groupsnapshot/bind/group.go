@@ -1,0 +1,198 @@
+package bind
+
+import (
+	"context"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
+)
+
+// group is the Kind of VolumeGroupSnapshots.
+type group struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	events  *kube.Events
+	options *bind.Options
+	singles *bind.Groups // to whom members are handed when their group is gone
+	words   bind.Words
+}
+
+var _ bind.Kind = (*group)(nil)
+
+// wordsOf are those for a version of the API.
+func wordsOf(version schema.GroupVersion) bind.Words {
+	return bind.Words{
+		Noun: "group snapshot", Name: "groupsnapshot", APIVersion: version.String(),
+		Snapshot: "VolumeGroupSnapshot", Content: "VolumeGroupSnapshotContent", Class: "VolumeGroupSnapshotClass",
+		Marks: snapshot.Group, Operations: snapshot.GroupOperations,
+		Ref: "volumeGroupSnapshotRef", ClassName: "volumeGroupSnapshotClassName", ClassOnce: true,
+		Given: "groupSnapshotHandles", Volumes: "volumes",
+		Keep: []string{snapshot.GroupBoundFinalizer}, Ours: []string{snapshot.GroupBoundFinalizer},
+		Live: true, // A claim that the cache does not show would not be part of the group.
+		Reasons: bind.Reasons{
+			Creating: "CreatingGroupSnapshot", Created: "GroupSnapshotCreated", Ready: "GroupSnapshotReady",
+			Validation: reasonValidation, Class: "GetGroupSnapshotClassFailed", DefaultClass: "SetDefaultGroupSnapshotClassFailed",
+			Create: reasonCreate, ContentCreation: "GroupSnapshotContentCreationFailed", BindFailed: "GroupSnapshotBindFailed",
+			ContentMissing: "GroupSnapshotContentMissing", ContentMisbound: "GroupSnapshotContentMisbound", ContentMismatch: "GroupSnapshotContentMismatch",
+			Misbound: "GroupSnapshotMisbound", HandleSet: "GroupSnapshotHandleSet",
+			ContentDeletion: "GroupSnapshotContentObjectDeleteError", DeletionPending: reasonDeletePending,
+		},
+		// It has no model upstream. A csi-snapshotter whose driver makes no groups leaves
+		// them alone.
+		Service: snapshot.Service{
+			Reason: "GroupSnapshotNotServed", ContentKind: "VolumeGroupSnapshotContent",
+			Needs: ", with group snapshots turned on, and does the driver make them",
+		},
+	}
+}
+
+const (
+	reasonValidation    = "GroupSnapshotValidationError"
+	reasonCreate        = "CreateGroupSnapshotContentFailed"
+	reasonDeletePending = "SnapshotDeletePending"
+	reasonDelete        = "SnapshotDeleteError" // of members
+)
+
+// Words implements Kind.
+func (k *group) Words() *bind.Words { return &k.words }
+
+// New implements Kind.
+func (*group) New() client.Object { return &groupv1.VolumeGroupSnapshot{} }
+
+// NewContent implements Kind.
+func (*group) NewContent() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
+
+// Read implements Kind.
+func (*group) Read(o client.Object) *bind.Snapshot {
+	of := typed(o)
+	s := &bind.Snapshot{
+		Object: of, Class: ptr.Deref(of.Spec.VolumeGroupSnapshotClassName, ""),
+		Given: ptr.Deref(of.Spec.Source.VolumeGroupSnapshotContentName, ""), ContentName: contentName(of),
+	}
+	if said := of.Status; said != nil {
+		s.Status, s.Error, s.Bound = said, said.Error, ptr.Deref(said.BoundVolumeGroupSnapshotContentName, "")
+		s.Ready = ptr.Deref(said.ReadyToUse, false)
+		s.Cut = s.Ready || said.CreationTime != nil
+	}
+	return s
+}
+
+func contentName(of *groupv1.VolumeGroupSnapshot) string {
+	if name := of.Spec.Source.VolumeGroupSnapshotContentName; name != nil {
+		return *name
+	}
+	if of.Status != nil {
+		if name := ptr.Deref(of.Status.BoundVolumeGroupSnapshotContentName, ""); name != "" {
+			return name
+		}
+	}
+	return snapshot.GroupContentName(of.UID)
+}
+
+// ReadContent implements Kind.
+func (*group) ReadContent(o client.Object) *bind.Content {
+	content := typedContent(o)
+	c := &bind.Content{
+		Object: content, Ref: content.Spec.VolumeGroupSnapshotRef, Driver: content.Spec.Driver,
+		Class:  ptr.Deref(content.Spec.VolumeGroupSnapshotClassName, ""),
+		Retain: content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
+		Given:  content.Spec.Source.GroupSnapshotHandles != nil,
+	}
+	if content.Status != nil {
+		c.Status = content.Status
+	}
+	return c
+}
+
+// Class implements Kind.
+func (k *group) Class(ctx context.Context, name string) (*snapshot.Class, error) {
+	return snapshot.ReadGroupClass(ctx, k.client, name)
+}
+
+// Classes implements Kind.
+func (k *group) Classes(ctx context.Context) ([]*snapshot.Class, error) {
+	list := &groupv1.VolumeGroupSnapshotClassList{}
+	if err := k.client.List(ctx, list); err != nil {
+		return nil, err
+	}
+	var all []*snapshot.Class
+	for i := range list.Items {
+		all = append(all, snapshot.GroupClassOf(&list.Items[i]))
+	}
+	return all, nil
+}
+
+// Secret implements Kind.
+func (*group) Secret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
+	return snapshot.GroupSnapshotter.Resolve(class.Parameters, snapshot.GroupTokens(content, ref))
+}
+
+// Make implements Kind.
+func (*group) Make(d *bind.Draft) client.Object {
+	content := &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: d.Meta,
+		Spec: groupv1.VolumeGroupSnapshotContentSpec{
+			VolumeGroupSnapshotRef:       d.Ref,
+			VolumeGroupSnapshotClassName: &d.Class.Name,
+			DeletionPolicy:               d.Class.Policy,
+			Driver:                       d.Class.Driver,
+		},
+	}
+	for _, source := range d.Sources {
+		content.Spec.Source.VolumeHandles = append(content.Spec.Source.VolumeHandles, source.Volume.Spec.CSI.VolumeHandle)
+	}
+	return content
+}
+
+// Follow implements Kind. What was said once about its time stays. A group that is
+// ready has all of its members, and they are ready too.
+func (k *group) Follow(of *bind.Snapshot, content *bind.Content, unready []string) *bind.Snapshot {
+	s := typed(of.Object).DeepCopy()
+	if s.Status == nil {
+		s.Status = &groupv1.VolumeGroupSnapshotStatus{}
+	}
+	name, now := content.Object.GetName(), s.Status
+	now.BoundVolumeGroupSnapshotContentName, now.ReadyToUse, now.Error = &name, ptr.To(false), nil
+	if from := typedContent(content.Object).Status; from != nil {
+		now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false) && (of.Ready || len(unready) == 0))
+		if !*now.ReadyToUse {
+			now.Error = from.Error
+		}
+		if now.CreationTime == nil {
+			now.CreationTime = from.CreationTime
+		}
+	}
+	return k.Read(s)
+}
+
+// unfinished is how many operations on groups have not ended.
+func (k *group) unfinished(ctx context.Context) int {
+	all := &groupv1.VolumeGroupSnapshotList{}
+	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
+		return 0 // The cache is not filled yet.
+	}
+	n := 0
+	for i := range all.Items {
+		if p := k.words.Progress(k.Read(&all.Items[i])); k.options.Serves(all.Items[i].Namespace) {
+			n += len(p.Unfinished())
+		}
+	}
+	return n
+}
+
+// typed is a snapshot of this kind, and typedContent a content.
+func typed(o client.Object) *groupv1.VolumeGroupSnapshot {
+	return o.(*groupv1.VolumeGroupSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
+}
+
+func typedContent(o client.Object) *groupv1.VolumeGroupSnapshotContent {
+	return o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
+}
