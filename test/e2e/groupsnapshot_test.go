@@ -22,6 +22,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -312,6 +313,40 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 		if !ptr.Deref(s.Status.ReadyToUse, false) {
 			t.Errorf("the group is ready and member %s is not", s.Name)
 		}
+	}
+	w.DropGroup(t, api, "one")
+	w.NoGroupsLeft(t, api)
+}
+
+// A claim that is deleted while its group is being made stays until the cut, and not
+// until the upload is over.
+func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{SnapshotReadyAfter: 1 << 30})
+	volume := w.Bound(t, "data")
+	call := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
+	w.Group(t, api, "one", shop, nil)
+	<-call.Arrived()
+	w.DropClaim(t, "data")
+	for _, name := range []string{"data", "log"} {
+		w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+			if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+				return fmt.Errorf("claim %s is not kept while it is cut: %v", name, c.Finalizers)
+			}
+			return nil
+		})
+	}
+	call.Release()
+	w.Gone(t, volume)
+	w.ClaimIs(t, "log", func(c *corev1.PersistentVolumeClaim) error {
+		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+			return fmt.Errorf("claim log is kept after the cut: %v", c.Finalizers)
+		}
+		return nil
+	})
+	w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
+	if members := w.Members(t, api, w.GroupReady(t, api, "one")); len(members) != 2 {
+		t.Errorf("the group has %d members", len(members))
 	}
 	w.DropGroup(t, api, "one")
 	w.NoGroupsLeft(t, api)

@@ -25,7 +25,10 @@ type group struct {
 	words   bind.Words
 }
 
-var _ bind.Kind = (*group)(nil)
+var (
+	_ bind.Kind        = (*group)(nil)
+	_ bind.GroupWorker = (*group)(nil)
+)
 
 // wordsOf are those for a version of the API.
 func wordsOf(version schema.GroupVersion) bind.Words {
@@ -173,8 +176,8 @@ func (k *group) Follow(of *bind.Snapshot, content *bind.Content, unready []strin
 	return k.Read(s)
 }
 
-// unfinished is how many operations on groups have not ended.
-func (k *group) unfinished(ctx context.Context) int {
+// Unfinished implements bind.GroupWorker.
+func (k *group) Unfinished(ctx context.Context) int {
 	all := &groupv1.VolumeGroupSnapshotList{}
 	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
 		return 0 // The cache is not filled yet.

@@ -3,6 +3,7 @@ package bind
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -19,6 +20,8 @@ const (
 	contentsByGroup = "group-handle" // contents, of single snapshots and of groups, by the group's handle
 	volumesByHandle = "handle"       // PersistentVolumes by their handles
 	waitingGroups   = "waits"        // VolumeGroupSnapshots without a content
+	uncutGroups     = "uncut"        // VolumeGroupSnapshots of claims that are not cut
+	claimsKept      = "kept"         // claims that are kept for snapshots
 )
 
 func index(ctx context.Context, m ctrl.Manager) error {
@@ -32,6 +35,8 @@ func index(ctx context.Context, m ctrl.Manager) error {
 		{&groupv1.VolumeGroupSnapshotContent{}, contentsByGroup, ownHandle},
 		{&corev1.PersistentVolume{}, volumesByHandle, volumeHandle},
 		{&groupv1.VolumeGroupSnapshot{}, waitingGroups, waits},
+		{&groupv1.VolumeGroupSnapshot{}, uncutGroups, uncut},
+		{&corev1.PersistentVolumeClaim{}, claimsKept, kept},
 	}
 	for _, i := range indexes {
 		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {
@@ -82,6 +87,21 @@ const yes = "yes"
 func waits(o client.Object) []string {
 	group, ok := o.(*groupv1.VolumeGroupSnapshot)
 	if !ok || group.Spec.Source.Selector == nil || group.Status != nil && group.Status.BoundVolumeGroupSnapshotContentName != nil {
+		return nil
+	}
+	return []string{yes}
+}
+
+func uncut(o client.Object) []string {
+	group, ok := o.(*groupv1.VolumeGroupSnapshot)
+	if !ok || group.Spec.Source.Selector == nil || group.Status != nil && group.Status.CreationTime != nil {
+		return nil
+	}
+	return []string{yes}
+}
+
+func kept(o client.Object) []string {
+	if !slices.Contains(o.GetFinalizers(), snapshot.ClaimFinalizer) {
 		return nil
 	}
 	return []string{yes}

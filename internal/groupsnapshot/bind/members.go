@@ -22,8 +22,11 @@ import (
 // the driver has told are made, and those that an administrator has made are claimed.
 func (k *group) Gather(ctx context.Context, of *bind.Snapshot, c *bind.Content) (unready []string, err error) {
 	group, content := typed(of.Object), typedContent(c.Object)
-	if content.Status == nil || content.Status.VolumeGroupSnapshotHandle == nil || content.DeletionTimestamp != nil {
+	if !isCut(content) || content.DeletionTimestamp != nil {
 		return nil, nil
+	}
+	if err := k.free(ctx, content); err != nil {
+		return nil, err
 	}
 	if of.Given != "" {
 		return nil, k.join(ctx, group, content)
@@ -90,7 +93,7 @@ func (k *group) keep(ctx context.Context, m *member) (*snapshotv1.VolumeSnapshot
 // content shows, and was taken away by force, is not made again: another snapshot
 // could not have that content.
 func (k *group) makeMember(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) (*snapshotv1.VolumeSnapshot, error) {
-	volume, err := k.volumeOf(ctx, m)
+	volume, err := k.volumeOf(ctx, m.content.Spec.Driver, m.info.VolumeHandle)
 	if err != nil {
 		return nil, err
 	}
@@ -137,12 +140,11 @@ func (k *group) owner(group *groupv1.VolumeGroupSnapshot) metav1.OwnerReference 
 	return metav1.OwnerReference{APIVersion: k.words.APIVersion, Kind: k.words.Snapshot, Name: group.Name, UID: group.UID}
 }
 
-// volumeOf is the volume that a member is of; nil if it is gone.
-func (k *group) volumeOf(ctx context.Context, m *member) (*corev1.PersistentVolume, error) {
+// volumeOf is the volume that a driver knows by a handle; nil if it is gone.
+func (k *group) volumeOf(ctx context.Context, driver, handle string) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
-	key := handleKey(m.content.Spec.Driver, m.info.VolumeHandle)
-	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: key}); err != nil {
-		return nil, fmt.Errorf("looking for the volume with the handle %s: %w", m.info.VolumeHandle, err)
+	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: handleKey(driver, handle)}); err != nil {
+		return nil, fmt.Errorf("looking for the volume with the handle %s: %w", handle, err)
 	}
 	if len(volumes.Items) == 0 {
 		return nil, nil
@@ -175,7 +177,7 @@ func (k *group) makeContent(ctx context.Context, m *member, of *snapshotv1.Volum
 	if node, ok := m.content.Labels[snapshot.ManagedBy]; ok {
 		made.Labels = map[string]string{snapshot.ManagedBy: node}
 	}
-	volume, err := k.volumeOf(ctx, m)
+	volume, err := k.volumeOf(ctx, m.content.Spec.Driver, m.info.VolumeHandle)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bin
 	if err := errors.Join(k.groups(m, engine), engine.FindLost(m)); err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
-	groups.CountWith(k.unfinished)
+	groups.WorkedOnBy(k)
 	return nil
 }
 

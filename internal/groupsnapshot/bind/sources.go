@@ -71,8 +71,14 @@ func (*group) Check(of *bind.Snapshot, sources []snapshot.Source) *snapshot.Prob
 	return snapshot.Problemf(reasonCreate, "%s", strings.Join(texts, "; "))
 }
 
-// Hold implements Kind. Nothing keeps the claims of a group: as upstream has it, a
-// claim that goes before the cut fails it.
-func (*group) Hold(context.Context, []snapshot.Source) error { return nil }
+// Hold implements Kind: each claim is kept until the group is cut.
+func (k *group) Hold(ctx context.Context, sources []snapshot.Source) error {
+	for i := range sources {
+		if err := k.singles.Claims.Hold(ctx, sources[i].Claim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func list(names []string) string { return strings.Join(names, ", ") }

@@ -70,6 +70,7 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	o := &bind.Options{RetryStart: time.Millisecond}
 	k := kind()
 	k.client, k.live, k.options = cached, live, o
+	k.singles = &bind.Groups{Claims: bind.NewClaims(cached, live, nil, 0)}
 	engine := bind.New(cached, live, k, nil, o)
 	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)
@@ -94,7 +95,11 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 		t.Fatal(err)
 	}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerName).Build()
+		WithIndex(&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerName).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, "source-claim", func(client.Object) []string { return nil }).
+		WithIndex(&groupv1.VolumeGroupSnapshot{}, uncutGroups, uncut).
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsKept, kept).
+		WithIndex(&corev1.PersistentVolume{}, volumesByHandle, volumeHandle).Build()
 }
 
 // lagging is a cluster seen through a cache that lags.

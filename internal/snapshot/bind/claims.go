@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,20 +15,35 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
-// Hold implements Kind. That the cache shows the finalizer is not enough: it may
-// just have been taken off for another snapshot.
-func (k *single) Hold(ctx context.Context, sources []snapshot.Source) error {
-	claim := sources[0].Claim
-	release, err := k.turns.Take(ctx, string(claim.UID))
+// Claims keeps claims while they are cut, for single snapshots and for groups.
+type Claims struct {
+	client client.Client
+	live   client.Reader // past the cache
+	pause  time.Duration
+	groups *Groups      // nil where there are no group snapshots
+	turns  *turns.Turns // by claim, for its finalizer
+}
+
+// NewClaims makes it, with a client that reads from a cache and one that does not.
+// What was superseded is tried again after a pause.
+func NewClaims(cached client.Client, live client.Reader, groups *Groups, pause time.Duration) *Claims {
+	return &Claims{client: cached, live: live, groups: groups, pause: pause, turns: &turns.Turns{}}
+}
+
+// Hold puts our finalizer on a claim. That the cache shows it there is not enough: it
+// may just have been taken off for another snapshot.
+func (c *Claims) Hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
+	release, err := c.turn(ctx, claim)
 	if err != nil {
-		return fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
+		return err
 	}
 	defer release()
 	if slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
 		var now *corev1.PersistentVolumeClaim
-		if err := kube.Read(ctx, k.live, client.ObjectKeyFromObject(claim), &now); err != nil {
+		if err := kube.Read(ctx, c.live, client.ObjectKeyFromObject(claim), &now); err != nil {
 			return err
 		}
 		if now == nil || now.UID != claim.UID {
@@ -35,52 +51,61 @@ func (k *single) Hold(ctx context.Context, sources []snapshot.Source) error {
 		}
 		claim = now
 	}
-	return kube.Written(k.mark(ctx, claim, true), "protecting claim "+claim.Name)
+	return kube.Written(c.mark(ctx, claim, true), "protecting claim "+claim.Name)
 }
 
-// claims lets claims go that no snapshot needs any more: all of theirs are cut,
-// or gone.
-type claims struct{ *single }
-
-// Reconcile takes our finalizer off a claim if nothing needs it there. The turn
-// keeps a snapshot that is about to need it from relying on it.
-func (c claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	var claim *corev1.PersistentVolumeClaim
-	if err := kube.Read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
-		return reconcile.Result{}, err
-	}
+// Free takes our finalizer off a claim if no snapshot needs it there any more: all of
+// its own are cut, or gone. The turn keeps a snapshot that is about to need it from
+// relying on it.
+func (c *Claims) Free(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
 	if !slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
-		return reconcile.Result{}, nil
+		return nil
 	}
-	release, err := c.turns.Take(ctx, string(claim.UID))
+	release, err := c.turn(ctx, claim)
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
+		return err
 	}
 	defer release()
 	needed, err := c.needed(ctx, claim)
 	if err != nil || needed {
+		return err
+	}
+	return kube.Written(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
+}
+
+func (c *Claims) turn(ctx context.Context, claim *corev1.PersistentVolumeClaim) (release func(), err error) {
+	if release, err = c.turns.Take(ctx, string(claim.UID)); err != nil {
+		return nil, fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
+	}
+	return release, nil
+}
+
+// Reconcile frees a claim.
+func (c *Claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	var claim *corev1.PersistentVolumeClaim
+	if err := kube.Read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
 		return reconcile.Result{}, err
 	}
-	err = kube.Written(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
+	err := c.Free(ctx, claim)
 	if kube.IsSuperseded(err) {
-		return reconcile.Result{RequeueAfter: c.options.RetryStart}, nil
+		return reconcile.Result{RequeueAfter: c.pause}, nil
 	}
 	return reconcile.Result{}, err
 }
 
 // mark puts our finalizer on a claim, or takes it off. Rights that were given to
 // upstream's controller allow it to update claims, and not to patch them.
-func (k *single) mark(ctx context.Context, claim *corev1.PersistentVolumeClaim, keep bool) error {
+func (c *Claims) mark(ctx context.Context, claim *corev1.PersistentVolumeClaim, keep bool) error {
 	set, change := kube.RemoveFinalizer, controllerutil.RemoveFinalizer
 	if keep {
 		set, change = kube.AddFinalizer, controllerutil.AddFinalizer
 	}
-	err := set(ctx, k.client, claim, snapshot.ClaimFinalizer)
+	err := set(ctx, c.client, claim, snapshot.ClaimFinalizer)
 	if !apierrors.IsForbidden(err) {
 		return err
 	}
 	whole := &corev1.PersistentVolumeClaim{} // The cache's is reduced, and an update replaces everything.
-	if err := k.live.Get(ctx, client.ObjectKeyFromObject(claim), whole); err != nil {
+	if err := c.live.Get(ctx, client.ObjectKeyFromObject(claim), whole); err != nil {
 		return err
 	}
 	if whole.UID != claim.UID {
@@ -89,13 +114,13 @@ func (k *single) mark(ctx context.Context, claim *corev1.PersistentVolumeClaim, 
 	if !change(whole, snapshot.ClaimFinalizer) {
 		return nil
 	}
-	return k.client.Update(ctx, whole)
+	return c.client.Update(ctx, whole)
 }
 
-// needed tells whether a snapshot of the claim is not cut yet. The cache may not show
-// that one has just been protected, which relies on the claim being so: that is
-// asked of the API server.
-func (c claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+// needed tells whether a snapshot of the claim is not cut yet, or a group of which it
+// is part. The cache may not show that one has just been protected, which relies on
+// the claim being so: that is asked of the API server.
+func (c *Claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	list := &snapshotv1.VolumeSnapshotList{}
 	err := c.client.List(ctx, list, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
 	if err != nil {
@@ -112,7 +137,7 @@ func (c claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim)
 			return true, nil
 		}
 	}
-	return false, nil
+	return c.groups.needs(ctx, claim)
 }
 
 // needsClaim tells whether a snapshot's claim must stay: its contents are not in

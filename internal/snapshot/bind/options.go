@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -25,22 +26,47 @@ type Groups struct {
 	// longer.
 	Gone chan event.GenericEvent
 
-	count atomic.Pointer[func(context.Context) int]
+	// Claims keeps claims for both. It is there after Setup.
+	Claims *Claims
+
+	worker atomic.Pointer[GroupWorker]
 }
 
-// CountWith has the operations on groups that have not ended counted, once groups
-// are worked on: one metric tells of all.
-func (g *Groups) CountWith(count func(context.Context) int) { g.count.Store(&count) }
+// A GroupWorker is who works on group snapshots.
+type GroupWorker interface {
+	// Unfinished is how many operations on groups have not ended: one metric tells of
+	// all.
+	Unfinished(ctx context.Context) int
+	// Needs tells whether a claim is part of a group that is not cut yet.
+	Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
+}
 
-// unfinished is how many there are.
+// WorkedOnBy says who works on groups, once they are.
+func (g *Groups) WorkedOnBy(w GroupWorker) { g.worker.Store(&w) }
+
 func (g *Groups) unfinished(ctx context.Context) int {
-	if g == nil {
-		return 0
-	}
-	if count := g.count.Load(); count != nil {
-		return (*count)(ctx)
+	if w := g.working(); w != nil {
+		return w.Unfinished(ctx)
 	}
 	return 0
+}
+
+func (g *Groups) needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	if w := g.working(); w != nil {
+		return w.Needs(ctx, claim)
+	}
+	return false, nil
+}
+
+// working is nil where nobody works on groups.
+func (g *Groups) working() GroupWorker {
+	if g == nil {
+		return nil
+	}
+	if w := g.worker.Load(); w != nil {
+		return *w
+	}
+	return nil
 }
 
 // Options say how snapshots are worked on. They are the same for all.

@@ -16,14 +16,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 // Setup adds the controllers of single snapshots to a manager whose cache has
 // CacheOptions: the one of the snapshots, and the one that lets their claims go.
 // Groups are nil where there are none.
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
-	k := &single{client: m.GetClient(), live: m.GetAPIReader(), options: o, groups: groups, turns: &turns.Turns{}}
+	claims := NewClaims(m.GetClient(), m.GetAPIReader(), groups, o.RetryStart)
+	if groups != nil {
+		groups.Claims = claims
+	}
+	k := &single{client: m.GetClient(), options: o, groups: groups, claims: claims}
 	if err := index(ctx, m); err != nil {
 		return err
 	}
@@ -32,7 +35,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 			return err
 		}
 	}
-	engine := New(k.client, k.live, k, events, o)
+	engine := New(m.GetClient(), m.GetAPIReader(), k, events, o)
 	err := errors.Join(k.snapshots(m, engine), k.letClaimsGo(m), engine.FindLost(m), engine.measure(m, groups))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
@@ -58,7 +61,7 @@ func (k *single) letClaimsGo(m ctrl.Manager) error {
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(served, Appears())).
 		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
 		WithOptions(k.options.work()).
-		Complete(kube.Finish(claims{k}))
+		Complete(kube.Finish(k.claims))
 }
 
 // isDone lets through that a snapshot needs its claim no more.

@@ -13,16 +13,14 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 // single is the Kind of VolumeSnapshots.
 type single struct {
 	client  client.Client
-	live    client.Reader // past the cache
 	options *Options
-	groups  *Groups      // nil where there are no group snapshots
-	turns   *turns.Turns // by claim, for its finalizer
+	groups  *Groups // nil where there are no group snapshots
+	claims  *Claims
 }
 
 var _ Kind = (*single)(nil)
@@ -147,6 +145,11 @@ func (k *single) Make(d *Draft) client.Object {
 		content.Spec.SourceVolumeMode = volume.Spec.VolumeMode
 	}
 	return content
+}
+
+// Hold implements Kind.
+func (k *single) Hold(ctx context.Context, sources []snapshot.Source) error {
+	return k.claims.Hold(ctx, sources[0].Claim)
 }
 
 // Gather implements Kind.

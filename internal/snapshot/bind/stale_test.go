@@ -17,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 // The cache may show a snapshot that this process has let go of, a moment ago. A
@@ -142,8 +141,8 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 				s.snapshot.Finalizers = singleWords.Ours
 			}
 			s.snapshot.ResourceVersion, s.claim.ResourceVersion = "", ""
-			k := &single{client: cached, live: cluster(t, s.snapshot, s.claim), options: &Options{}, turns: &turns.Turns{}}
-			if _, err := (claims{k}).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
+			c := NewClaims(cached, cluster(t, s.snapshot, s.claim), nil, 0)
+			if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
 				t.Fatal(err)
 			}
 			if err := cached.Get(t.Context(), client.ObjectKeyFromObject(s.claim), s.claim); err != nil {
@@ -172,7 +171,7 @@ func (s *scene) objects() []client.Object {
 // engine is the engine of single snapshots, on a cache and what lies behind it.
 func engine(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{}
-	k := &single{client: cache, live: live, options: o, turns: &turns.Turns{}}
+	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
 	return New(cache, live, k, nil, o)
 }
 
