@@ -40,8 +40,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	}
 	s := newSurvey(r)
 	if err := r.lane(m, "attach", false, s.attaches).
-		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears())).
-		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers())).
+		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears(), kube.AfterStart())).
+		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers(), kube.AfterStart())).
 		Complete(kube.Finish(lane{r, false})); err != nil {
 		return err
 	}

@@ -103,8 +103,8 @@ func (s *starter) add(ctx context.Context) error {
 	return ctrl.NewControllerManagedBy(m).
 		Named("schedule").
 		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{}, s.served())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews())).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews(), kube.AfterStart())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews(), kube.AfterStart())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: s.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](s.options.RetryStart, s.options.RetryMax),

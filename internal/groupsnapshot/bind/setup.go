@@ -61,11 +61,11 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bin
 
 func (k *group) groups(m ctrl.Manager, engine *bind.Reconciler) error {
 	return engine.Complete(engine.Controller(m).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Each(k.groupOfMember), builder.WithPredicates(memberChanges())).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Each(k.groupOfMember), builder.WithPredicates(memberChanges(), kube.AfterStart())).
 		Watches(&snapshotv1.VolumeSnapshot{}, engine.Each(ownerOf), builder.WithPredicates(becomesReady())).
-		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(bind.NotDeleted())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges())).
-		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(bind.Appears())))
+		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(bind.NotDeleted(), kube.AfterStart())).
+		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.AfterStart())).
+		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(bind.Appears(), kube.AfterStart())))
 }
 
 // memberChanges lets through what a group must know of the contents of its

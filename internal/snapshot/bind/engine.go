@@ -37,7 +37,7 @@ func (r *Reconciler) Controller(m ctrl.Manager) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named("bind-"+r.Name).
 		For(r.kind.New(), builder.WithPredicates(served, r.wakes())).
-		Watches(r.kind.NewContent(), r.Each(r.snapshotOf), builder.WithPredicates(r.contentChanges())).
+		Watches(r.kind.NewContent(), r.Each(r.snapshotOf), builder.WithPredicates(r.contentChanges(), kube.AfterStart())).
 		WithOptions(r.options.work())
 }
 

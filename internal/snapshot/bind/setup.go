@@ -45,9 +45,9 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 
 func (k *single) snapshots(m ctrl.Manager, engine *Reconciler) error {
 	b := engine.Controller(m).
-		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(NotDeleted())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges())).
-		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(Appears()))
+		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(NotDeleted(), kube.AfterStart())).
+		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.AfterStart())).
+		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(Appears(), kube.AfterStart()))
 	if k.groups != nil {
 		b.WatchesRawSource(source.Channel(k.groups.Gone, &handler.EnqueueRequestForObject{}))
 	}
