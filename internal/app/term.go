@@ -135,10 +135,11 @@ func (t *term) narrow(o *ctrl.Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing for the API server: %w", err)
 	}
-	mapper, err := apiutil.NewDynamicRESTMapper(t.program.config, over)
+	served, err := apiutil.NewDynamicRESTMapper(t.program.config, over)
 	if err != nil {
 		return fmt.Errorf("preparing for the API server: %w", err)
 	}
+	mapper := remember(served)
 	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil } // What is known need not be asked again.
 	for kind := range o.Cache.ByObject {
 		if _, err := apiutil.IsObjectNamespaced(kind, t.program.scheme, mapper); meta.IsNoMatchError(err) {
