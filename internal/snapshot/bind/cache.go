@@ -1,6 +1,8 @@
 package bind
 
 import (
+	"maps"
+	"strings"
 	"unique"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -31,24 +33,56 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&snapshotv1.VolumeSnapshot{}] = snapshots
 }
 
-// reduce is called once for each object, before anyone else sees it.
+// reduce takes off an object what is not asked of it, before anyone else sees it.
+// It changes the object itself: for what is there at the start it is called when
+// the object is read and again when all of them go into the cache, and a copy each
+// time would be held twice.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *corev1.PersistentVolumeClaim:
-		return reduceClaim(it), nil
+		reduceClaim(it)
 	case *corev1.PersistentVolume:
-		return o.reduceVolume(it), nil
+		o.reduceVolume(it)
 	case *corev1.Node:
-		return &corev1.Node{ObjectMeta: identity(&it.ObjectMeta)}, nil
+		*it = corev1.Node{ObjectMeta: identity(&it.ObjectMeta)}
 	case *snapshotv1.VolumeSnapshot:
-		lighten(&it.ObjectMeta)
+		reduceSnapshot(it)
 	case *snapshotv1.VolumeSnapshotContent:
-		lighten(&it.ObjectMeta)
-		it.Spec.Driver = one(it.Spec.Driver)
-		ref := it.Spec.VolumeSnapshotRef
-		it.Spec.VolumeSnapshotRef = corev1.ObjectReference{Namespace: one(ref.Namespace), Name: ref.Name, UID: ref.UID}
+		reduceContent(it)
 	}
 	return object, nil
+}
+
+// reduceSnapshot keeps of the labels those that this program has put there: the
+// schedules', which no other package may name here.
+func reduceSnapshot(s *snapshotv1.VolumeSnapshot) {
+	lighten(&s.ObjectMeta)
+	maps.DeleteFunc(s.Labels, func(key, _ string) bool {
+		domain, _, _ := strings.Cut(key, "/")
+		return domain != ownDomain && !strings.HasSuffix(domain, "."+ownDomain)
+	})
+	if len(s.Labels) == 0 {
+		s.Labels = nil
+	}
+	shareOne(s.Spec.VolumeSnapshotClassName)
+}
+
+// ownDomain is what the program's own labels begin with, or with a part of it.
+const ownDomain = "holdfast.io"
+
+// reduceContent keeps whose it is and by what class, whether it was there before,
+// and what the driver's half says.
+func reduceContent(c *snapshotv1.VolumeSnapshotContent) {
+	lighten(&c.ObjectMeta)
+	c.Labels = nil
+	ref := c.Spec.VolumeSnapshotRef
+	shareOne(c.Spec.VolumeSnapshotClassName)
+	c.Spec = snapshotv1.VolumeSnapshotContentSpec{
+		Driver: one(c.Spec.Driver), DeletionPolicy: snapshotv1.DeletionPolicy(one(string(c.Spec.DeletionPolicy))),
+		VolumeSnapshotClassName: c.Spec.VolumeSnapshotClassName,
+		Source:                  snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: c.Spec.Source.SnapshotHandle},
+		VolumeSnapshotRef:       corev1.ObjectReference{Namespace: one(ref.Namespace), Name: ref.Name, UID: ref.UID},
+	}
 }
 
 // lighten takes off what records how an object came to be what it is.
@@ -62,41 +96,52 @@ func lighten(of *metav1.ObjectMeta) {
 // one is a text that many objects have, kept once.
 func one(text string) string { return unique.Make(text).Value() }
 
+func shareOne(text *string) {
+	if text != nil {
+		*text = one(*text)
+	}
+}
+
 func share(texts []string) {
 	for i := range texts {
 		texts[i] = one(texts[i])
 	}
 }
 
-func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
-	small := &corev1.PersistentVolumeClaim{ObjectMeta: identity(&claim.ObjectMeta)}
-	small.Spec.VolumeName, small.Status.Phase = claim.Spec.VolumeName, claim.Status.Phase
-	small.Spec.DataSource, small.Spec.DataSourceRef = claim.Spec.DataSource, claim.Spec.DataSourceRef
-	return small
+func reduceClaim(c *corev1.PersistentVolumeClaim) {
+	*c = corev1.PersistentVolumeClaim{
+		ObjectMeta: identity(&c.ObjectMeta),
+		Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, DataSource: c.Spec.DataSource, DataSourceRef: c.Spec.DataSourceRef},
+		Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.PersistentVolumeClaimPhase(one(string(c.Status.Phase)))},
+	}
 }
 
 // reduceVolume keeps the nodes that a volume can be used on where somebody asks
 // for them.
-func (o *Options) reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
-	small := &corev1.PersistentVolume{ObjectMeta: identity(&volume.ObjectMeta)}
-	small.Labels, small.Finalizers = nil, nil
-	small.Spec.VolumeMode = volume.Spec.VolumeMode
+func (o *Options) reduceVolume(v *corev1.PersistentVolume) {
+	spec := corev1.PersistentVolumeSpec{VolumeMode: v.Spec.VolumeMode}
 	if o.Distributed {
-		small.Spec.NodeAffinity = volume.Spec.NodeAffinity
+		spec.NodeAffinity = v.Spec.NodeAffinity
 	}
-	if ref := volume.Spec.ClaimRef; ref != nil {
-		small.Spec.ClaimRef = &corev1.ObjectReference{Namespace: one(ref.Namespace), Name: ref.Name, UID: ref.UID}
+	if ref := v.Spec.ClaimRef; ref != nil {
+		*ref = corev1.ObjectReference{Namespace: one(ref.Namespace), Name: ref.Name, UID: ref.UID}
+		spec.ClaimRef = ref
 	}
-	if source := volume.Spec.CSI; source != nil {
-		small.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: one(source.Driver), VolumeHandle: source.VolumeHandle}
+	if source := v.Spec.CSI; source != nil {
+		*source = corev1.CSIPersistentVolumeSource{Driver: one(source.Driver), VolumeHandle: source.VolumeHandle}
+		spec.CSI = source
 	}
-	return small
+	*v = corev1.PersistentVolume{ObjectMeta: identity(&v.ObjectMeta), Spec: spec}
+	v.Labels, v.Finalizers = nil, nil
 }
 
 // identity is what says which object it is, since when, which state of it, and
 // what selects or keeps it.
 func identity(of *metav1.ObjectMeta) metav1.ObjectMeta {
 	share(of.Finalizers)
+	for key, value := range of.Labels {
+		of.Labels[one(key)] = value // The map takes the key that it is given, which others have too.
+	}
 	return metav1.ObjectMeta{
 		Namespace: one(of.Namespace), Name: of.Name, UID: of.UID, ResourceVersion: of.ResourceVersion, Generation: of.Generation,
 		CreationTimestamp: of.CreationTimestamp, DeletionTimestamp: of.DeletionTimestamp, Labels: of.Labels, Finalizers: of.Finalizers,
