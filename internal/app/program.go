@@ -63,6 +63,7 @@ type Program struct {
 // Run works until ctx ends. What has been begun then is finished first, within
 // bounds, and the Lease given back; that is a success.
 func (p *Program) Run(ctx context.Context) error {
+	boundGarbage()
 	living, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	if err := p.prepare(living); err != nil {
