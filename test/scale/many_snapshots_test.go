@@ -147,7 +147,7 @@ func fillContent(ctx context.Context, w *world.World, api client.Client, s *snap
 func lookAtSnapshots(t *testing.T, w *world.World, api client.Client, size int) *snapshotSight {
 	t.Helper()
 	b := &bothHalves{World: w, api: api}
-	b.controller = startRole(t, w, w.SnapshotController)
+	b.controller = startRole(t, w, w.WholeSnapshotController)
 	b.snapshotter = startRole(t, w, w.Snapshotter, csi.CreateSnapshot, csi.DeleteSnapshot)
 	s := &snapshotSight{there: size, ready: max(b.controller.ready(t), b.snapshotter.ready(t))}
 	world.Eventually(t, func(context.Context) error { // All are looked at once, which asks for nothing.
@@ -157,6 +157,9 @@ func lookAtSnapshots(t *testing.T, w *world.World, api client.Client, size int) 
 		return nil
 	})
 	b.settled(t)
+	if n := b.controller.metric(t, `holdfast_snapshots{state="ready"}`); n != float64(size) {
+		t.Errorf("%v snapshots of %d are counted as ready", n, size)
+	}
 	s.memory = [2]footprint{memory(t, b.controller.PID()), memory(t, b.snapshotter.PID())}
 
 	name := func(n int) string { return fmt.Sprintf("cut-%d-%d", size, n) }

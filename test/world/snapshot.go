@@ -41,6 +41,13 @@ func (w *World) SnapshotController(t testing.TB, args ...string) *Process {
 	return run(t, nil, "snapshot-controller", w.SnapshotControllerArgs(args...))
 }
 
+// WholeSnapshotController starts it as users do, for all namespaces: only for a
+// cluster of the test's own.
+func (w *World) WholeSnapshotController(t testing.TB, args ...string) *Process {
+	t.Helper()
+	return run(t, nil, "snapshot-controller", append([]string{"--kubeconfig=" + w.Kubeconfig}, args...))
+}
+
 // SnapshotControllerArgs are what role snapshot-controller needs to serve the
 // world's namespace, and no other test's, then args.
 func (w *World) SnapshotControllerArgs(args ...string) []string {

@@ -2,6 +2,7 @@ package bind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,8 +11,9 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 var (
@@ -64,11 +66,15 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if !c.cache.WaitForCacheSync(ctx) {
 		return
 	}
-	all, contents := &snapshotv1.VolumeSnapshotList{}, &snapshotv1.VolumeSnapshotContentList{}
-	if c.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil || c.client.List(ctx, contents, client.UnsafeDisableDeepCopy) != nil {
+	t, cut := newTally(c.now()), newestCut{}
+	err := errors.Join(
+		kube.Each(ctx, c.cache, &snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotList{}, t.add),
+		kube.Each(ctx, c.cache, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotContentList{}, func(content *snapshotv1.VolumeSnapshotContent) {
+			cut.add(content, c.options)
+		}))
+	if err != nil {
 		return
 	}
-	t := tally(all.Items, c.now())
 	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
 	for state, n := range t.count {
 		to <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
@@ -76,7 +82,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
 		}
 	}
-	for driver, at := range newestOf(contents.Items, c.options) {
+	for driver, at := range cut {
 		to <- prometheus.MustNewConstMetric(newest, prometheus.GaugeValue, float64(at)/1e9, driver)
 	}
 }
@@ -105,40 +111,40 @@ func stateOf(s *snapshotv1.VolumeSnapshot) string {
 	}
 }
 
-// A tallied is what all snapshots together are.
-type tallied struct {
+// A tally is what all snapshots together are.
+type tally struct {
+	now        time.Time
 	count      map[string]int
 	oldest     map[string]time.Duration
 	operations int
 }
 
-func tally(all []snapshotv1.VolumeSnapshot, now time.Time) tallied {
-	t := tallied{count: map[string]int{}, oldest: map[string]time.Duration{}}
+func newTally(now time.Time) *tally {
+	t := &tally{now: now, count: map[string]int{}, oldest: map[string]time.Duration{}}
 	for _, state := range []string{statePending, stateUploading, stateErrored, stateReady, stateDeleting} {
 		t.count[state] = 0
-	}
-	for i := range all {
-		since, state := all[i].CreationTimestamp.Time, stateOf(&all[i])
-		if state == stateDeleting {
-			since = all[i].DeletionTimestamp.Time
-		}
-		t.count[state]++
-		t.oldest[state] = max(t.oldest[state], now.Sub(since))
-		t.operations += len(unfinished(&all[i]))
 	}
 	return t
 }
 
-// newestOf is when the newest snapshot of each driver that can be restored from
-// was cut, in nanoseconds since 1970.
-func newestOf(contents []snapshotv1.VolumeSnapshotContent, o *Options) map[string]int64 {
-	newest := map[string]int64{}
-	for i := range contents {
-		c := &contents[i]
-		if c.Status == nil || !ptr.Deref(c.Status.ReadyToUse, false) || !o.Serves(c.Spec.VolumeSnapshotRef.Namespace) {
-			continue
-		}
-		newest[c.Spec.Driver] = max(newest[c.Spec.Driver], ptr.Deref(c.Status.CreationTime, 0))
+func (t *tally) add(s *snapshotv1.VolumeSnapshot) {
+	since, state := s.CreationTimestamp.Time, stateOf(s)
+	if state == stateDeleting {
+		since = s.DeletionTimestamp.Time
 	}
-	return newest
+	t.count[state]++
+	t.oldest[state] = max(t.oldest[state], t.now.Sub(since))
+	if state != stateReady { // Which has none.
+		t.operations += len(unfinished(s))
+	}
+}
+
+// newestCut is when the newest snapshot of each driver that can be restored from
+// was cut, in nanoseconds since 1970.
+type newestCut map[string]int64
+
+func (n newestCut) add(c *snapshotv1.VolumeSnapshotContent, o *Options) {
+	if c.Status != nil && ptr.Deref(c.Status.ReadyToUse, false) && o.Serves(c.Spec.VolumeSnapshotRef.Namespace) {
+		n[c.Spec.Driver] = max(n[c.Spec.Driver], ptr.Deref(c.Status.CreationTime, 0))
+	}
 }

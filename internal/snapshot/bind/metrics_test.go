@@ -68,9 +68,12 @@ func TestSnapshotsAreCounted(t *testing.T) {
 		return metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(now.Add(-d))}
 	}
 	gone := metav1.NewTime(now.Add(-time.Minute))
-	deleted := snapshotv1.VolumeSnapshot{ObjectMeta: old(time.Hour), Status: &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}}
+	deleted := &snapshotv1.VolumeSnapshot{ObjectMeta: old(time.Hour), Status: &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}}
 	deleted.DeletionTimestamp = &gone
-	got := tally([]snapshotv1.VolumeSnapshot{{ObjectMeta: old(time.Second)}, {ObjectMeta: old(time.Minute)}, deleted}, now)
+	got := newTally(now)
+	for _, s := range []*snapshotv1.VolumeSnapshot{{ObjectMeta: old(time.Second)}, {ObjectMeta: old(time.Minute)}, deleted} {
+		got.add(s)
+	}
 	want := map[string]int{statePending: 2, stateUploading: 0, stateErrored: 0, stateReady: 0, stateDeleting: 1}
 	if !maps.Equal(got.count, want) || got.operations != 5 {
 		t.Errorf("counted are %+v", got)
@@ -81,15 +84,18 @@ func TestSnapshotsAreCounted(t *testing.T) {
 }
 
 func TestTheNewestSnapshotOfADriver(t *testing.T) {
-	content := func(driver, namespace string, at int64, ready bool) snapshotv1.VolumeSnapshotContent {
-		c := snapshotv1.VolumeSnapshotContent{Status: &snapshotv1.VolumeSnapshotContentStatus{CreationTime: &at, ReadyToUse: &ready}}
+	content := func(driver, namespace string, at int64, ready bool) *snapshotv1.VolumeSnapshotContent {
+		c := &snapshotv1.VolumeSnapshotContent{Status: &snapshotv1.VolumeSnapshotContentStatus{CreationTime: &at, ReadyToUse: &ready}}
 		c.Spec.Driver, c.Spec.VolumeSnapshotRef.Namespace = driver, namespace
 		return c
 	}
-	got := newestOf([]snapshotv1.VolumeSnapshotContent{
+	got := newestCut{}
+	for _, c := range []*snapshotv1.VolumeSnapshotContent{
 		content("a", "ours", 1, true), content("a", "ours", 2, true), content("a", "ours", 3, false), content("a", "theirs", 4, true), {},
-	}, &Options{Namespaces: []string{"ours"}})
-	if !maps.Equal(got, map[string]int64{"a": 2}) {
+	} {
+		got.add(c, &Options{Namespaces: []string{"ours"}})
+	}
+	if !maps.Equal(got, newestCut{"a": 2}) {
 		t.Errorf("got %v", got)
 	}
 }
