@@ -3,7 +3,9 @@ package bind
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"slices"
+	"strconv"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -18,7 +20,7 @@ import (
 const (
 	membersByGroup  = "member-of"    // VolumeSnapshots by the name of the group that owns them
 	contentsByGroup = "group-handle" // contents, of single snapshots and of groups, by the group's handle
-	volumesByHandle = "handle"       // PersistentVolumes by their handles
+	volumesByHandle = "handle-hash"  // PersistentVolumes by hashes of their handles
 	waitingGroups   = "waits"        // VolumeGroupSnapshots without a content
 	uncutGroups     = "uncut"        // VolumeGroupSnapshots of claims that are not cut
 	claimsKept      = "kept"         // claims that are kept for snapshots
@@ -78,7 +80,16 @@ func volumeHandle(o client.Object) []string {
 	if !ok || volume.Spec.CSI == nil {
 		return nil
 	}
-	return []string{handleKey(volume.Spec.CSI.Driver, volume.Spec.CSI.VolumeHandle)}
+	return []string{handleHash(volume.Spec.CSI.VolumeHandle)}
+}
+
+// handleHash is one of a thousand keys for all handles. Each key of an index takes
+// a set of its own: with one for each volume the index would be half as large as
+// the volumes, and it is asked once for each member of a group.
+func handleHash(handle string) string {
+	sum := fnv.New32a()
+	sum.Write([]byte(handle))
+	return strconv.FormatUint(uint64(sum.Sum32()%1000), 10)
 }
 
 // yes is the one key of an index that only tells who is in it.

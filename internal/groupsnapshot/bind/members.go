@@ -143,13 +143,15 @@ func (k *group) owner(group *groupv1.VolumeGroupSnapshot) metav1.OwnerReference 
 // volumeOf is the volume that a driver knows by a handle; nil if it is gone.
 func (k *group) volumeOf(ctx context.Context, driver, handle string) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
-	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: handleKey(driver, handle)}); err != nil {
+	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: handleHash(handle)}); err != nil {
 		return nil, fmt.Errorf("looking for the volume with the handle %s: %w", handle, err)
 	}
-	if len(volumes.Items) == 0 {
-		return nil, nil
+	for i := range volumes.Items {
+		if of := volumes.Items[i].Spec.CSI; of.Driver == driver && of.VolumeHandle == handle {
+			return &volumes.Items[i], nil
+		}
 	}
-	return &volumes.Items[0], nil
+	return nil, nil
 }
 
 // makeContent makes the content of a member. It names no class: it is never cut
