@@ -24,6 +24,7 @@ type subject struct {
 	endpoint string
 	began    time.Time
 	methods  []csi.Method // the calls that count
+	profiled int          // how often
 }
 
 // startSubject starts role csi-provisioner with its default flags.
@@ -37,7 +38,7 @@ func startSubject(t *testing.T, w *world.World) *subject {
 func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *subject {
 	t.Helper()
 	s := &subject{world: w, counter: proxy.Count(t, w.Config), endpoint: freeAddress(t), began: time.Now(), methods: methods}
-	s.Process = start(t, "--kubeconfig="+s.counter.Kubeconfig, "--http-endpoint="+s.endpoint)
+	s.Process = start(t, append(profileFlags(), "--kubeconfig="+s.counter.Kubeconfig, "--http-endpoint="+s.endpoint)...)
 	return s
 }
 
@@ -92,6 +93,7 @@ func (c *cost) within(t *testing.T, budget int) {
 // metrics is left out of the time of the processor.
 func (s *subject) phase(t *testing.T, n int, do func()) *cost {
 	t.Helper()
+	s.profile(t)
 	c := &cost{n: n, calls: -s.calls(), allocated: -s.metric(t, metricAllocated)}
 	c.cpu = -processor(t, s.PID())
 	began := time.Now()
@@ -101,6 +103,7 @@ func (s *subject) phase(t *testing.T, n int, do func()) *cost {
 	c.calls += s.calls()
 	c.cpu += processor(t, s.PID())
 	c.allocated += s.metric(t, metricAllocated)
+	s.profile(t)
 	return c
 }
 

@@ -67,6 +67,9 @@ func (p *Process) Err() error {
 	return p.err
 }
 
+// Role is what the process runs as.
+func (p *Process) Role() string { return p.cmd.Args[0] }
+
 // PID is the number of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

@@ -1,0 +1,54 @@
+package scale
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Profiles are for whoever looks for the reason of a figure. What is allocated is
+// sampled; with GODEBUG=memprofilerate=1 in the environment all of it is there,
+// and no figure of memory or processor means anything.
+var profiles = flag.String("profiles", "", "directory for profiles of memory, in the order in which they are taken: before and after all that is measured")
+
+// profileFlags are what a process needs for that.
+func profileFlags() []string {
+	if *profiles == "" {
+		return nil
+	}
+	return []string{"--enable-pprof"}
+}
+
+// profile keeps what the process holds and what it has allocated so far.
+func (s *subject) profile(t *testing.T) {
+	t.Helper()
+	if *profiles == "" {
+		return
+	}
+	s.profiled++
+	for file, path := range map[string]string{"allocs": "allocs", "heap": "heap?gc=1"} {
+		name := fmt.Sprintf("%s-%s-%d-%s.pb.gz", strings.ReplaceAll(t.Name(), "/", "-"), s.Role(), s.profiled, file)
+		if err := save(filepath.Join(*profiles, name), "http://"+s.endpoint+"/debug/pprof/"+path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// save writes what is found at an address into a file.
+func save(file, address string) error {
+	answer, err := http.Get(address)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, all, 0o644)
+}
