@@ -12,7 +12,7 @@ import (
 )
 
 // A Kind is one kind of snapshots: single ones, or groups of them. It knows the
-// kind's types, what is cut and who needs it. When what is done the engine decides.
+// kind's types, what is cut and who needs it; what is done, and when, the engine decides.
 type Kind interface {
 	// Words are what the kind's objects, fields and events are called.
 	Words() *Words
