@@ -39,14 +39,14 @@ func (c *clock) Start(ctx context.Context) error {
 }
 
 func (c *clock) look(ctx context.Context, now time.Time) error {
-	all, err := c.all(ctx)
+	waiting, err := c.attachments(ctx, attachmentsWaiting, toAttach)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for i := range all {
-		if c.options.unmarked(&all[i], now) {
-			errs = append(errs, c.mark(ctx, all[i].Name, now))
+	for i := range waiting {
+		if c.options.unmarked(&waiting[i], now) {
+			errs = append(errs, c.mark(ctx, waiting[i].Name, now))
 		}
 	}
 	return errors.Join(errs...)

@@ -14,6 +14,13 @@ const (
 	attachmentsByVolume = "attach.volume"
 	attachmentsByNode   = "attach.node"
 	attachmentsOfDriver = "attach.driver"
+	attachmentsWaiting  = "attach.waiting" // by what is to be done and is not
+)
+
+// Keys of attachmentsWaiting, and what metrics call them.
+const (
+	toAttach = "attach"
+	toDetach = "detach"
 )
 
 func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
@@ -21,6 +28,7 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		attachmentsByVolume: volumeName,
 		attachmentsByNode:   func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName },
 		attachmentsOfDriver: func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
+		attachmentsWaiting:  r.options.waitsTo,
 	} {
 		keys := func(o client.Object) []string {
 			a, ok := o.(*storagev1.VolumeAttachment)
@@ -34,6 +42,20 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		}
 	}
 	return nil
+}
+
+// waitsTo is what is to be done with a VolumeAttachment and is not; empty for most
+// of them.
+func (o *Options) waitsTo(a *storagev1.VolumeAttachment) string {
+	s := seen{attachment: a}
+	switch {
+	case !s.deleting() && !a.Status.Attached:
+		return toAttach
+	case s.deleting() && s.held(o):
+		return toDetach
+	default:
+		return ""
+	}
 }
 
 // attachments are the driver's VolumeAttachments of the cache with a key. They

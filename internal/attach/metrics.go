@@ -44,40 +44,25 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if !c.cache.WaitForCacheSync(ctx) {
 		return
 	}
-	all, err := c.all(ctx)
-	if err != nil {
-		return
-	}
-	for operation, q := range queues(all, c.options, time.Now()) {
-		to <- prometheus.MustNewConstMetric(waiting, prometheus.GaugeValue, float64(q.waiting), operation)
-		to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, q.oldest.Seconds(), operation)
+	for _, operation := range []string{toAttach, toDetach} {
+		queue, err := c.attachments(ctx, attachmentsWaiting, operation)
+		if err != nil {
+			return
+		}
+		to <- prometheus.MustNewConstMetric(waiting, prometheus.GaugeValue, float64(len(queue)), operation)
+		to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, longest(queue, time.Now()).Seconds(), operation)
 	}
 	to <- prometheus.MustNewConstMetric(dangling, prometheus.GaugeValue, float64(c.survey.dangling.Load()))
 }
 
-// A queue is what is to be attached, or detached.
-type queue struct {
-	waiting int
-	oldest  time.Duration
-}
-
-func (q *queue) add(since time.Duration) {
-	q.waiting++
-	q.oldest = max(q.oldest, since)
-}
-
-// queues measures the two.
-func queues(all []storagev1.VolumeAttachment, o *Options, now time.Time) map[string]*queue {
-	attach, detach := &queue{}, &queue{}
-	for i := range all {
-		a := &all[i]
-		s := seen{attachment: a}
-		switch {
-		case a.DeletionTimestamp == nil && !a.Status.Attached:
-			attach.add(now.Sub(a.CreationTimestamp.Time))
-		case a.DeletionTimestamp != nil && s.held(o):
-			detach.add(now.Sub(a.DeletionTimestamp.Time))
+// longest is how long the oldest of some that wait has waited.
+func longest(queue []storagev1.VolumeAttachment, now time.Time) (d time.Duration) {
+	for i := range queue {
+		since := queue[i].CreationTimestamp.Time
+		if queue[i].DeletionTimestamp != nil {
+			since = queue[i].DeletionTimestamp.Time
 		}
+		d = max(d, now.Sub(since))
 	}
-	return map[string]*queue{"attach": attach, "detach": detach}
+	return d
 }
