@@ -26,21 +26,23 @@ func CacheOptions(o *Options, into *cache.Options) {
 	}
 }
 
-// reduce is called once for each object, before anyone else sees it.
+// reduce changes an object before anyone else sees it: the object itself, for what
+// is there at the start is reduced when it is read and again when all of it goes
+// into the cache, and copies would be held until then.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *storagev1.VolumeAttachment:
 		it.ManagedFields = nil
 		if it.Spec.Attacher != o.Driver {
-			return reduceAttachment(it), nil
+			*it = *reduceAttachment(it)
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
 		if !o.has(it) {
-			return o.reduceVolume(it), nil
+			*it = *o.reduceVolume(it)
 		}
 	case *storagev1.CSINode:
-		return o.reduceNode(it), nil
+		*it = *o.reduceNode(it)
 	}
 	return object, nil
 }

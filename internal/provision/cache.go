@@ -25,18 +25,20 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}
 }
 
-// reduce is called once for each object, before anyone else sees it.
+// reduce changes an object before anyone else sees it: the object itself, for what
+// is there at the start is reduced when it is read and again when all of it goes
+// into the cache, and copies would be held until then.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *corev1.PersistentVolumeClaim:
 		it.ManagedFields = nil
 		if !o.pending(it) {
-			return reduceClaim(it), nil
+			*it = *reduceClaim(it)
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
 		if !o.has(it) {
-			return reduceVolume(it), nil
+			*it = *reduceVolume(it)
 		}
 	}
 	return object, nil

@@ -38,13 +38,14 @@ func CacheOptions(driver string, into *cache.Options) {
 		if !ok {
 			return o, nil
 		}
-		small := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{
+		small := storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{
 			Name: attachment.Name, UID: attachment.UID, ResourceVersion: attachment.ResourceVersion,
 		}}
 		if attachment.Spec.Attacher == driver {
 			small.Spec.Source.PersistentVolumeName = attachment.Spec.Source.PersistentVolumeName
 		}
-		return small, nil
+		*attachment = small
+		return attachment, nil
 	}}
 }
 

@@ -21,7 +21,7 @@ func CacheOptions(into *cache.Options) {
 	into.ByObject[&corev1.Node{}] = cache.ByObject{Transform: reduce}
 }
 
-// reduce is called once for each object, before anyone else sees it.
+// reduce changes an object before anyone else sees it.
 func reduce(o any) (any, error) {
 	if node, ok := o.(*corev1.Node); ok {
 		node.ManagedFields = nil

@@ -23,8 +23,10 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&snapshotv1.VolumeSnapshotContent{}] = contents
 }
 
-// reduce is called once for each object, before anyone else sees it. What is
-// reduced is never written.
+// reduce changes an object before anyone else sees it: the object itself, for what
+// is there at the start is reduced when it is read and again when all of it goes
+// into the cache, and copies would be held until then. What is reduced is never
+// written.
 func (o *Options) reduce(object any) (any, error) {
 	content, ok := object.(*snapshotv1.VolumeSnapshotContent)
 	if !ok {
@@ -34,8 +36,9 @@ func (o *Options) reduce(object any) (any, error) {
 	if content.Spec.Driver == o.Driver {
 		return content, nil
 	}
-	return &snapshotv1.VolumeSnapshotContent{
+	*content = snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: content.Name, UID: content.UID, ResourceVersion: content.ResourceVersion},
 		Spec:       snapshotv1.VolumeSnapshotContentSpec{Driver: content.Spec.Driver},
-	}, nil
+	}
+	return content, nil
 }
