@@ -25,7 +25,7 @@ const (
 	// manySnapshotsBudget is what either process may take with 10,000 snapshots,
 	// and never more: well below the 256 MiB that users are told to allow the
 	// controller.
-	manySnapshotsBudget = 200 << 20
+	manySnapshotsBudget = 136 << 20
 )
 
 // A snapshotSight is what was seen of both halves in a cluster of some size.
