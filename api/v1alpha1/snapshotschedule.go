@@ -303,6 +303,8 @@ const (
 	InProgress = "InProgress"
 	// NotBound says that the claim has no volume.
 	NotBound = "NotBound"
+	// Removed says that somebody has removed the snapshot of the last run.
+	Removed = "Removed"
 	// Terminating says that the claim is being deleted.
 	Terminating = "Terminating"
 	// Blocked says that an earlier snapshot of the claim is not ready yet.

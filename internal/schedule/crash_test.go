@@ -323,3 +323,27 @@ func TestOneBadClaimStopsNothing(t *testing.T) {
 	w.settle(t, 1)
 	w.check(t)
 }
+
+// Kinds come into the cache one by one. A schedule that says that a claim has got
+// its snapshot, without that snapshot, does not answer a trigger.
+func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
+	s, claims := midRun(), manyClaims(1)
+	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: stamped(noon)}}
+	w := newCrashWorld(t, s, claims) // What it holds of snapshots is of before.
+	made := newSnapshot(s, &claims[0], noon)
+	made.UID, made.CreationTimestamp = "new", *stamped(noon)
+	if err := w.server.Create(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	key := client.ObjectKeyFromObject(s)
+	if _, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.server.Get(t.Context(), key, s); err != nil || s.Status.LastTrigger != "" {
+		t.Errorf("%v, %+v", err, s.Status)
+	}
+	w.settle(t, 1)
+	if err := w.server.Get(t.Context(), key, s); err != nil || s.Status.LastTrigger != "go" {
+		t.Errorf("%v, %+v", err, s.Status)
+	}
+}

@@ -35,6 +35,17 @@ func TestJudge(t *testing.T) {
 		"one whose snapshot was removed by somebody gets no other": {
 			func(s *seen) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(noon)}}
+				s.shots = []*shot{shotAt(days(1))}
+			}, v1alpha1.Removed, time.Time{},
+		},
+		"one whose snapshot is being removed neither": {
+			func(s *seen) { s.shots = []*shot{shotAt(noon, deleting)} }, v1alpha1.Removed, time.Time{},
+		},
+		"one whose snapshot went because a later one is ready is done": {
+			func(s *seen) {
+				s.schedule.Status.Run = runAt(since(time.Hour), since(time.Hour))
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(since(time.Hour))}}
+				s.shots = []*shot{shotAt(since(time.Minute))}
 			}, "", time.Time{},
 		},
 		"one that has taken the name of a claim that had a snapshot gets one of its own": {
@@ -219,6 +230,11 @@ func TestSettle(t *testing.T) {
 		},
 		"its trigger is answered when all are ready": {func(s *seen) { s.shots = []*shot{shotAt(noon)} }, nil, true, true, "Scheduled True"},
 		"not when one has failed":                    {func(s *seen) { s.shots = []*shot{shotAt(noon, failing)} }, nil, true, false, "ClaimsFailing False"},
+		"not when one has been removed": {
+			func(s *seen) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(noon)}}
+			}, nil, true, false, "Scheduled True",
+		},
 		"a claim without a volume keeps nobody": {
 			func(s *seen) { s.claims[0].Status.Phase = corev1.ClaimPending }, nil, true, true, "Scheduled True",
 		},

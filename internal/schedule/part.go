@@ -79,13 +79,18 @@ func (r *round) judge(p *part) {
 	}
 }
 
-// served judges a claim that has got its snapshot of this run.
+// served judges a claim that has got its snapshot of this run. One that is gone, or
+// that the cache does not know yet, answers for nothing.
 func (r *round) served(p *part) bool {
 	s := p.find(stamp(r.Time.Time))
 	switch {
-	case s == nil:
-		return p.was.LastRunTime != nil && p.was.LastRunTime.Equal(&r.Time) // Somebody has removed it since.
-	case s.ready || s.deleting:
+	case s == nil && (p.was.LastRunTime == nil || !p.was.LastRunTime.Equal(&r.Time)):
+		return false
+	case s == nil || s.deleting:
+		if good := newestReady(p.shots); good == nil || good.taken.Before(r.StartTime.Time) {
+			p.reason, p.message = v1alpha1.Removed, "the VolumeSnapshot of the last run has been removed; the claim gets another in the next run"
+		}
+	case s.ready:
 	case s.failure != "":
 		p.reason, p.message = v1alpha1.SnapshotFailed, fmt.Sprintf("VolumeSnapshot %s: %s", s.name, s.failure)
 	default:
