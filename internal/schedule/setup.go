@@ -102,7 +102,7 @@ func (s *starter) add(ctx context.Context) error {
 	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("schedule").
-		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(predicate.GenerationChangedPredicate{}, s.served())).
+		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(scheduleNews(), s.served())).
 		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews(), kube.AfterStart())).
 		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews(), kube.AfterStart())).
 		WithOptions(controller.Options{

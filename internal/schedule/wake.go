@@ -57,13 +57,20 @@ func (r *Reconciler) schedulesOf(ctx context.Context, o client.Object) []reconci
 	return requests
 }
 
+// scheduleNews lets through what changes what a schedule says.
+func scheduleNews() predicate.Funcs {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || another(e)
+	}}
+}
+
 // snapshotNews lets through what changes something about a snapshot that
 // schedules look at.
 func snapshotNews() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*snapshotv1.VolumeSnapshot)
 		after, ok2 := e.ObjectNew.(*snapshotv1.VolumeSnapshot)
-		return ok1 && ok2 && (!equality.Semantic.DeepEqual(before.Status, after.Status) ||
+		return ok1 && ok2 && (another(e) || !equality.Semantic.DeepEqual(before.Status, after.Status) ||
 			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
 	}}
 }
@@ -74,10 +81,14 @@ func claimNews() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.PersistentVolumeClaim)
 		after, ok2 := e.ObjectNew.(*corev1.PersistentVolumeClaim)
-		return ok1 && ok2 && (before.Status.Phase != after.Status.Phase ||
+		return ok1 && ok2 && (another(e) || before.Status.Phase != after.Status.Phase ||
 			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
 	}}
 }
+
+// another tells whether an object has taken the name of one that is gone. Who did
+// not watch in between is told that the one has become the other.
+func another(e event.UpdateEvent) bool { return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() }
 
 func begunToGo(before, after client.Object) bool {
 	return before.GetDeletionTimestamp() == nil && after.GetDeletionTimestamp() != nil
