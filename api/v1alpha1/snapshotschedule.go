@@ -212,7 +212,7 @@ type Plan struct {
 
 // A Run takes one snapshot of each claim.
 type Run struct {
-	// time names the run: the time by schedule, or for a trigger the moment it was seen.
+	// time names the run: the time by schedule, or for a trigger the moment it was seen, or a little later.
 	// +required
 	Time metav1.Time `json:"time"`
 

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
@@ -85,25 +86,41 @@ func counted(is *v1alpha1.SnapshotScheduleStatus) time.Time {
 }
 
 // begin begins the run that is due or asked for, if there is one. A trigger that
-// an unfinished run was to answer is left to its successor.
+// an unfinished run was to answer is left to its successor. One that was answered
+// before another asks again.
 func begin(is *v1alpha1.SnapshotScheduleStatus, spec *v1alpha1.SnapshotScheduleSpec, due, now time.Time) {
 	asked := pending(is)
-	fresh := spec.Trigger != "" && spec.Trigger != is.LastTrigger && spec.Trigger != asked
+	fresh := spec.Trigger != "" && spec.Trigger != cmp.Or(asked, is.LastTrigger)
 	if due.IsZero() && !fresh {
 		return
 	}
 	if fresh {
 		asked = spec.Trigger
 	}
+	if asked == is.LastTrigger {
+		is.LastTrigger = ""
+	}
 	if !due.IsZero() {
 		is.LastScheduleTime = stamped(due)
 	} else {
-		due = now.Truncate(time.Second)
-		if is.Run != nil && is.Run.Time.Time.Equal(due) {
-			due = due.Add(time.Second) // Another run has this time for its name.
-		}
+		due = untaken(is.Run, now)
 	}
 	is.Run = &v1alpha1.Run{Time: *stamped(due), StartTime: *stamped(now), Trigger: asked}
+}
+
+// untaken is the time that names the run of a trigger. It is later than that of the
+// last run, unless that is of a clock that was wrong, and never at the full minute:
+// so are those by schedule, and with jitter one of them may begin later and have an
+// earlier name.
+func untaken(last *v1alpha1.Run, now time.Time) time.Time {
+	t := now.Truncate(time.Second)
+	if last != nil && !last.Time.After(now.Add(skew)) {
+		t = latter(t, last.Time.Add(time.Second))
+	}
+	if t.Second() == 0 {
+		t = t.Add(time.Second)
+	}
+	return t
 }
 
 // pending is a trigger that has been seen and not been answered.

@@ -96,7 +96,7 @@ func TestPlan(t *testing.T) {
 		"a trigger begins a run now": {
 			func(s *schedule) { s.Spec.Trigger = "one" },
 			func(is *status) {
-				is.Run = &v1alpha1.Run{Time: *stamped(noon), StartTime: *stamped(noon), Trigger: "one"}
+				is.Run = &v1alpha1.Run{Time: *stamped(noon.Add(time.Second)), StartTime: *stamped(noon), Trigger: "one"}
 			},
 		},
 		"a trigger that was answered begins nothing": {
@@ -129,9 +129,29 @@ func TestPlan(t *testing.T) {
 			},
 		},
 		"two triggers within a second have runs of different names": {
-			func(s *schedule) { s.Spec.Trigger, s.Status.Run = "two", runAt(noon, noon) },
+			func(s *schedule) { s.Spec.Trigger, s.Status.Run = "two", runAt(noon.Add(time.Second), noon) },
+			func(is *status) {
+				is.Run = &v1alpha1.Run{Time: *stamped(noon.Add(2 * time.Second)), StartTime: *stamped(noon), Trigger: "two"}
+			},
+		},
+		"so have more than two": {
+			func(s *schedule) { s.Spec.Trigger, s.Status.Run = "four", runAt(noon.Add(59*time.Second), noon) },
+			func(is *status) {
+				is.Run = &v1alpha1.Run{Time: *stamped(noon.Add(61 * time.Second)), StartTime: *stamped(noon), Trigger: "four"}
+			},
+		},
+		"the time of a clock that was wrong is no name to begin from": {
+			func(s *schedule) { s.Spec.Trigger, s.Status.Run = "two", runAt(noon.AddDate(1, 0, 0), noon) },
 			func(is *status) {
 				is.Run = &v1alpha1.Run{Time: *stamped(noon.Add(time.Second)), StartTime: *stamped(noon), Trigger: "two"}
+			},
+		},
+		"a trigger that was answered before the last asks again": {
+			func(s *schedule) {
+				s.Spec.Trigger, s.Status.LastTrigger, s.Status.Run.Trigger = "one", "one", "two"
+			},
+			func(is *status) {
+				is.Run = &v1alpha1.Run{Time: *stamped(noon.Add(time.Second)), StartTime: *stamped(noon), Trigger: "one"}
 			},
 		},
 		"a trigger waits while the schedule is suspended": {
