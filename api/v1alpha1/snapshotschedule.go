@@ -287,6 +287,8 @@ const (
 	Invalid = "Invalid"
 	// ClaimsFailing says that some claims do not get their snapshots.
 	ClaimsFailing = "ClaimsFailing"
+	// RemovalFailing says that the API server does not let snapshots go that are not to be kept.
+	RemovalFailing = "RemovalFailing"
 )
 
 // Reasons of condition Running.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +38,10 @@ type crashWorld struct {
 	strike  int // the write at which the process dies; 0 for none
 	after   bool
 	dead    bool
-	refuse  string         // a claim of which no snapshot is allowed
+	refuse  string         // claims whose UIDs begin so are allowed no snapshot
+	slow    time.Duration  // is how long that takes
+	held    string         // a claim of which no snapshot may go
+	lists   int            // all snapshots were listed at the API server
 	created map[string]int // snapshots by claim and run
 	removed []string
 }
@@ -126,7 +130,8 @@ func (w *crashWorld) process() *Reconciler {
 			return w.cache.List(ctx, list, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			if o.GetLabels()[claimLabel] == w.refuse {
+			if w.refuse != "" && strings.HasPrefix(o.GetLabels()[claimLabel], w.refuse) {
+				w.now = w.now.Add(w.slow)
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("exceeded quota"))
 			}
 			return w.write(func() error {
@@ -139,6 +144,9 @@ func (w *crashWorld) process() *Reconciler {
 			})
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			if w.held != "" && strings.HasPrefix(o.GetName(), w.held) {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("legal hold"))
+			}
 			return w.write(func() error {
 				err := c.Delete(ctx, o, opts...)
 				if err == nil {
@@ -151,14 +159,24 @@ func (w *crashWorld) process() *Reconciler {
 			return w.write(func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
 		},
 	})
+	live := interceptor.NewClient(w.server, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			o := client.ListOptions{}
+			o.ApplyOptions(opts)
+			if _, ok := list.(*snapshotv1.VolumeSnapshotList); ok && !strings.Contains(o.LabelSelector.String(), claimLabel) {
+				w.lists++
+			}
+			return c.List(ctx, list, opts...)
+		},
+	})
 	return &Reconciler{
-		client: writes, live: w.server, events: kube.NewEventsTo(record.NewFakeRecorder(1000)),
+		client: writes, live: live, events: kube.NewEventsTo(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
 	}
 }
 
 // finish makes the snapshots ready that were begun, one of them at a time.
-func (w *crashWorld) finish(t *testing.T) (done bool) {
+func (w *crashWorld) finish(t *testing.T, most int) (done bool) {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := w.server.List(t.Context(), all); err != nil {
@@ -177,8 +195,8 @@ func (w *crashWorld) finish(t *testing.T) (done bool) {
 			}
 		}
 	}
-	if under > 2 {
-		t.Errorf("%d snapshots are under way, and two may be", under)
+	if under > most {
+		t.Errorf("%d snapshots are under way, and %d may be", under, most)
 	}
 	return under == 0
 }
@@ -202,7 +220,7 @@ func (w *crashWorld) settle(t *testing.T, lag int) {
 			t.Fatal(err)
 		}
 		w.now = w.now.Add(time.Second)
-		if idle := w.writes == before && !w.dead && i%lag == 0; w.finish(t) && idle {
+		if idle := w.writes == before && !w.dead && i%lag == 0; w.finish(t, 2) && idle {
 			return
 		}
 	}
@@ -218,6 +236,15 @@ func dueWorld(t *testing.T) *crashWorld {
 	return newCrashWorld(t, s, manyClaims(3))
 }
 
+func (w *crashWorld) schedule(t *testing.T) *v1alpha1.SnapshotSchedule {
+	t.Helper()
+	s := &v1alpha1.SnapshotSchedule{}
+	if err := w.server.Get(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func (w *crashWorld) check(t *testing.T) {
 	t.Helper()
 	for _, claim := range []string{"c0-uid", "c1-uid", "c2-uid"} {
@@ -228,11 +255,7 @@ func (w *crashWorld) check(t *testing.T) {
 	if len(w.created) != 3 || len(w.removed) != 3 {
 		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
 	}
-	s := &v1alpha1.SnapshotSchedule{}
-	if err := w.server.Get(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, s); err != nil {
-		t.Fatal(err)
-	}
-	if is := s.Status; is.LastTrigger != "go" || is.Run.CompletionTime == nil || !is.LastScheduleTime.Equal(stamped(twoToday)) || is.Conditions[0].Reason != v1alpha1.Scheduled {
+	if is := w.schedule(t).Status; is.LastTrigger != "go" || is.Run.CompletionTime == nil || !is.LastScheduleTime.Equal(stamped(twoToday)) || is.Conditions[0].Reason != v1alpha1.Scheduled {
 		t.Errorf("%+v", is)
 	}
 }
@@ -296,6 +319,125 @@ func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	}
 }
 
+// That is so of a process that believes its cache, too.
+func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
+	w := dueWorld(t)
+	w.settle(t, 1)
+	all := &snapshotv1.VolumeSnapshotList{}
+	if err := w.server.List(t.Context(), all, client.MatchingLabels{claimLabel: "c0-uid"}); err != nil || len(all.Items) != 1 {
+		t.Fatal(err, len(all.Items))
+	}
+	s, r := w.schedule(t), w.process()
+	two := newSnapshot(s, &manyClaims(1)[0], noon.Add(time.Hour))
+	two.UID, two.CreationTimestamp = "two", *stamped(noon.Add(time.Hour))
+	two.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
+	r.beyond.saw(&seen{schedule: s}, &seen{})
+	if err := w.server.Create(t.Context(), two.DeepCopy()); err != nil {
+		t.Fatal(err)
+	}
+	w.refresh(t)
+	if err := w.server.Delete(t.Context(), two); err != nil {
+		t.Fatal(err)
+	}
+	before := len(w.removed)
+	_, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)})
+	if err != nil || len(w.removed) > before {
+		t.Errorf("%v, removed: %v", err, w.removed[before:])
+	}
+}
+
+// A cache that does not show yet what the process has made makes it take no more
+// than may be under way.
+func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
+	s := daily()
+	s.Spec.MaxConcurrent, s.Spec.Trigger = 2, "go"
+	w := newCrashWorld(t, s, manyClaims(6))
+	r := w.process()
+	for range 3 {
+		if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(w.created) != 2 || w.lists != 3 {
+		t.Errorf("taken: %v, listed: %d", w.created, w.lists)
+	}
+}
+
+// What is suspended at this moment is left alone, whatever the cache says.
+func TestASuspensionCountsAtOnce(t *testing.T) {
+	w := dueWorld(t)
+	s, r := w.schedule(t), w.process()
+	r.beyond.saw(&seen{schedule: s}, &seen{})
+	s.Spec.Suspend, s.Generation = true, 2
+	if err := w.server.Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)})
+	if err != nil || len(w.created) > 0 || w.schedule(t).Status.Plan != nil {
+		t.Errorf("%v, taken: %v", err, w.created)
+	}
+}
+
+// A run lists all snapshots when a process begins, and not again for each claim.
+func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
+	s := daily()
+	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, count(1), stamped(twoYesterday)
+	w := newCrashWorld(t, s, manyClaims(20))
+	w.settle(t, 1)
+	if len(w.created) != 20 || len(w.removed) != 20 || w.lists > 1 {
+		t.Errorf("taken: %d, removed: %d, listed: %d", len(w.created), len(w.removed), w.lists)
+	}
+}
+
+// A snapshot that may not go, such as one on legal hold, is told and tried again
+// after a pause; it keeps nothing else from going, and no run from beginning.
+func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
+	w := dueWorld(t)
+	w.held = "c0-20261120"
+	w.settle(t, 1)
+	if len(w.created) != 3 || len(w.removed) != 2 {
+		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
+	}
+	is := w.schedule(t)
+	if c := is.Status.Conditions[0]; c.Reason != v1alpha1.RemovalFailing || !strings.Contains(c.Message, "legal hold") || is.Status.LastTrigger != "go" {
+		t.Errorf("%+v", is.Status)
+	}
+	w.now = w.now.Add(time.Hour)
+	result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(is)})
+	if err != nil || result.RequeueAfter != retryPause {
+		t.Errorf("%v, %v", result, err)
+	}
+	w.held = ""
+	w.settle(t, 1)
+	w.check(t)
+}
+
+// Where a refusal takes long, as that of a webhook that is out of reach, those that
+// wait for it have their turn at the next visits, and are before it.
+func TestSlowRefusalsDoNotHoldUpOthers(t *testing.T) {
+	s := daily()
+	s.Spec.Trigger = "go"
+	w := newCrashWorld(t, s, manyClaims(30))
+	w.refuse, w.slow = "c1", 6*time.Second // c1 and c10 to c19
+	key, r := client.ObjectKeyFromObject(s), w.process()
+	for len(w.created) < 19 && w.now.Before(noon.Add(3*time.Minute)) {
+		before := w.now
+		result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
+		if took := w.now.Sub(before); err != nil || took > spell+w.slow || result.RequeueAfter > retryPause {
+			t.Fatalf("a visit took %s, %v, %v", took, result, err)
+		}
+		w.now = w.now.Add(max(result.RequeueAfter, longestRest))
+		w.refresh(t)
+		for !w.finish(t, 30) {
+			w.refresh(t)
+		}
+		w.refresh(t)
+	}
+	if len(w.created) != 19 {
+		t.Errorf("of 19 claims %d had snapshots taken", len(w.created))
+	}
+}
+
 // A claim of which the API server takes no snapshot keeps nobody else's from
 // being taken, and nothing from being removed; it is tried again after a pause.
 func TestOneBadClaimStopsNothing(t *testing.T) {
@@ -305,11 +447,7 @@ func TestOneBadClaimStopsNothing(t *testing.T) {
 	if n := len(w.created); n != 2 || len(w.removed) != 2 {
 		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
 	}
-	s := &v1alpha1.SnapshotSchedule{}
-	key := client.ObjectKey{Namespace: "team", Name: "daily"}
-	if err := w.server.Get(t.Context(), key, s); err != nil {
-		t.Fatal(err)
-	}
+	s, key := w.schedule(t), client.ObjectKey{Namespace: "team", Name: "daily"}
 	if c := s.Status.Claims[0]; c.Reason != v1alpha1.CreateFailed || c.RetryTime == nil || s.Status.LastTrigger != "" || s.Status.Run.CompletionTime != nil {
 		t.Errorf("%+v", s.Status)
 	}

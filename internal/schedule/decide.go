@@ -94,7 +94,7 @@ func (s *seen) parts(refused map[string]string, now time.Time) []*part {
 		}
 		r.judge(p)
 		if why, ok := refused[claim.Name]; ok && p.open() {
-			p.reason, p.message, p.until = v1alpha1.CreateFailed, why, now.Add(retryPause)
+			p.refuse(why, stamped(now.Add(retryPause)), now)
 		}
 		parts = append(parts, p)
 	}

@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 		"and then is tried again": {
 			func(s *seen) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon)}}
-			}, v1alpha1.Waiting, time.Time{},
+			}, v1alpha1.CreateFailed, time.Time{},
 		},
 		"the starting deadline is a time to look again": {
 			func(s *seen) {
@@ -151,6 +151,17 @@ func TestDecide(t *testing.T) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.shots = []*shot{shotAt(since(time.Minute), uncut, deleting, of("c0"))}
 			}, []string{"c1", "c0"}, 1, nil, false, twoTomorrow,
+		},
+		"one that was refused has its turn again after a while, and is last": {
+			func(s *seen) {
+				s.claims, s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = manyClaims(4), hours(1), runAt(since(time.Minute), noon)
+				s.schedule.Spec.Trigger = ""
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{
+					{Name: "c0", UID: "c0-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon)},
+					{Name: "c1", UID: "c1-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon.Add(time.Minute))},
+					{Name: "c2", UID: "c2-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(since(time.Minute))},
+				}
+			}, []string{"c3", "c2", "c0"}, 10, nil, false, noon.Add(time.Minute),
 		},
 		"who has waited longest is first": {
 			func(s *seen) {
@@ -245,12 +256,12 @@ func TestSettle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := observed(t, midRun(), []corev1.PersistentVolumeClaim{bound("data")})
 			tt.change(s)
-			got := settle(s, tt.refused, noon)
+			got := settle(s, setbacks{claims: tt.refused}, noon)
 			if (got.Run.CompletionTime != nil) != tt.complete || (got.LastTrigger == "go") != tt.answered || ready(got) != tt.ready {
 				t.Errorf("complete %v, answered %v, %s", got.Run.CompletionTime, got.LastTrigger, ready(got))
 			}
 			s.schedule.Status = *got
-			if diff := cmp.Diff(got, settle(s, tt.refused, noon)); diff != "" {
+			if diff := cmp.Diff(got, settle(s, setbacks{claims: tt.refused}, noon)); diff != "" {
 				t.Errorf("told again it is something else: %s", diff)
 			}
 		})
@@ -259,7 +270,7 @@ func TestSettle(t *testing.T) {
 
 func TestTheStatusOfAClaim(t *testing.T) {
 	s := observed(t, midRun(), []corev1.PersistentVolumeClaim{bound("data")}, shotAt(noon, failing), shotAt(days(1)), shotAt(days(2)))
-	got := settle(s, nil, noon).Claims
+	got := settle(s, setbacks{}, noon).Claims
 	want := []v1alpha1.ClaimStatus{{
 		Name: "data", UID: "data-uid", LastRunTime: stamped(noon), LastSnapshot: "data-1121-1200",
 		LastReadySnapshot: "data-1120-1200", LastReadyTime: stamped(days(1)),
@@ -273,7 +284,7 @@ func TestTheStatusOfAClaim(t *testing.T) {
 // The status must fit into an object, with those in trouble first.
 func TestManyClaimsFitIntoTheStatus(t *testing.T) {
 	s := observed(t, midRun(), manyClaims(2000))
-	got := settle(s, map[string]string{"c1999": strings.Repeat("x", 5000)}, noon)
+	got := settle(s, setbacks{claims: map[string]string{"c1999": strings.Repeat("x", 5000)}}, noon)
 	last := slices.IndexFunc(got.Claims, func(c v1alpha1.ClaimStatus) bool { return c.Name == "c1999" })
 	if len(got.Claims) != reported || last < 0 || len(got.Claims[last].Message) > words {
 		t.Errorf("%d claims, the troubled one is at %d", len(got.Claims), last)

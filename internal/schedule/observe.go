@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -66,12 +67,15 @@ func (r *Reconciler) shots(ctx context.Context, s *v1alpha1.SnapshotSchedule, li
 	if err != nil {
 		return nil, fmt.Errorf("listing the snapshots: %w", err)
 	}
-	now := r.now()
+	return shotsOf(list, r.now()), nil
+}
+
+func shotsOf(list *snapshotv1.VolumeSnapshotList, now time.Time) []*shot {
 	shots := make([]*shot, len(list.Items))
 	for i := range list.Items {
 		shots[i] = shotOf(&list.Items[i], now)
 	}
-	return shots, nil
+	return shots
 }
 
 // claims are the claims that a selector selects, by name.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
@@ -18,6 +19,10 @@ type part struct {
 	was   v1alpha1.ClaimStatus
 	// reason is why it has no ready snapshot of the run, empty if it has.
 	reason, message string
+	// refused is until when a refusal of the API server counts, nil if there is none;
+	// due says that it is over.
+	refused *metav1.Time
+	due     bool
 	// until is when the reason may be another without anything happening; zero
 	// for never.
 	until time.Time
@@ -121,25 +126,45 @@ func (r *round) queue(p *part) {
 			return
 		}
 	}
-	if retry := p.was.RetryTime; p.was.Reason == v1alpha1.CreateFailed && retry != nil && retry.After(r.now) {
-		p.reason, p.message, p.until = v1alpha1.CreateFailed, p.was.Message, retry.Time
+	if p.was.Reason == v1alpha1.CreateFailed && p.was.RetryTime != nil {
+		p.refuse(p.was.Message, p.was.RetryTime, r.now)
 		return
 	}
 	p.reason, p.message = v1alpha1.Waiting, "the claim waits for its turn: see spec.maxConcurrent"
 }
 
-// turns are the claims that wait, whoever has waited longest first.
+// refuse notes that the API server has refused a snapshot, and until when it is not
+// asked for another.
+func (p *part) refuse(why string, until *metav1.Time, now time.Time) {
+	p.reason, p.message, p.refused = v1alpha1.CreateFailed, why, until
+	if p.due = !until.After(now); !p.due {
+		p.until = until.Time
+	}
+}
+
+// waits tells whether the claim is to get its snapshot when its turn comes.
+func (p *part) waits() bool { return p.reason == v1alpha1.Waiting || p.due }
+
+// turns are the claims that wait, whoever has waited longest first; but first of
+// all those that were not refused, which are not to wait for what may take long.
 func turns(parts []*part) []*part {
 	var waiting []*part
 	for _, p := range parts {
-		if p.reason == v1alpha1.Waiting {
+		if p.waits() {
 			waiting = append(waiting, p)
 		}
 	}
 	slices.SortStableFunc(waiting, func(a, b *part) int {
-		return cmp.Or(a.lastCreated().Compare(b.lastCreated()), cmp.Compare(a.claim.Name, b.claim.Name))
+		return cmp.Or(a.lastRefused().Compare(b.lastRefused()), a.lastCreated().Compare(b.lastCreated()), cmp.Compare(a.claim.Name, b.claim.Name))
 	})
 	return waiting
+}
+
+func (p *part) lastRefused() time.Time {
+	if p.refused == nil {
+		return time.Time{}
+	}
+	return p.refused.Time
 }
 
 func (p *part) lastCreated() time.Time {

@@ -32,12 +32,25 @@ type Reconciler struct {
 	events  *kube.Events
 	options *Options
 	now     func() time.Time
+	beyond  beyond
+	rests   rests
 }
 
-// Reconcile begins the run of a schedule that is due, takes the snapshots whose
-// turn it is, removes those that are too many, and tells how things are.
+// Reconcile visits a schedule, unless it has just been visited: see rests.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	s, now, err := r.look(ctx, request.NamespacedName)
+	begun := r.now()
+	if left := r.rests.left(request.NamespacedName, begun); left > 0 {
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
+	result, err := r.visit(ctx, request.NamespacedName)
+	r.rests.begin(request.NamespacedName, begun, r.now())
+	return result, err
+}
+
+// visit begins the run of a schedule that is due, takes the snapshots whose turn it
+// is, removes those that are too many, and tells how things are.
+func (r *Reconciler) visit(ctx context.Context, key client.ObjectKey) (reconcile.Result, error) {
+	s, now, err := r.look(ctx, key)
 	if errors.Is(err, errInvalid) {
 		return r.over(r.tell(ctx, s, invalid(s, err, now)))
 	}
@@ -49,29 +62,58 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	todo := decide(s, now)
 	refused, failed := r.create(ctx, s, &todo)
-	removed := r.remove(ctx, s, todo.remove)
-	if err := r.tell(ctx, s, settle(s, refused, now)); err != nil {
+	stuck, removed := r.remove(ctx, s, todo.remove)
+	if err := r.tell(ctx, s, settle(s, setbacks{refused, stuck}, now)); err != nil {
 		failed = errors.Join(failed, err)
 	}
 	if err := errors.Join(failed, removed); err != nil {
 		return r.over(err)
 	}
-	return reconcile.Result{RequeueAfter: pause(decide(s, now).again, r.now())}, nil
+	return reconcile.Result{RequeueAfter: r.pause(decide(s, now), now)}, nil
+}
+
+// pause is for how long a schedule is left alone after a visit if nothing happens.
+// What is still to be done was refused, or the visit has ended before its turn.
+func (r *Reconciler) pause(left step, begun time.Time) time.Duration {
+	switch ended := r.now(); {
+	case left.free > 0 && len(left.create) > 0 && left.create[0].refused == nil && ended.Sub(begun) >= spell:
+		left.again = ended
+	case left.acts():
+		left.again = sooner(left.again, begun.Add(retryPause))
+	}
+	return pause(left.again, r.now())
 }
 
 // look observes a schedule: in the cache, and at the API server if that leads to
-// more than a report.
+// more than a report and the cache may lack snapshots that are there. The schedule
+// itself is then read again in any case: it may have been suspended.
 func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, time.Time, error) {
 	now := r.now()
 	s, err := r.observe(ctx, key, false)
+	if s == nil && err == nil {
+		r.beyond.forget(key)
+	}
 	if err != nil || s == nil {
 		return s, now, err
 	}
 	if todo := decide(s, now); !todo.acts() {
 		return s, now, nil
 	}
-	s, err = r.observe(ctx, key, true)
-	return s, now, err
+	if r.beyond.nothing(s) {
+		is := &v1alpha1.SnapshotSchedule{}
+		if err := r.live.Get(ctx, key, is); err != nil {
+			return nil, now, client.IgnoreNotFound(err)
+		}
+		if is.UID == s.schedule.UID && is.Generation == s.schedule.Generation && is.DeletionTimestamp == nil {
+			s.schedule = is
+			return s, now, nil
+		}
+	}
+	live, err := r.observe(ctx, key, true)
+	if err == nil && live != nil {
+		r.beyond.saw(live, s)
+	}
+	return live, now, err
 }
 
 // record puts on record what has to be before anything is done about it.

@@ -56,15 +56,20 @@ func invalid(s *seen, problem error, now time.Time) *v1alpha1.SnapshotScheduleSt
 	return is
 }
 
-// settle is the status after a step. Refused are the claims of which the API
-// server has just refused a snapshot, and why.
-func settle(s *seen, refused map[string]string, now time.Time) *v1alpha1.SnapshotScheduleStatus {
+// setbacks are what the API server has just refused.
+type setbacks struct {
+	claims map[string]string // those of which it takes no snapshot, and why
+	stuck  string            // tells of snapshots that it does not let go
+}
+
+// settle is the status after a step.
+func settle(s *seen, refused setbacks, now time.Time) *v1alpha1.SnapshotScheduleStatus {
 	is := plan(s.schedule, s.calendar, now)
-	parts := s.parts(refused, now)
+	parts := s.parts(refused.claims, now)
 	complete(&is, parts, now)
 	is.Claims = claimsOf(parts, &is, now)
 	generation := s.schedule.Generation
-	set(&is, generation, now, readiness(s, parts))
+	set(&is, generation, now, readiness(s, parts, refused.stuck))
 	set(&is, generation, now, running(&is, parts))
 	return &is
 }
@@ -124,8 +129,8 @@ func (p *part) status(is *v1alpha1.SnapshotScheduleStatus, now time.Time) v1alph
 	if good := newestReady(p.shots); good != nil {
 		c.LastReadySnapshot, c.LastReadyTime = good.name, stamped(good.taken)
 	}
-	if p.reason == v1alpha1.CreateFailed && p.until.After(now) {
-		c.RetryTime = stamped(p.until)
+	if p.reason == v1alpha1.CreateFailed {
+		c.RetryTime = p.refused
 	}
 	return c
 }
@@ -152,7 +157,7 @@ func set(is *v1alpha1.SnapshotScheduleStatus, generation int64, now time.Time, c
 }
 
 // readiness tells whether the schedule works as its spec says.
-func readiness(s *seen, parts []*part) condition {
+func readiness(s *seen, parts []*part, stuck string) condition {
 	var troubled []*part
 	for _, p := range parts {
 		if p.troubled() {
@@ -166,6 +171,8 @@ func readiness(s *seen, parts []*part) condition {
 		first := troubled[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
 			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, short(first.message))}
+	case stuck != "":
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.RemovalFailing, stuck}
 	case len(parts) == 0:
 		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.NoClaims, "spec.claimSelector selects no claim"}
 	}
