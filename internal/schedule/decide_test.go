@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
@@ -299,5 +302,27 @@ func TestAges(t *testing.T) {
 	want := map[string]time.Duration{"data": 48 * time.Hour, "fresh": time.Hour}
 	if diff := cmp.Diff(want, s.ages(noon)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The age of what there is goes on to be measured when nothing is taken any more
+// because the spec makes no sense.
+func TestAgesOfWhatCannotBeRead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*v1alpha1.SnapshotSchedule)
+		ages   int
+	}{
+		"a minute that there is not": {func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "61 * * * *" }, 3},
+		"a selector that selects nothing": {func(s *v1alpha1.SnapshotSchedule) {
+			s.Spec.ClaimSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Is"}}
+		}, 0},
+	} {
+		sched := daily()
+		tt.change(sched)
+		w := newCrashWorld(t, sched, manyClaims(3))
+		s, err := w.process().observe(t.Context(), client.ObjectKeyFromObject(sched), false)
+		if !errors.Is(err, errInvalid) || len(s.ages(noon)) != tt.ages {
+			t.Errorf("%s: %v, %v", name, err, s)
+		}
 	}
 }

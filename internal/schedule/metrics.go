@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -62,8 +63,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	now := c.now()
 	for i := range all.Items {
 		s, err := c.observe(ctx, client.ObjectKeyFromObject(&all.Items[i]), false)
-		if err != nil || s == nil {
-			continue // One that is invalid has a condition.
+		if s == nil || err != nil && !errors.Is(err, errInvalid) {
+			continue
 		}
 		for claim, d := range s.ages(now) {
 			to <- prometheus.MustNewConstMetric(age, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, claim)

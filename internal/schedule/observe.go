@@ -20,8 +20,7 @@ var errInvalid = errors.New("the spec makes no sense")
 
 // observe looks at a schedule and what belongs to it: in the cache, or with live
 // at the API server itself. It returns nil for one that is not there or is being
-// deleted. If the spec is invalid it returns the schedule
-// alone, with errInvalid.
+// deleted, and errInvalid with what can be seen if the spec is invalid.
 func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, live bool) (*seen, error) {
 	var from client.Reader = r.client
 	if live {
@@ -34,22 +33,26 @@ func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, live boo
 	if s.schedule.DeletionTimestamp != nil {
 		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
 	}
-	selector, err := s.read()
-	if err != nil {
-		return s, fmt.Errorf("%w: %w", errInvalid, err)
-	}
+	selector, invalid := s.read()
+	var err error
 	if s.claims, err = claims(ctx, from, key.Namespace, selector); err != nil {
 		return nil, err
 	}
-	s.shots, err = r.shots(ctx, s.schedule, live)
-	return s, err
+	if s.shots, err = r.shots(ctx, s.schedule, live); err != nil {
+		return nil, err
+	}
+	if invalid != nil {
+		return s, fmt.Errorf("%w: %w", errInvalid, invalid)
+	}
+	return s, nil
 }
 
-// read takes the spec to pieces. Its errors name the field.
+// read takes the spec to pieces. Its errors name the field. A selector that makes no
+// sense selects nothing.
 func (s *seen) read() (labels.Selector, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.ClaimSelector)
 	if err != nil {
-		return nil, fmt.Errorf("spec.claimSelector: %w", err)
+		return labels.Nothing(), fmt.Errorf("spec.claimSelector: %w", err)
 	}
 	s.calendar, err = newCalendar(&s.schedule.Spec)
 	return selector, err

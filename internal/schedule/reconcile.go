@@ -43,7 +43,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
 	result, err := r.visit(ctx, request.NamespacedName)
-	r.rests.begin(request.NamespacedName, begun, r.now())
+	if err == nil { // Else the pause until the next try grows.
+		r.rests.begin(request.NamespacedName, begun, r.now())
+	}
 	return result, err
 }
 

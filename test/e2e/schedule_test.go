@@ -461,15 +461,17 @@ func suspendedDoesNothing(t *testing.T, w *scheduleWorld) {
 }
 
 func unreadableSaysSo(t *testing.T, w *scheduleWorld) {
-	s := w.schedule("none", "unreadable")
+	w.bound(t, "unread", "unread-a")
+	s := w.schedule("unread", "unreadable")
 	s.Spec.Schedule = "61 * * * *"
 	must(t, w.api.Create(t.Context(), s))
 	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool {
 		c := meta.FindStatusCondition(is.Conditions, v1alpha1.Ready)
 		return c != nil && c.Reason == v1alpha1.Invalid && strings.Contains(c.Message, `spec.schedule "61 * * * *"`)
 	})
-	w.change(t, "unreadable", func(s *v1alpha1.SnapshotScheduleSpec) { s.Schedule = "1 * * * *" })
-	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.NoClaims) })
+	w.measured(t, "unreadable", "unread-a")
+	w.change(t, "unreadable", func(s *v1alpha1.SnapshotScheduleSpec) { s.Schedule = "0 0 29 2 *" })
+	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Scheduled) })
 }
 
 func snapshotsStay(t *testing.T, w *scheduleWorld) {

@@ -1,0 +1,58 @@
+package schedule
+
+import (
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+func TestAScheduleRestsForFourTimesItsVisit(t *testing.T) {
+	large, small := client.ObjectKey{Name: "large"}, client.ObjectKey{Name: "small"}
+	r := &rests{}
+	if left := r.left(large, noon); left > 0 {
+		t.Errorf("it rests for %s though nobody was there", left)
+	}
+	r.begin(small, noon.Add(-10*time.Millisecond), noon)
+	r.begin(large, noon.Add(-time.Second), noon)
+	if a, b := r.left(small, noon), r.left(large, noon); a != 40*time.Millisecond || b != 4*time.Second {
+		t.Errorf("they rest for %s and %s", a, b)
+	}
+	r.begin(large, noon.Add(-time.Hour), noon.Add(time.Second))
+	if left := r.left(large, noon.Add(time.Second)); left != longestRest {
+		t.Errorf("it rests for %s", left)
+	}
+	if len(r.until) != 1 {
+		t.Errorf("%v: what is over is remembered", r.until)
+	}
+}
+
+func TestWhatIsBeyondTheCache(t *testing.T) {
+	s, again := daily(), daily()
+	again.UID = "made-anew"
+	one, two := shotAt(noon), shotAt(days(1))
+	b := &beyond{}
+	in := func(shots ...*shot) *seen { return &seen{schedule: s, shots: shots} }
+	if b.nothing(in(one)) {
+		t.Error("a cache is believed before anybody has looked")
+	}
+	b.saw(in(one, two), in(one))
+	if b.nothing(in(one)) {
+		t.Error("a cache is believed that lacks what was seen")
+	}
+	if !b.nothing(in(one, two)) || !b.nothing(in(one)) {
+		t.Error("a cache that has shown all that was seen is not believed")
+	}
+	b.made(client.ObjectKeyFromObject(s), "new")
+	if b.nothing(in(one, two)) {
+		t.Error("a cache is believed that lacks what was made")
+	}
+	b.saw(in(one), in(one)) // Somebody has removed it before it was shown.
+	if !b.nothing(in(one)) || b.nothing(&seen{schedule: again}) {
+		t.Error("only of a schedule that has been looked at the cache is believed")
+	}
+	b.forget(client.ObjectKeyFromObject(s))
+	if len(b.all) > 0 {
+		t.Error("a schedule that is gone is remembered")
+	}
+}
