@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 const (
@@ -79,19 +80,12 @@ func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachm
 // is there if it is the driver's (KEP-4876: the kubelet and the scheduler act
 // on ResourceExhausted).
 func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
-	e := &storagev1.VolumeError{Message: cut(err.Error()), Time: metav1.NewTime(now)}
+	e := &storagev1.VolumeError{Message: kube.Cut(err.Error(), messageLimit), Time: metav1.NewTime(now)}
 	var called *csi.Error
 	if o.ErrorCodes && errors.As(err, &called) && status.Code(called) != codes.OK {
 		e.ErrorCode = ptr.To(int32(called.Code))
 	}
 	return e
-}
-
-func cut(message string) string {
-	if len(message) > messageLimit {
-		return message[:messageLimit-3] + "..."
-	}
-	return message
 }
 
 // overdue tells whether a volume should have been attached by now.

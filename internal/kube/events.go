@@ -65,7 +65,7 @@ func (e *Events) Warning(about client.Object, reason, message string) {
 }
 
 func (e *Events) send(about client.Object, kind, reason, message string) {
-	news := said{reason, cut(message)}
+	news := said{reason, Cut(message, messageLimit)}
 	if e.repeats(about, news) {
 		return
 	}
@@ -76,13 +76,6 @@ func (e *Events) send(about client.Object, kind, reason, message string) {
 func (e *Events) repeats(about client.Object, news said) bool {
 	last, ok := e.last.Get(eventKey(about))
 	return ok && last == news
-}
-
-func cut(message string) string {
-	if len(message) > messageLimit {
-		return message[:messageLimit-3] + "..."
-	}
-	return message
 }
 
 // Eventf makes Events the recorder of leader election, whose events are always

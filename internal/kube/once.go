@@ -18,7 +18,7 @@ type News struct{ Type, Reason, Message string }
 // Once tells what many processes are about to tell of the same object. The
 // event's name follows from what it says, so there is one, by whoever is first.
 func (e *Events) Once(ctx context.Context, c client.Client, about client.Object, news News) error {
-	news.Message = cut(news.Message)
+	news.Message = Cut(news.Message, messageLimit)
 	if e.repeats(about, said{news.Reason, news.Message}) {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 const (
@@ -118,7 +119,7 @@ func (p *part) rank() int {
 // status is what is told about a claim.
 func (p *part) status(is *v1alpha1.SnapshotScheduleStatus, now time.Time) v1alpha1.ClaimStatus {
 	c := v1alpha1.ClaimStatus{
-		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: short(p.message),
+		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: kube.Cut(p.message, words),
 	}
 	if is.Run != nil && p.find(stamp(is.Run.Time.Time)) != nil {
 		c.LastRunTime = &is.Run.Time
@@ -133,14 +134,6 @@ func (p *part) status(is *v1alpha1.SnapshotScheduleStatus, now time.Time) v1alph
 		c.RetryTime = p.refused
 	}
 	return c
-}
-
-// short cuts a message where it must fit in with many others.
-func short(message string) string {
-	if len(message) <= words {
-		return message
-	}
-	return message[:words-3] + "..."
 }
 
 // A condition is what is to be told by one.
@@ -170,7 +163,7 @@ func readiness(s *seen, parts []*part, stuck string) condition {
 	case len(troubled) > 0:
 		first := troubled[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
-			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, short(first.message))}
+			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, kube.Cut(first.message, words))}
 	case stuck != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.RemovalFailing, stuck}
 	case len(parts) == 0:
