@@ -191,8 +191,7 @@ type SnapshotScheduleStatus struct {
 
 	// claims are the selected claims, those in trouble first if there are more than 500, and how far each is.
 	// +optional
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=500
 	Claims []ClaimStatus `json:"claims,omitempty"`
 }

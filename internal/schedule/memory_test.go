@@ -7,7 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-func TestAScheduleRestsForFourTimesItsVisit(t *testing.T) {
+func TestAScheduleRestsForFourTimesItsReport(t *testing.T) {
 	large, small := client.ObjectKey{Name: "large"}, client.ObjectKey{Name: "small"}
 	r := &rests{}
 	if left := r.left(large, noon); left > 0 {

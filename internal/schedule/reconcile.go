@@ -38,15 +38,10 @@ type Reconciler struct {
 
 // Reconcile visits a schedule, unless it has just been visited: see rests.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	begun := r.now()
-	if left := r.rests.left(request.NamespacedName, begun); left > 0 {
+	if left := r.rests.left(request.NamespacedName, r.now()); left > 0 {
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
-	result, err := r.visit(ctx, request.NamespacedName)
-	if err == nil { // Else the pause until the next try grows.
-		r.rests.begin(request.NamespacedName, begun, r.now())
-	}
-	return result, err
+	return r.visit(ctx, request.NamespacedName)
 }
 
 // visit begins the run of a schedule that is due, takes the snapshots whose turn it
@@ -70,6 +65,9 @@ func (r *Reconciler) visit(ctx context.Context, key client.ObjectKey) (reconcile
 	}
 	if err := errors.Join(failed, removed); err != nil {
 		return r.over(err)
+	}
+	if !todo.acts() {
+		r.rests.begin(key, now, r.now())
 	}
 	return reconcile.Result{RequeueAfter: r.pause(decide(s, now), now)}, nil
 }
