@@ -70,17 +70,16 @@ func (b *beyond) forget(schedule client.ObjectKey) {
 }
 
 const (
-	// resting is how many times as long as a report took a schedule is left alone
-	// after it.
+	// resting is how many times as long as something took it is not done again.
 	resting = 4
 	// longestRest bounds that.
 	longestRest = 5 * time.Second
 )
 
-// rests are until when schedules are left alone. Each snapshot that gets on wakes
-// its schedule up, and to report of thousands of claims is work for this process and
-// writes a large status: what happens within a moment is reported together. A report
-// of few claims takes milliseconds, and so does its rest.
+// rests are until when something is not done about schedules again. Each snapshot
+// that gets on wakes its schedule up. To look at thousands is work, and to report of
+// them writes a large status: what happens within a moment is answered together.
+// With few it takes milliseconds, and so does the rest.
 type rests struct {
 	mu    sync.Mutex
 	until map[client.ObjectKey]time.Time
@@ -92,7 +91,7 @@ func (r *rests) left(schedule client.ObjectKey, now time.Time) time.Duration {
 	return r.until[schedule].Sub(now)
 }
 
-// begin begins the rest after a report. Those that are over are forgotten.
+// begin begins the rest after what was done. Those that are over are forgotten.
 func (r *rests) begin(schedule client.ObjectKey, begun, ended time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

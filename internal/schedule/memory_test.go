@@ -5,9 +5,10 @@ import (
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-func TestAScheduleRestsForFourTimesItsReport(t *testing.T) {
+func TestRestsAreFourTimesAsLong(t *testing.T) {
 	large, small := client.ObjectKey{Name: "large"}, client.ObjectKey{Name: "small"}
 	r := &rests{}
 	if left := r.left(large, noon); left > 0 {
@@ -54,5 +55,31 @@ func TestWhatIsBeyondTheCache(t *testing.T) {
 	b.forget(client.ObjectKeyFromObject(s))
 	if len(b.all) > 0 {
 		t.Error("a schedule that is gone is remembered")
+	}
+}
+
+// Reports rest, but not what is to be done: a claim whose turn comes does not wait
+// for the end of a rest.
+func TestWhatIsToBeDoneDoesNotWaitForAReport(t *testing.T) {
+	w := dueWorld(t)
+	r, request := w.process(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "team", Name: "daily"}}
+	visit := func() time.Duration {
+		t.Helper()
+		w.refresh(t)
+		result, err := r.Reconcile(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.RequeueAfter
+	}
+	visit() // Two are taken.
+	r.reports.begin(request.NamespacedName, w.now.Add(-time.Second), w.now)
+	before := w.writes
+	if left := visit(); left != 4*time.Second || w.writes > before {
+		t.Errorf("in a rest there were %d writes, and it lasts %s", w.writes-before, left)
+	}
+	w.finish(t, 2)
+	if visit(); len(w.created) != 3 {
+		t.Errorf("taken: %v", w.created)
 	}
 }

@@ -33,20 +33,16 @@ type Reconciler struct {
 	options *Options
 	now     func() time.Time
 	beyond  beyond
-	rests   rests
+	looks   rests // after those that led to nothing but a report
+	reports rests
 }
 
-// Reconcile visits a schedule, unless it has just been visited: see rests.
+// Reconcile visits a schedule, unless somebody has just looked in vain.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if left := r.rests.left(request.NamespacedName, r.now()); left > 0 {
+	key := request.NamespacedName
+	if left := r.looks.left(key, r.now()); left > 0 {
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
-	return r.visit(ctx, request.NamespacedName)
-}
-
-// visit begins the run of a schedule that is due, takes the snapshots whose turn it
-// is, removes those that are too many, and tells how things are.
-func (r *Reconciler) visit(ctx context.Context, key client.ObjectKey) (reconcile.Result, error) {
 	s, now, err := r.look(ctx, key)
 	if errors.Is(err, errInvalid) {
 		return r.over(r.tell(ctx, s, invalid(s, err, now)))
@@ -54,20 +50,33 @@ func (r *Reconciler) visit(ctx context.Context, key client.ObjectKey) (reconcile
 	if err != nil || s == nil {
 		return reconcile.Result{}, err
 	}
-	if s, err = r.record(ctx, s, now); err != nil {
+	if todo := decide(s, now); todo.acts() {
+		return r.act(ctx, s, now)
+	}
+	r.looks.begin(key, now, r.now())
+	if left := r.reports.left(key, r.now()); left > 0 {
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
+	if err := r.tell(ctx, s, settle(s, setbacks{}, now)); err != nil {
+		return r.over(err)
+	}
+	r.reports.begin(key, now, r.now())
+	return reconcile.Result{RequeueAfter: r.pause(decide(s, now), now)}, nil
+}
+
+// act begins the run of a schedule that is due, takes the snapshots whose turn it
+// is, removes those that are too many, and tells how things are.
+func (r *Reconciler) act(ctx context.Context, s *seen, now time.Time) (reconcile.Result, error) {
+	s, err := r.record(ctx, s, now)
+	if err != nil {
 		return r.over(err)
 	}
 	todo := decide(s, now)
 	refused, failed := r.create(ctx, s, &todo)
 	stuck, removed := r.remove(ctx, s, todo.remove)
-	if err := r.tell(ctx, s, settle(s, setbacks{refused, stuck}, now)); err != nil {
-		failed = errors.Join(failed, err)
-	}
-	if err := errors.Join(failed, removed); err != nil {
+	untold := r.tell(ctx, s, settle(s, setbacks{refused, stuck}, now))
+	if err := errors.Join(failed, removed, untold); err != nil {
 		return r.over(err)
-	}
-	if !todo.acts() {
-		r.rests.begin(key, now, r.now())
 	}
 	return reconcile.Result{RequeueAfter: r.pause(decide(s, now), now)}, nil
 }
