@@ -363,6 +363,38 @@ func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
 	}
 }
 
+// A claim that the cache does not show yet is part of a run that is asked for, and
+// of the answer, also when the process has looked before.
+func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
+	s := daily()
+	w := newCrashWorld(t, s, manyClaims(1))
+	r, request := w.process(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
+	r.beyond.saw(&seen{schedule: s}, &seen{})
+	late := bound("late")
+	visit := func() {
+		t.Helper()
+		w.refresh(t)
+		if err := w.cache.Delete(t.Context(), late.DeepCopy()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Reconcile(t.Context(), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = w.schedule(t)
+	s.Spec.Trigger, s.Generation = "go", 2
+	if err := errors.Join(w.server.Create(t.Context(), late.DeepCopy()), w.server.Update(t.Context(), s)); err != nil {
+		t.Fatal(err)
+	}
+	if visit(); len(w.created) != 2 {
+		t.Fatalf("taken: %v", w.created)
+	}
+	w.finish(t, 2) // That of the claim that the cache shows.
+	if visit(); w.schedule(t).Status.LastTrigger != "" {
+		t.Error("the trigger is answered, and a claim has no ready snapshot")
+	}
+}
+
 // What is suspended at this moment is left alone, whatever the cache says.
 func TestASuspensionCountsAtOnce(t *testing.T) {
 	w := dueWorld(t)

@@ -26,6 +26,8 @@ type step struct {
 	create []*part
 	free   int
 	remove []*shot
+	// answers says that the trigger of the run is to be answered.
+	answers bool
 	// again is when to look again if nothing happens; zero for never.
 	again time.Time
 }
@@ -55,6 +57,7 @@ func decide(s *seen, now time.Time) step {
 		is.again = sooner(is.again, p.until)
 	}
 	var freed time.Time
+	is.answers = answers(&record, parts)
 	is.create = turns(parts)
 	if is.free, freed = slots(s.shots, s.schedule.Spec.MaxConcurrent, now); len(is.create) > is.free {
 		is.again = sooner(is.again, freed)

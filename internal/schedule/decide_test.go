@@ -1,7 +1,9 @@
 package schedule
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
@@ -291,6 +294,25 @@ func TestManyClaimsFitIntoTheStatus(t *testing.T) {
 	last := slices.IndexFunc(got.Claims, func(c v1alpha1.ClaimStatus) bool { return c.Name == "c1999" })
 	if len(got.Claims) != reported || last < 0 || len(got.Claims[last].Message) > words {
 		t.Errorf("%d claims, the troubled one is at %d", len(got.Claims), last)
+	}
+}
+
+// Whatever they are named and whatever is wrong with them: etcd takes requests of
+// 1.5 MiB, and is not to be filled.
+func TestTheWorstStatusFitsIntoAnObject(t *testing.T) {
+	claims, refused := manyClaims(2000), map[string]string{}
+	for i := range claims {
+		claims[i].Name = fmt.Sprintf("%04d%s", i, strings.Repeat("n", 249))
+		claims[i].UID = types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i))
+		refused[claims[i].Name] = strings.Repeat(`"`, 5000) // Each is two bytes.
+	}
+	var shots []*shot
+	for _, c := range claims {
+		shots = append(shots, shotAt(days(1), func(s *shot) { s.name, s.claim = snapshotName("s", &c, days(1)), c.UID }))
+	}
+	text, err := json.Marshal(settle(observed(t, midRun(), claims, shots...), setbacks{claims: refused}, noon))
+	if err != nil || len(text) > 1<<20 {
+		t.Errorf("%v, %d bytes", err, len(text))
 	}
 }
 

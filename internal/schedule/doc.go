@@ -17,5 +17,7 @@
 // since it was seen, so two processes cannot begin the same run twice.
 //
 // What is found in the cache is looked up at the API server itself, and decided
-// again, before a snapshot is made or removed.
+// again, before a run begins, a trigger is answered or a snapshot is removed. While
+// a run goes on, snapshots are made by what the cache says, if it has all that this
+// process has made: their names see to it that none is made twice.
 package schedule

@@ -48,6 +48,14 @@ func (p *part) excused() bool {
 	return p.reason == v1alpha1.NotBound || p.reason == v1alpha1.Terminating || p.reason == v1alpha1.NextRun
 }
 
+// lacks tells whether the claim keeps a trigger from being answered.
+func (p *part) lacks() bool { return p.reason != "" && !p.excused() }
+
+// answers tells whether the trigger of a run is to be answered.
+func answers(is *v1alpha1.SnapshotScheduleStatus, parts []*part) bool {
+	return is.Run != nil && is.Run.Trigger != "" && is.Run.Trigger != is.LastTrigger && !slices.ContainsFunc(parts, (*part).lacks)
+}
+
 // A round is a run with what is needed to judge about its parts.
 type round struct {
 	*v1alpha1.Run

@@ -94,8 +94,8 @@ func (r *Reconciler) pause(left step, begun time.Time) time.Duration {
 }
 
 // look observes a schedule: in the cache, and at the API server if that leads to
-// more than a report and the cache may lack snapshots that are there. The schedule
-// itself is then read again in any case: it may have been suspended.
+// more than a report. A run that begins, or a trigger that is answered, is about the
+// claims that there are, not about those of a cache.
 func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, time.Time, error) {
 	now := r.now()
 	s, err := r.observe(ctx, key, false)
@@ -105,17 +105,14 @@ func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, tim
 	if err != nil || s == nil {
 		return s, now, err
 	}
-	if todo := decide(s, now); !todo.acts() {
+	todo := decide(s, now)
+	sure := todo.record != nil || todo.answers
+	if !sure && !todo.acts() {
 		return s, now, nil
 	}
-	if r.beyond.nothing(s) {
-		is := &v1alpha1.SnapshotSchedule{}
-		if err := r.live.Get(ctx, key, is); err != nil {
-			return nil, now, client.IgnoreNotFound(err)
-		}
-		if is.UID == s.schedule.UID && is.Generation == s.schedule.Generation && is.DeletionTimestamp == nil {
-			s.schedule = is
-			return s, now, nil
+	if !sure && r.beyond.nothing(s) {
+		if again, err := r.again(ctx, s); err != nil || again {
+			return s, now, err
 		}
 	}
 	live, err := r.observe(ctx, key, true)
@@ -123,6 +120,20 @@ func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, tim
 		r.beyond.saw(live, s)
 	}
 	return live, now, err
+}
+
+// again reads the schedule alone at the API server, and tells whether its spec is
+// still what the cache says: it may have been suspended.
+func (r *Reconciler) again(ctx context.Context, s *seen) (bool, error) {
+	is := &v1alpha1.SnapshotSchedule{}
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(s.schedule), is); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	same := is.UID == s.schedule.UID && is.Generation == s.schedule.Generation && is.DeletionTimestamp == nil
+	if same {
+		s.schedule = is
+	}
+	return same, nil
 }
 
 // record puts on record what has to be before anything is done about it.

@@ -84,8 +84,7 @@ func complete(is *v1alpha1.SnapshotScheduleStatus, parts []*part, now time.Time)
 	if is.Run.CompletionTime == nil {
 		is.Run.CompletionTime = stamped(now)
 	}
-	unready := func(p *part) bool { return p.reason != "" && !p.excused() }
-	if is.Run.Trigger != "" && !slices.ContainsFunc(parts, unready) {
+	if answers(is, parts) {
 		is.LastTrigger = is.Run.Trigger
 	}
 }
