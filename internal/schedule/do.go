@@ -87,10 +87,9 @@ func refusal(err error) bool {
 	return code >= http.StatusBadRequest && code <= http.StatusInternalServerError // 500 is what a webhook out of reach leads to.
 }
 
-// remove removes what is too many of the claims of some snapshots that the cache
-// shows to be. What it is is decided again by what the API server says. If one
-// cannot be removed the others are; stuck tells of those that the API server does
-// not let go.
+// remove removes what is too many of the claims of which the cache shows too many.
+// Which those are is decided again by what the API server says. If one cannot be
+// removed the others are; stuck tells of those that the API server does not let go.
 func (r *Reconciler) remove(ctx context.Context, s *seen, gone []*shot) (stuck string, err error) {
 	var errs []error
 	refused, end := map[string]error{}, r.now().Add(spell)

@@ -92,17 +92,14 @@ func (r *round) judge(p *part) {
 	}
 }
 
-// served judges a claim that has got its snapshot of this run. One that is gone, or
-// that the cache does not know yet, answers for nothing.
+// served judges a claim that has got its snapshot of this run.
 func (r *round) served(p *part) bool {
 	s := p.find(stamp(r.Time.Time))
 	switch {
 	case s == nil && (p.was.LastRunTime == nil || !p.was.LastRunTime.Equal(&r.Time)):
 		return false
 	case s == nil || s.deleting:
-		if good := newestReady(p.shots); good == nil || good.taken.Before(r.StartTime.Time) {
-			p.reason, p.message = v1alpha1.Removed, "the VolumeSnapshot of the last run has been removed; the claim gets another in the next run"
-		}
+		r.removed(p)
 	case s.ready:
 	case s.failure != "":
 		p.reason, p.message = v1alpha1.SnapshotFailed, fmt.Sprintf("VolumeSnapshot %s: %s", s.name, s.failure)
@@ -110,6 +107,15 @@ func (r *round) served(p *part) bool {
 		p.reason, p.message = v1alpha1.InProgress, fmt.Sprintf("VolumeSnapshot %s is not ready yet", s.name)
 	}
 	return true
+}
+
+// removed judges a claim whose snapshot of this run is gone, or not in the cache
+// yet. Retention removes it only if there is a later one.
+func (r *round) removed(p *part) {
+	if good := newestReady(p.shots); good != nil && !good.taken.Before(r.StartTime.Time) {
+		return
+	}
+	p.reason, p.message = v1alpha1.Removed, "the VolumeSnapshot of the last run has been removed; the claim gets another in the next run"
 }
 
 // find is the snapshot of a run, nil if there is none.

@@ -94,32 +94,37 @@ func (r *Reconciler) pause(left step, begun time.Time) time.Duration {
 }
 
 // look observes a schedule: in the cache, and at the API server if that leads to
-// more than a report. A run that begins, or a trigger that is answered, is about the
-// claims that there are, not about those of a cache.
+// more than a report.
 func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, time.Time, error) {
 	now := r.now()
 	s, err := r.observe(ctx, key, false)
-	if s == nil && err == nil {
-		r.beyond.forget(key)
-	}
-	if err != nil || s == nil {
+	if err != nil {
 		return s, now, err
 	}
-	todo := decide(s, now)
-	sure := todo.record != nil || todo.answers
-	if !sure && !todo.acts() {
-		return s, now, nil
+	if s == nil {
+		r.beyond.forget(key)
+		return nil, now, nil
 	}
-	if !sure && r.beyond.nothing(s) {
-		if again, err := r.again(ctx, s); err != nil || again {
-			return s, now, err
+	if todo := decide(s, now); todo.acts() || todo.answers {
+		s, err = r.lookUp(ctx, s, &todo)
+	}
+	return s, now, err
+}
+
+// lookUp observes again, before something is done, what the cache has led to. A run
+// that begins, or a trigger that is answered, is about the claims that there are;
+// else it is enough if the cache has all that is known to be there.
+func (r *Reconciler) lookUp(ctx context.Context, cached *seen, todo *step) (*seen, error) {
+	if todo.record == nil && !todo.answers && r.beyond.nothing(cached) {
+		if same, err := r.again(ctx, cached); err != nil || same {
+			return cached, err
 		}
 	}
-	live, err := r.observe(ctx, key, true)
+	live, err := r.observe(ctx, client.ObjectKeyFromObject(cached.schedule), true)
 	if err == nil && live != nil {
-		r.beyond.saw(live, s)
+		r.beyond.saw(live, cached)
 	}
-	return live, now, err
+	return live, err
 }
 
 // again reads the schedule alone at the API server, and tells whether its spec is

@@ -68,7 +68,7 @@ func settle(s *seen, refused setbacks, now time.Time) *v1alpha1.SnapshotSchedule
 	is := plan(s.schedule, s.calendar, now)
 	parts := s.parts(refused.claims, now)
 	complete(&is, parts, now)
-	is.Claims = claimsOf(parts, &is, now)
+	is.Claims = claimsOf(parts, &is)
 	generation := s.schedule.Generation
 	set(&is, generation, now, readiness(s, parts, refused.stuck))
 	set(&is, generation, now, running(&is, parts))
@@ -91,7 +91,7 @@ func complete(is *v1alpha1.SnapshotScheduleStatus, parts []*part, now time.Time)
 
 // claimsOf tells about the claims by name, about those in trouble first if not
 // all can be told about.
-func claimsOf(parts []*part, is *v1alpha1.SnapshotScheduleStatus, now time.Time) []v1alpha1.ClaimStatus {
+func claimsOf(parts []*part, is *v1alpha1.SnapshotScheduleStatus) []v1alpha1.ClaimStatus {
 	told := slices.Clone(parts)
 	if len(told) > reported {
 		slices.SortStableFunc(told, func(a, b *part) int { return cmp.Compare(a.rank(), b.rank()) })
@@ -100,7 +100,7 @@ func claimsOf(parts []*part, is *v1alpha1.SnapshotScheduleStatus, now time.Time)
 	slices.SortFunc(told, func(a, b *part) int { return cmp.Compare(a.claim.Name, b.claim.Name) })
 	var all []v1alpha1.ClaimStatus
 	for _, p := range told {
-		all = append(all, p.status(is, now))
+		all = append(all, p.status(is))
 	}
 	return all
 }
@@ -116,7 +116,7 @@ func (p *part) rank() int {
 }
 
 // status is what is told about a claim.
-func (p *part) status(is *v1alpha1.SnapshotScheduleStatus, now time.Time) v1alpha1.ClaimStatus {
+func (p *part) status(is *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus {
 	c := v1alpha1.ClaimStatus{
 		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: kube.Cut(p.message, words),
 	}
