@@ -2,9 +2,11 @@ package cut
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"google.golang.org/grpc/codes"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -46,10 +48,29 @@ func (r *Reconciler) remove(ctx context.Context, s *seen) error {
 	if err != nil {
 		return err
 	}
-	if err := r.kind.Delete(ctx, r.driver, &s.Content, secrets); err != nil {
+	err = r.kind.Delete(ctx, r.driver, &s.Content, secrets)
+	if err != nil && !r.goesWithGroup(ctx, s, err) {
 		return err
 	}
 	return r.letGo(ctx, s)
+}
+
+// goesWithGroup tells whether a snapshot cannot be deleted because it is part of a
+// group at the driver: then its deletion is to be asked for no more, only that of the
+// group (CSI specification, errors of DeleteSnapshot). Of one that was there before
+// that is not known until the driver was asked about it, and it may go before.
+func (r *Reconciler) goesWithGroup(ctx context.Context, s *seen, refusal error) bool {
+	var answer *csi.Error
+	if !errors.As(refusal, &answer) || answer.Code != codes.InvalidArgument || s.Given == "" {
+		return false
+	}
+	now, err := r.read(ctx, s)
+	if err != nil || now.Group == "" {
+		return false // The refusal says more.
+	}
+	r.events.Warning(s.Object, r.kind.Reasons().Delete,
+		fmt.Sprintf("The snapshot %s is part of the group snapshot %s at the driver and is deleted with that, not with this content.", s.handle(), now.Group))
+	return true
 }
 
 // partingSecrets are those for deleting. One that is gone does not hold that up:
