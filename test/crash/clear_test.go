@@ -71,8 +71,13 @@ func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 		return
 	}
 	defer driver.Close()
+	for _, g := range s.Driver.Groups() {
+		if err := driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: g.ID, SnapshotIds: g.MemberIDs}); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, c := range cut {
-		if c.ID == s.snapshot {
+		if c.ID == s.snapshot || c.GroupID != "" {
 			continue
 		}
 		if err := driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.ID}); err != nil {

@@ -3,12 +3,14 @@ package crash
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -54,14 +56,19 @@ func (r *run) take(ctx context.Context, name string, from snapshotv1.VolumeSnaps
 // adopt brings the run's snapshot, which is at the driver, into the cluster: what
 // names the content comes first, so that it has to wait.
 func adopt(ctx context.Context, r *run) {
-	content := r.Namespace + "-" + r.name
-	r.take(ctx, r.name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
+	r.adoptAs(ctx, r.name, r.Namespace+"-"+r.name, r.given)
+}
+
+// adoptAs makes a snapshot of what is at the driver, and then the content that it
+// names.
+func (r *run) adoptAs(ctx context.Context, name, content, handle string) {
+	r.take(ctx, name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
 	err := r.api.Create(ctx, &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: content},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			Driver: r.Name, DeletionPolicy: r.policy(), VolumeSnapshotClassName: &r.Namespace,
-			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &r.given},
-			VolumeSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: r.name},
+			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: name},
 		},
 	})
 	if err != nil {
@@ -75,7 +82,7 @@ func adopt(ctx context.Context, r *run) {
 func (r *run) unknown() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.taken) == 0 || r.forgotten {
+	if len(r.taken)+len(r.grouped) == 0 || r.forgotten {
 		return r.given
 	}
 	return ""
@@ -92,6 +99,7 @@ func (s *stage) policy() snapshotv1.DeletionPolicy {
 func restoreAll(ctx context.Context, r *run) {
 	for _, name := range r.snapshotNames() {
 		r.make(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
+			c.Labels = nil
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: name}
 		})
 	}
@@ -109,35 +117,46 @@ func letSnapshotsGo(ctx context.Context, r *run) { r.dropSnapshots(ctx) }
 // giveUp deletes what policy Retain has left, with what is at the driver, as
 // administrators do: they change the policy first.
 func giveUp(ctx context.Context, r *run) {
+	r.giveUpGroups(ctx)
 	r.mu.Lock()
 	left := slices.Sorted(maps.Keys(r.retained))
 	clear(r.retained)
 	r.mu.Unlock()
 	for _, name := range left {
 		content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content); err == nil && content.Spec.VolumeSnapshotRef.UID == "" {
-			r.mu.Lock()
-			r.forgotten = true
-			r.mu.Unlock()
-		}
-		policy := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
-		err := client.IgnoreNotFound(r.api.Patch(ctx, content, policy))
-		if err == nil {
-			err = client.IgnoreNotFound(r.api.Delete(ctx, content))
-		}
-		if err != nil {
-			r.complain(err)
-		}
-		r.trace.note("content %s was given up", name)
+		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
+		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeSnapshotRef.UID == "")
 	}
+}
+
+// giveUpContent deletes a content of either kind. With one that nobody has bound
+// goes what the cluster knows of what is at the driver; but the members of a group
+// go with that.
+func (r *run) giveUpContent(ctx context.Context, content client.Object, unbound bool) {
+	if _, single := content.(*snapshotv1.VolumeSnapshotContent); unbound && (!single || !r.scenario.together) {
+		r.mu.Lock()
+		r.forgotten = true
+		r.mu.Unlock()
+	}
+	policy := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
+	err := client.IgnoreNotFound(r.api.Patch(ctx, content, policy))
+	if err == nil {
+		err = client.IgnoreNotFound(r.api.Delete(ctx, content))
+	}
+	if err != nil {
+		r.complain(err)
+	}
+	r.trace.note("content %s was given up", content.GetName())
 }
 
 // loseClass deletes the class of the snapshots, which administrators make again,
 // with other parameters, when they see what is missing.
 func loseClass(ctx context.Context, r *run) {
-	class := &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace}}
-	if err := r.api.Delete(ctx, class); client.IgnoreNotFound(err) != nil {
-		r.complain(err)
+	name := metav1.ObjectMeta{Name: r.Namespace}
+	for _, class := range []client.Object{&snapshotv1.VolumeSnapshotClass{ObjectMeta: name}, &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name}} {
+		if err := r.api.Delete(ctx, class); client.IgnoreNotFound(err) != nil {
+			r.complain(err)
+		}
 	}
 	r.trace.note("the class is gone")
 }
@@ -168,10 +187,12 @@ func (s *stage) offerSnapshots(ctx context.Context) error {
 			return err
 		}
 	}
-	err := s.api.Create(ctx, &snapshotv1.VolumeSnapshotClass{
-		ObjectMeta: metav1.ObjectMeta{Name: s.Namespace}, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters,
-	})
-	return client.IgnoreAlreadyExists(err)
+	name := metav1.ObjectMeta{Name: s.Namespace}
+	var class client.Object = &snapshotv1.VolumeSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
+	if s.scenario.together {
+		class = &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
+	}
+	return client.IgnoreAlreadyExists(s.api.Create(ctx, class))
 }
 
 // leave keeps in mind which contents may stay when the snapshots that are wanted
@@ -182,13 +203,13 @@ func (r *run) leave(ctx context.Context) {
 		return
 	}
 	there, err := r.snapshots(ctx)
-	if err != nil {
+	if err = errors.Join(err, r.leaveGroups(ctx)); err != nil {
 		r.complain(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range there {
-		if s := &there[i]; r.kept[s.Name] {
+		if s := &there[i]; r.kept[s.Name] && (r.scenario.given || !r.members[s.Name]) {
 			name := ptr.Deref(s.Spec.Source.VolumeSnapshotContentName, snapshot.ContentName(s.UID))
 			r.retained[name] = r.scenario.retain && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
 		}
@@ -238,6 +259,7 @@ func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *resul
 		}
 	}
 	s.findLost(r.unknown(), found)
+	s.findLostGroups(r.unknown(), found)
 	s.compareNames(r, found)
 }
 
@@ -303,6 +325,9 @@ func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
 // told the cluster of yet.
 func (s *state) findLost(spared string, found *result) {
 	for _, at := range s.cutAt {
+		if at.GroupID != "" {
+			continue // Nothing is done about it but with its group.
+		}
 		told := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
 			_, marked := c.Annotations[snapshot.Single.BeingCreated]
 			return ptr.Deref(c.Spec.Source.SnapshotHandle, "") == at.ID || c.Status != nil && ptr.Deref(c.Status.SnapshotHandle, "") == at.ID ||
@@ -320,7 +345,8 @@ func (s *state) compareNames(r *run, found *result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range r.asks {
-		if !slices.ContainsFunc(r.taken, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) {
+		if !r.scenario.scheduled && !slices.ContainsFunc(r.taken, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
+			!slices.ContainsFunc(r.grouped, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
 			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot's name", name))
 		}
 	}
@@ -340,9 +366,7 @@ func said[T any](status *T) string {
 
 // inspectCut complains of a claim that is not held while it is about to be cut.
 func (s *stage) inspectCut(ctx context.Context, req *csipb.CreateSnapshotRequest) {
-	s.mu.Lock()
-	s.asks[req.GetName()] = true
-	s.mu.Unlock()
+	s.askedFor(req.GetName())
 	hold, err := s.holdOnClaim(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
 	if err != nil || hold == held || s.isCut(req.GetName()) {
 		return
@@ -355,6 +379,13 @@ func (s *stage) inspectCut(ctx context.Context, req *csipb.CreateSnapshotRequest
 		return // What is to be retained is cut also when nobody waits for it any more.
 	}
 	s.complain(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
+}
+
+// askedFor keeps what the driver was asked for in the run.
+func (s *stage) askedFor(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asks[name] = true
 }
 
 // isCut tells whether the driver has a snapshot of that name.
@@ -370,6 +401,7 @@ func (s *stage) isCut(name string) bool {
 // noteReady keeps which snapshots the driver has said to be ready.
 func (s *stage) noteReady(resp any) {
 	var all []*csipb.Snapshot
+	var ready []string
 	switch r := resp.(type) {
 	case *csipb.CreateSnapshotResponse:
 		all = append(all, r.GetSnapshot())
@@ -379,13 +411,20 @@ func (s *stage) noteReady(resp any) {
 		for _, e := range r.GetEntries() {
 			all = append(all, e.GetSnapshot())
 		}
+	case *csipb.CreateVolumeGroupSnapshotResponse:
+		all, ready = reported(r.GetGroupSnapshot())
+	case *csipb.GetVolumeGroupSnapshotResponse:
+		all, ready = reported(r.GetGroupSnapshot())
+	}
+	for _, one := range all {
+		if one.GetReadyToUse() {
+			ready = append(ready, one.GetSnapshotId())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range all {
-		if one.GetReadyToUse() {
-			s.ready[one.GetSnapshotId()] = true
-		}
+	for _, id := range ready {
+		s.ready[id] = true
 	}
 }
 
@@ -403,6 +442,8 @@ func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error)
 		c := &there.contents[i]
 		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, c, free)), client.IgnoreNotFound(s.api.Delete(ctx, c)))
 	}
+	errs = append(errs, s.clearSchedules(ctx))
+	errs = append(errs, s.clearGroups(ctx, there)...)
 	for i := range there.claims {
 		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Patch(ctx, there.claims[i].Name, types.MergePatchType,
 			[]byte(`{"metadata":{"finalizers":["kubernetes.io/pvc-protection"]}}`), metav1.PatchOptions{})

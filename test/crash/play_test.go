@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,8 +43,16 @@ type run struct {
 	visited map[string]string    // by claim: the node that was last selected for it
 	kept    map[string]bool      // VolumeSnapshots that their users want, by name
 	taken   []types.UID          // VolumeSnapshots that users have made
-	// retained are VolumeSnapshotContents that may stay, and whether they must.
-	retained  map[string]bool
+	groups  map[string]types.UID // VolumeGroupSnapshots that their users want, by name
+	grouped []types.UID          // VolumeGroupSnapshots that users have made
+	members map[string]bool      // VolumeSnapshots that are in a group, or shall be
+	// retained are VolumeSnapshotContents that may stay, and whether they must;
+	// retainedGroups are contents of groups.
+	retained, retainedGroups map[string]bool
+
+	trigger  string // the last one that users have given their schedule; none if they have none
+	triggers int    // how many they have given
+
 	forgotten bool              // given was taken out of the cluster again
 	given     string            // the handle of what is at the driver, and unknown to the cluster
 	places    map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
@@ -121,7 +130,7 @@ func (r *run) create(ctx context.Context, name string) { r.make(ctx, name, r.sce
 // make makes a claim that is wanted from now on.
 func (r *run) make(ctx context.Context, name string, change func(*corev1.PersistentVolumeClaim)) {
 	claim := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{runLabel: r.name}},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			StorageClassName: &r.Namespace,
 			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
@@ -194,11 +203,11 @@ func (r *run) settle(ctx context.Context) result {
 func (r *run) look(ctx context.Context) result {
 	r.mu.Lock()
 	broken, want, kept, places := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept), maps.Clone(r.places)
-	retained := maps.Clone(r.retained)
+	groups, members, retained, retainedGroups := maps.Clone(r.groups), maps.Clone(r.members), maps.Clone(r.retained), maps.Clone(r.retainedGroups)
 	r.mu.Unlock()
 
 	// The driver first: a volume that is on record later was so before, too.
-	there := &state{stage: r.stage, stored: r.Driver.Volumes(), cutAt: r.Driver.Snapshots()}
+	there := &state{stage: r.stage, stored: r.Driver.Volumes(), cutAt: r.Driver.Snapshots(), cutTogether: r.Driver.Groups()}
 	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
@@ -210,11 +219,15 @@ func (r *run) look(ctx context.Context) result {
 	if r.trace.calm(hurry) {
 		r.nudge(ctx, there)
 	}
+	asScheduled, missing := there.scheduled(ctx, r, want)
+	maps.Copy(kept, asScheduled)
 	found := there.compare(want)
+	found.stuck = append(found.stuck, missing...)
 	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
 	found.stuck = append(found.stuck, there.compareSizes()...)
 	there.compareAttachments(places, &found)
 	there.compareCuts(r, kept, retained, &found)
+	there.compareGroups(groups, retainedGroups, members, &found)
 	return found
 }
 
@@ -249,6 +262,10 @@ type state struct {
 	contents  []snapshotv1.VolumeSnapshotContent
 	cutAt     []csitest.Snapshot // at the driver
 
+	groups        []groupv1.VolumeGroupSnapshot
+	groupContents []groupv1.VolumeGroupSnapshotContent
+	cutTogether   []csitest.Group // at the driver
+
 	attachments []storagev1.VolumeAttachment
 }
 
@@ -270,6 +287,9 @@ func (s *state) read(ctx context.Context, r *run) error {
 	}
 	if s.scenario.cuts() {
 		if s.contents, err = r.Contents(ctx, r.api); err != nil {
+			return err
+		}
+		if err := s.readGroups(ctx); err != nil {
 			return err
 		}
 	}

@@ -55,6 +55,8 @@ type scenario struct {
 	retain    bool // by policy Retain
 	secret    bool // the driver is sent a secret
 	given     bool // every run has a snapshot at the driver that the cluster does not know
+	together  bool // the snapshots are members of a group
+	scheduled bool // the snapshots are made by a schedule
 
 	slow bool // the first CreateVolume takes until nothing else happens
 
@@ -183,6 +185,48 @@ var scenarios = []*scenario{
 		roles: snapshotters, beside: provisioner, then: []act{cut},
 	},
 	{name: "snapshot, two leaders", leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{
+		name: "schedule, triggered twice", claims: 2, scheduled: true,
+		roles: snapshotters, beside: provisioner, then: []act{trigger("one"), trigger("two")},
+	},
+	{name: "group snapshot", claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether}},
+	{
+		name: "group snapshot, then delete it at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true,
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{
+		name: "slow group snapshot, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, driver: slowly(getSnapshot, listSnapshots),
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{
+		name: "group snapshot that was there, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, given: true,
+		together: true, roles: snapshotters, beside: provisioner, then: []act{adoptTogether},
+	},
+	{
+		name: "group snapshot by policy Retain, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, retain: true,
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether, letSnapshotsGo},
+	},
+	{
+		name: "group snapshot and restore, the group goes at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true,
+		claims: 2, together: true, roles: slices.Concat(provisioner, snapshotters), then: []act{cutTogether, restoreAll},
+	},
+	{
+		name: "group snapshot, stale cache of groups", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumegroupsnapshots",
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{
+		name: "group snapshot, stale cache of group contents", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumegroupsnapshotcontents",
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{
+		name: "group snapshot, stale cache of members", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshots",
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{
+		name: "group snapshot, stale cache of members' contents", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshotcontents",
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
+	{name: "group snapshot, two leaders", claims: 2, together: true, leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cutTogether}},
 	{name: "two leaders", named: true, leaders: 2},
 	{name: "two leaders, then delete at any moment", turns: deleted, turn: dropClaims, once: true, named: true, leaders: 2},
 }
@@ -190,7 +234,7 @@ var scenarios = []*scenario{
 // An act is something that users, or the world, do.
 type act = func(context.Context, *run)
 
-const deleted, detached, cutDeleted = "claim deleted", "detached", "snapshot deleted"
+const deleted, detached, cutDeleted, groupDeleted = "claim deleted", "detached", "snapshot deleted", "group deleted"
 
 // Roles. A volume has to be there before it is attached or grows; how that may
 // fail has scenarios of its own.

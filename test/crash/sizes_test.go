@@ -151,6 +151,8 @@ func targetOf(req any) (volume, target string) {
 		return "the class of " + r.GetVolumeId(), r.GetMutableParameters()[iops]
 	case *csipb.CreateSnapshotRequest:
 		return "the parameters of " + r.GetName(), fmt.Sprint(r.GetParameters())
+	case *csipb.CreateVolumeGroupSnapshotRequest:
+		return "volumes and parameters of " + r.GetName(), fmt.Sprint(r.GetSourceVolumeIds(), r.GetParameters())
 	default:
 		return "", ""
 	}

@@ -11,8 +11,10 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -34,6 +36,13 @@ func (r *run) cutGiven(ctx context.Context) (err error) {
 	if !r.scenario.given {
 		return nil
 	}
+	if r.scenario.together {
+		if err := r.dropGroupsAt(ctx); err != nil {
+			return err
+		}
+		r.given, err = r.cutGroup(ctx)
+		return err
+	}
 	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
 		if err := r.csi.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
 			return err
@@ -45,8 +54,22 @@ func (r *run) cutGiven(ctx context.Context) (err error) {
 
 // cutAtDriver makes a snapshot whose volume is gone, and returns its handle.
 func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
+	volume, err := s.makeSource(ctx, "source")
+	if err != nil {
+		return "", err
+	}
+	made, err := s.csi.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volume})
+	if err != nil {
+		return "", err
+	}
+	return made.GetSnapshotId(), s.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
+}
+
+// makeSource makes a volume at the driver, of which the cluster knows nothing, and
+// returns its handle.
+func (s *stage) makeSource(ctx context.Context, name string) (string, error) {
 	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
-		Name: "source", VolumeCapabilities: []*csipb.VolumeCapability{{
+		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
 			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 		}},
@@ -54,11 +77,7 @@ func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	made, err := s.csi.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volume.GetVolumeId()})
-	if err != nil {
-		return "", err
-	}
-	return made.GetSnapshotId(), s.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume.GetVolumeId()})
+	return volume.GetVolumeId(), nil
 }
 
 // keepSnapshot makes the run's snapshot, which is wanted from now on. It has the
@@ -78,6 +97,8 @@ func (r *run) dropSnapshots(ctx context.Context) {
 		return
 	}
 	r.leave(ctx)
+	r.dropSchedule(ctx)
+	r.dropGroups(ctx)
 	for _, name := range r.snapshotNames() {
 		r.mu.Lock()
 		delete(r.kept, name)
@@ -153,16 +174,31 @@ const (
 func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (hold, error) {
 	switch content := create.GetVolumeContentSource(); {
 	case content.GetSnapshot() != nil:
-		snapshots, err := s.snapshots(ctx)
-		if err != nil || len(snapshots) == 0 {
-			return noSource, err
-		}
-		return holdOf(&snapshots[0], kube.SnapshotSourceFinalizer), nil
+		return s.holdOnSnapshot(ctx, content.GetSnapshot().GetSnapshotId())
 	case content.GetVolume() != nil:
 		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
 	default:
 		return noSource, nil
 	}
+}
+
+// holdOnSnapshot looks whether the snapshot of a handle is kept for a provisioner.
+func (s *stage) holdOnSnapshot(ctx context.Context, handle string) (hold, error) {
+	contents, err := s.Contents(ctx, s.api)
+	if err != nil {
+		return noSource, err
+	}
+	for i := range contents {
+		if status, ref := contents[i].Status, contents[i].Spec.VolumeSnapshotRef; status != nil && ptr.Deref(status.SnapshotHandle, "") == handle {
+			of := &snapshotv1.VolumeSnapshot{}
+			err := s.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, of)
+			if apierrors.IsNotFound(err) {
+				continue // It is that of an earlier run.
+			}
+			return holdOf(of, kube.SnapshotSourceFinalizer), err
+		}
+	}
+	return noSource, nil
 }
 
 // holdOnClaim looks whether the claim of a volume bears a finalizer.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/proxy"
@@ -56,6 +57,11 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	s.Class(t, sc.class)
 	if sc.restores || sc.cuts() {
 		s.api, s.csi = s.Snapshots(t), s.CSI(t)
+	}
+	if sc.scheduled {
+		if err := v1alpha1.AddToScheme(s.api.Scheme()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if sc.restores {
 		s.cutSnapshot(t)
@@ -129,7 +135,8 @@ func roleOf(method csi.Method) string {
 		return "csi-attacher"
 	case csi.ControllerExpandVolume, csi.ControllerModifyVolume:
 		return "csi-resizer"
-	case csi.CreateSnapshot, csi.DeleteSnapshot, csi.GetSnapshot, csi.ListSnapshots:
+	case csi.CreateSnapshot, csi.DeleteSnapshot, csi.GetSnapshot, csi.ListSnapshots,
+		csi.CreateVolumeGroupSnapshot, csi.DeleteVolumeGroupSnapshot, csi.GetVolumeGroupSnapshot:
 		return "csi-snapshotter"
 	default:
 		return "csi-provisioner"
@@ -214,6 +221,9 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	}
 	if cut, ok := req.(*csipb.CreateSnapshotRequest); ok {
 		s.inspectCut(ctx, cut)
+	}
+	if cut, ok := req.(*csipb.CreateVolumeGroupSnapshotRequest); ok {
+		s.askedFor(cut.GetName())
 	}
 	s.compareWithUnsure(req)
 	hit := s.trace.arrive(string(method))

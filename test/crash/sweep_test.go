@@ -66,8 +66,8 @@ func TestSweep(t *testing.T) {
 // every way to strike at each of them. If the scenario has a turn, that is
 // swept over the points too; what comes after it may be other points.
 //
-// A sample has one way for every third point, other points and ways in the next
-// scenario, and takes the turn at that point only.
+// A sample has one way for every third point, or every twelfth, other points and
+// ways in the next scenario, and takes the turn at that point only.
 func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	stages := abreast
 	if !*full {
@@ -78,6 +78,7 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	for range stages {
 		free <- newStage(t, sc)
 	}
+	counted.plan(1)
 	first := <-free // The oldest: the controllers of Kubernetes know its class by now.
 	points, ok := first.perform(t, strike{}, counted)
 	free <- first
@@ -87,10 +88,11 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	strikes := over(points, "")
 	switch {
 	case !*full:
-		strikes = sample(points, sc.turn != nil, number)
+		strikes = sample(points, sc.sampled(), sc.turn != nil, number)
 	case sc.turn != nil:
 		strikes = sc.turned(t, points, free, counted)
 	}
+	counted.plan(len(strikes))
 	for _, s := range strikes {
 		t.Run(s.label(sc.turns), func(t *testing.T) {
 			if *full {
@@ -106,6 +108,7 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 // turned takes the scenario's turn at every point, with no process struck, and
 // returns the strikes at what comes then.
 func (sc *scenario) turned(t *testing.T, points []point, free chan *stage, counted *row) []strike {
+	counted.plan(len(points))
 	strikes := make([][]strike, len(points))
 	var all sync.WaitGroup
 	for i, turn := range points {
@@ -138,12 +141,18 @@ func over(points []point, turn point) []strike {
 	return all
 }
 
-// sampled is how many points there are for each that a sample strikes.
-const sampled = 3
+// sampled is how many points there are for each that a sample strikes. With groups
+// and schedules there are many that are the same, once for each claim.
+func (sc *scenario) sampled() int {
+	if sc.together || sc.scheduled {
+		return 12
+	}
+	return 3
+}
 
-// sample strikes once at every third point. Which points, and in which ways,
+// sample strikes once at every so many points. Which points, and in which ways,
 // depends on the scenario's number.
-func sample(points []point, turns bool, number int) []strike {
+func sample(points []point, sampled int, turns bool, number int) []strike {
 	var all []strike
 	for i := number % sampled; i < len(points); i += sampled {
 		p := points[i]
@@ -164,7 +173,9 @@ var runs atomic.Int64
 func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
 	r := &run{
 		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
-		wanted: map[string]types.UID{}, visited: map[string]string{}, kept: map[string]bool{}, retained: map[string]bool{}, places: map[string]string{},
+		wanted: map[string]types.UID{}, visited: map[string]string{}, places: map[string]string{},
+		kept: map[string]bool{}, retained: map[string]bool{},
+		groups: map[string]types.UID{}, members: map[string]bool{}, retainedGroups: map[string]bool{},
 	}
 	found := r.play(t.Context(), with)
 	points, hit := s.trace.seen()

@@ -1,0 +1,155 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// readGroups reads what the cluster has of groups.
+func (s *state) readGroups(ctx context.Context) (err error) {
+	groups := &groupv1.VolumeGroupSnapshotList{}
+	if err = s.api.List(ctx, groups, client.InNamespace(s.Namespace)); err != nil {
+		return err
+	}
+	s.groups = groups.Items
+	s.groupContents, err = s.GroupContents(ctx, s.api)
+	return err
+}
+
+// compareGroups tells which groups and contents of them are not as wanted.
+func (s *state) compareGroups(want map[string]types.UID, retained map[string]bool, members map[string]bool, found *result) {
+	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
+	left := map[string]bool{}
+	for i := range s.groups {
+		g := &s.groups[i]
+		left[g.Name] = true
+		if want[g.Name] != g.UID {
+			wrong("group snapshot %s is there, held by %v, and nobody wants it: %s", g.Name, g.Finalizers, said(g.Status))
+		} else if why := s.groupNotMade(g, members); why != "" {
+			wrong("group snapshot %s %s: %s", g.Name, why, said(g.Status))
+		}
+	}
+	for name := range want {
+		if !left[name] {
+			wrong("group snapshot %s is gone and was wanted", name)
+		}
+	}
+	for i := range s.groupContents {
+		c := &s.groupContents[i]
+		_, stays := retained[c.Name]
+		_, wanted := want[c.Spec.VolumeGroupSnapshotRef.Name]
+		switch why := s.groupNotCut(c, len(members)); {
+		case !wanted && !stays:
+			wrong("content %s is there, held by %v, and nobody wants it: %s", c.Name, c.Finalizers, said(c.Status))
+		case stays && !s.scenario.retain && c.Spec.VolumeGroupSnapshotRef.UID != "":
+			wrong("content %s is there, and its group is not", c.Name)
+		case stays && !s.scenario.retain: // It was not bound.
+		case why != "":
+			wrong("content %s %s: %s", c.Name, why, said(c.Status))
+		}
+	}
+	for name, must := range retained {
+		if must && s.groupContent(name) == nil {
+			wrong("content %s is gone and was to be retained", name)
+		}
+	}
+}
+
+// groupNotMade is what is wrong with a wanted group.
+func (s *state) groupNotMade(g *groupv1.VolumeGroupSnapshot, members map[string]bool) string {
+	switch status := g.Status; {
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case status.CreationTime == nil || status.CreationTime.Year() < 2000:
+		return "does not say when it was cut"
+	case s.groupContent(ptr.Deref(status.BoundVolumeGroupSnapshotContentName, "")) == nil:
+		return "has no content"
+	}
+	for i := range s.snapshots {
+		if v := &s.snapshots[i]; members[v.Name] && !isMemberOf(v, g) {
+			return "has a member that does not say so: " + v.Name
+		}
+	}
+	return ""
+}
+
+func isMemberOf(v *snapshotv1.VolumeSnapshot, g *groupv1.VolumeGroupSnapshot) bool {
+	owner := snapshot.GroupOf(v)
+	return owner != nil && owner.UID == g.UID && slices.Contains(v.Finalizers, snapshot.InGroupFinalizer) &&
+		v.Status != nil && ptr.Deref(v.Status.VolumeGroupSnapshotName, "") == g.Name
+}
+
+// groupNotCut is what is wrong with a wanted content of a group.
+func (s *state) groupNotCut(c *groupv1.VolumeGroupSnapshotContent, members int) string {
+	_, marked := c.Annotations[snapshot.Group.BeingCreated]
+	switch status := c.Status; {
+	case marked:
+		return "says that it may be being cut"
+	case !slices.Contains(c.Finalizers, snapshot.Group.Finalizer):
+		return "is not protected"
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case !s.wasReady(*status.VolumeGroupSnapshotHandle):
+		return "is ready, which the driver has not said"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case len(status.VolumeSnapshotInfoList) != members:
+		return "does not have all members"
+	case !s.isWhole(status):
+		return "is not at the driver, or with other members"
+	default:
+		return ""
+	}
+}
+
+// isWhole tells whether the driver has a group with the same members.
+func (s *state) isWhole(status *groupv1.VolumeGroupSnapshotContentStatus) bool {
+	var told []string
+	for _, info := range status.VolumeSnapshotInfoList {
+		told = append(told, info.SnapshotHandle)
+	}
+	slices.Sort(told)
+	return slices.ContainsFunc(s.cutTogether, func(at csitest.Group) bool {
+		return at.ID == *status.VolumeGroupSnapshotHandle && slices.Equal(slices.Sorted(slices.Values(at.MemberIDs)), told)
+	})
+}
+
+func (s *state) groupContent(name string) *groupv1.VolumeGroupSnapshotContent {
+	for i := range s.groupContents {
+		if s.groupContents[i].Name == name {
+			return &s.groupContents[i]
+		}
+	}
+	return nil
+}
+
+// findLostGroups finds groups at the driver that nothing in the cluster tells of,
+// as findLost does with single snapshots. That a member has a content is not
+// enough: only the group's content deletes them.
+func (s *state) findLostGroups(spared string, found *result) {
+	for _, at := range s.cutTogether {
+		told := slices.ContainsFunc(s.groupContents, func(c groupv1.VolumeGroupSnapshotContent) bool {
+			_, marked := c.Annotations[snapshot.Group.BeingCreated]
+			given := c.Spec.Source.GroupSnapshotHandles
+			return given != nil && given.VolumeGroupSnapshotHandle == at.ID ||
+				c.Status != nil && ptr.Deref(c.Status.VolumeGroupSnapshotHandle, "") == at.ID ||
+				(marked || c.DeletionTimestamp == nil) && strings.HasSuffix(at.Name, string(c.Spec.VolumeGroupSnapshotRef.UID))
+		})
+		if !told && at.ID != spared {
+			found.leaks = append(found.leaks, fmt.Sprintf("group snapshot %s, named %s, with %v", at.ID, at.Name, at.MemberIDs))
+		}
+	}
+}

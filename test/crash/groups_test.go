@@ -1,0 +1,212 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// runLabel is on the claims of a run, so that a group is of them and of no other.
+const runLabel = "example.com/run"
+
+// cutTogether makes a group snapshot of all wanted claims.
+func cutTogether(ctx context.Context, r *run) {
+	uid := r.group(ctx, groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{runLabel: r.name}}})
+	volumes, err := r.Volumes(ctx)
+	if err != nil {
+		r.complain(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range volumes {
+		if ref := volumes[i].Spec.ClaimRef; r.wanted[ref.Name] == ref.UID {
+			member, _ := snapshot.MemberNames(uid, volumes[i].Spec.CSI.VolumeHandle)
+			r.kept[member], r.members[member] = true, true
+		}
+	}
+}
+
+// group makes a VolumeGroupSnapshot that is wanted from now on. It has the run's
+// name.
+func (r *run) group(ctx context.Context, from groupv1.VolumeGroupSnapshotSource) types.UID {
+	made := &groupv1.VolumeGroupSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name},
+		Spec:       groupv1.VolumeGroupSnapshotSpec{Source: from, VolumeGroupSnapshotClassName: &r.Namespace},
+	}
+	if err := r.api.Create(ctx, made); err != nil {
+		r.complain(err)
+		return ""
+	}
+	r.trace.note("group snapshot %s was made", made.Name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.groups[made.Name] = made.UID
+	r.grouped = append(r.grouped, made.UID)
+	return made.UID
+}
+
+// adoptTogether brings the run's group snapshot, which is at the driver, into the
+// cluster with its members: what names a content comes first, so that it has to
+// wait.
+func adoptTogether(ctx context.Context, r *run) {
+	content := r.Namespace + "-" + r.name
+	r.group(ctx, groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: &content})
+	var handles []string
+	for _, at := range r.Driver.Snapshots() {
+		if at.GroupID == r.given {
+			handles = append(handles, at.ID)
+			r.adoptMember(ctx, at.ID)
+		}
+	}
+	err := r.api.Create(ctx, &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: content},
+		Spec: groupv1.VolumeGroupSnapshotContentSpec{
+			Driver: r.Name, DeletionPolicy: r.policy(), VolumeGroupSnapshotClassName: &r.Namespace,
+			Source: groupv1.VolumeGroupSnapshotContentSource{GroupSnapshotHandles: &groupv1.GroupSnapshotHandles{
+				VolumeGroupSnapshotHandle: r.given, VolumeSnapshotHandles: handles,
+			}},
+			VolumeGroupSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: r.name},
+		},
+	})
+	if err != nil {
+		r.complain(err)
+	}
+	r.trace.note("content %s was made", content)
+}
+
+func (r *run) adoptMember(ctx context.Context, handle string) {
+	name := r.name + "-" + handle
+	content := r.Namespace + "-" + name
+	r.adoptAs(ctx, name, content, handle)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members[name] = true
+}
+
+// leaveGroups keeps in mind which contents of groups may stay, as leave does for
+// single snapshots. Members may be there whose group knows nothing of them yet.
+func (r *run) leaveGroups(ctx context.Context) error {
+	for _, name := range r.groupNames() {
+		group := &groupv1.VolumeGroupSnapshot{}
+		err := r.api.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, group)
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		ready := r.scenario.retain && group.Status != nil && ptr.Deref(group.Status.ReadyToUse, false)
+		r.mu.Lock()
+		r.retainedGroups[ptr.Deref(group.Spec.Source.VolumeGroupSnapshotContentName, snapshot.GroupContentName(r.groups[name]))] = ready
+		for member := range r.members {
+			if !r.scenario.given {
+				r.retained[snapshot.MemberContentName(member)] = ready
+			}
+		}
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// dropGroups deletes the run's group snapshots, which nobody wants from now on.
+// Their members go with them.
+func (r *run) dropGroups(ctx context.Context) {
+	for _, name := range r.groupNames() {
+		r.mu.Lock()
+		delete(r.groups, name)
+		if !r.scenario.given {
+			maps.DeleteFunc(r.kept, func(snapshot string, _ bool) bool { return r.members[snapshot] })
+		}
+		r.mu.Unlock()
+		group := &groupv1.VolumeGroupSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
+		if err := r.api.Delete(ctx, group); client.IgnoreNotFound(err) != nil {
+			r.complain(err)
+		}
+		r.trace.note("group snapshot %s was deleted", name)
+	}
+}
+
+func (r *run) groupNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.groups))
+}
+
+// giveUpGroups deletes what policy Retain has left of groups. Their members at the
+// driver go with that.
+func (r *run) giveUpGroups(ctx context.Context) {
+	r.mu.Lock()
+	left := slices.Sorted(maps.Keys(r.retainedGroups))
+	clear(r.retainedGroups)
+	r.mu.Unlock()
+	for _, name := range left {
+		content := &groupv1.VolumeGroupSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
+		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeGroupSnapshotRef.UID == "")
+	}
+}
+
+// cutGroup makes the run's group snapshot at the driver, of which the cluster
+// knows nothing. Its volumes are gone.
+func (r *run) cutGroup(ctx context.Context) (handle string, err error) {
+	var sources []string
+	for i := range 2 {
+		volume, err := r.makeSource(ctx, fmt.Sprintf("source-%d", i))
+		if err != nil {
+			return "", err
+		}
+		sources = append(sources, volume)
+	}
+	made, err := r.csi.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{Name: r.name, SourceVolumeIds: sources})
+	if err != nil {
+		return "", err
+	}
+	for _, volume := range sources {
+		if err := r.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume}); err != nil {
+			return "", err
+		}
+	}
+	return made.GetGroupSnapshotId(), nil
+}
+
+// dropGroupsAt deletes all groups at the driver.
+func (s *stage) dropGroupsAt(ctx context.Context) error {
+	for _, at := range s.Driver.Groups() {
+		if err := s.csi.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: at.ID, SnapshotIds: at.MemberIDs}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reported is what the driver has said of a group: its members, and that it is
+// ready itself.
+func reported(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, ready []string) {
+	if g.GetReadyToUse() {
+		ready = append(ready, g.GetGroupSnapshotId())
+	}
+	return g.GetSnapshots(), ready
+}
+
+// clearGroups removes what a run that failed has left in the cluster.
+func (s *stage) clearGroups(ctx context.Context, there *state) (errs []error) {
+	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	remove := func(o client.Object) {
+		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, o, free)), client.IgnoreNotFound(s.api.Delete(ctx, o)))
+	}
+	for i := range there.groups {
+		remove(&there.groups[i])
+	}
+	for i := range there.groupContents {
+		remove(&there.groupContents[i])
+	}
+	return errs
+}
