@@ -64,9 +64,7 @@ func (r *Reconciler) unmark(ctx context.Context, s *seen, failure error) error {
 }
 
 // follow asks the driver how far the snapshot is, by reading it where the driver
-// can do that. A driver that cannot is asked for the snapshot again; one that
-// was there before is taken as ready then, for nobody can tell otherwise; of a
-// member of a group nothing is said.
+// can do that.
 func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error) {
 	now, err := r.read(ctx, s)
 	if err != nil {
@@ -78,26 +76,57 @@ func (r *Reconciler) follow(ctx context.Context, s *seen) (time.Duration, error)
 	return r.pause(s), nil
 }
 
+// read finds out how far a snapshot is. Where it cannot be read the driver is
+// asked for it again, as it always is by upstream's program: a class that has
+// served that may name no secret for reading, or one that is not there. A snapshot
+// that was there before its content is taken as ready where the driver cannot
+// read, for nobody can tell otherwise; of a member of a group nothing is said.
 func (r *Reconciler) read(ctx context.Context, s *seen) (*Cut, error) {
+	now, err := r.get(ctx, s)
+	cannot := codeOf(err) == codes.Unimplemented
+	switch {
+	case err == nil:
+		return now, nil
+	case cannot && len(s.Volumes) == 0:
+		return &Cut{Handle: s.handle(), Ready: true}, nil
+	case cannot && s.Member != "":
+		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
+	case s.Member == "" && len(s.Volumes) > 0 && unreadable(err):
+		return r.askAgain(ctx, s.Object.GetName())
+	default:
+		return nil, err
+	}
+}
+
+func (r *Reconciler) get(ctx context.Context, s *seen) (*Cut, error) {
 	secrets, err := r.readerSecrets(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	now, err := r.kind.Get(ctx, r.driver, &s.Content, secrets)
-	var answer *csi.Error
-	switch {
-	case err == nil || !errors.As(err, &answer) || answer.Code != codes.Unimplemented:
-		return now, err
-	case len(s.Volumes) == 0:
-		return &Cut{Handle: s.handle(), Ready: true}, nil
-	case s.Member != "":
-		return &Cut{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
-	}
-	return r.askAgain(ctx, s.Object.GetName())
+	return r.kind.Get(ctx, r.driver, &s.Content, secrets)
 }
 
-// askAgain follows a snapshot of a driver that cannot read. It would be made again
-// if it had been deleted, so the content must be there, in the API server itself.
+// unreadable tells whether a snapshot could not be read for a reason that says
+// nothing of the snapshot: what is needed for reading is missing, the driver
+// refuses to, or it answers about something else. One that the driver does not know
+// must not be asked for: it would be made anew.
+func unreadable(err error) bool {
+	var problem *snapshot.Problem
+	var bad *csi.BadAnswer
+	return errors.As(err, &problem) || errors.As(err, &bad) || csi.VerdictOf(err).Final() && codeOf(err) != codes.NotFound
+}
+
+// codeOf is the code of a driver's answer; OK if the error is none.
+func codeOf(err error) codes.Code {
+	var answer *csi.Error
+	if !errors.As(err, &answer) {
+		return codes.OK
+	}
+	return answer.Code
+}
+
+// askAgain follows a snapshot that cannot be read. It would be made again if it
+// had been deleted, so the content must be there, in the API server itself.
 func (r *Reconciler) askAgain(ctx context.Context, name string) (*Cut, error) {
 	s, err := r.observe(ctx, r.live, name)
 	if err != nil {
@@ -114,7 +143,12 @@ func (r *Reconciler) askAgain(ctx context.Context, name string) (*Cut, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})
+	made, err := r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})
+	if err == nil && made.Handle != s.Handle {
+		return nil, snapshot.Problemf(r.kind.Reasons().Follow, "the driver has lost snapshot %s: asked for it again, under the name %s, it has made %s; delete one of them at the driver",
+			s.Handle, a.Name, made.Handle)
+	}
+	return made, err
 }
 
 // secrets are those for creating and deleting: the cluster's half has resolved

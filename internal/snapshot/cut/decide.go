@@ -107,12 +107,13 @@ func (r *Reconciler) held(s *seen) bool {
 }
 
 // ask is what the driver is asked for. What is on record comes first, if the
-// driver may have been asked for that; else the class decides, and only without
-// one what an earlier try was about. Without anything the driver is asked by
-// name alone: that is enough to find what is to be deleted.
+// driver may have been asked for that, or has made it: under another name, after
+// flags were changed, it would make a second one. Else the class decides, and only
+// without one what an earlier try was about. Without anything the driver is asked
+// by name alone: that is enough to find what is to be deleted.
 func (r *Reconciler) ask(s *seen) (*asked, error) {
 	recorded := askedOf(&s.Content)
-	if recorded != nil && (r.marked(s) || s.class == nil) {
+	if recorded != nil && (r.marked(s) || s.handle() != "" || s.class == nil) {
 		return recorded, nil
 	}
 	class := s.class

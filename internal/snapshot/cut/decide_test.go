@@ -122,6 +122,7 @@ func TestARepetitionAsksForTheSame(t *testing.T) {
 		"what may have been made is asked for as it was":          {func(c content) { marked(c); annotate(c, askedAnnotation, then) }, gold, "then", "then"},
 		"what was surely not made follows the class as it is now": {func(c content) { annotate(c, askedAnnotation, then) }, gold, "snapshot-uid-s", "now"},
 		"without the class, as it was":                            {func(c content) { annotate(c, askedAnnotation, then) }, nil, "then", "then"},
+		"what was made is asked for as it was":                    {func(c content) { uploading(c); annotate(c, askedAnnotation, then) }, gold, "then", "then"},
 		"what upstream may have made follows the class":           {marked, gold, "snapshot-uid-s", "now"},
 		"and without it is asked for by its name":                 {marked, nil, "snapshot-uid-s", ""},
 		"a record that cannot be read is none":                    {func(c content) { marked(c); annotate(c, askedAnnotation, "{") }, gold, "snapshot-uid-s", "now"},
