@@ -403,16 +403,36 @@ func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 // there.
 func placed(t *testing.T, w *world.World, node string) {
 	t.Helper()
-	name := w.Namespace + "-" + node
+	makeNode(t, w, w.Namespace+"-"+node)
+	placedOn(t, w, w.Namespace+"-"+node, "on-"+node, nil)
+}
+
+// makeNode makes a Node that nothing stands behind. It goes with the test.
+func makeNode(t *testing.T, w *world.World, name string) {
+	t.Helper()
 	nodes := w.Client.CoreV1().Nodes()
 	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"place": name}}}, metav1.CreateOptions{})
 	must(t, err)
 	t.Cleanup(func() { must(t, nodes.Delete(context.Background(), name, metav1.DeleteOptions{})) })
-	volume := w.Volume(t, node, func(v *corev1.PersistentVolume) {
+}
+
+// placedOn makes a bound claim whose volume can only be used on a node; anywhere if
+// that is empty.
+func placedOn(t *testing.T, w *world.World, node, claim string, change func(*corev1.PersistentVolumeClaim)) {
+	t.Helper()
+	volume := w.Volume(t, claim, func(v *corev1.PersistentVolume) {
+		if node == "" {
+			return
+		}
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "place", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}},
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "place", Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
 		}}}}
 	})
-	w.Claim(t, "on-"+node, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = volume.Name })
-	w.Bound(t, "on-"+node)
+	w.Claim(t, claim, func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.VolumeName = volume.Name
+		if change != nil {
+			change(c)
+		}
+	})
+	w.Bound(t, claim)
 }

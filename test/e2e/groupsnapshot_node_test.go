@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// newPlacedWorld is a world with a driver of its own on each of two nodes, a
+// csi-snapshotter beside each, and on each node two bound claims of an app,
+// NODE-data and NODE-log, which carry the node's name as a label.
+func newPlacedWorld(t *testing.T) (w *world.World, api client.Client, here, there *world.Node) {
+	t.Helper()
+	w = world.New(t, csitest.Options{})
+	api = w.Snapshots(t)
+	w.SnapshotController(t, "--enable-distributed-snapshotting")
+	w.SnapshotClass(t, api, nil)
+	w.GroupClass(t, api, nil)
+	var nodes []*world.Node
+	for i, name := range []string{"here", "there"} {
+		n := w.Node(t, w.Namespace+"-"+name, csitest.Options{})
+		makeNode(t, w, n.NodeName)
+		for v := range 10 * i {
+			atDriver(t, n.World, fmt.Sprintf("other-%d", v)) // So that no two volumes have one handle.
+		}
+		for _, part := range []string{"data", "log"} {
+			placedOn(t, n.World, n.NodeName, name+"-"+part, labelled("app", "shop", "node", name))
+		}
+		n.SnapshotterOn(t, n.NodeName)
+		nodes = append(nodes, n)
+	}
+	return w, api, nodes[0], nodes[1]
+}
+
+// The csi-snapshotter of the node on which all volumes of a group are cuts and
+// deletes it, and so it is with a single one. The driver of another node does not
+// have those volumes and is not asked.
+func TestGroupsAreCutOnTheirNode(t *testing.T) {
+	t.Parallel()
+	w, api, here, there := newPlacedWorld(t)
+	on := func(node string) metav1.LabelSelector { return metav1.LabelSelector{MatchLabels: map[string]string{"node": node}} }
+	for name, n := range map[string]*world.Node{"here": here, "there": there} {
+		w.Group(t, api, name, on(name), nil)
+		w.Snapshot(t, api, "single-"+name, name+"-data", nil)
+		group := w.GroupReady(t, api, name)
+		members := w.Members(t, api, group)
+		if made := n.Driver.Groups(); len(made) != 1 || made[0].Name != "groupsnapshot-"+string(group.UID) || len(members) != 2 {
+			t.Fatalf("the driver of node %s has %+v, and the group has %d members", name, made, len(members))
+		}
+		content := &groupv1.VolumeGroupSnapshotContent{}
+		must(t, api.Get(t.Context(), client.ObjectKey{Name: *group.Status.BoundVolumeGroupSnapshotContentName}, content))
+		labels := []string{content.Labels[managedBy]}
+		for _, claim := range []string{name + "-data", name + "-log"} {
+			of := &snapshotv1.VolumeSnapshotContent{}
+			member := members[claim]
+			must(t, api.Get(t.Context(), client.ObjectKey{Name: ptr.Deref(member.Status.BoundVolumeSnapshotContentName, "")}, of))
+			labels = append(labels, of.Labels[managedBy])
+		}
+		labels = append(labels, w.Content(t, api, w.SnapshotReady(t, api, "single-"+name)).Labels[managedBy])
+		for _, label := range labels {
+			if label != n.NodeName {
+				t.Errorf("the contents of node %s are labelled %q", n.NodeName, labels)
+			}
+		}
+		if single := n.Driver.Calls(csi.CreateSnapshot); single != 1 {
+			t.Errorf("the driver of node %s was asked for %d single snapshots", name, single)
+		}
+	}
+
+	w.DropGroup(t, api, "here")
+	w.DropSnapshot(t, api, "single-here")
+	world.Eventually(t, func(context.Context) error {
+		if left := here.Driver.Snapshots(); len(left)+len(here.Driver.Groups()) > 0 {
+			return fmt.Errorf("the driver has %+v", left)
+		}
+		return nil
+	})
+	if n := there.Driver.Calls(csi.DeleteVolumeGroupSnapshot) + there.Driver.Calls(csi.DeleteSnapshot); n > 0 || len(there.Driver.Snapshots()) != 3 {
+		t.Errorf("the other node's driver was asked %d times to delete something, and has %+v", n, there.Driver.Snapshots())
+	}
+	w.DropGroup(t, api, "there")
+	w.DropSnapshot(t, api, "single-there")
+	here.NoGroupsLeft(t, api)
+	there.NoGroupsLeft(t, api)
+}
+
+const managedBy = "snapshot.storage.kubernetes.io/managed-by"
+
+// No driver has volumes of two nodes, so nobody can cut them at one moment. That is
+// told, nothing is cut, and when the selector finds those of one node it goes on.
+func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
+	t.Parallel()
+	w, api, here, there := newPlacedWorld(t)
+	w.Group(t, api, "both", shop, nil)
+	const why = "no node is where all of the volumes are"
+	w.GroupBecomes(t, api, "both", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), why) || ptr.Deref(s.ReadyToUse, true) {
+			return fmt.Errorf("the status is %+v", s)
+		}
+		return nil
+	})
+	w.ToldAbout(t, "VolumeGroupSnapshot/both", corev1.EventTypeWarning, "CreateGroupSnapshotContentFailed", why)
+	contents, err := w.GroupContents(t.Context(), api)
+	must(t, err)
+	if n := here.Driver.Calls(csi.CreateVolumeGroupSnapshot) + there.Driver.Calls(csi.CreateVolumeGroupSnapshot); n > 0 || len(contents) > 0 {
+		t.Errorf("the drivers were asked %d times, and there are the contents %+v", n, contents)
+	}
+
+	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
+	for _, name := range []string{"there-data", "there-log"} {
+		_, err := claims.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"app":null}}}`), metav1.PatchOptions{})
+		must(t, err)
+	}
+	group := w.GroupReady(t, api, "both")
+	if len(w.Members(t, api, group)) != 2 || len(here.Driver.Groups()) != 1 || group.Status.Error != nil {
+		t.Errorf("the status is %+v, and the node's driver has %+v", group.Status, here.Driver.Groups())
+	}
+	w.DropGroup(t, api, "both")
+	here.NoGroupsLeft(t, api)
+}
