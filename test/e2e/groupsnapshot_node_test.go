@@ -51,7 +51,9 @@ func newPlacedWorld(t *testing.T) (w *world.World, api client.Client, here, ther
 func TestGroupsAreCutOnTheirNode(t *testing.T) {
 	t.Parallel()
 	w, api, here, there := newPlacedWorld(t)
-	on := func(node string) metav1.LabelSelector { return metav1.LabelSelector{MatchLabels: map[string]string{"node": node}} }
+	on := func(node string) metav1.LabelSelector {
+		return metav1.LabelSelector{MatchLabels: map[string]string{"node": node}}
+	}
 	for name, n := range map[string]*world.Node{"here": here, "there": there} {
 		w.Group(t, api, name, on(name), nil)
 		w.Snapshot(t, api, "single-"+name, name+"-data", nil)

@@ -58,7 +58,7 @@ func (r *Reconciler) request(ctx context.Context, s *seen) (*Request, error) {
 // content can go. The record stays, for a try without the class.
 func (r *Reconciler) unmark(ctx context.Context, s *seen, failure error) error {
 	if !csi.VerdictOf(failure).Final() {
-		return nil
+		return r.remark(ctx, s)
 	}
 	return r.settle(ctx, s)
 }

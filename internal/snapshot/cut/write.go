@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
@@ -37,6 +39,19 @@ func (r *Reconciler) settle(ctx context.Context, s *seen) error {
 		"uid":         s.Object.GetUID(),
 		"annotations": map[string]any{r.marks.BeingCreated: nil},
 	}), "recording that the driver has answered")
+}
+
+// remark puts the mark, and the record, on again when the driver's answer is not
+// known. Usually that changes nothing. But upstream's controller writes all
+// annotations as its cache shows them when it gives its word that a content may go,
+// and so may have taken off what was put on a moment before. Without the mark the
+// content would go, and what the driver may have made would stay.
+func (r *Reconciler) remark(ctx context.Context, s *seen) error {
+	err := r.patch(ctx, s, map[string]any{
+		"uid":         s.Object.GetUID(),
+		"annotations": map[string]any{r.marks.BeingCreated: snapshot.Yes, askedAnnotation: s.Object.GetAnnotations()[askedAnnotation]},
+	})
+	return kube.Written(client.IgnoreNotFound(err), "keeping what the driver is asked for on record")
 }
 
 // report writes what the driver says of the snapshot, and that there is no error
