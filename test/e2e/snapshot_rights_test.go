@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -16,12 +17,12 @@ func right(group, verbs string, resources ...string) rbacv1.PolicyRule {
 }
 
 // Who replaces the images of upstream's two programs, and nothing else, has
-// given them no further rights.
+// given them no further rights: also not for groups, and for drivers on each node.
 func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	t.Parallel()
-	const snapshots = "snapshot.storage.k8s.io"
+	const snapshots, groups = "snapshot.storage.k8s.io", "groupsnapshot.storage.k8s.io"
 	controller := []rbacv1.PolicyRule{
-		right("", "get list watch", "persistentvolumes"),
+		right("", "get list watch", "persistentvolumes", "nodes"),
 		right("", "get list watch update", "persistentvolumeclaims"),
 		right("", "list watch create update patch", "events"),
 		right(snapshots, "get list watch", "volumesnapshotclasses"),
@@ -29,28 +30,52 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 		right(snapshots, "patch", "volumesnapshotcontents/status"),
 		right(snapshots, "create get list watch update patch delete", "volumesnapshots"),
 		right(snapshots, "update patch", "volumesnapshots/status"),
+		right(groups, "get list watch", "volumegroupsnapshotclasses"),
+		right(groups, "create get list watch update delete patch", "volumegroupsnapshotcontents"),
+		right(groups, "patch", "volumegroupsnapshotcontents/status"),
+		right(groups, "get list watch update patch", "volumegroupsnapshots"),
+		right(groups, "update patch", "volumegroupsnapshots/status"),
 		right("coordination.k8s.io", "get watch list delete update create", "leases"),
 	}
 	snapshotter := []rbacv1.PolicyRule{
 		right("", "list watch create update patch", "events"),
+		right("", "get list", "secrets"), // It is commented out there, for drivers that want none.
 		right(snapshots, "get list watch", "volumesnapshotclasses"),
 		right(snapshots, "get list watch update patch", "volumesnapshotcontents"),
 		right(snapshots, "update patch", "volumesnapshotcontents/status"),
+		right(groups, "get list watch", "volumegroupsnapshotclasses"),
+		right(groups, "get list watch update patch", "volumegroupsnapshotcontents"),
+		right(groups, "update patch", "volumegroupsnapshotcontents/status"),
 		right("coordination.k8s.io", "get watch list delete update create", "leases"),
 	}
 	w := world.New(t, csitest.Options{})
 	api := w.Snapshots(t)
-	w.Provisioner(t)
 	elected := []string{"--leader-election", "--leader-election-namespace=" + w.Namespace}
-	w.SnapshotController(t, append(elected, "--kubeconfig="+as(t, w, "controller", controller))...)
-	w.Snapshotter(t, append(elected, "--kubeconfig="+as(t, w, "snapshotter", snapshotter))...)
-	w.Class(t, nil)
-	w.SnapshotClass(t, api, nil)
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
+	roles := []*world.Process{
+		w.SnapshotController(t, append(elected, "--enable-distributed-snapshotting", "--kubeconfig="+as(t, w, "controller", controller))...),
+		w.Snapshotter(t, append(elected, "--kubeconfig="+as(t, w, "snapshotter", snapshotter))...),
+	}
+	secret(t, w, "key")
+	w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+		c.Parameters = map[string]string{"csi.storage.k8s.io/snapshotter-secret-name": "key", "csi.storage.k8s.io/snapshotter-secret-namespace": w.Namespace}
+	})
+	w.GroupClass(t, api, nil)
+	node := w.Namespace + "-here"
+	makeNode(t, w, node)
+	placedOn(t, w, node, "data", labelled("app", "shop"))
 	w.Snapshot(t, api, "one", "data", nil)
 	w.SnapshotReady(t, api, "one")
+	w.Group(t, api, "all", shop, nil)
+	w.GroupReady(t, api, "all")
 	w.DropSnapshot(t, api, "one")
 	w.SnapshotGone(t, api, "one")
-	w.NoSnapshotsLeft(t, api)
+	w.DropGroup(t, api, "all")
+	w.NoGroupsLeft(t, api)
+	for _, role := range roles {
+		for line := range strings.SplitSeq(role.Log(), "\n") { // The kind of schedules is this project's own.
+			if strings.Contains(line, "forbidden") && !strings.Contains(line, "holdfast.io") && !strings.Contains(line, "persistentvolumeclaims") {
+				t.Errorf("it was refused: %s", line)
+			}
+		}
+	}
 }

@@ -1,0 +1,337 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// A snapshot and a content that do not fit each other are told so, each time by the
+// reason that tools look for, and the snapshot is bound when they do.
+func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	handle := w.Cut(t, "before", w.Bound(t, "data").Spec.CSI.VolumeHandle)
+	kept := at(handle, snapshotv1.VolumeSnapshotContentRetain)
+	wants := func(name, reason, part string) {
+		t.Helper()
+		w.SnapshotFailed(t, api, name, part)
+		w.ToldAbout(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
+	}
+	own := func(name string) string { return w.Namespace + "-" + name }
+	content := func(name string, ref corev1.ObjectReference, spec snapshotv1.VolumeSnapshotContentSpec) *snapshotv1.VolumeSnapshotContent {
+		spec.Driver, spec.VolumeSnapshotRef = w.Name, ref
+		c := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: own(name)}, Spec: spec}
+		must(t, api.Create(t.Context(), c))
+		t.Cleanup(func() { must(t, client.IgnoreNotFound(api.Delete(context.Background(), c))) })
+		return c
+	}
+
+	w.Snapshot(t, api, "missing", "", imports(own("missing")))
+	wants("missing", "SnapshotContentMissing", "is not there")
+
+	content("of-volume", corev1.ObjectReference{Namespace: w.Namespace, Name: "mismatch"}, snapshotv1.VolumeSnapshotContentSpec{
+		Source: snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("any")}, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
+	})
+	w.Snapshot(t, api, "mismatch", "", imports(own("of-volume")))
+	wants("mismatch", "SnapshotContentMismatch", "made from a volume")
+
+	content("others", corev1.ObjectReference{Namespace: w.Namespace, Name: "somebody"}, kept)
+	w.Snapshot(t, api, "misbound", "", imports(own("others")))
+	wants("misbound", "SnapshotContentMisbound", "bound to another snapshot")
+
+	content("old", corev1.ObjectReference{Namespace: w.Namespace, Name: "again", UID: "of-one-that-is-gone"}, kept)
+	w.Snapshot(t, api, "again", "", imports(own("old")))
+	wants("again", "SnapshotContentMisbound", `with uid "of-one-that-is-gone"`)
+
+	brought := content("brought", corev1.ObjectReference{Namespace: w.Namespace, Name: "missing"}, kept)
+	missing := &snapshotv1.VolumeSnapshot{}
+	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: "misbound"}, missing))
+	if missing.Status.BoundVolumeSnapshotContentName != nil {
+		t.Errorf("one that does not fit is bound: %+v", missing.Status)
+	}
+	w.Snapshot(t, api, "fits", "", imports(own("fits")))
+	bring(t, w, api, "fits", kept)
+	w.SnapshotReady(t, api, "fits")
+	if brought.Spec.VolumeSnapshotRef.UID != "" {
+		t.Errorf("a content that nobody names is %+v", brought.Spec)
+	}
+	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: own("fits")}}))
+	for _, name := range []string{"missing", "mismatch", "misbound", "again", "fits"} {
+		w.DropSnapshot(t, api, name)
+		w.SnapshotGone(t, api, name)
+	}
+	if there := w.Driver.Snapshots(); len(there) != 1 {
+		t.Errorf("the driver has %+v", there)
+	}
+}
+
+// A claim that is being deleted is not cut any more; one that is being cut is not
+// deleted before.
+func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
+	call := w.Driver.Block(csi.CreateSnapshot)
+	w.Snapshot(t, api, "first", "data", nil)
+	<-call.Arrived()
+	w.DropClaim(t, "data")
+	claim, err := claims.Get(t.Context(), "data", metav1.GetOptions{})
+	must(t, err)
+	if claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
+		t.Errorf("the claim is held by %v", claim.Finalizers)
+	}
+	call.Release()
+	w.SnapshotReady(t, api, "first")
+	world.Eventually(t, func(ctx context.Context) error {
+		_, err := claims.Get(ctx, "data", metav1.GetOptions{})
+		if client.IgnoreNotFound(err) == nil && err != nil {
+			return nil
+		}
+		return errors.Join(err, errors.New("the claim is there"))
+	})
+
+	hold := []byte(`{"metadata":{"finalizers":["example.com/hold"]}}`)
+	w.Claim(t, "going", nil)
+	w.Bound(t, "going")
+	_, err = claims.Patch(t.Context(), "going", types.MergePatchType, hold, metav1.PatchOptions{})
+	must(t, err)
+	w.DropClaim(t, "going")
+	w.Snapshot(t, api, "late", "going", nil)
+	w.SnapshotFailed(t, api, "late", "is being deleted")
+	w.ToldAbout(t, "VolumeSnapshot/late", corev1.EventTypeWarning, "ErrorPVCFinalizer", "claim going is being deleted")
+	_, err = claims.Patch(t.Context(), "going", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	must(t, err)
+	for _, name := range []string{"first", "late"} {
+		w.DropSnapshot(t, api, name)
+	}
+	w.NoSnapshotsLeft(t, api)
+}
+
+// The secret that a class names is resolved once, and is sent with the calls that
+// make and delete. One that is not there is told, and is looked for again.
+func TestTheSecretOfAClassReachesTheDriver(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+		c.Name = w.Namespace + "-secret"
+		c.Parameters = map[string]string{
+			"csi.storage.k8s.io/snapshotter-secret-name":      "of-${volumesnapshot.name}",
+			"csi.storage.k8s.io/snapshotter-secret-namespace": "${volumesnapshot.namespace}",
+			"tier": "gold",
+		}
+	})
+	w.Snapshot(t, api, "one", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = ptr.To(w.Namespace + "-secret") })
+	s := w.SnapshotFailed(t, api, "one", `secrets "of-one" not found`)
+	content := w.Content(t, api, s)
+	if name, namespace := content.Annotations["snapshot.storage.kubernetes.io/deletion-secret-name"], content.Annotations["snapshot.storage.kubernetes.io/deletion-secret-namespace"]; name != "of-one" || namespace != w.Namespace {
+		t.Errorf("the content names the secret %s/%s", namespace, name)
+	}
+	secret(t, w, "of-one")
+	w.SnapshotReady(t, api, "one")
+	w.DropSnapshot(t, api, "one")
+	w.NoSnapshotsLeft(t, api)
+	for _, call := range w.Driver.Log() {
+		switch asked := call.Request.(type) {
+		case *csipb.CreateSnapshotRequest:
+			if asked.GetSecrets()["key"] != "of-one" || len(asked.GetParameters()) != 1 || asked.GetParameters()["tier"] != "gold" {
+				t.Errorf("the driver was asked to make %v", asked)
+			}
+		case *csipb.DeleteSnapshotRequest:
+			if asked.GetSecrets()["key"] != "of-one" {
+				t.Errorf("the driver was asked to delete %v", asked)
+			}
+		}
+	}
+}
+
+// What a driver is told, and what a content says of its volume, follows the flags.
+func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		controller, snapshotter []string
+		mode                    corev1.PersistentVolumeMode
+		recorded                corev1.PersistentVolumeMode // on the content
+		named                   func(s *snapshotv1.VolumeSnapshot) string
+		described               bool
+	}{
+		"by default": {
+			mode: corev1.PersistentVolumeBlock, recorded: corev1.PersistentVolumeBlock,
+			named: func(s *snapshotv1.VolumeSnapshot) string { return "snapshot-" + string(s.UID) },
+		},
+		"with all of them": {
+			controller:  []string{"--prevent-volume-mode-conversion=false"},
+			snapshotter: []string{"--extra-create-metadata", "--snapshot-name-prefix=mine", "--snapshot-name-uuid-length=8"},
+			mode:        corev1.PersistentVolumeBlock,
+			named:       func(s *snapshotv1.VolumeSnapshot) string { return "mine-" + string(s.UID[:8]) },
+			described:   true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, csitest.Options{Record: true})
+			api := w.Snapshots(t)
+			w.SnapshotController(t, tt.controller...)
+			w.Snapshotter(t, tt.snapshotter...)
+			w.SnapshotClass(t, api, nil)
+			volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) { v.Spec.VolumeMode = &tt.mode })
+			w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Spec.VolumeMode = volume.Name, &tt.mode })
+			w.Bound(t, "data")
+			w.Snapshot(t, api, "one", "data", nil)
+			s := w.SnapshotReady(t, api, "one")
+			content := w.Content(t, api, s)
+			if got := ptr.Deref(content.Spec.SourceVolumeMode, ""); got != tt.recorded {
+				t.Errorf("the content's volume had mode %q", got)
+			}
+			if there := w.Driver.Snapshots(); len(there) != 1 || there[0].Name != tt.named(s) {
+				t.Errorf("the driver has %+v", there)
+			}
+			want := map[string]string{}
+			if tt.described {
+				want = map[string]string{
+					"csi.storage.k8s.io/volumesnapshot/name": "one", "csi.storage.k8s.io/volumesnapshot/namespace": w.Namespace,
+					"csi.storage.k8s.io/volumesnapshotcontent/name": content.Name,
+				}
+			}
+			for _, call := range w.Driver.Log() {
+				if asked, ok := call.Request.(*csipb.CreateSnapshotRequest); ok && fmt.Sprint(asked.GetParameters()) != fmt.Sprint(want) {
+					t.Errorf("the driver was told %v", asked.GetParameters())
+				}
+			}
+			w.DropSnapshot(t, api, "one")
+			w.NoSnapshotsLeft(t, api)
+		})
+	}
+}
+
+// Nothing is written when nothing has changed, also by a process that has just come
+// and looks at everything, again and again.
+func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	w.GroupClass(t, api, nil)
+	claim := w.Claim(t, "log", labelled("app", "shop"))
+	w.Bound(t, claim.Name)
+	w.Snapshot(t, api, "one", "data", nil)
+	w.Group(t, api, "all", shop, nil)
+	w.SnapshotReady(t, api, "one")
+	w.GroupReady(t, api, "all")
+	versions := func(ctx context.Context) (string, error) {
+		singles, contents := &snapshotv1.VolumeSnapshotList{}, &snapshotv1.VolumeSnapshotContentList{}
+		err := errors.Join(api.List(ctx, singles, client.InNamespace(w.Namespace)), api.List(ctx, contents))
+		groups, failure := w.GroupContents(ctx, api)
+		claims, failed := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{})
+		if err = errors.Join(err, failure, failed); err != nil {
+			return "", err
+		}
+		var all []string
+		for _, s := range singles.Items {
+			all = append(all, s.Name+" "+s.ResourceVersion)
+		}
+		for _, c := range contents.Items {
+			if c.Spec.Driver == w.Name {
+				all = append(all, c.Name+" "+c.ResourceVersion)
+			}
+		}
+		for _, g := range groups {
+			all = append(all, g.Name+" "+g.ResourceVersion)
+		}
+		for _, c := range claims.Items {
+			all = append(all, c.Name+" "+c.ResourceVersion)
+		}
+		return strings.Join(all, "\n"), nil
+	}
+	var before string
+	world.Eventually(t, func(ctx context.Context) error { // The claims are let go a moment later.
+		claims, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{})
+		for i := range claims.Items {
+			if slices.Contains(claims.Items[i].Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
+				err = errors.New("a claim is still kept")
+			}
+		}
+		return err
+	})
+	world.Eventually(t, func(ctx context.Context) error {
+		now, err := versions(ctx)
+		was := before
+		before = now
+		if err == nil && now != was {
+			err = errors.New("something is still being written")
+		}
+		return err
+	})
+	made := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot)
+	first, second := address(t), address(t)
+	w.SnapshotController(t, "--resync-period=100ms", "--http-endpoint="+first)
+	w.Snapshotter(t, "--resync-period=100ms", "--http-endpoint="+second)
+	looked(t, first, "bind-snapshot", "bind-groupsnapshot")
+	looked(t, second, "cut-snapshot", "cut-groupsnapshot")
+	now, err := versions(t.Context())
+	must(t, err)
+	if now != before {
+		t.Errorf("something was written; before:\n%s\nnow:\n%s", before, now)
+	}
+	if n := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != made {
+		t.Errorf("the driver was asked %d times more", n-made)
+	}
+	w.DropSnapshot(t, api, "one")
+	w.DropGroup(t, api, "all")
+	w.NoGroupsLeft(t, api)
+}
+
+// looked waits until each of some controllers has looked at something five times.
+func looked(t *testing.T, address string, controllers ...string) {
+	t.Helper()
+	for _, name := range controllers {
+		world.Eventually(t, func(ctx context.Context) error {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+			if err != nil {
+				return err
+			}
+			answer, err := http.DefaultClient.Do(request)
+			if err != nil {
+				return err
+			}
+			defer answer.Body.Close()
+			lines := bufio.NewScanner(answer.Body)
+			for lines.Scan() {
+				count, ok := strings.CutPrefix(lines.Text(), fmt.Sprintf("controller_runtime_reconcile_total{controller=%q,result=\"success\"} ", name))
+				if n, err := strconv.Atoi(count); ok && err == nil && n >= 5 {
+					return nil
+				}
+			}
+			return errors.Join(lines.Err(), fmt.Errorf("controller %s has not looked five times", name))
+		})
+	}
+}
+
+// A driver that makes no snapshots has no work for the role: somebody has put it in
+// the wrong place, and sees that by its end.
+func TestADriverThatMakesNoSnapshotsEndsTheStart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}})
+	p := w.Snapshotter(t)
+	var exit *exec.ExitError
+	if err := p.Err(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(p.Log(), "CREATE_DELETE_SNAPSHOT") {
+		t.Errorf("it ended with %v and said: %s", err, p.Log())
+	}
+}
