@@ -113,3 +113,11 @@ func TestChoose(t *testing.T) {
 		})
 	}
 }
+
+// Whoever watches events looks for upstream's reasons.
+func TestReasonsAreUpstreams(t *testing.T) {
+	want := cut.Reasons{Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError"}
+	if diff := cmp.Diff(want, Kind{}.Reasons()); diff != "" {
+		t.Error(diff)
+	}
+}

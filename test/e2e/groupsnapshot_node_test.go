@@ -107,7 +107,7 @@ func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
 	t.Parallel()
 	w, api, here, there := newPlacedWorld(t)
 	w.Group(t, api, "both", shop, nil)
-	const why = "no node is where all of the volumes are"
+	const why = "no node can use all of the volumes"
 	w.GroupBecomes(t, api, "both", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), why) || ptr.Deref(s.ReadyToUse, true) {
 			return fmt.Errorf("the status is %+v", s)
@@ -132,4 +132,39 @@ func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
 	}
 	w.DropGroup(t, api, "both")
 	here.NoGroupsLeft(t, api)
+}
+
+// A volume without node affinity can be used anywhere. Groups of such volumes are
+// cut by a csi-snapshotter that works for all nodes, as those of network drivers are
+// in a cluster that has drivers on each node too; one that is in a group with a
+// volume of a node is cut there.
+func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
+	t.Parallel()
+	for name, node := range map[string]string{"all of them": "", "beside one that is on a node": "here"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, csitest.Options{})
+			api := w.Snapshots(t)
+			w.SnapshotController(t, "--enable-distributed-snapshotting")
+			w.GroupClass(t, api, nil)
+			if node == "" {
+				w.Snapshotter(t)
+			} else {
+				node = w.Namespace + "-" + node
+				makeNode(t, w, node)
+				w.SnapshotterOn(t, node)
+			}
+			placedOn(t, w, node, "data", labelled("app", "shop"))
+			placedOn(t, w, "", "log", labelled("app", "shop"))
+			w.Group(t, api, "one", shop, nil)
+			group := w.GroupReady(t, api, "one")
+			contents, err := w.GroupContents(t.Context(), api)
+			must(t, err)
+			if len(contents) != 1 || contents[0].Labels[managedBy] != node || len(w.Members(t, api, group)) != 2 {
+				t.Errorf("the content is %+v", contents)
+			}
+			w.DropGroup(t, api, "one")
+			w.NoGroupsLeft(t, api)
+		})
+	}
 }

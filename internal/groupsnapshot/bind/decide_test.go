@@ -143,7 +143,7 @@ func TestDecide(t *testing.T) {
 		"two defaults are one too many":                            {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, bind.Refuse, "2 default snapshot classes (a, b)"},
 		"one default is the class":                                 {on(change(func(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, bind.Create, ""},
 		"volumes on one node are its driver's":                     {on(placed, func(s *scene) { s.nodes = []string{"a"} }), true, bind.Create, ""},
-		"volumes on different nodes have no driver in common":      {on(placed), true, bind.Refuse, "no node can use the whole of volumes pv-data, pv-log"},
+		"volumes on different nodes have no driver in common":      {on(placed), true, bind.Refuse, "no node can use all of the volumes pv-data, pv-log"},
 		"volumes that can be used everywhere are any driver's":     {nil, true, bind.Create, ""},
 
 		"a content of the group's own is followed":                      {on(made), false, bind.Follow, ""},

@@ -56,7 +56,7 @@ func (s *Seen) volumes() string {
 	if len(names) == 1 {
 		return "volume " + names[0]
 	}
-	return "the whole of volumes " + strings.Join(names, ", ")
+	return "all of the volumes " + strings.Join(names, ", ")
 }
 
 // driver is the name of the snapshot's driver; empty if it is not known.
