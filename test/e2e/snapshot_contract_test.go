@@ -15,6 +15,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -103,11 +104,10 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	call.Release()
 	w.SnapshotReady(t, api, "first")
 	world.Eventually(t, func(ctx context.Context) error {
-		_, err := claims.Get(ctx, "data", metav1.GetOptions{})
-		if client.IgnoreNotFound(err) == nil && err != nil {
-			return nil
+		if _, err := claims.Get(ctx, "data", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return errors.Join(err, errors.New("the claim is there"))
 		}
-		return errors.Join(err, errors.New("the claim is there"))
+		return nil
 	})
 
 	hold := []byte(`{"metadata":{"finalizers":["example.com/hold"]}}`)

@@ -97,14 +97,12 @@ func (c *otherController) protect(t *testing.T, o client.Object, finalizer strin
 	patch(t, c.api, o, one)
 }
 
-// release gives the word that a content may go and, unless it stays, deletes it.
-// All annotations are written, as they were seen before the other half began.
-func (c *otherController) release(t *testing.T, o client.Object, word string, deletes bool) {
+// release gives the word that a content may go, and deletes it. All annotations are
+// written, as they were seen before the other half began.
+func (c *otherController) release(t *testing.T, o client.Object, word string) {
 	t.Helper()
 	patch(t, c.api, o, op{"add", "/metadata/annotations", map[string]string{word: "yes"}})
-	if deletes {
-		must(t, c.api.Delete(t.Context(), o))
-	}
+	must(t, c.api.Delete(t.Context(), o))
 }
 
 // gone waits until an object is, and the driver has neither snapshots nor groups.
@@ -157,7 +155,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 			ptr.Deref(content.Status.RestoreSize, 0) != 1<<30 || ptr.Deref(content.Status.CreationTime, 0) == 0 {
 			t.Fatalf("the driver has %+v, and the content says %+v", there, content.Status)
 		}
-		c.release(t, content, beingDeleted, true)
+		c.release(t, content, beingDeleted)
 		c.gone(t, content)
 	})
 	t.Run("kept by policy Retain, and deleted by hand", func(t *testing.T) {
@@ -167,7 +165,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		})
 		c.is(t, content, isReady)
 		kept := *content.Status.SnapshotHandle
-		c.release(t, content, beingDeleted, true)
+		c.release(t, content, beingDeleted)
 		world.Eventually(t, func(ctx context.Context) error {
 			if err := c.api.Get(ctx, client.ObjectKeyFromObject(content), content); !apierrors.IsNotFound(err) {
 				return errors.Join(err, errors.New("the content is there"))
@@ -183,7 +181,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		call := w.Driver.Block(csi.CreateSnapshot)
 		content := c.content(t, "during", of)
 		<-call.Arrived()
-		c.release(t, content, beingDeleted, true)
+		c.release(t, content, beingDeleted)
 		call.Release()
 		c.gone(t, content)
 	})
@@ -209,7 +207,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		defer w.Driver.SetHooks(csitest.Hooks{})
 		content := c.content(t, "lost", of)
 		<-arrived
-		c.release(t, content, beingDeleted, true)
+		c.release(t, content, beingDeleted)
 		close(released)
 		c.gone(t, content)
 	})
@@ -287,7 +285,7 @@ func (c *otherController) group(t *testing.T, volumes ...string) {
 		c.is(t, member, isReady)
 		members = append(members, member)
 	}
-	c.release(t, group, groupBeingDeleted, true)
+	c.release(t, group, groupBeingDeleted)
 	for _, member := range members {
 		patch(t, c.api, member, op{"add", "/metadata/annotations", map[string]string{beingDeleted: "yes", memberOf: *group.Status.VolumeGroupSnapshotHandle}})
 		must(t, c.api.Delete(t.Context(), member))
