@@ -1,9 +1,11 @@
 package snapshot
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -122,5 +124,38 @@ func TestTheWordsInNamesOfSecrets(t *testing.T) {
 func TestTheKindsOfTheSnapshotAPIAreWaitedFor(t *testing.T) {
 	if Resources.String() != "snapshot.storage.k8s.io/v1" || !slices.Equal(Resources.Names, []string{"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses"}) {
 		t.Errorf("it is %v", Resources)
+	}
+}
+
+// Dashboards are made for this metric: for its name, its labels and its buckets.
+func TestTheMetricOfOperationsIsUpstreams(t *testing.T) {
+	o := NewOperations()
+	o.Succeeded(Wait{UID: "uid", Operation: OperationReady, Asked: o.now(), Driver: "csi.example.com"})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(o)
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "snapshot_controller_operation_total_seconds" {
+		t.Fatalf("got %v, %v", families, err)
+	}
+	of := families[0].GetMetric()[0]
+	labels, bounds := map[string]string{}, []float64{}
+	for _, l := range of.GetLabel() {
+		labels[l.GetName()] = l.GetValue()
+	}
+	for _, b := range of.GetHistogram().GetBucket() {
+		bounds = append(bounds, b.GetUpperBound())
+	}
+	want := map[string]string{
+		"driver_name": "csi.example.com", "operation_name": "CreateSnapshotAndReady", "snapshot_type": "dynamic", "operation_status": "success",
+	}
+	if !maps.Equal(labels, want) || !slices.Equal(bounds, []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600}) {
+		t.Errorf("it has the labels %v and the buckets %v", labels, bounds)
+	}
+	names := []Names{SingleOperations, GroupOperations}
+	if !slices.Equal(names, []Names{
+		{Create: "CreateSnapshot", Ready: "CreateSnapshotAndReady", Delete: "DeleteSnapshot"},
+		{Create: "CreateGroupSnapshot", Ready: "CreateGroupSnapshotAndReady", Delete: "DeleteGroupSnapshot"},
+	}) {
+		t.Errorf("the operations are %v", names)
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,6 +126,59 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	for _, name := range []string{"first", "late"} {
 		w.DropSnapshot(t, api, name)
 	}
+	w.NoSnapshotsLeft(t, api)
+}
+
+// A VolumeSnapshot may vanish by mistake, with its finalizers taken off by hand, or
+// with an older state of the API server's store. What is at the driver stays then,
+// and so does the content, which tells of it.
+func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	s := w.Snapshot(t, api, "taken", "data", nil)
+	w.SnapshotReady(t, api, "taken")
+	content := w.Content(t, api, s)
+	must(t, api.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
+	w.DropSnapshot(t, api, "taken")
+	w.SnapshotGone(t, api, "taken")
+	w.Snapshot(t, api, "later", "data", nil) // Whoever acts on one acts on the other before.
+	w.SnapshotReady(t, api, "later")
+	w.DropSnapshot(t, api, "later")
+	w.SnapshotGone(t, api, "later")
+	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(content), content))
+	if there := w.Driver.Snapshots(); content.DeletionTimestamp != nil || len(there) != 1 || there[0].ID != *content.Status.SnapshotHandle {
+		t.Errorf("the content is %+v, and the driver has %+v", content.ObjectMeta, there)
+	}
+	must(t, api.Delete(t.Context(), content))
+	patch(t, api, content, op{"add", "/metadata/annotations/snapshot.storage.kubernetes.io~1volumesnapshot-being-deleted", "yes"})
+	w.NoSnapshotsLeft(t, api)
+}
+
+// What a driver says of a deletion is told, and it is tried again until it succeeds.
+func TestADeletionThatFailsIsToldAndTriedAgain(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	content := w.Content(t, api, w.Snapshot(t, api, "one", "data", nil))
+	w.SnapshotReady(t, api, "one")
+	refuse := make(chan struct{})
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
+		select {
+		case <-refuse:
+			return nil
+		default:
+		}
+		if method == csi.DeleteSnapshot {
+			return status.Error(codes.FailedPrecondition, "a volume still needs it")
+		}
+		return nil
+	}})
+	w.DropSnapshot(t, api, "one")
+	w.ToldAbout(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotDeleteError", "a volume still needs it")
+	if there := w.Driver.Snapshots(); len(there) != 1 {
+		t.Errorf("the driver has %+v", there)
+	}
+	close(refuse)
+	w.SnapshotGone(t, api, "one")
 	w.NoSnapshotsLeft(t, api)
 }
 

@@ -138,6 +138,22 @@ func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
 	}
 }
 
+// Nobody can tell whether a snapshot that was there before is ready, where the driver
+// cannot read.
+func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
+	can := []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
+	r, server := connected(t, csitest.Options{Controller: can}, func(c content) { imported(c); c.Status = nil }, nil)
+	before := server.Calls(csi.CreateSnapshot)
+	s, err := r.observe(t.Context(), r.client, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.read(t.Context(), s)
+	if err != nil || !got.Ready || got.Handle != "h" || server.Calls(csi.CreateSnapshot) > before {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 // A driver that has lost a snapshot makes another one when it is asked again. That
 // one must not pass for the first.
 func TestAnotherSnapshotDoesNotPassForTheFirst(t *testing.T) {
