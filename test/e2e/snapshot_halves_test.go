@@ -34,6 +34,7 @@ const (
 	beingDeleted = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
 
 	onGroupContent    = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection"
+	groupBeingCreated = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-created"
 	groupBeingDeleted = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-deleted"
 	memberOf          = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 )
@@ -411,6 +412,7 @@ func TestAnotherSnapshotterServesContents(t *testing.T) {
 		w.NoSnapshotsLeft(t, o.api)
 	})
 	t.Run("a snapshot that was there before", func(t *testing.T) { o.given(t) })
+	t.Run("a group", func(t *testing.T) { o.group(t) })
 }
 
 // given is a snapshot that is imported: the csi-snapshotter fills in what the
@@ -431,4 +433,55 @@ func (o *otherSnapshotter) given(t *testing.T) {
 	o.remove(t, content)
 	o.SnapshotGone(t, o.api, "given")
 	o.NoSnapshotsLeft(t, o.api)
+}
+
+// group cuts a group, and in the end deletes it and lets its members' contents go.
+func (o *otherSnapshotter) group(t *testing.T) {
+	t.Helper()
+	o.GroupClass(t, o.api, nil)
+	o.Claim(t, "log", labelled("app", "shop"))
+	o.Bound(t, "log")
+	group := o.Group(t, o.api, "all", shop, nil)
+	content := &groupv1.VolumeGroupSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: "groupsnapcontent-" + string(group.UID)}}
+	world.Eventually(t, func(ctx context.Context) error { return o.api.Get(ctx, client.ObjectKeyFromObject(content), content) })
+	patch(t, o.api, content, op{"add", "/metadata/annotations", map[string]string{groupBeingCreated: "yes"}})
+	made, err := o.CSI(t).CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{
+		Name: "groupsnapshot-" + string(group.UID), SourceVolumeIds: content.Spec.Source.VolumeHandles,
+	})
+	must(t, err)
+	var members []map[string]any
+	var ids []string
+	for _, s := range made.GetSnapshots() {
+		ids = append(ids, s.GetSnapshotId())
+		members = append(members, map[string]any{
+			"volumeHandle": s.GetSourceVolumeId(), "snapshotHandle": s.GetSnapshotId(), "creationTime": s.GetCreationTime().AsTime().UnixNano(),
+			"readyToUse": true, "restoreSize": s.GetSizeBytes(),
+		})
+	}
+	patchStatus(t, o.api, content, op{"add", "/status", map[string]any{
+		"volumeGroupSnapshotHandle": made.GetGroupSnapshotId(), "readyToUse": true, "creationTime": metav1.Now(), "volumeSnapshotInfoList": members,
+	}})
+	patch(t, o.api, content, op{"remove", "/metadata/annotations/groupsnapshot.storage.kubernetes.io~1volumegroupsnapshot-being-created", nil})
+	parts := o.Members(t, o.api, o.GroupReady(t, o.api, "all"))
+	if len(parts) != 1 || len(ids) != 1 {
+		t.Fatalf("there are the members %+v, and the driver has %v", parts, ids)
+	}
+
+	o.DropGroup(t, o.api, "all")
+	world.Eventually(t, func(ctx context.Context) error {
+		err := o.api.Get(ctx, client.ObjectKeyFromObject(content), content)
+		if err == nil && (content.DeletionTimestamp == nil || content.Annotations[groupBeingDeleted] != "yes") {
+			err = fmt.Errorf("the content is %+v", content.ObjectMeta)
+		}
+		return err
+	})
+	must(t, o.CSI(t).DeleteVolumeGroupSnapshot(t.Context(), &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: made.GetGroupSnapshotId(), SnapshotIds: ids}))
+	patchStatus(t, o.api, content, op{"remove", "/status/volumeGroupSnapshotHandle", nil}, op{"remove", "/status/readyToUse", nil}, op{"remove", "/status/creationTime", nil})
+	patch(t, o.api, content, op{"replace", "/metadata/finalizers", []string{}})
+	for _, part := range parts {
+		member := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: *part.Status.BoundVolumeSnapshotContentName}}
+		o.released(t, member)
+		patch(t, o.api, member, op{"replace", "/metadata/finalizers", []string{}})
+	}
+	o.NoGroupsLeft(t, o.api)
 }

@@ -6,6 +6,7 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/world"
@@ -67,6 +68,11 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	w.SnapshotReady(t, api, "one")
 	w.Group(t, api, "all", shop, nil)
 	w.GroupReady(t, api, "all")
+	for _, name := range []string{"snapshot-controller-leader", "external-snapshotter-leader-" + strings.ReplaceAll(w.Name, ".", "-")} {
+		if _, err := w.Client.CoordinationV1().Leases(w.Namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+			t.Errorf("upstream's programs compete for another Lease: %v", err)
+		}
+	}
 	w.DropSnapshot(t, api, "one")
 	w.SnapshotGone(t, api, "one")
 	w.DropGroup(t, api, "all")
