@@ -149,8 +149,8 @@ func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
 	if there := w.Driver.Snapshots(); content.DeletionTimestamp != nil || len(there) != 1 || there[0].ID != *content.Status.SnapshotHandle {
 		t.Errorf("the content is %+v, and the driver has %+v", content.ObjectMeta, there)
 	}
-	must(t, api.Delete(t.Context(), content))
 	patch(t, api, content, op{"add", "/metadata/annotations/snapshot.storage.kubernetes.io~1volumesnapshot-being-deleted", "yes"})
+	must(t, api.Delete(t.Context(), content))
 	w.NoSnapshotsLeft(t, api)
 }
 
