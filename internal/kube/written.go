@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -26,6 +27,10 @@ func IsSuperseded(err error) bool {
 	_, only := err.(superseded) //nolint:errorlint // See above.
 	return only
 }
+
+// Soon is the pause after a write that only met another one: at most a second,
+// however long the first one after a failure shall be, for this is none.
+func Soon(afterFailure time.Duration) time.Duration { return min(afterFailure, time.Second) }
 
 // Written wraps the error of writing to an object as it was seen.
 func Written(err error, verb string) error {

@@ -351,7 +351,7 @@ func TestAnotherSnapshotterServesContents(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	o := &otherSnapshotter{w, w.Snapshots(t)}
-	w.SnapshotController(t, eager...) // A write that meets another one is tried again after the shortest pause.
+	w.SnapshotController(t, patient...) // No write that meets another one is a failure, to be tried again after an hour.
 	w.Provisioner(t)
 	w.Class(t, nil)
 	w.SnapshotClass(t, o.api, nil)

@@ -49,7 +49,7 @@ func (r *Reconciler) meet(ctx context.Context, s *Seen) (time.Duration, error) {
 		return 0, err
 	}
 	if s.Content == nil {
-		return r.options.RetryStart, nil // It has gone meanwhile.
+		return kube.Soon(r.options.RetryStart), nil // It has gone meanwhile.
 	}
 	return r.do(ctx, s, r.decideDynamic(s))
 }

@@ -39,7 +39,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	after, err := r.do(ctx, s, next)
 	if kube.IsSuperseded(err) {
-		return reconcile.Result{RequeueAfter: r.options.RetryStart}, nil
+		return reconcile.Result{RequeueAfter: kube.Soon(r.options.RetryStart)}, nil
 	}
 	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
 }

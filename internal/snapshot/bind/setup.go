@@ -22,7 +22,7 @@ import (
 // CacheOptions: the one of the snapshots, and the one that lets their claims go.
 // Groups are nil where there are none.
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
-	claims := NewClaims(m.GetClient(), m.GetAPIReader(), groups, o.RetryStart)
+	claims := NewClaims(m.GetClient(), m.GetAPIReader(), groups, kube.Soon(o.RetryStart))
 	if groups != nil {
 		groups.Claims = claims
 	}

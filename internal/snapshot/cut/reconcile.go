@@ -52,7 +52,7 @@ func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconci
 	}
 	after, err := l.do(ctx, s, next)
 	if kube.IsSuperseded(err) {
-		return reconcile.Result{RequeueAfter: l.options.RetryStart}, nil
+		return reconcile.Result{RequeueAfter: kube.Soon(l.options.RetryStart)}, nil
 	}
 	return reconcile.Result{RequeueAfter: after}, l.failed(ctx, s, err)
 }
