@@ -184,6 +184,10 @@ var scenarios = []*scenario{
 		name: "two snapshots of one claim, stale cache of claims", snapshots: 2, lag: lag, lagOf: "persistentvolumeclaims",
 		roles: snapshotters, beside: provisioner, then: []act{cut},
 	},
+	{
+		name: "two snapshots of one claim, stale cache of snapshots", snapshots: 2, lag: lag, lagOf: "volumesnapshots",
+		roles: snapshotters, beside: provisioner, then: []act{cut},
+	},
 	{name: "snapshot, two leaders", leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
 	{
 		name: "schedule, triggered twice", claims: 2, scheduled: true,
