@@ -17,6 +17,11 @@ import (
 // locked or counted, and an unknown name shall be told what is known.
 type Gates struct{ known []gate }
 
+// ofLogging are the gates of Kubernetes' library for logging, which the replaced
+// programs have too. They are about flags for log lines; those that are here need
+// none of them, and a manifest that sets one works as it is.
+var ofLogging = []string{"ContextualLogging", "LoggingAlphaOptions", "LoggingBetaOptions"}
+
 type gate struct {
 	name, usage string
 	to          *bool
@@ -54,6 +59,9 @@ func (g *Gates) set(pair string) error {
 	on, err := strconv.ParseBool(strings.TrimSpace(value))
 	if !ok || err != nil {
 		return fmt.Errorf("%q is not of the form NAME=true or NAME=false", pair)
+	}
+	if slices.Contains(ofLogging, name) {
+		return nil
 	}
 	i := slices.IndexFunc(g.known, func(k gate) bool { return k.name == name })
 	if i < 0 {

@@ -19,6 +19,7 @@ func TestGates(t *testing.T) {
 		"several flags":                     {[]string{"--feature-gates=One=false", "--feature-gates=Two=false"}, false, false, "", ""},
 		"the last word counts":              {[]string{"--feature-gates=One=false,One=true"}, true, true, "", ""},
 		"an empty list of an old manifest":  {[]string{"--feature-gates="}, true, true, "", ""},
+		"those for log lines have no say":   {[]string{"--feature-gates=ContextualLogging=true,One=false"}, false, true, "", ""},
 		"an unknown gate is told the known": {[]string{"--feature-gates=Three=true"}, true, true, "Three", "One, Two"},
 		"a gate without a value":            {[]string{"--feature-gates=One"}, true, true, "One", "=true"},
 		"a gate with another value":         {[]string{"--feature-gates=One=maybe"}, true, true, "maybe", "=true"},
