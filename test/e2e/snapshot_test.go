@@ -147,9 +147,13 @@ func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 	s := w.Snapshot(t, api, "refused", "data", nil)
 	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
 	content := w.Content(t, api, s)
-	if _, marked := content.Annotations[snapshot.Single.BeingCreated]; marked {
-		t.Error("a content that was surely not cut still says that it may have been")
-	}
+	world.Eventually(t, func(ctx context.Context) error { // The next try is soon, and says so again while it lasts.
+		err := api.Get(ctx, client.ObjectKeyFromObject(content), content)
+		if _, marked := content.Annotations[snapshot.Single.BeingCreated]; err == nil && marked {
+			return errors.New("a content that was surely not cut still says that it may have been")
+		}
+		return err
+	})
 	hold <- codes.Unavailable
 	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: Unavailable: as the test says (transient")
 	w.ToldAbout(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotContentCheckandUpdateFailed", "Unavailable")
