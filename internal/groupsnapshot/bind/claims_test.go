@@ -104,6 +104,11 @@ func TestTheClaimsOfAGroupGoFree(t *testing.T) {
 			_, err := k.Gather(t.Context(), k.Read(s.group), k.ReadContent(s.content))
 			return err
 		}, func(s *scene) { made(s); cut(s) }, true},
+		"also if its content is on its way out": {func(k *group, s *scene) error {
+			s.content.DeletionTimestamp = ptr.To(metav1.Now())
+			_, err := k.Gather(t.Context(), k.Read(s.group), k.ReadContent(s.content))
+			return err
+		}, func(s *scene) { made(s); cut(s) }, true},
 		"not before": {func(k *group, s *scene) error {
 			_, err := k.Gather(t.Context(), k.Read(s.group), k.ReadContent(s.content))
 			return err
