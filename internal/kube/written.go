@@ -73,21 +73,3 @@ func mergeStatus(ctx context.Context, c client.Client, o client.Object, conditio
 func MergeStatusAsSeen(ctx context.Context, c client.Client, o client.Object, status any) error {
 	return mergeStatus(ctx, c, o, map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()}, status)
 }
-
-// ChangeStatus writes what differs between two states of an object's status, if
-// it is still the object that was seen.
-func ChangeStatus(ctx context.Context, c client.Client, before, now client.Object) error {
-	data, err := client.MergeFrom(before).Data(now)
-	if err != nil {
-		return fmt.Errorf("comparing two states of %s: %w", before.GetName(), err)
-	}
-	change := map[string]any{}
-	if err := json.Unmarshal(data, &change); err != nil {
-		return fmt.Errorf("comparing two states of %s: %w", before.GetName(), err)
-	}
-	status, differs := change["status"]
-	if !differs {
-		return nil
-	}
-	return MergeStatus(ctx, c, now, status)
-}

@@ -3,8 +3,6 @@ package bind
 import (
 	"context"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -25,10 +23,4 @@ func (r *Reconciler) ended(ctx context.Context, s *Seen) {
 		s.Class, _ = r.kind.Class(ctx, s.Snapshot.Class) // Without it the driver is unknown.
 	}
 	r.waits.Ended(r.progress(s))
-}
-
-// Unfinished is how many operations on a snapshot have not ended.
-func (r *Reconciler) Unfinished(o client.Object) int {
-	p := r.Progress(r.kind.Read(o))
-	return len(p.Unfinished())
 }
