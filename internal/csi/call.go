@@ -2,6 +2,7 @@ package csi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -12,6 +13,25 @@ import (
 type about struct {
 	method Method
 	key    string
+}
+
+// A Precondition tells whether a call is still wanted: nil if it is. A call may
+// wait for minutes, for other calls about its volume and for a slow driver, and
+// what was true when it was decided on may have changed since. So a precondition
+// reads from the API server, not from a cache. It may also complete the request
+// that it is about, with what it has read.
+type Precondition func(context.Context) error
+
+// ErrNotWanted is what a [Precondition] returns, wrapped or not, if the call is
+// not wanted any more.
+var ErrNotWanted = errors.New("it is not wanted any more")
+
+// Provided returns a view of the same driver whose calls have a precondition. It
+// is checked when a call has its turn and its slot, right before it is sent. If it
+// fails the call is not sent, and its error wraps the precondition's. Whatever
+// cannot be taken back, such as deleting a volume, is called so.
+func (d *Driver) Provided(still Precondition) *Driver {
+	return &Driver{link: d.link, timeout: d.timeout, still: still}
 }
 
 // send waits for the key's turn and for the driver's pace, gives the call its time and wraps what went
@@ -31,6 +51,12 @@ func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 	ended, err := d.paces.keep(ctx, a.method)
 	if err != nil {
 		return none, d.fail(a.method, fmt.Errorf("waiting until the driver has fewer calls to answer: %w", err))
+	}
+	if d.still != nil {
+		if err := d.still(ctx); err != nil {
+			ended(errNotSent)
+			return none, d.fail(a.method, fmt.Errorf("not sent: %w", err))
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()

@@ -1,10 +1,12 @@
 package csi
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -58,12 +60,12 @@ func TestCheckVolume(t *testing.T) {
 		"content that was asked for and is not there is not": {func(r *csipb.CreateVolumeRequest, _ *csipb.Volume) {
 			r.VolumeContentSource = fromSnapshot("s")
 		}, "may be empty"},
-		"content of another snapshot is not": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
-			r.VolumeContentSource, v.ContentSource = fromSnapshot("s"), fromSnapshot("t")
-		}, "other content"},
-		"content of a volume instead of a snapshot is not": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
-			r.VolumeContentSource, v.ContentSource = fromSnapshot("s"), fromVolume("s")
-		}, "other content"},
+		"content that the driver names in its own words is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+			r.VolumeContentSource, v.ContentSource = fromSnapshot("projects/P/global/snapshots/S"), fromSnapshot("1234567890")
+		}, ""},
+		"an image that is reported as a snapshot is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+			r.VolumeContentSource, v.ContentSource = fromVolume("projects/P/zones/Z/disks/D"), fromSnapshot("1234567890")
+		}, ""},
 		"content that nobody asked for is the driver's business": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.ContentSource = fromSnapshot("image")
 		}, ""},
@@ -104,14 +106,12 @@ func TestCheckSnapshot(t *testing.T) {
 		change func(*csipb.Snapshot)
 		want   string
 	}{
-		"a whole answer is good":                       {func(*csipb.Snapshot) {}, ""},
-		"an unknown size is good":                      {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
-		"one that is not ready is good":                {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
-		"a snapshot without id cannot be found again":  {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
-		"a snapshot of nothing is none":                {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, "of which volume"},
-		"a snapshot may leave out when it was made":    {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
-		"a snapshot of an impossible time has no time": {func(s *csipb.Snapshot) { s.CreationTime.Nanos = -1 }, "no valid time"},
-		"a negative size is no size":                   {func(s *csipb.Snapshot) { s.SizeBytes = -1 }, "negative"},
+		"a whole answer is good":                        {func(*csipb.Snapshot) {}, ""},
+		"an unknown size is good":                       {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
+		"one that is not ready is good":                 {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
+		"a snapshot without id cannot be found again":   {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
+		"a snapshot need not say of which volume it is": {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, ""},
+		"a snapshot may leave out when it was made":     {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -124,4 +124,60 @@ func TestCheckSnapshot(t *testing.T) {
 		})
 	}
 	wantReason(t, checkSnapshot(nil), "no id")
+}
+
+func TestWhatCannotBeMeantIsUnknown(t *testing.T) {
+	tests := map[string]struct {
+		given, want *csipb.Snapshot
+		odd         string
+	}{
+		"a snapshot as it should be": {
+			&csipb.Snapshot{SizeBytes: 10, CreationTime: &timestamppb.Timestamp{Seconds: 1}},
+			&csipb.Snapshot{SizeBytes: 10, CreationTime: &timestamppb.Timestamp{Seconds: 1}}, "",
+		},
+		"one that is larger than nothing by less than nothing": {&csipb.Snapshot{SizeBytes: -1}, &csipb.Snapshot{}, "negative"},
+		"one of an impossible time": {
+			&csipb.Snapshot{CreationTime: &timestamppb.Timestamp{Seconds: 1, Nanos: -1}}, &csipb.Snapshot{}, "creation time",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			what, _ := tidy(tt.given)
+			wantReason(t, what, tt.odd)
+			if !proto.Equal(tt.given, tt.want) {
+				t.Errorf("it became %v, want %v", tt.given, tt.want)
+			}
+		})
+	}
+}
+
+func TestRename(t *testing.T) {
+	of := func(sources ...string) (members []*csipb.Snapshot) {
+		for _, source := range sources {
+			members = append(members, &csipb.Snapshot{SourceVolumeId: source})
+		}
+		return members
+	}
+	tests := map[string]struct{ asked, given, want []string }{
+		"the same words stay":                           {[]string{"a", "b"}, []string{"b", "a"}, []string{"b", "a"}},
+		"the array is left out":                         {[]string{"v1/array7/scsi", "v2/array7/scsi"}, []string{"v2", "v1"}, []string{"v2/array7/scsi", "v1/array7/scsi"}},
+		"the project is added":                          {[]string{"v1", "v2"}, []string{"projects/P/v1", "projects/P/v2"}, []string{"v1", "v2"}},
+		"what is left over belongs together":            {[]string{"a", "b"}, []string{"a", "17"}, []string{"a", "b"}},
+		"one that says nothing is the last one":         {[]string{"a", "b"}, []string{"", "a"}, []string{"b", "a"}},
+		"two numbers cannot be told apart":              {[]string{"a", "b"}, []string{"17", "18"}, []string{"17", "18"}},
+		"a word for two is for neither":                 {[]string{"v1/a", "v1/b"}, []string{"v1", "x"}, []string{"v1", "x"}},
+		"nor is silence, with more than one to be told": {[]string{"a", "b"}, []string{"", ""}, []string{"", ""}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			members, got := of(tt.given...), []string(nil)
+			rename(tt.asked, members)
+			for _, m := range members {
+				got = append(got, m.GetSourceVolumeId())
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Options struct {
 type Driver struct {
 	*link
 	timeout time.Duration
+	still   Precondition // nil for calls that are sent whatever has changed since they were decided on
 }
 
 // link is what all views of one driver share.
@@ -59,6 +61,7 @@ type link struct {
 	turns      turns.Turns
 	paces      paces
 	meter      *meter
+	oddities   sync.Map // those that were logged
 
 	dialed atomic.Int64              // connections made so far
 	known  atomic.Pointer[described] // nil until the driver was described once
@@ -110,7 +113,7 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	return &Driver{link: d.link, timeout: timeout}
+	return &Driver{link: d.link, timeout: timeout, still: d.still}
 }
 
 // dial builds the gRPC client. csi-lib-utils' Connect is not used because it

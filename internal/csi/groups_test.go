@@ -21,22 +21,25 @@ func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 		id      string
 		members []string
 	}{
-		"a whole group is taken":                     {func(*csipb.VolumeGroupSnapshot) {}, false, "", nil},
-		"members need not name their group":          {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[0].GroupSnapshotId = "" }, false, "", nil},
-		"a time may be unknown":                      {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = nil }, false, "", nil},
-		"without an id its members are known":        {func(g *csipb.VolumeGroupSnapshot) { g.GroupSnapshotId = "" }, true, "", []string{"snapshot-4", "snapshot-5"}},
-		"a member without an id":                     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "" }, true, "group-3", []string{"snapshot-4", ""}},
-		"a member of another group":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].GroupSnapshotId = "other" }, true, "group-3", both()},
-		"a member of unknown source":                 {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "" }, true, "group-3", both()},
-		"a member of negative size":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SizeBytes = -1 }, true, "group-3", both()},
-		"a member of a time that is none":            {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].CreationTime = noTime() }, true, "group-3", both()},
-		"a group of a time that is none":             {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = noTime() }, true, "group-3", both()},
-		"one snapshot for both":                      {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "snapshot-4" }, true, "group-3", []string{"snapshot-4", "snapshot-4"}},
-		"two snapshots of one volume":                {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "volume-1" }, true, "group-3", both()},
-		"a volume that nobody asked for":             {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "volume-9" }, true, "group-3", both()},
-		"a volume that is left out":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = g.GetSnapshots()[:1] }, true, "group-3", []string{"snapshot-4"}},
-		"no members at all":                          {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = nil }, true, "group-3", nil},
-		"a member too many, beside all that must be": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, stray()) }, true, "group-3", append(both(), "stray")},
+		"a whole group is taken":                {func(*csipb.VolumeGroupSnapshot) {}, false, "", nil},
+		"members need not name their group":     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[0].GroupSnapshotId = "" }, false, "", nil},
+		"a time may be unknown":                 {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = nil }, false, "", nil},
+		"a member may name another group":       {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].GroupSnapshotId = "other" }, false, "", nil},
+		"a member may have no size":             {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SizeBytes = -1 }, false, "", nil},
+		"a member may be of no time":            {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].CreationTime = noTime() }, false, "", nil},
+		"a group may be of no time":             {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = noTime() }, false, "", nil},
+		"the last member may name no source":    {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "" }, false, "", nil},
+		"the last member may name it otherwise": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "17" }, false, "", nil},
+		"there may be a member too many":        {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, stray()) }, false, "", nil},
+		"without an id its members are known":   {func(g *csipb.VolumeGroupSnapshot) { g.GroupSnapshotId = "" }, true, "", []string{"snapshot-4", "snapshot-5"}},
+		"a member without an id":                {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "" }, true, "group-3", []string{"snapshot-4"}},
+		"members of which nobody can tell whose they are": {func(g *csipb.VolumeGroupSnapshot) {
+			g.Snapshots[0].SourceVolumeId, g.Snapshots[1].SourceVolumeId = "", ""
+		}, true, "group-3", both()},
+		"one snapshot for both":     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "snapshot-4" }, true, "group-3", []string{"snapshot-4", "snapshot-4"}},
+		"two snapshots of a volume": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, again()) }, true, "group-3", append(both(), "again")},
+		"a volume that is left out": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = g.GetSnapshots()[:1] }, true, "group-3", []string{"snapshot-4"}},
+		"no members at all":         {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = nil }, true, "group-3", nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -63,6 +66,7 @@ func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 func both() []string                 { return []string{"snapshot-4", "snapshot-5"} }
 func noTime() *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: 1, Nanos: -1} }
 func stray() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "stray", SourceVolumeId: "volume-9"} }
+func again() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "again", SourceVolumeId: "volume-1"} }
 
 // What is not told is nil, never a date long ago.
 func TestATimeThatIsNotToldIsNone(t *testing.T) {
@@ -104,8 +108,12 @@ func TestGetVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 			member.GroupSnapshotId = "other"
 		}
 	})
+	if got, err := driver.GetVolumeGroupSnapshot(t.Context(), req); err != nil || len(got.GetSnapshots()) != 2 {
+		t.Errorf("in other words: got %v, %v", got, err)
+	}
+	answering(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) { r.GroupSnapshot.GroupSnapshotId = "" })
 	_, err = driver.GetVolumeGroupSnapshot(t.Context(), req)
-	wantBad(t, err, "other")
+	wantBad(t, err, "")
 }
 
 // The series must be found beside the others of the same call.

@@ -3,6 +3,8 @@ package csi
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -12,20 +14,27 @@ import (
 // under the request's name, or finds them ("CreateVolumeGroupSnapshot":
 // idempotent by name). It waits for other calls with the same name. While
 // ready_to_use is false the driver still works on it: ask again. An answer
-// without the group's id, or whose members are not one of each source, is a
-// [BadAnswer] with what there is of ids. A creation time that the driver does
-// not tell is nil, of the group and of each member.
+// without the group's id, or from which it cannot be told that there is a snapshot
+// of each source, is a [BadAnswer] with what there is of ids. In the answer the
+// members name their sources as the request does, wherever that can be told. A
+// creation time that the driver does not tell is nil, of the group and of each
+// member.
 func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) (*csipb.VolumeGroupSnapshot, error) {
 	answer, err := send(ctx, d, about{CreateVolumeGroupSnapshot, groupNamed(req.GetName())}, d.group.CreateVolumeGroupSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
 	group := answer.GetGroupSnapshot()
-	reason := checkGroup(group)
-	if reason == "" {
-		reason = checkSources(req.GetSourceVolumeIds(), group.GetSnapshots())
+	if reason := checkGroup(group); reason != "" {
+		return nil, d.badGroup(CreateVolumeGroupSnapshot, group, reason)
 	}
-	return d.judged(CreateVolumeGroupSnapshot, group, reason)
+	what, detail := rename(req.GetSourceVolumeIds(), group.GetSnapshots())
+	d.odd(ctx, CreateVolumeGroupSnapshot, what, detail)
+	if reason := checkSources(req.GetSourceVolumeIds(), group.GetSnapshots()); reason != "" {
+		return nil, d.badGroup(CreateVolumeGroupSnapshot, group, reason)
+	}
+	d.oddGroup(ctx, CreateVolumeGroupSnapshot, group)
+	return group, nil
 }
 
 // GetVolumeGroupSnapshot reads a group and its members. Code NotFound means that
@@ -37,11 +46,15 @@ func (d *Driver) GetVolumeGroupSnapshot(ctx context.Context, req *csipb.GetVolum
 		return nil, err
 	}
 	group := answer.GetGroupSnapshot()
-	reason := checkGroup(group)
-	if reason == "" && group.GetGroupSnapshotId() != req.GetGroupSnapshotId() {
-		reason = "it is not the group that was asked for"
+	if reason := checkGroup(group); reason != "" {
+		return nil, d.badGroup(GetVolumeGroupSnapshot, group, reason)
 	}
-	return d.judged(GetVolumeGroupSnapshot, group, reason)
+	if got := group.GetGroupSnapshotId(); got != req.GetGroupSnapshotId() {
+		d.odd(ctx, GetVolumeGroupSnapshot, "it names a group otherwise than the request did",
+			fmt.Sprintf("asked for was %q, reported is %q", req.GetGroupSnapshotId(), got))
+	}
+	d.oddGroup(ctx, GetVolumeGroupSnapshot, group)
+	return group, nil
 }
 
 // DeleteVolumeGroupSnapshot deletes a group with all its members; one that is
@@ -53,20 +66,33 @@ func (d *Driver) DeleteVolumeGroupSnapshot(ctx context.Context, req *csipb.Delet
 	return err
 }
 
-// judged is the group, or the reason for which it cannot be used as an error.
-func (d *Driver) judged(method Method, group *csipb.VolumeGroupSnapshot, reason string) (*csipb.VolumeGroupSnapshot, error) {
-	if reason != "" {
-		bad := &BadAnswer{ID: group.GetGroupSnapshotId(), Reason: reason}
-		for _, member := range group.GetSnapshots() {
-			bad.MemberIDs = append(bad.MemberIDs, member.GetSnapshotId())
+// badGroup makes an error of a reason for which a group cannot be used.
+func (d *Driver) badGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
+	bad := &BadAnswer{ID: group.GetGroupSnapshotId(), Reason: reason}
+	for _, member := range group.GetSnapshots() {
+		if id := member.GetSnapshotId(); id != "" {
+			bad.MemberIDs = append(bad.MemberIDs, id)
 		}
-		return nil, d.fail(method, bad)
+	}
+	return d.fail(method, bad)
+}
+
+// oddGroup logs what is odd about a group that is taken, and makes unknown what
+// cannot be meant.
+func (d *Driver) oddGroup(ctx context.Context, method Method, group *csipb.VolumeGroupSnapshot) {
+	id := group.GetGroupSnapshotId()
+	if !validTime(group.GetCreationTime()) {
+		d.odd(ctx, method, "the creation time of a group is invalid", fmt.Sprintf("group %q was created at %v", id, group.GetCreationTime()))
+		group.CreationTime = nil
 	}
 	group.CreationTime = told(group.GetCreationTime())
 	for _, member := range group.GetSnapshots() {
+		if of := member.GetGroupSnapshotId(); of != "" && of != id {
+			d.odd(ctx, method, "a snapshot of a group names another group", fmt.Sprintf("snapshot %q of group %q names %q", member.GetSnapshotId(), id, of))
+		}
+		d.oddSnapshot(ctx, method, member)
 		member.CreationTime = told(member.GetCreationTime())
 	}
-	return group, nil
 }
 
 // told is a time that the driver knows, or nil. Drivers that do not know one
@@ -79,71 +105,86 @@ func told(at *timestamppb.Timestamp) *timestamppb.Timestamp {
 	return at
 }
 
-// checkGroup is about what a group says of itself. Members need not name their
-// group, as the specification would have it, because they come inside of it;
-// naming another one is a contradiction.
+func validTime(at *timestamppb.Timestamp) bool { return told(at) == nil || at.CheckValid() == nil }
+
+// checkGroup wants the ids by which a group and its members are followed and
+// deleted.
 func checkGroup(group *csipb.VolumeGroupSnapshot) string {
-	id := group.GetGroupSnapshotId()
-	if id == "" {
+	if group.GetGroupSnapshotId() == "" {
 		return "the group has no id"
-	}
-	if !validTime(group.GetCreationTime()) {
-		return "the group was made at a time that is none"
 	}
 	seen := make(map[string]bool)
 	for _, member := range group.GetSnapshots() {
-		if reason := checkMember(id, member); reason != "" {
-			return reason
+		id := member.GetSnapshotId()
+		switch {
+		case id == "":
+			return "a snapshot of the group has no id"
+		case seen[id]:
+			return fmt.Sprintf("snapshot %q is in it twice", id)
 		}
-		if seen[member.GetSnapshotId()] {
-			return fmt.Sprintf("snapshot %q is in it twice", member.GetSnapshotId())
-		}
-		seen[member.GetSnapshotId()] = true
+		seen[id] = true
 	}
 	return ""
 }
 
-func checkMember(group string, member *csipb.Snapshot) string {
-	id := member.GetSnapshotId()
-	switch {
-	case id == "":
-		return "a snapshot of the group has no id"
-	case member.GetSourceVolumeId() == "":
-		return fmt.Sprintf("snapshot %q does not say of which volume it is", id)
-	case member.GetGroupSnapshotId() != "" && member.GetGroupSnapshotId() != group:
-		return fmt.Sprintf("snapshot %q says that it belongs to group %q", id, member.GetGroupSnapshotId())
-	case member.GetSizeBytes() < 0:
-		return fmt.Sprintf("the size of snapshot %q is negative: %d bytes", id, member.GetSizeBytes())
-	case !validTime(member.GetCreationTime()):
-		return fmt.Sprintf("snapshot %q was made at a time that is none", id)
-	default:
-		return ""
+// rename has the members name their sources as they were asked for, where drivers
+// name a source in words of their own: one that contains the other, and no other
+// one, is meant; and what is left over on both sides belongs together.
+func rename(asked []string, members []*csipb.Snapshot) (what, detail string) {
+	missing, odd := slices.Clone(asked), []*csipb.Snapshot(nil)
+	for _, member := range members {
+		if at := slices.Index(missing, member.GetSourceVolumeId()); at >= 0 {
+			missing = slices.Delete(missing, at, at+1)
+		} else {
+			odd = append(odd, member)
+		}
 	}
+	for _, member := range odd {
+		meant := meantBy(member.GetSourceVolumeId(), missing)
+		if len(odd) == 1 && len(missing) == 1 {
+			meant = missing[0]
+		}
+		if meant == "" {
+			continue
+		}
+		what = "it names the volume of a snapshot otherwise than the request did"
+		detail = fmt.Sprintf("snapshot %q is reported to be of %q, asked for was %q", member.GetSnapshotId(), member.GetSourceVolumeId(), meant)
+		member.SourceVolumeId = meant
+	}
+	return what, detail
 }
 
-func validTime(at *timestamppb.Timestamp) bool { return told(at) == nil || at.CheckValid() == nil }
-
-// checkSources wants one snapshot of each volume that was asked for, and of no
-// other.
-func checkSources(asked []string, members []*csipb.Snapshot) string {
-	missing := make(map[string]bool, len(asked))
-	for _, volume := range asked {
-		missing[volume] = true
+// meantBy is the one of some volumes that a driver's word for a volume is about;
+// empty if that cannot be told.
+func meantBy(word string, volumes []string) (meant string) {
+	for _, volume := range volumes {
+		if word == "" || !strings.Contains(volume, word) && !strings.Contains(word, volume) {
+			continue
+		}
+		if meant != "" {
+			return ""
+		}
+		meant = volume
 	}
-	cut := make(map[string]bool, len(members))
+	return meant
+}
+
+// checkSources wants to know of each volume that was asked for which snapshot is
+// its own: a claim would be left out in silence, or restored from another's.
+func checkSources(asked []string, members []*csipb.Snapshot) string {
+	of := make(map[string]string, len(members))
 	for _, member := range members {
 		volume := member.GetSourceVolumeId()
-		switch {
-		case cut[volume]:
-			return fmt.Sprintf("there are two snapshots of volume %q", volume)
-		case !missing[volume]:
-			return fmt.Sprintf("snapshot %q is of volume %q, which was not asked for", member.GetSnapshotId(), volume)
+		switch other, twice := of[volume]; {
+		case volume == "":
+			return fmt.Sprintf("snapshot %q does not say of which volume it is", member.GetSnapshotId())
+		case twice:
+			return fmt.Sprintf("snapshots %q and %q are both of volume %q", other, member.GetSnapshotId(), volume)
 		}
-		cut[volume] = true
-		delete(missing, volume)
+		of[volume] = member.GetSnapshotId()
 	}
 	for _, volume := range asked {
-		if missing[volume] {
+		if of[volume] == "" {
 			return fmt.Sprintf("there is no snapshot of volume %q", volume)
 		}
 	}

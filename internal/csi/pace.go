@@ -74,6 +74,9 @@ func (p *pace) abandon(s *slot) {
 	p.admit()
 }
 
+// errNotSent ends a call that was not sent: nothing is learned from it.
+var errNotSent = status.Error(codes.Canceled, "not sent")
+
 // release ends a call and learns from how it went.
 func (p *pace) release(s *slot, err error) {
 	p.mu.Lock()

@@ -2,13 +2,14 @@ package csi
 
 import "iter"
 
-const endlessPages = "a page of the list leads back to itself"
+const endlessPages = "a page of the list leads back to one that was read"
 
 // walk yields the entries of all pages in turn and ends with the first error.
-// loop makes the error for a page whose next page is itself.
+// loop makes the error for a page whose next page was read before.
 func walk[Entry any](fetch func(token string) ([]Entry, string, error), check func(Entry) error, loop func() error) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		var none Entry
+		read := map[string]bool{}
 		for token := ""; ; {
 			entries, next, err := fetch(token)
 			if err != nil {
@@ -27,7 +28,7 @@ func walk[Entry any](fetch func(token string) ([]Entry, string, error), check fu
 			if next == "" {
 				return
 			}
-			if next == token {
+			if read[token] = true; read[next] {
 				yield(none, loop())
 				return
 			}

@@ -47,7 +47,7 @@ func TestAnErrorWithoutAStatusDoesNotGetOne(t *testing.T) {
 	if got := driver.fail(CreateVolume, err).Verdict; got != Unsure {
 		t.Errorf("got verdict %s", got)
 	}
-	if got := driver.fail(CreateVolume, withoutSecrets(status.Error(codes.Unknown, "no"), req)).Verdict; got != Refused {
+	if got := driver.fail(DeleteVolume, withoutSecrets(status.Error(codes.Unknown, "no"), req)).Verdict; got != Refused {
 		t.Errorf("an answer without a code of its own: got verdict %s", got)
 	}
 }

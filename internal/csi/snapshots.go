@@ -14,23 +14,28 @@ import (
 // CreateSnapshot cuts the snapshot with the request's name, or finds it
 // ("CreateSnapshot": idempotent by name). It waits for other calls with the
 // same name. While ready_to_use is false the driver still works on it: ask
-// again. An answer without id or source volume, or about another source, is a
-// [BadAnswer] with the id. The time is required ("Snapshot": creation_time), but
-// drivers are in use that leave it out; see [Nanoseconds].
+// again. An answer without id is a [BadAnswer]. Drivers are in use that name the
+// source volume in other words than they were asked in, or not at all, and that
+// leave out the time, which is required ("Snapshot": creation_time); see
+// [Nanoseconds].
 func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRequest) (*csipb.Snapshot, error) {
 	answer, err := send(ctx, d, about{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
 	snapshot := answer.GetSnapshot()
-	reason := checkSnapshot(snapshot)
-	if reason == "" && snapshot.GetSourceVolumeId() != req.GetSourceVolumeId() {
-		reason = fmt.Sprintf("it is of volume %q, not of %q", snapshot.GetSourceVolumeId(), req.GetSourceVolumeId())
+	if reason := checkSnapshot(snapshot); reason != "" {
+		return nil, d.bad(CreateSnapshot, "", reason)
 	}
-	if reason != "" {
-		return nil, d.bad(CreateSnapshot, snapshot.GetSnapshotId(), reason)
-	}
+	d.oddSnapshot(ctx, CreateSnapshot, snapshot)
+	what, detail := oddSource(snapshot, req.GetSourceVolumeId())
+	d.odd(ctx, CreateSnapshot, what, detail)
 	return snapshot, nil
+}
+
+func (d *Driver) oddSnapshot(ctx context.Context, method Method, snapshot *csipb.Snapshot) {
+	what, detail := tidy(snapshot)
+	d.odd(ctx, method, what, detail)
 }
 
 // DeleteSnapshot deletes a snapshot; one that is gone is a success
@@ -53,7 +58,7 @@ func (d *Driver) GetSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest)
 	if err != nil {
 		return nil, err
 	}
-	return d.same(GetSnapshot, req, answer.GetSnapshot())
+	return d.same(ctx, GetSnapshot, req, answer.GetSnapshot())
 }
 
 func (d *Driver) findSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest, listed bool) (*csipb.Snapshot, error) {
@@ -68,17 +73,33 @@ func (d *Driver) findSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest
 	if len(answer.GetEntries()) == 0 {
 		return nil, d.fail(ListSnapshots, status.Errorf(codes.NotFound, "snapshot %q is not in the list", req.GetSnapshotId()))
 	}
-	return d.same(ListSnapshots, req, answer.GetEntries()[0].GetSnapshot())
+	return d.same(ctx, ListSnapshots, req, pick(answer.GetEntries(), req.GetSnapshotId()))
 }
 
-func (d *Driver) same(method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
-	reason := checkSnapshot(snapshot)
-	if reason == "" && snapshot.GetSnapshotId() != req.GetSnapshotId() {
-		reason = "it is not the snapshot that was asked for"
+// pick is the snapshot of an id in a list that was asked for it alone: the only
+// one there, or the one with just that id if the driver lists others too.
+func pick(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb.Snapshot {
+	if len(entries) == 1 {
+		return entries[0].GetSnapshot()
 	}
-	if reason != "" {
-		return nil, d.bad(method, snapshot.GetSnapshotId(), reason)
+	for _, e := range entries {
+		if e.GetSnapshot().GetSnapshotId() == id {
+			return e.GetSnapshot()
+		}
 	}
+	return nil
+}
+
+// same checks an answer about one snapshot. That its id is in other words is odd:
+// who asks for one is answered about one.
+func (d *Driver) same(ctx context.Context, method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
+	if snapshot == nil {
+		return nil, d.bad(method, "", "the snapshot that was asked for is not in it")
+	}
+	if got := snapshot.GetSnapshotId(); got != req.GetSnapshotId() {
+		d.odd(ctx, method, "it names a snapshot otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", req.GetSnapshotId(), got))
+	}
+	d.oddSnapshot(ctx, method, snapshot)
 	return snapshot, nil
 }
 
@@ -97,8 +118,9 @@ func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequ
 	}
 	check := func(e *csipb.ListSnapshotsResponse_Entry) error {
 		if reason := checkSnapshot(e.GetSnapshot()); reason != "" {
-			return d.bad(ListSnapshots, e.GetSnapshot().GetSnapshotId(), reason)
+			return d.bad(ListSnapshots, "", reason)
 		}
+		d.oddSnapshot(ctx, ListSnapshots, e.GetSnapshot())
 		return nil
 	}
 	return walk(fetch, check, func() error { return d.bad(ListSnapshots, "", endlessPages) })

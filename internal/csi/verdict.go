@@ -29,7 +29,8 @@ const (
 )
 
 // Final reports whether the call surely neither runs in the background nor did
-// its work.
+// its work. That holds for this call alone: an earlier one whose outcome is not
+// known may have done the work all the same.
 func (v Verdict) Final() bool { return v != Unsure }
 
 // String names the verdict for logs and events.
@@ -74,6 +75,21 @@ func Judge(method Method, code codes.Code) Verdict {
 		return judgeMissing(method)
 	case codes.FailedPrecondition:
 		return judgePrecondition(method)
+	case codes.Internal, codes.Unknown, codes.AlreadyExists:
+		return judgeBroken(method)
+	default:
+		return Refused
+	}
+}
+
+// Calls that make something prove nothing by these codes. Internal and Unknown are
+// what drivers answer when they fail on the way, after the storage may have done
+// the work; AlreadyExists says that there is something under the name, which is
+// derived from a UID and so hardly anybody else's.
+func judgeBroken(method Method) Verdict {
+	switch method {
+	case CreateVolume, CreateSnapshot, CreateVolumeGroupSnapshot:
+		return Unsure
 	default:
 		return Refused
 	}

@@ -36,9 +36,9 @@ func TestVerdictsOnCreating(t *testing.T) {
 		"a create of an impossible size is refused":                       {CreateVolume, codes.OutOfRange, Refused},
 		"a create from a missing source is refused":                       {CreateVolume, codes.NotFound, Refused},
 		"a create whose conditions are not met is refused":                {CreateVolume, codes.FailedPrecondition, Refused},
-		"a create under a taken name is refused":                          {CreateVolume, codes.AlreadyExists, Refused},
-		"a create that fails inside the driver is refused":                {CreateVolume, codes.Internal, Refused},
-		"a create that fails without a code of its own is refused":        {CreateVolume, codes.Unknown, Refused},
+		"a create under a name that is taken may have taken it":           {CreateVolume, codes.AlreadyExists, Unsure},
+		"a create that fails inside the driver may have done its work":    {CreateVolume, codes.Internal, Unsure},
+		"a create that fails without a code of its own may have, too":     {CreateVolume, codes.Unknown, Unsure},
 		"a success has no verdict, so nobody can act upon one by mistake": {CreateVolume, codes.OK, Unsure},
 	})
 }
@@ -96,7 +96,9 @@ func TestVerdictsOnSnapshots(t *testing.T) {
 		"a snapshot that collided may be running":             {CreateSnapshot, codes.Aborted, Unsure},
 		"a snapshot without room may be running":              {CreateSnapshot, codes.ResourceExhausted, Unsure},
 		"a snapshot with wrong arguments is refused":          {CreateSnapshot, codes.InvalidArgument, Refused},
-		"a snapshot under a taken name is refused":            {CreateSnapshot, codes.AlreadyExists, Refused},
+		"a snapshot under a taken name may have taken it":     {CreateSnapshot, codes.AlreadyExists, Unsure},
+		"a snapshot that fails inside the driver may exist":   {CreateSnapshot, codes.Internal, Unsure},
+		"a snapshot that fails without a code may exist":      {CreateSnapshot, codes.Unknown, Unsure},
 		"a delete of a snapshot in use waits for its release": {DeleteSnapshot, codes.FailedPrecondition, InUse},
 	})
 }
@@ -106,7 +108,9 @@ func TestVerdictsOnGroups(t *testing.T) {
 		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, Unsure},
 		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, Unsure},
 		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, Unsure},
-		"a group under a taken name is refused":                           {CreateVolumeGroupSnapshot, codes.AlreadyExists, Refused},
+		"a group under a taken name may have taken it":                    {CreateVolumeGroupSnapshot, codes.AlreadyExists, Unsure},
+		"a group that fails inside the driver may exist":                  {CreateVolumeGroupSnapshot, codes.Internal, Unsure},
+		"a group that fails without a code of its own may exist":          {CreateVolumeGroupSnapshot, codes.Unknown, Unsure},
 		"volumes that cannot be cut together are retried slowly":          {CreateVolumeGroupSnapshot, codes.FailedPrecondition, Infeasible},
 		"a delete of a group in use waits for its release":                {DeleteVolumeGroupSnapshot, codes.FailedPrecondition, InUse},
 		"a delete with other members than the group's is refused":         {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Refused},

@@ -11,8 +11,9 @@ import (
 // ("CreateVolume": idempotent by name). Sizes are bytes. It waits for other
 // calls with the same name. In the answer the id is set, capacity_bytes lies
 // within the request's range and is the required size if the driver does not
-// know it, and a content source that was asked for is there; anything else is a
-// [BadAnswer] with the id, so that the volume can be deleted.
+// know it, and a content source that was asked for is there, perhaps in other
+// words; anything else is a [BadAnswer] with the id, so that the volume can be
+// deleted.
 func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
 	answer, err := send(ctx, d, about{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
 	if err != nil {
@@ -22,6 +23,8 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeReques
 	if reason := checkVolume(req, volume); reason != "" {
 		return nil, d.bad(CreateVolume, volume.GetVolumeId(), reason)
 	}
+	what, detail := oddVolume(req, volume)
+	d.odd(ctx, CreateVolume, what, detail)
 	if volume.GetCapacityBytes() == 0 {
 		volume.CapacityBytes = req.GetCapacityRange().GetRequiredBytes()
 	}

@@ -81,7 +81,7 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 		req, _ := c.cutTogether(t, "taken", sources)
 		req.SourceVolumeIds = sources[:1]
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Refused)
+		wantError(t, err, codes.AlreadyExists, csi.Unsure)
 	})
 	t.Run("with a volume that is not there none is cut", func(t *testing.T) {
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{

@@ -67,7 +67,7 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 		c.make(t, req)
 		req.VolumeContentSource = source
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Refused)
+		wantError(t, err, codes.AlreadyExists, csi.Unsure)
 	})
 }
 
@@ -89,7 +89,7 @@ func (c *contract) snapshots(t *testing.T) {
 		c.cut(t, req)
 		req.SourceVolumeId = c.make(t, c.ask(t, "other", contractSize)).GetVolumeId()
 		_, err := c.driver.CreateSnapshot(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Refused)
+		wantError(t, err, codes.AlreadyExists, csi.Unsure)
 	})
 	t.Run("a volume that is not there is refused", func(t *testing.T) {
 		_, err := c.driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: uniqueName(t, "orphan"), SourceVolumeId: "no-such-volume"})

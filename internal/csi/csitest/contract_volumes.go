@@ -25,7 +25,7 @@ func (c *contract) creating(t *testing.T) {
 		c.make(t, req)
 		req.CapacityRange = &csipb.CapacityRange{RequiredBytes: 8 * contractSize}
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Refused)
+		wantError(t, err, codes.AlreadyExists, csi.Unsure)
 	})
 	t.Run("a request without a name is infeasible", func(t *testing.T) {
 		req := c.ask(t, "", contractSize)
