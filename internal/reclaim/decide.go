@@ -23,6 +23,7 @@ const (
 type seen struct {
 	volume   *corev1.PersistentVolume
 	attached bool // some VolumeAttachment is about it
+	claimed  bool // its claim is bound to it, whatever its phase says
 }
 
 // decide holds every rule about which volumes are deleted, and when. It does no
@@ -42,7 +43,10 @@ func decide(s seen, o *Options) kind {
 	return decideDeletable(s, held, deleting)
 }
 
-// decideDeletable is about a volume that goes when nobody claims it any more.
+// decideDeletable is about a volume that goes when nobody claims it any more. One
+// that nobody claims, but that was not released either, such as one whose claimRef
+// somebody has removed, goes when its object is deleted: our finalizer is what that
+// waits for.
 func decideDeletable(s seen, held, deleting bool) kind {
 	switch s.volume.Status.Phase {
 	case corev1.VolumeBound:
@@ -51,7 +55,10 @@ func decideDeletable(s seen, held, deleting bool) kind {
 		}
 	case corev1.VolumeReleased:
 		return decideReleased(s, deleting && !held)
-	default: // Nobody has used it yet, or its claim has been lost: not ours to delete.
+	default:
+		if held && deleting && !s.claimed {
+			return decideReleased(s, false)
+		}
 	}
 	return rest
 }

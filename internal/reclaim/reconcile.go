@@ -71,7 +71,11 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.
 		return seen{}, fmt.Errorf("reading the volume: %w", err)
 	}
 	s := seen{volume: volume}
-	if !r.attaches() || volume.Status.Phase != corev1.VolumeReleased {
+	var err error
+	if s.claimed, err = r.claimed(ctx, volume); err != nil {
+		return seen{}, err
+	}
+	if !r.attaches() || volume.Status.Phase != corev1.VolumeReleased && volume.DeletionTimestamp == nil {
 		return s, nil
 	}
 	attachments := &storagev1.VolumeAttachmentList{}
@@ -80,6 +84,26 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.
 	}
 	s.attached = len(attachments.Items) > 0
 	return s, nil
+}
+
+// claimed tells whether a claim is bound to a volume that is being deleted and whose
+// phase does not tell: the PV controller may not have come to it yet. That is rare,
+// so the API server itself is asked.
+func (r *Reconciler) claimed(ctx context.Context, volume *corev1.PersistentVolume) (bool, error) {
+	ref := volume.Spec.ClaimRef
+	phase := volume.Status.Phase
+	if volume.DeletionTimestamp == nil || ref == nil || phase == corev1.VolumeBound || phase == corev1.VolumeReleased {
+		return false, nil
+	}
+	claim := &corev1.PersistentVolumeClaim{}
+	err := r.live.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, claim)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the volume's claim: %w", err)
+	}
+	return claim.Spec.VolumeName == volume.Name && (ref.UID == "" || ref.UID == claim.UID), nil
 }
 
 // attaches tells whether the driver's volumes have VolumeAttachments.
@@ -96,7 +120,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
 	case release:
 		return unlessChanged(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
 	case destroy:
-		if err := r.destroy(ctx, client.ObjectKeyFromObject(s.volume)); err != nil {
+		if err := r.destroy(ctx, s.volume); err != nil {
 			r.options.Metrics.failure(s.volume)
 			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
 			return err
@@ -115,35 +139,57 @@ func unlessChanged(err error) error {
 	return err
 }
 
-// destroy deletes the volume at the driver, then the object. The decision is
-// made once more from the API server itself: the cache may not know yet that
-// somebody has just changed the reclaim policy, and data do not come back.
-func (r *Reconciler) destroy(ctx context.Context, key types.NamespacedName) error {
+// destroy deletes the volume at the driver, then the object. The call may wait for
+// long before it is sent: the decision is made once more then, from the API server
+// itself, for somebody may have changed the reclaim policy to save the data.
+func (r *Reconciler) destroy(ctx context.Context, seen *corev1.PersistentVolume) error {
 	began := time.Now()
-	s, err := r.observe(ctx, r.live, key)
+	handle, err := r.handle(ctx, seen)
 	if err != nil {
 		return err
 	}
-	if s.volume == nil || decide(s, r.options) != destroy {
-		return nil
+	request := &csipb.DeleteVolumeRequest{VolumeId: handle}
+	var now *corev1.PersistentVolume
+	err = r.driver.Provided(func(ctx context.Context) (err error) {
+		if now, err = r.stillToDestroy(ctx, seen); err != nil {
+			return err
+		}
+		request.Secrets, err = r.secrets(ctx, now)
+		return err
+	}).DeleteVolume(ctx, request)
+	if errors.Is(err, csi.ErrNotWanted) {
+		return nil // What has changed wakes us up.
 	}
-	secrets, err := r.secrets(ctx, s.volume)
 	if err != nil {
+		return fmt.Errorf("deleting volume %s: %w", handle, err)
+	}
+	if err := r.drop(ctx, now); err != nil {
 		return err
 	}
-	translated, err := r.options.Plugin.ToCSI(ctx, s.volume)
-	if err != nil {
-		return err
-	}
-	source := translated.Spec.CSI
-	if err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: source.VolumeHandle, Secrets: secrets}); err != nil {
-		return fmt.Errorf("deleting volume %s: %w", source.VolumeHandle, err)
-	}
-	if err := r.drop(ctx, s.volume); err != nil {
-		return err
-	}
-	r.options.Metrics.success(s.volume, began)
+	r.options.Metrics.success(now, began)
 	return nil
+}
+
+// stillToDestroy reads a volume from the API server and returns it if it is the one
+// that was seen, and still is to be destroyed; else [csi.ErrNotWanted].
+func (r *Reconciler) stillToDestroy(ctx context.Context, seen *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(seen))
+	if err != nil {
+		return nil, err
+	}
+	if s.volume == nil || s.volume.UID != seen.UID || decide(s, r.options) != destroy {
+		return nil, csi.ErrNotWanted
+	}
+	return s.volume, nil
+}
+
+// handle is what the driver calls a volume. It never changes.
+func (r *Reconciler) handle(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
+	translated, err := r.options.Plugin.ToCSI(ctx, volume)
+	if err != nil {
+		return "", err
+	}
+	return translated.Spec.CSI.VolumeHandle, nil
 }
 
 // drop lets the object go. What others change about it meanwhile no longer
