@@ -60,6 +60,23 @@ func VerdictOf(err error) Verdict {
 	return Unsure
 }
 
+// Answered reports whether the driver has ended a call with an answer of its own,
+// rather than by being slow, busy or out of reach: as far as it knows nothing of
+// that call goes on. Whether the call did its work is another question; see
+// [Verdict].
+func Answered(err error) bool {
+	var called *Error
+	if !errors.As(err, &called) {
+		return false
+	}
+	switch called.Code {
+	case codes.Internal, codes.Unknown, codes.AlreadyExists:
+		return true
+	default:
+		return called.Verdict.Final()
+	}
+}
+
 // Judge gives the verdict of a driver's answer code to a call. It is the whole
 // rule, and pure. Codes follow the "Errors" table of each call in the CSI
 // specification and its general "Error Scheme".

@@ -129,6 +129,30 @@ func TestVerdictsOnTheOtherCalls(t *testing.T) {
 	})
 }
 
+func TestAnswered(t *testing.T) {
+	driver := &Driver{link: &link{path: "/csi.sock"}}
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"a driver that refuses":                  {driver.fail(CreateVolume, status.Error(codes.InvalidArgument, "")), true},
+		"a driver that has no room":              {driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "")), true},
+		"a driver that failed":                   {driver.fail(CreateVolume, status.Error(codes.Internal, "")), true},
+		"a driver that has it already":           {driver.fail(CreateSnapshot, status.Error(codes.AlreadyExists, "")), true},
+		"whatever it is wrapped in":              {fmt.Errorf("creating: %w", driver.fail(CreateVolume, status.Error(codes.Unknown, ""))), true},
+		"a driver that is slow":                  {driver.fail(CreateVolume, status.Error(codes.DeadlineExceeded, "")), false},
+		"a driver that is busy with it":          {driver.fail(CreateVolume, status.Error(codes.Aborted, "")), false},
+		"a driver out of reach":                  {driver.fail(CreateVolume, status.Error(codes.Unavailable, "")), false},
+		"a driver that throttles":                {driver.fail(CreateSnapshot, status.Error(codes.ResourceExhausted, "")), false},
+		"an answer that cannot be used":          {driver.bad(CreateVolume, "v", "too small"), false},
+		"an error that is not one of the driver": {errors.New("no"), false},
+	} {
+		if got := Answered(tt.err); got != tt.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+}
+
 func TestVerdictOf(t *testing.T) {
 	driver := &Driver{link: &link{path: "/csi.sock"}}
 	full := driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room"))

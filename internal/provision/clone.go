@@ -3,8 +3,11 @@ package provision
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // cloned is a claim that is to be cloned, with its volume; each nil if it does
@@ -20,7 +23,7 @@ func (c *cloned) check(s seen, o *Options) (handle string, err error) {
 	switch {
 	case c.claim == nil:
 		return "", errors.New("does not exist")
-	case c.claim.DeletionTimestamp != nil:
+	case c.claim.DeletionTimestamp != nil && !waitsForClone(c.claim, s.claim):
 		return "", errors.New("is being deleted")
 	case c.claim.Status.Phase != corev1.ClaimBound:
 		return "", errors.New("is not bound to a volume yet")
@@ -35,6 +38,12 @@ func (c *cloned) check(s seen, o *Options) (handle string, err error) {
 		return "", err
 	}
 	return c.volume.Spec.CSI.VolumeHandle, nil
+}
+
+// waitsForClone tells whether a claim that is being deleted stays until a clone of it
+// has its volume: the guard keeps it for those that were made before the deletion.
+func waitsForClone(from, clone *corev1.PersistentVolumeClaim) bool {
+	return slices.Contains(from.Finalizers, kube.CloneSourceFinalizer) && !clone.CreationTimestamp.After(from.DeletionTimestamp.Time)
 }
 
 // volumeFits tells whether the source's volume is one that our driver can clone.

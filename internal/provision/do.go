@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
@@ -62,24 +61,35 @@ func (r *Reconciler) resumeRecorded(ctx context.Context, s seen, i *intent) (tim
 
 // carry makes the call of an intent that is on record and acts on the answer.
 func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duration, error) {
+	if i.handle != "" && !s.wants(i) {
+		return r.giveBack(ctx, s, i)
+	}
 	made, err := r.create(ctx, i)
 	if err != nil {
 		return r.failed(ctx, s, i, err)
 	}
+	if i.handle != "" && i.handle != made.GetVolumeId() {
+		return r.unusable(ctx, s, i, made.GetVolumeId(), fmt.Errorf("driver %s has made two volumes under the name %s, %s and %s",
+			r.options.Driver, i.request.GetName(), i.handle, made.GetVolumeId()))
+	}
 	volume, err := r.shape(i, made)
 	if err != nil {
-		return 0, r.undo(ctx, s, i, made, err)
+		return r.unusable(ctx, s, i, made.GetVolumeId(), err)
 	}
 	if err := r.publish(ctx, i, volume, made); err != nil {
-		r.stuck(s, i, err)
-		return 0, errors.Join(err, r.journal.keep(ctx, i))
+		return r.unpublished(ctx, s, i, made.GetVolumeId(), err)
 	}
-	if s.claim != nil && s.claim.UID == i.claimUID() {
+	if s.wants(i) {
 		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
 	}
 	r.options.Metrics.success(i, s.began)
 	r.awaitCache(ctx, i.claimUID())
 	return 0, r.forget(ctx, i)
+}
+
+// wants tells whether the claim of an intent is still there and waits for a volume.
+func (s *seen) wants(i *intent) bool {
+	return s.claim != nil && s.claim.UID == i.claimUID() && s.claim.DeletionTimestamp == nil
 }
 
 // awaitCache returns when the cache shows the volume that was published, or
@@ -113,14 +123,7 @@ func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, erro
 		return nil, errors.New("copying the request: it changed its type")
 	}
 	request.Secrets = i.values
-	made, err := r.driver.CreateVolume(ctx, request)
-	var bad *csi.BadAnswer
-	if errors.As(err, &bad) && bad.ID != "" {
-		// What was made cannot be used, but it is there.
-		undone := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: bad.ID, Secrets: i.values})
-		return nil, errors.Join(err, undone)
-	}
-	return made, err
+	return r.driver.CreateVolume(ctx, request)
 }
 
 // shape is the PersistentVolume of an intent as it is published.
@@ -130,16 +133,6 @@ func (r *Reconciler) shape(i *intent, made *csipb.Volume) (*corev1.PersistentVol
 		volume.Spec.NodeAffinity = nil
 	}
 	return r.options.Plugin.FromCSI(volume.Annotations[kube.AnnProvisionedBy], volume)
-}
-
-// undo deletes what the driver has made and nobody can use.
-func (r *Reconciler) undo(ctx context.Context, s seen, i *intent, made *csipb.Volume, reason error) error {
-	r.stuck(s, i, reason)
-	err := r.driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: made.GetVolumeId(), Secrets: i.values})
-	if err == nil {
-		err = r.forget(ctx, i)
-	}
-	return errors.Join(reason, err)
 }
 
 // publish makes the PersistentVolume of an intent. One that is there already
@@ -162,7 +155,7 @@ func (r *Reconciler) publish(ctx context.Context, i *intent, volume *corev1.Pers
 	}
 	ref, source := there.Spec.ClaimRef, there.Spec.CSI
 	if ref == nil || ref.UID != i.claimUID() || source == nil || source.VolumeHandle != made.GetVolumeId() {
-		return fmt.Errorf("creating PersistentVolume %s: another one of that name is there, which is not this claim's; rename or delete it", volume.Name)
+		return &nameTaken{volume.Name}
 	}
 	if going(there) {
 		return fmt.Errorf("creating PersistentVolume %s: the one that is there is being given back, perhaps with what the driver has just made", volume.Name)
@@ -175,34 +168,6 @@ func (r *Reconciler) publish(ctx context.Context, i *intent, volume *corev1.Pers
 func going(volume *corev1.PersistentVolume) bool {
 	return volume.DeletionTimestamp != nil ||
 		volume.Status.Phase == corev1.VolumeReleased && volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
-}
-
-// failed acts on a CreateVolume that failed, by what that means for the next.
-func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure error) (time.Duration, error) {
-	verdict := csi.VerdictOf(failure)
-	failure = fmt.Errorf("creating volume %s: %w", i.request.GetName(), failure)
-	if !verdict.Final() {
-		r.stuck(s, i, failure)
-		return r.retry(failure, i.since) // The intent stays: the same request again.
-	}
-	full := verdict == csi.Full && s.waitsFor(i)
-	if full {
-		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, selectedNode(s.claim))
-	}
-	r.fails(s, failure)
-	if err := r.forget(ctx, i); err != nil {
-		return 0, err
-	}
-	switch {
-	case s.claim == nil:
-		return 0, nil // Nothing was made, and nobody wants it any more.
-	case full:
-		return 0, r.unselectNode(ctx, s.claim)
-	case verdict == csi.Infeasible:
-		return r.options.RetryMax, nil
-	default:
-		return 0, failure
-	}
 }
 
 // waitsFor tells whether the claim of an intent could go to another node.

@@ -111,8 +111,8 @@ func (g *guard) add(ctx context.Context, s source, object client.Object, record 
 	}
 	held := slices.Contains(object.GetFinalizers(), s.finalizer())
 	switch {
-	case object.GetDeletionTimestamp() != nil && (!held || s.Kind == kindClaim):
-		return errGoing // Somebody may be taking the finalizer off.
+	case object.GetDeletionTimestamp() != nil && !held:
+		return errGoing
 	case !held:
 		object.SetFinalizers(append(object.GetFinalizers(), s.finalizer()))
 	case !g.touch(s, object, record):
@@ -125,12 +125,13 @@ func (g *guard) add(ctx context.Context, s source, object client.Object, record 
 	return err
 }
 
-// touch changes a snapshot that is protected already, so that another node
-// which has just found that it need not be any more cannot write that. A claim
-// stays protected until it is deleted, so nobody takes that from it.
+// touch changes a source that is protected already, so that another node which has
+// just found that it need not be any more cannot write that. A claim stays protected
+// until it is deleted, so nobody takes that from it before.
 func (g *guard) touch(s source, object client.Object, record types.UID) bool {
 	notes := object.GetAnnotations()
-	if !g.shared || s.Kind == kindClaim || notes[touchAnnotation] == string(record) {
+	safe := s.Kind == kindClaim && object.GetDeletionTimestamp() == nil
+	if !g.shared || safe || notes[touchAnnotation] == string(record) {
 		return false
 	}
 	if notes == nil {
@@ -161,11 +162,45 @@ func (g *guard) Reconcile(ctx context.Context, s source) (reconcile.Result, erro
 		return reconcile.Result{RequeueAfter: g.again()}, err
 	}
 	if claim, ok := object.(*corev1.PersistentVolumeClaim); ok {
-		if ours, err := g.ours(ctx, claim); !ours || err != nil || claim.DeletionTimestamp == nil {
+		if done, err := g.cloned(ctx, claim); !done || err != nil {
 			return reconcile.Result{}, err
 		}
 	}
 	return reconcile.Result{}, g.remove(ctx, s, object)
+}
+
+// cloned tells whether a claim of ours is being deleted and nobody waits for a clone
+// of it any more.
+func (g *guard) cloned(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	ours, err := g.ours(ctx, claim)
+	if !ours || err != nil || claim.DeletionTimestamp == nil {
+		return false, err
+	}
+	waiting, err := g.waiting(ctx, source{Kind: kindClaim, Namespace: claim.Namespace, Name: claim.Name})
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return waitsForClone(claim, &c) }), nil
+}
+
+// waiting are the claims that wait for a volume from a source and have none yet: the
+// program whose place we take may have asked the driver for it, and keeps no record.
+func (g *guard) waiting(ctx context.Context, s source) ([]corev1.PersistentVolumeClaim, error) {
+	claims := &corev1.PersistentVolumeClaimList{}
+	if err := g.client.List(ctx, claims, client.MatchingFields{claimsBySource: s.key()}); err != nil {
+		return nil, fmt.Errorf("listing the claims that wait for a volume from %s: %w", s, err)
+	}
+	var waiting []corev1.PersistentVolumeClaim
+	for _, claim := range claims.Items {
+		volumes := &corev1.PersistentVolumeList{}
+		if err := g.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim.UID)}); err != nil {
+			return nil, fmt.Errorf("reading the volumes of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+		}
+		if len(volumes.Items) == 0 {
+			waiting = append(waiting, claim)
+		}
+	}
+	return waiting, nil
 }
 
 // remove takes the finalizer off. It fails if the object has changed since it

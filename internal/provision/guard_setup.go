@@ -38,6 +38,7 @@ func (g *guard) setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
 		Named("provision-guard").
 		Watches(&coordinationv1.Lease{}, sources(ofIntent), builder.WithPredicates(goes)).
 		Watches(&corev1.PersistentVolumeClaim{}, sources(ofClonedClaim)).
+		Watches(&corev1.PersistentVolumeClaim{}, sources(g.ofClone), builder.WithPredicates(ends())).
 		WatchesRawSource(rawsource.TypedChannel(g.freed, freedHandler())).
 		WithOptions(controller.TypedOptions[source]{
 			MaxConcurrentReconciles: o.GuardWorkers,
@@ -68,4 +69,35 @@ func ofClonedClaim(o client.Object) []source {
 		return nil
 	}
 	return []source{{Kind: kindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
+}
+
+// ends lets through that a claim has got a volume, or is gone.
+func ends() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			was, ok1 := e.ObjectOld.(*corev1.PersistentVolumeClaim)
+			is, ok2 := e.ObjectNew.(*corev1.PersistentVolumeClaim)
+			return ok1 && ok2 && was.Spec.VolumeName == "" && is.Spec.VolumeName != ""
+		},
+	}
+}
+
+// ofClone is the claim that a claim was to be cloned from, if that is being deleted
+// and may wait for the clone.
+func (g *guard) ofClone(o client.Object) []source {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return nil
+	}
+	from, ours := sourceOf(claim)
+	if from == nil || !ours || from.Kind != kindClaim {
+		return nil
+	}
+	cloned := &corev1.PersistentVolumeClaim{}
+	key := client.ObjectKey{Namespace: from.Namespace, Name: from.Name}
+	if err := g.client.Get(context.Background(), key, cloned); err != nil || len(ofClonedClaim(cloned)) == 0 {
+		return nil // It is gone, or stays.
+	}
+	return []source{*from}
 }

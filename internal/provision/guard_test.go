@@ -136,11 +136,32 @@ func TestASourceThatWasJustFreedIsProtectedAgain(t *testing.T) {
 	}
 }
 
-// Somebody may be taking the finalizer off a claim that is being deleted, so it
-// is too late to rely on it.
-func TestAClaimThatIsBeingDeletedIsNotRead(t *testing.T) {
+// The finalizer may be about to be taken off a claim that is being deleted: whoever
+// relies on it writes the claim, so that the other's write fails.
+func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
+	}}
+	w, from := newGuardWorld(t, claim), source{kindClaim, "team", "source"}
+	version := func() string {
+		object, err := w.two.get(t.Context(), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return object.GetResourceVersion()
+	}
+	before := version()
+	if err := w.begins(t, from); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if version() == before {
+		t.Error("nothing was written that could keep another node from unprotecting it")
+	}
+}
+
+func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "team", Name: "source", Finalizers: []string{"example.com/other"}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
 	w, from := newGuardWorld(t, claim), source{kindClaim, "team", "source"}
 	if err := w.begins(t, from); !errors.Is(err, errGoing) {

@@ -53,6 +53,12 @@ const (
 	nodeAnnotation = NodeLabel
 	// sourceLabel finds the intents that read a source, on whichever node.
 	sourceLabel = "provision.holdfast.io/source-hash"
+	// handleAnnotation is the id of a volume that the driver has made for the intent
+	// and that could not be published yet.
+	handleAnnotation = "provision.holdfast.io/volume-handle"
+	// refusedAnnotation is since when the driver has refused the request of an intent,
+	// without an answer that leaves its outcome open in between.
+	refusedAnnotation = "provision.holdfast.io/refused-since"
 	// touchAnnotation on a snapshot names the last intent that has protected it.
 	touchAnnotation = "provision.holdfast.io/protected-for"
 )
@@ -75,6 +81,16 @@ type intent struct {
 	record types.NamespacedName
 	uid    types.UID // of the Lease
 	since  time.Time // it has been on record
+	// handle is the id of a volume that the driver has made for it; "" for none known.
+	handle string
+	// refused is since when the driver has refused the request; zero if it has not.
+	refused time.Time
+	// first says that the driver has not been asked before: the intent was put on
+	// record by this very attempt. It is never on record.
+	first bool
+	// keptByClaim says that the source is being deleted and stays because the claim,
+	// which is older than that, waits for a volume from it.
+	keptByClaim bool
 	// values are those of the secret, once it is read. They are never on record.
 	values map[string]string
 }
@@ -137,7 +153,8 @@ func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
 	i := &intent{
 		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
 		node: lease.Annotations[nodeAnnotation], record: client.ObjectKeyFromObject(lease), uid: lease.UID,
-		since: ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time,
+		since:  ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time,
+		handle: lease.Annotations[handleAnnotation], refused: refusedSince(lease),
 	}
 	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
@@ -193,13 +210,6 @@ func (j *journal) isErased(lease client.Object) bool {
 	return erased
 }
 
-// keep puts an intent back on record if it is not: a leader of the same job, who
-// should not be there, may have erased it while the driver was asked.
-func (j *journal) keep(ctx context.Context, i *intent) error {
-	_, _, err := j.write(ctx, i)
-	return err
-}
-
 // labels of an intent's Lease.
 func (j *journal) labels(i *intent) map[string]string {
 	all := map[string]string{IntentLabel: csi.SafeName(j.driver)}
@@ -250,6 +260,7 @@ func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh
 	if j.node != "" {
 		lease.Annotations[nodeAnnotation] = j.node
 	}
+	i.annotate(lease)
 	err = j.client.Create(ctx, lease)
 	if apierrors.IsAlreadyExists(err) {
 		recorded, err = j.read(ctx, i.claimUID())
@@ -258,7 +269,7 @@ func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh
 	if err != nil {
 		return nil, false, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
 	}
-	i.record, i.uid, i.since, i.node = client.ObjectKeyFromObject(lease), lease.UID, lease.Spec.AcquireTime.Time, j.node
+	i.record, i.uid, i.since, i.node, i.first = client.ObjectKeyFromObject(lease), lease.UID, lease.Spec.AcquireTime.Time, j.node, true
 	return i, true, nil
 }
 

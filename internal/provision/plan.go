@@ -31,6 +31,7 @@ func plan(s seen, o *Options) (*intent, error) {
 	i := &intent{request: request, secret: secrets[secretref.Provision], volume: o.volume(s, fs, secrets)}
 	if s.origin != nil {
 		i.source = &s.origin.source
+		i.keptByClaim = s.origin.snapshot != nil && s.origin.snapshot.snapshot != nil && s.origin.snapshot.waitsFor(s.claim)
 		request.VolumeContentSource, err = s.origin.content(s, o)
 	}
 	return i, err

@@ -156,6 +156,9 @@ func (r *Reconciler) prove(ctx context.Context, s seen, i *intent) (*intent, err
 	if err == nil && ours {
 		err = r.guard.protect(ctx, i)
 	}
+	if i.keptByClaim && errors.Is(err, errGoing) {
+		err = nil
+	}
 	if err != nil || !ours {
 		return nil, errors.Join(err, r.forget(ctx, i))
 	}

@@ -23,7 +23,7 @@ type found struct {
 // check tells whether the snapshot can be restored to the claim and returns the
 // driver's handle of it.
 func (f *found) check(s seen, o *Options) (handle string, err error) {
-	if err := f.bound(); err != nil {
+	if err := f.bound(s.claim); err != nil {
 		return "", err
 	}
 	if err := f.usable(o); err != nil {
@@ -36,12 +36,12 @@ func (f *found) check(s seen, o *Options) (handle string, err error) {
 	return *f.content.Status.SnapshotHandle, f.modeFits(s.claim, o)
 }
 
-// bound tells whether snapshot and content are each other's.
-func (f *found) bound() error {
+// bound tells whether snapshot and content are each other's, and there to stay.
+func (f *found) bound(claim *corev1.PersistentVolumeClaim) error {
 	switch {
 	case f.snapshot == nil:
 		return errors.New("does not exist")
-	case f.snapshot.DeletionTimestamp != nil && !slices.Contains(f.snapshot.Finalizers, kube.SnapshotSourceFinalizer):
+	case f.snapshot.DeletionTimestamp != nil && !slices.Contains(f.snapshot.Finalizers, kube.SnapshotSourceFinalizer) && !f.waitsFor(claim):
 		return errors.New("is being deleted")
 	case f.snapshot.Status == nil || ptr.Deref(f.snapshot.Status.BoundVolumeSnapshotContentName, "") == "":
 		return errors.New("is not bound to a VolumeSnapshotContent yet")
@@ -53,6 +53,13 @@ func (f *found) bound() error {
 		return fmt.Errorf("its VolumeSnapshotContent %s is bound to another snapshot, %s/%s", f.content.Name, ref.Namespace, ref.Name)
 	}
 	return nil
+}
+
+// waitsFor tells whether a snapshot that is being deleted stays until the claim has
+// its volume: snapshot-controller waits for the claims of the snapshot's namespace
+// that were made before the deletion.
+func (f *found) waitsFor(claim *corev1.PersistentVolumeClaim) bool {
+	return f.snapshot.DeletionTimestamp != nil && f.snapshot.Namespace == claim.Namespace && !claim.CreationTimestamp.After(f.snapshot.DeletionTimestamp.Time)
 }
 
 // usable tells whether the snapshot is our driver's and done.

@@ -65,13 +65,16 @@ func (r *Reconciler) stuck(s seen, i *intent, failure error) {
 }
 
 // orphaned is what an administrator is told who finds an intent whose claim is
-// gone.
+// gone: what may be left at the driver, and under which name.
 func (r *Reconciler) orphaned(i *intent, failure error) string {
-	advice := "it is tried until the driver answers, and what it has made is given back then"
+	what := "it is not known whether driver " + r.options.Driver + " has made volume " + i.request.GetName()
+	if i.handle != "" {
+		what = "driver " + r.options.Driver + " has made volume " + i.request.GetName() + " with the id " + i.handle
+	}
+	advice := "it is tried until that is known, and what was made is deleted then"
 	var missing *noSecret
 	if errors.As(failure, &missing) {
-		advice = fmt.Sprintf("make the secret again; or make sure that the driver has no volume %s and delete this Lease", i.request.GetName())
+		advice = "make the secret again"
 	}
-	return fmt.Sprintf("Claim %s is gone, and whether driver %s has made its volume is not known: %s. %v",
-		i.claim(), r.options.Driver, advice, failure)
+	return fmt.Sprintf("Claim %s is gone, and %s: %s; or make sure that the driver has no such volume and delete this Lease. %v", i.claim(), what, advice, failure)
 }

@@ -35,11 +35,17 @@ func TestWhoeverFindsAnOrphanedIntentIsToldWhatToDo(t *testing.T) {
 	begun(t, &s)
 	r := &Reconciler{options: options()}
 	for failure, want := range map[error]string{
-		fmt.Errorf("creating: %w", &noSecret{errors.New("secret a/b not found")}): "delete this Lease. creating: secret a/b not found",
-		errors.New("no answer"): "given back then. no answer",
+		fmt.Errorf("creating: %w", &noSecret{errors.New("secret a/b not found")}): "make the secret again; or make sure",
+		errors.New("no answer"): "what was made is deleted then; or make sure",
 	} {
-		if got := r.orphaned(s.intent, failure); !strings.Contains(got, want) || !strings.Contains(got, "Claim team/data is gone") {
-			t.Errorf("%q does not say %q", got, want)
+		for _, part := range []string{"Claim team/data is gone", "volume pvc-" + uid, "delete this Lease. " + failure.Error(), want} {
+			if got := r.orphaned(s.intent, failure); !strings.Contains(got, part) {
+				t.Errorf("%q does not say %q", got, part)
+			}
 		}
+	}
+	s.intent.handle = "vol-1"
+	if got := r.orphaned(s.intent, errors.New("no answer")); !strings.Contains(got, "has made volume pvc-"+uid+" with the id vol-1") {
+		t.Errorf("%q does not say which volume there is", got)
 	}
 }

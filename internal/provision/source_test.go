@@ -2,6 +2,7 @@ package provision
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -87,11 +88,18 @@ func TestRestore(t *testing.T) {
 		"a smaller claim":           {func(_ *origin, s *seen, _ *Options) { s.request("1Mi") }, "the claim asks for 1Mi and the snapshot takes 1Gi"},
 		"a size that is not known":  {func(o *origin, _ *seen, _ *Options) { o.snapshot.snapshot.Status.RestoreSize = nil }, ""},
 		"no such snapshot":          {func(o *origin, _ *seen, _ *Options) { o.snapshot = &found{} }, "VolumeSnapshot team/before: does not exist"},
-		"a snapshot on its way out": {func(o *origin, _ *seen, _ *Options) { o.snapshot.snapshot.DeletionTimestamp = &metav1.Time{} }, "is being deleted"},
-		"one on its way out that we hold": {func(o *origin, _ *seen, _ *Options) {
-			o.snapshot.snapshot.DeletionTimestamp = &metav1.Time{}
+		"a snapshot on its way out": {func(o *origin, s *seen, _ *Options) { o.going(s, -time.Second) }, "is being deleted"},
+		"one on its way out that we hold": {func(o *origin, s *seen, _ *Options) {
+			o.going(s, -time.Second)
 			o.snapshot.snapshot.Finalizers = []string{kube.SnapshotSourceFinalizer}
 		}, ""},
+		"one whose deletion was asked for after the claim": {func(o *origin, s *seen, _ *Options) { o.going(s, time.Second) }, ""},
+		"or in the same second":                            {func(o *origin, s *seen, _ *Options) { o.going(s, 0) }, ""},
+		"but not in another namespace": {func(o *origin, s *seen, _ *Options) {
+			moveAway(o)
+			o.granted = true
+			o.going(s, time.Second)
+		}, "is being deleted"},
 		"no status yet":                {func(o *origin, _ *seen, _ *Options) { o.snapshot.snapshot.Status = nil }, "not bound"},
 		"no content yet":               {func(o *origin, _ *seen, _ *Options) { o.snapshot.snapshot.Status.BoundVolumeSnapshotContentName = nil }, "not bound"},
 		"a content that is gone":       {func(o *origin, _ *seen, _ *Options) { o.snapshot.content = nil }, "content does not exist"},
@@ -135,6 +143,12 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// going has a snapshot be deleted some time after the claim was made.
+func (o *origin) going(s *seen, after time.Duration) {
+	s.claim.CreationTimestamp = metav1.NewTime(time.Unix(1_800_000_000, 0))
+	o.snapshot.snapshot.DeletionTimestamp = ptr.To(metav1.NewTime(s.claim.CreationTimestamp.Add(after)))
+}
+
 // moveAway puts a snapshot into another namespace.
 func moveAway(o *origin) {
 	o.Namespace, o.snapshot.snapshot.Namespace, o.snapshot.content.Spec.VolumeSnapshotRef.Namespace = "other", "other", "other"
@@ -154,7 +168,9 @@ func TestClone(t *testing.T) {
 		"a claim of another class":         {func(c *cloned, _ *seen) { c.claim.Spec.StorageClassName = ptr.To("other") }, ""},
 		"a smaller claim":                  {func(_ *cloned, s *seen) { s.request("1Mi") }, "the claim asks for 1Mi and its source for 1Gi"},
 		"no such claim":                    {func(c *cloned, _ *seen) { *c = cloned{} }, "PersistentVolumeClaim team/source: does not exist"},
-		"a claim on its way out":           {func(c *cloned, _ *seen) { c.claim.DeletionTimestamp = &metav1.Time{} }, "is being deleted"},
+		"a claim on its way out":           {func(c *cloned, s *seen) { c.going(s, time.Second) }, "is being deleted"},
+		"one that is kept for the clone":   {func(c *cloned, s *seen) { c.going(s, time.Second).keep() }, ""},
+		"one that is kept for an older":    {func(c *cloned, s *seen) { c.going(s, -time.Second).keep() }, "is being deleted"},
 		"a claim that waits for its own":   {func(c *cloned, _ *seen) { c.claim.Status.Phase = corev1.ClaimPending }, "not bound"},
 		"a claim without a class":          {func(c *cloned, _ *seen) { c.claim.Spec.StorageClassName = nil }, "StorageClass"},
 		"a volume that is gone":            {func(c *cloned, _ *seen) { c.volume = nil }, "volume pv-source does not exist"},
@@ -179,6 +195,15 @@ func TestClone(t *testing.T) {
 		})
 	}
 }
+
+// going has the source be deleted some time after the clone was made.
+func (c *cloned) going(s *seen, after time.Duration) *cloned {
+	s.claim.CreationTimestamp = metav1.NewTime(time.Unix(1_800_000_000, 0))
+	c.claim.DeletionTimestamp = ptr.To(metav1.NewTime(s.claim.CreationTimestamp.Add(after)))
+	return c
+}
+
+func (c *cloned) keep() { c.claim.Finalizers = []string{kube.CloneSourceFinalizer} }
 
 // clonable is a claim that claim can be cloned from.
 func clonable() *cloned {

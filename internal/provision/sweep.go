@@ -83,8 +83,13 @@ func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot)
 	if err == nil && content.Spec.Driver != w.guard.options.Driver || err != nil && snapshot.DeletionTimestamp == nil {
 		return nil
 	}
+	of := source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
+	waiting, err := w.guard.waiting(ctx, of)
+	if err != nil || len(waiting) > 0 {
+		return err // The next sweep looks again, if the end of a restore does not.
+	}
 	select {
-	case w.guard.freed <- event.TypedGenericEvent[source]{Object: source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}}:
+	case w.guard.freed <- event.TypedGenericEvent[source]{Object: of}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -1,0 +1,98 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// certain is how long a driver must have refused a request before its list counts
+// as proof that there is no volume: until then an earlier call may still be at work.
+const certain = 10 * time.Minute
+
+// whereabouts is what a driver's list says about the volume of an intent. The zero
+// value is that it says nothing.
+type whereabouts struct {
+	handle string // of the volume, if its id has the name in it
+	absent bool   // there is none
+}
+
+// lookFor looks for the volume of an intent in the driver's list, if it has one. The
+// list has ids only, no names; what that says see [locate]. While the claim waits,
+// asking for the volume again is cheaper than all of a driver's volumes, and only
+// what is certain by then is of use.
+func (r *Reconciler) lookFor(ctx context.Context, s seen, i *intent) (whereabouts, error) {
+	sure := time.Since(i.refused) >= certain
+	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.wants(i) && !sure {
+		return whereabouts{}, nil
+	}
+	known, err := r.knownHandles(ctx)
+	if err != nil {
+		return whereabouts{}, err
+	}
+	var listed []string
+	for entry, err := range r.driver.ListVolumes(ctx, 0) {
+		if err != nil {
+			return whereabouts{}, fmt.Errorf("looking for volume %s in the driver's list: %w", i.request.GetName(), err)
+		}
+		listed = append(listed, entry.GetVolume().GetVolumeId())
+	}
+	found := locate(i.request.GetName(), string(i.claimUID()), known, listed)
+	found.absent = found.absent && sure
+	return found, nil
+}
+
+// knownHandles are the ids of the driver's volumes that have a PersistentVolume, by
+// that one's name.
+func (r *Reconciler) knownHandles(ctx context.Context) (map[string]string, error) {
+	all := &corev1.PersistentVolumeList{}
+	if err := r.client.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing PersistentVolumes: %w", err)
+	}
+	known := map[string]string{}
+	for n := range all.Items {
+		if v := &all.Items[n]; v.Spec.CSI != nil && v.Spec.CSI.Driver == r.options.Driver {
+			known[v.Spec.CSI.VolumeHandle] = v.Name
+		}
+	}
+	return known, nil
+}
+
+// locate tells where the volume of a name is, by the ids that a driver lists and
+// those that PersistentVolumes have. An id that has the name in it is it, if the
+// whole UID of the claim is in the name: nobody else's is like that. It is absent if
+// every listed id is some PersistentVolume's; or if the driver makes ids from names,
+// as those of the PersistentVolumes show, and none is made from this one.
+func locate(name, uid string, known map[string]string, listed []string) whereabouts {
+	whole := strings.Contains(strings.ReplaceAll(name, "-", ""), strings.ReplaceAll(uid, "-", ""))
+	strangers := false
+	for _, id := range listed {
+		if _, ok := known[id]; ok {
+			continue
+		}
+		if strings.Contains(id, name) {
+			if whole {
+				return whereabouts{handle: id}
+			}
+			return whereabouts{}
+		}
+		strangers = true
+	}
+	return whereabouts{absent: !strangers || namesInIDs(known)}
+}
+
+// namesInIDs tells whether all ids that are known have the names of their
+// PersistentVolumes in them.
+func namesInIDs(known map[string]string) bool {
+	for id, name := range known {
+		if !strings.Contains(id, name) {
+			return false
+		}
+	}
+	return len(known) > 0
+}

@@ -1,0 +1,342 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/provision"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// This file is about odd answers of drivers, and about what is left of volumes that
+// nobody can use.
+
+var quick = []string{"--retry-interval-start=0.1", "--retry-interval-max=1"}
+
+// answer changes the answers of one method.
+func answer[R any](w *world.World, method csi.Method, change func(R)) {
+	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, called csi.Method, _, resp any, err error) (any, error) {
+		if r, ok := resp.(R); ok && called == method {
+			change(r)
+		}
+		return resp, err
+	}})
+}
+
+// An answer that was lost, or came too late, is not taken back by the next one: the
+// volume may be there, and stays on record until that is known.
+func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
+	t.Parallel()
+	for _, code := range []codes.Code{
+		codes.Internal, codes.Unknown, codes.AlreadyExists, codes.ResourceExhausted, codes.InvalidArgument, codes.OutOfRange,
+		codes.NotFound, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, csitest.Options{})
+			w.Class(t, nil)
+			var refuse atomic.Bool
+			w.Driver.LoseAnswer(csi.CreateVolume)
+			w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
+				if m == csi.CreateVolume && w.Driver.Calls(csi.CreateVolume) > 1 && refuse.Load() {
+					return status.Error(code, "not today")
+				}
+				return nil
+			}})
+			refuse.Store(true)
+			w.Provisioner(t, quick...)
+			w.Claim(t, "data", nil)
+			w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "not today")
+			w.DropClaim(t, "data")
+			goOn(t, w, csi.CreateVolume)
+			refuse.Store(false)
+			w.NothingLeft(t)
+		})
+	}
+}
+
+// goOn waits until a method was called again.
+func goOn(t *testing.T, w *world.World, method csi.Method) {
+	t.Helper()
+	before := w.Driver.Calls(method)
+	world.Eventually(t, func(context.Context) error {
+		if w.Driver.Calls(method) <= before+1 { // One may have begun before.
+			return fmt.Errorf("%s was not called again", method)
+		}
+		return nil
+	})
+}
+
+// A call that takes too long does its work all the same. Nothing was answered, and
+// what comes later is no answer to it.
+func TestAVolumeThatIsMadeTooLateIsFound(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	slow := w.Driver.Block(csi.CreateVolume)
+	w.Driver.FailNext(csi.CreateVolume, codes.Internal, "not today")
+	w.Provisioner(t, append(quick, "--timeout=1s")...)
+	w.Claim(t, "data", nil)
+	w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "not today")
+	w.DropClaim(t, "data")
+	slow.Release()
+	w.NothingLeft(t)
+}
+
+// The first call may have made the volume where it was asked for. Another place is
+// not asked under the same name.
+func TestAVolumeThatMayBeInAZoneIsNotAskedForInAnother(t *testing.T) {
+	t.Parallel()
+	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}, Record: true})}
+	w.node(t, "a")
+	w.node(t, "b")
+	class := w.late(t, "")
+	w.Driver.LoseAnswer(csi.CreateVolume)
+	for range 3 {
+		w.Driver.FailNext(csi.CreateVolume, codes.ResourceExhausted, "no room in zone a")
+	}
+	w.Provisioner(t, append(quick, "--strict-topology")...)
+	w.near(t, "data", "a", "1Gi")
+	w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "no room in zone a")
+	volume := w.Bound(t, "data")
+	if volume.Spec.StorageClassName != class {
+		t.Errorf("the volume is of class %s", volume.Spec.StorageClassName)
+	}
+	for _, call := range w.Driver.Log() {
+		r, ok := call.Request.(*csipb.CreateVolumeRequest)
+		if !ok {
+			continue
+		}
+		for _, place := range r.GetAccessibilityRequirements().GetRequisite() {
+			if place.GetSegments()[zoneKey] != "a" {
+				t.Errorf("the volume was asked for in %v", place)
+			}
+		}
+	}
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+}
+
+// A PersistentVolume that the API server will not have leaves nothing behind: what
+// the driver has made for it is deleted, and the claim says why.
+func TestAVolumeThatCannotBePublishedIsGivenBack(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		change func(w *world.World, v *csipb.Volume)
+		before func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim)
+		said   string
+	}{
+		"its place has no name that a label could have": {change: func(_ *world.World, v *csipb.Volume) {
+			v.AccessibleTopology = []*csipb.Topology{{Segments: map[string]string{"topology.odd/zone": "Rack 7 / Row B"}}}
+		}, said: "Rack 7 / Row B"},
+		"its attributes are too large": {change: func(_ *world.World, v *csipb.Volume) {
+			v.VolumeContext = map[string]string{"large": strings.Repeat("x", 4<<20)}
+		}, said: "creating PersistentVolume"},
+		"its name is taken": {before: func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
+			w.Volume(t, "foreign", func(v *corev1.PersistentVolume) {
+				v.Name = "pvc-" + string(claim.UID)
+				v.Spec.CSI = nil
+				v.Spec.HostPath = &corev1.HostPathVolumeSource{Path: "/nowhere"}
+			})
+		}, said: "another one of that name is there"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, csitest.Options{})
+			w.Class(t, nil)
+			if tt.change != nil {
+				answer(w, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { tt.change(w, r.GetVolume()) })
+			}
+			claim := w.Claim(t, "data", nil)
+			others := 0
+			if tt.before != nil {
+				tt.before(t, w, claim)
+				others = len(w.Driver.Volumes())
+			}
+			w.Provisioner(t, quick...)
+			w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", tt.said)
+			w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "is deleted")
+			w.DropClaim(t, "data")
+			world.Eventually(t, func(ctx context.Context) error {
+				leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
+				if err != nil {
+					return err
+				}
+				if left := w.Driver.Volumes(); len(left) != others || len(leases.Items) > 0 {
+					return fmt.Errorf("%d volumes are left at the driver, and %d records", len(left)-others, len(leases.Items))
+				}
+				return nil
+			})
+			calls := w.Driver.Calls(csi.CreateVolume)
+			w.Claim(t, "other", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = new(string) })
+			if now := w.Driver.Calls(csi.CreateVolume); now != calls {
+				t.Errorf("the driver was asked %d times more for a volume that nobody wants", now-calls)
+			}
+		})
+	}
+}
+
+// A volume that is too small, or may be empty, is deleted; and deleted it is not
+// there, so nothing is asked any more for a claim that is gone.
+func TestAnAnswerThatCannotBeUsedIsUndone(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	answer(w, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = 1 << 30 })
+	w.Provisioner(t, quick...)
+	w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("2Gi")
+	})
+	w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "less than the required")
+	w.DropClaim(t, "data")
+	w.NothingLeft(t)
+	if made, deleted := w.Driver.Calls(csi.CreateVolume), w.Driver.Calls(csi.DeleteVolume); made != deleted {
+		t.Errorf("%d volumes were made and %d deleted", made, deleted)
+	}
+}
+
+// The undo of an answer that cannot be used does not delete a volume that somebody
+// uses.
+func TestAVolumeThatIsPublishedIsNotUndone(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	w.Provisioner(t, quick...)
+	w.Claim(t, "first", nil)
+	first := w.Bound(t, "first")
+	answer(w, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) {
+		r.Volume.VolumeId, r.Volume.CapacityBytes = first.Spec.CSI.VolumeHandle, 1
+	})
+	w.Claim(t, "second", nil)
+	w.Told(t, "second", corev1.EventTypeWarning, "ProvisioningFailed", "less than the required")
+	w.DropClaim(t, "second")
+	world.Eventually(t, func(ctx context.Context) error {
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
+		if err == nil && len(leases.Items) > 0 {
+			err = errors.New("the record stays")
+		}
+		return err
+	})
+	if n := w.Driver.Calls(csi.DeleteVolume); n != 0 {
+		t.Errorf("DeleteVolume was called %d times, and the volume is in use", n)
+	}
+}
+
+// Drivers name the content of a volume in their own words: GCE PD is asked for
+// projects/P/global/snapshots/S and answers with a number.
+func TestContentInTheDriversOwnWordsIsTaken(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.Snapshots(t)
+	w.Class(t, nil)
+	w.Provisioner(t, quick...)
+	w.Claim(t, "source", nil)
+	cut(t, w, api, w.Bound(t, "source"), "before")
+	answer(w, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) {
+		if r.GetVolume().GetContentSource() != nil {
+			r.Volume.ContentSource = &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Snapshot{
+				Snapshot: &csipb.VolumeContentSource_SnapshotSource{SnapshotId: "1234567890"},
+			}}
+		}
+	})
+	w.Claim(t, "restored", from("VolumeSnapshot", "before"))
+	w.Bound(t, "restored")
+	w.Claim(t, "cloned", from("PersistentVolumeClaim", "source"))
+	w.Bound(t, "cloned")
+	if n := w.Driver.Calls(csi.CreateVolume); n != 3 {
+		t.Errorf("the driver was asked %d times for three volumes", n)
+	}
+}
+
+// What waits for a slow driver is decided when it is sent: an administrator who sets
+// Retain meanwhile saves the data.
+func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	w.Provisioner(t, quick...)
+	for _, name := range []string{"first", "second"} {
+		w.Claim(t, name, nil)
+	}
+	first, second := w.Bound(t, "first"), w.Bound(t, "second")
+	w.Driver.FailNext(csi.DeleteVolume, codes.DeadlineExceeded, "slow") // From now on one deletion at a time is sent.
+	slow := w.Driver.Block(csi.DeleteVolume)
+	w.DropClaim(t, "first")
+	<-slow.Arrived()
+	w.DropClaim(t, "second")
+	world.Eventually(t, func(ctx context.Context) error {
+		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, second.Name, metav1.GetOptions{})
+		if err == nil && v.Status.Phase != corev1.VolumeReleased {
+			err = fmt.Errorf("it is %s", v.Status.Phase)
+		}
+		return err
+	})
+	// A third one, made meanwhile, shows that the release of the second was seen.
+	w.Claim(t, "third", nil)
+	w.Bound(t, "third")
+	w.SetPolicy(t, second.Name, corev1.PersistentVolumeReclaimRetain)
+	slow.Release()
+	w.Gone(t, first)
+	w.DropClaim(t, "third")
+	world.Eventually(t, func(ctx context.Context) error {
+		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, second.Name, metav1.GetOptions{})
+		if err == nil && len(v.Finalizers) > 1 {
+			err = fmt.Errorf("it still has the finalizers %q", v.Finalizers)
+		}
+		if left := w.Driver.Volumes(); err == nil && len(left) != 1 {
+			err = fmt.Errorf("the driver has %d volumes", len(left))
+		}
+		return err
+	})
+	if left := w.Driver.Volumes()[0].ID; left != second.Spec.CSI.VolumeHandle {
+		t.Errorf("left is %s", left)
+	}
+}
+
+// A volume that was freed by hand, while its deletion failed, is nobody's. It goes
+// when its object is deleted, by its policy.
+func TestAVolumeThatWasFreedByHandGoesWhenItIsDeleted(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	w.Provisioner(t, quick...)
+	w.Claim(t, "data", nil)
+	volume := w.Bound(t, "data")
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
+		if m == csi.DeleteVolume {
+			return status.Error(codes.FailedPrecondition, "somebody uses it")
+		}
+		return nil
+	}})
+	w.DropClaim(t, "data")
+	w.ToldAbout(t, "PersistentVolume/"+volume.Name, corev1.EventTypeWarning, "VolumeFailedDelete", "somebody uses it")
+	volumes := w.Client.CoreV1().PersistentVolumes()
+	_, err := volumes.Patch(t.Context(), volume.Name, types.MergePatchType, []byte(`{"spec":{"claimRef":null}}`), metav1.PatchOptions{})
+	must(t, err)
+	world.Eventually(t, func(ctx context.Context) error {
+		v, err := volumes.Get(ctx, volume.Name, metav1.GetOptions{})
+		if err == nil && v.Status.Phase != corev1.VolumeAvailable {
+			err = fmt.Errorf("it is %s", v.Status.Phase)
+		}
+		return err
+	})
+	w.Driver.SetHooks(csitest.Hooks{})
+	must(t, volumes.Delete(t.Context(), volume.Name, metav1.DeleteOptions{}))
+	w.Gone(t, volume)
+	w.NothingLeft(t)
+}
