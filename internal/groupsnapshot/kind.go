@@ -129,7 +129,24 @@ func (Kind) Get(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets
 	if err != nil {
 		return nil, err
 	}
-	return cutOf(found), nil
+	made := cutOf(found)
+	return renamed(c, made), nil
+}
+
+// renamed has the members of a group name their volumes as they were recorded: drivers
+// may name them in words of their own.
+func renamed(c *cut.Content, made *cut.Cut) *cut.Cut {
+	volumes := map[string]string{}
+	for _, m := range c.Members {
+		volumes[m.Handle] = m.Volume
+	}
+	for n := range made.Members {
+		if volume := volumes[made.Members[n].Handle]; volume != "" {
+			made.Members[n].Volume = volume
+		}
+	}
+	made.Members = sorted(made.Members)
+	return made
 }
 
 // Delete implements cut.Kind. The members go with it: the driver is given all of
@@ -138,6 +155,19 @@ func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *cut.Content, secr
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: cmp.Or(c.Handle, c.Given), SnapshotIds: handles(c), Secrets: secrets,
 	})
+}
+
+// Discard implements cut.Kind. Of a group without an id nothing can be deleted: its
+// members go with it only.
+func (Kind) Discard(ctx context.Context, driver *csi.Driver, bad *csi.BadAnswer, secrets map[string]string) error {
+	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
+		GroupSnapshotId: bad.ID, SnapshotIds: bad.MemberIDs, Secrets: secrets,
+	})
+}
+
+// List implements cut.Kind. There is no list of groups.
+func (Kind) List(context.Context, *csi.Driver, *cut.Content, map[string]string) (ids []string, ok bool, err error) {
+	return nil, false, nil
 }
 
 // handles are those of the members: as the driver has said them, else as the

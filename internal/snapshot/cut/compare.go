@@ -7,6 +7,9 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
@@ -47,6 +50,19 @@ func (k *known) add(contents []snapshotv1.VolumeSnapshotContent) {
 			k.making[volume] = true
 		}
 	}
+}
+
+// handles are those that contents of the driver have, of whatever class and node.
+func (r *Reconciler) handles(contents client.ObjectList) map[string]bool {
+	known := map[string]bool{}
+	_ = meta.EachListItem(contents, func(o runtime.Object) error {
+		c := r.kind.Read(o.(client.Object)) //nolint:forcetypeassert // It is of the kind.
+		if c.Driver == r.options.Driver {
+			known[c.Handle], known[c.Given] = true, true
+		}
+		return nil
+	})
+	return known
 }
 
 // orphans are the snapshots, by handle, that nobody knows and that were cut

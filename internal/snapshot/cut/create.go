@@ -16,13 +16,14 @@ import (
 // create asks the driver for the snapshot: first the record, then the call, then
 // what came of it.
 func (r *Reconciler) create(ctx context.Context, s *seen) (time.Duration, error) {
+	first := !r.marked(s)
 	request, err := r.request(ctx, s)
 	if err != nil {
 		return 0, err
 	}
 	made, err := r.kind.Create(ctx, r.driver, *request)
 	if err != nil {
-		return 0, errors.Join(err, r.unmark(ctx, s, err))
+		return 0, r.notMade(ctx, s, request, answer{err, first})
 	}
 	if err := r.report(ctx, s, made); err != nil {
 		return 0, err
@@ -52,15 +53,6 @@ func (r *Reconciler) request(ctx context.Context, s *seen) (*Request, error) {
 		return nil, err
 	}
 	return &Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets}, nil
-}
-
-// unmark takes the mark off when the driver has surely made nothing, so that the
-// content can go. The record stays, for a try without the class.
-func (r *Reconciler) unmark(ctx context.Context, s *seen, failure error) error {
-	if !csi.VerdictOf(failure).Final() {
-		return r.remark(ctx, s)
-	}
-	return r.settle(ctx, s)
 }
 
 // follow asks the driver how far the snapshot is, by reading it where the driver

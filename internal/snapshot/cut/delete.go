@@ -26,33 +26,78 @@ func (r *Reconciler) learn(ctx context.Context, s *seen) error {
 	if err != nil {
 		return err
 	}
-	made, err := r.kind.Create(ctx, r.driver, Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets})
-	switch {
-	case err == nil:
-		if err := r.report(ctx, s, made); err != nil {
-			return err
-		}
-		s.Content = r.kind.Read(s.Object)
-		return r.end(ctx, s, r.decideEnd(s))
-	case csi.VerdictOf(err).Final():
-		return r.letGo(ctx, s)
-	default:
+	asked := &Request{Name: a.Name, Volumes: s.Volumes, Parameters: a.Parameters, Secrets: secrets}
+	made, err := r.kind.Create(ctx, r.driver, *asked)
+	if err != nil {
+		made, err = r.found(ctx, s, asked, answer{err: err})
+	}
+	if err != nil {
 		return fmt.Errorf("the content is to go, and it is not known whether there is a snapshot: %w", err)
+	}
+	if made == nil {
+		return r.letGo(ctx, s)
+	}
+	if err := r.report(ctx, s, made); err != nil {
+		return err
+	}
+	s.Content = r.kind.Read(s.Object)
+	return r.end(ctx, s, r.decideEnd(s))
+}
+
+// found finds out by other means whether there is a snapshot that the driver does not
+// answer about; nil if there surely is none.
+func (r *Reconciler) found(ctx context.Context, s *seen, asked *Request, a answer) (*Cut, error) {
+	if csi.Answered(a.err) {
+		there, err := r.lookFor(ctx, s, asked)
+		if err != nil {
+			return nil, errors.Join(a.err, err)
+		}
+		if there.handle != "" {
+			return &Cut{Handle: there.handle}, nil
+		}
+	}
+	known, err := r.nothing(ctx, s, asked, a)
+	switch {
+	case err != nil:
+		return nil, errors.Join(a.err, err)
+	case known:
+		return nil, nil
+	default:
+		return nil, errors.Join(r.open(s, asked, a), r.remark(ctx, s, r.refusing(s, a)))
 	}
 }
 
 // remove deletes the snapshot at the driver. The finalizer says that this is
-// still to be done, so a repetition after a death deletes again, which is fine.
+// still to be done, so a repetition after a death deletes again, which is fine. The
+// call may wait for long before it is sent: the decision is made once more then, from
+// the API server itself, for somebody may have set policy Retain to save the data.
 func (r *Reconciler) remove(ctx context.Context, s *seen) error {
 	secrets, err := r.partingSecrets(ctx, s)
 	if err != nil {
 		return err
 	}
-	err = r.kind.Delete(ctx, r.driver, &s.Content, secrets)
+	err = r.kind.Delete(ctx, r.driver.Provided(func(ctx context.Context) error { return r.stillToRemove(ctx, s) }), &s.Content, secrets)
+	if errors.Is(err, csi.ErrNotWanted) {
+		return kube.Superseded("content %s is not to be deleted with its snapshot any more", s.Object.GetName())
+	}
 	if err != nil && !r.goesWithGroup(ctx, s, err) {
 		return err
 	}
 	return r.letGo(ctx, s)
+}
+
+// stillToRemove is nil if the API server says of a content what was seen of it: that
+// its snapshot is to be deleted. What else it says is taken over.
+func (r *Reconciler) stillToRemove(ctx context.Context, s *seen) error {
+	now, err := r.observe(ctx, r.live, s.Object.GetName())
+	if err != nil {
+		return err
+	}
+	if now == nil || now.Object.GetUID() != s.Object.GetUID() || now.handle() != s.handle() || r.decide(now).action != remove {
+		return csi.ErrNotWanted
+	}
+	s.Content = now.Content
+	return nil
 }
 
 // goesWithGroup tells whether a snapshot cannot be deleted because it is part of a

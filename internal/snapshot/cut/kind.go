@@ -46,6 +46,11 @@ type Kind interface {
 	Get(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (*Cut, error)
 	// Delete deletes a snapshot at the driver; one that is gone is a success.
 	Delete(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) error
+	// Discard deletes what a [csi.BadAnswer] was about.
+	Discard(ctx context.Context, driver *csi.Driver, bad *csi.BadAnswer, secrets map[string]string) error
+	// List are the ids of the snapshots of a content's volumes at the driver; false
+	// if the driver cannot tell.
+	List(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error)
 	// Status is what a content's status says of a snapshot, for a merge patch.
 	Status(c *Content, made *Cut) map[string]any
 }

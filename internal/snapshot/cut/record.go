@@ -3,6 +3,7 @@ package cut
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
@@ -11,6 +12,19 @@ import (
 // written together with the mark that says so. A repetition must ask for the
 // same, whatever has become of the class and of this program's flags.
 const askedAnnotation = "snapshot.holdfast.io/asked-for"
+
+// refusedAnnotation on a content is since when the driver has refused what it is asked
+// for while it is not known whether an earlier call has made it.
+const refusedAnnotation = "snapshot.holdfast.io/refused-since"
+
+// refusedSince reads it; zero if it is not there, or cannot be read.
+func refusedSince(c *Content) time.Time {
+	since, err := time.Parse(time.RFC3339, c.Object.GetAnnotations()[refusedAnnotation])
+	if err != nil {
+		return time.Time{}
+	}
+	return since
+}
 
 // asked is what the driver is asked for, as it is on record.
 type asked struct {

@@ -136,5 +136,6 @@ func (r *Reconciler) foreign(o client.Object) map[string]string {
 	all := maps.Clone(o.GetAnnotations())
 	delete(all, r.marks.BeingCreated)
 	delete(all, askedAnnotation)
+	delete(all, refusedAnnotation)
 	return all
 }

@@ -56,7 +56,8 @@ func (Single) Read(o client.Object) Content {
 	if s := content.Status; s != nil {
 		c.Status, c.Handle, c.Ready = true, ptr.Deref(s.SnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
 		c.Created, c.Error = ptr.Deref(s.CreationTime, 0), s.Error
-		if group := ptr.Deref(s.VolumeGroupSnapshotHandle, ""); group != "" {
+		// Of what was asked for alone a driver may say so too; it is deleted alone.
+		if group := ptr.Deref(s.VolumeGroupSnapshotHandle, ""); group != "" && (c.Given != "" || c.Member != "") {
 			c.Member = group
 		}
 	}
@@ -103,6 +104,25 @@ func (Single) Delete(ctx context.Context, driver *csi.Driver, c *Content, secret
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.handle(), Secrets: secrets})
 }
 
+// Discard implements Kind.
+func (Single) Discard(ctx context.Context, driver *csi.Driver, bad *csi.BadAnswer, secrets map[string]string) error {
+	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: bad.ID, Secrets: secrets})
+}
+
+// List implements Kind.
+func (Single) List(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error) {
+	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS) || len(c.Volumes) == 0 {
+		return nil, false, nil
+	}
+	for entry, err := range driver.ListSnapshots(ctx, &csipb.ListSnapshotsRequest{SourceVolumeId: c.Volumes[0], Secrets: secrets}) {
+		if err != nil {
+			return nil, false, err
+		}
+		ids = append(ids, entry.GetSnapshot().GetSnapshotId())
+	}
+	return ids, true, nil
+}
+
 // Status implements Kind. What was said once about handle, time and group is
 // never said again: others rely on it.
 func (Single) Status(c *Content, made *Cut) map[string]any {
@@ -116,7 +136,7 @@ func (Single) Status(c *Content, made *Cut) map[string]any {
 	if made.Size > 0 {
 		status["restoreSize"] = made.Size
 	}
-	if c.Member == "" && made.Group != "" {
+	if c.Given != "" && c.Member == "" && made.Group != "" {
 		status["volumeGroupSnapshotHandle"] = made.Group
 	}
 	return status

@@ -3,6 +3,7 @@ package cut
 import (
 	"context"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,27 +31,32 @@ func (r *Reconciler) mark(ctx context.Context, s *seen, a *asked) error {
 	}), "recording what the driver is asked for")
 }
 
-// settle takes the mark off: the driver's answer is on record.
+// settle takes the mark off: the driver's answer is on record, or nothing was made.
 func (r *Reconciler) settle(ctx context.Context, s *seen) error {
 	if !r.marked(s) {
 		return nil
 	}
 	return kube.Written(r.patch(ctx, s, map[string]any{
 		"uid":         s.Object.GetUID(),
-		"annotations": map[string]any{r.marks.BeingCreated: nil},
+		"annotations": map[string]any{r.marks.BeingCreated: nil, refusedAnnotation: nil},
 	}), "recording that the driver has answered")
 }
 
-// remark puts the mark, and the record, on again when the driver's answer is not
-// known. Usually that changes nothing. But upstream's controller writes all
-// annotations as its cache shows them when it gives its word that a content may go,
-// and so may have taken off what was put on a moment before. Without the mark the
-// content would go, and what the driver may have made would stay.
-func (r *Reconciler) remark(ctx context.Context, s *seen) error {
-	err := r.patch(ctx, s, map[string]any{
-		"uid":         s.Object.GetUID(),
-		"annotations": map[string]any{r.marks.BeingCreated: snapshot.Yes, askedAnnotation: s.Object.GetAnnotations()[askedAnnotation]},
-	})
+// remark puts the mark, and the record, on again when it is not known what the driver
+// has made, and since when the driver has refused to say more; zero for not at all.
+// Usually that changes little. But upstream's controller writes all annotations as its
+// cache shows them when it gives its word that a content may go, and so may have taken
+// off what was put on a moment before. Without the mark the content would go, and what
+// the driver may have made would stay.
+func (r *Reconciler) remark(ctx context.Context, s *seen, refused time.Time) error {
+	annotations := map[string]any{
+		r.marks.BeingCreated: snapshot.Yes, refusedAnnotation: nil,
+		askedAnnotation: s.Object.GetAnnotations()[askedAnnotation],
+	}
+	if !refused.IsZero() {
+		annotations[refusedAnnotation] = refused.UTC().Format(time.RFC3339)
+	}
+	err := r.patch(ctx, s, map[string]any{"uid": s.Object.GetUID(), "annotations": annotations})
 	return kube.Written(client.IgnoreNotFound(err), "keeping what the driver is asked for on record")
 }
 
