@@ -9,6 +9,8 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
 // certain is how long a driver must have refused a request before its list counts
@@ -64,24 +66,21 @@ func (r *Reconciler) knownHandles(ctx context.Context) (map[string]string, error
 }
 
 // locate tells where the volume of a name is, by the ids that a driver lists and
-// those that PersistentVolumes have. An id that has the name in it is it, if the
-// whole UID of the claim is in the name: nobody else's is like that. It is absent if
-// every listed id is some PersistentVolume's; or if the driver makes ids from names,
-// as those of the PersistentVolumes show, and none is made from this one.
+// those that PersistentVolumes have. One whose id was made from the name is it. It is
+// absent if every listed id is some PersistentVolume's; or if the driver makes ids from
+// names, as those of the PersistentVolumes show, and none is made from this one.
 func locate(name, uid string, known map[string]string, listed []string) whereabouts {
-	whole := strings.Contains(strings.ReplaceAll(name, "-", ""), strings.ReplaceAll(uid, "-", ""))
 	strangers := false
 	for _, id := range listed {
-		if _, ok := known[id]; ok {
-			continue
+		switch _, ok := known[id]; {
+		case ok:
+		case csi.MadeFrom(id, name, uid):
+			return whereabouts{handle: id}
+		case strings.Contains(id, name):
+			return whereabouts{} // It may be that of another claim.
+		default:
+			strangers = true
 		}
-		if strings.Contains(id, name) {
-			if whole {
-				return whereabouts{handle: id}
-			}
-			return whereabouts{}
-		}
-		strangers = true
 	}
 	return whereabouts{absent: !strangers || namesInIDs(known)}
 }

@@ -7,17 +7,21 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision"
 	"github.com/holdfast-io/holdfast/test/world"
 )
@@ -339,4 +343,79 @@ func TestAVolumeThatWasFreedByHandGoesWhenItIsDeleted(t *testing.T) {
 	must(t, volumes.Delete(t.Context(), volume.Name, metav1.DeleteOptions{}))
 	w.Gone(t, volume)
 	w.NothingLeft(t)
+}
+
+// A claim that waits for its first consumer is older than the deletion of the snapshot
+// that it is to be restored from: it is served. A younger one is not.
+func TestADeletedSnapshotServesTheClaimsThatWereMadeBefore(t *testing.T) {
+	t.Parallel()
+	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}}})}
+	api := w.Snapshots(t)
+	w.node(t, "a")
+	w.late(t, "")
+	w.Provisioner(t, quick...)
+	w.near(t, "source", "a", "1Gi")
+	snapshot := cut(t, w.World, api, w.Bound(t, "source"), "before")
+	snapshot.Finalizers = []string{"example.com/snapshot-controller"} // That waits for the claim.
+	must(t, api.Update(t.Context(), snapshot))
+	t.Cleanup(func() {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		must(t, client.IgnoreNotFound(api.Patch(context.Background(), snapshot, patch)))
+	})
+	w.Claim(t, "older", from("VolumeSnapshot", "before"))
+	must(t, api.Delete(t.Context(), snapshot))
+	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(snapshot), snapshot))
+	selectNode(t, w, "older", "a")
+	w.Bound(t, "older")
+
+	world.Eventually(t, func(context.Context) error { // The times of objects are whole seconds.
+		if time.Now().Before(snapshot.DeletionTimestamp.Add(time.Second)) {
+			return errors.New("it is the same second")
+		}
+		return nil
+	})
+	w.Claim(t, "younger", from("VolumeSnapshot", "before"))
+	selectNode(t, w, "younger", "a")
+	w.Told(t, "younger", corev1.EventTypeWarning, "ProvisioningFailed", "is being deleted")
+}
+
+// selectNode selects a node for a claim, as the scheduler does.
+func selectNode(t *testing.T, w *capacityWorld, claim, zone string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"volume.kubernetes.io/selected-node":%q}}}`, w.nodeIn(zone))
+	_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Patch(t.Context(), claim, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	must(t, err)
+}
+
+// Upstream's csi-provisioner keeps no record of what it restores. Whoever takes its
+// place leaves a snapshot protected that a claim waits for.
+func TestATakeoverLeavesWhatAClaimWaitsFor(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.Snapshots(t)
+	w.Class(t, nil)
+	first := w.Provisioner(t, quick...)
+	w.Claim(t, "source", nil)
+	volume := w.Bound(t, "source")
+	waited, idle := cut(t, w, api, volume, "waited"), cut(t, w, api, volume, "idle")
+	first.Kill()
+	for _, s := range []*snapshotv1.VolumeSnapshot{waited, idle} {
+		s.Finalizers = append(s.Finalizers, kube.SnapshotSourceFinalizer)
+		must(t, api.Update(t.Context(), s))
+	}
+	w.Claim(t, "restored", func(c *corev1.PersistentVolumeClaim) {
+		from("VolumeSnapshot", "waited")(c)
+		c.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}} // Ours does not even begin.
+	})
+	w.Provisioner(t, quick...)
+	world.Eventually(t, func(context.Context) error {
+		if protected(t, api, idle) {
+			return errors.New("the snapshot that nobody waits for is still protected")
+		}
+		return nil
+	})
+	if !protected(t, api, waited) {
+		t.Error("the snapshot that a claim is being restored from is not protected any more")
+	}
+	w.DropClaim(t, "restored")
 }

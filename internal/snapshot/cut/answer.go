@@ -101,16 +101,14 @@ func (r *Reconciler) lookFor(ctx context.Context, s *seen, asked *Request) (wher
 }
 
 // locate tells where the snapshot of a name is, by the ids that the driver lists for
-// its volume and those that contents have. An id that has the name in it is it, if the
-// whole UID is in the name: nobody else's is like that. It is absent if every listed id
-// is some content's.
+// its volume and those that contents have. One whose id was made from the name is it.
+// It is absent if every listed id is some content's.
 func locate(name, uid string, listed []string, known map[string]bool) whereabouts {
-	whole := strings.Contains(strings.ReplaceAll(name, "-", ""), strings.ReplaceAll(uid, "-", ""))
 	strangers := false
 	for _, id := range listed {
 		switch {
 		case known[id]:
-		case whole && strings.Contains(id, name):
+		case csi.MadeFrom(id, name, uid):
 			return whereabouts{handle: id}
 		default:
 			strangers = true
