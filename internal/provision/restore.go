@@ -41,7 +41,7 @@ func (f *found) bound(claim *corev1.PersistentVolumeClaim) error {
 	switch {
 	case f.snapshot == nil:
 		return errors.New("does not exist")
-	case f.snapshot.DeletionTimestamp != nil && !slices.Contains(f.snapshot.Finalizers, kube.SnapshotSourceFinalizer) && !f.waitsFor(claim):
+	case !f.stays(claim):
 		return errors.New("is being deleted")
 	case f.snapshot.Status == nil || ptr.Deref(f.snapshot.Status.BoundVolumeSnapshotContentName, "") == "":
 		return errors.New("is not bound to a VolumeSnapshotContent yet")
@@ -53,6 +53,11 @@ func (f *found) bound(claim *corev1.PersistentVolumeClaim) error {
 		return fmt.Errorf("its VolumeSnapshotContent %s is bound to another snapshot, %s/%s", f.content.Name, ref.Namespace, ref.Name)
 	}
 	return nil
+}
+
+// stays tells whether the snapshot is there until the claim has its volume.
+func (f *found) stays(claim *corev1.PersistentVolumeClaim) bool {
+	return f.snapshot.DeletionTimestamp == nil || slices.Contains(f.snapshot.Finalizers, kube.SnapshotSourceFinalizer) || f.waitsFor(claim)
 }
 
 // waitsFor tells whether a snapshot that is being deleted stays until the claim has

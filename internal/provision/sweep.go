@@ -7,6 +7,7 @@ import (
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -66,22 +67,11 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	}
 }
 
-// look has the guard look at a snapshot, until it succeeds, if it is our
-// driver's: provisioners of other drivers use the same finalizer and know better
-// about theirs. One whose content is gone cannot be restored by anybody, and
-// nobody but us may be there to let it go.
+// look has the guard look at a snapshot, until it succeeds, if it is ours to unprotect
+// and no claim waits for a volume from it.
 func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
-	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
-		return nil
-	}
-	content := &snapshotv1.VolumeSnapshotContent{}
-	name := types.NamespacedName{Name: ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "")}
-	err := w.guard.live.Get(ctx, name, content)
-	if client.IgnoreNotFound(err) != nil {
+	if ours, err := w.ours(ctx, snapshot); !ours || err != nil {
 		return err
-	}
-	if err == nil && content.Spec.Driver != w.guard.options.Driver || err != nil && snapshot.DeletionTimestamp == nil {
-		return nil
 	}
 	of := source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
 	waiting, err := w.guard.waiting(ctx, of)
@@ -93,5 +83,25 @@ func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// ours tells whether a snapshot is protected and our driver's: provisioners of other
+// drivers use the same finalizer and know better about theirs. One whose content is
+// gone cannot be restored by anybody, and nobody but us may be there to let it go.
+func (w *sweeper) ours(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) (bool, error) {
+	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
+		return false, nil
+	}
+	content := &snapshotv1.VolumeSnapshotContent{}
+	name := types.NamespacedName{Name: ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "")}
+	err := w.guard.live.Get(ctx, name, content)
+	switch {
+	case apierrors.IsNotFound(err):
+		return snapshot.DeletionTimestamp != nil, nil
+	case err != nil:
+		return false, err
+	default:
+		return content.Spec.Driver == w.guard.options.Driver, nil
 	}
 }
