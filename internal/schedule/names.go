@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 	uidLabel  = "schedule.holdfast.io/uid"
 	// claimLabel on a snapshot is the UID of its claim: another claim may have
 	// its name by now.
-	claimLabel = "schedule.holdfast.io/claim-uid"
+	claimLabel = snapshot.ClaimUID
 	// runAnnotation on a snapshot is the time of its run.
 	runAnnotation = "schedule.holdfast.io/run"
 )

@@ -49,6 +49,18 @@ const (
 	MemberOf = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 )
 
+// ClaimUID is the label of a VolumeSnapshot that says which claim it is of. The spec
+// only has a name, which another claim may have by the time that the snapshot is taken.
+// Schedules write it.
+const ClaimUID = "schedule.holdfast.io/claim-uid"
+
+// IsOf tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
+// spec: it is labelled with no claim's UID, or with that of this one.
+func IsOf(snapshot, claim metav1.Object) bool {
+	uid := snapshot.GetLabels()[ClaimUID]
+	return uid == "" || uid == string(claim.GetUID())
+}
+
 // Marks are the strings by which the two halves hand over a content.
 type Marks struct {
 	// Content is the kind of the contents.

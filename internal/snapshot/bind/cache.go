@@ -53,8 +53,8 @@ func (o *Options) reduce(object any) (any, error) {
 	return object, nil
 }
 
-// reduceSnapshot keeps of the labels those that this program has put there: the
-// schedules', which no other package may name here.
+// reduceSnapshot keeps of the labels those that this program has put there, which are
+// the schedules'.
 func reduceSnapshot(s *snapshotv1.VolumeSnapshot) {
 	lighten(&s.ObjectMeta)
 	maps.DeleteFunc(s.Labels, func(key, _ string) bool {

@@ -133,7 +133,7 @@ func (c *Claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim
 				return false, err
 			}
 		}
-		if needsClaim(one) {
+		if needsClaim(one) && snapshot.IsOf(one, claim) {
 			return true, nil
 		}
 	}

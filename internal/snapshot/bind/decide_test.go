@@ -110,6 +110,9 @@ func going() *scene {
 	return s
 }
 
+// labelled makes it a snapshot of the claim with a UID.
+func labelled(s *scene, uid string) { s.snapshot.Labels = map[string]string{snapshot.ClaimUID: uid} }
+
 func member(s *scene) {
 	s.snapshot.OwnerReferences = []metav1.OwnerReference{{APIVersion: "groupsnapshot.storage.k8s.io/v1beta2", Kind: "VolumeGroupSnapshot", Name: "g"}}
 }
@@ -122,6 +125,25 @@ func TestDecide(t *testing.T) {
 		want   Action
 		says   string // part of what is told
 	}{
+		"a claim of the UID that the label says gets a content": {
+			ofClaim, func(s *scene) { labelled(s, "uid-c") }, Create, "",
+		},
+		"a claim that has taken the name of the labelled one is refused": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old") }, Refuse, "of the claim with UID uid-old, but claim data now has UID uid-c",
+		},
+		"such a claim is refused before it has a volume too": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim.Spec.VolumeName = "" }, Refuse, "delete this VolumeSnapshot, or remove the label",
+		},
+		"a labelled claim that is not there is waited for": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim = nil }, Refuse, "claim data is not there",
+		},
+		"a snapshot with a content is followed, whoever has the claim's name": {
+			made, func(s *scene) { labelled(s, "uid-old") }, Follow, "",
+		},
+		"an import is bound, whatever claim its label says": {
+			imported, func(s *scene) { labelled(s, "uid-old") }, Adopt, "",
+		},
+
 		"a snapshot of a bound claim gets a content":                {ofClaim, nil, Create, ""},
 		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Refuse, "neither a claim nor a content"},
 		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Refuse, "claim data is not there"},

@@ -74,6 +74,7 @@ func (j judge) wakes() predicate.Funcs {
 				e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 				e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil ||
+				e.ObjectOld.GetLabels()[snapshot.ClaimUID] != e.ObjectNew.GetLabels()[snapshot.ClaimUID] ||
 				len(e.ObjectOld.GetOwnerReferences()) != len(e.ObjectNew.GetOwnerReferences()) ||
 				isRestored(e.ObjectOld) && !isRestored(e.ObjectNew) ||
 				worse(j.kind.Read(e.ObjectOld), j.kind.Read(e.ObjectNew))

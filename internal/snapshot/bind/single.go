@@ -121,11 +121,18 @@ func (k *single) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]
 }
 
 // Check implements Kind.
-func (*single) Check(_ *Snapshot, sources []snapshot.Source) *snapshot.Problem {
-	if sources[0].Name == "" {
+func (*single) Check(of *Snapshot, sources []snapshot.Source) *snapshot.Problem {
+	source := &sources[0]
+	if source.Name == "" {
 		return snapshot.Problemf(singleWords.Reasons.Validation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
 	}
-	return sources[0].Check()
+	if claim := source.Claim; claim != nil && !snapshot.IsOf(of.Object, claim) {
+		return snapshot.Problemf(singleWords.Reasons.Validation,
+			"label %s says that the snapshot is of the claim with UID %s, but claim %s now has UID %s: it was deleted and created again, so no snapshot is taken; "+
+				"delete this VolumeSnapshot, or remove the label to take a snapshot of the new claim",
+			snapshot.ClaimUID, of.Object.GetLabels()[snapshot.ClaimUID], source.Name, claim.UID)
+	}
+	return source.Check()
 }
 
 // Make implements Kind.

@@ -155,6 +155,27 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 	}
 }
 
+// A snapshot that will never be taken of a claim, because it is labelled as one of the
+// claim that had the name before, does not protect that claim.
+func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
+	for uid, kept := range map[string]bool{"uid-old": false, "uid-c": true} {
+		s := ofClaim()
+		s.snapshot.Finalizers, s.claim.Finalizers = singleWords.Ours, []string{snapshot.ClaimFinalizer}
+		labelled(s, uid)
+		api := cluster(t, s.snapshot, s.claim)
+		c := NewClaims(api, api, nil, 0)
+		if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.claim), s.claim); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.claim.Finalizers) > 0; got != kept {
+			t.Errorf("that the claim is kept for a snapshot of %s is %v", uid, got)
+		}
+	}
+}
+
 // objects are those that are there.
 func (s *scene) objects() []client.Object {
 	all := []client.Object{s.snapshot}

@@ -64,6 +64,22 @@ func annotated(key string) func(*snapshotv1.VolumeSnapshotContent) {
 	return func(c *snapshotv1.VolumeSnapshotContent) { c.Annotations = map[string]string{key: snapshot.Yes} }
 }
 
+// Without the label that speaks against its claim a snapshot can be taken.
+func TestALabelThatIsRemovedWakesItsSnapshot(t *testing.T) {
+	s := ofClaim()
+	labelled(s, "uid-old")
+	before, now := s.snapshot, s.snapshot.DeepCopy()
+	before.ResourceVersion, now.ResourceVersion = "1", "2"
+	wakes := newJudge(&single{}, &Options{}).wakes()
+	if wakes.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: now}) {
+		t.Error("what concerns nobody wakes it")
+	}
+	now.Labels = nil
+	if !wakes.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: now}) {
+		t.Error("it goes on waiting")
+	}
+}
+
 // The cache may show that a claim is kept only after its snapshot was cut.
 func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
 	free := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"}}
