@@ -52,6 +52,8 @@ type Program struct {
 	Cache func(*cache.Options)
 	// Setup adds controllers to the manager of a term.
 	Setup func(ctx context.Context, m ctrl.Manager, events *kube.Events) error
+	// Clock learns the API server's time from its responses; it may be nil.
+	Clock *kube.Clock
 
 	config   *rest.Config
 	scheme   *runtime.Scheme
@@ -89,6 +91,9 @@ func (p *Program) Run(ctx context.Context) error {
 func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.config, err = p.Kube.Config(); err != nil {
 		return err
+	}
+	if p.Clock != nil {
+		p.config.Wrap(p.Clock.Wrap)
 	}
 	if p.scheme, err = newScheme(p.Scheme); err != nil {
 		return err
