@@ -159,7 +159,7 @@ type SnapshotScheduleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready and Running.
+	// conditions are Ready and Running, and ClocksDiffer while that keeps snapshots from being removed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -214,6 +214,10 @@ type Run struct {
 	// time names the run: the time by schedule, or for a trigger the moment it was seen, or a little later.
 	// +required
 	Time metav1.Time `json:"time"`
+
+	// id tells the run from another of the same time, such as one that began because a clock was ahead.
+	// +optional
+	ID string `json:"id,omitempty"`
 
 	// startTime is when it began.
 	// +required
@@ -272,6 +276,9 @@ const (
 	Ready = "Ready"
 	// Running is True while claims wait for their turn.
 	Running = "Running"
+	// ClocksDiffer is there while snapshots stay because the clock of the controller and that of the API server do not
+	// agree, or the latter is not known. It is the reason of Ready too.
+	ClocksDiffer = "ClocksDiffer"
 )
 
 // Reasons of condition Ready.

@@ -68,7 +68,7 @@ func (s *snapshotController) complete(command *cobra.Command) error {
 	)
 	o := &s.bind
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
-	s.schedule = schedule.Options{Namespaces: o.Namespaces, Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax}
+	s.schedule = schedule.Options{Namespaces: o.Namespaces, Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax, Clock: &kube.Clock{}}
 	if s.look < time.Second {
 		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s: at least 1s is needed", s.look))
 	}
@@ -91,6 +91,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 	program := app.Program{
 		Kube: s.kube, Scheme: version.AddToScheme, Leader: s.leader, Endpoint: s.endpoint,
 		LeaseName: "snapshot-controller-leader", Component: "snapshot-controller",
+		Clock: s.schedule.Clock,
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
 			bind.CacheOptions(&s.bind, o)

@@ -32,7 +32,10 @@ var errDead = errors.New("this process is dead")
 type crashWorld struct {
 	server client.WithWatch
 	cache  client.WithWatch // as old as its last refresh
-	now    time.Time
+	now    time.Time        // by the clock of the processes
+	behind time.Duration    // is how far that of the API server is behind it
+	mute   bool             // the API server does not tell its time
+	slept  time.Duration    // is how far what is known of its time is behind it until the next response
 
 	writes  int // all that were tried
 	strike  int // the write at which the process dies; 0 for none
@@ -66,7 +69,7 @@ func newCrashWorld(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.P
 	objects := []client.Object{s}
 	for i := range claims {
 		objects = append(objects, &claims[i])
-		old := newSnapshot(s, &claims[i], twoYesterday)
+		old := newSnapshot(s, &claims[i], runAt(twoYesterday, twoYesterday))
 		old.UID, old.CreationTimestamp = "old", *stamped(twoYesterday)
 		old.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 		objects = append(objects, old)
@@ -135,7 +138,7 @@ func (w *crashWorld) process() *Reconciler {
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("exceeded quota"))
 			}
 			return w.write(func() error {
-				o.SetCreationTimestamp(metav1.Time{Time: w.now})
+				o.SetCreationTimestamp(metav1.Time{Time: w.now.Add(-w.behind)})
 				err := c.Create(ctx, o, opts...)
 				if err == nil {
 					w.created[o.GetLabels()[claimLabel]+" "+o.GetAnnotations()[runAnnotation]]++
@@ -160,7 +163,12 @@ func (w *crashWorld) process() *Reconciler {
 		},
 	})
 	live := interceptor.NewClient(w.server, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			w.slept = 0
+			return c.Get(ctx, key, o, opts...)
+		},
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			w.slept = 0
 			o := client.ListOptions{}
 			o.ApplyOptions(opts)
 			if _, ok := list.(*snapshotv1.VolumeSnapshotList); ok && !strings.Contains(o.LabelSelector.String(), claimLabel) {
@@ -172,6 +180,7 @@ func (w *crashWorld) process() *Reconciler {
 	return &Reconciler{
 		client: writes, live: live, events: kube.NewEventsTo(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
+		server: func() (time.Time, bool) { return w.now.Add(-w.behind - w.slept), !w.mute },
 	}
 }
 
@@ -304,7 +313,7 @@ func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
 	s.Spec.Retention = count(1)
 	w := newCrashWorld(t, s, claims)
-	newer := newSnapshot(s, &claims[0], twoToday)
+	newer := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
 	newer.UID, newer.CreationTimestamp, newer.Status = "new", *stamped(twoToday), &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	if err := w.server.Create(t.Context(), newer.DeepCopy()); err != nil {
 		t.Fatal(err)
@@ -328,7 +337,7 @@ func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
 		t.Fatal(err, len(all.Items))
 	}
 	s, r := w.schedule(t), w.process()
-	two := newSnapshot(s, &manyClaims(1)[0], noon.Add(time.Hour))
+	two := newSnapshot(s, &manyClaims(1)[0], runAt(noon.Add(time.Hour), noon.Add(time.Hour)))
 	two.UID, two.CreationTimestamp = "two", *stamped(noon.Add(time.Hour))
 	two.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	r.beyond.saw(&seen{schedule: s}, &seen{})
@@ -500,7 +509,7 @@ func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
 	s, claims := midRun(), manyClaims(1)
 	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: stamped(noon)}}
 	w := newCrashWorld(t, s, claims) // What it holds of snapshots is of before.
-	made := newSnapshot(s, &claims[0], noon)
+	made := newSnapshot(s, &claims[0], runAt(noon, noon))
 	made.UID, made.CreationTimestamp = "new", *stamped(noon)
 	if err := w.server.Create(t.Context(), made); err != nil {
 		t.Fatal(err)

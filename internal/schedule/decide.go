@@ -15,6 +15,7 @@ type seen struct {
 	calendar *calendar
 	claims   []corev1.PersistentVolumeClaim // those that are selected
 	shots    []*shot                        // those that the schedule has made
+	server   time.Time                      // by the API server's clock; zero if that is not known
 }
 
 // A step is what is to be done about a schedule.
@@ -28,6 +29,8 @@ type step struct {
 	remove []*shot
 	// answers says that the trigger of the run is to be answered.
 	answers bool
+	// withheld says that something stays only because the clocks do not agree.
+	withheld bool
 	// again is when to look again if nothing happens; zero for never.
 	again time.Time
 }
@@ -52,6 +55,7 @@ func decide(s *seen, now time.Time) step {
 	if record.NextRunTime != nil {
 		is.again = record.NextRunTime.Time
 	}
+	at := clocks{now, s.server}
 	parts := s.parts(nil, now)
 	for _, p := range parts {
 		is.again = sooner(is.again, p.until)
@@ -59,17 +63,27 @@ func decide(s *seen, now time.Time) step {
 	var freed time.Time
 	is.answers = answers(&record, parts)
 	is.create = turns(parts)
-	if is.free, freed = slots(s.shots, s.schedule.Spec.MaxConcurrent, now); len(is.create) > is.free {
+	if is.free, freed = slots(s.shots, s.schedule.Spec.MaxConcurrent, at); len(is.create) > is.free {
 		is.again = sooner(is.again, freed)
 	}
+	var expiry time.Time
+	is.withheld = s.withheld(at)
+	is.remove, expiry = s.expired(at)
+	is.again = sooner(is.again, at.when(expiry, at.earlier()))
+	return is
+}
+
+// expired are the snapshots that are not to be kept, each claim for itself, and when the
+// next will be, by the earlier clock.
+func (s *seen) expired(at clocks) (all []*shot, next time.Time) {
 	for claim, shots := range byClaim(s.shots) {
 		if claim == "" {
 			continue // Somebody has taken the label off: nobody knows what it is a snapshot of.
 		}
-		gone, next := expired(shots, s.schedule.Spec.Retention, now)
-		is.remove, is.again = append(is.remove, gone...), sooner(is.again, next)
+		gone, then := expired(shots, s.schedule.Spec.Retention, at)
+		all, next = append(all, gone...), sooner(next, then)
 	}
-	return is
+	return all, next
 }
 
 // onRecord tells whether a status has all of a plan that matters. When the next
@@ -83,7 +97,7 @@ func onRecord(wanted, written *v1alpha1.SnapshotScheduleStatus) bool {
 // parts are the selected claims and how far each is. Refused are those of which
 // the API server has just refused a snapshot, and why.
 func (s *seen) parts(refused map[string]string, now time.Time) []*part {
-	shots, r := byClaim(s.shots), roundOf(s.schedule, now)
+	shots, r := byClaim(s.shots), roundOf(s.schedule, clocks{now, s.server})
 	before := make(map[string]v1alpha1.ClaimStatus, len(s.schedule.Status.Claims))
 	for _, c := range s.schedule.Status.Claims {
 		before[c.Name] = c

@@ -78,6 +78,31 @@ func TestJudge(t *testing.T) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon)}}
 			}, v1alpha1.CreateFailed, time.Time{},
 		},
+		"one that waits for the time of a clock that was wrong is tried again": {
+			func(s *seen) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(days(-15))}}
+			}, v1alpha1.CreateFailed, time.Time{},
+		},
+		"one whose last snapshot is of the future does not wait for that": {
+			func(s *seen) { s.shots = []*shot{shotAt(days(-15), uncut, ahead)} }, v1alpha1.Waiting, time.Time{},
+		},
+		"one has waited for a day when the API server says so": {
+			func(s *seen) { s.server, s.shots = days(15), []*shot{shotAt(days(15).Add(-23*time.Hour), uncut)} }, v1alpha1.Blocked, noon.Add(time.Hour),
+		},
+		"a snapshot of the same time by another run is not its snapshot": {
+			func(s *seen) { s.schedule.Status.Run.ID, s.shots = "8", []*shot{shotAt(days(15), ofRun(noon))} }, v1alpha1.Waiting, time.Time{},
+		},
+		"one of the same run is": {
+			func(s *seen) {
+				s.schedule.Status.Run.ID, s.shots = "8", []*shot{shotAt(noon, func(s *shot) { s.runID = "8" })}
+			}, "", time.Time{},
+		},
+		"it is not too late by one clock alone": {
+			func(s *seen) {
+				s.server = since(12 * time.Hour)
+				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(since(12*time.Hour), noon)
+			}, v1alpha1.Waiting, noon.Add(time.Hour),
+		},
 		"the starting deadline is a time to look again": {
 			func(s *seen) {
 				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(since(30*time.Minute), noon)
@@ -151,6 +176,24 @@ func TestDecide(t *testing.T) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.shots = []*shot{shotAt(since(time.Minute), uncut, of("c0"))}
 			}, []string{"c1"}, 0, nil, false, noon.Add(59 * time.Minute),
+		},
+		"one that can never be taken does not count": {
+			func(s *seen) {
+				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(1), 1
+				s.shots = []*shot{shotAt(since(time.Minute), uncut, claimGone, of("lost"))}
+			}, []string{"c0"}, 1, nil, false, twoTomorrow,
+		},
+		"one of the future does not count": {
+			func(s *seen) {
+				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
+				s.shots = []*shot{shotAt(days(-15), uncut, ahead, of("c0"))}
+			}, []string{"c0", "c1"}, 1, nil, false, twoTomorrow,
+		},
+		"while the clocks differ, what goes next is looked at by the later": {
+			func(s *seen) {
+				s.server, s.schedule.Spec.Retention = days(15), &v1alpha1.Retention{MaxAge: hours(24)}
+				s.shots = []*shot{shotAt(days(15)), shotAt(days(15).Add(-20 * time.Hour))}
+			}, nil, 10, nil, false, noon.Add(4 * time.Hour),
 		},
 		"one that is being deleted does not count": {
 			func(s *seen) {
@@ -308,7 +351,7 @@ func TestTheWorstStatusFitsIntoAnObject(t *testing.T) {
 	}
 	var shots []*shot
 	for _, c := range claims {
-		shots = append(shots, shotAt(days(1), func(s *shot) { s.name, s.claim = snapshotName("s", &c, days(1)), c.UID }))
+		shots = append(shots, shotAt(days(1), func(s *shot) { s.name, s.claim = snapshotName("s", &c, runAt(days(1), days(1))), c.UID }))
 	}
 	text, err := json.Marshal(settle(observed(t, midRun(), claims, shots...), setbacks{claims: refused}, noon))
 	if err != nil || len(text) > 1<<20 {

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // errNotOurs says that the name of a snapshot is taken.
@@ -42,7 +43,7 @@ func (r *Reconciler) create(ctx context.Context, s *seen, todo *step) (refused m
 		case err == nil:
 			free--
 			r.beyond.made(client.ObjectKeyFromObject(s.schedule), made.Name)
-			s.shots = append(s.shots, shotOf(made, r.now()))
+			s.shots = append(s.shots, shotOf(made, r.clocks()))
 			snapshots.WithLabelValues("created").Inc()
 		case refusal(err):
 			refused[p.claim.Name] = err.Error()
@@ -57,7 +58,7 @@ func (r *Reconciler) create(ctx context.Context, s *seen, todo *step) (refused m
 // take makes the snapshot of a claim. One that a predecessor has made is as
 // good.
 func (r *Reconciler) take(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim) (*snapshotv1.VolumeSnapshot, error) {
-	wanted := newSnapshot(s, claim, s.Status.Run.Time.Time)
+	wanted := newSnapshot(s, claim, s.Status.Run)
 	made := wanted.DeepCopy()
 	err := r.client.Create(ctx, made)
 	if !apierrors.IsAlreadyExists(err) {
@@ -120,17 +121,29 @@ func (r *Reconciler) remove(ctx context.Context, s *seen, gone []*shot) (stuck s
 }
 
 // due are the snapshots of a claim that are not to be kept, by what the API server
-// says.
+// says, which tells its time with the answer.
 func (r *Reconciler) due(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim types.UID) ([]*shot, error) {
 	list := &snapshotv1.VolumeSnapshotList{}
 	err := r.live.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID), claimLabel: string(claim)})
 	if err != nil {
 		return nil, fmt.Errorf("listing the snapshots of a claim: %w", err)
 	}
-	now := r.now()
-	shots := shotsOf(list, now)
+	at := r.clocks()
+	shots := shotsOf(list, at)
 	slices.SortFunc(shots, newestFirst)
-	gone, _ := expired(shots, s.Spec.Retention, now)
+	claims := map[string]*corev1.PersistentVolumeClaim{}
+	for _, one := range shots {
+		if _, known := claims[one.claimName]; known {
+			continue
+		}
+		var there *corev1.PersistentVolumeClaim
+		if err := kube.Read(ctx, r.live, client.ObjectKey{Namespace: s.Namespace, Name: one.claimName}, &there); err != nil {
+			return nil, err
+		}
+		claims[one.claimName] = there
+	}
+	lookUpClaims(shots, claims)
+	gone, _ := expired(shots, s.Spec.Retention, at)
 	return gone, nil
 }
 

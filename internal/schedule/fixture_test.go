@@ -70,12 +70,19 @@ func uncut(s *shot)    { s.ready, s.cut = false, false }
 func failing(s *shot)  { s.ready, s.cut, s.failure = false, false, "no room" }
 func deleting(s *shot) { s.deleting = true }
 
+func claimGone(s *shot)  { s.claimGone = true }
+func successors(s *shot) { s.claimGone, s.another = true, true }
+func ahead(s *shot)      { s.ahead = true }
+
 // of makes it a snapshot of another claim.
 func of(claim string) func(*shot) {
 	return func(s *shot) {
 		s.name, s.claim, s.claimName = claim+s.name[4:], types.UID(claim+"-uid"), claim
 	}
 }
+
+// agreed are two clocks that say the same.
+func agreed(when time.Time) clocks { return clocks{when, when} }
 
 func names(shots []*shot) []string {
 	all := []string{}
@@ -87,7 +94,7 @@ func names(shots []*shot) []string {
 
 func observed(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim, shots ...*shot) *seen {
 	t.Helper()
-	is := &seen{schedule: s, claims: claims, shots: shots}
+	is := &seen{schedule: s, claims: claims, shots: shots, server: noon}
 	if _, err := is.read(); err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (s *seen) ages(now time.Time) map[string]time.Duration {
 		good := newestReady(shots[claim.UID])
 		switch {
 		case good != nil:
-			ages[claim.Name] = now.Sub(good.taken)
+			ages[claim.Name] = max(0, now.Sub(good.taken))
 		case claim.Status.Phase == corev1.ClaimBound:
 			ages[claim.Name] = now.Sub(latter(claim.CreationTimestamp.Time, s.schedule.CreationTimestamp.Time))
 		}

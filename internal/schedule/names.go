@@ -28,17 +28,23 @@ const (
 	claimLabel = snapshot.ClaimUID
 	// runAnnotation on a snapshot is the time of its run.
 	runAnnotation = "schedule.holdfast.io/run"
+	// runIDAnnotation on a snapshot is the ID of its run, if that has one.
+	runIDAnnotation = "schedule.holdfast.io/run-id"
 )
 
 // nameLimit keeps names short enough for labels, which tools make of them. Nothing
 // collides by what is cut off, because of the hash.
 const nameLimit = 63
 
-// snapshotName follows from the UIDs of schedule and claim and from the time of
-// the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
-func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run time.Time) string {
-	sum := sha256.Sum256([]byte(string(schedule) + "/" + string(claim.UID) + "/" + stamp(run)))
-	tail := fmt.Sprintf("-%s-%s", run.UTC().Format("20060102-150405"), hex.EncodeToString(sum[:5]))
+// snapshotName follows from the UIDs of schedule and claim and from the time and the ID
+// of the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
+func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) string {
+	what := string(schedule) + "/" + string(claim.UID) + "/" + stamp(run.Time.Time)
+	if run.ID != "" {
+		what += "/" + run.ID
+	}
+	sum := sha256.Sum256([]byte(what))
+	tail := fmt.Sprintf("-%s-%s", run.Time.UTC().Format("20060102-150405"), hex.EncodeToString(sum[:5]))
 	head := claim.Name
 	if most := nameLimit - len(tail); len(head) > most {
 		head = strings.TrimRight(head[:most], "-.")
@@ -51,7 +57,7 @@ func stamp(run time.Time) string { return run.UTC().Format(time.RFC3339) }
 
 // newSnapshot is the snapshot of a claim for a run. Without an owner reference
 // it stays when its schedule goes.
-func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim, run time.Time) *snapshotv1.VolumeSnapshot {
+func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) *snapshotv1.VolumeSnapshot {
 	template := &s.Spec.SnapshotTemplate
 	labels, annotations := maps.Clone(template.Labels), maps.Clone(template.Annotations)
 	if labels == nil {
@@ -61,7 +67,10 @@ func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeCla
 		annotations = map[string]string{}
 	}
 	labels[nameLabel], labels[uidLabel], labels[claimLabel] = s.Name, string(s.UID), string(claim.UID)
-	annotations[runAnnotation] = stamp(run)
+	annotations[runAnnotation] = stamp(run.Time.Time)
+	if run.ID != "" {
+		annotations[runIDAnnotation] = run.ID
+	}
 	return &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.Namespace, Name: snapshotName(s.UID, claim, run), Labels: labels, Annotations: annotations,
@@ -76,5 +85,5 @@ func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeCla
 // same tells whether a snapshot that is there is the one that was to be made.
 func same(there, wanted *snapshotv1.VolumeSnapshot) bool {
 	return there.Labels[uidLabel] == wanted.Labels[uidLabel] && there.Labels[claimLabel] == wanted.Labels[claimLabel] &&
-		there.Annotations[runAnnotation] == wanted.Annotations[runAnnotation]
+		there.Annotations[runAnnotation] == wanted.Annotations[runAnnotation] && there.Annotations[runIDAnnotation] == wanted.Annotations[runIDAnnotation]
 }

@@ -16,11 +16,17 @@ import (
 func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 	long := strings.Repeat("a-claim-with-quite-a-name.", 9)
 	seen := map[string]string{}
+	c := bound("data")
+	other := runAt(noon, noon)
+	other.ID = "8"
+	if snapshotName("one", &c, runAt(noon, noon)) == snapshotName("one", &c, other) {
+		t.Error("two runs of the same time have snapshots of the same name")
+	}
 	for _, schedule := range []types.UID{"one", "two"} {
 		for _, claim := range []string{"data", "data-", "d", long, long + "x", long + "y", "a." + strings.Repeat(".", 0) + strings.Repeat("b", 33) + ".c"} {
 			for _, run := range []time.Time{noon, noon.Add(time.Second), twoTomorrow} {
 				c := bound(strings.TrimRight(claim, "."))
-				name := snapshotName(schedule, &c, run)
+				name := snapshotName(schedule, &c, runAt(run, run))
 				if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 || len(name) > 63 {
 					t.Errorf("%s: %d characters, %v", name, len(name), problems)
 				}
@@ -29,7 +35,7 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 					t.Errorf("%s is of %s and of %s", name, what, other)
 				}
 				seen[name] = what
-				if again := snapshotName(schedule, &c, run.In(time.FixedZone("", 3600))); again != name {
+				if again := snapshotName(schedule, &c, runAt(run.In(time.FixedZone("", 3600)), run)); again != name {
 					t.Errorf("the same is once %s and once %s", name, again)
 				}
 			}
@@ -40,14 +46,14 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 func TestAClaimThatTookAnothersNameHasSnapshotsOfOtherNames(t *testing.T) {
 	a, b := bound("data"), bound("data")
 	b.UID = "another"
-	if x, y := snapshotName("s", &a, noon), snapshotName("s", &b, noon); x == y {
+	if x, y := snapshotName("s", &a, runAt(noon, noon)), snapshotName("s", &b, runAt(noon, noon)); x == y {
 		t.Error(x)
 	}
 }
 
 func TestNamesAreReadable(t *testing.T) {
 	c := bound("data")
-	if name := snapshotName("s", &c, noon); !strings.HasPrefix(name, "data-20261121-120000-") {
+	if name := snapshotName("s", &c, runAt(noon, noon)); !strings.HasPrefix(name, "data-20261121-120000-") {
 		t.Error(name)
 	}
 }
@@ -58,7 +64,7 @@ func TestNewSnapshot(t *testing.T) {
 		Labels: map[string]string{"team": "red"}, Annotations: map[string]string{"ticket": "7"}, SnapshotClassName: ptr.To("fast"),
 	}
 	claim := bound("data")
-	got := newSnapshot(s, &claim, noon)
+	got := newSnapshot(s, &claim, runAt(noon, noon))
 	if diff := cmp.Diff(map[string]string{"team": "red", nameLabel: "daily", uidLabel: "schedule-uid", claimLabel: "data-uid"}, got.Labels); diff != "" {
 		t.Error(diff)
 	}
@@ -73,13 +79,13 @@ func TestNewSnapshot(t *testing.T) {
 	}
 	for name, change := range map[string]func(){
 		"of another schedule": func() { got.Labels[uidLabel] = "x" }, "of another claim": func() { got.Labels[claimLabel] = "x" },
-		"of another run": func() { got.Annotations[runAnnotation] = "x" },
+		"of another run": func() { got.Annotations[runAnnotation] = "x" }, "of another run of its time": func() { got.Annotations[runIDAnnotation] = "x" },
 	} {
-		got = newSnapshot(s, &claim, noon)
-		if !same(got, newSnapshot(s, &claim, noon)) {
+		got = newSnapshot(s, &claim, runAt(noon, noon))
+		if !same(got, newSnapshot(s, &claim, runAt(noon, noon))) {
 			t.Error("what is there already is not known again")
 		}
-		if change(); same(got, newSnapshot(s, &claim, noon)) {
+		if change(); same(got, newSnapshot(s, &claim, runAt(noon, noon))) {
 			t.Errorf("one %s counts as ours", name)
 		}
 	}

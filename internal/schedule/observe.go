@@ -34,17 +34,32 @@ func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, live boo
 		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
 	}
 	selector, invalid := s.read()
-	var err error
-	if s.claims, err = claims(ctx, from, key.Namespace, selector); err != nil {
+	all, err := claims(ctx, from, key.Namespace)
+	if err != nil {
 		return nil, err
 	}
 	if s.shots, err = r.shots(ctx, s.schedule, live); err != nil {
 		return nil, err
 	}
+	s.server = r.clocks().server
+	s.take(all, selector)
 	if invalid != nil {
 		return s, fmt.Errorf("%w: %w", errInvalid, invalid)
 	}
 	return s, nil
+}
+
+// take takes of all claims of the namespace those that are selected, and notes on the
+// snapshots what has become of theirs.
+func (s *seen) take(all []corev1.PersistentVolumeClaim, selector labels.Selector) {
+	byName := make(map[string]*corev1.PersistentVolumeClaim, len(all))
+	for i := range all {
+		byName[all[i].Name] = &all[i]
+		if selector.Matches(labels.Set(all[i].Labels)) {
+			s.claims = append(s.claims, all[i])
+		}
+	}
+	lookUpClaims(s.shots, byName)
 }
 
 // read takes the spec to pieces. Its errors name the field. A selector that makes no
@@ -70,22 +85,30 @@ func (r *Reconciler) shots(ctx context.Context, s *v1alpha1.SnapshotSchedule, li
 	if err != nil {
 		return nil, fmt.Errorf("listing the snapshots: %w", err)
 	}
-	return shotsOf(list, r.now()), nil
+	return shotsOf(list, r.clocks()), nil
 }
 
-func shotsOf(list *snapshotv1.VolumeSnapshotList, now time.Time) []*shot {
+// clocks are what both clocks say now.
+func (r *Reconciler) clocks() clocks {
+	server, known := r.server()
+	if !known {
+		server = time.Time{}
+	}
+	return clocks{r.now(), server}
+}
+
+func shotsOf(list *snapshotv1.VolumeSnapshotList, at clocks) []*shot {
 	shots := make([]*shot, len(list.Items))
 	for i := range list.Items {
-		shots[i] = shotOf(&list.Items[i], now)
+		shots[i] = shotOf(&list.Items[i], at)
 	}
 	return shots
 }
 
-// claims are the claims that a selector selects, by name.
-func claims(ctx context.Context, from client.Reader, namespace string, selector labels.Selector) ([]corev1.PersistentVolumeClaim, error) {
+// claims are all claims of a namespace.
+func claims(ctx context.Context, from client.Reader, namespace string) ([]corev1.PersistentVolumeClaim, error) {
 	all := &corev1.PersistentVolumeClaimList{}
-	err := from.List(ctx, all, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector}, client.UnsafeDisableDeepCopy)
-	if err != nil {
+	if err := from.List(ctx, all, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing the claims: %w", err)
 	}
 	return all.Items, nil

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // Options say how schedules are served. They are the same for all.
@@ -21,6 +22,8 @@ type Options struct {
 	// LookAgain is how often the kinds are looked for that are not installed; a
 	// minute if 0.
 	LookAgain time.Duration
+	// Clock tells the API server's time. Without it nothing is removed by age.
+	Clock *kube.Clock
 }
 
 // CacheOptions narrow what the manager's cache holds of schedules to those that

@@ -60,12 +60,12 @@ func answers(is *v1alpha1.SnapshotScheduleStatus, parts []*part) bool {
 type round struct {
 	*v1alpha1.Run
 	deadline time.Time // zero for none
-	now      time.Time
+	at       clocks
 }
 
 // roundOf is the present run of a schedule.
-func roundOf(s *v1alpha1.SnapshotSchedule, now time.Time) round {
-	r := round{Run: s.Status.Run, now: now}
+func roundOf(s *v1alpha1.SnapshotSchedule, at clocks) round {
+	r := round{Run: s.Status.Run, at: at}
 	if deadline := s.Spec.StartingDeadline; deadline != nil && r.Run != nil && r.Trigger == "" {
 		r.deadline = r.Time.Add(offset(s) + deadline.Duration)
 	}
@@ -84,17 +84,17 @@ func (r *round) judge(p *part) {
 		p.reason, p.message = v1alpha1.NotBound, fmt.Sprintf("the claim is %s: it has no volume", cmp.Or(p.claim.Status.Phase, corev1.ClaimPending))
 	case r.CompletionTime != nil && p.was.Reason != v1alpha1.Late:
 		p.reason, p.message = v1alpha1.NextRun, "the claim takes part from the next run on"
-	case r.CompletionTime != nil, !r.deadline.IsZero() && r.now.After(r.deadline):
+	case r.CompletionTime != nil, !r.deadline.IsZero() && r.at.earlier().After(r.deadline):
 		p.reason, p.message = v1alpha1.Late, fmt.Sprintf("its turn in the run of %s did not come within spec.startingDeadline", stamp(r.Time.Time))
 	default:
 		r.queue(p)
-		p.until = sooner(p.until, r.deadline)
+		p.until = sooner(p.until, r.at.when(r.deadline, r.at.earlier()))
 	}
 }
 
 // served judges a claim that has got its snapshot of this run.
 func (r *round) served(p *part) bool {
-	s := p.find(stamp(r.Time.Time))
+	s := p.find(r.Run)
 	switch {
 	case s == nil && (p.was.LastRunTime == nil || !p.was.LastRunTime.Equal(&r.Time)):
 		return false
@@ -119,9 +119,9 @@ func (r *round) removed(p *part) {
 }
 
 // find is the snapshot of a run, nil if there is none.
-func (p *part) find(run string) *shot {
+func (p *part) find(run *v1alpha1.Run) *shot {
 	for _, s := range p.shots {
-		if s.run == run {
+		if s.run == stamp(run.Time.Time) && s.runID == run.ID {
 			return s
 		}
 	}
@@ -131,8 +131,9 @@ func (p *part) find(run string) *shot {
 // queue judges a claim that is to get a snapshot.
 func (r *round) queue(p *part) {
 	for _, s := range p.shots {
-		if since := s.created.Add(abandoned); s.underWay() && since.After(r.now) {
-			p.reason, p.until = v1alpha1.Blocked, since
+		now := r.at.stamps()
+		if until := s.created.Add(abandoned); s.underWay() && until.After(now) {
+			p.reason, p.until = v1alpha1.Blocked, r.at.when(until, now)
 			p.message = fmt.Sprintf("VolumeSnapshot %s, of the run before, is not ready yet", s.name)
 			if s.failure != "" {
 				p.message += ": " + s.failure
@@ -141,17 +142,17 @@ func (r *round) queue(p *part) {
 		}
 	}
 	if p.was.Reason == v1alpha1.CreateFailed && p.was.RetryTime != nil {
-		p.refuse(p.was.Message, p.was.RetryTime, r.now)
+		p.refuse(p.was.Message, p.was.RetryTime, r.at.own)
 		return
 	}
 	p.reason, p.message = v1alpha1.Waiting, "the claim waits for its turn: see spec.maxConcurrent"
 }
 
 // refuse notes that the API server has refused a snapshot, and until when it is not
-// asked for another.
+// asked for another. A time far in the future is of a clock that was ahead.
 func (p *part) refuse(why string, until *metav1.Time, now time.Time) {
 	p.reason, p.message, p.refused = v1alpha1.CreateFailed, why, until
-	if p.due = !until.After(now); !p.due {
+	if p.due = !until.After(now) || until.After(now.Add(skew)); !p.due {
 		p.until = until.Time
 	}
 }
@@ -184,7 +185,9 @@ func (p *part) lastRefused() time.Time {
 func (p *part) lastCreated() time.Time {
 	var last time.Time
 	for _, s := range p.shots {
-		last = latter(last, s.created)
+		if !s.ahead {
+			last = latter(last, s.created)
+		}
 	}
 	return last
 }
@@ -195,8 +198,9 @@ const slow = time.Hour
 
 // slots is how many more snapshots may be under way now, and when that changes
 // by itself.
-func slots(all []*shot, most int32, now time.Time) (free int, next time.Time) {
+func slots(all []*shot, most int32, at clocks) (free int, next time.Time) {
 	free = int(most)
+	now := at.stamps()
 	for _, s := range all {
 		if !s.underWay() || s.failure != "" {
 			continue
@@ -206,5 +210,5 @@ func slots(all []*shot, most int32, now time.Time) (free int, next time.Time) {
 			next = sooner(next, until)
 		}
 	}
-	return max(free, 0), next
+	return max(free, 0), at.when(next, now)
 }

@@ -32,7 +32,7 @@ func plan(s *v1alpha1.SnapshotSchedule, c *calendar, now time.Time) v1alpha1.Sna
 	if !due.IsZero() && late(&s.Spec, due.Add(shift), now) {
 		is.LastMissedTime, due = stamped(due), time.Time{}
 	}
-	begin(&is, &s.Spec, due, now)
+	begin(&is, s, due, now)
 	is.NextRunTime = nil
 	if next := c.next(latter(counted(&is), now.Add(-shift))); !next.IsZero() {
 		is.NextRunTime = stamped(next.Add(shift))
@@ -88,8 +88,12 @@ func counted(is *v1alpha1.SnapshotScheduleStatus) time.Time {
 // begin begins the run that is due or asked for, if there is one. A trigger that
 // an unfinished run was to answer is left to its successor. One that was answered
 // before another asks again.
-func begin(is *v1alpha1.SnapshotScheduleStatus, spec *v1alpha1.SnapshotScheduleSpec, due, now time.Time) {
-	asked := pending(is)
+//
+// The run is told by its ID from another of the same time, which a clock that was ahead
+// may have begun. The ID is the version of the schedule that the record is written over:
+// a record succeeds no other's of that version.
+func begin(is *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, due, now time.Time) {
+	asked, spec := pending(is), &s.Spec
 	fresh := spec.Trigger != "" && spec.Trigger != cmp.Or(asked, is.LastTrigger)
 	if due.IsZero() && !fresh {
 		return
@@ -105,8 +109,16 @@ func begin(is *v1alpha1.SnapshotScheduleStatus, spec *v1alpha1.SnapshotScheduleS
 	} else {
 		due = untaken(is.Run, now)
 	}
-	is.Run = &v1alpha1.Run{Time: *stamped(due), StartTime: *stamped(now), Trigger: asked}
+	is.Run = &v1alpha1.Run{Time: *stamped(due), ID: s.ResourceVersion, StartTime: *stamped(now), Trigger: asked}
+	for i := range is.Claims {
+		if last := is.Claims[i].LastRunTime; last.Equal(&is.Run.Time) {
+			is.Claims[i].LastRunTime = nil // That was the other run of this time.
+		}
+	}
 }
+
+// sameRun tells whether two runs are one.
+func sameRun(a, b *v1alpha1.Run) bool { return a.Time.Equal(&b.Time) && a.ID == b.ID }
 
 // untaken is the time that names the run of a trigger. It is later than that of the
 // last run, unless that is of a clock that was wrong, and never at the full minute:

@@ -162,6 +162,23 @@ func TestPlan(t *testing.T) {
 			func(s *schedule) { s.Spec.Trigger, s.Spec.Suspend, s.Status.Run.Trigger = "one", true, "one" },
 			func(is *status) { is.Plan, is.NextRunTime = nil, nil },
 		},
+		"a run is told from others of its time by the version that it is written over": {
+			func(s *schedule) { s.ResourceVersion, s.Status.LastScheduleTime = "8", stamped(twoYesterday) },
+			func(is *status) {
+				is.LastScheduleTime, is.Run = stamped(twoToday), runAt(twoToday, noon)
+				is.Run.ID = "8"
+			},
+		},
+		"who had a snapshot of another run of its time has none of this": {
+			func(s *schedule) {
+				s.Status.LastScheduleTime = stamped(twoYesterday)
+				s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "a", LastRunTime: stamped(twoToday)}, {Name: "b", LastRunTime: stamped(twoYesterday)}, {Name: "c"}}
+			},
+			func(is *status) {
+				is.LastScheduleTime, is.Run = stamped(twoToday), runAt(twoToday, noon)
+				is.Claims = []v1alpha1.ClaimStatus{{Name: "a"}, {Name: "b", LastRunTime: stamped(twoYesterday)}, {Name: "c"}}
+			},
+		},
 		"a time from a clock that was wrong does not count": {
 			func(s *schedule) { s.Status.LastScheduleTime = stamped(noon.AddDate(1, 0, 0)) },
 			func(is *status) { is.LastScheduleTime, is.Plan.Since = nil, *stamped(noon) },

@@ -32,6 +32,7 @@ type Reconciler struct {
 	events  *kube.Events
 	options *Options
 	now     func() time.Time
+	server  func() (time.Time, bool) // the API server's time, if it is known
 	beyond  beyond
 	looks   rests // after those that led to nothing but a report
 	reports rests
@@ -94,7 +95,7 @@ func (r *Reconciler) pause(left step, begun time.Time) time.Duration {
 }
 
 // look observes a schedule: in the cache, and at the API server if that leads to
-// more than a report.
+// more than a report. Its answer tells its time, of which what is known may be late.
 func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, time.Time, error) {
 	now := r.now()
 	s, err := r.observe(ctx, key, false)
@@ -105,7 +106,7 @@ func (r *Reconciler) look(ctx context.Context, key client.ObjectKey) (*seen, tim
 		r.beyond.forget(key)
 		return nil, now, nil
 	}
-	if todo := decide(s, now); todo.acts() || todo.answers {
+	if todo := decide(s, now); todo.acts() || todo.answers || todo.withheld {
 		s, err = r.lookUp(ctx, s, &todo)
 	}
 	return s, now, err
@@ -134,6 +135,7 @@ func (r *Reconciler) again(ctx context.Context, s *seen) (bool, error) {
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(s.schedule), is); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
+	s.server = r.clocks().server
 	same := is.UID == s.schedule.UID && is.Generation == s.schedule.Generation && is.DeletionTimestamp == nil
 	if same {
 		s.schedule = is
@@ -163,7 +165,7 @@ func (r *Reconciler) announce(s *v1alpha1.SnapshotSchedule, before, is *v1alpha1
 			"the run of %s is passed over: it would be later than spec.startingDeadline allows", stamp(missed.Time)))
 	}
 	run := is.Run
-	if run == nil || before.Run != nil && run.Time.Equal(&before.Run.Time) {
+	if run == nil || before.Run != nil && sameRun(run, before.Run) {
 		return
 	}
 	runs.WithLabelValues("begun").Inc()
@@ -179,10 +181,14 @@ func (r *Reconciler) announce(s *v1alpha1.SnapshotSchedule, before, is *v1alpha1
 func (r *Reconciler) tell(ctx context.Context, s *seen, status *v1alpha1.SnapshotScheduleStatus) error {
 	before := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.Ready)
 	is := meta.FindStatusCondition(status.Conditions, v1alpha1.Ready)
+	differed := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.ClocksDiffer)
 	if err := r.write(ctx, s.schedule, status); err != nil {
 		return err
 	}
-	if is.Status == metav1.ConditionFalse && (before == nil || before.Message != is.Message) {
+	if differ := meta.FindStatusCondition(status.Conditions, v1alpha1.ClocksDiffer); differ != nil && differed == nil {
+		r.events.Warning(s.schedule, differ.Reason, differ.Message)
+	}
+	if is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ClocksDiffer && (before == nil || before.Message != is.Message) {
 		r.events.Warning(s.schedule, is.Reason, is.Message)
 	}
 	return nil

@@ -70,9 +70,26 @@ func settle(s *seen, refused setbacks, now time.Time) *v1alpha1.SnapshotSchedule
 	complete(&is, parts, now)
 	is.Claims = claimsOf(parts, &is)
 	generation := s.schedule.Generation
-	set(&is, generation, now, readiness(s, parts, refused.stuck))
+	differ := differing(&is, s, clocks{now, s.server})
+	set(&is, generation, now, readiness(s, parts, refused.stuck, differ))
 	set(&is, generation, now, running(&is, parts))
+	if differ != "" {
+		set(&is, generation, now, condition{v1alpha1.ClocksDiffer, metav1.ConditionTrue, v1alpha1.ClocksDiffer, differ})
+	}
 	return &is
+}
+
+// differing tells that the clocks do not agree if something stays for that; else it is
+// empty. What was told stays as it was: the times go on.
+func differing(is *v1alpha1.SnapshotScheduleStatus, s *seen, at clocks) string {
+	if !s.withheld(at) {
+		meta.RemoveStatusCondition(&is.Conditions, v1alpha1.ClocksDiffer)
+		return ""
+	}
+	if told := meta.FindStatusCondition(is.Conditions, v1alpha1.ClocksDiffer); told != nil {
+		return told.Message
+	}
+	return at.problem()
 }
 
 // complete notes that a run has no claim left that may still get its snapshot,
@@ -120,7 +137,7 @@ func (p *part) status(is *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus 
 	c := v1alpha1.ClaimStatus{
 		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: kube.Cut(p.message, words),
 	}
-	if is.Run != nil && p.find(stamp(is.Run.Time.Time)) != nil {
+	if is.Run != nil && p.find(is.Run) != nil {
 		c.LastRunTime = &is.Run.Time
 	}
 	if len(p.shots) > 0 {
@@ -149,7 +166,7 @@ func set(is *v1alpha1.SnapshotScheduleStatus, generation int64, now time.Time, c
 }
 
 // readiness tells whether the schedule works as its spec says.
-func readiness(s *seen, parts []*part, stuck string) condition {
+func readiness(s *seen, parts []*part, stuck, differ string) condition {
 	var troubled []*part
 	for _, p := range parts {
 		if p.troubled() {
@@ -163,6 +180,8 @@ func readiness(s *seen, parts []*part, stuck string) condition {
 		first := troubled[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
 			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, kube.Cut(first.message, words))}
+	case differ != "":
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, differ}
 	case stuck != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.RemovalFailing, stuck}
 	case len(parts) == 0:

@@ -11,49 +11,80 @@ import (
 const abandoned = 24 * time.Hour
 
 // expired are the snapshots of one claim that are not to be kept, of a list with
-// the newest first, and when the next will be; zero for never.
+// the newest first, and when the next will be, by the earlier clock; zero for never.
 //
 // Only ready ones count and the newest of them stays, whatever its age. One that
 // is not ready stays for a day. After that it goes when a newer one is ready; if
-// the driver has nothing of it, when there is a newer one at all.
-func expired(shots []*shot, keep *v1alpha1.Retention, now time.Time) (gone []*shot, next time.Time) {
+// the driver has nothing of it, when there is a newer one at all; and if it can never
+// be taken, in any case. Nothing goes by age while the clocks do not agree. What is
+// doubtful neither counts nor goes.
+func expired(shots []*shot, keep *v1alpha1.Retention, at clocks) (gone []*shot, next time.Time) {
 	if keep == nil {
 		return nil, next
 	}
 	ready, newer := 0, false
 	for _, s := range shots {
-		if s.deleting {
+		if s.deleting || s.doubtful() {
 			continue
 		}
 		var until time.Time
-		if s.ready {
+		switch {
+		case s.ready:
 			ready++
 			until = s.keptUntil(keep, ready)
-		} else if ready > 0 || newer && !s.cut {
+		case s.hopeless(), ready > 0, newer && !s.cut:
 			until = s.created.Add(abandoned)
 		}
 		newer = true
-		if until.IsZero() || until.After(now) {
+		switch {
+		case s.ready && tooMany(keep, ready):
+			gone = append(gone, s)
+		case until.IsZero():
+		case until.After(at.earlier()):
 			next = sooner(next, until)
-			continue
+		case at.agree():
+			gone = append(gone, s)
 		}
-		gone = append(gone, s)
 	}
 	return gone, next
 }
 
-// keptUntil is until when the nth ready snapshot is kept; zero for ever. What is
-// too many is not kept at all.
+// tooMany tells whether the nth ready snapshot is beyond what is kept, whatever its age.
+func tooMany(keep *v1alpha1.Retention, nth int) bool {
+	return keep.MaxCount != nil && nth > max(1, int(*keep.MaxCount))
+}
+
+// keptUntil is until when the nth ready snapshot is kept because of its age; zero for
+// ever.
 func (s *shot) keptUntil(keep *v1alpha1.Retention, nth int) time.Time {
-	switch {
-	case nth == 1:
+	if nth == 1 || keep.MaxAge == nil {
 		return time.Time{}
-	case keep.MaxCount != nil && nth > int(*keep.MaxCount):
-		return s.taken
-	case keep.MaxAge != nil:
-		return s.taken.Add(keep.MaxAge.Duration)
 	}
-	return time.Time{}
+	return s.taken.Add(keep.MaxAge.Duration)
+}
+
+// withheld tells whether a snapshot of the claim stays only because the clocks do not
+// agree: by one of them it would go.
+func withheld(shots []*shot, keep *v1alpha1.Retention, at clocks) bool {
+	if at.agree() {
+		return false
+	}
+	would, _ := expired(shots, keep, clocks{at.later(), at.later()})
+	does, _ := expired(shots, keep, at)
+	return len(would) > len(does)
+}
+
+// withheld tells whether that is so of any claim.
+func (s *seen) withheld(at clocks) bool {
+	if s.schedule.Spec.Suspend {
+		return false
+	}
+	for claim, shots := range byClaim(s.shots) {
+		if claim != "" && withheld(shots, s.schedule.Spec.Retention, at) {
+			return true
+		}
+	}
+	return false
 }
 
 // sooner is the earlier of two times, where zero is never.

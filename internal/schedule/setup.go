@@ -31,7 +31,7 @@ const lookAgain = time.Minute
 // VolumeSnapshots are installed and may be listed: this program also runs under
 // manifests that know of no schedules.
 func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, now: time.Now}
+	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, now: time.Now, server: o.Clock.Now}
 	if err := m.Add(&starter{Reconciler: r, manager: m}); err != nil {
 		return fmt.Errorf("adding the start of schedules: %w", err)
 	}

@@ -1,0 +1,204 @@
+package schedule
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// agingWorld is one whose claims have two ready snapshots each, of yesterday and of
+// today. They are kept for a fortnight.
+func agingWorld(t *testing.T) *crashWorld {
+	t.Helper()
+	s := daily()
+	s.Spec.Retention, s.Status.LastScheduleTime = &v1alpha1.Retention{MaxAge: hours(14 * 24)}, stamped(twoYesterday)
+	w := newCrashWorld(t, s, manyClaims(2))
+	w.settle(t, 1)
+	if len(w.created) != 2 || len(w.removed) > 0 {
+		t.Fatalf("taken: %v, removed: %v", w.created, w.removed)
+	}
+	return w
+}
+
+// visit has a new process look at the schedule, until nothing changes any more, and
+// returns the events of that.
+func (w *crashWorld) visit(t *testing.T) (events []string) {
+	t.Helper()
+	r, recorder := w.process(), record.NewFakeRecorder(1000)
+	r.events = kube.NewEventsTo(recorder)
+	for before := -1; before != w.writes; {
+		before = w.writes
+		w.refresh(t)
+		result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "team", Name: "daily"}})
+		if err != nil || result.RequeueAfter < time.Millisecond {
+			t.Fatal(result, err)
+		}
+		w.now = w.now.Add(10 * time.Second)
+		for !w.finish(t, 10) {
+			w.refresh(t)
+		}
+	}
+	close(recorder.Events)
+	for e := range recorder.Events {
+		events = append(events, e)
+	}
+	return events
+}
+
+func differEvents(events []string) (n int) {
+	for _, e := range events {
+		if strings.Contains(e, v1alpha1.ClocksDiffer) {
+			n++
+		}
+	}
+	return n
+}
+
+// A clock that jumps forward makes everything look old. Nothing goes for that, which is
+// told once; when the clock is right again all is as it was.
+func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
+	w := agingWorld(t)
+	jump := 15 * 24 * time.Hour
+	w.now, w.behind = w.now.Add(jump), jump
+	told := differEvents(w.visit(t)) + differEvents(w.visit(t))
+	if len(w.removed) > 0 {
+		t.Errorf("removed: %v", w.removed)
+	}
+	is := w.schedule(t).Status
+	ready, differ := meta.FindStatusCondition(is.Conditions, v1alpha1.Ready), meta.FindStatusCondition(is.Conditions, v1alpha1.ClocksDiffer)
+	if told != 1 || ready.Reason != v1alpha1.ClocksDiffer || differ == nil || ready.Message != differ.Message {
+		t.Errorf("told %d times, %+v", told, is.Conditions)
+	}
+	for _, part := range []string{"2026-12-06T12:0", "2026-11-21T12:0", "NTP"} {
+		if !strings.Contains(ready.Message, part) {
+			t.Errorf("%q is not in %q", part, ready.Message)
+		}
+	}
+	w.now, w.behind = w.now.Add(-jump), 0
+	w.visit(t)
+	if is := w.schedule(t).Status; len(w.removed) > 0 || len(is.Conditions) != 2 || is.Conditions[0].Reason != v1alpha1.Scheduled {
+		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
+	}
+}
+
+// The same is so while the API server does not tell its time.
+func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
+	w := agingWorld(t)
+	w.now, w.mute = w.now.Add(15*24*time.Hour), true
+	told := differEvents(w.visit(t))
+	is := w.schedule(t).Status
+	if len(w.removed) > 0 || told != 1 || !strings.Contains(is.Conditions[0].Message, "Date header") {
+		t.Errorf("removed: %v, told %d times, %+v", w.removed, told, is.Conditions)
+	}
+	w.mute = false
+	w.visit(t)
+	if is := w.schedule(t).Status; len(w.removed) != 4 || len(is.Conditions) != 2 {
+		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
+	}
+}
+
+// While a machine sleeps its clocks do not measure how time passes at the API server.
+// That is asked for before anything is told.
+func TestWhatIsKnownOfTheTimeIsRenewedBeforeItIsTold(t *testing.T) {
+	w := agingWorld(t)
+	w.now, w.slept = w.now.Add(15*24*time.Hour), 15*24*time.Hour
+	if told := differEvents(w.visit(t)); told > 0 || len(w.removed) != 4 {
+		t.Errorf("told %d times, removed: %v", told, w.removed)
+	}
+}
+
+// A clock that jumps between the decision and the removal has nothing removed either.
+func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
+	w := agingWorld(t)
+	w.now = w.now.Add(15 * 24 * time.Hour)
+	s, err := w.process().observe(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	todo := decide(s, w.now)
+	s.schedule.Status.Run = nil
+	gone, _ := s.expired(agreed(w.now))
+	if len(gone) == 0 {
+		t.Fatalf("nothing is old: %+v", todo)
+	}
+	w.behind = 15 * 24 * time.Hour
+	if stuck, err := w.process().remove(t.Context(), s, gone); stuck != "" || err != nil || len(w.removed) > 0 {
+		t.Errorf("%s, %v, removed: %v", stuck, err, w.removed)
+	}
+}
+
+// A run that a wrong clock began has left snapshots that are named after a run to come.
+// That takes its own, once, whoever dies meanwhile.
+func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
+	for _, lag := range []int{1, 3} {
+		for strike := range 8 {
+			w := agingWorld(t)
+			ahead := 24 * time.Hour
+			w.now, w.behind = w.now.Add(ahead), ahead
+			w.visit(t) // That of two tomorrow begins.
+			w.now, w.behind = w.now.Add(-ahead), 0
+			w.visit(t)
+			run := "c0-uid " + stamp(twoTomorrow)
+			if w.created[run] != 1 {
+				t.Fatalf("by the wrong clock were taken: %v", w.created)
+			}
+			w.now = twoTomorrow.Add(time.Second)
+			w.strike = w.writes + strike
+			w.settle(t, lag)
+			if w.created[run] != 2 || len(w.removed) > 0 {
+				t.Errorf("lag %d, write %d: taken: %v, removed: %v", lag, strike, w.created, w.removed)
+			}
+			for _, c := range w.schedule(t).Status.Claims {
+				if c.Reason != "" || !c.LastReadyTime.After(twoTomorrow) {
+					t.Errorf("%+v", c)
+				}
+			}
+		}
+	}
+}
+
+// Whose a snapshot is, is looked up at the API server before others go for its sake.
+func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
+	s, claims := daily(), manyClaims(1)
+	s.Spec.Retention = count(1)
+	w := newCrashWorld(t, s, claims)
+	late := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
+	late.UID, late.CreationTimestamp = "late", *stamped(twoToday)
+	late.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: stamped(since(time.Minute))}
+	if err := w.server.Create(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	w.refresh(t) // The cache shows the claim that is gone.
+	claim := &corev1.PersistentVolumeClaim{}
+	if err := w.server.Get(t.Context(), client.ObjectKey{Namespace: "team", Name: "c0"}, claim); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.server.Delete(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	heir := bound("c0")
+	heir.UID, heir.CreationTimestamp = "heir-uid", *stamped(since(time.Hour))
+	if err := w.server.Create(t.Context(), &heir); err != nil {
+		t.Fatal(err)
+	}
+	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
+	if _, err := w.process().Reconcile(t.Context(), request); err != nil || len(w.removed) > 0 {
+		t.Errorf("%v, removed: %v", err, w.removed)
+	}
+	w.refresh(t)
+	result, err := w.process().Reconcile(t.Context(), request)
+	if err != nil || len(w.removed) > 0 || result.RequeueAfter != longest {
+		t.Errorf("%v, %v, removed: %v", result, err, w.removed)
+	}
+}
