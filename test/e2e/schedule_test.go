@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -72,13 +73,15 @@ func scheduleScheme(t *testing.T) *runtime.Scheme {
 func (w *scheduleWorld) start(t *testing.T, scheme *runtime.Scheme) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ctrl.SetLogger(klog.Background())
-	m, err := ctrl.NewManager(w.Config, ctrl.Options{
+	clock, kubeconfig := &kube.Clock{}, rest.CopyConfig(w.Config)
+	kubeconfig.Wrap(clock.Wrap)
+	m, err := ctrl.NewManager(kubeconfig, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
 	must(t, err)
 	events := kube.NewEvents(ctx, w.Client.CoreV1(), scheme, "snapshot-controller")
 	must(t, schedule.Setup(ctx, m, events, &schedule.Options{
-		Workers: 2, RetryStart: 50 * time.Millisecond, RetryMax: time.Second, LookAgain: 50 * time.Millisecond,
+		Workers: 2, RetryStart: 50 * time.Millisecond, RetryMax: time.Second, LookAgain: 50 * time.Millisecond, Clock: clock,
 	}))
 	ended := make(chan error)
 	go func() { ended <- m.Start(ctx) }()
@@ -536,5 +539,64 @@ func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
 	w.NoSnapshotsLeft(t, snapshots)
 	w.DropClaim(t, "a")
 	w.DropClaim(t, "b")
+	w.NothingLeft(t)
+}
+
+// A claim that was deleted and created again, empty, has the name of the lost one. A
+// snapshot of the lost claim that was not taken before is not taken of the new one: as
+// the newest of the lost claim it would have the last real snapshot removed.
+func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
+	snapshots := w.Snapshots(t)
+	var err error
+	w.api, err = client.New(w.Config, client.Options{Scheme: scheduleScheme(t)})
+	must(t, err)
+	w.Provisioner(t)
+	w.SnapshotController(t)
+	w.Snapshotter(t)
+	w.Class(t, nil)
+	w.SnapshotClass(t, snapshots, nil)
+	w.Claim(t, "db", nil)
+	w.Bound(t, "db")
+	s := w.schedule("", "often")
+	s.Spec.ClaimSelector, s.Spec.Retention = metav1.LabelSelector{}, &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
+	s.Spec.SnapshotTemplate.SnapshotClassName = &w.Namespace
+	must(t, w.api.Create(t.Context(), s))
+	w.trigger(t, "often", "one")
+	real := w.snapshots(t, "often")["db"][0]
+
+	late := w.Namespace + "-late" // This class is not there yet.
+	w.change(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) {
+		s.Trigger, s.SnapshotTemplate.SnapshotClassName = "two", &late
+	})
+	w.status(t, "often", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return len(is.Claims) == 1 && is.Claims[0].Reason == v1alpha1.SnapshotFailed && is.Claims[0].LastReadySnapshot == real
+	})
+	waiting := slices.DeleteFunc(w.snapshots(t, "often")["db"], func(name string) bool { return name == real })[0]
+	w.DropClaim(t, "db")
+	world.Eventually(t, func(ctx context.Context) error {
+		err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: "db"}, &corev1.PersistentVolumeClaim{})
+		if err == nil {
+			err = errors.New("the claim is still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+	heir := w.Claim(t, "db", nil)
+	w.Bound(t, "db")
+	w.SnapshotClass(t, snapshots, func(c *snapshotv1.VolumeSnapshotClass) { c.Name = late })
+	w.trigger(t, "often", "three")
+
+	w.SnapshotFailed(t, snapshots, waiting, "claim db now has UID "+string(heir.UID))
+	w.SnapshotReady(t, snapshots, real)
+	all := w.snapshots(t, "often")["db"]
+	if n := len(w.Driver.Snapshots()); n != 2 || len(all) != 3 {
+		t.Errorf("the driver has %d snapshots, the schedule %v: wanted are %s, one of the new claim, and %s, which is not taken", n, all, real, waiting)
+	}
+	for _, name := range all {
+		w.DropSnapshot(t, snapshots, name)
+	}
+	w.NoSnapshotsLeft(t, snapshots)
+	w.DropClaim(t, "db")
 	w.NothingLeft(t)
 }
