@@ -129,6 +129,7 @@ func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, erro
 // shape is the PersistentVolume of an intent as it is published.
 func (r *Reconciler) shape(i *intent, made *csipb.Volume) (*corev1.PersistentVolume, error) {
 	volume := complete(i, made)
+	volume.Spec.NodeAffinity = r.options.Node.affinity(volume.Spec.NodeAffinity)
 	if !r.options.Topology {
 		volume.Spec.NodeAffinity = nil
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -95,4 +96,13 @@ func (n *Node) allowed(class *storagev1.StorageClass) bool {
 // place is the node as what it says about itself.
 func (n *Node) place() place {
 	return place{name: n.Name, labels: n.Segment, keys: slices.Sorted(maps.Keys(n.Segment))}
+}
+
+// affinity is a new volume's node affinity. A driver may say nothing about where
+// a volume is accessible; one that has been made by a node's own driver is there.
+func (n *Node) affinity(said *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+	if !n.Deployed || said != nil {
+		return said
+	}
+	return topology.NodeAffinity([]*csipb.Topology{{Segments: n.Segment}})
 }

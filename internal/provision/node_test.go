@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 var nodeSegment = map[string]string{"zone": "a", "host": "n1"}
@@ -149,6 +150,37 @@ func TestANodeAsksForItsOwnSegment(t *testing.T) {
 	selects("n1")(&s, o)
 	if _, err := plan(s, o); err == nil || !strings.Contains(err.Error(), "allowedTopologies") {
 		t.Errorf("a node that the class does not allow was selected and gets %v", err)
+	}
+}
+
+// Without an affinity nobody could tell later which node has the volume.
+func TestAVolumeOfANodeHasANodeAffinity(t *testing.T) {
+	at := func(segments map[string]string) []*csipb.Topology { return []*csipb.Topology{{Segments: segments}} }
+	elsewhere := at(map[string]string{"zone": "a"})
+	for name, tt := range map[string]struct {
+		options    *Options
+		accessible []*csipb.Topology // as the driver answers
+		want       []*csipb.Topology
+	}{
+		"the driver's answer is taken":                                    {nodeOptions(), elsewhere, elsewhere},
+		"without one the volume is where its driver is":                   {nodeOptions(), nil, at(nodeSegment)},
+		"also if the answer says nothing at length":                       {nodeOptions(), at(nil), at(nodeSegment)},
+		"a provisioner for all nodes does not know where the driver is":   {options(), nil, nil},
+		"a provisioner for all nodes takes the driver's answer, as it is": {options(), elsewhere, elsewhere},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := ready(t)
+			begun(t, &s)
+			tt.options.Topology = true
+			r := &Reconciler{options: tt.options}
+			got, err := r.shape(s.intent, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30, AccessibleTopology: tt.accessible})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(topology.NodeAffinity(tt.want), got.Spec.NodeAffinity); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
