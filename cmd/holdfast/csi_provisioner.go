@@ -102,6 +102,7 @@ func (p *provisioner) adopt(driver string) error {
 
 	d := &p.reclaim
 	d.Driver, d.Provisioner, d.Plugin, d.Segment = o.Driver, o.Provisioner, o.Plugin, o.Node.Segment
+	d.Node = o.Node.Name
 	d.Workers, d.RetryStart, d.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
 	c := &p.capacity

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -17,6 +18,7 @@ type News struct{ Type, Reason, Message string }
 
 // Once tells what many processes are about to tell of the same object. The
 // event's name follows from what it says, so there is one, by whoever is first.
+// Events about objects outside of namespaces are in the namespace default.
 func (e *Events) Once(ctx context.Context, c client.Client, about client.Object, news News) error {
 	news.Message = Cut(news.Message, messageLimit)
 	if e.repeats(about, said{news.Reason, news.Message}) {
@@ -29,7 +31,7 @@ func (e *Events) Once(ctx context.Context, c client.Client, about client.Object,
 	now := metav1.Now()
 	sum := sha256.Sum256([]byte(news.Type + news.Reason + news.Message))
 	err = c.Create(ctx, &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: about.GetNamespace(), Name: fmt.Sprintf("%s.%x", about.GetUID(), sum[:8])},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: cmp.Or(about.GetNamespace(), metav1.NamespaceDefault), Name: fmt.Sprintf("%s.%x", about.GetUID(), sum[:8])},
 		InvolvedObject: *ref, Type: news.Type, Reason: news.Reason, Message: news.Message,
 		Source: corev1.EventSource{Component: e.component}, ReportingController: e.component,
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,

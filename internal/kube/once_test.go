@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
@@ -36,5 +37,18 @@ func TestWhatManyTellIsToldOnce(t *testing.T) {
 	}
 	if len(list.Items) != 3 || told["data: no room"] != 1 || told["data: no class"] != 1 || told["other: no room"] != 1 {
 		t.Errorf("there are %v", told)
+	}
+}
+
+func TestWhatIsToldOnceOfAnObjectOutsideOfNamespacesIsInDefault(t *testing.T) {
+	c := fake.NewClientBuilder().Build()
+	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "1"}}
+	news := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
+	if err := NewEventsTo(record.NewFakeRecorder(0)).Once(t.Context(), c, volume, news); err != nil {
+		t.Fatal(err)
+	}
+	list := &corev1.EventList{}
+	if err := c.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)); err != nil || len(list.Items) != 1 {
+		t.Errorf("there are %v, %v", list.Items, err)
 	}
 }

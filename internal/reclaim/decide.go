@@ -17,6 +17,8 @@ const (
 	hold                // put our finalizer on, so that it cannot go unnoticed
 	release             // take our finalizer off: the driver's volume shall stay
 	destroy             // delete the volume at the driver, then the object
+	locate              // find out whether the driver beside this process has it
+	leave               // another node has it; tell if that takes long
 )
 
 // seen is all that is known about one volume at one moment.
@@ -37,10 +39,7 @@ func decide(s seen, o *Options) kind {
 	if s.volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
 		return decideRetained(held, deleting || o.here(s.volume))
 	}
-	if !o.here(s.volume) {
-		return rest // Only the provisioner beside the volume can delete it.
-	}
-	return decideDeletable(s, held, deleting)
+	return o.fromHere(decideDeletable(s, held, deleting), s.volume)
 }
 
 // decideDeletable is about a volume that goes when nobody claims it any more. One
@@ -86,9 +85,10 @@ func decideReleased(s seen, gone bool) kind {
 	}
 }
 
-// here tells whether a volume can be deleted by the driver beside this process.
+// here tells whether a volume may be at the driver beside this process.
 func (o *Options) here(volume *corev1.PersistentVolume) bool {
-	return o.Segment == nil || o.Segment.Holder(volume.Spec.NodeAffinity)
+	at, _ := o.place(volume)
+	return at == here || at == perhaps
 }
 
 // owns tells whether a volume is the driver's and made for our classes, or made

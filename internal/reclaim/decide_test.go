@@ -3,13 +3,11 @@ package reclaim
 import (
 	"testing"
 
-	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/migrate"
-	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 func TestDecide(t *testing.T) {
@@ -60,45 +58,6 @@ func TestDecide(t *testing.T) {
 				change(&s)
 			}
 			if got := decide(s, &Options{Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi"}); got != tt.want {
-				t.Errorf("got %d, want %d", got, tt.want)
-			}
-		})
-	}
-}
-
-// Where each node has a provisioner of its own, only the one beside a volume
-// may ask its driver: the others' would say that there is no such volume.
-func TestDecideOnANode(t *testing.T) {
-	at := func(node string) func(*seen) {
-		return func(s *seen) {
-			s.volume.Spec.NodeAffinity = topology.NodeAffinity([]*csipb.Topology{{Segments: map[string]string{"host": node}}})
-		}
-	}
-	retained := func(s *seen) { s.volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain }
-	bound := func(s *seen) { s.volume.Status.Phase, s.volume.Finalizers = corev1.VolumeBound, nil }
-	deleting := func(s *seen) { s.volume.DeletionTimestamp = &metav1.Time{} }
-	tests := map[string]struct {
-		changes []func(*seen)
-		want    kind
-	}{
-		"a volume of this node is deleted":                                    {[]func(*seen){at("n1")}, destroy},
-		"a volume of another node is left alone":                              {[]func(*seen){at("n2")}, rest},
-		"also when its object is being deleted":                               {[]func(*seen){at("n2"), deleting}, rest},
-		"a volume that is everywhere is deleted":                              {nil, destroy},
-		"a bound volume of this node is held":                                 {[]func(*seen){at("n1"), bound}, hold},
-		"a bound volume of another node is not":                               {[]func(*seen){at("n2"), bound}, rest},
-		"a retained volume of this node is let go of":                         {[]func(*seen){at("n1"), retained}, release},
-		"a retained volume of another node is left to that":                   {[]func(*seen){at("n2"), retained}, rest},
-		"a retained volume of a node that is gone is let go of when it shall": {[]func(*seen){at("n2"), retained, deleting}, release},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			s := released()
-			for _, change := range tt.changes {
-				change(&s)
-			}
-			o := &Options{Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi", Segment: topology.Segment{"host": "n1"}}
-			if got := decide(s, o); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})

@@ -32,6 +32,8 @@ type Options struct {
 	// Segment is where the driver beside this process has its volumes; nil for
 	// a driver that has them everywhere.
 	Segment topology.Segment
+	// Node is the name of the node that this process serves, if it has a Segment.
+	Node string
 	// Plugin is what the driver has taken the place of, if it has.
 	Plugin migrate.Plugin
 	// Workers is how many volumes are worked on at a time.
@@ -57,7 +59,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil || s.volume == nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.do(ctx, s, decide(s, r.options))
+	next := decide(s, r.options)
+	if next == locate || next == leave {
+		again, err := r.onNodes(ctx, s.volume, next)
+		return reconcile.Result{RequeueAfter: again}, err
+	}
+	return reconcile.Result{}, r.do(ctx, s, next)
 }
 
 // observe reads the volume from the given source and its attachments from the
@@ -125,7 +132,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
 			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
 			return err
 		}
-	case rest:
+	case rest, locate, leave:
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ func NodeAffinity(accessible []*csipb.Topology) *corev1.VolumeNodeAffinity {
 }
 
 // Reaches tells whether a volume with the affinity may be reached from the
-// segment: none of some term's values speak against it. Other operators than
-// In, which only people write, speak against nothing.
+// segment: no requirement of some term speaks against it. A requirement about a
+// label that is not the segment's does not.
 func (s Segment) Reaches(affinity *corev1.VolumeNodeAffinity) bool {
 	if affinity == nil || affinity.Required == nil {
 		return true
@@ -41,32 +41,19 @@ func (s Segment) Reaches(affinity *corev1.VolumeNodeAffinity) bool {
 
 func (s Segment) excluded(by corev1.NodeSelectorRequirement) bool {
 	value, ok := s[by.Key]
-	return ok && by.Operator == corev1.NodeSelectorOpIn && !slices.Contains(by.Values, value)
+	return ok && refuses(by, value)
 }
 
-// Holder tells whether the segment has what an affinity asks for: all of some
-// term, or no affinity. It is the question before something is done to a
-// volume, so what the segment alone cannot answer, such as a term about other
-// labels or about names of nodes, speaks against it.
-func (s Segment) Holder(affinity *corev1.VolumeNodeAffinity) bool {
-	if affinity == nil || affinity.Required == nil {
-		return true
-	}
-	return slices.ContainsFunc(affinity.Required.NodeSelectorTerms, func(term corev1.NodeSelectorTerm) bool {
-		return len(term.MatchFields) == 0 && len(term.MatchExpressions) > 0 &&
-			!slices.ContainsFunc(term.MatchExpressions, func(r corev1.NodeSelectorRequirement) bool { return !s.has(r) })
-	})
-}
-
-func (s Segment) has(wanted corev1.NodeSelectorRequirement) bool {
-	value, ok := s[wanted.Key]
-	switch wanted.Operator {
+// refuses tells whether a requirement about a label, or a field, does not hold
+// if it has this value. Gt and Lt are not looked at.
+func refuses(r corev1.NodeSelectorRequirement, value string) bool {
+	switch r.Operator {
 	case corev1.NodeSelectorOpIn:
-		return ok && slices.Contains(wanted.Values, value)
+		return !slices.Contains(r.Values, value)
 	case corev1.NodeSelectorOpNotIn:
-		return ok && !slices.Contains(wanted.Values, value)
-	case corev1.NodeSelectorOpExists:
-		return ok
+		return slices.Contains(r.Values, value)
+	case corev1.NodeSelectorOpDoesNotExist:
+		return true
 	default:
 		return false
 	}

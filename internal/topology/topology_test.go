@@ -154,6 +154,8 @@ func TestReaches(t *testing.T) {
 		"a volume of both, in one term":         {[]corev1.NodeSelectorTerm{term("zone", in, "b", "a")}, true},
 		"a volume of a part of the segment":     {[]corev1.NodeSelectorTerm{term("host", in, "n1")}, true},
 		"a volume of everywhere but another":    {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "b")}, true},
+		"a volume of everywhere but here":       {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "a")}, false},
+		"a volume of where there are no zones":  {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpDoesNotExist)}, false},
 		"a volume that can be reached nowhere":  {[]corev1.NodeSelectorTerm{}, false},
 		"a volume of a part of another segment": {[]corev1.NodeSelectorTerm{{MatchExpressions: slices.Concat(term("host", in, "n1").MatchExpressions, term("zone", in, "b").MatchExpressions)}}, false},
 	}
@@ -166,47 +168,6 @@ func TestReaches(t *testing.T) {
 		})
 	}
 	if !(Segment{"zone": "a"}).Reaches(nil) {
-		t.Error("a volume without affinity is everywhere")
-	}
-}
-
-func TestHolder(t *testing.T) {
-	is := func(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorRequirement {
-		return corev1.NodeSelectorRequirement{Key: key, Operator: operator, Values: values}
-	}
-	const in, notIn, exists, absent = corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn, corev1.NodeSelectorOpExists, corev1.NodeSelectorOpDoesNotExist
-	all := func(one ...corev1.NodeSelectorRequirement) corev1.NodeSelectorTerm {
-		return corev1.NodeSelectorTerm{MatchExpressions: one}
-	}
-	named := all(is("host", in, "n1"))
-	named.MatchFields = []corev1.NodeSelectorRequirement{is("metadata.name", in, "n1")}
-	tests := map[string]struct {
-		terms []corev1.NodeSelectorTerm
-		want  bool
-	}{
-		"a volume of this segment":                          {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"))}, true},
-		"a volume of another segment":                       {[]corev1.NodeSelectorTerm{all(is("host", in, "n2"))}, false},
-		"a volume of both":                                  {[]corev1.NodeSelectorTerm{all(is("host", in, "n2")), all(is("host", in, "n1"))}, true},
-		"a volume of a larger segment":                      {[]corev1.NodeSelectorTerm{all(is("zone", in, "a"))}, true},
-		"a volume that is not in another segment":           {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n2"))}, true},
-		"a volume that is not in this one":                  {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n1"))}, false},
-		"a volume of all segments of the kind":              {[]corev1.NodeSelectorTerm{all(is("host", exists))}, true},
-		"a volume of none of the kind":                      {[]corev1.NodeSelectorTerm{all(is("host", absent))}, false},
-		"a volume of a smaller segment may be elsewhere":    {[]corev1.NodeSelectorTerm{all(is("zone", in, "a"), is("disk", in, "d"))}, false},
-		"a volume that is not in one of which is not known": {[]corev1.NodeSelectorTerm{all(is("disk", notIn, "d"))}, false},
-		"a volume of a named node":                          {[]corev1.NodeSelectorTerm{named}, false},
-		"a volume of an empty term is nowhere":              {[]corev1.NodeSelectorTerm{{}}, false},
-		"a volume without terms is nowhere":                 {nil, false},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			affinity := &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: tt.terms}}
-			if got := (Segment{"zone": "a", "host": "n1"}).Holder(affinity); got != tt.want {
-				t.Errorf("got %t", got)
-			}
-		})
-	}
-	if !(Segment{"zone": "a"}).Holder(nil) {
 		t.Error("a volume without affinity is everywhere")
 	}
 }

@@ -1,0 +1,164 @@
+package reclaim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/topology"
+)
+
+// errCannotTell means that the driver has no call that tells whether a volume is there.
+var errCannotTell = errors.New("the driver cannot tell whether it has a volume")
+
+// onNodes does what only provisioners of single nodes have to do about a volume:
+// it finds out whether the volume is here, or leaves it to another node. It returns
+// when to look again.
+func (r *Reconciler) onNodes(ctx context.Context, volume *corev1.PersistentVolume, next kind) (time.Duration, error) {
+	translated, err := r.options.Plugin.ToCSI(ctx, volume)
+	if err != nil {
+		return 0, err
+	}
+	handle := translated.Spec.CSI.VolumeHandle
+	if next == leave {
+		_, node := r.options.place(volume)
+		return r.overdue(ctx, volume, leftTo(volume, node, handle))
+	}
+	found, err := r.finds(ctx, handle)
+	switch {
+	case errors.Is(err, errCannotTell):
+		return r.later(), r.tell(ctx, volume, untold(volume, r.options.Driver, handle))
+	case err != nil:
+		err = fmt.Errorf("finding out which node has volume %s, because neither the node affinity nor annotation %s names one: %w", handle, NodeAnnotation, err)
+		return 0, errors.Join(err, r.tell(ctx, volume, err.Error()))
+	case found:
+		return 0, r.claim(ctx, volume)
+	default:
+		again, err := r.overdue(ctx, volume, unfound(volume, handle))
+		return min(again, r.options.RetryMax), err
+	}
+}
+
+// finds asks the driver whether it has a volume where this node is. Only a driver
+// that has the volume may be asked to delete it.
+func (r *Reconciler) finds(ctx context.Context, handle string) (bool, error) {
+	info := r.driver.Info()
+	if info.Has(csipb.ControllerServiceCapability_RPC_GET_VOLUME) {
+		answer, err := r.driver.ControllerGetVolume(ctx, handle)
+		switch code := codeOf(err); {
+		case err == nil:
+			return r.reaches(answer.GetVolume()), nil
+		case code == codes.NotFound:
+			return false, nil
+		case code != codes.Unimplemented: // Some announce what they do not have.
+			return false, err
+		}
+	}
+	if !info.Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) {
+		return false, errCannotTell
+	}
+	for entry, err := range r.driver.ListVolumes(ctx, 0) {
+		if codeOf(err) == codes.Unimplemented {
+			return false, errCannotTell
+		}
+		if err != nil {
+			return false, err
+		}
+		if entry.GetVolume().GetVolumeId() == handle {
+			return r.reaches(entry.GetVolume()), nil
+		}
+	}
+	return false, nil
+}
+
+// reaches tells whether a volume is where this node is. A driver may know the
+// volumes of other nodes too, and tell where they are.
+func (r *Reconciler) reaches(volume *csipb.Volume) bool {
+	return r.options.Segment.Reaches(topology.NodeAffinity(volume.GetAccessibleTopology()))
+}
+
+func codeOf(err error) codes.Code {
+	var called *csi.Error
+	if errors.As(err, &called) {
+		return called.Code
+	}
+	return codes.Unknown
+}
+
+// claim puts on record that this node has the volume, before the driver is asked to
+// delete it: once it is gone the driver can no longer tell. The record wakes us up.
+func (r *Reconciler) claim(ctx context.Context, volume *corev1.PersistentVolume) error {
+	seen := volume.DeepCopy()
+	if volume.Annotations == nil {
+		volume.Annotations = map[string]string{}
+	}
+	volume.Annotations[NodeAnnotation] = r.options.Node
+	err := r.client.Patch(ctx, volume, client.MergeFromWithOptions(seen, client.MergeFromWithOptimisticLock{}))
+	if kube.Changed(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing annotation %s of PersistentVolume %s: %w", NodeAnnotation, volume.Name, err)
+	}
+	return nil
+}
+
+// overdue tells a message about a volume that has been released for long: by then
+// every node that is there has looked for it.
+func (r *Reconciler) overdue(ctx context.Context, volume *corev1.PersistentVolume, message string) (time.Duration, error) {
+	if left := 2*r.options.RetryMax - time.Since(releasedAt(volume)); left > 0 {
+		return left, nil
+	}
+	return r.later(), r.tell(ctx, volume, message)
+}
+
+// releasedAt is when a volume was released, or was made if nobody has written that.
+func releasedAt(volume *corev1.PersistentVolume) time.Time {
+	if at := volume.Status.LastPhaseTransitionTime; at != nil {
+		return at.Time
+	}
+	return volume.CreationTimestamp.Time
+}
+
+// later is when to look again at what was told: about as often as the API server
+// forgets events, and not on all nodes at once.
+func (r *Reconciler) later() time.Duration {
+	return wait.Jitter(12*r.options.RetryMax, 0.5)
+}
+
+// tell says what every node could say, once for all of them.
+func (r *Reconciler) tell(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
+	return r.events.Once(ctx, r.client, volume, kube.News{
+		Type: corev1.EventTypeWarning, Reason: kube.ReasonVolumeFailedDelete, Message: message,
+	})
+}
+
+// untold, unfound and leftTo are the same on every node, so that they are told once.
+func untold(volume *corev1.PersistentVolume, driver, handle string) string {
+	return fmt.Sprintf("volume %s is not deleted, because nobody can tell which node has it: neither the node affinity of the PersistentVolume nor its annotations name one node, "+
+		"and driver %s announces neither GET_VOLUME nor LIST_VOLUMES. %s", handle, driver, waysOut(volume))
+}
+
+func unfound(volume *corev1.PersistentVolume, handle string) string {
+	return fmt.Sprintf("volume %s is not deleted, because no node's driver has found it and the PersistentVolume does not name its node: "+
+		"the node is away, or the volume is gone already. The volume is deleted when a driver finds it. %s", handle, waysOut(volume))
+}
+
+func leftTo(volume *corev1.PersistentVolume, node, handle string) string {
+	return fmt.Sprintf("volume %s is left to the provisioner of node %s, which has made or found it there and has not deleted it yet. "+
+		"If that node is away, the volume is deleted when it is back. If another node has the volume now, name that one. %s", handle, node, waysOut(volume))
+}
+
+func waysOut(volume *corev1.PersistentVolume) string {
+	return fmt.Sprintf("To name the node: kubectl annotate --overwrite pv %s %s=NODE. "+
+		"To delete only the PersistentVolume, whatever is left on a node: set its persistentVolumeReclaimPolicy to Retain, then delete it", volume.Name, NodeAnnotation)
+}
