@@ -19,6 +19,7 @@ const (
 	destroy             // delete the volume at the driver, then the object
 	locate              // find out whether the driver beside this process has it
 	leave               // another node has it; tell if that takes long
+	disown              // another provisioner of the driver has made it; tell if that takes long
 )
 
 // seen is all that is known about one volume at one moment.
@@ -32,7 +33,7 @@ type seen struct {
 // I/O; each rule is a row of its test.
 func decide(s seen, o *Options) kind {
 	if !o.owns(s.volume) {
-		return rest
+		return o.ofAnother(s.volume)
 	}
 	held := slices.Contains(s.volume.Finalizers, kube.VolumeFinalizer)
 	deleting := s.volume.DeletionTimestamp != nil
@@ -91,8 +92,8 @@ func (o *Options) here(volume *corev1.PersistentVolume) bool {
 	return at == here || at == perhaps
 }
 
-// owns tells whether a volume is the driver's and made for our classes, or made
-// by hand for the driver. One in the form of the plugin that the driver has
+// owns tells whether a volume is the driver's and made for our classes, or under
+// the driver's own name, or by hand for the driver. One in the form of the plugin that the driver has
 // taken the place of is ours if somebody has written so.
 func (o *Options) owns(volume *corev1.PersistentVolume) bool {
 	inTree := o.Plugin.Has(volume)
@@ -106,5 +107,16 @@ func (o *Options) owns(volume *corev1.PersistentVolume) bool {
 	if !ok {
 		return !inTree
 	}
-	return by == o.Provisioner || o.Plugin.Is(by)
+	return by == o.Provisioner || by == o.Driver || o.Plugin.Is(by)
+}
+
+// ofAnother is about a volume that is not ours. If it is the driver's and nobody
+// deletes it, its provisioner may have another name now, or be gone.
+func (o *Options) ofAnother(volume *corev1.PersistentVolume) kind {
+	gone := volume.DeletionTimestamp != nil && !slices.Contains(volume.Finalizers, kube.VolumeFinalizer)
+	if volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver || volume.Status.Phase != corev1.VolumeReleased ||
+		volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || gone {
+		return rest
+	}
+	return disown
 }

@@ -47,7 +47,12 @@ func TestDecide(t *testing.T) {
 		"and no claim is bound to it":                               {[]func(*seen){in(corev1.VolumePending), deleting, func(s *seen) { s.claimed = true }}, rest},
 		"and we have something to answer for":                       {[]func(*seen){in(corev1.VolumeAvailable), deleting, unheld}, rest},
 		"one that was freed and is to stay is let go of":            {[]func(*seen){in(corev1.VolumeAvailable), deleting, retained}, release},
-		"a volume of another provisioner of the driver is not ours": {[]func(*seen){by("other")}, rest},
+		"a volume of another provisioner of the driver is not ours": {[]func(*seen){by("other")}, disown},
+		"nothing is to be told of it while it is bound":             {[]func(*seen){by("other"), in(corev1.VolumeBound)}, rest},
+		"nor if it is retained":                                     {[]func(*seen){by("other"), retained}, rest},
+		"nor if it is on its way out":                               {[]func(*seen){by("other"), unheld, deleting}, rest},
+		"but if somebody has deleted the object of it":              {[]func(*seen){by("other"), deleting}, disown},
+		"a volume by the driver's own name is ours":                 {[]func(*seen){by("csitest.holdfast.io")}, destroy},
 		"a volume of another driver is not ours":                    {[]func(*seen){func(s *seen) { s.volume.Spec.CSI.Driver = "other" }}, rest},
 		"a volume without a driver is not ours":                     {[]func(*seen){byHand, func(s *seen) { s.volume.Spec.CSI = nil }}, rest},
 	}

@@ -20,19 +20,27 @@ import (
 // errCannotTell means that the driver has no call that tells whether a volume is there.
 var errCannotTell = errors.New("the driver cannot tell whether it has a volume")
 
-// onNodes does what only provisioners of single nodes have to do about a volume:
-// it finds out whether the volume is here, or leaves it to another node. It returns
-// when to look again.
-func (r *Reconciler) onNodes(ctx context.Context, volume *corev1.PersistentVolume, next kind) (time.Duration, error) {
-	translated, err := r.options.Plugin.ToCSI(ctx, volume)
+// leaves does what is to be done about a volume that this process may not delete, or not yet:
+// it finds out whether the volume is on this node, or tells to whom the volume is left. It
+// returns when to look again.
+func (r *Reconciler) leaves(ctx context.Context, volume *corev1.PersistentVolume, next kind) (time.Duration, error) {
+	handle, err := r.handle(ctx, volume)
 	if err != nil {
 		return 0, err
 	}
-	handle := translated.Spec.CSI.VolumeHandle
-	if next == leave {
+	switch next {
+	case disown:
+		return r.overdue(ctx, volume, disowned(volume, r.options))
+	case leave:
 		_, node := r.options.place(volume)
 		return r.overdue(ctx, volume, leftTo(volume, node, handle))
+	default:
+		return r.locate(ctx, volume, handle)
 	}
+}
+
+// locate finds out whether the volume is on this node.
+func (r *Reconciler) locate(ctx context.Context, volume *corev1.PersistentVolume, handle string) (time.Duration, error) {
 	found, err := r.finds(ctx, handle)
 	switch {
 	case errors.Is(err, errCannotTell):
@@ -156,6 +164,16 @@ func unfound(volume *corev1.PersistentVolume, handle string) string {
 func leftTo(volume *corev1.PersistentVolume, node, handle string) string {
 	return fmt.Sprintf("volume %s is left to the provisioner of node %s, which has made or found it there and has not deleted it yet. "+
 		"If that node is away, the volume is deleted when it is back. If another node has the volume now, name that one. %s", handle, node, waysOut(volume))
+}
+
+func disowned(volume *corev1.PersistentVolume, o *Options) string {
+	names := o.Driver
+	if o.Provisioner != o.Driver {
+		names = o.Provisioner + " and " + o.Driver
+	}
+	return fmt.Sprintf("volume %s is not deleted by this provisioner, which deletes those of %s: annotation %s says that it is one of %s. "+
+		"Run a provisioner with --provisioner=%[4]s beside the driver. If there shall be none any more: kubectl annotate --overwrite pv %s %[3]s=%s",
+		volume.Spec.CSI.VolumeHandle, names, kube.AnnProvisionedBy, volume.Annotations[kube.AnnProvisionedBy], volume.Name, o.Driver)
 }
 
 func waysOut(volume *corev1.PersistentVolume) string {

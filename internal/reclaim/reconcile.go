@@ -60,8 +60,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	next := decide(s, r.options)
-	if next == locate || next == leave {
-		again, err := r.onNodes(ctx, s.volume, next)
+	if next == locate || next == leave || next == disown {
+		again, err := r.leaves(ctx, s.volume, next)
 		return reconcile.Result{RequeueAfter: again}, err
 	}
 	return reconcile.Result{}, r.do(ctx, s, next)
@@ -132,7 +132,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
 			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
 			return err
 		}
-	case rest, locate, leave:
+	case rest, locate, leave, disown:
 	}
 	return nil
 }

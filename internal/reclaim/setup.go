@@ -76,7 +76,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 
 func (r *Reconciler) ours(o client.Object) bool {
 	volume, ok := o.(*corev1.PersistentVolume)
-	return ok && r.options.owns(volume)
+	return ok && (r.options.owns(volume) || r.options.ofAnother(volume) != rest)
 }
 
 // goneOnly lets through the end of an attachment: the moment that a deletion

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
@@ -133,6 +134,36 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The name that classes carry can be changed where there are volumes already. Those by the
+// driver's own name stay ours; of those by any other name it is told why they stay.
+func TestVolumesByAnotherNameOfTheProvisioner(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.Class(t, nil)
+	first := w.Provisioner(t)
+	w.Claim(t, "own", nil)
+	w.Claim(t, "other", nil)
+	own, other := w.Bound(t, "own"), w.Bound(t, "other")
+	first.Kill()
+	annotate := func(by string) {
+		patch := []byte(`{"metadata":{"annotations":{"pv.kubernetes.io/provisioned-by":"` + by + `"}}}`)
+		_, err := w.Client.CoreV1().PersistentVolumes().Patch(t.Context(), other.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		must(t, err)
+	}
+	annotate("former.example.com/csi")
+	w.Provisioner(t, "--provisioner=storage.example.com/"+w.Namespace, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.DropClaim(t, "own")
+	w.DropClaim(t, "other")
+	w.Gone(t, own)
+	w.ToldAbout(t, "PersistentVolume/"+other.Name, corev1.EventTypeWarning, "VolumeFailedDelete", "--provisioner=former.example.com/csi")
+	if n := w.Driver.Calls(csi.DeleteVolume); n != 1 {
+		t.Errorf("the driver was asked %d times", n)
+	}
+	annotate(w.Name) // As the event says.
+	w.Gone(t, other)
+	w.NothingLeft(t)
 }
 
 func deletions(w *world.World) []*csipb.DeleteVolumeRequest {
