@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 
-	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -24,15 +26,16 @@ func (r *Reconciler) attach(ctx context.Context, s seen) error {
 	if request.Secrets, err = kube.Secret(ctx, r.live, s.wanted().secret); err != nil {
 		return err
 	}
-	if s.volume != nil {
-		if err := kube.AddFinalizer(ctx, r.client, s.volume.DeepCopy(), r.options.finalizer()); err != nil {
-			return fmt.Errorf("protecting PersistentVolume %s: %w", s.volume.Name, err)
-		}
+	if err := r.protect(ctx, s); err != nil {
+		return err
 	}
 	if err := r.write(ctx, s); err != nil {
 		return err
 	}
 	published, err := r.driver.ControllerPublishVolume(ctx, request)
+	if status.Code(err) == codes.Unimplemented && !s.publishes {
+		err = nil // It says both: there is nothing to do for an attachment any more.
+	}
 	if err != nil {
 		return err
 	}
@@ -43,7 +46,45 @@ func (r *Reconciler) attach(ctx context.Context, s seen) error {
 		return err
 	}
 	r.forced.done(s.attachment.Name)
+	return r.keepOnRecord(ctx, s)
+}
+
+// protect puts our finalizer on the PersistentVolume. Others attach it elsewhere
+// at the same time, and one of them is the first.
+func (r *Reconciler) protect(ctx context.Context, s seen) error {
+	if s.volume == nil {
+		return nil
+	}
+	volume := s.volume.DeepCopy()
+	err := kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
+	if kube.Changed(err) {
+		volume = &corev1.PersistentVolume{}
+		found, problem := get(ctx, r.live, s.volume.Name, volume)
+		switch {
+		case problem != nil:
+			return problem
+		case !found || volume.UID != s.volume.UID || volume.DeletionTimestamp != nil:
+			return superseded{fmt.Errorf("PersistentVolume %s has changed", s.volume.Name)}
+		}
+		err = kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
+	}
+	if err != nil {
+		return fmt.Errorf("protecting PersistentVolume %s: %w", s.volume.Name, err)
+	}
 	return nil
+}
+
+// keepOnRecord sees to it that what was attached stays on record, if somebody has
+// taken our finalizer off by hand meanwhile. The status that was just written tells.
+func (r *Reconciler) keepOnRecord(ctx context.Context, s seen) error {
+	switch {
+	case s.held(r.options):
+		return nil
+	case s.deleting(): // It cannot be put on again.
+		return r.withdraw(ctx, s, s.wanted())
+	default:
+		return r.write(ctx, s)
+	}
 }
 
 // write puts on record what is to be published, if it is not.
@@ -83,17 +124,5 @@ func (r *Reconciler) undo(ctx context.Context, s seen) error {
 	}
 	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; it is detached again",
 		"volumeAttachment", s.attachment.Name, "volumeHandle", s.wanted().handle, "node", s.wanted().node)
-	return r.take(ctx, s.wanted())
-}
-
-// take takes a volume away from a node. A secret that is gone does not hold that
-// up: the driver decides whether it can do without.
-func (r *Reconciler) take(ctx context.Context, from record) error {
-	secrets, err := kube.Secret(ctx, r.live, from.secret)
-	if client.IgnoreNotFound(err) != nil {
-		return err
-	}
-	return r.driver.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
-		VolumeId: from.handle, NodeId: from.node, Secrets: secrets,
-	})
+	return r.withdraw(ctx, s, s.wanted())
 }

@@ -1,7 +1,9 @@
 package attach
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -17,9 +19,17 @@ type findings struct {
 	// contradicted are the VolumeAttachments whose status is not what the driver
 	// says.
 	contradicted []string
-	// dangling are the publications that no VolumeAttachment tells of, with the
-	// cluster's volume, which may be nil.
-	dangling map[publication]*corev1.PersistentVolume
+	// dangling are the publications that no VolumeAttachment tells of.
+	dangling map[publication]dangler
+}
+
+// A dangler is what is known about a publication that dangles.
+type dangler struct {
+	volume *corev1.PersistentVolume // the cluster's; nil if it is gone
+	secret *corev1.SecretReference  // for detaching it; nil for none
+	// doubt names a VolumeAttachment that may tell of it all the same: the volume
+	// or the node of that cannot be told. Such a publication is not detached.
+	doubt string
 }
 
 // A census is what a survey compares: the driver's list, and what the cluster
@@ -27,8 +37,7 @@ type findings struct {
 type census struct {
 	listed        publications
 	before, after []storagev1.VolumeAttachment
-	volumes       map[string]*corev1.PersistentVolume // the driver's, by name
-	nodes         map[string]string                   // the driver's ids, by name
+	*cluster
 }
 
 // compare holds the rules of the survey; it does no I/O.
@@ -44,7 +53,7 @@ func (c *census) contradicted() (names []string) {
 	}
 	for i := range c.after {
 		a := &c.after[i]
-		p, ok := about(a, c.volumes, c.nodes)
+		p, ok := c.about(a)
 		if ok && versions[a.Name] == a.ResourceVersion && a.Status.Attached != c.listed[p] {
 			names = append(names, a.Name)
 		}
@@ -52,65 +61,119 @@ func (c *census) contradicted() (names []string) {
 	return names
 }
 
-// dangling is only what is this cluster's, by its volume or its node: other
-// clusters may use the same storage.
-func (c *census) dangling() map[publication]*corev1.PersistentVolume {
-	known := publications{}
+// dangling is only what this cluster has attached, as far as is known: volumes
+// that a PersistentVolume or the record of a VolumeAttachment names. Drivers list
+// all that there is at the storage, with whoever uses it: other clusters' volumes,
+// and disks that Kubernetes never attached, also of this cluster's own nodes.
+func (c *census) dangling() map[publication]dangler {
+	known, recorded, uncertain := publications{}, map[string]record{}, []*storagev1.VolumeAttachment{}
 	for _, some := range [][]storagev1.VolumeAttachment{c.before, c.after} {
 		for i := range some {
-			maps.Copy(known, told(&some[i], c.volumes, c.nodes))
+			a := &some[i]
+			maps.Copy(known, c.told(a))
+			if r := recordOf(a); r.handle != "" {
+				recorded[r.handle] = r
+			}
+			if handles, nodes := c.reach(a); len(handles) == 0 || len(nodes) == 0 {
+				uncertain = append(uncertain, a)
+			}
 		}
 	}
-	volumes, nodes := map[string]*corev1.PersistentVolume{}, map[string]bool{}
-	for _, v := range c.volumes {
-		volumes[v.Spec.CSI.VolumeHandle] = v
-	}
-	for _, id := range c.nodes {
-		nodes[id] = true
-	}
-	all := map[publication]*corev1.PersistentVolume{}
+	all := map[publication]dangler{}
 	for p := range c.listed {
-		if volume := volumes[p.handle]; !known[p] && (volume != nil || nodes[p.node]) {
-			all[p] = volume
+		if known[p] {
+			continue
 		}
+		d, ours := c.owner(p, recorded)
+		if !ours {
+			continue
+		}
+		if at := slices.IndexFunc(uncertain, func(a *storagev1.VolumeAttachment) bool { return c.mayBe(a, p) }); at >= 0 {
+			d.doubt = uncertain[at].Name
+		}
+		all[p] = d
 	}
 	return all
 }
 
-// about is the publication of a VolumeAttachment, as far as it can be told.
-func about(a *storagev1.VolumeAttachment, volumes map[string]*corev1.PersistentVolume, nodes map[string]string) (publication, bool) {
-	r := recordOf(a)
-	p := publication{r.handle, r.node}
-	if p.node == "" {
-		p.node = nodes[a.Spec.NodeName]
+// owner is what names the volume of a publication, if anything does.
+func (c *census) owner(p publication, recorded map[string]record) (d dangler, ours bool) {
+	if volume := c.volumeOf(p); volume != nil {
+		return dangler{volume: volume, secret: volume.Spec.CSI.ControllerPublishSecretRef}, true
 	}
+	r, ours := recorded[p.handle]
+	return dangler{secret: r.secret}, ours
+}
+
+// about is the publication of a VolumeAttachment, as far as it can be told.
+func (c *cluster) about(a *storagev1.VolumeAttachment) (publication, bool) {
+	r := recordOf(a)
+	p := publication{r.handle, cmp.Or(r.node, c.nodes[a.Spec.NodeName])}
 	if p.handle == "" {
-		p.handle = handleOf(a, volumes)
+		p.handle = c.handleOf(a, p.node)
 	}
 	return p, p.handle != "" && p.node != ""
 }
 
 // told are all publications that a VolumeAttachment may stand for: what is on
 // record, and what the volume and the node are now.
-func told(a *storagev1.VolumeAttachment, volumes map[string]*corev1.PersistentVolume, nodes map[string]string) publications {
-	r, all := recordOf(a), publications{}
-	for _, handle := range []string{r.handle, handleOf(a, volumes)} {
-		for _, node := range []string{r.node, nodes[a.Spec.NodeName]} {
-			if handle != "" && node != "" {
-				all[publication{handle, node}] = true
-			}
+func (c *cluster) told(a *storagev1.VolumeAttachment) publications {
+	handles, nodes := c.reach(a)
+	all := publications{}
+	for _, handle := range handles {
+		for _, node := range nodes {
+			all[publication{handle, node}] = true
 		}
 	}
 	return all
 }
 
-// handleOf is the volume that a VolumeAttachment names; empty if it is gone.
-func handleOf(a *storagev1.VolumeAttachment, volumes map[string]*corev1.PersistentVolume) string {
+// reach are the volumes and the nodes that a VolumeAttachment may stand for; none
+// if that cannot be told.
+func (c *cluster) reach(a *storagev1.VolumeAttachment) (handles, nodes []string) {
+	r := recordOf(a)
+	nodes = distinct(r.node, c.nodes[a.Spec.NodeName])
+	candidates := []string{r.handle}
+	for _, node := range nodes {
+		candidates = append(candidates, c.handleOf(a, node))
+	}
+	if len(nodes) == 0 {
+		candidates = append(candidates, c.handleOf(a, ""))
+	}
+	return distinct(candidates...), nodes
+}
+
+// mayBe tells whether a publication may be that of a VolumeAttachment of which not
+// all can be told. A node that cannot be told is none that the cluster has.
+func (c *cluster) mayBe(a *storagev1.VolumeAttachment, p publication) bool {
+	handles, nodes := c.reach(a)
+	if len(handles) > 0 && !slices.Contains(handles, p.handle) {
+		return false
+	}
+	if len(nodes) == 0 {
+		return !c.ids[p.node]
+	}
+	return slices.Contains(nodes, p.node)
+}
+
+// handleOf is the volume that a VolumeAttachment names, as the driver knows it on
+// a node; empty if that is gone.
+func (c *cluster) handleOf(a *storagev1.VolumeAttachment, node string) string {
 	if inline := a.Spec.Source.InlineVolumeSpec; inline != nil && inline.CSI != nil {
 		return inline.CSI.VolumeHandle
 	}
-	if v := volumes[volumeName(a)]; v != nil {
-		return v.Spec.CSI.VolumeHandle
+	if v := c.volumes[volumeName(a)]; v != nil {
+		return c.handle(v, node)
 	}
 	return ""
+}
+
+// distinct are the strings that are not empty, each once.
+func distinct(some ...string) (all []string) {
+	for _, one := range some {
+		if one != "" && !slices.Contains(all, one) {
+			all = append(all, one)
+		}
+	}
+	return all
 }

@@ -20,7 +20,6 @@ const (
 	publish               // put it on record, then publish the volume
 	move                  // take away what an earlier try may have published elsewhere, then publish
 	unpublish             // take the volume away, then let the object go
-	letGo                 // let the object go: there is nothing to take away
 )
 
 type step struct {
@@ -35,9 +34,12 @@ type seen struct {
 	spec       *corev1.PersistentVolumeSpec // the volume's in the driver's form, or the inline one; nil if it is gone
 	// untranslated is why the volume could not be put into the driver's form.
 	untranslated error
-	node         string // the driver's id of the node; empty if it does not have the driver
-	publishes    bool   // the driver can publish volumes
-	forced       bool   // the driver's own list says otherwise than the status
+	// unrecorded is what was published if the record does not say: what the volume
+	// was called on the node that is on record.
+	unrecorded record
+	node       string // the driver's id of the node; empty if it does not have the driver
+	publishes  bool   // the driver says that it can publish volumes
+	forced     bool   // the driver's own list says otherwise than the status
 }
 
 // decide holds every rule about what is attached and detached, and when. It does
@@ -59,8 +61,8 @@ func decideAttach(s seen, o *Options) step {
 	switch {
 	case attached && !s.forced:
 		return step{kind: rest}
-	case !s.publishes:
-		return step{kind: mark}
+	case !s.publishes && !s.held(o):
+		return step{kind: mark} // If it was asked before, it is asked again, whatever it says by now.
 	}
 	if problem := s.problem(o); problem != "" {
 		return step{refuse, problem}
@@ -74,19 +76,13 @@ func decideAttach(s seen, o *Options) step {
 // decideDetach relies on the record. What it lacks, because upstream's
 // csi-attacher has written it, is taken from where upstream would look.
 func decideDetach(s seen, o *Options) step {
-	held := s.held(o)
-	switch {
-	case !held && !s.forced:
+	if !s.held(o) && (!s.forced || !s.publishes) {
 		return step{kind: rest} // It was never asked for, or it is done.
-	case !s.publishes && held:
-		return step{kind: letGo}
-	case !s.publishes:
-		return step{kind: rest}
 	}
 	there := s.published()
 	if there.handle == "" {
-		return step{refuse, fmt.Sprintf("which volume of driver %s to detach cannot be told: PersistentVolume %s is gone, and the VolumeAttachment does not say; when you have detached it at the storage, remove the finalizer %s",
-			o.Driver, volumeName(s.attachment), o.finalizer())}
+		return step{refuse, fmt.Sprintf("which volume of driver %s to detach cannot be told: %s, and the VolumeAttachment does not say; when you have detached it at the storage, remove the finalizer %s",
+			o.Driver, s.untold(), o.finalizer())}
 	}
 	if there.node == "" {
 		return step{refuse, fmt.Sprintf("which node to detach the volume from cannot be told: node %s does not have driver %s any more, and the VolumeAttachment does not say; when you have detached it at the storage, remove the finalizer %s",
@@ -130,17 +126,35 @@ func (s *seen) wanted() record {
 }
 
 // published is what may be published: what is on record, and for what is not
-// there what would be published now.
+// there what would be published now. A volume that is another driver's by now is
+// not what this one has published.
 func (s *seen) published() record {
 	r := recordOf(s.attachment)
 	if r.node == "" {
 		r.node = s.node
 	}
-	if r.handle != "" || s.spec == nil || s.spec.CSI == nil {
-		return r
+	switch {
+	case r.handle != "":
+	case s.unrecorded.handle != "":
+		r.handle, r.secret = s.unrecorded.handle, s.unrecorded.secret
+	case s.spec != nil && s.spec.CSI != nil && s.spec.CSI.Driver == s.attachment.Spec.Attacher:
+		r.handle, r.secret = s.spec.CSI.VolumeHandle, s.spec.CSI.ControllerPublishSecretRef
 	}
-	r.handle, r.secret = s.spec.CSI.VolumeHandle, s.spec.CSI.ControllerPublishSecretRef
 	return r
+}
+
+// untold is why the volume does not say what was published.
+func (s *seen) untold() string {
+	switch {
+	case s.spec == nil:
+		return fmt.Sprintf("PersistentVolume %s is gone", volumeName(s.attachment))
+	case s.untranslated != nil:
+		return s.untranslated.Error()
+	case s.spec.CSI != nil:
+		return fmt.Sprintf("the volume is of driver %s now", s.spec.CSI.Driver)
+	default:
+		return "the volume is not one of a CSI driver"
+	}
 }
 
 // finalizer keeps a VolumeAttachment until the volume is detached, and a

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -49,6 +50,7 @@ func recorded(s *seen) {
 	held(s)
 	s.attachment.Annotations = record{handle: "vol", node: "id-of-node"}.annotations()
 }
+func untranslatable(s *seen) { s.spec.CSI, s.untranslated = nil, errors.New("no such zone") }
 func byUpstream(s *seen) {
 	held(s)
 	s.attachment.Annotations = map[string]string{nodeAnnotation: "id-of-node"}
@@ -64,28 +66,30 @@ func TestDecideToAttach(t *testing.T) {
 		want    kind
 		says    string
 	}{
-		"a volume is published":                                   {nil, publish, ""},
-		"also an inline one":                                      {[]func(*seen){inline}, publish, ""},
-		"also once more, when it is on record":                    {[]func(*seen){recorded}, publish, ""},
-		"also when upstream's attacher began with it":             {[]func(*seen){byUpstream}, publish, ""},
-		"an attached volume is left alone":                        {[]func(*seen){recorded, attachedNow}, rest, ""},
-		"unless the driver's own list contradicts":                {[]func(*seen){recorded, attachedNow, force}, publish, ""},
-		"without a driver that publishes it is attached at once":  {[]func(*seen){cannot}, mark, ""},
-		"also without its volume or node":                         {[]func(*seen){cannot, volumeGone, nodeGone}, mark, ""},
-		"once":                                                    {[]func(*seen){cannot, attachedNow}, rest, ""},
-		"an attachment of another driver is not ours":             {[]func(*seen){func(s *seen) { s.attachment.Spec.Attacher = "other" }}, rest, ""},
-		"one that is gone needs nothing":                          {[]func(*seen){func(s *seen) { s.attachment = nil }}, rest, ""},
-		"a node that was made anew under its name gets it anew":   {[]func(*seen){recorded, func(s *seen) { s.node = "new" }}, move, ""},
-		"a volume that was made anew under its name, too":         {[]func(*seen){recorded, func(s *seen) { s.spec.CSI.VolumeHandle = "new" }}, move, ""},
-		"but not if nothing was asked of the driver":              {[]func(*seen){recorded, func(s *seen) { s.attachment.Finalizers, s.node = nil, "new" }}, publish, ""},
-		"an attached one stays where it is, whatever is new":      {[]func(*seen){recorded, attachedNow, func(s *seen) { s.node = "new" }}, rest, ""},
-		"a volume that is not there is waited for":                {[]func(*seen){volumeGone}, refuse, "PersistentVolume pv is not there"},
-		"a volume that is being deleted is not attached any more": {[]func(*seen){func(s *seen) { s.volume.DeletionTimestamp = &metav1.Time{} }}, refuse, "is being deleted"},
-		"a node without the driver is waited for":                 {[]func(*seen){nodeGone}, refuse, "does not have driver " + driver},
-		"a volume of another kind is refused":                     {[]func(*seen){func(s *seen) { s.spec.CSI = nil }}, refuse, "not one of a CSI driver"},
-		"a volume of another driver is refused":                   {[]func(*seen){func(s *seen) { s.spec.CSI.Driver = "other" }}, refuse, "of driver other"},
-		"a source that is nothing is refused":                     {[]func(*seen){func(s *seen) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, refuse, "either"},
-		"a source that is both is refused":                        {[]func(*seen){func(s *seen) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, refuse, "either"},
+		"a volume is published":                                    {nil, publish, ""},
+		"also an inline one":                                       {[]func(*seen){inline}, publish, ""},
+		"also once more, when it is on record":                     {[]func(*seen){recorded}, publish, ""},
+		"also when upstream's attacher began with it":              {[]func(*seen){byUpstream}, publish, ""},
+		"an attached volume is left alone":                         {[]func(*seen){recorded, attachedNow}, rest, ""},
+		"unless the driver's own list contradicts":                 {[]func(*seen){recorded, attachedNow, force}, publish, ""},
+		"without a driver that publishes it is attached at once":   {[]func(*seen){cannot}, mark, ""},
+		"also without its volume or node":                          {[]func(*seen){cannot, volumeGone, nodeGone}, mark, ""},
+		"once":                                                     {[]func(*seen){cannot, attachedNow}, rest, ""},
+		"but one that the driver was asked for is asked for again": {[]func(*seen){recorded, cannot}, publish, ""},
+		"and taken from where it may be, if that is elsewhere":     {[]func(*seen){recorded, cannot, func(s *seen) { s.node = "new" }}, move, ""},
+		"an attachment of another driver is not ours":              {[]func(*seen){func(s *seen) { s.attachment.Spec.Attacher = "other" }}, rest, ""},
+		"one that is gone needs nothing":                           {[]func(*seen){func(s *seen) { s.attachment = nil }}, rest, ""},
+		"a node that was made anew under its name gets it anew":    {[]func(*seen){recorded, func(s *seen) { s.node = "new" }}, move, ""},
+		"a volume that was made anew under its name, too":          {[]func(*seen){recorded, func(s *seen) { s.spec.CSI.VolumeHandle = "new" }}, move, ""},
+		"but not if nothing was asked of the driver":               {[]func(*seen){recorded, func(s *seen) { s.attachment.Finalizers, s.node = nil, "new" }}, publish, ""},
+		"an attached one stays where it is, whatever is new":       {[]func(*seen){recorded, attachedNow, func(s *seen) { s.node = "new" }}, rest, ""},
+		"a volume that is not there is waited for":                 {[]func(*seen){volumeGone}, refuse, "PersistentVolume pv is not there"},
+		"a volume that is being deleted is not attached any more":  {[]func(*seen){func(s *seen) { s.volume.DeletionTimestamp = &metav1.Time{} }}, refuse, "is being deleted"},
+		"a node without the driver is waited for":                  {[]func(*seen){nodeGone}, refuse, "does not have driver " + driver},
+		"a volume of another kind is refused":                      {[]func(*seen){func(s *seen) { s.spec.CSI = nil }}, refuse, "not one of a CSI driver"},
+		"a volume of another driver is refused":                    {[]func(*seen){func(s *seen) { s.spec.CSI.Driver = "other" }}, refuse, "of driver other"},
+		"a source that is nothing is refused":                      {[]func(*seen){func(s *seen) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, refuse, "either"},
+		"a source that is both is refused":                         {[]func(*seen){func(s *seen) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, refuse, "either"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { check(t, tt.changes, tt.want, tt.says) })
@@ -111,7 +115,10 @@ func TestDecideToDetach(t *testing.T) {
 		"what was never asked of the driver is left to go":           {nil, rest, ""},
 		"also when somebody else still holds the object":             {[]func(*seen){func(s *seen) { s.attachment.Finalizers = []string{"example.com/other"} }}, rest, ""},
 		"but if the driver says that it is there it is taken away":   {[]func(*seen){force}, unpublish, ""},
-		"a driver that does not publish any more has nothing to do":  {[]func(*seen){recorded, cannot}, letGo, ""},
+		"also by a driver that says that it does not publish":        {[]func(*seen){recorded, cannot}, unpublish, ""},
+		"what is another driver's by now is not what was attached":   {[]func(*seen){byUpstream, func(s *seen) { s.spec.CSI.Driver = "other" }}, refuse, "is of driver other now"},
+		"why a volume of a plugin cannot be told is said":            {[]func(*seen){byUpstream, untranslatable}, refuse, "no such zone"},
+		"but if the record says the node the volume may tell":        {[]func(*seen){byUpstream, untranslatable, func(s *seen) { s.unrecorded.handle = "vol" }}, unpublish, ""},
 		"without anything of ours on the object there is no need to": {[]func(*seen){cannot}, rest, ""},
 	}
 	for name, tt := range tests {

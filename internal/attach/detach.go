@@ -2,19 +2,25 @@ package attach
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
 
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // detach takes a volume away and lets the VolumeAttachment go. The status is
 // written only if somebody else keeps the object: otherwise it goes with it.
 func (r *Reconciler) detach(ctx context.Context, s seen) error {
-	err := r.take(ctx, s.published())
-	if err != nil && !s.gone(err) {
+	if err := r.withdraw(ctx, s, s.published()); err != nil {
 		return err
 	}
 	if s.kept(r.options) {
@@ -34,12 +40,136 @@ func (r *Reconciler) letGo(ctx context.Context, a *storagev1.VolumeAttachment) e
 	return written(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "letting the VolumeAttachment go")
 }
 
+// withdraw takes away what was published for a VolumeAttachment. It is a success
+// if there is nothing to take away, or if that is somebody else's by now.
+func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
+	err := r.take(ctx, from, r.unclaimed(s.attachment, from))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, csi.ErrNotWanted):
+		klog.FromContext(ctx).Info("A volume is left where it is", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.node, "reason", err.Error())
+		return nil
+	case status.Code(err) == codes.Unimplemented && !s.publishes:
+		r.events.Warning(s.concerned(), kube.ReasonFailedDetach, fmt.Sprintf(
+			"VolumeAttachment %s: driver %s does not detach volumes any more; if volume %s still is at node %s, detach it at the storage", s.attachment.Name, r.options.Driver, from.handle, from.node))
+		return nil
+	}
+	gone, problem := r.gone(ctx, s, from, err)
+	switch {
+	case gone:
+		return nil
+	case problem != nil:
+		return errors.Join(err, problem)
+	}
+	return err
+}
+
+// take takes a volume away from a node, if that is still wanted when the driver's
+// turn for it has come. A secret that is gone does not hold that up: the driver
+// decides whether it can do without.
+func (r *Reconciler) take(ctx context.Context, from record, still csi.Precondition) error {
+	secrets, err := kube.Secret(ctx, r.live, from.secret)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	return r.driver.Provided(still).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
+		VolumeId: from.handle, NodeId: from.node, Secrets: secrets,
+	})
+}
+
+// prompt is how soon a call is sent that did not have to wait for others: what was
+// seen before is not read again.
+const prompt = time.Second
+
+// unclaimed is the precondition of taking away what was published for a
+// VolumeAttachment: no other one has the same on record. The call may have waited
+// for minutes. Meanwhile the object may have been removed by force and made anew
+// under its name, and another process may have attached for that one; and a
+// machine that was given another name has two of them.
+func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record) csi.Precondition {
+	began := time.Now()
+	return func(ctx context.Context) error {
+		names, err := r.rivals(ctx, a, from)
+		if err != nil {
+			return err
+		}
+		if time.Since(began) > prompt {
+			names = append(names, a.Name)
+		}
+		for _, name := range names {
+			now := &storagev1.VolumeAttachment{}
+			found, err := get(ctx, r.live, name, now)
+			if err != nil {
+				return err
+			}
+			s := seen{attachment: now}
+			if found && now.UID != a.UID && r.ours(now) && !s.deleting() && s.held(r.options) && recordOf(now).same(from) {
+				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrNotWanted)
+			}
+		}
+		return nil
+	}
+}
+
+// rivals are the other VolumeAttachments of the same volume, not being deleted,
+// whose node is the same machine, by the cache. Hardly ever there are any.
+func (r *Reconciler) rivals(ctx context.Context, a *storagev1.VolumeAttachment, from record) (names []string, err error) {
+	if volumeName(a) == "" {
+		return nil, nil
+	}
+	all, err := r.attachments(ctx, attachmentsByVolume, volumeName(a))
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		other := &all[i]
+		if other.Name == a.Name || other.DeletionTimestamp != nil {
+			continue
+		}
+		node := &storagev1.CSINode{}
+		found, err := get(ctx, r.client, other.Spec.NodeName, node, client.UnsafeDisableDeepCopy)
+		if err != nil {
+			return nil, err
+		}
+		if recordOf(other).node == from.node || found && nodeID(node, r.options.Driver) == from.node {
+			names = append(names, other.Name)
+		}
+	}
+	return names, nil
+}
+
 // gone tells whether an error means that there is nothing to take away: the
-// driver does not know the volume, and neither does the cluster. As long as the
-// PersistentVolume is there, a volume that the driver does not find is a
-// problem that somebody should know of.
-func (s *seen) gone(err error) bool {
-	return status.Code(err) == codes.NotFound && s.spec == nil
+// driver does not know the volume or the node, and neither does the cluster. As
+// long as that knows both, what the driver does not find is a problem that
+// somebody should know of.
+func (r *Reconciler) gone(ctx context.Context, s seen, from record, err error) (bool, error) {
+	if status.Code(err) != codes.NotFound {
+		return false, nil
+	}
+	remade := s.volume != nil && s.volume.Spec.CSI != nil && s.volume.Spec.CSI.VolumeHandle != from.handle
+	if s.spec == nil || remade {
+		return true, nil
+	}
+	known, problem := r.knows(ctx, from.node)
+	return !known && problem == nil, problem
+}
+
+// knows tells whether the driver has an id on some node of the cluster. That it
+// has not is asked of the API server itself.
+func (r *Reconciler) knows(ctx context.Context, id string) (bool, error) {
+	for _, from := range []client.Reader{r.client, r.live} {
+		nodes := &storagev1.CSINodeList{}
+		if err := from.List(ctx, nodes); err != nil {
+			return false, fmt.Errorf("listing CSINodes: %w", err)
+		}
+		for i := range nodes.Items {
+			if nodeID(&nodes.Items[i], r.options.Driver) == id {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // kept tells whether the VolumeAttachment stays when we let it go.

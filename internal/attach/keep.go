@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -63,7 +64,11 @@ func (k keeper) freed(ctx context.Context, o client.Object) []reconcile.Request 
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
 }
 
-// Reconcile lets one volume go if it can.
+// patience is how long a volume that is being deleted may be attached before that
+// is told. Mostly it is detached by then.
+const patience = 10 * time.Second
+
+// Reconcile lets one volume go if it can, and says so if it cannot.
 func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, k.client, request.Name, volume, client.UnsafeDisableDeepCopy)
@@ -71,14 +76,54 @@ func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (recon
 		return reconcile.Result{}, err
 	}
 	attachments, err := k.attachments(ctx, attachmentsByVolume, volume.Name)
-	if err != nil || len(attachments) > 0 {
+	if err != nil {
 		return reconcile.Result{}, err
 	}
-	err = kube.RemoveFinalizer(ctx, k.client, volume.DeepCopy(), k.options.finalizer())
-	if err != nil && !kube.Changed(err) {
-		err = fmt.Errorf("letting PersistentVolume %s go: %w", volume.Name, err)
-	} else {
-		err = nil
+	if len(attachments) > 0 {
+		if early := patience - time.Since(volume.DeletionTimestamp.Time); early > 0 {
+			return reconcile.Result{RequeueAfter: early}, nil
+		}
+		k.events.Normal(volume, kube.ReasonWaitingForDetach, awaited(attachments))
+		return reconcile.Result{}, nil // The end of each of them wakes us up.
 	}
-	return reconcile.Result{}, err
+	return reconcile.Result{}, k.free(ctx, volume.DeepCopy())
+}
+
+// awaited says which attachments a volume waits for.
+func awaited(attachments []storagev1.VolumeAttachment) string {
+	first := &attachments[0]
+	message := fmt.Sprintf("The PersistentVolume is being deleted, and stays until it is detached: VolumeAttachment %s, to node %s", first.Name, first.Spec.NodeName)
+	if more := len(attachments) - 1; more > 0 {
+		message += fmt.Sprintf(", and %d more", more)
+	}
+	if first.DeletionTimestamp == nil {
+		message += "; that goes when no pod there uses the volume any more"
+	}
+	return message
+}
+
+// free takes our finalizer off. An API server that refuses that for good answers
+// like one whose object has changed, so it is tried again with what is there now.
+func (k keeper) free(ctx context.Context, volume *corev1.PersistentVolume) error {
+	uid := volume.UID
+	err := kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
+	if !kube.Changed(err) {
+		return k.stuck(volume, err)
+	}
+	now := &corev1.PersistentVolume{}
+	found, err := get(ctx, k.live, volume.Name, now)
+	if err != nil || !found || now.UID != uid || !k.waits(now) {
+		return err
+	}
+	return k.stuck(now, kube.RemoveFinalizer(ctx, k.client, now.DeepCopy(), k.options.finalizer()))
+}
+
+// stuck says that a volume cannot be let go, unless err is nil.
+func (k keeper) stuck(volume *corev1.PersistentVolume, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("letting PersistentVolume %s go, which is being deleted and not attached any more: %w", volume.Name, err)
+	k.events.Warning(volume, kube.ReasonFailedDetach, err.Error())
+	return err
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -52,10 +54,26 @@ func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconci
 		return reconcile.Result{}, nil
 	}
 	err = l.do(ctx, s, next)
-	if isSuperseded(err) {
-		return reconcile.Result{RequeueAfter: l.options.RetryStart}, nil
+	if !isSuperseded(err) {
+		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, err
+	denied, problem := l.denied(ctx, s, err)
+	if denied {
+		return reconcile.Result{}, l.failed(ctx, s, fmt.Errorf("the API server does not accept a change of VolumeAttachment %s: %w", request.Name, err))
+	}
+	return reconcile.Result{RequeueAfter: l.options.RetryStart}, problem
+}
+
+// denied tells whether the API server refuses a write for good, as an admission
+// policy does: it answers like a condition that does not hold, and the object
+// still is the one that was seen.
+func (r *Reconciler) denied(ctx context.Context, s seen, err error) (bool, error) {
+	if !apierrors.IsInvalid(err) {
+		return false, nil
+	}
+	now := &storagev1.VolumeAttachment{}
+	found, problem := get(ctx, r.live, s.attachment.Name, now)
+	return found && now.UID == s.attachment.UID && now.ResourceVersion == s.attachment.ResourceVersion, problem
 }
 
 // look observes and decides. An object of the cache that may be older than this
@@ -102,14 +120,12 @@ func (l lane) do(ctx context.Context, s seen, next step) error {
 	case publish:
 		return l.failed(ctx, s, l.attach(ctx, s))
 	case move:
-		if err := l.take(ctx, recordOf(s.attachment)); err != nil {
+		if err := l.withdraw(ctx, s, s.published()); err != nil {
 			return l.failed(ctx, s, fmt.Errorf("detaching the volume from where it may be first: %w", err))
 		}
 		return l.failed(ctx, s, l.attach(ctx, s))
 	case unpublish:
 		return l.failed(ctx, s, l.detach(ctx, s))
-	case letGo:
-		return l.letGo(ctx, s.attachment)
 	case rest:
 	}
 	return nil

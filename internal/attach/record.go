@@ -46,6 +46,9 @@ func (r record) elsewhere(now record) bool {
 	return r.node != "" && r.node != now.node || r.handle != "" && r.handle != now.handle
 }
 
+// same tells whether two records are of one volume on one node.
+func (r record) same(other record) bool { return r.handle == other.handle && r.node == other.node }
+
 // complete tells whether all of what is to be published now is on record.
 func (r record) complete(now record) bool {
 	return r.node == now.node && r.handle == now.handle &&

@@ -7,14 +7,10 @@ import (
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-
-	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // A survey compares, now and then, what the driver says is published with the
@@ -84,7 +80,7 @@ func (s *survey) pass(ctx context.Context) (err error) {
 	if c.after, err = s.all(ctx); err != nil {
 		return err
 	}
-	if c.volumes, c.nodes, err = s.cluster(ctx); err != nil {
+	if c.cluster, err = s.cluster(ctx); err != nil {
 		return err
 	}
 	found := c.compare()
@@ -108,35 +104,6 @@ func (s *survey) list(ctx context.Context) (publications, error) {
 	return listed, nil
 }
 
-// cluster is what the cluster knows of the driver: its volumes, in its own form,
-// and its ids of the nodes, by name.
-func (s *survey) cluster(ctx context.Context) (volumes map[string]*corev1.PersistentVolume, nodes map[string]string, err error) {
-	pvs := &corev1.PersistentVolumeList{}
-	if err := s.client.List(ctx, pvs, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, nil, fmt.Errorf("listing PersistentVolumes: %w", err)
-	}
-	csiNodes := &storagev1.CSINodeList{}
-	if err := s.client.List(ctx, csiNodes, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, nil, fmt.Errorf("listing CSINodes: %w", err)
-	}
-	volumes, nodes = map[string]*corev1.PersistentVolume{}, map[string]string{}
-	for i := range pvs.Items {
-		if !s.options.has(&pvs.Items[i]) {
-			continue
-		}
-		// One that cannot be translated was not attached either.
-		if v, err := s.options.Plugin.ToCSI(ctx, &pvs.Items[i]); err == nil {
-			volumes[v.Name] = v
-		}
-	}
-	for i := range csiNodes.Items {
-		if id := nodeID(&csiNodes.Items[i], s.options.Driver); id != "" {
-			nodes[csiNodes.Items[i].Name] = id
-		}
-	}
-	return volumes, nodes, nil
-}
-
 // force has the driver asked again about a VolumeAttachment.
 func (s *survey) force(ctx context.Context, name string) {
 	a := &storagev1.VolumeAttachment{}
@@ -154,65 +121,4 @@ func (s *survey) force(ctx context.Context, name string) {
 	case lane <- event.GenericEvent{Object: a}:
 	case <-ctx.Done():
 	}
-}
-
-// dangle reports what no VolumeAttachment tells of, and takes it away if that is
-// wanted and nobody has made one since.
-func (s *survey) dangle(ctx context.Context, found map[publication]*corev1.PersistentVolume) error {
-	now := map[publication]bool{}
-	var lasting int64
-	for p, volume := range found {
-		now[p] = true
-		if !s.before[p] {
-			continue
-		}
-		lasting++
-		s.report(ctx, p, volume)
-		if s.options.DetachDangling {
-			if err := s.detachDangling(ctx, p, volume); err != nil {
-				return err
-			}
-		}
-	}
-	s.before = now
-	s.dangling.Store(lasting)
-	return nil
-}
-
-func (s *survey) report(ctx context.Context, p publication, volume *corev1.PersistentVolume) {
-	message := fmt.Sprintf("the driver says that volume %s is published on node %s, and no VolumeAttachment says so", p.handle, p.node)
-	if !s.options.DetachDangling {
-		message += "; detach it at the storage, or give the attacher --detach-dangling"
-	}
-	klog.FromContext(ctx).Info("Found a dangling publication", "volumeHandle", p.handle, "node", p.node)
-	if volume != nil {
-		seen := seen{volume: volume}
-		s.events.Warning(seen.concerned(), kube.ReasonDanglingPublication, message)
-	}
-}
-
-// detachDangling asks the API server itself whether there still is no
-// VolumeAttachment.
-func (s *survey) detachDangling(ctx context.Context, p publication, volume *corev1.PersistentVolume) error {
-	list := &storagev1.VolumeAttachmentList{}
-	if err := s.live.List(ctx, list); err != nil {
-		return fmt.Errorf("listing VolumeAttachments: %w", err)
-	}
-	volumes, nodes, err := s.cluster(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range list.Items {
-		if list.Items[i].Spec.Attacher == s.options.Driver && told(&list.Items[i], volumes, nodes)[p] {
-			return nil
-		}
-	}
-	from := record{handle: p.handle, node: p.node}
-	if volume != nil {
-		from.secret = volume.Spec.CSI.ControllerPublishSecretRef
-	}
-	if err := s.take(ctx, from); err != nil {
-		return fmt.Errorf("detaching volume %s, which dangles, from node %s: %w", p.handle, p.node, err)
-	}
-	return nil
 }

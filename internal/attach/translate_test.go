@@ -20,10 +20,15 @@ func TestVolumesOfAPluginAreAttachedAsTheDrivers(t *testing.T) {
 		step   kind
 		handle string // what would be detached
 	}{
-		"it is translated, and its handle completed":         {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
-		"a handle that cannot be completed is told":          {plugins, "node", nil, refuse, ""},
-		"without the node it is as complete as it can be":    {plugins, "", nil, refuse, disk},
-		"what is on record is detached, translated or not":   {plugins, "node", func(s *seen) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
+		"it is translated, and its handle completed":       {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
+		"a handle that cannot be completed is told":        {plugins, "node", nil, refuse, ""},
+		"without the node it is as complete as it can be":  {plugins, "", nil, refuse, disk},
+		"what is on record is detached, translated or not": {plugins, "node", func(s *seen) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
+		"what upstream's has attached is called as on the node on record": {plugins, "projects/p/zones/other/instances/n", func(s *seen) {
+			deleting(s)
+			s.attachment.Finalizers = []string{gce.finalizer()}
+			s.attachment.Annotations = map[string]string{nodeAnnotation: "projects/p/zones/z/instances/n"}
+		}, unpublish, "projects/p/zones/z/disks/disk"},
 		"a volume of another plugin is none of the driver's": {others, "node", nil, refuse, ""},
 	}
 	for name, tt := range tests {

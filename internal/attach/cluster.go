@@ -1,0 +1,117 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/migrate"
+)
+
+// A cluster is what the cluster knows of the driver.
+type cluster struct {
+	plugin  migrate.Plugin
+	volumes map[string]*corev1.PersistentVolume // the driver's, in its own form, by name
+	nodes   map[string]string                   // the driver's ids, by name
+	ids     map[string]bool                     // the same ids
+
+	// inTree are the names of those volumes that have the form of a plugin that
+	// Kubernetes once had built in. Their handles may depend on the node.
+	inTree map[string]bool
+	// byHandle are the volumes by handle, for each node that was asked about; those
+	// under no node are the ones whose handle does not depend on it.
+	byHandle map[string]map[string]*corev1.PersistentVolume
+}
+
+// cluster reads from the cache what the cluster knows of the driver.
+func (s *survey) cluster(ctx context.Context) (*cluster, error) {
+	pvs := &corev1.PersistentVolumeList{}
+	if err := s.client.List(ctx, pvs, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing PersistentVolumes: %w", err)
+	}
+	csiNodes := &storagev1.CSINodeList{}
+	if err := s.client.List(ctx, csiNodes, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing CSINodes: %w", err)
+	}
+	c := newCluster(s.options.Plugin)
+	for i := range pvs.Items {
+		c.add(ctx, s.options, &pvs.Items[i])
+	}
+	for i := range csiNodes.Items {
+		if id := nodeID(&csiNodes.Items[i], s.options.Driver); id != "" {
+			c.nodes[csiNodes.Items[i].Name], c.ids[id] = id, true
+		}
+	}
+	return c, nil
+}
+
+func newCluster(plugin migrate.Plugin) *cluster {
+	return &cluster{
+		plugin: plugin, volumes: map[string]*corev1.PersistentVolume{}, nodes: map[string]string{}, ids: map[string]bool{}, inTree: map[string]bool{},
+	}
+}
+
+// add takes a volume in if it is the driver's. One that cannot be translated is
+// left out: it was not attached in this form.
+func (c *cluster) add(ctx context.Context, o *Options, volume *corev1.PersistentVolume) {
+	if !o.has(volume) {
+		return
+	}
+	if v, err := o.Plugin.ToCSI(ctx, volume); err == nil {
+		c.volumes[v.Name], c.inTree[v.Name], c.byHandle = v, v != volume, nil
+	}
+}
+
+// renew reads a volume again, from the API server itself.
+func (c *cluster) renew(ctx context.Context, live client.Reader, o *Options, name string) error {
+	if name == "" {
+		return nil
+	}
+	delete(c.volumes, name)
+	c.byHandle = nil
+	volume := &corev1.PersistentVolume{}
+	found, err := get(ctx, live, name, volume)
+	if found {
+		c.add(ctx, o, volume)
+	}
+	return err
+}
+
+// handle is a volume as the driver knows it on a node.
+func (c *cluster) handle(v *corev1.PersistentVolume, node string) string {
+	handle := v.Spec.CSI.VolumeHandle
+	if c.inTree[v.Name] && node != "" {
+		if completed, err := c.plugin.Handle(handle, node); err == nil {
+			return completed
+		}
+	}
+	return handle
+}
+
+// volumeOf is the volume of a publication, nil if the cluster does not have it.
+func (c *cluster) volumeOf(p publication) *corev1.PersistentVolume {
+	if c.byHandle == nil {
+		c.byHandle = map[string]map[string]*corev1.PersistentVolume{}
+		c.byHandle[""] = c.handles("", false)
+	}
+	if v := c.byHandle[""][p.handle]; v != nil {
+		return v
+	}
+	if c.byHandle[p.node] == nil {
+		c.byHandle[p.node] = c.handles(p.node, true)
+	}
+	return c.byHandle[p.node][p.handle]
+}
+
+func (c *cluster) handles(node string, inTree bool) map[string]*corev1.PersistentVolume {
+	all := map[string]*corev1.PersistentVolume{}
+	for _, v := range c.volumes {
+		if c.inTree[v.Name] == inTree {
+			all[c.handle(v, node)] = v
+		}
+	}
+	return all
+}
