@@ -20,7 +20,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.Timeout, "volume-attachment-timeout", 15*time.Minute, "after how long a volume that is not attached is marked as failed; work on it goes on")
 	fs.DurationVar(&o.SurveyInterval, "reconcile-sync", time.Minute, "how often to compare the driver's list of published volumes with the VolumeAttachments, for drivers that have one; 0 for never")
 	fs.Int32Var(&o.PageSize, "max-entries", 0, "how many volumes to ask the driver for at a time in that; 0 leaves it to the driver")
-	fs.BoolVar(&o.DetachDangling, "detach-dangling", false, "take volumes away from nodes that no VolumeAttachment tells of, instead of only reporting them")
+	fs.BoolVar(&o.DetachDangling, "detach-dangling", false, "detach volumes of this cluster from nodes where no VolumeAttachment tells of them, instead of only reporting them")
 
 	for name, why := range map[string]string{
 		"resync":              "every change is watched, and what fails is tried again",

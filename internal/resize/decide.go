@@ -19,6 +19,7 @@ const (
 	later              // the same once more, but not yet
 	begin              // put the target on record, then ask the driver
 	resume             // ask the driver for the target that is on record
+	settle             // ask for that once more before it is given up: an earlier call may have done it
 	tidy               // take the old size off the volume: the node is done
 	await              // put on record that the class is missing
 	cancel             // take what was refused off the record
@@ -56,10 +57,14 @@ func decideExpansion(s seen, o *Options, now time.Time) step {
 	case s.expansion() == corev1.PersistentVolumeClaimControllerResizeInProgress && !s.refused() && s.allocated() == target:
 		return step{kind: resume, size: target}
 	}
+	unused := o.LookForUsers && s.inUse()
+	if s.lowers(target) {
+		return step{kind: settle, size: s.allocated(), unused: unused}
+	}
 	if wait := s.pause(target, o.RetryMax, now); wait > 0 {
 		return step{kind: later, after: wait}
 	}
-	return step{kind: begin, size: target, unused: o.LookForUsers && s.inUse()}
+	return step{kind: begin, size: target, unused: unused}
 }
 
 // met is about a claim that has what it requests.
@@ -97,6 +102,14 @@ func (s *seen) target(requested int64) int64 {
 		return max(requested, allocated) // It was granted once, and volumes never shrink.
 	}
 	return requested
+}
+
+// lowers tells whether a target is less than what an unanswered call may have
+// made of the volume. A refusal that came later says nothing about that call: if it
+// has grown the volume, asking for the same again finds that out, and otherwise it
+// is refused once more.
+func (s *seen) lowers(target int64) bool {
+	return target < s.allocated() && !s.sizeRefused && doubt(s.claim, corev1.PersistentVolumeClaimResizing) == outcomeUnknown
 }
 
 // pause is how long to wait before what has been infeasible is asked for again,

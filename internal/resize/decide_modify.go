@@ -24,7 +24,7 @@ func decideModification(s seen, o *Options, now time.Time) step {
 	case wanted == has && record == nil:
 		return step{kind: rest}
 	case wanted == has && !s.half():
-		return step{kind: cancel}
+		return s.giveUp()
 	case wanted == "":
 		return step{kind: rest} // The API allows nobody to give up a class that was applied.
 	}
@@ -38,10 +38,24 @@ func decideModification(s seen, o *Options, now time.Time) step {
 }
 
 // half tells whether the volume has a class to go back to and some of what was
-// refused may have been done: only what is infeasible surely was not.
+// refused may have been done: only what was infeasible from the first call on
+// surely was not.
 func (s *seen) half() bool {
 	return ptr.Deref(s.claim.Status.CurrentVolumeAttributesClassName, "") != "" &&
-		s.claim.Status.ModifyVolumeStatus.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress
+		(s.claim.Status.ModifyVolumeStatus.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress ||
+			doubt(s.claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "")
+}
+
+// giveUp is about a class that was refused, with none to go back to. If an
+// unanswered call may have applied it, it is asked for once more: the volume may
+// have it, and then the claim has it too.
+func (s *seen) giveUp() step {
+	tried := s.claim.Status.ModifyVolumeStatus.Status != corev1.PersistentVolumeClaimModifyVolumePending
+	if tried && s.modifies && s.begun != nil && !s.classRefused &&
+		doubt(s.claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == outcomeUnknown {
+		return step{kind: settle, class: s.begun}
+	}
+	return step{kind: cancel}
 }
 
 // goOn is about a modification that may be under way: nothing else is asked for

@@ -30,6 +30,7 @@ func TestDecideExpansion(t *testing.T) {
 	}})
 	nodeOnly := func(s *seen) { s.info, s.node = unable, true }
 	refused := func(ago time.Duration) change { return holds(refusedOnRecord, "Internal", ago) }
+	unknown := reason(corev1.PersistentVolumeClaimResizing, outcomeUnknown)
 	tests := map[string]struct {
 		changes []change
 		want    step
@@ -55,10 +56,17 @@ func TestDecideExpansion(t *testing.T) {
 		"or at once when less is requested":              {[]change{requests(2), record(infeasible, 9), refused(0)}, step{kind: begin, size: 2 * gib}},
 		"or if nobody knows since when it is":            {[]change{requests(2), record(infeasible, 2)}, step{kind: begin, size: 2 * gib}},
 
-		"the node's turn is awaited":                      {[]change{requests(2), record(nodePending, 2), volumeHas(2)}, step{kind: rest}},
-		"also when still more is requested":               {[]change{requests(3), record(nodePending, 2), volumeHas(2)}, step{kind: rest}},
-		"a node that is at it is awaited":                 {[]change{requests(3), record(nodeBusy, 2), volumeHas(2)}, step{kind: rest}},
-		"a node has nothing to do before the volume grew": {[]change{requests(3), record(nodePending, 2)}, step{kind: begin, size: 2 * gib}},
+		"what was not answered before it was refused is asked for once more when less is requested": {
+			[]change{requests(2), record(inProgress, 3), refused(0), unknown}, step{kind: settle, size: 3 * gib}},
+		"also if it is infeasible by now":                        {[]change{requests(2), record(infeasible, 3), refused(0), unknown}, step{kind: settle, size: 3 * gib}},
+		"and not before it is unused, if it was in use":          {[]change{requests(2), record(inProgress, 3), holds(refusedOnRecord, "FailedPrecondition", 0), unknown}, step{kind: settle, size: 3 * gib, unused: true}},
+		"and the less is asked for when it is refused then":      {[]change{requests(2), record(inProgress, 3), refused(0), unknown, func(s *seen) { s.sizeRefused = true }}, step{kind: begin, size: 2 * gib}},
+		"what the driver has given up on the way may be lowered": {[]change{requests(2), record(inProgress, 3), refused(0), reason(corev1.PersistentVolumeClaimResizing, outcomeDoubtful)}, step{kind: begin, size: 2 * gib}},
+		"more, or the same, is asked for without that":           {[]change{requests(4), record(inProgress, 3), refused(0), unknown}, step{kind: begin, size: 4 * gib}},
+		"the node's turn is awaited":                             {[]change{requests(2), record(nodePending, 2), volumeHas(2)}, step{kind: rest}},
+		"also when still more is requested":                      {[]change{requests(3), record(nodePending, 2), volumeHas(2)}, step{kind: rest}},
+		"a node that is at it is awaited":                        {[]change{requests(3), record(nodeBusy, 2), volumeHas(2)}, step{kind: rest}},
+		"a node has nothing to do before the volume grew":        {[]change{requests(3), record(nodePending, 2)}, step{kind: begin, size: 2 * gib}},
 		"a node that cannot gets another chance": {
 			[]change{requests(3), record(nodeInfeasible, 2), volumeHas(2), holds(nodeRefused, "", 5*time.Minute)}, step{kind: begin, size: 2 * gib}},
 		"but not before the longest pause": {
@@ -110,6 +118,7 @@ func TestDecideModification(t *testing.T) {
 	fails := func(kind kind, message string) step {
 		return step{kind: kind, reason: kube.ReasonVolumeModifyFailed, message: message}
 	}
+	unknown, doubtful := reason(corev1.PersistentVolumeClaimVolumeModifyingVolume, outcomeUnknown), reason(corev1.PersistentVolumeClaimVolumeModifyingVolume, outcomeDoubtful)
 	gold, silver := attributes("gold", time.Hour), attributes("silver", time.Hour)
 	tests := map[string]struct {
 		changes []change
@@ -142,6 +151,13 @@ func TestDecideModification(t *testing.T) {
 		"the old class is left as it is, for nothing is done": {
 			[]change{wants("silver"), current("silver"), toGold(infeasible), refused(0)}, step{kind: cancel}},
 		"and so is none": {[]change{unwanted, toGold(infeasible), refused(0)}, step{kind: cancel}},
+		"but what was not answered before it was infeasible may be done: the old class is applied again": {
+			[]change{wants("silver"), current("silver"), toGold(infeasible), refused(0), unknown}, step{kind: begin, class: silver}},
+		"also if the driver had given it up on the way": {[]change{wants("silver"), current("silver"), toGold(infeasible), refused(0), doubtful}, step{kind: begin, class: silver}},
+		"also if another class is awaited since":        {[]change{wants("silver"), current("silver"), toGold(pending), unknown}, step{kind: begin, class: silver}},
+		"without an old one it is asked for once more":  {[]change{unwanted, toGold(infeasible), refused(0), unknown}, step{kind: settle, class: gold}},
+		"and given up when it is refused then":          {[]change{unwanted, toGold(infeasible), refused(0), unknown, func(s *seen) { s.classRefused = true }}, step{kind: cancel}},
+		"or if it is gone":                              {[]change{unwanted, toGold(infeasible), refused(0), unknown, func(s *seen) { s.begun = nil }}, step{kind: cancel}},
 		"a driver that cannot is told of": {[]change{wants("gold"), func(s *seen) { s.modifies = false }},
 			fails(say, "the claim has a VolumeAttributesClass and driver csitest.holdfast.io cannot modify volumes: it does not announce MODIFY_VOLUME")},
 	}

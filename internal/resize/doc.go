@@ -16,6 +16,10 @@
 // claim wants by then. With it the claim's present wish counts. So the condition
 // is taken off before a call that follows a refusal.
 //
+// A refusal says nothing about an earlier call that was not answered. That there
+// was one stays on record until the driver has done something, as the reason of the
+// condition Resizing or ModifyingVolume: see doubt.
+//
 // Nothing in memory matters after a restart:
 //   - that a call has surely failed is the condition;
 //   - that a volume was in use is the condition's reason, FailedPrecondition;

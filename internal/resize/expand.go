@@ -6,6 +6,7 @@ import (
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -28,6 +29,12 @@ func (r *Reconciler) expand(ctx context.Context, s *seen) (time.Duration, error)
 		return r.grow(ctx, s, next)
 	case begin:
 		return r.grow(ctx, s, next)
+	case settle:
+		after, err := r.grow(ctx, s, next)
+		if s.sizeRefused {
+			return r.expand(ctx, s)
+		}
+		return after, err
 	default:
 	}
 	return 0, nil
@@ -35,7 +42,7 @@ func (r *Reconciler) expand(ctx context.Context, s *seen) (time.Duration, error)
 
 // grow takes the volume to a size.
 func (r *Reconciler) grow(ctx context.Context, s *seen, next step) (time.Duration, error) {
-	w := expansion(s, next.size)
+	w := expansion(s, next)
 	request, err := r.expandRequest(ctx, s, next.size)
 	if err != nil {
 		return r.unready(s, w, err)
@@ -49,7 +56,7 @@ func (r *Reconciler) grow(ctx context.Context, s *seen, next step) (time.Duratio
 			return r.busy(s, pod), nil
 		}
 	}
-	if next.kind == begin {
+	if next.kind != resume {
 		if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { beginExpansion(c, next.size, r.now()) }); err != nil {
 			return 0, r.hindered(s, w, err)
 		}
@@ -61,15 +68,24 @@ func (r *Reconciler) grow(ctx context.Context, s *seen, next step) (time.Duratio
 	return 0, r.hindered(s, w, r.grown(ctx, s, w, answer))
 }
 
-// expansion is the work of expanding the claim's volume to a size.
-func expansion(s *seen, size int64) work {
+// expansion is the work of expanding the claim's volume. A driver that fails inside
+// may have grown it before. The request may be lowered all the same, for that is
+// what many drivers answer that have no room: the answer to the lower request says
+// how large the volume is.
+func expansion(s *seen, next step) work {
+	size := next.size
 	to := quantity(size)
 	return work{
 		what:    fmt.Sprintf("resizing volume %s to %s", s.volume.Name, to.String()),
 		going:   kube.ReasonResizing,
 		failed:  kube.ReasonVolumeResizeFailed,
 		since:   corev1.PersistentVolumeClaimResizing,
+		resumed: next.kind == resume,
+		doubtful: func(f refusal) bool {
+			return f.code == codes.Internal.String() || f.code == codes.Unknown.String()
+		},
 		refuse:  refuseExpansion,
+		refused: &s.sizeRefused,
 		current: func(s *seen) bool { return s.underWay(size) },
 	}
 }
@@ -102,7 +118,7 @@ func (r *Reconciler) grown(ctx context.Context, s *seen, w work, answer *csipb.C
 		return err
 	}
 	if answer.GetNodeExpansionRequired() {
-		if err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { leaveToNode(c, r.now()) }); err != nil {
+		if err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { leaveToNode(c, size, r.now()) }); err != nil {
 			return err
 		}
 		r.events.Normal(s.claim, kube.ReasonFileSystemResizeRequired, "Require file system resize of volume on node")

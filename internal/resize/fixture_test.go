@@ -100,6 +100,11 @@ func holds(of corev1.PersistentVolumeClaimConditionType, reason string, ago time
 	}
 }
 
+// reason adds a condition with a reason, of an hour ago.
+func reason(of corev1.PersistentVolumeClaimConditionType, reason string) change {
+	return holds(of, reason, time.Hour)
+}
+
 func noted(s *seen) {
 	s.volume.Annotations = map[string]string{kube.AnnPreResizeCapacity: "1Gi"}
 }

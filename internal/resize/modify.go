@@ -36,6 +36,12 @@ func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error)
 		return r.change(ctx, s, next)
 	case begin:
 		return r.change(ctx, s, next)
+	case settle:
+		after, err := r.change(ctx, s, next)
+		if s.classRefused {
+			return r.modify(ctx, s)
+		}
+		return after, err
 	default:
 	}
 	return 0, nil
@@ -43,22 +49,28 @@ func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error)
 
 func (r *Reconciler) cancel(ctx context.Context, s *seen) error {
 	refused := s.claim.Status.ModifyVolumeStatus.TargetVolumeAttributesClassName
+	before := s.claim
 	if err := r.record(ctx, s, cancelModification); err != nil {
 		return err
 	}
 	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not want VolumeAttributesClass %q any more", refused))
+	if doubt(before, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "" {
+		r.events.Warning(s.claim, kube.ReasonVolumeModifyFailed, fmt.Sprintf(
+			"volume %s may have some attributes of a VolumeAttributesClass that driver %s has refused, and the claim has no class to go back to: give it one, and they are replaced",
+			s.volume.Name, r.options.Driver))
+	}
 	return nil
 }
 
 // change gives the volume the attributes of a class.
 func (r *Reconciler) change(ctx context.Context, s *seen, next step) (time.Duration, error) {
 	name := next.class.Name
-	w := modification(s, name)
+	w := modification(s, next)
 	request, err := r.modifyRequest(ctx, s, next.class.Parameters)
 	if err != nil {
 		return r.unready(s, w, err)
 	}
-	if next.kind == begin {
+	if next.kind != resume {
 		if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { beginModification(c, name, r.now()) }); err != nil {
 			return 0, r.hindered(s, w, err)
 		}
@@ -81,14 +93,19 @@ func (r *Reconciler) changed(ctx context.Context, s *seen, w work, class string)
 	return nil
 }
 
-// modification is the work of changing the claim's volume to a class.
-func modification(s *seen, class string) work {
+// modification is the work of changing the claim's volume to a class. Of what the
+// driver refuses on the way, some may have been done.
+func modification(s *seen, next step) work {
+	class := next.class.Name
 	return work{
-		what:   fmt.Sprintf("modifying volume %s to VolumeAttributesClass %q", s.volume.Name, class),
-		going:  kube.ReasonVolumeModify,
-		failed: kube.ReasonVolumeModifyFailed,
-		since:  corev1.PersistentVolumeClaimVolumeModifyingVolume,
-		refuse: refuseModification,
+		what:     fmt.Sprintf("modifying volume %s to VolumeAttributesClass %q", s.volume.Name, class),
+		going:    kube.ReasonVolumeModify,
+		failed:   kube.ReasonVolumeModifyFailed,
+		since:    corev1.PersistentVolumeClaimVolumeModifyingVolume,
+		resumed:  next.kind == resume,
+		doubtful: func(f refusal) bool { return !f.infeasible },
+		refuse:   refuseModification,
+		refused:  &s.classRefused,
 		current: func(s *seen) bool {
 			record := s.claim.Status.ModifyVolumeStatus
 			return record != nil && record.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress && record.TargetVolumeAttributesClassName == class

@@ -25,6 +25,9 @@ type seen struct {
 
 	modifies bool // the driver can modify volumes
 
+	// What the driver has refused since this was observed, and on record.
+	sizeRefused, classRefused bool
+
 	wanted *storagev1.VolumeAttributesClass // of the claim's spec; nil if it does not exist
 	begun  *storagev1.VolumeAttributesClass // that a modification on record leads to; nil if it does not exist
 }

@@ -41,17 +41,61 @@ func beginExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Ti
 	delete(claim.Annotations, kube.AnnNodeExpansionNotRequired)
 }
 
-// refuseExpansion puts on record that the driver has surely not done it.
+// Reasons of the conditions that say since when something is going on. They stay
+// until the driver says that it is done, whatever it refuses meanwhile.
+const (
+	// outcomeUnknown is after a call that was not answered, and one that was refused
+	// after it.
+	outcomeUnknown = "OutcomeUnknown"
+	// outcomeDoubtful is after a call that the driver has given up on the way.
+	outcomeDoubtful = "OutcomeDoubtful"
+)
+
+// doubt is whether a call may have done its work although one was refused: empty,
+// or one of the reasons above.
+func doubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType) string {
+	if c := condition(claim, since); c != nil && (c.Reason == outcomeUnknown || c.Reason == outcomeDoubtful) {
+		return c.Reason
+	}
+	return ""
+}
+
+// setDoubt puts on record how sure it is that nothing was done. What is known to be
+// unknown stays so.
+func setDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType, f refusal, now time.Time) {
+	if f.outcome == "" || doubt(claim, since) == outcomeUnknown {
+		return
+	}
+	c := condition(claim, since)
+	if c == nil {
+		c = happened(since, now)
+	}
+	with := *c
+	with.Reason, with.Message = f.outcome, "the driver has refused it, and may have done it, or some of it, before"
+	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{since}, with)
+}
+
+// refuseExpansion puts on record that the driver has refused it.
 func refuseExpansion(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
 	if f.infeasible {
 		setExpansion(claim, corev1.PersistentVolumeClaimControllerResizeInfeasible)
 	}
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimControllerResizeError},
 		f.condition(corev1.PersistentVolumeClaimControllerResizeError, now))
+	setDoubt(claim, corev1.PersistentVolumeClaimResizing, f, now)
+}
+
+// allocate counts what the volume has got against quotas, if it is more than the
+// target on record: of a larger target it was not known whether it was met.
+func allocate(claim *corev1.PersistentVolumeClaim, size int64) {
+	if doubt(claim, corev1.PersistentVolumeClaimResizing) != "" && sizeOf(claim.Status.AllocatedResources) < size {
+		claim.Status.AllocatedResources = corev1.ResourceList{corev1.ResourceStorage: quantity(size)}
+	}
 }
 
 // leaveToNode puts on record that the rest is up to the node.
-func leaveToNode(claim *corev1.PersistentVolumeClaim, now time.Time) {
+func leaveToNode(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
+	allocate(claim, size)
 	setExpansion(claim, corev1.PersistentVolumeClaimNodeResizePending)
 	pending := happened(corev1.PersistentVolumeClaimFileSystemResizePending, now)
 	pending.Message = "the volume has its new size; its filesystem is expanded on the node where a pod uses it, at the latest when the next one starts"
@@ -64,6 +108,7 @@ func endExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
 		claim.Status.Capacity = corev1.ResourceList{}
 	}
 	claim.Status.Capacity[corev1.ResourceStorage] = quantity(size)
+	allocate(claim, size)
 	delete(claim.Status.AllocatedResourceStatuses, corev1.ResourceStorage)
 	setConditions(claim, expansionConditions)
 	metav1.SetMetaDataAnnotation(&claim.ObjectMeta, kube.AnnNodeExpansionNotRequired, "true")
@@ -95,17 +140,23 @@ func beginModification(claim *corev1.PersistentVolumeClaim, class string, now ti
 // awaitClass puts on record that the class is not there.
 func awaitClass(claim *corev1.PersistentVolumeClaim, class string) {
 	setModification(claim, corev1.PersistentVolumeClaimModifyVolumePending, class)
-	setConditions(claim, modificationConditions)
+	if doubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == "" {
+		setConditions(claim, modificationConditions)
+		return
+	}
+	// What may have been done before stays on record.
+	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError})
 }
 
-// refuseModification puts on record that the driver has surely not done it, or,
-// if it is not infeasible, surely does not go on with it.
+// refuseModification puts on record that the driver has refused it, and surely does
+// not go on with it.
 func refuseModification(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
 	if record := claim.Status.ModifyVolumeStatus; f.infeasible && record != nil {
 		record.Status = corev1.PersistentVolumeClaimModifyVolumeInfeasible
 	}
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError},
 		f.condition(corev1.PersistentVolumeClaimVolumeModifyVolumeError, now))
+	setDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume, f, now)
 }
 
 // endModification puts on record that the claim has the class.
@@ -128,6 +179,7 @@ func setModification(claim *corev1.PersistentVolumeClaim, to corev1.PersistentVo
 type refusal struct {
 	infeasible    bool
 	code, message string
+	outcome       string // what is not known about it all the same; see doubt
 }
 
 func (f refusal) condition(of corev1.PersistentVolumeClaimConditionType, now time.Time) corev1.PersistentVolumeClaimCondition {

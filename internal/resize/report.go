@@ -24,6 +24,8 @@ const (
 	// secretPause is how soon a secret is looked for again. Secrets wake nobody
 	// up, because watching all of a cluster is a right that nobody should need.
 	secretPause = 15 * time.Second
+	// messageLimit is how much of what a driver says goes into a condition, in bytes.
+	messageLimit = 1024
 )
 
 // A work is an expansion or a modification, as its owner is told about it.
@@ -32,8 +34,15 @@ type work struct {
 	going, failed string // reasons of events
 	// since is the condition that tells since when it has been going on.
 	since corev1.PersistentVolumeClaimConditionType
+	// resumed is whether an earlier call may have done it: a refusal says nothing
+	// about that one.
+	resumed bool
+	// doubtful tells whether a call that was refused may have done some of it.
+	doubtful func(refusal) bool
 	// refuse puts a refusal on record.
 	refuse func(*corev1.PersistentVolumeClaim, refusal, time.Time)
+	// refused is set when that is done.
+	refused *bool
 	// current tells whether it is what is on record.
 	current func(*seen) bool
 }
@@ -66,12 +75,19 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, w work, failure error)
 		r.open(s, w, failure)
 		return 0, failure
 	}
-	f := refusal{infeasible: verdict == csi.Infeasible, code: codeOf(failure).String(), message: failure.Error()}
+	f := refusal{infeasible: verdict == csi.Infeasible, code: codeOf(failure).String(), message: kube.Cut(failure.Error(), messageLimit)}
+	switch {
+	case w.resumed:
+		f.outcome = outcomeUnknown
+	case w.doubtful(f):
+		f.outcome = outcomeDoubtful
+	}
 	err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { w.refuse(c, f, r.now()) })
 	if errors.Is(err, errStale) {
 		return 0, err // The refusal is of something that nobody wants any more.
 	}
 	r.events.Warning(s.claim, w.failed, failure.Error())
+	*w.refused = err == nil
 	if err == nil && f.infeasible {
 		return r.options.RetryMax, nil
 	}

@@ -107,12 +107,12 @@ func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
 	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 	})
-	publish(t, w, volume, "id-1")
 	w.Attacher(t, "--reconcile-sync=50ms", "--detach-dangling", "--timeout=10m")
 	slow := w.Driver.Block(csi.ControllerPublishVolume) // It has the volume's turn.
 	defer slow.Release()
 	second := w.Attach(t, volume.Name, other)
 	<-slow.Arrived()
+	publish(t, w, volume, "id-1")
 	dangles(t, w, volume)
 	w.Attach(t, volume.Name, node)
 	w.Attachment(t, world.AttachmentName(volume.Name, node), onRecord)
