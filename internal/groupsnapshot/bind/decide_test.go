@@ -27,11 +27,12 @@ type scene struct {
 	sources  []snapshot.Source
 	nodes    []string
 	restores []string
+	restored []string
 }
 
 // seen is the scene as the engine sees it.
 func (s *scene) seen() *bind.Seen {
-	it := &bind.Seen{Defaults: s.defaults, Nodes: s.nodes, Sources: s.sources, Users: needed(s.restores)}
+	it := &bind.Seen{Defaults: s.defaults, Nodes: s.nodes, Sources: s.sources, Users: needed(s.restores, s.restored)}
 	if s.group != nil {
 		it.Snapshot = kind().Read(s.group)
 	}

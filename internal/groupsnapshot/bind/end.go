@@ -7,6 +7,8 @@ import (
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -15,31 +17,55 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
 )
 
-// Users implements Kind: a group stays while one of its members is needed.
-func (k *group) Users(ctx context.Context, of *bind.Snapshot) (*snapshot.Problem, error) {
+// Users implements Kind: a group stays while one of its members is needed. The
+// members are not deleted before the group is gone, so a provisioner may begin to
+// restore one at any time: whether it has is read from the given source.
+func (k *group) Users(ctx context.Context, from client.Reader, of *bind.Snapshot) (*snapshot.Problem, error) {
 	members, err := k.membersOf(ctx, client.ObjectKeyFromObject(of.Object))
 	if err != nil {
 		return nil, err
 	}
-	var restores []string
+	var restores, restored []string
 	for i := range members {
-		waiting, err := bind.Restores(ctx, k.client, &members[i])
+		one := &members[i]
+		waiting, err := bind.Restores(ctx, k.client, one, first(of.Object.GetDeletionTimestamp(), one.DeletionTimestamp))
 		if err != nil {
 			return nil, err
 		}
 		restores = append(restores, waiting...)
+		if err := kube.Read(ctx, from, client.ObjectKeyFromObject(one), &one); err != nil {
+			return nil, err
+		}
+		if bind.IsRestored(one) {
+			restored = append(restored, one.Name)
+		}
 	}
-	return needed(restores), nil
+	return needed(restores, restored), nil
 }
 
-// needed tells which claims wait for volumes from members; nil if none does.
-func needed(restores []string) *snapshot.Problem {
-	if len(restores) == 0 {
+// first is the earlier one of two times, of which the second may be missing.
+func first(a, b *metav1.Time) *metav1.Time {
+	if b != nil && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// needed tells which claims wait for volumes from members, or else which members a
+// provisioner restores; nil if there are none.
+func needed(restores, restored []string) *snapshot.Problem {
+	slices.Sort(restores)
+	slices.Sort(restored)
+	switch {
+	case len(restores) > 0:
+		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from a member of this group snapshot: it is deleted when the claim has its volume, or is gone",
+			list(slices.Compact(restores)))
+	case len(restored) > 0:
+		return snapshot.Problemf(reasonDeletePending, "a provisioner restores %s, of this group snapshot: it is deleted when that takes finalizer %s off",
+			list(restored), kube.SnapshotSourceFinalizer)
+	default:
 		return nil
 	}
-	slices.Sort(restores)
-	return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from a member of this group snapshot: it is deleted when the claim has its volume, or is gone",
-		list(slices.Compact(restores)))
 }
 
 // membersOf are the snapshots that name a group as their owner.
@@ -88,8 +114,11 @@ func (k *group) dismiss(ctx context.Context, one *snapshotv1.VolumeSnapshot) err
 			return ctx.Err()
 		}
 	}
-	err := k.client.Delete(ctx, one, client.Preconditions{UID: &one.UID})
-	if client.IgnoreNotFound(err) != nil {
+	err := client.IgnoreNotFound(k.client.Delete(ctx, one, client.Preconditions{UID: &one.UID, ResourceVersion: &one.ResourceVersion}))
+	if apierrors.IsConflict(err) {
+		return kube.Superseded("VolumeSnapshot %s is not what was seen any more: %w", one.Name, err)
+	}
+	if err != nil {
 		k.events.Warning(one, reasonDelete, fmt.Sprintf("The group of this snapshot is gone, and it could not be deleted: %v", err))
 		return fmt.Errorf("deleting VolumeSnapshot %s, a member of the group: %w", one.Name, err)
 	}

@@ -62,7 +62,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bin
 func (k *group) groups(m ctrl.Manager, engine *bind.Reconciler) error {
 	return engine.Complete(engine.Controller(m).
 		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Each(k.groupOfMember), builder.WithPredicates(memberChanges(), kube.AfterStart())).
-		Watches(&snapshotv1.VolumeSnapshot{}, engine.Each(ownerOf), builder.WithPredicates(becomesReady())).
+		Watches(&snapshotv1.VolumeSnapshot{}, engine.Each(k.ownerOf), builder.WithPredicates(becomesFree())).
 		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(bind.NotDeleted(), kube.AfterStart())).
 		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.AfterStart())).
 		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(bind.Appears(), kube.AfterStart())))
@@ -92,27 +92,27 @@ func memberChanges() predicate.Funcs {
 	}
 }
 
-// becomesReady lets through that a member is ready.
-func becomesReady() predicate.Funcs {
+// becomesFree lets through what a group waits for of its members: that one is ready,
+// that a provisioner needs it no longer, or that it is gone.
+func becomesFree() predicate.Funcs {
 	ready := func(o client.Object) bool {
 		s, ok := o.(*snapshotv1.VolumeSnapshot)
 		return ok && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
 	}
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool { return !ready(e.ObjectOld) && ready(e.ObjectNew) },
-		DeleteFunc: func(event.DeleteEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return !ready(e.ObjectOld) && ready(e.ObjectNew) || bind.IsRestored(e.ObjectOld) && !bind.IsRestored(e.ObjectNew)
+		},
 	}
 }
 
-// claimChanges lets through that a claim has got its volume or other labels, or
-// is gone.
+// claimChanges lets through that a claim has got its volume or other labels, is gone,
+// or is another one of its name.
 func claimChanges() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			before, ok1 := e.ObjectOld.(*corev1.PersistentVolumeClaim)
-			now, ok2 := e.ObjectNew.(*corev1.PersistentVolumeClaim)
-			return ok1 && ok2 && (before.Status.Phase != now.Status.Phase || !maps.Equal(before.Labels, now.Labels))
+			return bind.IsOtherClaim(e) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
 		},
 	}
 }

@@ -2,7 +2,6 @@ package bind
 
 import (
 	"context"
-	"strings"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -35,13 +34,22 @@ func (k *group) groupOfMember(ctx context.Context, o client.Object) []reconcile.
 	return requests
 }
 
-// ownerOf leads from a member to its group.
-func ownerOf(_ context.Context, o client.Object) []reconcile.Request {
+// ownerOf leads from a member to its group, if that is there: members go after it,
+// and that is nothing new to it.
+func (k *group) ownerOf(ctx context.Context, o client.Object) []reconcile.Request {
 	owner := snapshot.GroupOf(o)
 	if owner == nil {
 		return nil
 	}
-	return []reconcile.Request{bind.Key(o.GetNamespace(), owner.Name)}
+	var of *groupv1.VolumeGroupSnapshot
+	key := bind.Key(o.GetNamespace(), owner.Name)
+	if err := kube.Read(ctx, k.client, key.NamespacedName, &of); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be read", "snapshot", o.GetName())
+	}
+	if of == nil {
+		return nil
+	}
+	return []reconcile.Request{key}
 }
 
 // waitingForClass leads from a class to all groups that have no content yet: it
@@ -59,17 +67,16 @@ func (k *group) waitingForClaim(ctx context.Context, o client.Object) []reconcil
 		return nil
 	}
 	requests := k.waiting(ctx, claim.Namespace)
-	for _, source := range bind.SourcesOf(claim) {
-		namespace, name, _ := strings.Cut(source, "/")
-		if !k.options.Serves(namespace) {
-			continue
-		}
+	if !k.options.Serves(claim.Namespace) {
+		return requests
+	}
+	for _, name := range bind.SourcesOf(claim) {
 		var of *snapshotv1.VolumeSnapshot
-		if err := kube.Read(ctx, k.client, client.ObjectKey{Namespace: namespace, Name: name}, &of); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", source)
+		if err := kube.Read(ctx, k.client, client.ObjectKey{Namespace: claim.Namespace, Name: name}, &of); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", name)
 		}
 		if of != nil && snapshot.GroupOf(of) != nil {
-			requests = append(requests, bind.Key(namespace, snapshot.GroupOf(of).Name))
+			requests = append(requests, bind.Key(claim.Namespace, snapshot.GroupOf(of).Name))
 		}
 	}
 	return requests

@@ -14,23 +14,24 @@ import (
 
 // CacheOptions narrow what the manager's cache holds of each kind to what is
 // read of it, for there may be many. Objects are only ever changed by patches of
-// single fields. Snapshots are those that are worked on; claims are all, for a
-// snapshot may be restored to any namespace.
+// single fields. Snapshots and claims are those of the namespaces that are worked on.
 func CacheOptions(o *Options, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
 	}
-	for _, kind := range []client.Object{&corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}, &corev1.Node{}, &snapshotv1.VolumeSnapshotContent{}} {
+	for _, kind := range []client.Object{&corev1.PersistentVolume{}, &corev1.Node{}, &snapshotv1.VolumeSnapshotContent{}} {
 		into.ByObject[kind] = cache.ByObject{Transform: o.reduce}
 	}
-	snapshots := cache.ByObject{Transform: o.reduce}
-	if len(o.Namespaces) > 0 {
-		snapshots.Namespaces = map[string]cache.Config{}
+	for _, kind := range []client.Object{&corev1.PersistentVolumeClaim{}, &snapshotv1.VolumeSnapshot{}} {
+		served := cache.ByObject{Transform: o.reduce}
+		if len(o.Namespaces) > 0 {
+			served.Namespaces = map[string]cache.Config{}
+		}
+		for _, namespace := range o.Namespaces {
+			served.Namespaces[namespace] = cache.Config{}
+		}
+		into.ByObject[kind] = served
 	}
-	for _, namespace := range o.Namespaces {
-		snapshots.Namespaces[namespace] = cache.Config{}
-	}
-	into.ByObject[&snapshotv1.VolumeSnapshot{}] = snapshots
 }
 
 // reduce takes off an object what is not asked of it, before anyone else sees it.

@@ -288,7 +288,7 @@ func TestAClaimIsNeededUntilItIsCut(t *testing.T) {
 	}
 }
 
-func TestRestoresAreFoundByEitherFieldAndInAnyNamespace(t *testing.T) {
+func TestRestoresAreFoundByEitherField(t *testing.T) {
 	group := ptr.To(snapshotv1.GroupName)
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
 	for name, tt := range map[string]struct {
@@ -296,11 +296,12 @@ func TestRestoresAreFoundByEitherFieldAndInAnyNamespace(t *testing.T) {
 		new  *corev1.TypedObjectReference
 		want string
 	}{
-		"the old field":                  {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
-		"the new field":                  {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
-		"the new field, other namespace": {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("other")}, want: "other/s"},
+		"the old field":                     {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
+		"the new field":                     {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
+		"the new field, with its namespace": {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("ns")}, want: "s"},
+		"the new field, other namespace":    {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("other")}},
 		"both, as the API server does": {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"},
-			new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "ns/s"},
+			new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
 		"another kind":                {old: &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}},
 		"a kind of that name without": {old: &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}},
 	} {
@@ -313,6 +314,49 @@ func TestRestoresAreFoundByEitherFieldAndInAnyNamespace(t *testing.T) {
 	if got := restoredFrom(claim); len(got) > 0 {
 		t.Errorf("a claim with its volume still waits for %v", got)
 	}
+}
+
+// The provisioner decides by the same rule whom it serves: where the two differ, a
+// claim and a snapshot wait for each other.
+func TestWhichClaimsADeletedSnapshotWaitsFor(t *testing.T) {
+	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	tests := map[string]struct {
+		change func(*corev1.PersistentVolumeClaim)
+		want   bool
+	}{
+		"one that was made before":                        {func(*corev1.PersistentVolumeClaim) {}, true},
+		"one that was made in the same second":            {func(c *corev1.PersistentVolumeClaim) { c.CreationTimestamp.Time = deleted }, true},
+		"one that was made after":                         {func(c *corev1.PersistentVolumeClaim) { c.CreationTimestamp.Time = deleted.Add(time.Second) }, false},
+		"one that waits on its way out":                   {func(c *corev1.PersistentVolumeClaim) { c.DeletionTimestamp = ptr.To(metav1.Now()) }, true},
+		"one that has its volume":                         {func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimBound }, false},
+		"one that has lost its volume":                    {func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimLost }, false},
+		"one that is filled from another snapshot":        {func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource.Name = "other" }, false},
+		"one of another namespace":                        {func(c *corev1.PersistentVolumeClaim) { c.Namespace = "foreign" }, false},
+		"one of another namespace, which names this one":  {func(c *corev1.PersistentVolumeClaim) { c.Namespace = "foreign"; refer(c, "ns") }, false},
+		"one that names its own namespace":                {func(c *corev1.PersistentVolumeClaim) { refer(c, "ns") }, true},
+		"one that names the same snapshot somewhere else": {func(c *corev1.PersistentVolumeClaim) { refer(c, "foreign") }, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			claim := &corev1.PersistentVolumeClaim{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "restored", CreationTimestamp: metav1.NewTime(deleted.Add(-time.Hour))},
+				Spec: corev1.PersistentVolumeClaimSpec{
+					DataSource: &corev1.TypedLocalObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "s"},
+				},
+				Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
+			}
+			tt.change(claim)
+			if got := waitsFor(claim, made().snapshot, &metav1.Time{Time: deleted}); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// refer has a claim name the snapshot by the field that can name a namespace.
+func refer(c *corev1.PersistentVolumeClaim, namespace string) {
+	c.Spec.DataSource = nil
+	c.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "s", Namespace: &namespace}
 }
 
 func wasCut() *snapshotv1.VolumeSnapshotStatus {

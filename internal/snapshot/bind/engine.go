@@ -76,11 +76,14 @@ func (j judge) wakes() predicate.Funcs {
 				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil ||
 				e.ObjectOld.GetLabels()[snapshot.ClaimUID] != e.ObjectNew.GetLabels()[snapshot.ClaimUID] ||
 				len(e.ObjectOld.GetOwnerReferences()) != len(e.ObjectNew.GetOwnerReferences()) ||
-				isRestored(e.ObjectOld) && !isRestored(e.ObjectNew) ||
+				restored(e) ||
 				worse(j.kind.Read(e.ObjectOld), j.kind.Read(e.ObjectNew))
 		},
 	}
 }
+
+// restored tells whether a provisioner needs a snapshot no longer.
+func restored(e event.UpdateEvent) bool { return IsRestored(e.ObjectOld) && !IsRestored(e.ObjectNew) }
 
 // worse tells whether a snapshot has another error, or is not ready any more.
 func worse(before, now *Snapshot) bool {

@@ -3,6 +3,7 @@ package bind
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +16,7 @@ import (
 const (
 	snapshotsByClaim = "source-claim"   // VolumeSnapshots that are not made yet by the claim that they are of
 	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content by the class that they name; "" for none
-	claimsBySnapshot = "restores"       // claims without a volume by the snapshot that they shall be filled from, as NAMESPACE/NAME
+	claimsBySnapshot = "restores"       // claims without a volume by the snapshot of their namespace that they shall be filled from
 )
 
 func index(ctx context.Context, m ctrl.Manager) error {
@@ -71,17 +72,19 @@ func restoredFrom(o client.Object) []string {
 	return SourcesOf(claim)
 }
 
-// SourcesOf are the snapshots that a claim names as its source, in the old field
-// or in the new one, which can name another namespace (KEP-3294).
+// SourcesOf are the snapshots of its own namespace that a claim names as its source,
+// in the old field or in the new one, which can name another namespace (KEP-3294).
 func SourcesOf(claim *corev1.PersistentVolumeClaim) []string {
 	var names []string
 	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
-		names = append(names, claim.Namespace+"/"+from.Name)
+		names = append(names, from.Name)
 	}
-	if from := claim.Spec.DataSourceRef; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
-		if name := ptr.Deref(from.Namespace, claim.Namespace) + "/" + from.Name; len(names) == 0 || names[0] != name {
-			names = append(names, name)
-		}
+	from := claim.Spec.DataSourceRef
+	if from == nil || from.Kind != "VolumeSnapshot" || ptr.Deref(from.APIGroup, "") != snapshotv1.GroupName {
+		return names
 	}
-	return names
+	if ptr.Deref(from.Namespace, claim.Namespace) != claim.Namespace || slices.Contains(names, from.Name) {
+		return names
+	}
+	return append(names, from.Name)
 }

@@ -44,8 +44,8 @@ type Kind interface {
 	// Follow is the snapshot with the status that its content gives it.
 	Follow(of *Snapshot, content *Content, unready []string) *Snapshot
 	// Users tells what still needs a snapshot that is being deleted; nil if nothing
-	// does.
-	Users(ctx context.Context, of *Snapshot) (*snapshot.Problem, error)
+	// does. What may change until the end is read from the given source.
+	Users(ctx context.Context, from client.Reader, of *Snapshot) (*snapshot.Problem, error)
 	// Gone ends what belonged to a snapshot that is gone.
 	Gone(ctx context.Context, key client.ObjectKey) error
 }
@@ -68,8 +68,9 @@ type Words struct {
 	// Keep are the finalizers that we put on a snapshot, KeepForDriver those for one
 	// whose content is deleted with it, and Ours all that we take off.
 	Keep, KeepForDriver, Ours []string
-	// Live is set if what is to be cut is looked up at the API server itself: what a
-	// cache that lags does not show would be left out for ever.
+	// Live is set if what is to be cut is looked up at the API server itself, for what a
+	// cache that lags does not show would be left out for ever, and so is who needs it
+	// before it goes.
 	Live    bool
 	Reasons Reasons
 	Service snapshot.Service

@@ -24,7 +24,7 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client
 	}
 	if s.deleting() {
 		var err error
-		s.Users, err = r.kind.Users(ctx, s.Snapshot)
+		s.Users, err = r.kind.Users(ctx, from, s.Snapshot)
 		return s, err
 	}
 	if s.static() || s.Content != nil || s.Snapshot.Member {

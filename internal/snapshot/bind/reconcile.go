@@ -30,7 +30,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if s.Snapshot == nil {
-		return reconcile.Result{}, r.kind.Gone(ctx, request.NamespacedName)
+		return r.later(r.kind.Gone(ctx, request.NamespacedName))
 	}
 	r.waits.Seen(r.progress(s))
 	next := r.decide(s)
@@ -39,16 +39,23 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	after, err := r.do(ctx, s, next)
 	if kube.IsSuperseded(err) {
-		return reconcile.Result{RequeueAfter: kube.Soon(r.options.RetryStart)}, nil
+		return r.later(err)
 	}
 	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
 }
 
-// renew looks again, at the API server itself, before a snapshot gets a content: it
-// may be gone, let go by this process itself, and the cache not show it yet. A
-// snapshot that is not protected yet is written first, which fails then.
+// later comes back soon for what was superseded.
+func (r *Reconciler) later(err error) (reconcile.Result, error) {
+	if kube.IsSuperseded(err) {
+		return reconcile.Result{RequeueAfter: kube.Soon(r.options.RetryStart)}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+// renew looks again, at the API server itself, before something is done that the
+// cache may be too late for.
 func (r *Reconciler) renew(ctx context.Context, s *Seen, next Step) (*Seen, Step, error) {
-	if next.Action != Create && next.Action != Adopt || !r.held(s.Snapshot) && !r.Live {
+	if !r.mustRenew(s, next.Action) {
 		return s, next, nil
 	}
 	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(s.Snapshot.Object))
@@ -56,6 +63,21 @@ func (r *Reconciler) renew(ctx context.Context, s *Seen, next Step) (*Seen, Step
 		return nil, Step{}, err
 	}
 	return s, r.decide(s), nil
+}
+
+// mustRenew tells whether that is so. A snapshot that gets a content may be gone, let
+// go by this process itself; one that is not protected yet is written first, which
+// fails then. A group that lets its content go may have a member that a provisioner
+// has begun to restore.
+func (r *Reconciler) mustRenew(s *Seen, next Action) bool {
+	switch next {
+	case Create, Adopt:
+		return r.held(s.Snapshot) || r.Live
+	case Release:
+		return r.Live && !r.Marks.Permitted(s.Content.Object)
+	default:
+		return false
+	}
 }
 
 // do takes the Step, and returns after how long to come back; 0 for when

@@ -95,17 +95,25 @@ func isDone() predicate.Funcs {
 	}
 }
 
-// claimChanges lets through that a claim has got its volume, or is gone.
+// claimChanges lets through that a claim has got its volume, is gone, or is another
+// one of its name.
 func claimChanges() predicate.Funcs {
-	phase := func(o client.Object) corev1.PersistentVolumeClaimPhase {
-		claim, ok := o.(*corev1.PersistentVolumeClaim)
-		if !ok {
-			return ""
-		}
-		return claim.Status.Phase
-	}
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
-		UpdateFunc: func(e event.UpdateEvent) bool { return phase(e.ObjectOld) != phase(e.ObjectNew) },
+		UpdateFunc: IsOtherClaim,
 	}
+}
+
+// IsOtherClaim tells whether who waits for a claim must look at it again: its phase is
+// another one, or it was deleted and made again, which may come as one change.
+func IsOtherClaim(e event.UpdateEvent) bool {
+	return phase(e.ObjectOld) != phase(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+}
+
+func phase(o client.Object) corev1.PersistentVolumeClaimPhase {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return ""
+	}
+	return claim.Status.Phase
 }

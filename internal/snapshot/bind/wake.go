@@ -2,7 +2,6 @@ package bind
 
 import (
 	"context"
-	"strings"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -35,16 +34,12 @@ func (k *single) waitingForClass(ctx context.Context, class client.Object) []rec
 // yet, and to those that it was to be filled from: they may be waiting to go.
 func (k *single) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	if !ok {
+	if !ok || !k.options.Serves(claim.Namespace) {
 		return nil
 	}
-	var requests []reconcile.Request
-	if k.options.Serves(claim.Namespace) {
-		requests = k.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
-	}
-	for _, source := range SourcesOf(claim) {
-		namespace, name, _ := strings.Cut(source, "/")
-		requests = append(requests, Key(namespace, name))
+	requests := k.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	for _, name := range SourcesOf(claim) {
+		requests = append(requests, Key(claim.Namespace, name))
 	}
 	return requests
 }

@@ -80,6 +80,33 @@ func TestALabelThatIsRemovedWakesItsSnapshot(t *testing.T) {
 	}
 }
 
+// A claim that was deleted and made again may come as one change. The new one was
+// made after the snapshot was deleted, so that need not wait any longer.
+func TestWhatOfAClaimWakesTheSnapshotThatItIsFilledFrom(t *testing.T) {
+	pending := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "one"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
+	changed := func(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+		c := pending.DeepCopy()
+		change(c)
+		return c
+	}
+	tests := map[string]struct {
+		now  *corev1.PersistentVolumeClaim
+		want bool
+	}{
+		"it has its volume":            {changed(func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimBound }), true},
+		"another one of its name":      {changed(func(c *corev1.PersistentVolumeClaim) { c.UID = "two" }), true},
+		"what concerns nobody, labels": {changed(func(c *corev1.PersistentVolumeClaim) { c.Labels = map[string]string{"a": "b"} }), false},
+	}
+	for name, tt := range tests {
+		if got := claimChanges().Update(event.UpdateEvent{ObjectOld: pending, ObjectNew: tt.now}); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if !claimChanges().Delete(event.DeleteEvent{Object: pending}) {
+		t.Error("its end wakes nobody")
+	}
+}
+
 // The cache may show that a claim is kept only after its snapshot was cut.
 func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
 	free := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"}}
