@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -20,7 +21,8 @@ func (r *Reconciler) release(ctx context.Context, s *Seen) error {
 }
 
 // giveUp gives the driver's half our word that the content may go, and deletes it
-// if that is its policy.
+// if that is its policy. Both are on the condition that the content is what was
+// seen: an administrator may just have set the policy to Retain.
 func (r *Reconciler) giveUp(ctx context.Context, s *Seen) error {
 	content := s.Content.Object
 	if err := r.Marks.Permit(ctx, r.client, content); err != nil {
@@ -29,9 +31,12 @@ func (r *Reconciler) giveUp(ctx context.Context, s *Seen) error {
 	if s.stays() || s.leaves() {
 		return nil
 	}
-	uid := content.GetUID()
-	err := r.client.Delete(ctx, content, client.Preconditions{UID: &uid})
-	if client.IgnoreNotFound(err) != nil {
+	uid, version := content.GetUID(), content.GetResourceVersion()
+	err := client.IgnoreNotFound(r.client.Delete(ctx, content, client.Preconditions{UID: &uid, ResourceVersion: &version}))
+	if apierrors.IsConflict(err) {
+		return kube.Superseded("%s %s is not what was seen any more: %w", r.Content, content.GetName(), err)
+	}
+	if err != nil {
 		r.events.Warning(s.Snapshot.Object, r.Reasons.ContentDeletion, fmt.Sprintf("%s %s could not be deleted: %v", r.Content, content.GetName(), err))
 		return fmt.Errorf("deleting %s %s: %w", r.Content, content.GetName(), err)
 	}

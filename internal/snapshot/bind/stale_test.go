@@ -129,6 +129,50 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 	}
 }
 
+// Who wants to rescue what is at the driver sets the policy to Retain. The cache may
+// still show Delete.
+func TestAContentThatIsRetainedSinceAMomentIsNotDeleted(t *testing.T) {
+	for name, word := range map[string]func(*scene){"before the word is given": func(*scene) {}, "after that": permit} {
+		t.Run(name, func(t *testing.T) {
+			s := going()
+			s.snapshot.ResourceVersion = "1"
+			word(s)
+			api := cluster(t, s.objects()...)
+			before := &snapshotv1.VolumeSnapshotContent{}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), before); err != nil {
+				t.Fatal(err)
+			}
+			now := before.DeepCopy()
+			now.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
+			if err := api.Update(t.Context(), now); err != nil {
+				t.Fatal(err)
+			}
+			r := engine(&lagging{Client: api, content: before}, api)
+			result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)})
+			if err != nil {
+				t.Errorf("that is told, though nobody needs to know: %v", err)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
+				t.Errorf("the content is deleted, though it shall stay: %v", err)
+			}
+			if result.RequeueAfter == 0 {
+				t.Error("it is not looked at again")
+			}
+			for range 2 { // The cache has caught up.
+				if _, err := engine(api, api).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.snapshot), s.snapshot); !apierrors.IsNotFound(err) {
+				t.Errorf("the snapshot is still there: %v", err)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
+				t.Errorf("the content is deleted, though it shall stay: %v", err)
+			}
+		})
+	}
+}
+
 // A snapshot that has just been protected relies on its claim, which another one has
 // kept until now.
 func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T) {
@@ -191,7 +235,7 @@ func (s *scene) objects() []client.Object {
 
 // engine is the engine of single snapshots, on a cache and what lies behind it.
 func engine(cache client.Client, live client.Reader) *Reconciler {
-	o := &Options{}
+	o := &Options{RetryStart: time.Millisecond}
 	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
 	return New(cache, live, k, nil, o)
 }
@@ -203,7 +247,22 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 		t.Fatal(err)
 	}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).Build()
+		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom).Build()
+}
+
+// lagging is a cluster whose cache still shows an older content.
+type lagging struct {
+	client.Client
+	content *snapshotv1.VolumeSnapshotContent
+}
+
+func (c *lagging) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if content, ok := into.(*snapshotv1.VolumeSnapshotContent); ok {
+		c.content.DeepCopyInto(content)
+		return nil
+	}
+	return c.Client.Get(ctx, key, into, o...)
 }
 
 // oneLook is a cluster whose snapshots are gone when they are looked at again.
