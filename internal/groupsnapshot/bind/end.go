@@ -77,15 +77,11 @@ func (k *group) membersOf(ctx context.Context, group client.ObjectKey) ([]snapsh
 	return all.Items, nil
 }
 
-// Gone implements Kind. It lets the group's claims go, deletes the members of a group that is gone, and wakes
-// those that have been deleted before, for nothing holds them any more. The members
+// Gone implements Kind. It deletes the members of a group that is gone, and wakes those that have been deleted before, for nothing holds them any more. The members
 // go after their group, because while it is there they cannot. If this process dies
 // in between, the garbage collector of Kubernetes deletes them. That the cache shows
 // no group is not enough: it may lag behind that of the members.
 func (k *group) Gone(ctx context.Context, key client.ObjectKey) error {
-	if err := k.freeAll(ctx, key.Namespace); err != nil {
-		return err
-	}
 	members, err := k.membersOf(ctx, key)
 	if err != nil || len(members) == 0 {
 		return err

@@ -22,11 +22,8 @@ import (
 // the driver has told are made, and those that an administrator has made are claimed.
 func (k *group) Gather(ctx context.Context, of *bind.Snapshot, c *bind.Content) (unready []string, err error) {
 	group, content := typed(of.Object), typedContent(c.Object)
-	if !isCut(content) {
+	if !isCut(content) || content.DeletionTimestamp != nil {
 		return nil, nil
-	}
-	if err := k.free(ctx, content); err != nil || content.DeletionTimestamp != nil {
-		return nil, err
 	}
 	if of.Given != "" {
 		return nil, k.join(ctx, group, content)

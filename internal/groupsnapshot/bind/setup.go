@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -28,7 +29,8 @@ import (
 // before the kinds are watched. Where they are not installed there are no groups.
 func Groups(live client.Reader) *bind.Groups {
 	return &bind.Groups{
-		Gone: make(chan event.GenericEvent),
+		Gone:  make(chan event.GenericEvent),
+		Needs: (&unwatched{live: live, now: time.Now}).needs,
 		There: func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error) {
 			var group *groupv1.VolumeGroupSnapshot
 			err := kube.Read(ctx, live, client.ObjectKey{Namespace: namespace, Name: owner.Name}, &group)
@@ -52,10 +54,10 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bin
 	}
 	k := &group{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, words: wordsOf(kind.GroupVersion())}
 	engine := bind.New(k.client, k.live, k, events, o)
-	if err := errors.Join(k.groups(m, engine), engine.FindLost(m)); err != nil {
+	groups.WorkedOnBy(k) // Before any of them protects a claim.
+	if err := errors.Join(k.claims(m), k.groups(m, engine), engine.FindLost(m)); err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
-	groups.WorkedOnBy(k)
 	return nil
 }
 

@@ -72,13 +72,8 @@ func (*group) Check(of *bind.Snapshot, sources []snapshot.Source) *snapshot.Prob
 }
 
 // Hold implements Kind: each claim is kept until the group is cut.
-func (k *group) Hold(ctx context.Context, sources []snapshot.Source) error {
-	for i := range sources {
-		if err := k.singles.Claims.Hold(ctx, sources[i].Claim); err != nil {
-			return err
-		}
-	}
-	return nil
+func (k *group) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	return k.singles.Claims.Hold(ctx, sources)
 }
 
 func list(names []string) string { return strings.Join(names, ", ") }

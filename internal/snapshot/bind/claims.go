@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -18,14 +19,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
-// Claims keeps claims while they are cut, for single snapshots and for groups.
+// Claims is all there is about the protection of claims while snapshots are taken of
+// them, for single snapshots and for groups: it adds our finalizer, and removes it when
+// nobody needs the claim. It is a reconciler of claims; what ends a need wakes them.
 type Claims struct {
-	client client.Client
-	live   client.Reader // past the cache
-	pause  time.Duration
-	groups *Groups      // nil where there are no group snapshots
-	turns  *turns.Turns // by claim, for its finalizer
+	client     client.Client
+	live       client.Reader // past the cache
+	pause      time.Duration
+	groups     *Groups      // nil where there are no group snapshots
+	turns      *turns.Turns // by claim, for its finalizer
+	controller controller.Controller
 }
+
+// unwatched is how long a claim rests that is needed while it is not known yet whether
+// groups can be watched: until then nothing tells of their end.
+const unwatched = 10 * time.Second
 
 // NewClaims makes it, with a client that reads from a cache and one that does not.
 // What was superseded is tried again after a pause.
@@ -33,15 +41,34 @@ func NewClaims(cached client.Client, live client.Reader, groups *Groups, pause t
 	return &Claims{client: cached, live: live, groups: groups, pause: pause, turns: &turns.Turns{}}
 }
 
-// Hold puts our finalizer on a claim. That the cache shows it there is not enough: it
-// may just have been taken off for another snapshot.
-func (c *Claims) Hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
-	release, err := c.turn(ctx, claim)
-	if err != nil {
-		return err
+// Hold puts our finalizer on claims, and has nobody take it off until done is called:
+// by then there must be something that says who needs them. Claims of a namespace
+// must come in one order, as by name.
+func (c *Claims) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	var held []func()
+	done = func() {
+		for _, release := range held {
+			release()
+		}
 	}
-	defer release()
-	if slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
+	for i := range sources {
+		release, err := c.turn(ctx, sources[i].Claim)
+		if err == nil {
+			held = append(held, release)
+			err = c.hold(ctx, sources[i].Claim)
+		}
+		if err != nil {
+			done()
+			return nil, err
+		}
+	}
+	return done, nil
+}
+
+// hold puts our finalizer on one claim. That the cache shows it there is not enough:
+// it may just have been taken off for another snapshot.
+func (c *Claims) hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
+	if isKept(claim) {
 		var now *corev1.PersistentVolumeClaim
 		if err := kube.Read(ctx, c.live, client.ObjectKeyFromObject(claim), &now); err != nil {
 			return err
@@ -54,27 +81,23 @@ func (c *Claims) Hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) 
 	return kube.Written(c.mark(ctx, claim, true), "protecting claim "+claim.Name)
 }
 
-// Free takes our finalizer off a claim if no snapshot needs it there any more: all of
-// its own are cut, or gone. The turn keeps a snapshot that is about to need it from
-// relying on it.
-func (c *Claims) Free(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
-	if !slices.Contains(claim.Finalizers, snapshot.ClaimFinalizer) {
-		return nil
-	}
+// free takes our finalizer off a claim unless a snapshot or a group needs it there.
+// The turn keeps a snapshot that is about to need it from relying on it.
+func (c *Claims) free(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, err error) {
 	release, err := c.turn(ctx, claim)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
-	needed, err := c.needed(ctx, claim)
+	needed, err = c.needed(ctx, claim)
 	if err != nil || needed {
-		return err
+		return needed, err
 	}
-	return kube.Written(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
+	return false, kube.Written(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
 }
 
 func (c *Claims) turn(ctx context.Context, claim *corev1.PersistentVolumeClaim) (release func(), err error) {
-	if release, err = c.turns.Take(ctx, string(claim.UID)); err != nil {
+	if release, err = c.turns.Take(ctx, client.ObjectKeyFromObject(claim).String()); err != nil {
 		return nil, fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
 	}
 	return release, nil
@@ -83,14 +106,22 @@ func (c *Claims) turn(ctx context.Context, claim *corev1.PersistentVolumeClaim) 
 // Reconcile frees a claim.
 func (c *Claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	var claim *corev1.PersistentVolumeClaim
-	if err := kube.Read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil {
+	if err := kube.Read(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil || !isKept(claim) {
 		return reconcile.Result{}, err
 	}
-	err := c.Free(ctx, claim)
-	if kube.IsSuperseded(err) {
+	needed, err := c.free(ctx, claim)
+	switch {
+	case kube.IsSuperseded(err):
 		return reconcile.Result{RequeueAfter: c.pause}, nil
+	case err == nil && needed && c.groups != nil && c.groups.working() == nil:
+		return reconcile.Result{RequeueAfter: unwatched}, nil
+	default:
+		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, err
+}
+
+func isKept(claim client.Object) bool {
+	return slices.Contains(claim.GetFinalizers(), snapshot.ClaimFinalizer)
 }
 
 // mark puts our finalizer on a claim, or takes it off. Rights that were given to

@@ -28,11 +28,13 @@ func (r *Reconciler) create(ctx context.Context, s *Seen) (time.Duration, error)
 		return 0, err
 	}
 	draft.Ref.ResourceVersion = s.Snapshot.Object.GetResourceVersion()
-	if err := r.kind.Hold(ctx, s.Sources); err != nil {
+	done, err := r.kind.Hold(ctx, s.Sources)
+	if err != nil {
 		return 0, err
 	}
 	content := r.kind.Make(draft)
 	err = r.client.Create(ctx, content)
+	done()
 	if apierrors.IsAlreadyExists(err) {
 		return r.meet(ctx, s)
 	}

@@ -34,8 +34,9 @@ type Kind interface {
 	Sources(ctx context.Context, from client.Reader, of *Snapshot) ([]snapshot.Source, error)
 	// Check tells what is wrong with what is to be cut.
 	Check(of *Snapshot, sources []snapshot.Source) *snapshot.Problem
-	// Hold keeps what is to be cut until it is.
-	Hold(ctx context.Context, sources []snapshot.Source) error
+	// Hold keeps what is to be cut until it is. After the content is made done is
+	// called.
+	Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error)
 	// Make is the content for a snapshot of these claims.
 	Make(d *Draft) client.Object
 	// Gather makes what belongs to a snapshot that is cut, and tells what of it is

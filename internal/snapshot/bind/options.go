@@ -22,6 +22,9 @@ type Groups struct {
 	// There tells whether the group is there that a snapshot in a namespace names
 	// as its owner.
 	There func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error)
+	// Needs tells whether a claim is part of a group that is not cut yet, as the API
+	// server knows. It is asked until somebody works on groups.
+	Needs func(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
 	// Gone receives the members of groups that are gone: they need not wait any
 	// longer.
 	Gone chan event.GenericEvent
@@ -55,7 +58,10 @@ func (g *Groups) needs(ctx context.Context, claim *corev1.PersistentVolumeClaim)
 	if w := g.working(); w != nil {
 		return w.Needs(ctx, claim)
 	}
-	return false, nil
+	if g == nil || g.Needs == nil {
+		return false, nil
+	}
+	return g.Needs(ctx, claim)
 }
 
 // working is nil where nobody works on groups.

@@ -4,22 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // Setup adds the controllers of single snapshots to a manager whose cache has
@@ -40,7 +36,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 		}
 	}
 	engine := New(m.GetClient(), m.GetAPIReader(), k, events, o)
-	err := errors.Join(k.snapshots(m, engine), k.letClaimsGo(m), engine.FindLost(m), engine.measure(m, groups))
+	err := errors.Join(k.snapshots(m, engine), claims.setUp(m, o), engine.FindLost(m), engine.measure(m, groups))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
@@ -56,43 +52,6 @@ func (k *single) snapshots(m ctrl.Manager, engine *Reconciler) error {
 		b.WatchesRawSource(source.Channel(k.groups.Gone, &handler.EnqueueRequestForObject{}))
 	}
 	return engine.Complete(b)
-}
-
-func (k *single) letClaimsGo(m ctrl.Manager) error {
-	served := predicate.NewPredicateFuncs(func(o client.Object) bool { return k.options.Serves(o.GetNamespace()) })
-	return ctrl.NewControllerManagedBy(m).
-		Named("release-claim").
-		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(served, Appears())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
-		Watches(&corev1.PersistentVolumeClaim{}, lookLater(), builder.WithPredicates(served)).
-		WithOptions(k.options.work()).
-		Complete(kube.Finish(k.claims))
-}
-
-// lookLater looks at a claim a while after the cache shows that it is kept: its
-// snapshot may have been cut before, and who looked then saw a claim that nobody
-// keeps. By then most are free.
-func lookLater() handler.Funcs {
-	kept := func(o client.Object) bool { return slices.Contains(o.GetFinalizers(), snapshot.ClaimFinalizer) }
-	return handler.Funcs{
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			if !kept(e.ObjectOld) && kept(e.ObjectNew) {
-				queue.AddAfter(Key(e.ObjectNew.GetNamespace(), e.ObjectNew.GetName()), patience)
-			}
-		},
-	}
-}
-
-// isDone lets through that a snapshot needs its claim no more.
-func isDone() predicate.Funcs {
-	needs := func(o client.Object) bool {
-		s, ok := o.(*snapshotv1.VolumeSnapshot)
-		return ok && needsClaim(s)
-	}
-	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
-	}
 }
 
 // claimChanges lets through that a claim has got its volume, is gone, or is another

@@ -155,8 +155,8 @@ func (k *single) Make(d *Draft) client.Object {
 }
 
 // Hold implements Kind.
-func (k *single) Hold(ctx context.Context, sources []snapshot.Source) error {
-	return k.claims.Hold(ctx, sources[0].Claim)
+func (k *single) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	return k.claims.Hold(ctx, sources)
 }
 
 // Gather implements Kind.

@@ -112,13 +112,17 @@ func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
 	free := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"}}
 	kept := free.DeepCopy()
 	kept.Finalizers = []string{snapshot.ClaimFinalizer}
+	relabelled, relabelledFree := kept.DeepCopy(), free.DeepCopy()
+	relabelled.Labels, relabelledFree.Labels = map[string]string{"app": "other"}, map[string]string{"app": "other"}
 	tests := map[string]struct {
 		before, now *corev1.PersistentVolumeClaim
 		want        int
 	}{
-		"one that is kept now": {free, kept, 1},
-		"one that was before":  {kept, kept, 0},
-		"one that is let go":   {kept, free, 0},
+		"one that is kept now":                  {free, kept, 1},
+		"one that was before":                   {kept, kept, 0},
+		"one that is let go":                    {kept, free, 0},
+		"one that its group may select no more": {kept, relabelled, 1},
+		"one that nobody keeps":                 {free, relabelledFree, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
