@@ -1,0 +1,92 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolsrecord "k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// A server has one object, and answers every patch with an error.
+type server struct {
+	client.Client // Nothing else is asked of it.
+	object        client.Object
+	err           error
+	patches       int
+}
+
+func (s *server) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	switch it := into.(type) {
+	case *storagev1.VolumeAttachment:
+		*it = *s.object.(*storagev1.VolumeAttachment)
+	case *corev1.PersistentVolume:
+		*it = *s.object.(*corev1.PersistentVolume)
+	}
+	return nil
+}
+
+func (s *server) Patch(context.Context, client.Object, client.Patch, ...client.PatchOption) error {
+	s.patches++
+	return s.err
+}
+
+// byPolicy is what an admission policy answers, and a condition that does not hold.
+func byPolicy() error {
+	return apierrors.NewInvalid(schema.GroupKind{Kind: "VolumeAttachment"}, "va", nil)
+}
+
+func TestAWriteThatIsDeniedIsNotTakenForAChange(t *testing.T) {
+	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "volumeattachments"}, "va", errors.New("it has changed"))
+	tests := map[string]struct {
+		err     error
+		version string // of what is there now
+		want    bool
+	}{
+		"a policy denies it":                         {byPolicy(), "7", true},
+		"it has changed":                             {byPolicy(), "8", false},
+		"it has changed, and the API server says so": {conflict, "7", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			s.attachment.UID, s.attachment.ResourceVersion = "uid", "7"
+			now := s.attachment.DeepCopy()
+			now.ResourceVersion = tt.version
+			r := &Reconciler{live: &server{object: now}, options: options}
+			if got, err := r.denied(t.Context(), s, superseded{tt.err}); got != tt.want || err != nil {
+				t.Errorf("got %t, %v", got, err)
+			}
+		})
+	}
+}
+
+// A PersistentVolume whose finalizer cannot be removed says so, for no change of it
+// will ever wake us up.
+func TestAVolumeThatCannotBeLetGoSaysSo(t *testing.T) {
+	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{
+		Name: "pv", UID: "uid", ResourceVersion: "7", Finalizers: []string{finalizer}, DeletionTimestamp: &metav1.Time{},
+	}}
+	api, said := &server{object: volume, err: byPolicy()}, toolsrecord.NewFakeRecorder(1)
+	k := keeper{&Reconciler{client: api, live: api, options: options, events: kube.NewEventsTo(said)}}
+	if err := k.free(t.Context(), volume.DeepCopy()); err == nil || api.patches != 2 {
+		t.Errorf("got %v after %d patches", err, api.patches)
+	}
+	select {
+	case e := <-said.Events:
+		if !strings.Contains(e, "letting PersistentVolume pv go") {
+			t.Errorf("it was told %s", e)
+		}
+	default:
+		t.Error("nothing was told")
+	}
+}
