@@ -419,3 +419,64 @@ func TestATakeoverLeavesWhatAClaimWaitsFor(t *testing.T) {
 	}
 	w.DropClaim(t, "restored")
 }
+
+// A snapshot that the driver has made before it failed is found and deleted, and until
+// then the VolumeSnapshot says what may be left.
+func TestASnapshotThatWasMadeByAFailedCallIsDeleted(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, quick...)
+	var broken atomic.Bool
+	broken.Store(true)
+	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
+		if m == csi.CreateSnapshot && broken.Load() {
+			return nil, status.Error(codes.Internal, "the array has lost its voice")
+		}
+		return resp, err
+	}})
+	s := w.Snapshot(t, api, "before", "data", nil)
+	w.SnapshotFailed(t, api, "before", "lost its voice")
+	w.DropSnapshot(t, api, "before")
+	w.SnapshotIs(t, api, "before", func(said *snapshotv1.VolumeSnapshotStatus) bool {
+		return said.Error != nil && strings.Contains(*said.Error.Message, "cannot be deleted yet") && strings.Contains(*said.Error.Message, "snapshot-"+string(s.UID))
+	})
+	goOn(t, w, csi.CreateSnapshot)
+	broken.Store(false)
+	w.SnapshotGone(t, api, "before")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// Nobody but administrators can read contents. Why a snapshot is not deleted is on the
+// VolumeSnapshot too, which stays ready.
+func TestWhyASnapshotIsNotDeletedIsOnTheSnapshot(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, quick...)
+	w.Snapshot(t, api, "before", "data", nil)
+	w.SnapshotReady(t, api, "before")
+	var used atomic.Bool
+	used.Store(true)
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
+		if m == csi.DeleteSnapshot && used.Load() {
+			return status.Error(codes.FailedPrecondition, "used by a clone")
+		}
+		return nil
+	}})
+	w.DropSnapshot(t, api, "before")
+	w.SnapshotIs(t, api, "before", func(said *snapshotv1.VolumeSnapshotStatus) bool {
+		return said.Error != nil && strings.Contains(*said.Error.Message, "used by a clone") && *said.ReadyToUse
+	})
+	used.Store(false)
+	w.SnapshotGone(t, api, "before")
+	w.NoSnapshotsLeft(t, api)
+}
+
+// PowerStore answers vol1 for the volume vol1/array7/scsi.
+func TestASnapshotOfAVolumeInTheDriversOwnWordsIsTaken(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{}, quick...)
+	answer(w, csi.CreateSnapshot, func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = r.Snapshot.SourceVolumeId[:3] })
+	w.Snapshot(t, api, "before", "data", nil)
+	w.SnapshotReady(t, api, "before")
+	w.DropSnapshot(t, api, "before")
+	w.SnapshotGone(t, api, "before")
+	w.NoSnapshotsLeft(t, api)
+}

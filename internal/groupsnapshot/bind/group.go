@@ -110,7 +110,7 @@ func (*group) ReadContent(o client.Object) *bind.Content {
 		Given:  content.Spec.Source.GroupSnapshotHandles != nil,
 	}
 	if content.Status != nil {
-		c.Status = content.Status
+		c.Status, c.Error = content.Status, content.Status.Error
 	}
 	return c
 }

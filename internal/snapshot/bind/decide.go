@@ -13,11 +13,12 @@ const (
 	Adopt                 // a content that was there before gets the snapshot's UID
 	Follow                // take over what the content says
 	Wait                  // it shall go, and something still needs it: say what
+	Explain               // it shall go, and the driver does not let it: say why
 	Release               // let the content go, and delete it if that is its policy
 	LetGo                 // nothing is left of it: let the snapshot go
 )
 
-// A Step is an action and, for Refuse and Wait, the reason.
+// A Step is an action and, for Refuse, Wait and Explain, the reason.
 type Step struct {
 	Action  Action
 	Problem *snapshot.Problem
@@ -134,6 +135,8 @@ func (j judge) decideEnd(s *Seen) Step {
 		return Step{Action: Release}
 	case s.stays():
 		return Step{Action: LetGo}
+	case s.leaves() && messageOf(s.Content.Error) != "":
+		return Step{Explain, snapshot.Problemf(j.Reasons.DeletionPending, "%s %s cannot be deleted yet: %s", j.Content, s.Content.Object.GetName(), messageOf(s.Content.Error))}
 	case s.leaves():
 		return Step{Action: Rest} // The driver's half has its turn. That it is done is an event.
 	default:

@@ -176,11 +176,16 @@ func TestDecide(t *testing.T) {
 		"a deleted snapshot has its content released":               {going, nil, Release, ""},
 		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, Release, ""},
 		"then the driver's half has its turn":                       {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Rest, ""},
-		"a content that somebody deleted first is released too":     {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
-		"without a content the snapshot goes":                       {going, func(s *scene) { s.content = nil }, LetGo, ""},
-		"a content that is another's is left alone":                 {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
-		"a content that stays gets the word all the same":           {going, retain, Release, ""},
-		"after that the snapshot goes":                              {going, func(s *scene) { retain(s); permit(s) }, LetGo, ""},
+		"what the driver says against that is passed on": {going, func(s *scene) {
+			permit(s)
+			s.content.DeletionTimestamp = ptr.To(metav1.Now())
+			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
+		}, Explain, "cannot be deleted yet: used by a clone"},
+		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
+		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, LetGo, ""},
+		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
+		"a content that stays gets the word all the same":       {going, retain, Release, ""},
+		"after that the snapshot goes":                          {going, func(s *scene) { retain(s); permit(s) }, LetGo, ""},
 		"the content of a member stays with it": {going, func(s *scene) {
 			retain(s)
 			memberContent(s)

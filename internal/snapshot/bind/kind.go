@@ -116,8 +116,9 @@ type Content struct {
 	// Void is set if it is of a part of a group of which no handle is known: it has
 	// nothing to keep, for the group's content has all handles.
 	Void bool
-	// Status is its whole status, nil if there is none.
+	// Status is its whole status, nil if there is none, and Error what it says went wrong.
 	Status any
+	Error  *snapshotv1.VolumeSnapshotError
 }
 
 // A Draft is a content that is to be made.

@@ -97,6 +97,8 @@ func (r *Reconciler) do(ctx context.Context, s *Seen, next Step) (time.Duration,
 		return r.follow(ctx, s)
 	case Wait:
 		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
+	case Explain:
+		return 0, r.explain(ctx, s, next.Problem)
 	case Release:
 		return 0, r.release(ctx, s)
 	case LetGo:

@@ -77,7 +77,7 @@ func (*single) ReadContent(o client.Object) *Content {
 		Given:  content.Spec.Source.SnapshotHandle != nil || member,
 	}
 	if content.Status != nil {
-		c.Status = content.Status
+		c.Status, c.Error = content.Status, content.Status.Error
 	}
 	c.Void = member && (content.Status == nil || content.Status.SnapshotHandle == nil)
 	return c

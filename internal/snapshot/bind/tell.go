@@ -30,6 +30,16 @@ func (r *Reconciler) failed(ctx context.Context, s *Seen, err error) error {
 	return err
 }
 
+// explain tells a user why a snapshot is not deleted. Contents are for administrators,
+// and most users may not read them. Whether it is ready does not change by that.
+func (r *Reconciler) explain(ctx context.Context, s *Seen, why *snapshot.Problem) error {
+	r.events.Warning(s.Snapshot.Object, why.Reason, why.Text)
+	if !snapshot.News(s.Snapshot.Error, why, r.now()) {
+		return nil
+	}
+	return r.setStatus(ctx, s.Snapshot, map[string]any{"error": snapshot.Failure(why.Text, r.now())})
+}
+
 func messageOf(e *snapshotv1.VolumeSnapshotError) string {
 	if e == nil {
 		return ""
