@@ -22,11 +22,7 @@ func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error)
 	case later:
 		return next.after, nil
 	case await:
-		wanted := *s.claim.Spec.VolumeAttributesClassName
-		if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { awaitClass(c, wanted) }); err != nil {
-			return 0, err
-		}
-		r.events.Warning(s.claim, next.reason, next.message)
+		return 0, r.await(ctx, s, next)
 	case cancel:
 		return 0, r.cancel(ctx, s)
 	case resume:
@@ -45,6 +41,16 @@ func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error)
 	default:
 	}
 	return 0, nil
+}
+
+// await puts on record that the class is missing that the claim wants.
+func (r *Reconciler) await(ctx context.Context, s *seen, next step) error {
+	wanted := *s.claim.Spec.VolumeAttributesClassName
+	if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { awaitClass(c, wanted) }); err != nil {
+		return err
+	}
+	r.events.Warning(s.claim, next.reason, next.message)
+	return nil
 }
 
 func (r *Reconciler) cancel(ctx context.Context, s *seen) error {

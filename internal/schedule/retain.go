@@ -22,22 +22,14 @@ func expired(shots []*shot, keep *v1alpha1.Retention, at clocks) (gone []*shot, 
 	if keep == nil {
 		return nil, next
 	}
-	ready, newer := 0, false
+	var c tally
 	for _, s := range shots {
 		if s.deleting || s.doubtful() {
 			continue
 		}
-		var until time.Time
+		until, surplus := c.add(s, keep)
 		switch {
-		case s.ready:
-			ready++
-			until = s.keptUntil(keep, ready)
-		case s.hopeless(), ready > 0, newer && !s.cut:
-			until = s.created.Add(abandoned)
-		}
-		newer = true
-		switch {
-		case s.ready && tooMany(keep, ready):
+		case surplus:
 			gone = append(gone, s)
 		case until.IsZero():
 		case until.After(at.earlier()):
@@ -47,6 +39,27 @@ func expired(shots []*shot, keep *v1alpha1.Retention, at clocks) (gone []*shot, 
 		}
 	}
 	return gone, next
+}
+
+// A tally is of the snapshots of a claim that were looked at, from the newest on.
+type tally struct {
+	ready int
+	newer bool // there was one at all
+}
+
+// add tells until when the next older snapshot is kept because of its age, zero for
+// ever, and whether there are too many newer ones.
+func (c *tally) add(s *shot, keep *v1alpha1.Retention) (until time.Time, surplus bool) {
+	defer func() { c.newer = true }()
+	switch {
+	case s.ready:
+		c.ready++
+		return s.keptUntil(keep, c.ready), tooMany(keep, c.ready)
+	case s.hopeless(), c.ready > 0, c.newer && !s.cut:
+		return s.created.Add(abandoned), false
+	default:
+		return time.Time{}, false
+	}
 }
 
 // tooMany tells whether the nth ready snapshot is beyond what is kept, whatever its age.

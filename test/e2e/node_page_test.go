@@ -162,7 +162,7 @@ func TestTheCommandsThatNameTheNodeOfAVolumeWork(t *testing.T) {
 			w.play(t, block, "PV", volume.Name, "NODE", "b", "KEY", world.NodeKey)
 			w.DropClaim(t, "data")
 			w.Gone(t, volume)
-			w.asked(t, csi.DeleteVolume, 0, 1)
+			w.asked(t, 0, 1)
 			if n := len(w.nodes[1].Driver.Volumes()); n != 1 {
 				t.Errorf("node b has %d volumes, want the other one", n)
 			}

@@ -73,10 +73,11 @@ func (w *nodeWorld) toldOnce(t *testing.T, volume *corev1.PersistentVolume, part
 	}
 }
 
-func (w *nodeWorld) asked(t *testing.T, method csi.Method, want ...int) {
+// asked checks how often the driver of each node was asked to delete a volume.
+func (w *nodeWorld) asked(t *testing.T, want ...int) {
 	t.Helper()
-	if diff := cmp.Diff(want, w.calls(method)); diff != "" {
-		t.Errorf("%s: %s", method, diff)
+	if diff := cmp.Diff(want, w.calls(csi.DeleteVolume)); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -100,7 +101,7 @@ func TestAVolumeHasTheAffinityOfTheNodeThatHasMadeIt(t *testing.T) {
 	}
 	w.DropClaim(t, "data")
 	w.nothingLeft(t)
-	w.asked(t, csi.DeleteVolume, 0, 1)
+	w.asked(t, 0, 1)
 }
 
 // An object that somebody has written may not say on which node its volume is.
@@ -138,7 +139,7 @@ func TestAVolumeThatMayBeOnAnyNodeIsDeletedWhereItIs(t *testing.T) {
 			w.nodes[1].Driver.LoseAnswer(csi.DeleteVolume)
 			w.nodes[1].Provisioner(t, hasty...)
 			w.Gone(t, volume)
-			w.asked(t, csi.DeleteVolume, 0, 2)
+			w.asked(t, 0, 2)
 			if n := len(w.nodes[1].Driver.Volumes()); n != 1 {
 				t.Errorf("node b has %d volumes, want the other one", n)
 			}
@@ -184,7 +185,7 @@ func TestAVolumeOfWhichNobodyCanTellWhereItIsStays(t *testing.T) {
 			w.toldOnce(t, volume, "nobody can tell which node has it")
 			w.Claim(t, "later", nil)
 			w.Bound(t, "later")
-			w.asked(t, csi.DeleteVolume, 0, 0)
+			w.asked(t, 0, 0)
 			w.DropClaim(t, "later")
 			world.Eventually(t, func(context.Context) error {
 				if n := w.nodes[0].Driver.Calls(csi.DeleteVolume) + w.nodes[1].Driver.Calls(csi.DeleteVolume); n == 0 {
@@ -228,10 +229,10 @@ func TestAVolumeOfASharedSegmentIsDeletedByItsMaker(t *testing.T) {
 	processes[0].Kill()
 	w.DropClaim(t, "on-a")
 	w.toldOnce(t, volume, "is left to the provisioner of node a")
-	w.asked(t, csi.DeleteVolume, 0, 0)
+	w.asked(t, 0, 0)
 	w.nodes[0].Provisioner(t, hasty...)
 	w.Gone(t, volume)
-	w.asked(t, csi.DeleteVolume, 1, 0)
+	w.asked(t, 1, 0)
 	if a, b := len(w.nodes[0].Driver.Volumes()), len(w.nodes[1].Driver.Volumes()); a != 0 || b != 1 {
 		t.Errorf("the nodes have %d and %d volumes", a, b)
 	}

@@ -564,16 +564,16 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	s.Spec.SnapshotTemplate.SnapshotClassName = &w.Namespace
 	must(t, w.api.Create(t.Context(), s))
 	w.trigger(t, "often", "one")
-	real := w.snapshots(t, "often")["db"][0]
+	genuine := w.snapshots(t, "often")["db"][0]
 
 	late := w.Namespace + "-late" // This class is not there yet.
 	w.change(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) {
 		s.Trigger, s.SnapshotTemplate.SnapshotClassName = "two", &late
 	})
 	w.status(t, "often", func(is *v1alpha1.SnapshotScheduleStatus) bool {
-		return len(is.Claims) == 1 && is.Claims[0].Reason == v1alpha1.SnapshotFailed && is.Claims[0].LastReadySnapshot == real
+		return len(is.Claims) == 1 && is.Claims[0].Reason == v1alpha1.SnapshotFailed && is.Claims[0].LastReadySnapshot == genuine
 	})
-	waiting := slices.DeleteFunc(w.snapshots(t, "often")["db"], func(name string) bool { return name == real })[0]
+	waiting := slices.DeleteFunc(w.snapshots(t, "often")["db"], func(name string) bool { return name == genuine })[0]
 	w.DropClaim(t, "db")
 	world.Eventually(t, func(ctx context.Context) error {
 		err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: "db"}, &corev1.PersistentVolumeClaim{})
@@ -588,10 +588,10 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	w.trigger(t, "often", "three")
 
 	w.SnapshotFailed(t, snapshots, waiting, "claim db now has UID "+string(heir.UID))
-	w.SnapshotReady(t, snapshots, real)
+	w.SnapshotReady(t, snapshots, genuine)
 	all := w.snapshots(t, "often")["db"]
 	if n := len(w.Driver.Snapshots()); n != 2 || len(all) != 3 {
-		t.Errorf("the driver has %d snapshots, the schedule %v: wanted are %s, one of the new claim, and %s, which is not taken", n, all, real, waiting)
+		t.Errorf("the driver has %d snapshots, the schedule %v: wanted are %s, one of the new claim, and %s, which is not taken", n, all, genuine, waiting)
 	}
 	for _, name := range all {
 		w.DropSnapshot(t, snapshots, name)
