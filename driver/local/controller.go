@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"regexp"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -190,14 +189,12 @@ func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (
 	}, nil
 }
 
-// tokenRule is what IDs look like: the token of a page is the last ID of the one before.
-var tokenRule = regexp.MustCompile(`^(vol|snap)-[0-9a-f]{32}$`)
-
+// checkPage wants the token to be an ID: the last one of the page before.
 func checkPage(maxEntries int32, token string) error {
 	if maxEntries < 0 {
 		return invalid("max_entries is %d and cannot be negative", maxEntries)
 	}
-	if token != "" && !tokenRule.MatchString(token) {
+	if token != "" && !volume.IsID(token) {
 		return errBadToken
 	}
 	return nil

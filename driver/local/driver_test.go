@@ -38,6 +38,7 @@ type served struct {
 	csi.IdentityClient
 	csi.ControllerClient
 	csi.NodeClient
+	csi.GroupControllerClient
 	dir   string
 	store *volume.Store
 }
@@ -66,7 +67,7 @@ func serveIn(t *testing.T, change ...func(*Options)) *served {
 		must(t, <-done)
 		must(t, store.Close())
 	})
-	return &served{csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn), dir, store}
+	return &served{csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn), csi.NewGroupControllerClient(conn), dir, store}
 }
 
 func quiet(t *testing.T) context.Context {
@@ -564,7 +565,9 @@ func TestACallUnderWayEndsBeforeTheDriverDoes(t *testing.T) {
 	must(t, err)
 	defer conn.Close()
 
-	id := "vol-00000000000000000000000000000000"
+	v, err := store.Create(t.Context(), volume.Spec{Name: "v", Access: volume.Access{Block: true}})
+	must(t, err)
+	id := v.ID
 	unlock, err := store.Lock(t.Context(), id)
 	must(t, err)
 	answer := make(chan error, 1)

@@ -28,6 +28,9 @@ var verdicts = []struct {
 	err  error
 	code codes.Code
 }{
+	{volume.ErrUnknown, codes.Unavailable},
+	{volume.ErrSourceElsewhere, codes.ResourceExhausted},
+	{volume.ErrOtherStorage, codes.FailedPrecondition}, // also ErrNotFound
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrOutOfRange, codes.OutOfRange},

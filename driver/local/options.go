@@ -127,11 +127,13 @@ func (o *Options) serves(service string) bool {
 // store are the options of the store that goes with these.
 func (o *Options) store() volume.Options {
 	s := volume.Options{Capacity: o.Capacity.Value(), Shared: o.Attach}
-	if o.Attach {
-		s.NodeOnly = !o.serves(controllerService)
-		if o.serves(nodeService) {
-			s.Node, s.MaxVolumes = o.NodeID, o.MaxVolumes
-		}
+	if !o.Attach {
+		s.Home = o.NodeID
+		return s
+	}
+	s.NodeOnly = !o.serves(controllerService)
+	if o.serves(nodeService) {
+		s.Node, s.MaxVolumes = o.NodeID, o.MaxVolumes
 	}
 	return s
 }

@@ -84,7 +84,7 @@ func (c *controller) selected(r *csi.ListSnapshotsRequest) ([]volume.Snapshot, b
 		return c.store.Snapshots(r.GetSourceVolumeId(), r.GetStartingToken(), int(r.GetMaxEntries()))
 	}
 	s, err := c.store.Snapshot(r.GetSnapshotId())
-	if errors.Is(err, volume.ErrNotFound) {
+	if errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrOtherStorage) {
 		return nil, false, nil
 	}
 	if r.GetSourceVolumeId() != "" && s.VolumeID != r.GetSourceVolumeId() {

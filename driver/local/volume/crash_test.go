@@ -15,16 +15,36 @@ import (
 // death is what a process dies of in these tests.
 type death struct{ step string }
 
+// The storages of tests that must know IDs beforehand: the present one, and one that
+// the data directory was before.
+const (
+	testStorage    = "0123456789ab"
+	earlierStorage = "ba9876543210-n1"
+)
+
+// is makes the data directory this storage.
+func is(t *testing.T, dir string, st storage) {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, tree{before: func(string) {}}.writeRecord(filepath.Join(dir, "storage"+recordSuffix), st))
+}
+
 // world is a data directory that processes die in.
 type world struct {
 	t   *testing.T
 	dir string
 }
 
-// newWorld has the volume "old" with content, its snapshot "old", the volume
+// newWorld has the volume and the group "earlier" of an earlier storage, the volume "old" with content, its snapshot "old", the volume
 // "beside" with its own, the group "old" of both, and room for what the tests make.
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: t.TempDir()}
+	is(t, w.dir, storage{ID: earlierStorage})
+	w.live(func(s *Store) {
+		v := mustCreate(t, s, raw("earlier", 1))
+		mustGroup(t, s, "earlier", v.ID)
+	})
+	is(t, w.dir, storage{ID: testStorage})
 	w.live(func(s *Store) {
 		v := mustCreate(t, s, Spec{Name: "old", Range: Range{Required: 4 * Step}, Access: Access{Block: true}})
 		fill(t, s.ImagePath(v), "old content")
@@ -126,10 +146,13 @@ func must(t testing.TB, err error) {
 // calls are what a process may be doing when it dies, and what must be true when
 // its successor has repeated the call.
 var (
-	oldVolume = idFor(volumePrefix, "old")
-	oldCopy   = idFor(snapshotPrefix, "old")
-	beside    = idFor(volumePrefix, "beside")
-	oldGroup  = Group{ID: idFor(groupPrefix, "old"), VolumeIDs: []string{oldVolume, beside}}
+	oldVolume = idFor(volumePrefix, testStorage, "old")
+	oldCopy   = idFor(snapshotPrefix, testStorage, "old")
+	beside    = idFor(volumePrefix, testStorage, "beside")
+	earlier   = idFor(volumePrefix, earlierStorage, "earlier")
+	oldGroup  = Group{ID: idFor(groupPrefix, testStorage, "old"), VolumeIDs: []string{oldVolume, beside}}
+
+	earlierGroup = Group{ID: idFor(groupPrefix, earlierStorage, "earlier"), VolumeIDs: []string{earlier}}
 
 	calls = map[string]struct {
 		call  func(t *testing.T, s *Store)
@@ -139,24 +162,28 @@ var (
 			func(t *testing.T, s *Store) {
 				mustCreate(t, s, Spec{Name: "new", Range: Range{Required: 2 * Step}, Access: Access{Block: true}})
 			},
-			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 2*Step, "") },
+			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, testStorage, "new"), 2*Step, "") },
 		},
 		"cloning a volume": {
 			func(t *testing.T, s *Store) {
 				mustCreate(t, s, Spec{Name: "new", Range: Range{Required: 8 * Step}, Access: Access{Block: true}, Source: &Source{FromVolume, oldVolume}})
 			},
-			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 8*Step, "old content") },
+			func(t *testing.T, s *Store) {
+				wantImage(t, s, idFor(volumePrefix, testStorage, "new"), 8*Step, "old content")
+			},
 		},
 		"restoring a snapshot": {
 			func(t *testing.T, s *Store) {
 				mustCreate(t, s, Spec{Name: "new", Access: Access{Block: true}, Source: &Source{FromSnapshot, oldCopy}})
 			},
-			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 4*Step, "old content") },
+			func(t *testing.T, s *Store) {
+				wantImage(t, s, idFor(volumePrefix, testStorage, "new"), 4*Step, "old content")
+			},
 		},
 		"taking a snapshot": {
 			func(t *testing.T, s *Store) { mustSnapshot(t, s, "new", oldVolume) },
 			func(t *testing.T, s *Store) {
-				snap, err := s.Snapshot(idFor(snapshotPrefix, "new"))
+				snap, err := s.Snapshot(idFor(snapshotPrefix, testStorage, "new"))
 				must(t, err)
 				wantContent(t, s.snapshots.image(snap.ID), 4*Step, "old content")
 			},
@@ -164,7 +191,7 @@ var (
 		"taking a group of snapshots": {
 			func(t *testing.T, s *Store) { mustGroup(t, s, "new", oldVolume, beside) },
 			func(t *testing.T, s *Store) {
-				g, err := s.Group(idFor(groupPrefix, "new"))
+				g, err := s.Group(idFor(groupPrefix, testStorage, "new"))
 				must(t, err)
 				wantContent(t, s.snapshots.image(g.MemberIDs()[0]), 4*Step, "old content")
 				wantContent(t, s.snapshots.image(g.MemberIDs()[1]), 2*Step, "content beside")
@@ -174,7 +201,9 @@ var (
 			func(t *testing.T, s *Store) {
 				mustCreate(t, s, Spec{Name: "new", Access: Access{Block: true}, Source: &Source{FromSnapshot, oldGroup.MemberIDs()[1]}})
 			},
-			func(t *testing.T, s *Store) { wantImage(t, s, idFor(volumePrefix, "new"), 2*Step, "content beside") },
+			func(t *testing.T, s *Store) {
+				wantImage(t, s, idFor(volumePrefix, testStorage, "new"), 2*Step, "content beside")
+			},
 		},
 		"deleting a group": {
 			func(t *testing.T, s *Store) { must(t, s.DeleteGroup(t.Context(), oldGroup.ID, oldGroup.MemberIDs())) },
@@ -199,6 +228,26 @@ var (
 				if _, err := s.Volume(oldVolume); err == nil {
 					t.Error("the volume is still there")
 				}
+			},
+		},
+		"deleting a volume of an earlier storage": {
+			func(t *testing.T, s *Store) { must(t, s.Delete(t.Context(), earlier)) },
+			func(t *testing.T, s *Store) {
+				if _, err := s.Volume(earlier); err == nil {
+					t.Error("the volume is still there")
+				}
+				must(t, s.Delete(t.Context(), earlier))
+			},
+		},
+		"deleting a group of an earlier storage": {
+			func(t *testing.T, s *Store) {
+				must(t, s.DeleteGroup(t.Context(), earlierGroup.ID, earlierGroup.MemberIDs()))
+			},
+			func(t *testing.T, s *Store) {
+				if _, err := s.Snapshot(earlierGroup.MemberIDs()[0]); err == nil {
+					t.Error("the member is still there")
+				}
+				must(t, s.DeleteGroup(t.Context(), earlierGroup.ID, earlierGroup.MemberIDs()))
 			},
 		},
 		"deleting a snapshot": {

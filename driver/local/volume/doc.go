@@ -3,11 +3,13 @@
 //
 // A data directory looks like this:
 //
+//	storage.json         which storage this is; its ID is part of all other IDs
 //	lock                 held by the one process that uses the directory
 //	volumes/vol-….json   a volume's record; it exists if and only if this does
 //	volumes/vol-….img    its data, sparse
 //	snapshots/snap-….*   the same for snapshots
 //	groups/grp-….json    the snapshots that were taken together
+//	deleted/             what was deleted of what an earlier storage had made
 //	published/           where volumes are in use on this machine
 //	frozen/              filesystems that are held still at the moment
 //

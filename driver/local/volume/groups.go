@@ -20,17 +20,18 @@ func (s *Store) CreateGroup(ctx context.Context, name string, volumeIDs []string
 }
 
 func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string) (Group, error) {
-	g := Group{ID: idFor(groupPrefix, name), Name: name, VolumeIDs: slices.Clone(volumeIDs)}
+	ids := s.idsFor(groupPrefix, name)
+	g := Group{ID: ids[0], Name: name, VolumeIDs: slices.Clone(volumeIDs)}
 	if err := g.check(); err != nil {
 		return Group{}, err
 	}
-	unlock, err := s.locks.lock(ctx, slices.Concat([]string{g.ID}, g.VolumeIDs, g.MemberIDs())...)
+	unlock, err := s.locks.lock(ctx, slices.Concat(ids, g.VolumeIDs, g.MemberIDs())...)
 	if err != nil {
 		return Group{}, err
 	}
 	defer unlock()
 
-	switch have, err := s.groups.get(g.ID); {
+	switch have, err := s.groups.find(ids); {
 	case err == nil:
 		return have, have.matches(g)
 	case !errors.Is(err, ErrNotFound):
@@ -94,7 +95,7 @@ func (s *Store) whole(ids []string) (volumes []Volume, size int64, err error) {
 	for _, id := range ids {
 		v, err := s.volumes.get(id)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, unknown(err)
 		}
 		if length(s.volumes.image(v.ID)) < v.Size {
 			return nil, 0, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
@@ -154,7 +155,8 @@ func (s *Store) Members(g Group) []Snapshot {
 }
 
 // DeleteGroup removes a group with all its members, which the caller has to name.
-// Volumes made from them are not affected. A group that does not exist is deleted.
+// Volumes made from them are not affected. A group that does not exist is deleted,
+// unless another storage may have it: that is ErrOtherStorage.
 func (s *Store) DeleteGroup(ctx context.Context, id string, memberIDs []string) error {
 	if !groupID.MatchString(id) {
 		return nil
@@ -187,6 +189,14 @@ func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) 
 			snap, err := s.snapshots.get(member)
 			return err != nil || snap.GroupID != id
 		})
+	}
+	if err := s.confirm(s.groups.record(id), id); err != nil {
+		return err
+	}
+	for _, member := range members {
+		if err := s.remember(member); err != nil {
+			return err
+		}
 	}
 	return s.dropGroup(id, members)
 }

@@ -103,7 +103,7 @@ func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			p.wantFree()
-			must(t, p.s.DeleteGroup(t.Context(), idFor(groupPrefix, "g"), nil))
+			must(t, p.s.DeleteGroup(t.Context(), p.s.idsFor(groupPrefix, "g")[0], nil))
 			wantNothing(t, p.s)
 		})
 	}

@@ -17,24 +17,50 @@ const (
 	maxName = 128
 )
 
-// IDs become file names, so nothing else is let near a path.
-var (
-	volumeID   = regexp.MustCompile(`^vol-[0-9a-f]{32}$`)
-	snapshotID = regexp.MustCompile(`^snap-[0-9a-f]{32}$`)
-	groupID    = regexp.MustCompile(`^grp-[0-9a-f]{32}$`)
+// What follows the prefix of an ID: a hash of the name and the storage that it was
+// made in. IDs of before there were storages end with the hash. The longest ID has
+// 114 bytes; the spec allows 128.
+const (
+	hashForm    = `[0-9a-f]{32}`
+	storageForm = `[0-9a-f]{12}(?:-[a-zA-Z0-9](?:[-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)?`
+	afterPrefix = hashForm + `(?:-(` + storageForm + `))?$`
 )
 
-// memberID is the ID of a group's snapshot of a volume. The zero byte keeps it
-// apart from those of all names, which have none.
+// IDs become file names, so nothing else is let near a path.
+var (
+	volumeID   = regexp.MustCompile(`^` + volumePrefix + afterPrefix)
+	snapshotID = regexp.MustCompile(`^` + snapshotPrefix + afterPrefix)
+	groupID    = regexp.MustCompile(`^` + groupPrefix + afterPrefix)
+	anyID      = regexp.MustCompile(`^(?:` + volumePrefix + `|` + snapshotPrefix + `|` + groupPrefix + `)` + afterPrefix)
+	storageID  = regexp.MustCompile(`^` + storageForm + `$`)
+)
+
+// IsID tells whether id could be that of a volume or a snapshot.
+func IsID(id string) bool { return volumeID.MatchString(id) || snapshotID.MatchString(id) }
+
+// storageOf returns the storage that an ID names, "" for none.
+func storageOf(id string) string {
+	if found := anyID.FindStringSubmatch(id); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+// memberID is the ID of a group's snapshot of a volume, in the group's storage. The
+// zero byte keeps it apart from those of all names, which have none.
 func memberID(group, volume string) string {
-	return idFor(snapshotPrefix, group+"\x00"+volume)
+	return idFor(snapshotPrefix, storageOf(group), group+"\x00"+volume)
 }
 
 // idFor derives an ID from a name: the same request finds its volume again
 // without a table of names, and no character of the name reaches a path.
-func idFor(prefix, name string) string {
+func idFor(prefix, storage, name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return prefix + hex.EncodeToString(sum[:16])
+	id := prefix + hex.EncodeToString(sum[:16])
+	if storage != "" {
+		id += "-" + storage
+	}
+	return id
 }
 
 // checkName applies the spec's rules on names (CreateVolumeRequest.name).

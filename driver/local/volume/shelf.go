@@ -19,6 +19,8 @@ type shelf[T any] struct {
 	ids  *regexp.Regexp
 	// of returns the ID in a record, to catch one that is in the wrong place.
 	of func(T) string
+	// missing says what it means that there is no record of an ID.
+	missing func(id string) error
 }
 
 func (s shelf[T]) record(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
@@ -31,13 +33,27 @@ func (s shelf[T]) get(id string) (T, error) {
 	if !s.ids.MatchString(id) {
 		return item, fmt.Errorf("%s %q: %w", s.kind, id, ErrNotFound)
 	}
-	if err := readRecord(s.record(id), &item); err != nil {
+	err := readRecord(s.record(id), &item)
+	if errors.Is(err, ErrNotFound) {
+		err = s.missing(id)
+	}
+	if err != nil {
 		return item, fmt.Errorf("%s %s: %w", s.kind, id, err)
 	}
 	if s.of(item) != id {
 		return item, fmt.Errorf("%s %s: %w: its record %s is of %q; put the right one back from a backup", s.kind, id, ErrDamaged, s.record(id), s.of(item))
 	}
 	return item, nil
+}
+
+// find returns the first item of those that there may be, or why the last is not there.
+func (s shelf[T]) find(ids []string) (item T, err error) {
+	for _, id := range ids {
+		if item, err = s.get(id); !errors.Is(err, ErrNotFound) {
+			break
+		}
+	}
+	return item, err
 }
 
 // add puts an item on record, which is what makes it exist.
@@ -69,7 +85,8 @@ func (s shelf[T]) list() ([]string, error) {
 			ids = append(ids, id)
 		}
 	}
-	return ids, nil // ReadDir sorts, and all IDs are of one length
+	slices.Sort(ids) // Files are in another order than IDs of which one begins with the other.
+	return ids, nil
 }
 
 // page returns up to limit IDs that come after the one given, and whether there
@@ -100,12 +117,17 @@ func (s shelf[T]) sweep(idle func(id string, do func() error) error) error {
 		return err
 	}
 	for _, e := range entries {
-		id, _, _ := strings.Cut(e.Name(), ".")
-		if err := idle(id, func() error { return s.sweepFile(e.Name()) }); err != nil {
+		if err := idle(itemOf(e.Name()), func() error { return s.sweepFile(e.Name()) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// itemOf returns the ID that a file belongs to.
+func itemOf(file string) string {
+	file = strings.TrimSuffix(file, partialSuffix)
+	return strings.TrimSuffix(strings.TrimSuffix(file, recordSuffix), imageSuffix)
 }
 
 func (s shelf[T]) sweepFile(name string) error {

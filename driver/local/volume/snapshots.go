@@ -20,14 +20,14 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 	if err := checkName(name); err != nil {
 		return Snapshot{}, err
 	}
-	id := idFor(snapshotPrefix, name)
-	unlock, err := s.locks.lock(ctx, id, volumeID)
+	ids := s.idsFor(snapshotPrefix, name)
+	unlock, err := s.locks.lock(ctx, append([]string{volumeID}, ids...)...)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	defer unlock()
 
-	switch snap, err := s.snapshots.get(id); {
+	switch snap, err := s.snapshots.find(ids); {
 	case err == nil:
 		return snap, snap.matches(name, volumeID)
 	case !errors.Is(err, ErrNotFound):
@@ -35,8 +35,9 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 	}
 	v, err := s.volumes.get(volumeID)
 	if err != nil {
-		return Snapshot{}, err
+		return Snapshot{}, unknown(err)
 	}
+	id := ids[0]
 	if length(s.volumes.image(v.ID)) < v.Size {
 		return Snapshot{}, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
 	}
@@ -107,7 +108,8 @@ func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapsh
 }
 
 // DeleteSnapshot removes a snapshot. Volumes made from it are not affected. A
-// snapshot that does not exist is deleted.
+// snapshot that does not exist is deleted, unless another storage may have it: that
+// is ErrOtherStorage.
 func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	if !snapshotID.MatchString(id) {
 		return nil
@@ -128,6 +130,9 @@ func (s *Store) dropAlone(id string) error {
 	snap, err := s.snapshots.get(id)
 	switch {
 	case err != nil || snap.GroupID == "": // A damaged one can be deleted too.
+		if err := s.confirm(s.snapshots.record(id), id); err != nil {
+			return err
+		}
 		return s.snapshots.drop(id)
 	case s.present(snap):
 		return fmt.Errorf("%w: it is a member of group snapshot %s and goes with that; delete the group", ErrInvalid, snap.GroupID)

@@ -28,6 +28,9 @@ type Options struct {
 	// NodeOnly is for those of them that use or attach volumes and do not make or
 	// delete any. There is one process without it.
 	NodeOnly bool
+	// Home is the node that the data directory is on, "" for one that nodes share. It
+	// becomes part of the IDs, and is at most 63 letters, digits, '-', '_' or '.'.
+	Home string
 	// Node is the node that a process of a shared directory uses volumes on, ""
 	// for one that uses none. It is safe to be part of a path.
 	Node string
@@ -57,6 +60,9 @@ type Store struct {
 	volumes   shelf[Volume]
 	snapshots shelf[Snapshot]
 	groups    shelf[Group]
+	storage   storage
+	// earlier are the other storages that something here was made in.
+	earlier   []string
 	longest   time.Duration
 	freezer   disk.Freezer
 	locks     keyLocks
@@ -90,15 +96,15 @@ func Open(dir string, o Options) (*Store, error) {
 		t.before = func(string) {}
 	}
 	s.volumes = shelf[Volume]{tree: t, dir: filepath.Join(dir, "volumes"), kind: "volume", ids: volumeID,
-		of: func(v Volume) string { return v.ID }}
+		of: func(v Volume) string { return v.ID }, missing: s.missing}
 	s.snapshots = shelf[Snapshot]{tree: t, dir: filepath.Join(dir, "snapshots"), kind: "snapshot", ids: snapshotID,
-		of: func(s Snapshot) string { return s.ID }}
+		of: func(s Snapshot) string { return s.ID }, missing: s.missing}
 	s.groups = shelf[Group]{tree: t, dir: filepath.Join(dir, "groups"), kind: "group snapshot", ids: groupID,
-		of: func(g Group) string { return g.ID }}
+		of: func(g Group) string { return g.ID }, missing: s.missing}
 	if s.shared {
 		s.locks.file = filepath.Join(dir, "locks")
 	}
-	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.groups.dir, s.publishedDir(), s.attachedDir(), s.nodesDir(), s.freezer.Dir} {
+	for _, d := range []string{s.volumes.dir, s.snapshots.dir, s.groups.dir, s.publishedDir(), s.attachedDir(), s.nodesDir(), s.deletedDir(), s.freezer.Dir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("opening data directory %s: %w", dir, err)
 		}
@@ -120,6 +126,9 @@ func (s *Store) begin(o Options) error {
 		if err := s.freezer.Recover(); err != nil {
 			return fmt.Errorf("recovering: %w", err)
 		}
+	}
+	if err := s.identify(o.Home); err != nil {
+		return err
 	}
 	if !o.NodeOnly {
 		if err := s.recover(); err != nil {

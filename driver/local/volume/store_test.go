@@ -225,7 +225,7 @@ func TestCapacity(t *testing.T) {
 		var s *Store
 		tried := false
 		s = open(t, t.TempDir(), Options{Capacity: 10 * Step, before: func(string) {
-			if tried {
+			if tried || s == nil { // it is being opened
 				return
 			}
 			tried = true
@@ -347,7 +347,7 @@ func TestSnapshotPagesOfOneVolume(t *testing.T) {
 			mustSnapshot(t, s, fmt.Sprint(name, n), v.ID)
 		}
 	}
-	a := idFor(volumePrefix, "a")
+	a := s.idsFor(volumePrefix, "a")[0]
 	first, more, err := s.Snapshots(a, "", 3)
 	must(t, err)
 	if len(first) != 3 || !more {
@@ -429,7 +429,7 @@ func TestADamagedVolumeCanBeDeleted(t *testing.T) {
 
 func TestWhatAFailedTryLeftIsNoObstacle(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Capacity: 100 * Step})
-	id, snapID := idFor(volumePrefix, "v"), idFor(snapshotPrefix, "s")
+	id, snapID := s.idsFor(volumePrefix, "v")[0], s.idsFor(snapshotPrefix, "s")[0]
 	for _, image := range []string{s.volumes.image(id), s.snapshots.image(snapID)} {
 		must(t, os.WriteFile(image, []byte("garbage"), 0o600))
 	}

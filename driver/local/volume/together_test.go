@@ -256,7 +256,7 @@ func TestWritersGoOnWhateverHappens(t *testing.T) {
 		"nothing comes between":   {Options{}, func(*pair, func()) {}, ""},
 		"its caller has given up": {Options{}, func(_ *pair, cancel func()) { cancel() }, ""},
 		"the second copy fails": {Options{}, func(p *pair, _ func()) {
-			id := memberID(idFor(groupPrefix, "g"), p.ids[1])
+			id := memberID(p.s.idsFor(groupPrefix, "g")[0], p.ids[1])
 			must(p.t, os.WriteFile(p.s.snapshots.image(id), nil, 0o600))
 		}, "file exists"},
 		"there is a panic": {Options{}, func(*pair, func()) { panic("on purpose") }, "on purpose"},
@@ -279,7 +279,7 @@ func TestWritersGoOnWhateverHappens(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			p.wantFree()
-			if _, err := p.s.Group(idFor(groupPrefix, "g")); (err == nil) != (tt.wants == "") {
+			if _, err := p.s.Group(p.s.idsFor(groupPrefix, "g")[0]); (err == nil) != (tt.wants == "") {
 				t.Errorf("the group: %v", err)
 			}
 			b.do = nil

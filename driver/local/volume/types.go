@@ -12,6 +12,13 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrNotFound is a volume or snapshot that does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrOtherStorage is something that this data directory does not have and that
+	// another one may have: its driver must be asked.
+	ErrOtherStorage = errors.New("kept in another storage")
+	// ErrSourceElsewhere is a volume that can only be made where its source is.
+	ErrSourceElsewhere = errors.New("its source is in another storage")
+	// ErrUnknown is a request whose earlier tries another storage may have carried out.
+	ErrUnknown = errors.New("it is not known whether an earlier try succeeded")
 	// ErrExists is a name that is taken by something that differs from what is asked.
 	ErrExists = errors.New("exists already and differs")
 	// ErrOutOfRange is a size that cannot be had.
@@ -68,7 +75,7 @@ type Source struct {
 
 // Volume is a volume as it is on record.
 type Volume struct {
-	// ID is derived from Name and safe to be part of a path.
+	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
 	// Name is what the caller called it, at most 128 bytes.
 	Name string `json:"name"`
@@ -97,7 +104,7 @@ func (v Volume) promised() int64 {
 
 // Snapshot is a snapshot as it is on record. It does not depend on its volume.
 type Snapshot struct {
-	// ID is derived from Name and safe to be part of a path.
+	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
 	// Name is what the caller called it, at most 128 bytes.
 	Name string `json:"name"`
@@ -119,7 +126,7 @@ type Snapshot struct {
 
 // Group is a set of snapshots of one moment as it is on record.
 type Group struct {
-	// ID is derived from Name and safe to be part of a path.
+	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
 	// Name is what the caller called it, at most 128 bytes.
 	Name string `json:"name"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
@@ -23,8 +24,8 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 	if err := checkName(spec.Name); err != nil {
 		return Volume{}, err
 	}
-	id := idFor(volumePrefix, spec.Name)
-	keys := []string{id}
+	ids := s.idsFor(volumePrefix, spec.Name)
+	id, keys := ids[0], slices.Clone(ids)
 	if spec.Source != nil {
 		keys = append(keys, spec.Source.ID)
 	}
@@ -34,7 +35,7 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 	}
 	defer unlock()
 
-	switch v, err := s.volumes.get(id); {
+	switch v, err := s.volumes.find(ids); {
 	case err == nil:
 		return v, spec.matches(v)
 	case !errors.Is(err, ErrNotFound):
@@ -42,6 +43,9 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 	}
 	v := Volume{ID: id, Name: spec.Name, Access: spec.Access, FSType: spec.FSType, Source: spec.Source}
 	from, err := s.source(spec)
+	if errors.Is(err, ErrOtherStorage) {
+		return Volume{}, fmt.Errorf("%w: %w", ErrSourceElsewhere, err)
+	}
 	if err != nil {
 		return Volume{}, err
 	}
@@ -189,7 +193,8 @@ func (s *Store) Volumes(after string, limit int) (volumes []Volume, more bool, e
 	return volumes, more, err
 }
 
-// Delete removes a volume and its data. A volume that does not exist is deleted.
+// Delete removes a volume and its data. A volume that does not exist is deleted,
+// unless another storage may have it: that is ErrOtherStorage.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if !volumeID.MatchString(id) {
 		return nil
@@ -205,6 +210,9 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	}
 	if err == nil {
 		err = s.unattached(id)
+	}
+	if err == nil {
+		err = s.confirm(s.volumes.record(id), id)
 	}
 	if err == nil {
 		err = s.volumes.drop(id)

@@ -1,0 +1,164 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A driver may be started on another node, or find another disk under its data
+// directory. That a volume is not there then proves nothing, so each data directory
+// is a storage with an ID of its own, which is part of the IDs of all that is made in
+// it.
+
+// storage is what is on record of a data directory.
+type storage struct {
+	// ID is made once: random digits and, for who reads it, the node.
+	ID string `json:"id"`
+	// Node is the node that the directory was on, "" where nodes share it. On
+	// another one it may be a copy, so it becomes another storage.
+	Node string `json:"node,omitempty"`
+}
+
+// digits are the random digits of a storage's ID.
+const digits = 12
+
+func (s *Store) deletedDir() string { return filepath.Join(s.dir, "deleted") }
+
+// identify finds out which storage the data directory is. One without a record that
+// can be read is a new one; what is in it already can be used all the same.
+func (s *Store) identify(node string) error {
+	unlock, err := s.locks.lock(context.Background(), "storage")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	path := filepath.Join(s.dir, "storage"+recordSuffix)
+	err = readRecord(path, &s.storage)
+	if err != nil || s.storage.Node != node || !storageID.MatchString(s.storage.ID) {
+		s.storage = newStorage(node)
+		if err := s.volumes.tree.writeRecord(path, s.storage); err != nil {
+			return fmt.Errorf("recording which storage it is: %w", err)
+		}
+	}
+	s.earlier, err = s.storagesBefore()
+	return err
+}
+
+func newStorage(node string) storage {
+	random := make([]byte, digits/2)
+	_, _ = rand.Read(random) // never fails
+	id := hex.EncodeToString(random)
+	if node != "" {
+		id += "-" + node
+	}
+	return storage{ID: id, Node: node}
+}
+
+// storagesBefore returns the storages, other than this one, of what is in the data
+// directory.
+func (s *Store) storagesBefore() ([]string, error) {
+	var before []string
+	for _, list := range []func() ([]string, error){s.volumes.list, s.snapshots.list, s.groups.list} {
+		ids, err := list()
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			before = append(before, storageOf(id))
+		}
+	}
+	slices.Sort(before)
+	return slices.DeleteFunc(slices.Compact(before), func(id string) bool { return id == s.storage.ID }), nil
+}
+
+// idsFor returns the IDs that something of this name may have: first the one that it
+// gets if it is made now, then those that it got if it was made before.
+func (s *Store) idsFor(prefix, name string) []string {
+	ids := []string{idFor(prefix, s.storage.ID, name)}
+	for _, before := range s.earlier {
+		ids = append(ids, idFor(prefix, before, name))
+	}
+	return ids
+}
+
+// missing says what it means that there is no record of id.
+func (s *Store) missing(id string) error {
+	if made := storageOf(id); made == "" || made == s.storage.ID {
+		return ErrNotFound
+	}
+	return fmt.Errorf("%w: %w", ErrNotFound, s.elsewhere(id))
+}
+
+// elsewhere tells who must be asked about id.
+func (s *Store) elsewhere(id string) error {
+	const lost = "if it is lost for good, delete the Kubernetes objects without the driver, as the driver's README says"
+	made := storageOf(id)
+	if made == "" {
+		return fmt.Errorf("%w: storage %s in %s does not have it, and its ID does not tell which one has; have the driver run on the node that it was made on, or, %s",
+			ErrOtherStorage, s.storage.ID, s.dir, lost)
+	}
+	where := "with the data directory that has it"
+	if _, node, named := strings.Cut(made, "-"); named {
+		where = "on node " + node + " with the data directory that has it"
+	}
+	return fmt.Errorf("%w: it was made in storage %s, and this driver has storage %s in %s; have the driver run %s, or, %s",
+		ErrOtherStorage, made, s.storage.ID, s.dir, where, lost)
+}
+
+// unknown is the answer to a request about something that another storage has: the
+// driver that has it may have done already what is asked for.
+func unknown(err error) error {
+	if errors.Is(err, ErrOtherStorage) {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return err
+}
+
+// confirm fails unless id is here, was made here, or was deleted here. Otherwise
+// that it is not here must not be taken for a deletion. It comes before the record goes.
+func (s *Store) confirm(record, id string) error {
+	if storageOf(id) == s.storage.ID {
+		return nil
+	}
+	here, err := exists(record)
+	if err != nil {
+		return err
+	}
+	if here {
+		return s.remember(id)
+	}
+	deleted, err := exists(s.deletedRecord(id))
+	if err == nil && !deleted {
+		err = s.elsewhere(id)
+	}
+	return err
+}
+
+// remember puts on record that id is deleted here, unless its ID says enough: a
+// deletion that is repeated must succeed.
+func (s *Store) remember(id string) error {
+	if storageOf(id) == s.storage.ID {
+		return nil
+	}
+	return full(s.volumes.tree.writeRecord(s.deletedRecord(id), struct{}{}))
+}
+
+func (s *Store) deletedRecord(id string) string {
+	return filepath.Join(s.deletedDir(), id+recordSuffix)
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
