@@ -70,15 +70,33 @@ func (s *survey) detachDangling(ctx context.Context, p publication, d dangler) e
 // is no VolumeAttachment that tells of it, or that may, and the volume still is
 // this cluster's.
 func (s *survey) dangles(ctx context.Context, p publication, d dangler) error {
-	list := &storagev1.VolumeAttachmentList{}
-	if err := s.live.List(ctx, list); err != nil {
-		return fmt.Errorf("listing VolumeAttachments: %w", err)
-	}
-	known, err := s.cluster(ctx)
+	c, err := s.now(ctx, d)
 	if err != nil {
 		return err
 	}
-	c := &census{listed: publications{p: true}, cluster: known}
+	c.listed = publications{p: true}
+	now, still := c.dangling()[p]
+	switch {
+	case !still:
+		return fmt.Errorf("a VolumeAttachment tells of it by now, or the volume is not this cluster's any more: %w", csi.ErrNotWanted)
+	case now.doubt != "":
+		return fmt.Errorf("VolumeAttachment %s may tell of it: %w", now.doubt, csi.ErrNotWanted)
+	}
+	return nil
+}
+
+// now is what the API server says: all VolumeAttachments, the volume that is asked
+// about, and those that tell what a VolumeAttachment without a record is about.
+func (s *survey) now(ctx context.Context, d dangler) (*census, error) {
+	list := &storagev1.VolumeAttachmentList{}
+	if err := s.live.List(ctx, list); err != nil {
+		return nil, fmt.Errorf("listing VolumeAttachments: %w", err)
+	}
+	known, err := s.cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &census{cluster: known}
 	names := map[string]bool{}
 	if d.volume != nil {
 		names[d.volume.Name] = true
@@ -89,22 +107,14 @@ func (s *survey) dangles(ctx context.Context, p publication, d dangler) error {
 			continue
 		}
 		c.after = append(c.after, *a)
-		// What the record does not say is what the volume says.
 		if recordOf(a).handle == "" {
 			names[volumeName(a)] = true
 		}
 	}
 	for name := range names {
 		if err := c.renew(ctx, s.live, s.options, name); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	now, still := c.dangling()[p]
-	switch {
-	case !still:
-		return fmt.Errorf("a VolumeAttachment tells of it by now, or the volume is not this cluster's any more: %w", csi.ErrNotWanted)
-	case now.doubt != "":
-		return fmt.Errorf("VolumeAttachment %s may tell of it: %w", now.doubt, csi.ErrNotWanted)
-	}
-	return nil
+	return c, nil
 }

@@ -40,6 +40,8 @@ func (s *server) Patch(context.Context, client.Object, client.Patch, ...client.P
 	return s.err
 }
 
+func (s *server) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
+
 // byPolicy is what an admission policy answers, and a condition that does not hold.
 func byPolicy() error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "VolumeAttachment"}, "va", nil)

@@ -43,7 +43,7 @@ func (r *Reconciler) letGo(ctx context.Context, a *storagev1.VolumeAttachment) e
 // withdraw takes away what was published for a VolumeAttachment. It is a success
 // if there is nothing to take away, or if that is somebody else's by now.
 func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
-	err := r.take(ctx, from, r.unclaimed(s.attachment, from))
+	err := r.take(ctx, from, r.unclaimed(s.attachment, from, time.Now()))
 	switch {
 	case err == nil:
 		return nil
@@ -83,18 +83,17 @@ func (r *Reconciler) take(ctx context.Context, from record, still csi.Preconditi
 const prompt = time.Second
 
 // unclaimed is the precondition of taking away what was published for a
-// VolumeAttachment: no other one has the same on record. The call may have waited
-// for minutes. Meanwhile the object may have been removed by force and made anew
+// VolumeAttachment, which was seen at some time: no other one has the same on
+// record. The call may have waited for minutes. Meanwhile the object may have been removed by force and made anew
 // under its name, and another process may have attached for that one; and a
 // machine that was given another name has two of them.
-func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record) csi.Precondition {
-	began := time.Now()
+func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record, at time.Time) csi.Precondition {
 	return func(ctx context.Context) error {
 		names, err := r.rivals(ctx, a, from)
 		if err != nil {
 			return err
 		}
-		if time.Since(began) > prompt {
+		if time.Since(at) > prompt {
 			names = append(names, a.Name)
 		}
 		for _, name := range names {
@@ -103,13 +102,19 @@ func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record) csi.P
 			if err != nil {
 				return err
 			}
-			s := seen{attachment: now}
-			if found && now.UID != a.UID && r.ours(now) && !s.deleting() && s.held(r.options) && recordOf(now).same(from) {
+			if found && now.UID != a.UID && r.answersFor(now, from) {
 				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrNotWanted)
 			}
 		}
 		return nil
 	}
+}
+
+// answersFor tells whether a VolumeAttachment has something on record, and will
+// detach it when it is deleted.
+func (r *Reconciler) answersFor(a *storagev1.VolumeAttachment, what record) bool {
+	s := seen{attachment: a}
+	return r.ours(a) && !s.deleting() && s.held(r.options) && recordOf(a).same(what)
 }
 
 // rivals are the other VolumeAttachments of the same volume, not being deleted,

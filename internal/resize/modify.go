@@ -33,17 +33,21 @@ func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error)
 	case begin:
 		return r.change(ctx, s, next)
 	case settle:
-		after, err := r.change(ctx, s, next)
-		if s.classRefused {
-			return r.modify(ctx, s)
-		}
-		return after, err
+		return r.settleClass(ctx, s, next)
 	default:
 	}
 	return 0, nil
 }
 
-// await puts on record that the class is missing that the claim wants.
+// settleClass asks once more for a class that is given up if it is refused again.
+func (r *Reconciler) settleClass(ctx context.Context, s *seen, next step) (time.Duration, error) {
+	after, err := r.change(ctx, s, next)
+	if s.classRefused {
+		return r.modify(ctx, s)
+	}
+	return after, err
+}
+
 func (r *Reconciler) await(ctx context.Context, s *seen, next step) error {
 	wanted := *s.claim.Spec.VolumeAttributesClassName
 	if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { awaitClass(c, wanted) }); err != nil {

@@ -1,0 +1,43 @@
+package attach
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// A detachment that waited may be of an object that is another one by now: somebody
+// has removed it by force, and another process has attached what was made anew.
+func TestWhatWasMadeAnewUnderTheSameNameKeepsItsVolume(t *testing.T) {
+	waited := time.Now().Add(-time.Minute)
+	tests := map[string]struct {
+		at      time.Time
+		changes []func(*seen) // of what has the name now
+		wanted  bool
+	}{
+		"it has the same on record":                       {waited, []func(*seen){recorded}, false},
+		"it is the one that is being detached":            {waited, []func(*seen){recorded, func(s *seen) { s.attachment.UID = "old" }}, true},
+		"nothing was asked for it":                        {waited, nil, true},
+		"it has another node on record":                   {waited, []func(*seen){recorded, func(s *seen) { s.attachment.Annotations[nodeAnnotation] = "new" }}, true},
+		"it is being deleted, and detached for that":      {waited, []func(*seen){recorded, deleting}, true},
+		"a call that did not wait does not ask once more": {time.Now().Add(time.Minute), []func(*seen){recorded}, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			old, now := fresh(), fresh()
+			recorded(&old)
+			old.attachment.UID, now.attachment.UID = "old", "new"
+			for _, change := range tt.changes {
+				change(&now)
+			}
+			api := &server{object: now.attachment}
+			r := &Reconciler{client: api, live: api, options: options}
+			err := r.unclaimed(old.attachment, old.published(), tt.at)(t.Context())
+			if (err == nil) != tt.wanted || err != nil && !errors.Is(err, csi.ErrNotWanted) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
