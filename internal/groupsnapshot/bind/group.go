@@ -73,6 +73,9 @@ func (*group) New() client.Object { return &groupv1.VolumeGroupSnapshot{} }
 // NewContent implements Kind.
 func (*group) NewContent() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
 
+// NewContents implements Kind.
+func (*group) NewContents() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
+
 // Read implements Kind.
 func (*group) Read(o client.Object) *bind.Snapshot {
 	of := typed(o)
@@ -108,7 +111,9 @@ func (*group) ReadContent(o client.Object) *bind.Content {
 		Class:  ptr.Deref(content.Spec.VolumeGroupSnapshotClassName, ""),
 		Retain: content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
 		Given:  content.Spec.Source.GroupSnapshotHandles != nil,
+		Node:   content.Labels[snapshot.ManagedBy],
 	}
+	c.AtDriver = !c.Retain && (isCut(content) || c.Given || snapshot.Group.Begun(content))
 	if content.Status != nil {
 		c.Status, c.Error = content.Status, content.Status.Error
 	}

@@ -55,7 +55,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *bin
 	k := &group{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, words: wordsOf(kind.GroupVersion())}
 	engine := bind.New(k.client, k.live, k, events, o)
 	groups.WorkedOnBy(k) // Before any of them protects a claim.
-	if err := errors.Join(k.claims(m), k.groups(m, engine), engine.FindLost(m)); err != nil {
+	if err := errors.Join(k.claims(m), k.groups(m, engine), engine.FindLost(m), engine.EndStranded(m)); err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
 	return nil

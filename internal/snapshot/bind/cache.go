@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // CacheOptions narrow what the manager's cache holds of each kind to what is
@@ -71,11 +73,14 @@ func reduceSnapshot(s *snapshotv1.VolumeSnapshot) {
 // ownDomain is what the program's own labels begin with, or with a part of it.
 const ownDomain = "holdfast.io"
 
-// reduceContent keeps whose it is and by what class, whether it was there before,
-// and what the driver's half says.
+// reduceContent keeps whose it is and by what class, whether it was there before, its
+// node, and what the driver's half says.
 func reduceContent(c *snapshotv1.VolumeSnapshotContent) {
 	lighten(&c.ObjectMeta)
-	c.Labels = nil
+	node, placed := c.Labels[snapshot.ManagedBy]
+	if c.Labels = nil; placed {
+		c.Labels = map[string]string{snapshot.ManagedBy: node}
+	}
 	ref := c.Spec.VolumeSnapshotRef
 	shareOne(c.Spec.VolumeSnapshotClassName)
 	c.Spec = snapshotv1.VolumeSnapshotContentSpec{

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 func TestWhatTheCacheKeeps(t *testing.T) {
@@ -66,6 +68,10 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 				Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: ptr.To("h")},
 				VolumeSnapshotRef: corev1.ObjectReference{Namespace: "team", Name: "it", UID: "s"},
 			}},
+		},
+		"of a content its node": {
+			have: &snapshotv1.VolumeSnapshotContent{ObjectMeta: labelled(map[string]string{snapshot.ManagedBy: "n", "app": "database"})},
+			want: &snapshotv1.VolumeSnapshotContent{ObjectMeta: labelled(map[string]string{snapshot.ManagedBy: "n"})},
 		},
 	}
 	for name, tt := range tests {

@@ -15,10 +15,11 @@ const (
 	Wait                  // it shall go, and something still needs it: say what
 	Explain               // it shall go, and the driver does not let it: say why
 	Release               // let the content go, and delete it if that is its policy
+	Strand                // its content is to be deleted by a node that is gone: say what to do
 	LetGo                 // nothing is left of it: let the snapshot go
 )
 
-// A Step is an action and, for Refuse, Wait and Explain, the reason.
+// A Step is an action and, for Refuse, Wait, Explain and Strand, the reason.
 type Step struct {
 	Action  Action
 	Problem *snapshot.Problem
@@ -135,6 +136,8 @@ func (j judge) decideEnd(s *Seen) Step {
 		return Step{Action: Release}
 	case s.stays():
 		return Step{Action: LetGo}
+	case s.Stranded && s.Content.AtDriver:
+		return Step{Strand, j.stranded(s.Content)}
 	case s.leaves() && messageOf(s.Content.Error) != "":
 		return Step{Explain, snapshot.Problemf(j.Reasons.DeletionPending, "%s %s cannot be deleted yet: %s", j.Content, s.Content.Object.GetName(), messageOf(s.Content.Error))}
 	case s.leaves():

@@ -27,12 +27,13 @@ type scene struct {
 	nodes    []string
 	restores []string
 	group    string
+	stranded bool
 }
 
 // seen is the scene as the engine sees it.
 func (s *scene) seen() *Seen {
 	k := &single{}
-	it := &Seen{Defaults: s.defaults, Nodes: s.nodes}
+	it := &Seen{Defaults: s.defaults, Nodes: s.nodes, Stranded: s.stranded}
 	if s.snapshot == nil {
 		return it
 	}
@@ -181,6 +182,16 @@ func TestDecide(t *testing.T) {
 			s.content.DeletionTimestamp = ptr.To(metav1.Now())
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
 		}, Explain, "cannot be deleted yet: used by a clone"},
+		"a node that is gone deletes nothing": {going, func(s *scene) { strandedAt("gone", s) }, Strand, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
+		"it is named":                         {going, func(s *scene) { strandedAt("gone", s) }, Strand, "csi-snapshotter of node gone"},
+		"so it is if it has perhaps begun": {going, func(s *scene) {
+			strandedAt("gone", s)
+			s.content.Status = nil
+			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
+		}, Strand, "gone"},
+		"it need not if it has not begun":                       {going, func(s *scene) { strandedAt("gone", s); s.content.Status = nil }, Rest, ""},
+		"nor for part of a group":                               {going, func(s *scene) { strandedAt("gone", s); memberContent(s) }, Rest, ""},
+		"nor if it shall stay":                                  {going, func(s *scene) { strandedAt("gone", s); retain(s) }, LetGo, ""},
 		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
 		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, LetGo, ""},
 		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
@@ -382,6 +393,15 @@ func memberContent(s *scene) {
 
 func restore(s *scene) {
 	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
+}
+
+// strandedAt is a snapshot that a node has which is gone.
+func strandedAt(node string, s *scene) {
+	permit(s)
+	s.stranded = true
+	s.content.Labels = map[string]string{snapshot.ManagedBy: node}
+	s.content.DeletionTimestamp = ptr.To(metav1.Now())
+	s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
 }
 
 func retain(s *scene) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }

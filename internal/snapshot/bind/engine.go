@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,12 +35,19 @@ func New(cached client.Client, live client.Reader, kind Kind, events *kube.Event
 // when they change, or their contents. What else they wait for the kind adds.
 func (r *Reconciler) Controller(m ctrl.Manager) *builder.Builder {
 	served := predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.Serves(o.GetNamespace()) })
-	return ctrl.NewControllerManagedBy(m).
+	b := ctrl.NewControllerManagedBy(m).
 		Named("bind-"+r.Name).
 		For(r.kind.New(), builder.WithPredicates(served, r.wakes())).
 		Watches(r.kind.NewContent(), r.Each(r.snapshotOf), builder.WithPredicates(r.contentChanges(), kube.AfterStart())).
 		WithOptions(r.options.work())
+	if r.options.Distributed {
+		b.Watches(&corev1.Node{}, r.Each(r.leavingOn(r.userOf)), builder.WithPredicates(disappears()))
+	}
+	return b
 }
+
+// userOf is the snapshot that a content belongs to.
+func (r *Reconciler) userOf(c *Content) reconcile.Request { return Key(c.Ref.Namespace, c.Ref.Name) }
 
 // Complete adds the controller that Controller has begun.
 func (r *Reconciler) Complete(b *builder.Builder) error { return b.Complete(kube.Finish(r)) }
@@ -51,8 +59,7 @@ func (r *Reconciler) Each(lead handler.MapFunc) handler.EventHandler {
 
 // snapshotOf leads from a content to its snapshot.
 func (r *Reconciler) snapshotOf(_ context.Context, o client.Object) []reconcile.Request {
-	ref := r.kind.ReadContent(o).Ref
-	return []reconcile.Request{Key(ref.Namespace, ref.Name)}
+	return []reconcile.Request{r.userOf(r.kind.ReadContent(o))}
 }
 
 // work says how many objects a controller works on at a time, and when it tries

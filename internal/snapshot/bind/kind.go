@@ -16,9 +16,11 @@ import (
 type Kind interface {
 	// Words are what the kind's objects, fields and events are called.
 	Words() *Words
-	// New is an empty snapshot, and NewContent an empty content.
+	// New is an empty snapshot, NewContent an empty content, and NewContents a list of
+	// those.
 	New() client.Object
 	NewContent() client.Object
+	NewContents() client.ObjectList
 	// Read takes out of a snapshot what the work on it depends on, and ReadContent
 	// out of a content.
 	Read(o client.Object) *Snapshot
@@ -116,6 +118,12 @@ type Content struct {
 	// Void is set if it is of a part of a group of which no handle is known: it has
 	// nothing to keep, for the group's content has all handles.
 	Void bool
+	// Node is the node whose csi-snapshotter alone works on it, as a label names it;
+	// empty if any does.
+	Node string
+	// AtDriver is set if something is, or may be, at the driver that must be deleted
+	// with it.
+	AtDriver bool
 	// Status is its whole status, nil if there is none, and Error what it says went wrong.
 	Status any
 	Error  *snapshotv1.VolumeSnapshotError

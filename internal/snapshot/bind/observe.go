@@ -13,7 +13,7 @@ import (
 // observe reads a snapshot, and what its kind wants to be sure of, from the given
 // source and all else from the cache.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*Seen, error) {
-	s := &Seen{}
+	s := &Seen{At: r.now()}
 	o := r.kind.New()
 	if there, err := read(ctx, from, key, o); err != nil || !there {
 		return s, err
@@ -23,14 +23,21 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client
 		return nil, err
 	}
 	if s.deleting() {
-		var err error
-		s.Users, err = r.kind.Users(ctx, from, s.Snapshot)
-		return s, err
+		return s, r.observeEnd(ctx, from, s)
 	}
 	if s.static() || s.Content != nil || s.Snapshot.Member {
 		return s, nil
 	}
 	return s, r.observeSources(ctx, from, s)
+}
+
+// observeEnd reads what keeps a snapshot that is being deleted.
+func (r *Reconciler) observeEnd(ctx context.Context, from client.Reader, s *Seen) (err error) {
+	if s.Users, err = r.kind.Users(ctx, from, s.Snapshot); err != nil || !s.bound() || !s.leaves() {
+		return err
+	}
+	s.Stranded, err = r.isStranded(ctx, r.client, s.Content)
+	return err
 }
 
 // readContent reads the snapshot's content.

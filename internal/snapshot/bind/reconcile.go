@@ -95,15 +95,25 @@ func (r *Reconciler) do(ctx context.Context, s *Seen, next Step) (time.Duration,
 		return r.follow(ctx, s)
 	case Follow:
 		return r.follow(ctx, s)
+	default:
+		return r.end(ctx, s, next)
+	}
+}
+
+// end takes a Step with a snapshot that is being deleted.
+func (r *Reconciler) end(ctx context.Context, s *Seen, next Step) (time.Duration, error) {
+	switch next.Action {
 	case Wait:
 		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
 	case Explain:
 		return 0, r.explain(ctx, s, next.Problem)
+	case Strand:
+		return r.strand(ctx, s, next.Problem)
 	case Release:
 		return 0, r.release(ctx, s)
 	case LetGo:
 		return 0, r.letGo(ctx, s)
-	case Rest:
+	default:
 	}
 	return 0, nil
 }

@@ -3,6 +3,7 @@ package bind
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
@@ -16,6 +17,8 @@ type Seen struct {
 	Sources  []snapshot.Source // the claims that it is of
 	Nodes    []string          // where all of their volumes are, if that is asked for
 	Users    *snapshot.Problem // what still needs it, if it is being deleted
+	Stranded bool              // its content is on its way out, and the node whose driver must delete it is gone
+	At       time.Time         // before it was looked at
 }
 
 // static tells whether the snapshot names a content that was there before.

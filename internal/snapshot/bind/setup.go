@@ -36,7 +36,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 		}
 	}
 	engine := New(m.GetClient(), m.GetAPIReader(), k, events, o)
-	err := errors.Join(k.snapshots(m, engine), claims.setUp(m, o), engine.FindLost(m), engine.measure(m, groups))
+	err := errors.Join(k.snapshots(m, engine), claims.setUp(m, o), engine.FindLost(m), engine.EndStranded(m), engine.measure(m, groups))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}

@@ -53,6 +53,9 @@ func (*single) New() client.Object { return &snapshotv1.VolumeSnapshot{} }
 // NewContent implements Kind.
 func (*single) NewContent() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
 
+// NewContents implements Kind.
+func (*single) NewContents() client.ObjectList { return &snapshotv1.VolumeSnapshotContentList{} }
+
 // Read implements Kind.
 func (*single) Read(o client.Object) *Snapshot {
 	of := typed(o)
@@ -75,11 +78,14 @@ func (*single) ReadContent(o client.Object) *Content {
 		Class:  ptr.Deref(content.Spec.VolumeSnapshotClassName, ""),
 		Retain: content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
 		Given:  content.Spec.Source.SnapshotHandle != nil || member,
+		Node:   content.Labels[snapshot.ManagedBy],
 	}
 	if content.Status != nil {
 		c.Status, c.Error = content.Status, content.Status.Error
 	}
-	c.Void = member && (content.Status == nil || content.Status.SnapshotHandle == nil)
+	known := content.Status != nil && content.Status.SnapshotHandle != nil
+	c.Void = member && !known
+	c.AtDriver = !c.Retain && !member && (known || c.Given || singleWords.Marks.Begun(content)) // A member is deleted with its group.
 	return c
 }
 

@@ -11,11 +11,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -80,7 +82,7 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 		now := time.Now()
 		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
 		api := cluster(t, s.objects()...)
-		r := lostOnes{engine(api, api)}
+		r := newLostOnes(engine(api, api))
 		r.now = func() time.Time { return now }
 		if _, err := r.Reconcile(t.Context(), *one); err != nil {
 			t.Error(err)
@@ -91,12 +93,117 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
 		}
 	}
-	if singleWords.lostBy(going().seen().Snapshot) != nil {
-		t.Error("a snapshot that was let go is no lost one")
-	}
 	if s.snapshot.Finalizers = nil; singleWords.lostBy(s.seen().Snapshot) != nil {
 		t.Error("a snapshot that was deleted before anything was done is no lost one")
 	}
+}
+
+// A snapshot was let go when it had no content, and then that was made after all. That
+// it is newer than the deletion proves it; without proof a content stays.
+func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
+	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	given := func(s *scene) {
+		s.snapshot.Spec.Source = snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &s.content.Name}
+	}
+	tests := map[string]struct {
+		made   time.Duration // after the deletion
+		change func(*scene)
+		goes   bool
+	}{
+		"made after the deletion":              {time.Second, nil, true},
+		"long after it":                        {8 * time.Minute, nil, true},
+		"for part of a group":                  {time.Second, memberContent, true},
+		"made in the same second":              {0, nil, false},
+		"made before":                          {-time.Second, nil, false},
+		"of another snapshot":                  {time.Second, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, false},
+		"that an administrator has made":       {time.Second, given, false},
+		"of a snapshot that was never ours":    {time.Second, func(s *scene) { s.snapshot.Finalizers = nil }, false},
+		"of another name than that is made by": {time.Second, func(s *scene) { s.content.Name = "other" }, false},
+	}
+	for name, tt := range tests {
+		for order, contentFirst := range map[string]bool{"known first": true, "known last": false} {
+			t.Run(name+", "+order, func(t *testing.T) {
+				s := made()
+				s.content.CreationTimestamp = metav1.NewTime(deleted.Add(tt.made))
+				if tt.change != nil {
+					tt.change(s)
+				}
+				s.content.Finalizers = []string{snapshot.Single.Finalizer}
+				s.snapshot.DeletionTimestamp = &metav1.Time{Time: deleted}
+				live := cluster(t, s.content)
+				cached := cluster(t)
+				if contentFirst {
+					cached = live
+				}
+				r := newLostOnes(engine(cached, live))
+				r.client = live // For what is written.
+				queue := &lostNow{}
+				if !contentFirst {
+					r.client = cached
+				}
+				r.gone(t.Context(), r.kind.Read(s.snapshot), queue)
+				r.client = live
+				if !contentFirst {
+					r.made(r.kind.ReadContent(s.content), queue)
+				}
+				for _, one := range queue.added {
+					if _, err := r.Reconcile(t.Context(), one); err != nil {
+						t.Error(err)
+					}
+				}
+				left := &snapshotv1.VolumeSnapshotContent{}
+				if err := live.Get(t.Context(), client.ObjectKeyFromObject(s.content), left); err != nil || (left.DeletionTimestamp != nil) != tt.goes {
+					t.Errorf("that it goes is %v, %v", !tt.goes, err)
+				}
+			})
+		}
+	}
+}
+
+// lostNow are the lost that are to be worked on.
+type lostNow struct {
+	lostQueue
+	added []lost
+}
+
+func (q *lostNow) Add(one lost) { q.added = append(q.added, one) }
+
+// A leader that was stopped for longer than its Lease has a cache of the time before.
+func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
+	for name, tt := range map[string]struct {
+		paused time.Duration
+		goes   bool
+	}{"stopped": {time.Minute, true}, "quick, as its cache is": {time.Millisecond, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := made()
+			live := cluster(t, s.content)
+			r := engine(live, live)
+			r.client = &shows{Client: live, snapshot: s.snapshot}
+			it := s.seen()
+			it.At = r.now().Add(-tt.paused)
+			if err := r.reconsider(t.Context(), it); err != nil {
+				t.Fatal(err)
+			}
+			err := live.Get(t.Context(), client.ObjectKeyFromObject(s.content), s.content)
+			if goes := s.content.DeletionTimestamp != nil; err != nil || goes != tt.goes {
+				t.Errorf("that the content goes is %v, %v", goes, err)
+			}
+		})
+	}
+}
+
+// shows is a cluster whose cache still shows a snapshot.
+type shows struct {
+	client.Client
+	snapshot *snapshotv1.VolumeSnapshot
+}
+
+func (c *shows) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if it, ok := into.(*snapshotv1.VolumeSnapshot); ok {
+		c.snapshot.DeepCopyInto(it)
+		return nil
+	}
+	return c.Client.Get(ctx, key, into, o...)
 }
 
 // Nor may it show that a content is bound to the snapshot, since a moment ago.
@@ -237,7 +344,7 @@ func (s *scene) objects() []client.Object {
 func engine(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{RetryStart: time.Millisecond}
 	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
-	return New(cache, live, k, nil, o)
+	return New(cache, live, k, kube.NewEventsTo(record.NewFakeRecorder(100)), o)
 }
 
 func cluster(t *testing.T, objects ...client.Object) client.Client {
@@ -248,7 +355,8 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 	}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
 		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).
-		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom).Build()
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom).
+		WithStatusSubresource(&snapshotv1.VolumeSnapshot{}).Build()
 }
 
 // lagging is a cluster whose cache still shows an older content.
