@@ -173,22 +173,9 @@ func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) 
 		return err
 	}
 	defer unlock()
-	g, err := s.groups.get(id)
-	switch {
-	case err == nil:
-		if err := g.CheckMembers(memberIDs); err != nil {
-			return err
-		}
-	case !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged):
-		return err
-	}
-	members := g.MemberIDs()
+	members, err := s.membersOf(id, memberIDs)
 	if err != nil {
-		// Of a group that is damaged, or half gone, the members say whose they are.
-		members = slices.DeleteFunc(slices.Clone(memberIDs), func(member string) bool {
-			snap, err := s.snapshots.get(member)
-			return err != nil || snap.GroupID != id
-		})
+		return err
 	}
 	if err := s.confirm(s.groups.record(id), id); err != nil {
 		return err
@@ -199,6 +186,22 @@ func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) 
 		}
 	}
 	return s.dropGroup(id, members)
+}
+
+// membersOf are the members of a group that is to be deleted, which must be those that
+// are named. Of a group that is damaged, or half gone, the members say whose they are.
+func (s *Store) membersOf(id string, named []string) ([]string, error) {
+	g, err := s.groups.get(id)
+	switch {
+	case err == nil:
+		return g.MemberIDs(), g.CheckMembers(named)
+	case !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged):
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(named), func(member string) bool {
+		snap, err := s.snapshots.get(member)
+		return err != nil || snap.GroupID != id
+	}), nil
 }
 
 // CheckMembers refuses a list that is not that of the members (CSI spec, Snapshot

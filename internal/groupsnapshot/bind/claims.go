@@ -124,14 +124,20 @@ func groupNeeds(ctx context.Context, cached, live client.Reader, of *groupv1.Vol
 			return false, err
 		}
 	}
-	if content == nil || isCut(content) || claim.Spec.VolumeName == "" {
+	if content == nil || isCut(content) {
 		return false, nil
 	}
+	return isIn(ctx, cached, content, claim)
+}
+
+// isIn tells whether a claim's volume is one of those that a content is of.
+func isIn(ctx context.Context, from client.Reader, content *groupv1.VolumeGroupSnapshotContent, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	var volume *corev1.PersistentVolume
-	if err := kube.Read(ctx, cached, client.ObjectKey{Name: claim.Spec.VolumeName}, &volume); err != nil || volume == nil {
+	err := kube.Read(ctx, from, client.ObjectKey{Name: claim.Spec.VolumeName}, &volume)
+	if err != nil || volume == nil || volume.Spec.CSI == nil {
 		return false, err
 	}
-	return volume.Spec.CSI != nil && slices.Contains(content.Spec.Source.VolumeHandles, volume.Spec.CSI.VolumeHandle), nil
+	return slices.Contains(content.Spec.Source.VolumeHandles, volume.Spec.CSI.VolumeHandle), nil
 }
 
 // holdsClaims tells whether a group may have begun to protect claims and not be cut.

@@ -136,13 +136,22 @@ func (j judge) decideEnd(s *Seen) Step {
 		return Step{Action: Release}
 	case s.stays():
 		return Step{Action: LetGo}
+	default:
+		return j.decideLeaving(s)
+	}
+}
+
+// decideLeaving is about a snapshot whose content may go with what is at the driver.
+// The driver's half has its turn then. That it is done is an event.
+func (j judge) decideLeaving(s *Seen) Step {
+	switch {
 	case s.Stranded && s.Content.AtDriver:
 		return Step{Strand, j.stranded(s.Content)}
-	case s.leaves() && messageOf(s.Content.Error) != "":
-		return Step{Explain, snapshot.Problemf(j.Reasons.DeletionPending, "%s %s cannot be deleted yet: %s", j.Content, s.Content.Object.GetName(), messageOf(s.Content.Error))}
-	case s.leaves():
-		return Step{Action: Rest} // The driver's half has its turn. That it is done is an event.
-	default:
+	case !s.leaves():
 		return Step{Action: Release}
+	case messageOf(s.Content.Error) != "":
+		return Step{Explain, snapshot.Problemf(j.Reasons.DeletionPending, "%s %s cannot be deleted yet: %s", j.Content, s.Content.Object.GetName(), messageOf(s.Content.Error))}
+	default:
+		return Step{Action: Rest}
 	}
 }

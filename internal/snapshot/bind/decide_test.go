@@ -182,16 +182,16 @@ func TestDecide(t *testing.T) {
 			s.content.DeletionTimestamp = ptr.To(metav1.Now())
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
 		}, Explain, "cannot be deleted yet: used by a clone"},
-		"a node that is gone deletes nothing": {going, func(s *scene) { strandedAt("gone", s) }, Strand, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
-		"it is named":                         {going, func(s *scene) { strandedAt("gone", s) }, Strand, "csi-snapshotter of node gone"},
+		"a node that is gone deletes nothing": {going, stranded, Strand, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
+		"it is named":                         {going, stranded, Strand, "csi-snapshotter of node gone"},
 		"so it is if it has perhaps begun": {going, func(s *scene) {
-			strandedAt("gone", s)
+			stranded(s)
 			s.content.Status = nil
 			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
 		}, Strand, "gone"},
-		"it need not if it has not begun":                       {going, func(s *scene) { strandedAt("gone", s); s.content.Status = nil }, Rest, ""},
-		"nor for part of a group":                               {going, func(s *scene) { strandedAt("gone", s); memberContent(s) }, Rest, ""},
-		"nor if it shall stay":                                  {going, func(s *scene) { strandedAt("gone", s); retain(s) }, LetGo, ""},
+		"it need not if it has not begun":                       {going, func(s *scene) { stranded(s); s.content.Status = nil }, Rest, ""},
+		"nor for part of a group":                               {going, func(s *scene) { stranded(s); memberContent(s) }, Rest, ""},
+		"nor if it shall stay":                                  {going, func(s *scene) { stranded(s); retain(s) }, LetGo, ""},
 		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
 		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, LetGo, ""},
 		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
@@ -395,11 +395,11 @@ func restore(s *scene) {
 	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
-// strandedAt is a snapshot that a node has which is gone.
-func strandedAt(node string, s *scene) {
+// stranded is a snapshot that a node has which is gone.
+func stranded(s *scene) {
 	permit(s)
 	s.stranded = true
-	s.content.Labels = map[string]string{snapshot.ManagedBy: node}
+	s.content.Labels = map[string]string{snapshot.ManagedBy: "gone"}
 	s.content.DeletionTimestamp = ptr.To(metav1.Now())
 	s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
 }

@@ -45,7 +45,7 @@ func TestContentsOfANodeThatIsGoneEndWhereNobodyNeedsToBeAsked(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := going()
-			strandedAt("gone", s)
+			stranded(s)
 			for _, c := range tt.changes {
 				c(s)
 			}
@@ -85,7 +85,7 @@ func nodes(names []string) (all []client.Object) {
 // The cache may show the policy Retain, and the content have begun to be made since.
 func TestAContentThatHasChangedIsNotEndedForItsNode(t *testing.T) {
 	s := going()
-	strandedAt("gone", s)
+	stranded(s)
 	s.content.Finalizers = []string{snapshot.Single.Finalizer}
 	api := cluster(t, s.content)
 	before := &snapshotv1.VolumeSnapshotContent{}
@@ -111,7 +111,7 @@ func TestAContentThatHasChangedIsNotEndedForItsNode(t *testing.T) {
 
 func TestThatANodeIsGoneIsToldWithWhatToDo(t *testing.T) {
 	s := going()
-	strandedAt("gone", s)
+	stranded(s)
 	s.snapshot.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	api := cluster(t, s.objects()...)
 	r := engine(api, api)
