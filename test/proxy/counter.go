@@ -30,7 +30,12 @@ type Counter struct {
 func Count(t testing.TB, config *rest.Config) *Counter {
 	t.Helper()
 	c := &Counter{counts: Counts{}, refuse: func(*http.Request) bool { return false }}
-	server := newServer(t, config, func(r *http.Request) Fate { return Fate{Refused: c.count(r)(r)} })
+	server := newServer(t, config, func(r *http.Request) Fate {
+		if c.count(r)(r) {
+			return Fate{Refused: http.StatusTooManyRequests}
+		}
+		return Fate{}
+	})
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	c.Kubeconfig = lead(t, server)

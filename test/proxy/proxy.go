@@ -27,13 +27,16 @@ import (
 type Fate struct {
 	// Broken breaks the connection; the request does not arrive.
 	Broken bool
-	// Refused turns the request away (429), as a server does that has too much
-	// to do.
-	Refused bool
+	// Refused is the HTTP status of an error with which the request is turned
+	// away; it does not arrive. 0 for none.
+	Refused int
 	// Answered, if any, is called when the API server has done what it was asked
 	// for, and before the process learns of it. It tells whether the answer is
 	// lost.
 	Answered func() (lost bool)
+	// Instead is the HTTP status of an error that the process gets in place of
+	// the answer, when the API server has done what it was asked for. 0 for none.
+	Instead int
 	// Late is how much later than it was sent each piece of the answer comes.
 	Late time.Duration
 }
@@ -115,9 +118,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case fate.Broken:
 		panic(http.ErrAbortHandler)
-	case fate.Refused:
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests, please try again later", http.StatusTooManyRequests)
+	case fate.Refused != 0:
+		refuse(w, fate.Refused)
 	default:
 		p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), fateKey{}, fate)))
 	}
@@ -132,6 +134,9 @@ func answered(answer *http.Response) error {
 	if fate.Answered != nil && fate.Answered() {
 		answer.Body.Close()
 		return errLost
+	}
+	if fate.Instead != 0 {
+		replace(answer, fate.Instead)
 	}
 	if fate.Late > 0 {
 		answer.Body = newLate(answer.Body, fate.Late)

@@ -54,7 +54,8 @@ func TestFates(t *testing.T) {
 	}{
 		"it is let through":            {Fate{}, true, http.StatusOK},
 		"the connection breaks before": {Fate{Broken: true}, false, 0},
-		"it is turned away":            {Fate{Refused: true}, false, http.StatusTooManyRequests},
+		"it is turned away":            {Fate{Refused: http.StatusTooManyRequests}, false, http.StatusTooManyRequests},
+		"an error is put in its place": {Fate{Instead: http.StatusInternalServerError}, true, http.StatusInternalServerError},
 		"the answer is lost":           {Fate{Answered: func() bool { return true }}, true, 0},
 		"somebody learns of it":        {Fate{Answered: func() bool { return false }}, true, http.StatusOK},
 		"the answer is late":           {Fate{Late: 10 * time.Millisecond}, true, http.StatusOK},
