@@ -36,9 +36,11 @@ type stage struct {
 
 	mu      sync.Mutex
 	turn    func()        // what the world does at the scenario's turn
+	hasty   bool          // the processes give a call to the driver little time
 	hits    map[any]*blow // by request: calls that are to be struck when the driver has done its work
-	asked   int           // CreateVolume calls of the run that have come
-	creates int           // those that the driver has worked on
+	late    map[any]*lateCall
+	asked   int // CreateVolume calls of the run that have come
+	creates int // those that the driver has worked on
 	holds   map[*csipb.CreateVolumeRequest]hold
 	unsure  map[string]string // by volume: the request of which nobody knows how it ended
 	asks    map[string]bool   // names of snapshots that were asked for in the run
@@ -51,7 +53,7 @@ type stage struct {
 func newStage(t *testing.T, sc *scenario) *stage {
 	t.Helper()
 	s := &stage{
-		World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
+		World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, late: map[any]*lateCall{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
 		asks: map[string]bool{}, ready: map[string]bool{},
 	}
 	s.Class(t, sc.class)
@@ -79,11 +81,8 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	}
 	for _, role := range sc.struck() {
 		for i := range max(1, sc.leaders) {
-			c := &controller{stage: s, role: role, calls: callTime(i)}
+			c := &controller{stage: s, role: role, calls: s.callTime(i)}
 			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.fate))
-			if role != "snapshot-controller" { // It has no driver.
-				c.args = append(c.args, "--timeout="+c.calls.String())
-			}
 			s.controllers = append(s.controllers, c)
 			t.Cleanup(c.kill)
 			c.start()
@@ -124,10 +123,6 @@ func (s *stage) argsOf(role string, args ...string) []string {
 	}
 }
 
-// callTime is what the i-th process of a role gives a call to the driver. All
-// come through one socket: how much time a call has tells whose it is.
-func callTime(i int) time.Duration { return time.Duration(i+1) * time.Minute }
-
 // roleOf is who makes a call.
 func roleOf(method csi.Method) string {
 	switch method {
@@ -164,16 +159,23 @@ func (s *stage) strike(caller *controller, hit *blow) {
 	if hit.kills {
 		caller.kill()
 	}
-	if hit.turn {
-		s.mu.Lock()
-		turn := s.turn
-		s.mu.Unlock()
-		turn()
-	}
+	s.takeTurn(hit)
 	if hit.kills {
 		caller.start()
 	}
 	s.trace.happened(hit)
+}
+
+// takeTurn is what the world does if it is the scenario's turn.
+func (s *stage) takeTurn(hit *blow) {
+	if !hit.turn {
+		return
+	}
+	hit.turn = false
+	s.mu.Lock()
+	turn := s.turn
+	s.mu.Unlock()
+	turn()
 }
 
 // fate is what becomes of a request of the process to the API server. A lease
@@ -193,13 +195,14 @@ func (c *controller) fate(r *http.Request) proxy.Fate {
 	if len(c.stage.scenario.struck()) > 1 {
 		what = c.role + " " + what
 	}
-	hit := c.stage.trace.arrive(what)
+	hit := c.stage.trace.arrive(what, "")
 	switch {
 	case hit == nil:
 	case hit.early:
 		c.stage.strike(c, hit)
-		fate.Broken = hit.kills
+		fate.Broken, fate.Refused = hit.kills, hit.status
 	default:
+		fate.Instead = hit.status
 		fate.Answered = func() bool {
 			c.stage.strike(c, hit)
 			return hit.kills || hit.loses
@@ -213,26 +216,31 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	if !s.counts(method) {
 		return nil
 	}
-	create, creating := req.(*csipb.CreateVolumeRequest)
-	if creating {
-		if err := s.beginCreate(ctx, create); err != nil {
-			return err
-		}
+	s.queue(method, req)
+	err := s.admit(ctx, method, req)
+	if err != nil { // It does not come to done.
+		s.finished(req)
+		s.answered(req, err)
 	}
-	if cut, ok := req.(*csipb.CreateSnapshotRequest); ok {
-		s.inspectCut(ctx, cut)
+	return err
+}
+
+// admit lets a call through to the driver, unless it is struck before.
+func (s *stage) admit(ctx context.Context, method csi.Method, req any) error {
+	if err := s.inspectRequest(ctx, req); err != nil {
+		return err
 	}
-	if cut, ok := req.(*csipb.CreateVolumeGroupSnapshotRequest); ok {
-		s.askedFor(cut.GetName())
-	}
-	s.compareWithUnsure(req)
-	hit := s.trace.arrive(string(method))
+	hit := s.trace.arrive(string(method), subjectOf(req))
 	if hit != nil && hit.early {
 		s.strike(s.callerOf(ctx, method), hit)
-		if hit.kills {
-			return status.Error(codes.Unavailable, "the caller died")
+		if err := hit.refusal(); err != nil {
+			s.noteRefused(method, req, hit.code)
+			return err
 		}
 		hit = nil
+	}
+	if hit != nil && hit.outlasts() {
+		s.outlast(ctx, method, req, hit)
 	}
 	if d, ok := req.(*csipb.DeleteVolumeRequest); ok && s.scenario.named {
 		d.VolumeId = s.stored(d.VolumeId)
@@ -246,12 +254,33 @@ func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
 	return nil
 }
 
+// inspectRequest looks at what is asked for, and whether it may be. A call may
+// have to wait.
+func (s *stage) inspectRequest(ctx context.Context, req any) error {
+	switch r := req.(type) {
+	case *csipb.CreateVolumeRequest:
+		if err := s.beginCreate(ctx, r); err != nil {
+			return err
+		}
+	case *csipb.CreateSnapshotRequest:
+		s.inspectCut(ctx, r)
+	case *csipb.CreateVolumeGroupSnapshotRequest:
+		s.askedFor(r.GetName())
+	}
+	s.compareWithUnsure(req)
+	return nil
+}
+
 // done comes after the driver has done its work.
 func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
 	s.mu.Lock()
 	hit := s.hits[req]
 	delete(s.hits, req)
 	s.mu.Unlock()
+	obsolete := s.finished(req)
+	if hit != nil && hit.outlasts() && !obsolete {
+		ctx = context.WithoutCancel(ctx) // What is being filled is to be protected though nobody waits for it.
+	}
 	if create, ok := req.(*csipb.CreateVolumeRequest); ok {
 		err = s.endCreate(ctx, create, err)
 	}
@@ -259,8 +288,10 @@ func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err 
 		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
 	}
 	s.noteReady(resp)
-	s.noteUnsure(req, hit != nil && (hit.kills || hit.loses))
-	if err := s.answer(ctx, method, hit, err); err != nil {
+	s.noteUnsure(req, hit != nil && hit.unsure(method) && !obsolete)
+	err = s.answer(ctx, method, hit, err)
+	s.answered(req, err)
+	if err != nil {
 		return nil, err
 	}
 	return resp, nil
@@ -317,10 +348,14 @@ func (s *stage) answer(ctx context.Context, method csi.Method, hit *blow, err er
 		return err
 	}
 	s.strike(s.callerOf(ctx, method), hit)
-	if hit.kills || hit.loses {
+	switch {
+	case hit.kills || hit.loses || hit.outlasts():
 		return status.Error(codes.DeadlineExceeded, "the answer is lost")
+	case hit.code != codes.OK:
+		return status.Error(hit.code, "the driver fails on the way back")
+	default:
+		return err
 	}
-	return err
 }
 
 // counts tells whether a call is a point. What every process asks at its start
@@ -386,7 +421,11 @@ const mostEnds = 100
 func (c *controller) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, err := world.Start(c.role, c.args...)
+	args := c.args
+	if c.role != "snapshot-controller" { // It has no driver.
+		args = append(args[:len(args):len(args)], "--timeout="+c.calls.String())
+	}
+	p, err := world.Start(c.role, args...)
 	if err != nil {
 		c.stage.complain(err)
 		return

@@ -52,6 +52,7 @@ func TestSweep(t *testing.T) {
 	all := &table{}
 	t.Cleanup(func() { // When all scenarios are over.
 		fmt.Println(all)
+		fmt.Println(all.byWay())
 		all.check(t)
 		if *update {
 			all.write(t)
@@ -85,13 +86,7 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	if !ok {
 		t.Fatal("a scenario that fails without a fault has no points")
 	}
-	strikes := over(points, "")
-	switch {
-	case !*full:
-		strikes = sample(points, sc.sampled(), sc.turn != nil, number)
-	case sc.turn != nil:
-		strikes = sc.turned(t, points, free, counted)
-	}
+	strikes := sc.strikes(t, points, number, free, counted)
 	counted.plan(len(strikes))
 	for _, s := range strikes {
 		t.Run(s.label(sc.turns), func(t *testing.T) {
@@ -103,6 +98,31 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 			on.perform(t, s, counted)
 		})
 	}
+}
+
+// strikes are those that come after the run without a fault. Runs in which calls
+// take too long come last: the processes are started anew for them.
+func (sc *scenario) strikes(t *testing.T, points []point, number int, free chan *stage, counted *row) []strike {
+	var all []strike
+	switch {
+	case !*full:
+		all = sc.sample(points, number)
+	case sc.turn != nil:
+		all = slices.Concat(sc.turned(t, points, free, counted), sc.pairs(points))
+	default:
+		all = slices.Concat(over(points, ""), sc.pairs(points))
+	}
+	slices.SortStableFunc(all, func(a, b strike) int {
+		switch {
+		case a.hasty() == b.hasty():
+			return 0
+		case b.hasty():
+			return -1
+		default:
+			return 1
+		}
+	})
+	return all
 }
 
 // turned takes the scenario's turn at every point, with no process struck, and
@@ -129,18 +149,6 @@ func (sc *scenario) turned(t *testing.T, points []point, free chan *stage, count
 	return slices.Concat(strikes...)
 }
 
-// over strikes in every way at all points from the turn on.
-func over(points []point, turn point) []strike {
-	points = points[max(0, slices.Index(points, turn)):]
-	var all []strike
-	for _, p := range points {
-		for _, w := range deaths {
-			all = append(all, strike{at: p, way: w, turn: turn})
-		}
-	}
-	return all
-}
-
 // sampled is how many points there are for each that a sample strikes. With groups
 // and schedules there are many that are the same, once for each claim.
 func (sc *scenario) sampled() int {
@@ -150,20 +158,34 @@ func (sc *scenario) sampled() int {
 	return 3
 }
 
-// sample strikes once at every so many points. Which points, and in which ways,
-// depends on the scenario's number.
-func sample(points []point, sampled int, turns bool, number int) []strike {
+// sample strikes once at every so many points, at a third of these once more with
+// an error, and at one point twice. Which points, and in which ways, depends on the
+// scenario's number.
+func (sc *scenario) sample(points []point, number int) []strike {
 	var all []strike
-	for i := number % sampled; i < len(points); i += sampled {
-		p := points[i]
-		s := strike{at: p, way: deaths[(i/sampled+number/sampled)%len(deaths)]}
-		if turns {
+	strikeAt := func(p point, ways []way, n int) {
+		s := strike{at: p, way: ways[n%len(ways)]}
+		if sc.turn != nil {
 			s.turn = p
 		}
 		all = append(all, s)
 	}
+	every := sc.sampled()
+	for i := number % every; i < len(points); i += every {
+		strikeAt(points[i], deaths, i/every+number/every)
+	}
+	for i := number * 2 % (3 * every); i < len(points); i += 3 * every {
+		strikeAt(points[i], errorsAt(points[i]), number+i)
+	}
+	if pairs := sc.pairs(points); len(pairs) > 0 {
+		all = append(all, pairs[number*scatter%len(pairs)])
+	}
 	return all
 }
+
+// scatter takes pairs from everywhere among the scenarios': it has no divisor in
+// common with how many they have.
+const scatter = 37
 
 var runs atomic.Int64
 
@@ -177,6 +199,7 @@ func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool)
 		kept: map[string]bool{}, retained: map[string]bool{},
 		groups: map[string]types.UID{}, members: map[string]bool{}, retainedGroups: map[string]bool{},
 	}
+	s.hurry(with.hasty())
 	found := r.play(t.Context(), with)
 	points, hit := s.trace.seen()
 	counted.add(with, found, hit || with == strike{})

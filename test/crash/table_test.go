@@ -30,10 +30,14 @@ type row struct {
 	missed int            // runs that did not come to their point
 	leaks  int
 	stuck  int
+	ways   map[string]*tally // by the strike's kind
 }
 
+// tally counts the runs with one way to strike.
+type tally struct{ runs, failed int }
+
 func (t *table) row(sc *scenario) *row {
-	r := &row{name: sc.name, order: sc.leaders < 2, points: map[point]bool{}}
+	r := &row{name: sc.name, order: sc.leaders < 2, points: map[point]bool{}, ways: map[string]*tally{}}
 	t.rows = append(t.rows, r)
 	return r
 }
@@ -53,6 +57,39 @@ func (r *row) add(with strike, found result, came bool) {
 	r.runs++
 	r.leaks += len(found.leaks)
 	r.stuck += len(found.stuck)
+	if kind := with.kind(); kind != "" {
+		if r.ways[kind] == nil {
+			r.ways[kind] = &tally{}
+		}
+		r.ways[kind].runs++
+		if !found.ok() {
+			r.ways[kind].failed++
+		}
+	}
+}
+
+// byWay is a table of the ways to strike, in Markdown.
+func (t *table) byWay() string {
+	all := map[string]*tally{}
+	for _, r := range t.rows {
+		r.mu.Lock()
+		for kind, n := range r.ways {
+			if all[kind] == nil {
+				all[kind] = &tally{}
+			}
+			all[kind].runs += n.runs
+			all[kind].failed += n.failed
+		}
+		r.mu.Unlock()
+	}
+	var b strings.Builder
+	b.WriteString("| way | runs | failed |\n|---|---|---|\n")
+	for _, kind := range kinds() {
+		if n := all[kind]; n != nil {
+			fmt.Fprintf(&b, "| %s | %d | %d |\n", kind, n.runs, n.failed)
+		}
+	}
+	return b.String()
 }
 
 // String is the table in Markdown.
