@@ -254,7 +254,7 @@ func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *resul
 		}
 	}
 	for i := range s.claims {
-		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !slices.ContainsFunc(s.snapshots, s.inVainPointer) {
+		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !s.wantedInVain(c) {
 			wrong("claim %s is kept, and all snapshots of it are cut", c.Name)
 		}
 	}
@@ -308,7 +308,12 @@ func (s *state) inVain(v *snapshotv1.VolumeSnapshot) bool {
 	return claim != "" && !left && v.Status != nil && v.Status.Error != nil && s.content(snapshot.ContentName(v.UID)) == nil
 }
 
-func (s *state) inVainPointer(v snapshotv1.VolumeSnapshot) bool { return s.inVain(&v) }
+// wantedInVain tells whether there is a snapshot of a claim that cannot be made.
+func (s *state) wantedInVain(c *corev1.PersistentVolumeClaim) bool {
+	return slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool {
+		return ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "") == c.Name && s.inVain(&v)
+	})
+}
 
 func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
 	for i := range s.contents {

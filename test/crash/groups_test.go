@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -152,6 +154,32 @@ func (r *run) giveUpGroups(ctx context.Context) {
 		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
 		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeGroupSnapshotRef.UID == "")
 	}
+}
+
+// inspectGroup complains of claims that are not held while their volumes are about
+// to be cut together.
+func (s *stage) inspectGroup(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) {
+	s.askedFor(req.GetName())
+	var free []string
+	for _, volume := range req.GetSourceVolumeIds() {
+		hold, err := s.holdOnClaim(ctx, volume, snapshot.ClaimFinalizer)
+		if err == nil && hold == loose {
+			free = append(free, volume)
+		}
+	}
+	isCut := func(at csitest.Group) bool { return at.Name == req.GetName() }
+	if len(free) == 0 || slices.ContainsFunc(s.Driver.Groups(), isCut) {
+		return
+	}
+	there := &groupv1.VolumeGroupSnapshotList{}
+	err := s.api.List(ctx, there, client.InNamespace(s.Namespace))
+	waits := func(g groupv1.VolumeGroupSnapshot) bool {
+		return strings.HasSuffix(req.GetName(), string(g.UID)) && (g.DeletionTimestamp == nil || !s.scenario.retain)
+	}
+	if err != nil || !slices.ContainsFunc(there.Items, waits) {
+		return // What is to be retained is cut also when nobody waits for it any more.
+	}
+	s.complain(fmt.Errorf("%s is being cut, and the claims of %v are not kept", req.GetName(), free))
 }
 
 // cutGroup makes the run's group snapshot at the driver, of which the cluster

@@ -11,16 +11,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A lateCall is one that the driver works on when its caller has given up, has
-// asked again and has got an answer. As with a queue of an array, whatever else
-// is to change waits for it then.
+// A lateCall is one that the driver works on when its caller has given up. As with
+// a queue of an array, whatever else is to change waits for it then. If it is
+// overtaken, the caller's next try comes first.
 type lateCall struct {
-	method   csi.Method
-	subject  string
-	repeated any           // the request that was answered first; nil if none has come
-	answered bool          // the repetition, with what was asked for
-	begun    chan struct{} // closed when its turn has come
-	done     chan struct{} // closed when the work is done
+	method     csi.Method
+	subject    string
+	overtaken  bool
+	repetition any           // the request that overtakes it; nil if none has come
+	answered   bool          // the repetition, with what was asked for
+	begun      chan struct{} // closed when its turn has come
+	done       chan struct{} // closed when the work is done
 }
 
 // begin lets the driver do the work. The caller holds the stage's lock.
@@ -35,15 +36,16 @@ func (l *lateCall) begin() {
 // outlast holds up a call that is slow or late until its caller has given up, or
 // has got an answer to its next try. Then it may be the scenario's turn.
 func (s *stage) outlast(ctx context.Context, method csi.Method, req any, hit *blow) {
-	<-ctx.Done()
-	s.takeTurn(hit)
-	if !hit.late {
-		return
-	}
-	l := &lateCall{method: method, subject: subjectOf(req), begun: make(chan struct{}), done: make(chan struct{})}
+	l := &lateCall{method: method, subject: subjectOf(req), overtaken: hit.late, begun: make(chan struct{}), done: make(chan struct{})}
 	s.mu.Lock()
 	s.late[req] = l
 	s.mu.Unlock()
+	s.noteUnsure(req, true)
+	<-ctx.Done()
+	s.takeTurn(hit)
+	if !l.overtaken {
+		return
+	}
 	for {
 		select {
 		case <-l.begun:
@@ -58,8 +60,8 @@ func (s *stage) outlast(ctx context.Context, method csi.Method, req any, hit *bl
 }
 
 // queue has a call wait for late ones if they must have an end before it: all but
-// questions, calls of the same kind about something else, and the first
-// repetition.
+// questions, calls of the same kind about something else, and the repetition that
+// overtakes.
 func (s *stage) queue(method csi.Method, req any) {
 	if !slices.Contains(changers, method) {
 		return
@@ -70,8 +72,8 @@ func (s *stage) queue(method csi.Method, req any) {
 		same := l.method == method && l.subject == subjectOf(req)
 		switch {
 		case l.method == method && !same:
-		case same && l.repeated == nil:
-			l.repeated = req
+		case same && l.overtaken && l.repetition == nil:
+			l.repetition = req
 		default:
 			l.begin()
 			before = append(before, l)
@@ -88,7 +90,7 @@ func (s *stage) answered(req any, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.late {
-		if l.repeated == req {
+		if l.repetition == req {
 			l.answered = err == nil
 			l.begin()
 		}

@@ -230,6 +230,10 @@ var scenarios = []*scenario{
 		name: "group snapshot, stale cache of members' contents", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshotcontents",
 		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
 	},
+	{
+		name: "group snapshot, stale cache of claims", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "persistentvolumeclaims",
+		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+	},
 	{name: "group snapshot, two leaders", claims: 2, together: true, leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cutTogether}},
 	{name: "two leaders", named: true, leaders: 2},
 	{name: "two leaders, then delete at any moment", turns: deleted, turn: dropClaims, once: true, named: true, leaders: 2},

@@ -265,7 +265,7 @@ func (s *stage) inspectRequest(ctx context.Context, req any) error {
 	case *csipb.CreateSnapshotRequest:
 		s.inspectCut(ctx, r)
 	case *csipb.CreateVolumeGroupSnapshotRequest:
-		s.askedFor(r.GetName())
+		s.inspectGroup(ctx, r)
 	}
 	s.compareWithUnsure(req)
 	return nil
@@ -288,7 +288,9 @@ func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err 
 		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
 	}
 	s.noteReady(resp)
-	s.noteUnsure(req, hit != nil && hit.unsure(method) && !obsolete)
+	if hit == nil || !hit.outlasts() { // Else it is noted already, and another call may have ended that.
+		s.noteUnsure(req, hit != nil && hit.unsure(method))
+	}
 	err = s.answer(ctx, method, hit, err)
 	s.answered(req, err)
 	if err != nil {
