@@ -9,14 +9,12 @@ import (
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
@@ -169,17 +167,6 @@ func (s *stage) noteUnsure(req any, lost bool) {
 	delete(s.unsure, volume)
 	if lost && volume != "" {
 		s.unsure[volume] = target
-	}
-}
-
-// noteRefused ends what may be under way about a size or a class when the driver
-// says that it will not do it: then another one may be asked for, although an
-// earlier call may have done its work (KEP-1790, KEP-3751). What goes by a name
-// stays as it was asked for: it would be found again under that name.
-func (s *stage) noteRefused(method csi.Method, req any, code codes.Code) {
-	resizes := method == csi.ControllerExpandVolume || method == csi.ControllerModifyVolume
-	if resizes && code != codes.OK && csi.Judge(method, code).Final() {
-		s.noteUnsure(req, false)
 	}
 }
 

@@ -234,7 +234,6 @@ func (s *stage) admit(ctx context.Context, method csi.Method, req any) error {
 	if hit != nil && hit.early {
 		s.strike(s.callerOf(ctx, method), hit)
 		if err := hit.refusal(); err != nil {
-			s.noteRefused(method, req, hit.code)
 			return err
 		}
 		hit = nil
