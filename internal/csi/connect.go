@@ -116,6 +116,12 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	return &Driver{link: d.link, timeout: timeout, still: d.still}
 }
 
+// Settled is for how long a driver must have refused what an earlier call may have
+// made, before its list is believed that there is none: until then that call may
+// still be at work behind the driver. It is six times what calls are given: whoever
+// knows that the storage takes longer gives them more.
+func (d *Driver) Settled() time.Duration { return 6 * d.timeout }
+
 // dial builds the gRPC client. csi-lib-utils' Connect is not used because it
 // blocks until the driver is there and logs what drivers say in errors; its
 // metrics are.

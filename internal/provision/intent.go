@@ -288,9 +288,20 @@ func (j *journal) erase(ctx context.Context, i *intent) error {
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name}}
 	j.erased.Store(i.uid, true) // Before the cache can show that it is gone.
 	err := j.client.Delete(ctx, lease, client.Preconditions{UID: &i.uid})
-	if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) && !j.still(ctx, i) {
+		err = nil
+	}
+	if client.IgnoreNotFound(err) != nil {
 		j.erased.Delete(i.uid)
 		return fmt.Errorf("erasing the intent to create volume %s: %w", i.request.GetName(), err)
 	}
 	return nil
+}
+
+// still tells whether an intent may still be on record: a conflict can mean other
+// things than that another one has its name.
+func (j *journal) still(ctx context.Context, i *intent) bool {
+	lease := &coordinationv1.Lease{}
+	err := j.live.Get(ctx, i.record, lease)
+	return err == nil && lease.UID == i.uid || client.IgnoreNotFound(err) != nil
 }

@@ -13,10 +13,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// certain is how long a driver must have refused a request before its list counts
-// as proof that there is no volume: until then an earlier call may still be at work.
-const certain = 10 * time.Minute
-
 // whereabouts is what a driver's list says about the volume of an intent. The zero
 // value is that it says nothing.
 type whereabouts struct {
@@ -29,7 +25,7 @@ type whereabouts struct {
 // asking for the volume again is cheaper than all of a driver's volumes, and only
 // what is certain by then is of use.
 func (r *Reconciler) lookFor(ctx context.Context, s seen, i *intent) (whereabouts, error) {
-	sure := time.Since(i.refused) >= certain
+	sure := time.Since(i.refused) >= r.driver.Settled()
 	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.wants(i) && !sure {
 		return whereabouts{}, nil
 	}

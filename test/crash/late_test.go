@@ -157,7 +157,7 @@ func (s *stage) hurry(hasty bool) {
 // come through one socket: how much time a call has tells whose it is.
 func (s *stage) callTime(i int) time.Duration {
 	each := patienceWithCalls
-	if s.hasty {
+	if s.hasty || s.scenario.brief {
 		each = impatience
 	}
 	return time.Duration(i+1) * each

@@ -46,7 +46,10 @@ type scenario struct {
 	named  bool // the driver's handles are its volumes' names, so they come again
 	unsure int  // how many answers to CreateVolume come too late
 	full   func(*csipb.CreateVolumeRequest) bool
-	limit  int64 // bytes to which the driver expands volumes; 0 for no limit
+	// brief gives calls little time in all runs: how long a refusal leaves open what
+	// an earlier call has done is a multiple of that.
+	brief bool
+	limit int64 // bytes to which the driver expands volumes; 0 for no limit
 
 	restores bool // every run has a VolumeSnapshot to restore from
 
@@ -75,7 +78,7 @@ var scenarios = []*scenario{
 	{name: "create, then delete at any moment", turns: deleted, turn: dropClaims},
 	{name: "create, delete and create under the same name at any moment", turns: "replaced", turn: replaceClaims},
 	{name: "two claims at once", claims: 2},
-	{name: "the first consumer's node is full", driver: twoZones, class: waits, full: within("a")},
+	{name: "the first consumer's node is full", driver: twoZones, class: waits, full: within("a"), brief: true},
 	{
 		name: "the first consumer's node goes at any moment, its create is unsure", turns: "node gone", turn: dropFirstNode,
 		driver: twoZones, class: waits, unsure: 1,

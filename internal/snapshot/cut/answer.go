@@ -21,10 +21,6 @@ type answer struct {
 	first bool
 }
 
-// certain is how long a driver must have refused a request before its list counts as
-// proof that there is no snapshot: until then an earlier call may still be at work.
-const certain = 10 * time.Minute
-
 // notMade acts on an answer that is no snapshot: the mark comes off if nothing was
 // made, so that the content can go, and stays if that is not known. It returns the
 // error to tell. The record of what was asked for stays in either case, for a try
@@ -51,7 +47,7 @@ func (r *Reconciler) nothing(ctx context.Context, s *seen, asked *Request, a ans
 	if a.first && csi.VerdictOf(a.err).Final() {
 		return true, nil
 	}
-	if since := refusedSince(&s.Content); !csi.Answered(a.err) || since.IsZero() || r.now().Sub(since) < certain {
+	if since := refusedSince(&s.Content); !csi.Answered(a.err) || since.IsZero() || r.now().Sub(since) < r.driver.Settled() {
 		return false, nil
 	}
 	found, err := r.lookFor(ctx, s, asked)

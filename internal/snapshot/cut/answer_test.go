@@ -144,7 +144,7 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 				t.Fatal("the driver's refusal was taken for an answer")
 			}
 			tt.change(t, server, r)
-			r.now = func() time.Time { return time.Now().Add(2 * certain) }
+			r.now = func() time.Time { return time.Now().Add(2 * r.driver.Settled()) }
 			if err := look(t, r, true); (err == nil) != tt.gone {
 				t.Errorf("got %v", err)
 			}
