@@ -31,6 +31,7 @@ var verdicts = []struct {
 	{volume.ErrUnknown, codes.Unavailable},
 	{volume.ErrSourceElsewhere, codes.ResourceExhausted},
 	{volume.ErrOtherStorage, codes.FailedPrecondition}, // also ErrNotFound
+	{disk.ErrThawed, codes.Aborted},                    // The next try freezes it itself.
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrOutOfRange, codes.OutOfRange},

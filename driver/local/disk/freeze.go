@@ -15,6 +15,10 @@ const (
 	fiThaw   = 0xc0045878
 )
 
+// ErrThawed is an image that was held still and was written to all the same: somebody
+// else thawed its filesystem. What was copied meanwhile is worth nothing.
+var ErrThawed = errors.New("it did not stay frozen")
+
 // Freezer holds images still while they are copied. A frozen filesystem blocks
 // its writers for good if the process dies, so each freeze is on record in Dir
 // before it happens, and Recover undoes what a dead process left.
@@ -28,9 +32,11 @@ type Freezer struct {
 
 // Hold is what Quiesce could do.
 type Hold struct {
-	// Still is true when nobody can write to the image until Release.
+	// Still is true when nobody writes to the image until Release, which fails
+	// with ErrThawed if somebody did.
 	Still bool
-	// Release lets writers go on. It must be called once.
+	// Release lets writers go on. It must be called once, after the copy, which
+	// is good if it succeeds.
 	Release func() error
 }
 
@@ -54,7 +60,7 @@ func (f Freezer) Quiesce(image string) (Hold, error) {
 			return Hold{}, err
 		}
 		if len(mounts) > 0 {
-			return f.freeze(image, mounts[0].Path)
+			return f.freeze(image, d, mounts[0].Path)
 		}
 		idle, err := d.idle()
 		if f.Blind {
@@ -77,36 +83,103 @@ func (d Device) idle() (bool, error) {
 	return len(nodes) == 0 && !d.Passing, err
 }
 
-func (f Freezer) freeze(image, mounted string) (Hold, error) {
+// freeze holds the filesystem that is mounted there still.
+func (f Freezer) freeze(image string, d Device, mounted string) (Hold, error) {
 	dir, err := os.Open(mounted)
 	if err != nil {
 		return Hold{}, fmt.Errorf("freezing %s: %w", mounted, err)
 	}
-	record := filepath.Join(f.Dir, filepath.Base(image))
-	if err := f.write(record, mounted); err != nil {
-		return Hold{}, errors.Join(fmt.Errorf("recording the freeze of %s: %w", mounted, err), dir.Close())
-	}
-	err = unix.IoctlSetInt(int(dir.Fd()), fiFreeze, 0)
-	if errors.Is(err, unix.EBUSY) {
-		// Somebody else froze it, and it is theirs to thaw.
-		return Hold{Still: true, Release: func() error { return nil }}, errors.Join(os.Remove(record), dir.Close())
-	}
+	s := &stillness{dir: dir, record: filepath.Join(f.Dir, filepath.Base(image)), device: d}
+	hold, err := s.begin()
 	if err != nil {
-		return Hold{}, errors.Join(fmt.Errorf("freezing %s: %w", mounted, err), os.Remove(record), dir.Close())
+		return Hold{}, errors.Join(fmt.Errorf("freezing %s: %w", mounted, err), dir.Close())
 	}
-	release := func() error {
-		if err := unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0); err != nil {
-			return errors.Join(fmt.Errorf("thawing %s (run \"fsfreeze --unfreeze %s\"): %w", mounted, mounted, err), dir.Close())
-		}
-		return errors.Join(os.Remove(record), dir.Close())
-	}
-	return Hold{Still: true, Release: release}, nil
+	return hold, nil
 }
 
-// write makes the record last even if the machine dies: the freeze does not, but
-// a record that came back without its freeze does no harm.
-func (f Freezer) write(path, mounted string) error {
-	return os.WriteFile(path, []byte(mounted), 0o600)
+// stillness is a filesystem that is frozen, by this process or by somebody else.
+// Whoever froze it, anybody may thaw it, so that it was still is known in the end.
+type stillness struct {
+	dir    *os.File
+	record string
+	device Device
+	since  writes
+}
+
+func (s *stillness) begin() (hold Hold, err error) {
+	if s.since, err = s.device.writes(); err != nil {
+		return Hold{}, err
+	}
+	ours, err := s.freeze()
+	switch {
+	case err != nil:
+		return Hold{}, err
+	case !ours && s.since.counted:
+		return Hold{Still: true, Release: s.leave}, nil
+	case !ours:
+		return Hold{Release: s.dir.Close}, nil
+	}
+	// What the freeze itself wrote does not count.
+	if s.since, err = s.device.writes(); err != nil {
+		return Hold{}, errors.Join(err, s.thaw())
+	}
+	return Hold{Still: true, Release: s.end}, nil
+}
+
+// freeze tells whether it is this process that froze it. Otherwise somebody else
+// had, and it is theirs to thaw. The record outlives the process, as the freeze does;
+// neither has to outlive the machine.
+func (s *stillness) freeze() (ours bool, err error) {
+	if err := os.WriteFile(s.record, []byte(s.dir.Name()), 0o600); err != nil {
+		return false, fmt.Errorf("recording it: %w", err)
+	}
+	err = unix.IoctlSetInt(int(s.dir.Fd()), fiFreeze, 0)
+	if err == nil {
+		return true, nil
+	}
+	if errors.Is(err, unix.EBUSY) {
+		err = nil
+	}
+	return false, errors.Join(err, os.Remove(s.record))
+}
+
+// thaw fails with ErrThawed if somebody else did it before.
+func (s *stillness) thaw() error {
+	err := unix.IoctlSetInt(int(s.dir.Fd()), fiThaw, 0)
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w: somebody else thawed %s", ErrThawed, s.dir.Name())
+	} else if err != nil { // The record stays, for Recover.
+		return fmt.Errorf("thawing %s (run \"fsfreeze --unfreeze %[1]s\"): %w", s.dir.Name(), err)
+	}
+	return errors.Join(err, os.Remove(s.record))
+}
+
+// end releases what this process froze.
+func (s *stillness) end() error {
+	err := s.unwritten() // as long as nobody may write
+	return errors.Join(err, s.thaw(), s.dir.Close())
+}
+
+// leave ends the use of what somebody else froze. It is as good as frozen by this
+// process if it still is and nothing was written meanwhile.
+func (s *stillness) leave() error {
+	ours, err := s.freeze()
+	switch {
+	case err == nil && ours:
+		err = errors.Join(fmt.Errorf("%w: somebody else had frozen %s, and thawed it", ErrThawed, s.dir.Name()), s.thaw())
+	case err == nil:
+		err = s.unwritten()
+	}
+	return errors.Join(err, s.dir.Close())
+}
+
+// unwritten fails if the device was written to since it was frozen.
+func (s *stillness) unwritten() error {
+	now, err := s.device.writes()
+	if err == nil && (now != s.since || now.pending > 0) {
+		err = fmt.Errorf("%w: somebody else thawed %s for a while", ErrThawed, s.dir.Name())
+	}
+	return err
 }
 
 // Recover thaws what a process that died had frozen.

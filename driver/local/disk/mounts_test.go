@@ -204,3 +204,97 @@ func TestWhatIsLeftFrozen(t *testing.T) {
 		must(t, theirs.Release())
 	})
 }
+
+// fsfreeze is what an administrator or a backup does.
+func fsfreeze(t *testing.T, path string, freeze bool) {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	request := uint(0xc0045878)
+	if freeze {
+		request = 0xc0045877
+	}
+	must(t, unix.IoctlSetInt(int(f.Fd()), request, 0))
+}
+
+// write reaches the disk before it returns.
+func write(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(path, "file"), os.O_CREATE|os.O_WRONLY|unix.O_SYNC, 0o600)
+	must(t, err)
+	_, err = f.WriteString("x")
+	must(t, errors.Join(err, f.Close()))
+}
+
+// Anybody may freeze a filesystem, and thaw it.
+func TestWhatSomebodyElseThawsWasNotStill(t *testing.T) {
+	t.Parallel()
+	freeze := func(t *testing.T, path string) { fsfreeze(t, path, true) }
+	thaw := func(t *testing.T, path string) { fsfreeze(t, path, false) }
+	thawForAWhile := func(t *testing.T, path string) { thaw(t, path); write(t, path); freeze(t, path) }
+	nothing := func(*testing.T, string) {}
+	tests := map[string]struct {
+		before, meanwhile func(t *testing.T, path string)
+		want              error
+		// frozen tells whether it is afterwards.
+		frozen bool
+	}{
+		"they keep it frozen":              {freeze, nothing, nil, true},
+		"they thaw it":                     {freeze, thaw, disk.ErrThawed, false},
+		"they thaw it for a while":         {freeze, thawForAWhile, disk.ErrThawed, true},
+		"they thaw what we froze":          {nothing, thaw, disk.ErrThawed, false},
+		"they thaw ours for a while":       {nothing, thawForAWhile, disk.ErrThawed, false},
+		"nobody touches it":                {nothing, nothing, nil, false},
+		"they froze and thawed it earlier": {func(t *testing.T, path string) { freeze(t, path); thaw(t, path) }, nothing, nil, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			image, _, path := mounted(t)
+			write(t, path)
+			f := freezer(t, image)
+			tt.before(t, path)
+			hold, err := f.Quiesce(image)
+			must(t, err)
+			if !hold.Still {
+				t.Error("not still")
+			}
+			tt.meanwhile(t, path)
+			if err := hold.Release(); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if frozen(t, path) != tt.frozen {
+				t.Errorf("frozen = %t", !tt.frozen)
+			}
+			records, err := os.ReadDir(f.Dir)
+			must(t, err)
+			if len(records) > 0 {
+				t.Errorf("still on record: %v", records)
+			}
+		})
+	}
+	t.Run("it cannot be told", func(t *testing.T) {
+		t.Parallel()
+		image, a, path := mounted(t)
+		counters := filepath.Join("/sys/block", filepath.Base(a.Path), "queue/iostats")
+		must(t, os.WriteFile(counters, []byte("0"), 0o600))
+		t.Cleanup(func() { must(t, os.WriteFile(counters, []byte("1"), 0o600)) }) // The device keeps it for its next image.
+		freeze(t, path)
+		f := freezer(t, image)
+		hold, err := f.Quiesce(image)
+		must(t, err)
+		if hold.Still {
+			t.Error("still, although nobody counts writes")
+		}
+		thaw(t, path)
+		must(t, hold.Release())
+		// What this process froze is known to be thawed all the same.
+		hold, err = f.Quiesce(image)
+		must(t, err)
+		thaw(t, path)
+		if err := hold.Release(); !errors.Is(err, disk.ErrThawed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

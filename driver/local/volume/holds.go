@@ -34,6 +34,8 @@ const (
 type holdAnswer struct {
 	Still bool   `json:"still,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Thawed is true when Error is that somebody else thawed it.
+	Thawed bool `json:"thawed,omitempty"`
 }
 
 // quiesce holds a volume's image still, or that of a snapshot, which nobody uses.
@@ -74,6 +76,9 @@ func (s *Store) holdOn(node, id string) (disk.Hold, error) {
 		}
 		if err == nil && answer.Error != "" {
 			err = errors.New(answer.Error)
+		}
+		if answer.Thawed {
+			err = fmt.Errorf("%w: %w", disk.ErrThawed, err)
 		}
 		return answer, err
 	}
@@ -169,7 +174,7 @@ func (h *Holds) serve(ctx context.Context, conn net.Conn) {
 	}
 	last := holdAnswer{}
 	if err := errors.Join(ended, hold.Release()); err != nil {
-		last.Error = err.Error()
+		last.Error, last.Thawed = err.Error(), errors.Is(err, disk.ErrThawed)
 	}
 	reply(conn, last)
 }

@@ -126,6 +126,25 @@ func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
 	})
 }
 
+// What somebody thaws on a node is told as what it is: the next try will be better.
+func TestWhatIsThawedOnANodeWasNotStill(t *testing.T) {
+	t.Parallel()
+	var b between
+	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &b)
+	p.onNode(0)
+	b.do = func() {
+		b.do = nil
+		p.fsfreeze(false)
+	}
+	if err := p.takeBlind(); !errors.Is(err, disk.ErrThawed) || !strings.Contains(err.Error(), "node n1") {
+		t.Errorf("got %v", err)
+	}
+	p.wantFree()
+	must(t, p.takeBlind())
+	wantWhole(t, p.s)
+	p.wantFree()
+}
+
 // A node that does not answer makes no group of what it may be writing to, and no
 // single snapshot either unless blocks can be shared.
 func TestWhatNobodyHoldsIsNotTakenForStill(t *testing.T) {

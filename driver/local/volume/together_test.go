@@ -319,3 +319,92 @@ func TestRawDevicesInAGroup(t *testing.T) {
 	}
 	p.wantFree()
 }
+
+// fsfreeze is what a backup does to the pair's filesystems.
+func (p *pair) fsfreeze(freeze bool) {
+	p.t.Helper()
+	for _, path := range p.paths {
+		f, err := os.Open(path)
+		must(p.t, err)
+		defer f.Close()
+		request := uint(0xc0045878)
+		if freeze {
+			request = 0xc0045877
+		}
+		must(p.t, unix.IoctlSetInt(int(f.Fd()), request, 0))
+	}
+}
+
+// A backup has frozen the filesystems. While it keeps them so, snapshots are as good as
+// ever; when it lets them go in the middle of a copy there is none, and the next try
+// freezes them itself.
+func TestWhatABackupHasFrozen(t *testing.T) {
+	takes := map[string]func(p *pair, name string) error{
+		"a group": func(p *pair, name string) error {
+			_, err := p.s.CreateGroup(p.t.Context(), name, p.ids)
+			return err
+		},
+		"a snapshot": func(p *pair, name string) error {
+			_, err := p.s.CreateSnapshot(p.t.Context(), name, p.ids[1])
+			return err
+		},
+		"a clone": func(p *pair, name string) error {
+			_, err := p.s.Create(p.t.Context(), Spec{Name: name, Access: Access{Mount: true}, FSType: disk.Ext4, Source: &Source{FromVolume, p.ids[1]}})
+			return err
+		},
+	}
+	onEach(t, func(t *testing.T, data string) {
+		for name, take := range takes {
+			t.Run(name, func(t *testing.T) {
+				var b between
+				p := newPair(t, filepath.Join(data, name), Options{}, &b)
+				p.fsfreeze(true)
+				must(t, take(p, "kept frozen"))
+				if !p.frozen() {
+					t.Error("it was not ours to thaw")
+				}
+				b.copies, b.do = 1, func() { // between the copies, or before the only one
+					b.do = nil
+					p.fsfreeze(false)
+					p.write()
+				}
+				if err := take(p, "thawed"); !errors.Is(err, disk.ErrThawed) {
+					t.Errorf("got %v", err)
+				}
+				p.wantFree()
+				wantWhole(t, p.s)
+				must(t, take(p, "thawed"))
+				wantWhole(t, p.s)
+				p.wantFree()
+			})
+		}
+	})
+}
+
+// The group that was torn would have the second number without the first.
+func TestAGroupOfWhatABackupHasFrozenIsOfOneMoment(t *testing.T) {
+	onEach(t, func(t *testing.T, data string) {
+		var b between
+		p := newPair(t, data, Options{}, &b)
+		p.fsfreeze(true)
+		g := mustGroup(t, p.s, "kept frozen", p.ids...)
+		p.fsfreeze(false)
+		if n := p.restored(g); n[0] != n[1] || n[0] != p.number {
+			t.Errorf("it has %v and %d was written", n, p.number)
+		}
+		p.fsfreeze(true)
+		b.copies, b.do = 0, func() {
+			b.do = nil
+			p.fsfreeze(false)
+			p.write()
+		}
+		if _, err := p.s.CreateGroup(t.Context(), "torn", p.ids); !errors.Is(err, disk.ErrThawed) {
+			t.Errorf("got %v", err)
+		}
+		p.wantFree()
+		g = mustGroup(t, p.s, "torn", p.ids...)
+		if n := p.restored(g); n[0] != n[1] || n[0] != p.number {
+			t.Errorf("it has %v and %d was written", n, p.number)
+		}
+	})
+}
