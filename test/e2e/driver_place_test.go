@@ -1,11 +1,18 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // A driver is on one of two nodes, and the scheduler, left to itself, would rather
@@ -27,5 +34,80 @@ func TestOnTwoNodesPodsGoWhereTheDriverIs(t *testing.T) {
 		w.dropPod(t, name)
 		w.DropClaim(t, name)
 		w.Gone(t, volume)
+	}
+}
+
+// driverOn waits until the one pod of the driver is ready, and is not the one of before.
+func (w localWorld) driverOn(t *testing.T, before string) (pod, node string) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		pods, err := w.Client.CoreV1().Pods("holdfast-system").List(ctx, metav1.ListOptions{LabelSelector: "app=local-driver"})
+		if err != nil {
+			return err
+		}
+		if len(pods.Items) != 1 || pods.Items[0].Name == before {
+			return errors.New("the driver has not been replaced yet")
+		}
+		p := pods.Items[0]
+		ready := slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+		if !ready {
+			return fmt.Errorf("pod %s is %s", p.Name, p.Status.Phase)
+		}
+		pod, node = p.Name, p.Spec.NodeName
+		return nil
+	})
+	return pod, node
+}
+
+// pin has the driver run on a node, as the driver's README has it; "" for any.
+func (w localWorld) pin(t *testing.T, node string) {
+	t.Helper()
+	selector := "null"
+	if node != "" {
+		selector = fmt.Sprintf(`{"kubernetes.io/hostname":%q}`, node)
+	}
+	w.kubectl(t, "-n", "holdfast-system", "patch", "deployment", "local-driver", "-p", `{"spec":{"template":{"spec":{"nodeSelector":`+selector+`}}}}`)
+}
+
+// A driver whose node is drained goes back to it. One that was put on another node deletes
+// nothing that the first has, says who has it, and the deletion comes to its end when it is back.
+func TestOnTwoNodesADriverDeletesOnlyWhatItHas(t *testing.T) {
+	w := deploy(t, deployment{
+		nodes: 2, manifest: manifest, driver: "local.holdfast.io", namespace: "holdfast-system", workloads: []string{"deploy/local-driver"},
+	})
+	pod, home := w.driverOn(t, "")
+	w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("local") })
+	w.pod(t, "writer", "data", "echo kept > /data/file; echo written")
+	w.says(t, "writer", "written")
+	volume := w.Bound(t, "data")
+	w.dropPod(t, "writer")
+
+	t.Cleanup(func() { w.uncordon(t, home) })
+	w.kubectl(t, "drain", home, "--pod-selector=app=local-driver", "--timeout="+world.Patience.String())
+	pod, node := w.driverOn(t, pod)
+	if node != home {
+		t.Fatalf("the driver went from %s to %s", home, node)
+	}
+	w.uncordon(t, home)
+
+	away := w.Nodes[0]
+	if away == home {
+		away = w.Nodes[1]
+	}
+	w.pin(t, away)
+	pod, _ = w.driverOn(t, pod)
+	w.DropClaim(t, "data")
+	w.ToldAbout(t, "PersistentVolume/"+volume.Name, corev1.EventTypeWarning, "VolumeFailedDelete", "on node "+home)
+	image := "/var/lib/holdfast/local/volumes/" + volume.Spec.CSI.VolumeHandle + ".img"
+	if there := w.Run(t, home, "ls", image); strings.TrimSpace(there) != image {
+		t.Errorf("on %s: %s", home, there)
+	}
+	w.pin(t, home)
+	w.driverOn(t, pod)
+	w.Gone(t, volume)
+	if left := w.Run(t, home, "sh", "-c", "ls "+image+" 2>/dev/null || true"); strings.TrimSpace(left) != "" {
+		t.Errorf("left on %s: %s", home, left)
 	}
 }
