@@ -58,7 +58,7 @@ counts() {
 }
 
 # ways LOG prints the ways of striking in which runs have failed.
-ways() { sed -n '/^| way /,/^$/p' "$1" | awk -F ' *[|] *' '$4 > 0 { print $2 }'; }
+ways() { sed -n '/^| way /,/^$/p' "$1" | awk -F ' *[|] *' '$4 + 0 > 0 { print $2 }'; }
 
 complain() {
 	echo "$1" >&2
