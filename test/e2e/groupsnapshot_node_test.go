@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -166,5 +169,74 @@ func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
 			w.DropGroup(t, api, "one")
 			w.NoGroupsLeft(t, api)
 		})
+	}
+}
+
+// Only the csi-snapshotter of a node deletes what its driver has. When the node is gone
+// for good, what nobody has begun with just goes, and for all else the user is told
+// what ends it.
+func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.Snapshots(t)
+	w.SnapshotController(t, "--enable-distributed-snapshotting")
+	w.SnapshotClass(t, api, nil)
+	w.GroupClass(t, api, nil)
+	node := w.Namespace + "-gone"
+	makeNode(t, w, node)
+	placedOn(t, w, node, "data", labelled("app", "shop"))
+	snapshotter := w.SnapshotterOn(t, node)
+	w.Snapshot(t, api, "single", "data", nil)
+	w.Group(t, api, "group", shop, nil)
+	content := w.Content(t, api, w.SnapshotReady(t, api, "single"))
+	group := w.GroupReady(t, api, "group")
+
+	snapshotter.Terminate()
+	<-snapshotter.Done()
+	w.Snapshot(t, api, "unbegun", "data", nil)
+	w.SnapshotIs(t, api, "unbegun", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.BoundVolumeSnapshotContentName != nil })
+	w.DropSnapshot(t, api, "single")
+	w.DropSnapshot(t, api, "unbegun")
+	w.DropGroup(t, api, "group")
+	must(t, w.Client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}))
+	w.SnapshotGone(t, api, "unbegun")
+	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+			return fmt.Errorf("it is kept for a snapshot that will never be taken: %v", c.Finalizers)
+		}
+		return nil
+	})
+
+	end := func(kind, name string) string {
+		run := []string{"patch", kind, name, "--type=merge", "-p"}
+		const retain = `{"spec":{"deletionPolicy":"Retain"}}`
+		localWorld{w}.kubectl(t, append(run, retain)...)
+		return strings.Join(append(append([]string{"kubectl"}, run...), "'"+retain+"'"), " ")
+	}
+	const gone = "there is no such node"
+	w.ToldAbout(t, "VolumeSnapshot/single", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
+	s := w.SnapshotIs(t, api, "single", func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), gone)
+	})
+	if told, did := ptr.Deref(s.Status.Error.Message, ""), end("volumesnapshotcontent", content.Name); !strings.Contains(told, did) || !strings.Contains(told, node) {
+		t.Errorf("what ends it is %q, and it is told %q", did, told)
+	}
+	w.SnapshotGone(t, api, "single")
+	w.ToldAbout(t, "VolumeGroupSnapshot/group", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
+	end("volumegroupsnapshotcontent", *group.Status.BoundVolumeGroupSnapshotContentName)
+	world.Eventually(t, func(ctx context.Context) error {
+		contents, err := w.Contents(ctx, api)
+		groups, err2 := w.GroupContents(ctx, api)
+		left := &snapshotv1.VolumeSnapshotList{}
+		if err := errors.Join(err, err2, api.List(ctx, left, client.InNamespace(w.Namespace))); err != nil {
+			return err
+		}
+		if len(contents)+len(groups)+len(left.Items) > 0 {
+			return fmt.Errorf("left are %d contents, %d of groups and %d VolumeSnapshots", len(contents), len(groups), len(left.Items))
+		}
+		return nil
+	})
+	if n := w.Driver.Calls(csi.DeleteSnapshot) + w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n > 0 {
+		t.Errorf("the driver was asked %d times to delete something", n)
 	}
 }

@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -213,6 +215,66 @@ func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
 	}
 	slow.Release()
 	w.Bound(t, "restored")
+	w.NoGroupsLeft(t, api)
+}
+
+// A provisioner goes on with a restore whose claim is gone meanwhile.
+func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	w.Group(t, api, "one", shop, nil)
+	group := w.GroupReady(t, api, "one")
+	slow := w.Driver.Block(csi.CreateVolume)
+	w.Claim(t, "restored", from("VolumeSnapshot", w.Members(t, api, group)["data"].Name))
+	<-slow.Arrived()
+	w.DropClaim(t, "restored")
+	world.Eventually(t, func(ctx context.Context) error {
+		_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, "restored", metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the claim is still there: %w", err)
+		}
+		return nil
+	})
+	w.DropGroup(t, api, "one")
+	toldPending(t, w, "one", "a provisioner restores")
+	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
+		t.Errorf("the driver was asked %d times to delete the group", n)
+	}
+	slow.Release()
+	w.NoGroupsLeft(t, api)
+}
+
+// A claim that is taken out of the group before that could be made is not kept for it.
+func TestAClaimThatLeavesAGroupInTimeIsFreed(t *testing.T) {
+	t.Parallel()
+	w, api := newGroupWorld(t, csitest.Options{})
+	call := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
+	w.Group(t, api, "one", shop, nil)
+	<-call.Arrived()
+	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
+	// As a process leaves it that has protected the claim and not made the content.
+	w.Claim(t, "left", func(c *corev1.PersistentVolumeClaim) {
+		nobodys(c)
+		labelled("app", "shop")(c)
+		c.Finalizers = []string{snapshot.ClaimFinalizer}
+	})
+	_, err := claims.Patch(t.Context(), "left", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":null}}}`), metav1.PatchOptions{})
+	must(t, err)
+	w.ClaimIs(t, "left", func(c *corev1.PersistentVolumeClaim) error {
+		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+			return fmt.Errorf("it is still kept: %v", c.Finalizers)
+		}
+		return nil
+	})
+	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+		if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
+			return fmt.Errorf("it is not kept: %v", c.Finalizers)
+		}
+		return nil
+	})
+	call.Release()
+	w.GroupReady(t, api, "one")
+	w.DropGroup(t, api, "one")
 	w.NoGroupsLeft(t, api)
 }
 

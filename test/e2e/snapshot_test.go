@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -356,6 +357,59 @@ func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
 	w.NoSnapshotsLeft(t, api)
 }
 
+// nobodys has no provisioner make a claim's volume: it waits for ever, as one that waits
+// for a pod that never comes.
+func nobodys(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("nobodys") }
+
+// A deleted snapshot waits for the claims that a provisioner still fills from it: those
+// of its namespace that were made before. Neither a later one nor one of another
+// namespace, which anybody can make without a grant, holds it up.
+func TestADeletedSnapshotWaitsForNoOtherClaims(t *testing.T) {
+	t.Parallel()
+	w, api := newSnapshotWorld(t, csitest.Options{})
+	w.Snapshot(t, api, "wanted", "data", nil)
+	w.SnapshotReady(t, api, "wanted")
+	foreign := abroad(t, w)
+	foreign.Claim(t, "foreign", func(c *corev1.PersistentVolumeClaim) {
+		nobodys(c)
+		c.Spec.DataSourceRef = &corev1.TypedObjectReference{
+			APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "wanted", Namespace: &w.Namespace,
+		}
+	})
+	before := func(c *corev1.PersistentVolumeClaim) { nobodys(c); from("VolumeSnapshot", "wanted")(c) }
+	w.Claim(t, "before", before)
+	w.DropSnapshot(t, api, "wanted")
+	w.ToldAbout(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", "claim "+w.Namespace+"/before waits")
+	laterClaim(t, w, api, "wanted", before)
+	w.DropClaim(t, "before")
+	w.SnapshotGone(t, api, "wanted")
+	w.NoSnapshotsLeft(t, api)
+	foreign.ClaimIs(t, "foreign", isPending)
+	w.ClaimIs(t, "after", isPending)
+}
+
+// laterClaim makes the claim after, later than a snapshot was deleted: that is told in
+// whole seconds.
+func laterClaim(t *testing.T, w *world.World, api client.Client, snapshot string, change func(*corev1.PersistentVolumeClaim)) {
+	t.Helper()
+	s := &snapshotv1.VolumeSnapshot{}
+	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: snapshot}, s))
+	world.Eventually(t, func(context.Context) error {
+		if made := w.Claim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
+			w.DropClaim(t, "after")
+			return errors.New("the claim was made in the second in which the snapshot was deleted")
+		}
+		return nil
+	})
+}
+
+func isPending(c *corev1.PersistentVolumeClaim) error {
+	if c.Status.Phase != corev1.ClaimPending {
+		return fmt.Errorf("claim %s is %s", c.Name, c.Status.Phase)
+	}
+	return nil
+}
+
 // The word to delete comes from the snapshot. A content that somebody deletes
 // while its snapshot lives waits, and its snapshot can still be restored.
 func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
@@ -417,7 +471,11 @@ func makeNode(t *testing.T, w *world.World, name string) {
 	nodes := w.Client.CoreV1().Nodes()
 	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"place": name}}}, metav1.CreateOptions{})
 	must(t, err)
-	t.Cleanup(func() { must(t, nodes.Delete(context.Background(), name, metav1.DeleteOptions{})) })
+	t.Cleanup(func() {
+		if err := nodes.Delete(context.Background(), name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+			must(t, err)
+		}
+	})
 }
 
 // placedOn makes a bound claim whose volume can only be used on a node; anywhere if

@@ -177,14 +177,14 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 		}
 		there = append(there, o)
 	}
+	now := s.copied() // Before they get a version.
 	api := cluster(t, there...)
 	k := kind()
 	k.client, k.live, k.options = api, api, &bind.Options{}
 	k.singles = &bind.Groups{}
 	k.singles.WorkedOnBy(k)
 	k.singles.Claims = bind.NewClaims(api, api, k.singles, 0)
-	woken := k.woken(t, before, s.copied())
-	for _, one := range woken {
+	for _, one := range k.woken(t, before, now) {
 		if _, err := k.singles.Claims.Reconcile(t.Context(), one); err != nil {
 			t.Fatal(err)
 		}
@@ -307,17 +307,17 @@ func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T
 	if err := api.Update(t.Context(), data); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error)
-	go func() {
-		_, err := claims.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
-		ended <- err
-	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := claims.Reconcile(ctx, reconcile.Request{NamespacedName: key}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody keeps others from freeing it: %v", err)
+	}
 	made(s)
 	if err := api.Create(t.Context(), s.content); err != nil {
 		t.Fatal(err)
 	}
 	done()
-	if err := <-ended; err != nil {
+	if _, err := claims.Reconcile(t.Context(), reconcile.Request{NamespacedName: key}); err != nil {
 		t.Fatal(err)
 	}
 	if err := api.Get(t.Context(), key, data); err != nil || len(data.Finalizers) == 0 {
