@@ -54,8 +54,8 @@ var (
 	late = way{name: "late", late: true}
 )
 
-// after is an error of a driver that has done its work.
-func after(code codes.Code) way { return way{name: code.String() + " after", code: code} }
+// broken is an error of a driver that has done its work: it fails on the way back.
+var broken = way{name: codes.Internal.String() + " after", code: codes.Internal}
 
 // instead is an error of a driver that has done nothing.
 func instead(code codes.Code) way {
@@ -192,17 +192,17 @@ func errorsAt(p point) []way {
 	case !call:
 		return refusals
 	case !slices.Contains(changers, method):
-		return []way{after(codes.Internal)}
+		return []way{broken}
 	case method == csi.CreateVolume:
-		return []way{after(codes.Internal), instead(codes.InvalidArgument), instead(codes.ResourceExhausted), slow, late}
+		return []way{broken, instead(codes.InvalidArgument), instead(codes.ResourceExhausted), slow, late}
 	default:
-		return []way{after(codes.Internal), instead(codes.InvalidArgument), slow, late}
+		return []way{broken, instead(codes.InvalidArgument), slow, late}
 	}
 }
 
 // unsure are the ways to strike that leave a caller without knowing whether
 // something was made.
-var unsure = []way{{name: "killed after", kills: true}, answerLost, after(codes.Internal), slow, late}
+var unsure = []way{{name: "killed after", kills: true}, answerLost, broken, slow, late}
 
 // refusalsOf are what a driver may answer to the repetition of a call.
 func refusalsOf(method csi.Method) []way {
