@@ -45,6 +45,9 @@ func (j *journal) note(ctx context.Context, i *intent) error {
 		if err != nil {
 			return err
 		}
+		if lease.Annotations[nodeAnnotation] != i.node {
+			return fmt.Errorf("another node has Lease %s/%s by now", lease.Namespace, lease.Name)
+		}
 		i.annotate(lease)
 		return j.client.Update(ctx, lease)
 	})
