@@ -58,9 +58,13 @@ func TestGetVolumeChecksTheAnswer(t *testing.T) {
 	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume().GetVolumeId() != id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "other" })
+	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "projects/p/" + id })
+	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume() == nil {
+		t.Errorf("in other words: got %v, %v", got, err)
+	}
+	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "" })
 	_, err := driver.ControllerGetVolume(t.Context(), id)
-	wantBad(t, err, "other")
+	wantBad(t, err, "")
 }
 
 func TestGetCapacityChecksTheAnswer(t *testing.T) {

@@ -2,6 +2,7 @@ package csi
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -40,15 +41,20 @@ func (d *Driver) DeleteVolume(ctx context.Context, req *csipb.DeleteVolumeReques
 
 // ControllerGetVolume reads a volume and the nodes that it is published on
 // ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls
-// about the id. An answer about another volume is a [BadAnswer].
+// about the id. An answer without an id is a [BadAnswer]; one with another id is
+// about the volume that was asked for, in other words.
 func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.ControllerGetVolumeResponse, error) {
 	req := &csipb.ControllerGetVolumeRequest{VolumeId: id}
 	answer, err := send(ctx, d, about{ControllerGetVolume, volumeID(id)}, d.controller.ControllerGetVolume, req)
 	if err != nil {
 		return nil, err
 	}
-	if got := answer.GetVolume().GetVolumeId(); got != id {
-		return nil, d.bad(ControllerGetVolume, got, "it is not the volume that was asked for")
+	switch got := answer.GetVolume().GetVolumeId(); got {
+	case id:
+	case "":
+		return nil, d.bad(ControllerGetVolume, "", "the volume has no id")
+	default:
+		d.odd(ctx, ControllerGetVolume, "it names a volume otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", id, got))
 	}
 	return answer, nil
 }
