@@ -96,7 +96,7 @@ func (r *run) play(ctx context.Context, s strike) result {
 		c.forget()
 	}
 	r.mu.Lock()
-	r.asked, r.creates, r.broken, r.events = 0, 0, nil, 0
+	r.asked, r.creates, r.broken, r.events, r.denied = 0, 0, nil, 0, false
 	clear(r.unsure)
 	clear(r.asks)
 	r.turn = func() { r.move(func() { r.scenario.turn(ctx, r) }) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -232,11 +233,28 @@ func holdOf(object client.Object, finalizer string) hold {
 	}
 }
 
+// deny keeps that a process was told that it has no right to protect snapshots. The
+// provisioner goes on without then: some install it so.
+func (s *stage) deny(resource string, status int) {
+	if resource == "volumesnapshots" && status == http.StatusForbidden {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.denied = true
+	}
+}
+
+// excused tells whether what a volume is filled from need not be protected.
+func (s *stage) excused(create *csipb.CreateVolumeRequest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.denied && create.GetVolumeContentSource().GetSnapshot() != nil
+}
+
 // inspect looks at what a volume is being filled from, when the call comes and
 // when the driver has done its work: it must be held all that time.
 func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest, before hold) hold {
 	now, err := s.holdOn(ctx, create)
-	if err == nil && (now == loose || before == held && now != held) {
+	if err == nil && (now == loose || before == held && now != held) && !s.excused(create) {
 		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
 	}
 	if err != nil && ctx.Err() == nil {

@@ -47,6 +47,7 @@ type stage struct {
 	ready   map[string]bool   // handles of snapshots that the driver has said to be ready
 	classes int               // VolumeSnapshotClasses that were made
 	events  int               // that the processes have written in the run
+	denied  bool              // the right to protect snapshots was refused in the run
 	broken  []error           // what should not happen in any run
 }
 
@@ -201,6 +202,7 @@ func (c *controller) fate(r *http.Request) proxy.Fate {
 	case hit.early:
 		c.stage.strike(c, hit)
 		fate.Broken, fate.Refused = hit.kills, hit.status
+		c.stage.deny(proxy.Resource(r), hit.status)
 	default:
 		fate.Instead = hit.status
 		fate.Answered = func() bool {
