@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -395,12 +396,14 @@ func laterClaim(t *testing.T, w *world.World, api client.Client, snapshot string
 	s := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: snapshot}, s))
 	world.Eventually(t, func(context.Context) error {
-		if made := w.Claim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
-			w.DropClaim(t, "after")
-			return errors.New("the claim was made in the second in which the snapshot was deleted")
+		if time.Now().Before(s.DeletionTimestamp.Add(time.Second)) {
+			return errors.New("the snapshot was deleted in this second")
 		}
 		return nil
 	})
+	if made := w.Claim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
+		t.Fatalf("the claim was made at %s, and the snapshot deleted at %s", made.CreationTimestamp, s.DeletionTimestamp)
+	}
 }
 
 func isPending(c *corev1.PersistentVolumeClaim) error {
