@@ -451,7 +451,7 @@ func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error)
 	errs = append(errs, s.clearGroups(ctx, there)...)
 	for i := range there.claims {
 		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Patch(ctx, there.claims[i].Name, types.MergePatchType,
-			[]byte(`{"metadata":{"finalizers":["kubernetes.io/pvc-protection"]}}`), metav1.PatchOptions{})
+			[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 		errs = append(errs, client.IgnoreNotFound(err))
 	}
 	return errs
