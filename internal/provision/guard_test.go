@@ -179,3 +179,24 @@ func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
 		t.Errorf("an intent that was on record before does not go on: %v", err)
 	}
 }
+
+// A refusal may be over soon: a claim that nobody comes back to would be Terminating
+// for ever. Snapshots are swept.
+func TestAClaimIsUnprotectedAgainAfterARefusal(t *testing.T) {
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}}}
+	w := newGuardWorld(t, claim, restored())
+	refusing := newTestGuard(interceptor.NewClient(w.WithWatch, interceptor.Funcs{
+		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error {
+			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), "source", errors.New("a policy says no"))
+		},
+	}))
+	for from, refused := range map[source]bool{{kindClaim, "team", "source"}: true, before: false} {
+		object, err := w.two.get(t.Context(), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := refusing.remove(t.Context(), from, object); apierrors.IsForbidden(err) != refused {
+			t.Errorf("%s: got %v", from, err)
+		}
+	}
+}
