@@ -60,7 +60,7 @@ func (r *resizer) run(ctx context.Context) error {
 	defer driver.Close()
 	r.resize.Driver = driver.Info().Name
 	r.resize.Plugin = migrate.Of(r.resize.Driver)
-	if err := resize.Able(ctx, driver); err != nil {
+	if err := resize.CheckCapabilities(ctx, driver); err != nil {
 		return err
 	}
 	program := app.Program{

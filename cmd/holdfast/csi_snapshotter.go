@@ -16,18 +16,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+	snapshotsidecar "github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
 // snapshotter is the role csi-snapshotter.
 type snapshotter struct {
 	sidecar
-	resync   time.Duration
-	deployed bool // one on each node
-	naming   snapshot.Naming
-	cut      cut.Options
-	groups   groupsnapshot.Options
-	orphans  cut.Orphans
+	resync    time.Duration
+	deployed  bool // one on each node
+	naming    snapshot.Naming
+	snapshots snapshotsidecar.Options
+	groups    groupsnapshot.Options
+	orphans   snapshotsidecar.Orphans
 }
 
 func newSnapshotter() *cobra.Command {
@@ -53,13 +53,13 @@ defaults.`,
 	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "what the driver's names of snapshots begin with")
 	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "how much of the snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
 	fs.BoolVar(&s.deployed, "node-deployment", false, "work only on the snapshots of this node's volumes: there is one csi-snapshotter on each node [NODE_NAME]")
-	s.declare(command, &s.cut, &s.groups, &s.orphans)
+	s.declare(command, &s.snapshots, &s.groups, &s.orphans)
 	return command
 }
 
 func (s *snapshotter) complete(command *cobra.Command) error {
 	err := s.sidecar.complete(command)
-	o := &s.cut
+	o := &s.snapshots
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
 	return errors.Join(err, o.Validate(), s.orphans.Validate(), s.naming.Validate("snapshot"), s.groups.Naming.Validate("groupsnapshot"), s.checkNode())
 }
@@ -69,9 +69,9 @@ func (s *snapshotter) checkNode() error {
 	if !s.deployed {
 		return nil
 	}
-	s.cut.Node = os.Getenv("NODE_NAME")
+	s.snapshots.Node = os.Getenv("NODE_NAME")
 	var errs []error
-	if s.cut.Node == "" {
+	if s.snapshots.Node == "" {
 		errs = append(errs, errors.New("--node-deployment: which node this is must be in the environment variable NODE_NAME"))
 	}
 	if s.leader.Enabled {
@@ -87,7 +87,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 		return err
 	}
 	defer driver.Close()
-	if err := cut.Able(driver); err != nil {
+	if err := snapshotsidecar.CheckCapabilities(driver); err != nil {
 		return err
 	}
 	config, err := s.kube.Config()
@@ -101,20 +101,20 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.cut.Driver, s.cut.Kind = driver.Info().Name, cut.Single{Named: s.naming}
+	s.snapshots.Driver, s.snapshots.Kind = driver.Info().Name, snapshotsidecar.SingleKind{Named: s.naming}
 	program := app.Program{
 		Kube: s.kube, Scheme: version.AddToScheme, Leader: s.leader, Endpoint: s.endpoint,
-		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.cut.Driver),
-		Component: "csi-snapshotter " + s.cut.Driver, Metrics: driver.Gatherer(),
+		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.snapshots.Driver),
+		Component: "csi-snapshotter " + s.snapshots.Driver, Metrics: driver.Gatherer(),
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
-			cut.CacheOptions(&s.cut, o)
+			snapshotsidecar.CacheOptions(&s.snapshots, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-			if err := cut.Setup(ctx, m, driver, events, &s.cut); err != nil {
+			if err := snapshotsidecar.Setup(ctx, m, driver, events, &s.snapshots); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
-			if err := cut.FindOrphans(m, driver, events, s.naming, &s.orphans); err != nil {
+			if err := snapshotsidecar.FindOrphans(m, driver, events, s.naming, &s.orphans); err != nil {
 				return fmt.Errorf("setting up the search for orphans: %w", err)
 			}
 			return s.setUpGroups(ctx, m, driver, events)
@@ -129,14 +129,14 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 	if !s.groups.Enabled {
 		return nil
 	}
-	if !groupsnapshot.Able(driver) {
-		ctrl.LoggerFrom(ctx).Info("The driver makes no group snapshots: it does not announce CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT", "driver", s.cut.Driver)
+	if !groupsnapshot.Supported(driver) {
+		ctrl.LoggerFrom(ctx).Info("The driver makes no group snapshots: it does not announce CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT", "driver", s.snapshots.Driver)
 		return nil
 	}
-	o := s.cut
+	o := s.snapshots
 	o.Kind = groupsnapshot.Kind{Named: s.groups.Naming}
 	return kube.WhenServed(ctx, m, groupsnapshot.Kinds(), lookForGroups, func(ctx context.Context) error {
-		if err := cut.Setup(ctx, m, driver, events, &o); err != nil {
+		if err := snapshotsidecar.Setup(ctx, m, driver, events, &o); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}
 		return nil

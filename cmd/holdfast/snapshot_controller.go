@@ -12,11 +12,11 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
-	groupbind "github.com/holdfast-io/holdfast/internal/groupsnapshot/bind"
+	groupcontroller "github.com/holdfast-io/holdfast/internal/groupsnapshot/controller"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/schedule"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/snapshot/bind"
+	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
 // snapshotController is the role snapshot-controller.
@@ -25,7 +25,7 @@ type snapshotController struct {
 	level  app.LogLevel
 	resync time.Duration
 	look   time.Duration // longest pause between two looks for the CRDs
-	bind   bind.Options
+	bind   snapshotcontroller.Options
 
 	schedule schedule.Options
 }
@@ -94,7 +94,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 		Clock: s.schedule.Clock,
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
-			bind.CacheOptions(&s.bind, o)
+			snapshotcontroller.CacheOptions(&s.bind, o)
 			schedule.CacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
@@ -106,11 +106,11 @@ func (s *snapshotController) run(ctx context.Context) error {
 
 // setUp adds the controllers: those of groups when their kinds are installed.
 func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-	var groups *bind.Groups
+	var groups *snapshotcontroller.Groups
 	if s.bind.Groups {
-		groups = groupbind.Groups(m.GetAPIReader())
+		groups = groupcontroller.Groups(m.GetAPIReader())
 	}
-	if err := bind.Setup(ctx, m, events, groups, &s.bind); err != nil {
+	if err := snapshotcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
 		return fmt.Errorf("setting up the binding of snapshots: %w", err)
 	}
 	if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
@@ -120,7 +120,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 		return nil
 	}
 	return kube.WhenServed(ctx, m, groupsnapshot.UserKinds(), s.look, func(ctx context.Context) error {
-		if err := groupbind.Setup(ctx, m, events, groups, &s.bind); err != nil {
+		if err := groupcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}
 		return nil

@@ -48,7 +48,7 @@ func (g *gated) Start(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-g.elected:
 		if ctx.Err() == nil {
-			return g.Runnable.Start(kube.WithWork(ctx, g.work))
+			return g.Runnable.Start(kube.WithDrainContext(ctx, g.work))
 		}
 	}
 	return nil

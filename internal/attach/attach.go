@@ -57,7 +57,7 @@ func (r *Reconciler) protect(ctx context.Context, s seen) error {
 	}
 	volume := s.volume.DeepCopy()
 	err := kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
-	if kube.Changed(err) {
+	if kube.IsConflictResponse(err) {
 		volume = &corev1.PersistentVolume{}
 		found, problem := get(ctx, r.live, s.volume.Name, volume)
 		switch {

@@ -55,7 +55,7 @@ func (o *Options) has(volume *corev1.PersistentVolume) bool {
 
 // reduceAttachment keeps of another attacher's VolumeAttachment whose it is.
 func reduceAttachment(a *storagev1.VolumeAttachment) *storagev1.VolumeAttachment {
-	small := &storagev1.VolumeAttachment{ObjectMeta: kube.Identity(&a.ObjectMeta)}
+	small := &storagev1.VolumeAttachment{ObjectMeta: kube.IdentityMeta(&a.ObjectMeta)}
 	small.Spec.Attacher = a.Spec.Attacher
 	return small
 }
@@ -64,7 +64,7 @@ func reduceAttachment(a *storagev1.VolumeAttachment) *storagev1.VolumeAttachment
 // our VolumeAttachments names it: whose it is, what was published of it, and
 // our finalizer, which is taken off a list that must be the one that was seen.
 func (o *Options) reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
-	small := &corev1.PersistentVolume{ObjectMeta: kube.Identity(&volume.ObjectMeta)}
+	small := &corev1.PersistentVolume{ObjectMeta: kube.IdentityMeta(&volume.ObjectMeta)}
 	if slices.Contains(volume.Finalizers, o.finalizer()) {
 		small.Finalizers = volume.Finalizers
 	}
@@ -81,7 +81,7 @@ func (o *Options) reduceVolume(volume *corev1.PersistentVolume) *corev1.Persiste
 
 // reduceNode keeps of a node the driver's id of it.
 func (o *Options) reduceNode(node *storagev1.CSINode) *storagev1.CSINode {
-	small := &storagev1.CSINode{ObjectMeta: kube.Identity(&node.ObjectMeta)}
+	small := &storagev1.CSINode{ObjectMeta: kube.IdentityMeta(&node.ObjectMeta)}
 	if id := nodeID(node, o.Driver); id != "" {
 		small.Spec.Drivers = []storagev1.CSINodeDriver{{Name: o.Driver, NodeID: id}}
 	}

@@ -56,7 +56,7 @@ func (s *survey) detachDangling(ctx context.Context, p publication, d dangler) e
 		return s.dangles(ctx, p, d)
 	})
 	switch {
-	case errors.Is(err, csi.ErrNotWanted):
+	case errors.Is(err, csi.ErrPreconditionFailed):
 		klog.FromContext(ctx).Info("A dangling publication is left alone", "volumeHandle", p.handle, "node", p.node, "reason", err.Error())
 		return nil
 	case err != nil:
@@ -78,9 +78,9 @@ func (s *survey) dangles(ctx context.Context, p publication, d dangler) error {
 	now, still := c.dangling()[p]
 	switch {
 	case !still:
-		return fmt.Errorf("a VolumeAttachment tells of it by now, or the volume is not this cluster's any more: %w", csi.ErrNotWanted)
+		return fmt.Errorf("a VolumeAttachment tells of it by now, or the volume is not this cluster's any more: %w", csi.ErrPreconditionFailed)
 	case now.doubt != "":
-		return fmt.Errorf("VolumeAttachment %s may tell of it: %w", now.doubt, csi.ErrNotWanted)
+		return fmt.Errorf("VolumeAttachment %s may tell of it: %w", now.doubt, csi.ErrPreconditionFailed)
 	}
 	return nil
 }

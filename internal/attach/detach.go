@@ -47,7 +47,7 @@ func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, csi.ErrNotWanted):
+	case errors.Is(err, csi.ErrPreconditionFailed):
 		klog.FromContext(ctx).Info("A volume is left where it is", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.node, "reason", err.Error())
 		return nil
 	case status.Code(err) == codes.Unimplemented && !s.publishes:
@@ -73,7 +73,7 @@ func (r *Reconciler) take(ctx context.Context, from record, still csi.Preconditi
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
-	return r.driver.Provided(still).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
+	return r.driver.WithPrecondition(still).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
 		VolumeId: from.handle, NodeId: from.node, Secrets: secrets,
 	})
 }
@@ -103,7 +103,7 @@ func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record, at ti
 				return err
 			}
 			if found && now.UID != a.UID && r.answersFor(now, from) {
-				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrNotWanted)
+				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrPreconditionFailed)
 			}
 		}
 		return nil

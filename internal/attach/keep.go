@@ -42,7 +42,7 @@ func (r *Reconciler) keep(m ctrl.Manager) error {
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
 		}).
-		Complete(kube.Finish(k))
+		Complete(kube.DrainOnStop(k))
 }
 
 // waits tells whether a volume that is being deleted has our finalizer.
@@ -107,7 +107,7 @@ func awaited(attachments []storagev1.VolumeAttachment) string {
 func (k keeper) free(ctx context.Context, volume *corev1.PersistentVolume) error {
 	uid := volume.UID
 	err := kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
-	if !kube.Changed(err) {
+	if !kube.IsConflictResponse(err) {
 		return k.stuck(volume, err)
 	}
 	now := &corev1.PersistentVolume{}

@@ -11,21 +11,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/keymutex"
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/turns"
 )
 
 // Reconciler attaches and detaches. It remembers nothing that a restart may not
 // forget.
 type Reconciler struct {
-	client  client.Client
-	live    client.Reader // past the cache
-	fence   *kube.Fence
-	driver  *csi.Driver
-	events  *kube.Events
-	options *Options
-	forced  *forced
-	turns   turns.Turns // by VolumeAttachment
+	client   client.Client
+	live     client.Reader // past the cache
+	fence    *kube.MinResourceVersion
+	driver   *csi.Driver
+	events   *kube.Events
+	options  *Options
+	forced   *forced
+	keyMutex keymutex.KeyMutex // by VolumeAttachment
 }
 
 // A lane works on the attachments, or on the detachments.
@@ -38,7 +38,7 @@ type lane struct {
 // lane's work. The cache is read when it is its turn: what the other lane has
 // ended before is in it, because that lane began with the same cache.
 func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	release, err := l.turns.Take(ctx, request.Name)
+	release, err := l.keyMutex.Lock(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
 	}
@@ -88,7 +88,7 @@ func (l lane) look(ctx context.Context, name string) (seen, step, error) {
 	if !l.asks(s, next) {
 		return s, next, nil
 	}
-	old, err := l.fence.Old(ctx, s.attachment)
+	old, err := l.fence.IsOlder(ctx, s.attachment)
 	if err != nil || !old {
 		return s, next, err
 	}
@@ -143,7 +143,7 @@ func written(err error, verb string) error {
 	switch {
 	case err == nil:
 		return nil
-	case kube.Changed(err):
+	case kube.IsConflictResponse(err):
 		return superseded{err}
 	default:
 		return fmt.Errorf("%s: %w", verb, err)

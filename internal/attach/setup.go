@@ -28,7 +28,7 @@ import (
 // volumes go, the survey and the clock.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewFence(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
+		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewMinResourceVersion(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
 		driver: driver, events: events, options: o, forced: &forced{},
 	}
 	if err := r.index(ctx, m); err != nil {
@@ -40,12 +40,12 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	}
 	s := newSurvey(r)
 	if err := r.lane(m, "attach", false, s.attaches).
-		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears(), kube.AfterStart())).
-		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers(), kube.AfterStart())).
-		Complete(kube.Finish(lane{r, false})); err != nil {
+		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears(), kube.SkipInitialList())).
+		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers(), kube.SkipInitialList())).
+		Complete(kube.DrainOnStop(lane{r, false})); err != nil {
 		return err
 	}
-	if err := r.lane(m, "detach", true, s.detaches).Complete(kube.Finish(lane{r, true})); err != nil {
+	if err := r.lane(m, "detach", true, s.detaches).Complete(kube.DrainOnStop(lane{r, true})); err != nil {
 		return err
 	}
 	if err := r.keep(m); err != nil {

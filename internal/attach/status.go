@@ -80,7 +80,7 @@ func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachm
 // is there if it is the driver's (KEP-4876: the kubelet and the scheduler act
 // on ResourceExhausted).
 func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
-	e := &storagev1.VolumeError{Message: kube.Cut(err.Error(), messageLimit), Time: metav1.NewTime(now)}
+	e := &storagev1.VolumeError{Message: kube.Truncate(err.Error(), messageLimit), Time: metav1.NewTime(now)}
 	var called *csi.Error
 	if o.ErrorCodes && errors.As(err, &called) && status.Code(called) != codes.OK {
 		e.ErrorCode = ptr.To(int32(called.Code))

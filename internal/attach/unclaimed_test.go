@@ -35,7 +35,7 @@ func TestWhatWasMadeAnewUnderTheSameNameKeepsItsVolume(t *testing.T) {
 			api := &server{object: now.attachment}
 			r := &Reconciler{client: api, live: api, options: options}
 			err := r.unclaimed(old.attachment, old.published(), tt.at)(t.Context())
-			if (err == nil) != tt.wanted || err != nil && !errors.Is(err, csi.ErrNotWanted) {
+			if (err == nil) != tt.wanted || err != nil && !errors.Is(err, csi.ErrPreconditionFailed) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -88,7 +88,7 @@ func TestPublishReturnsThePublishContext(t *testing.T) {
 	if err != nil || got["device"] != "/dev/"+id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id}); csi.VerdictOf(err) != csi.InUse {
+	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id}); csi.OutcomeOf(err) != csi.InUse {
 		t.Errorf("a published volume was deleted: %v", err)
 	}
 	if err := driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: "node-1"}); err != nil {
@@ -147,7 +147,7 @@ func TestGetSnapshotTakesTheBestWay(t *testing.T) {
 				t.Errorf("got %v, %v", got, err)
 			}
 			_, err = driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "none"})
-			if status.Code(err) != tt.absent || csi.VerdictOf(err) != csi.Refused {
+			if status.Code(err) != tt.absent || csi.OutcomeOf(err) != csi.Failed {
 				t.Errorf("one that is not there: got %v", err)
 			}
 			if gets, lists := fake.Calls(csi.GetSnapshot), fake.Calls(csi.ListSnapshots); gets != tt.gets || lists != tt.lists {
@@ -259,7 +259,7 @@ func TestAWalkEndsWithTheFirstError(t *testing.T) {
 			if len(failures) != 1 {
 				t.Fatalf("got errors %v", failures)
 			}
-			var bad *csi.BadAnswer
+			var bad *csi.InvalidResponse
 			if errors.As(failures[0], &bad) != tt.bad {
 				t.Errorf("got %v", failures[0])
 			}

@@ -27,7 +27,7 @@ func (d *Driver) ControllerUnpublishVolume(ctx context.Context, req *csipb.Contr
 }
 
 // NodeGetInfo asks the node behind this socket for its id, its limit of volumes
-// and its place ("NodeGetInfo"). A node without an id is a [BadAnswer].
+// and its place ("NodeGetInfo"). A node without an id is a [InvalidResponse].
 func (d *Driver) NodeGetInfo(ctx context.Context) (*csipb.NodeGetInfoResponse, error) {
 	answer, err := send(ctx, d, about{method: NodeGetInfo}, d.node.NodeGetInfo, &csipb.NodeGetInfoRequest{})
 	if err != nil {

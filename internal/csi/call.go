@@ -22,38 +22,38 @@ type about struct {
 // that it is about, with what it has read.
 type Precondition func(context.Context) error
 
-// ErrNotWanted is what a [Precondition] returns, wrapped or not, if the call is
+// ErrPreconditionFailed is what a [Precondition] returns, wrapped or not, if the call is
 // not wanted any more.
-var ErrNotWanted = errors.New("it is not wanted any more")
+var ErrPreconditionFailed = errors.New("it is not wanted any more")
 
-// Provided returns a view of the same driver whose calls have a precondition. It
+// WithPrecondition returns a view of the same driver whose calls have a precondition. It
 // is checked when a call has its turn and its slot, right before it is sent. If it
 // fails the call is not sent, and its error wraps the precondition's. Whatever
 // cannot be taken back, such as deleting a volume, is called so.
-func (d *Driver) Provided(still Precondition) *Driver {
-	return &Driver{link: d.link, timeout: d.timeout, still: still}
+func (d *Driver) WithPrecondition(still Precondition) *Driver {
+	return &Driver{link: d.link, timeout: d.timeout, precondition: still}
 }
 
 // send waits for the key's turn and for the driver's pace, gives the call its time and wraps what went
 // wrong. The time starts when the call is sent: waiting must not eat it up. A call that is given up before it
-// was sent is still Unsure, because the one it waited for may be running.
+// was sent is still OutcomeUnknown, because the one it waited for may be running.
 func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 	call func(context.Context, Request, ...grpc.CallOption) (Answer, error), req Request,
 ) (Answer, error) {
 	var none Answer
 	if a.key != "" {
-		release, err := d.turns.Take(ctx, a.key)
+		release, err := d.keyMutex.Lock(ctx, a.key)
 		if err != nil {
 			return none, d.fail(a.method, fmt.Errorf("waiting for another call about %s: %w", a.key, err))
 		}
 		defer release()
 	}
-	ended, err := d.paces.keep(ctx, a.method)
+	ended, err := d.paces.acquire(ctx, a.method)
 	if err != nil {
 		return none, d.fail(a.method, fmt.Errorf("waiting until the driver has fewer calls to answer: %w", err))
 	}
-	if d.still != nil {
-		if err := d.still(ctx); err != nil {
+	if d.precondition != nil {
+		if err := d.precondition(ctx); err != nil {
 			ended(errNotSent)
 			return none, d.fail(a.method, fmt.Errorf("not sent: %w", err))
 		}
@@ -70,5 +70,5 @@ func send[Request, Answer any](ctx context.Context, d *Driver, a about,
 
 // bad turns a reason for which an answer cannot be used into an error.
 func (d *Driver) bad(method Method, id, reason string) *Error {
-	return d.fail(method, &BadAnswer{ID: id, Reason: reason})
+	return d.fail(method, &InvalidResponse{ID: id, Reason: reason})
 }

@@ -110,7 +110,7 @@ func TestWaitingForAnotherCallEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	_, err := driver.CreateVolume(ctx, asking("a", mib))
-	wantVerdict(t, err, csi.Unsure)
+	wantVerdict(t, err, csi.OutcomeUnknown)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
@@ -155,7 +155,7 @@ func TestACallThatTakesTooLongIsRepeatedUntilItIsAnswered(t *testing.T) {
 	slow := fake.Block(csi.CreateVolume)
 	defer slow.Release()
 	_, err := driver.WithTimeout(10*time.Millisecond).CreateVolume(t.Context(), asking("a", mib))
-	wantVerdict(t, err, csi.Unsure)
+	wantVerdict(t, err, csi.OutcomeUnknown)
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
@@ -193,21 +193,21 @@ func TestVerdictsOfTheCalls(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(*csitest.Driver)
 		call    func(context.Context, *csi.Driver) error
-		want    csi.Verdict
+		want    csi.Outcome
 	}{
 		"a driver without room is full": {
 			func(fake *csitest.Driver) { fake.Reconfigure(func(o *csitest.Options) { o.Capacity = mib }) },
 			func(ctx context.Context, d *csi.Driver) error {
 				_, err := d.CreateVolume(ctx, asking("big", 2*mib))
 				return err
-			}, csi.Full,
+			}, csi.OutOfCapacity,
 		},
 		"a lost answer is no answer": {
 			func(fake *csitest.Driver) { fake.LoseAnswer(csi.CreateVolume) },
 			func(ctx context.Context, d *csi.Driver) error {
 				_, err := d.CreateVolume(ctx, asking("lost", mib))
 				return err
-			}, csi.Unsure,
+			}, csi.OutcomeUnknown,
 		},
 		"a modification of an unknown kind is infeasible": {
 			func(*csitest.Driver) {},

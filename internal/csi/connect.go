@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
 
-	"github.com/holdfast-io/holdfast/internal/turns"
+	"github.com/holdfast-io/holdfast/internal/keymutex"
 )
 
 const (
@@ -45,8 +45,8 @@ type Options struct {
 // one process shares one: the order of calls about a volume holds within it.
 type Driver struct {
 	*link
-	timeout time.Duration
-	still   Precondition // nil for calls that are sent whatever has changed since they were decided on
+	timeout      time.Duration
+	precondition Precondition // nil for calls that are sent whatever has changed since they were decided on
 }
 
 // link is what all views of one driver share.
@@ -58,8 +58,8 @@ type link struct {
 	controller csipb.ControllerClient
 	group      csipb.GroupControllerClient
 	node       csipb.NodeClient
-	turns      turns.Turns
-	paces      paces
+	keyMutex   keymutex.KeyMutex
+	paces      limiters
 	meter      *meter
 	oddities   sync.Map // those that were logged
 
@@ -73,7 +73,7 @@ type link struct {
 // Connect makes a [Driver] for the socket at the address. It returns at once:
 // the connection is made in the background and made again whenever it is lost,
 // with pauses of at most a second, until [Driver.Close]. Calls while there is
-// no connection fail as Unavailable, which is [Unsure]. The only error is an
+// no connection fail as Unavailable, which is [OutcomeUnknown]. The only error is an
 // address that cannot be one. The logger is taken from ctx, here for what
 // happens in the background and in each call for that call; ctx does not bound
 // the connection's life.
@@ -82,7 +82,7 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := newPaces()
+	all := newLimiters()
 	l := &link{path: path, nodePart: opts.NodePart, paces: all, meter: newMeter(all), stopped: make(chan struct{})}
 	d := (&Driver{link: l}).WithTimeout(opts.Timeout)
 	d.conn, err = d.dial()
@@ -113,14 +113,14 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	return &Driver{link: d.link, timeout: timeout, still: d.still}
+	return &Driver{link: d.link, timeout: timeout, precondition: d.precondition}
 }
 
-// Settled is for how long a driver must have refused what an earlier call may have
+// SettleTime is for how long a driver must have refused what an earlier call may have
 // made, before its list is believed that there is none: until then that call may
 // still be at work behind the driver. It is six times what calls are given: whoever
 // knows that the storage takes longer gives them more.
-func (d *Driver) Settled() time.Duration { return 6 * d.timeout }
+func (d *Driver) SettleTime() time.Duration { return 6 * d.timeout }
 
 // dial builds the gRPC client. csi-lib-utils' Connect is not used because it
 // blocks until the driver is there and logs what drivers say in errors; its

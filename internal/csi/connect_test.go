@@ -38,7 +38,7 @@ func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
 	for range 3 {
 		fake.Crash()
 		_, err := driver.CreateVolume(t.Context(), asking("a", 1<<20))
-		wantVerdict(t, err, csi.Unsure)
+		wantVerdict(t, err, csi.OutcomeUnknown)
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("got %v", err)
 		}
@@ -92,7 +92,7 @@ func TestAnotherDriverBehindTheSocketIsNotTaken(t *testing.T) {
 	}
 	eventually(t, func() error {
 		_, err := driver.Describe(t.Context())
-		if err == nil || csi.VerdictOf(err) == csi.Unsure && strings.Contains(err.Error(), "Unavailable") {
+		if err == nil || csi.OutcomeOf(err) == csi.OutcomeUnknown && strings.Contains(err.Error(), "Unavailable") {
 			return fmt.Errorf("got %w", err)
 		}
 		if !strings.Contains(err.Error(), `was "one.example.com" and is now "two.example.com"`) {
@@ -209,5 +209,5 @@ func TestACallAfterCloseFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = driver.Probe(t.Context())
-	wantVerdict(t, err, csi.Unsure)
+	wantVerdict(t, err, csi.OutcomeUnknown)
 }

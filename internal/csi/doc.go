@@ -7,6 +7,6 @@
 // answers before anyone trusts it, measures every call, and keeps secrets out
 // of logs and errors.
 //
-// What a failed call means for the next one is its [Verdict]; [VerdictOf]
+// What a failed call means for the next one is its [Outcome]; [OutcomeOf]
 // reads it from any error that this package returned.
 package csi

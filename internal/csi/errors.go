@@ -14,7 +14,7 @@ type Error struct {
 	Method  Method
 	Driver  string     // name of the driver, or its address as long as the name is not known
 	Code    codes.Code // answer of the driver; OK if it answered with something that cannot be true
-	Verdict Verdict
+	Outcome Outcome
 	cause   error
 }
 
@@ -26,21 +26,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("driver %s: %s: %v", e.Driver, e.Method, e.cause)
 }
 
-// Unwrap returns the gRPC status, the [BadAnswer], or the reason for which the
+// Unwrap returns the gRPC status, the [InvalidResponse], or the reason for which the
 // call was never sent.
 func (e *Error) Unwrap() error { return e.cause }
 
-// BadAnswer says that the driver reported success but its answer breaks the
+// InvalidResponse says that the driver reported success but its answer breaks the
 // CSI specification or does not match the request. Whatever it made exists:
 // the caller can delete it by ID, and must not use it.
-type BadAnswer struct {
+type InvalidResponse struct {
 	ID     string // of the volume, snapshot or group in the answer; empty if the answer has none
 	Reason string // for the person who must act
 
 	MemberIDs []string // of the snapshots in a group: deleting it asks for them
 }
 
-func (b *BadAnswer) Error() string {
+func (b *InvalidResponse) Error() string {
 	if b.ID == "" {
 		return "the driver's answer cannot be used: " + b.Reason
 	}
@@ -51,12 +51,12 @@ func (b *BadAnswer) Error() string {
 // driver; anything else happened on the way to it.
 func (d *Driver) fail(method Method, cause error) *Error {
 	e := &Error{Method: method, Driver: d.label(), cause: cause}
-	var bad *BadAnswer
+	var bad *InvalidResponse
 	if errors.As(cause, &bad) {
-		return e // OK and Unsure: it did something, and we do not know what
+		return e // OK and OutcomeUnknown: it did something, and we do not know what
 	}
 	if answer, ok := status.FromError(cause); ok {
-		e.Code, e.Verdict = answer.Code(), Judge(method, answer.Code())
+		e.Code, e.Outcome = answer.Code(), Classify(method, answer.Code())
 		return e
 	}
 	e.Code = status.FromContextError(cause).Code()

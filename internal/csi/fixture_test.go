@@ -80,25 +80,25 @@ func await(t *testing.T, happened <-chan struct{}) {
 	}
 }
 
-func wantVerdict(t *testing.T, err error, want csi.Verdict) {
+func wantVerdict(t *testing.T, err error, want csi.Outcome) {
 	t.Helper()
 	if err == nil {
 		t.Errorf("it succeeded and should have failed as %s", want)
-	} else if got := csi.VerdictOf(err); got != want {
+	} else if got := csi.OutcomeOf(err); got != want {
 		t.Errorf("got verdict %s, want %s: %v", got, want, err)
 	}
 }
 
 func wantBad(t *testing.T, err error, id string) {
 	t.Helper()
-	var bad *csi.BadAnswer
+	var bad *csi.InvalidResponse
 	if !errors.As(err, &bad) {
 		t.Fatalf("got %v, want a bad answer", err)
 	}
 	if bad.ID != id {
 		t.Errorf("the bad answer is about %q, want %q: %v", bad.ID, id, err)
 	}
-	wantVerdict(t, err, csi.Unsure)
+	wantVerdict(t, err, csi.OutcomeUnknown)
 }
 
 func asking(name string, bytes int64) *csipb.CreateVolumeRequest {

@@ -55,7 +55,7 @@ func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 				return
 			}
 			wantBad(t, err, tt.id) // the caller can delete it
-			var bad *csi.BadAnswer
+			var bad *csi.InvalidResponse
 			if errors.As(err, &bad); !cmp.Equal(tt.members, bad.MemberIDs) {
 				t.Errorf("its members are %q, want %q", bad.MemberIDs, tt.members)
 			}

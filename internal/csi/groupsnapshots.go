@@ -15,7 +15,7 @@ import (
 // idempotent by name). It waits for other calls with the same name. While
 // ready_to_use is false the driver still works on it: ask again. An answer
 // without the group's id, or from which it cannot be told that there is a snapshot
-// of each source, is a [BadAnswer] with what there is of ids. In the answer the
+// of each source, is a [InvalidResponse] with what there is of ids. In the answer the
 // members name their sources as the request does, wherever that can be told. A
 // creation time that the driver does not tell is nil, of the group and of each
 // member.
@@ -68,7 +68,7 @@ func (d *Driver) DeleteVolumeGroupSnapshot(ctx context.Context, req *csipb.Delet
 
 // badGroup makes an error of a reason for which a group cannot be used.
 func (d *Driver) badGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
-	bad := &BadAnswer{ID: group.GetGroupSnapshotId(), Reason: reason}
+	bad := &InvalidResponse{ID: group.GetGroupSnapshotId(), Reason: reason}
 	for _, member := range group.GetSnapshots() {
 		if id := member.GetSnapshotId(); id != "" {
 			bad.MemberIDs = append(bad.MemberIDs, id)

@@ -3,7 +3,7 @@ package csi
 import "path"
 
 // Method names one call of the CSI services, without the service: it is what
-// errors say and what a [Verdict] depends on.
+// errors say and what a [Outcome] depends on.
 type Method string
 
 // The calls that this package sends.

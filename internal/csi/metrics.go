@@ -19,7 +19,7 @@ type meter struct {
 	own      *prometheus.Registry
 }
 
-func newMeter(p paces) *meter {
+func newMeter(p limiters) *meter {
 	m := &meter{
 		// The process start time belongs to the process, which may serve several ports.
 		CSIMetricsManager: metrics.NewCSIMetricsManagerWithOptions("", metrics.WithProcessStartTime(false)),

@@ -25,10 +25,10 @@ func SafeName(driver string) string {
 	return safe
 }
 
-// MadeFrom tells whether an id is that of what was asked for under a name: many drivers
+// DerivedFrom tells whether an id is that of what was asked for under a name: many drivers
 // make the one from the other. The name must have the whole UID in it that it was
 // derived from, with or without dashes: one that was cut short may be somebody else's.
-func MadeFrom(id, name, uid string) bool {
+func DerivedFrom(id, name, uid string) bool {
 	bare := func(s string) string { return strings.ReplaceAll(s, "-", "") }
 	return uid != "" && strings.Contains(id, name) && strings.Contains(bare(name), bare(uid))
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast-io/holdfast/internal/turns"
+	"github.com/holdfast-io/holdfast/internal/keymutex"
 )
 
 // patience bounds waits for something that must happen; it is never used up
@@ -13,11 +13,11 @@ import (
 const patience = 30 * time.Second
 
 func TestKeysDoNotWaitForEachOther(t *testing.T) {
-	var all turns.Turns
+	var all keymutex.KeyMutex
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, key := range []string{volumeID("x"), volumeNamed("x"), snapshotID("x"), snapshotNamed("x"), groupID("x"), groupNamed("x"), volumeID("named x"), volumeID(`named "x"`)} {
-		release, err := all.Take(ctx, key)
+		release, err := all.Lock(ctx, key)
 		if err != nil {
 			t.Fatalf("%s: %v", key, err)
 		}

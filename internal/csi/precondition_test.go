@@ -29,9 +29,9 @@ func TestAPreconditionIsCheckedWhenTheTurnHasCome(t *testing.T) {
 	var unwanted atomic.Bool
 	deleting := make(chan error, 1)
 	go func() {
-		deleting <- driver.Provided(func(context.Context) error {
+		deleting <- driver.WithPrecondition(func(context.Context) error {
 			if unwanted.Load() {
-				return csi.ErrNotWanted
+				return csi.ErrPreconditionFailed
 			}
 			return nil
 		}).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id})
@@ -46,7 +46,7 @@ func TestAPreconditionIsCheckedWhenTheTurnHasCome(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Fatal(err)
 	}
-	if err := <-deleting; !errors.Is(err, csi.ErrNotWanted) {
+	if err := <-deleting; !errors.Is(err, csi.ErrPreconditionFailed) {
 		t.Errorf("got %v, want an error that says that the call is not wanted", err)
 	}
 	if n := fake.Calls(csi.DeleteVolume); n != 0 {
@@ -60,7 +60,7 @@ func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 	fake := csitest.New(csitest.Options{Record: true})
 	driver := ready(t, fake)
 	req := &csipb.DeleteVolumeRequest{VolumeId: "v"}
-	err := driver.Provided(func(context.Context) error {
+	err := driver.WithPrecondition(func(context.Context) error {
 		req.Secrets = map[string]string{"key": "fresh"}
 		return nil
 	}).DeleteVolume(t.Context(), req)

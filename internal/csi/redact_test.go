@@ -44,10 +44,10 @@ func TestAnErrorWithoutAStatusDoesNotGetOne(t *testing.T) {
 	if _, ok := status.FromError(err); ok || err.Error() != "broken pipe at ***stripped***" {
 		t.Errorf("got %v", err)
 	}
-	if got := driver.fail(CreateVolume, err).Verdict; got != Unsure {
+	if got := driver.fail(CreateVolume, err).Outcome; got != OutcomeUnknown {
 		t.Errorf("got verdict %s", got)
 	}
-	if got := driver.fail(DeleteVolume, withoutSecrets(status.Error(codes.Unknown, "no"), req)).Verdict; got != Refused {
+	if got := driver.fail(DeleteVolume, withoutSecrets(status.Error(codes.Unknown, "no"), req)).Outcome; got != Failed {
 		t.Errorf("an answer without a code of its own: got verdict %s", got)
 	}
 }

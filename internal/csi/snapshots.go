@@ -14,7 +14,7 @@ import (
 // CreateSnapshot cuts the snapshot with the request's name, or finds it
 // ("CreateSnapshot": idempotent by name). It waits for other calls with the
 // same name. While ready_to_use is false the driver still works on it: ask
-// again. An answer without id is a [BadAnswer]. Drivers are in use that name the
+// again. An answer without id is a [InvalidResponse]. Drivers are in use that name the
 // source volume in other words than they were asked in, or not at all, and that
 // leave out the time, which is required ("Snapshot": creation_time); see
 // [Nanoseconds].

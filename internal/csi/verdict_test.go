@@ -13,13 +13,13 @@ import (
 type judgement struct {
 	method Method
 	code   codes.Code
-	want   Verdict
+	want   Outcome
 }
 
 func wantJudgements(t *testing.T, tests map[string]judgement) {
 	t.Helper()
 	for name, tt := range tests {
-		if got := Judge(tt.method, tt.code); got != tt.want {
+		if got := Classify(tt.method, tt.code); got != tt.want {
 			t.Errorf("%s: %s %s: got %s", name, tt.method, tt.code, got)
 		}
 	}
@@ -27,105 +27,105 @@ func wantJudgements(t *testing.T, tests map[string]judgement) {
 
 func TestVerdictsOnCreating(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"a create that was cancelled may be running":                      {CreateVolume, codes.Canceled, Unsure},
-		"a create that took too long may be running":                      {CreateVolume, codes.DeadlineExceeded, Unsure},
-		"a create whose connection broke may be running":                  {CreateVolume, codes.Unavailable, Unsure},
-		"a create that collided with another call may be running":         {CreateVolume, codes.Aborted, Unsure},
-		"a create without room may find some elsewhere":                   {CreateVolume, codes.ResourceExhausted, Full},
+		"a create that was cancelled may be running":                      {CreateVolume, codes.Canceled, OutcomeUnknown},
+		"a create that took too long may be running":                      {CreateVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a create whose connection broke may be running":                  {CreateVolume, codes.Unavailable, OutcomeUnknown},
+		"a create that collided with another call may be running":         {CreateVolume, codes.Aborted, OutcomeUnknown},
+		"a create without room may find some elsewhere":                   {CreateVolume, codes.ResourceExhausted, OutOfCapacity},
 		"a create with wrong arguments is retried slowly":                 {CreateVolume, codes.InvalidArgument, Infeasible},
-		"a create of an impossible size is refused":                       {CreateVolume, codes.OutOfRange, Refused},
-		"a create from a missing source is refused":                       {CreateVolume, codes.NotFound, Refused},
-		"a create whose conditions are not met is refused":                {CreateVolume, codes.FailedPrecondition, Refused},
-		"a create under a name that is taken may have taken it":           {CreateVolume, codes.AlreadyExists, Unsure},
-		"a create that fails inside the driver may have done its work":    {CreateVolume, codes.Internal, Unsure},
-		"a create that fails without a code of its own may have, too":     {CreateVolume, codes.Unknown, Unsure},
-		"a success has no verdict, so nobody can act upon one by mistake": {CreateVolume, codes.OK, Unsure},
+		"a create of an impossible size is refused":                       {CreateVolume, codes.OutOfRange, Failed},
+		"a create from a missing source is refused":                       {CreateVolume, codes.NotFound, Failed},
+		"a create whose conditions are not met is refused":                {CreateVolume, codes.FailedPrecondition, Failed},
+		"a create under a name that is taken may have taken it":           {CreateVolume, codes.AlreadyExists, OutcomeUnknown},
+		"a create that fails inside the driver may have done its work":    {CreateVolume, codes.Internal, OutcomeUnknown},
+		"a create that fails without a code of its own may have, too":     {CreateVolume, codes.Unknown, OutcomeUnknown},
+		"a success has no verdict, so nobody can act upon one by mistake": {CreateVolume, codes.OK, OutcomeUnknown},
 	})
 }
 
 func TestVerdictsOnPublishing(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"a publish that was cancelled may be running":              {ControllerPublishVolume, codes.Canceled, Unsure},
-		"a publish that took too long may be running":              {ControllerPublishVolume, codes.DeadlineExceeded, Unsure},
-		"a publish whose connection broke may be running":          {ControllerPublishVolume, codes.Unavailable, Unsure},
-		"a publish that collided may be running":                   {ControllerPublishVolume, codes.Aborted, Unsure},
-		"a publish on a full node may be running":                  {ControllerPublishVolume, codes.ResourceExhausted, Unsure},
-		"a publish with wrong arguments is refused":                {ControllerPublishVolume, codes.InvalidArgument, Refused},
-		"a publish out of range is refused":                        {ControllerPublishVolume, codes.OutOfRange, Refused},
-		"a publish of a missing volume is refused":                 {ControllerPublishVolume, codes.NotFound, Refused},
+		"a publish that was cancelled may be running":              {ControllerPublishVolume, codes.Canceled, OutcomeUnknown},
+		"a publish that took too long may be running":              {ControllerPublishVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a publish whose connection broke may be running":          {ControllerPublishVolume, codes.Unavailable, OutcomeUnknown},
+		"a publish that collided may be running":                   {ControllerPublishVolume, codes.Aborted, OutcomeUnknown},
+		"a publish on a full node may be running":                  {ControllerPublishVolume, codes.ResourceExhausted, OutcomeUnknown},
+		"a publish with wrong arguments is refused":                {ControllerPublishVolume, codes.InvalidArgument, Failed},
+		"a publish out of range is refused":                        {ControllerPublishVolume, codes.OutOfRange, Failed},
+		"a publish of a missing volume is refused":                 {ControllerPublishVolume, codes.NotFound, Failed},
 		"a publish of a volume that another node has waits for it": {ControllerPublishVolume, codes.FailedPrecondition, InUse},
-		"a publish in another way than before is refused":          {ControllerPublishVolume, codes.AlreadyExists, Refused},
+		"a publish in another way than before is refused":          {ControllerPublishVolume, codes.AlreadyExists, Failed},
 	})
 }
 
 func TestVerdictsOnExpanding(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"an expansion that was cancelled may be running":        {ControllerExpandVolume, codes.Canceled, Unsure},
-		"an expansion that took too long may be running":        {ControllerExpandVolume, codes.DeadlineExceeded, Unsure},
-		"an expansion whose connection broke may be running":    {ControllerExpandVolume, codes.Unavailable, Unsure},
-		"an expansion that collided may be running":             {ControllerExpandVolume, codes.Aborted, Unsure},
-		"an expansion without room may be running":              {ControllerExpandVolume, codes.ResourceExhausted, Unsure},
+		"an expansion that was cancelled may be running":        {ControllerExpandVolume, codes.Canceled, OutcomeUnknown},
+		"an expansion that took too long may be running":        {ControllerExpandVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"an expansion whose connection broke may be running":    {ControllerExpandVolume, codes.Unavailable, OutcomeUnknown},
+		"an expansion that collided may be running":             {ControllerExpandVolume, codes.Aborted, OutcomeUnknown},
+		"an expansion without room may be running":              {ControllerExpandVolume, codes.ResourceExhausted, OutcomeUnknown},
 		"an expansion with wrong arguments is retried slowly":   {ControllerExpandVolume, codes.InvalidArgument, Infeasible},
 		"an expansion to an impossible size is retried slowly":  {ControllerExpandVolume, codes.OutOfRange, Infeasible},
 		"an expansion of a missing volume is retried slowly":    {ControllerExpandVolume, codes.NotFound, Infeasible},
 		"an expansion of a volume in use waits for its release": {ControllerExpandVolume, codes.FailedPrecondition, InUse},
-		"an expansion that fails inside the driver is refused":  {ControllerExpandVolume, codes.Internal, Refused},
+		"an expansion that fails inside the driver is refused":  {ControllerExpandVolume, codes.Internal, Failed},
 	})
 }
 
 func TestVerdictsOnModifying(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"a modification that was cancelled may be running":         {ControllerModifyVolume, codes.Canceled, Unsure},
-		"a modification that took too long may be running":         {ControllerModifyVolume, codes.DeadlineExceeded, Unsure},
-		"a modification whose connection broke may be running":     {ControllerModifyVolume, codes.Unavailable, Unsure},
-		"a modification that collided may be running":              {ControllerModifyVolume, codes.Aborted, Unsure},
-		"a modification that is throttled may be running":          {ControllerModifyVolume, codes.ResourceExhausted, Unsure},
+		"a modification that was cancelled may be running":         {ControllerModifyVolume, codes.Canceled, OutcomeUnknown},
+		"a modification that took too long may be running":         {ControllerModifyVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a modification whose connection broke may be running":     {ControllerModifyVolume, codes.Unavailable, OutcomeUnknown},
+		"a modification that collided may be running":              {ControllerModifyVolume, codes.Aborted, OutcomeUnknown},
+		"a modification that is throttled may be running":          {ControllerModifyVolume, codes.ResourceExhausted, OutcomeUnknown},
 		"a modification with unknown parameters is retried slowly": {ControllerModifyVolume, codes.InvalidArgument, Infeasible},
-		"a modification out of range is refused":                   {ControllerModifyVolume, codes.OutOfRange, Refused},
-		"a modification of a missing volume is refused":            {ControllerModifyVolume, codes.NotFound, Refused},
-		"a modification whose conditions are not met is refused":   {ControllerModifyVolume, codes.FailedPrecondition, Refused},
-		"a modification that fails inside the driver is refused":   {ControllerModifyVolume, codes.Internal, Refused},
+		"a modification out of range is refused":                   {ControllerModifyVolume, codes.OutOfRange, Failed},
+		"a modification of a missing volume is refused":            {ControllerModifyVolume, codes.NotFound, Failed},
+		"a modification whose conditions are not met is refused":   {ControllerModifyVolume, codes.FailedPrecondition, Failed},
+		"a modification that fails inside the driver is refused":   {ControllerModifyVolume, codes.Internal, Failed},
 	})
 }
 
 func TestVerdictsOnSnapshots(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"a snapshot that was cancelled may be running":        {CreateSnapshot, codes.Canceled, Unsure},
-		"a snapshot that took too long may be running":        {CreateSnapshot, codes.DeadlineExceeded, Unsure},
-		"a snapshot whose connection broke may be running":    {CreateSnapshot, codes.Unavailable, Unsure},
-		"a snapshot that collided may be running":             {CreateSnapshot, codes.Aborted, Unsure},
-		"a snapshot without room may be running":              {CreateSnapshot, codes.ResourceExhausted, Unsure},
-		"a snapshot with wrong arguments is refused":          {CreateSnapshot, codes.InvalidArgument, Refused},
-		"a snapshot under a taken name may have taken it":     {CreateSnapshot, codes.AlreadyExists, Unsure},
-		"a snapshot that fails inside the driver may exist":   {CreateSnapshot, codes.Internal, Unsure},
-		"a snapshot that fails without a code may exist":      {CreateSnapshot, codes.Unknown, Unsure},
+		"a snapshot that was cancelled may be running":        {CreateSnapshot, codes.Canceled, OutcomeUnknown},
+		"a snapshot that took too long may be running":        {CreateSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
+		"a snapshot whose connection broke may be running":    {CreateSnapshot, codes.Unavailable, OutcomeUnknown},
+		"a snapshot that collided may be running":             {CreateSnapshot, codes.Aborted, OutcomeUnknown},
+		"a snapshot without room may be running":              {CreateSnapshot, codes.ResourceExhausted, OutcomeUnknown},
+		"a snapshot with wrong arguments is refused":          {CreateSnapshot, codes.InvalidArgument, Failed},
+		"a snapshot under a taken name may have taken it":     {CreateSnapshot, codes.AlreadyExists, OutcomeUnknown},
+		"a snapshot that fails inside the driver may exist":   {CreateSnapshot, codes.Internal, OutcomeUnknown},
+		"a snapshot that fails without a code may exist":      {CreateSnapshot, codes.Unknown, OutcomeUnknown},
 		"a delete of a snapshot in use waits for its release": {DeleteSnapshot, codes.FailedPrecondition, InUse},
 	})
 }
 
 func TestVerdictsOnGroups(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
-		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, Unsure},
-		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, Unsure},
-		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, Unsure},
-		"a group under a taken name may have taken it":                    {CreateVolumeGroupSnapshot, codes.AlreadyExists, Unsure},
-		"a group that fails inside the driver may exist":                  {CreateVolumeGroupSnapshot, codes.Internal, Unsure},
-		"a group that fails without a code of its own may exist":          {CreateVolumeGroupSnapshot, codes.Unknown, Unsure},
+		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
+		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, OutcomeUnknown},
+		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, OutcomeUnknown},
+		"a group under a taken name may have taken it":                    {CreateVolumeGroupSnapshot, codes.AlreadyExists, OutcomeUnknown},
+		"a group that fails inside the driver may exist":                  {CreateVolumeGroupSnapshot, codes.Internal, OutcomeUnknown},
+		"a group that fails without a code of its own may exist":          {CreateVolumeGroupSnapshot, codes.Unknown, OutcomeUnknown},
 		"volumes that cannot be cut together are retried slowly":          {CreateVolumeGroupSnapshot, codes.FailedPrecondition, Infeasible},
 		"a delete of a group in use waits for its release":                {DeleteVolumeGroupSnapshot, codes.FailedPrecondition, InUse},
-		"a delete with other members than the group's is refused":         {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Refused},
-		"a question about a group that is not there is refused":           {GetVolumeGroupSnapshot, codes.NotFound, Refused},
-		"a question about other members than the group's is refused":      {GetVolumeGroupSnapshot, codes.InvalidArgument, Refused},
-		"a delete of a snapshot that goes with its group only is refused": {DeleteSnapshot, codes.InvalidArgument, Refused},
+		"a delete with other members than the group's is refused":         {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Failed},
+		"a question about a group that is not there is refused":           {GetVolumeGroupSnapshot, codes.NotFound, Failed},
+		"a question about other members than the group's is refused":      {GetVolumeGroupSnapshot, codes.InvalidArgument, Failed},
+		"a delete of a snapshot that goes with its group only is refused": {DeleteSnapshot, codes.InvalidArgument, Failed},
 	})
 }
 
 func TestVerdictsOnTheOtherCalls(t *testing.T) {
 	wantJudgements(t, map[string]judgement{
 		"a delete of a volume in use waits for its release": {DeleteVolume, codes.FailedPrecondition, InUse},
-		"a delete that took too long may be running":        {DeleteVolume, codes.DeadlineExceeded, Unsure},
-		"a delete that fails inside the driver is refused":  {DeleteVolume, codes.Internal, Refused},
-		"an unpublish that is not allowed is refused":       {ControllerUnpublishVolume, codes.PermissionDenied, Refused},
+		"a delete that took too long may be running":        {DeleteVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a delete that fails inside the driver is refused":  {DeleteVolume, codes.Internal, Failed},
+		"an unpublish that is not allowed is refused":       {ControllerUnpublishVolume, codes.PermissionDenied, Failed},
 	})
 }
 
@@ -158,19 +158,19 @@ func TestVerdictOf(t *testing.T) {
 	full := driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room"))
 	tests := map[string]struct {
 		err  error
-		want Verdict
+		want Outcome
 	}{
-		"nothing went wrong":                                   {nil, Unsure},
-		"a driver's answer is judged":                          {full, Full},
-		"wrapping changes no verdict":                          {fmt.Errorf("creating volume a: %w", full), Full},
-		"an error that is no gRPC status proves nothing":       {driver.fail(CreateVolume, errors.New("broken pipe")), Unsure},
-		"a call that was never sent proves nothing":            {driver.fail(CreateVolume, context.Canceled), Unsure},
-		"an answer that cannot be used did something":          {driver.bad(CreateVolume, "volume-1", "it is too small"), Unsure},
-		"a status that no call of ours returned is not judged": {status.Error(codes.Internal, "elsewhere"), Unsure},
+		"nothing went wrong":                                   {nil, OutcomeUnknown},
+		"a driver's answer is judged":                          {full, OutOfCapacity},
+		"wrapping changes no verdict":                          {fmt.Errorf("creating volume a: %w", full), OutOfCapacity},
+		"an error that is no gRPC status proves nothing":       {driver.fail(CreateVolume, errors.New("broken pipe")), OutcomeUnknown},
+		"a call that was never sent proves nothing":            {driver.fail(CreateVolume, context.Canceled), OutcomeUnknown},
+		"an answer that cannot be used did something":          {driver.bad(CreateVolume, "volume-1", "it is too small"), OutcomeUnknown},
+		"a status that no call of ours returned is not judged": {status.Error(codes.Internal, "elsewhere"), OutcomeUnknown},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := VerdictOf(tt.err); got != tt.want {
+			if got := OutcomeOf(tt.err); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
@@ -178,8 +178,8 @@ func TestVerdictOf(t *testing.T) {
 }
 
 func TestOnlyUnsureIsNotFinal(t *testing.T) {
-	for _, v := range []Verdict{Unsure, Refused, Full, Infeasible, InUse} {
-		if got, want := v.Final(), v != Unsure; got != want {
+	for _, v := range []Outcome{OutcomeUnknown, Failed, OutOfCapacity, Infeasible, InUse} {
+		if got, want := v.Final(), v != OutcomeUnknown; got != want {
 			t.Errorf("%s: got %v, want %v", v, got, want)
 		}
 	}
@@ -233,7 +233,7 @@ func TestErrorsCanBeOpened(t *testing.T) {
 	if !errors.As(err, &called) || called.Method != CreateVolume || called.Code != codes.NotFound {
 		t.Errorf("errors.As: got %+v", called)
 	}
-	var bad *BadAnswer
+	var bad *InvalidResponse
 	if !errors.As(fmt.Errorf("creating: %w", driver.bad(CreateVolume, "volume-1", "it is too small")), &bad) || bad.ID != "volume-1" {
 		t.Errorf("errors.As: got %+v", bad)
 	}

@@ -13,7 +13,7 @@ import (
 // calls with the same name. In the answer the id is set, capacity_bytes lies
 // within the request's range and is the required size if the driver does not
 // know it, and a content source that was asked for is there, perhaps in other
-// words; anything else is a [BadAnswer] with the id, so that the volume can be
+// words; anything else is a [InvalidResponse] with the id, so that the volume can be
 // deleted.
 func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
 	answer, err := send(ctx, d, about{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
@@ -41,7 +41,7 @@ func (d *Driver) DeleteVolume(ctx context.Context, req *csipb.DeleteVolumeReques
 
 // ControllerGetVolume reads a volume and the nodes that it is published on
 // ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls
-// about the id. An answer without an id is a [BadAnswer]; one with another id is
+// about the id. An answer without an id is a [InvalidResponse]; one with another id is
 // about the volume that was asked for, in other words.
 func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.ControllerGetVolumeResponse, error) {
 	req := &csipb.ControllerGetVolumeRequest{VolumeId: id}
@@ -62,7 +62,7 @@ func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.Con
 // ControllerExpandVolume grows a volume to at least the required bytes
 // ("ControllerExpandVolume"). It waits for other calls about the id. The
 // answered capacity is never zero, below what was required or above the limit:
-// that is a [BadAnswer].
+// that is a [InvalidResponse].
 func (d *Driver) ControllerExpandVolume(ctx context.Context, req *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
 	answer, err := send(ctx, d, about{ControllerExpandVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerExpandVolume, req)
 	if err != nil {
@@ -84,7 +84,7 @@ func (d *Driver) ControllerModifyVolume(ctx context.Context, req *csipb.Controll
 
 // GetCapacity asks how many bytes are free for volumes of the request's kind
 // and place ("GetCapacity", capability GET_CAPACITY). Negative sizes are a
-// [BadAnswer].
+// [InvalidResponse].
 func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
 	answer, err := send(ctx, d, about{method: GetCapacity}, d.controller.GetCapacity, req)
 	if err != nil {
@@ -101,7 +101,7 @@ func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest)
 // the driver). Each page has the time of a call of its own, however long the
 // caller takes between two. The walk ends with the first error; after code
 // Aborted the driver has forgotten where it was, so start again. A page that
-// leads back to itself and an entry without id are a [BadAnswer].
+// leads back to itself and an entry without id are a [InvalidResponse].
 func (d *Driver) ListVolumes(ctx context.Context, pageSize int32) iter.Seq2[*csipb.ListVolumesResponse_Entry, error] {
 	fetch := func(token string) ([]*csipb.ListVolumesResponse_Entry, string, error) {
 		req := &csipb.ListVolumesRequest{MaxEntries: pageSize, StartingToken: token}

@@ -1,5 +1,5 @@
 // Package groupsnapshot is about snapshots of several claims that are cut at one
-// moment. At the driver they are one more kind of what package cut makes; this
+// moment. At the driver they are one more kind of what package sidecar makes; this
 // package has that kind, and which version of the API is used. What users ask
-// for is the business of package bind below it.
+// for is the business of package controller below it.
 package groupsnapshot

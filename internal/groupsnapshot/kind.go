@@ -16,54 +16,54 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+	"github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
 // Kind is the kind of VolumeGroupSnapshotContents.
 type Kind struct{ Named snapshot.Naming }
 
-var _ cut.Kind = Kind{}
+var _ sidecar.Kind = Kind{}
 
-// Able tells whether a driver makes group snapshots.
-func Able(driver *csi.Driver) bool {
+// Supported tells whether a driver makes group snapshots.
+func Supported(driver *csi.Driver) bool {
 	return driver.Info().HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
 }
 
-// Name implements cut.Kind.
+// Name implements sidecar.Kind.
 func (Kind) Name() string { return "groupsnapshot" }
 
-// Marks implements cut.Kind.
-func (Kind) Marks() snapshot.Marks { return snapshot.Group }
+// Keys implements sidecar.Kind.
+func (Kind) Keys() snapshot.Keys { return snapshot.Group }
 
-// Reasons implements cut.Kind.
-func (Kind) Reasons() cut.Reasons {
-	return cut.Reasons{
+// Reasons implements sidecar.Kind.
+func (Kind) Reasons() sidecar.Reasons {
+	return sidecar.Reasons{
 		Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError",
 	}
 }
 
-// Naming implements cut.Kind.
+// Naming implements sidecar.Kind.
 func (k Kind) Naming() snapshot.Naming { return k.Named }
 
-// New implements cut.Kind.
+// New implements sidecar.Kind.
 func (Kind) New() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
 
-// NewList implements cut.Kind.
+// NewList implements sidecar.Kind.
 func (Kind) NewList() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
 
-// NewClass implements cut.Kind.
+// NewClass implements sidecar.Kind.
 func (Kind) NewClass() client.Object { return &groupv1.VolumeGroupSnapshotClass{} }
 
-// Read implements cut.Kind.
-func (Kind) Read(o client.Object) cut.Content {
+// Read implements sidecar.Kind.
+func (Kind) Read(o client.Object) sidecar.Content {
 	content := o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what New has made.
 	spec := content.Spec
-	c := cut.Content{
+	c := sidecar.Content{
 		Object: content, Ref: spec.VolumeGroupSnapshotRef, Driver: spec.Driver, Class: ptr.Deref(spec.VolumeGroupSnapshotClassName, ""),
 		Retain: spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain, Volumes: spec.Source.VolumeHandles,
 	}
 	if given := spec.Source.GroupSnapshotHandles; given != nil {
-		c.Given = given.VolumeGroupSnapshotHandle
+		c.PreProvisioned = given.VolumeGroupSnapshotHandle
 	}
 	if s := content.Status; s != nil {
 		c.Status, c.Handle, c.Ready = true, ptr.Deref(s.VolumeGroupSnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
@@ -76,10 +76,10 @@ func (Kind) Read(o client.Object) cut.Content {
 }
 
 // membersOf reads the members in the order in which they are compared.
-func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []cut.Member {
-	var members []cut.Member
+func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []sidecar.Member {
+	var members []sidecar.Member
 	for _, m := range s.VolumeSnapshotInfoList {
-		members = append(members, cut.Member{
+		members = append(members, sidecar.Member{
 			Volume: m.VolumeHandle, Handle: m.SnapshotHandle, Ready: ptr.Deref(m.ReadyToUse, false),
 			Created: ptr.Deref(m.CreationTime, 0), Size: ptr.Deref(m.RestoreSize, 0),
 		})
@@ -87,17 +87,17 @@ func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []cut.Member {
 	return sorted(members)
 }
 
-func sorted(members []cut.Member) []cut.Member {
-	slices.SortFunc(members, func(a, b cut.Member) int { return cmp.Compare(a.Volume, b.Volume) })
+func sorted(members []sidecar.Member) []sidecar.Member {
+	slices.SortFunc(members, func(a, b sidecar.Member) int { return cmp.Compare(a.Volume, b.Volume) })
 	return members
 }
 
-// Class implements cut.Kind.
+// Class implements sidecar.Kind.
 func (Kind) Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
 	return snapshot.ReadGroupClass(ctx, from, name)
 }
 
-// Reader implements cut.Kind.
+// Reader implements sidecar.Kind.
 func (Kind) Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
@@ -105,13 +105,13 @@ func (Kind) Reader(class *snapshot.Class, content string) (*corev1.SecretReferen
 	return snapshot.GroupGetter.Resolve(class.Parameters, snapshot.GroupTokens(content, corev1.ObjectReference{}))
 }
 
-// Describe implements cut.Kind.
-func (Kind) Describe(parameters map[string]string, c *cut.Content) {
-	snapshot.DescribeGroup(parameters, c.Ref, c.Object.GetName())
+// Describe implements sidecar.Kind.
+func (Kind) Describe(parameters map[string]string, c *sidecar.Content) {
+	snapshot.AddGroupMetadataParameters(parameters, c.Ref, c.Object.GetName())
 }
 
-// Create implements cut.Kind.
-func (Kind) Create(ctx context.Context, driver *csi.Driver, r cut.Request) (*cut.Cut, error) {
+// Create implements sidecar.Kind.
+func (Kind) Create(ctx context.Context, driver *csi.Driver, r sidecar.Request) (*sidecar.Snapshot, error) {
 	made, err := driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{
 		Name: r.Name, SourceVolumeIds: r.Volumes, Parameters: r.Parameters, Secrets: r.Secrets,
 	})
@@ -121,10 +121,10 @@ func (Kind) Create(ctx context.Context, driver *csi.Driver, r cut.Request) (*cut
 	return cutOf(made), nil
 }
 
-// Get implements cut.Kind.
-func (Kind) Get(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets map[string]string) (*cut.Cut, error) {
+// Get implements sidecar.Kind.
+func (Kind) Get(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) (*sidecar.Snapshot, error) {
 	found, err := driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{
-		GroupSnapshotId: cmp.Or(c.Handle, c.Given), SnapshotIds: handles(c), Secrets: secrets,
+		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: handles(c), Secrets: secrets,
 	})
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func (Kind) Get(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets
 
 // renamed has the members of a group name their volumes as they were recorded: drivers
 // may name them in words of their own.
-func renamed(c *cut.Content, made *cut.Cut) *cut.Cut {
+func renamed(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Snapshot {
 	volumes := map[string]string{}
 	for _, m := range c.Members {
 		volumes[m.Handle] = m.Volume
@@ -149,30 +149,30 @@ func renamed(c *cut.Content, made *cut.Cut) *cut.Cut {
 	return made
 }
 
-// Delete implements cut.Kind. The members go with it: the driver is given all of
+// Delete implements sidecar.Kind. The members go with it: the driver is given all of
 // their handles, and is never asked to delete one alone.
-func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *cut.Content, secrets map[string]string) error {
+func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
-		GroupSnapshotId: cmp.Or(c.Handle, c.Given), SnapshotIds: handles(c), Secrets: secrets,
+		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: handles(c), Secrets: secrets,
 	})
 }
 
-// Discard implements cut.Kind. Of a group without an id nothing can be deleted: its
+// Discard implements sidecar.Kind. Of a group without an id nothing can be deleted: its
 // members go with it only.
-func (Kind) Discard(ctx context.Context, driver *csi.Driver, bad *csi.BadAnswer, secrets map[string]string) error {
+func (Kind) Discard(ctx context.Context, driver *csi.Driver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: bad.ID, SnapshotIds: bad.MemberIDs, Secrets: secrets,
 	})
 }
 
-// List implements cut.Kind. There is no list of groups.
-func (Kind) List(context.Context, *csi.Driver, *cut.Content, map[string]string) (ids []string, ok bool, err error) {
+// List implements sidecar.Kind. There is no list of groups.
+func (Kind) List(context.Context, *csi.Driver, *sidecar.Content, map[string]string) (ids []string, ok bool, err error) {
 	return nil, false, nil
 }
 
 // handles are those of the members: as the driver has said them, else as the
 // administrator has who imports a group.
-func handles(c *cut.Content) []string {
+func handles(c *sidecar.Content) []string {
 	var all []string
 	for _, m := range c.Members {
 		all = append(all, m.Handle)
@@ -184,9 +184,9 @@ func handles(c *cut.Content) []string {
 	return all
 }
 
-// Status implements cut.Kind. What was said once about handle and times is never
+// Status implements sidecar.Kind. What was said once about handle and times is never
 // said again; whether the members are ready is said each time.
-func (Kind) Status(c *cut.Content, made *cut.Cut) map[string]any {
+func (Kind) Status(c *sidecar.Content, made *sidecar.Snapshot) map[string]any {
 	status := map[string]any{"readyToUse": made.Ready, "volumeSnapshotInfoList": infos(c, made)}
 	if c.Handle == "" {
 		status["volumeGroupSnapshotHandle"] = made.Handle
@@ -197,7 +197,7 @@ func (Kind) Status(c *cut.Content, made *cut.Cut) map[string]any {
 	return status
 }
 
-func infos(c *cut.Content, made *cut.Cut) []groupv1.VolumeSnapshotInfo {
+func infos(c *sidecar.Content, made *sidecar.Snapshot) []groupv1.VolumeSnapshotInfo {
 	before := map[string]int64{}
 	for _, m := range c.Members {
 		before[m.Handle] = m.Created
@@ -218,10 +218,10 @@ func infos(c *cut.Content, made *cut.Cut) []groupv1.VolumeSnapshotInfo {
 
 // cutOf is a driver's answer. A group is ready when all of its members are,
 // whatever it says of itself.
-func cutOf(g *csipb.VolumeGroupSnapshot) *cut.Cut {
-	c := &cut.Cut{Handle: g.GetGroupSnapshotId(), Ready: g.GetReadyToUse(), Created: csi.Nanoseconds(g.GetCreationTime())}
+func cutOf(g *csipb.VolumeGroupSnapshot) *sidecar.Snapshot {
+	c := &sidecar.Snapshot{Handle: g.GetGroupSnapshotId(), Ready: g.GetReadyToUse(), Created: csi.Nanoseconds(g.GetCreationTime())}
 	for _, s := range g.GetSnapshots() {
-		c.Members = append(c.Members, cut.Member{
+		c.Members = append(c.Members, sidecar.Member{
 			Volume: s.GetSourceVolumeId(), Handle: s.GetSnapshotId(), Ready: s.GetReadyToUse(),
 			Created: csi.Nanoseconds(s.GetCreationTime()), Size: s.GetSizeBytes(),
 		})

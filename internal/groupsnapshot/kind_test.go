@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/holdfast-io/holdfast/internal/snapshot/cut"
+	"github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
 // answer is a driver's, which does not know when the log was cut.
@@ -49,9 +49,9 @@ func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := Kind{}.Read(content)
-	want := cut.Content{
+	want := sidecar.Content{
 		Object: content, Status: true, Handle: "g", Created: int64(7 * time.Second),
-		Members: []cut.Member{
+		Members: []sidecar.Member{
 			{Volume: "data", Handle: "s-data", Ready: true, Created: int64(6 * time.Second), Size: 5},
 			{Volume: "log", Handle: "s-log", Created: int64(7 * time.Second)},
 		},
@@ -83,8 +83,8 @@ func TestTheDriverIsToldAllMembers(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{}
 	content.Spec.Source.GroupSnapshotHandles = &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "g", VolumeSnapshotHandles: []string{"given"}}
 	c := Kind{}.Read(content)
-	if diff := cmp.Diff([]string{"given"}, handles(&c)); diff != "" || c.Given != "g" {
-		t.Error(diff, c.Given)
+	if diff := cmp.Diff([]string{"given"}, handles(&c)); diff != "" || c.PreProvisioned != "g" {
+		t.Error(diff, c.PreProvisioned)
 	}
 	content.Status = &groupv1.VolumeGroupSnapshotContentStatus{VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{SnapshotHandle: "told"}}}
 	c = Kind{}.Read(content)
@@ -116,7 +116,7 @@ func TestChoose(t *testing.T) {
 
 // Whoever watches events looks for upstream's reasons.
 func TestReasonsAreUpstreams(t *testing.T) {
-	want := cut.Reasons{Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError"}
+	want := sidecar.Reasons{Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError"}
 	if diff := cmp.Diff(want, Kind{}.Reasons()); diff != "" {
 		t.Error(diff)
 	}

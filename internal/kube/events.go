@@ -65,7 +65,7 @@ func (e *Events) Warning(about client.Object, reason, message string) {
 }
 
 func (e *Events) send(about client.Object, kind, reason, message string) {
-	news := said{reason, Cut(message, messageLimit)}
+	news := said{reason, Truncate(message, messageLimit)}
 	if e.repeats(about, news) {
 		return
 	}

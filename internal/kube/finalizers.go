@@ -18,10 +18,10 @@ type operation struct {
 	Value any    `json:"value"`
 }
 
-// Changed tells whether an error of this package says that the object is not
+// IsConflictResponse tells whether an error of this package says that the object is not
 // the one that was seen any more. The change is an event, so whoever watches
 // the object decides again anyway.
-func Changed(err error) bool {
+func IsConflictResponse(err error) bool {
 	// A condition of a JSON patch that does not hold is reported as Invalid.
 	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err)
 }

@@ -14,8 +14,8 @@ func TestWhatManyTellIsToldOnce(t *testing.T) {
 	c := fake.NewClientBuilder().Build()
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: "1"}}
 	other := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "other", UID: "2"}}
-	full := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no room"}
-	gone := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no class"}
+	full := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no room"}
+	gone := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no class"}
 	for range 3 { // Each process has its own.
 		events := NewEventsTo(record.NewFakeRecorder(0))
 		for _, about := range []*corev1.PersistentVolumeClaim{claim, claim, other} {
@@ -43,7 +43,7 @@ func TestWhatManyTellIsToldOnce(t *testing.T) {
 func TestWhatIsToldOnceOfAnObjectOutsideOfNamespacesIsInDefault(t *testing.T) {
 	c := fake.NewClientBuilder().Build()
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "1"}}
-	news := News{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
+	news := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
 	if err := NewEventsTo(record.NewFakeRecorder(0)).Once(t.Context(), c, volume, news); err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Read reads an object into *into, or leaves it as it is if there is none.
-func Read[T any, P interface {
+// GetIfExists reads an object into *into, or leaves it as it is if there is none.
+func GetIfExists[T any, P interface {
 	*T
 	client.Object
 }](ctx context.Context, from client.Reader, key client.ObjectKey, into *P) error {

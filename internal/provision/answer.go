@@ -24,11 +24,11 @@ import (
 // failed acts on a CreateVolume that failed, by what that means for the next.
 func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure error) (time.Duration, error) {
 	failure = fmt.Errorf("creating volume %s: %w", i.request.GetName(), failure)
-	var bad *csi.BadAnswer
+	var bad *csi.InvalidResponse
 	if errors.As(failure, &bad) && bad.ID != "" {
 		return r.unusable(ctx, s, i, bad.ID, failure)
 	}
-	verdict := csi.VerdictOf(failure)
+	verdict := csi.OutcomeOf(failure)
 	switch {
 	case verdict.Final() && i.first:
 		return r.refused(ctx, s, i, verdict, failure)
@@ -43,8 +43,8 @@ func (r *Reconciler) failed(ctx context.Context, s seen, i *intent, failure erro
 }
 
 // refused ends an intent of which the driver has made nothing.
-func (r *Reconciler) refused(ctx context.Context, s seen, i *intent, verdict csi.Verdict, failure error) (time.Duration, error) {
-	full := verdict == csi.Full && s.waitsFor(i)
+func (r *Reconciler) refused(ctx context.Context, s seen, i *intent, verdict csi.Outcome, failure error) (time.Duration, error) {
+	full := verdict == csi.OutOfCapacity && s.waitsFor(i)
 	if full {
 		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, selectedNode(s.claim))
 	}
@@ -70,7 +70,7 @@ func (r *Reconciler) refused(ctx context.Context, s seen, i *intent, verdict csi
 // they look for the volume. So the intent stays, and with it the place that was asked
 // for, unless the driver's own list shows that there is no such volume, or which one
 // it is.
-func (r *Reconciler) refusedLater(ctx context.Context, s seen, i *intent, verdict csi.Verdict, failure error) (time.Duration, error) {
+func (r *Reconciler) refusedLater(ctx context.Context, s seen, i *intent, verdict csi.Outcome, failure error) (time.Duration, error) {
 	if i.refused.IsZero() {
 		if err := r.journal.setRefused(ctx, i, time.Now()); err != nil {
 			return 0, errors.Join(failure, err)
@@ -106,7 +106,7 @@ func (r *Reconciler) unusable(ctx context.Context, s seen, i *intent, handle str
 	}
 	for _, one := range handles {
 		err := r.discard(ctx, i, one)
-		if err != nil && !errors.Is(err, csi.ErrNotWanted) {
+		if err != nil && !errors.Is(err, csi.ErrPreconditionFailed) {
 			return 0, errors.Join(reason, err, r.journal.setHandle(ctx, i, handle))
 		}
 	}
@@ -137,7 +137,7 @@ func (r *Reconciler) giveBack(ctx context.Context, s seen, i *intent) (time.Dura
 		}
 	}
 	err := r.discard(ctx, i, i.handle)
-	if err != nil && !errors.Is(err, csi.ErrNotWanted) {
+	if err != nil && !errors.Is(err, csi.ErrPreconditionFailed) {
 		r.stuck(s, i, err)
 		return 0, errors.Join(err, r.journal.note(ctx, i))
 	}
@@ -145,13 +145,13 @@ func (r *Reconciler) giveBack(ctx context.Context, s seen, i *intent) (time.Dura
 }
 
 // discard deletes a volume that was made for an intent. If a PersistentVolume turns
-// out to have it nothing is deleted, and the error is [csi.ErrNotWanted].
+// out to have it nothing is deleted, and the error is [csi.ErrPreconditionFailed].
 func (r *Reconciler) discard(ctx context.Context, i *intent, handle string) error {
 	if handle == "" {
 		return nil
 	}
 	unused := func(ctx context.Context) error { return r.unused(ctx, i, handle) }
-	err := r.driver.Provided(unused).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: handle, Secrets: i.values})
+	err := r.driver.WithPrecondition(unused).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: handle, Secrets: i.values})
 	if err != nil {
 		return fmt.Errorf("deleting volume %s, which cannot be used: %w", handle, err)
 	}
@@ -180,7 +180,7 @@ func (r *Reconciler) unused(ctx context.Context, i *intent, handle string) error
 		}
 		// One that cannot be translated is not known to be another volume's.
 		if v, err := r.options.Plugin.ToCSI(ctx, &all.Items[n]); err != nil || v.Spec.CSI.VolumeHandle == handle {
-			return fmt.Errorf("PersistentVolume %s has it: %w", all.Items[n].Name, csi.ErrNotWanted)
+			return fmt.Errorf("PersistentVolume %s has it: %w", all.Items[n].Name, csi.ErrPreconditionFailed)
 		}
 	}
 	return nil

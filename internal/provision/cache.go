@@ -59,7 +59,7 @@ func (o *Options) has(volume *corev1.PersistentVolume) bool {
 // whether it has a volume, for its clones wait for that, and whether it is a
 // cloned one on its way out.
 func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
-	small := &corev1.PersistentVolumeClaim{ObjectMeta: kube.Identity(&claim.ObjectMeta)}
+	small := &corev1.PersistentVolumeClaim{ObjectMeta: kube.IdentityMeta(&claim.ObjectMeta)}
 	for _, f := range claim.Finalizers {
 		if f == kube.CloneSourceFinalizer {
 			small.Finalizers = []string{kube.CloneSourceFinalizer}
@@ -72,7 +72,7 @@ func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeCl
 // reduceVolume keeps of a volume of another driver, or of none, whom it is for:
 // a claim that has one needs none from us.
 func reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
-	small := &corev1.PersistentVolume{ObjectMeta: kube.Identity(&volume.ObjectMeta)}
+	small := &corev1.PersistentVolume{ObjectMeta: kube.IdentityMeta(&volume.ObjectMeta)}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID != "" {
 		small.Spec.ClaimRef = &corev1.ObjectReference{UID: ref.UID}
 	}

@@ -44,7 +44,7 @@ func (g *guard) setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
 			MaxConcurrentReconciles: o.GuardWorkers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source](o.RetryStart, o.RetryMax),
 		}).
-		Complete(kube.Finish(g))
+		Complete(kube.DrainOnStop(g))
 }
 
 func sources(of func(client.Object) []source) handler.TypedEventHandler[client.Object, source] {

@@ -25,7 +25,7 @@ type whereabouts struct {
 // asking for the volume again is cheaper than all of a driver's volumes, and only
 // what is certain by then is of use.
 func (r *Reconciler) lookFor(ctx context.Context, s seen, i *intent) (whereabouts, error) {
-	sure := time.Since(i.refused) >= r.driver.Settled()
+	sure := time.Since(i.refused) >= r.driver.SettleTime()
 	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.wants(i) && !sure {
 		return whereabouts{}, nil
 	}
@@ -70,7 +70,7 @@ func locate(name, uid string, known map[string]string, listed []string) whereabo
 	for _, id := range listed {
 		switch _, ok := known[id]; {
 		case ok:
-		case csi.MadeFrom(id, name, uid):
+		case csi.DerivedFrom(id, name, uid):
 			return whereabouts{handle: id}
 		case strings.Contains(id, name):
 			return whereabouts{} // It may be that of another claim.

@@ -52,7 +52,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.wakers(m, b); err != nil {
 		return err
 	}
-	return b.Complete(kube.Finish(r))
+	return b.Complete(kube.DrainOnStop(r))
 }
 
 // reads are the kinds that are read but wake nobody.

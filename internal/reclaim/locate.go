@@ -111,7 +111,7 @@ func (r *Reconciler) claim(ctx context.Context, volume *corev1.PersistentVolume)
 	}
 	volume.Annotations[NodeAnnotation] = r.options.Node
 	err := r.client.Patch(ctx, volume, client.MergeFromWithOptions(seen, client.MergeFromWithOptimisticLock{}))
-	if kube.Changed(err) {
+	if kube.IsConflictResponse(err) {
 		return nil
 	}
 	if err != nil {
@@ -145,7 +145,7 @@ func (r *Reconciler) later() time.Duration {
 
 // tell says what every node could say, once for all of them.
 func (r *Reconciler) tell(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
-	return r.events.Once(ctx, r.client, volume, kube.News{
+	return r.events.Once(ctx, r.client, volume, kube.Event{
 		Type: corev1.EventTypeWarning, Reason: kube.ReasonVolumeFailedDelete, Message: message,
 	})
 }

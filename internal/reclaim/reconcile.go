@@ -140,7 +140,7 @@ func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
 // unlessChanged drops an error that says that the object has changed since it
 // was seen: the change wakes us up to decide again.
 func unlessChanged(err error) error {
-	if kube.Changed(err) {
+	if kube.IsConflictResponse(err) {
 		return nil
 	}
 	return err
@@ -157,14 +157,14 @@ func (r *Reconciler) destroy(ctx context.Context, seen *corev1.PersistentVolume)
 	}
 	request := &csipb.DeleteVolumeRequest{VolumeId: handle}
 	var now *corev1.PersistentVolume
-	err = r.driver.Provided(func(ctx context.Context) (err error) {
+	err = r.driver.WithPrecondition(func(ctx context.Context) (err error) {
 		if now, err = r.stillToDestroy(ctx, seen); err != nil {
 			return err
 		}
 		request.Secrets, err = r.secrets(ctx, now)
 		return err
 	}).DeleteVolume(ctx, request)
-	if errors.Is(err, csi.ErrNotWanted) {
+	if errors.Is(err, csi.ErrPreconditionFailed) {
 		return nil // What has changed wakes us up.
 	}
 	if err != nil {
@@ -178,14 +178,14 @@ func (r *Reconciler) destroy(ctx context.Context, seen *corev1.PersistentVolume)
 }
 
 // stillToDestroy reads a volume from the API server and returns it if it is the one
-// that was seen, and still is to be destroyed; else [csi.ErrNotWanted].
+// that was seen, and still is to be destroyed; else [csi.ErrPreconditionFailed].
 func (r *Reconciler) stillToDestroy(ctx context.Context, seen *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
 	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(seen))
 	if err != nil {
 		return nil, err
 	}
 	if s.volume == nil || s.volume.UID != seen.UID || decide(s, r.options) != destroy {
-		return nil, csi.ErrNotWanted
+		return nil, csi.ErrPreconditionFailed
 	}
 	return s.volume, nil
 }
@@ -202,9 +202,9 @@ func (r *Reconciler) handle(ctx context.Context, volume *corev1.PersistentVolume
 // drop lets the object go. What others change about it meanwhile no longer
 // matters: the volume is gone.
 func (r *Reconciler) drop(ctx context.Context, volume *corev1.PersistentVolume) error {
-	err := retry.OnError(retry.DefaultBackoff, kube.Changed, func() error {
+	err := retry.OnError(retry.DefaultBackoff, kube.IsConflictResponse, func() error {
 		err := kube.RemoveFinalizer(ctx, r.client, volume, kube.VolumeFinalizer)
-		if kube.Changed(err) {
+		if kube.IsConflictResponse(err) {
 			return errors.Join(err, client.IgnoreNotFound(r.live.Get(ctx, client.ObjectKeyFromObject(volume), volume)))
 		}
 		return err

@@ -71,7 +71,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		}
 		b.Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(attached), builder.WithPredicates(goneOnly()))
 	}
-	return b.Complete(kube.Finish(r))
+	return b.Complete(kube.DrainOnStop(r))
 }
 
 func (r *Reconciler) ours(o client.Object) bool {

@@ -70,12 +70,12 @@ func (r *Reconciler) meanwhile(claim *corev1.PersistentVolumeClaim, w work) (ove
 // failed acts on a call that failed, by what that means for the next.
 func (r *Reconciler) failed(ctx context.Context, s *seen, w work, failure error) (time.Duration, error) {
 	failure = fmt.Errorf("%s: %w", w.what, failure)
-	verdict := csi.VerdictOf(failure)
+	verdict := csi.OutcomeOf(failure)
 	if !verdict.Final() {
 		r.open(s, w, failure)
 		return 0, failure
 	}
-	f := refusal{infeasible: verdict == csi.Infeasible, code: codeOf(failure).String(), message: kube.Cut(failure.Error(), messageLimit)}
+	f := refusal{infeasible: verdict == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), messageLimit)}
 	switch {
 	case w.resumed:
 		f.outcome = outcomeUnknown
@@ -98,7 +98,7 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, w work, failure error)
 // That is no failure, unless it goes on for long, the driver says that something
 // is exhausted, or it breaks the rules.
 func (r *Reconciler) open(s *seen, w work, failure error) {
-	var bad *csi.BadAnswer
+	var bad *csi.InvalidResponse
 	since := condition(s.claim, w.since)
 	long := since == nil || r.now().Sub(since.LastTransitionTime.Time) > patience
 	if long || errors.As(failure, &bad) || codeOf(failure) == codes.ResourceExhausted {

@@ -53,11 +53,11 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		}
 		b.Watches(&storagev1.VolumeAttributesClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf), builder.WithPredicates(newOnly()))
 	}
-	return b.Complete(kube.Finish(r))
+	return b.Complete(kube.DrainOnStop(r))
 }
 
-// Able is an error for a driver that has nothing for this controller to do.
-func Able(ctx context.Context, driver *csi.Driver) error {
+// CheckCapabilities is an error for a driver that has nothing for this controller to do.
+func CheckCapabilities(ctx context.Context, driver *csi.Driver) error {
 	info := driver.Info()
 	if !info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) {
 		return fmt.Errorf("driver %s cannot be served: it does not announce CONTROLLER_SERVICE; is this the socket of its controller?", info.Name)

@@ -137,7 +137,7 @@ func (r *Reconciler) due(ctx context.Context, s *v1alpha1.SnapshotSchedule, clai
 			continue
 		}
 		var there *corev1.PersistentVolumeClaim
-		if err := kube.Read(ctx, r.live, client.ObjectKey{Namespace: s.Namespace, Name: one.claimName}, &there); err != nil {
+		if err := kube.GetIfExists(ctx, r.live, client.ObjectKey{Namespace: s.Namespace, Name: one.claimName}, &there); err != nil {
 			return nil, err
 		}
 		claims[one.claimName] = there

@@ -135,7 +135,7 @@ func (p *part) rank() int {
 // status is what is told about a claim.
 func (p *part) status(is *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus {
 	c := v1alpha1.ClaimStatus{
-		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: kube.Cut(p.message, words),
+		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.was.LastRunTime, Reason: p.reason, Message: kube.Truncate(p.message, words),
 	}
 	if is.Run != nil && p.find(is.Run) != nil {
 		c.LastRunTime = &is.Run.Time
@@ -179,7 +179,7 @@ func readiness(s *seen, parts []*part, stuck, differ string) condition {
 	case len(troubled) > 0:
 		first := troubled[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
-			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, kube.Cut(first.message, words))}
+			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(troubled), len(parts), first.claim.Name, first.reason, kube.Truncate(first.message, words))}
 	case differ != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, differ}
 	case stuck != "":

@@ -103,11 +103,11 @@ func (s *starter) add(ctx context.Context) error {
 	return ctrl.NewControllerManagedBy(m).
 		Named("schedule").
 		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(scheduleNews(), s.served())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews(), kube.AfterStart())).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews(), kube.AfterStart())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews(), kube.SkipInitialList())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: s.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](s.options.RetryStart, s.options.RetryMax),
 		}).
-		Complete(kube.Finish(s.Reconciler))
+		Complete(kube.DrainOnStop(s.Reconciler))
 }

@@ -26,7 +26,7 @@ func (c *Class) Retain() bool { return c.Policy == snapshotv1.VolumeSnapshotCont
 // ReadClass reads a VolumeSnapshotClass; nil if there is none of that name.
 func ReadClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
 	var class *snapshotv1.VolumeSnapshotClass
-	if err := kube.Read(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
+	if err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
 		return nil, err
 	}
 	return ClassOf(class), nil
@@ -36,7 +36,7 @@ func ReadClass(ctx context.Context, from client.Reader, name string) (*Class, er
 // name.
 func ReadGroupClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
 	var class *groupv1.VolumeGroupSnapshotClass
-	if err := kube.Read(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
+	if err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
 		return nil, err
 	}
 	return GroupClassOf(class), nil
@@ -58,11 +58,11 @@ func GroupClassOf(c *groupv1.VolumeGroupSnapshotClass) *Class {
 	}
 }
 
-// A Choice is how a snapshot, of either kind, comes to its class: it names one,
+// A ClassChoice is how a snapshot, of either kind, comes to its class: it names one,
 // or has the one that is the default of its volumes' driver.
-type Choice struct {
+type ClassChoice struct {
 	Kind     string   // of the class
-	Marks    Marks    // of the snapshot
+	Keys     Keys     // of the snapshot
 	Named    string   // by the snapshot; empty for none
 	Defaults []string // the driver's default classes, if none is named
 	Driver   string   // of the volumes
@@ -73,11 +73,11 @@ type Choice struct {
 }
 
 // Check tells what is wrong with it.
-func (c *Choice) Check() *Problem {
+func (c *ClassChoice) Check() *Problem {
 	switch {
 	case c.Named == "" && len(c.Defaults) == 0:
 		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has no default: name a class, or give one of its %ses the annotation %s=true",
-			c.Driver, c.Kind, c.Marks.Default)
+			c.Driver, c.Kind, c.Keys.Default)
 	case c.Named == "" && len(c.Defaults) > 1:
 		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name one, or leave only one the default",
 			c.Driver, len(c.Defaults), strings.Join(c.Defaults, ", "))
@@ -90,4 +90,4 @@ func (c *Choice) Check() *Problem {
 }
 
 // name is that of the class that it comes to.
-func (c *Choice) name() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }
+func (c *ClassChoice) name() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }

@@ -70,8 +70,8 @@ func TestTheKeysOfClassesAreUpstreams(t *testing.T) {
 func TestADriverIsToldTheNamesByUpstreamsKeys(t *testing.T) {
 	ref := corev1.ObjectReference{Namespace: "ns", Name: "n"}
 	single, group := map[string]string{}, map[string]string{}
-	Describe(single, ref, "c")
-	DescribeGroup(group, ref, "c")
+	AddMetadataParameters(single, ref, "c")
+	AddGroupMetadataParameters(group, ref, "c")
 	for kind, told := range map[string]map[string]string{"volumesnapshot": single, "volumegroupsnapshot": group} {
 		reserved := "csi.storage.k8s.io/" + kind
 		if len(told) != 3 || told[reserved+"/name"] != "n" || told[reserved+"/namespace"] != "ns" || told[reserved+"content/name"] != "c" {
@@ -129,7 +129,7 @@ func TestTheKindsOfTheSnapshotAPIAreWaitedFor(t *testing.T) {
 
 // Dashboards are made for this metric: for its name, its labels and its buckets.
 func TestTheMetricOfOperationsIsUpstreams(t *testing.T) {
-	o := NewOperations()
+	o := NewOperationDurations()
 	o.Succeeded(Wait{UID: "uid", Operation: OperationReady, Asked: o.now(), Driver: "csi.example.com"})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(o)
@@ -151,8 +151,8 @@ func TestTheMetricOfOperationsIsUpstreams(t *testing.T) {
 	if !maps.Equal(labels, want) || !slices.Equal(bounds, []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600}) {
 		t.Errorf("it has the labels %v and the buckets %v", labels, bounds)
 	}
-	names := []Names{SingleOperations, GroupOperations}
-	if !slices.Equal(names, []Names{
+	names := []OperationNames{SingleOperations, GroupOperations}
+	if !slices.Equal(names, []OperationNames{
 		{Create: "CreateSnapshot", Ready: "CreateSnapshotAndReady", Delete: "DeleteSnapshot"},
 		{Create: "CreateGroupSnapshot", Ready: "CreateGroupSnapshotAndReady", Delete: "DeleteGroupSnapshot"},
 	}) {

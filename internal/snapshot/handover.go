@@ -13,8 +13,8 @@ import (
 // This file is how the cluster's half keeps a content, and how it hands it over to
 // the driver's half in the end, of either kind.
 
-// Kept are a content's finalizers with ours.
-func (m Marks) Kept(content client.Object) []string {
+// WithFinalizer are a content's finalizers with ours.
+func (m Keys) WithFinalizer(content client.Object) []string {
 	all := content.GetFinalizers()
 	if slices.Contains(all, m.Finalizer) {
 		return all
@@ -22,28 +22,28 @@ func (m Marks) Kept(content client.Object) []string {
 	return append(slices.Clone(all), m.Finalizer)
 }
 
-// Keep puts our finalizer on a content that lacks it, as it was seen.
-func (m Marks) Keep(ctx context.Context, c client.Client, content client.Object) error {
-	if content.GetDeletionTimestamp() != nil || len(m.Kept(content)) == len(content.GetFinalizers()) {
+// AddFinalizer puts our finalizer on a content that lacks it, as it was seen.
+func (m Keys) AddFinalizer(ctx context.Context, c client.Client, content client.Object) error {
+	if content.GetDeletionTimestamp() != nil || len(m.WithFinalizer(content)) == len(content.GetFinalizers()) {
 		return nil
 	}
-	return kube.Written(kube.Merge(ctx, c, content, map[string]any{"metadata": map[string]any{
-		"resourceVersion": content.GetResourceVersion(), "finalizers": m.Kept(content),
+	return kube.WrapWrite(kube.MergePatch(ctx, c, content, map[string]any{"metadata": map[string]any{
+		"resourceVersion": content.GetResourceVersion(), "finalizers": m.WithFinalizer(content),
 	}}), fmt.Sprintf("protecting %s %s", m.Content, content.GetName()))
 }
 
-// Permitted tells whether the driver's half has our word that a content may go.
-func (m Marks) Permitted(content client.Object) bool {
+// DeletionAllowed tells whether the driver's half has our word that a content may go.
+func (m Keys) DeletionAllowed(content client.Object) bool {
 	_, ok := content.GetAnnotations()[m.BeingDeleted]
 	return ok
 }
 
-// Permit gives the driver's half our word that a content may go, if it has not got
+// AllowDeletion gives the driver's half our word that a content may go, if it has not got
 // it. What keeps the content until the driver's half has done its part is put on it
 // with the word, if it is not there: a content of another program may have been
 // made a moment ago.
-func (m Marks) Permit(ctx context.Context, c client.Client, content client.Object) error {
-	if m.Permitted(content) {
+func (m Keys) AllowDeletion(ctx context.Context, c client.Client, content client.Object) error {
+	if m.DeletionAllowed(content) {
 		return nil
 	}
 	metadata := map[string]any{
@@ -51,8 +51,8 @@ func (m Marks) Permit(ctx context.Context, c client.Client, content client.Objec
 		"annotations":     map[string]any{m.BeingDeleted: Yes},
 	}
 	if content.GetDeletionTimestamp() == nil {
-		metadata["finalizers"] = m.Kept(content)
+		metadata["finalizers"] = m.WithFinalizer(content)
 	}
-	return kube.Written(kube.Merge(ctx, c, content, map[string]any{"metadata": metadata}),
+	return kube.WrapWrite(kube.MergePatch(ctx, c, content, map[string]any{"metadata": metadata}),
 		fmt.Sprintf("permitting the deletion of %s %s", m.Content, content.GetName()))
 }

@@ -54,15 +54,15 @@ const (
 // Schedules write it.
 const ClaimUID = "schedule.holdfast.io/claim-uid"
 
-// IsOf tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
+// MayBeTakenOf tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
 // spec: it is labelled with no claim's UID, or with that of this one.
-func IsOf(snapshot, claim metav1.Object) bool {
+func MayBeTakenOf(snapshot, claim metav1.Object) bool {
 	uid := snapshot.GetLabels()[ClaimUID]
 	return uid == "" || uid == string(claim.GetUID())
 }
 
-// Marks are the strings by which the two halves hand over a content.
-type Marks struct {
+// Keys are the strings by which the two halves hand over a content.
+type Keys struct {
 	// Content is the kind of the contents.
 	Content string
 	// Finalizer keeps a content until the driver's half is done with it.
@@ -81,7 +81,7 @@ type Marks struct {
 
 // The marks of single snapshots and of group snapshots.
 var (
-	Single = Marks{
+	Single = Keys{
 		Content:         "VolumeSnapshotContent",
 		Finalizer:       single + "volumesnapshotcontent-bound-protection",
 		BeingCreated:    single + "volumesnapshot-being-created",
@@ -90,7 +90,7 @@ var (
 		SecretNamespace: single + "deletion-secret-namespace",
 		Default:         single + "is-default-class",
 	}
-	Group = Marks{
+	Group = Keys{
 		Content:         "VolumeGroupSnapshotContent",
 		Finalizer:       group + "volumegroupsnapshotcontent-bound-protection",
 		BeingCreated:    group + "volumegroupsnapshot-being-created",
@@ -106,7 +106,7 @@ const Yes = yes
 
 // SecretOf is the secret that a content's annotations name; nil for none. Half a
 // name is none: the annotations may have been written by hand.
-func (m Marks) SecretOf(annotations map[string]string) *corev1.SecretReference {
+func (m Keys) SecretOf(annotations map[string]string) *corev1.SecretReference {
 	name, namespace := annotations[m.SecretName], annotations[m.SecretNamespace]
 	if name == "" || namespace == "" {
 		return nil
@@ -194,9 +194,9 @@ func (n Naming) Validate(flag string) error {
 	return nil
 }
 
-// Refers tells whether a content's reference is to an object. Namespace and name
+// RefersTo tells whether a content's reference is to an object. Namespace and name
 // must be the same, and the UID unless it is not there.
-func Refers(ref corev1.ObjectReference, namespace, name string, uid types.UID) bool {
+func RefersTo(ref corev1.ObjectReference, namespace, name string, uid types.UID) bool {
 	return ref.Namespace == namespace && ref.Name == name && cmp.Or(ref.UID, uid) == uid
 }
 

@@ -22,22 +22,22 @@ const (
 	cancelled = "cancel" // whoever had asked for it has deleted the object
 )
 
-// Operations measures how long users wait. Names, labels and buckets are those of
+// OperationDurations measures how long users wait. Names, labels and buckets are those of
 // the program whose place the cluster's half takes, for dashboards are made for
 // them.
 //
 // When an operation began is read from the object, so a restart loses none. That
 // is in whole seconds; who has seen the object when it was new knows better, and
 // only that is kept in memory.
-type Operations struct {
+type OperationDurations struct {
 	seconds *prometheus.HistogramVec
 	first   *cache.LRUExpireCache // sights by sightKey
 	done    *cache.LRUExpireCache // by doneKey: who looks into a cache that lags sees the end again
 	now     func() time.Time
 }
 
-// Measured are the operations of this process, of single snapshots and of groups.
-var Measured = NewOperations()
+// OperationMetrics are the operations of this process, of single snapshots and of groups.
+var OperationMetrics = NewOperationDurations()
 
 const (
 	// keptSights bounds how many objects are remembered, and keptFor how long: of
@@ -46,9 +46,9 @@ const (
 	keptFor    = 10 * time.Minute
 )
 
-// NewOperations makes the metric. It must be registered.
-func NewOperations() *Operations {
-	return &Operations{
+// NewOperationDurations makes the metric. It must be registered.
+func NewOperationDurations() *OperationDurations {
+	return &OperationDurations{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "snapshot_controller_operation_total_seconds",
 			Help:    "How long users have waited for an operation on a snapshot, from when they asked for it.",
@@ -59,10 +59,10 @@ func NewOperations() *Operations {
 }
 
 // Describe implements prometheus.Collector.
-func (o *Operations) Describe(to chan<- *prometheus.Desc) { o.seconds.Describe(to) }
+func (o *OperationDurations) Describe(to chan<- *prometheus.Desc) { o.seconds.Describe(to) }
 
 // Collect implements prometheus.Collector.
-func (o *Operations) Collect(to chan<- prometheus.Metric) { o.seconds.Collect(to) }
+func (o *OperationDurations) Collect(to chan<- prometheus.Metric) { o.seconds.Collect(to) }
 
 // A Wait is that of a user for an operation on one object.
 type Wait struct {
@@ -72,8 +72,8 @@ type Wait struct {
 	Asked time.Time
 	// Driver may be empty if it is not known any more.
 	Driver string
-	// Given is set for a snapshot that was at the driver before the object.
-	Given bool
+	// PreProvisioned is set for a snapshot that was at the driver before the object.
+	PreProvisioned bool
 }
 
 // A sight is when somebody was first seen waiting.
@@ -96,7 +96,7 @@ func (w *Wait) key() sightKey { return sightKey{w.UID, w.Asked.Unix()} }
 
 // Began notes that somebody waits, the first time that it is told, and the driver
 // as soon as it is known: its content may be gone in the end.
-func (o *Operations) Began(w Wait) {
+func (o *OperationDurations) Began(w Wait) {
 	s, ok := o.sight(&w)
 	if ok && (s.driver != "" || w.Driver == "") {
 		return
@@ -109,13 +109,13 @@ func (o *Operations) Began(w Wait) {
 }
 
 // Succeeded measures an operation that has ended now.
-func (o *Operations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now()) }
+func (o *OperationDurations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now()) }
 
 // Cancelled measures an operation that was given up at some time.
-func (o *Operations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
+func (o *OperationDurations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
 
 // observe measures an operation once.
-func (o *Operations) observe(w *Wait, how string, ended time.Time) {
+func (o *OperationDurations) observe(w *Wait, how string, ended time.Time) {
 	key := doneKey{w.key(), w.Operation}
 	if _, done := o.done.Get(key); done {
 		return
@@ -123,14 +123,14 @@ func (o *Operations) observe(w *Wait, how string, ended time.Time) {
 	o.done.Add(key, struct{}{}, keptFor)
 	s, _ := o.sight(w)
 	kind := "dynamic"
-	if w.Given {
+	if w.PreProvisioned {
 		kind = "pre-provisioned"
 	}
 	took := max(0, ended.Sub(began(w.Asked, s.at)))
 	o.seconds.WithLabelValues(cmp.Or(w.Driver, s.driver, "unknown"), w.Operation, kind, how).Observe(took.Seconds())
 }
 
-func (o *Operations) sight(w *Wait) (s sight, ok bool) {
+func (o *OperationDurations) sight(w *Wait) (s sight, ok bool) {
 	kept, ok := o.first.Get(w.key())
 	if ok {
 		s, ok = kept.(sight)

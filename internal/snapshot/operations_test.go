@@ -29,7 +29,7 @@ func TestWhenAWaitBegan(t *testing.T) {
 func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
 	asked := time.Unix(1000, 0)
 	now := asked.Add(400 * time.Millisecond)
-	o := NewOperations()
+	o := NewOperationDurations()
 	o.now = func() time.Time { return now }
 	w := Wait{UID: "a", Operation: OperationCreate, Asked: asked}
 	o.Began(w)
@@ -39,7 +39,7 @@ func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
 	w.Driver = ""
 	o.Succeeded(w)
 	o.Succeeded(w) // As a cache shows it that lags behind the write that ended it.
-	o.Cancelled(Wait{UID: "b", Operation: OperationReady, Asked: asked, Given: true}, asked.Add(time.Hour))
+	o.Cancelled(Wait{UID: "b", Operation: OperationReady, Asked: asked, PreProvisioned: true}, asked.Add(time.Hour))
 	for how, want := range map[string]float64{"d success dynamic": 2, "unknown cancel pre-provisioned": 3599.5} {
 		if got := sumsBy(t, o, "driver_name", "operation_status", "snapshot_type")[how]; got != want {
 			t.Errorf("%s took %v, not %v", how, got, want)
@@ -48,7 +48,7 @@ func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
 }
 
 // sumsBy are the seconds of all operations by some labels.
-func sumsBy(t *testing.T, o *Operations, names ...string) map[string]float64 {
+func sumsBy(t *testing.T, o *OperationDurations, names ...string) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(o)

@@ -55,14 +55,14 @@ func DriverParameters(class map[string]string) (map[string]string, error) {
 	return left, nil
 }
 
-// Describe tells the driver, by parameters, of which objects a snapshot is.
-func Describe(parameters map[string]string, ref corev1.ObjectReference, content string) {
+// AddMetadataParameters tells the driver, by parameters, of which objects a snapshot is.
+func AddMetadataParameters(parameters map[string]string, ref corev1.ObjectReference, content string) {
 	parameters[keySnapshotName], parameters[keySnapshotNamespace], parameters[keyContentName] = ref.Name, ref.Namespace, content
 }
 
-// DescribeGroup tells the driver, by parameters, of which objects a group
+// AddGroupMetadataParameters tells the driver, by parameters, of which objects a group
 // snapshot is.
-func DescribeGroup(parameters map[string]string, ref corev1.ObjectReference, content string) {
+func AddGroupMetadataParameters(parameters map[string]string, ref corev1.ObjectReference, content string) {
 	parameters[keyGroupName], parameters[keyGroupNamespace], parameters[keyGroupContentName] = ref.Name, ref.Namespace, content
 }
 

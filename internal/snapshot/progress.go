@@ -2,8 +2,8 @@ package snapshot
 
 import "sigs.k8s.io/controller-runtime/pkg/client"
 
-// Names are what the metric calls the operations on a kind of snapshots.
-type Names struct {
+// OperationNames are what the metric calls the operations on a kind of snapshots.
+type OperationNames struct {
 	Create string // until it is cut
 	Ready  string // until it can be restored from
 	Delete string // until nothing of it is left
@@ -11,25 +11,25 @@ type Names struct {
 
 // Names of upstream's metric.
 var (
-	SingleOperations = Names{OperationCreate, OperationReady, OperationDelete}
-	GroupOperations  = Names{"CreateGroupSnapshot", "CreateGroupSnapshotAndReady", "DeleteGroupSnapshot"}
+	SingleOperations = OperationNames{OperationCreate, OperationReady, OperationDelete}
+	GroupOperations  = OperationNames{"CreateGroupSnapshot", "CreateGroupSnapshotAndReady", "DeleteGroupSnapshot"}
 )
 
 // Progress is how far a snapshot is, or a group of them.
 type Progress struct {
-	Object     client.Object
-	Operations Names
-	Driver     string // empty if it is not known
-	Given      bool   // it was at the driver before its object
-	Cut        bool
-	Ready      bool
+	Object         client.Object
+	Operations     OperationNames
+	Driver         string // empty if it is not known
+	PreProvisioned bool   // it was at the driver before its object
+	Created        bool
+	Ready          bool
 }
 
 // Unfinished are the operations that have not ended. What was there before its
 // object is not cut for it.
 func (p *Progress) Unfinished() []string {
 	var all []string
-	if !p.Cut && !p.Given {
+	if !p.Created && !p.PreProvisioned {
 		all = append(all, p.Operations.Create)
 	}
 	if !p.Ready {
@@ -45,7 +45,7 @@ func (p *Progress) Unfinished() []string {
 func (p *Progress) waits() []Wait {
 	var all []Wait
 	for _, operation := range p.Unfinished() {
-		w := Wait{UID: p.Object.GetUID(), Operation: operation, Asked: p.Object.GetCreationTimestamp().Time, Driver: p.Driver, Given: p.Given}
+		w := Wait{UID: p.Object.GetUID(), Operation: operation, Asked: p.Object.GetCreationTimestamp().Time, Driver: p.Driver, PreProvisioned: p.PreProvisioned}
 		if operation == p.Operations.Delete {
 			w.Asked = p.Object.GetDeletionTimestamp().Time
 		}
@@ -55,14 +55,14 @@ func (p *Progress) waits() []Wait {
 }
 
 // Seen notes what the user waits for.
-func (o *Operations) Seen(p Progress) {
+func (o *OperationDurations) Seen(p Progress) {
 	for _, w := range p.waits() {
 		o.Began(w)
 	}
 }
 
 // Advanced measures what has ended between two states of an object.
-func (o *Operations) Advanced(before, now Progress) {
+func (o *OperationDurations) Advanced(before, now Progress) {
 	left := map[string]bool{}
 	for _, operation := range now.Unfinished() {
 		left[operation] = true
@@ -76,7 +76,7 @@ func (o *Operations) Advanced(before, now Progress) {
 
 // Ended measures what has ended with an object that was let go: its deletion, and
 // what its user waited for before he wanted to have it deleted.
-func (o *Operations) Ended(p Progress) {
+func (o *OperationDurations) Ended(p Progress) {
 	for _, w := range p.waits() {
 		if w.Operation == p.Operations.Delete {
 			o.Succeeded(w)

@@ -14,15 +14,15 @@ func TestWhatHasEndedIsMeasured(t *testing.T) {
 	object := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{UID: "u", CreationTimestamp: metav1.NewTime(at)}}
 	deleted := object.DeepCopy()
 	deleted.DeletionTimestamp = &metav1.Time{Time: at.Add(10 * time.Second)}
-	fresh := Progress{Object: object, Driver: "d", Operations: Names{"create", "ready", "delete"}}
+	fresh := Progress{Object: object, Driver: "d", Operations: OperationNames{"create", "ready", "delete"}}
 	as := func(change func(*Progress)) Progress {
 		p := fresh
 		change(&p)
 		return p
 	}
-	cut := as(func(p *Progress) { p.Cut = true })
-	ready := as(func(p *Progress) { p.Cut, p.Ready = true, true })
-	given := as(func(p *Progress) { p.Given = true })
+	cut := as(func(p *Progress) { p.Created = true })
+	ready := as(func(p *Progress) { p.Created, p.Ready = true, true })
+	given := as(func(p *Progress) { p.PreProvisioned = true })
 	tests := map[string]struct {
 		before Progress
 		now    *Progress // nil if it was let go
@@ -32,13 +32,13 @@ func TestWhatHasEndedIsMeasured(t *testing.T) {
 		"the cut":                           {fresh, &cut, map[string]float64{"create success": 19.5}},
 		"what remains, when it is ready":    {cut, &ready, map[string]float64{"ready success": 19.5}},
 		"both at once":                      {fresh, &ready, map[string]float64{"create success": 19.5, "ready success": 19.5}},
-		"not the cut of what was there":     {given, new(as(func(p *Progress) { p.Given, p.Cut, p.Ready = true, true, true })), map[string]float64{"ready success": 19.5}},
-		"the deletion":                      {as(func(p *Progress) { p.Object, p.Cut, p.Ready = deleted, true, true }), nil, map[string]float64{"delete success": 9.5}},
-		"what was given up, until the wish": {as(func(p *Progress) { p.Object, p.Cut = deleted, true }), nil, map[string]float64{"ready cancel": 9.5, "delete success": 9.5}},
+		"not the cut of what was there":     {given, new(as(func(p *Progress) { p.PreProvisioned, p.Created, p.Ready = true, true, true })), map[string]float64{"ready success": 19.5}},
+		"the deletion":                      {as(func(p *Progress) { p.Object, p.Created, p.Ready = deleted, true, true }), nil, map[string]float64{"delete success": 9.5}},
+		"what was given up, until the wish": {as(func(p *Progress) { p.Object, p.Created = deleted, true }), nil, map[string]float64{"ready cancel": 9.5, "delete success": 9.5}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			o := NewOperations()
+			o := NewOperationDurations()
 			o.now = func() time.Time { return at.Add(20 * time.Second) }
 			if tt.now != nil {
 				o.Advanced(tt.before, *tt.now)

@@ -6,13 +6,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// suspicion is how long the driver's half may take to begin. After that the user
+// sidecarTimeout is how long the driver's half may take to begin. After that the user
 // is told that nobody does.
-const suspicion = 30 * time.Second
+const sidecarTimeout = 30 * time.Second
 
-// A Service is what the cluster's half waits for: that a csi-snapshotter begins
+// A SidecarWait is what the cluster's half waits for: that a csi-snapshotter begins
 // with a content.
-type Service struct {
+type SidecarWait struct {
 	Reason      string // of the event, if none does
 	ContentKind string
 	Needs       string // what it takes beside one that runs; may be empty
@@ -21,20 +21,20 @@ type Service struct {
 // NotServed is told to the user for whom the content is when no csi-snapshotter
 // has begun with it in time; before, it is nil, and the time that is left. It
 // counts from when both are there, for a content may have been made long before.
-func (v Service) NotServed(user, content client.Object, driver string, now time.Time) (*Problem, time.Duration) {
+func (v SidecarWait) NotServed(user, content client.Object, driver string, now time.Time) (*Problem, time.Duration) {
 	since := content.GetCreationTimestamp()
 	if made := user.GetCreationTimestamp(); made.After(since.Time) {
 		since = made
 	}
-	if left := suspicion - now.Sub(since.Time); left > 0 {
+	if left := sidecarTimeout - now.Sub(since.Time); left > 0 {
 		return nil, left
 	}
 	return Problemf(v.Reason, "no csi-snapshotter of driver %s has begun with %s %s: is one running%s?", driver, v.ContentKind, content.GetName(), v.Needs), 0
 }
 
-// Begun tells whether the driver's half has begun with a content that has no
+// CreationStarted tells whether the driver's half has begun with a content that has no
 // status: then its mark is on it.
-func (m *Marks) Begun(content client.Object) bool {
+func (m *Keys) CreationStarted(content client.Object) bool {
 	_, ok := content.GetAnnotations()[m.BeingCreated]
 	return ok
 }

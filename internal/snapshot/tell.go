@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// restate is how long an error of the same kind is not written again because
+// repeatErrorAfter is how long an error of the same kind is not written again because
 // only its wording differs: many drivers put the number of the request into it.
-const restate = 10 * time.Minute
+const repeatErrorAfter = 10 * time.Minute
 
 // A Problem is something that users or administrators must put right. It goes to
 // the status of their object, as the answers of drivers do; failures of requests
@@ -34,9 +34,9 @@ func Problemf(reason, format string, args ...any) *Problem {
 	return &Problem{Reason: reason, Text: fmt.Sprintf(format, args...)}
 }
 
-// Tell is an error as users are told: empty if it does not concern them. It says
+// UserMessage is an error as users are told: empty if it does not concern them. It says
 // whether time alone may mend it.
-func Tell(err error) string {
+func UserMessage(err error) string {
 	var (
 		problem *Problem
 		answer  *csi.Error
@@ -66,10 +66,10 @@ func Terminal(answer *csi.Error) bool {
 	}
 }
 
-// News tells whether what users are told of an error differs from what they have
+// IsNewError tells whether what users are told of an error differs from what they have
 // been told. Of a driver's answers the code is compared, not the wording.
-func News(before *snapshotv1.VolumeSnapshotError, err error, now time.Time) bool {
-	text := Tell(err)
+func IsNewError(before *snapshotv1.VolumeSnapshotError, err error, now time.Time) bool {
+	text := UserMessage(err)
 	if text == "" || before == nil || before.Message == nil {
 		return text != ""
 	}
@@ -80,14 +80,14 @@ func News(before *snapshotv1.VolumeSnapshotError, err error, now time.Time) bool
 	if !errors.As(err, &answer) || !strings.HasPrefix(*before.Message, kind(answer)) {
 		return true
 	}
-	return before.Time == nil || now.Sub(before.Time.Time) > restate
+	return before.Time == nil || now.Sub(before.Time.Time) > repeatErrorAfter
 }
 
 func kind(answer *csi.Error) string {
 	return fmt.Sprintf("driver %s: %s: %s", answer.Driver, answer.Method, answer.Code)
 }
 
-// Failure is an error for a status.
-func Failure(message string, now time.Time) *snapshotv1.VolumeSnapshotError {
+// StatusError is an error for a status.
+func StatusError(message string, now time.Time) *snapshotv1.VolumeSnapshotError {
 	return &snapshotv1.VolumeSnapshotError{Time: &metav1.Time{Time: now}, Message: &message}
 }

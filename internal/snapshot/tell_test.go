@@ -33,7 +33,7 @@ func TestUsersAreToldWhatConcernsThem(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := Tell(tt.err)
+			got := UserMessage(tt.err)
 			if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 				t.Errorf("got %q", got)
 			}
@@ -44,7 +44,7 @@ func TestUsersAreToldWhatConcernsThem(t *testing.T) {
 func TestTheSameFailureIsNoNews(t *testing.T) {
 	now := time.Now()
 	first := &csi.Error{Driver: "d", Method: csi.CreateSnapshot, Code: codes.Internal}
-	said := Failure("driver d: CreateSnapshot: Internal: request 1 (transient: it is tried again)", now)
+	said := StatusError("driver d: CreateSnapshot: Internal: request 1 (transient: it is tried again)", now)
 	tests := map[string]struct {
 		err   error
 		after time.Duration
@@ -58,15 +58,15 @@ func TestTheSameFailureIsNoNews(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := News(said, tt.err, now.Add(tt.after)); got != tt.want {
+			if got := IsNewError(said, tt.err, now.Add(tt.after)); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})
 	}
-	if same := Failure(Tell(first), now); News(same, first, now.Add(time.Hour)) {
+	if same := StatusError(UserMessage(first), now); IsNewError(same, first, now.Add(time.Hour)) {
 		t.Error("the very same is told again")
 	}
-	if !News(nil, first, now) {
+	if !IsNewError(nil, first, now) {
 		t.Error("the first failure is news")
 	}
 }

@@ -69,7 +69,7 @@ func (w way) outlasts() bool { return w.slow || w.late }
 // call. That calls which make something may have done so when they fail inside the
 // driver is what internal/csi says of these codes.
 func (w way) unsure(method csi.Method) bool {
-	return w.kills || w.loses || w.outlasts() || w.code != codes.OK && csi.Judge(method, w.code) == csi.Unsure
+	return w.kills || w.loses || w.outlasts() || w.code != codes.OK && csi.Classify(method, w.code) == csi.OutcomeUnknown
 }
 
 // refusal is what the driver answers that does no work; nil if it does.

@@ -161,9 +161,9 @@ func wantSame(t *testing.T, first, second proto.Message) {
 }
 
 // wantError checks the code and the verdict of an error.
-func wantError(t *testing.T, err error, code codes.Code, verdict csi.Verdict) {
+func wantError(t *testing.T, err error, code codes.Code, verdict csi.Outcome) {
 	t.Helper()
-	if status.Code(err) != code || csi.VerdictOf(err) != verdict {
-		t.Errorf("got %v (%s), want code %s (%s)", err, csi.VerdictOf(err), code, verdict)
+	if status.Code(err) != code || csi.OutcomeOf(err) != verdict {
+		t.Errorf("got %v (%s), want code %s (%s)", err, csi.OutcomeOf(err), code, verdict)
 	}
 }

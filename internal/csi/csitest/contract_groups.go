@@ -81,13 +81,13 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 		req, _ := c.cutTogether(t, "taken", sources)
 		req.SourceVolumeIds = sources[:1]
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Unsure)
+		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
 	t.Run("with a volume that is not there none is cut", func(t *testing.T) {
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{
 			Name: uniqueName(t, "orphan"), SourceVolumeIds: []string{sources[0], "no-such-volume"},
 		})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 		if !c.info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS) {
 			return
 		}
@@ -97,7 +97,7 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 	})
 	t.Run("a request without volumes is refused", func(t *testing.T) {
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, "empty")})
-		wantError(t, err, codes.InvalidArgument, csi.Refused)
+		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 }
 
@@ -115,11 +115,11 @@ func (c *contract) readingGroups(t *testing.T, sources []string) {
 	})
 	t.Run("other members than it has are refused", func(t *testing.T) {
 		_, err := ask(group.GetGroupSnapshotId(), membersOf(group)[:1])
-		wantError(t, err, codes.InvalidArgument, csi.Refused)
+		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 	t.Run("one that is not there is not found", func(t *testing.T) {
 		_, err := ask("no-such-group", []string{"no-such-snapshot"})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }
 
@@ -137,7 +137,7 @@ func (c *contract) deletingGroups(t *testing.T, sources []string) {
 		_, group := c.cutTogether(t, "kept", sources)
 		req := whole(group)
 		req.SnapshotIds = req.GetSnapshotIds()[:1]
-		wantError(t, c.driver.DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Refused)
+		wantError(t, c.driver.DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Failed)
 		_, err := c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{
 			GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group),
 		})
@@ -154,7 +154,7 @@ func (c *contract) wantNoSnapshot(t *testing.T, id string) {
 		return
 	}
 	_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
-	wantError(t, err, codes.NotFound, csi.Refused)
+	wantError(t, err, codes.NotFound, csi.Failed)
 }
 
 func (c *contract) canLook() bool {
@@ -177,7 +177,7 @@ func (c *contract) members(t *testing.T, sources []string) {
 	t.Run("none is deleted alone", func(t *testing.T) {
 		c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
 		err := c.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: membersOf(group)[0]})
-		wantError(t, err, codes.InvalidArgument, csi.Refused)
+		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 	t.Run("each can be restored", func(t *testing.T) {
 		if !group.GetReadyToUse() {

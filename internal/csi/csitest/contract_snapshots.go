@@ -24,7 +24,7 @@ func (c *contract) cloning(t *testing.T) {
 		req := c.ask(t, "orphan", contractSize)
 		req.VolumeContentSource = fromVolume("no-such-volume")
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }
 
@@ -40,7 +40,7 @@ func (c *contract) restoring(t *testing.T) {
 		req := c.ask(t, "orphan", contractSize)
 		req.VolumeContentSource = fromSnapshot("no-such-snapshot")
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }
 
@@ -67,7 +67,7 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 		c.make(t, req)
 		req.VolumeContentSource = source
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Unsure)
+		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
 }
 
@@ -89,11 +89,11 @@ func (c *contract) snapshots(t *testing.T) {
 		c.cut(t, req)
 		req.SourceVolumeId = c.make(t, c.ask(t, "other", contractSize)).GetVolumeId()
 		_, err := c.driver.CreateSnapshot(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Unsure)
+		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
 	t.Run("a volume that is not there is refused", func(t *testing.T) {
 		_, err := c.driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: uniqueName(t, "orphan"), SourceVolumeId: "no-such-volume"})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 	t.Run("a snapshot that is gone is deleted", func(t *testing.T) {
 		id := c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "gone"), SourceVolumeId: source}).GetSnapshotId()
@@ -134,6 +134,6 @@ func (c *contract) listingSnapshots(t *testing.T) {
 	})
 	t.Run("one that is not there is not found", func(t *testing.T) {
 		_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "no-such-snapshot"})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }

@@ -25,7 +25,7 @@ func (c *contract) creating(t *testing.T) {
 		c.make(t, req)
 		req.CapacityRange = &csipb.CapacityRange{RequiredBytes: 8 * contractSize}
 		_, err := c.driver.CreateVolume(t.Context(), req)
-		wantError(t, err, codes.AlreadyExists, csi.Unsure)
+		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
 	t.Run("a request without a name is infeasible", func(t *testing.T) {
 		req := c.ask(t, "", contractSize)
@@ -66,7 +66,7 @@ func (c *contract) deleting(t *testing.T) {
 	})
 	t.Run("a request without an id is refused", func(t *testing.T) {
 		err := c.driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{})
-		wantError(t, err, codes.InvalidArgument, csi.Refused)
+		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 }
 
@@ -113,7 +113,7 @@ func (c *contract) modifying(t *testing.T) {
 	})
 	t.Run("a volume that is not there is refused", func(t *testing.T) {
 		err := c.driver.ControllerModifyVolume(t.Context(), &csipb.ControllerModifyVolumeRequest{VolumeId: "no-such-volume"})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }
 
@@ -143,7 +143,7 @@ func (c *contract) publishing(t *testing.T) {
 		_, err := c.driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
 			VolumeId: "no-such-volume", NodeId: c.node, VolumeCapability: oneWriter(),
 		})
-		wantError(t, err, codes.NotFound, csi.Refused)
+		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 }
 

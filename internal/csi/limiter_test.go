@@ -1,0 +1,103 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// late is what a call that the driver did not answer in time ends with.
+var late = status.Error(codes.DeadlineExceeded, "too slow")
+
+// sent asks a pace for n calls at once and returns those that may be sent.
+func sent(t *testing.T, p *limiter, n int) []*slot {
+	t.Helper()
+	var through []*slot
+	for range n {
+		s := &slot{ready: make(chan struct{})}
+		p.mu.Lock()
+		p.waiting = append(p.waiting, s)
+		p.admit()
+		p.mu.Unlock()
+		select {
+		case <-s.ready:
+			through = append(through, s)
+		default:
+		}
+	}
+	return through
+}
+
+func TestPace(t *testing.T) {
+	all := func(ends ...error) []error { return ends }
+	tests := map[string]struct {
+		ends []error // how calls ended that were under way together
+		want int     // limit after that; 0 is none
+	}{
+		"calls that are answered have no limit":                        {all(nil, nil, nil, nil), 0},
+		"nor have those that the driver refuses in time":               {all(status.Error(codes.Internal, ""), status.Error(codes.ResourceExhausted, "")), 0},
+		"one call that is late halves what was under way":              {all(late, nil, nil, nil, nil, nil, nil, nil), 4},
+		"calls that are late together halve it once":                   {all(late, late, late, late, late, late, late, late), 4},
+		"one call at a time is always let through":                     {all(late), 1},
+		"a driver that is away, or a caller that leaves, says nothing": {all(status.Error(codes.Unavailable, ""), context.Canceled), 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := &limiter{}
+			for i, s := range sent(t, p, len(tt.ends)) {
+				p.release(s, tt.ends[i])
+			}
+			if got := int(p.limit); got != tt.want {
+				t.Errorf("the limit is %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestALimitGrowsByOneWithEveryRoundThatReachesIt(t *testing.T) {
+	p := &limiter{limit: 4}
+	if n := len(sent(t, p, 3)); n != 3 {
+		t.Fatalf("%d were let through", n)
+	}
+	idle := &limiter{limit: 4}
+	for range 10 {
+		idle.release(sent(t, idle, 1)[0], nil)
+	}
+	if idle.limit != 4 {
+		t.Errorf("a limit that was never reached grew to %v", idle.limit)
+	}
+	busy := &limiter{limit: 4}
+	running := sent(t, busy, 20)
+	if len(running) != 4 {
+		t.Fatalf("%d were let through", len(running))
+	}
+	for _, s := range running {
+		busy.release(s, nil)
+	}
+	if busy.limit < 4.9 || busy.limit > 5 {
+		t.Errorf("after a round of 4 the limit is %v", busy.limit)
+	}
+}
+
+func TestACallThatIsGivenUpKeepsNobodyBack(t *testing.T) {
+	p := &limiter{limit: 1}
+	running, err := p.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := p.acquire(gone); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	p.release(running, nil)
+	if _, err := p.acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(p.waiting) != 0 || p.running != 1 {
+		t.Errorf("%d wait and %d run", len(p.waiting), p.running)
+	}
+}

@@ -1,0 +1,206 @@
+package controller
+
+import (
+	"context"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
+)
+
+// group is the Kind of VolumeGroupSnapshots.
+type group struct {
+	client  client.Client
+	live    client.Reader // past the cache
+	events  *kube.Events
+	options *snapshotcontroller.Options
+	singles *snapshotcontroller.Groups // to whom members are handed when their group is gone
+	words   snapshotcontroller.KindInfo
+}
+
+var (
+	_ snapshotcontroller.Kind        = (*group)(nil)
+	_ snapshotcontroller.GroupWorker = (*group)(nil)
+)
+
+// wordsOf are those for a version of the API.
+func wordsOf(version schema.GroupVersion) snapshotcontroller.KindInfo {
+	return snapshotcontroller.KindInfo{
+		Noun: "group snapshot", Name: "groupsnapshot", APIVersion: version.String(),
+		Snapshot: "VolumeGroupSnapshot", Content: "VolumeGroupSnapshotContent", Class: "VolumeGroupSnapshotClass",
+		Keys: snapshot.Group, Operations: snapshot.GroupOperations,
+		Ref: "volumeGroupSnapshotRef", ClassName: "volumeGroupSnapshotClassName", ClassOnce: true,
+		PreProvisioned: "groupSnapshotHandles", Volumes: "volumes",
+		Keep: []string{snapshot.GroupBoundFinalizer}, Ours: []string{snapshot.GroupBoundFinalizer},
+		Live: true, // A claim that the cache does not show would not be part of the group.
+		Reasons: snapshotcontroller.Reasons{
+			Creating: "CreatingGroupSnapshot", Created: "GroupSnapshotCreated", Ready: "GroupSnapshotReady",
+			Validation: reasonValidation, Class: "GetGroupSnapshotClassFailed", DefaultClass: "SetDefaultGroupSnapshotClassFailed",
+			Create: reasonCreate, ContentCreation: "GroupSnapshotContentCreationFailed", BindFailed: "GroupSnapshotBindFailed",
+			ContentMissing: "GroupSnapshotContentMissing", ContentMisbound: "GroupSnapshotContentMisbound", ContentMismatch: "GroupSnapshotContentMismatch",
+			Misbound: "GroupSnapshotMisbound", HandleSet: "GroupSnapshotHandleSet",
+			ContentDeletion: "GroupSnapshotContentObjectDeleteError", DeletionPending: reasonDeletePending,
+		},
+		// It has no model upstream. A csi-snapshotter whose driver makes no groups leaves
+		// them alone.
+		Service: snapshot.SidecarWait{
+			Reason: "GroupSnapshotNotServed", ContentKind: "VolumeGroupSnapshotContent",
+			Needs: ", with group snapshots turned on, and does the driver make them",
+		},
+	}
+}
+
+const (
+	reasonValidation    = "GroupSnapshotValidationError"
+	reasonCreate        = "CreateGroupSnapshotContentFailed"
+	reasonDeletePending = "SnapshotDeletePending"
+	reasonDelete        = "SnapshotDeleteError" // of members
+)
+
+// Info implements Kind.
+func (k *group) Info() *snapshotcontroller.KindInfo { return &k.words }
+
+// New implements Kind.
+func (*group) New() client.Object { return &groupv1.VolumeGroupSnapshot{} }
+
+// NewContent implements Kind.
+func (*group) NewContent() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
+
+// NewContents implements Kind.
+func (*group) NewContents() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
+
+// Read implements Kind.
+func (*group) Read(o client.Object) *snapshotcontroller.Snapshot {
+	of := typed(o)
+	s := &snapshotcontroller.Snapshot{
+		Object: of, Class: ptr.Deref(of.Spec.VolumeGroupSnapshotClassName, ""),
+		PreProvisioned: ptr.Deref(of.Spec.Source.VolumeGroupSnapshotContentName, ""), ContentName: contentName(of),
+	}
+	if said := of.Status; said != nil {
+		s.Status, s.Error, s.Bound = said, said.Error, ptr.Deref(said.BoundVolumeGroupSnapshotContentName, "")
+		s.Ready = ptr.Deref(said.ReadyToUse, false)
+		s.Created = s.Ready || said.CreationTime != nil
+	}
+	return s
+}
+
+func contentName(of *groupv1.VolumeGroupSnapshot) string {
+	if name := of.Spec.Source.VolumeGroupSnapshotContentName; name != nil {
+		return *name
+	}
+	if of.Status != nil {
+		if name := ptr.Deref(of.Status.BoundVolumeGroupSnapshotContentName, ""); name != "" {
+			return name
+		}
+	}
+	return snapshot.GroupContentName(of.UID)
+}
+
+// ReadContent implements Kind.
+func (*group) ReadContent(o client.Object) *snapshotcontroller.Content {
+	content := typedContent(o)
+	c := &snapshotcontroller.Content{
+		Object: content, Ref: content.Spec.VolumeGroupSnapshotRef, Driver: content.Spec.Driver,
+		Class:          ptr.Deref(content.Spec.VolumeGroupSnapshotClassName, ""),
+		Retain:         content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
+		PreProvisioned: content.Spec.Source.GroupSnapshotHandles != nil,
+		Node:           content.Labels[snapshot.ManagedBy],
+	}
+	c.AtDriver = !c.Retain && (isCut(content) || c.PreProvisioned || snapshot.Group.CreationStarted(content))
+	if content.Status != nil {
+		c.Status, c.Error = content.Status, content.Status.Error
+	}
+	return c
+}
+
+// Class implements Kind.
+func (k *group) Class(ctx context.Context, name string) (*snapshot.Class, error) {
+	return snapshot.ReadGroupClass(ctx, k.client, name)
+}
+
+// Classes implements Kind.
+func (k *group) Classes(ctx context.Context) ([]*snapshot.Class, error) {
+	list := &groupv1.VolumeGroupSnapshotClassList{}
+	if err := k.client.List(ctx, list); err != nil {
+		return nil, err
+	}
+	var all []*snapshot.Class
+	for i := range list.Items {
+		all = append(all, snapshot.GroupClassOf(&list.Items[i]))
+	}
+	return all, nil
+}
+
+// Secret implements Kind.
+func (*group) Secret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
+	return snapshot.GroupSnapshotter.Resolve(class.Parameters, snapshot.GroupTokens(content, ref))
+}
+
+// Make implements Kind.
+func (*group) Make(d *snapshotcontroller.ContentDraft) client.Object {
+	content := &groupv1.VolumeGroupSnapshotContent{
+		ObjectMeta: d.Meta,
+		Spec: groupv1.VolumeGroupSnapshotContentSpec{
+			VolumeGroupSnapshotRef:       d.Ref,
+			VolumeGroupSnapshotClassName: &d.Class.Name,
+			DeletionPolicy:               d.Class.Policy,
+			Driver:                       d.Class.Driver,
+		},
+	}
+	for _, source := range d.Sources {
+		content.Spec.Source.VolumeHandles = append(content.Spec.Source.VolumeHandles, source.Volume.Spec.CSI.VolumeHandle)
+	}
+	return content
+}
+
+// Follow implements Kind. What was said once about its time stays. A group that is
+// ready has all of its members, and they are ready too.
+func (k *group) Follow(of *snapshotcontroller.Snapshot, content *snapshotcontroller.Content, unready []string) *snapshotcontroller.Snapshot {
+	s := typed(of.Object).DeepCopy()
+	if s.Status == nil {
+		s.Status = &groupv1.VolumeGroupSnapshotStatus{}
+	}
+	name, now := content.Object.GetName(), s.Status
+	now.BoundVolumeGroupSnapshotContentName, now.ReadyToUse, now.Error = &name, ptr.To(false), nil
+	if from := typedContent(content.Object).Status; from != nil {
+		now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false) && (of.Ready || len(unready) == 0))
+		if !*now.ReadyToUse {
+			now.Error = from.Error
+		}
+		if now.CreationTime == nil {
+			now.CreationTime = from.CreationTime
+		}
+	}
+	return k.Read(s)
+}
+
+// Unfinished implements snapshotcontroller.GroupWorker.
+func (k *group) Unfinished(ctx context.Context) int {
+	all := &groupv1.VolumeGroupSnapshotList{}
+	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
+		return 0 // The cache is not filled yet.
+	}
+	n := 0
+	for i := range all.Items {
+		if p := k.words.Progress(k.Read(&all.Items[i])); k.options.Serves(all.Items[i].Namespace) {
+			n += len(p.Unfinished())
+		}
+	}
+	return n
+}
+
+// typed is a snapshot of this kind, and typedContent a content.
+func typed(o client.Object) *groupv1.VolumeGroupSnapshot {
+	return o.(*groupv1.VolumeGroupSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
+}
+
+func typedContent(o client.Object) *groupv1.VolumeGroupSnapshotContent {
+	return o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
+}

@@ -1,0 +1,281 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
+)
+
+// The cache may not show that a content is there, or is bound to the group, since a
+// moment ago.
+func TestAGroupThatGoesTakesItsContentAlong(t *testing.T) {
+	tests := map[string]struct {
+		from  func(*scene)
+		stale func(*groupv1.VolumeGroupSnapshotContent) error
+	}{
+		"one that was made": {made, func(c *groupv1.VolumeGroupSnapshotContent) error {
+			return apierrors.NewNotFound(groupv1.Resource("volumegroupsnapshotcontents"), c.Name)
+		}},
+		"one that was bound": {imported, func(c *groupv1.VolumeGroupSnapshotContent) error {
+			c.Spec.VolumeGroupSnapshotRef.UID = ""
+			return nil
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			tt.from(s)
+			s.group.DeletionTimestamp = ptr.To(metav1.Now())
+			s.content.Finalizers = []string{snapshot.Group.Finalizer}
+			api := cluster(t, s.group, s.content)
+			step(t, s.group, &lagging{Client: api, content: tt.stale}, api)
+			isReleased(t, api, s.content)
+		})
+	}
+}
+
+// An API server that is deleting an object does not see a finalizer that comes at
+// that moment. What was made for the group then goes too.
+func TestAGroupThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
+	s := fresh()
+	objects := []client.Object{s.group, s.class}
+	for i := range s.sources {
+		s.sources[i].Claim.Labels = s.group.Spec.Source.Selector.MatchLabels
+		objects = append(objects, s.sources[i].Claim, s.sources[i].Volume)
+	}
+	api := cluster(t, objects...)
+	step(t, s.group, &lagging{Client: api, looks: 1}, api)
+	content := &groupv1.VolumeGroupSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: contentName(s.group)}}
+	isReleased(t, api, content)
+}
+
+// memberOf is a member of the group that a provisioner restores.
+func memberOf(s *scene) *snapshotv1.VolumeSnapshot {
+	return &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "ns", Name: "m", UID: "uid-m", Finalizers: []string{kube.SnapshotSourceFinalizer},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: groupv1.SchemeGroupVersion.String(), Kind: "VolumeGroupSnapshot", Name: s.group.Name, UID: s.group.UID}},
+	}}
+}
+
+// A provisioner may restore a member for a claim that is not there any more, or of
+// another namespace, or that the cache does not show yet. The cache may not even show
+// that it does.
+func TestAGroupOfWhichAMemberIsRestoredKeepsItsContent(t *testing.T) {
+	for name, lags := range map[string]bool{"as the cache shows": false, "as only the API server knows": true} {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			made(s)
+			s.group.DeletionTimestamp = ptr.To(metav1.Now())
+			s.content.Finalizers = []string{snapshot.Group.Finalizer}
+			one := memberOf(s)
+			api := cluster(t, s.group, s.content, one)
+			cached := &lagging{Client: api, unrestored: lags}
+			said := step(t, s.group, cached, api)
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), s.content); err != nil {
+				t.Fatal(err)
+			}
+			if s.content.DeletionTimestamp != nil || len(s.content.Annotations) > 0 {
+				t.Error("the group goes while one of its members is restored")
+			}
+			if len(said) != 1 || !strings.Contains(said[0], "a provisioner restores m") {
+				t.Errorf("it says %q", said)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(one), one); err != nil {
+				t.Fatal(err)
+			}
+			one.Finalizers = nil
+			if err := api.Update(t.Context(), one); err != nil {
+				t.Fatal(err)
+			}
+			step(t, s.group, cached, api)
+			isReleased(t, api, s.content)
+		})
+	}
+}
+
+// The member itself may be deleted already, before its group.
+func TestAGroupWaitsForTheClaimsThatWereMadeBeforeItsDeletion(t *testing.T) {
+	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	tests := map[string]struct {
+		made, memberDeleted time.Duration // after the group was deleted
+		want                bool
+	}{
+		"made before": {-time.Hour, 0, true},
+		"made after":  {time.Hour, 0, false},
+		"made after the member was deleted, which was first": {-time.Minute, -time.Hour, false},
+		"made after, before the member was deleted":          {time.Minute, time.Hour, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			made(s)
+			s.group.DeletionTimestamp = &metav1.Time{Time: deleted}
+			one := memberOf(s)
+			one.Finalizers = []string{snapshot.InGroupFinalizer}
+			if tt.memberDeleted != 0 {
+				one.DeletionTimestamp = &metav1.Time{Time: deleted.Add(tt.memberDeleted)}
+			}
+			claim := &corev1.PersistentVolumeClaim{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "restored", CreationTimestamp: metav1.NewTime(deleted.Add(tt.made))},
+				Spec: corev1.PersistentVolumeClaimSpec{
+					DataSource: &corev1.TypedLocalObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "m"},
+				},
+				Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
+			}
+			k := kind()
+			k.client = cluster(t, s.group, one, claim)
+			users, err := k.Users(t.Context(), k.client, k.Read(s.group))
+			if err != nil || (users != nil) != tt.want || users != nil && !strings.Contains(users.Text, "claim ns/restored waits") {
+				t.Errorf("got %v, %v", users, err)
+			}
+		})
+	}
+}
+
+// Who takes a member out of its group, which the cache does not show yet, wants to
+// keep it.
+func TestAMemberThatIsItsGroupsNoMoreStays(t *testing.T) {
+	s := fresh()
+	one := memberOf(s)
+	api := cluster(t, one)
+	before := one.DeepCopy()
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(one), one); err != nil {
+		t.Fatal(err)
+	}
+	before.ResourceVersion = one.ResourceVersion
+	one.OwnerReferences = nil
+	if err := api.Update(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	k := kind()
+	k.client, k.live = api, api
+	if err := k.dismiss(t.Context(), before); !kube.IsConflict(err) {
+		t.Errorf("got %v", err)
+	}
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(one), one); err != nil || one.DeletionTimestamp != nil {
+		t.Errorf("it is deleted, %v", err)
+	}
+}
+
+func TestWhatOfAMemberWakesItsGroup(t *testing.T) {
+	s := fresh()
+	restored, free := memberOf(s), memberOf(s)
+	free.Finalizers = nil
+	if !becomesFree().Update(event.UpdateEvent{ObjectOld: restored, ObjectNew: free}) {
+		t.Error("that a provisioner needs it no longer wakes nobody")
+	}
+	if becomesFree().Update(event.UpdateEvent{ObjectOld: free, ObjectNew: restored}) {
+		t.Error("that a provisioner needs it wakes somebody")
+	}
+	k := kind()
+	k.client = cluster(t)
+	if got := k.ownerOf(t.Context(), free); len(got) > 0 {
+		t.Errorf("a member that goes after its group wakes %v", got)
+	}
+	k.client = cluster(t, s.group)
+	if got := k.ownerOf(t.Context(), free); len(got) != 1 || got[0].Name != "g" {
+		t.Errorf("a member that goes before its group wakes %v", got)
+	}
+}
+
+// step takes a group one step further, and returns what is told of it.
+func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client, live client.Reader) (said []string) {
+	t.Helper()
+	recorder := record.NewFakeRecorder(10)
+	o := &snapshotcontroller.Options{RetryStart: time.Millisecond}
+	k := kind()
+	k.client, k.live, k.options = cached, live, o
+	k.singles = &snapshotcontroller.Groups{Claims: snapshotcontroller.NewClaims(cached, live, nil, 0)}
+	engine := snapshotcontroller.New(cached, live, k, kube.NewEventsTo(recorder), o)
+	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
+		t.Fatal(err)
+	}
+	for len(recorder.Events) > 0 {
+		said = append(said, <-recorder.Events)
+	}
+	return said
+}
+
+func isReleased(t *testing.T, api client.Client, content *groupv1.VolumeGroupSnapshotContent) {
+	t.Helper()
+	left := &groupv1.VolumeGroupSnapshotContent{}
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(content), left); err != nil {
+		t.Fatal(err)
+	}
+	if left.DeletionTimestamp == nil || left.Annotations[snapshot.Group.BeingDeleted] == "" {
+		t.Error("the group is gone, and nobody will ever delete its content")
+	}
+}
+
+func cluster(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(snapshotv1.AddToScheme(scheme), groupv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerName).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, "source-claim", func(client.Object) []string { return nil }).
+		WithIndex(&corev1.PersistentVolumeClaim{}, "restores", func(o client.Object) []string { return snapshotcontroller.SourcesOf(o.(*corev1.PersistentVolumeClaim)) }).
+		WithIndex(&groupv1.VolumeGroupSnapshot{}, uncutGroups, uncut).
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsKept, kept).
+		WithIndex(&corev1.PersistentVolume{}, volumesByHandle, volumeHandle).Build()
+}
+
+func (c *lagging) List(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
+	err := c.Client.List(ctx, list, o...)
+	if members, ok := list.(*snapshotv1.VolumeSnapshotList); ok && c.unrestored {
+		for i := range members.Items {
+			members.Items[i].Finalizers = nil
+		}
+	}
+	return err
+}
+
+// lagging is a cluster seen through a cache that lags.
+type lagging struct {
+	client.Client
+	content func(*groupv1.VolumeGroupSnapshotContent) error // what it makes of a content
+	looks   int                                             // how often it shows a group; 0 for always
+	// unrestored is set if it does not show that a provisioner restores a member.
+	unrestored bool
+	looked     int
+}
+
+func (c *lagging) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	err := c.Client.Get(ctx, key, into, o...)
+	switch it := into.(type) {
+	case *groupv1.VolumeGroupSnapshotContent:
+		if err == nil && c.content != nil {
+			return c.content(it)
+		}
+	case *snapshotv1.VolumeSnapshot:
+		if c.unrestored {
+			it.Finalizers = nil
+		}
+	case *groupv1.VolumeGroupSnapshot:
+		if c.looked++; c.looks > 0 && c.looked > c.looks {
+			return apierrors.NewNotFound(groupv1.Resource("volumegroupsnapshots"), key.Name)
+		}
+	}
+	return err
+}

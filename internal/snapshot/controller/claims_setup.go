@@ -1,0 +1,69 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// setUp adds the controller that frees claims. It looks at all of them at its start.
+func (c *Claims) setUp(m ctrl.Manager, o *Options) (err error) {
+	served := predicate.NewPredicateFuncs(func(claim client.Object) bool { return o.Serves(claim.GetNamespace()) })
+	c.controller, err = ctrl.NewControllerManagedBy(m).
+		Named("release-claim").
+		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(served, Appears())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
+		Watches(&corev1.PersistentVolumeClaim{}, lookLater(), builder.WithPredicates(served)).
+		WithOptions(o.work()).
+		Build(kube.DrainOnStop(c))
+	return err
+}
+
+// WokenBy has objects wake the claims that they lead to, at any time after Setup.
+func (c *Claims) WokenBy(from cache.Cache, kind client.Object, lead handler.MapFunc, when predicate.Predicate) error {
+	if err := c.controller.Watch(source.Kind(from, kind, handler.EnqueueRequestsFromMapFunc(lead), when)); err != nil {
+		return fmt.Errorf("watching %T, which need claims: %w", kind, err)
+	}
+	return nil
+}
+
+// lookLater looks at a claim a while after the cache shows that it is kept: its
+// snapshot may have been taken before, and who looked then saw a claim that nobody
+// keeps. By then most are free. It does so too when a kept claim gets other labels:
+// the group that it was kept for may select it no longer.
+func lookLater() handler.Funcs {
+	return handler.Funcs{
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			if isKept(e.ObjectNew) && (!isKept(e.ObjectOld) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())) {
+				queue.AddAfter(Key(e.ObjectNew.GetNamespace(), e.ObjectNew.GetName()), patience)
+			}
+		},
+	}
+}
+
+// isDone lets through that a snapshot needs its claim no more.
+func isDone() predicate.Funcs {
+	needs := func(o client.Object) bool {
+		s, ok := o.(*snapshotv1.VolumeSnapshot)
+		return ok && needsClaim(s)
+	}
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
+	}
+}

@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// patience is how long the driver's half has until the snapshot says that it is
+// being made. Most drivers are quicker, and then one write says all.
+const patience = time.Second
+
+// create makes the content, after what it is made from is protected.
+func (r *Reconciler) create(ctx context.Context, s *Observed) (time.Duration, error) {
+	draft, err := r.draft(s)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.protect(ctx, s, s.Class.Retain(), s.Class.Name); err != nil {
+		return 0, err
+	}
+	draft.Ref.ResourceVersion = s.Snapshot.Object.GetResourceVersion()
+	done, err := r.kind.Hold(ctx, s.Sources)
+	if err != nil {
+		return 0, err
+	}
+	content := r.kind.Make(draft)
+	err = r.client.Create(ctx, content)
+	done()
+	if apierrors.IsAlreadyExists(err) {
+		return r.meet(ctx, s)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("making %s %s: %w", r.Content, content.GetName(), err)
+	}
+	return patience, r.reconsider(ctx, s)
+}
+
+// meet goes on with a content of the snapshot's own that the cache does not show
+// yet.
+func (r *Reconciler) meet(ctx context.Context, s *Observed) (time.Duration, error) {
+	if err := r.readContent(ctx, r.live, s); err != nil {
+		return 0, err
+	}
+	if s.Content == nil {
+		return kube.RetryAfterConflict(r.options.RetryStart), nil // It has gone meanwhile.
+	}
+	return r.do(ctx, s, r.decideDynamic(s))
+}
+
+// draft is what a content says that is made for a snapshot, with the finalizer
+// that keeps it until the driver's half has done with it.
+func (r *Reconciler) draft(s *Observed) (*ContentDraft, error) {
+	o := s.Snapshot.Object
+	d := &ContentDraft{
+		Meta: metav1.ObjectMeta{Name: s.Snapshot.ContentName, Finalizers: []string{r.Keys.Finalizer}},
+		Ref: corev1.ObjectReference{
+			APIVersion: r.APIVersion, Kind: r.Snapshot, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(),
+		},
+		Class: s.Class, Sources: s.Sources,
+	}
+	if len(s.Nodes) > 0 {
+		d.Meta.Labels = map[string]string{snapshot.ManagedBy: snapshot.NodeLabel(s.Nodes[0])}
+	}
+	secret, err := r.kind.Secret(s.Class, d.Meta.Name, d.Ref)
+	if err != nil {
+		return nil, snapshot.Problemf(r.Reasons.ContentCreation, "%s %s: %v", r.Class, s.Class.Name, err)
+	}
+	if _, err := snapshot.DriverParameters(s.Class.Parameters); err != nil {
+		return nil, snapshot.Problemf(r.Reasons.ContentCreation, "%s %s: %v", r.Class, s.Class.Name, err)
+	}
+	if secret != nil {
+		d.Meta.Annotations = map[string]string{r.Keys.SecretName: secret.Name, r.Keys.SecretNamespace: secret.Namespace}
+	}
+	return d, nil
+}
+
+// protect puts our finalizers on the snapshot, and writes the class that was
+// chosen for it, in one write, on the condition that it is still what was seen.
+func (r *Reconciler) protect(ctx context.Context, s *Observed, retain bool, class string) error {
+	o := s.Snapshot.Object
+	wanted := r.Keep
+	if !retain {
+		wanted = slices.Concat(r.Keep, r.KeepForDriver)
+	}
+	all := slices.Clone(o.GetFinalizers())
+	for _, f := range wanted {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	choose := class != "" && s.Snapshot.Class == ""
+	if len(all) == len(o.GetFinalizers()) && !choose {
+		return nil
+	}
+	change := map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion(), "finalizers": all}}
+	if choose {
+		change["spec"] = map[string]any{r.ClassName: class}
+	}
+	return kube.WrapWrite(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
+}
+
+// adopt gives a content that was there before the UID of its snapshot, and what
+// keeps it, in one write: whose it is can only be said once.
+func (r *Reconciler) adopt(ctx context.Context, s *Observed) error {
+	if err := r.protect(ctx, s, s.Content.Retain, ""); err != nil {
+		return err
+	}
+	content := s.Content.Object
+	spec := map[string]any{r.Ref: map[string]any{"uid": s.Snapshot.Object.GetUID()}}
+	if s.Snapshot.Class != "" && (s.Content.Class == "" || !r.ClassOnce) {
+		spec[r.ClassName] = s.Snapshot.Class
+	}
+	err := kube.WrapWrite(kube.MergePatch(ctx, r.client, content, map[string]any{
+		"metadata": map[string]any{"resourceVersion": content.GetResourceVersion(), "finalizers": r.Keys.WithFinalizer(content)},
+		"spec":     spec,
+	}), fmt.Sprintf("binding %s %s", r.Content, content.GetName()))
+	if err != nil && !kube.IsConflict(err) {
+		r.events.Warning(s.Snapshot.Object, r.Reasons.BindFailed, err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	s.Content = r.kind.ReadContent(content)
+	return r.reconsider(ctx, s)
+}

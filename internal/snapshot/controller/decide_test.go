@@ -1,0 +1,407 @@
+package controller
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+const driver = "csi.example.com"
+
+// A scene is all that there is about one snapshot.
+type scene struct {
+	snapshot *snapshotv1.VolumeSnapshot
+	content  *snapshotv1.VolumeSnapshotContent
+	class    *snapshotv1.VolumeSnapshotClass
+	defaults []string
+	claim    *corev1.PersistentVolumeClaim
+	volume   *corev1.PersistentVolume
+	nodes    []string
+	restores []string
+	group    string
+	stranded bool
+}
+
+// seen is the scene as the engine sees it.
+func (s *scene) seen() *Observed {
+	k := &single{}
+	it := &Observed{Defaults: s.defaults, Nodes: s.nodes, Stranded: s.stranded}
+	if s.snapshot == nil {
+		return it
+	}
+	it.Snapshot, it.Users = k.Read(s.snapshot), needed(s.snapshot, s.restores, s.group)
+	if s.content != nil {
+		it.Content = k.ReadContent(s.content)
+	}
+	if s.class != nil {
+		it.Class = snapshot.ClassOf(s.class)
+	}
+	name := ptr.Deref(s.snapshot.Spec.Source.PersistentVolumeClaimName, "")
+	it.Sources = []snapshot.Source{{Name: name, Claim: s.claim, Volume: s.volume}}
+	return it
+}
+
+// ofClaim is a snapshot of a bound claim, with a class, about which nothing has
+// been done yet.
+func ofClaim() *scene {
+	return &scene{
+		snapshot: &snapshotv1.VolumeSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s", UID: "uid-s"},
+			Spec: snapshotv1.VolumeSnapshotSpec{
+				Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: ptr.To("data")},
+				VolumeSnapshotClassName: ptr.To("gold"),
+			},
+		},
+		class: &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Driver: driver, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete},
+		claim: &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "uid-c"},
+			Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: "pv"},
+			Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
+		},
+		volume: &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: "pv"},
+			Spec: corev1.PersistentVolumeSpec{
+				ClaimRef: &corev1.ObjectReference{UID: "uid-c"},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol"},
+				},
+			},
+		},
+	}
+}
+
+// made is a snapshot whose content has been made.
+func made() *scene {
+	s := ofClaim()
+	s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
+	s.content = &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: "snapcontent-uid-s"},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: "ns", Name: "s", UID: "uid-s"},
+			Source:            snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("vol")},
+			DeletionPolicy:    snapshotv1.VolumeSnapshotContentDelete, Driver: driver,
+		},
+	}
+	return s
+}
+
+// imported is a snapshot that names a content that was there before it.
+func imported() *scene {
+	s := made()
+	s.snapshot.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: ptr.To("import")}}
+	s.class, s.claim, s.volume = nil, nil, nil
+	s.content.Name = "import"
+	s.content.Spec.Source = snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: ptr.To("handle")}
+	s.content.Spec.VolumeSnapshotRef.UID = ""
+	return s
+}
+
+// going is a made snapshot that is being deleted.
+func going() *scene {
+	s := made()
+	s.snapshot.DeletionTimestamp = ptr.To(metav1.Now())
+	return s
+}
+
+// labelled makes it a snapshot of the claim with a UID.
+func labelled(s *scene, uid string) { s.snapshot.Labels = map[string]string{snapshot.ClaimUID: uid} }
+
+func member(s *scene) {
+	s.snapshot.OwnerReferences = []metav1.OwnerReference{{APIVersion: "groupsnapshot.storage.k8s.io/v1beta2", Kind: "VolumeGroupSnapshot", Name: "g"}}
+}
+
+func TestDecide(t *testing.T) {
+	type change = func(*scene)
+	tests := map[string]struct {
+		from   func() *scene
+		change change
+		want   Action
+		says   string // part of what is told
+	}{
+		"a claim of the UID that the label says gets a content": {
+			ofClaim, func(s *scene) { labelled(s, "uid-c") }, Create, "",
+		},
+		"a claim that has taken the name of the labelled one is refused": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old") }, Refuse, "of the claim with UID uid-old, but claim data now has UID uid-c",
+		},
+		"such a claim is refused before it has a volume too": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim.Spec.VolumeName = "" }, Refuse, "delete this VolumeSnapshot, or remove the label",
+		},
+		"a labelled claim that is not there is waited for": {
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim = nil }, Refuse, "claim data is not there",
+		},
+		"a snapshot with a content is followed, whoever has the claim's name": {
+			made, func(s *scene) { labelled(s, "uid-old") }, Follow, "",
+		},
+		"an import is bound, whatever claim its label says": {
+			imported, func(s *scene) { labelled(s, "uid-old") }, Adopt, "",
+		},
+
+		"a snapshot of a bound claim gets a content":                {ofClaim, nil, Create, ""},
+		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Refuse, "neither a claim nor a content"},
+		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Refuse, "claim data is not there"},
+		"a claim without a volume is waited for":                    {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Refuse, "no volume yet"},
+		"a claim that is not bound is waited for":                   {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Refuse, "no volume yet"},
+		"a claim on its way out is not cut any more":                {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
+		"a claim that is kept for a snapshot is cut on its way out": {ofClaim, func(s *scene) { keptOnItsWayOut(s.claim) }, Create, ""},
+		"a volume that is not there is waited for":                  {ofClaim, func(s *scene) { s.volume = nil }, Refuse, "PersistentVolume pv of claim data is not there"},
+		"a volume that is another claim's is not cut":               {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Refuse, "not bound to claim data"},
+		"a volume without a CSI driver cannot be cut":               {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Refuse, "not one of a CSI driver"},
+		"a class that is not there is waited for":                   {ofClaim, func(s *scene) { s.class = nil }, Refuse, "VolumeSnapshotClass gold is not there"},
+		"a class of another driver is refused":                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Refuse, "is of driver other, and claim data has a volume of driver " + driver},
+		"without a class the driver's default is taken":             {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, Create, ""},
+		"without a class and a default it says what to do":          {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Refuse, "has no default"},
+		"two defaults are named":                                    {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Refuse, "2 default snapshot classes (a, b)"},
+		"a member of a group is left to its group":                  {ofClaim, member, None, ""},
+		"a snapshot whose content is gone is not cut a second time": {ofClaim, func(s *scene) { s.snapshot.Status = wasCut() }, Refuse, "is gone"},
+		"a content that is made is followed":                        {made, nil, Follow, ""},
+		"it is followed without its class":                          {made, func(s *scene) { s.class = nil }, Follow, ""},
+		"a content of that name that is another's is not taken":     {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Refuse, "bound to another snapshot"},
+		"nor is one without a uid, which we have not made":          {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Refuse, "bound to another snapshot"},
+		"nor is one of a snapshot that was there before":            {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Refuse, "was there before"},
+		"an import gets the snapshot's uid":                         {imported, nil, Adopt, ""},
+		"an import with the snapshot's uid is followed":             {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, Follow, ""},
+		"an import that is not there is waited for":                 {imported, func(s *scene) { s.content = nil }, Refuse, "VolumeSnapshotContent import is not there"},
+		"an import for another snapshot is not taken":               {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Refuse, "bound to another snapshot"},
+		"an import for one of that name that is gone is not taken":  {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Refuse, "bound to another snapshot"},
+		"a content made from a volume is no import":                 {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Refuse, "made from a volume"},
+		"an import that is being deleted is not taken":              {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
+		"a deleted snapshot has its content released":               {going, nil, Release, ""},
+		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, Release, ""},
+		"then the driver's half has its turn":                       {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
+		"what the driver says against that is passed on": {going, func(s *scene) {
+			permit(s)
+			s.content.DeletionTimestamp = ptr.To(metav1.Now())
+			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
+		}, Explain, "cannot be deleted yet: used by a clone"},
+		"a node that is gone deletes nothing": {going, stranded, Strand, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
+		"it is named":                         {going, stranded, Strand, "csi-snapshotter of node gone"},
+		"so it is if it has perhaps begun": {going, func(s *scene) {
+			stranded(s)
+			s.content.Status = nil
+			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
+		}, Strand, "gone"},
+		"it need not if it has not begun":                       {going, func(s *scene) { stranded(s); s.content.Status = nil }, None, ""},
+		"nor for part of a group":                               {going, func(s *scene) { stranded(s); memberContent(s) }, None, ""},
+		"nor if it shall stay":                                  {going, func(s *scene) { stranded(s); retain(s) }, LetGo, ""},
+		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
+		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, LetGo, ""},
+		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
+		"a content that stays gets the word all the same":       {going, retain, Release, ""},
+		"after that the snapshot goes":                          {going, func(s *scene) { retain(s); permit(s) }, LetGo, ""},
+		"the content of a member stays with it": {going, func(s *scene) {
+			retain(s)
+			memberContent(s)
+			permit(s)
+			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
+		}, LetGo, ""},
+		"unless nothing is known of it":                                 {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, Release, ""},
+		"a claim that waits for its volume keeps the snapshot":          {going, func(s *scene) { s.restores = []string{"ns/new"} }, Wait, "ns/new waits"},
+		"so does a provisioner whose claim is not known yet":            {going, restore, Wait, "a provisioner restores"},
+		"a group keeps its members":                                     {going, func(s *scene) { member(s); s.group = "g" }, Wait, "part of VolumeGroupSnapshot g"},
+		"a member whose group is gone goes":                             {going, member, Release, ""},
+		"a snapshot that others alone keep is none of ours":             {going, func(s *scene) { s.snapshot.Finalizers = []string{"velero.io/x"} }, None, ""},
+		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *scene) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
+		"one that is gone needs nothing":                                {ofClaim, func(s *scene) { s.snapshot = nil }, None, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := tt.from()
+			if tt.change != nil {
+				tt.change(s)
+			}
+			got := Decide(&single{}, &Options{}, s.seen())
+			if got.Action != tt.want {
+				t.Fatalf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
+			}
+			if said := got.Problem; (said == nil) != (tt.says == "") || said != nil && !strings.Contains(said.Text, tt.says) {
+				t.Errorf("it says %v, not %q", said, tt.says)
+			}
+		})
+	}
+}
+
+func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
+	s := ofClaim()
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+		t.Errorf("a volume that can be used everywhere: %+v", got)
+	}
+	if draft, err := (&Reconciler{judge: newJudge(&single{}, &Options{Distributed: true})}).draft(s.seen()); err != nil || len(draft.Meta.Labels) > 0 {
+		t.Errorf("its content has the labels %v (%v)", draft.Meta.Labels, err)
+	}
+	s.volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Refuse || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
+		t.Errorf("got %+v", got)
+	}
+	s.nodes = []string{"n"}
+	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestStatusFollowsTheContent(t *testing.T) {
+	at := time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC)
+	failed := &snapshotv1.VolumeSnapshotError{Message: ptr.To("no room")}
+	tests := map[string]struct {
+		before *snapshotv1.VolumeSnapshotStatus
+		from   *snapshotv1.VolumeSnapshotContentStatus
+		check  func(*snapshotv1.VolumeSnapshotStatus) bool
+	}{
+		"before the cut it is bound and not ready": {nil, nil, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return *s.BoundVolumeSnapshotContentName == "snapcontent-uid-s" && !*s.ReadyToUse && s.CreationTime == nil
+		}},
+		"the cut has a time, which is not 1970": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.CreationTime.Equal(ptr.To(metav1.NewTime(at.Truncate(time.Second)))) && !*s.ReadyToUse
+		}},
+		"a time of zero is none": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To[int64](0)}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime == nil }},
+		"the time does not change": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.CreationTime.Unix() == 1
+		}},
+		"an error is taken over": {nil, &snapshotv1.VolumeSnapshotContentStatus{Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.Error == failed }},
+		"an error goes with that of the content": {&snapshotv1.VolumeSnapshotStatus{Error: failed}, &snapshotv1.VolumeSnapshotContentStatus{}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.Error == nil
+		}},
+		"what is ready has no error": {nil, &snapshotv1.VolumeSnapshotContentStatus{ReadyToUse: ptr.To(true), Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return *s.ReadyToUse && s.Error == nil
+		}},
+		"a size that comes later is taken": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{RestoreSize: ptr.To[int64](1 << 30)}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+			return s.RestoreSize.String() == "1Gi"
+		}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := made()
+			s.snapshot.Status, s.content.Status = tt.before, tt.from
+			it := s.seen()
+			got := typed((&single{}).Follow(it.Snapshot, it.Content, nil).Object).Status
+			if !tt.check(got) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestAClaimIsNeededUntilItIsCut(t *testing.T) {
+	s := made().snapshot
+	if !needsClaim(s) {
+		t.Error("a claim is let go before it is cut")
+	}
+	s.Status = wasCut()
+	if needsClaim(s) {
+		t.Error("a claim is kept though it is cut: it should not wait for the upload")
+	}
+	s = ofClaim().snapshot
+	if needsClaim(s) {
+		t.Error("a claim is kept for a snapshot about which nothing has begun")
+	}
+}
+
+func TestRestoresAreFoundByEitherField(t *testing.T) {
+	group := ptr.To(snapshotv1.GroupName)
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
+	for name, tt := range map[string]struct {
+		old  *corev1.TypedLocalObjectReference
+		new  *corev1.TypedObjectReference
+		want string
+	}{
+		"the old field":                     {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
+		"the new field":                     {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
+		"the new field, with its namespace": {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("ns")}, want: "s"},
+		"the new field, other namespace":    {new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s", Namespace: ptr.To("other")}},
+		"both, as the API server does": {old: &corev1.TypedLocalObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"},
+			new: &corev1.TypedObjectReference{APIGroup: group, Kind: "VolumeSnapshot", Name: "s"}, want: "s"},
+		"another kind":                {old: &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "s"}},
+		"a kind of that name without": {old: &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}},
+	} {
+		claim.Spec.DataSource, claim.Spec.DataSourceRef = tt.old, tt.new
+		if got := strings.Join(restoredFrom(claim), " "); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+	claim.Status.Phase = corev1.ClaimBound
+	if got := restoredFrom(claim); len(got) > 0 {
+		t.Errorf("a claim with its volume still waits for %v", got)
+	}
+}
+
+// The provisioner decides by the same rule whom it serves: where the two differ, a
+// claim and a snapshot wait for each other.
+func TestWhichClaimsADeletedSnapshotWaitsFor(t *testing.T) {
+	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	tests := map[string]struct {
+		change func(*corev1.PersistentVolumeClaim)
+		want   bool
+	}{
+		"one that was made before":                        {func(*corev1.PersistentVolumeClaim) {}, true},
+		"one that was made in the same second":            {func(c *corev1.PersistentVolumeClaim) { c.CreationTimestamp.Time = deleted }, true},
+		"one that was made after":                         {func(c *corev1.PersistentVolumeClaim) { c.CreationTimestamp.Time = deleted.Add(time.Second) }, false},
+		"one that waits on its way out":                   {func(c *corev1.PersistentVolumeClaim) { c.DeletionTimestamp = ptr.To(metav1.Now()) }, true},
+		"one that has its volume":                         {func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimBound }, false},
+		"one that has lost its volume":                    {func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimLost }, false},
+		"one that is filled from another snapshot":        {func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource.Name = "other" }, false},
+		"one of another namespace":                        {func(c *corev1.PersistentVolumeClaim) { c.Namespace = "foreign" }, false},
+		"one of another namespace, which names this one":  {func(c *corev1.PersistentVolumeClaim) { c.Namespace = "foreign"; refer(c, "ns") }, false},
+		"one that names its own namespace":                {func(c *corev1.PersistentVolumeClaim) { refer(c, "ns") }, true},
+		"one that names the same snapshot somewhere else": {func(c *corev1.PersistentVolumeClaim) { refer(c, "foreign") }, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			claim := &corev1.PersistentVolumeClaim{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "restored", CreationTimestamp: metav1.NewTime(deleted.Add(-time.Hour))},
+				Spec: corev1.PersistentVolumeClaimSpec{
+					DataSource: &corev1.TypedLocalObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "s"},
+				},
+				Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
+			}
+			tt.change(claim)
+			if got := waitsFor(claim, made().snapshot, &metav1.Time{Time: deleted}); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// refer has a claim name the snapshot by the field that can name a namespace.
+func refer(c *corev1.PersistentVolumeClaim, namespace string) {
+	c.Spec.DataSource = nil
+	c.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "s", Namespace: &namespace}
+}
+
+func wasCut() *snapshotv1.VolumeSnapshotStatus {
+	return &snapshotv1.VolumeSnapshotStatus{CreationTime: &metav1.Time{Time: time.Unix(1, 0)}}
+}
+
+func keptOnItsWayOut(claim *corev1.PersistentVolumeClaim) {
+	claim.DeletionTimestamp, claim.Finalizers = ptr.To(metav1.Now()), []string{snapshot.ClaimFinalizer}
+}
+
+func permit(s *scene) {
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.Single.BeingDeleted, snapshot.Yes)
+}
+
+func memberContent(s *scene) {
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.MemberOf, "g")
+}
+
+func restore(s *scene) {
+	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
+}
+
+// stranded is a snapshot that a node has which is gone.
+func stranded(s *scene) {
+	permit(s)
+	s.stranded = true
+	s.content.Labels = map[string]string{snapshot.ManagedBy: "gone"}
+	s.content.DeletionTimestamp = ptr.To(metav1.Now())
+	s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
+}
+
+func retain(s *scene) { s.content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain }

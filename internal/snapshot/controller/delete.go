@@ -1,0 +1,66 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// release lets the content go. A snapshot whose content stays is not needed for
+// that any more.
+func (r *Reconciler) release(ctx context.Context, s *Observed) error {
+	if err := r.giveUp(ctx, s); err != nil || !s.stays() {
+		return err
+	}
+	return r.letGo(ctx, s)
+}
+
+// giveUp gives the driver's half our word that the content may go, and deletes it
+// if that is its policy. Both are on the condition that the content is what was
+// seen: an administrator may just have set the policy to Retain.
+func (r *Reconciler) giveUp(ctx context.Context, s *Observed) error {
+	content := s.Content.Object
+	if err := r.Keys.AllowDeletion(ctx, r.client, content); err != nil {
+		return err
+	}
+	if s.stays() || s.leaves() {
+		return nil
+	}
+	uid, version := content.GetUID(), content.GetResourceVersion()
+	err := client.IgnoreNotFound(r.client.Delete(ctx, content, client.Preconditions{UID: &uid, ResourceVersion: &version}))
+	if apierrors.IsConflict(err) {
+		return kube.Conflict("%s %s is not what was seen any more: %w", r.Content, content.GetName(), err)
+	}
+	if err != nil {
+		r.events.Warning(s.Snapshot.Object, r.Reasons.ContentDeletion, fmt.Sprintf("%s %s could not be deleted: %v", r.Content, content.GetName(), err))
+		return fmt.Errorf("deleting %s %s: %w", r.Content, content.GetName(), err)
+	}
+	return nil
+}
+
+// letGo takes our finalizers off the snapshot. That the cache shows no content of
+// its own is not enough: it may have been made, or bound, a moment ago.
+func (r *Reconciler) letGo(ctx context.Context, s *Observed) error {
+	if !s.bound() {
+		if err := r.readContent(ctx, r.live, s); err != nil {
+			return err
+		}
+		if s.bound() {
+			return r.release(ctx, s)
+		}
+	}
+	o := s.Snapshot.Object
+	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return slices.Contains(r.Ours, f) })
+	err := kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
+		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
+	}})
+	if err == nil {
+		r.ended(ctx, s)
+	}
+	return kube.WrapWrite(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
+}

@@ -1,0 +1,90 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Indexes of the cache.
+const (
+	snapshotsByClaim = "source-claim"   // VolumeSnapshots that are not made yet by the claim that they are of
+	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content by the class that they name; "" for none
+	claimsBySnapshot = "restores"       // claims without a volume by the snapshot of their namespace that they shall be filled from
+)
+
+func index(ctx context.Context, m ctrl.Manager) error {
+	indexes := []struct {
+		of     client.Object
+		name   string
+		values client.IndexerFunc
+	}{
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, classWaitedFor},
+		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom},
+	}
+	for _, i := range indexes {
+		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {
+			return fmt.Errorf("indexing %T: %w", i.of, err)
+		}
+	}
+	return nil
+}
+
+func claimOf(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil {
+		return nil
+	}
+	return []string{*s.Spec.Source.PersistentVolumeClaimName}
+}
+
+// claimNeeded is the claim that a snapshot waits for, or that must stay for it.
+// Most snapshots are ready, and not found by this.
+func claimNeeded(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || !needsClaim(s) && len(classWaitedFor(s)) == 0 {
+		return nil
+	}
+	return claimOf(s)
+}
+
+func classWaitedFor(o client.Object) []string {
+	s, ok := o.(*snapshotv1.VolumeSnapshot)
+	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil || s.Status != nil && s.Status.BoundVolumeSnapshotContentName != nil {
+		return nil
+	}
+	return []string{ptr.Deref(s.Spec.VolumeSnapshotClassName, "")}
+}
+
+// restoredFrom are the snapshots that a claim waits for a volume from.
+func restoredFrom(o client.Object) []string {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok || claim.Status.Phase != corev1.ClaimPending {
+		return nil
+	}
+	return SourcesOf(claim)
+}
+
+// SourcesOf are the snapshots of its own namespace that a claim names as its source,
+// in the old field or in the new one, which can name another namespace (KEP-3294).
+func SourcesOf(claim *corev1.PersistentVolumeClaim) []string {
+	var names []string
+	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
+		names = append(names, from.Name)
+	}
+	from := claim.Spec.DataSourceRef
+	if from == nil || from.Kind != "VolumeSnapshot" || ptr.Deref(from.APIGroup, "") != snapshotv1.GroupName {
+		return names
+	}
+	if ptr.Deref(from.Namespace, claim.Namespace) != claim.Namespace || slices.Contains(names, from.Name) {
+		return names
+	}
+	return append(names, from.Name)
+}

@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+var (
+	inFlight = prometheus.NewDesc("snapshot_controller_operations_in_flight",
+		"Operations on snapshots and groups of them that users have asked for and that have not ended.", nil, nil)
+	states = prometheus.NewDesc("holdfast_snapshots",
+		"VolumeSnapshots by how far they are.", []string{"state"}, nil)
+	oldest = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
+		"How long the oldest of those that are not ready has waited; 0 if there is none.", []string{"state"}, nil)
+	newest = prometheus.NewDesc("holdfast_snapshots_newest_timestamp_seconds",
+		"When the newest snapshot that can be restored from was cut.", []string{"driver_name"}, nil)
+)
+
+// measure makes the metrics known, in place of those of an earlier manager of
+// this process.
+func (r *Reconciler) measure(m ctrl.Manager, groups *Groups) error {
+	for _, c := range []prometheus.Collector{r.waits, &collector{r, m.GetCache(), groups}} {
+		metrics.Registry.Unregister(c)
+		if err := metrics.Registry.Register(c); err != nil {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// unfinished are the operations on a snapshot that have not ended.
+func unfinished(s *snapshotv1.VolumeSnapshot) []string {
+	p := singleWords.Progress((*single)(nil).Read(s))
+	return p.Unfinished()
+}
+
+// collector counts when it is asked and keeps nothing.
+type collector struct {
+	*Reconciler
+	cache  cache.Cache
+	groups *Groups
+}
+
+// Describe names the metrics.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{inFlight, states, oldest, newest} {
+		to <- d
+	}
+}
+
+// Collect counts. There is nothing to tell before the cache is filled.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if !c.cache.WaitForCacheSync(ctx) {
+		return
+	}
+	t, cut := newTally(c.now()), newestCut{}
+	err := errors.Join(
+		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotList{}, t.add),
+		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotContentList{}, func(content *snapshotv1.VolumeSnapshotContent) {
+			cut.add(content, c.options)
+		}))
+	if err != nil {
+		return
+	}
+	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
+	for state, n := range t.count {
+		to <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
+		if state != stateReady {
+			to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
+		}
+	}
+	for driver, at := range cut {
+		to <- prometheus.MustNewConstMetric(newest, prometheus.GaugeValue, float64(at)/1e9, driver)
+	}
+}
+
+// States of snapshots, as the metric calls them.
+const (
+	statePending   = "pending"   // not cut yet
+	stateUploading = "uploading" // cut, and the driver still works on it
+	stateErrored   = "errored"   // not ready, and its status says why
+	stateReady     = "ready"
+	stateDeleting  = "deleting"
+)
+
+func stateOf(s *snapshotv1.VolumeSnapshot) string {
+	switch {
+	case s.DeletionTimestamp != nil:
+		return stateDeleting
+	case isReady(s):
+		return stateReady
+	case s.Status != nil && s.Status.Error != nil:
+		return stateErrored
+	case isCut(s):
+		return stateUploading
+	default:
+		return statePending
+	}
+}
+
+// A tally is what all snapshots together are.
+type tally struct {
+	now        time.Time
+	count      map[string]int
+	oldest     map[string]time.Duration
+	operations int
+}
+
+func newTally(now time.Time) *tally {
+	t := &tally{now: now, count: map[string]int{}, oldest: map[string]time.Duration{}}
+	for _, state := range []string{statePending, stateUploading, stateErrored, stateReady, stateDeleting} {
+		t.count[state] = 0
+	}
+	return t
+}
+
+func (t *tally) add(s *snapshotv1.VolumeSnapshot) {
+	since, state := s.CreationTimestamp.Time, stateOf(s)
+	if state == stateDeleting {
+		since = s.DeletionTimestamp.Time
+	}
+	t.count[state]++
+	t.oldest[state] = max(t.oldest[state], t.now.Sub(since))
+	if state != stateReady { // Which has none.
+		t.operations += len(unfinished(s))
+	}
+}
+
+// newestCut is when the newest snapshot of each driver that can be restored from
+// was cut, in nanoseconds since 1970.
+type newestCut map[string]int64
+
+func (n newestCut) add(c *snapshotv1.VolumeSnapshotContent, o *Options) {
+	if c.Status != nil && ptr.Deref(c.Status.ReadyToUse, false) && o.Serves(c.Spec.VolumeSnapshotRef.Namespace) {
+		n[c.Spec.Driver] = max(n[c.Spec.Driver], ptr.Deref(c.Status.CreationTime, 0))
+	}
+}

@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// Groups are the group snapshots that single ones are members of.
+type Groups struct {
+	// There tells whether the group is there that a snapshot in a namespace names
+	// as its owner.
+	There func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error)
+	// Needs tells whether a claim is part of a group that is not cut yet, as the API
+	// server knows. It is asked until somebody works on groups.
+	Needs func(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
+	// Gone receives the members of groups that are gone: they need not wait any
+	// longer.
+	Gone chan event.GenericEvent
+
+	// Claims keeps claims for both. It is there after Setup.
+	Claims *Claims
+
+	worker atomic.Pointer[GroupWorker]
+}
+
+// A GroupWorker is who works on group snapshots.
+type GroupWorker interface {
+	// Unfinished is how many operations on groups have not ended: one metric tells of
+	// all.
+	Unfinished(ctx context.Context) int
+	// Needs tells whether a claim is part of a group that is not cut yet.
+	Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
+}
+
+// WorkedOnBy says who works on groups, once they are.
+func (g *Groups) WorkedOnBy(w GroupWorker) { g.worker.Store(&w) }
+
+func (g *Groups) unfinished(ctx context.Context) int {
+	if w := g.working(); w != nil {
+		return w.Unfinished(ctx)
+	}
+	return 0
+}
+
+func (g *Groups) needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	if w := g.working(); w != nil {
+		return w.Needs(ctx, claim)
+	}
+	if g == nil || g.Needs == nil {
+		return false, nil
+	}
+	return g.Needs(ctx, claim)
+}
+
+// working is nil where nobody works on groups.
+func (g *Groups) working() GroupWorker {
+	if g == nil {
+		return nil
+	}
+	if w := g.worker.Load(); w != nil {
+		return *w
+	}
+	return nil
+}
+
+// Options say how snapshots are worked on. They are the same for all.
+type Options struct {
+	// Distributed has each content carry the node of its volume, for drivers that
+	// stand on each node.
+	Distributed bool
+	// RecordMode has each content say whether it is of a filesystem or of a block
+	// volume, so that a provisioner can refuse to restore the one as the other.
+	RecordMode bool
+	// Groups has group snapshots worked on too, where they are installed.
+	Groups bool
+	// Namespaces are those whose snapshots are worked on; none for all.
+	Namespaces []string
+	// Workers is how many snapshots are worked on at a time.
+	Workers int
+	// RetryStart and RetryMax bound the pause before the next try.
+	RetryStart, RetryMax time.Duration
+}
+
+// AddFlags declares the flags.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&o.Distributed, "enable-distributed-snapshotting", false,
+		"write the node of the volume on each content, for drivers with a csi-snapshotter on each node")
+	fs.StringSliceVar(&o.Namespaces, "watch-namespace", nil,
+		"work only on the snapshots of these namespaces, separated by commas; somebody else must do it in the others [WATCH_NAMESPACE]")
+	fs.BoolVar(&o.RecordMode, "prevent-volume-mode-conversion", true,
+		"write the volume's mode on each content, so that it is not restored to a volume of another mode without permission")
+}
+
+// AddGates declares the gate.
+func (o *Options) AddGates(g interface {
+	Add(name string, to *bool, usage string)
+}) {
+	g.Add("CSIVolumeGroupSnapshot", &o.Groups, "work on group snapshots")
+}
+
+// Serves tells whether snapshots of a namespace are worked on.
+func (o *Options) Serves(namespace string) bool {
+	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
+}
+
+// mine leaves of what an object leads to only what is in such namespaces. The
+// cache knows of no snapshots in others.
+func (o *Options) mine(lead handler.MapFunc) handler.MapFunc {
+	return func(ctx context.Context, object client.Object) []reconcile.Request {
+		return slices.DeleteFunc(lead(ctx, object), func(r reconcile.Request) bool { return !o.Serves(r.Namespace) })
+	}
+}
+
+// Validate tells all that is wrong at once.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.Workers < 1 {
+		errs = append(errs, fmt.Errorf("--worker-threads %d: at least 1 is needed", o.Workers))
+	}
+	if o.RetryStart <= 0 || o.RetryMax < o.RetryStart {
+		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))
+	}
+	return errors.Join(errs...)
+}

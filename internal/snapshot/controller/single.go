@@ -1,0 +1,234 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// single is the Kind of VolumeSnapshots.
+type single struct {
+	client  client.Client
+	options *Options
+	groups  *Groups // nil where there are no group snapshots
+	claims  *Claims
+}
+
+var _ Kind = (*single)(nil)
+
+var singleWords = KindInfo{
+	Noun: "snapshot", Name: "snapshot", APIVersion: snapshotv1.SchemeGroupVersion.String(),
+	Snapshot: "VolumeSnapshot", Content: "VolumeSnapshotContent", Class: "VolumeSnapshotClass",
+	Keys: snapshot.Single, Operations: snapshot.SingleOperations,
+	Ref: "volumeSnapshotRef", ClassName: "volumeSnapshotClassName", PreProvisioned: "a snapshotHandle", Volumes: "a volume",
+	Keep: []string{snapshot.AsSourceFinalizer}, KeepForDriver: []string{snapshot.BoundFinalizer},
+	Ours: []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer, snapshot.InGroupFinalizer},
+	Reasons: Reasons{
+		Creating: "CreatingSnapshot", Created: "SnapshotCreated", Ready: "SnapshotReady",
+		Validation: "SnapshotValidationError", Class: "GetSnapshotClassFailed", DefaultClass: "SetDefaultSnapshotClassFailed",
+		Create: snapshot.ReasonContentCreation, ContentCreation: snapshot.ReasonContentCreation, BindFailed: "SnapshotBindFailed",
+		ContentMissing: "SnapshotContentMissing", ContentMisbound: "SnapshotContentMisbound", ContentMismatch: "SnapshotContentMismatch",
+		Misbound: "SnapshotMisbound", HandleSet: "SnapshotHandleSet",
+		ContentDeletion: "SnapshotContentObjectDeleteError", DeletionPending: "SnapshotDeletePending",
+	},
+	// It has no model upstream, where a snapshot without a driver waits in silence.
+	Service: snapshot.SidecarWait{Reason: "SnapshotNotServed", ContentKind: "VolumeSnapshotContent"},
+}
+
+// Info implements Kind.
+func (*single) Info() *KindInfo { return &singleWords }
+
+// New implements Kind.
+func (*single) New() client.Object { return &snapshotv1.VolumeSnapshot{} }
+
+// NewContent implements Kind.
+func (*single) NewContent() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
+
+// NewContents implements Kind.
+func (*single) NewContents() client.ObjectList { return &snapshotv1.VolumeSnapshotContentList{} }
+
+// Read implements Kind.
+func (*single) Read(o client.Object) *Snapshot {
+	of := typed(o)
+	s := &Snapshot{
+		Object: of, Class: ptr.Deref(of.Spec.VolumeSnapshotClassName, ""), PreProvisioned: ptr.Deref(of.Spec.Source.VolumeSnapshotContentName, ""),
+		ContentName: contentName(of), Member: isMember(of), Created: isCut(of), Ready: isReady(of),
+	}
+	if of.Status != nil {
+		s.Status, s.Error, s.Bound = of.Status, of.Status.Error, ptr.Deref(of.Status.BoundVolumeSnapshotContentName, "")
+	}
+	return s
+}
+
+// ReadContent implements Kind.
+func (*single) ReadContent(o client.Object) *Content {
+	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
+	_, member := content.Annotations[snapshot.MemberOf]
+	c := &Content{
+		Object: content, Ref: content.Spec.VolumeSnapshotRef, Driver: content.Spec.Driver,
+		Class:          ptr.Deref(content.Spec.VolumeSnapshotClassName, ""),
+		Retain:         content.Spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
+		PreProvisioned: content.Spec.Source.SnapshotHandle != nil || member,
+		Node:           content.Labels[snapshot.ManagedBy],
+	}
+	if content.Status != nil {
+		c.Status, c.Error = content.Status, content.Status.Error
+	}
+	known := content.Status != nil && content.Status.SnapshotHandle != nil
+	c.Void = member && !known
+	c.AtDriver = !c.Retain && !member && (known || c.PreProvisioned || singleWords.Keys.CreationStarted(content)) // A member is deleted with its group.
+	return c
+}
+
+// Class implements Kind.
+func (k *single) Class(ctx context.Context, name string) (*snapshot.Class, error) {
+	return snapshot.ReadClass(ctx, k.client, name)
+}
+
+// Classes implements Kind.
+func (k *single) Classes(ctx context.Context) ([]*snapshot.Class, error) {
+	list := &snapshotv1.VolumeSnapshotClassList{}
+	if err := k.client.List(ctx, list); err != nil {
+		return nil, err
+	}
+	var all []*snapshot.Class
+	for i := range list.Items {
+		all = append(all, snapshot.ClassOf(&list.Items[i]))
+	}
+	return all, nil
+}
+
+// Secret implements Kind.
+func (*single) Secret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
+	return snapshot.Snapshotter.Resolve(class.Parameters, snapshot.Tokens(content, ref))
+}
+
+// Sources implements Kind. The cache is good enough: the claim is written before it
+// is cut, which fails if it is another one.
+func (k *single) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]snapshot.Source, error) {
+	source := snapshot.Source{Name: ptr.Deref(typed(of.Object).Spec.Source.PersistentVolumeClaimName, "")}
+	if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: of.Object.GetNamespace(), Name: source.Name}, &source.Claim); err != nil {
+		return nil, err
+	}
+	if source.Claim == nil {
+		return []snapshot.Source{source}, nil
+	}
+	err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Name: source.Claim.Spec.VolumeName}, &source.Volume)
+	return []snapshot.Source{source}, err
+}
+
+// Check implements Kind.
+func (*single) Check(of *Snapshot, sources []snapshot.Source) *snapshot.Problem {
+	source := &sources[0]
+	if source.Name == "" {
+		return snapshot.Problemf(singleWords.Reasons.Validation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
+	}
+	if claim := source.Claim; claim != nil && !snapshot.MayBeTakenOf(of.Object, claim) {
+		return snapshot.Problemf(singleWords.Reasons.Validation,
+			"label %s says that the snapshot is of the claim with UID %s, but claim %s now has UID %s: it was deleted and created again, so no snapshot is taken; "+
+				"delete this VolumeSnapshot, or remove the label to take a snapshot of the new claim",
+			snapshot.ClaimUID, of.Object.GetLabels()[snapshot.ClaimUID], source.Name, claim.UID)
+	}
+	return source.Check()
+}
+
+// Make implements Kind.
+func (k *single) Make(d *ContentDraft) client.Object {
+	volume := d.Sources[0].Volume
+	content := &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: d.Meta,
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			VolumeSnapshotRef:       d.Ref,
+			Source:                  snapshotv1.VolumeSnapshotContentSource{VolumeHandle: &volume.Spec.CSI.VolumeHandle},
+			VolumeSnapshotClassName: &d.Class.Name,
+			DeletionPolicy:          d.Class.Policy,
+			Driver:                  d.Class.Driver,
+		},
+	}
+	if k.options.RecordMode {
+		content.Spec.SourceVolumeMode = volume.Spec.VolumeMode
+	}
+	return content
+}
+
+// Hold implements Kind.
+func (k *single) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	return k.claims.Hold(ctx, sources)
+}
+
+// Gather implements Kind.
+func (*single) Gather(context.Context, *Snapshot, *Content) ([]string, error) { return nil, nil }
+
+// Follow implements Kind. What was said once about time and group stays.
+func (k *single) Follow(of *Snapshot, content *Content, _ []string) *Snapshot {
+	s := typed(of.Object).DeepCopy()
+	if s.Status == nil {
+		s.Status = &snapshotv1.VolumeSnapshotStatus{}
+	}
+	name, now := content.Object.GetName(), s.Status
+	now.BoundVolumeSnapshotContentName, now.ReadyToUse, now.Error = &name, ptr.To(false), nil
+	if from, ok := content.Status.(*snapshotv1.VolumeSnapshotContentStatus); ok {
+		takeOver(now, from, snapshot.GroupOf(s))
+	}
+	return k.Read(s)
+}
+
+func takeOver(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.VolumeSnapshotContentStatus, owner *metav1.OwnerReference) {
+	if owner != nil && from.VolumeGroupSnapshotHandle != nil {
+		now.VolumeGroupSnapshotName = &owner.Name
+	}
+	now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false))
+	if !*now.ReadyToUse {
+		now.Error = from.Error
+	}
+	if at := ptr.Deref(from.CreationTime, 0); now.CreationTime == nil && at > 0 {
+		now.CreationTime = ptr.To(metav1.NewTime(time.Unix(0, at).Truncate(time.Second)))
+	}
+	if size := ptr.Deref(from.RestoreSize, 0); size > 0 {
+		now.RestoreSize = resource.NewQuantity(size, resource.BinarySI)
+	}
+}
+
+// Gone implements Kind. All that belongs to a snapshot goes before it.
+func (*single) Gone(context.Context, client.ObjectKey) error { return nil }
+
+// typed is a snapshot of this kind.
+func typed(o client.Object) *snapshotv1.VolumeSnapshot {
+	return o.(*snapshotv1.VolumeSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
+}
+
+func contentName(of *snapshotv1.VolumeSnapshot) string {
+	if name := of.Spec.Source.VolumeSnapshotContentName; name != nil {
+		return *name
+	}
+	if of.Status != nil {
+		if name := ptr.Deref(of.Status.BoundVolumeSnapshotContentName, ""); name != "" {
+			return name
+		}
+	}
+	if isMember(of) {
+		return snapshot.MemberContentName(of.Name)
+	}
+	return snapshot.ContentName(of.UID)
+}
+
+func isMember(of *snapshotv1.VolumeSnapshot) bool { return snapshot.GroupOf(of) != nil }
+
+// isCut tells whether the claim's contents are in a snapshot that needs the
+// claim no more. After the cut only the upload may still be going on.
+func isCut(of *snapshotv1.VolumeSnapshot) bool {
+	return of.Status != nil && (of.Status.CreationTime != nil || isReady(of))
+}
+
+func isReady(of *snapshotv1.VolumeSnapshot) bool {
+	return of.Status != nil && ptr.Deref(of.Status.ReadyToUse, false)
+}

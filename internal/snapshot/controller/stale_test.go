@@ -1,0 +1,390 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// The cache may show a snapshot that this process has let go of, a moment ago. A
+// content that it got now would never be deleted.
+func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
+	tests := map[string]func() *scene{
+		"of a claim":            ofClaim,
+		"that was there before": imported,
+	}
+	for name, from := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := from()
+			s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
+			r := engine(cluster(t, s.objects()...), cluster(t))
+			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+				t.Error(err)
+			}
+			contents := &snapshotv1.VolumeSnapshotContentList{}
+			if err := r.client.List(t.Context(), contents); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range contents.Items {
+				if c.Spec.VolumeSnapshotRef.UID != "" {
+					t.Errorf("content %s is bound to a snapshot that is gone", c.Name)
+				}
+			}
+		})
+	}
+}
+
+// An API server that is deleting an object does not see a finalizer that comes at
+// that moment. What was made for it then goes too.
+func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
+	for name, from := range map[string]func() *scene{"of a claim": ofClaim, "that was there before": imported} {
+		t.Run(name, func(t *testing.T) {
+			s := from()
+			s.snapshot.Finalizers = nil
+			api := cluster(t, s.objects()...)
+			r := engine(&oneLook{Client: api}, api)
+			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+				t.Error(err)
+			}
+			contents := &snapshotv1.VolumeSnapshotContentList{}
+			if err := r.client.List(t.Context(), contents); err != nil || len(contents.Items) != 1 {
+				t.Fatalf("there are %d contents, %v", len(contents.Items), err)
+			}
+			if c := contents.Items[0]; c.DeletionTimestamp == nil || c.Annotations[snapshot.Single.BeingDeleted] == "" {
+				t.Error("nobody will ever delete the content")
+			}
+		})
+	}
+}
+
+func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
+	s := made()
+	one := singleWords.lostBy(s.seen().Snapshot)
+	if one == nil {
+		t.Fatal("a snapshot that is gone with its finalizers is not lost")
+	}
+	for age, goes := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
+		now := time.Now()
+		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
+		api := cluster(t, s.objects()...)
+		r := newLostOnes(engine(api, api))
+		r.now = func() time.Time { return now }
+		if _, err := r.Reconcile(t.Context(), *one); err != nil {
+			t.Error(err)
+		}
+		left := &snapshotv1.VolumeSnapshotContent{}
+		err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), left)
+		if err != nil || (left.DeletionTimestamp != nil) != goes {
+			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
+		}
+	}
+	if s.snapshot.Finalizers = nil; singleWords.lostBy(s.seen().Snapshot) != nil {
+		t.Error("a snapshot that was deleted before anything was done is no lost one")
+	}
+}
+
+// A snapshot was let go when it had no content, and then that was made after all. That
+// it is newer than the deletion proves it; without proof a content stays.
+func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
+	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
+	given := func(s *scene) {
+		s.snapshot.Spec.Source = snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &s.content.Name}
+	}
+	tests := map[string]struct {
+		made   time.Duration // after the deletion
+		change func(*scene)
+		goes   bool
+	}{
+		"made after the deletion":              {time.Second, nil, true},
+		"long after it":                        {8 * time.Minute, nil, true},
+		"for part of a group":                  {time.Second, memberContent, true},
+		"made in the same second":              {0, nil, false},
+		"made before":                          {-time.Second, nil, false},
+		"of another snapshot":                  {time.Second, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, false},
+		"that an administrator has made":       {time.Second, given, false},
+		"of a snapshot that was never ours":    {time.Second, func(s *scene) { s.snapshot.Finalizers = nil }, false},
+		"of another name than that is made by": {time.Second, func(s *scene) { s.content.Name = "other" }, false},
+	}
+	for name, tt := range tests {
+		for order, contentFirst := range map[string]bool{"known first": true, "known last": false} {
+			t.Run(name+", "+order, func(t *testing.T) {
+				s := made()
+				s.content.CreationTimestamp = metav1.NewTime(deleted.Add(tt.made))
+				if tt.change != nil {
+					tt.change(s)
+				}
+				s.content.Finalizers = []string{snapshot.Single.Finalizer}
+				s.snapshot.DeletionTimestamp = &metav1.Time{Time: deleted}
+				live := cluster(t, s.content)
+				cached := cluster(t)
+				if contentFirst {
+					cached = live
+				}
+				r := newLostOnes(engine(cached, live))
+				r.client = live // For what is written.
+				queue := &lostNow{}
+				if !contentFirst {
+					r.client = cached
+				}
+				r.gone(t.Context(), r.kind.Read(s.snapshot), queue)
+				r.client = live
+				if !contentFirst {
+					r.made(r.kind.ReadContent(s.content), queue)
+				}
+				for _, one := range queue.added {
+					if _, err := r.Reconcile(t.Context(), one); err != nil {
+						t.Error(err)
+					}
+				}
+				left := &snapshotv1.VolumeSnapshotContent{}
+				if err := live.Get(t.Context(), client.ObjectKeyFromObject(s.content), left); err != nil || (left.DeletionTimestamp != nil) != tt.goes {
+					t.Errorf("that it goes is %v, %v", !tt.goes, err)
+				}
+			})
+		}
+	}
+}
+
+// lostNow are the lost that are to be worked on.
+type lostNow struct {
+	lostQueue
+	added []lost
+}
+
+func (q *lostNow) Add(one lost) { q.added = append(q.added, one) }
+
+// A leader that was stopped for longer than its Lease has a cache of the time before.
+func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
+	for name, tt := range map[string]struct {
+		paused time.Duration
+		goes   bool
+	}{"stopped": {time.Minute, true}, "quick, as its cache is": {time.Millisecond, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := made()
+			live := cluster(t, s.content)
+			r := engine(live, live)
+			r.client = &shows{Client: live, snapshot: s.snapshot}
+			it := s.seen()
+			it.At = r.now().Add(-tt.paused)
+			if err := r.reconsider(t.Context(), it); err != nil {
+				t.Fatal(err)
+			}
+			err := live.Get(t.Context(), client.ObjectKeyFromObject(s.content), s.content)
+			if goes := s.content.DeletionTimestamp != nil; err != nil || goes != tt.goes {
+				t.Errorf("that the content goes is %v, %v", goes, err)
+			}
+		})
+	}
+}
+
+// shows is a cluster whose cache still shows a snapshot.
+type shows struct {
+	client.Client
+	snapshot *snapshotv1.VolumeSnapshot
+}
+
+func (c *shows) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if it, ok := into.(*snapshotv1.VolumeSnapshot); ok {
+		c.snapshot.DeepCopyInto(it)
+		return nil
+	}
+	return c.Client.Get(ctx, key, into, o...)
+}
+
+// Nor may it show that a content is bound to the snapshot, since a moment ago.
+func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
+	tests := map[string]struct {
+		from  func() *scene
+		stale func(s *scene)
+	}{
+		"one that was made":  {going, func(s *scene) { s.content = nil }},
+		"one that was bound": {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := tt.from()
+			s.snapshot.DeletionTimestamp, s.content.Spec.VolumeSnapshotRef.UID = ptr.To(metav1.Now()), s.snapshot.UID
+			api := cluster(t, s.objects()...)
+			content := client.ObjectKeyFromObject(s.content)
+			tt.stale(s)
+			if err := engine(api, api).letGo(t.Context(), s.seen()); err != nil {
+				t.Error(err)
+			}
+			left := &snapshotv1.VolumeSnapshotContent{}
+			if err := api.Get(t.Context(), content, left); err != nil {
+				t.Fatal(err)
+			}
+			if left.DeletionTimestamp == nil || left.Annotations[snapshot.Single.BeingDeleted] == "" {
+				t.Error("the snapshot was let go, and nobody will ever delete its content")
+			}
+		})
+	}
+}
+
+// Who wants to rescue what is at the driver sets the policy to Retain. The cache may
+// still show Delete.
+func TestAContentThatIsRetainedSinceAMomentIsNotDeleted(t *testing.T) {
+	for name, word := range map[string]func(*scene){"before the word is given": func(*scene) {}, "after that": permit} {
+		t.Run(name, func(t *testing.T) {
+			s := going()
+			s.snapshot.ResourceVersion = "1"
+			word(s)
+			api := cluster(t, s.objects()...)
+			before := &snapshotv1.VolumeSnapshotContent{}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), before); err != nil {
+				t.Fatal(err)
+			}
+			now := before.DeepCopy()
+			now.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
+			if err := api.Update(t.Context(), now); err != nil {
+				t.Fatal(err)
+			}
+			r := engine(&lagging{Client: api, content: before}, api)
+			result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)})
+			if err != nil {
+				t.Errorf("that is told, though nobody needs to know: %v", err)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
+				t.Errorf("the content is deleted, though it shall stay: %v", err)
+			}
+			if result.RequeueAfter == 0 {
+				t.Error("it is not looked at again")
+			}
+			for range 2 { // The cache has caught up.
+				if _, err := engine(api, api).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.snapshot), s.snapshot); !apierrors.IsNotFound(err) {
+				t.Errorf("the snapshot is still there: %v", err)
+			}
+			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
+				t.Errorf("the content is deleted, though it shall stay: %v", err)
+			}
+		})
+	}
+}
+
+// A snapshot that has just been protected relies on its claim, which another one has
+// kept until now.
+func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T) {
+	for name, protected := range map[string]bool{"protected meanwhile": true, "not begun": false} {
+		t.Run(name, func(t *testing.T) {
+			s := ofClaim()
+			s.claim.Finalizers = []string{snapshot.ClaimFinalizer}
+			cached := cluster(t, s.snapshot, s.claim)
+			if protected {
+				s.snapshot.Finalizers = singleWords.Ours
+			}
+			s.snapshot.ResourceVersion, s.claim.ResourceVersion = "", ""
+			c := NewClaims(cached, cluster(t, s.snapshot, s.claim), nil, 0)
+			if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := cached.Get(t.Context(), client.ObjectKeyFromObject(s.claim), s.claim); err != nil {
+				t.Fatal(err)
+			}
+			if kept := len(s.claim.Finalizers) > 0; kept != protected {
+				t.Errorf("that the claim is kept is %v", kept)
+			}
+		})
+	}
+}
+
+// A snapshot that will never be taken of a claim, because it is labelled as one of the
+// claim that had the name before, does not protect that claim.
+func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
+	for uid, kept := range map[string]bool{"uid-old": false, "uid-c": true} {
+		s := ofClaim()
+		s.snapshot.Finalizers, s.claim.Finalizers = singleWords.Ours, []string{snapshot.ClaimFinalizer}
+		labelled(s, uid)
+		api := cluster(t, s.snapshot, s.claim)
+		c := NewClaims(api, api, nil, 0)
+		if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.claim), s.claim); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.claim.Finalizers) > 0; got != kept {
+			t.Errorf("that the claim is kept for a snapshot of %s is %v", uid, got)
+		}
+	}
+}
+
+// objects are those that are there.
+func (s *scene) objects() []client.Object {
+	all := []client.Object{s.snapshot}
+	if s.content != nil {
+		s.content.Finalizers = []string{snapshot.Single.Finalizer}
+		all = append(all, s.content)
+	}
+	if s.claim != nil {
+		all = append(all, s.claim, s.volume, s.class)
+	}
+	return all
+}
+
+// engine is the engine of single snapshots, on a cache and what lies behind it.
+func engine(cache client.Client, live client.Reader) *Reconciler {
+	o := &Options{RetryStart: time.Millisecond}
+	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
+	return New(cache, live, k, kube.NewEventsTo(record.NewFakeRecorder(100)), o)
+}
+
+func cluster(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(snapshotv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom).
+		WithStatusSubresource(&snapshotv1.VolumeSnapshot{}).Build()
+}
+
+// lagging is a cluster whose cache still shows an older content.
+type lagging struct {
+	client.Client
+	content *snapshotv1.VolumeSnapshotContent
+}
+
+func (c *lagging) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if content, ok := into.(*snapshotv1.VolumeSnapshotContent); ok {
+		c.content.DeepCopyInto(content)
+		return nil
+	}
+	return c.Client.Get(ctx, key, into, o...)
+}
+
+// oneLook is a cluster whose snapshots are gone when they are looked at again.
+type oneLook struct {
+	client.Client
+	looked bool
+}
+
+func (c *oneLook) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+	if _, ok := into.(*snapshotv1.VolumeSnapshot); ok {
+		if c.looked {
+			return apierrors.NewNotFound(snapshotv1.Resource("volumesnapshots"), key.Name)
+		}
+		c.looked = true
+	}
+	return c.Client.Get(ctx, key, into, o...)
+}

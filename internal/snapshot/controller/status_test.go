@@ -1,0 +1,55 @@
+package controller
+
+import (
+	"testing"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+)
+
+func TestWhatWakesASnapshot(t *testing.T) {
+	plain := func() *snapshotv1.VolumeSnapshot { return &snapshotv1.VolumeSnapshot{} }
+	restored := func() *snapshotv1.VolumeSnapshot {
+		s := plain()
+		restore(&scene{snapshot: s})
+		return s
+	}
+	failed := func() *snapshotv1.VolumeSnapshot {
+		s := plain()
+		s.Status = &snapshotv1.VolumeSnapshotStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("no room")}}
+		return s
+	}
+	ready := func() *snapshotv1.VolumeSnapshot {
+		s := plain()
+		s.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
+		return s
+	}
+	tests := map[string]struct {
+		before, now *snapshotv1.VolumeSnapshot
+		wakes       bool
+	}{
+		"the end of a restore, which its deletion may wait for":        {restored(), plain(), true},
+		"the beginning of a restore is nobody's turn":                  {plain(), restored(), false},
+		"an error that was written: its cause may have gone meanwhile": {plain(), failed(), true},
+		"that it is not ready any more":                                {ready(), plain(), true},
+		"what else is written":                                         {failed(), ready(), false},
+		"nothing":                                                      {failed(), failed(), false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.before.ResourceVersion, tt.now.ResourceVersion = "1", "2"
+			if got := newJudge(&single{}, &Options{}).wakes().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}); got != tt.wakes {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// The error that was written a moment ago may not be in the cache.
+func TestAStatusWithoutAnErrorTakesTheErrorAway(t *testing.T) {
+	status, err := whole(&snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)})
+	if none, said := status["error"]; err != nil || !said || none != nil {
+		t.Errorf("the change is %v, %v", status, err)
+	}
+}

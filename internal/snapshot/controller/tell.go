@@ -1,0 +1,48 @@
+package controller
+
+import (
+	"context"
+	"errors"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// failed tells a user's problem where users look: in the snapshot's status and
+// as an event. What only we are concerned with is not told. It returns the
+// error, for another try.
+func (r *Reconciler) failed(ctx context.Context, s *Observed, err error) error {
+	var problem *snapshot.Problem
+	if !errors.As(err, &problem) {
+		return err
+	}
+	r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
+	if !snapshot.IsNewError(s.Snapshot.Error, err, r.now()) {
+		return err
+	}
+	said := map[string]any{"error": snapshot.StatusError(problem.Text, r.now()), "readyToUse": false}
+	if writing := r.setStatus(ctx, s.Snapshot, said); writing != nil && !kube.IsConflict(writing) {
+		err = errors.Join(err, writing)
+	}
+	return err
+}
+
+// explain tells a user why a snapshot is not deleted. Contents are for administrators,
+// and most users may not read them. Whether it is ready does not change by that.
+func (r *Reconciler) explain(ctx context.Context, s *Observed, why *snapshot.Problem) error {
+	r.events.Warning(s.Snapshot.Object, why.Reason, why.Text)
+	if !snapshot.IsNewError(s.Snapshot.Error, why, r.now()) {
+		return nil
+	}
+	return r.setStatus(ctx, s.Snapshot, map[string]any{"error": snapshot.StatusError(why.Text, r.now())})
+}
+
+func messageOf(e *snapshotv1.VolumeSnapshotError) string {
+	if e == nil {
+		return ""
+	}
+	return ptr.Deref(e.Message, "")
+}

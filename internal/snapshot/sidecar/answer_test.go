@@ -1,0 +1,230 @@
+package sidecar
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// look has a lane look at the content once.
+func look(t *testing.T, r *Reconciler, ends bool) error {
+	t.Helper()
+	r.events = kube.NewEventsTo(record.NewFakeRecorder(10))
+	_, err := (lane{r, ends}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}})
+	return err
+}
+
+// there is the content, nil if it is gone.
+func there(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
+	t.Helper()
+	c := fresh()
+	if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
+		if client.IgnoreNotFound(err) != nil {
+			t.Fatal(err)
+		}
+		return nil
+	}
+	return c
+}
+
+// refusing has the driver refuse snapshots.
+func refusing(server *csitest.Driver, code codes.Code) {
+	server.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
+		if m == csi.CreateSnapshot && code != codes.OK {
+			return status.Error(code, "not today")
+		}
+		return nil
+	}})
+}
+
+// A snapshot that may have been made is asked for until that is known, whatever the
+// driver answers in between, and is deleted then.
+func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
+	for _, code := range []codes.Code{
+		codes.Internal, codes.Unknown, codes.AlreadyExists, codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition,
+		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.OutOfRange, codes.DataLoss,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil; going(c); marked(c) }, nil)
+			refusing(server, code)
+			if err := look(t, r, true); err == nil || !strings.Contains(err.Error(), "not today") {
+				t.Errorf("got %v", err)
+			}
+			c := there(t, r)
+			if c == nil {
+				t.Fatal("the content is gone, and its snapshot is at the driver")
+			}
+			if said := c.Status.Error; said == nil || !strings.Contains(*said.Message, "snapshot-uid-s") || !strings.Contains(*said.Message, snapshot.Single.BeingCreated) {
+				t.Errorf("the content does not say what may be left, and what to do: %+v", said)
+			}
+			refusing(server, codes.OK)
+			if err := look(t, r, true); err != nil {
+				t.Fatal(err)
+			}
+			if left := len(server.Snapshots()); there(t, r) != nil || left != 0 {
+				t.Errorf("%d snapshots are left at the driver", left)
+			}
+		})
+	}
+}
+
+// A content that nobody deletes yet keeps its mark over such an answer too.
+func TestTheMarkOutlivesALaterRefusal(t *testing.T) {
+	r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
+	for _, code := range []codes.Code{codes.DeadlineExceeded, codes.InvalidArgument} {
+		refusing(server, code)
+		if err := look(t, r, false); err == nil {
+			t.Fatal("it was made")
+		}
+	}
+	if _, marked := there(t, r).Annotations[snapshot.Single.BeingCreated]; !marked {
+		t.Error("the mark is off, and the first call may have made the snapshot")
+	}
+	refusing(server, codes.OK)
+	if err := look(t, r, false); err != nil {
+		t.Fatal(err)
+	}
+	if c := there(t, r); c.Annotations[snapshot.Single.BeingCreated] != "" || c.Annotations[refusedAnnotation] != "" || c.Status == nil {
+		t.Errorf("what was found out is not taken over: %v", c.Annotations)
+	}
+}
+
+// Where the driver goes on to refuse, its list tells after a while that there is no
+// snapshot; or at once that there is one, if its id says so.
+func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
+	tests := map[string]struct {
+		change func(t *testing.T, server *csitest.Driver, r *Reconciler)
+		gone   bool
+	}{
+		"a snapshot that nobody knows may be it": {change: func(*testing.T, *csitest.Driver, *Reconciler) {}},
+		"none at all is none": {change: func(t *testing.T, server *csitest.Driver, r *Reconciler) {
+			for _, s := range server.Snapshots() {
+				if err := r.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: s.ID}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, gone: true},
+		"one that has the name in its id is it": {change: func(_ *testing.T, server *csitest.Driver, _ *Reconciler) {
+			server.SetHooks(csitest.Hooks{
+				Before: func(_ context.Context, m csi.Method, _ any) error {
+					if m == csi.CreateSnapshot {
+						return status.Error(codes.Internal, "not today")
+					}
+					return nil
+				},
+				After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
+					if list, ok := resp.(*csipb.ListSnapshotsResponse); ok && m == csi.ListSnapshots {
+						list.Entries[0].Snapshot.SnapshotId = "projects/p/snapshot-uid-s"
+					}
+					return resp, err
+				},
+			})
+		}, gone: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil; going(c); marked(c) }, nil)
+			refusing(server, codes.Internal)
+			if err := look(t, r, true); err == nil {
+				t.Fatal("the driver's refusal was taken for an answer")
+			}
+			tt.change(t, server, r)
+			r.now = func() time.Time { return time.Now().Add(2 * r.driver.SettleTime()) }
+			if err := look(t, r, true); (err == nil) != tt.gone {
+				t.Errorf("got %v", err)
+			}
+			if gone := there(t, r) == nil; gone != tt.gone {
+				t.Errorf("the content is gone: %t", gone)
+			}
+		})
+	}
+}
+
+// What is to be deleted is decided by what the API server says when the call is sent.
+func TestASnapshotThatIsToStayIsNotDeletedByAStaleCache(t *testing.T) {
+	tests := map[string]func(content){
+		"its policy is Retain now": retained,
+		"it is another one now":    func(c content) { c.UID = "other" },
+		"it is not being deleted":  func(c content) { c.DeletionTimestamp = nil },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, server := connected(t, csitest.Options{}, going, nil)
+			now := there(t, r)
+			change(now)
+			now.ResourceVersion = ""
+			r.live = cluster(t, now)
+			if err := look(t, r, true); err != nil {
+				t.Error(err)
+			}
+			if calls, left := server.Calls(csi.DeleteSnapshot), len(server.Snapshots()); calls != 0 || left != 1 {
+				t.Errorf("DeleteSnapshot was called %d times, %d snapshots are left", calls, left)
+			}
+		})
+	}
+}
+
+// A driver that names a group in its answer about a snapshot that was asked for alone
+// does not make it a member: nobody else would delete it.
+func TestASnapshotThatWasAskedForAloneIsDeletedAlone(t *testing.T) {
+	r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
+	server.SetHooks(csitest.Hooks{After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
+		if made, ok := resp.(*csipb.CreateSnapshotResponse); ok && m == csi.CreateSnapshot {
+			made.Snapshot.GroupSnapshotId = "consistency-group-1"
+		}
+		return resp, err
+	}})
+	if err := look(t, r, false); err != nil {
+		t.Fatal(err)
+	}
+	c := there(t, r)
+	if c.Status.VolumeGroupSnapshotHandle != nil {
+		t.Errorf("it is said to be part of %s", *c.Status.VolumeGroupSnapshotHandle)
+	}
+	member := r.kind.Read(c)
+	if member.Member != "" {
+		t.Errorf("it is taken for a member of %s", member.Member)
+	}
+	s := "consistency-group-1"
+	c.Status.VolumeGroupSnapshotHandle = &s // As an earlier version has written it.
+	if member = r.kind.Read(c); member.Member != "" {
+		t.Error("one that was said to be a member would never be deleted")
+	}
+}
+
+func TestLocate(t *testing.T) {
+	const name, uid = "snapshot-11111111-2222-3333-4444-555555555555", "11111111-2222-3333-4444-555555555555"
+	known := map[string]bool{"snap-1": true}
+	tests := map[string]struct {
+		name   string
+		listed []string
+		want   whereabouts
+	}{
+		"an id with the name in it is the snapshot":     {name, []string{"snap-1", "p/" + name}, whereabouts{handle: "p/" + name}},
+		"every id is some content's":                    {name, []string{"snap-1"}, whereabouts{absent: true}},
+		"there is none":                                 {name, nil, whereabouts{absent: true}},
+		"an id that nobody knows may be it":             {name, []string{"snap-1", "snap-2"}, whereabouts{}},
+		"a name that was cut short may be another's":    {"snapshot-11111111", []string{"p/snapshot-11111111"}, whereabouts{}},
+		"a name without dashes has the whole UID as it": {"snapshot-11111111222233334444555555555555", []string{"snapshot-11111111222233334444555555555555"}, whereabouts{handle: "snapshot-11111111222233334444555555555555"}},
+	}
+	for title, tt := range tests {
+		if got := locate(tt.name, uid, tt.listed, known); got != tt.want {
+			t.Errorf("%s: got %+v, want %+v", title, got, tt.want)
+		}
+	}
+}

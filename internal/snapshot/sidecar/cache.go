@@ -1,0 +1,44 @@
+package sidecar
+
+import (
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+// CacheOptions narrow what the manager's cache holds: on a node the contents of
+// that node's volumes, and of the contents of other drivers only which they are.
+func CacheOptions(o *Options, into *cache.Options) {
+	contents := cache.ByObject{Transform: o.reduce}
+	if o.Node != "" {
+		contents.Label = labels.SelectorFromSet(labels.Set{snapshot.ManagedBy: snapshot.NodeLabel(o.Node)})
+	}
+	if into.ByObject == nil {
+		into.ByObject = map[client.Object]cache.ByObject{}
+	}
+	into.ByObject[&snapshotv1.VolumeSnapshotContent{}] = contents
+}
+
+// reduce changes an object before anyone else sees it: the object itself, for what
+// is there at the start is reduced when it is read and again when all of it goes
+// into the cache, and copies would be held until then. What is reduced is never
+// written.
+func (o *Options) reduce(object any) (any, error) {
+	content, ok := object.(*snapshotv1.VolumeSnapshotContent)
+	if !ok {
+		return object, nil
+	}
+	content.ManagedFields = nil
+	if content.Spec.Driver == o.Driver {
+		return content, nil
+	}
+	*content = snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: content.Name, UID: content.UID, ResourceVersion: content.ResourceVersion},
+		Spec:       snapshotv1.VolumeSnapshotContentSpec{Driver: content.Spec.Driver},
+	}
+	return content, nil
+}

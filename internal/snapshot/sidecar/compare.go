@@ -1,0 +1,86 @@
+package sidecar
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+)
+
+// An orphan is a snapshot at the driver that no content knows.
+type orphan struct {
+	handle, volume string
+	created        time.Time // zero if the driver does not say
+	bytes          int64     // what a volume needs to be restored from it; 0 if the driver does not say
+	named          bool      // the handle contains a name as csi-snapshotters give them
+}
+
+// known is what contents of a driver know of snapshots.
+type known struct {
+	driver  string
+	handles map[string]bool
+	// making are the volumes of which a snapshot is being made. Its handle is not
+	// known yet.
+	making map[string]bool
+}
+
+func newKnown(driver string) *known {
+	return &known{driver: driver, handles: map[string]bool{}, making: map[string]bool{}}
+}
+
+// add adds what contents know, of whatever class and node.
+func (k *known) add(contents []snapshotv1.VolumeSnapshotContent) {
+	for i := range contents {
+		c := SingleKind{}.Read(&contents[i])
+		if c.Driver != k.driver {
+			continue
+		}
+		k.handles[c.Handle], k.handles[c.PreProvisioned] = true, true
+		if c.handle() != "" {
+			continue
+		}
+		for _, volume := range c.Volumes {
+			k.making[volume] = true
+		}
+	}
+}
+
+// handles are those that contents of the driver have, of whatever class and node.
+func (r *Reconciler) handles(contents client.ObjectList) map[string]bool {
+	known := map[string]bool{}
+	_ = meta.EachListItem(contents, func(o runtime.Object) error {
+		c := r.kind.Read(o.(client.Object)) //nolint:forcetypeassert // It is of the kind.
+		if c.Driver == r.options.Driver {
+			known[c.Handle], known[c.PreProvisioned] = true, true
+		}
+		return nil
+	})
+	return known
+}
+
+// orphans are the snapshots, by handle, that nobody knows and that were cut
+// before some time.
+func orphans(listed map[string]*csipb.Snapshot, k *known, before time.Time) []orphan {
+	var all []orphan
+	for handle, s := range listed {
+		if k.handles[handle] || k.making[s.GetSourceVolumeId()] {
+			continue
+		}
+		o := orphan{handle: handle, volume: s.GetSourceVolumeId(), bytes: s.GetSizeBytes()}
+		if at := csi.Nanoseconds(s.GetCreationTime()); at > 0 {
+			o.created = time.Unix(0, at)
+		}
+		if o.created.Before(before) {
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b orphan) int { return cmp.Compare(a.handle, b.handle) })
+	return all
+}

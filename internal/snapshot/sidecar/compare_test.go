@@ -1,0 +1,74 @@
+package sidecar
+
+import (
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
+
+func TestWhatIsAnOrphan(t *testing.T) {
+	now := time.Unix(100000, 0)
+	content := func(change func(*snapshotv1.VolumeSnapshotContent)) []snapshotv1.VolumeSnapshotContent {
+		c := snapshotv1.VolumeSnapshotContent{Spec: snapshotv1.VolumeSnapshotContentSpec{Driver: "d"}}
+		change(&c)
+		return []snapshotv1.VolumeSnapshotContent{c}
+	}
+	tests := map[string]struct {
+		contents []snapshotv1.VolumeSnapshotContent
+		age      time.Duration // negative if the driver does not say
+		want     bool
+	}{
+		"one that nobody knows":                        {nil, 2 * time.Hour, true},
+		"one that is too young":                        {nil, time.Minute, false},
+		"one of which the driver does not say how old": {nil, -1, true},
+		"one that was made for a content": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+			c.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("s")}
+		}), 2 * time.Hour, false},
+		"one that was there before its content": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+			c.Spec.Source.SnapshotHandle = ptr.To("s")
+		}), 2 * time.Hour, false},
+		"one of a volume that is being cut: it may be that": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+			c.Spec.Source.VolumeHandle = ptr.To("v")
+		}), 2 * time.Hour, false},
+		"one of a volume that was cut": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+			c.Spec.Source.VolumeHandle = ptr.To("v")
+			c.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("other")}
+		}), 2 * time.Hour, true},
+		"one whose handle another driver uses too": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+			c.Spec.Driver, c.Spec.Source.SnapshotHandle = "other", ptr.To("s")
+		}), 2 * time.Hour, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			k := newKnown("d")
+			k.add(tt.contents)
+			s := &csipb.Snapshot{SnapshotId: "s", SourceVolumeId: "v"}
+			if tt.age >= 0 {
+				s.CreationTime = timestamppb.New(now.Add(-tt.age))
+			}
+			got := orphans(map[string]*csipb.Snapshot{"s": s}, k, now.Add(-time.Hour))
+			if len(got) > 0 != tt.want {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+func TestWhoHasNamedASnapshot(t *testing.T) {
+	const uid = "01234567-89ab-cdef-0123-456789abcdef"
+	whole, short := snapshot.Naming{Prefix: "snapshot", Length: -1}, snapshot.Naming{Prefix: "snapshot", Length: 8}
+	for handle, want := range map[string]bool{"pool/snapshot-" + uid + "@x": true, "snapshot-1": false, "snap-" + uid: false, uid: false} {
+		if got := whole.In(handle); got != want {
+			t.Errorf("%s: got %v", handle, got)
+		}
+	}
+	if !short.In("1-snapshot-01234567") || short.In("snapshot-0123456") {
+		t.Error("short names are not told from others")
+	}
+}

@@ -1,0 +1,195 @@
+package sidecar
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+)
+
+// connected is a reconciler of one content that is uploading, of a driver that has
+// its snapshot ready, and of a class.
+func connected(t *testing.T, o csitest.Options, change func(content), parameters map[string]string) (*Reconciler, *csitest.Driver) {
+	t.Helper()
+	o.Name = driver
+	server := csitest.New(o)
+	connection, err := csi.Connect(t.Context(), csi.Options{Address: server.Serve(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	if _, err := connection.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	volume, err := connection.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+		Name: "data", VolumeCapabilities: []*csipb.VolumeCapability{{
+			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
+			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := connection.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "snapshot-uid-s", SourceVolumeId: volume.GetVolumeId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := fresh()
+	uploading(c)
+	c.Spec.Source.VolumeHandle, c.Status.SnapshotHandle = &volume.VolumeId, &made.SnapshotId
+	if change != nil {
+		change(c)
+	}
+	class := &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Driver: driver, Parameters: parameters}
+	r := reconciler()
+	r.client = cluster(t, c, class)
+	r.live, r.driver = r.client, connection
+	return r, server
+}
+
+// A snapshot that a volume is cut for becomes ready by whatever means, as it does
+// with upstream's program, which never reads it.
+func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
+	secret := func(name, namespace string) map[string]string {
+		return map[string]string{
+			"csi.storage.k8s.io/snapshotter-list-secret-name": name, "csi.storage.k8s.io/snapshotter-list-secret-namespace": namespace,
+		}
+	}
+	rpc := csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
+	lists := []csipb.ControllerServiceCapability_RPC_Type{rpc, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
+	tests := map[string]struct {
+		parameters map[string]string
+		answers    codes.Code // to reading; OK for a read that succeeds
+		again      bool
+		says       string // the error; empty for none
+	}{
+		"one that can be read is read":                                      {nil, codes.OK, false, ""},
+		"a driver that wants a secret of which the class says nothing":      {nil, codes.Unauthenticated, true, ""},
+		"a driver that takes its absence as a bad argument":                 {nil, codes.InvalidArgument, true, ""},
+		"a driver that announces what it cannot do":                         {nil, codes.Unimplemented, true, ""},
+		"a secret for reading that is not there":                            {secret("none", "ns"), codes.OK, true, ""},
+		"a secret for reading whose name depends on the snapshot":           {secret("s", "${volumesnapshot.namespace}"), codes.OK, true, ""},
+		"a driver that is busy is asked later":                              {nil, codes.Unavailable, false, "Unavailable"},
+		"a snapshot that the driver does not know is not made a new one of": {nil, codes.NotFound, false, "NotFound"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, server := connected(t, csitest.Options{Controller: lists}, nil, tt.parameters)
+			server.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
+				if method == csi.ListSnapshots && tt.answers != codes.OK {
+					return status.Error(tt.answers, "as the test says")
+				}
+				return nil
+			}})
+			before := server.Calls(csi.CreateSnapshot)
+			s, err := r.observe(t.Context(), r.client, "c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := r.read(t.Context(), s)
+			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Fatalf("got %v, want an error that says %q", err, tt.says)
+			}
+			if err == nil && (!got.Ready || got.Handle != s.Handle) {
+				t.Errorf("got %+v", got)
+			}
+			if again := server.Calls(csi.CreateSnapshot) > before; again != tt.again {
+				t.Errorf("asked again: %t", again)
+			}
+		})
+	}
+}
+
+// What cannot be made again is not: of these only what reading says is known.
+func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
+	for name, change := range map[string]func(content){
+		"a member of a group": memberOf,
+		"one that was there before": func(c content) {
+			c.Spec.Source = snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: c.Status.SnapshotHandle}
+		},
+		"one that was deleted at that time": func(c content) { c.Finalizers = append(c.Finalizers, "x/y"); going(c) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, server := connected(t, csitest.Options{}, change, nil)
+			server.FailNext(csi.GetSnapshot, codes.PermissionDenied, "as the test says")
+			before := server.Calls(csi.CreateSnapshot)
+			s, err := r.observe(t.Context(), r.client, "c")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := r.read(t.Context(), s); err == nil {
+				t.Errorf("got %+v", got)
+			}
+			if server.Calls(csi.CreateSnapshot) > before {
+				t.Error("it was asked for again")
+			}
+		})
+	}
+}
+
+// Nobody can tell whether a snapshot that was there before is ready, where the driver
+// cannot read.
+func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
+	can := []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
+	r, server := connected(t, csitest.Options{Controller: can}, func(c content) { imported(c); c.Status = nil }, nil)
+	before := server.Calls(csi.CreateSnapshot)
+	s, err := r.observe(t.Context(), r.client, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.read(t.Context(), s)
+	if err != nil || !got.Ready || got.Handle != "h" || server.Calls(csi.CreateSnapshot) > before {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// A driver that has lost a snapshot makes another one when it is asked again. That
+// one must not pass for the first.
+func TestAnotherSnapshotDoesNotPassForTheFirst(t *testing.T) {
+	r, server := connected(t, csitest.Options{}, func(c content) { c.Status.SnapshotHandle = ptr.To("lost") }, nil)
+	server.FailNext(csi.GetSnapshot, codes.PermissionDenied, "as the test says")
+	s, err := r.observe(t.Context(), r.client, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.read(t.Context(), s); err == nil || !strings.Contains(err.Error(), "lost snapshot lost") {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// The secret that is sent for reading is the one that the class names for it.
+func TestReadingHasASecretOfItsOwn(t *testing.T) {
+	r, server := connected(t, csitest.Options{Record: true}, nil, map[string]string{
+		"csi.storage.k8s.io/snapshotter-list-secret-name": "of-${volumesnapshotcontent.name}", "csi.storage.k8s.io/snapshotter-list-secret-namespace": "ns",
+	})
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "of-c"}, Data: map[string][]byte{"key": []byte("list")}}
+	if err := r.client.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.observe(t.Context(), r.client, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.read(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	calls := server.Log()
+	i := slices.IndexFunc(calls, func(c csitest.Call) bool { return c.Method == csi.GetSnapshot })
+	if i < 0 {
+		t.Fatalf("it was not read: %v", calls)
+	}
+	if asked, ok := calls[i].Request.(*csipb.GetSnapshotRequest); !ok || asked.GetSecrets()["key"] != "list" {
+		t.Errorf("the driver was sent %v", calls[i].Request)
+	}
+}
