@@ -30,7 +30,7 @@ test: need need-test build ## All tests, on a real Kubernetes with real nodes (r
 	@hack/test.sh
 
 .PHONY: crash
-crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/crash.md)
+crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/internals/crash.md)
 	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: crash-mutants
@@ -38,10 +38,10 @@ crash-mutants: build ## Show that the crash sweep fails when a precaution is tak
 	bin/devcluster exec --name "mutants-$$$$" -- hack/crash-mutants.sh
 
 .PHONY: bench bench-scale
-bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/benchmarks.md)
+bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/internals/benchmarks.md)
 	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDelayOf' $(SHOW)
 
-bench-scale: build ## What it costs among 10,000 volumes and snapshots (UPDATE=1: into docs/benchmarks.md)
+bench-scale: build ## What it costs among 10,000 volumes and snapshots (UPDATE=1: into docs/internals/benchmarks.md)
 	$(MEASURE) -parallel 1 -run TestMany $(SHOW)
 
 MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)

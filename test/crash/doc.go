@@ -9,5 +9,5 @@
 // for every point and every way to strike there: the process is killed right
 // before, right after, or it lives and the answer is lost. After a kill a fresh
 // process starts. Each run must end with exactly what its users want, in the
-// cluster and at the driver; see docs/crash.md.
+// cluster and at the driver; see docs/internals/crash.md.
 package crash

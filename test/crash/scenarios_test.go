@@ -35,7 +35,7 @@ type scenario struct {
 	// that are struck at that point or at a later one. turns says what it is.
 	turn  act
 	turns string
-	// once strikes at the turn only, also in a full sweep; docs/crash.md says why.
+	// once strikes at the turn only, also in a full sweep; docs/internals/crash.md says why.
 	once bool
 
 	claims    int // 1 if 0

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write the table into docs/crash.md")
+	update = flag.Bool("update", false, "write the table into docs/internals/crash.md")
 	full   = flag.Bool("full", false, "play every run, not a sample of them")
 	// Generous: a run takes half a second on a machine that has time.
 	patience = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")

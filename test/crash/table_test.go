@@ -12,7 +12,7 @@ import (
 )
 
 // page is where the table is kept, between two marks.
-var page = filepath.Join("..", "..", "docs", "crash.md")
+var page = filepath.Join("..", "..", "docs", "internals", "crash.md")
 
 const beginMark, endMark = "<!-- the sweep's table -->\n", "<!-- end of the table -->\n"
 

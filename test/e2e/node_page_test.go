@@ -26,7 +26,7 @@ import (
 // nodePage are the commands of a section of the page about provisioners on nodes.
 func nodePage(t *testing.T, section string, known int) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "node-deployment.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "how-to", "node-deployment.md"))
 	must(t, err)
 	_, rest, ok := strings.Cut(string(text), "\n## "+section+"\n")
 	rest, _, _ = strings.Cut(rest, "\n## ")

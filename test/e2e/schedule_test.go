@@ -276,7 +276,7 @@ func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
 // The first example of the documentation is a whole object, the others are parts
 // of its spec.
 func documentedIsTaken(t *testing.T, w *scheduleWorld) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "schedules.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "tutorials", "schedules.md"))
 	must(t, err)
 	blocks := strings.Split(string(text), "```yaml\n")[1:]
 	if len(blocks) < 2 {

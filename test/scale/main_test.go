@@ -14,7 +14,7 @@ import (
 
 var (
 	full   = flag.Bool("full", false, "measure at full size")
-	update = flag.Bool("update", false, "write the tables into docs/benchmarks.md")
+	update = flag.Bool("update", false, "write the tables into docs/internals/benchmarks.md")
 )
 
 func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
@@ -30,7 +30,7 @@ func publish(t *testing.T, name, table string) {
 	if !*full {
 		t.Fatal("only what is measured with -full is written down")
 	}
-	page := filepath.Join("..", "..", "docs", "benchmarks.md")
+	page := filepath.Join("..", "..", "docs", "internals", "benchmarks.md")
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
