@@ -24,8 +24,8 @@ type attacher struct {
 
 func newAttacher() *cobra.Command {
 	a := &attacher{sidecar: sidecar{
-		driver: app.Driver{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
-		role:   role{leader: app.Leader{Enabled: true, Namespace: "kube-system"}},
+		driver: app.DriverOptions{Address: "/var/lib/csi/sockets/pluginproxy/csi.sock", Timeout: time.Minute},
+		role:   role{leader: app.LeaderElectionOptions{Enabled: true, Namespace: "kube-system"}},
 	}}
 	command := &cobra.Command{
 		Use:   "csi-attacher",

@@ -52,9 +52,9 @@ defaults.`,
 // complete adds what the environment says and checks what needs no driver.
 func (p *provisioner) complete(command *cobra.Command) error {
 	err := p.sidecar.complete(command,
-		app.Variable{Name: "PROVISIONER_NAME", Flags: []string{"provisioner"}},
-		app.Variable{Name: "STORAGECLASS_WHITELIST", Flags: []string{"storageclass-whitelist"}},
-		app.Variable{Name: "VERBOSE", Flags: []string{"v"}},
+		app.EnvVar{Name: "PROVISIONER_NAME", Flags: []string{"provisioner"}},
+		app.EnvVar{Name: "STORAGECLASS_WHITELIST", Flags: []string{"storageclass-whitelist"}},
+		app.EnvVar{Name: "VERBOSE", Flags: []string{"v"}},
 	)
 	return errors.Join(err, p.checkNode())
 }

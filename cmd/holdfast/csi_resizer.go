@@ -25,7 +25,7 @@ type resizer struct {
 }
 
 func newResizer() *cobra.Command {
-	r := &resizer{sidecar: sidecar{role: role{work: app.Work{Flag: "workers", Workers: 10}}}}
+	r := &resizer{sidecar: sidecar{role: role{work: app.WorkerOptions{Flag: "workers", Workers: 10}}}}
 	command := &cobra.Command{
 		Use:   "csi-resizer",
 		Short: "Make volumes larger, and give them other attributes",

@@ -32,8 +32,8 @@ type snapshotter struct {
 
 func newSnapshotter() *cobra.Command {
 	s := &snapshotter{sidecar: sidecar{
-		driver: app.Driver{Timeout: time.Minute},
-		role:   role{work: app.Work{Workers: 10}},
+		driver: app.DriverOptions{Timeout: time.Minute},
+		role:   role{work: app.WorkerOptions{Workers: 10}},
 	}}
 	command := &cobra.Command{
 		Use:   "csi-snapshotter",
@@ -94,7 +94,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
+	if err := kube.WaitForResources(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
 	version, err := groupsnapshot.Served(config)
@@ -135,7 +135,7 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 	}
 	o := s.snapshots
 	o.Kind = groupsnapshot.Kind{Named: s.groups.Naming}
-	return kube.WhenServed(ctx, m, groupsnapshot.Kinds(), lookForGroups, func(ctx context.Context) error {
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.Kinds(), lookForGroups, func(ctx context.Context) error {
 		if err := snapshotsidecar.Setup(ctx, m, driver, events, &o); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

@@ -36,13 +36,13 @@ func arguments(root *cobra.Command, args []string) []string {
 	called, rest := filepath.Base(args[0]), args[1:]
 	for _, role := range root.Commands() {
 		if role.Name() == called {
-			return append([]string{called}, app.DoubleDashes(role.Flags(), rest)...)
+			return append([]string{called}, app.NormalizeDashes(role.Flags(), rest)...)
 		}
 	}
 	if len(rest) > 0 {
 		for _, role := range root.Commands() {
 			if role.Name() == rest[0] {
-				return append(rest[:1:1], app.DoubleDashes(role.Flags(), rest[1:])...)
+				return append(rest[:1:1], app.NormalizeDashes(role.Flags(), rest[1:])...)
 			}
 		}
 	}

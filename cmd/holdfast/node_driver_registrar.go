@@ -14,13 +14,13 @@ import (
 
 // registrar is the role node-driver-registrar.
 type registrar struct {
-	driver  app.Driver
+	driver  app.DriverOptions
 	options register.Options
 	logging *logsapi.LoggingConfiguration
 }
 
 func newRegistrar() *cobra.Command {
-	r := &registrar{driver: app.Driver{NodePart: true}, logging: logsapi.NewLoggingConfiguration()}
+	r := &registrar{driver: app.DriverOptions{NodePart: true}, logging: logsapi.NewLoggingConfiguration()}
 	command := &cobra.Command{
 		Use:   "node-driver-registrar",
 		Short: "Make a CSI driver known to the kubelet of its node",

@@ -14,26 +14,26 @@ import (
 
 // role is what all roles have in common that run controllers.
 type role struct {
-	kube     app.Kube
-	leader   app.Leader
-	gates    app.Gates
-	endpoint app.Endpoint
-	work     app.Work
+	kube     app.KubeOptions
+	leader   app.LeaderElectionOptions
+	gates    app.FeatureGates
+	endpoint app.EndpointOptions
+	work     app.WorkerOptions
 	logging  *logsapi.LoggingConfiguration
 }
 
 // sidecar is a role that stands beside a driver.
 type sidecar struct {
 	role
-	driver app.Driver
+	driver app.DriverOptions
 }
 
 // A group of options that a role has beside those.
 type group interface{ AddFlags(fs *pflag.FlagSet) }
 
-// A gated group also has feature gates.
-type gated interface {
-	AddGates(g interface {
+// A featureGated group also has feature gates.
+type featureGated interface {
+	AddFeatureGates(g interface {
 		Add(name string, to *bool, usage string)
 	})
 }
@@ -42,14 +42,14 @@ type gated interface {
 // What the role holds already are its defaults.
 func (r *role) declare(command *cobra.Command, own ...group) {
 	r.logging = logsapi.NewLoggingConfiguration()
-	r.leader.AddGates(&r.gates)
+	r.leader.AddFeatureGates(&r.gates)
 	for _, g := range own {
-		if g, ok := g.(gated); ok {
-			g.AddGates(&r.gates)
+		if g, ok := g.(featureGated); ok {
+			g.AddFeatureGates(&r.gates)
 		}
 	}
 	fs := command.Flags()
-	app.AddProcessorFlag(fs)
+	app.AddAutomaxprocsFlag(fs)
 	for _, g := range append([]group{&r.gates, &r.kube, &r.leader, &r.endpoint, &r.work}, own...) {
 		g.AddFlags(fs)
 	}
@@ -64,16 +64,16 @@ func (s *sidecar) declare(command *cobra.Command, own ...group) {
 
 // complete adds what the environment says, and checks what all roles have.
 // Further variables and problems are the role's own.
-func (r *role) complete(command *cobra.Command, further ...app.Variable) error {
-	err := app.FromEnvironment(command.Flags(), append([]app.Variable{
+func (r *role) complete(command *cobra.Command, further ...app.EnvVar) error {
+	err := app.ApplyEnvironment(command.Flags(), append([]app.EnvVar{
 		{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
 		{Name: "KUBECONFIG", Flags: []string{"kubeconfig"}},
 	}, further...)...)
 	return errors.Join(err, r.leader.Validate(), r.endpoint.Validate())
 }
 
-func (s *sidecar) complete(command *cobra.Command, further ...app.Variable) error {
-	return s.role.complete(command, append(further, app.Variable{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
+func (s *sidecar) complete(command *cobra.Command, further ...app.EnvVar) error {
+	return s.role.complete(command, append(further, app.EnvVar{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
 }
 
 // runs makes what a role's command does: complete its options, log as they say,

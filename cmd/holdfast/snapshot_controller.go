@@ -32,8 +32,8 @@ type snapshotController struct {
 
 func newSnapshotController() *cobra.Command {
 	s := &snapshotController{role: role{
-		leader: app.Leader{RetryPeriod: 2 * time.Second},
-		work:   app.Work{Workers: 5},
+		leader: app.LeaderElectionOptions{RetryPeriod: 2 * time.Second},
+		work:   app.WorkerOptions{Workers: 5},
 	}}
 	command := &cobra.Command{
 		Use:   "snapshot-controller",
@@ -59,12 +59,12 @@ defaults.`,
 
 func (s *snapshotController) complete(command *cobra.Command) error {
 	err := s.role.complete(command,
-		app.Variable{Name: "LOG_LEVEL", Flags: []string{"log-level"}},
-		app.Variable{Name: "LEASE_DURATION", Flags: []string{"leader-election-lease-duration"}},
-		app.Variable{Name: "RENEW_DEADLINE", Flags: []string{"leader-election-renew-deadline"}},
-		app.Variable{Name: "RETRY_PERIOD", Flags: []string{"leader-election-retry-period"}},
-		app.Variable{Name: "WATCH_NAMESPACE", Flags: []string{"watch-namespace"}},
-		app.Variable{Name: "WORKERS", Flags: []string{"worker-threads"}},
+		app.EnvVar{Name: "LOG_LEVEL", Flags: []string{"log-level"}},
+		app.EnvVar{Name: "LEASE_DURATION", Flags: []string{"leader-election-lease-duration"}},
+		app.EnvVar{Name: "RENEW_DEADLINE", Flags: []string{"leader-election-renew-deadline"}},
+		app.EnvVar{Name: "RETRY_PERIOD", Flags: []string{"leader-election-retry-period"}},
+		app.EnvVar{Name: "WATCH_NAMESPACE", Flags: []string{"watch-namespace"}},
+		app.EnvVar{Name: "WORKERS", Flags: []string{"worker-threads"}},
 	)
 	o := &s.bind
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
@@ -81,7 +81,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := kube.WaitInstalled(ctx, config, snapshot.Resources, s.look); err != nil {
+	if err := kube.WaitForResources(ctx, config, snapshot.Resources, s.look); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
 	version, err := groupsnapshot.Served(config)
@@ -119,7 +119,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 	if !s.bind.Groups {
 		return nil
 	}
-	return kube.WhenServed(ctx, m, groupsnapshot.UserKinds(), s.look, func(ctx context.Context) error {
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.UserKinds(), s.look, func(ctx context.Context) error {
 		if err := groupcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

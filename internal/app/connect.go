@@ -15,7 +15,7 @@ import (
 
 // Connect reaches the driver and returns when it is ready. A driver that is
 // not there yet is waited for.
-func Connect(ctx context.Context, o Driver) (*csi.Driver, error) {
+func Connect(ctx context.Context, o DriverOptions) (*csi.Driver, error) {
 	driver, err := csi.Connect(ctx, csi.Options{Address: o.Address, Timeout: o.Timeout, NodePart: o.NodePart})
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func Connect(ctx context.Context, o Driver) (*csi.Driver, error) {
 
 // Config is how to reach the API server. Without a limit from the flags there
 // is none: the server's own fairness protects it.
-func (o *Kube) Config() (*rest.Config, error) {
+func (o *KubeOptions) Config() (*rest.Config, error) {
 	c, err := clientcmd.BuildConfigFromFlags(o.Master, o.Kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server (outside of a cluster give --kubeconfig): %w", err)

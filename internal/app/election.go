@@ -30,7 +30,7 @@ const releaseTimeout = 5 * time.Second
 // An election is a process's part in the competition for a Lease, over all its
 // terms.
 type election struct {
-	options  *Leader
+	options  *LeaderElectionOptions
 	name     string
 	identity string
 	watchdog *leaderelection.HealthzAdaptor
@@ -40,7 +40,7 @@ type election struct {
 	leases, watches coordinationv1client.LeasesGetter
 }
 
-func newElection(c *rest.Config, o *Leader, name string) (*election, error) {
+func newElection(c *rest.Config, o *LeaderElectionOptions, name string) (*election, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("finding a name for this replica: %w", err)

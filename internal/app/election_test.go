@@ -25,7 +25,7 @@ import (
 func candidates(t *testing.T, names ...string) []*election {
 	t.Helper()
 	clients := server(t)
-	options := &Leader{Namespace: "ns", LeaseDuration: 3 * time.Hour, RenewDeadline: 2 * time.Hour, RetryPeriod: time.Hour}
+	options := &LeaderElectionOptions{Namespace: "ns", LeaseDuration: 3 * time.Hour, RenewDeadline: 2 * time.Hour, RetryPeriod: time.Hour}
 	var all []*election
 	for _, name := range names {
 		all = append(all, &election{
@@ -159,9 +159,9 @@ func TestChangesThatFreeALease(t *testing.T) {
 // is stuck, and a kubelet shall end it.
 func TestAnExpiredLeaseIsUnhealthy(t *testing.T) {
 	e := candidates(t, "first")[0]
-	e.options = &Leader{Namespace: "ns", LeaseDuration: 3 * time.Millisecond, RenewDeadline: 2 * time.Millisecond, RetryPeriod: time.Millisecond}
+	e.options = &LeaderElectionOptions{Namespace: "ns", LeaseDuration: 3 * time.Millisecond, RenewDeadline: 2 * time.Millisecond, RetryPeriod: time.Millisecond}
 	served := &endpoint{watchdog: e.watchdog}
-	routes := served.routes(Endpoint{MetricsPath: "/metrics"}, prometheus.NewRegistry())
+	routes := served.routes(EndpointOptions{MetricsPath: "/metrics"}, prometheus.NewRegistry())
 	health := func() int {
 		answer := httptest.NewRecorder()
 		routes.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz/leader-election", nil))

@@ -9,16 +9,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A Variable of the environment sets flags that the command line leaves out.
-type Variable struct {
+// A EnvVar of the environment sets flags that the command line leaves out.
+type EnvVar struct {
 	Name  string
 	Flags []string
 }
 
-// FromEnvironment applies variables to the flags of fs that were not given:
+// ApplyEnvironment applies variables to the flags of fs that were not given:
 // the command line comes before the environment, and that before the default.
 // An empty variable counts as not set.
-func FromEnvironment(fs *pflag.FlagSet, variables ...Variable) error {
+func ApplyEnvironment(fs *pflag.FlagSet, variables ...EnvVar) error {
 	var errs []error
 	for _, v := range variables {
 		value := os.Getenv(v.Name)
@@ -39,9 +39,9 @@ func FromEnvironment(fs *pflag.FlagSet, variables ...Variable) error {
 	return errors.Join(errs...)
 }
 
-// DoubleDashes rewrites long flags with one dash, as Go's own flag package
+// NormalizeDashes rewrites long flags with one dash, as Go's own flag package
 // takes them and old manifests have them, into the form that pflag takes.
-func DoubleDashes(fs *pflag.FlagSet, args []string) []string {
+func NormalizeDashes(fs *pflag.FlagSet, args []string) []string {
 	out := make([]string, 0, len(args))
 	for i, arg := range args {
 		if arg == "--" {

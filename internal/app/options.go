@@ -19,8 +19,8 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 )
 
-// Driver says where the CSI driver is.
-type Driver struct {
+// DriverOptions says where the CSI driver is.
+type DriverOptions struct {
 	Address string
 	Timeout time.Duration
 	// NodePart is for roles that stand on a node; see csi.Options.
@@ -28,13 +28,13 @@ type Driver struct {
 }
 
 // AddFlags declares the group's flags.
-func (o *Driver) AddFlags(fs *pflag.FlagSet) {
+func (o *DriverOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "csi-address", cmp.Or(o.Address, "/run/csi/socket"), "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
 	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, 10*time.Second), "time for one call to the CSI driver")
 }
 
-// Kube says how to reach the API server.
-type Kube struct {
+// KubeOptions says how to reach the API server.
+type KubeOptions struct {
 	Master     string
 	Kubeconfig string
 	QPS        float32
@@ -42,15 +42,15 @@ type Kube struct {
 }
 
 // AddFlags declares the group's flags.
-func (o *Kube) AddFlags(fs *pflag.FlagSet) {
+func (o *KubeOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Master, "master", "", "URL of the API server, if it is not the one of the kubeconfig file or the cluster")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster [KUBECONFIG]")
 	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "limit of requests a second to the API server; 0 leaves it to the server's own fairness")
 	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps for a moment")
 }
 
-// Leader says how replicas agree on which of them acts.
-type Leader struct {
+// LeaderElectionOptions says how replicas agree on which of them acts.
+type LeaderElectionOptions struct {
 	Enabled                                   bool
 	Namespace                                 string
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
@@ -60,7 +60,7 @@ type Leader struct {
 }
 
 // AddFlags declares the group's flags.
-func (o *Leader) AddFlags(fs *pflag.FlagSet) {
+func (o *LeaderElectionOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "let only one of several replicas act")
 	fs.StringVar(&o.Namespace, "leader-election-namespace", o.Namespace,
 		"namespace of the Lease, and of what this program keeps on record; empty for its own [POD_NAMESPACE]")
@@ -70,13 +70,13 @@ func (o *Leader) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(labels{&o.Labels}, "leader-election-labels", "labels to put on the Lease: key:value,key:value")
 }
 
-// AddGates declares the group's feature gates.
-func (o *Leader) AddGates(g *Gates) {
+// AddFeatureGates declares the group's feature gates.
+func (o *LeaderElectionOptions) AddFeatureGates(g *FeatureGates) {
 	g.Add("ReleaseLeaderElectionOnExit", &o.Release, "give the Lease back on exit, so that another replica takes over at once")
 }
 
 // Validate tells all that is wrong at once.
-func (o *Leader) Validate() error {
+func (o *LeaderElectionOptions) Validate() error {
 	if !o.Enabled {
 		return nil
 	}
@@ -94,8 +94,8 @@ func (o *Leader) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Endpoint says where metrics, health and profiles are served.
-type Endpoint struct {
+// EndpointOptions says where metrics, health and profiles are served.
+type EndpointOptions struct {
 	Address     string
 	MetricsPath string
 	Profiles    bool
@@ -105,7 +105,7 @@ type Endpoint struct {
 }
 
 // AddFlags declares the group's flags.
-func (o *Endpoint) AddFlags(fs *pflag.FlagSet) {
+func (o *EndpointOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "http-endpoint", "", "address of metrics and health, such as :8080; empty for none")
 	fs.StringVar(&o.oldAddress, "metrics-address", "", "the same as --http-endpoint")
 	deprecate(fs, "metrics-address", "use --http-endpoint")
@@ -115,13 +115,13 @@ func (o *Endpoint) AddFlags(fs *pflag.FlagSet) {
 
 // AddSplitFlags declares addresses of their own for metrics and health, for roles
 // whose manifests have them. All is served at both.
-func (o *Endpoint) AddSplitFlags(fs *pflag.FlagSet) {
+func (o *EndpointOptions) AddSplitFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.metricsAddress, "metrics-addr", ":8080", "address of metrics; empty for none")
 	fs.StringVar(&o.healthAddress, "health-addr", ":9808", "address of health; empty for none")
 }
 
 // Validate tells all that is wrong at once.
-func (o *Endpoint) Validate() error {
+func (o *EndpointOptions) Validate() error {
 	var errs []error
 	if o.Address != "" && o.oldAddress != "" {
 		errs = append(errs, errors.New("--metrics-address and --http-endpoint are the same: give one of them"))
@@ -136,7 +136,7 @@ func (o *Endpoint) Validate() error {
 }
 
 // addresses are where everything is served.
-func (o *Endpoint) addresses() []string {
+func (o *EndpointOptions) addresses() []string {
 	all := []string{cmp.Or(o.Address, o.oldAddress), o.metricsAddress, o.healthAddress}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(address string) bool { return address == "" })
@@ -149,8 +149,8 @@ func deprecate(fs *pflag.FlagSet, name, instead string) {
 	}
 }
 
-// Work says how much is done at a time, and how soon again.
-type Work struct {
+// WorkerOptions says how much is done at a time, and how soon again.
+type WorkerOptions struct {
 	// Flag is the name of the flag for Workers; worker-threads if empty.
 	Flag string
 	// Workers is the default, 100 if 0, until flags are parsed.
@@ -159,7 +159,7 @@ type Work struct {
 }
 
 // AddFlags declares the group's flags.
-func (o *Work) AddFlags(fs *pflag.FlagSet) {
+func (o *WorkerOptions) AddFlags(fs *pflag.FlagSet) {
 	o.RetryStart, o.RetryMax = time.Second, 300*time.Second
 	fs.IntVar(&o.Workers, cmp.Or(o.Flag, "worker-threads"), cmp.Or(o.Workers, 100), "how many objects of a kind are worked on at a time")
 	fs.Var(seconds{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles each time [RETRY_INTERVAL]")

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func flags(w *Work, l *Leader) *pflag.FlagSet {
+func flags(w *WorkerOptions, l *LeaderElectionOptions) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	w.AddFlags(fs)
 	l.AddFlags(fs)
@@ -18,7 +18,7 @@ func flags(w *Work, l *Leader) *pflag.FlagSet {
 }
 
 func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testing.T) {
-	variable := Variable{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}}
+	variable := EnvVar{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}}
 	tests := map[string]struct {
 		args       []string
 		set        string
@@ -33,12 +33,12 @@ func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testi
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("RETRY_INTERVAL", tt.set)
-			var w Work
-			fs := flags(&w, &Leader{})
-			if err := fs.Parse(DoubleDashes(fs, tt.args)); err != nil {
+			var w WorkerOptions
+			fs := flags(&w, &LeaderElectionOptions{})
+			if err := fs.Parse(NormalizeDashes(fs, tt.args)); err != nil {
 				t.Fatal(err)
 			}
-			if err := FromEnvironment(fs, variable); err != nil {
+			if err := ApplyEnvironment(fs, variable); err != nil {
 				t.Fatal(err)
 			}
 			if w.RetryStart != tt.start || w.RetryMax != tt.max {
@@ -50,15 +50,15 @@ func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testi
 
 func TestABadVariableIsAnErrorThatNamesIt(t *testing.T) {
 	t.Setenv("WORKERS", "many")
-	err := FromEnvironment(flags(&Work{}, &Leader{}), Variable{Name: "WORKERS", Flags: []string{"worker-threads"}})
+	err := ApplyEnvironment(flags(&WorkerOptions{}, &LeaderElectionOptions{}), EnvVar{Name: "WORKERS", Flags: []string{"worker-threads"}})
 	if err == nil || !strings.Contains(err.Error(), "WORKERS") || !strings.Contains(err.Error(), "many") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestDoubleDashes(t *testing.T) {
-	fs := flags(&Work{}, &Leader{})
-	got := DoubleDashes(fs, []string{"-v=5", "-v", "5", "-worker-threads=3", "--leader-election", "-x", "-unknown", "--", "-worker-threads"})
+	fs := flags(&WorkerOptions{}, &LeaderElectionOptions{})
+	got := NormalizeDashes(fs, []string{"-v=5", "-v", "5", "-worker-threads=3", "--leader-election", "-x", "-unknown", "--", "-worker-threads"})
 	want := []string{"-v=5", "-v", "5", "--worker-threads=3", "--leader-election", "-x", "-unknown", "--", "-worker-threads"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -66,17 +66,17 @@ func TestDoubleDashes(t *testing.T) {
 }
 
 func TestLeaderDurationsMustFit(t *testing.T) {
-	fits := Leader{Enabled: true, LeaseDuration: 15, RenewDeadline: 10, RetryPeriod: 5}
+	fits := LeaderElectionOptions{Enabled: true, LeaseDuration: 15, RenewDeadline: 10, RetryPeriod: 5}
 	for name, tt := range map[string]struct {
-		change func(*Leader)
+		change func(*LeaderElectionOptions)
 		ok     bool
 	}{
-		"the defaults' order":                  {func(*Leader) {}, true},
-		"a deadline that outlives the lease":   {func(l *Leader) { l.RenewDeadline = 15 }, false},
-		"a period that outlives the deadline":  {func(l *Leader) { l.RetryPeriod = 10 }, false},
-		"a period that may outlive it":         {func(l *Leader) { l.RetryPeriod = 9 }, false},
-		"no period":                            {func(l *Leader) { l.RetryPeriod = 0 }, false},
-		"anything, while there is no election": {func(l *Leader) { l.RetryPeriod, l.Enabled = 10, false }, true},
+		"the defaults' order":                  {func(*LeaderElectionOptions) {}, true},
+		"a deadline that outlives the lease":   {func(l *LeaderElectionOptions) { l.RenewDeadline = 15 }, false},
+		"a period that outlives the deadline":  {func(l *LeaderElectionOptions) { l.RetryPeriod = 10 }, false},
+		"a period that may outlive it":         {func(l *LeaderElectionOptions) { l.RetryPeriod = 9 }, false},
+		"no period":                            {func(l *LeaderElectionOptions) { l.RetryPeriod = 0 }, false},
+		"anything, while there is no election": {func(l *LeaderElectionOptions) { l.RetryPeriod, l.Enabled = 10, false }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := fits
@@ -89,8 +89,8 @@ func TestLeaderDurationsMustFit(t *testing.T) {
 }
 
 func TestLabelsOfTheLease(t *testing.T) {
-	var l Leader
-	fs := flags(&Work{}, &l)
+	var l LeaderElectionOptions
+	fs := flags(&WorkerOptions{}, &l)
 	if err := fs.Parse([]string{"--leader-election-labels=a:1, b:2"}); err != nil {
 		t.Fatal(err)
 	}

@@ -36,9 +36,9 @@ var errLost = errors.New("the Lease was lost: another replica has it, or the API
 // the next term begin. The process, its connection to the driver and its HTTP
 // endpoint live on.
 type Program struct {
-	Kube     Kube
-	Leader   Leader
-	Endpoint Endpoint
+	Kube     KubeOptions
+	Leader   LeaderElectionOptions
+	Endpoint EndpointOptions
 	// LeaseName is the Lease that replicas, and other programs that do the same
 	// job, compete for.
 	LeaseName string

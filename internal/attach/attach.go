@@ -23,7 +23,7 @@ func (r *Reconciler) attach(ctx context.Context, s seen) error {
 	if err != nil {
 		return err
 	}
-	if request.Secrets, err = kube.Secret(ctx, r.live, s.wanted().secret); err != nil {
+	if request.Secrets, err = kube.SecretData(ctx, r.live, s.wanted().secret); err != nil {
 		return err
 	}
 	if err := r.protect(ctx, s); err != nil {

@@ -79,7 +79,7 @@ func TestAVolumeThatCannotBeLetGoSaysSo(t *testing.T) {
 		Name: "pv", UID: "uid", ResourceVersion: "7", Finalizers: []string{finalizer}, DeletionTimestamp: &metav1.Time{},
 	}}
 	api, said := &server{object: volume, err: byPolicy()}, toolsrecord.NewFakeRecorder(1)
-	k := keeper{&Reconciler{client: api, live: api, options: options, events: kube.NewEventsTo(said)}}
+	k := keeper{&Reconciler{client: api, live: api, options: options, events: kube.NewEventsWithRecorder(said)}}
 	if err := k.free(t.Context(), volume.DeepCopy()); err == nil || api.patches != 2 {
 		t.Errorf("got %v after %d patches", err, api.patches)
 	}

@@ -69,7 +69,7 @@ func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
 // turn for it has come. A secret that is gone does not hold that up: the driver
 // decides whether it can do without.
 func (r *Reconciler) take(ctx context.Context, from record, still csi.Precondition) error {
-	secrets, err := kube.Secret(ctx, r.live, from.secret)
+	secrets, err := kube.SecretData(ctx, r.live, from.secret)
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}

@@ -6,9 +6,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddGates declares what this controller does unless it is told not to. The
-// first matches app.Gates.
-func (o *Options) AddGates(g interface {
+// AddFeatureGates declares what this controller does unless it is told not to. The
+// first matches app.FeatureGates.
+func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 }) {
 	g.Add("MutableCSINodeAllocatableCount", &o.ErrorCodes, "put the driver's code into the errors of VolumeAttachments, for the kubelet and the scheduler to act upon")

@@ -35,7 +35,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		return err
 	}
 	// A replica that cannot see these does not lead: who can shall.
-	if err := kube.Warm(ctx, m, &corev1.PersistentVolume{}, &storagev1.CSINode{}); err != nil {
+	if err := kube.EnsureInformers(ctx, m, &corev1.PersistentVolume{}, &storagev1.CSINode{}); err != nil {
 		return err
 	}
 	s := newSurvey(r)

@@ -59,7 +59,7 @@ func (o *Options) manager() string {
 	if o.Node == "" {
 		return manager
 	}
-	return kube.NodeValue(manager, o.Node)
+	return kube.NodeLabelValue(manager, o.Node)
 }
 
 // ours tells whether an object is among those that we look after.

@@ -70,7 +70,7 @@ type link struct {
 	stopped chan struct{}
 }
 
-// Connect makes a [Driver] for the socket at the address. It returns at once:
+// Connect makes a [DriverOptions] for the socket at the address. It returns at once:
 // the connection is made in the background and made again whenever it is lost,
 // with pauses of at most a second, until [Driver.Close]. Calls while there is
 // no connection fail as Unavailable, which is [OutcomeUnknown]. The only error is an

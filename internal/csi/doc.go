@@ -1,7 +1,7 @@
 // Package csi is the port to a CSI driver: the one place where requests leave
 // for the driver and where its answers and errors are judged.
 //
-// A [Driver] is shared by every controller of the process. It keeps one
+// A [DriverOptions] is shared by every controller of the process. It keeps one
 // connection that heals itself, sends at most one call about a volume or a
 // snapshot at a time, gives each call its own deadline, checks what the driver
 // answers before anyone trusts it, measures every call, and keeps secrets out

@@ -49,7 +49,7 @@ func (v Outcome) String() string {
 	}
 }
 
-// OutcomeOf reads the verdict of an error that a [Driver] returned, however
+// OutcomeOf reads the verdict of an error that a [DriverOptions] returned, however
 // often it was wrapped since. An error that did not come from a driver call
 // proves nothing about the driver: it is [OutcomeUnknown].
 func OutcomeOf(err error) Outcome {

@@ -20,8 +20,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 		"how much of the group snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
 }
 
-// AddGates declares the gate.
-func (o *Options) AddGates(g interface {
+// AddFeatureGates declares the gate.
+func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 }) {
 	g.Add("CSIVolumeGroupSnapshot", &o.Enabled, "make group snapshots")

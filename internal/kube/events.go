@@ -44,13 +44,13 @@ type said struct{ reason, message string }
 func NewEvents(ctx context.Context, c typedcorev1.EventsGetter, scheme *runtime.Scheme, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.Events("")})
-	events := NewEventsTo(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
+	events := NewEventsWithRecorder(broadcaster.NewRecorder(scheme, corev1.EventSource{Component: component}))
 	events.component = component
 	return events
 }
 
-// NewEventsTo sends events to a recorder.
-func NewEventsTo(recorder record.EventRecorder) *Events {
+// NewEventsWithRecorder sends events to a recorder.
+func NewEventsWithRecorder(recorder record.EventRecorder) *Events {
 	return &Events{recorder: recorder, last: cache.NewLRUExpireCache(remembered)}
 }
 

@@ -12,7 +12,7 @@ import (
 
 func TestAnEventThatOnlyRepeatsTheLastIsNotSent(t *testing.T) {
 	recorder := record.NewFakeRecorder(10)
-	events := NewEventsTo(recorder)
+	events := NewEventsWithRecorder(recorder)
 	a := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "a"}}
 	b := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "b"}}
 
@@ -39,7 +39,7 @@ func TestAnEventThatOnlyRepeatsTheLastIsNotSent(t *testing.T) {
 
 func TestALongMessageIsCutToWhatTheAPITakes(t *testing.T) {
 	recorder := record.NewFakeRecorder(1)
-	NewEventsTo(recorder).Normal(&corev1.Pod{}, "Reason", strings.Repeat("x", 3000))
+	NewEventsWithRecorder(recorder).Normal(&corev1.Pod{}, "Reason", strings.Repeat("x", 3000))
 	message := strings.TrimPrefix(<-recorder.Events, "Normal Reason ")
 	if len(message) != messageLimit || !strings.HasSuffix(message, "...") {
 		t.Errorf("%d bytes that end in %q", len(message), message[len(message)-5:])

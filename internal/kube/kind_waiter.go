@@ -13,11 +13,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// WhenServed sets up what works on some kinds: now if they are installed and may
+// SetupWhenAvailable sets up what works on some kinds: now if they are installed and may
 // be listed, else when that is so, beside what the manager runs meanwhile. A
 // program runs in clusters that know nothing of them, and under manifests that
 // give no right to them; that it goes on without is told once.
-func WhenServed(ctx context.Context, m ctrl.Manager, kinds []client.ObjectList, longest time.Duration, setUp func(context.Context) error) error {
+func SetupWhenAvailable(ctx context.Context, m ctrl.Manager, kinds []client.ObjectList, longest time.Duration, setUp func(context.Context) error) error {
 	l := &kindWaiter{live: m.GetAPIReader(), kinds: kinds, longest: longest, setUp: setUp}
 	if l.served(ctx) {
 		return setUp(ctx)

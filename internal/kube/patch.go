@@ -34,8 +34,8 @@ func RetryAfterConflict(afterFailure time.Duration) time.Duration {
 	return min(afterFailure, time.Second)
 }
 
-// WrapWrite wraps the error of writing to an object as it was seen.
-func WrapWrite(err error, verb string) error {
+// WrapWriteError wraps the error of writing to an object as it was seen.
+func WrapWriteError(err error, verb string) error {
 	switch {
 	case err == nil:
 		return nil

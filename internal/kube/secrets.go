@@ -9,9 +9,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Secret reads what a driver is to be given with a call; nil for no reference.
+// SecretData reads what a driver is to be given with a call; nil for no reference.
 // An error keeps what apierrors.IsNotFound looks for.
-func Secret(ctx context.Context, from client.Reader, ref *corev1.SecretReference) (map[string]string, error) {
+func SecretData(ctx context.Context, from client.Reader, ref *corev1.SecretReference) (map[string]string, error) {
 	if ref == nil {
 		return nil, nil
 	}

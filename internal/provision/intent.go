@@ -222,7 +222,7 @@ func (j *journal) labels(i *intent) map[string]string {
 	return all
 }
 
-func nodeValue(node string) string { return kube.NodeValue("node", node) }
+func nodeValue(node string) string { return kube.NodeLabelValue("node", node) }
 
 // ownIntents select the intents that a process carries out: those of its node,
 // or of no node. The driver of another node would make a second volume.

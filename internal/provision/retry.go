@@ -27,7 +27,7 @@ func (r *Reconciler) readSecret(ctx context.Context, i *intent) error {
 	if i.values != nil {
 		return nil
 	}
-	values, err := kube.Secret(ctx, r.live, i.secret)
+	values, err := kube.SecretData(ctx, r.live, i.secret)
 	if apierrors.IsNotFound(err) {
 		return &noSecret{err}
 	}

@@ -34,7 +34,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	if err := kube.Warm(ctx, m, r.reads()...); err != nil {
+	if err := kube.EnsureInformers(ctx, m, r.reads()...); err != nil {
 		return err
 	}
 	if err := r.guard.setup(m, driver, o); err != nil {

@@ -101,7 +101,7 @@ func (r *Reconciler) announce(ctx context.Context, claim *corev1.PersistentVolum
 	if what.reason == kube.ReasonProvisioningFailed {
 		kind = corev1.EventTypeWarning
 	}
-	return r.events.Once(ctx, r.client, claim, kube.Event{Type: kind, Reason: what.reason, Message: what.message})
+	return r.events.EmitOnce(ctx, r.client, claim, kube.Event{Type: kind, Reason: what.reason, Message: what.message})
 }
 
 // stillOurs asks the API server itself whether a claim is this node's, now that

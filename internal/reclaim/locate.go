@@ -145,7 +145,7 @@ func (r *Reconciler) later() time.Duration {
 
 // tell says what every node could say, once for all of them.
 func (r *Reconciler) tell(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
-	return r.events.Once(ctx, r.client, volume, kube.Event{
+	return r.events.EmitOnce(ctx, r.client, volume, kube.Event{
 		Type: corev1.EventTypeWarning, Reason: kube.ReasonVolumeFailedDelete, Message: message,
 	})
 }

@@ -230,7 +230,7 @@ func (r *Reconciler) secrets(ctx context.Context, volume *corev1.PersistentVolum
 	if err != nil {
 		return nil, err
 	}
-	values, err := kube.Secret(ctx, r.live, ref)
+	values, err := kube.SecretData(ctx, r.live, ref)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

@@ -42,8 +42,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.ExtraModifyMetadata, "extra-modify-metadata", false, "tell the driver the names of claim, namespace and volume with a modification, as parameters")
 }
 
-// AddGates declares what this controller does unless it is told not to.
-func (o *Options) AddGates(g interface {
+// AddFeatureGates declares what this controller does unless it is told not to.
+func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 },
 ) {

@@ -33,7 +33,7 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*c
 		return nil, err
 	}
 	source := spec.CSI
-	secrets, err := kube.Secret(ctx, r.live, source.ControllerExpandSecretRef)
+	secrets, err := kube.SecretData(ctx, r.live, source.ControllerExpandSecretRef)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := kube.Secret(ctx, r.live, modifySecret(s.volume, spec))
+	secrets, err := kube.SecretData(ctx, r.live, modifySecret(s.volume, spec))
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func agingWorld(t *testing.T) *crashWorld {
 func (w *crashWorld) visit(t *testing.T) (events []string) {
 	t.Helper()
 	r, recorder := w.process(), record.NewFakeRecorder(1000)
-	r.events = kube.NewEventsTo(recorder)
+	r.events = kube.NewEventsWithRecorder(recorder)
 	for visits, before := 0, -1; before != w.writes; visits++ {
 		if visits > 20 {
 			t.Fatalf("there is no end to it: %+v", w.schedule(t).Status)

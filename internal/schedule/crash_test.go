@@ -178,7 +178,7 @@ func (w *crashWorld) process() *Reconciler {
 		},
 	})
 	return &Reconciler{
-		client: writes, live: live, events: kube.NewEventsTo(record.NewFakeRecorder(1000)),
+		client: writes, live: live, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
 		server: func() (time.Time, bool) { return w.now.Add(-w.behind - w.slept), !w.mute },
 	}

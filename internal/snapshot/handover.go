@@ -27,7 +27,7 @@ func (m Keys) AddFinalizer(ctx context.Context, c client.Client, content client.
 	if content.GetDeletionTimestamp() != nil || len(m.WithFinalizer(content)) == len(content.GetFinalizers()) {
 		return nil
 	}
-	return kube.WrapWrite(kube.MergePatch(ctx, c, content, map[string]any{"metadata": map[string]any{
+	return kube.WrapWriteError(kube.MergePatch(ctx, c, content, map[string]any{"metadata": map[string]any{
 		"resourceVersion": content.GetResourceVersion(), "finalizers": m.WithFinalizer(content),
 	}}), fmt.Sprintf("protecting %s %s", m.Content, content.GetName()))
 }
@@ -53,6 +53,6 @@ func (m Keys) AllowDeletion(ctx context.Context, c client.Client, content client
 	if content.GetDeletionTimestamp() == nil {
 		metadata["finalizers"] = m.WithFinalizer(content)
 	}
-	return kube.WrapWrite(kube.MergePatch(ctx, c, content, map[string]any{"metadata": metadata}),
+	return kube.WrapWriteError(kube.MergePatch(ctx, c, content, map[string]any{"metadata": metadata}),
 		fmt.Sprintf("permitting the deletion of %s %s", m.Content, content.GetName()))
 }

@@ -1,7 +1,7 @@
 // Package csitest is a CSI driver in memory, for tests, crash sweeps and
 // benchmarks, and the contract that every driver behind the port must keep.
 //
-// The [Driver] behaves as the CSI specification asks, keeps its state through
+// The [DriverOptions] behaves as the CSI specification asks, keeps its state through
 // crashes of its own and of its callers, and knows the score afterwards: what
 // exists, what was called, and which calls about one volume overlapped. Faults
 // are ordered with [Driver.FailNext], [Driver.LoseAnswer], [Driver.Block] and

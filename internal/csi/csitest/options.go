@@ -7,7 +7,7 @@ import (
 // DefaultSize in bytes is what a volume gets whose request names no size.
 const DefaultSize = 1 << 30
 
-// Options shape a [Driver]. The zero value is a driver that can do everything
+// Options shape a [DriverOptions]. The zero value is a driver that can do everything
 // that this package implements, without limits and without topology.
 type Options struct {
 	Name    string // csitest.holdfast.io if empty

@@ -210,7 +210,7 @@ func (k *group) bind(ctx context.Context, of *snapshotv1.VolumeSnapshot, content
 	case ref.UID != "":
 		return nil
 	}
-	return kube.WrapWrite(kube.MergePatch(ctx, k.client, content, map[string]any{
+	return kube.WrapWriteError(kube.MergePatch(ctx, k.client, content, map[string]any{
 		"metadata": map[string]any{"resourceVersion": content.ResourceVersion},
 		"spec":     map[string]any{"volumeSnapshotRef": map[string]any{"uid": of.UID}},
 	}), "binding VolumeSnapshotContent "+content.Name)
@@ -223,7 +223,7 @@ func (k *group) reportMember(ctx context.Context, m *member, content *snapshotv1
 	if len(change) == 0 {
 		return nil
 	}
-	return kube.WrapWrite(kube.PatchStatusIfUnchanged(ctx, k.client, content, change), "writing the status of VolumeSnapshotContent "+content.Name)
+	return kube.WrapWriteError(kube.PatchStatusIfUnchanged(ctx, k.client, content, change), "writing the status of VolumeSnapshotContent "+content.Name)
 }
 
 // status is what is to be written to the status of a member's content. What has
@@ -287,7 +287,7 @@ func (k *group) own(ctx context.Context, group *groupv1.VolumeGroupSnapshot, of 
 	if !slices.Contains(finalizers, snapshot.InGroupFinalizer) {
 		finalizers = append(slices.Clone(finalizers), snapshot.InGroupFinalizer)
 	}
-	return kube.WrapWrite(kube.MergePatch(ctx, k.client, of, map[string]any{"metadata": map[string]any{
+	return kube.WrapWriteError(kube.MergePatch(ctx, k.client, of, map[string]any{"metadata": map[string]any{
 		"resourceVersion": of.ResourceVersion, "finalizers": finalizers,
 		"ownerReferences": append(slices.Clone(of.OwnerReferences), k.owner(group)),
 	}}), "making VolumeSnapshot "+of.Name+" a member of the group")

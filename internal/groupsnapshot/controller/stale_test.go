@@ -205,7 +205,7 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	k := kind()
 	k.client, k.live, k.options = cached, live, o
 	k.singles = &snapshotcontroller.Groups{Claims: snapshotcontroller.NewClaims(cached, live, nil, 0)}
-	engine := snapshotcontroller.New(cached, live, k, kube.NewEventsTo(recorder), o)
+	engine := snapshotcontroller.New(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
 	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)
 	}

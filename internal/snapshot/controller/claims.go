@@ -78,7 +78,7 @@ func (c *Claims) hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) 
 		}
 		claim = now
 	}
-	return kube.WrapWrite(c.mark(ctx, claim, true), "protecting claim "+claim.Name)
+	return kube.WrapWriteError(c.mark(ctx, claim, true), "protecting claim "+claim.Name)
 }
 
 // free takes our finalizer off a claim unless a snapshot or a group needs it there.
@@ -93,7 +93,7 @@ func (c *Claims) free(ctx context.Context, claim *corev1.PersistentVolumeClaim) 
 	if err != nil || needed {
 		return needed, err
 	}
-	return false, kube.WrapWrite(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
+	return false, kube.WrapWriteError(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
 }
 
 func (c *Claims) turn(ctx context.Context, claim *corev1.PersistentVolumeClaim) (release func(), err error) {

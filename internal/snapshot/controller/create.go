@@ -105,7 +105,7 @@ func (r *Reconciler) protect(ctx context.Context, s *Observed, retain bool, clas
 	if choose {
 		change["spec"] = map[string]any{r.ClassName: class}
 	}
-	return kube.WrapWrite(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
+	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
 }
 
 // adopt gives a content that was there before the UID of its snapshot, and what
@@ -119,7 +119,7 @@ func (r *Reconciler) adopt(ctx context.Context, s *Observed) error {
 	if s.Snapshot.Class != "" && (s.Content.Class == "" || !r.ClassOnce) {
 		spec[r.ClassName] = s.Snapshot.Class
 	}
-	err := kube.WrapWrite(kube.MergePatch(ctx, r.client, content, map[string]any{
+	err := kube.WrapWriteError(kube.MergePatch(ctx, r.client, content, map[string]any{
 		"metadata": map[string]any{"resourceVersion": content.GetResourceVersion(), "finalizers": r.Keys.WithFinalizer(content)},
 		"spec":     spec,
 	}), fmt.Sprintf("binding %s %s", r.Content, content.GetName()))

@@ -62,5 +62,5 @@ func (r *Reconciler) letGo(ctx context.Context, s *Observed) error {
 	if err == nil {
 		r.ended(ctx, s)
 	}
-	return kube.WrapWrite(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
+	return kube.WrapWriteError(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
 }

@@ -87,7 +87,7 @@ func (r *Reconciler) tell(before, now *Snapshot) {
 
 // setStatus writes to a snapshot's status.
 func (r *Reconciler) setStatus(ctx context.Context, of *Snapshot, status map[string]any) error {
-	return kube.WrapWrite(kube.PatchStatus(ctx, r.client, of.Object, status), "writing the status of the "+r.Noun)
+	return kube.WrapWriteError(kube.PatchStatus(ctx, r.client, of.Object, status), "writing the status of the "+r.Noun)
 }
 
 // whole is a status with all that it does not say, for a merge patch: the cache may

@@ -103,8 +103,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 		"write the volume's mode on each content, so that it is not restored to a volume of another mode without permission")
 }
 
-// AddGates declares the gate.
-func (o *Options) AddGates(g interface {
+// AddFeatureGates declares the gate.
+func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 }) {
 	g.Add("CSIVolumeGroupSnapshot", &o.Groups, "work on group snapshots")

@@ -31,7 +31,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 		return err
 	}
 	if o.Distributed {
-		if err := kube.Warm(ctx, m, &corev1.Node{}); err != nil {
+		if err := kube.EnsureInformers(ctx, m, &corev1.Node{}); err != nil {
 			return err
 		}
 	}

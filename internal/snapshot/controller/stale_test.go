@@ -344,7 +344,7 @@ func (s *scene) objects() []client.Object {
 func engine(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{RetryStart: time.Millisecond}
 	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
-	return New(cache, live, k, kube.NewEventsTo(record.NewFakeRecorder(100)), o)
+	return New(cache, live, k, kube.NewEventsWithRecorder(record.NewFakeRecorder(100)), o)
 }
 
 func cluster(t *testing.T, objects ...client.Object) client.Client {

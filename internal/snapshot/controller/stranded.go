@@ -100,7 +100,7 @@ func (r strandedOnes) Reconcile(ctx context.Context, request reconcile.Request) 
 	}
 	o := s.Content.Object
 	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == r.Keys.Finalizer })
-	return r.later(kube.WrapWrite(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
+	return r.later(kube.WrapWriteError(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
 		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
 	}})), fmt.Sprintf("letting %s %s go", r.Content, o.GetName())))
 }

@@ -117,7 +117,7 @@ func TestThatANodeIsGoneIsToldWithWhatToDo(t *testing.T) {
 	r := engine(api, api)
 	r.options.Distributed = true
 	recorder := record.NewFakeRecorder(10)
-	r.events = kube.NewEventsTo(recorder)
+	r.events = kube.NewEventsWithRecorder(recorder)
 	key := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}
 	left, err := r.Reconcile(t.Context(), key)
 	if err != nil || left.RequeueAfter <= 0 || len(recorder.Events) > 0 {

@@ -24,7 +24,7 @@ import (
 // look has a lane look at the content once.
 func look(t *testing.T, r *Reconciler, ends bool) error {
 	t.Helper()
-	r.events = kube.NewEventsTo(record.NewFakeRecorder(10))
+	r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
 	_, err := (lane{r, ends}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}})
 	return err
 }

@@ -28,7 +28,7 @@ func TestTheMarkStaysWhileThereMayBeASnapshot(t *testing.T) {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		t.Run(code.String(), func(t *testing.T) {
 			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
-			r.events = kube.NewEventsTo(record.NewFakeRecorder(10))
+			r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
 			server.FailNext(csi.CreateSnapshot, code, "as the test says")
 			if _, err := (lane{r, false}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}}); err == nil {
 				t.Fatal("the driver's refusal was taken as a success")

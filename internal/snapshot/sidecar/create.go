@@ -146,7 +146,7 @@ func (r *Reconciler) askAgain(ctx context.Context, name string) (*Snapshot, erro
 // secrets are those for creating and deleting: the cluster's half has resolved
 // them when it made the content.
 func (r *Reconciler) secrets(ctx context.Context, s *seen) (map[string]string, error) {
-	values, err := kube.Secret(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
+	values, err := kube.SecretData(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
 	return values, absent(err, r.kind.Reasons().Create)
 }
 
@@ -160,7 +160,7 @@ func (r *Reconciler) readerSecrets(ctx context.Context, s *seen) (map[string]str
 	if err != nil {
 		return nil, snapshot.Problemf(r.kind.Reasons().Follow, "class %s: %v", s.Class, err)
 	}
-	values, err := kube.Secret(ctx, r.live, ref)
+	values, err := kube.SecretData(ctx, r.live, ref)
 	return values, absent(err, r.kind.Reasons().Follow)
 }
 

@@ -121,7 +121,7 @@ func (r *Reconciler) goesWithGroup(ctx context.Context, s *seen, refusal error) 
 // partingSecrets are those for deleting. One that is gone does not hold that up:
 // the driver decides whether it can do without.
 func (r *Reconciler) partingSecrets(ctx context.Context, s *seen) (map[string]string, error) {
-	values, err := kube.Secret(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
+	values, err := kube.SecretData(ctx, r.live, r.marks.SecretOf(s.Object.GetAnnotations()))
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("preparing the deletion: %w", err)
 	}
@@ -139,7 +139,7 @@ func (r *Reconciler) letGo(ctx context.Context, s *seen) error {
 	if isNotFound(err) {
 		return nil
 	}
-	return kube.WrapWrite(err, "letting the content go")
+	return kube.WrapWriteError(err, "letting the content go")
 }
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }

@@ -43,7 +43,7 @@ func TestAContentIsNotHeldByWhatOnlyGoesWithItsGroup(t *testing.T) {
 			c.Spec.Source.SnapshotHandle = &handle
 			r := reconciler()
 			r.driver, r.client = connection, cluster(t, c)
-			r.live, r.events = r.client, kube.NewEventsTo(record.NewFakeRecorder(10))
+			r.live, r.events = r.client, kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
 			_, err := lane{r, true}.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: c.Name}})
 			if (err == nil) != tt.gone {
 				t.Errorf("the error is %v", err)

@@ -189,7 +189,7 @@ func (f *finder) secrets(ctx context.Context) ([]map[string]string, error) {
 			continue
 		}
 		seen[ref.String()] = true
-		values, err := kube.Secret(ctx, f.live, ref)
+		values, err := kube.SecretData(ctx, f.live, ref)
 		if err != nil {
 			return nil, fmt.Errorf("preparing to list the driver's snapshots: %w", err)
 		}

@@ -23,7 +23,7 @@ func (r *Reconciler) failed(ctx context.Context, s *seen, err error) error {
 		if !r.mayGo(s) {
 			status["readyToUse"] = false
 		}
-		if writing := kube.WrapWrite(kube.PatchStatus(ctx, r.client, s.Object, status), "recording the failure"); writing != nil && !kube.IsConflict(writing) {
+		if writing := kube.WrapWriteError(kube.PatchStatus(ctx, r.client, s.Object, status), "recording the failure"); writing != nil && !kube.IsConflict(writing) {
 			err = errors.Join(err, writing)
 		}
 	}

@@ -24,7 +24,7 @@ func (r *Reconciler) mark(ctx context.Context, s *seen, a *asked) error {
 	if !r.held(s) {
 		finalizers = append(slices.Clone(finalizers), r.marks.Finalizer)
 	}
-	return kube.WrapWrite(r.patch(ctx, s, map[string]any{
+	return kube.WrapWriteError(r.patch(ctx, s, map[string]any{
 		"resourceVersion": s.Object.GetResourceVersion(),
 		"finalizers":      finalizers,
 		"annotations":     map[string]any{r.marks.BeingCreated: snapshot.Yes, askedAnnotation: text},
@@ -36,7 +36,7 @@ func (r *Reconciler) settle(ctx context.Context, s *seen) error {
 	if !r.marked(s) {
 		return nil
 	}
-	return kube.WrapWrite(r.patch(ctx, s, map[string]any{
+	return kube.WrapWriteError(r.patch(ctx, s, map[string]any{
 		"uid":         s.Object.GetUID(),
 		"annotations": map[string]any{r.marks.BeingCreated: nil, refusedAnnotation: nil},
 	}), "recording that the driver has answered")
@@ -57,7 +57,7 @@ func (r *Reconciler) remark(ctx context.Context, s *seen, refused time.Time) err
 		annotations[refusedAnnotation] = refused.UTC().Format(time.RFC3339)
 	}
 	err := r.patch(ctx, s, map[string]any{"uid": s.Object.GetUID(), "annotations": annotations})
-	return kube.WrapWrite(client.IgnoreNotFound(err), "keeping what the driver is asked for on record")
+	return kube.WrapWriteError(client.IgnoreNotFound(err), "keeping what the driver is asked for on record")
 }
 
 // report writes what the driver says of the snapshot, and that there is no error
@@ -72,7 +72,7 @@ func (r *Reconciler) report(ctx context.Context, s *seen, made *Snapshot) error 
 	status := r.kind.Status(&s.Content, made)
 	status["error"] = nil
 	err := kube.PatchStatus(ctx, r.client, s.Object, status)
-	return kube.WrapWrite(err, "recording the snapshot "+made.Handle)
+	return kube.WrapWriteError(err, "recording the snapshot "+made.Handle)
 }
 
 func (r *Reconciler) patch(ctx context.Context, s *seen, metadata map[string]any) error {

@@ -27,7 +27,7 @@ func TestGates(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var one, two bool
-			var g Gates
+			var g FeatureGates
 			g.Add("One", &one, "")
 			g.Add("Two", &two, "")
 			fs := pflag.NewFlagSet("test", pflag.ContinueOnError)

@@ -39,7 +39,7 @@ type endpoint struct {
 //	/healthz/leader-election  500 when the Lease is expired and this process has not noticed
 //	/readyz                   200 when the caches are filled
 //	/debug/pprof/             profiles, if they are asked for
-func listen(ctx context.Context, o Endpoint, gatherer prometheus.Gatherer) (*endpoint, error) {
+func listen(ctx context.Context, o EndpointOptions, gatherer prometheus.Gatherer) (*endpoint, error) {
 	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(expiredTolerance)}
 	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: 10 * time.Second}
 	for _, address := range o.addresses() {
@@ -53,7 +53,7 @@ func listen(ctx context.Context, o Endpoint, gatherer prometheus.Gatherer) (*end
 	return e, nil
 }
 
-func (e *endpoint) routes(o Endpoint, gatherer prometheus.Gatherer) http.Handler {
+func (e *endpoint) routes(o EndpointOptions, gatherer prometheus.Gatherer) http.Handler {
 	own := prometheus.NewRegistry()
 	mux := http.NewServeMux()
 	mux.Handle(o.MetricsPath, promhttp.InstrumentMetricHandler(own,

@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddProcessorFlag declares --automaxprocs. Go's runtime keeps to the quota of
+// AddAutomaxprocsFlag declares --automaxprocs. Go's runtime keeps to the quota of
 // the container by itself since 1.25, so that only the wish not to do so is left
 // to be fulfilled.
-func AddProcessorFlag(fs *pflag.FlagSet) {
+func AddAutomaxprocsFlag(fs *pflag.FlagSet) {
 	fs.Var(processors{}, "automaxprocs", "keep to the processors of the container")
 	fs.Lookup("automaxprocs").NoOptDefVal = "true"
 	deprecate(fs, "automaxprocs", "the program keeps to the processors of its container by itself; =false has it use all of the machine")

@@ -9,11 +9,11 @@ import (
 // four times as long.
 const labelLimit = 63
 
-// NodeValue is a label's value that names a node after a base of at most 54
+// NodeLabelValue is a label's value that names a node after a base of at most 54
 // characters: BASE-NODE, and if that is too long the base cut and hashed, and
 // if even that is too long the base and a hash of all. It is the form of
 // upstream's csi-provisioner, so that either finds what the other has labelled.
-func NodeValue(base, node string) string {
+func NodeLabelValue(base, node string) string {
 	whole := base + "-" + node
 	if len(whole) <= labelLimit {
 		return whole

@@ -8,10 +8,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Warm has the manager's cache hold some kinds from its start on. Without it a
+// EnsureInformers has the manager's cache hold some kinds from its start on. Without it a
 // kind that no controller watches is fetched at the first read, while a user
 // waits for it.
-func Warm(ctx context.Context, m ctrl.Manager, kinds ...client.Object) error {
+func EnsureInformers(ctx context.Context, m ctrl.Manager, kinds ...client.Object) error {
 	for _, kind := range kinds {
 		if _, err := m.GetCache().GetInformer(ctx, kind); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)

@@ -16,10 +16,10 @@ import (
 // Event is what an event tells.
 type Event struct{ Type, Reason, Message string }
 
-// Once tells what many processes are about to tell of the same object. The
+// EmitOnce tells what many processes are about to tell of the same object. The
 // event's name follows from what it says, so there is one, by whoever is first.
 // Events about objects outside of namespaces are in the namespace default.
-func (e *Events) Once(ctx context.Context, c client.Client, about client.Object, news Event) error {
+func (e *Events) EmitOnce(ctx context.Context, c client.Client, about client.Object, news Event) error {
 	news.Message = Truncate(news.Message, messageLimit)
 	if e.repeats(about, said{news.Reason, news.Message}) {
 		return nil

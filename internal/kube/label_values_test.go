@@ -19,7 +19,7 @@ func TestNodeValue(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := NodeValue(base, tt.node)
+			got := NodeLabelValue(base, tt.node)
 			if got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}

@@ -21,9 +21,9 @@ type Resources struct {
 	Names []string // in the plural
 }
 
-// WaitInstalled waits until the API server serves some resources. The pause
+// WaitForResources waits until the API server serves some resources. The pause
 // between two looks grows up to longest. That they are not there is told once.
-func WaitInstalled(ctx context.Context, config *rest.Config, wanted Resources, longest time.Duration) error {
+func WaitForResources(ctx context.Context, config *rest.Config, wanted Resources, longest time.Duration) error {
 	api, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making a client for discovery: %w", err)

@@ -17,13 +17,13 @@ func TestWhatManyTellIsToldOnce(t *testing.T) {
 	full := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no room"}
 	gone := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no class"}
 	for range 3 { // Each process has its own.
-		events := NewEventsTo(record.NewFakeRecorder(0))
+		events := NewEventsWithRecorder(record.NewFakeRecorder(0))
 		for _, about := range []*corev1.PersistentVolumeClaim{claim, claim, other} {
-			if err := events.Once(t.Context(), c, about, full); err != nil {
+			if err := events.EmitOnce(t.Context(), c, about, full); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := events.Once(t.Context(), c, claim, gone); err != nil {
+		if err := events.EmitOnce(t.Context(), c, claim, gone); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,7 +44,7 @@ func TestWhatIsToldOnceOfAnObjectOutsideOfNamespacesIsInDefault(t *testing.T) {
 	c := fake.NewClientBuilder().Build()
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "1"}}
 	news := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
-	if err := NewEventsTo(record.NewFakeRecorder(0)).Once(t.Context(), c, volume, news); err != nil {
+	if err := NewEventsWithRecorder(record.NewFakeRecorder(0)).EmitOnce(t.Context(), c, volume, news); err != nil {
 		t.Fatal(err)
 	}
 	list := &corev1.EventList{}

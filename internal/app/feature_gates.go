@@ -10,31 +10,31 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Gates are what a role does unless it is told not to, under the names and in
+// FeatureGates are what a role does unless it is told not to, under the names and in
 // the form of Kubernetes' feature gates: --feature-gates=Topology=true,…
 //
 // Kubernetes' own implementation is not used: here is nothing that is alpha,
 // locked or counted, and an unknown name shall be told what is known.
-type Gates struct{ known []gate }
+type FeatureGates struct{ known []featureGate }
 
 // ofLogging are the gates of Kubernetes' library for logging, which the replaced
 // programs have too. They are about flags for log lines; those that are here need
 // none of them, and a manifest that sets one works as it is.
 var ofLogging = []string{"ContextualLogging", "LoggingAlphaOptions", "LoggingBetaOptions"}
 
-type gate struct {
+type featureGate struct {
 	name, usage string
 	to          *bool
 }
 
 // Add declares a gate. It is on by default.
-func (g *Gates) Add(name string, to *bool, usage string) {
+func (g *FeatureGates) Add(name string, to *bool, usage string) {
 	*to = true
-	g.known = append(g.known, gate{name: name, usage: usage, to: to})
+	g.known = append(g.known, featureGate{name: name, usage: usage, to: to})
 }
 
 // AddFlags declares the flag for the gates that were added before.
-func (g *Gates) AddFlags(fs *pflag.FlagSet) {
+func (g *FeatureGates) AddFlags(fs *pflag.FlagSet) {
 	usage := []string{"what to do, or with =false not to do:"}
 	for _, one := range g.known {
 		usage = append(usage, one.name+"=true|false: "+one.usage)
@@ -43,7 +43,7 @@ func (g *Gates) AddFlags(fs *pflag.FlagSet) {
 }
 
 // Set reads Name=true,Name=false. Gates that are not named stay as they are.
-func (g *Gates) Set(text string) error {
+func (g *FeatureGates) Set(text string) error {
 	var errs []error
 	for _, pair := range strings.Split(text, ",") {
 		if pair = strings.TrimSpace(pair); pair != "" {
@@ -53,7 +53,7 @@ func (g *Gates) Set(text string) error {
 	return errors.Join(errs...)
 }
 
-func (g *Gates) set(pair string) error {
+func (g *FeatureGates) set(pair string) error {
 	name, value, ok := strings.Cut(pair, "=")
 	name = strings.TrimSpace(name)
 	on, err := strconv.ParseBool(strings.TrimSpace(value))
@@ -63,7 +63,7 @@ func (g *Gates) set(pair string) error {
 	if slices.Contains(ofLogging, name) {
 		return nil
 	}
-	i := slices.IndexFunc(g.known, func(k gate) bool { return k.name == name })
+	i := slices.IndexFunc(g.known, func(k featureGate) bool { return k.name == name })
 	if i < 0 {
 		return fmt.Errorf("there is no gate %q; there are %s", name, strings.Join(g.names(), ", "))
 	}
@@ -71,7 +71,7 @@ func (g *Gates) set(pair string) error {
 	return nil
 }
 
-func (g *Gates) names() []string {
+func (g *FeatureGates) names() []string {
 	var names []string
 	for _, k := range g.known {
 		names = append(names, k.name)
@@ -80,7 +80,7 @@ func (g *Gates) names() []string {
 }
 
 // String is the value as it can be set.
-func (g *Gates) String() string {
+func (g *FeatureGates) String() string {
 	var pairs []string
 	for _, k := range g.known {
 		pairs = append(pairs, k.name+"="+strconv.FormatBool(*k.to))
@@ -89,4 +89,4 @@ func (g *Gates) String() string {
 }
 
 // Type is what the help text calls the value.
-func (g *Gates) Type() string { return "gates" }
+func (g *FeatureGates) Type() string { return "gates" }
