@@ -88,10 +88,10 @@ func TestPublishReturnsThePublishContext(t *testing.T) {
 	if err != nil || got["device"] != "/dev/"+id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id}); csi.OutcomeOf(err) != csi.InUse {
+	if err := driver.WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id}); csi.OutcomeOf(err) != csi.InUse {
 		t.Errorf("a published volume was deleted: %v", err)
 	}
-	if err := driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: "node-1"}); err != nil {
+	if err := driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: "node-1"}); err != nil {
 		t.Error(err)
 	}
 }

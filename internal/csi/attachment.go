@@ -18,14 +18,6 @@ func (d *Driver) ControllerPublishVolume(ctx context.Context, req *csipb.Control
 	return answer.GetPublishContext(), nil
 }
 
-// ControllerUnpublishVolume takes a volume away from a node; one that is not
-// there is a success ("ControllerUnpublishVolume"). It waits for other calls
-// about the volume, on whichever node.
-func (d *Driver) ControllerUnpublishVolume(ctx context.Context, req *csipb.ControllerUnpublishVolumeRequest) error {
-	_, err := send(ctx, d, about{ControllerUnpublishVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerUnpublishVolume, req)
-	return err
-}
-
 // NodeGetInfo asks the node behind this socket for its id, its limit of volumes
 // and its place ("NodeGetInfo"). A node without an id is a [InvalidResponse].
 func (d *Driver) NodeGetInfo(ctx context.Context) (*csipb.NodeGetInfoResponse, error) {

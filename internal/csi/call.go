@@ -2,7 +2,6 @@ package csi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -13,25 +12,6 @@ import (
 type about struct {
 	method Method
 	key    string
-}
-
-// A Precondition tells whether a call is still wanted: nil if it is. A call may
-// wait for minutes, for other calls about its volume and for a slow driver, and
-// what was true when it was decided on may have changed since. So a precondition
-// reads from the API server, not from a cache. It may also complete the request
-// that it is about, with what it has read.
-type Precondition func(context.Context) error
-
-// ErrPreconditionFailed is what a [Precondition] returns, wrapped or not, if the call is
-// not wanted any more.
-var ErrPreconditionFailed = errors.New("it is not wanted any more")
-
-// WithPrecondition returns a view of the same driver whose calls have a precondition. It
-// is checked when a call has its turn and its slot, right before it is sent. If it
-// fails the call is not sent, and its error wraps the precondition's. Whatever
-// cannot be taken back, such as deleting a volume, is called so.
-func (d *Driver) WithPrecondition(still Precondition) *Driver {
-	return &Driver{link: d.link, timeout: d.timeout, precondition: still}
 }
 
 // send waits for the key's turn and for the driver's pace, gives the call its time and wraps what went

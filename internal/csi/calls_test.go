@@ -34,7 +34,7 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	calls := []func(ctx context.Context, id string){
 		func(ctx context.Context, id string) { _, _ = driver.CreateVolume(ctx, asking("new-"+id, mib)) },
 		func(ctx context.Context, id string) {
-			_ = driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: id})
+			_ = driver.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: id})
 		},
 		func(ctx context.Context, id string) { _, _ = driver.ControllerGetVolume(ctx, id) },
 		func(ctx context.Context, id string) {
@@ -47,13 +47,13 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 			_, _ = driver.ControllerPublishVolume(ctx, &csipb.ControllerPublishVolumeRequest{VolumeId: id})
 		},
 		func(ctx context.Context, id string) {
-			_ = driver.WithTimeout(time.Hour).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: id})
+			_ = driver.WithTimeout(time.Hour).WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: id})
 		},
 		func(ctx context.Context, id string) {
 			_, _ = driver.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: "of-" + id, SourceVolumeId: id})
 		},
 		func(ctx context.Context, _ string) {
-			_ = driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
+			_ = driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
 		},
 		func(ctx context.Context, _ string) {
 			_, _ = driver.GetSnapshot(ctx, &csipb.GetSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()})
@@ -62,7 +62,7 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 			_, _ = driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{Name: "with-" + id, SourceVolumeIds: ids})
 		},
 		func(ctx context.Context, _ string) {
-			_ = driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId()})
+			_ = driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId()})
 		},
 		func(ctx context.Context, _ string) {
 			_, _ = driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId()})

@@ -46,7 +46,7 @@ type Options struct {
 type Driver struct {
 	*link
 	timeout      time.Duration
-	precondition Precondition // nil for calls that are sent whatever has changed since they were decided on
+	precondition Precondition // nil except inside a ConditionalDriver
 }
 
 // link is what all views of one driver share.
@@ -113,7 +113,7 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	return &Driver{link: d.link, timeout: timeout, precondition: d.precondition}
+	return &Driver{link: d.link, timeout: timeout}
 }
 
 // SettleTime is for how long a driver must have refused what an earlier call may have

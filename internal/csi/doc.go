@@ -7,6 +7,12 @@
 // answers before anyone trusts it, measures every call, and keeps secrets out
 // of logs and errors.
 //
+// The calls that cannot be undone (DeleteVolume, DeleteSnapshot,
+// DeleteVolumeGroupSnapshot, ControllerUnpublishVolume) are methods of
+// [ConditionalDriver] only, which [Driver.WithPrecondition] returns: each is sent
+// when it has its lock and its slot and its precondition still holds. Where there is
+// nothing to check, the caller says so with [Unconditional].
+//
 // What a failed call means for the next one is its [Outcome]; [OutcomeOf]
 // reads it from any error that this package returned.
 package csi

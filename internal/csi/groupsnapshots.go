@@ -57,15 +57,6 @@ func (d *Driver) GetVolumeGroupSnapshot(ctx context.Context, req *csipb.GetVolum
 	return group, nil
 }
 
-// DeleteVolumeGroupSnapshot deletes a group with all its members; one that is
-// gone is a success ("DeleteVolumeGroupSnapshot"). The request names the members
-// too: some drivers need them, and others refuse a list that is not theirs. It
-// waits for other calls about the id.
-func (d *Driver) DeleteVolumeGroupSnapshot(ctx context.Context, req *csipb.DeleteVolumeGroupSnapshotRequest) error {
-	_, err := send(ctx, d, about{DeleteVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, d.group.DeleteVolumeGroupSnapshot, req)
-	return err
-}
-
 // badGroup makes an error of a reason for which a group cannot be used.
 func (d *Driver) badGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
 	bad := &InvalidResponse{ID: group.GetGroupSnapshotId(), Reason: reason}

@@ -3,6 +3,8 @@ package csi_test
 import (
 	"context"
 	"errors"
+	"reflect"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -67,7 +69,7 @@ func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: "other"}); err != nil {
+	if err := driver.WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: "other"}); err != nil {
 		t.Fatal(err)
 	}
 	var secrets []string
@@ -79,4 +81,58 @@ func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 	if len(secrets) != 2 || secrets[0] != "fresh" || secrets[1] != "" {
 		t.Errorf("the driver was given %q", secrets)
 	}
+}
+
+// The compiler refuses a destructive call without a precondition: the methods exist on
+// ConditionalDriver alone. That holds for calls of later versions of the specification
+// too, as soon as somebody adds one of them.
+func TestDestructiveCallsNeedAPrecondition(t *testing.T) {
+	driver, conditional := reflect.TypeFor[*csi.Driver](), reflect.TypeFor[*csi.ConditionalDriver]()
+	destructive := 0
+	for _, service := range []reflect.Type{reflect.TypeFor[csipb.ControllerClient](), reflect.TypeFor[csipb.GroupControllerClient]()} {
+		for i := range service.NumMethod() {
+			name := service.Method(i).Name
+			if !strings.HasPrefix(name, "Delete") && name != "ControllerUnpublishVolume" {
+				continue
+			}
+			destructive++
+			if _, found := driver.MethodByName(name); found {
+				t.Errorf("Driver has %s, which needs no precondition there", name)
+			}
+			if _, found := conditional.MethodByName(name); !found {
+				t.Errorf("ConditionalDriver does not have %s", name)
+			}
+		}
+	}
+	if destructive != conditional.NumMethod() {
+		t.Errorf("ConditionalDriver has %d methods, want just the %d destructive calls", conditional.NumMethod(), destructive)
+	}
+}
+
+func TestNoDestructiveCallIsSentIfItsPreconditionFails(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := ready(t, fake).WithPrecondition(func(context.Context) error { return csi.ErrPreconditionFailed })
+	for method, err := range map[csi.Method]error{
+		csi.DeleteVolume:              driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: "v"}),
+		csi.ControllerUnpublishVolume: driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: "v"}),
+		csi.DeleteSnapshot:            driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: "s"}),
+		csi.DeleteVolumeGroupSnapshot: driver.DeleteVolumeGroupSnapshot(t.Context(), &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: "g"}),
+	} {
+		if !errors.Is(err, csi.ErrPreconditionFailed) {
+			t.Errorf("%s: got %v, want an error that wraps the precondition's", method, err)
+		}
+		if n := fake.Calls(method); n != 0 {
+			t.Errorf("%s was sent %d times", method, n)
+		}
+	}
+}
+
+func TestAPreconditionIsNeverNil(t *testing.T) {
+	driver := ready(t, csitest.New(csitest.Options{}))
+	defer func() {
+		if recover() == nil {
+			t.Error("a nil precondition was accepted")
+		}
+	}()
+	driver.WithPrecondition(nil)
 }

@@ -57,14 +57,14 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 			return err
 		},
 		csi.DeleteVolume: func(ctx context.Context, d *csi.Driver) error {
-			return d.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
+			return d.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
 		},
 		csi.ControllerPublishVolume: func(ctx context.Context, d *csi.Driver) error {
 			_, err := d.ControllerPublishVolume(ctx, &csipb.ControllerPublishVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
 			return err
 		},
 		csi.ControllerUnpublishVolume: func(ctx context.Context, d *csi.Driver) error {
-			return d.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
+			return d.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
 		},
 		csi.ControllerExpandVolume: func(ctx context.Context, d *csi.Driver) error {
 			_, err := d.ControllerExpandVolume(ctx, &csipb.ControllerExpandVolumeRequest{VolumeId: "volume-1", Secrets: secrets})
@@ -78,14 +78,14 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 			return err
 		},
 		csi.DeleteSnapshot: func(ctx context.Context, d *csi.Driver) error {
-			return d.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: "snapshot-1", Secrets: secrets})
+			return d.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: "snapshot-1", Secrets: secrets})
 		},
 		csi.CreateVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
 			_, err := d.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{Name: "s", SourceVolumeIds: []string{"volume-1"}, Secrets: secrets})
 			return err
 		},
 		csi.DeleteVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
-			return d.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: "group-1", Secrets: secrets})
+			return d.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: "group-1", Secrets: secrets})
 		},
 		csi.GetVolumeGroupSnapshot: func(ctx context.Context, d *csi.Driver) error {
 			_, err := d.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: "group-1", Secrets: secrets})

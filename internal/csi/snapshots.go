@@ -38,13 +38,6 @@ func (d *Driver) oddSnapshot(ctx context.Context, method Method, snapshot *csipb
 	d.odd(ctx, method, what, detail)
 }
 
-// DeleteSnapshot deletes a snapshot; one that is gone is a success
-// ("DeleteSnapshot"). It waits for other calls about the id.
-func (d *Driver) DeleteSnapshot(ctx context.Context, req *csipb.DeleteSnapshotRequest) error {
-	_, err := send(ctx, d, about{DeleteSnapshot, snapshotID(req.GetSnapshotId())}, d.controller.DeleteSnapshot, req)
-	return err
-}
-
 // GetSnapshot reads one snapshot, with the call of that name where the driver
 // has GET_SNAPSHOT and out of ListSnapshots where it has LIST_SNAPSHOTS. Code
 // NotFound means that there is no such snapshot, Unimplemented that the driver

@@ -32,13 +32,6 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeReques
 	return volume, nil
 }
 
-// DeleteVolume deletes a volume; one that is gone is a success
-// ("DeleteVolume"). It waits for other calls about the id.
-func (d *Driver) DeleteVolume(ctx context.Context, req *csipb.DeleteVolumeRequest) error {
-	_, err := send(ctx, d, about{DeleteVolume, volumeID(req.GetVolumeId())}, d.controller.DeleteVolume, req)
-	return err
-}
-
 // ControllerGetVolume reads a volume and the nodes that it is published on
 // ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls
 // about the id. An answer without an id is a [InvalidResponse]; one with another id is

@@ -151,7 +151,7 @@ func renamed(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Snapshot {
 
 // Delete implements sidecar.Kind. The members go with it: the driver is given all of
 // their handles, and is never asked to delete one alone.
-func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) error {
+func (Kind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *sidecar.Content, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: handles(c), Secrets: secrets,
 	})
@@ -159,7 +159,7 @@ func (Kind) Delete(ctx context.Context, driver *csi.Driver, c *sidecar.Content, 
 
 // Discard implements sidecar.Kind. Of a group without an id nothing can be deleted: its
 // members go with it only.
-func (Kind) Discard(ctx context.Context, driver *csi.Driver, bad *csi.InvalidResponse, secrets map[string]string) error {
+func (Kind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: bad.ID, SnapshotIds: bad.MemberIDs, Secrets: secrets,
 	})

@@ -72,7 +72,7 @@ func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 	}
 	defer driver.Close()
 	for _, g := range s.Driver.Groups() {
-		if err := driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: g.ID, SnapshotIds: g.MemberIDs}); err != nil {
+		if err := driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: g.ID, SnapshotIds: g.MemberIDs}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -80,17 +80,17 @@ func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
 		if c.ID == s.snapshot || c.GroupID != "" {
 			continue
 		}
-		if err := driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.ID}); err != nil {
+		if err := driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.ID}); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, v := range left {
 		for _, node := range v.Nodes {
-			if err := driver.ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: v.ID, NodeId: node}); err != nil {
+			if err := driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{VolumeId: v.ID, NodeId: node}); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := driver.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: v.ID}); err != nil {
+		if err := driver.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: v.ID}); err != nil {
 			t.Error(err)
 		}
 	}

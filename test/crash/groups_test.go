@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
@@ -198,7 +199,7 @@ func (r *run) cutGroup(ctx context.Context) (handle string, err error) {
 		return "", err
 	}
 	for _, volume := range sources {
-		if err := r.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume}); err != nil {
+		if err := r.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume}); err != nil {
 			return "", err
 		}
 	}
@@ -208,7 +209,7 @@ func (r *run) cutGroup(ctx context.Context) (handle string, err error) {
 // dropGroupsAt deletes all groups at the driver.
 func (s *stage) dropGroupsAt(ctx context.Context) error {
 	for _, at := range s.Driver.Groups() {
-		if err := s.csi.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: at.ID, SnapshotIds: at.MemberIDs}); err != nil {
+		if err := s.csi.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: at.ID, SnapshotIds: at.MemberIDs}); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
@@ -45,7 +46,7 @@ func (r *run) cutGiven(ctx context.Context) (err error) {
 		return err
 	}
 	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
-		if err := r.csi.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
+		if err := r.csi.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,7 @@ func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return made.GetSnapshotId(), s.csi.DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
+	return made.GetSnapshotId(), s.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
 }
 
 // makeSource makes a volume at the driver, of which the cluster knows nothing, and

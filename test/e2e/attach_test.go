@@ -273,7 +273,7 @@ func TestTheDriversOwnListIsCompared(t *testing.T) {
 
 	ask(t, w, func(driver *csi.Driver) error {
 		request := &csipb.ControllerUnpublishVolumeRequest{VolumeId: one.Spec.CSI.VolumeHandle, NodeId: "id-1"}
-		return driver.ControllerUnpublishVolume(t.Context(), request)
+		return driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), request)
 	})
 	published(t, w, one.Spec.CSI.VolumeHandle, "id-1")
 

@@ -66,7 +66,7 @@ func TestTheCommandsForANodeThatIsGoneWork(t *testing.T) {
 	})
 	w.rooms(t, "a", "b")
 	unknown := w.byHand(t, nil) // It is at node b, where it goes before anybody looks for it.
-	must(t, w.nodes[1].CSI(t).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: unknown.Spec.CSI.VolumeHandle}))
+	must(t, w.nodes[1].CSI(t).WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: unknown.Spec.CSI.VolumeHandle}))
 	w.Claim(t, "source", selected("a"))
 	volume := w.Bound(t, "source")
 	snapshot := cut(t, w.nodes[0].World, api, volume, "before")

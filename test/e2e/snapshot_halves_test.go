@@ -340,7 +340,7 @@ func (o *otherSnapshotter) released(t *testing.T, content *snapshotv1.VolumeSnap
 // content go.
 func (o *otherSnapshotter) remove(t *testing.T, content *snapshotv1.VolumeSnapshotContent) {
 	t.Helper()
-	must(t, o.CSI(t).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: *content.Status.SnapshotHandle}))
+	must(t, o.CSI(t).WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: *content.Status.SnapshotHandle}))
 	content.Status = &snapshotv1.VolumeSnapshotContentStatus{}
 	must(t, o.api.Status().Update(t.Context(), content))
 	patch(t, o.api, content, op{"replace", "/metadata/finalizers", []string{}})
@@ -475,7 +475,7 @@ func (o *otherSnapshotter) group(t *testing.T) {
 		}
 		return err
 	})
-	must(t, o.CSI(t).DeleteVolumeGroupSnapshot(t.Context(), &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: made.GetGroupSnapshotId(), SnapshotIds: ids}))
+	must(t, o.CSI(t).WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: made.GetGroupSnapshotId(), SnapshotIds: ids}))
 	patchStatus(t, o.api, content, op{"remove", "/status/volumeGroupSnapshotHandle", nil}, op{"remove", "/status/readyToUse", nil}, op{"remove", "/status/creationTime", nil})
 	patch(t, o.api, content, op{"replace", "/metadata/finalizers", []string{}})
 	for _, part := range parts {

@@ -124,7 +124,7 @@ func (c *contract) make(t *testing.T, req *csipb.CreateVolumeRequest) *csipb.Vol
 func (c *contract) remove(t *testing.T, id string) {
 	t.Helper()
 	// The test's own context has ended where this runs.
-	if err := c.driver.DeleteVolume(context.WithoutCancel(t.Context()), &csipb.DeleteVolumeRequest{VolumeId: id}); err != nil {
+	if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(context.WithoutCancel(t.Context()), &csipb.DeleteVolumeRequest{VolumeId: id}); err != nil {
 		t.Error(err)
 	}
 }
@@ -137,7 +137,7 @@ func (c *contract) cut(t *testing.T, req *csipb.CreateSnapshotRequest) *csipb.Sn
 	}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		if err := c.driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()}); err != nil {
+		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: snapshot.GetSnapshotId()}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -35,7 +35,7 @@ func (c *contract) cutTogether(t *testing.T, suffix string, sources []string) (*
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.driver.DeleteVolumeGroupSnapshot(context.WithoutCancel(t.Context()), whole(group)); err != nil {
+		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(context.WithoutCancel(t.Context()), whole(group)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -126,7 +126,7 @@ func (c *contract) readingGroups(t *testing.T, sources []string) {
 func (c *contract) deletingGroups(t *testing.T, sources []string) {
 	t.Run("a group that is gone is deleted", func(t *testing.T) {
 		_, group := c.cutTogether(t, "gone", sources) // and its end deletes it again
-		if err := c.driver.DeleteVolumeGroupSnapshot(t.Context(), whole(group)); err != nil {
+		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), whole(group)); err != nil {
 			t.Fatal(err)
 		}
 		for _, id := range membersOf(group) {
@@ -137,7 +137,7 @@ func (c *contract) deletingGroups(t *testing.T, sources []string) {
 		_, group := c.cutTogether(t, "kept", sources)
 		req := whole(group)
 		req.SnapshotIds = req.GetSnapshotIds()[:1]
-		wantError(t, c.driver.DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Failed)
+		wantError(t, c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Failed)
 		_, err := c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{
 			GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group),
 		})
@@ -176,7 +176,7 @@ func (c *contract) members(t *testing.T, sources []string) {
 	})
 	t.Run("none is deleted alone", func(t *testing.T) {
 		c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
-		err := c.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: membersOf(group)[0]})
+		err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: membersOf(group)[0]})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 	t.Run("each can be restored", func(t *testing.T) {

@@ -65,7 +65,7 @@ func (c *contract) deleting(t *testing.T) {
 		c.remove(t, id)
 	})
 	t.Run("a request without an id is refused", func(t *testing.T) {
-		err := c.driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{})
+		err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 }
@@ -133,7 +133,7 @@ func (c *contract) publishing(t *testing.T) {
 			}
 		}
 		for range 2 {
-			err := c.driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: volume.GetVolumeId(), NodeId: c.node})
+			err := c.driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: volume.GetVolumeId(), NodeId: c.node})
 			if err != nil {
 				t.Fatal(err)
 			}

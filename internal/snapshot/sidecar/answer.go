@@ -41,7 +41,8 @@ func (r *Reconciler) notMade(ctx context.Context, s *seen, asked *Request, a ans
 func (r *Reconciler) nothing(ctx context.Context, s *seen, asked *Request, a answer) (bool, error) {
 	var bad *csi.InvalidResponse
 	if errors.As(a.err, &bad) && bad.ID != "" {
-		err := r.kind.Discard(ctx, r.driver, bad, asked.Secrets)
+		// Nobody can use it: it was created under this content's name, and no content has its handle.
+		err := r.kind.Discard(ctx, r.driver.WithPrecondition(csi.Unconditional), bad, asked.Secrets)
 		return err == nil, err
 	}
 	if a.first && csi.OutcomeOf(a.err).Final() {

@@ -114,7 +114,7 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 		"a snapshot that nobody knows may be it": {change: func(*testing.T, *csitest.Driver, *Reconciler) {}},
 		"none at all is none": {change: func(t *testing.T, server *csitest.Driver, r *Reconciler) {
 			for _, s := range server.Snapshots() {
-				if err := r.driver.DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: s.ID}); err != nil {
+				if err := r.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: s.ID}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -45,9 +45,9 @@ type Kind interface {
 	// driver cannot do that the code of the error is Unimplemented.
 	Get(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (*Snapshot, error)
 	// Delete deletes a snapshot at the driver; one that is gone is a success.
-	Delete(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) error
+	Delete(ctx context.Context, driver *csi.ConditionalDriver, c *Content, secrets map[string]string) error
 	// Discard deletes what a [csi.InvalidResponse] was about.
-	Discard(ctx context.Context, driver *csi.Driver, bad *csi.InvalidResponse, secrets map[string]string) error
+	Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error
 	// List are the ids of the snapshots of a content's volumes at the driver; false
 	// if the driver cannot tell.
 	List(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error)

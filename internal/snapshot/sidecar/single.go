@@ -100,12 +100,12 @@ func (SingleKind) Get(ctx context.Context, driver *csi.Driver, c *Content, secre
 }
 
 // Delete implements Kind.
-func (SingleKind) Delete(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) error {
+func (SingleKind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *Content, secrets map[string]string) error {
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.handle(), Secrets: secrets})
 }
 
 // Discard implements Kind.
-func (SingleKind) Discard(ctx context.Context, driver *csi.Driver, bad *csi.InvalidResponse, secrets map[string]string) error {
+func (SingleKind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: bad.ID, Secrets: secrets})
 }
 
