@@ -27,76 +27,76 @@ import (
 // This file tells which claims groups need. Upstream does not keep them: there a claim
 // that is deleted too early takes its volume away from under the cut.
 
-// claims adds what ends a group's need of claims to what wakes those.
-func (k *group) claims(m ctrl.Manager) error {
+// setUpClaimProtection adds what ends a group's need of claims to what wakes those.
+func (k *groupKind) setUpClaimProtection(m ctrl.Manager) error {
 	claims := k.singles.Claims
-	err := claims.WokenBy(m.GetCache(), &groupv1.VolumeGroupSnapshotContent{}, k.keptForContent, contentTells())
+	err := claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshotContent{}, k.protectedClaimsOfContent, contentCreatedOrTaken())
 	if err != nil {
 		return err
 	}
-	return claims.WokenBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.keptBeside, needsNoMore())
+	return claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.protectedClaimsOfGroup, noLongerNeedsClaims())
 }
 
-// contentTells lets through that a group's content is there, which says what it is of,
+// contentCreatedOrTaken lets through that a group's content is there, which says what it is of,
 // or that it is cut.
-func contentTells() predicate.Funcs {
-	cut := func(o client.Object) bool { return isCut(typedContent(o)) }
+func contentCreatedOrTaken() predicate.Funcs {
+	cut := func(o client.Object) bool { return isTaken(asGroupContent(o)) }
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool { return !cut(e.ObjectOld) && cut(e.ObjectNew) },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// needsNoMore lets through that a group needs its claims no more.
-func needsNoMore() predicate.Funcs {
-	needs := func(o client.Object) bool { return holdsClaims(typed(o)) && o.GetDeletionTimestamp() == nil }
+// noLongerNeedsClaims lets through that a group needs its claims no more.
+func noLongerNeedsClaims() predicate.Funcs {
+	needs := func(o client.Object) bool { return mayNeedClaims(asGroup(o)) && o.GetDeletionTimestamp() == nil }
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
 	}
 }
 
-func (k *group) keptForContent(ctx context.Context, o client.Object) []reconcile.Request {
-	return k.keptIn(ctx, typedContent(o).Spec.VolumeGroupSnapshotRef.Namespace)
+func (k *groupKind) protectedClaimsOfContent(ctx context.Context, o client.Object) []reconcile.Request {
+	return k.protectedClaims(ctx, asGroupContent(o).Spec.VolumeGroupSnapshotRef.Namespace)
 }
 
-func (k *group) keptBeside(ctx context.Context, o client.Object) []reconcile.Request {
-	return k.keptIn(ctx, o.GetNamespace())
+func (k *groupKind) protectedClaimsOfGroup(ctx context.Context, o client.Object) []reconcile.Request {
+	return k.protectedClaims(ctx, o.GetNamespace())
 }
 
-// keptIn are all claims of a namespace that are kept, for one may have been kept for a
+// protectedClaims are all claims of a namespace that are kept, for one may have been kept for a
 // group that is of other claims by now.
-func (k *group) keptIn(ctx context.Context, namespace string) []reconcile.Request {
-	if !k.options.Serves(namespace) {
+func (k *groupKind) protectedClaims(ctx context.Context, namespace string) []reconcile.Request {
+	if !k.options.IsSelected(namespace) {
 		return nil
 	}
 	claims := &corev1.PersistentVolumeClaimList{}
-	if err := k.client.List(ctx, claims, client.InNamespace(namespace), client.MatchingFields{claimsKept: yes}); err != nil {
+	if err := k.client.List(ctx, claims, client.InNamespace(namespace), client.MatchingFields{protectedClaimsIndex: yes}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The claims that are kept for snapshots could not be listed", "namespace", namespace)
 		return nil
 	}
 	var requests []reconcile.Request
 	for i := range claims.Items {
-		requests = append(requests, snapshotcontroller.Key(namespace, claims.Items[i].Name))
+		requests = append(requests, snapshotcontroller.RequestFor(namespace, claims.Items[i].Name))
 	}
 	return requests
 }
 
 // Needs implements snapshotcontroller.GroupWorker. The cache may not show that a group has just been
 // protected, which relies on its claims being so: that is asked of the API server.
-func (k *group) Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (k *groupKind) Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
-	if err := k.client.List(ctx, groups, client.InNamespace(claim.Namespace), client.MatchingFields{uncutGroups: yes}); err != nil {
+	if err := k.client.List(ctx, groups, client.InNamespace(claim.Namespace), client.MatchingFields{groupsNotTaken: yes}); err != nil {
 		return false, fmt.Errorf("listing the group snapshots of claim %s: %w", claim.Name, err)
 	}
 	for i := range groups.Items {
-		one := &groups.Items[i]
-		if !holdsClaims(one) {
-			if err := kube.GetIfExists(ctx, k.live, client.ObjectKeyFromObject(one), &one); err != nil {
+		g := &groups.Items[i]
+		if !mayNeedClaims(g) {
+			if err := kube.GetIfExists(ctx, k.apiReader, client.ObjectKeyFromObject(g), &g); err != nil {
 				return false, err
 			}
 		}
-		needs, err := groupNeeds(ctx, k.client, k.live, one, claim)
+		needs, err := groupNeedsClaim(ctx, k.client, k.apiReader, g, claim)
 		if err != nil || needs {
 			return needs, err
 		}
@@ -104,34 +104,34 @@ func (k *group) Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) 
 	return false, nil
 }
 
-// groupNeeds tells whether a group needs a claim, with a source that may lag and one
+// groupNeedsClaim tells whether a group needs a claim, with a source that may lag and one
 // that does not. Only the content says what a group is of: a claim that it does not
 // select may have been selected when that was made.
-func groupNeeds(ctx context.Context, cached, live client.Reader, of *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) (bool, error) {
-	if !holdsClaims(of) {
+func groupNeedsClaim(ctx context.Context, c, apiReader client.Reader, g *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	if !mayNeedClaims(g) {
 		return false, nil
 	}
 	var content *groupv1.VolumeGroupSnapshotContent
-	key := client.ObjectKey{Name: contentName(of)}
-	if err := kube.GetIfExists(ctx, cached, key, &content); err != nil {
+	key := client.ObjectKey{Name: contentName(g)}
+	if err := kube.GetIfExists(ctx, c, key, &content); err != nil {
 		return false, err
 	}
-	if content == nil && of.DeletionTimestamp == nil && selects(of, claim) {
+	if content == nil && g.DeletionTimestamp == nil && selects(g, claim) {
 		return true, nil
 	}
 	if content == nil {
-		if err := kube.GetIfExists(ctx, live, key, &content); err != nil {
+		if err := kube.GetIfExists(ctx, apiReader, key, &content); err != nil {
 			return false, err
 		}
 	}
-	if content == nil || isCut(content) {
+	if content == nil || isTaken(content) {
 		return false, nil
 	}
-	return isIn(ctx, cached, content, claim)
+	return contentIncludes(ctx, c, content, claim)
 }
 
-// isIn tells whether a claim's volume is one of those that a content is of.
-func isIn(ctx context.Context, from client.Reader, content *groupv1.VolumeGroupSnapshotContent, claim *corev1.PersistentVolumeClaim) (bool, error) {
+// contentIncludes tells whether a claim's volume is one of those that a content is of.
+func contentIncludes(ctx context.Context, from client.Reader, content *groupv1.VolumeGroupSnapshotContent, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	var volume *corev1.PersistentVolume
 	err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: claim.Spec.VolumeName}, &volume)
 	if err != nil || volume == nil || volume.Spec.CSI == nil {
@@ -140,51 +140,51 @@ func isIn(ctx context.Context, from client.Reader, content *groupv1.VolumeGroupS
 	return slices.Contains(content.Spec.Source.VolumeHandles, volume.Spec.CSI.VolumeHandle), nil
 }
 
-// holdsClaims tells whether a group may have begun to protect claims and not be cut.
-func holdsClaims(of *groupv1.VolumeGroupSnapshot) bool {
-	return slices.Contains(of.Finalizers, snapshot.GroupBoundFinalizer) && len(uncut(of)) > 0
+// mayNeedClaims tells whether a group may have begun to protect claims and not be cut.
+func mayNeedClaims(g *groupv1.VolumeGroupSnapshot) bool {
+	return slices.Contains(g.Finalizers, snapshot.GroupBoundFinalizer) && len(notTaken(g)) > 0
 }
 
 // selects tells whether a claim is one of those that a group shall be of.
-func selects(of *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) bool {
-	selector, err := metav1.LabelSelectorAsSelector(of.Spec.Source.Selector)
+func selects(g *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) bool {
+	selector, err := metav1.LabelSelectorAsSelector(g.Spec.Source.Selector)
 	return err == nil && selector.Matches(labels.Set(claim.Labels))
 }
 
-// isCut tells whether the volumes of a content are in a group snapshot at the driver.
-func isCut(content *groupv1.VolumeGroupSnapshotContent) bool {
+// isTaken tells whether the volumes of a content are in a group snapshot at the driver.
+func isTaken(content *groupv1.VolumeGroupSnapshotContent) bool {
 	return content.Status != nil && content.Status.VolumeGroupSnapshotHandle != nil
 }
 
 const (
-	// absent is how long it is believed that there are no groups to be seen.
-	absent = 30 * time.Second
-	// refused is how long the API server must have said that groups may not be seen:
+	// absentFor is how long it is believed that there are no groups to be seen.
+	absentFor = 30 * time.Second
+	// forbiddenTimeout is how long the API server must have said that groups may not be seen:
 	// while it starts it says so of what it will allow.
-	refused = 10 * time.Second
+	forbiddenTimeout = 10 * time.Second
 )
 
-// unwatched answers which claims groups need while nobody works on groups: their kinds
+// uncachedGroups answers which claims groups need while nobody works on groups: their kinds
 // are not installed, or could not be listed yet. Then each question is a request.
-type unwatched struct {
-	live client.Reader
-	now  func() time.Time
+type uncachedGroups struct {
+	apiReader client.Reader
+	now       func() time.Time
 
 	mu             sync.Mutex
 	absentUntil    time.Time
 	forbiddenSince time.Time
 }
 
-func (u *unwatched) needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
-	if u.none() {
+func (u *uncachedGroups) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	if u.knownAbsent() {
 		return false, nil
 	}
 	groups := &groupv1.VolumeGroupSnapshotList{}
-	if err := u.listed(u.live.List(ctx, groups, client.InNamespace(claim.Namespace))); err != nil {
+	if err := u.checkList(u.apiReader.List(ctx, groups, client.InNamespace(claim.Namespace))); err != nil {
 		return false, err
 	}
 	for i := range groups.Items {
-		needs, err := groupNeeds(ctx, u.live, u.live, &groups.Items[i], claim)
+		needs, err := groupNeedsClaim(ctx, u.apiReader, u.apiReader, &groups.Items[i], claim)
 		if err != nil || needs {
 			return needs, err
 		}
@@ -192,16 +192,16 @@ func (u *unwatched) needs(ctx context.Context, claim *corev1.PersistentVolumeCla
 	return false, nil
 }
 
-func (u *unwatched) none() bool {
+func (u *uncachedGroups) knownAbsent() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.now().Before(u.absentUntil)
 }
 
-// listed judges how listing groups has ended: with an error if it is not known whether
+// checkList judges how listing groups has ended: with an error if it is not known whether
 // there are any. Where the kinds are not installed, or this program has no right to
 // them, it has protected no claims for groups.
-func (u *unwatched) listed(err error) error {
+func (u *uncachedGroups) checkList(err error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.now()
@@ -214,12 +214,12 @@ func (u *unwatched) listed(err error) error {
 		if u.forbiddenSince.IsZero() {
 			u.forbiddenSince = now
 		}
-		if now.Sub(u.forbiddenSince) < refused {
+		if now.Sub(u.forbiddenSince) < forbiddenTimeout {
 			return kube.Conflict("whether groups may be listed is asked again: %w", err)
 		}
 	default:
 		return fmt.Errorf("listing group snapshots, which may need a claim: %w", err)
 	}
-	u.absentUntil = now.Add(absent)
+	u.absentUntil = now.Add(absentFor)
 	return nil
 }

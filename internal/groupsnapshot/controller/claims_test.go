@@ -68,7 +68,7 @@ func TestAClaimIsNeededUntilItsGroupIsCut(t *testing.T) {
 			}
 			api := cluster(t, s.objects()...)
 			k := kind()
-			k.client, k.live = api, api
+			k.client, k.apiReader = api, api
 			if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || got != tt.want {
 				t.Errorf("got %v, %v", got, err)
 			}
@@ -85,7 +85,7 @@ func TestAClaimIsKeptForAGroupThatTheCacheDoesNotShowAsProtected(t *testing.T) {
 		o.SetResourceVersion("")
 	}
 	protected(s)
-	k.live = cluster(t, s.objects()...)
+	k.apiReader = cluster(t, s.objects()...)
 	if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || !got {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -180,7 +180,7 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 	now := s.copied() // Before they get a version.
 	api := cluster(t, there...)
 	k := kind()
-	k.client, k.live, k.options = api, api, &snapshotcontroller.Options{}
+	k.client, k.apiReader, k.options = api, api, &snapshotcontroller.Options{}
 	k.singles = &snapshotcontroller.Groups{}
 	k.singles.WorkedOnBy(k)
 	k.singles.Claims = snapshotcontroller.NewClaims(api, api, k.singles, 0)
@@ -203,17 +203,17 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 }
 
 // woken are the claims that are woken by what has changed.
-func (k *group) woken(t *testing.T, before, now map[string]client.Object) (requests []reconcile.Request) {
+func (k *groupKind) woken(t *testing.T, before, now map[string]client.Object) (requests []reconcile.Request) {
 	t.Helper()
 	for _, change := range changes(before, now) {
 		switch change.of().(type) {
 		case *groupv1.VolumeGroupSnapshotContent:
-			if change.passes(contentTells()) {
-				requests = append(requests, k.keptForContent(t.Context(), change.of())...)
+			if change.passes(contentCreatedOrTaken()) {
+				requests = append(requests, k.protectedClaimsOfContent(t.Context(), change.of())...)
 			}
 		case *groupv1.VolumeGroupSnapshot:
-			if change.passes(needsNoMore()) {
-				requests = append(requests, k.keptBeside(t.Context(), change.of())...)
+			if change.passes(noLongerNeedsClaims()) {
+				requests = append(requests, k.protectedClaimsOfGroup(t.Context(), change.of())...)
 			}
 		case *corev1.PersistentVolumeClaim:
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(change.of())}) // See TestAClaimThatIsKeptIsLookedAtLater.
@@ -274,7 +274,7 @@ func TestAClaimIsKeptForAContentThatTheCacheDoesNotShow(t *testing.T) {
 				o.SetResourceVersion("")
 			}
 			made(s)
-			k.live = cluster(t, s.objects()...)
+			k.apiReader = cluster(t, s.objects()...)
 			if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || !got {
 				t.Errorf("got %v, %v", got, err)
 			}
@@ -290,11 +290,11 @@ func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T
 	s.sources[0].Claim.UID, s.sources[1].Claim.UID = "uid-data", "uid-log"
 	api := cluster(t, s.objects()...)
 	k := kind()
-	k.client, k.live = api, api
+	k.client, k.apiReader = api, api
 	k.singles = &snapshotcontroller.Groups{}
 	k.singles.WorkedOnBy(k)
 	claims := snapshotcontroller.NewClaims(api, api, k.singles, 0)
-	done, err := claims.Hold(t.Context(), s.sources)
+	done, err := claims.AddFinalizers(t.Context(), s.sources)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestAClaimThatWasProtectedInVainIsFreedWhenTheSelectorFindsOthers(t *testin
 	there := slices.DeleteFunc(s.objects(), func(o client.Object) bool { return o == client.Object(s.sources[1].Claim) })
 	s.sources[1].Claim.Finalizers = []string{snapshot.ClaimFinalizer} // So that it is looked for, and it is gone.
 	api := cluster(t, there...)
-	if _, err := snapshotcontroller.NewClaims(api, api, nil, 0).Hold(t.Context(), s.sources); !kube.IsConflict(err) {
+	if _, err := snapshotcontroller.NewClaims(api, api, nil, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
 		t.Fatalf("got %v", err)
 	}
 	key := client.ObjectKeyFromObject(s.sources[0].Claim)
@@ -374,7 +374,7 @@ func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
 		"no answer, and then one":          {made, []ask{{errors.New("busy"), 0, true, true}, {nil, time.Second, true, false}}},
 		"kinds that are not installed":     {made, []ask{{none, 0, false, false}}},
 		"no right while the server starts": {made, []ask{{forbidden, 0, true, false}, {nil, 5 * time.Second, true, false}}},
-		"no right for good":                {made, []ask{{forbidden, 0, true, false}, {forbidden, refused, false, false}}},
+		"no right for good":                {made, []ask{{forbidden, 0, true, false}, {forbidden, forbiddenTimeout, false, false}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -383,8 +383,8 @@ func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
 			s.sources[0].Claim.Finalizers = []string{snapshot.ClaimFinalizer}
 			live := &unanswering{Client: cluster(t, s.objects()...)}
 			start := time.Now()
-			u := &unwatched{live: live}
-			c := snapshotcontroller.NewClaims(live, live, &snapshotcontroller.Groups{Needs: u.needs}, time.Second)
+			u := &uncachedGroups{apiReader: live}
+			c := snapshotcontroller.NewClaims(live, live, &snapshotcontroller.Groups{Needs: u.needsClaim}, time.Second)
 			for i, a := range tt.asks {
 				u.now = func() time.Time { return start.Add(a.after) }
 				live.err = a.answers
@@ -412,17 +412,17 @@ func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
 func TestThatThereAreNoGroupsIsAskedSeldom(t *testing.T) {
 	now := time.Now()
 	live := &unanswering{Client: cluster(t), err: &meta.NoKindMatchError{}}
-	u := &unwatched{live: live, now: func() time.Time { return now }}
+	u := &uncachedGroups{apiReader: live, now: func() time.Time { return now }}
 	for range 10 {
-		if got, err := u.needs(t.Context(), source("data").Claim); err != nil || got {
+		if got, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || got {
 			t.Fatal(got, err)
 		}
 	}
 	if live.asked != 1 {
 		t.Errorf("it was asked %d times", live.asked)
 	}
-	now = now.Add(absent)
-	if _, err := u.needs(t.Context(), source("data").Claim); err != nil || live.asked != 2 {
+	now = now.Add(absentFor)
+	if _, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || live.asked != 2 {
 		t.Errorf("it was asked %d times, %v", live.asked, err)
 	}
 }

@@ -32,9 +32,9 @@ type scene struct {
 
 // seen is the scene as the engine sees it.
 func (s *scene) seen() *snapshotcontroller.Observed {
-	it := &snapshotcontroller.Observed{Defaults: s.defaults, Nodes: s.nodes, Sources: s.sources, Users: needed(s.restores, s.restored)}
+	it := &snapshotcontroller.Observed{DefaultClasses: s.defaults, Nodes: s.nodes, Sources: s.sources, DeletionBlocker: deletionBlocker(s.restores, s.restored)}
 	if s.group != nil {
-		it.Snapshot = kind().Read(s.group)
+		it.Snapshot = kind().ReadSnapshot(s.group)
 	}
 	if s.content != nil {
 		it.Content = kind().ReadContent(s.content)
@@ -45,7 +45,7 @@ func (s *scene) seen() *snapshotcontroller.Observed {
 	return it
 }
 
-func kind() *group { return &group{words: wordsOf(groupv1.SchemeGroupVersion)} }
+func kind() *groupKind { return &groupKind{info: kindInfo(groupv1.SchemeGroupVersion)} }
 
 // fresh is a group of two bound claims, with a class, about which nothing has
 // been done yet.
@@ -128,47 +128,47 @@ func TestDecide(t *testing.T) {
 		says        string
 	}{
 		"bound claims of one driver are cut together":            {nil, false, snapshotcontroller.Create, ""},
-		"a selector that finds no claim says what it looked for": {on(func(s *scene) { s.sources = nil }), false, snapshotcontroller.Refuse, "(app=shop)"},
+		"a selector that finds no claim says what it looked for": {on(func(s *scene) { s.sources = nil }), false, snapshotcontroller.Reject, "(app=shop)"},
 		"a selector that cannot be read is the user's mistake": {on(func(s *scene) {
 			s.group.Spec.Source.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}
-		}), false, snapshotcontroller.Refuse, "cannot be read"},
-		"neither selector nor content is the user's mistake": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, snapshotcontroller.Refuse, "neither a selector"},
-		"one claim that cannot be cut holds all":             {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, snapshotcontroller.Refuse, "claim log has no volume yet"},
-		"every claim that cannot be cut is named": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, snapshotcontroller.Refuse,
+		}), false, snapshotcontroller.Reject, "cannot be read"},
+		"neither selector nor content is the user's mistake": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, snapshotcontroller.Reject, "neither a selector"},
+		"one claim that cannot be cut holds all":             {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, snapshotcontroller.Reject, "claim log has no volume yet"},
+		"every claim that cannot be cut is named": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, snapshotcontroller.Reject,
 			"PersistentVolume pv-data of claim data is not there; claim log has no volume yet"},
-		"a claim that is being deleted is not left out in silence": {on(func(s *scene) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, snapshotcontroller.Refuse, "claim data is being deleted"},
-		"volumes of two drivers cannot be cut together":            {on(func(s *scene) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, snapshotcontroller.Refuse, "different drivers (csi.example.com, other)"},
-		"a class that is not there is waited for":                  {on(func(s *scene) { s.class = nil }), false, snapshotcontroller.Refuse, "VolumeGroupSnapshotClass gold is not there"},
-		"a class of another driver is refused":                     {on(func(s *scene) { s.class.Driver = "other" }), false, snapshotcontroller.Refuse, "is of driver other"},
-		"without a class there must be a default":                  {on(classless), false, snapshotcontroller.Refuse, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
-		"two defaults are one too many":                            {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, snapshotcontroller.Refuse, "2 default snapshot classes (a, b)"},
+		"a claim that is being deleted is not left out in silence": {on(func(s *scene) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, snapshotcontroller.Reject, "claim data is being deleted"},
+		"volumes of two drivers cannot be cut together":            {on(func(s *scene) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, snapshotcontroller.Reject, "different drivers (csi.example.com, other)"},
+		"a class that is not there is waited for":                  {on(func(s *scene) { s.class = nil }), false, snapshotcontroller.Reject, "VolumeGroupSnapshotClass gold is not there"},
+		"a class of another driver is refused":                     {on(func(s *scene) { s.class.Driver = "other" }), false, snapshotcontroller.Reject, "is of driver other"},
+		"without a class there must be a default":                  {on(classless), false, snapshotcontroller.Reject, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
+		"two defaults are one too many":                            {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, snapshotcontroller.Reject, "2 default snapshot classes (a, b)"},
 		"one default is the class":                                 {on(change(func(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, snapshotcontroller.Create, ""},
 		"volumes on one node are its driver's":                     {on(placed, func(s *scene) { s.nodes = []string{"a"} }), true, snapshotcontroller.Create, ""},
-		"volumes on different nodes have no driver in common":      {on(placed), true, snapshotcontroller.Refuse, "no node can use all of the volumes pv-data, pv-log"},
+		"volumes on different nodes have no driver in common":      {on(placed), true, snapshotcontroller.Reject, "no node can use all of the volumes pv-data, pv-log"},
 		"volumes that can be used everywhere are any driver's":     {nil, true, snapshotcontroller.Create, ""},
 
-		"a content of the group's own is followed":                      {on(made), false, snapshotcontroller.Follow, ""},
-		"one of its name that is another group's is not":                {on(made, anothers), false, snapshotcontroller.Refuse, "bound to another group snapshot"},
-		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Refuse, "was there before"},
-		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, snapshotcontroller.Refuse, "is gone, and with it"},
+		"a content of the group's own is followed":                      {on(made), false, snapshotcontroller.SyncStatus, ""},
+		"one of its name that is another group's is not":                {on(made, anothers), false, snapshotcontroller.Reject, "bound to another group snapshot"},
+		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Reject, "was there before"},
+		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, snapshotcontroller.Reject, "is gone, and with it"},
 		"one whose content was lost before is made again":               {on(made, lost), false, snapshotcontroller.Create, ""},
 
-		"a named content is waited for":                   {on(imported, lost), false, snapshotcontroller.Refuse, "VolumeGroupSnapshotContent c is not there"},
-		"a free one is adopted":                           {on(imported, unbound), false, snapshotcontroller.Adopt, ""},
-		"one that goes is not":                            {on(imported, unbound, going), false, snapshotcontroller.Refuse, "is being deleted"},
-		"the group's own is followed, also while it goes": {on(imported, going), false, snapshotcontroller.Follow, ""},
-		"one of another group is refused":                 {on(imported, anothers), false, snapshotcontroller.Refuse, `with uid "other"`},
-		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Refuse, "made from volumes"},
+		"a named content is waited for":                   {on(imported, lost), false, snapshotcontroller.Reject, "VolumeGroupSnapshotContent c is not there"},
+		"a free one is adopted":                           {on(imported, unbound), false, snapshotcontroller.Bind, ""},
+		"one that goes is not":                            {on(imported, unbound, going), false, snapshotcontroller.Reject, "is being deleted"},
+		"the group's own is followed, also while it goes": {on(imported, going), false, snapshotcontroller.SyncStatus, ""},
+		"one of another group is refused":                 {on(imported, anothers), false, snapshotcontroller.Reject, `with uid "other"`},
+		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Reject, "made from volumes"},
 
-		"a deleted group gives its content free":    {on(made, deleted), false, snapshotcontroller.Release, ""},
-		"also one that is kept":                     {on(made, deleted, retain), false, snapshotcontroller.Release, ""},
+		"a deleted group gives its content free":    {on(made, deleted), false, snapshotcontroller.DeleteContent, ""},
+		"also one that is kept":                     {on(made, deleted, retain), false, snapshotcontroller.DeleteContent, ""},
 		"then it waits for the driver":              {on(made, deleted, permitted, going), false, snapshotcontroller.None, ""},
-		"if the deletion was not sent, it is":       {on(made, deleted, permitted), false, snapshotcontroller.Release, ""},
-		"a kept content is not waited for":          {on(made, deleted, permitted, retain), false, snapshotcontroller.LetGo, ""},
-		"without its content it goes":               {on(made, deleted, lost), false, snapshotcontroller.LetGo, ""},
-		"another group's content does not hold it":  {on(made, deleted, anothers), false, snapshotcontroller.LetGo, ""},
+		"if the deletion was not sent, it is":       {on(made, deleted, permitted), false, snapshotcontroller.DeleteContent, ""},
+		"a kept content is not waited for":          {on(made, deleted, permitted, retain), false, snapshotcontroller.RemoveFinalizers, ""},
+		"without its content it goes":               {on(made, deleted, lost), false, snapshotcontroller.RemoveFinalizers, ""},
+		"another group's content does not hold it":  {on(made, deleted, anothers), false, snapshotcontroller.RemoveFinalizers, ""},
 		"a group that nobody holds is left to go":   {on(deleted), false, snapshotcontroller.None, ""},
-		"a restore of a member holds it":            {on(made, deleted, func(s *scene) { s.restores = []string{"ns/new"} }), false, snapshotcontroller.Wait, "claim ns/new waits"},
+		"a restore of a member holds it":            {on(made, deleted, func(s *scene) { s.restores = []string{"ns/new"} }), false, snapshotcontroller.ReportBlocker, "claim ns/new waits"},
 		"a group that is gone is nobody's business": {on(gone), false, snapshotcontroller.None, ""},
 	}
 	for name, tt := range tests {
@@ -213,7 +213,7 @@ func TestAGroupFollowsItsContent(t *testing.T) {
 			made(s)
 			s.group.Status, s.content.Status = tt.before, tt.from
 			it := s.seen()
-			got := typed(kind().Follow(it.Snapshot, it.Content, tt.unready).Object).Status
+			got := asGroup(kind().WithContentStatus(it.Snapshot, it.Content, tt.unready).Object).Status
 			if *got.ReadyToUse != tt.ready || !got.CreationTime.Equal(tt.at) || (got.Error != nil) != tt.err || *got.BoundVolumeGroupSnapshotContentName != s.content.Name {
 				t.Errorf("got %+v", got)
 			}
@@ -247,7 +247,7 @@ func TestAMemberIsToldOnlyWhatIsNews(t *testing.T) {
 			m := &member{group: s.group, content: s.content, info: &groupv1.VolumeSnapshotInfo{
 				SnapshotHandle: "h", VolumeHandle: "v", CreationTime: ptr.To[int64](1), RestoreSize: ptr.To[int64](2), ReadyToUse: &tt.member,
 			}}
-			if diff := cmp.Diff(tt.want, m.status(tt.now)); diff != "" {
+			if diff := cmp.Diff(tt.want, m.statusPatch(tt.now)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -260,13 +260,13 @@ func TestAMemberWhoseVolumeIsGoneHasItsContentAsSource(t *testing.T) {
 	k := kind()
 	m := &member{group: s.group, content: s.content, info: &groupv1.VolumeSnapshotInfo{VolumeHandle: "v"}}
 	_, content := m.names()
-	without := k.member(m, nil).Spec.Source
+	without := k.newMemberSnapshot(m, nil).Spec.Source
 	if ptr.Deref(without.VolumeSnapshotContentName, "") != content || without.PersistentVolumeClaimName != nil {
 		t.Errorf("without a volume: %+v", without)
 	}
 	volume := s.sources[0].Volume
 	volume.Spec.ClaimRef.Namespace, volume.Spec.ClaimRef.Name = "ns", "data"
-	if of := k.member(m, volume); ptr.Deref(of.Spec.Source.PersistentVolumeClaimName, "") != "data" || of.OwnerReferences[0].UID != "uid-g" {
+	if of := k.newMemberSnapshot(m, volume); ptr.Deref(of.Spec.Source.PersistentVolumeClaimName, "") != "data" || of.OwnerReferences[0].UID != "uid-g" {
 		t.Errorf("with one: %+v", of)
 	}
 }

@@ -17,59 +17,59 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// Users implements Kind: a group stays while one of its members is needed. The
+// DeletionBlocker implements SnapshotKind: a group stays while one of its members is needed. The
 // members are not deleted before the group is gone, so a provisioner may begin to
 // restore one at any time: whether it has is read from the given source.
-func (k *group) Users(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) (*snapshot.Problem, error) {
-	members, err := k.membersOf(ctx, client.ObjectKeyFromObject(of.Object))
+func (k *groupKind) DeletionBlocker(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) (*snapshot.Problem, error) {
+	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(of.Object))
 	if err != nil {
 		return nil, err
 	}
-	var restores, restored []string
+	var restores, beingRestored []string
 	for i := range members {
-		one := &members[i]
-		waiting, err := snapshotcontroller.Restores(ctx, k.client, one, first(of.Object.GetDeletionTimestamp(), one.DeletionTimestamp))
+		s := &members[i]
+		waiting, err := snapshotcontroller.ClaimsWaitingFor(ctx, k.client, s, earlier(of.Object.GetDeletionTimestamp(), s.DeletionTimestamp))
 		if err != nil {
 			return nil, err
 		}
 		restores = append(restores, waiting...)
-		if err := kube.GetIfExists(ctx, from, client.ObjectKeyFromObject(one), &one); err != nil {
+		if err := kube.GetIfExists(ctx, from, client.ObjectKeyFromObject(s), &s); err != nil {
 			return nil, err
 		}
-		if snapshotcontroller.IsRestored(one) {
-			restored = append(restored, one.Name)
+		if snapshotcontroller.IsBeingRestored(s) {
+			beingRestored = append(beingRestored, s.Name)
 		}
 	}
-	return needed(restores, restored), nil
+	return deletionBlocker(restores, beingRestored), nil
 }
 
-// first is the earlier one of two times, of which the second may be missing.
-func first(a, b *metav1.Time) *metav1.Time {
+// earlier is the earlier one of two times, of which the second may be missing.
+func earlier(a, b *metav1.Time) *metav1.Time {
 	if b != nil && b.Before(a) {
 		return b
 	}
 	return a
 }
 
-// needed tells which claims wait for volumes from members, or else which members a
+// deletionBlocker tells which claims wait for volumes from members, or else which members a
 // provisioner restores; nil if there are none.
-func needed(restores, restored []string) *snapshot.Problem {
+func deletionBlocker(restores, beingRestored []string) *snapshot.Problem {
 	slices.Sort(restores)
-	slices.Sort(restored)
+	slices.Sort(beingRestored)
 	switch {
 	case len(restores) > 0:
 		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from a member of this group snapshot: it is deleted when the claim has its volume, or is gone",
-			list(slices.Compact(restores)))
-	case len(restored) > 0:
+			joinNames(slices.Compact(restores)))
+	case len(beingRestored) > 0:
 		return snapshot.Problemf(reasonDeletePending, "a provisioner restores %s, of this group snapshot: it is deleted when that takes finalizer %s off",
-			list(restored), kube.SnapshotSourceFinalizer)
+			joinNames(beingRestored), kube.SnapshotSourceFinalizer)
 	default:
 		return nil
 	}
 }
 
-// membersOf are the snapshots that name a group as their owner.
-func (k *group) membersOf(ctx context.Context, group client.ObjectKey) ([]snapshotv1.VolumeSnapshot, error) {
+// listMembers are the snapshots that name a group as their owner.
+func (k *groupKind) listMembers(ctx context.Context, group client.ObjectKey) ([]snapshotv1.VolumeSnapshot, error) {
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := k.client.List(ctx, all, client.InNamespace(group.Namespace), client.MatchingFields{membersByGroup: group.Name}); err != nil {
 		return nil, fmt.Errorf("listing the members of group snapshot %s: %w", group.Name, err)
@@ -77,46 +77,46 @@ func (k *group) membersOf(ctx context.Context, group client.ObjectKey) ([]snapsh
 	return all.Items, nil
 }
 
-// Gone implements Kind. It deletes the members of a group that is gone, and wakes those that have been deleted before, for nothing holds them any more. The members
+// AfterDeletion implements SnapshotKind. It deletes the members of a group that is gone, and wakes those that have been deleted before, for nothing holds them any more. The members
 // go after their group, because while it is there they cannot. If this process dies
 // in between, the garbage collector of Kubernetes deletes them. That the cache shows
 // no group is not enough: it may lag behind that of the members.
-func (k *group) Gone(ctx context.Context, key client.ObjectKey) error {
-	members, err := k.membersOf(ctx, key)
+func (k *groupKind) AfterDeletion(ctx context.Context, key client.ObjectKey) error {
+	members, err := k.listMembers(ctx, key)
 	if err != nil || len(members) == 0 {
 		return err
 	}
-	var there *groupv1.VolumeGroupSnapshot
-	if err := kube.GetIfExists(ctx, k.live, key, &there); err != nil {
+	var current *groupv1.VolumeGroupSnapshot
+	if err := kube.GetIfExists(ctx, k.apiReader, key, &current); err != nil {
 		return err
 	}
 	for i := range members {
-		if there != nil && snapshot.GroupOf(&members[i]).UID == there.UID {
+		if current != nil && snapshot.GroupOf(&members[i]).UID == current.UID {
 			continue
 		}
-		if err := k.dismiss(ctx, &members[i]); err != nil {
+		if err := k.deleteMember(ctx, &members[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (k *group) dismiss(ctx context.Context, one *snapshotv1.VolumeSnapshot) error {
-	if one.DeletionTimestamp != nil {
+func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapshot) error {
+	if s.DeletionTimestamp != nil {
 		select {
-		case k.singles.Gone <- event.GenericEvent{Object: one}:
+		case k.singles.Gone <- event.GenericEvent{Object: s}:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	err := client.IgnoreNotFound(k.client.Delete(ctx, one, client.Preconditions{UID: &one.UID, ResourceVersion: &one.ResourceVersion}))
+	err := client.IgnoreNotFound(k.client.Delete(ctx, s, client.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}))
 	if apierrors.IsConflict(err) {
-		return kube.Conflict("VolumeSnapshot %s is not what was seen any more: %w", one.Name, err)
+		return kube.Conflict("VolumeSnapshot %s is not what was seen any more: %w", s.Name, err)
 	}
 	if err != nil {
-		k.events.Warning(one, reasonDelete, fmt.Sprintf("The group of this snapshot is gone, and it could not be deleted: %v", err))
-		return fmt.Errorf("deleting VolumeSnapshot %s, a member of the group: %w", one.Name, err)
+		k.events.Warning(s, reasonDelete, fmt.Sprintf("The group of this snapshot is gone, and it could not be deleted: %v", err))
+		return fmt.Errorf("deleting VolumeSnapshot %s, a member of the group: %w", s.Name, err)
 	}
 	return nil
 }

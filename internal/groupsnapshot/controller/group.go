@@ -15,31 +15,31 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// group is the Kind of VolumeGroupSnapshots.
-type group struct {
-	client  client.Client
-	live    client.Reader // past the cache
-	events  *kube.Events
-	options *snapshotcontroller.Options
-	singles *snapshotcontroller.Groups // to whom members are handed when their group is gone
-	words   snapshotcontroller.KindInfo
+// groupKind is the SnapshotKind of VolumeGroupSnapshots.
+type groupKind struct {
+	client    client.Client
+	apiReader client.Reader // past the cache
+	events    *kube.Events
+	options   *snapshotcontroller.Options
+	singles   *snapshotcontroller.Groups // to whom members are handed when their group is gone
+	info      snapshotcontroller.KindInfo
 }
 
 var (
-	_ snapshotcontroller.Kind        = (*group)(nil)
-	_ snapshotcontroller.GroupWorker = (*group)(nil)
+	_ snapshotcontroller.SnapshotKind = (*groupKind)(nil)
+	_ snapshotcontroller.GroupWorker  = (*groupKind)(nil)
 )
 
-// wordsOf are those for a version of the API.
-func wordsOf(version schema.GroupVersion) snapshotcontroller.KindInfo {
+// kindInfo are those for a version of the API.
+func kindInfo(version schema.GroupVersion) snapshotcontroller.KindInfo {
 	return snapshotcontroller.KindInfo{
 		Noun: "group snapshot", Name: "groupsnapshot", APIVersion: version.String(),
 		Snapshot: "VolumeGroupSnapshot", Content: "VolumeGroupSnapshotContent", Class: "VolumeGroupSnapshotClass",
 		Keys: snapshot.Group, Operations: snapshot.GroupOperations,
-		Ref: "volumeGroupSnapshotRef", ClassName: "volumeGroupSnapshotClassName", ClassOnce: true,
-		PreProvisioned: "groupSnapshotHandles", Volumes: "volumes",
-		Keep: []string{snapshot.GroupBoundFinalizer}, Ours: []string{snapshot.GroupBoundFinalizer},
-		Live: true, // A claim that the cache does not show would not be part of the group.
+		RefField: "volumeGroupSnapshotRef", ClassField: "volumeGroupSnapshotClassName", ClassImmutable: true,
+		PreProvisionedSource: "groupSnapshotHandles", DynamicSource: "volumes",
+		Finalizers: []string{snapshot.GroupBoundFinalizer}, OwnFinalizers: []string{snapshot.GroupBoundFinalizer},
+		ReadFromAPIServer: true, // A claim that the cache does not show would not be part of the group.
 		Reasons: snapshotcontroller.Reasons{
 			Creating: "CreatingGroupSnapshot", Created: "GroupSnapshotCreated", Ready: "GroupSnapshotReady",
 			Validation: reasonValidation, Class: "GetGroupSnapshotClassFailed", DefaultClass: "SetDefaultGroupSnapshotClassFailed",
@@ -50,7 +50,7 @@ func wordsOf(version schema.GroupVersion) snapshotcontroller.KindInfo {
 		},
 		// It has no model upstream. A csi-snapshotter whose driver makes no groups leaves
 		// them alone.
-		Service: snapshot.SidecarWait{
+		SidecarWait: snapshot.SidecarWait{
 			Reason: "GroupSnapshotNotServed", ContentKind: "VolumeGroupSnapshotContent",
 			Needs: ", with group snapshots turned on, and does the driver make them",
 		},
@@ -64,27 +64,29 @@ const (
 	reasonDelete        = "SnapshotDeleteError" // of members
 )
 
-// Info implements Kind.
-func (k *group) Info() *snapshotcontroller.KindInfo { return &k.words }
+// Info implements SnapshotKind.
+func (k *groupKind) Info() *snapshotcontroller.KindInfo { return &k.info }
 
-// New implements Kind.
-func (*group) New() client.Object { return &groupv1.VolumeGroupSnapshot{} }
+// EmptySnapshot implements SnapshotKind.
+func (*groupKind) EmptySnapshot() client.Object { return &groupv1.VolumeGroupSnapshot{} }
 
-// NewContent implements Kind.
-func (*group) NewContent() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
+// EmptyContent implements SnapshotKind.
+func (*groupKind) EmptyContent() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
 
-// NewContents implements Kind.
-func (*group) NewContents() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
+// EmptyContentList implements SnapshotKind.
+func (*groupKind) EmptyContentList() client.ObjectList {
+	return &groupv1.VolumeGroupSnapshotContentList{}
+}
 
-// Read implements Kind.
-func (*group) Read(o client.Object) *snapshotcontroller.Snapshot {
-	of := typed(o)
+// ReadSnapshot implements SnapshotKind.
+func (*groupKind) ReadSnapshot(o client.Object) *snapshotcontroller.Snapshot {
+	of := asGroup(o)
 	s := &snapshotcontroller.Snapshot{
 		Object: of, Class: ptr.Deref(of.Spec.VolumeGroupSnapshotClassName, ""),
-		PreProvisioned: ptr.Deref(of.Spec.Source.VolumeGroupSnapshotContentName, ""), ContentName: contentName(of),
+		PreProvisionedContent: ptr.Deref(of.Spec.Source.VolumeGroupSnapshotContentName, ""), ContentName: contentName(of),
 	}
 	if said := of.Status; said != nil {
-		s.Status, s.Error, s.Bound = said, said.Error, ptr.Deref(said.BoundVolumeGroupSnapshotContentName, "")
+		s.Status, s.Error, s.BoundContent = said, said.Error, ptr.Deref(said.BoundVolumeGroupSnapshotContentName, "")
 		s.Ready = ptr.Deref(said.ReadyToUse, false)
 		s.Created = s.Ready || said.CreationTime != nil
 	}
@@ -103,9 +105,9 @@ func contentName(of *groupv1.VolumeGroupSnapshot) string {
 	return snapshot.GroupContentName(of.UID)
 }
 
-// ReadContent implements Kind.
-func (*group) ReadContent(o client.Object) *snapshotcontroller.Content {
-	content := typedContent(o)
+// ReadContent implements SnapshotKind.
+func (*groupKind) ReadContent(o client.Object) *snapshotcontroller.Content {
+	content := asGroupContent(o)
 	c := &snapshotcontroller.Content{
 		Object: content, Ref: content.Spec.VolumeGroupSnapshotRef, Driver: content.Spec.Driver,
 		Class:          ptr.Deref(content.Spec.VolumeGroupSnapshotClassName, ""),
@@ -113,20 +115,20 @@ func (*group) ReadContent(o client.Object) *snapshotcontroller.Content {
 		PreProvisioned: content.Spec.Source.GroupSnapshotHandles != nil,
 		Node:           content.Labels[snapshot.ManagedBy],
 	}
-	c.AtDriver = !c.Retain && (isCut(content) || c.PreProvisioned || snapshot.Group.CreationStarted(content))
+	c.MayExistAtDriver = !c.Retain && (isTaken(content) || c.PreProvisioned || snapshot.Group.CreationStarted(content))
 	if content.Status != nil {
 		c.Status, c.Error = content.Status, content.Status.Error
 	}
 	return c
 }
 
-// Class implements Kind.
-func (k *group) Class(ctx context.Context, name string) (*snapshot.Class, error) {
+// GetClass implements SnapshotKind.
+func (k *groupKind) GetClass(ctx context.Context, name string) (*snapshot.Class, error) {
 	return snapshot.ReadGroupClass(ctx, k.client, name)
 }
 
-// Classes implements Kind.
-func (k *group) Classes(ctx context.Context) ([]*snapshot.Class, error) {
+// ListClasses implements SnapshotKind.
+func (k *groupKind) ListClasses(ctx context.Context) ([]*snapshot.Class, error) {
 	list := &groupv1.VolumeGroupSnapshotClassList{}
 	if err := k.client.List(ctx, list); err != nil {
 		return nil, err
@@ -138,13 +140,13 @@ func (k *group) Classes(ctx context.Context) ([]*snapshot.Class, error) {
 	return all, nil
 }
 
-// Secret implements Kind.
-func (*group) Secret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
+// SnapshotterSecret implements SnapshotKind.
+func (*groupKind) SnapshotterSecret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
 	return snapshot.GroupSnapshotter.Resolve(class.Parameters, snapshot.GroupTokens(content, ref))
 }
 
-// Make implements Kind.
-func (*group) Make(d *snapshotcontroller.ContentDraft) client.Object {
+// NewContent implements SnapshotKind.
+func (*groupKind) NewContent(d *snapshotcontroller.ContentDraft) client.Object {
 	content := &groupv1.VolumeGroupSnapshotContent{
 		ObjectMeta: d.Meta,
 		Spec: groupv1.VolumeGroupSnapshotContentSpec{
@@ -160,16 +162,16 @@ func (*group) Make(d *snapshotcontroller.ContentDraft) client.Object {
 	return content
 }
 
-// Follow implements Kind. What was said once about its time stays. A group that is
+// WithContentStatus implements SnapshotKind. What was said once about its time stays. A group that is
 // ready has all of its members, and they are ready too.
-func (k *group) Follow(of *snapshotcontroller.Snapshot, content *snapshotcontroller.Content, unready []string) *snapshotcontroller.Snapshot {
-	s := typed(of.Object).DeepCopy()
+func (k *groupKind) WithContentStatus(of *snapshotcontroller.Snapshot, content *snapshotcontroller.Content, unready []string) *snapshotcontroller.Snapshot {
+	s := asGroup(of.Object).DeepCopy()
 	if s.Status == nil {
 		s.Status = &groupv1.VolumeGroupSnapshotStatus{}
 	}
 	name, now := content.Object.GetName(), s.Status
 	now.BoundVolumeGroupSnapshotContentName, now.ReadyToUse, now.Error = &name, ptr.To(false), nil
-	if from := typedContent(content.Object).Status; from != nil {
+	if from := asGroupContent(content.Object).Status; from != nil {
 		now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false) && (of.Ready || len(unready) == 0))
 		if !*now.ReadyToUse {
 			now.Error = from.Error
@@ -178,29 +180,29 @@ func (k *group) Follow(of *snapshotcontroller.Snapshot, content *snapshotcontrol
 			now.CreationTime = from.CreationTime
 		}
 	}
-	return k.Read(s)
+	return k.ReadSnapshot(s)
 }
 
 // Unfinished implements snapshotcontroller.GroupWorker.
-func (k *group) Unfinished(ctx context.Context) int {
+func (k *groupKind) Unfinished(ctx context.Context) int {
 	all := &groupv1.VolumeGroupSnapshotList{}
 	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
 		return 0 // The cache is not filled yet.
 	}
 	n := 0
 	for i := range all.Items {
-		if p := k.words.Progress(k.Read(&all.Items[i])); k.options.Serves(all.Items[i].Namespace) {
+		if p := k.info.Progress(k.ReadSnapshot(&all.Items[i])); k.options.IsSelected(all.Items[i].Namespace) {
 			n += len(p.Unfinished())
 		}
 	}
 	return n
 }
 
-// typed is a snapshot of this kind, and typedContent a content.
-func typed(o client.Object) *groupv1.VolumeGroupSnapshot {
+// asGroup is a snapshot of this kind, and typedContent a content.
+func asGroup(o client.Object) *groupv1.VolumeGroupSnapshot {
 	return o.(*groupv1.VolumeGroupSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
 }
 
-func typedContent(o client.Object) *groupv1.VolumeGroupSnapshotContent {
+func asGroupContent(o client.Object) *groupv1.VolumeGroupSnapshotContent {
 	return o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
 }

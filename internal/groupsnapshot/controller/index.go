@@ -18,12 +18,12 @@ import (
 
 // Indexes of the cache.
 const (
-	membersByGroup  = "member-of"    // VolumeSnapshots by the name of the group that owns them
-	contentsByGroup = "group-handle" // contents, of single snapshots and of groups, by the group's handle
-	volumesByHandle = "handle-hash"  // PersistentVolumes by hashes of their handles
-	waitingGroups   = "waits"        // VolumeGroupSnapshots without a content
-	uncutGroups     = "uncut"        // VolumeGroupSnapshots of claims that are not cut
-	claimsKept      = "kept"         // claims that are kept for snapshots
+	membersByGroup       = "member-of"    // VolumeSnapshots by the name of the group that owns them
+	contentsByGroup      = "group-handle" // contents, of single snapshots and of groups, by the group's handle
+	volumesByHandle      = "handle-hash"  // PersistentVolumes by hashes of their handles
+	waitingGroups        = "waits"        // VolumeGroupSnapshots without a content
+	groupsNotTaken       = "uncut"        // VolumeGroupSnapshots of claims that are not cut
+	protectedClaimsIndex = "kept"         // claims that are kept for snapshots
 )
 
 func index(ctx context.Context, m ctrl.Manager) error {
@@ -32,13 +32,13 @@ func index(ctx context.Context, m ctrl.Manager) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerName},
-		{&snapshotv1.VolumeSnapshotContent{}, contentsByGroup, groupHandle},
-		{&groupv1.VolumeGroupSnapshotContent{}, contentsByGroup, ownHandle},
-		{&corev1.PersistentVolume{}, volumesByHandle, volumeHandle},
-		{&groupv1.VolumeGroupSnapshot{}, waitingGroups, waits},
-		{&groupv1.VolumeGroupSnapshot{}, uncutGroups, uncut},
-		{&corev1.PersistentVolumeClaim{}, claimsKept, kept},
+		{&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerKey},
+		{&snapshotv1.VolumeSnapshotContent{}, contentsByGroup, memberContentHandle},
+		{&groupv1.VolumeGroupSnapshotContent{}, contentsByGroup, groupContentHandle},
+		{&corev1.PersistentVolume{}, volumesByHandle, volumeHandleKey},
+		{&groupv1.VolumeGroupSnapshot{}, waitingGroups, waitingKey},
+		{&groupv1.VolumeGroupSnapshot{}, groupsNotTaken, notTaken},
+		{&corev1.PersistentVolumeClaim{}, protectedClaimsIndex, protectedClaimKey},
 	}
 	for _, i := range indexes {
 		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {
@@ -51,7 +51,7 @@ func index(ctx context.Context, m ctrl.Manager) error {
 // handleKey is a handle of a driver's as a key.
 func handleKey(driver, handle string) string { return driver + "^" + handle }
 
-func ownerName(o client.Object) []string {
+func ownerKey(o client.Object) []string {
 	owner := snapshot.GroupOf(o)
 	if owner == nil {
 		return nil
@@ -59,7 +59,7 @@ func ownerName(o client.Object) []string {
 	return []string{owner.Name}
 }
 
-func groupHandle(o client.Object) []string {
+func memberContentHandle(o client.Object) []string {
 	content, ok := o.(*snapshotv1.VolumeSnapshotContent)
 	if !ok || content.Status == nil || content.Status.VolumeGroupSnapshotHandle == nil {
 		return nil
@@ -67,7 +67,7 @@ func groupHandle(o client.Object) []string {
 	return []string{handleKey(content.Spec.Driver, *content.Status.VolumeGroupSnapshotHandle)}
 }
 
-func ownHandle(o client.Object) []string {
+func groupContentHandle(o client.Object) []string {
 	content, ok := o.(*groupv1.VolumeGroupSnapshotContent)
 	if !ok || content.Status == nil || content.Status.VolumeGroupSnapshotHandle == nil {
 		return nil
@@ -75,7 +75,7 @@ func ownHandle(o client.Object) []string {
 	return []string{handleKey(content.Spec.Driver, *content.Status.VolumeGroupSnapshotHandle)}
 }
 
-func volumeHandle(o client.Object) []string {
+func volumeHandleKey(o client.Object) []string {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.CSI == nil {
 		return nil
@@ -95,23 +95,23 @@ func handleHash(handle string) string {
 // yes is the one key of an index that only tells who is in it.
 const yes = "yes"
 
-func waits(o client.Object) []string {
-	group, ok := o.(*groupv1.VolumeGroupSnapshot)
-	if !ok || group.Spec.Source.Selector == nil || group.Status != nil && group.Status.BoundVolumeGroupSnapshotContentName != nil {
+func waitingKey(o client.Object) []string {
+	g, ok := o.(*groupv1.VolumeGroupSnapshot)
+	if !ok || g.Spec.Source.Selector == nil || g.Status != nil && g.Status.BoundVolumeGroupSnapshotContentName != nil {
 		return nil
 	}
 	return []string{yes}
 }
 
-func uncut(o client.Object) []string {
-	group, ok := o.(*groupv1.VolumeGroupSnapshot)
-	if !ok || group.Spec.Source.Selector == nil || group.Status != nil && group.Status.CreationTime != nil {
+func notTaken(o client.Object) []string {
+	g, ok := o.(*groupv1.VolumeGroupSnapshot)
+	if !ok || g.Spec.Source.Selector == nil || g.Status != nil && g.Status.CreationTime != nil {
 		return nil
 	}
 	return []string{yes}
 }
 
-func kept(o client.Object) []string {
+func protectedClaimKey(o client.Object) []string {
 	if !slices.Contains(o.GetFinalizers(), snapshot.ClaimFinalizer) {
 		return nil
 	}

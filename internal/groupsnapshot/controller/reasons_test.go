@@ -19,7 +19,7 @@ func TestReasonsAreUpstreams(t *testing.T) {
 		Misbound: "GroupSnapshotMisbound", HandleSet: "GroupSnapshotHandleSet",
 		ContentDeletion: "GroupSnapshotContentObjectDeleteError", DeletionPending: "SnapshotDeletePending",
 	}
-	if diff := cmp.Diff(want, wordsOf(schema.GroupVersion{}).Reasons); diff != "" {
+	if diff := cmp.Diff(want, kindInfo(schema.GroupVersion{}).Reasons); diff != "" {
 		t.Error(diff)
 	}
 	if reasonDelete != "SnapshotDeleteError" {

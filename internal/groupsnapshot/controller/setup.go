@@ -30,7 +30,7 @@ import (
 func Groups(live client.Reader) *snapshotcontroller.Groups {
 	return &snapshotcontroller.Groups{
 		Gone:  make(chan event.GenericEvent),
-		Needs: (&unwatched{live: live, now: time.Now}).needs,
+		Needs: (&uncachedGroups{apiReader: live, now: time.Now}).needsClaim,
 		There: func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error) {
 			var group *groupv1.VolumeGroupSnapshot
 			err := kube.GetIfExists(ctx, live, client.ObjectKey{Namespace: namespace, Name: owner.Name}, &group)
@@ -52,28 +52,28 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *sna
 	if err := index(ctx, m); err != nil {
 		return err
 	}
-	k := &group{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, singles: groups, words: wordsOf(kind.GroupVersion())}
-	engine := snapshotcontroller.New(k.client, k.live, k, events, o)
+	k := &groupKind{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, singles: groups, info: kindInfo(kind.GroupVersion())}
+	engine := snapshotcontroller.NewReconciler(k.client, k.apiReader, k, events, o)
 	groups.WorkedOnBy(k) // Before any of them protects a claim.
-	if err := errors.Join(k.claims(m), k.groups(m, engine), engine.FindLost(m), engine.EndStranded(m)); err != nil {
+	if err := errors.Join(k.setUpClaimProtection(m), k.setUpGroups(m, engine), engine.SetUpOrphans(m), engine.SetUpStranded(m)); err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
 	return nil
 }
 
-func (k *group) groups(m ctrl.Manager, engine *snapshotcontroller.Reconciler) error {
-	return engine.Complete(engine.Controller(m).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Each(k.groupOfMember), builder.WithPredicates(memberChanges(), kube.SkipInitialList())).
-		Watches(&snapshotv1.VolumeSnapshot{}, engine.Each(k.ownerOf), builder.WithPredicates(becomesFree())).
-		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(snapshotcontroller.NotDeleted(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(snapshotcontroller.Appears(), kube.SkipInitialList())))
+func (k *groupKind) setUpGroups(m ctrl.Manager, engine *snapshotcontroller.Reconciler) error {
+	return engine.Complete(engine.NewController(m).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Enqueue(k.groupsOfContent), builder.WithPredicates(memberContentChanges(), kube.SkipInitialList())).
+		Watches(&snapshotv1.VolumeSnapshot{}, engine.Enqueue(k.groupOfSnapshot), builder.WithPredicates(memberReadyOrReleased())).
+		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(snapshotcontroller.IsNotDeleted(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(snapshotcontroller.IsCreated(), kube.SkipInitialList())))
 }
 
-// memberChanges lets through what a group must know of the contents of its
+// memberContentChanges lets through what a group must know of the contents of its
 // members: that one has become part of it, or somebody's, has lost what was said
 // of it, or is gone.
-func memberChanges() predicate.Funcs {
+func memberContentChanges() predicate.Funcs {
 	type known struct {
 		handle string
 		of     types.UID
@@ -94,9 +94,9 @@ func memberChanges() predicate.Funcs {
 	}
 }
 
-// becomesFree lets through what a group waits for of its members: that one is ready,
+// memberReadyOrReleased lets through what a group waits for of its members: that one is ready,
 // that a provisioner needs it no longer, or that it is gone.
-func becomesFree() predicate.Funcs {
+func memberReadyOrReleased() predicate.Funcs {
 	ready := func(o client.Object) bool {
 		s, ok := o.(*snapshotv1.VolumeSnapshot)
 		return ok && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
@@ -104,7 +104,7 @@ func becomesFree() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return !ready(e.ObjectOld) && ready(e.ObjectNew) || snapshotcontroller.IsRestored(e.ObjectOld) && !snapshotcontroller.IsRestored(e.ObjectNew)
+			return !ready(e.ObjectOld) && ready(e.ObjectNew) || snapshotcontroller.IsBeingRestored(e.ObjectOld) && !snapshotcontroller.IsBeingRestored(e.ObjectNew)
 		},
 	}
 }
@@ -114,7 +114,7 @@ func becomesFree() predicate.Funcs {
 func claimChanges() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return snapshotcontroller.IsOtherClaim(e) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
+			return snapshotcontroller.ClaimChanged(e) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
 		},
 	}
 }

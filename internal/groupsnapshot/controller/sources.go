@@ -16,10 +16,10 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// Sources implements Kind: the claims that a group selects, by name, as the given
+// Sources implements SnapshotKind: the claims that a group selects, by name, as the given
 // source has them. A selector that says nothing, or cannot be read, selects none.
-func (k *group) Sources(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) ([]snapshot.Source, error) {
-	selector, err := metav1.LabelSelectorAsSelector(typed(of.Object).Spec.Source.Selector)
+func (k *groupKind) Sources(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) ([]snapshot.Source, error) {
+	selector, err := metav1.LabelSelectorAsSelector(asGroup(of.Object).Spec.Source.Selector)
 	if err != nil {
 		return nil, nil //nolint:nilerr // Check says so.
 	}
@@ -39,10 +39,10 @@ func (k *group) Sources(ctx context.Context, from client.Reader, of *snapshotcon
 	return all, nil
 }
 
-// Check implements Kind. It tells all that is wrong: no claim is left out in
+// Validate implements SnapshotKind. It tells all that is wrong: no claim is left out in
 // silence.
-func (*group) Check(of *snapshotcontroller.Snapshot, sources []snapshot.Source) *snapshot.Problem {
-	selector := typed(of.Object).Spec.Source.Selector
+func (*groupKind) Validate(of *snapshotcontroller.Snapshot, sources []snapshot.Source) *snapshot.Problem {
+	selector := asGroup(of.Object).Spec.Source.Selector
 	if selector == nil {
 		return snapshot.Problemf(reasonValidation, "the group snapshot has neither a selector of claims nor a content as its source: one of them is needed")
 	}
@@ -63,7 +63,7 @@ func (*group) Check(of *snapshotcontroller.Snapshot, sources []snapshot.Source) 
 	}
 	slices.Sort(drivers)
 	if drivers = slices.Compact(drivers); len(drivers) > 1 {
-		texts = append(texts, "the claims have volumes of different drivers ("+list(drivers)+"): only those of one driver can be cut together")
+		texts = append(texts, "the claims have volumes of different drivers ("+joinNames(drivers)+"): only those of one driver can be cut together")
 	}
 	if len(texts) == 0 {
 		return nil
@@ -71,9 +71,9 @@ func (*group) Check(of *snapshotcontroller.Snapshot, sources []snapshot.Source) 
 	return snapshot.Problemf(reasonCreate, "%s", strings.Join(texts, "; "))
 }
 
-// Hold implements Kind: each claim is kept until the group is cut.
-func (k *group) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
-	return k.singles.Claims.Hold(ctx, sources)
+// AddClaimFinalizers implements SnapshotKind: each claim is kept until the group is cut.
+func (k *groupKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	return k.singles.Claims.AddFinalizers(ctx, sources)
 }
 
-func list(names []string) string { return strings.Join(names, ", ") }
+func joinNames(names []string) string { return strings.Join(names, ", ") }

@@ -143,7 +143,7 @@ func TestAGroupWaitsForTheClaimsThatWereMadeBeforeItsDeletion(t *testing.T) {
 			}
 			k := kind()
 			k.client = cluster(t, s.group, one, claim)
-			users, err := k.Users(t.Context(), k.client, k.Read(s.group))
+			users, err := k.DeletionBlocker(t.Context(), k.client, k.ReadSnapshot(s.group))
 			if err != nil || (users != nil) != tt.want || users != nil && !strings.Contains(users.Text, "claim ns/restored waits") {
 				t.Errorf("got %v, %v", users, err)
 			}
@@ -167,8 +167,8 @@ func TestAMemberThatIsItsGroupsNoMoreStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := kind()
-	k.client, k.live = api, api
-	if err := k.dismiss(t.Context(), before); !kube.IsConflict(err) {
+	k.client, k.apiReader = api, api
+	if err := k.deleteMember(t.Context(), before); !kube.IsConflict(err) {
 		t.Errorf("got %v", err)
 	}
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(one), one); err != nil || one.DeletionTimestamp != nil {
@@ -180,19 +180,19 @@ func TestWhatOfAMemberWakesItsGroup(t *testing.T) {
 	s := fresh()
 	restored, free := memberOf(s), memberOf(s)
 	free.Finalizers = nil
-	if !becomesFree().Update(event.UpdateEvent{ObjectOld: restored, ObjectNew: free}) {
+	if !memberReadyOrReleased().Update(event.UpdateEvent{ObjectOld: restored, ObjectNew: free}) {
 		t.Error("that a provisioner needs it no longer wakes nobody")
 	}
-	if becomesFree().Update(event.UpdateEvent{ObjectOld: free, ObjectNew: restored}) {
+	if memberReadyOrReleased().Update(event.UpdateEvent{ObjectOld: free, ObjectNew: restored}) {
 		t.Error("that a provisioner needs it wakes somebody")
 	}
 	k := kind()
 	k.client = cluster(t)
-	if got := k.ownerOf(t.Context(), free); len(got) > 0 {
+	if got := k.groupOfSnapshot(t.Context(), free); len(got) > 0 {
 		t.Errorf("a member that goes after its group wakes %v", got)
 	}
 	k.client = cluster(t, s.group)
-	if got := k.ownerOf(t.Context(), free); len(got) != 1 || got[0].Name != "g" {
+	if got := k.groupOfSnapshot(t.Context(), free); len(got) != 1 || got[0].Name != "g" {
 		t.Errorf("a member that goes before its group wakes %v", got)
 	}
 }
@@ -203,9 +203,9 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	recorder := record.NewFakeRecorder(10)
 	o := &snapshotcontroller.Options{RetryStart: time.Millisecond}
 	k := kind()
-	k.client, k.live, k.options = cached, live, o
+	k.client, k.apiReader, k.options = cached, live, o
 	k.singles = &snapshotcontroller.Groups{Claims: snapshotcontroller.NewClaims(cached, live, nil, 0)}
-	engine := snapshotcontroller.New(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
+	engine := snapshotcontroller.NewReconciler(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
 	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)
 	}
@@ -233,12 +233,14 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 		t.Fatal(err)
 	}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerName).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, membersByGroup, ownerKey).
 		WithIndex(&snapshotv1.VolumeSnapshot{}, "source-claim", func(client.Object) []string { return nil }).
-		WithIndex(&corev1.PersistentVolumeClaim{}, "restores", func(o client.Object) []string { return snapshotcontroller.SourcesOf(o.(*corev1.PersistentVolumeClaim)) }).
-		WithIndex(&groupv1.VolumeGroupSnapshot{}, uncutGroups, uncut).
-		WithIndex(&corev1.PersistentVolumeClaim{}, claimsKept, kept).
-		WithIndex(&corev1.PersistentVolume{}, volumesByHandle, volumeHandle).Build()
+		WithIndex(&corev1.PersistentVolumeClaim{}, "restores", func(o client.Object) []string {
+			return snapshotcontroller.SnapshotSources(o.(*corev1.PersistentVolumeClaim))
+		}).
+		WithIndex(&groupv1.VolumeGroupSnapshot{}, groupsNotTaken, notTaken).
+		WithIndex(&corev1.PersistentVolumeClaim{}, protectedClaimsIndex, protectedClaimKey).
+		WithIndex(&corev1.PersistentVolume{}, volumesByHandle, volumeHandleKey).Build()
 }
 
 func (c *lagging) List(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {

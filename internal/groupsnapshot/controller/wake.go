@@ -17,36 +17,36 @@ import (
 
 // This file leads from objects that change to the groups that wait for them.
 
-// groupOfMember leads from the content of a member to its group, by the group's
+// groupsOfContent leads from the content of a member to its group, by the group's
 // handle.
-func (k *group) groupOfMember(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *groupKind) groupsOfContent(ctx context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
-	for _, handle := range groupHandle(o) {
+	for _, handle := range memberContentHandle(o) {
 		contents := &groupv1.VolumeGroupSnapshotContentList{}
 		if err := k.client.List(ctx, contents, client.MatchingFields{contentsByGroup: handle}); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be found", "content", o.GetName())
 		}
 		for i := range contents.Items {
 			ref := contents.Items[i].Spec.VolumeGroupSnapshotRef
-			requests = append(requests, snapshotcontroller.Key(ref.Namespace, ref.Name))
+			requests = append(requests, snapshotcontroller.RequestFor(ref.Namespace, ref.Name))
 		}
 	}
 	return requests
 }
 
-// ownerOf leads from a member to its group, if that is there: members go after it,
+// groupOfSnapshot leads from a member to its group, if that is there: members go after it,
 // and that is nothing new to it.
-func (k *group) ownerOf(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *groupKind) groupOfSnapshot(ctx context.Context, o client.Object) []reconcile.Request {
 	owner := snapshot.GroupOf(o)
 	if owner == nil {
 		return nil
 	}
-	var of *groupv1.VolumeGroupSnapshot
-	key := snapshotcontroller.Key(o.GetNamespace(), owner.Name)
-	if err := kube.GetIfExists(ctx, k.client, key.NamespacedName, &of); err != nil {
+	var g *groupv1.VolumeGroupSnapshot
+	key := snapshotcontroller.RequestFor(o.GetNamespace(), owner.Name)
+	if err := kube.GetIfExists(ctx, k.client, key.NamespacedName, &g); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be read", "snapshot", o.GetName())
 	}
-	if of == nil {
+	if g == nil {
 		return nil
 	}
 	return []reconcile.Request{key}
@@ -54,45 +54,45 @@ func (k *group) ownerOf(ctx context.Context, o client.Object) []reconcile.Reques
 
 // waitingForClass leads from a class to all groups that have no content yet: it
 // may be the one that they name, or the default.
-func (k *group) waitingForClass(ctx context.Context, _ client.Object) []reconcile.Request {
-	return k.waiting(ctx, "")
+func (k *groupKind) waitingForClass(ctx context.Context, _ client.Object) []reconcile.Request {
+	return k.listWaiting(ctx, "")
 }
 
 // waitingForClaim leads from a claim to the groups of its namespace that have no
 // content yet, and to those of the members that it was to be filled from: they
 // may be waiting to go.
-func (k *group) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *groupKind) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
-	requests := k.waiting(ctx, claim.Namespace)
-	if !k.options.Serves(claim.Namespace) {
+	requests := k.listWaiting(ctx, claim.Namespace)
+	if !k.options.IsSelected(claim.Namespace) {
 		return requests
 	}
-	for _, name := range snapshotcontroller.SourcesOf(claim) {
-		var of *snapshotv1.VolumeSnapshot
-		if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: claim.Namespace, Name: name}, &of); err != nil {
+	for _, name := range snapshotcontroller.SnapshotSources(claim) {
+		var s *snapshotv1.VolumeSnapshot
+		if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: claim.Namespace, Name: name}, &s); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", name)
 		}
-		if of != nil && snapshot.GroupOf(of) != nil {
-			requests = append(requests, snapshotcontroller.Key(claim.Namespace, snapshot.GroupOf(of).Name))
+		if s != nil && snapshot.GroupOf(s) != nil {
+			requests = append(requests, snapshotcontroller.RequestFor(claim.Namespace, snapshot.GroupOf(s).Name))
 		}
 	}
 	return requests
 }
 
 // waitingForVolume leads from a volume to the groups of its claim's namespace.
-func (k *group) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *groupKind) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil {
 		return nil
 	}
-	return k.waiting(ctx, volume.Spec.ClaimRef.Namespace)
+	return k.listWaiting(ctx, volume.Spec.ClaimRef.Namespace)
 }
 
-// waiting are the groups of a namespace, or of all, that have no content.
-func (k *group) waiting(ctx context.Context, namespace string) []reconcile.Request {
+// listWaiting are the groups of a namespace, or of all, that have no content.
+func (k *groupKind) listWaiting(ctx context.Context, namespace string) []reconcile.Request {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := k.client.List(ctx, groups, client.InNamespace(namespace), client.MatchingFields{waitingGroups: yes}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The group snapshots that wait for something could not be listed")
@@ -100,7 +100,7 @@ func (k *group) waiting(ctx context.Context, namespace string) []reconcile.Reque
 	}
 	var requests []reconcile.Request
 	for i := range groups.Items {
-		requests = append(requests, snapshotcontroller.Key(groups.Items[i].Namespace, groups.Items[i].Name))
+		requests = append(requests, snapshotcontroller.RequestFor(groups.Items[i].Namespace, groups.Items[i].Name))
 	}
 	return requests
 }

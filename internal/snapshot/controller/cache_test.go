@@ -78,7 +78,7 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			given := tt.have.DeepCopyObject()
 			for range 2 { // As it is called for what is there at the start.
-				kept, err := tt.options.reduce(given)
+				kept, err := tt.options.transform(given)
 				if err != nil || kept != given {
 					t.Fatalf("another object is kept: %v", err)
 				}
@@ -98,15 +98,15 @@ func TestOnlySnapshotsThatWaitAreFoundByTheirClaim(t *testing.T) {
 		want       bool
 	}{
 		"a new one":             {nil, nil, true},
-		"one that is being cut": {singleWords.Ours, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
-		"one that is cut":       {singleWords.Ours, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
+		"one that is being cut": {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
+		"one that is cut":       {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
 		"one that never was protected, and bound": {nil, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Finalizers: tt.finalizers}, Status: tt.status}
 			s.Spec.Source.PersistentVolumeClaimName = ptr.To("claim")
-			if got := len(claimNeeded(s)) > 0; got != tt.want {
+			if got := len(neededClaim(s)) > 0; got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})

@@ -24,8 +24,8 @@ import (
 // nobody needs the claim. It is a reconciler of claims; what ends a need wakes them.
 type Claims struct {
 	client     client.Client
-	live       client.Reader // past the cache
-	pause      time.Duration
+	apiReader  client.Reader // past the cache
+	retryAfter time.Duration
 	groups     *Groups            // nil where there are no group snapshots
 	keyMutex   *keymutex.KeyMutex // by claim, for its finalizer
 	controller controller.Controller
@@ -37,82 +37,82 @@ const unwatched = 10 * time.Second
 
 // NewClaims makes it, with a client that reads from a cache and one that does not.
 // What was superseded is tried again after a pause.
-func NewClaims(cached client.Client, live client.Reader, groups *Groups, pause time.Duration) *Claims {
-	return &Claims{client: cached, live: live, groups: groups, pause: pause, keyMutex: &keymutex.KeyMutex{}}
+func NewClaims(c client.Client, apiReader client.Reader, groups *Groups, retryAfter time.Duration) *Claims {
+	return &Claims{client: c, apiReader: apiReader, groups: groups, retryAfter: retryAfter, keyMutex: &keymutex.KeyMutex{}}
 }
 
-// Hold puts our finalizer on claims, and has nobody take it off until done is called:
+// AddFinalizers puts our finalizer on claims, and has nobody take it off until done is called:
 // by then there must be something that says who needs them. Claims of a namespace
 // must come in one order, as by name.
-func (c *Claims) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
-	var held []func()
-	done = func() {
-		for _, release := range held {
-			release()
+func (c *Claims) AddFinalizers(ctx context.Context, sources []snapshot.Source) (unlock func(), err error) {
+	var unlocks []func()
+	unlock = func() {
+		for _, unlock := range unlocks {
+			unlock()
 		}
 	}
 	for i := range sources {
-		release, err := c.turn(ctx, sources[i].Claim)
+		unlock, err := c.lock(ctx, sources[i].Claim)
 		if err == nil {
-			held = append(held, release)
-			err = c.hold(ctx, sources[i].Claim)
+			unlocks = append(unlocks, unlock)
+			err = c.addFinalizer(ctx, sources[i].Claim)
 		}
 		if err != nil {
-			done()
+			unlock()
 			return nil, err
 		}
 	}
-	return done, nil
+	return unlock, nil
 }
 
-// hold puts our finalizer on one claim. That the cache shows it there is not enough:
+// addFinalizer puts our finalizer on one claim. That the cache shows it there is not enough:
 // it may just have been taken off for another snapshot.
-func (c *Claims) hold(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
-	if isKept(claim) {
-		var now *corev1.PersistentVolumeClaim
-		if err := kube.GetIfExists(ctx, c.live, client.ObjectKeyFromObject(claim), &now); err != nil {
+func (c *Claims) addFinalizer(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
+	if hasFinalizer(claim) {
+		var current *corev1.PersistentVolumeClaim
+		if err := kube.GetIfExists(ctx, c.apiReader, client.ObjectKeyFromObject(claim), &current); err != nil {
 			return err
 		}
-		if now == nil || now.UID != claim.UID {
+		if current == nil || current.UID != claim.UID {
 			return kube.Conflict("claim %s is another one now", claim.Name)
 		}
-		claim = now
+		claim = current
 	}
-	return kube.WrapWriteError(c.mark(ctx, claim, true), "protecting claim "+claim.Name)
+	return kube.WrapWriteError(c.setFinalizer(ctx, claim, true), "protecting claim "+claim.Name)
 }
 
-// free takes our finalizer off a claim unless a snapshot or a group needs it there.
+// removeFinalizerIfUnneeded takes our finalizer off a claim unless a snapshot or a group needs it there.
 // The turn keeps a snapshot that is about to need it from relying on it.
-func (c *Claims) free(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, err error) {
-	release, err := c.turn(ctx, claim)
+func (c *Claims) removeFinalizerIfUnneeded(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, err error) {
+	unlock, err := c.lock(ctx, claim)
 	if err != nil {
 		return false, err
 	}
-	defer release()
-	needed, err = c.needed(ctx, claim)
+	defer unlock()
+	needed, err = c.isNeeded(ctx, claim)
 	if err != nil || needed {
 		return needed, err
 	}
-	return false, kube.WrapWriteError(c.mark(ctx, claim, false), "letting claim "+claim.Name+" go")
+	return false, kube.WrapWriteError(c.setFinalizer(ctx, claim, false), "letting claim "+claim.Name+" go")
 }
 
-func (c *Claims) turn(ctx context.Context, claim *corev1.PersistentVolumeClaim) (release func(), err error) {
-	if release, err = c.keyMutex.Lock(ctx, client.ObjectKeyFromObject(claim).String()); err != nil {
+func (c *Claims) lock(ctx context.Context, claim *corev1.PersistentVolumeClaim) (unlock func(), err error) {
+	if unlock, err = c.keyMutex.Lock(ctx, client.ObjectKeyFromObject(claim).String()); err != nil {
 		return nil, fmt.Errorf("waiting for claim %s: %w", claim.Name, err)
 	}
-	return release, nil
+	return unlock, nil
 }
 
 // Reconcile frees a claim.
 func (c *Claims) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	var claim *corev1.PersistentVolumeClaim
-	if err := kube.GetIfExists(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil || !isKept(claim) {
+	if err := kube.GetIfExists(ctx, c.client, request.NamespacedName, &claim); err != nil || claim == nil || !hasFinalizer(claim) {
 		return reconcile.Result{}, err
 	}
-	needed, err := c.free(ctx, claim)
+	needed, err := c.removeFinalizerIfUnneeded(ctx, claim)
 	switch {
 	case kube.IsConflict(err):
-		return reconcile.Result{RequeueAfter: c.pause}, nil
+		return reconcile.Result{RequeueAfter: c.retryAfter}, nil
 	case err == nil && needed && c.groups != nil && c.groups.working() == nil:
 		return reconcile.Result{RequeueAfter: unwatched}, nil
 	default:
@@ -120,51 +120,51 @@ func (c *Claims) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	}
 }
 
-func isKept(claim client.Object) bool {
+func hasFinalizer(claim client.Object) bool {
 	return slices.Contains(claim.GetFinalizers(), snapshot.ClaimFinalizer)
 }
 
-// mark puts our finalizer on a claim, or takes it off. Rights that were given to
+// setFinalizer puts our finalizer on a claim, or takes it off. Rights that were given to
 // upstream's controller allow it to update claims, and not to patch them.
-func (c *Claims) mark(ctx context.Context, claim *corev1.PersistentVolumeClaim, keep bool) error {
-	set, change := kube.RemoveFinalizer, controllerutil.RemoveFinalizer
-	if keep {
-		set, change = kube.AddFinalizer, controllerutil.AddFinalizer
+func (c *Claims) setFinalizer(ctx context.Context, claim *corev1.PersistentVolumeClaim, add bool) error {
+	patch, change := kube.RemoveFinalizer, controllerutil.RemoveFinalizer
+	if add {
+		patch, change = kube.AddFinalizer, controllerutil.AddFinalizer
 	}
-	err := set(ctx, c.client, claim, snapshot.ClaimFinalizer)
+	err := patch(ctx, c.client, claim, snapshot.ClaimFinalizer)
 	if !apierrors.IsForbidden(err) {
 		return err
 	}
-	whole := &corev1.PersistentVolumeClaim{} // The cache's is reduced, and an update replaces everything.
-	if err := c.live.Get(ctx, client.ObjectKeyFromObject(claim), whole); err != nil {
+	full := &corev1.PersistentVolumeClaim{} // The cache's is reduced, and an update replaces everything.
+	if err := c.apiReader.Get(ctx, client.ObjectKeyFromObject(claim), full); err != nil {
 		return err
 	}
-	if whole.UID != claim.UID {
+	if full.UID != claim.UID {
 		return apierrors.NewNotFound(corev1.Resource("persistentvolumeclaims"), claim.Name)
 	}
-	if !change(whole, snapshot.ClaimFinalizer) {
+	if !change(full, snapshot.ClaimFinalizer) {
 		return nil
 	}
-	return c.client.Update(ctx, whole)
+	return c.client.Update(ctx, full)
 }
 
-// needed tells whether a snapshot of the claim is not cut yet, or a group of which it
+// isNeeded tells whether a snapshot of the claim is not cut yet, or a group of which it
 // is part. The cache may not show that one has just been protected, which relies on
 // the claim being so: that is asked of the API server.
-func (c *Claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (c *Claims) isNeeded(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	list := &snapshotv1.VolumeSnapshotList{}
 	err := c.client.List(ctx, list, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
 	if err != nil {
 		return false, fmt.Errorf("listing the snapshots of claim %s: %w", claim.Name, err)
 	}
 	for i := range list.Items {
-		one := &list.Items[i]
-		if len(one.Finalizers) == 0 {
-			if err := kube.GetIfExists(ctx, c.live, client.ObjectKeyFromObject(one), &one); err != nil {
+		s := &list.Items[i]
+		if len(s.Finalizers) == 0 {
+			if err := kube.GetIfExists(ctx, c.apiReader, client.ObjectKeyFromObject(s), &s); err != nil {
 				return false, err
 			}
 		}
-		if needsClaim(one) && snapshot.MayBeTakenOf(one, claim) {
+		if needsClaim(s) && snapshot.MayBeTakenOf(s, claim) {
 			return true, nil
 		}
 	}
@@ -174,5 +174,5 @@ func (c *Claims) needed(ctx context.Context, claim *corev1.PersistentVolumeClaim
 // needsClaim tells whether a snapshot's claim must stay: its contents are not in
 // the snapshot yet.
 func needsClaim(s *snapshotv1.VolumeSnapshot) bool {
-	return len(s.Finalizers) > 0 && !isCut(s) && !isMember(s)
+	return len(s.Finalizers) > 0 && !isTaken(s) && !isMember(s)
 }

@@ -23,41 +23,41 @@ import (
 
 // setUp adds the controller that frees claims. It looks at all of them at its start.
 func (c *Claims) setUp(m ctrl.Manager, o *Options) (err error) {
-	served := predicate.NewPredicateFuncs(func(claim client.Object) bool { return o.Serves(claim.GetNamespace()) })
+	served := predicate.NewPredicateFuncs(func(claim client.Object) bool { return o.IsSelected(claim.GetNamespace()) })
 	c.controller, err = ctrl.NewControllerManagedBy(m).
 		Named("release-claim").
-		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(served, Appears())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(claimKey), builder.WithPredicates(isDone())).
-		Watches(&corev1.PersistentVolumeClaim{}, lookLater(), builder.WithPredicates(served)).
-		WithOptions(o.work()).
+		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(served, IsCreated())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(sourceClaimRequests), builder.WithPredicates(noLongerNeedsClaim())).
+		Watches(&corev1.PersistentVolumeClaim{}, recheckLater(), builder.WithPredicates(served)).
+		WithOptions(o.controllerOptions()).
 		Build(kube.DrainOnStop(c))
 	return err
 }
 
-// WokenBy has objects wake the claims that they lead to, at any time after Setup.
-func (c *Claims) WokenBy(from cache.Cache, kind client.Object, lead handler.MapFunc, when predicate.Predicate) error {
+// WakeBy has objects wake the claims that they lead to, at any time after Setup.
+func (c *Claims) WakeBy(from cache.Cache, kind client.Object, lead handler.MapFunc, when predicate.Predicate) error {
 	if err := c.controller.Watch(source.Kind(from, kind, handler.EnqueueRequestsFromMapFunc(lead), when)); err != nil {
 		return fmt.Errorf("watching %T, which need claims: %w", kind, err)
 	}
 	return nil
 }
 
-// lookLater looks at a claim a while after the cache shows that it is kept: its
+// recheckLater looks at a claim a while after the cache shows that it is kept: its
 // snapshot may have been taken before, and who looked then saw a claim that nobody
 // keeps. By then most are free. It does so too when a kept claim gets other labels:
 // the group that it was kept for may select it no longer.
-func lookLater() handler.Funcs {
+func recheckLater() handler.Funcs {
 	return handler.Funcs{
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			if isKept(e.ObjectNew) && (!isKept(e.ObjectOld) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())) {
-				queue.AddAfter(Key(e.ObjectNew.GetNamespace(), e.ObjectNew.GetName()), patience)
+			if hasFinalizer(e.ObjectNew) && (!hasFinalizer(e.ObjectOld) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())) {
+				queue.AddAfter(RequestFor(e.ObjectNew.GetNamespace(), e.ObjectNew.GetName()), sidecarGracePeriod)
 			}
 		},
 	}
 }
 
-// isDone lets through that a snapshot needs its claim no more.
-func isDone() predicate.Funcs {
+// noLongerNeedsClaim lets through that a snapshot needs its claim no more.
+func noLongerNeedsClaim() predicate.Funcs {
 	needs := func(o client.Object) bool {
 		s, ok := o.(*snapshotv1.VolumeSnapshot)
 		return ok && needsClaim(s)

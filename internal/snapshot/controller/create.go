@@ -14,51 +14,51 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// patience is how long the driver's half has until the snapshot says that it is
+// sidecarGracePeriod is how long the driver's half has until the snapshot says that it is
 // being made. Most drivers are quicker, and then one write says all.
-const patience = time.Second
+const sidecarGracePeriod = time.Second
 
-// create makes the content, after what it is made from is protected.
-func (r *Reconciler) create(ctx context.Context, s *Observed) (time.Duration, error) {
-	draft, err := r.draft(s)
+// createContent makes the content, after what it is made from is protected.
+func (r *Reconciler) createContent(ctx context.Context, s *Observed) (time.Duration, error) {
+	draft, err := r.draftContent(s)
 	if err != nil {
 		return 0, err
 	}
-	if err := r.protect(ctx, s, s.Class.Retain(), s.Class.Name); err != nil {
+	if err := r.addFinalizers(ctx, s, s.Class.Retain(), s.Class.Name); err != nil {
 		return 0, err
 	}
 	draft.Ref.ResourceVersion = s.Snapshot.Object.GetResourceVersion()
-	done, err := r.kind.Hold(ctx, s.Sources)
+	done, err := r.kind.AddClaimFinalizers(ctx, s.Sources)
 	if err != nil {
 		return 0, err
 	}
-	content := r.kind.Make(draft)
+	content := r.kind.NewContent(draft)
 	err = r.client.Create(ctx, content)
 	done()
 	if apierrors.IsAlreadyExists(err) {
-		return r.meet(ctx, s)
+		return r.useExistingContent(ctx, s)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("making %s %s: %w", r.Content, content.GetName(), err)
 	}
-	return patience, r.reconsider(ctx, s)
+	return sidecarGracePeriod, r.deleteContentIfOrphaned(ctx, s)
 }
 
-// meet goes on with a content of the snapshot's own that the cache does not show
+// useExistingContent goes on with a content of the snapshot's own that the cache does not show
 // yet.
-func (r *Reconciler) meet(ctx context.Context, s *Observed) (time.Duration, error) {
-	if err := r.readContent(ctx, r.live, s); err != nil {
+func (r *Reconciler) useExistingContent(ctx context.Context, s *Observed) (time.Duration, error) {
+	if err := r.readContent(ctx, r.apiReader, s); err != nil {
 		return 0, err
 	}
 	if s.Content == nil {
 		return kube.RetryAfterConflict(r.options.RetryStart), nil // It has gone meanwhile.
 	}
-	return r.do(ctx, s, r.decideDynamic(s))
+	return r.execute(ctx, s, r.decideDynamic(s))
 }
 
-// draft is what a content says that is made for a snapshot, with the finalizer
+// draftContent is what a content says that is made for a snapshot, with the finalizer
 // that keeps it until the driver's half has done with it.
-func (r *Reconciler) draft(s *Observed) (*ContentDraft, error) {
+func (r *Reconciler) draftContent(s *Observed) (*ContentDraft, error) {
 	o := s.Snapshot.Object
 	d := &ContentDraft{
 		Meta: metav1.ObjectMeta{Name: s.Snapshot.ContentName, Finalizers: []string{r.Keys.Finalizer}},
@@ -70,7 +70,7 @@ func (r *Reconciler) draft(s *Observed) (*ContentDraft, error) {
 	if len(s.Nodes) > 0 {
 		d.Meta.Labels = map[string]string{snapshot.ManagedBy: snapshot.NodeLabel(s.Nodes[0])}
 	}
-	secret, err := r.kind.Secret(s.Class, d.Meta.Name, d.Ref)
+	secret, err := r.kind.SnapshotterSecret(s.Class, d.Meta.Name, d.Ref)
 	if err != nil {
 		return nil, snapshot.Problemf(r.Reasons.ContentCreation, "%s %s: %v", r.Class, s.Class.Name, err)
 	}
@@ -83,13 +83,13 @@ func (r *Reconciler) draft(s *Observed) (*ContentDraft, error) {
 	return d, nil
 }
 
-// protect puts our finalizers on the snapshot, and writes the class that was
+// addFinalizers puts our finalizers on the snapshot, and writes the class that was
 // chosen for it, in one write, on the condition that it is still what was seen.
-func (r *Reconciler) protect(ctx context.Context, s *Observed, retain bool, class string) error {
+func (r *Reconciler) addFinalizers(ctx context.Context, s *Observed, retain bool, class string) error {
 	o := s.Snapshot.Object
-	wanted := r.Keep
+	wanted := r.Finalizers
 	if !retain {
-		wanted = slices.Concat(r.Keep, r.KeepForDriver)
+		wanted = slices.Concat(r.Finalizers, r.DeletePolicyFinalizers)
 	}
 	all := slices.Clone(o.GetFinalizers())
 	for _, f := range wanted {
@@ -103,21 +103,21 @@ func (r *Reconciler) protect(ctx context.Context, s *Observed, retain bool, clas
 	}
 	change := map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion(), "finalizers": all}}
 	if choose {
-		change["spec"] = map[string]any{r.ClassName: class}
+		change["spec"] = map[string]any{r.ClassField: class}
 	}
 	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
 }
 
-// adopt gives a content that was there before the UID of its snapshot, and what
+// bindContent gives a content that was there before the UID of its snapshot, and what
 // keeps it, in one write: whose it is can only be said once.
-func (r *Reconciler) adopt(ctx context.Context, s *Observed) error {
-	if err := r.protect(ctx, s, s.Content.Retain, ""); err != nil {
+func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
+	if err := r.addFinalizers(ctx, s, s.Content.Retain, ""); err != nil {
 		return err
 	}
 	content := s.Content.Object
-	spec := map[string]any{r.Ref: map[string]any{"uid": s.Snapshot.Object.GetUID()}}
-	if s.Snapshot.Class != "" && (s.Content.Class == "" || !r.ClassOnce) {
-		spec[r.ClassName] = s.Snapshot.Class
+	spec := map[string]any{r.RefField: map[string]any{"uid": s.Snapshot.Object.GetUID()}}
+	if s.Snapshot.Class != "" && (s.Content.Class == "" || !r.ClassImmutable) {
+		spec[r.ClassField] = s.Snapshot.Class
 	}
 	err := kube.WrapWriteError(kube.MergePatch(ctx, r.client, content, map[string]any{
 		"metadata": map[string]any{"resourceVersion": content.GetResourceVersion(), "finalizers": r.Keys.WithFinalizer(content)},
@@ -130,5 +130,5 @@ func (r *Reconciler) adopt(ctx context.Context, s *Observed) error {
 		return err
 	}
 	s.Content = r.kind.ReadContent(content)
-	return r.reconsider(ctx, s)
+	return r.deleteContentIfOrphaned(ctx, s)
 }

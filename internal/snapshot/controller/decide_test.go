@@ -32,12 +32,12 @@ type scene struct {
 
 // seen is the scene as the engine sees it.
 func (s *scene) seen() *Observed {
-	k := &single{}
-	it := &Observed{Defaults: s.defaults, Nodes: s.nodes, Stranded: s.stranded}
+	k := &singleKind{}
+	it := &Observed{DefaultClasses: s.defaults, Nodes: s.nodes, Stranded: s.stranded}
 	if s.snapshot == nil {
 		return it
 	}
-	it.Snapshot, it.Users = k.Read(s.snapshot), needed(s.snapshot, s.restores, s.group)
+	it.Snapshot, it.DeletionBlocker = k.ReadSnapshot(s.snapshot), deletionBlocker(s.snapshot, s.restores, s.group)
 	if s.content != nil {
 		it.Content = k.ReadContent(s.content)
 	}
@@ -130,84 +130,84 @@ func TestDecide(t *testing.T) {
 			ofClaim, func(s *scene) { labelled(s, "uid-c") }, Create, "",
 		},
 		"a claim that has taken the name of the labelled one is refused": {
-			ofClaim, func(s *scene) { labelled(s, "uid-old") }, Refuse, "of the claim with UID uid-old, but claim data now has UID uid-c",
+			ofClaim, func(s *scene) { labelled(s, "uid-old") }, Reject, "of the claim with UID uid-old, but claim data now has UID uid-c",
 		},
 		"such a claim is refused before it has a volume too": {
-			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim.Spec.VolumeName = "" }, Refuse, "delete this VolumeSnapshot, or remove the label",
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim.Spec.VolumeName = "" }, Reject, "delete this VolumeSnapshot, or remove the label",
 		},
 		"a labelled claim that is not there is waited for": {
-			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim = nil }, Refuse, "claim data is not there",
+			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim = nil }, Reject, "claim data is not there",
 		},
 		"a snapshot with a content is followed, whoever has the claim's name": {
-			made, func(s *scene) { labelled(s, "uid-old") }, Follow, "",
+			made, func(s *scene) { labelled(s, "uid-old") }, SyncStatus, "",
 		},
 		"an import is bound, whatever claim its label says": {
-			imported, func(s *scene) { labelled(s, "uid-old") }, Adopt, "",
+			imported, func(s *scene) { labelled(s, "uid-old") }, Bind, "",
 		},
 
 		"a snapshot of a bound claim gets a content":                {ofClaim, nil, Create, ""},
-		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Refuse, "neither a claim nor a content"},
-		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Refuse, "claim data is not there"},
-		"a claim without a volume is waited for":                    {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Refuse, "no volume yet"},
-		"a claim that is not bound is waited for":                   {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Refuse, "no volume yet"},
-		"a claim on its way out is not cut any more":                {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
+		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Reject, "neither a claim nor a content"},
+		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Reject, "claim data is not there"},
+		"a claim without a volume is waited for":                    {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Reject, "no volume yet"},
+		"a claim that is not bound is waited for":                   {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Reject, "no volume yet"},
+		"a claim on its way out is not cut any more":                {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
 		"a claim that is kept for a snapshot is cut on its way out": {ofClaim, func(s *scene) { keptOnItsWayOut(s.claim) }, Create, ""},
-		"a volume that is not there is waited for":                  {ofClaim, func(s *scene) { s.volume = nil }, Refuse, "PersistentVolume pv of claim data is not there"},
-		"a volume that is another claim's is not cut":               {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Refuse, "not bound to claim data"},
-		"a volume without a CSI driver cannot be cut":               {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Refuse, "not one of a CSI driver"},
-		"a class that is not there is waited for":                   {ofClaim, func(s *scene) { s.class = nil }, Refuse, "VolumeSnapshotClass gold is not there"},
-		"a class of another driver is refused":                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Refuse, "is of driver other, and claim data has a volume of driver " + driver},
+		"a volume that is not there is waited for":                  {ofClaim, func(s *scene) { s.volume = nil }, Reject, "PersistentVolume pv of claim data is not there"},
+		"a volume that is another claim's is not cut":               {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Reject, "not bound to claim data"},
+		"a volume without a CSI driver cannot be cut":               {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Reject, "not one of a CSI driver"},
+		"a class that is not there is waited for":                   {ofClaim, func(s *scene) { s.class = nil }, Reject, "VolumeSnapshotClass gold is not there"},
+		"a class of another driver is refused":                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Reject, "is of driver other, and claim data has a volume of driver " + driver},
 		"without a class the driver's default is taken":             {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, Create, ""},
-		"without a class and a default it says what to do":          {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Refuse, "has no default"},
-		"two defaults are named":                                    {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Refuse, "2 default snapshot classes (a, b)"},
+		"without a class and a default it says what to do":          {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Reject, "has no default"},
+		"two defaults are named":                                    {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Reject, "2 default snapshot classes (a, b)"},
 		"a member of a group is left to its group":                  {ofClaim, member, None, ""},
-		"a snapshot whose content is gone is not cut a second time": {ofClaim, func(s *scene) { s.snapshot.Status = wasCut() }, Refuse, "is gone"},
-		"a content that is made is followed":                        {made, nil, Follow, ""},
-		"it is followed without its class":                          {made, func(s *scene) { s.class = nil }, Follow, ""},
-		"a content of that name that is another's is not taken":     {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Refuse, "bound to another snapshot"},
-		"nor is one without a uid, which we have not made":          {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Refuse, "bound to another snapshot"},
-		"nor is one of a snapshot that was there before":            {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Refuse, "was there before"},
-		"an import gets the snapshot's uid":                         {imported, nil, Adopt, ""},
-		"an import with the snapshot's uid is followed":             {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, Follow, ""},
-		"an import that is not there is waited for":                 {imported, func(s *scene) { s.content = nil }, Refuse, "VolumeSnapshotContent import is not there"},
-		"an import for another snapshot is not taken":               {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Refuse, "bound to another snapshot"},
-		"an import for one of that name that is gone is not taken":  {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Refuse, "bound to another snapshot"},
-		"a content made from a volume is no import":                 {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Refuse, "made from a volume"},
-		"an import that is being deleted is not taken":              {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Refuse, "being deleted"},
-		"a deleted snapshot has its content released":               {going, nil, Release, ""},
-		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, Release, ""},
+		"a snapshot whose content is gone is not cut a second time": {ofClaim, func(s *scene) { s.snapshot.Status = wasCut() }, Reject, "is gone"},
+		"a content that is made is followed":                        {made, nil, SyncStatus, ""},
+		"it is followed without its class":                          {made, func(s *scene) { s.class = nil }, SyncStatus, ""},
+		"a content of that name that is another's is not taken":     {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Reject, "bound to another snapshot"},
+		"nor is one without a uid, which we have not made":          {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Reject, "bound to another snapshot"},
+		"nor is one of a snapshot that was there before":            {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Reject, "was there before"},
+		"an import gets the snapshot's uid":                         {imported, nil, Bind, ""},
+		"an import with the snapshot's uid is followed":             {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, SyncStatus, ""},
+		"an import that is not there is waited for":                 {imported, func(s *scene) { s.content = nil }, Reject, "VolumeSnapshotContent import is not there"},
+		"an import for another snapshot is not taken":               {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Reject, "bound to another snapshot"},
+		"an import for one of that name that is gone is not taken":  {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Reject, "bound to another snapshot"},
+		"a content made from a volume is no import":                 {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Reject, "made from a volume"},
+		"an import that is being deleted is not taken":              {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
+		"a deleted snapshot has its content released":               {going, nil, DeleteContent, ""},
+		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, DeleteContent, ""},
 		"then the driver's half has its turn":                       {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
 		"what the driver says against that is passed on": {going, func(s *scene) {
 			permit(s)
 			s.content.DeletionTimestamp = ptr.To(metav1.Now())
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
-		}, Explain, "cannot be deleted yet: used by a clone"},
-		"a node that is gone deletes nothing": {going, stranded, Strand, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
-		"it is named":                         {going, stranded, Strand, "csi-snapshotter of node gone"},
+		}, ReportDeletionError, "cannot be deleted yet: used by a clone"},
+		"a node that is gone deletes nothing": {going, stranded, ReportNodeGone, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
+		"it is named":                         {going, stranded, ReportNodeGone, "csi-snapshotter of node gone"},
 		"so it is if it has perhaps begun": {going, func(s *scene) {
 			stranded(s)
 			s.content.Status = nil
 			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
-		}, Strand, "gone"},
+		}, ReportNodeGone, "gone"},
 		"it need not if it has not begun":                       {going, func(s *scene) { stranded(s); s.content.Status = nil }, None, ""},
 		"nor for part of a group":                               {going, func(s *scene) { stranded(s); memberContent(s) }, None, ""},
-		"nor if it shall stay":                                  {going, func(s *scene) { stranded(s); retain(s) }, LetGo, ""},
-		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Release, ""},
-		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, LetGo, ""},
-		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, LetGo, ""},
-		"a content that stays gets the word all the same":       {going, retain, Release, ""},
-		"after that the snapshot goes":                          {going, func(s *scene) { retain(s); permit(s) }, LetGo, ""},
+		"nor if it shall stay":                                  {going, func(s *scene) { stranded(s); retain(s) }, RemoveFinalizers, ""},
+		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, DeleteContent, ""},
+		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, RemoveFinalizers, ""},
+		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, RemoveFinalizers, ""},
+		"a content that stays gets the word all the same":       {going, retain, DeleteContent, ""},
+		"after that the snapshot goes":                          {going, func(s *scene) { retain(s); permit(s) }, RemoveFinalizers, ""},
 		"the content of a member stays with it": {going, func(s *scene) {
 			retain(s)
 			memberContent(s)
 			permit(s)
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
-		}, LetGo, ""},
-		"unless nothing is known of it":                                 {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, Release, ""},
-		"a claim that waits for its volume keeps the snapshot":          {going, func(s *scene) { s.restores = []string{"ns/new"} }, Wait, "ns/new waits"},
-		"so does a provisioner whose claim is not known yet":            {going, restore, Wait, "a provisioner restores"},
-		"a group keeps its members":                                     {going, func(s *scene) { member(s); s.group = "g" }, Wait, "part of VolumeGroupSnapshot g"},
-		"a member whose group is gone goes":                             {going, member, Release, ""},
+		}, RemoveFinalizers, ""},
+		"unless nothing is known of it":                                 {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, DeleteContent, ""},
+		"a claim that waits for its volume keeps the snapshot":          {going, func(s *scene) { s.restores = []string{"ns/new"} }, ReportBlocker, "ns/new waits"},
+		"so does a provisioner whose claim is not known yet":            {going, restore, ReportBlocker, "a provisioner restores"},
+		"a group keeps its members":                                     {going, func(s *scene) { member(s); s.group = "g" }, ReportBlocker, "part of VolumeGroupSnapshot g"},
+		"a member whose group is gone goes":                             {going, member, DeleteContent, ""},
 		"a snapshot that others alone keep is none of ours":             {going, func(s *scene) { s.snapshot.Finalizers = []string{"velero.io/x"} }, None, ""},
 		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *scene) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
 		"one that is gone needs nothing":                                {ofClaim, func(s *scene) { s.snapshot = nil }, None, ""},
@@ -218,7 +218,7 @@ func TestDecide(t *testing.T) {
 			if tt.change != nil {
 				tt.change(s)
 			}
-			got := Decide(&single{}, &Options{}, s.seen())
+			got := Decide(&singleKind{}, &Options{}, s.seen())
 			if got.Action != tt.want {
 				t.Fatalf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
 			}
@@ -231,18 +231,18 @@ func TestDecide(t *testing.T) {
 
 func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
 	s := ofClaim()
-	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
 		t.Errorf("a volume that can be used everywhere: %+v", got)
 	}
-	if draft, err := (&Reconciler{judge: newJudge(&single{}, &Options{Distributed: true})}).draft(s.seen()); err != nil || len(draft.Meta.Labels) > 0 {
+	if draft, err := (&Reconciler{rules: newRules(&singleKind{}, &Options{Distributed: true})}).draftContent(s.seen()); err != nil || len(draft.Meta.Labels) > 0 {
 		t.Errorf("its content has the labels %v (%v)", draft.Meta.Labels, err)
 	}
 	s.volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
-	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Refuse || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Reject || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
 		t.Errorf("got %+v", got)
 	}
 	s.nodes = []string{"n"}
-	if got := Decide(&single{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -281,7 +281,7 @@ func TestStatusFollowsTheContent(t *testing.T) {
 			s := made()
 			s.snapshot.Status, s.content.Status = tt.before, tt.from
 			it := s.seen()
-			got := typed((&single{}).Follow(it.Snapshot, it.Content, nil).Object).Status
+			got := asSnapshot((&singleKind{}).WithContentStatus(it.Snapshot, it.Content, nil).Object).Status
 			if !tt.check(got) {
 				t.Errorf("got %+v", got)
 			}
@@ -322,12 +322,12 @@ func TestRestoresAreFoundByEitherField(t *testing.T) {
 		"a kind of that name without": {old: &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}},
 	} {
 		claim.Spec.DataSource, claim.Spec.DataSourceRef = tt.old, tt.new
-		if got := strings.Join(restoredFrom(claim), " "); got != tt.want {
+		if got := strings.Join(awaitedSnapshots(claim), " "); got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}
 	}
 	claim.Status.Phase = corev1.ClaimBound
-	if got := restoredFrom(claim); len(got) > 0 {
+	if got := awaitedSnapshots(claim); len(got) > 0 {
 		t.Errorf("a claim with its volume still waits for %v", got)
 	}
 }
@@ -362,7 +362,7 @@ func TestWhichClaimsADeletedSnapshotWaitsFor(t *testing.T) {
 				Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
 			}
 			tt.change(claim)
-			if got := waitsFor(claim, made().snapshot, &metav1.Time{Time: deleted}); got != tt.want {
+			if got := isWaitingFor(claim, made().snapshot, &metav1.Time{Time: deleted}); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})

@@ -11,24 +11,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// release lets the content go. A snapshot whose content stays is not needed for
+// deleteContent lets the content go. A snapshot whose content stays is not needed for
 // that any more.
-func (r *Reconciler) release(ctx context.Context, s *Observed) error {
-	if err := r.giveUp(ctx, s); err != nil || !s.stays() {
+func (r *Reconciler) deleteContent(ctx context.Context, s *Observed) error {
+	if err := r.allowAndDeleteContent(ctx, s); err != nil || !s.contentIsRetained() {
 		return err
 	}
-	return r.letGo(ctx, s)
+	return r.removeFinalizers(ctx, s)
 }
 
-// giveUp gives the driver's half our word that the content may go, and deletes it
+// allowAndDeleteContent gives the driver's half our word that the content may go, and deletes it
 // if that is its policy. Both are on the condition that the content is what was
 // seen: an administrator may just have set the policy to Retain.
-func (r *Reconciler) giveUp(ctx context.Context, s *Observed) error {
+func (r *Reconciler) allowAndDeleteContent(ctx context.Context, s *Observed) error {
 	content := s.Content.Object
 	if err := r.Keys.AllowDeletion(ctx, r.client, content); err != nil {
 		return err
 	}
-	if s.stays() || s.leaves() {
+	if s.contentIsRetained() || s.contentIsDeleting() {
 		return nil
 	}
 	uid, version := content.GetUID(), content.GetResourceVersion()
@@ -43,24 +43,24 @@ func (r *Reconciler) giveUp(ctx context.Context, s *Observed) error {
 	return nil
 }
 
-// letGo takes our finalizers off the snapshot. That the cache shows no content of
+// removeFinalizers takes our finalizers off the snapshot. That the cache shows no content of
 // its own is not enough: it may have been made, or bound, a moment ago.
-func (r *Reconciler) letGo(ctx context.Context, s *Observed) error {
-	if !s.bound() {
-		if err := r.readContent(ctx, r.live, s); err != nil {
+func (r *Reconciler) removeFinalizers(ctx context.Context, s *Observed) error {
+	if !s.isBound() {
+		if err := r.readContent(ctx, r.apiReader, s); err != nil {
 			return err
 		}
-		if s.bound() {
-			return r.release(ctx, s)
+		if s.isBound() {
+			return r.deleteContent(ctx, s)
 		}
 	}
 	o := s.Snapshot.Object
-	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return slices.Contains(r.Ours, f) })
+	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return slices.Contains(r.OwnFinalizers, f) })
 	err := kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
 		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
 	}})
 	if err == nil {
-		r.ended(ctx, s)
+		r.recordDeletion(ctx, s)
 	}
 	return kube.WrapWriteError(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
 }

@@ -9,7 +9,7 @@
 // not matter how often, or by whom, a step is repeated.
 //
 // The engine is the same for both kinds of snapshots; what they do not have in
-// common is a [Kind]. The one of single snapshots is here (single.go), with what only
+// common is a [SnapshotKind]. The one of single snapshots is here (single.go), with what only
 // they need: their claims are kept until they are cut (claims.go). The one of groups
 // is in package groupsnapshot/controller.
 package controller

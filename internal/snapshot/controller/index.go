@@ -25,9 +25,9 @@ func index(ctx context.Context, m ctrl.Manager) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded},
-		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, classWaitedFor},
-		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, neededClaim},
+		{&snapshotv1.VolumeSnapshot{}, snapshotsByClass, awaitedClass},
+		{&corev1.PersistentVolumeClaim{}, claimsBySnapshot, awaitedSnapshots},
 	}
 	for _, i := range indexes {
 		if err := m.GetFieldIndexer().IndexField(ctx, i.of, i.name, i.values); err != nil {
@@ -37,7 +37,7 @@ func index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-func claimOf(o client.Object) []string {
+func sourceClaim(o client.Object) []string {
 	s, ok := o.(*snapshotv1.VolumeSnapshot)
 	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil {
 		return nil
@@ -45,17 +45,17 @@ func claimOf(o client.Object) []string {
 	return []string{*s.Spec.Source.PersistentVolumeClaimName}
 }
 
-// claimNeeded is the claim that a snapshot waits for, or that must stay for it.
+// neededClaim is the claim that a snapshot waits for, or that must stay for it.
 // Most snapshots are ready, and not found by this.
-func claimNeeded(o client.Object) []string {
+func neededClaim(o client.Object) []string {
 	s, ok := o.(*snapshotv1.VolumeSnapshot)
-	if !ok || !needsClaim(s) && len(classWaitedFor(s)) == 0 {
+	if !ok || !needsClaim(s) && len(awaitedClass(s)) == 0 {
 		return nil
 	}
-	return claimOf(s)
+	return sourceClaim(s)
 }
 
-func classWaitedFor(o client.Object) []string {
+func awaitedClass(o client.Object) []string {
 	s, ok := o.(*snapshotv1.VolumeSnapshot)
 	if !ok || s.Spec.Source.PersistentVolumeClaimName == nil || s.Status != nil && s.Status.BoundVolumeSnapshotContentName != nil {
 		return nil
@@ -63,18 +63,18 @@ func classWaitedFor(o client.Object) []string {
 	return []string{ptr.Deref(s.Spec.VolumeSnapshotClassName, "")}
 }
 
-// restoredFrom are the snapshots that a claim waits for a volume from.
-func restoredFrom(o client.Object) []string {
+// awaitedSnapshots are the snapshots that a claim waits for a volume from.
+func awaitedSnapshots(o client.Object) []string {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok || claim.Status.Phase != corev1.ClaimPending {
 		return nil
 	}
-	return SourcesOf(claim)
+	return SnapshotSources(claim)
 }
 
-// SourcesOf are the snapshots of its own namespace that a claim names as its source,
+// SnapshotSources are the snapshots of its own namespace that a claim names as its source,
 // in the old field or in the new one, which can name another namespace (KEP-3294).
-func SourcesOf(claim *corev1.PersistentVolumeClaim) []string {
+func SnapshotSources(claim *corev1.PersistentVolumeClaim) []string {
 	var names []string
 	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {
 		names = append(names, from.Name)

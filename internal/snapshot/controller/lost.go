@@ -19,11 +19,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// youth is how old a content can be whose snapshot is lost: that happens while the
+// maxContentAge is how old a content can be whose snapshot is lost: that happens while the
 // content is made.
-const youth = time.Minute
+const maxContentAge = time.Minute
 
-// A lost snapshot cannot give up its content any more. There are two kinds.
+// A orphan snapshot cannot give up its content any more. There are two kinds.
 //
 // One went past its finalizers: an API server that is deleting an object without any
 // ignores one that is added at that moment. Its content must be let go now. Later
@@ -33,15 +33,15 @@ const youth = time.Minute
 // The other one was let go when it had no content, and that was made after all: by a
 // leader that was stopped for longer than its Lease, or by an API server that carries
 // out a request which its caller has given up. Its content is newer than its deletion.
-type lost struct {
+type orphan struct {
 	key     client.ObjectKey
 	uid     types.UID
 	content string
 	deleted time.Time // zero for one of the first kind
 }
 
-// lostOnes lets the contents of lost snapshots go.
-type lostOnes struct {
+// orphanReconciler lets the contents of lost snapshots go.
+type orphanReconciler struct {
 	*Reconciler
 	// deleted are the lost by UID that may get a content yet. Who makes a content
 	// late looks for its snapshot too, so a restart may forget them.
@@ -49,103 +49,103 @@ type lostOnes struct {
 }
 
 const (
-	// deletedKept bounds how many deletions are remembered, and deletedFor how long.
-	deletedKept = 4096
-	deletedFor  = 10 * time.Minute
+	// maxRememberedDeletions bounds how many deletions are remembered, and deletedFor how long.
+	maxRememberedDeletions = 4096
+	rememberDeletionFor    = 10 * time.Minute
 )
 
-func newLostOnes(r *Reconciler) lostOnes {
-	return lostOnes{r, utilcache.NewLRUExpireCache(deletedKept)}
+func newOrphanReconciler(r *Reconciler) orphanReconciler {
+	return orphanReconciler{r, utilcache.NewLRUExpireCache(maxRememberedDeletions)}
 }
 
-// lostQueue is what lost snapshots wait in.
-type lostQueue = workqueue.TypedRateLimitingInterface[lost]
+// orphanQueue is what lost snapshots wait in.
+type orphanQueue = workqueue.TypedRateLimitingInterface[orphan]
 
-// FindLost adds the controller that does so.
-func (r *Reconciler) FindLost(m ctrl.Manager) error {
-	l := newLostOnes(r)
-	return builder.TypedControllerManagedBy[lost](m).
+// SetUpOrphans adds the controller that does so.
+func (r *Reconciler) SetUpOrphans(m ctrl.Manager) error {
+	l := newOrphanReconciler(r)
+	return builder.TypedControllerManagedBy[orphan](m).
 		Named("lost-"+r.Name).
-		Watches(r.kind.New(), handler.TypedFuncs[client.Object, lost]{
-			DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[client.Object], queue lostQueue) {
+		Watches(r.kind.EmptySnapshot(), handler.TypedFuncs[client.Object, orphan]{
+			DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[client.Object], queue orphanQueue) {
 				if !e.DeleteStateUnknown {
-					l.gone(ctx, r.kind.Read(e.Object), queue)
+					l.snapshotDeleted(ctx, r.kind.ReadSnapshot(e.Object), queue)
 				}
 			},
 		}).
-		Watches(r.kind.NewContent(), handler.TypedFuncs[client.Object, lost]{
-			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[client.Object], queue lostQueue) {
-				l.made(r.kind.ReadContent(e.Object), queue)
+		Watches(r.kind.EmptyContent(), handler.TypedFuncs[client.Object, orphan]{
+			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[client.Object], queue orphanQueue) {
+				l.contentCreated(r.kind.ReadContent(e.Object), queue)
 			},
 		}).
-		WithOptions(controller.TypedOptions[lost]{
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[lost](r.options.RetryStart, r.options.RetryMax),
+		WithOptions(controller.TypedOptions[orphan]{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[orphan](r.options.RetryStart, r.options.RetryMax),
 		}).
 		Complete(kube.DrainOnStop(l))
 }
 
-// gone is told of each snapshot that is gone.
-func (r lostOnes) gone(ctx context.Context, s *Snapshot, queue lostQueue) {
-	one := r.lostBy(s)
-	if one == nil {
+// snapshotDeleted is told of each snapshot that is gone.
+func (r orphanReconciler) snapshotDeleted(ctx context.Context, s *Snapshot, queue orphanQueue) {
+	o := r.orphanOf(s)
+	if o == nil {
 		return
 	}
-	if one.deleted.IsZero() {
-		queue.Add(*one)
+	if o.deleted.IsZero() {
+		queue.Add(*o)
 		return
 	}
-	r.deleted.Add(one.uid, *one, deletedFor)
-	it := one.seen(r.kind)
-	if r.readContent(ctx, r.client, it) == nil && it.Content != nil { // The cache always answers.
-		r.made(it.Content, queue)
+	r.deleted.Add(o.uid, *o, rememberDeletionFor)
+	state := o.observed(r.kind)
+	if r.readContent(ctx, r.client, state) == nil && state.Content != nil { // The cache always answers.
+		r.contentCreated(state.Content, queue)
 	}
 }
 
-// made is told of each content that is made.
-func (r lostOnes) made(content *Content, queue lostQueue) {
-	known, ok := r.deleted.Get(content.Ref.UID)
+// contentCreated is told of each content that is made.
+func (r orphanReconciler) contentCreated(content *Content, queue orphanQueue) {
+	remembered, ok := r.deleted.Get(content.Ref.UID)
 	if !ok {
 		return
 	}
-	if one, ok := known.(lost); ok && one.content == content.Object.GetName() && one.isLostWith(content, r.now()) {
-		queue.Add(one)
+	if o, ok := remembered.(orphan); ok && o.content == content.Object.GetName() && o.isOrphanedBy(content, r.now()) {
+		queue.Add(o)
 	}
 }
 
-// lostBy is a snapshot that is gone and may be lost; nil if it is not: it was never
+// orphanOf is a snapshot that is gone and may be lost; nil if it is not: it was never
 // ours, or its content was there before it. One that was being deleted was let go by
 // us, or by hand; its last state, which is that before its last write, has our
 // finalizers.
-func (w *KindInfo) lostBy(s *Snapshot) *lost {
-	if !w.held(s) {
+func (k *KindInfo) orphanOf(s *Snapshot) *orphan {
+	if !k.hasFinalizer(s) {
 		return nil
 	}
-	one := &lost{key: client.ObjectKeyFromObject(s.Object), uid: s.Object.GetUID(), content: s.ContentName}
+	o := &orphan{key: client.ObjectKeyFromObject(s.Object), uid: s.Object.GetUID(), content: s.ContentName}
 	if at := s.Object.GetDeletionTimestamp(); at != nil {
-		one.deleted = at.Time
+		o.deleted = at.Time
 	}
-	if !one.deleted.IsZero() && s.PreProvisioned != "" {
+	if !o.deleted.IsZero() && s.PreProvisionedContent != "" {
 		return nil
 	}
-	return one
+	return o
 }
 
-// isLostWith tells whether a content, of this snapshot, must go with it.
-func (l *lost) isLostWith(content *Content, now time.Time) bool {
+// isOrphanedBy tells whether a content, of this snapshot, must go with it.
+func (s *orphan) isOrphanedBy(content *Content, now time.Time) bool {
 	made := content.Object.GetCreationTimestamp()
-	if l.deleted.IsZero() {
-		return now.Sub(made.Time) <= youth
+	if s.deleted.IsZero() {
+		return now.Sub(made.Time) <= maxContentAge
 	}
-	return made.After(l.deleted)
+	return made.After(s.deleted)
 }
 
-// seen is as much of the snapshot as is known.
-func (l *lost) seen(k Kind) *Observed {
-	o := k.New()
-	o.SetNamespace(l.key.Namespace)
-	o.SetName(l.key.Name)
-	o.SetUID(l.uid)
-	return &Observed{Snapshot: &Snapshot{Object: o, ContentName: l.content}}
+// observed is as much of the snapshot as is known.
+func (s *orphan) observed(k SnapshotKind) *Observed {
+	object := k.EmptySnapshot()
+	object.SetNamespace(s.key.Namespace)
+	object.SetName(s.key.Name)
+	object.SetUID(s.uid)
+	return &Observed{Snapshot: &Snapshot{Object: object, ContentName: s.content}}
 }
 
 // Reconcile implements reconcile.TypedReconciler. A content that is not there yet
@@ -153,42 +153,42 @@ func (l *lost) seen(k Kind) *Observed {
 // snapshot only is not there any more: somebody has taken the snapshot out of the API
 // server's store, or has put back an older state of that, and what is at the driver
 // must not be deleted for that.
-func (r lostOnes) Reconcile(ctx context.Context, l lost) (reconcile.Result, error) {
-	s := l.seen(r.kind)
-	if err := r.readContent(ctx, r.live, s); err != nil || s.Content == nil || !l.isLostWith(s.Content, r.now()) {
+func (r orphanReconciler) Reconcile(ctx context.Context, o orphan) (reconcile.Result, error) {
+	s := o.observed(r.kind)
+	if err := r.readContent(ctx, r.apiReader, s); err != nil || s.Content == nil || !o.isOrphanedBy(s.Content, r.now()) {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.abandon(ctx, s)
+	return reconcile.Result{}, r.deleteOrphan(ctx, s)
 }
 
-// slow is how long making a content may take before it is asked of the API server
+// slowCreation is how long making a content may take before it is asked of the API server
 // whether its snapshot is still there: this process may have been stopped meanwhile,
 // and lead no longer.
-const slow = 5 * time.Second
+const slowCreation = 5 * time.Second
 
-// reconsider lets a content go again whose snapshot was lost while it was made or
+// deleteContentIfOrphaned lets a content go again whose snapshot was lost while it was made or
 // bound. The cache knows enough unless that took long: what it does not show yet
 // comes to lostOnes.
-func (r *Reconciler) reconsider(ctx context.Context, s *Observed) error {
+func (r *Reconciler) deleteContentIfOrphaned(ctx context.Context, s *Observed) error {
 	var from client.Reader = r.client
-	if r.now().Round(0).Sub(s.At.Round(0)) > slow { // A clock that only counts while this machine runs is no use here.
-		from = r.live
+	if r.now().Round(0).Sub(s.ObservedAt.Round(0)) > slowCreation { // A clock that only counts while this machine runs is no use here.
+		from = r.apiReader
 	}
-	now := r.kind.New()
-	there, err := read(ctx, from, client.ObjectKeyFromObject(s.Snapshot.Object), now)
-	if err != nil || there && now.GetUID() == s.Snapshot.Object.GetUID() {
+	current := r.kind.EmptySnapshot()
+	there, err := read(ctx, from, client.ObjectKeyFromObject(s.Snapshot.Object), current)
+	if err != nil || there && current.GetUID() == s.Snapshot.Object.GetUID() {
 		return err
 	}
-	return r.abandon(ctx, s)
+	return r.deleteOrphan(ctx, s)
 }
 
-// abandon lets a content go if it is the snapshot's, whatever the driver's half is
+// deleteOrphan lets a content go if it is the snapshot's, whatever the driver's half is
 // writing meanwhile.
-func (r *Reconciler) abandon(ctx context.Context, s *Observed) error {
+func (r *Reconciler) deleteOrphan(ctx context.Context, s *Observed) error {
 	return retry.OnError(retry.DefaultBackoff, kube.IsConflict, func() error {
-		if err := r.readContent(ctx, r.live, s); err != nil || !s.bound() {
+		if err := r.readContent(ctx, r.apiReader, s); err != nil || !s.isBound() {
 			return err
 		}
-		return r.giveUp(ctx, s)
+		return r.allowAndDeleteContent(ctx, s)
 	})
 }

@@ -17,20 +17,20 @@ import (
 )
 
 var (
-	inFlight = prometheus.NewDesc("snapshot_controller_operations_in_flight",
+	inFlightDesc = prometheus.NewDesc("snapshot_controller_operations_in_flight",
 		"Operations on snapshots and groups of them that users have asked for and that have not ended.", nil, nil)
-	states = prometheus.NewDesc("holdfast_snapshots",
+	statesDesc = prometheus.NewDesc("holdfast_snapshots",
 		"VolumeSnapshots by how far they are.", []string{"state"}, nil)
-	oldest = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
+	oldestDesc = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
 		"How long the oldest of those that are not ready has waited; 0 if there is none.", []string{"state"}, nil)
-	newest = prometheus.NewDesc("holdfast_snapshots_newest_timestamp_seconds",
+	newestTimestampDesc = prometheus.NewDesc("holdfast_snapshots_newest_timestamp_seconds",
 		"When the newest snapshot that can be restored from was cut.", []string{"driver_name"}, nil)
 )
 
-// measure makes the metrics known, in place of those of an earlier manager of
+// registerMetrics makes the metrics known, in place of those of an earlier manager of
 // this process.
-func (r *Reconciler) measure(m ctrl.Manager, groups *Groups) error {
-	for _, c := range []prometheus.Collector{r.waits, &collector{r, m.GetCache(), groups}} {
+func (r *Reconciler) registerMetrics(m ctrl.Manager, groups *Groups) error {
+	for _, c := range []prometheus.Collector{r.durations, &collector{r, m.GetCache(), groups}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -41,7 +41,7 @@ func (r *Reconciler) measure(m ctrl.Manager, groups *Groups) error {
 
 // unfinished are the operations on a snapshot that have not ended.
 func unfinished(s *snapshotv1.VolumeSnapshot) []string {
-	p := singleWords.Progress((*single)(nil).Read(s))
+	p := singleInfo.Progress((*singleKind)(nil).ReadSnapshot(s))
 	return p.Unfinished()
 }
 
@@ -54,7 +54,7 @@ type collector struct {
 
 // Describe names the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inFlight, states, oldest, newest} {
+	for _, d := range []*prometheus.Desc{inFlightDesc, statesDesc, oldestDesc, newestTimestampDesc} {
 		to <- d
 	}
 }
@@ -66,7 +66,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if !c.cache.WaitForCacheSync(ctx) {
 		return
 	}
-	t, cut := newTally(c.now()), newestCut{}
+	t, cut := newStateCounts(c.now()), newestSnapshots{}
 	err := errors.Join(
 		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotList{}, t.add),
 		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotContentList{}, func(content *snapshotv1.VolumeSnapshotContent) {
@@ -75,15 +75,15 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	to <- prometheus.MustNewConstMetric(inFlight, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
+	to <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
 	for state, n := range t.count {
-		to <- prometheus.MustNewConstMetric(states, prometheus.GaugeValue, float64(n), state)
+		to <- prometheus.MustNewConstMetric(statesDesc, prometheus.GaugeValue, float64(n), state)
 		if state != stateReady {
-			to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
+			to <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
 		}
 	}
 	for driver, at := range cut {
-		to <- prometheus.MustNewConstMetric(newest, prometheus.GaugeValue, float64(at)/1e9, driver)
+		to <- prometheus.MustNewConstMetric(newestTimestampDesc, prometheus.GaugeValue, float64(at)/1e9, driver)
 	}
 }
 
@@ -104,30 +104,30 @@ func stateOf(s *snapshotv1.VolumeSnapshot) string {
 		return stateReady
 	case s.Status != nil && s.Status.Error != nil:
 		return stateErrored
-	case isCut(s):
+	case isTaken(s):
 		return stateUploading
 	default:
 		return statePending
 	}
 }
 
-// A tally is what all snapshots together are.
-type tally struct {
+// A stateCounts is what all snapshots together are.
+type stateCounts struct {
 	now        time.Time
 	count      map[string]int
 	oldest     map[string]time.Duration
 	operations int
 }
 
-func newTally(now time.Time) *tally {
-	t := &tally{now: now, count: map[string]int{}, oldest: map[string]time.Duration{}}
+func newStateCounts(now time.Time) *stateCounts {
+	t := &stateCounts{now: now, count: map[string]int{}, oldest: map[string]time.Duration{}}
 	for _, state := range []string{statePending, stateUploading, stateErrored, stateReady, stateDeleting} {
 		t.count[state] = 0
 	}
 	return t
 }
 
-func (t *tally) add(s *snapshotv1.VolumeSnapshot) {
+func (t *stateCounts) add(s *snapshotv1.VolumeSnapshot) {
 	since, state := s.CreationTimestamp.Time, stateOf(s)
 	if state == stateDeleting {
 		since = s.DeletionTimestamp.Time
@@ -139,12 +139,12 @@ func (t *tally) add(s *snapshotv1.VolumeSnapshot) {
 	}
 }
 
-// newestCut is when the newest snapshot of each driver that can be restored from
+// newestSnapshots is when the newest snapshot of each driver that can be restored from
 // was cut, in nanoseconds since 1970.
-type newestCut map[string]int64
+type newestSnapshots map[string]int64
 
-func (n newestCut) add(c *snapshotv1.VolumeSnapshotContent, o *Options) {
-	if c.Status != nil && ptr.Deref(c.Status.ReadyToUse, false) && o.Serves(c.Spec.VolumeSnapshotRef.Namespace) {
+func (n newestSnapshots) add(c *snapshotv1.VolumeSnapshotContent, o *Options) {
+	if c.Status != nil && ptr.Deref(c.Status.ReadyToUse, false) && o.IsSelected(c.Spec.VolumeSnapshotRef.Namespace) {
 		n[c.Spec.Driver] = max(n[c.Spec.Driver], ptr.Deref(c.Status.CreationTime, 0))
 	}
 }

@@ -70,7 +70,7 @@ func TestSnapshotsAreCounted(t *testing.T) {
 	gone := metav1.NewTime(now.Add(-time.Minute))
 	deleted := &snapshotv1.VolumeSnapshot{ObjectMeta: old(time.Hour), Status: &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}}
 	deleted.DeletionTimestamp = &gone
-	got := newTally(now)
+	got := newStateCounts(now)
 	for _, s := range []*snapshotv1.VolumeSnapshot{{ObjectMeta: old(time.Second)}, {ObjectMeta: old(time.Minute)}, deleted} {
 		got.add(s)
 	}
@@ -89,13 +89,13 @@ func TestTheNewestSnapshotOfADriver(t *testing.T) {
 		c.Spec.Driver, c.Spec.VolumeSnapshotRef.Namespace = driver, namespace
 		return c
 	}
-	got := newestCut{}
+	got := newestSnapshots{}
 	for _, c := range []*snapshotv1.VolumeSnapshotContent{
 		content("a", "ours", 1, true), content("a", "ours", 2, true), content("a", "ours", 3, false), content("a", "theirs", 4, true), {},
 	} {
 		got.add(c, &Options{Namespaces: []string{"ours"}})
 	}
-	if !maps.Equal(got, newestCut{"a": 2}) {
+	if !maps.Equal(got, newestSnapshots{"a": 2}) {
 		t.Errorf("got %v", got)
 	}
 }

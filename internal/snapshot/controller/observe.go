@@ -13,37 +13,37 @@ import (
 // observe reads a snapshot, and what its kind wants to be sure of, from the given
 // source and all else from the cache.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*Observed, error) {
-	s := &Observed{At: r.now()}
-	o := r.kind.New()
+	s := &Observed{ObservedAt: r.now()}
+	o := r.kind.EmptySnapshot()
 	if there, err := read(ctx, from, key, o); err != nil || !there {
 		return s, err
 	}
-	s.Snapshot = r.kind.Read(o)
+	s.Snapshot = r.kind.ReadSnapshot(o)
 	if err := r.readContent(ctx, r.client, s); err != nil {
 		return nil, err
 	}
-	if s.deleting() {
-		return s, r.observeEnd(ctx, from, s)
+	if s.isDeleting() {
+		return s, r.observeDeletion(ctx, from, s)
 	}
-	if s.static() || s.Content != nil || s.Snapshot.Member {
+	if s.isPreProvisioned() || s.Content != nil || s.Snapshot.IsMember {
 		return s, nil
 	}
 	return s, r.observeSources(ctx, from, s)
 }
 
-// observeEnd reads what keeps a snapshot that is being deleted.
-func (r *Reconciler) observeEnd(ctx context.Context, from client.Reader, s *Observed) (err error) {
-	if s.Users, err = r.kind.Users(ctx, from, s.Snapshot); err != nil || !s.bound() || !s.leaves() {
+// observeDeletion reads what keeps a snapshot that is being deleted.
+func (r *Reconciler) observeDeletion(ctx context.Context, from client.Reader, s *Observed) (err error) {
+	if s.DeletionBlocker, err = r.kind.DeletionBlocker(ctx, from, s.Snapshot); err != nil || !s.isBound() || !s.contentIsDeleting() {
 		return err
 	}
-	s.Stranded, err = r.isStranded(ctx, r.client, s.Content)
+	s.Stranded, err = r.isNodeGone(ctx, r.client, s.Content)
 	return err
 }
 
 // readContent reads the snapshot's content.
 func (r *Reconciler) readContent(ctx context.Context, from client.Reader, s *Observed) error {
 	s.Content = nil
-	o := r.kind.NewContent()
+	o := r.kind.EmptyContent()
 	there, err := read(ctx, from, client.ObjectKey{Name: s.Snapshot.ContentName}, o)
 	if there {
 		s.Content = r.kind.ReadContent(o)
@@ -67,10 +67,10 @@ func read(ctx context.Context, from client.Reader, key client.ObjectKey, into cl
 // observeSources reads what a content is made from. Where something is wrong with
 // that, nothing else matters.
 func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *Observed) (err error) {
-	if s.Sources, err = r.kind.Sources(ctx, from, s.Snapshot); err != nil || r.kind.Check(s.Snapshot, s.Sources) != nil {
+	if s.Sources, err = r.kind.Sources(ctx, from, s.Snapshot); err != nil || r.kind.Validate(s.Snapshot, s.Sources) != nil {
 		return err
 	}
-	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed || !s.placed() {
+	if err := r.observeClass(ctx, s); err != nil || !r.options.Distributed || !s.hasNodeAffinity() {
 		return err
 	}
 	return r.observeNodes(ctx, s)
@@ -78,19 +78,19 @@ func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *
 
 func (r *Reconciler) observeClass(ctx context.Context, s *Observed) (err error) {
 	if s.Snapshot.Class != "" {
-		s.Class, err = r.kind.Class(ctx, s.Snapshot.Class)
+		s.Class, err = r.kind.GetClass(ctx, s.Snapshot.Class)
 		return err
 	}
-	all, err := r.kind.Classes(ctx)
+	all, err := r.kind.ListClasses(ctx)
 	if err != nil {
 		return fmt.Errorf("listing %ses: %w", r.Class, err)
 	}
 	for _, class := range all {
 		if class.Default && class.Driver == s.Sources[0].Volume.Spec.CSI.Driver {
-			s.Class, s.Defaults = class, append(s.Defaults, class.Name)
+			s.Class, s.DefaultClasses = class, append(s.DefaultClasses, class.Name)
 		}
 	}
-	slices.Sort(s.Defaults)
+	slices.Sort(s.DefaultClasses)
 	return nil
 }
 

@@ -110,16 +110,16 @@ func (o *Options) AddFeatureGates(g interface {
 	g.Add("CSIVolumeGroupSnapshot", &o.Groups, "work on group snapshots")
 }
 
-// Serves tells whether snapshots of a namespace are worked on.
-func (o *Options) Serves(namespace string) bool {
+// IsSelected tells whether snapshots of a namespace are worked on.
+func (o *Options) IsSelected(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
 }
 
-// mine leaves of what an object leads to only what is in such namespaces. The
+// onlySelected leaves of what an object leads to only what is in such namespaces. The
 // cache knows of no snapshots in others.
-func (o *Options) mine(lead handler.MapFunc) handler.MapFunc {
+func (o *Options) onlySelected(lead handler.MapFunc) handler.MapFunc {
 	return func(ctx context.Context, object client.Object) []reconcile.Request {
-		return slices.DeleteFunc(lead(ctx, object), func(r reconcile.Request) bool { return !o.Serves(r.Namespace) })
+		return slices.DeleteFunc(lead(ctx, object), func(r reconcile.Request) bool { return !o.IsSelected(r.Namespace) })
 	}
 }
 

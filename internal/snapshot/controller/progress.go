@@ -13,14 +13,14 @@ func (r *Reconciler) progress(s *Observed) snapshot.Progress {
 }
 
 // Progress is how far a snapshot is, as it says itself.
-func (w *KindInfo) Progress(s *Snapshot) snapshot.Progress {
-	return snapshot.Progress{Object: s.Object, Operations: w.Operations, PreProvisioned: s.PreProvisioned != "", Created: s.Created, Ready: s.Ready}
+func (k *KindInfo) Progress(s *Snapshot) snapshot.Progress {
+	return snapshot.Progress{Object: s.Object, Operations: k.Operations, PreProvisioned: s.PreProvisionedContent != "", Created: s.Created, Ready: s.Ready}
 }
 
-// ended measures what has ended with a snapshot that was let go.
-func (r *Reconciler) ended(ctx context.Context, s *Observed) {
+// recordDeletion measures what has ended with a snapshot that was let go.
+func (r *Reconciler) recordDeletion(ctx context.Context, s *Observed) {
 	if s.Content == nil && s.Snapshot.Class != "" {
-		s.Class, _ = r.kind.Class(ctx, s.Snapshot.Class) // Without it the driver is unknown.
+		s.Class, _ = r.kind.GetClass(ctx, s.Snapshot.Class) // Without it the driver is unknown.
 	}
-	r.waits.Ended(r.progress(s))
+	r.durations.Ended(r.progress(s))
 }

@@ -19,7 +19,7 @@ func TestReasonsAreUpstreams(t *testing.T) {
 		Misbound: "SnapshotMisbound", HandleSet: "SnapshotHandleSet",
 		ContentDeletion: "SnapshotContentObjectDeleteError", DeletionPending: "SnapshotDeletePending",
 	}
-	if diff := cmp.Diff(want, singleWords.Reasons); diff != "" {
+	if diff := cmp.Diff(want, singleInfo.Reasons); diff != "" {
 		t.Error(diff)
 	}
 	of := sidecar.Reasons{Create: "SnapshotCreationFailed", Follow: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}

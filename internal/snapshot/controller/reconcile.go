@@ -14,13 +14,13 @@ import (
 // Reconciler is the engine that works on the snapshots of a kind. It remembers
 // nothing that a restart may not forget.
 type Reconciler struct {
-	judge
-	client  client.Client
-	live    client.Reader // past the cache
-	events  *kube.Events
-	options *Options
-	waits   *snapshot.OperationDurations
-	now     func() time.Time
+	rules
+	client    client.Client
+	apiReader client.Reader // past the cache
+	events    *kube.Events
+	options   *Options
+	durations *snapshot.OperationDurations
+	now       func() time.Time
 }
 
 // Reconcile takes one snapshot a Step further.
@@ -30,89 +30,89 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if s.Snapshot == nil {
-		return r.later(r.kind.Gone(ctx, request.NamespacedName))
+		return r.requeueOnConflict(r.kind.AfterDeletion(ctx, request.NamespacedName))
 	}
-	r.waits.Seen(r.progress(s))
+	r.durations.Seen(r.progress(s))
 	next := r.decide(s)
-	if s, next, err = r.renew(ctx, s, next); err != nil {
+	if s, next, err = r.refresh(ctx, s, next); err != nil {
 		return reconcile.Result{}, err
 	}
-	after, err := r.do(ctx, s, next)
+	after, err := r.execute(ctx, s, next)
 	if kube.IsConflict(err) {
-		return r.later(err)
+		return r.requeueOnConflict(err)
 	}
-	return reconcile.Result{RequeueAfter: after}, r.failed(ctx, s, err)
+	return reconcile.Result{RequeueAfter: after}, r.reportError(ctx, s, err)
 }
 
-// later comes back soon for what was superseded.
-func (r *Reconciler) later(err error) (reconcile.Result, error) {
+// requeueOnConflict comes back soon for what was superseded.
+func (r *Reconciler) requeueOnConflict(err error) (reconcile.Result, error) {
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
 	return reconcile.Result{}, err
 }
 
-// renew looks again, at the API server itself, before something is done that the
+// refresh looks again, at the API server itself, before something is done that the
 // cache may be too late for.
-func (r *Reconciler) renew(ctx context.Context, s *Observed, next Step) (*Observed, Step, error) {
-	if !r.mustRenew(s, next.Action) {
+func (r *Reconciler) refresh(ctx context.Context, s *Observed, next Step) (*Observed, Step, error) {
+	if !r.needsRefresh(s, next.Action) {
 		return s, next, nil
 	}
-	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(s.Snapshot.Object))
+	s, err := r.observe(ctx, r.apiReader, client.ObjectKeyFromObject(s.Snapshot.Object))
 	if err != nil {
 		return nil, Step{}, err
 	}
 	return s, r.decide(s), nil
 }
 
-// mustRenew tells whether that is so. A snapshot that gets a content may be gone, let
+// needsRefresh tells whether that is so. A snapshot that gets a content may be gone, let
 // go by this process itself; one that is not protected yet is written first, which
 // fails then. A group that lets its content go may have a member that a provisioner
 // has begun to restore.
-func (r *Reconciler) mustRenew(s *Observed, next Action) bool {
+func (r *Reconciler) needsRefresh(s *Observed, next Action) bool {
 	switch next {
-	case Create, Adopt:
-		return r.held(s.Snapshot) || r.Live
-	case Release:
-		return r.Live && !r.Keys.DeletionAllowed(s.Content.Object)
+	case Create, Bind:
+		return r.hasFinalizer(s.Snapshot) || r.ReadFromAPIServer
+	case DeleteContent:
+		return r.ReadFromAPIServer && !r.Keys.DeletionAllowed(s.Content.Object)
 	default:
 		return false
 	}
 }
 
-// do takes the Step, and returns after how long to come back; 0 for when
+// execute takes the Step, and returns after how long to come back; 0 for when
 // something changes.
-func (r *Reconciler) do(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
+func (r *Reconciler) execute(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
 	switch next.Action {
-	case Refuse:
+	case Reject:
 		return 0, next.Problem
 	case Create:
-		return r.create(ctx, s)
-	case Adopt:
-		if err := r.adopt(ctx, s); err != nil {
+		return r.createContent(ctx, s)
+	case Bind:
+		if err := r.bindContent(ctx, s); err != nil {
 			return 0, err
 		}
-		return r.follow(ctx, s)
-	case Follow:
-		return r.follow(ctx, s)
+		return r.syncStatus(ctx, s)
+	case SyncStatus:
+		return r.syncStatus(ctx, s)
 	default:
-		return r.end(ctx, s, next)
+		return r.executeDeletion(ctx, s, next)
 	}
 }
 
-// end takes a Step with a snapshot that is being deleted.
-func (r *Reconciler) end(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
+// executeDeletion takes a Step with a snapshot that is being deleted.
+func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
 	switch next.Action {
-	case Wait:
+	case ReportBlocker:
 		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
-	case Explain:
-		return 0, r.explain(ctx, s, next.Problem)
-	case Strand:
-		return r.strand(ctx, s, next.Problem)
-	case Release:
-		return 0, r.release(ctx, s)
-	case LetGo:
-		return 0, r.letGo(ctx, s)
+	case ReportDeletionError:
+		return 0, r.reportDeletionError(ctx, s, next.Problem)
+	case ReportNodeGone:
+		return r.reportNodeGone(ctx, s, next.Problem)
+	case DeleteContent:
+		return 0, r.deleteContent(ctx, s)
+	case RemoveFinalizers:
+		return 0, r.removeFinalizers(ctx, s)
 	default:
 	}
 	return 0, nil

@@ -10,48 +10,50 @@ import (
 
 // Observed is all that is known about one snapshot at one moment.
 type Observed struct {
-	Snapshot *Snapshot         // nil if it is gone
-	Content  *Content          // the one that it names, or that is made for it; nil if it is not there
-	Class    *snapshot.Class   // nil if it names none, or it is not there
-	Defaults []string          // names of the default classes of the volumes' driver, if it names none
-	Sources  []snapshot.Source // the claims that it is of
-	Nodes    []string          // where all of their volumes are, if that is asked for
-	Users    *snapshot.Problem // what still needs it, if it is being deleted
-	Stranded bool              // its content is on its way out, and the node whose driver must delete it is gone
-	At       time.Time         // before it was looked at
+	Snapshot        *Snapshot         // nil if it is gone
+	Content         *Content          // the one that it names, or that is made for it; nil if it is not there
+	Class           *snapshot.Class   // nil if it names none, or it is not there
+	DefaultClasses  []string          // names of the default classes of the volumes' driver, if it names none
+	Sources         []snapshot.Source // the claims that it is of
+	Nodes           []string          // where all of their volumes are, if that is asked for
+	DeletionBlocker *snapshot.Problem // what still needs it, if it is being deleted
+	Stranded        bool              // its content is on its way out, and the node whose driver must delete it is gone
+	ObservedAt      time.Time         // before it was looked at
 }
 
-// static tells whether the snapshot names a content that was there before.
-func (s *Observed) static() bool { return s.Snapshot.PreProvisioned != "" }
+// isPreProvisioned tells whether the snapshot names a content that was there before.
+func (s *Observed) isPreProvisioned() bool { return s.Snapshot.PreProvisionedContent != "" }
 
-func (s *Observed) deleting() bool { return s.Snapshot.Object.GetDeletionTimestamp() != nil }
+func (s *Observed) isDeleting() bool { return s.Snapshot.Object.GetDeletionTimestamp() != nil }
 
-// refers tells whether the content's reference is to the snapshot.
-func (s *Observed) refers() bool {
+// isReferencedByContent tells whether the content's reference is to the snapshot.
+func (s *Observed) isReferencedByContent() bool {
 	o := s.Snapshot.Object
 	return snapshot.RefersTo(s.Content.Ref, o.GetNamespace(), o.GetName(), o.GetUID())
 }
 
-// bound tells whether the content is there, and is the snapshot's and nobody
+// isBound tells whether the content is there, and is the snapshot's and nobody
 // else's.
-func (s *Observed) bound() bool {
-	return s.Content != nil && s.Content.Ref.UID == s.Snapshot.Object.GetUID() && s.refers()
+func (s *Observed) isBound() bool {
+	return s.Content != nil && s.Content.Ref.UID == s.Snapshot.Object.GetUID() && s.isReferencedByContent()
 }
 
-// stays tells whether the content is left when the snapshot goes.
-func (s *Observed) stays() bool { return s.Content.Retain && !s.Content.Void }
+// contentIsRetained tells whether the content is left when the snapshot goes.
+func (s *Observed) contentIsRetained() bool {
+	return s.Content.Retain && !s.Content.MemberWithoutHandle
+}
 
-// leaves tells whether the content is on its way out.
-func (s *Observed) leaves() bool { return s.Content.Object.GetDeletionTimestamp() != nil }
+// contentIsDeleting tells whether the content is on its way out.
+func (s *Observed) contentIsDeleting() bool { return s.Content.Object.GetDeletionTimestamp() != nil }
 
-// placed tells whether one of the volumes is in some places only. One that can be
+// hasNodeAffinity tells whether one of the volumes is in some places only. One that can be
 // used everywhere is cut by a driver that works for all nodes.
-func (s *Observed) placed() bool {
+func (s *Observed) hasNodeAffinity() bool {
 	return slices.ContainsFunc(s.Sources, func(one snapshot.Source) bool { return one.Placed() })
 }
 
-// volumes names what is to be cut.
-func (s *Observed) volumes() string {
+// describeVolumes names what is to be cut.
+func (s *Observed) describeVolumes() string {
 	var names []string
 	for i := range s.Sources {
 		names = append(names, s.Sources[i].Volume.Name)
@@ -74,10 +76,10 @@ func (s *Observed) driver() string {
 	}
 }
 
-// held tells whether a snapshot is kept by us.
-func (w *KindInfo) held(of *Snapshot) bool {
-	return slices.ContainsFunc(of.Object.GetFinalizers(), func(f string) bool { return slices.Contains(w.Ours, f) })
+// hasFinalizer tells whether a snapshot is kept by us.
+func (k *KindInfo) hasFinalizer(of *Snapshot) bool {
+	return slices.ContainsFunc(of.Object.GetFinalizers(), func(f string) bool { return slices.Contains(k.OwnFinalizers, f) })
 }
 
-// title is the noun at the beginning of a sentence.
-func (w *KindInfo) title() string { return strings.ToUpper(w.Noun[:1]) + w.Noun[1:] }
+// capitalizedNoun is the noun at the beginning of a sentence.
+func (k *KindInfo) capitalizedNoun() string { return strings.ToUpper(k.Noun[:1]) + k.Noun[1:] }

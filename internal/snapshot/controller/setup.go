@@ -26,7 +26,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 	if groups != nil {
 		groups.Claims = claims
 	}
-	k := &single{client: m.GetClient(), options: o, groups: groups, claims: claims}
+	k := &singleKind{client: m.GetClient(), options: o, groups: groups, claims: claims}
 	if err := index(ctx, m); err != nil {
 		return err
 	}
@@ -35,19 +35,19 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Gro
 			return err
 		}
 	}
-	engine := New(m.GetClient(), m.GetAPIReader(), k, events, o)
-	err := errors.Join(k.snapshots(m, engine), claims.setUp(m, o), engine.FindLost(m), engine.EndStranded(m), engine.measure(m, groups))
+	engine := NewReconciler(m.GetClient(), m.GetAPIReader(), k, events, o)
+	err := errors.Join(k.setUpSnapshots(m, engine), claims.setUp(m, o), engine.SetUpOrphans(m), engine.SetUpStranded(m), engine.registerMetrics(m, groups))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
 	return nil
 }
 
-func (k *single) snapshots(m ctrl.Manager, engine *Reconciler) error {
-	b := engine.Controller(m).
-		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Each(k.waitingForClass), builder.WithPredicates(NotDeleted(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Each(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolume{}, engine.Each(k.waitingForVolume), builder.WithPredicates(Appears(), kube.SkipInitialList()))
+func (k *singleKind) setUpSnapshots(m ctrl.Manager, engine *Reconciler) error {
+	b := engine.NewController(m).
+		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(IsNotDeleted(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(IsCreated(), kube.SkipInitialList()))
 	if k.groups != nil {
 		b.WatchesRawSource(source.Channel(k.groups.Gone, &handler.EnqueueRequestForObject{}))
 	}
@@ -59,13 +59,13 @@ func (k *single) snapshots(m ctrl.Manager, engine *Reconciler) error {
 func claimChanges() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
-		UpdateFunc: IsOtherClaim,
+		UpdateFunc: ClaimChanged,
 	}
 }
 
-// IsOtherClaim tells whether who waits for a claim must look at it again: its phase is
+// ClaimChanged tells whether who waits for a claim must look at it again: its phase is
 // another one, or it was deleted and made again, which may come as one change.
-func IsOtherClaim(e event.UpdateEvent) bool {
+func ClaimChanged(e event.UpdateEvent) bool {
 	return phase(e.ObjectOld) != phase(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
 }
 

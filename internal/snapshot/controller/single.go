@@ -15,23 +15,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// single is the Kind of VolumeSnapshots.
-type single struct {
+// singleKind is the SnapshotKind of VolumeSnapshots.
+type singleKind struct {
 	client  client.Client
 	options *Options
 	groups  *Groups // nil where there are no group snapshots
 	claims  *Claims
 }
 
-var _ Kind = (*single)(nil)
+var _ SnapshotKind = (*singleKind)(nil)
 
-var singleWords = KindInfo{
+var singleInfo = KindInfo{
 	Noun: "snapshot", Name: "snapshot", APIVersion: snapshotv1.SchemeGroupVersion.String(),
 	Snapshot: "VolumeSnapshot", Content: "VolumeSnapshotContent", Class: "VolumeSnapshotClass",
 	Keys: snapshot.Single, Operations: snapshot.SingleOperations,
-	Ref: "volumeSnapshotRef", ClassName: "volumeSnapshotClassName", PreProvisioned: "a snapshotHandle", Volumes: "a volume",
-	Keep: []string{snapshot.AsSourceFinalizer}, KeepForDriver: []string{snapshot.BoundFinalizer},
-	Ours: []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer, snapshot.InGroupFinalizer},
+	RefField: "volumeSnapshotRef", ClassField: "volumeSnapshotClassName", PreProvisionedSource: "a snapshotHandle", DynamicSource: "a volume",
+	Finalizers: []string{snapshot.AsSourceFinalizer}, DeletePolicyFinalizers: []string{snapshot.BoundFinalizer},
+	OwnFinalizers: []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer, snapshot.InGroupFinalizer},
 	Reasons: Reasons{
 		Creating: "CreatingSnapshot", Created: "SnapshotCreated", Ready: "SnapshotReady",
 		Validation: "SnapshotValidationError", Class: "GetSnapshotClassFailed", DefaultClass: "SetDefaultSnapshotClassFailed",
@@ -41,36 +41,38 @@ var singleWords = KindInfo{
 		ContentDeletion: "SnapshotContentObjectDeleteError", DeletionPending: "SnapshotDeletePending",
 	},
 	// It has no model upstream, where a snapshot without a driver waits in silence.
-	Service: snapshot.SidecarWait{Reason: "SnapshotNotServed", ContentKind: "VolumeSnapshotContent"},
+	SidecarWait: snapshot.SidecarWait{Reason: "SnapshotNotServed", ContentKind: "VolumeSnapshotContent"},
 }
 
-// Info implements Kind.
-func (*single) Info() *KindInfo { return &singleWords }
+// Info implements SnapshotKind.
+func (*singleKind) Info() *KindInfo { return &singleInfo }
 
-// New implements Kind.
-func (*single) New() client.Object { return &snapshotv1.VolumeSnapshot{} }
+// EmptySnapshot implements SnapshotKind.
+func (*singleKind) EmptySnapshot() client.Object { return &snapshotv1.VolumeSnapshot{} }
 
-// NewContent implements Kind.
-func (*single) NewContent() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
+// EmptyContent implements SnapshotKind.
+func (*singleKind) EmptyContent() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
 
-// NewContents implements Kind.
-func (*single) NewContents() client.ObjectList { return &snapshotv1.VolumeSnapshotContentList{} }
+// EmptyContentList implements SnapshotKind.
+func (*singleKind) EmptyContentList() client.ObjectList {
+	return &snapshotv1.VolumeSnapshotContentList{}
+}
 
-// Read implements Kind.
-func (*single) Read(o client.Object) *Snapshot {
-	of := typed(o)
+// ReadSnapshot implements SnapshotKind.
+func (*singleKind) ReadSnapshot(o client.Object) *Snapshot {
+	of := asSnapshot(o)
 	s := &Snapshot{
-		Object: of, Class: ptr.Deref(of.Spec.VolumeSnapshotClassName, ""), PreProvisioned: ptr.Deref(of.Spec.Source.VolumeSnapshotContentName, ""),
-		ContentName: contentName(of), Member: isMember(of), Created: isCut(of), Ready: isReady(of),
+		Object: of, Class: ptr.Deref(of.Spec.VolumeSnapshotClassName, ""), PreProvisionedContent: ptr.Deref(of.Spec.Source.VolumeSnapshotContentName, ""),
+		ContentName: contentName(of), IsMember: isMember(of), Created: isTaken(of), Ready: isReady(of),
 	}
 	if of.Status != nil {
-		s.Status, s.Error, s.Bound = of.Status, of.Status.Error, ptr.Deref(of.Status.BoundVolumeSnapshotContentName, "")
+		s.Status, s.Error, s.BoundContent = of.Status, of.Status.Error, ptr.Deref(of.Status.BoundVolumeSnapshotContentName, "")
 	}
 	return s
 }
 
-// ReadContent implements Kind.
-func (*single) ReadContent(o client.Object) *Content {
+// ReadContent implements SnapshotKind.
+func (*singleKind) ReadContent(o client.Object) *Content {
 	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
 	_, member := content.Annotations[snapshot.MemberOf]
 	c := &Content{
@@ -84,18 +86,18 @@ func (*single) ReadContent(o client.Object) *Content {
 		c.Status, c.Error = content.Status, content.Status.Error
 	}
 	known := content.Status != nil && content.Status.SnapshotHandle != nil
-	c.Void = member && !known
-	c.AtDriver = !c.Retain && !member && (known || c.PreProvisioned || singleWords.Keys.CreationStarted(content)) // A member is deleted with its group.
+	c.MemberWithoutHandle = member && !known
+	c.MayExistAtDriver = !c.Retain && !member && (known || c.PreProvisioned || singleInfo.Keys.CreationStarted(content)) // A member is deleted with its group.
 	return c
 }
 
-// Class implements Kind.
-func (k *single) Class(ctx context.Context, name string) (*snapshot.Class, error) {
+// GetClass implements SnapshotKind.
+func (k *singleKind) GetClass(ctx context.Context, name string) (*snapshot.Class, error) {
 	return snapshot.ReadClass(ctx, k.client, name)
 }
 
-// Classes implements Kind.
-func (k *single) Classes(ctx context.Context) ([]*snapshot.Class, error) {
+// ListClasses implements SnapshotKind.
+func (k *singleKind) ListClasses(ctx context.Context) ([]*snapshot.Class, error) {
 	list := &snapshotv1.VolumeSnapshotClassList{}
 	if err := k.client.List(ctx, list); err != nil {
 		return nil, err
@@ -107,15 +109,15 @@ func (k *single) Classes(ctx context.Context) ([]*snapshot.Class, error) {
 	return all, nil
 }
 
-// Secret implements Kind.
-func (*single) Secret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
+// SnapshotterSecret implements SnapshotKind.
+func (*singleKind) SnapshotterSecret(class *snapshot.Class, content string, ref corev1.ObjectReference) (*corev1.SecretReference, error) {
 	return snapshot.Snapshotter.Resolve(class.Parameters, snapshot.Tokens(content, ref))
 }
 
-// Sources implements Kind. The cache is good enough: the claim is written before it
+// Sources implements SnapshotKind. The cache is good enough: the claim is written before it
 // is cut, which fails if it is another one.
-func (k *single) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]snapshot.Source, error) {
-	source := snapshot.Source{Name: ptr.Deref(typed(of.Object).Spec.Source.PersistentVolumeClaimName, "")}
+func (k *singleKind) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]snapshot.Source, error) {
+	source := snapshot.Source{Name: ptr.Deref(asSnapshot(of.Object).Spec.Source.PersistentVolumeClaimName, "")}
 	if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: of.Object.GetNamespace(), Name: source.Name}, &source.Claim); err != nil {
 		return nil, err
 	}
@@ -126,14 +128,14 @@ func (k *single) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]
 	return []snapshot.Source{source}, err
 }
 
-// Check implements Kind.
-func (*single) Check(of *Snapshot, sources []snapshot.Source) *snapshot.Problem {
+// Validate implements SnapshotKind.
+func (*singleKind) Validate(of *Snapshot, sources []snapshot.Source) *snapshot.Problem {
 	source := &sources[0]
 	if source.Name == "" {
-		return snapshot.Problemf(singleWords.Reasons.Validation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
+		return snapshot.Problemf(singleInfo.Reasons.Validation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
 	}
 	if claim := source.Claim; claim != nil && !snapshot.MayBeTakenOf(of.Object, claim) {
-		return snapshot.Problemf(singleWords.Reasons.Validation,
+		return snapshot.Problemf(singleInfo.Reasons.Validation,
 			"label %s says that the snapshot is of the claim with UID %s, but claim %s now has UID %s: it was deleted and created again, so no snapshot is taken; "+
 				"delete this VolumeSnapshot, or remove the label to take a snapshot of the new claim",
 			snapshot.ClaimUID, of.Object.GetLabels()[snapshot.ClaimUID], source.Name, claim.UID)
@@ -141,8 +143,8 @@ func (*single) Check(of *Snapshot, sources []snapshot.Source) *snapshot.Problem 
 	return source.Check()
 }
 
-// Make implements Kind.
-func (k *single) Make(d *ContentDraft) client.Object {
+// NewContent implements SnapshotKind.
+func (k *singleKind) NewContent(d *ContentDraft) client.Object {
 	volume := d.Sources[0].Volume
 	content := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: d.Meta,
@@ -160,29 +162,31 @@ func (k *single) Make(d *ContentDraft) client.Object {
 	return content
 }
 
-// Hold implements Kind.
-func (k *single) Hold(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
-	return k.claims.Hold(ctx, sources)
+// AddClaimFinalizers implements SnapshotKind.
+func (k *singleKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
+	return k.claims.AddFinalizers(ctx, sources)
 }
 
-// Gather implements Kind.
-func (*single) Gather(context.Context, *Snapshot, *Content) ([]string, error) { return nil, nil }
+// CreateMembers implements SnapshotKind.
+func (*singleKind) CreateMembers(context.Context, *Snapshot, *Content) ([]string, error) {
+	return nil, nil
+}
 
-// Follow implements Kind. What was said once about time and group stays.
-func (k *single) Follow(of *Snapshot, content *Content, _ []string) *Snapshot {
-	s := typed(of.Object).DeepCopy()
+// WithContentStatus implements SnapshotKind. What was said once about time and group stays.
+func (k *singleKind) WithContentStatus(of *Snapshot, content *Content, _ []string) *Snapshot {
+	s := asSnapshot(of.Object).DeepCopy()
 	if s.Status == nil {
 		s.Status = &snapshotv1.VolumeSnapshotStatus{}
 	}
 	name, now := content.Object.GetName(), s.Status
 	now.BoundVolumeSnapshotContentName, now.ReadyToUse, now.Error = &name, ptr.To(false), nil
 	if from, ok := content.Status.(*snapshotv1.VolumeSnapshotContentStatus); ok {
-		takeOver(now, from, snapshot.GroupOf(s))
+		copyContentStatus(now, from, snapshot.GroupOf(s))
 	}
-	return k.Read(s)
+	return k.ReadSnapshot(s)
 }
 
-func takeOver(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.VolumeSnapshotContentStatus, owner *metav1.OwnerReference) {
+func copyContentStatus(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.VolumeSnapshotContentStatus, owner *metav1.OwnerReference) {
 	if owner != nil && from.VolumeGroupSnapshotHandle != nil {
 		now.VolumeGroupSnapshotName = &owner.Name
 	}
@@ -198,11 +202,11 @@ func takeOver(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.VolumeSnaps
 	}
 }
 
-// Gone implements Kind. All that belongs to a snapshot goes before it.
-func (*single) Gone(context.Context, client.ObjectKey) error { return nil }
+// AfterDeletion implements SnapshotKind. All that belongs to a snapshot goes before it.
+func (*singleKind) AfterDeletion(context.Context, client.ObjectKey) error { return nil }
 
-// typed is a snapshot of this kind.
-func typed(o client.Object) *snapshotv1.VolumeSnapshot {
+// asSnapshot is a snapshot of this kind.
+func asSnapshot(o client.Object) *snapshotv1.VolumeSnapshot {
 	return o.(*snapshotv1.VolumeSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
 }
 
@@ -223,9 +227,9 @@ func contentName(of *snapshotv1.VolumeSnapshot) string {
 
 func isMember(of *snapshotv1.VolumeSnapshot) bool { return snapshot.GroupOf(of) != nil }
 
-// isCut tells whether the claim's contents are in a snapshot that needs the
+// isTaken tells whether the claim's contents are in a snapshot that needs the
 // claim no more. After the cut only the upload may still be going on.
-func isCut(of *snapshotv1.VolumeSnapshot) bool {
+func isTaken(of *snapshotv1.VolumeSnapshot) bool {
 	return of.Status != nil && (of.Status.CreationTime != nil || isReady(of))
 }
 

@@ -74,7 +74,7 @@ func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
 
 func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 	s := made()
-	one := singleWords.lostBy(s.seen().Snapshot)
+	one := singleInfo.orphanOf(s.seen().Snapshot)
 	if one == nil {
 		t.Fatal("a snapshot that is gone with its finalizers is not lost")
 	}
@@ -82,7 +82,7 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 		now := time.Now()
 		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
 		api := cluster(t, s.objects()...)
-		r := newLostOnes(engine(api, api))
+		r := newOrphanReconciler(engine(api, api))
 		r.now = func() time.Time { return now }
 		if _, err := r.Reconcile(t.Context(), *one); err != nil {
 			t.Error(err)
@@ -93,7 +93,7 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
 		}
 	}
-	if s.snapshot.Finalizers = nil; singleWords.lostBy(s.seen().Snapshot) != nil {
+	if s.snapshot.Finalizers = nil; singleInfo.orphanOf(s.seen().Snapshot) != nil {
 		t.Error("a snapshot that was deleted before anything was done is no lost one")
 	}
 }
@@ -135,16 +135,16 @@ func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
 				if contentFirst {
 					cached = live
 				}
-				r := newLostOnes(engine(cached, live))
+				r := newOrphanReconciler(engine(cached, live))
 				r.client = live // For what is written.
 				queue := &lostNow{}
 				if !contentFirst {
 					r.client = cached
 				}
-				r.gone(t.Context(), r.kind.Read(s.snapshot), queue)
+				r.snapshotDeleted(t.Context(), r.kind.ReadSnapshot(s.snapshot), queue)
 				r.client = live
 				if !contentFirst {
-					r.made(r.kind.ReadContent(s.content), queue)
+					r.contentCreated(r.kind.ReadContent(s.content), queue)
 				}
 				for _, one := range queue.added {
 					if _, err := r.Reconcile(t.Context(), one); err != nil {
@@ -162,11 +162,11 @@ func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
 
 // lostNow are the lost that are to be worked on.
 type lostNow struct {
-	lostQueue
-	added []lost
+	orphanQueue
+	added []orphan
 }
 
-func (q *lostNow) Add(one lost) { q.added = append(q.added, one) }
+func (q *lostNow) Add(one orphan) { q.added = append(q.added, one) }
 
 // A leader that was stopped for longer than its Lease has a cache of the time before.
 func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
@@ -180,8 +180,8 @@ func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
 			r := engine(live, live)
 			r.client = &shows{Client: live, snapshot: s.snapshot}
 			it := s.seen()
-			it.At = r.now().Add(-tt.paused)
-			if err := r.reconsider(t.Context(), it); err != nil {
+			it.ObservedAt = r.now().Add(-tt.paused)
+			if err := r.deleteContentIfOrphaned(t.Context(), it); err != nil {
 				t.Fatal(err)
 			}
 			err := live.Get(t.Context(), client.ObjectKeyFromObject(s.content), s.content)
@@ -222,7 +222,7 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 			api := cluster(t, s.objects()...)
 			content := client.ObjectKeyFromObject(s.content)
 			tt.stale(s)
-			if err := engine(api, api).letGo(t.Context(), s.seen()); err != nil {
+			if err := engine(api, api).removeFinalizers(t.Context(), s.seen()); err != nil {
 				t.Error(err)
 			}
 			left := &snapshotv1.VolumeSnapshotContent{}
@@ -289,7 +289,7 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 			s.claim.Finalizers = []string{snapshot.ClaimFinalizer}
 			cached := cluster(t, s.snapshot, s.claim)
 			if protected {
-				s.snapshot.Finalizers = singleWords.Ours
+				s.snapshot.Finalizers = singleInfo.OwnFinalizers
 			}
 			s.snapshot.ResourceVersion, s.claim.ResourceVersion = "", ""
 			c := NewClaims(cached, cluster(t, s.snapshot, s.claim), nil, 0)
@@ -311,7 +311,7 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
 	for uid, kept := range map[string]bool{"uid-old": false, "uid-c": true} {
 		s := ofClaim()
-		s.snapshot.Finalizers, s.claim.Finalizers = singleWords.Ours, []string{snapshot.ClaimFinalizer}
+		s.snapshot.Finalizers, s.claim.Finalizers = singleInfo.OwnFinalizers, []string{snapshot.ClaimFinalizer}
 		labelled(s, uid)
 		api := cluster(t, s.snapshot, s.claim)
 		c := NewClaims(api, api, nil, 0)
@@ -343,8 +343,8 @@ func (s *scene) objects() []client.Object {
 // engine is the engine of single snapshots, on a cache and what lies behind it.
 func engine(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{RetryStart: time.Millisecond}
-	k := &single{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
-	return New(cache, live, k, kube.NewEventsWithRecorder(record.NewFakeRecorder(100)), o)
+	k := &singleKind{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
+	return NewReconciler(cache, live, k, kube.NewEventsWithRecorder(record.NewFakeRecorder(100)), o)
 }
 
 func cluster(t *testing.T, objects ...client.Object) client.Client {
@@ -354,8 +354,8 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 		t.Fatal(err)
 	}
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, claimNeeded).
-		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, restoredFrom).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, snapshotsByClaim, neededClaim).
+		WithIndex(&corev1.PersistentVolumeClaim{}, claimsBySnapshot, awaitedSnapshots).
 		WithStatusSubresource(&snapshotv1.VolumeSnapshot{}).Build()
 }
 

@@ -39,7 +39,7 @@ func TestWhatWakesASnapshot(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			tt.before.ResourceVersion, tt.now.ResourceVersion = "1", "2"
-			if got := newJudge(&single{}, &Options{}).wakes().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}); got != tt.wakes {
+			if got := newRules(&singleKind{}, &Options{}).snapshotChanges().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}); got != tt.wakes {
 				t.Errorf("got %v", got)
 			}
 		})
@@ -48,7 +48,7 @@ func TestWhatWakesASnapshot(t *testing.T) {
 
 // The error that was written a moment ago may not be in the cache.
 func TestAStatusWithoutAnErrorTakesTheErrorAway(t *testing.T) {
-	status, err := whole(&snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)})
+	status, err := statusPatch(&snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)})
 	if none, said := status["error"]; err != nil || !said || none != nil {
 		t.Errorf("the change is %v, %v", status, err)
 	}

@@ -27,28 +27,28 @@ import (
 // csi-snapshotter. Only that could ask the driver to delete what the node has. Where
 // nothing is to be deleted this program ends them; else the user is told what to do.
 
-// missed is how long the csi-snapshotter of a node that is gone may take: another one
+// nodeGoneTimeout is how long the csi-snapshotter of a node that is gone may take: another one
 // may work for all nodes, and the label say nothing then.
-const missed = 30 * time.Second
+const nodeGoneTimeout = 30 * time.Second
 
-// stranded is what the user is told. With policy Retain nobody asks the driver.
-func (j judge) stranded(content *Content) *snapshot.Problem {
+// nodeGoneProblem is what the user is told. With policy Retain nobody asks the driver.
+func (r rules) nodeGoneProblem(content *Content) *snapshot.Problem {
 	name := content.Object.GetName()
-	return snapshot.Problemf(j.Reasons.DeletionPending,
+	return snapshot.Problemf(r.Reasons.DeletionPending,
 		"%s %s is to be deleted by the csi-snapshotter of node %s, and there is no such node: if it is gone for good, run kubectl patch %s %s --type=merge -p '%s', which leaves what is at the driver",
-		j.Content, name, content.Node, strings.ToLower(j.Content), name, `{"spec":{"deletionPolicy":"Retain"}}`)
+		r.Content, name, content.Node, strings.ToLower(r.Content), name, `{"spec":{"deletionPolicy":"Retain"}}`)
 }
 
-// strand tells it, in the status too, after a while.
-func (r *Reconciler) strand(ctx context.Context, s *Observed, problem *snapshot.Problem) (time.Duration, error) {
-	if left := missed - r.now().Sub(s.Content.Object.GetDeletionTimestamp().Time); left > 0 {
+// reportNodeGone tells it, in the status too, after a while.
+func (r *Reconciler) reportNodeGone(ctx context.Context, s *Observed, problem *snapshot.Problem) (time.Duration, error) {
+	if left := nodeGoneTimeout - r.now().Sub(s.Content.Object.GetDeletionTimestamp().Time); left > 0 {
 		return left, nil
 	}
-	return 0, r.explain(ctx, s, problem)
+	return 0, r.reportDeletionError(ctx, s, problem)
 }
 
-// isStranded tells whether a content is of a node that is gone.
-func (r *Reconciler) isStranded(ctx context.Context, from client.Reader, content *Content) (bool, error) {
+// isNodeGone tells whether a content is of a node that is gone.
+func (r *Reconciler) isNodeGone(ctx context.Context, from client.Reader, content *Content) (bool, error) {
 	if !r.options.Distributed || content.Node == "" {
 		return false, nil
 	}
@@ -66,67 +66,67 @@ func (r *Reconciler) isStranded(ctx context.Context, from client.Reader, content
 	return !slices.ContainsFunc(nodes.Items, func(n corev1.Node) bool { return snapshot.NodeLabel(n.Name) == content.Node }), nil
 }
 
-// strandedOnes ends contents of nodes that are gone that need no driver.
-type strandedOnes struct{ *Reconciler }
+// strandedReconciler ends contents of nodes that are gone that need no driver.
+type strandedReconciler struct{ *Reconciler }
 
-// EndStranded adds the controller that does so, where each node has a csi-snapshotter.
-func (r *Reconciler) EndStranded(m ctrl.Manager) error {
+// SetUpStranded adds the controller that does so, where each node has a csi-snapshotter.
+func (r *Reconciler) SetUpStranded(m ctrl.Manager) error {
 	if !r.options.Distributed {
 		return nil
 	}
 	leaving := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetDeletionTimestamp() != nil })
 	return ctrl.NewControllerManagedBy(m).
 		Named("stranded-"+r.Name).
-		For(r.kind.NewContent(), builder.WithPredicates(leaving, NotDeleted())).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.leavingOn(itself)), builder.WithPredicates(disappears())).
-		WithOptions(r.options.work()).
-		Complete(kube.DrainOnStop(strandedOnes{r}))
+		For(r.kind.EmptyContent(), builder.WithPredicates(leaving, IsNotDeleted())).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.deletingContentsOn(contentRequest)), builder.WithPredicates(isDeleted())).
+		WithOptions(r.options.controllerOptions()).
+		Complete(kube.DrainOnStop(strandedReconciler{r}))
 }
 
-func itself(c *Content) reconcile.Request { return Key("", c.Object.GetName()) }
+func contentRequest(c *Content) reconcile.Request { return RequestFor("", c.Object.GetName()) }
 
 // Reconcile takes what keeps a content off it, if that is the only thing left to do.
 // The content must be as it was seen: its csi-snapshotter may have begun, or its policy
 // be another one.
-func (r strandedOnes) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (r strandedReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s := &Observed{Snapshot: &Snapshot{ContentName: request.Name}}
-	if err := r.readContent(ctx, r.client, s); err != nil || s.Content == nil || !r.mayEnd(s) || !r.options.Serves(s.Content.Ref.Namespace) {
+	if err := r.readContent(ctx, r.client, s); err != nil || s.Content == nil || !r.canRemoveFinalizer(s) || !r.options.IsSelected(s.Content.Ref.Namespace) {
 		return reconcile.Result{}, err
 	}
-	for _, from := range []client.Reader{r.client, r.live} {
-		if gone, err := r.isStranded(ctx, from, s.Content); err != nil || !gone {
+	for _, from := range []client.Reader{r.client, r.apiReader} {
+		if gone, err := r.isNodeGone(ctx, from, s.Content); err != nil || !gone {
 			return reconcile.Result{}, err
 		}
 	}
 	o := s.Content.Object
 	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == r.Keys.Finalizer })
-	return r.later(kube.WrapWriteError(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
+	return r.requeueOnConflict(kube.WrapWriteError(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
 		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
 	}})), fmt.Sprintf("letting %s %s go", r.Content, o.GetName())))
 }
 
-// mayEnd tells whether a content is only kept for a csi-snapshotter, which would let it
+// canRemoveFinalizer tells whether a content is only kept for a csi-snapshotter, which would let it
 // go without asking the driver. See cut for the same rule.
-func (j judge) mayEnd(s *Observed) bool {
+func (r rules) canRemoveFinalizer(s *Observed) bool {
 	c := s.Content
 	neverBound := c.PreProvisioned && c.Ref.UID == ""
-	return s.leaves() && slices.Contains(c.Object.GetFinalizers(), j.Keys.Finalizer) && !c.AtDriver &&
-		(neverBound || j.Keys.DeletionAllowed(c.Object))
+	return s.contentIsDeleting() && slices.Contains(c.Object.GetFinalizers(), r.Keys.Finalizer) && !c.MayExistAtDriver &&
+		(neverBound || r.Keys.DeletionAllowed(c.Object))
 }
 
-// disappears lets through that an object is gone.
-func disappears() predicate.Funcs {
+// isDeleted lets through that an object is gone.
+func isDeleted() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 }
 
-// leavingOn leads from a node to the contents of it that are on their way out, or to
+// deletingContentsOn leads from a node to the contents of it that are on their way out, or to
 // what they belong to.
-func (r *Reconciler) leavingOn(to func(*Content) reconcile.Request) handler.MapFunc {
+func (r *Reconciler) deletingContentsOn(to func(*Content) reconcile.Request) handler.MapFunc {
 	return func(ctx context.Context, node client.Object) (requests []reconcile.Request) {
-		all := r.kind.NewContents()
+		all := r.kind.EmptyContentList()
 		if err := r.client.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "The snapshots of a node that is gone could not be listed", "node", node.GetName())
 			return nil

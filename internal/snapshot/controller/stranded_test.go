@@ -51,7 +51,7 @@ func TestContentsOfANodeThatIsGoneEndWhereNobodyNeedsToBeAsked(t *testing.T) {
 			}
 			s.content.Finalizers = []string{snapshot.Single.Finalizer}
 			api := cluster(t, append(nodes(tt.nodes), s.content)...)
-			r := strandedOnes{engine(api, cluster(t, nodes(tt.live)...))}
+			r := strandedReconciler{engine(api, cluster(t, nodes(tt.live)...))}
 			r.options.Distributed = true
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.content)}); err != nil {
 				t.Fatal(err)
@@ -98,7 +98,7 @@ func TestAContentThatHasChangedIsNotEndedForItsNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	before.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
-	r := strandedOnes{engine(&lagging{Client: api, content: before}, api)}
+	r := strandedReconciler{engine(&lagging{Client: api, content: before}, api)}
 	r.options.Distributed, r.options.RetryStart = true, time.Second
 	result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.content)})
 	if err != nil || result.RequeueAfter == 0 {
@@ -123,7 +123,7 @@ func TestThatANodeIsGoneIsToldWithWhatToDo(t *testing.T) {
 	if err != nil || left.RequeueAfter <= 0 || len(recorder.Events) > 0 {
 		t.Fatalf("before anybody else could have deleted it: %+v, %v", left, err)
 	}
-	r.now = func() time.Time { return time.Now().Add(missed) }
+	r.now = func() time.Time { return time.Now().Add(nodeGoneTimeout) }
 	for range 2 {
 		if _, err := r.Reconcile(t.Context(), key); err != nil {
 			t.Fatal(err)
@@ -137,13 +137,13 @@ func TestThatANodeIsGoneIsToldWithWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := s.snapshot.Status
-	if text := messageOf(said.Error); !strings.Contains(text, command) || !strings.Contains(text, "node gone") || !*said.ReadyToUse {
+	if text := errorMessage(said.Error); !strings.Contains(text, command) || !strings.Contains(text, "node gone") || !*said.ReadyToUse {
 		t.Errorf("the status is %+v", said)
 	}
-	if woken := r.leavingOn(r.userOf)(t.Context(), nodes([]string{"gone"})[0]); len(woken) != 1 || woken[0] != key {
+	if woken := r.deletingContentsOn(r.snapshotRequest)(t.Context(), nodes([]string{"gone"})[0]); len(woken) != 1 || woken[0] != key {
 		t.Errorf("the end of the node wakes %v", woken)
 	}
-	if woken := r.leavingOn(itself)(t.Context(), nodes([]string{"other"})[0]); len(woken) > 0 {
+	if woken := r.deletingContentsOn(contentRequest)(t.Context(), nodes([]string{"other"})[0]); len(woken) > 0 {
 		t.Errorf("the end of another node wakes %v", woken)
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// failed tells a user's problem where users look: in the snapshot's status and
+// reportError tells a user's problem where users look: in the snapshot's status and
 // as an event. What only we are concerned with is not told. It returns the
 // error, for another try.
-func (r *Reconciler) failed(ctx context.Context, s *Observed, err error) error {
+func (r *Reconciler) reportError(ctx context.Context, s *Observed, err error) error {
 	var problem *snapshot.Problem
 	if !errors.As(err, &problem) {
 		return err
@@ -23,24 +23,24 @@ func (r *Reconciler) failed(ctx context.Context, s *Observed, err error) error {
 	if !snapshot.IsNewError(s.Snapshot.Error, err, r.now()) {
 		return err
 	}
-	said := map[string]any{"error": snapshot.StatusError(problem.Text, r.now()), "readyToUse": false}
-	if writing := r.setStatus(ctx, s.Snapshot, said); writing != nil && !kube.IsConflict(writing) {
-		err = errors.Join(err, writing)
+	status := map[string]any{"error": snapshot.StatusError(problem.Text, r.now()), "readyToUse": false}
+	if statusErr := r.patchStatus(ctx, s.Snapshot, status); statusErr != nil && !kube.IsConflict(statusErr) {
+		err = errors.Join(err, statusErr)
 	}
 	return err
 }
 
-// explain tells a user why a snapshot is not deleted. Contents are for administrators,
+// reportDeletionError tells a user why a snapshot is not deleted. Contents are for administrators,
 // and most users may not read them. Whether it is ready does not change by that.
-func (r *Reconciler) explain(ctx context.Context, s *Observed, why *snapshot.Problem) error {
-	r.events.Warning(s.Snapshot.Object, why.Reason, why.Text)
-	if !snapshot.IsNewError(s.Snapshot.Error, why, r.now()) {
+func (r *Reconciler) reportDeletionError(ctx context.Context, s *Observed, problem *snapshot.Problem) error {
+	r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
+	if !snapshot.IsNewError(s.Snapshot.Error, problem, r.now()) {
 		return nil
 	}
-	return r.setStatus(ctx, s.Snapshot, map[string]any{"error": snapshot.StatusError(why.Text, r.now())})
+	return r.patchStatus(ctx, s.Snapshot, map[string]any{"error": snapshot.StatusError(problem.Text, r.now())})
 }
 
-func messageOf(e *snapshotv1.VolumeSnapshotError) string {
+func errorMessage(e *snapshotv1.VolumeSnapshotError) string {
 	if e == nil {
 		return ""
 	}

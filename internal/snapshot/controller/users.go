@@ -15,11 +15,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Users implements Kind. The cache is good enough: the API server takes no new
+// DeletionBlocker implements SnapshotKind. The cache is good enough: the API server takes no new
 // finalizers for what is being deleted.
-func (k *single) Users(ctx context.Context, _ client.Reader, of *Snapshot) (*snapshot.Problem, error) {
-	s := typed(of.Object)
-	restores, err := Restores(ctx, k.client, s, s.DeletionTimestamp)
+func (k *singleKind) DeletionBlocker(ctx context.Context, _ client.Reader, of *Snapshot) (*snapshot.Problem, error) {
+	s := asSnapshot(of.Object)
+	restores, err := ClaimsWaitingFor(ctx, k.client, s, s.DeletionTimestamp)
 	if err != nil {
 		return nil, err
 	}
@@ -33,19 +33,19 @@ func (k *single) Users(ctx context.Context, _ client.Reader, of *Snapshot) (*sna
 			group = owner.Name
 		}
 	}
-	return needed(s, restores, group), nil
+	return deletionBlocker(s, restores, group), nil
 }
 
-// needed tells what still needs a snapshot that is being deleted; nil if nothing
+// deletionBlocker tells what still needs a snapshot that is being deleted; nil if nothing
 // does. Claims that wait for a volume from it need it, for not every provisioner may
 // write its finalizer on it. One that has may restore for a claim that the cache
 // does not show yet, or for one of another namespace.
-func needed(s *snapshotv1.VolumeSnapshot, restores []string, group string) *snapshot.Problem {
-	reason := singleWords.Reasons.DeletionPending
+func deletionBlocker(s *snapshotv1.VolumeSnapshot, restores []string, group string) *snapshot.Problem {
+	reason := singleInfo.Reasons.DeletionPending
 	switch {
 	case len(restores) > 0:
 		return snapshot.Problemf(reason, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", strings.Join(restores, ", "))
-	case IsRestored(s):
+	case IsBeingRestored(s):
 		return snapshot.Problemf(reason, "a provisioner restores this snapshot: it is deleted when that takes finalizer %s off", kube.SnapshotSourceFinalizer)
 	case group != "":
 		return snapshot.Problemf(reason, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", group)
@@ -54,22 +54,22 @@ func needed(s *snapshotv1.VolumeSnapshot, restores []string, group string) *snap
 	}
 }
 
-// IsRestored tells whether a provisioner restores a snapshot, for a claim in whatever
+// IsBeingRestored tells whether a provisioner restores a snapshot, for a claim in whatever
 // namespace: it puts its finalizer on the snapshot after it has found a ReferenceGrant.
-func IsRestored(o client.Object) bool {
+func IsBeingRestored(o client.Object) bool {
 	return slices.Contains(o.GetFinalizers(), kube.SnapshotSourceFinalizer)
 }
 
-// Restores are the claims that a snapshot which is deleted since a moment waits for.
+// ClaimsWaitingFor are the claims that a snapshot which is deleted since a moment waits for.
 // The reader is the cache of a manager that Setup was called for.
-func Restores(ctx context.Context, from client.Reader, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) ([]string, error) {
+func ClaimsWaitingFor(ctx context.Context, from client.Reader, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) ([]string, error) {
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, claims, client.InNamespace(of.Namespace), client.MatchingFields{claimsBySnapshot: of.Name}); err != nil {
 		return nil, fmt.Errorf("listing the claims that wait for a volume from snapshot %s/%s: %w", of.Namespace, of.Name, err)
 	}
 	var names []string
 	for i := range claims.Items {
-		if waitsFor(&claims.Items[i], of, deleted) {
+		if isWaitingFor(&claims.Items[i], of, deleted) {
 			names = append(names, claims.Items[i].Namespace+"/"+claims.Items[i].Name)
 		}
 	}
@@ -77,11 +77,11 @@ func Restores(ctx context.Context, from client.Reader, of *snapshotv1.VolumeSnap
 	return names, nil
 }
 
-// waitsFor tells whether a snapshot that is deleted since a moment must stay for a
+// isWaitingFor tells whether a snapshot that is deleted since a moment must stay for a
 // claim. The provisioner serves the same claims: it refuses to restore a snapshot that
 // was deleted before the claim was made. A claim of another namespace counts only
 // by the finalizer of its provisioner: anybody can make one, without a grant.
-func waitsFor(claim *corev1.PersistentVolumeClaim, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) bool {
-	return claim.Namespace == of.Namespace && slices.Contains(restoredFrom(claim), of.Name) &&
+func isWaitingFor(claim *corev1.PersistentVolumeClaim, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) bool {
+	return claim.Namespace == of.Namespace && slices.Contains(awaitedSnapshots(claim), of.Name) &&
 		(deleted == nil || !claim.CreationTimestamp.After(deleted.Time))
 }

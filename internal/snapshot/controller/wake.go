@@ -13,49 +13,49 @@ import (
 
 // This file leads from objects that change to the snapshots that wait for them.
 
-// claimKey leads from a snapshot to the claim that it is of.
-func claimKey(_ context.Context, o client.Object) []reconcile.Request {
+// sourceClaimRequests leads from a snapshot to the claim that it is of.
+func sourceClaimRequests(_ context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
-	for _, claim := range claimOf(o) {
-		requests = append(requests, Key(o.GetNamespace(), claim))
+	for _, claim := range sourceClaim(o) {
+		requests = append(requests, RequestFor(o.GetNamespace(), claim))
 	}
 	return requests
 }
 
 // waitingForClass leads from a class to the snapshots that have no content yet:
 // those that name it, and those that name none, for it may be the default.
-func (k *single) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
+func (k *singleKind) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
 	return append(
-		k.waiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
-		k.waiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
+		k.listWaiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
+		k.listWaiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
 }
 
 // waitingForClaim leads from a claim to the snapshots of it that have no content
 // yet, and to those that it was to be filled from: they may be waiting to go.
-func (k *single) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *singleKind) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	if !ok || !k.options.Serves(claim.Namespace) {
+	if !ok || !k.options.IsSelected(claim.Namespace) {
 		return nil
 	}
-	requests := k.waiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
-	for _, name := range SourcesOf(claim) {
-		requests = append(requests, Key(claim.Namespace, name))
+	requests := k.listWaiting(ctx, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name})
+	for _, name := range SnapshotSources(claim) {
+		requests = append(requests, RequestFor(claim.Namespace, name))
 	}
 	return requests
 }
 
 // waitingForVolume leads from a volume to the snapshots of its claim.
-func (k *single) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
+func (k *singleKind) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
-	if !ok || volume.Spec.ClaimRef == nil || !k.options.Serves(volume.Spec.ClaimRef.Namespace) {
+	if !ok || volume.Spec.ClaimRef == nil || !k.options.IsSelected(volume.Spec.ClaimRef.Namespace) {
 		return nil
 	}
 	ref := volume.Spec.ClaimRef
-	return k.waiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
+	return k.listWaiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
 }
 
-// waiting are the snapshots without a content that are found so.
-func (k *single) waiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
+// listWaiting are the snapshots without a content that are found so.
+func (k *singleKind) listWaiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
 	list := &snapshotv1.VolumeSnapshotList{}
 	if err := k.client.List(ctx, list, by...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The snapshots that wait for something could not be listed")
@@ -63,14 +63,14 @@ func (k *single) waiting(ctx context.Context, by ...client.ListOption) []reconci
 	}
 	var requests []reconcile.Request
 	for i := range list.Items {
-		if len(classWaitedFor(&list.Items[i])) > 0 {
-			requests = append(requests, Key(list.Items[i].Namespace, list.Items[i].Name))
+		if len(awaitedClass(&list.Items[i])) > 0 {
+			requests = append(requests, RequestFor(list.Items[i].Namespace, list.Items[i].Name))
 		}
 	}
 	return requests
 }
 
-// Key is the request for the snapshot of a name.
-func Key(namespace, name string) reconcile.Request {
+// RequestFor is the request for the snapshot of a name.
+func RequestFor(namespace, name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
 }

@@ -18,7 +18,7 @@ import (
 // The cache has nothing of namespaces that somebody else works on, and it is an
 // error to ask it for them: a client that is not there stands for that.
 func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
-	k := &single{options: &Options{Namespaces: []string{"ours"}}}
+	k := &singleKind{options: &Options{Namespaces: []string{"ours"}}}
 	volume := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "theirs", Name: "data"}}}
 	if got := k.waitingForVolume(t.Context(), volume); len(got) > 0 {
 		t.Errorf("the volume wakes %v", got)
@@ -53,7 +53,7 @@ func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
 			now := before.DeepCopy()
 			now.ResourceVersion = "2"
 			tt.change(now)
-			if got := contentChanged((&single{}).ReadContent(before), (&single{}).ReadContent(now)); got != tt.want {
+			if got := contentChanged((&singleKind{}).ReadContent(before), (&singleKind{}).ReadContent(now)); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})
@@ -70,7 +70,7 @@ func TestALabelThatIsRemovedWakesItsSnapshot(t *testing.T) {
 	labelled(s, "uid-old")
 	before, now := s.snapshot, s.snapshot.DeepCopy()
 	before.ResourceVersion, now.ResourceVersion = "1", "2"
-	wakes := newJudge(&single{}, &Options{}).wakes()
+	wakes := newRules(&singleKind{}, &Options{}).snapshotChanges()
 	if wakes.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: now}) {
 		t.Error("what concerns nobody wakes it")
 	}
@@ -127,7 +127,7 @@ func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			queue := &later{}
-			lookLater().Update(t.Context(), event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}, queue)
+			recheckLater().Update(t.Context(), event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}, queue)
 			if queue.added != tt.want {
 				t.Errorf("it is looked at %d times", queue.added)
 			}
