@@ -20,7 +20,7 @@ func TestRefusedForGood(t *testing.T) {
 		"one that a policy forbids":                   {apierrors.NewForbidden(volumes, "pv", errors.New("no")), true},
 		"one that is too large":                       {apierrors.NewRequestEntityTooLargeError("too large"), true},
 		"one that makes no sense":                     {apierrors.NewBadRequest("what"), true},
-		"one whose name is taken":                     {&nameTaken{"pv"}, true},
+		"one whose name is taken":                     {&nameTakenError{"pv"}, true},
 		"whatever it is wrapped in":                   {fmt.Errorf("creating: %w", apierrors.NewBadRequest("what")), true},
 		"an API server that is busy":                  {apierrors.NewTooManyRequests("later", 1), false},
 		"one that takes too long":                     {apierrors.NewTimeoutError("later", 1), false},
@@ -31,7 +31,7 @@ func TestRefusedForGood(t *testing.T) {
 		"an object that is there, and on its way out": {errors.New("the one that is there is being given back"), false},
 	}
 	for name, tt := range tests {
-		if got := refusedForGood(tt.err); got != tt.want {
+		if got := isPermanentRejection(tt.err); got != tt.want {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}
@@ -45,18 +45,18 @@ func TestLocate(t *testing.T) {
 		name   string
 		known  map[string]string
 		listed []string
-		want   whereabouts
+		want   lookupResult
 	}{
-		"an id with the name in it is the volume":           {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/" + name}, whereabouts{handle: "projects/p/disks/" + name}},
-		"also where nothing else is known":                  {name, nil, []string{name}, whereabouts{handle: name}},
-		"one of a shortened name may be somebody else's":    {"pvc-1111", named, []string{"projects/p/disks/pvc-1111"}, whereabouts{}},
-		"a name without dashes has the whole UID too":       {"pvc-11111111222233334444555555555555", nil, []string{"x/pvc-11111111222233334444555555555555"}, whereabouts{handle: "x/pvc-11111111222233334444555555555555"}},
-		"where ids have names, one without is another's":    {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/boot"}, whereabouts{absent: true}},
-		"where they have none, a stranger may be it":        {name, numbered, []string{"vol-1", "vol-2", "vol-3"}, whereabouts{}},
-		"where every id is known, it is none of them":       {name, numbered, []string{"vol-2", "vol-1"}, whereabouts{absent: true}},
-		"an empty list has no volume":                       {name, nil, nil, whereabouts{absent: true}},
-		"a first volume whose id says nothing may be it":    {name, nil, []string{"vol-1"}, whereabouts{}},
-		"one id without a name spoils what the others show": {name, map[string]string{"disks/pvc-1": "pvc-1", "vol-2": "pvc-2"}, []string{"disks/pvc-1", "vol-2", "vol-3"}, whereabouts{}},
+		"an id with the name in it is the volume":           {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/" + name}, lookupResult{handle: "projects/p/disks/" + name}},
+		"also where nothing else is known":                  {name, nil, []string{name}, lookupResult{handle: name}},
+		"one of a shortened name may be somebody else's":    {"pvc-1111", named, []string{"projects/p/disks/pvc-1111"}, lookupResult{}},
+		"a name without dashes has the whole UID too":       {"pvc-11111111222233334444555555555555", nil, []string{"x/pvc-11111111222233334444555555555555"}, lookupResult{handle: "x/pvc-11111111222233334444555555555555"}},
+		"where ids have names, one without is another's":    {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/boot"}, lookupResult{absent: true}},
+		"where they have none, a stranger may be it":        {name, numbered, []string{"vol-1", "vol-2", "vol-3"}, lookupResult{}},
+		"where every id is known, it is none of them":       {name, numbered, []string{"vol-2", "vol-1"}, lookupResult{absent: true}},
+		"an empty list has no volume":                       {name, nil, nil, lookupResult{absent: true}},
+		"a first volume whose id says nothing may be it":    {name, nil, []string{"vol-1"}, lookupResult{}},
+		"one id without a name spoils what the others show": {name, map[string]string{"disks/pvc-1": "pvc-1", "vol-2": "pvc-2"}, []string{"disks/pvc-1", "vol-2", "vol-3"}, lookupResult{}},
 	}
 	for title, tt := range tests {
 		if got := locate(tt.name, uid, tt.known, tt.listed); got != tt.want {

@@ -19,7 +19,7 @@ import (
 func CacheOptions(o *Options, into *cache.Options) {
 	topology.CacheOptions(into)
 	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
-		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: ownIntents(o.Driver, o.Node.Name)}},
+		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: OwnSelector(o.Driver, o.Node.Name)}},
 	}
 	into.ByObject[&corev1.PersistentVolumeClaim{}] = cache.ByObject{Transform: o.reduce}
 	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}
@@ -32,26 +32,26 @@ func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *corev1.PersistentVolumeClaim:
 		it.ManagedFields = nil
-		if !o.pending(it) {
+		if !o.needsVolume(it) {
 			*it = *reduceClaim(it)
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
-		if !o.has(it) {
+		if !o.isOurVolume(it) {
 			*it = *reduceVolume(it)
 		}
 	}
 	return object, nil
 }
 
-// pending tells whether a claim waits for a volume from us.
-func (o *Options) pending(claim *corev1.PersistentVolumeClaim) bool {
-	return claim.Spec.VolumeName == "" && o.asked(claim)
+// needsVolume tells whether a claim waits for a volume from us.
+func (o *Options) needsVolume(claim *corev1.PersistentVolumeClaim) bool {
+	return claim.Spec.VolumeName == "" && o.isOurClaim(claim)
 }
 
-// has tells whether a volume is the driver's, or one of the plugin whose place
+// isOurVolume tells whether a volume is the driver's, or one of the plugin whose place
 // it has taken.
-func (o *Options) has(volume *corev1.PersistentVolume) bool {
+func (o *Options) isOurVolume(volume *corev1.PersistentVolume) bool {
 	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.Has(volume)
 }
 

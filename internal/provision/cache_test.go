@@ -137,33 +137,33 @@ func (s *server) cached() *corev1.PersistentVolumeClaim {
 func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 	selected := claim()
 	selected.Annotations[kube.AnnSelectedNode] = "n1"
-	clones := source{Kind: kindClaim, Namespace: "team", Name: "data"}
+	clones := Source{Kind: KindClaim, Namespace: "team", Name: "data"}
 	tests := map[string]struct {
 		write func(context.Context, *server) error
 		want  func(*corev1.PersistentVolumeClaim)
 	}{
 		"asking for another node": {
 			func(ctx context.Context, s *server) error {
-				return (&Reconciler{client: s, live: s}).unselectNode(ctx, s.cached())
+				return (&Reconciler{client: s, apiReader: s}).unselectNode(ctx, s.cached())
 			},
 			func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }},
 		"asking for another node than one that has been replaced already": {
 			func(ctx context.Context, s *server) error {
 				old := s.cached().DeepCopy()
 				old.Annotations[kube.AnnSelectedNode] = "n0"
-				return (&Reconciler{client: s, live: s}).unselectNode(ctx, old)
+				return (&Reconciler{client: s, apiReader: s}).unselectNode(ctx, old)
 			},
 			func(*corev1.PersistentVolumeClaim) {}},
 		"asking for another node for a claim that was made anew": {
 			func(ctx context.Context, s *server) error {
 				old := s.cached().DeepCopy()
 				old.UID = "another"
-				return (&Reconciler{client: s, live: s}).unselectNode(ctx, old)
+				return (&Reconciler{client: s, apiReader: s}).unselectNode(ctx, old)
 			},
 			func(*corev1.PersistentVolumeClaim) {}},
 		"protecting a claim that is cloned": {
 			func(ctx context.Context, s *server) error {
-				return (&guard{client: s, live: s}).protect(ctx, &intent{source: &clones})
+				return (&Controller{client: s, apiReader: s}).Protect(ctx, &Operation{Source: &clones})
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
 		"taking a claim for a node, which is written as it was seen": {
@@ -174,7 +174,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return (&Reconciler{client: s, live: s, options: o}).selectNode(ctx, seen.(*corev1.PersistentVolumeClaim))
+				return (&Reconciler{client: s, apiReader: s, options: o}).selectNode(ctx, seen.(*corev1.PersistentVolumeClaim))
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }},
 	}

@@ -19,90 +19,90 @@ import (
 // A cache shows a write of ours within milliseconds, unless the API server is
 // in trouble.
 const (
-	cachePatience = 2 * time.Second
-	cachePulse    = 2 * time.Millisecond
+	cacheTimeout      = 2 * time.Second
+	cachePollInterval = 2 * time.Millisecond
 )
 
 // resume goes on with an intent of the cache. What the cache says may be over:
 // a volume that is made for an intent which is off the record is on nobody's,
 // and one that is made while its PersistentVolume is being given back may
 // outlive it. So the API server itself is asked for both.
-func (r *Reconciler) resume(ctx context.Context, s seen) (time.Duration, error) {
-	i, err := r.journal.read(ctx, s.intent.claimUID())
-	if apierrors.IsNotFound(err) || err == nil && i.node != r.options.Node.Name {
-		return 0, r.forget(ctx, s.intent) // Another node may have its own of that name by now.
+func (r *Reconciler) resume(ctx context.Context, s state) (time.Duration, error) {
+	op, err := r.pending.Read(ctx, s.operation.ClaimUID())
+	if apierrors.IsNotFound(err) || err == nil && op.Node != r.options.Node.Name {
+		return 0, r.finish(ctx, s.operation) // Another node may have its own of that name by now.
 	}
 	if err != nil {
 		return 0, err
 	}
-	return r.resumeRecorded(ctx, s, i)
+	return r.resumeCurrent(ctx, s, op)
 }
 
-// resumeRecorded goes on with an intent that is on record now.
-func (r *Reconciler) resumeRecorded(ctx context.Context, s seen, i *intent) (time.Duration, error) {
-	if err := r.guard.keep(ctx, i); err != nil {
+// resumeCurrent goes on with an intent that is on record now.
+func (r *Reconciler) resumeCurrent(ctx context.Context, s state, op *Operation) (time.Duration, error) {
+	if err := r.protection.ProtectIfPossible(ctx, op); err != nil {
 		return 0, err
 	}
-	there := &corev1.PersistentVolume{}
-	err := r.live.Get(ctx, types.NamespacedName{Name: i.volume.Name}, there)
+	existing := &corev1.PersistentVolume{}
+	err := r.apiReader.Get(ctx, types.NamespacedName{Name: op.Volume.Name}, existing)
 	switch {
 	case apierrors.IsNotFound(err):
-		return r.carry(ctx, s, i)
+		return r.execute(ctx, s, op)
 	case err != nil:
-		return 0, fmt.Errorf("reading PersistentVolume %s: %w", i.volume.Name, err)
-	case going(there):
+		return 0, fmt.Errorf("reading PersistentVolume %s: %w", op.Volume.Name, err)
+	case isBeingDeleted(existing):
 		return r.options.RetryStart, nil
-	case there.Spec.ClaimRef != nil && there.Spec.ClaimRef.UID == i.claimUID():
-		return 0, r.forget(ctx, i)
+	case existing.Spec.ClaimRef != nil && existing.Spec.ClaimRef.UID == op.ClaimUID():
+		return 0, r.finish(ctx, op)
 	default:
-		return r.carry(ctx, s, i) // Another one has the name; that is told when it is published.
+		return r.execute(ctx, s, op) // Another one has the name; that is told when it is published.
 	}
 }
 
-// carry makes the call of an intent that is on record and acts on the answer.
-func (r *Reconciler) carry(ctx context.Context, s seen, i *intent) (time.Duration, error) {
-	if i.handle != "" && !s.wants(i) {
-		return r.giveBack(ctx, s, i)
+// execute makes the call of an intent that is on record and acts on the answer.
+func (r *Reconciler) execute(ctx context.Context, s state, op *Operation) (time.Duration, error) {
+	if op.Handle != "" && !s.isWanted(op) {
+		return r.deleteUnwanted(ctx, s, op)
 	}
-	made, err := r.create(ctx, i)
+	created, err := r.createVolume(ctx, op)
 	if err != nil {
-		return r.failed(ctx, s, i, err)
+		return r.createFailed(ctx, s, op, err)
 	}
-	if i.handle != "" && i.handle != made.GetVolumeId() {
-		return r.unusable(ctx, s, i, made.GetVolumeId(), fmt.Errorf("driver %s has made two volumes under the name %s, %s and %s",
-			r.options.Driver, i.request.GetName(), i.handle, made.GetVolumeId()))
+	if op.Handle != "" && op.Handle != created.GetVolumeId() {
+		return r.deleteUnusable(ctx, s, op, created.GetVolumeId(), fmt.Errorf("driver %s has made two volumes under the name %s, %s and %s",
+			r.options.Driver, op.Request.GetName(), op.Handle, created.GetVolumeId()))
 	}
-	volume, err := r.shape(i, made)
+	volume, err := r.completeVolume(op, created)
 	if err != nil {
-		return r.unusable(ctx, s, i, made.GetVolumeId(), err)
+		return r.deleteUnusable(ctx, s, op, created.GetVolumeId(), err)
 	}
-	if err := r.publish(ctx, i, volume, made); err != nil {
-		return r.unpublished(ctx, s, i, made.GetVolumeId(), err)
+	if err := r.createPersistentVolume(ctx, op, volume, created); err != nil {
+		return r.persistentVolumeFailed(ctx, s, op, created.GetVolumeId(), err)
 	}
-	if s.wants(i) {
-		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+i.volume.Name)
+	if s.isWanted(op) {
+		r.events.Normal(s.claim, kube.ReasonProvisioningSucceeded, "Successfully provisioned volume "+op.Volume.Name)
 	}
-	r.options.Metrics.success(i, s.began)
-	r.awaitCache(ctx, i.claimUID())
-	return 0, r.forget(ctx, i)
+	r.options.Metrics.recordSuccess(op, s.started)
+	r.waitForCache(ctx, op.ClaimUID())
+	return 0, r.finish(ctx, op)
 }
 
-// wants tells whether the claim of an intent is still there and waits for a volume.
-func (s *seen) wants(i *intent) bool {
-	return s.claim != nil && s.claim.UID == i.claimUID() && s.claim.DeletionTimestamp == nil
+// isWanted tells whether the claim of an intent is still there and waits for a volume.
+func (s *state) isWanted(op *Operation) bool {
+	return s.claim != nil && s.claim.UID == op.ClaimUID() && s.claim.DeletionTimestamp == nil
 }
 
-// awaitCache returns when the cache shows the volume that was published, or
+// waitForCache returns when the cache shows the volume that was published, or
 // after a while. Whatever wakes the claim up in between would find neither a
 // volume nor, soon, an intent, and ask the driver once more: no harm, but a
 // call for nothing.
-func (r *Reconciler) awaitCache(ctx context.Context, claim types.UID) {
-	ctx, cancel := context.WithTimeout(ctx, cachePatience)
+func (r *Reconciler) waitForCache(ctx context.Context, claim types.UID) {
+	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
-	tick := time.NewTicker(cachePulse)
+	tick := time.NewTicker(cachePollInterval)
 	defer tick.Stop()
 	for {
-		if volume, err := r.volumeOf(ctx, claim); volume != nil || err != nil {
+		if volume, err := r.volumeForClaim(ctx, claim); volume != nil || err != nil {
 			return
 		}
 		select {
@@ -113,32 +113,32 @@ func (r *Reconciler) awaitCache(ctx context.Context, claim types.UID) {
 	}
 }
 
-// create asks the driver for the volume of an intent.
-func (r *Reconciler) create(ctx context.Context, i *intent) (*csipb.Volume, error) {
-	if err := r.readSecret(ctx, i); err != nil {
+// createVolume asks the driver for the volume of an intent.
+func (r *Reconciler) createVolume(ctx context.Context, op *Operation) (*csipb.Volume, error) {
+	if err := r.readSecret(ctx, op); err != nil {
 		return nil, err
 	}
-	request, ok := proto.Clone(i.request).(*csipb.CreateVolumeRequest)
+	request, ok := proto.Clone(op.Request).(*csipb.CreateVolumeRequest)
 	if !ok {
 		return nil, errors.New("copying the request: it changed its type")
 	}
-	request.Secrets = i.values
+	request.Secrets = op.SecretValues
 	return r.driver.CreateVolume(ctx, request)
 }
 
-// shape is the PersistentVolume of an intent as it is published.
-func (r *Reconciler) shape(i *intent, made *csipb.Volume) (*corev1.PersistentVolume, error) {
-	volume := complete(i, made)
-	volume.Spec.NodeAffinity = r.options.Node.affinity(volume.Spec.NodeAffinity)
+// completeVolume is the PersistentVolume of an intent as it is published.
+func (r *Reconciler) completeVolume(op *Operation, created *csipb.Volume) (*corev1.PersistentVolume, error) {
+	volume := complete(op, created)
+	volume.Spec.NodeAffinity = r.options.Node.Affinity(volume.Spec.NodeAffinity)
 	if !r.options.Topology {
 		volume.Spec.NodeAffinity = nil
 	}
 	return r.options.Plugin.FromCSI(volume.Annotations[kube.AnnProvisionedBy], volume)
 }
 
-// publish makes the PersistentVolume of an intent. One that is there already
+// createPersistentVolume makes the PersistentVolume of an intent. One that is there already
 // is a success if it is for the same claim and the same volume.
-func (r *Reconciler) publish(ctx context.Context, i *intent, volume *corev1.PersistentVolume, made *csipb.Volume) error {
+func (r *Reconciler) createPersistentVolume(ctx context.Context, op *Operation, volume *corev1.PersistentVolume, created *csipb.Volume) error {
 	err := r.client.Create(ctx, volume)
 	if err == nil {
 		return nil
@@ -146,35 +146,35 @@ func (r *Reconciler) publish(ctx context.Context, i *intent, volume *corev1.Pers
 	if !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("creating PersistentVolume %s: %w", volume.Name, err)
 	}
-	there := &corev1.PersistentVolume{}
-	if err := r.live.Get(ctx, client.ObjectKeyFromObject(volume), there); err != nil {
+	existing := &corev1.PersistentVolume{}
+	if err := r.apiReader.Get(ctx, client.ObjectKeyFromObject(volume), existing); err != nil {
 		return fmt.Errorf("reading PersistentVolume %s, which exists already: %w", volume.Name, err)
 	}
-	there, err = r.options.Plugin.ToCSI(ctx, there)
+	existing, err = r.options.Plugin.ToCSI(ctx, existing)
 	if err != nil {
 		return err
 	}
-	ref, source := there.Spec.ClaimRef, there.Spec.CSI
-	if ref == nil || ref.UID != i.claimUID() || source == nil || source.VolumeHandle != made.GetVolumeId() {
-		return &nameTaken{volume.Name}
+	ref, source := existing.Spec.ClaimRef, existing.Spec.CSI
+	if ref == nil || ref.UID != op.ClaimUID() || source == nil || source.VolumeHandle != created.GetVolumeId() {
+		return &nameTakenError{volume.Name}
 	}
-	if going(there) {
+	if isBeingDeleted(existing) {
 		return fmt.Errorf("creating PersistentVolume %s: the one that is there is being given back, perhaps with what the driver has just made", volume.Name)
 	}
 	return nil
 }
 
-// going tells whether a PersistentVolume, and the driver's volume with it, is
+// isBeingDeleted tells whether a PersistentVolume, and the driver's volume with it, is
 // on its way out.
-func going(volume *corev1.PersistentVolume) bool {
+func isBeingDeleted(volume *corev1.PersistentVolume) bool {
 	return volume.DeletionTimestamp != nil ||
 		volume.Status.Phase == corev1.VolumeReleased && volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
 }
 
-// waitsFor tells whether the claim of an intent could go to another node.
-func (s *seen) waitsFor(i *intent) bool {
-	return s.claim != nil && s.claim.UID == i.claimUID() && selectedNode(s.claim) != "" &&
-		i.request.GetAccessibilityRequirements() != nil
+// canReschedule tells whether the claim of an intent could go to another node.
+func (s *state) canReschedule(op *Operation) bool {
+	return s.claim != nil && s.claim.UID == op.ClaimUID() && selectedNode(s.claim) != "" &&
+		op.Request.GetAccessibilityRequirements() != nil
 }
 
 // unselectNode asks the scheduler to select again, if the claim still has the
@@ -182,7 +182,7 @@ func (s *seen) waitsFor(i *intent) bool {
 // the right to patch claims is not among those that the program is given.
 func (r *Reconciler) unselectNode(ctx context.Context, seen *corev1.PersistentVolumeClaim) error {
 	claim := &corev1.PersistentVolumeClaim{}
-	there, err := r.getLive(ctx, client.ObjectKeyFromObject(seen), claim)
+	there, err := r.getUncached(ctx, client.ObjectKeyFromObject(seen), claim)
 	same := there && claim.UID == seen.UID && claim.Spec.VolumeName == "" && selectedNode(claim) == selectedNode(seen)
 	if err != nil || !same {
 		return err

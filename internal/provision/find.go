@@ -16,65 +16,65 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// find reads a source from the API server itself: few claims have one, and the
+// resolve reads a source from the API server itself: few claims have one, and the
 // kinds of snapshots need not be installed to be watched.
-func (r *Reconciler) find(ctx context.Context, from source, forNamespace string) (*origin, error) {
-	o := &origin{source: from}
+func (r *Reconciler) resolve(ctx context.Context, from Source, forNamespace string) (*Resolved, error) {
+	o := &Resolved{Source: from}
 	var err error
-	if from.Kind == kindSnapshot {
-		o.snapshot, err = r.findSnapshot(ctx, types.NamespacedName{Namespace: from.Namespace, Name: from.Name})
+	if from.Kind == KindSnapshot {
+		o.Snapshot, err = r.resolveSnapshot(ctx, types.NamespacedName{Namespace: from.Namespace, Name: from.Name})
 	} else {
-		o.claim, err = r.findClaim(ctx, types.NamespacedName{Namespace: from.Namespace, Name: from.Name})
+		o.Claim, err = r.resolveClaim(ctx, types.NamespacedName{Namespace: from.Namespace, Name: from.Name})
 	}
 	if err != nil || from.Namespace == forNamespace {
 		return o, err
 	}
-	o.granted, err = r.granted(ctx, from, forNamespace)
+	o.Granted, err = r.isGranted(ctx, from, forNamespace)
 	return o, err
 }
 
-func (r *Reconciler) findSnapshot(ctx context.Context, key types.NamespacedName) (*found, error) {
-	f := &found{}
+func (r *Reconciler) resolveSnapshot(ctx context.Context, key types.NamespacedName) (*SnapshotSource, error) {
+	f := &SnapshotSource{}
 	snapshot := &snapshotv1.VolumeSnapshot{}
-	there, err := r.getLive(ctx, key, snapshot)
+	there, err := r.getUncached(ctx, key, snapshot)
 	if meta.IsNoMatchError(err) {
 		return nil, errors.New("the snapshot API is not installed in this cluster; install it by: holdfast crds | kubectl apply --server-side -f -")
 	}
 	if err != nil || !there {
 		return f, err
 	}
-	f.snapshot = snapshot
+	f.Snapshot = snapshot
 	if snapshot.Status == nil || ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "") == "" {
 		return f, nil
 	}
 	content := &snapshotv1.VolumeSnapshotContent{}
-	if there, err = r.getLive(ctx, types.NamespacedName{Name: *snapshot.Status.BoundVolumeSnapshotContentName}, content); there {
-		f.content = content
+	if there, err = r.getUncached(ctx, types.NamespacedName{Name: *snapshot.Status.BoundVolumeSnapshotContentName}, content); there {
+		f.Content = content
 	}
 	return f, err
 }
 
-func (r *Reconciler) findClaim(ctx context.Context, key types.NamespacedName) (*cloned, error) {
-	c := &cloned{}
+func (r *Reconciler) resolveClaim(ctx context.Context, key types.NamespacedName) (*ClaimSource, error) {
+	c := &ClaimSource{}
 	claim := &corev1.PersistentVolumeClaim{}
-	there, err := r.getLive(ctx, key, claim)
+	there, err := r.getUncached(ctx, key, claim)
 	if err != nil || !there {
 		return c, err
 	}
-	c.claim = claim
+	c.Claim = claim
 	if claim.Spec.VolumeName == "" {
 		return c, nil
 	}
 	volume := &corev1.PersistentVolume{}
-	if there, err = r.getLive(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume); there {
-		c.volume, err = r.options.Plugin.ToCSI(ctx, volume)
+	if there, err = r.getUncached(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume); there {
+		c.Volume, err = r.options.Plugin.ToCSI(ctx, volume)
 	}
 	return c, err
 }
 
-// getLive reads past the cache; it reports whether the object exists.
-func (r *Reconciler) getLive(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {
-	err := r.live.Get(ctx, key, into)
+// getUncached reads past the cache; it reports whether the object exists.
+func (r *Reconciler) getUncached(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {
+	err := r.apiReader.Get(ctx, key, into)
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("reading %s: %w", key, err)
 	}
@@ -85,12 +85,12 @@ func (r *Reconciler) getLive(ctx context.Context, key types.NamespacedName, into
 // its fields matter here, so its types are not worth a dependency.
 var grants = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1beta1", Kind: "ReferenceGrantList"}
 
-// granted tells whether a ReferenceGrant in the source's namespace lets claims
+// isGranted tells whether a ReferenceGrant in the source's namespace lets claims
 // of a namespace use the source (KEP-3294).
-func (r *Reconciler) granted(ctx context.Context, from source, namespace string) (bool, error) {
+func (r *Reconciler) isGranted(ctx context.Context, from Source, namespace string) (bool, error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(grants)
-	err := r.live.List(ctx, list, client.InNamespace(from.Namespace))
+	err := r.apiReader.List(ctx, list, client.InNamespace(from.Namespace))
 	if meta.IsNoMatchError(err) {
 		return false, nil // Where the kind is not installed nobody has granted anything.
 	}
@@ -105,10 +105,10 @@ func (r *Reconciler) granted(ctx context.Context, from source, namespace string)
 	return false, nil
 }
 
-// findAttributes reads the attributes class that a claim names.
-func (r *Reconciler) findAttributes(ctx context.Context, name string) (*storagev1.VolumeAttributesClass, error) {
+// readAttributesClass reads the attributes class that a claim names.
+func (r *Reconciler) readAttributesClass(ctx context.Context, name string) (*storagev1.VolumeAttributesClass, error) {
 	class := &storagev1.VolumeAttributesClass{}
-	there, err := r.getLive(ctx, types.NamespacedName{Name: name}, class)
+	there, err := r.getUncached(ctx, types.NamespacedName{Name: name}, class)
 	switch {
 	case err != nil:
 		return nil, err

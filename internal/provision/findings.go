@@ -14,52 +14,52 @@ import (
 // This file is what is on record of an intent beside the request: what the driver
 // has answered so far that matters for what may be left at the storage.
 
-// setHandle puts on record which volume the driver has made.
-func (j *journal) setHandle(ctx context.Context, i *intent, handle string) error {
-	i.handle = handle
-	return j.note(ctx, i)
+// SetHandle puts on record which volume the driver has made.
+func (j *Store) SetHandle(ctx context.Context, op *Operation, handle string) error {
+	op.Handle = handle
+	return j.Update(ctx, op)
 }
 
-// setRefused puts on record since when the driver has refused the request; zero if
+// SetFailingSince puts on record since when the driver has refused the request; zero if
 // its last answer left the outcome open.
-func (j *journal) setRefused(ctx context.Context, i *intent, since time.Time) error {
-	if i.refused.IsZero() == since.IsZero() {
+func (j *Store) SetFailingSince(ctx context.Context, op *Operation, since time.Time) error {
+	if op.FailingSince.IsZero() == since.IsZero() {
 		return nil
 	}
-	i.refused = since
-	return j.note(ctx, i)
+	op.FailingSince = since
+	return j.Update(ctx, op)
 }
 
-// note writes what was found out about an intent into its Lease. One that is not on
+// Update writes what was found out about an intent into its Lease. One that is not on
 // record any more is put there again: a leader of the same job, who should not be
 // there, may have erased it while the driver was asked. It is written as a whole,
 // because the rights that the program is given include no patches of Leases.
-func (j *journal) note(ctx context.Context, i *intent) error {
+func (j *Store) Update(ctx context.Context, op *Operation) error {
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		lease := &coordinationv1.Lease{}
-		err := j.live.Get(ctx, types.NamespacedName{Namespace: j.namespace, Name: intentName(i.claimUID())}, lease)
+		err := j.apiReader.Get(ctx, types.NamespacedName{Namespace: j.namespace, Name: LeaseName(op.ClaimUID())}, lease)
 		if apierrors.IsNotFound(err) {
-			_, _, err = j.write(ctx, i)
+			_, _, err = j.Write(ctx, op)
 			return err
 		}
 		if err != nil {
 			return err
 		}
-		if lease.Annotations[nodeAnnotation] != i.node {
+		if lease.Annotations[nodeAnnotation] != op.Node {
 			return fmt.Errorf("another node has Lease %s/%s by now", lease.Namespace, lease.Name)
 		}
-		i.annotate(lease)
+		op.annotate(lease)
 		return j.client.Update(ctx, lease)
 	})
 	if err != nil {
-		return fmt.Errorf("recording what was found out about volume %s: %w", i.request.GetName(), err)
+		return fmt.Errorf("recording what was found out about volume %s: %w", op.Request.GetName(), err)
 	}
 	return nil
 }
 
 // annotate writes what was found out about an intent on its Lease.
-func (i *intent) annotate(lease *coordinationv1.Lease) {
-	for key, value := range map[string]string{handleAnnotation: i.handle, refusedAnnotation: stamp(i.refused)} {
+func (op *Operation) annotate(lease *coordinationv1.Lease) {
+	for key, value := range map[string]string{handleAnnotation: op.Handle, failingSinceAnnotation: formatTime(op.FailingSince)} {
 		if value == "" {
 			delete(lease.Annotations, key)
 			continue
@@ -68,16 +68,16 @@ func (i *intent) annotate(lease *coordinationv1.Lease) {
 	}
 }
 
-func stamp(t time.Time) string {
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
 }
 
-// refusedSince reads a Lease; what cannot be read says nothing.
-func refusedSince(lease *coordinationv1.Lease) time.Time {
-	since, err := time.Parse(time.RFC3339, lease.Annotations[refusedAnnotation])
+// failingSince reads a Lease; what cannot be read says nothing.
+func failingSince(lease *coordinationv1.Lease) time.Time {
+	since, err := time.Parse(time.RFC3339, lease.Annotations[failingSinceAnnotation])
 	if err != nil {
 		return time.Time{}
 	}

@@ -23,7 +23,7 @@ func options() *Options {
 	return &Options{
 		Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi", Identity: "identity", Namespace: "ns",
 		VolumeNamePrefix: "pvc", NameLength: wholeUID, ImmediateTopology: true, Topology: true, Attributes: true, CrossNamespace: true,
-		Workers: 1, GuardWorkers: 1, RetryStart: 1, RetryMax: 2,
+		Workers: 1, ProtectionWorkers: 1, RetryStart: 1, RetryMax: 2,
 	}
 }
 
@@ -54,8 +54,8 @@ func class() *storagev1.StorageClass {
 	}
 }
 
-// announced is what a driver with the given options says about itself.
-func announced(t testing.TB, o csitest.Options) csi.Info {
+// driverInfo is what a driver with the given options says about itself.
+func driverInfo(t testing.TB, o csitest.Options) csi.Info {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
 	if err != nil {
@@ -69,27 +69,27 @@ func announced(t testing.TB, o csitest.Options) csi.Info {
 	return info
 }
 
-// ready is everything as it should be for a volume to be made.
-func ready(t *testing.T) seen {
+// readyState is everything as it should be for a volume to be made.
+func readyState(t *testing.T) state {
 	t.Helper()
-	return seen{claim: claim(), class: class(), info: announced(t, csitest.Options{})}
+	return state{claim: claim(), class: class(), info: driverInfo(t, csitest.Options{})}
 }
 
-func late(s *seen) {
+func waitForFirstConsumer(s *state) {
 	s.class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 }
 
-// begun adds the intent to serve the claim.
-func begun(t *testing.T, s *seen) {
+// withOperation adds the intent to serve the claim.
+func withOperation(t *testing.T, s *state) {
 	t.Helper()
-	i, err := plan(*s, options())
+	op, err := plan(*s, options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.intent = i
+	s.operation = op
 }
 
-// published adds the volume that the intent leads to.
-func published(s *seen) {
-	s.volume = complete(s.intent, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30})
+// withVolume adds the volume that the intent leads to.
+func withVolume(s *state) {
+	s.volume = complete(s.operation, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30})
 }

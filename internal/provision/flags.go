@@ -28,7 +28,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.ImmediateTopology, "immediate-topology", true, "for a class that binds immediately, tell the driver all topology segments of the cluster")
 	fs.BoolVar(&o.PreventModeConversion, "prevent-volume-mode-conversion", true, "refuse to restore a snapshot to a volume of another mode, unless its content has the annotation that allows it")
 	fs.DurationVar(&o.SweepInterval, "snapshot-orphan-sweep-interval", 5*time.Minute, "how often to look for snapshots that are protected though nothing is restored from them; 0 for never")
-	fs.IntVar(&o.GuardWorkers, "cloning-protection-threads", 1, "how many sources of finished restores and clones are freed at a time")
+	fs.IntVar(&o.ProtectionWorkers, "cloning-protection-threads", 1, "how many sources of finished restores and clones are freed at a time")
 	fs.BoolVar(&o.ReadOnlyPublish, "controller-publish-readonly", false, "mark volumes of claims that are ReadOnlyMany only as read-only")
 	o.Node.AddFlags(fs)
 }

@@ -52,12 +52,12 @@ func entries(o unstructured.Unstructured, field string) []map[string]string {
 }
 
 // allows tells whether claims of a namespace may use the source.
-func (g grant) allows(what source, namespace string) bool {
+func (g grant) allows(what Source, namespace string) bool {
 	group := ""
-	if what.Kind == kindSnapshot {
-		group = groupSnapshot
+	if what.Kind == KindSnapshot {
+		group = GroupSnapshot
 	}
-	return slices.Contains(g.from, grantFrom{"", kindClaim, namespace}) &&
+	return slices.Contains(g.from, grantFrom{"", KindClaim, namespace}) &&
 		slices.ContainsFunc(g.to, func(to grantTo) bool {
 			return to.group == group && to.kind == what.Kind && (to.name == "" || to.name == what.Name)
 		})

@@ -24,7 +24,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A guard keeps what volumes are being filled from. The finalizer goes on a
+// A Controller keeps what volumes are being filled from. The finalizer goes on a
 // source when the intent that names it is on record, before the driver is
 // asked; and off when no intent names it any more: one restore that ends does
 // not unprotect another.
@@ -33,37 +33,37 @@ import (
 // source reads it first and the intents then, and writes only what it has read.
 // Whoever protects it does so after its intent is on record. So either the one
 // sees the other's intent, or its write comes first and the other repairs it.
-type guard struct {
-	client    client.Client
-	live      client.Reader // past the cache
-	namespace string        // of the intents
-	options   *Options
-	shared    bool // with the provisioners of other nodes
-	pause     time.Duration
+type Controller struct {
+	client          client.Client
+	apiReader       client.Reader // past the cache
+	namespace       string        // of the intents
+	options         *Options
+	shared          bool // with the provisioners of other nodes
+	recheckInterval time.Duration
 
-	busyWith [64]sync.Mutex // held over reading and writing a source's finalizers, see lock
+	locks [64]sync.Mutex // held over reading and writing a source's finalizers, see lock
 
-	// freed wakes the guard up for a source that a claim has let go of. The end
+	// queue wakes the guard up for a source that a claim has let go of. The end
 	// of the intent does so too, and either can come first.
-	freed chan event.TypedGenericEvent[source]
+	queue chan event.TypedGenericEvent[Source]
 }
 
-// freedBacklog is far more than the workers that can be done at a time; what
+// queueSize is far more than the workers that can be done at a time; what
 // does not fit is left to the sweeper.
-const freedBacklog = 1024
+const queueSize = 1024
 
-func newGuard(m ctrl.Manager, o *Options) *guard {
-	return &guard{
-		client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, options: o,
-		shared: o.Node.Deployed, pause: o.RetryMax, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
+func newController(m ctrl.Manager, o *Options) *Controller {
+	return &Controller{
+		client: m.GetClient(), apiReader: m.GetAPIReader(), namespace: o.Namespace, options: o,
+		shared: o.Node.Deployed, recheckInterval: o.RetryMax, queue: make(chan event.TypedGenericEvent[Source], queueSize),
 	}
 }
 
 var lockSeed = maphash.MakeSeed()
 
 // finalizer is the one that keeps a source of that kind.
-func (s source) finalizer() string {
-	if s.Kind == kindSnapshot {
+func (s Source) finalizer() string {
+	if s.Kind == KindSnapshot {
 		return kube.SnapshotSourceFinalizer
 	}
 	return kube.CloneSourceFinalizer
@@ -71,55 +71,55 @@ func (s source) finalizer() string {
 
 // Why a source cannot be protected any more.
 var (
-	errGone  = errors.New("it went away")
-	errGoing = errors.New("it is being deleted")
+	ErrGone     = errors.New("it went away")
+	ErrDeleting = errors.New("it is being deleted")
 )
 
-// keep protects the source of an intent that was on record before. A source
+// ProtectIfPossible protects the source of an intent that was on record before. A source
 // that cannot be protected any more is let go: the driver may have been asked,
 // so it is asked again.
-func (g *guard) keep(ctx context.Context, i *intent) error {
-	err := g.protect(ctx, i)
-	if errors.Is(err, errGone) || errors.Is(err, errGoing) {
+func (c *Controller) ProtectIfPossible(ctx context.Context, op *Operation) error {
+	err := c.Protect(ctx, op)
+	if errors.Is(err, ErrGone) || errors.Is(err, ErrDeleting) {
 		return nil
 	}
 	return err
 }
 
-// protect puts the finalizer on the source of an intent that is on record.
-func (g *guard) protect(ctx context.Context, i *intent) error {
-	if i.source == nil {
+// Protect puts the finalizer on the source of an intent that is on record.
+func (c *Controller) Protect(ctx context.Context, op *Operation) error {
+	if op.Source == nil {
 		return nil
 	}
-	defer g.lock(*i.source)()
+	defer c.lock(*op.Source)()
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		object, err := g.get(ctx, *i.source)
+		object, err := c.get(ctx, *op.Source)
 		if err != nil {
 			return err
 		}
-		return g.add(ctx, *i.source, object, i.uid)
+		return c.addFinalizer(ctx, *op.Source, object, op.UID)
 	})
 	if err != nil {
-		return fmt.Errorf("protecting %s: %w", i.source, err)
+		return fmt.Errorf("protecting %s: %w", op.Source, err)
 	}
 	return nil
 }
 
-func (g *guard) add(ctx context.Context, s source, object client.Object, record types.UID) error {
+func (c *Controller) addFinalizer(ctx context.Context, s Source, object client.Object, record types.UID) error {
 	if object == nil {
-		return errGone
+		return ErrGone
 	}
-	held := slices.Contains(object.GetFinalizers(), s.finalizer())
+	protected := slices.Contains(object.GetFinalizers(), s.finalizer())
 	switch {
-	case object.GetDeletionTimestamp() != nil && !held:
-		return errGoing
-	case !held:
+	case object.GetDeletionTimestamp() != nil && !protected:
+		return ErrDeleting
+	case !protected:
 		object.SetFinalizers(append(object.GetFinalizers(), s.finalizer()))
-	case !g.touch(s, object, record):
+	case !c.touch(s, object, record):
 		return nil
 	}
-	err := g.client.Update(ctx, object)
-	if s.Kind == kindSnapshot && apierrors.IsForbidden(err) {
+	err := c.client.Update(ctx, object)
+	if s.Kind == KindSnapshot && apierrors.IsForbidden(err) {
 		return nil // Some install the program without that right; it never was essential.
 	}
 	return err
@@ -128,72 +128,72 @@ func (g *guard) add(ctx context.Context, s source, object client.Object, record 
 // touch changes a source that is protected already, so that another node which has
 // just found that it need not be any more cannot write that. A claim stays protected
 // until it is deleted, so nobody takes that from it before.
-func (g *guard) touch(s source, object client.Object, record types.UID) bool {
+func (c *Controller) touch(s Source, object client.Object, record types.UID) bool {
 	notes := object.GetAnnotations()
-	safe := s.Kind == kindClaim && object.GetDeletionTimestamp() == nil
-	if !g.shared || safe || notes[touchAnnotation] == string(record) {
+	safe := s.Kind == KindClaim && object.GetDeletionTimestamp() == nil
+	if !c.shared || safe || notes[protectedForAnnotation] == string(record) {
 		return false
 	}
 	if notes == nil {
 		notes = map[string]string{}
 	}
-	notes[touchAnnotation] = string(record)
+	notes[protectedForAnnotation] = string(record)
 	object.SetAnnotations(notes)
 	return true
 }
 
-// letGo has a source looked at whose intent is off the record.
-func (g *guard) letGo(s source) {
+// Enqueue has a source looked at whose intent is off the record.
+func (c *Controller) Enqueue(s Source) {
 	select {
-	case g.freed <- event.TypedGenericEvent[source]{Object: s}:
+	case c.queue <- event.TypedGenericEvent[Source]{Object: s}:
 	default:
 	}
 }
 
 // Reconcile unprotects a source that nothing is filled from any more. A claim
 // that was cloned keeps its finalizer until it is deleted, for the next clone.
-func (g *guard) Reconcile(ctx context.Context, s source) (reconcile.Result, error) {
-	defer g.lock(s)()
-	object, err := g.get(ctx, s)
+func (c *Controller) Reconcile(ctx context.Context, s Source) (reconcile.Result, error) {
+	defer c.lock(s)()
+	object, err := c.get(ctx, s)
 	if err != nil || object == nil || !slices.Contains(object.GetFinalizers(), s.finalizer()) {
 		return reconcile.Result{}, err
 	}
-	if busy, err := g.busy(ctx, s); busy || err != nil {
-		return reconcile.Result{RequeueAfter: g.again()}, err
+	if busy, err := c.hasOperations(ctx, s); busy || err != nil {
+		return reconcile.Result{RequeueAfter: c.requeueAfter()}, err
 	}
 	if claim, ok := object.(*corev1.PersistentVolumeClaim); ok {
-		if done, err := g.cloned(ctx, claim); !done || err != nil {
+		if done, err := c.isCloneSourceDone(ctx, claim); !done || err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	return reconcile.Result{}, g.remove(ctx, s, object)
+	return reconcile.Result{}, c.removeFinalizer(ctx, s, object)
 }
 
-// cloned tells whether a claim of ours is being deleted and nobody waits for a clone
+// isCloneSourceDone tells whether a claim of ours is being deleted and nobody waits for a clone
 // of it any more.
-func (g *guard) cloned(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
-	ours, err := g.ours(ctx, claim)
+func (c *Controller) isCloneSourceDone(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+	ours, err := c.isOurClaim(ctx, claim)
 	if !ours || err != nil || claim.DeletionTimestamp == nil {
 		return false, err
 	}
-	waiting, err := g.waiting(ctx, source{Kind: kindClaim, Namespace: claim.Namespace, Name: claim.Name})
+	waiting, err := c.waitingClaims(ctx, Source{Kind: KindClaim, Namespace: claim.Namespace, Name: claim.Name})
 	if err != nil {
 		return false, err
 	}
-	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return waitsForClone(claim, &c) }), nil
+	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return IsHeldFor(claim, &c) }), nil
 }
 
-// waiting are the claims that wait for a volume from a source and have none yet: the
+// waitingClaims are the claims that wait for a volume from a source and have none yet: the
 // program whose place we take may have asked the driver for it, and keeps no record.
-func (g *guard) waiting(ctx context.Context, s source) ([]corev1.PersistentVolumeClaim, error) {
+func (c *Controller) waitingClaims(ctx context.Context, s Source) ([]corev1.PersistentVolumeClaim, error) {
 	claims := &corev1.PersistentVolumeClaimList{}
-	if err := g.client.List(ctx, claims, client.MatchingFields{claimsBySource: s.key()}); err != nil {
+	if err := c.client.List(ctx, claims, client.MatchingFields{claimsBySource: s.Key()}); err != nil {
 		return nil, fmt.Errorf("listing the claims that wait for a volume from %s: %w", s, err)
 	}
 	var waiting []corev1.PersistentVolumeClaim
 	for _, claim := range claims.Items {
 		volumes := &corev1.PersistentVolumeList{}
-		if err := g.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim.UID)}); err != nil {
+		if err := c.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim.UID)}); err != nil {
 			return nil, fmt.Errorf("reading the volumes of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 		}
 		if len(volumes.Items) == 0 {
@@ -203,13 +203,13 @@ func (g *guard) waiting(ctx context.Context, s source) ([]corev1.PersistentVolum
 	return waiting, nil
 }
 
-// remove takes the finalizer off. It fails if the object has changed since it
+// removeFinalizer takes the finalizer off. It fails if the object has changed since it
 // was read. Some install the program without the right to change snapshots; the
 // sweeper comes back to those. To a claim nobody comes back.
-func (g *guard) remove(ctx context.Context, s source, object client.Object) error {
+func (c *Controller) removeFinalizer(ctx context.Context, s Source, object client.Object) error {
 	object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == s.finalizer() }))
-	err := g.client.Update(ctx, object)
-	if s.Kind == kindSnapshot && apierrors.IsForbidden(err) {
+	err := c.client.Update(ctx, object)
+	if s.Kind == KindSnapshot && apierrors.IsForbidden(err) {
 		return nil
 	}
 	if client.IgnoreNotFound(err) != nil {
@@ -218,55 +218,55 @@ func (g *guard) remove(ctx context.Context, s source, object client.Object) erro
 	return nil
 }
 
-// ours tells whether a claim has a volume of our driver. Provisioners of other
+// isOurClaim tells whether a claim has a volume of our driver. Provisioners of other
 // drivers use the same finalizer, and only they know what they clone.
-func (g *guard) ours(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (c *Controller) isOurClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	volume := &corev1.PersistentVolume{}
-	err := g.live.Get(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
+	err := c.apiReader.Get(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
 	if apierrors.IsNotFound(err) {
-		return g.options.asked(claim), nil
+		return c.options.isOurClaim(claim), nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading the volume of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
-	return g.options.Plugin.Has(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == g.options.Driver, nil
+	return c.options.Plugin.Has(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == c.options.Driver, nil
 }
 
-// busy tells whether a volume is being filled from the source, on any node. It
+// hasOperations tells whether a volume is being filled from the source, on any node. It
 // asks the API server itself: the cache only has this node's intents.
-func (g *guard) busy(ctx context.Context, s source) (bool, error) {
+func (c *Controller) hasOperations(ctx context.Context, s Source) (bool, error) {
 	leases := &coordinationv1.LeaseList{}
-	reading := client.MatchingLabels{IntentLabel: csi.SafeName(g.options.Driver), sourceLabel: s.hash()}
-	if err := g.live.List(ctx, leases, client.InNamespace(g.namespace), reading); err != nil {
+	reading := client.MatchingLabels{DriverLabel: csi.SafeName(c.options.Driver), sourceLabel: s.Hash()}
+	if err := c.apiReader.List(ctx, leases, client.InNamespace(c.namespace), reading); err != nil {
 		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
 	}
 	return len(leases.Items) > 0, nil
 }
 
-// again is when to look again at a source that is busy: the end of another
+// requeueAfter is when to look again at a source that is busy: the end of another
 // node's intent wakes nobody here, and that node may not live to see it.
-func (g *guard) again() time.Duration {
-	if g.shared {
-		return g.pause
+func (c *Controller) requeueAfter() time.Duration {
+	if c.shared {
+		return c.recheckInterval
 	}
 	return 0
 }
 
 // lock keeps others from a source's finalizers until unlock. Sources that share
 // a lock wait for each other, which is rare and does no harm.
-func (g *guard) lock(s source) (unlock func()) {
-	l := &g.busyWith[maphash.Comparable(lockSeed, s)%uint64(len(g.busyWith))]
+func (c *Controller) lock(s Source) (unlock func()) {
+	l := &c.locks[maphash.Comparable(lockSeed, s)%uint64(len(c.locks))]
 	l.Lock()
 	return l.Unlock
 }
 
 // get reads a source from the API server itself; nil if it is gone.
-func (g *guard) get(ctx context.Context, s source) (client.Object, error) {
+func (c *Controller) get(ctx context.Context, s Source) (client.Object, error) {
 	var object client.Object = &corev1.PersistentVolumeClaim{}
-	if s.Kind == kindSnapshot {
+	if s.Kind == KindSnapshot {
 		object = &snapshotv1.VolumeSnapshot{}
 	}
-	if err := g.live.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, object); err != nil {
+	if err := c.apiReader.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, object); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil, nil
 		}

@@ -21,12 +21,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// setup adds the guard to a manager: a source is looked at when an intent that
+// Setup adds the guard to a manager: a source is looked at when an intent that
 // names it goes, when a cloned claim is deleted, and by the sweeper.
-func (g *guard) setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
+func (c *Controller) Setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
 	info := driver.Info()
 	if o.SweepInterval > 0 && info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
-		if err := m.Add(&sweeper{guard: g, interval: o.SweepInterval}); err != nil {
+		if err := m.Add(&sweeper{controller: c, interval: o.SweepInterval}); err != nil {
 			return err
 		}
 	}
@@ -34,45 +34,45 @@ func (g *guard) setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
-	return builder.TypedControllerManagedBy[source](m).
+	return builder.TypedControllerManagedBy[Source](m).
 		Named("provision-guard").
-		Watches(&coordinationv1.Lease{}, sources(ofIntent), builder.WithPredicates(goes)).
-		Watches(&corev1.PersistentVolumeClaim{}, sources(ofClonedClaim)).
-		Watches(&corev1.PersistentVolumeClaim{}, sources(g.ofClone), builder.WithPredicates(ends())).
-		WatchesRawSource(rawsource.TypedChannel(g.freed, freedHandler())).
-		WithOptions(controller.TypedOptions[source]{
-			MaxConcurrentReconciles: o.GuardWorkers,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source](o.RetryStart, o.RetryMax),
+		Watches(&coordinationv1.Lease{}, enqueueSources(sourceOfOperation), builder.WithPredicates(goes)).
+		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(deletedCloneSource)).
+		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(c.sourceOfClone), builder.WithPredicates(gotVolumeOrDeleted())).
+		WatchesRawSource(rawsource.TypedChannel(c.queue, enqueueItself())).
+		WithOptions(controller.TypedOptions[Source]{
+			MaxConcurrentReconciles: o.ProtectionWorkers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Source](o.RetryStart, o.RetryMax),
 		}).
-		Complete(kube.DrainOnStop(g))
+		Complete(kube.DrainOnStop(c))
 }
 
-func sources(of func(client.Object) []source) handler.TypedEventHandler[client.Object, source] {
-	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []source { return of(o) })
+func enqueueSources(of func(client.Object) []Source) handler.TypedEventHandler[client.Object, Source] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []Source { return of(o) })
 }
 
-// freedHandler asks for the source itself.
-func freedHandler() handler.TypedEventHandler[source, source] {
-	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s source) []source { return []source{s} })
+// enqueueItself asks for the source itself.
+func enqueueItself() handler.TypedEventHandler[Source, Source] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s Source) []Source { return []Source{s} })
 }
 
-func ofIntent(o client.Object) []source {
-	if s, ok := readSource(o.GetAnnotations()[sourceAnnotation]); ok {
-		return []source{s}
+func sourceOfOperation(o client.Object) []Source {
+	if s, ok := ParseKey(o.GetAnnotations()[sourceAnnotation]); ok {
+		return []Source{s}
 	}
 	return nil
 }
 
-// ofClonedClaim is a claim that was cloned and is on its way out.
-func ofClonedClaim(o client.Object) []source {
+// deletedCloneSource is a claim that was cloned and is on its way out.
+func deletedCloneSource(o client.Object) []Source {
 	if o.GetDeletionTimestamp() == nil || !slices.Contains(o.GetFinalizers(), kube.CloneSourceFinalizer) {
 		return nil
 	}
-	return []source{{Kind: kindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
+	return []Source{{Kind: KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
 }
 
-// ends lets through that a claim has got a volume, or is gone.
-func ends() predicate.Funcs {
+// gotVolumeOrDeleted lets through that a claim has got a volume, or is gone.
+func gotVolumeOrDeleted() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -83,21 +83,21 @@ func ends() predicate.Funcs {
 	}
 }
 
-// ofClone is the claim that a claim was to be cloned from, if that is being deleted
+// sourceOfClone is the claim that a claim was to be cloned from, if that is being deleted
 // and may wait for the clone.
-func (g *guard) ofClone(o client.Object) []source {
+func (c *Controller) sourceOfClone(o client.Object) []Source {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
 	from, ours := sourceOf(claim)
-	if from == nil || !ours || from.Kind != kindClaim {
+	if from == nil || !ours || from.Kind != KindClaim {
 		return nil
 	}
 	cloned := &corev1.PersistentVolumeClaim{}
 	key := client.ObjectKey{Namespace: from.Namespace, Name: from.Name}
-	if err := g.client.Get(context.Background(), key, cloned); err != nil || len(ofClonedClaim(cloned)) == 0 {
+	if err := c.client.Get(context.Background(), key, cloned); err != nil || len(deletedCloneSource(cloned)) == 0 {
 		return nil // It is gone, or stays.
 	}
-	return []source{*from}
+	return []Source{*from}
 }

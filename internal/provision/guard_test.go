@@ -22,15 +22,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A guardWorld has the guards of two nodes. What is set in between happens
+// A protectionWorld has the guards of two nodes. What is set in between happens
 // between the moment at which the first has read the intents and its write.
-type guardWorld struct {
+type protectionWorld struct {
 	client.WithWatch
-	one, two *guard
+	one, two *Controller
 	between  func()
 }
 
-func newGuardWorld(t *testing.T, objects ...client.Object) *guardWorld {
+func newProtectionWorld(t *testing.T, objects ...client.Object) *protectionWorld {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, snapshotv1.AddToScheme} {
@@ -38,40 +38,40 @@ func newGuardWorld(t *testing.T, objects ...client.Object) *guardWorld {
 			t.Fatal(err)
 		}
 	}
-	w := &guardWorld{WithWatch: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), between: func() {}}
+	w := &protectionWorld{WithWatch: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), between: func() {}}
 	watched := interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, into client.ObjectList, o ...client.ListOption) error {
 			defer w.between()
 			return c.List(ctx, into, o...)
 		},
 	})
-	w.one, w.two = newTestGuard(watched), newTestGuard(w)
+	w.one, w.two = newTestController(watched), newTestController(w)
 	return w
 }
 
-func newTestGuard(c client.Client) *guard {
-	return &guard{
-		client: c, live: c, namespace: "ns", options: options(),
-		shared: true, pause: time.Minute, freed: make(chan event.TypedGenericEvent[source], freedBacklog),
+func newTestController(c client.Client) *Controller {
+	return &Controller{
+		client: c, apiReader: c, namespace: "ns", options: options(),
+		shared: true, recheckInterval: time.Minute, queue: make(chan event.TypedGenericEvent[Source], queueSize),
 	}
 }
 
-// begins puts an intent of the second node on record and protects its source,
+// startOperation puts an intent of the second node on record and protects its source,
 // as is done before a driver is asked.
-func (w *guardWorld) begins(t *testing.T, from source) error {
+func (w *protectionWorld) startOperation(t *testing.T, from Source) error {
 	t.Helper()
-	s := ready(t)
-	begun(t, &s)
-	s.intent.source = &from
-	i, _, err := (&journal{client: w, live: w, namespace: "ns", driver: "csitest.holdfast.io", node: "n2"}).write(t.Context(), s.intent)
+	s := readyState(t)
+	withOperation(t, &s)
+	s.operation.Source = &from
+	op, _, err := (&Store{client: w, apiReader: w, namespace: "ns", driver: "csitest.holdfast.io", node: "n2"}).Write(t.Context(), s.operation)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.uid = "lease" // What an API server gives it.
-	return w.two.protect(t.Context(), i)
+	op.UID = "lease" // What an API server gives it.
+	return w.two.Protect(t.Context(), op)
 }
 
-func (w *guardWorld) held(t *testing.T, s source) bool {
+func (w *protectionWorld) isProtected(t *testing.T, s Source) bool {
 	t.Helper()
 	object, err := w.two.get(t.Context(), s)
 	if err != nil {
@@ -84,54 +84,54 @@ func restored() *snapshotv1.VolumeSnapshot {
 	return &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "before", Finalizers: []string{kube.SnapshotSourceFinalizer}}}
 }
 
-var before = source{kindSnapshot, "team", "before"}
+var before = Source{KindSnapshot, "team", "before"}
 
 func TestASourceIsFreeWhenNobodyReadsIt(t *testing.T) {
-	w := newGuardWorld(t, restored())
+	w := newProtectionWorld(t, restored())
 	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
 		t.Fatal(err)
 	}
-	if w.held(t, before) {
+	if w.isProtected(t, before) {
 		t.Error("it is still protected")
 	}
 }
 
 func TestASourceStaysWhileAnotherNodeReadsIt(t *testing.T) {
-	w := newGuardWorld(t, restored())
-	if err := w.begins(t, before); err != nil {
+	w := newProtectionWorld(t, restored())
+	if err := w.startOperation(t, before); err != nil {
 		t.Fatal(err)
 	}
 	again, err := w.one.Reconcile(t.Context(), before)
 	if err != nil || again.RequeueAfter == 0 {
 		t.Errorf("it is looked at again after %s, %v", again.RequeueAfter, err)
 	}
-	if !w.held(t, before) {
+	if !w.isProtected(t, before) {
 		t.Error("it was unprotected")
 	}
 }
 
 // Nobody else's view of the source may be older than the intent.
 func TestASourceStaysThatAnotherNodeBeginsToReadJustNow(t *testing.T) {
-	w := newGuardWorld(t, restored())
+	w := newProtectionWorld(t, restored())
 	w.between = func() {
-		if err := w.begins(t, before); err != nil {
+		if err := w.startOperation(t, before); err != nil {
 			t.Error(err)
 		}
 	}
 	if _, err := w.one.Reconcile(t.Context(), before); !apierrors.IsConflict(err) {
 		t.Errorf("it was written by somebody who does not know of the intent: %v", err)
 	}
-	if !w.held(t, before) {
+	if !w.isProtected(t, before) {
 		t.Error("it was unprotected")
 	}
 }
 
 func TestASourceThatWasJustFreedIsProtectedAgain(t *testing.T) {
-	w := newGuardWorld(t, restored())
+	w := newProtectionWorld(t, restored())
 	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.begins(t, before); err != nil || !w.held(t, before) {
+	if err := w.startOperation(t, before); err != nil || !w.isProtected(t, before) {
 		t.Errorf("it is not protected: %v", err)
 	}
 }
@@ -142,7 +142,7 @@ func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
-	w, from := newGuardWorld(t, claim), source{kindClaim, "team", "source"}
+	w, from := newProtectionWorld(t, claim), Source{KindClaim, "team", "source"}
 	version := func() string {
 		object, err := w.two.get(t.Context(), from)
 		if err != nil {
@@ -151,7 +151,7 @@ func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
 		return object.GetResourceVersion()
 	}
 	before := version()
-	if err := w.begins(t, from); err != nil {
+	if err := w.startOperation(t, from); err != nil {
 		t.Errorf("got %v", err)
 	}
 	if version() == before {
@@ -163,19 +163,19 @@ func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{"example.com/other"}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
-	w, from := newGuardWorld(t, claim), source{kindClaim, "team", "source"}
-	if err := w.begins(t, from); !errors.Is(err, errGoing) {
+	w, from := newProtectionWorld(t, claim), Source{KindClaim, "team", "source"}
+	if err := w.startOperation(t, from); !errors.Is(err, ErrDeleting) {
 		t.Errorf("got %v", err)
 	}
 	lease := &coordinationv1.Lease{}
-	if err := w.Get(t.Context(), client.ObjectKey{Namespace: "ns", Name: intentName(uid)}, lease); err != nil {
+	if err := w.Get(t.Context(), client.ObjectKey{Namespace: "ns", Name: LeaseName(uid)}, lease); err != nil {
 		t.Fatal(err)
 	}
-	i, err := decodeIntent(lease)
+	i, err := decode(lease)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.two.keep(t.Context(), i); err != nil {
+	if err := w.two.ProtectIfPossible(t.Context(), i); err != nil {
 		t.Errorf("an intent that was on record before does not go on: %v", err)
 	}
 }
@@ -184,18 +184,18 @@ func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
 // for ever. Snapshots are swept.
 func TestAClaimIsUnprotectedAgainAfterARefusal(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}}}
-	w := newGuardWorld(t, claim, restored())
-	refusing := newTestGuard(interceptor.NewClient(w.WithWatch, interceptor.Funcs{
+	w := newProtectionWorld(t, claim, restored())
+	refusing := newTestController(interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error {
 			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), "source", errors.New("a policy says no"))
 		},
 	}))
-	for from, refused := range map[source]bool{{kindClaim, "team", "source"}: true, before: false} {
+	for from, refused := range map[Source]bool{{KindClaim, "team", "source"}: true, before: false} {
 		object, err := w.two.get(t.Context(), from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := refusing.remove(t.Context(), from, object); apierrors.IsForbidden(err) != refused {
+		if err := refusing.removeFinalizer(t.Context(), from, object); apierrors.IsForbidden(err) != refused {
 			t.Errorf("%s: got %v", from, err)
 		}
 	}

@@ -12,9 +12,9 @@ import (
 
 // Indexes of the cache.
 const (
-	intentsByClaim  = "provision.claim"
-	intentsByVolume = "provision.volume"
-	volumesByClaim  = "provision.claimUID"
+	operationsByClaim  = "provision.claim"
+	operationsByVolume = "provision.volume"
+	volumesByClaim     = "provision.claimUID"
 
 	// Of the claims that wait for a volume from us, by what they wait for.
 	claimsByClass      = "provision.class"
@@ -32,13 +32,13 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 		field string
 		keys  client.IndexerFunc
 	}{
-		{&coordinationv1.Lease{}, intentsByClaim, annotated(claimAnnotation)},
-		{&coordinationv1.Lease{}, intentsByVolume, annotated(volumeAnnotation)},
-		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.ofPending(waitsForClass)},
-		{&corev1.PersistentVolumeClaim{}, claimsBySource, r.ofPending(waitsForSource)},
-		{&corev1.PersistentVolumeClaim{}, claimsByGrantor, r.ofPending(waitsForGrant)},
-		{&corev1.PersistentVolumeClaim{}, claimsByAttributes, r.ofPending(waitsForAttributes)},
-		{&corev1.PersistentVolumeClaim{}, claimsByNode, r.ofPending(waitsForNode)},
+		{&coordinationv1.Lease{}, operationsByClaim, byAnnotation(claimAnnotation)},
+		{&coordinationv1.Lease{}, operationsByVolume, byAnnotation(volumeAnnotation)},
+		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.indexWaiting(waitsForClass)},
+		{&corev1.PersistentVolumeClaim{}, claimsBySource, r.indexWaiting(waitsForSource)},
+		{&corev1.PersistentVolumeClaim{}, claimsByGrantor, r.indexWaiting(waitsForGrant)},
+		{&corev1.PersistentVolumeClaim{}, claimsByAttributes, r.indexWaiting(waitsForAttributes)},
+		{&corev1.PersistentVolumeClaim{}, claimsByNode, r.indexWaiting(waitsForNode)},
 		{&corev1.PersistentVolume{}, volumesByClaim, claimOfVolume},
 	} {
 		if err := m.GetFieldIndexer().IndexField(ctx, index.of, index.field, index.keys); err != nil {
@@ -48,11 +48,11 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// ofPending indexes the claims that wait for a volume from us, and no others.
-func (r *Reconciler) ofPending(keys func(*corev1.PersistentVolumeClaim) []string) client.IndexerFunc {
+// indexWaiting indexes the claims that wait for a volume from us, and no others.
+func (r *Reconciler) indexWaiting(keys func(*corev1.PersistentVolumeClaim) []string) client.IndexerFunc {
 	return func(o client.Object) []string {
 		claim, ok := o.(*corev1.PersistentVolumeClaim)
-		if !ok || !r.pending(claim) {
+		if !ok || !r.needsVolume(claim) {
 			return nil
 		}
 		return keys(claim)
@@ -69,8 +69,8 @@ func claimOfVolume(o client.Object) []string {
 	return []string{string(volume.Spec.ClaimRef.UID)}
 }
 
-// annotated indexes objects by the value of an annotation.
-func annotated(key string) client.IndexerFunc {
+// byAnnotation indexes objects by the value of an annotation.
+func byAnnotation(key string) client.IndexerFunc {
 	return func(o client.Object) []string {
 		if value := o.GetAnnotations()[key]; value != "" {
 			return []string{value}

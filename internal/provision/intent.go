@@ -29,11 +29,11 @@ import (
 )
 
 const (
-	// IntentLabel marks the Leases that are intents of this package; its value
+	// DriverLabel marks the Leases that are intents of this package; its value
 	// is the driver's name made safe, so that drivers can share a namespace.
-	IntentLabel = "provision.holdfast.io/driver"
-	// intentAnnotation holds the intent.
-	intentAnnotation = "provision.holdfast.io/intent"
+	DriverLabel = "provision.holdfast.io/driver"
+	// operationAnnotation holds the intent.
+	operationAnnotation = "provision.holdfast.io/intent"
 	// claimAnnotation and sourceAnnotation say whom the intent serves and what it
 	// reads, NAMESPACE/NAME and KIND/NAMESPACE/NAME. Indexes and handlers look at
 	// every intent, several times, and need not take it apart for that.
@@ -56,74 +56,74 @@ const (
 	// handleAnnotation is the id of a volume that the driver has made for the intent
 	// and that could not be published yet.
 	handleAnnotation = "provision.holdfast.io/volume-handle"
-	// refusedAnnotation is since when the driver has refused the request of an intent,
+	// failingSinceAnnotation is since when the driver has refused the request of an intent,
 	// without an answer that leaves its outcome open in between.
-	refusedAnnotation = "provision.holdfast.io/refused-since"
-	// touchAnnotation on a snapshot names the last intent that has protected it.
-	touchAnnotation = "provision.holdfast.io/protected-for"
+	failingSinceAnnotation = "provision.holdfast.io/refused-since"
+	// protectedForAnnotation on a snapshot names the last intent that has protected it.
+	protectedForAnnotation = "provision.holdfast.io/protected-for"
 )
 
-// An intent is a CreateVolume call that may have been made, with everything
+// An Operation is a CreateVolume call that may have been made, with everything
 // that it takes to repeat it and to publish its result.
-type intent struct {
-	// request is the whole call but for its secrets.
-	request *csipb.CreateVolumeRequest
-	// secret names the secret of the call, if it has one.
-	secret *corev1.SecretReference
-	// volume is what will be published, but for what only the driver's answer
+type Operation struct {
+	// Request is the whole call but for its secrets.
+	Request *csipb.CreateVolumeRequest
+	// Secret names the secret of the call, if it has one.
+	Secret *corev1.SecretReference
+	// Volume is what will be published, but for what only the driver's answer
 	// tells: handle, capacity, attributes, node affinity.
-	volume *corev1.PersistentVolume
-	// source is what the volume is filled from, nil for nothing.
-	source *source
-	// node is the only one whose driver may be asked; "" for any.
-	node string
-	// record is the Lease that it is written in, once it is.
-	record types.NamespacedName
-	uid    types.UID // of the Lease
-	since  time.Time // it has been on record
-	// handle is the id of a volume that the driver has made for it; "" for none known.
-	handle string
-	// refused is since when the driver has refused the request; zero if it has not.
-	refused time.Time
-	// first says that the driver has not been asked before: the intent was put on
+	Volume *corev1.PersistentVolume
+	// Source is what the volume is filled from, nil for nothing.
+	Source *Source
+	// Node is the only one whose driver may be asked; "" for any.
+	Node string
+	// Record is the Lease that it is written in, once it is.
+	Record types.NamespacedName
+	UID    types.UID // of the Lease
+	Since  time.Time // it has been on record
+	// Handle is the id of a volume that the driver has made for it; "" for none known.
+	Handle string
+	// FailingSince is since when the driver has refused the request; zero if it has not.
+	FailingSince time.Time
+	// FirstAttempt says that the driver has not been asked before: the intent was put on
 	// record by this very attempt. It is never on record.
-	first bool
-	// keptByClaim says that the source is being deleted and stays because the claim,
+	FirstAttempt bool
+	// SourceHeldByClaim says that the source is being deleted and stays because the claim,
 	// which is older than that, waits for a volume from it.
-	keptByClaim bool
-	// values are those of the secret, once it is read. They are never on record.
-	values map[string]string
+	SourceHeldByClaim bool
+	// SecretValues are those of the secret, once it is read. They are never on record.
+	SecretValues map[string]string
 }
 
-// claim is the key of the claim that the intent serves.
-func (i *intent) claim() types.NamespacedName {
-	return types.NamespacedName{Namespace: i.volume.Spec.ClaimRef.Namespace, Name: i.volume.Spec.ClaimRef.Name}
+// Claim is the key of the claim that the intent serves.
+func (op *Operation) Claim() types.NamespacedName {
+	return types.NamespacedName{Namespace: op.Volume.Spec.ClaimRef.Namespace, Name: op.Volume.Spec.ClaimRef.Name}
 }
 
-func (i *intent) claimUID() types.UID { return i.volume.Spec.ClaimRef.UID }
+func (op *Operation) ClaimUID() types.UID { return op.Volume.Spec.ClaimRef.UID }
 
-// lease is the record of the intent, for events about it.
-func (i *intent) lease() *coordinationv1.Lease {
-	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name, UID: i.uid}}
+// Lease is the record of the intent, for events about it.
+func (op *Operation) Lease() *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: op.Record.Namespace, Name: op.Record.Name, UID: op.UID}}
 }
 
-// intentName is the name of the Lease for a claim.
-func intentName(claim types.UID) string { return "provision-" + string(claim) }
+// LeaseName is the name of the Lease for a claim.
+func LeaseName(claim types.UID) string { return "provision-" + string(claim) }
 
-// written is the form of an intent in its Lease.
-type written struct {
+// record is the form of an intent in its Lease.
+type record struct {
 	Request json.RawMessage          `json:"request"`
 	Secret  *corev1.SecretReference  `json:"secret,omitempty"`
 	Volume  *corev1.PersistentVolume `json:"volume"`
-	Source  *source                  `json:"source,omitempty"`
+	Source  *Source                  `json:"source,omitempty"`
 }
 
-func (i *intent) encode() (string, error) {
-	request, err := protojson.Marshal(i.request)
+func (op *Operation) encode() (string, error) {
+	request, err := protojson.Marshal(op.Request)
 	if err != nil {
 		return "", fmt.Errorf("encoding the request: %w", err)
 	}
-	text, err := json.Marshal(written{Request: request, Secret: i.secret, Volume: i.volume, Source: i.source})
+	text, err := json.Marshal(record{Request: request, Secret: op.Secret, Volume: op.Volume, Source: op.Source})
 	if err != nil {
 		return "", fmt.Errorf("encoding the intent: %w", err)
 	}
@@ -141,31 +141,31 @@ func (i *intent) encode() (string, error) {
 	return gzipPrefix + base64.StdEncoding.EncodeToString(packed.Bytes()), nil
 }
 
-func decodeIntent(lease *coordinationv1.Lease) (*intent, error) {
-	text, err := unpack(lease.Annotations[intentAnnotation])
+func decode(lease *coordinationv1.Lease) (*Operation, error) {
+	text, err := decompress(lease.Annotations[operationAnnotation])
 	if err != nil {
 		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}
-	var w written
+	var w record
 	if err := json.Unmarshal(text, &w); err != nil {
 		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}
-	i := &intent{
-		request: &csipb.CreateVolumeRequest{}, secret: w.Secret, volume: w.Volume, source: w.Source,
-		node: lease.Annotations[nodeAnnotation], record: client.ObjectKeyFromObject(lease), uid: lease.UID,
-		since:  ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time,
-		handle: lease.Annotations[handleAnnotation], refused: refusedSince(lease),
+	op := &Operation{
+		Request: &csipb.CreateVolumeRequest{}, Secret: w.Secret, Volume: w.Volume, Source: w.Source,
+		Node: lease.Annotations[nodeAnnotation], Record: client.ObjectKeyFromObject(lease), UID: lease.UID,
+		Since:  ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time,
+		Handle: lease.Annotations[handleAnnotation], FailingSince: failingSince(lease),
 	}
-	if err := protojson.Unmarshal(w.Request, i.request); err != nil {
+	if err := protojson.Unmarshal(w.Request, op.Request); err != nil {
 		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
 	}
-	if i.volume == nil || i.volume.Spec.ClaimRef == nil || i.volume.Spec.CSI == nil {
+	if op.Volume == nil || op.Volume.Spec.ClaimRef == nil || op.Volume.Spec.CSI == nil {
 		return nil, fmt.Errorf("reading Lease %s/%s: it lacks the volume", lease.Namespace, lease.Name)
 	}
-	return i, nil
+	return op, nil
 }
 
-func unpack(text string) ([]byte, error) {
+func decompress(text string) ([]byte, error) {
 	packed, ok := strings.CutPrefix(text, gzipPrefix)
 	if !ok {
 		return []byte(text), nil
@@ -177,60 +177,60 @@ func unpack(text string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// A journal keeps the intents of one driver.
-type journal struct {
+// A Store keeps the intents of one driver.
+type Store struct {
 	client    client.Client
-	live      client.Reader // past the cache
+	apiReader client.Reader // past the cache
 	namespace string
 	driver    string
 	node      string // whose driver is asked; "" for any
-	// holder names this process.
-	holder string
-	// working are the claims whose intents are being recorded and carried out
+	// identity names this process.
+	identity string
+	// active are the claims whose intents are being recorded and carried out
 	// right now, and erased the Leases that the cache may still show: neither
 	// need wake anybody up. Both only save work. What ends before its intent is
 	// off the record is tried again, or woken up by it.
-	working, erased sync.Map
+	active, deleted sync.Map
 }
 
-// begin says that this process is at work on a claim's intent until end.
-func (j *journal) begin(claim types.UID) (end func()) {
-	j.working.Store(intentName(claim), true)
-	return func() { j.working.Delete(intentName(claim)) }
+// Start says that this process is at work on a claim's intent until end.
+func (j *Store) Start(claim types.UID) (end func()) {
+	j.active.Store(LeaseName(claim), true)
+	return func() { j.active.Delete(LeaseName(claim)) }
 }
 
-// news tells whether a Lease that the cache shows is one to do something about.
-func (j *journal) news(lease client.Object) bool {
-	_, working := j.working.Load(lease.GetName())
-	return !working && !j.isErased(lease)
+// IsUnattended tells whether a Lease that the cache shows is one to do something about.
+func (j *Store) IsUnattended(lease client.Object) bool {
+	_, working := j.active.Load(lease.GetName())
+	return !working && !j.IsDeleted(lease)
 }
 
-func (j *journal) isErased(lease client.Object) bool {
-	_, erased := j.erased.Load(lease.GetUID())
+func (j *Store) IsDeleted(lease client.Object) bool {
+	_, erased := j.deleted.Load(lease.GetUID())
 	return erased
 }
 
 // labels of an intent's Lease.
-func (j *journal) labels(i *intent) map[string]string {
-	all := map[string]string{IntentLabel: csi.SafeName(j.driver)}
+func (j *Store) labels(op *Operation) map[string]string {
+	all := map[string]string{DriverLabel: csi.SafeName(j.driver)}
 	if j.node != "" {
-		all[NodeLabel] = nodeValue(j.node)
+		all[NodeLabel] = nodeLabelValue(j.node)
 	}
-	if i.source != nil {
-		all[sourceLabel] = i.source.hash()
+	if op.Source != nil {
+		all[sourceLabel] = op.Source.Hash()
 	}
 	return all
 }
 
-func nodeValue(node string) string { return kube.NodeLabelValue("node", node) }
+func nodeLabelValue(node string) string { return kube.NodeLabelValue("node", node) }
 
-// ownIntents select the intents that a process carries out: those of its node,
+// OwnSelector select the intents that a process carries out: those of its node,
 // or of no node. The driver of another node would make a second volume.
-func ownIntents(driver, node string) labels.Selector {
-	own := labels.SelectorFromSet(labels.Set{IntentLabel: csi.SafeName(driver)})
+func OwnSelector(driver, node string) labels.Selector {
+	own := labels.SelectorFromSet(labels.Set{DriverLabel: csi.SafeName(driver)})
 	operator, values := selection.DoesNotExist, []string(nil)
 	if node != "" {
-		operator, values = selection.Equals, []string{nodeValue(node)}
+		operator, values = selection.Equals, []string{nodeLabelValue(node)}
 	}
 	of, err := labels.NewRequirement(NodeLabel, operator, values)
 	if err != nil {
@@ -239,69 +239,69 @@ func ownIntents(driver, node string) labels.Selector {
 	return own.Add(*of)
 }
 
-// write puts an intent on record and returns the one that is: if another
+// Write puts an intent on record and returns the one that is: if another
 // process was first, that one's stands, for the driver may have been asked. It
 // may be another node's: there is one name for each claim.
-func (j *journal) write(ctx context.Context, i *intent) (recorded *intent, fresh bool, err error) {
-	text, err := i.encode()
+func (j *Store) Write(ctx context.Context, op *Operation) (recorded *Operation, created bool, err error) {
+	text, err := op.encode()
 	if err != nil {
 		return nil, false, err
 	}
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: j.namespace, Name: intentName(i.claimUID()), Labels: j.labels(i),
-			Annotations: map[string]string{intentAnnotation: text, claimAnnotation: i.claim().String(), volumeAnnotation: i.volume.Name},
+			Namespace: j.namespace, Name: LeaseName(op.ClaimUID()), Labels: j.labels(op),
+			Annotations: map[string]string{operationAnnotation: text, claimAnnotation: op.Claim().String(), volumeAnnotation: op.Volume.Name},
 		},
-		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.holder, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &j.identity, AcquireTime: &metav1.MicroTime{Time: time.Now()}},
 	}
-	if i.source != nil {
-		lease.Annotations[sourceAnnotation] = i.source.key()
+	if op.Source != nil {
+		lease.Annotations[sourceAnnotation] = op.Source.Key()
 	}
 	if j.node != "" {
 		lease.Annotations[nodeAnnotation] = j.node
 	}
-	i.annotate(lease)
+	op.annotate(lease)
 	err = j.client.Create(ctx, lease)
 	if apierrors.IsAlreadyExists(err) {
-		recorded, err = j.read(ctx, i.claimUID())
+		recorded, err = j.Read(ctx, op.ClaimUID())
 		return recorded, false, err
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("recording the intent to create volume %s: %w", i.request.GetName(), err)
+		return nil, false, fmt.Errorf("recording the intent to create volume %s: %w", op.Request.GetName(), err)
 	}
-	i.record, i.uid, i.since, i.node, i.first = client.ObjectKeyFromObject(lease), lease.UID, lease.Spec.AcquireTime.Time, j.node, true
-	return i, true, nil
+	op.Record, op.UID, op.Since, op.Node, op.FirstAttempt = client.ObjectKeyFromObject(lease), lease.UID, lease.Spec.AcquireTime.Time, j.node, true
+	return op, true, nil
 }
 
-// read gets an intent from the API server itself.
-func (j *journal) read(ctx context.Context, claim types.UID) (*intent, error) {
+// Read gets an intent from the API server itself.
+func (j *Store) Read(ctx context.Context, claim types.UID) (*Operation, error) {
 	lease := &coordinationv1.Lease{}
-	if err := j.live.Get(ctx, types.NamespacedName{Namespace: j.namespace, Name: intentName(claim)}, lease); err != nil {
+	if err := j.apiReader.Get(ctx, types.NamespacedName{Namespace: j.namespace, Name: LeaseName(claim)}, lease); err != nil {
 		return nil, fmt.Errorf("reading the intent of claim %s: %w", claim, err)
 	}
-	return decodeIntent(lease)
+	return decode(lease)
 }
 
-// erase takes an intent off the record; one that is gone, or was put on record
+// Delete takes an intent off the record; one that is gone, or was put on record
 // anew since, is a success.
-func (j *journal) erase(ctx context.Context, i *intent) error {
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: i.record.Namespace, Name: i.record.Name}}
-	j.erased.Store(i.uid, true) // Before the cache can show that it is gone.
-	err := j.client.Delete(ctx, lease, client.Preconditions{UID: &i.uid})
-	if apierrors.IsConflict(err) && !j.still(ctx, i) {
+func (j *Store) Delete(ctx context.Context, op *Operation) error {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: op.Record.Namespace, Name: op.Record.Name}}
+	j.deleted.Store(op.UID, true) // Before the cache can show that it is gone.
+	err := j.client.Delete(ctx, lease, client.Preconditions{UID: &op.UID})
+	if apierrors.IsConflict(err) && !j.mayExist(ctx, op) {
 		err = nil
 	}
 	if client.IgnoreNotFound(err) != nil {
-		j.erased.Delete(i.uid)
-		return fmt.Errorf("erasing the intent to create volume %s: %w", i.request.GetName(), err)
+		j.deleted.Delete(op.UID)
+		return fmt.Errorf("erasing the intent to create volume %s: %w", op.Request.GetName(), err)
 	}
 	return nil
 }
 
-// still tells whether an intent may still be on record: a conflict can mean other
+// mayExist tells whether an intent may still be on record: a conflict can mean other
 // things than that another one has its name.
-func (j *journal) still(ctx context.Context, i *intent) bool {
+func (j *Store) mayExist(ctx context.Context, op *Operation) bool {
 	lease := &coordinationv1.Lease{}
-	err := j.live.Get(ctx, i.record, lease)
-	return err == nil && lease.UID == i.uid || client.IgnoreNotFound(err) != nil
+	err := j.apiReader.Get(ctx, op.Record, lease)
+	return err == nil && lease.UID == op.UID || client.IgnoreNotFound(err) != nil
 }

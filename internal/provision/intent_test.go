@@ -15,18 +15,18 @@ import (
 )
 
 func TestAnIntentComesBackAsItWasWritten(t *testing.T) {
-	s := ready(t)
-	begun(t, &s)
-	big := ready(t)
-	begun(t, &big)
-	big.intent.request.AccessibilityRequirements = &csipb.TopologyRequirement{}
+	s := readyState(t)
+	withOperation(t, &s)
+	big := readyState(t)
+	withOperation(t, &big)
+	big.operation.Request.AccessibilityRequirements = &csipb.TopologyRequirement{}
 	for n := range 2000 {
 		place := &csipb.Topology{Segments: map[string]string{"topology.example.com/hostname": fmt.Sprint("worker-", n)}}
-		big.intent.request.AccessibilityRequirements.Requisite = append(big.intent.request.AccessibilityRequirements.Requisite, place)
+		big.operation.Request.AccessibilityRequirements.Requisite = append(big.operation.Request.AccessibilityRequirements.Requisite, place)
 	}
-	big.intent.source = &source{kindClaim, "team", "source"}
-	big.intent.secret = &corev1.SecretReference{Name: "s", Namespace: "n"}
-	for name, i := range map[string]*intent{"of a claim": s.intent, "of a claim in a large cluster": big.intent} {
+	big.operation.Source = &Source{KindClaim, "team", "source"}
+	big.operation.Secret = &corev1.SecretReference{Name: "s", Namespace: "n"}
+	for name, i := range map[string]*Operation{"of a claim": s.operation, "of a claim in a large cluster": big.operation} {
 		t.Run(name, func(t *testing.T) {
 			text, err := i.encode()
 			if err != nil {
@@ -35,20 +35,20 @@ func TestAnIntentComesBackAsItWasWritten(t *testing.T) {
 			if limit := 128 << 10; len(text) > limit {
 				t.Errorf("it takes %d bytes, and annotations together may have %d", len(text), limit)
 			}
-			got, err := decodeIntent(lease(text))
+			got, err := decode(lease(text))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(i.request, got.request, protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(i.Request, got.Request, protocmp.Transform()); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(i.volume, got.volume); diff != "" {
+			if diff := cmp.Diff(i.Volume, got.Volume); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(i.source, got.source); diff != "" {
+			if diff := cmp.Diff(i.Source, got.Source); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(i.secret, got.secret); diff != "" {
+			if diff := cmp.Diff(i.Secret, got.Secret); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -56,9 +56,9 @@ func TestAnIntentComesBackAsItWasWritten(t *testing.T) {
 }
 
 func TestAnIntentHasNoSecretsInIt(t *testing.T) {
-	s := ready(t)
-	begun(t, &s)
-	text, err := s.intent.encode()
+	s := readyState(t)
+	withOperation(t, &s)
+	text, err := s.operation.encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestAnIntentThatCannotBeReadIsAnError(t *testing.T) {
 		"broken compression":       gzipPrefix + "AAAA",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := decodeIntent(lease(text)); err == nil {
+			if got, err := decode(lease(text)); err == nil {
 				t.Errorf("read as %+v", got)
 			} else if !strings.Contains(err.Error(), "ns/provision-"+uid) {
 				t.Errorf("the error does not name the Lease: %v", err)
@@ -88,6 +88,6 @@ func TestAnIntentThatCannotBeReadIsAnError(t *testing.T) {
 
 func lease(text string) *coordinationv1.Lease {
 	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "ns", Name: intentName(uid), Annotations: map[string]string{intentAnnotation: text},
+		Namespace: "ns", Name: LeaseName(uid), Annotations: map[string]string{operationAnnotation: text},
 	}}
 }

@@ -13,35 +13,35 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// whereabouts is what a driver's list says about the volume of an intent. The zero
+// lookupResult is what a driver's list says about the volume of an intent. The zero
 // value is that it says nothing.
-type whereabouts struct {
+type lookupResult struct {
 	handle string // of the volume, if its id has the name in it
 	absent bool   // there is none
 }
 
-// lookFor looks for the volume of an intent in the driver's list, if it has one. The
+// findInList looks for the volume of an intent in the driver's list, if it has one. The
 // list has ids only, no names; what that says see [locate]. While the claim waits,
 // asking for the volume again is cheaper than all of a driver's volumes, and only
 // what is certain by then is of use.
-func (r *Reconciler) lookFor(ctx context.Context, s seen, i *intent) (whereabouts, error) {
-	sure := time.Since(i.refused) >= r.driver.SettleTime()
-	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.wants(i) && !sure {
-		return whereabouts{}, nil
+func (r *Reconciler) findInList(ctx context.Context, s state, op *Operation) (lookupResult, error) {
+	settled := time.Since(op.FailingSince) >= r.driver.SettleTime()
+	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.isWanted(op) && !settled {
+		return lookupResult{}, nil
 	}
 	known, err := r.knownHandles(ctx)
 	if err != nil {
-		return whereabouts{}, err
+		return lookupResult{}, err
 	}
 	var listed []string
 	for entry, err := range r.driver.ListVolumes(ctx, 0) {
 		if err != nil {
-			return whereabouts{}, fmt.Errorf("looking for volume %s in the driver's list: %w", i.request.GetName(), err)
+			return lookupResult{}, fmt.Errorf("looking for volume %s in the driver's list: %w", op.Request.GetName(), err)
 		}
 		listed = append(listed, entry.GetVolume().GetVolumeId())
 	}
-	found := locate(i.request.GetName(), string(i.claimUID()), known, listed)
-	found.absent = found.absent && sure
+	found := locate(op.Request.GetName(), string(op.ClaimUID()), known, listed)
+	found.absent = found.absent && settled
 	return found, nil
 }
 
@@ -65,20 +65,20 @@ func (r *Reconciler) knownHandles(ctx context.Context) (map[string]string, error
 // those that PersistentVolumes have. One whose id was made from the name is it. It is
 // absent if every listed id is some PersistentVolume's; or if the driver makes ids from
 // names, as those of the PersistentVolumes show, and none is made from this one.
-func locate(name, uid string, known map[string]string, listed []string) whereabouts {
-	strangers := false
+func locate(name, uid string, known map[string]string, listed []string) lookupResult {
+	unknown := false
 	for _, id := range listed {
 		switch _, ok := known[id]; {
 		case ok:
 		case csi.DerivedFrom(id, name, uid):
-			return whereabouts{handle: id}
+			return lookupResult{handle: id}
 		case strings.Contains(id, name):
-			return whereabouts{} // It may be that of another claim.
+			return lookupResult{} // It may be that of another claim.
 		default:
-			strangers = true
+			unknown = true
 		}
 	}
-	return whereabouts{absent: !strangers || namesInIDs(known)}
+	return lookupResult{absent: !unknown || namesInIDs(known)}
 }
 
 // namesInIDs tells whether all ids that are known have the names of their

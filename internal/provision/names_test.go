@@ -22,51 +22,51 @@ func TestVolumeNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options()
 			o.NameLength = tt.length
-			if got := o.volumeName(claim()); got != tt.want || o.cuts() != tt.cuts {
-				t.Errorf("got %s, and whether it cuts: %v", got, o.cuts())
+			if got := o.volumeName(claim()); got != tt.want || o.truncatesUID() != tt.cuts {
+				t.Errorf("got %s, and whether it cuts: %v", got, o.truncatesUID())
 			}
 		})
 	}
 }
 
 func TestANameIsForOneClaimAtATime(t *testing.T) {
-	var n names
+	var n reservedNames
 	for _, step := range []struct {
 		claim types.UID
 		want  bool
 	}{{"a", true}, {"a", true}, {"b", false}} {
-		if got := n.take("pvc-1", step.claim); got != step.want {
+		if got := n.reserve("pvc-1", step.claim); got != step.want {
 			t.Errorf("claim %s: got %v", step.claim, got)
 		}
 	}
-	n.free("pvc-1", "b") // It is not its own to give.
-	if n.take("pvc-1", "b") {
+	n.release("pvc-1", "b") // It is not its own to give.
+	if n.reserve("pvc-1", "b") {
 		t.Error("b has the name of a")
 	}
-	n.free("pvc-1", "a")
-	if !n.take("pvc-1", "b") {
+	n.release("pvc-1", "a")
+	if !n.reserve("pvc-1", "b") {
 		t.Error("b cannot have the name that a gave back")
 	}
 }
 
 func TestAttemptsAreCountedByClassAndSource(t *testing.T) {
 	m := NewMetrics(prometheus.NewRegistry())
-	s := ready(t)
-	m.failure(s)
+	s := readyState(t)
+	m.recordFailure(s)
 	clones(&s)
-	m.failure(s)
-	m.failure(seen{}) // Its claim is gone, and nothing was begun for it.
-	begun(t, &s)
-	s.intent.source = &source{Kind: kindSnapshot}
+	m.recordFailure(s)
+	m.recordFailure(state{}) // Its claim is gone, and nothing was begun for it.
+	withOperation(t, &s)
+	s.operation.Source = &Source{Kind: KindSnapshot}
 	s.claim = nil
-	m.failure(s)
-	m.success(s.intent, s.began)
+	m.recordFailure(s)
+	m.recordSuccess(s.operation, s.started)
 	for _, tt := range []struct {
 		of            *prometheus.CounterVec
 		class, source string
 	}{
 		{m.failed, "fast", ""}, {m.failed, "fast", "PersistentVolumeClaim"}, {m.failed, "", ""},
-		{m.failed, "fast", "VolumeSnapshot"}, {m.made, "fast", "VolumeSnapshot"},
+		{m.failed, "fast", "VolumeSnapshot"}, {m.succeeded, "fast", "VolumeSnapshot"},
 	} {
 		var got dto.Metric
 		if err := tt.of.WithLabelValues(tt.class, tt.source).Write(&got); err != nil || got.GetCounter().GetValue() != 1 {
@@ -74,7 +74,7 @@ func TestAttemptsAreCountedByClassAndSource(t *testing.T) {
 		}
 	}
 	var took dto.Metric
-	if err := m.took.WithLabelValues("fast", "VolumeSnapshot").(prometheus.Metric).Write(&took); err != nil || took.GetHistogram().GetSampleCount() != 1 {
+	if err := m.duration.WithLabelValues("fast", "VolumeSnapshot").(prometheus.Metric).Write(&took); err != nil || took.GetHistogram().GetSampleCount() != 1 {
 		t.Errorf("the duration: %v, %v", took.GetHistogram(), err)
 	}
 	for _, b := range took.GetHistogram().GetBucket() {

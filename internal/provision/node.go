@@ -58,49 +58,49 @@ func (n *Node) Validate() error {
 	return errors.Join(errs...)
 }
 
-// elsewhere tells whether a claim's selected node has a provisioner of its own.
-func (n *Node) elsewhere(selected string) bool {
+// IsElsewhere tells whether a claim's selected node has a provisioner of its own.
+func (n *Node) IsElsewhere(selected string) bool {
 	return n.Deployed && selected != "" && selected != n.Name
 }
 
-// has tells whether the node is to serve a claim, and it is still the one that
+// IsSelectedFor tells whether the node is to serve a claim, and it is still the one that
 // was seen.
-func (n *Node) has(claim *corev1.PersistentVolumeClaim, seen types.UID) bool {
+func (n *Node) IsSelectedFor(claim *corev1.PersistentVolumeClaim, seen types.UID) bool {
 	return claim.UID == seen && claim.Spec.VolumeName == "" && selectedNode(claim) == n.Name
 }
 
-// anyones tells whether a claim's volume may be on any node that takes it.
-func (n *Node) anyones(claim *corev1.PersistentVolumeClaim) bool {
+// IsUnassigned tells whether a claim's volume may be on any node that takes it.
+func (n *Node) IsUnassigned(claim *corev1.PersistentVolumeClaim) bool {
 	return n.Deployed && selectedNode(claim) == ""
 }
 
-// decideTaking is about a claim that any node may take, because its class binds
+// decideClaiming is about a claim that any node may take, because its class binds
 // immediately and no scheduler selects one.
-func (n *Node) decideTaking(s seen, o *Options) step {
-	if !n.ImmediateBinding || !n.allowed(s.class) {
-		return step{kind: rest}
+func (n *Node) decideClaiming(s state, o *Options) decision {
+	if !n.ImmediateBinding || !n.IsAllowedBy(s.class) {
+		return decision{action: none}
 	}
 	next := decideSpec(s, o)
-	if next.kind == begin {
-		next.kind = take
+	if next.action == start {
+		next.action = claimForNode
 	}
 	return next
 }
 
-// allowed tells whether the class lets volumes be on the node.
-func (n *Node) allowed(class *storagev1.StorageClass) bool {
-	return len(class.AllowedTopologies) == 0 || slices.ContainsFunc(expandTerms(class.AllowedTopologies),
+// IsAllowedBy tells whether the class lets volumes be on the node.
+func (n *Node) IsAllowedBy(class *storagev1.StorageClass) bool {
+	return len(class.AllowedTopologies) == 0 || slices.ContainsFunc(ExpandTerms(class.AllowedTopologies),
 		func(s topology.Segment) bool { return s.Holds(n.Segment) })
 }
 
-// place is the node as what it says about itself.
-func (n *Node) place() place {
-	return place{name: n.Name, labels: n.Segment, keys: slices.Sorted(maps.Keys(n.Segment))}
+// Topology is the node as what it says about itself.
+func (n *Node) Topology() NodeTopology {
+	return NodeTopology{Name: n.Name, Labels: n.Segment, Keys: slices.Sorted(maps.Keys(n.Segment))}
 }
 
-// affinity is a new volume's node affinity. A driver may say nothing about where
+// Affinity is a new volume's node affinity. A driver may say nothing about where
 // a volume is accessible; one that has been made by a node's own driver is there.
-func (n *Node) affinity(said *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+func (n *Node) Affinity(said *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
 	if !n.Deployed || said != nil {
 		return said
 	}

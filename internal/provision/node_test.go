@@ -29,60 +29,60 @@ func nodeOptions() *Options {
 }
 
 // onNode is everything as it should be for node n1 to make a volume.
-func onNode(t *testing.T) seen {
+func onNode(t *testing.T) state {
 	t.Helper()
-	s := ready(t)
-	s.info = announced(t, csitest.Options{Segments: []map[string]string{nodeSegment}})
+	s := readyState(t)
+	s.info = driverInfo(t, csitest.Options{Segments: []map[string]string{nodeSegment}})
 	return s
 }
 
 // selects has the scheduler, or a node, select a node.
-func selects(node string) func(*seen, *Options) {
-	return func(s *seen, o *Options) {
+func selects(node string) func(*state, *Options) {
+	return func(s *state, o *Options) {
 		s.claim.Annotations[kube.AnnSelectedNode] = node
-		s.onlyNode(&o.Node)
+		s.observeOwnNode(&o.Node)
 	}
 }
 
 func TestDecideOnANode(t *testing.T) {
 	base := onNode(t)
-	only := func(zone string) func(*seen, *Options) {
-		return func(s *seen, _ *Options) {
+	only := func(zone string) func(*state, *Options) {
+		return func(s *state, _ *Options) {
 			s.class.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
 				{Key: "zone", Values: []string{zone}},
 			}}}
 		}
 	}
-	waits := func(s *seen, _ *Options) { late(s) }
-	immediateOff := func(_ *seen, o *Options) { o.Node.ImmediateBinding = false }
-	wrong := func(s *seen, _ *Options) { s.claim.Spec.Selector = &metav1.LabelSelector{} }
-	classless := func(s *seen, _ *Options) { s.class = nil }
-	type changes []func(*seen, *Options)
+	waits := func(s *state, _ *Options) { waitForFirstConsumer(s) }
+	immediateOff := func(_ *state, o *Options) { o.Node.ImmediateBinding = false }
+	wrong := func(s *state, _ *Options) { s.claim.Spec.Selector = &metav1.LabelSelector{} }
+	classless := func(s *state, _ *Options) { s.class = nil }
+	type changes []func(*state, *Options)
 	tests := map[string]struct {
 		changes changes
-		want    kind
+		want    action
 	}{
-		"a claim that waits and for which this node is selected is served": {changes{waits, selects("n1")}, begin},
-		"one for which another node is selected is left to that":           {changes{waits, selects("n2")}, rest},
-		"one for which none is selected is left to the scheduler":          {changes{waits}, rest},
-		"a claim that binds immediately is up for taking":                  {nil, take},
-		"one that this node has taken is served":                           {changes{selects("n1")}, begin},
-		"one that another node has taken is left to that":                  {changes{selects("n2")}, rest},
-		"one that may be on this node is up for taking":                    {changes{only("a")}, take},
-		"one that may not be on this node is left to others":               {changes{only("b")}, rest},
-		"one is left to others if it is not to be served immediately":      {changes{immediateOff}, rest},
-		"but one that somebody has given to this node is served":           {changes{immediateOff, selects("n1")}, begin},
-		"a claim that waits is served even if immediate ones are not":      {changes{waits, selects("n1"), immediateOff}, begin},
-		"what is wrong with a claim that anyone may take is told":          {changes{wrong}, say},
-		"what is wrong with a claim of this node is told":                  {changes{wrong, selects("n1")}, say},
-		"what is wrong with a claim of another node is told there":         {changes{wrong, selects("n2")}, rest},
-		"a class that is missing is told about a claim of this node":       {changes{classless, selects("n1")}, say},
-		"a class that is missing is no business of other nodes":            {changes{classless, selects("n2")}, rest},
-		"a claim that is gone is not taken":                                {changes{func(s *seen, _ *Options) { s.claim = nil }}, rest},
-		"a claim that is being deleted is not taken":                       {changes{func(s *seen, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, rest},
-		"a claim that has a volume is not taken":                           {changes{func(s *seen, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, rest},
-		"a claim of another provisioner is not taken":                      {changes{func(s *seen, _ *Options) { s.claim.Annotations = nil }}, rest},
-		"an intent is carried out even if another node has been selected":  {changes{func(s *seen, _ *Options) { s.intent = &intent{} }, selects("n2")}, carry},
+		"a claim that waits and for which this node is selected is served": {changes{waits, selects("n1")}, start},
+		"one for which another node is selected is left to that":           {changes{waits, selects("n2")}, none},
+		"one for which none is selected is left to the scheduler":          {changes{waits}, none},
+		"a claim that binds immediately is up for taking":                  {nil, claimForNode},
+		"one that this node has taken is served":                           {changes{selects("n1")}, start},
+		"one that another node has taken is left to that":                  {changes{selects("n2")}, none},
+		"one that may be on this node is up for taking":                    {changes{only("a")}, claimForNode},
+		"one that may not be on this node is left to others":               {changes{only("b")}, none},
+		"one is left to others if it is not to be served immediately":      {changes{immediateOff}, none},
+		"but one that somebody has given to this node is served":           {changes{immediateOff, selects("n1")}, start},
+		"a claim that waits is served even if immediate ones are not":      {changes{waits, selects("n1"), immediateOff}, start},
+		"what is wrong with a claim that anyone may take is told":          {changes{wrong}, emitEvent},
+		"what is wrong with a claim of this node is told":                  {changes{wrong, selects("n1")}, emitEvent},
+		"what is wrong with a claim of another node is told there":         {changes{wrong, selects("n2")}, none},
+		"a class that is missing is told about a claim of this node":       {changes{classless, selects("n1")}, emitEvent},
+		"a class that is missing is no business of other nodes":            {changes{classless, selects("n2")}, none},
+		"a claim that is gone is not taken":                                {changes{func(s *state, _ *Options) { s.claim = nil }}, none},
+		"a claim that is being deleted is not taken":                       {changes{func(s *state, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, none},
+		"a claim that has a volume is not taken":                           {changes{func(s *state, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, none},
+		"a claim of another provisioner is not taken":                      {changes{func(s *state, _ *Options) { s.claim.Annotations = nil }}, none},
+		"an intent is carried out even if another node has been selected":  {changes{func(s *state, _ *Options) { s.operation = &Operation{} }, selects("n2")}, resume},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestDecideOnANode(t *testing.T) {
 			for _, change := range tt.changes {
 				change(&s, o)
 			}
-			if got := decide(s, o); got.kind != tt.want {
+			if got := decide(s, o); got.action != tt.want {
 				t.Errorf("got %+v, want kind %d", got, tt.want)
 			}
 		})
@@ -113,7 +113,7 @@ func TestANodeMakesSureOfAClaimBeforeItAsksTheDriver(t *testing.T) {
 			c, o := claim(), nodeOptions()
 			c.Annotations[kube.AnnSelectedNode] = "n1"
 			tt.change(c)
-			if got := o.Node.has(c, uid); got != tt.want {
+			if got := o.Node.IsSelectedFor(c, uid); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
@@ -126,11 +126,11 @@ func TestANodeAsksForItsOwnSegment(t *testing.T) {
 	want := &csipb.TopologyRequirement{
 		Requisite: []*csipb.Topology{{Segments: nodeSegment}}, Preferred: []*csipb.Topology{{Segments: nodeSegment}},
 	}
-	for name, change := range map[string]func(*seen){
-		"for a claim that waits":            late,
-		"for a claim that binds at once":    func(*seen) {},
-		"for a class that allows more":      func(s *seen) { s.class.AllowedTopologies = terms("zone", "a", "b") },
-		"for a claim that waits, and so on": func(s *seen) { late(s); s.class.AllowedTopologies = terms("zone", "a", "b") },
+	for name, change := range map[string]func(*state){
+		"for a claim that waits":            waitForFirstConsumer,
+		"for a claim that binds at once":    func(*state) {},
+		"for a class that allows more":      func(s *state) { s.class.AllowedTopologies = terms("zone", "a", "b") },
+		"for a claim that waits, and so on": func(s *state) { waitForFirstConsumer(s); s.class.AllowedTopologies = terms("zone", "a", "b") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, o := onNode(t), nodeOptions()
@@ -140,7 +140,7 @@ func TestANodeAsksForItsOwnSegment(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, i.request.GetAccessibilityRequirements(), protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(want, i.Request.GetAccessibilityRequirements(), protocmp.Transform()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -169,11 +169,11 @@ func TestAVolumeOfANodeHasANodeAffinity(t *testing.T) {
 		"a provisioner for all nodes takes the driver's answer, as it is": {options(), elsewhere, elsewhere},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := ready(t)
-			begun(t, &s)
+			s := readyState(t)
+			withOperation(t, &s)
 			tt.options.Topology = true
 			r := &Reconciler{options: tt.options}
-			got, err := r.shape(s.intent, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30, AccessibleTopology: tt.accessible})
+			got, err := r.completeVolume(s.operation, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30, AccessibleTopology: tt.accessible})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +192,7 @@ func TestAProvisionerSeesItsOwnIntentsOnly(t *testing.T) {
 	const driver = "csitest.holdfast.io"
 	long := strings.Repeat("n", 253)
 	written := func(node string) labels.Set {
-		return (&journal{driver: driver, node: node}).labels(&intent{source: &source{kindSnapshot, "team", "s"}})
+		return (&Store{driver: driver, node: node}).labels(&Operation{Source: &Source{KindSnapshot, "team", "s"}})
 	}
 	for name, tt := range map[string]struct {
 		node, of string
@@ -205,23 +205,23 @@ func TestAProvisionerSeesItsOwnIntentsOnly(t *testing.T) {
 		"not a node's":                                  {"", "n1", false},
 		"a node with a long name sees its own":          {long, long, true},
 		"not those of one whose name begins like it":    {long, long[1:], false},
-		"not those of one with the hash of it for name": {long, nodeValue(long), false},
+		"not those of one with the hash of it for name": {long, nodeLabelValue(long), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := ownIntents(driver, tt.node).Matches(written(tt.of)); got != tt.want {
+			if got := OwnSelector(driver, tt.node).Matches(written(tt.of)); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
 	}
-	if ownIntents("other.example.com", "n1").Matches(written("n1")) {
+	if OwnSelector("other.example.com", "n1").Matches(written("n1")) {
 		t.Error("another driver's provisioner sees it too")
 	}
 }
 
 func TestAnIntentRemembersItsNode(t *testing.T) {
-	s := ready(t)
-	begun(t, &s)
-	text, err := s.intent.encode()
+	s := readyState(t)
+	withOperation(t, &s)
+	text, err := s.operation.encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,11 +236,11 @@ func TestAnIntentRemembersItsNode(t *testing.T) {
 		"of all of them": {lease(text), "", "all nodes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i, err := decodeIntent(tt.lease)
-			if err != nil || i.node != tt.node {
-				t.Fatalf("it is of node %q, %v", i.node, err)
+			i, err := decode(tt.lease)
+			if err != nil || i.Node != tt.node {
+				t.Fatalf("it is of node %q, %v", i.Node, err)
 			}
-			if said := othersIntent(i).Error(); !strings.Contains(said, tt.says) || !strings.Contains(said, "ns/provision-"+uid) {
+			if said := otherNodeError(i).Error(); !strings.Contains(said, tt.says) || !strings.Contains(said, "ns/provision-"+uid) {
 				t.Errorf("who waits for it is told %q", said)
 			}
 		})

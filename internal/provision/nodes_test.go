@@ -91,16 +91,16 @@ func (f *fleet) List(_ context.Context, into client.ObjectList, options ...clien
 func TestNodesAreLookedAtOnceForAllClaims(t *testing.T) {
 	f := newFleet(6)
 	r := newNodeReconciler(f)
-	info := announced(t, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
-	look := func(selected string) seen {
-		s := seen{claim: claim(), class: class(), info: info}
+	info := driverInfo(t, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
+	look := func(selected string) state {
+		s := state{claim: claim(), class: class(), info: info}
 		s.claim.Annotations[kube.AnnSelectedNode] = selected
 		if err := r.observeNodes(t.Context(), &s); err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	zones := func(s seen) int { return len(s.nodes.segments(s.nodes.anyKeys())) }
+	zones := func(s state) int { return len(s.nodes.Segments(s.nodes.AnyKeys())) }
 	for range 3 {
 		if s := look(""); zones(s) != 3 || s.selected != nil {
 			t.Errorf("%d zones, selected node %v", zones(s), s.selected)
@@ -110,11 +110,11 @@ func TestNodesAreLookedAtOnceForAllClaims(t *testing.T) {
 		t.Errorf("nodes and CSINodes were listed %d times", f.lists)
 	}
 	f.add("new", "zone-new")
-	if s := look("new"); s.selected == nil || s.selected.labels["zone"] != "zone-new" {
+	if s := look("new"); s.selected == nil || s.selected.Labels["zone"] != "zone-new" {
 		t.Errorf("the selected node, of which we have not been told yet, is %v", s.selected)
 	}
 	woken := 0
-	r.atlas.before(predicate.NewPredicateFuncs(func(client.Object) bool {
+	r.nodes.InvalidateBefore(predicate.NewPredicateFuncs(func(client.Object) bool {
 		woken = zones(look(""))
 		return true
 	})).Create(event.CreateEvent{Object: f.nodes["new"]})
@@ -125,7 +125,7 @@ func TestNodesAreLookedAtOnceForAllClaims(t *testing.T) {
 
 func TestWhatMovesANode(t *testing.T) {
 	f := newFleet(1)
-	a := &atlas{driver: "csitest.holdfast.io"}
+	a := &Cache{driver: "csitest.holdfast.io"}
 	for name, tt := range map[string]struct {
 		node   func(*corev1.Node)
 		driver func(*storagev1.CSINode)
@@ -148,7 +148,7 @@ func TestWhatMovesANode(t *testing.T) {
 				tt.driver(driver)
 				before, after = f.drivers[0], driver
 			}
-			if got := a.moved(before, after); got != tt.want {
+			if got := a.isMoved(before, after); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
@@ -157,21 +157,21 @@ func TestWhatMovesANode(t *testing.T) {
 
 func BenchmarkPlaceOfAVolumeAmong1000Nodes(b *testing.B) {
 	r := newNodeReconciler(newFleet(1000))
-	info := announced(b, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
+	info := driverInfo(b, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
 	b.ReportAllocs()
 	for b.Loop() {
-		s := seen{claim: claim(), class: class(), info: info}
-		late(&s)
+		s := state{claim: claim(), class: class(), info: info}
+		waitForFirstConsumer(&s)
 		s.claim.Annotations[kube.AnnSelectedNode] = "n0500"
 		if err := r.observeNodes(b.Context(), &s); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := requirement(s.topology(r.options)); err != nil {
+		if _, err := Requirement(s.placement(r.options)); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func newNodeReconciler(f *fleet) *Reconciler {
-	return &Reconciler{client: f, options: options(), atlas: &atlas{from: f, driver: options().Driver}}
+	return &Reconciler{client: f, options: options(), nodes: &Cache{client: f, driver: options().Driver}}
 }

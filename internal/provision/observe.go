@@ -18,25 +18,25 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// seen is all that is known about one claim at one moment.
-type seen struct {
-	claim  *corev1.PersistentVolumeClaim // nil if it is gone
-	class  *storagev1.StorageClass       // nil if there is none of that name
-	intent *intent                       // nil if none is on record
-	volume *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
-	info   csi.Info                      // what the driver can
-	began  time.Time                     // when it was looked at
+// state is all that is known about one claim at one moment.
+type state struct {
+	claim     *corev1.PersistentVolumeClaim // nil if it is gone
+	class     *storagev1.StorageClass       // nil if there is none of that name
+	operation *Operation                    // nil if none is on record
+	volume    *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
+	info      csi.Info                      // what the driver can
+	started   time.Time                     // when it was looked at
 
-	origin     *origin                          // what the claim is to be filled from; nil for nothing
+	source     *Resolved                        // what the claim is to be filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
 
-	nodes    *places // only with a driver that has topology
-	selected *place  // nil while the scheduler has selected none, or its node is gone
+	nodes    *Nodes        // only with a driver that has topology
+	selected *NodeTopology // nil while the scheduler has selected none, or its node is gone
 }
 
 // observe reads everything from the cache.
-func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (seen, error) {
-	s := seen{info: r.info(), began: time.Now()}
+func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (state, error) {
+	s := state{info: r.info(), started: time.Now()}
 	claim := &corev1.PersistentVolumeClaim{}
 	found, err := r.get(ctx, key, claim)
 	if err != nil {
@@ -45,13 +45,13 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (see
 	if found {
 		s.claim = claim
 	}
-	if s.intent, err = r.findIntent(ctx, key, s.claim); err != nil {
+	if s.operation, err = r.findOperation(ctx, key, s.claim); err != nil {
 		return s, err
 	}
 	if err := r.observeVolume(ctx, &s); err != nil {
 		return s, err
 	}
-	if s.claim == nil || s.intent != nil {
+	if s.claim == nil || s.operation != nil {
 		return s, nil // An intent holds all that it needs.
 	}
 	class := &storagev1.StorageClass{}
@@ -81,43 +81,43 @@ func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into cli
 	return err == nil, nil
 }
 
-// findIntent finds the intent for a claim; if the claim is gone, or another of
+// findOperation finds the intent for a claim; if the claim is gone, or another of
 // its name is there, the one that was for its predecessor comes first.
-func (r *Reconciler) findIntent(ctx context.Context, key types.NamespacedName, claim *corev1.PersistentVolumeClaim) (*intent, error) {
+func (r *Reconciler) findOperation(ctx context.Context, key types.NamespacedName, claim *corev1.PersistentVolumeClaim) (*Operation, error) {
 	leases := &coordinationv1.LeaseList{}
-	if err := r.client.List(ctx, leases, client.InNamespace(r.journal.namespace), client.MatchingFields{intentsByClaim: key.String()}); err != nil {
+	if err := r.client.List(ctx, leases, client.InNamespace(r.pending.namespace), client.MatchingFields{operationsByClaim: key.String()}); err != nil {
 		return nil, fmt.Errorf("reading intents: %w", err)
 	}
-	leases.Items = slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return r.journal.isErased(&l) })
+	leases.Items = slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return r.pending.IsDeleted(&l) })
 	if len(leases.Items) == 0 {
 		return nil, nil
 	}
 	first := max(0, slices.IndexFunc(leases.Items, func(l coordinationv1.Lease) bool {
-		return claim == nil || l.Name != intentName(claim.UID)
+		return claim == nil || l.Name != LeaseName(claim.UID)
 	}))
-	return decodeIntent(&leases.Items[first])
+	return decode(&leases.Items[first])
 }
 
 // observeVolume finds the volume of the claim, or of the intent, by the claim's
 // UID: a volume's name depends on a flag, and may have been given by another
 // program.
-func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
+func (r *Reconciler) observeVolume(ctx context.Context, s *state) error {
 	var uid types.UID
 	switch {
-	case s.intent != nil:
-		uid = s.intent.claimUID()
+	case s.operation != nil:
+		uid = s.operation.ClaimUID()
 	case s.claim != nil:
 		uid = s.claim.UID
 	default:
 		return nil
 	}
 	var err error
-	s.volume, err = r.volumeOf(ctx, uid)
+	s.volume, err = r.volumeForClaim(ctx, uid)
 	return err
 }
 
-// volumeOf is the volume for a claim, nil if the cache has none.
-func (r *Reconciler) volumeOf(ctx context.Context, claim types.UID) (*corev1.PersistentVolume, error) {
+// volumeForClaim is the volume for a claim, nil if the cache has none.
+func (r *Reconciler) volumeForClaim(ctx context.Context, claim types.UID) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
 	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim)}); err != nil {
 		return nil, fmt.Errorf("reading the volumes of claim %s: %w", claim, err)
@@ -130,61 +130,61 @@ func (r *Reconciler) volumeOf(ctx context.Context, claim types.UID) (*corev1.Per
 
 // observeNodes reads the driver's topology, if it has one. The selected node is
 // always looked at: one that is missing is asked to be replaced.
-func (r *Reconciler) observeNodes(ctx context.Context, s *seen) (err error) {
+func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 	if o := &r.options.Node; o.Deployed {
-		s.onlyNode(o)
+		s.observeOwnNode(o)
 		return nil
 	}
-	if !s.topological() {
+	if !s.hasTopology() {
 		return nil
 	}
-	if s.nodes, err = r.atlas.places(ctx); err != nil {
+	if s.nodes, err = r.nodes.Nodes(ctx); err != nil {
 		return err
 	}
 	if name := selectedNode(s.claim); name != "" {
-		s.selected, err = r.place(ctx, name)
+		s.selected, err = r.nodeTopology(ctx, name)
 	}
 	return err
 }
 
-// onlyNode is all that a node's own provisioner knows of nodes.
-func (s *seen) onlyNode(n *Node) {
-	own := n.place()
-	s.nodes = newPlaces(own)
+// observeOwnNode is all that a node's own provisioner knows of nodes.
+func (s *state) observeOwnNode(n *Node) {
+	own := n.Topology()
+	s.nodes = NewNodes(own)
 	if selectedNode(s.claim) == n.Name {
 		s.selected = &own
 	}
 }
 
-// place is a node as the driver's topology sees it, without keys if it does
+// nodeTopology is a node as the driver's topology sees it, without keys if it does
 // not have the driver; nil if the node or its CSINode is gone.
-func (r *Reconciler) place(ctx context.Context, name string) (*place, error) {
+func (r *Reconciler) nodeTopology(ctx context.Context, name string) (*NodeTopology, error) {
 	node, drivers := &corev1.Node{}, &storagev1.CSINode{}
 	for _, half := range []client.Object{node, drivers} {
 		if found, err := r.get(ctx, types.NamespacedName{Name: name}, half); err != nil || !found {
 			return nil, err
 		}
 	}
-	p := &place{name: name, labels: node.Labels}
-	p.keys, _ = topology.Keys(drivers, r.options.Driver)
+	p := &NodeTopology{Name: name, Labels: node.Labels}
+	p.Keys, _ = topology.Keys(drivers, r.options.Driver)
 	return p, nil
 }
 
-// topological tells whether the driver's volumes are not the same everywhere.
-func (s *seen) topological() bool {
+// hasTopology tells whether the driver's volumes are not the same everywhere.
+func (s *state) hasTopology() bool {
 	return s.info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
-// topology is what decides where the claim's volume may be.
-func (s *seen) topology(o *Options) topologyInput {
-	return topologyInput{
-		claim: s.claim.Name, selected: s.selected, strict: o.StrictTopology || o.Node.Deployed, anywhere: o.ImmediateTopology,
-		allowed: s.class.AllowedTopologies, nodes: s.nodes,
+// placement is what decides where the claim's volume may be.
+func (s *state) placement(o *Options) Input {
+	return Input{
+		ClaimName: s.claim.Name, Selected: s.selected, Strict: o.StrictTopology || o.Node.Deployed, AllSegments: o.ImmediateTopology,
+		Allowed: s.class.AllowedTopologies, Nodes: s.nodes,
 	}
 }
 
-// late tells whether the claim's class waits for the first consumer.
-func (s *seen) late() bool {
+// waitsForFirstConsumer tells whether the claim's class waits for the first consumer.
+func (s *state) waitsForFirstConsumer() bool {
 	return s.class.VolumeBindingMode != nil && *s.class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 

@@ -58,8 +58,8 @@ type Options struct {
 	Attributes bool
 	// CrossNamespace is whether sources may be in other namespaces.
 	CrossNamespace bool
-	// GuardWorkers is how many sources are unprotected at a time.
-	GuardWorkers int
+	// ProtectionWorkers is how many sources are unprotected at a time.
+	ProtectionWorkers int
 	// Metrics count what is done; nil for nobody.
 	Metrics *Metrics
 	// Workers is how many claims are worked on at a time.
@@ -77,11 +77,11 @@ func (o *Options) Validate() error {
 	for _, problem := range validation.IsDNS1123Subdomain(o.VolumeNamePrefix) {
 		errs = append(errs, fmt.Errorf("--volume-name-prefix %q: %s", o.VolumeNamePrefix, problem))
 	}
-	if o.NameLength != wholeUID && (o.NameLength < 1 || o.NameLength > longestName) {
-		errs = append(errs, fmt.Errorf("--volume-name-uuid-length %d: give 1 to %d, or %d for the whole UID", o.NameLength, longestName, wholeUID))
+	if o.NameLength != wholeUID && (o.NameLength < 1 || o.NameLength > uidLength) {
+		errs = append(errs, fmt.Errorf("--volume-name-uuid-length %d: give 1 to %d, or %d for the whole UID", o.NameLength, uidLength, wholeUID))
 	}
-	if o.GuardWorkers < 1 {
-		errs = append(errs, fmt.Errorf("--cloning-protection-threads %d: at least 1 is needed", o.GuardWorkers))
+	if o.ProtectionWorkers < 1 {
+		errs = append(errs, fmt.Errorf("--cloning-protection-threads %d: at least 1 is needed", o.ProtectionWorkers))
 	}
 	if o.Workers < 1 {
 		errs = append(errs, fmt.Errorf("--worker-threads %d: at least 1 is needed", o.Workers))
@@ -100,18 +100,18 @@ func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
 	return ptr.Deref(claim.Spec.VolumeAttributesClassName, "")
 }
 
-// asked tells whether the claim is to be served by us.
-func (o *Options) asked(claim *corev1.PersistentVolumeClaim) bool {
+// isOurClaim tells whether the claim is to be served by us.
+func (o *Options) isOurClaim(claim *corev1.PersistentVolumeClaim) bool {
 	by := provisionerOf(claim)
-	return o.ours(by) || claim.Annotations[kube.AnnMigratedTo] == o.Driver
+	return o.isOurProvisioner(by) || claim.Annotations[kube.AnnMigratedTo] == o.Driver
 }
 
-// ours tells whether a class of that provisioner is ours.
-func (o *Options) ours(provisioner string) bool {
+// isOurProvisioner tells whether a class of that provisioner is ours.
+func (o *Options) isOurProvisioner(provisioner string) bool {
 	return provisioner == o.Provisioner || o.Plugin.Is(provisioner)
 }
 
-// serves tells whether claims of a class may be served at all.
-func (o *Options) serves(class string) bool {
+// isSelectedClass tells whether claims of a class may be served at all.
+func (o *Options) isSelectedClass(class string) bool {
 	return len(o.Classes) == 0 || slices.Contains(o.Classes, class)
 }

@@ -15,7 +15,7 @@ import (
 
 // plan turns a claim and its class into the intent to serve it. It does no I/O.
 // Its errors are for the owner of the claim or of the class.
-func plan(s seen, o *Options) (*intent, error) {
+func plan(s state, o *Options) (*Operation, error) {
 	fs, err := fsType(s.class.Parameters, o.DefaultFSType)
 	if err != nil {
 		return nil, err
@@ -28,17 +28,17 @@ func plan(s seen, o *Options) (*intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &intent{request: request, secret: secrets[secretref.Provision], volume: o.volume(s, fs, secrets)}
-	if s.origin != nil {
-		i.source = &s.origin.source
-		i.keptByClaim = s.origin.snapshot != nil && s.origin.snapshot.snapshot != nil && s.origin.snapshot.waitsFor(s.claim)
-		request.VolumeContentSource, err = s.origin.content(s, o)
+	op := &Operation{Request: request, Secret: secrets[secretref.Provision], Volume: o.volume(s, fs, secrets)}
+	if s.source != nil {
+		op.Source = &s.source.Source
+		op.SourceHeldByClaim = s.source.Snapshot != nil && s.source.Snapshot.Snapshot != nil && s.source.Snapshot.isHeldFor(s.claim)
+		request.VolumeContentSource, err = s.source.ContentSource(s, o)
 	}
-	return i, err
+	return op, err
 }
 
 // request is what the driver is asked for, but for the content source.
-func (o *Options) request(s seen, fs string) (*csipb.CreateVolumeRequest, error) {
+func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error) {
 	parameters, err := driverParameters(s.class.Parameters)
 	if err != nil {
 		return nil, err
@@ -60,14 +60,14 @@ func (o *Options) request(s seen, fs string) (*csipb.CreateVolumeRequest, error)
 	if s.attributes != nil {
 		r.MutableParameters = s.attributes.Parameters
 	}
-	if s.topological() {
-		r.AccessibilityRequirements, err = requirement(s.topology(o))
+	if s.hasTopology() {
+		r.AccessibilityRequirements, err = Requirement(s.placement(o))
 	}
 	return r, err
 }
 
 // capabilities are one for each access mode of the claim.
-func capabilities(s seen, fs string) ([]*csipb.VolumeCapability, error) {
+func capabilities(s state, fs string) ([]*csipb.VolumeCapability, error) {
 	modes, err := csi.AccessModes(s.claim.Spec.AccessModes, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func block(claim *corev1.PersistentVolumeClaim) bool {
 
 // volume is the object that will be published, without what the driver's
 // answer adds.
-func (o *Options) volume(s seen, fs string, secrets map[secretref.Use]*corev1.SecretReference) *corev1.PersistentVolume {
+func (o *Options) volume(s state, fs string, secrets map[secretref.Use]*corev1.SecretReference) *corev1.PersistentVolume {
 	annotations := map[string]string{
 		kube.AnnProvisionedBy:           s.class.Provisioner,
 		kube.AnnDeletionSecretName:      "",
@@ -139,7 +139,7 @@ func (o *Options) volume(s seen, fs string, secrets map[secretref.Use]*corev1.Se
 }
 
 // attributesName is the claim's attributes class, nil for none.
-func (s *seen) attributesName() *string {
+func (s *state) attributesName() *string {
 	if s.attributes == nil {
 		return nil
 	}
@@ -166,16 +166,16 @@ func reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
 }
 
 // complete adds the driver's answer to the volume of an intent.
-func complete(i *intent, made *csipb.Volume) *corev1.PersistentVolume {
-	volume := i.volume.DeepCopy()
-	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(made.GetCapacityBytes(), resource.BinarySI)}
-	volume.Spec.NodeAffinity = topology.NodeAffinity(made.GetAccessibleTopology())
+func complete(op *Operation, created *csipb.Volume) *corev1.PersistentVolume {
+	volume := op.Volume.DeepCopy()
+	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(created.GetCapacityBytes(), resource.BinarySI)}
+	volume.Spec.NodeAffinity = topology.NodeAffinity(created.GetAccessibleTopology())
 	source := volume.Spec.CSI
-	source.VolumeHandle = made.GetVolumeId()
+	source.VolumeHandle = created.GetVolumeId()
 	if source.VolumeAttributes == nil {
 		source.VolumeAttributes = map[string]string{}
 	}
-	for key, value := range made.GetVolumeContext() {
+	for key, value := range created.GetVolumeContext() {
 		if _, ours := source.VolumeAttributes[key]; !ours {
 			source.VolumeAttributes[key] = value
 		}

@@ -18,7 +18,7 @@ import (
 // What is asked of the driver and what is published, field by field, for a
 // class that says as much as it can.
 func TestPlanAndCompleteOfARichClass(t *testing.T) {
-	s, o := ready(t), options()
+	s, o := readyState(t), options()
 	o.ExtraCreateMetadata = true
 	s.class.MountOptions = []string{"noatime"}
 	s.class.Parameters = map[string]string{
@@ -47,11 +47,11 @@ func TestPlanAndCompleteOfARichClass(t *testing.T) {
 			"csi.storage.k8s.io/pv/name": name, "csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "team",
 		},
 	}
-	if diff := cmp.Diff(wantRequest, i.request, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(wantRequest, i.Request, protocmp.Transform()); diff != "" {
 		t.Errorf("request: %s", diff)
 	}
 	all := &corev1.SecretReference{Name: "all", Namespace: "vault"}
-	if diff := cmp.Diff(all, i.secret); diff != "" {
+	if diff := cmp.Diff(all, i.Secret); diff != "" {
 		t.Errorf("secret: %s", diff)
 	}
 	want := &corev1.PersistentVolume{
@@ -99,28 +99,28 @@ func TestPlanAndCompleteOfARichClass(t *testing.T) {
 	if diff := cmp.Diff(want, complete(i, made)); diff != "" {
 		t.Errorf("volume: %s", diff)
 	}
-	if i.volume.Spec.CSI.VolumeHandle != "" || len(i.volume.Spec.CSI.VolumeAttributes) != 1 {
+	if i.Volume.Spec.CSI.VolumeHandle != "" || len(i.Volume.Spec.CSI.VolumeAttributes) != 1 {
 		t.Error("completing a volume changed the intent that it came from")
 	}
 }
 
 func TestPlanHoldsOnlyVolumesThatAreDeleted(t *testing.T) {
-	s := ready(t)
+	s := readyState(t)
 	s.class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
 	i, err := plan(s, options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if policy := i.volume.Spec.PersistentVolumeReclaimPolicy; policy != corev1.PersistentVolumeReclaimRetain {
+	if policy := i.Volume.Spec.PersistentVolumeReclaimPolicy; policy != corev1.PersistentVolumeReclaimRetain {
 		t.Errorf("the policy is %s, and the class says Retain", policy)
 	}
-	if f := i.volume.Finalizers; len(f) > 0 {
+	if f := i.Volume.Finalizers; len(f) > 0 {
 		t.Errorf("a retained volume is held by %v", f)
 	}
 }
 
 func TestPlanOfABlockClaim(t *testing.T) {
-	s := ready(t)
+	s := readyState(t)
 	s.claim.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 	s.claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany, corev1.ReadWriteOnce}
 	s.class.Parameters["csi.storage.k8s.io/fstype"] = "ext4"
@@ -131,18 +131,18 @@ func TestPlanOfABlockClaim(t *testing.T) {
 	modes := []csipb.VolumeCapability_AccessMode_Mode{
 		csipb.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, csipb.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 	}
-	if len(i.request.VolumeCapabilities) != len(modes) {
-		t.Fatalf("got %d capabilities, want one for each access mode", len(i.request.VolumeCapabilities))
+	if len(i.Request.VolumeCapabilities) != len(modes) {
+		t.Fatalf("got %d capabilities, want one for each access mode", len(i.Request.VolumeCapabilities))
 	}
-	for n, c := range i.request.VolumeCapabilities {
+	for n, c := range i.Request.VolumeCapabilities {
 		if c.GetBlock() == nil || c.GetAccessMode().GetMode() != modes[n] {
 			t.Errorf("capability %d is %v, want block and %v", n, c, modes[n])
 		}
 	}
-	if fs := i.volume.Spec.CSI.FSType; fs != "" {
+	if fs := i.Volume.Spec.CSI.FSType; fs != "" {
 		t.Errorf("a block volume has filesystem %q", fs)
 	}
-	if mode := i.volume.Spec.VolumeMode; mode == nil || *mode != corev1.PersistentVolumeBlock {
+	if mode := i.Volume.Spec.VolumeMode; mode == nil || *mode != corev1.PersistentVolumeBlock {
 		t.Errorf("volume mode is %v", mode)
 	}
 }
@@ -158,13 +158,13 @@ func TestPlanMarksReadOnlyVolumesWhenAsked(t *testing.T) {
 		"a claim that only reads, without the flag": {false, []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, o := ready(t), options()
+			s, o := readyState(t), options()
 			o.ReadOnlyPublish, s.claim.Spec.AccessModes = tt.flag, tt.modes
 			i, err := plan(s, o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := i.volume.Spec.CSI.ReadOnly; got != tt.want {
+			if got := i.Volume.Spec.CSI.ReadOnly; got != tt.want {
 				t.Errorf("read-only is %v, want %v", got, tt.want)
 			}
 		})
@@ -172,8 +172,8 @@ func TestPlanMarksReadOnlyVolumesWhenAsked(t *testing.T) {
 }
 
 func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
-	s := ready(t)
-	s.origin = snapshot()
+	s := readyState(t)
+	s.source = snapshot()
 	s.attributes = &storagev1.VolumeAttributesClass{
 		ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Parameters: map[string]string{"iops": "9000"},
 	}
@@ -181,34 +181,34 @@ func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id := i.request.GetVolumeContentSource().GetSnapshot().GetSnapshotId(); id != "snap-1" {
+	if id := i.Request.GetVolumeContentSource().GetSnapshot().GetSnapshotId(); id != "snap-1" {
 		t.Errorf("the driver is told to restore %q", id)
 	}
-	if i.source == nil || *i.source != s.origin.source {
-		t.Errorf("the intent names %v as its source", i.source)
+	if i.Source == nil || *i.Source != s.source.Source {
+		t.Errorf("the intent names %v as its source", i.Source)
 	}
-	if diff := cmp.Diff(map[string]string{"iops": "9000"}, i.request.GetMutableParameters()); diff != "" {
+	if diff := cmp.Diff(map[string]string{"iops": "9000"}, i.Request.GetMutableParameters()); diff != "" {
 		t.Error(diff)
 	}
-	if name := i.volume.Spec.VolumeAttributesClassName; name == nil || *name != "gold" {
+	if name := i.Volume.Spec.VolumeAttributesClassName; name == nil || *name != "gold" {
 		t.Errorf("the volume's attributes class is %v", name)
 	}
-	s.origin.snapshot.content = nil
+	s.source.Snapshot.Content = nil
 	if _, err := plan(s, options()); err == nil {
 		t.Error("a volume was planned from a snapshot that is not there")
 	}
 }
 
 func TestPlanAsksForAPlaceOnlyWhereTheDriverHasPlaces(t *testing.T) {
-	s := ready(t)
-	s.nodes = newPlaces(place{name: "n1", labels: map[string]string{"zone": "a"}, keys: []string{"zone"}})
+	s := readyState(t)
+	s.nodes = NewNodes(NodeTopology{Name: "n1", Labels: map[string]string{"zone": "a"}, Keys: []string{"zone"}})
 	i, err := plan(s, options())
-	if err != nil || i.request.AccessibilityRequirements != nil {
-		t.Errorf("without topology: %v, %v", i.request.AccessibilityRequirements, err)
+	if err != nil || i.Request.AccessibilityRequirements != nil {
+		t.Errorf("without topology: %v, %v", i.Request.AccessibilityRequirements, err)
 	}
-	s.info = announced(t, csitest.Options{Segments: []map[string]string{{"zone": "a"}}})
+	s.info = driverInfo(t, csitest.Options{Segments: []map[string]string{{"zone": "a"}}})
 	i, err = plan(s, options())
-	if err != nil || len(i.request.AccessibilityRequirements.GetRequisite()) != 1 {
-		t.Errorf("with topology: %v, %v", i.request.AccessibilityRequirements, err)
+	if err != nil || len(i.Request.AccessibilityRequirements.GetRequisite()) != 1 {
+		t.Errorf("with topology: %v, %v", i.Request.AccessibilityRequirements, err)
 	}
 }

@@ -37,8 +37,8 @@ func TestPause(t *testing.T) {
 }
 
 // newTestRace has a clock of its own and always the same chance.
-func newTestRace() (r *race, pass func(time.Duration)) {
-	r = newRace(&Node{BaseDelay: 20 * time.Second, MaxDelay: time.Minute})
+func newTestRace() (r *Race, pass func(time.Duration)) {
+	r = NewRace(&Node{BaseDelay: 20 * time.Second, MaxDelay: time.Minute})
 	now := time.Unix(0, 0)
 	r.now, r.random = func() time.Time { return now }, func() float64 { return 0.5 }
 	return r, func(d time.Duration) { now = now.Add(d) }
@@ -48,13 +48,13 @@ func TestRace(t *testing.T) {
 	r, pass := newTestRace()
 	left := func(when string, want time.Duration) {
 		t.Helper()
-		if got := r.left("c"); got != want {
+		if got := r.Wait("c"); got != want {
 			t.Errorf("%s there are %s left, want %s", when, got, want)
 		}
 	}
 	tried := func(when string, want time.Duration, long bool) {
 		t.Helper()
-		if got, is := r.tried("c"); got != want || is != long {
+		if got, is := r.Tried("c"); got != want || is != long {
 			t.Errorf("%s the next try is in %s (long: %t), want %s", when, got, is, want)
 		}
 	}
@@ -70,29 +70,29 @@ func TestRace(t *testing.T) {
 	pass(time.Hour)
 	tried("after the third", 30*time.Second, true)
 
-	r.settled("c")
+	r.Settled("c")
 	pass(10 * time.Minute)
 	left("when it comes back from who had it", 30*time.Second)
-	if got := r.left("d"); got != 10*time.Second {
+	if got := r.Wait("d"); got != 10*time.Second {
 		t.Errorf("another claim waits %s", got)
 	}
 }
 
 func TestRacesThatAreOverAreForgotten(t *testing.T) {
 	r, pass := newTestRace()
-	for n := range sweepFrom {
-		r.left(types.UID(fmt.Sprint("over-", n)))
+	for n := range pruneThreshold {
+		r.Wait(types.UID(fmt.Sprint("over-", n)))
 	}
 	pass(5 * time.Minute)
-	r.left("waits")
+	r.Wait("waits")
 	pass(6 * time.Minute)
-	for n := range sweepFrom {
-		r.left(types.UID(fmt.Sprint("new-", n)))
+	for n := range pruneThreshold {
+		r.Wait(types.UID(fmt.Sprint("new-", n)))
 	}
-	if len(r.runs) > sweepFrom+1 {
-		t.Errorf("it knows of %d races", len(r.runs))
+	if len(r.attempts) > pruneThreshold+1 {
+		t.Errorf("it knows of %d races", len(r.attempts))
 	}
-	if r.runs["waits"] == nil {
+	if r.attempts["waits"] == nil {
 		t.Error("it forgot one that is still on")
 	}
 }
@@ -111,7 +111,7 @@ func TestFits(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := fits(tt.room, 10); got != tt.want {
+			if got := hasCapacityFor(tt.room, 10); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})

@@ -23,7 +23,7 @@ func TestPauseForAMissingSecret(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			o := &Options{RetryStart: tt.start, RetryMax: tt.most}
-			if got := o.pauseFor(tt.missing); got != tt.want {
+			if got := o.secretRetryInterval(tt.missing); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
@@ -31,21 +31,21 @@ func TestPauseForAMissingSecret(t *testing.T) {
 }
 
 func TestWhoeverFindsAnOrphanedIntentIsToldWhatToDo(t *testing.T) {
-	s := seen{claim: claim(), class: class(), info: announced(t, csitest.Options{})}
-	begun(t, &s)
+	s := state{claim: claim(), class: class(), info: driverInfo(t, csitest.Options{})}
+	withOperation(t, &s)
 	r := &Reconciler{options: options()}
 	for failure, want := range map[error]string{
-		fmt.Errorf("creating: %w", &noSecret{errors.New("secret a/b not found")}): "make the secret again; or make sure",
+		fmt.Errorf("creating: %w", &secretMissingError{errors.New("secret a/b not found")}): "make the secret again; or make sure",
 		errors.New("no answer"): "what was made is deleted then; or make sure",
 	} {
 		for _, part := range []string{"Claim team/data is gone", "volume pvc-" + uid, "delete this Lease. " + failure.Error(), want} {
-			if got := r.orphaned(s.intent, failure); !strings.Contains(got, part) {
+			if got := r.orphanMessage(s.operation, failure); !strings.Contains(got, part) {
 				t.Errorf("%q does not say %q", got, part)
 			}
 		}
 	}
-	s.intent.handle = "vol-1"
-	if got := r.orphaned(s.intent, errors.New("no answer")); !strings.Contains(got, "has made volume pvc-"+uid+" with the id vol-1") {
+	s.operation.Handle = "vol-1"
+	if got := r.orphanMessage(s.operation, errors.New("no answer")); !strings.Contains(got, "has made volume pvc-"+uid+" with the id vol-1") {
 		t.Errorf("%q does not say which volume there is", got)
 	}
 }

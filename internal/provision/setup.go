@@ -26,37 +26,37 @@ import (
 // Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, guard: newGuard(m, o), log: m.GetLogger(),
-		journal: &journal{client: m.GetClient(), live: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, node: o.Node.Name, holder: o.Identity},
-		race:    newRace(&o.Node),
-		atlas:   &atlas{from: m.GetClient(), driver: o.Driver},
+		client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o, protection: newController(m, o), log: m.GetLogger(),
+		pending: &Store{client: m.GetClient(), apiReader: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, node: o.Node.Name, identity: o.Identity},
+		race:    NewRace(&o.Node),
+		nodes:   &Cache{client: m.GetClient(), driver: o.Driver},
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	if err := kube.EnsureInformers(ctx, m, r.reads()...); err != nil {
+	if err := kube.EnsureInformers(ctx, m, r.cachedKinds()...); err != nil {
 		return err
 	}
-	if err := r.guard.setup(m, driver, o); err != nil {
+	if err := r.protection.Setup(m, driver, o); err != nil {
 		return err
 	}
 	b := ctrl.NewControllerManagedBy(m).
 		Named("provision").
-		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.pending))).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(claimOf), builder.WithPredicates(r.wakes())).
-		Watches(&storagev1.StorageClass{}, r.waiting(claimsByClass, func(o client.Object) []string { return []string{o.GetName()} })).
+		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.needsVolume))).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(requestForOperation), builder.WithPredicates(r.operationEvents())).
+		Watches(&storagev1.StorageClass{}, r.enqueueWaiting(claimsByClass, func(o client.Object) []string { return []string{o.GetName()} })).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 		})
-	if err := r.wakers(m, b); err != nil {
+	if err := r.watchDependencies(m, b); err != nil {
 		return err
 	}
 	return b.Complete(kube.DrainOnStop(r))
 }
 
-// reads are the kinds that are read but wake nobody.
-func (r *Reconciler) reads() []client.Object {
+// cachedKinds are the kinds that are read but wake nobody.
+func (r *Reconciler) cachedKinds() []client.Object {
 	kinds := []client.Object{&corev1.PersistentVolume{}}
 	if r.readsNodes() {
 		kinds = append(kinds, &corev1.Node{}, &storagev1.CSINode{})
@@ -70,40 +70,40 @@ func (r *Reconciler) readsNodes() bool {
 	return !r.options.Node.Deployed && r.info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
-// pending tells whether a claim waits for a volume from us.
-func (r *Reconciler) pending(o client.Object) bool {
+// needsVolume tells whether a claim waits for a volume from us.
+func (r *Reconciler) needsVolume(o client.Object) bool {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	return ok && r.options.pending(claim)
+	return ok && r.options.needsVolume(claim)
 }
 
-// wakes lets through the intents that nobody here is busy with: those of
+// operationEvents lets through the intents that nobody here is busy with: those of
 // processes that died, and those whose recording failed as far as we know. When
 // one goes it wakes the claim that has taken its claim's name meanwhile and has
 // waited for it.
-func (r *Reconciler) wakes() predicate.Funcs {
+func (r *Reconciler) operationEvents() predicate.Funcs {
 	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return r.journal.news(e.Object) },
+		CreateFunc: func(e event.CreateEvent) bool { return r.pending.IsUnattended(e.Object) },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 		DeleteFunc: func(e event.DeleteEvent) bool {
-			r.journal.erased.Delete(e.Object.GetUID())
-			return r.succeeded(e.Object)
+			r.pending.deleted.Delete(e.Object.GetUID())
+			return r.hasSuccessor(e.Object)
 		},
 	}
 }
 
-// succeeded tells whether another claim now has the name of an intent's claim.
-func (r *Reconciler) succeeded(lease client.Object) bool {
-	for _, request := range claimOf(context.Background(), lease) {
+// hasSuccessor tells whether another claim now has the name of an intent's claim.
+func (r *Reconciler) hasSuccessor(lease client.Object) bool {
+	for _, request := range requestForOperation(context.Background(), lease) {
 		claim := &corev1.PersistentVolumeClaim{}
 		if err := r.client.Get(context.Background(), request.NamespacedName, claim); err == nil {
-			return intentName(claim.UID) != lease.GetName()
+			return LeaseName(claim.UID) != lease.GetName()
 		}
 	}
 	return false
 }
 
-// claimOf leads from an intent to the claim that it serves.
-func claimOf(_ context.Context, o client.Object) []reconcile.Request {
+// requestForOperation leads from an intent to the claim that it serves.
+func requestForOperation(_ context.Context, o client.Object) []reconcile.Request {
 	namespace, name, ok := strings.Cut(o.GetAnnotations()[claimAnnotation], "/")
 	if !ok {
 		return nil

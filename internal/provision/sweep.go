@@ -25,8 +25,8 @@ const pageSize = 500
 // being restored from them: those of a process that died between the two, of
 // this program or the one whose place it takes.
 type sweeper struct {
-	guard    *guard
-	interval time.Duration
+	controller *Controller
+	interval   time.Duration
 }
 
 // Start sweeps now and then after every interval, until ctx ends. It runs on
@@ -49,7 +49,7 @@ func (w *sweeper) Start(ctx context.Context) error {
 func (w *sweeper) sweep(ctx context.Context) error {
 	list := &snapshotv1.VolumeSnapshotList{}
 	for {
-		err := w.guard.live.List(ctx, list, client.Limit(pageSize), client.Continue(list.Continue))
+		err := w.controller.apiReader.List(ctx, list, client.Limit(pageSize), client.Continue(list.Continue))
 		if meta.IsNoMatchError(err) {
 			return nil // Without snapshots in the cluster there are none to unprotect.
 		}
@@ -57,7 +57,7 @@ func (w *sweeper) sweep(ctx context.Context) error {
 			return fmt.Errorf("reading snapshots: %w", err)
 		}
 		for i := range list.Items {
-			if err := w.look(ctx, &list.Items[i]); err != nil {
+			if err := w.check(ctx, &list.Items[i]); err != nil {
 				return err
 			}
 		}
@@ -67,41 +67,41 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	}
 }
 
-// look has the guard look at a snapshot, until it succeeds, if it is ours to unprotect
+// check has the guard look at a snapshot, until it succeeds, if it is ours to unprotect
 // and no claim waits for a volume from it.
-func (w *sweeper) look(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
-	if ours, err := w.ours(ctx, snapshot); !ours || err != nil {
+func (w *sweeper) check(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
+	if ours, err := w.isOurSnapshot(ctx, snapshot); !ours || err != nil {
 		return err
 	}
-	of := source{Kind: kindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
-	waiting, err := w.guard.waiting(ctx, of)
+	of := Source{Kind: KindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
+	waiting, err := w.controller.waitingClaims(ctx, of)
 	if err != nil || len(waiting) > 0 {
 		return err // The next sweep looks again, if the end of a restore does not.
 	}
 	select {
-	case w.guard.freed <- event.TypedGenericEvent[source]{Object: of}:
+	case w.controller.queue <- event.TypedGenericEvent[Source]{Object: of}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// ours tells whether a snapshot is protected and our driver's: provisioners of other
+// isOurSnapshot tells whether a snapshot is protected and our driver's: provisioners of other
 // drivers use the same finalizer and know better about theirs. One whose content is
 // gone cannot be restored by anybody, and nobody but us may be there to let it go.
-func (w *sweeper) ours(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) (bool, error) {
+func (w *sweeper) isOurSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) (bool, error) {
 	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
 		return false, nil
 	}
 	content := &snapshotv1.VolumeSnapshotContent{}
 	name := types.NamespacedName{Name: ptr.Deref(snapshot.Status.BoundVolumeSnapshotContentName, "")}
-	err := w.guard.live.Get(ctx, name, content)
+	err := w.controller.apiReader.Get(ctx, name, content)
 	switch {
 	case apierrors.IsNotFound(err):
 		return snapshot.DeletionTimestamp != nil, nil
 	case err != nil:
 		return false, err
 	default:
-		return content.Spec.Driver == w.guard.options.Driver, nil
+		return content.Spec.Driver == w.controller.options.Driver, nil
 	}
 }

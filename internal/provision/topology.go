@@ -15,17 +15,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// topologyInput is all that decides where a volume may be.
-type topologyInput struct {
-	claim    string // its name
-	selected *place // by the scheduler; nil if the class binds immediately
-	strict   bool   // --strict-topology
-	anywhere bool   // --immediate-topology: list all places for a class that binds immediately
-	allowed  []corev1.TopologySelectorTerm
-	nodes    *places // all; nil for none
+// Input is all that decides where a volume may be.
+type Input struct {
+	ClaimName   string        // its name
+	Selected    *NodeTopology // by the scheduler; nil if the class binds immediately
+	Strict      bool          // --strict-topology
+	AllSegments bool          // --immediate-topology: list all places for a class that binds immediately
+	Allowed     []corev1.TopologySelectorTerm
+	Nodes       *Nodes // all; nil for none
 }
 
-// requirement is the topology requirement of a new volume, nil for none.
+// Requirement is the topology requirement of a new volume, nil for none.
 //
 //	binding    strict  allowedTopologies  requisite                         preferred
 //	waits      yes     any                segment of the selected node      the same
@@ -33,68 +33,68 @@ type topologyInput struct {
 //	waits      no      set                allowedTopologies                 rotated: selected node's first
 //	immediate  -       set                allowedTopologies                 rotated by the claim's name
 //	immediate  -       none               all, or nothing unless anywhere   rotated by the claim's name
-func requirement(in topologyInput) (*csipb.TopologyRequirement, error) {
-	allowed := topology.Normalize(expandTerms(in.allowed))
-	if in.selected != nil {
-		return in.late(allowed)
+func Requirement(in Input) (*csipb.TopologyRequirement, error) {
+	allowed := topology.Normalize(ExpandTerms(in.Allowed))
+	if in.Selected != nil {
+		return in.waitForFirstConsumer(allowed)
 	}
 	requisite := allowed
-	if len(in.allowed) == 0 {
-		if !in.anywhere {
+	if len(in.Allowed) == 0 {
+		if !in.AllSegments {
 			return nil, nil
 		}
-		requisite = in.nodes.segments(in.nodes.anyKeys())
+		requisite = in.Nodes.Segments(in.Nodes.AnyKeys())
 	}
 	if len(requisite) == 0 {
 		return nil, errors.New("no node has the driver and its topology labels: is the driver running on the nodes?")
 	}
-	return preferring(requisite, rotation(in.claim, len(requisite))), nil
+	return newRequirement(requisite, rotation(in.ClaimName, len(requisite))), nil
 }
 
-// late is the requirement of a class that waits for the first consumer.
-func (in topologyInput) late(allowed []topology.Segment) (*csipb.TopologyRequirement, error) {
-	own, err := in.selected.segment()
+// waitForFirstConsumer is the requirement of a class that waits for the first consumer.
+func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.TopologyRequirement, error) {
+	own, err := in.Selected.Segment()
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Holds(in.selected.labels) })
-	if len(in.allowed) > 0 && first < 0 {
-		return nil, fmt.Errorf("node %s, which the scheduler selected, is outside the allowedTopologies of the StorageClass", in.selected.name)
+	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Holds(in.Selected.Labels) })
+	if len(in.Allowed) > 0 && first < 0 {
+		return nil, fmt.Errorf("node %s, which the scheduler selected, is outside the allowedTopologies of the StorageClass", in.Selected.Name)
 	}
-	if in.strict {
-		return preferring([]topology.Segment{own}, 0), nil
+	if in.Strict {
+		return newRequirement([]topology.Segment{own}, 0), nil
 	}
 	requisite := allowed
-	if len(in.allowed) == 0 {
-		requisite = with(in.nodes.segments(in.selected.keys), own)
-		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Holds(in.selected.labels) })
+	if len(in.Allowed) == 0 {
+		requisite = withSegment(in.Nodes.Segments(in.Selected.Keys), own)
+		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Holds(in.Selected.Labels) })
 	}
-	return preferring(requisite, first), nil
+	return newRequirement(requisite, first), nil
 }
 
-// segment is where the place itself is.
-func (p *place) segment() (topology.Segment, error) {
-	if len(p.keys) == 0 {
+// Segment is where the place itself is.
+func (p *NodeTopology) Segment() (topology.Segment, error) {
+	if len(p.Keys) == 0 {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, has no topology keys of the driver in its CSINode: the claim waits until the driver is registered there; "+
-			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", p.name)
+			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", p.Name)
 	}
-	s, missing := topology.Of(p.labels, p.keys)
+	s, missing := topology.Of(p.Labels, p.Keys)
 	if missing != "" {
-		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.name, missing)
+		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.Name, missing)
 	}
 	return s, nil
 }
 
-// with is a list of distinct segments, in order, with one more if it lacks it.
-func with(all []topology.Segment, one topology.Segment) []topology.Segment {
+// withSegment is a list of distinct segments, in order, with one more if it lacks it.
+func withSegment(all []topology.Segment, one topology.Segment) []topology.Segment {
 	if at, has := slices.BinarySearchFunc(all, one, topology.Compare); !has {
 		return slices.Concat(all[:at], []topology.Segment{one}, all[at:])
 	}
 	return all
 }
 
-// expandTerms makes the product of every term's values.
-func expandTerms(terms []corev1.TopologySelectorTerm) []topology.Segment {
+// ExpandTerms makes the product of every term's values.
+func ExpandTerms(terms []corev1.TopologySelectorTerm) []topology.Segment {
 	var all []topology.Segment
 	for _, term := range terms {
 		product := []topology.Segment{{}}
@@ -130,7 +130,7 @@ func rotation(claim string, n int) int {
 	return int((h.Sum32() + index) % uint32(n))
 }
 
-func preferring(requisite []topology.Segment, first int) *csipb.TopologyRequirement {
+func newRequirement(requisite []topology.Segment, first int) *csipb.TopologyRequirement {
 	r := &csipb.TopologyRequirement{}
 	for i := range requisite {
 		r.Requisite = append(r.Requisite, &csipb.Topology{Segments: requisite[i]})

@@ -19,8 +19,8 @@ func zone(names ...string) []topology.Segment {
 	return all
 }
 
-func inZone(name, zone string) place {
-	return place{name: name, labels: map[string]string{"zone": zone, "other": name}, keys: []string{"zone"}}
+func inZone(name, zone string) NodeTopology {
+	return NodeTopology{Name: name, Labels: map[string]string{"zone": zone, "other": name}, Keys: []string{"zone"}}
 }
 
 func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.TopologySelectorTerm {
@@ -30,49 +30,49 @@ func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.To
 // Every row of the table in behaviour of the csi-provisioner: binding mode,
 // strictness and allowedTopologies against requisite and preferred.
 func TestRequirement(t *testing.T) {
-	nodes := newPlaces(inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b"))
-	on := func(name, zone string) *place { p := inZone(name, zone); return &p }
+	nodes := NewNodes(inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b"))
+	on := func(name, zone string) *NodeTopology { p := inZone(name, zone); return &p }
 	ab := allowed(corev1.TopologySelectorLabelRequirement{Key: "zone", Values: []string{"b", "a"}})
 	tests := map[string]struct {
-		in                   topologyInput
+		in                   Input
 		requisite, preferred []topology.Segment
 		err                  string
 	}{
 		"late and strict: the selected node's segment": {
-			topologyInput{selected: on("n2", "b"), strict: true, nodes: nodes}, zone("b"), zone("b"), ""},
+			Input{Selected: on("n2", "b"), Strict: true, Nodes: nodes}, zone("b"), zone("b"), ""},
 		"late and strict, inside what is allowed": {
-			topologyInput{selected: on("n2", "b"), strict: true, nodes: nodes, allowed: ab}, zone("b"), zone("b"), ""},
+			Input{Selected: on("n2", "b"), Strict: true, Nodes: nodes, Allowed: ab}, zone("b"), zone("b"), ""},
 		"late and strict, outside of what is allowed": {
-			topologyInput{selected: on("n3", "c"), strict: true, nodes: nodes, allowed: ab}, nil, nil, "allowedTopologies"},
+			Input{Selected: on("n3", "c"), Strict: true, Nodes: nodes, Allowed: ab}, nil, nil, "allowedTopologies"},
 		"late: all segments, the selected one first": {
-			topologyInput{selected: on("n2", "b"), nodes: nodes}, zone("a", "b", "c"), zone("b", "c", "a"), ""},
+			Input{Selected: on("n2", "b"), Nodes: nodes}, zone("a", "b", "c"), zone("b", "c", "a"), ""},
 		"late: what is allowed, the selected one first": {
-			topologyInput{selected: on("n2", "b"), nodes: nodes, allowed: ab}, zone("a", "b"), zone("b", "a"), ""},
+			Input{Selected: on("n2", "b"), Nodes: nodes, Allowed: ab}, zone("a", "b"), zone("b", "a"), ""},
 		"late, outside of what is allowed": {
-			topologyInput{selected: on("n3", "c"), nodes: nodes, allowed: ab}, nil, nil, "node n3"},
+			Input{Selected: on("n3", "c"), Nodes: nodes, Allowed: ab}, nil, nil, "node n3"},
 		"late, on a node that the list does not have yet": {
-			topologyInput{selected: on("n9", "z"), nodes: nodes}, zone("a", "b", "c", "z"), zone("z", "a", "b", "c"), ""},
+			Input{Selected: on("n9", "z"), Nodes: nodes}, zone("a", "b", "c", "z"), zone("z", "a", "b", "c"), ""},
 		"immediate: all segments, rotated by the claim's name": {
-			topologyInput{claim: "data", anywhere: true, nodes: nodes}, zone("a", "b", "c"), nil, ""},
+			Input{ClaimName: "data", AllSegments: true, Nodes: nodes}, zone("a", "b", "c"), nil, ""},
 		"immediate: what is allowed": {
-			topologyInput{claim: "data", anywhere: true, nodes: nodes, allowed: ab}, zone("a", "b"), nil, ""},
+			Input{ClaimName: "data", AllSegments: true, Nodes: nodes, Allowed: ab}, zone("a", "b"), nil, ""},
 		"immediate: what is allowed, though not all is told": {
-			topologyInput{claim: "data", nodes: nodes, allowed: ab}, zone("a", "b"), nil, ""},
-		"immediate: nothing":             {topologyInput{claim: "data", nodes: nodes}, nil, nil, ""},
-		"immediate without any node":     {topologyInput{claim: "data", anywhere: true}, nil, nil, "no node has the driver"},
-		"a selected node without driver": {topologyInput{selected: &place{name: "n1"}}, nil, nil, "node n1, which the scheduler selected, has no topology keys"},
+			Input{ClaimName: "data", Nodes: nodes, Allowed: ab}, zone("a", "b"), nil, ""},
+		"immediate: nothing":             {Input{ClaimName: "data", Nodes: nodes}, nil, nil, ""},
+		"immediate without any node":     {Input{ClaimName: "data", AllSegments: true}, nil, nil, "no node has the driver"},
+		"a selected node without driver": {Input{Selected: &NodeTopology{Name: "n1"}}, nil, nil, "node n1, which the scheduler selected, has no topology keys"},
 		"a selected node without label": {
-			topologyInput{selected: &place{name: "n1", keys: []string{"zone"}}}, nil, nil, "lacks the label zone"},
+			Input{Selected: &NodeTopology{Name: "n1", Keys: []string{"zone"}}}, nil, nil, "lacks the label zone"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := requirement(tt.in)
+			got, err := Requirement(tt.in)
 			checkError(t, err, tt.err)
-			if diff := cmp.Diff(listed(tt.requisite), got.GetRequisite(), protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(topologies(tt.requisite), got.GetRequisite(), protocmp.Transform()); diff != "" {
 				t.Errorf("requisite: %s", diff)
 			}
 			if tt.preferred != nil {
-				if diff := cmp.Diff(listed(tt.preferred), got.GetPreferred(), protocmp.Transform()); diff != "" {
+				if diff := cmp.Diff(topologies(tt.preferred), got.GetPreferred(), protocmp.Transform()); diff != "" {
 					t.Errorf("preferred: %s", diff)
 				}
 			}
@@ -83,7 +83,7 @@ func TestRequirement(t *testing.T) {
 	}
 }
 
-func listed(all []topology.Segment) []*csipb.Topology {
+func topologies(all []topology.Segment) []*csipb.Topology {
 	var list []*csipb.Topology
 	for _, s := range all {
 		list = append(list, &csipb.Topology{Segments: s})
@@ -102,7 +102,7 @@ func TestAllowedTopologiesAreMultipliedSortedAndDistinct(t *testing.T) {
 		{"zone": "c"},
 		{"rack": "1", "zone": "a"}, {"rack": "1", "zone": "b"}, {"rack": "2", "zone": "a"}, {"rack": "2", "zone": "b"},
 	}
-	if diff := cmp.Diff(want, topology.Normalize(expandTerms(terms))); diff != "" {
+	if diff := cmp.Diff(want, topology.Normalize(ExpandTerms(terms))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -19,7 +19,7 @@ import (
 func TestWhatAClaimWaitsFor(t *testing.T) {
 	far := func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.DataSourceRef = &corev1.TypedObjectReference{
-			APIGroup: ptr.To(groupSnapshot), Kind: kindSnapshot, Name: "s", Namespace: ptr.To("prod"),
+			APIGroup: ptr.To(GroupSnapshot), Kind: KindSnapshot, Name: "s", Namespace: ptr.To("prod"),
 		}
 	}
 	tests := map[string]struct {
@@ -33,10 +33,10 @@ func TestWhatAClaimWaitsFor(t *testing.T) {
 		"no attributes class":   {nil, waitsForAttributes, nil},
 		"any node, to be bound": {nil, waitsForNode, []string{anyNode}},
 		"the claim that it clones": {func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: kindClaim, Name: "a"}
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: KindClaim, Name: "a"}
 		}, waitsForSource, []string{"PersistentVolumeClaim/team/a"}},
 		"no grant for what is its own": {func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: kindClaim, Name: "a"}
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: KindClaim, Name: "a"}
 		}, waitsForGrant, nil},
 		"no source that others fill in": {func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("example.com"), Kind: "Populator", Name: "a"}
@@ -81,9 +81,9 @@ func TestOnlyWhatIsNewsAboutADriverWakesClaims(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got bool
 			if tt.before == nil {
-				got = r.registered().Create(event.CreateEvent{Object: tt.after})
+				got = r.registrationEvents().Create(event.CreateEvent{Object: tt.after})
 			} else {
-				got = r.registered().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.after})
+				got = r.registrationEvents().Update(event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.after})
 			}
 			if got != tt.want {
 				t.Errorf("got %t", got)
@@ -94,18 +94,18 @@ func TestOnlyWhatIsNewsAboutADriverWakesClaims(t *testing.T) {
 
 func TestAKindThatCannotBeWatchedIsToldOnce(t *testing.T) {
 	var said []string
-	resource := schema.GroupVersionResource{Group: groupSnapshot, Version: "v1", Resource: "volumesnapshots"}
-	k := &optional{resource: resource, log: funcr.New(func(_, args string) { said = append(said, args) }, funcr.Options{})}
+	resource := schema.GroupVersionResource{Group: GroupSnapshot, Version: "v1", Resource: "volumesnapshots"}
+	k := &optionalWatch{resource: resource, log: funcr.New(func(_, args string) { said = append(said, args) }, funcr.Options{})}
 	for range 3 {
 		for _, err := range []error{
 			apierrors.NewForbidden(resource.GroupResource(), "", errors.New("no such right")), apierrors.NewNotFound(resource.GroupResource(), ""),
 		} {
-			if !k.missing(err) {
+			if !k.isUnavailable(err) {
 				t.Errorf("%v does not end the watch", err)
 			}
 		}
 	}
-	if k.missing(errors.New("connection refused")) {
+	if k.isUnavailable(errors.New("connection refused")) {
 		t.Error("an API server in trouble ends the watch")
 	}
 	if len(said) != 1 {

@@ -177,7 +177,7 @@ func TestAVolumeThatCannotBePublishedIsGivenBack(t *testing.T) {
 			w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "is deleted")
 			w.DropClaim(t, "data")
 			world.Eventually(t, func(ctx context.Context) error {
-				leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
+				leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
 				if err != nil {
 					return err
 				}
@@ -230,7 +230,7 @@ func TestAVolumeThatIsPublishedIsNotUndone(t *testing.T) {
 	w.Told(t, "second", corev1.EventTypeWarning, "ProvisioningFailed", "less than the required")
 	w.DropClaim(t, "second")
 	world.Eventually(t, func(ctx context.Context) error {
-		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
 		if err == nil && len(leases.Items) > 0 {
 			err = errors.New("the record stays")
 		}

@@ -70,7 +70,7 @@ func (w *World) NothingLeft(t testing.TB) {
 		if err != nil {
 			return err
 		}
-		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.IntentLabel})
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
 		if err != nil {
 			return err
 		}
