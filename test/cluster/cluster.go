@@ -34,7 +34,7 @@ type Cluster struct {
 	// Nodes are the names of the cluster's nodes: at least as many as were asked for.
 	Nodes []string
 
-	shared *running
+	shared *runningCluster
 }
 
 // An Option says what a test needs of its cluster.
@@ -111,7 +111,7 @@ func NewAPIOnly(t testing.TB) *Cluster {
 }
 
 // find is the cluster for a test, running.
-func find(t testing.TB, want needs) *running {
+func find(t testing.TB, want needs) *runningCluster {
 	t.Helper()
 	if want.own {
 		return startOwn(t, want.flags()...)
@@ -126,7 +126,7 @@ func find(t testing.TB, want needs) *running {
 // owned counts the clusters of tests of their own, for their names.
 var owned atomic.Int32
 
-func startOwn(t testing.TB, flags ...string) *running {
+func startOwn(t testing.TB, flags ...string) *runningCluster {
 	t.Helper()
 	own, err := start(fmt.Sprintf("own-%d-%d", os.Getpid(), owned.Add(1)), flags...)
 	if err != nil {
@@ -139,7 +139,7 @@ func startOwn(t testing.TB, flags ...string) *running {
 	return own
 }
 
-func connect(shared *running) (*Cluster, error) {
+func connect(shared *runningCluster) (*Cluster, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", shared.kubeconfig)
 	if err != nil {
 		return nil, err

@@ -24,12 +24,12 @@ const helperRole = "TEST_CLUSTER_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(helperRole) != "" {
-		os.Exit(beKilled())
+		os.Exit(waitToBeKilled())
 	}
 	os.Exit(m.Run())
 }
 
-func beKilled() int {
+func waitToBeKilled() int {
 	r, err := clusters.get(needs{})
 	if err != nil {
 		fmt.Println(err)
@@ -90,7 +90,7 @@ func TestNodes(t *testing.T) {
 		}
 		c.LoadImage(t, "test.example/script:1", map[string]string{"/run": script, "/bin/busybox": busyboxOf(t, c)})
 		c.runToItsEnd(t, "told", "test.example/script:1")
-		facts := c.facts(t.Context())
+		facts := c.report(t.Context())
 		for _, want := range []string{"pod told on " + node + ": Failed", "ended with code 3", "some words", "Scheduled"} {
 			if !strings.Contains(facts, want) {
 				t.Errorf("the facts lack %q:\n%s", want, facts)
@@ -128,18 +128,18 @@ func (c *Cluster) runToItsEnd(t *testing.T, name, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = wait.PollUntilContextTimeout(t.Context(), pulse, patience, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(t.Context(), pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
 		pod, err := pods.Get(ctx, name, metav1.GetOptions{})
 		return err == nil && (pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded), err
 	})
 	if err != nil {
-		t.Fatalf("waiting for the end of pod %s: %v\n%s", name, err, c.facts(t.Context()))
+		t.Fatalf("waiting for the end of pod %s: %v\n%s", name, err, c.report(t.Context()))
 	}
 }
 
 // A test that is aborted runs no cleanups. Its cluster must go all the same.
 func TestTheClusterOfAKilledProcessGoes(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	self, err := os.Executable()
 	if err != nil {
@@ -166,7 +166,7 @@ func TestTheClusterOfAKilledProcessGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for tick := time.Tick(pulse); ; <-tick {
+	for tick := time.Tick(pollInterval); ; <-tick {
 		if _, err := os.Stat(folder); errors.Is(err, os.ErrNotExist) {
 			return
 		}
@@ -219,7 +219,7 @@ func TestHolders(t *testing.T) {
 		{Type: corev1.NamespaceDeletionContentFailure, Status: corev1.ConditionFalse, Message: "all is well"},
 		{Type: corev1.NamespaceFinalizersRemaining, Status: corev1.ConditionTrue, Message: "a finalizer is in 1 resource"},
 	}}}
-	if got := holders(namespace); !strings.Contains(got, "a finalizer is in 1 resource") || strings.Contains(got, "well") {
+	if got := remainingObjects(namespace); !strings.Contains(got, "a finalizer is in 1 resource") || strings.Contains(got, "well") {
 		t.Errorf("got %q, want what remains and nothing else", got)
 	}
 }

@@ -14,13 +14,13 @@ import (
 // logLines is how much of a container's log a failed test shows.
 const logLines = 40
 
-// facts tells what happened in the namespace: its events, its pods and what
+// report tells what happened in the namespace: its events, its pods and what
 // they said.
-func (c *Cluster) facts(ctx context.Context) string {
+func (c *Cluster) report(ctx context.Context) string {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "what happened in namespace %s of cluster %s:\n", c.Namespace, c.Name)
-	if c.shared.said != nil {
-		fmt.Fprintf(&text, "devcluster said:\n%s", c.shared.said)
+	if c.shared.output != nil {
+		fmt.Fprintf(&text, "devcluster said:\n%s", c.shared.output)
 	}
 	if c.shared.ended.Load() {
 		text.WriteString("the cluster has ended\n")

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// patience is how long the controllers may take for a namespace on a slow machine.
-	patience = 2 * time.Minute
-	pulse    = 100 * time.Millisecond
+	// timeout is how long the controllers may take for a namespace on a slow machine.
+	timeout      = 2 * time.Minute
+	pollInterval = 100 * time.Millisecond
 )
 
 // makeNamespace makes the test's namespace, and arranges for its end.
@@ -33,7 +33,7 @@ func (c *Cluster) makeNamespace(t testing.TB, await bool) {
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(ctx) // A test's context ends before its cleanups.
 		if t.Failed() {
-			t.Log(c.facts(ctx))
+			t.Log(c.report(ctx))
 		}
 		if err := c.removeNamespace(ctx); err != nil {
 			t.Error(err)
@@ -46,15 +46,15 @@ func (c *Cluster) makeNamespace(t testing.TB, await bool) {
 			t.Error(err)
 		}
 	})
-	if err := wait.PollUntilContextTimeout(ctx, pulse, patience, true, c.furnished); err != nil {
+	if err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, c.hasPodDefaults); err != nil {
 		t.Fatalf("waiting for what pods need in namespace %s: %v", c.Namespace, err)
 	}
 }
 
-// furnished tells whether the controllers have put into the namespace what
+// hasPodDefaults tells whether the controllers have put into the namespace what
 // every pod needs: an account, without which it is refused, and the authority's
 // certificate, without which its start is delayed.
-func (c *Cluster) furnished(ctx context.Context) (bool, error) {
+func (c *Cluster) hasPodDefaults(ctx context.Context) (bool, error) {
 	core := c.Client.CoreV1()
 	_, accountErr := core.ServiceAccounts(c.Namespace).Get(ctx, "default", metav1.GetOptions{})
 	_, authorityErr := core.ConfigMaps(c.Namespace).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
@@ -92,7 +92,7 @@ func (c *Cluster) removeNamespace(ctx context.Context) error {
 // namespaceGone returns when the namespace is gone, or with what holds it.
 func (c *Cluster) namespaceGone(ctx context.Context) error {
 	var last *corev1.Namespace
-	err := wait.PollUntilContextTimeout(ctx, pulse, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
 		now, err := c.Client.CoreV1().Namespaces().Get(ctx, c.Namespace, metav1.GetOptions{})
 		if err != nil {
 			return apierrors.IsNotFound(err), ignoreNotFound(err)
@@ -101,13 +101,13 @@ func (c *Cluster) namespaceGone(ctx context.Context) error {
 		return false, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting until namespace %s is gone: %w; %s", c.Namespace, err, holders(last))
+		return fmt.Errorf("waiting until namespace %s is gone: %w; %s", c.Namespace, err, remainingObjects(last))
 	}
 	return nil
 }
 
-// holders is what the API server says is still in a namespace.
-func holders(namespace *corev1.Namespace) string {
+// remainingObjects is what the API server says is still in a namespace.
+func remainingObjects(namespace *corev1.Namespace) string {
 	var held []string
 	if namespace != nil {
 		for _, condition := range namespace.Status.Conditions {

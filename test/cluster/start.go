@@ -21,31 +21,31 @@ var clusters pool
 // A pool starts clusters when they are needed.
 type pool struct {
 	mu      sync.Mutex
-	started []*running
+	started []*runningCluster
 }
 
-// running is a cluster that is up.
-type running struct {
+// runningCluster is a cluster that is up.
+type runningCluster struct {
 	name       string
 	kubeconfig string
 	has        needs
 	stdin      io.Closer // The cluster goes down when it is closed.
-	said       *output
+	output     *output
 	ended      atomic.Bool
 	gone       chan struct{} // closed when it has ended
 }
 
 // get returns a cluster with at least that many nodes and just those flags.
-func (p *pool) get(want needs) (*running, error) {
+func (p *pool) get(want needs) (*runningCluster, error) {
 	name, kubeconfig := os.Getenv("DEVCLUSTER_NAME"), os.Getenv("KUBECONFIG")
 	if name != "" && kubeconfig != "" && len(want.apiServerArgs) == 0 {
-		return &running{name: name, kubeconfig: kubeconfig}, nil
+		return &runningCluster{name: name, kubeconfig: kubeconfig}, nil
 	}
 	p.mu.Lock() // Until it is up: whoever waits wants the same one.
 	defer p.mu.Unlock()
 	for _, r := range p.started {
 		if r.ended.Load() {
-			return nil, fmt.Errorf("cluster %s ended while tests were using it:\n%s", r.name, r.said)
+			return nil, fmt.Errorf("cluster %s ended while tests were using it:\n%s", r.name, r.output)
 		}
 		if r.has.nodes >= want.nodes && slices.Equal(r.has.apiServerArgs, want.apiServerArgs) {
 			return r, nil
@@ -63,14 +63,14 @@ func (p *pool) get(want needs) (*running, error) {
 // start runs "devcluster up" and returns when the cluster is ready. The child's
 // standard input is a pipe of which nobody but this process has the other end,
 // so the cluster goes down when this process ends, whichever way.
-func start(name string, flags ...string) (*running, error) {
+func start(name string, flags ...string) (*runningCluster, error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
-	r := &running{name: name, said: &output{}, gone: make(chan struct{})}
+	r := &runningCluster{name: name, output: &output{}, gone: make(chan struct{})}
 	cmd := exec.Command(binary, append([]string{"up", "--until-eof", "--name", name}, flags...)...)
-	cmd.Stderr = r.said
+	cmd.Stderr = r.output
 	if r.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting a cluster: %w", err)
 	}
@@ -83,7 +83,7 @@ func start(name string, flags ...string) (*running, error) {
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		return nil, fmt.Errorf("starting a cluster with %q: %w:\n%s", flags, errors.Join(cmd.Wait(), ignoreEOF(err)), r.said)
+		return nil, fmt.Errorf("starting a cluster with %q: %w:\n%s", flags, errors.Join(cmd.Wait(), ignoreEOF(err)), r.output)
 	}
 	r.kubeconfig = strings.TrimPrefix(strings.TrimSpace(line), "export KUBECONFIG=")
 	go func() {

@@ -18,7 +18,7 @@ import (
 // the attach/detach controller does.
 func attachTo(zone string) act {
 	return func(ctx context.Context, r *run) {
-		volumes, err := r.Volumes(ctx)
+		volumes, err := r.ListPVs(ctx)
 		if err != nil {
 			r.complain(err)
 		}

@@ -44,7 +44,7 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 		drop("a volume", s.Client.CoreV1().PersistentVolumes().Delete(ctx, name, none))
 	}
 	for i := range there.attachments {
-		s.DropAttachment(ctx, t, there.attachments[i].Name)
+		s.ForceDeleteAttachment(ctx, t, there.attachments[i].Name)
 	}
 	drop("snapshots", errors.Join(s.clearSnapshots(ctx, there)...))
 	for i := range there.snapshots {

@@ -23,7 +23,7 @@ func (s *state) readGroups(ctx context.Context) (err error) {
 		return err
 	}
 	s.groups = groups.Items
-	s.groupContents, err = s.GroupContents(ctx, s.api)
+	s.groupContents, err = s.ListGroupContents(ctx, s.api)
 	return err
 }
 

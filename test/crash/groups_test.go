@@ -26,7 +26,7 @@ const runLabel = "example.com/run"
 // cutTogether makes a group snapshot of all wanted claims.
 func cutTogether(ctx context.Context, r *run) {
 	uid := r.group(ctx, groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{runLabel: r.name}}})
-	volumes, err := r.Volumes(ctx)
+	volumes, err := r.ListPVs(ctx)
 	if err != nil {
 		r.complain(err)
 	}

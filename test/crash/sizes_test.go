@@ -28,7 +28,7 @@ const (
 func (s *stage) offerClasses(t *testing.T) {
 	t.Helper()
 	for _, value := range []string{gold, silver} {
-		s.Attributes(t, value, map[string]string{iops: value})
+		s.CreateAttributesClass(t, value, map[string]string{iops: value})
 	}
 }
 

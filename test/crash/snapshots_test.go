@@ -2,280 +2,476 @@ package crash
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
+	"maps"
 	"slices"
-	"testing"
-	"time"
+	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// cutSnapshot makes what all runs of a stage restore: a snapshot at the driver
-// whose volume is gone. The objects for it are made anew for every run.
-func (s *stage) cutSnapshot(t *testing.T) {
-	t.Helper()
-	var err error
-	if s.snapshot, err = s.cutAtDriver(t.Context(), "snapshot"); err != nil {
-		t.Fatal(err)
-	}
-}
+// cuts tells whether snapshots are made in the scenario, by the roles that do so.
+func (sc *scenario) cuts() bool { return slices.Contains(sc.struck(), "csi-snapshotter") }
 
-// cutGiven makes the run's snapshot at the driver, of which the cluster knows
-// nothing.
-func (r *run) cutGiven(ctx context.Context) (err error) {
-	if !r.scenario.given {
-		return nil
-	}
-	if r.scenario.together {
-		if err := r.dropGroupsAt(ctx); err != nil {
-			return err
-		}
-		r.given, err = r.cutGroup(ctx)
-		return err
-	}
-	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
-		if err := r.csi.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
-			return err
+// cut makes as many snapshots of each wanted claim as the scenario says.
+func cut(ctx context.Context, r *run) {
+	for _, claim := range r.names() {
+		for i := range max(1, r.scenario.snapshots) {
+			r.take(ctx, fmt.Sprintf("%s-cut-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
 		}
 	}
-	r.given, err = r.cutAtDriver(ctx, r.name)
-	return err
 }
 
-// cutAtDriver makes a snapshot whose volume is gone, and returns its handle.
-func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
-	volume, err := s.makeSource(ctx, "source")
-	if err != nil {
-		return "", err
+// take makes a VolumeSnapshot that is wanted from now on.
+func (r *run) take(ctx context.Context, name string, from snapshotv1.VolumeSnapshotSource) {
+	made := &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name},
+		Spec:       snapshotv1.VolumeSnapshotSpec{Source: from, VolumeSnapshotClassName: &r.Namespace},
 	}
-	made, err := s.csi.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volume})
-	if err != nil {
-		return "", err
+	if err := r.api.Create(ctx, made); err != nil {
+		r.complain(err)
+		return
 	}
-	return made.GetSnapshotId(), s.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
+	r.trace.note("snapshot %s was made", name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept[name] = true
+	r.taken = append(r.taken, made.UID)
 }
 
-// makeSource makes a volume at the driver, of which the cluster knows nothing, and
-// returns its handle.
-func (s *stage) makeSource(ctx context.Context, name string) (string, error) {
-	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
-		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{{
-			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
-			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-		}},
+// adopt brings the run's snapshot, which is at the driver, into the cluster: what
+// names the content comes first, so that it has to wait.
+func adopt(ctx context.Context, r *run) {
+	r.adoptAs(ctx, r.name, r.Namespace+"-"+r.name, r.given)
+}
+
+// adoptAs makes a snapshot of what is at the driver, and then the content that it
+// names.
+func (r *run) adoptAs(ctx context.Context, name, content, handle string) {
+	r.take(ctx, name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
+	err := r.api.Create(ctx, &snapshotv1.VolumeSnapshotContent{
+		ObjectMeta: metav1.ObjectMeta{Name: content},
+		Spec: snapshotv1.VolumeSnapshotContentSpec{
+			Driver: r.Name, DeletionPolicy: r.policy(), VolumeSnapshotClassName: &r.Namespace,
+			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
+			VolumeSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: name},
+		},
 	})
 	if err != nil {
-		return "", err
-	}
-	return volume.GetVolumeId(), nil
-}
-
-// keepSnapshot makes the run's snapshot, which is wanted from now on. It has the
-// run's name.
-func (r *run) keepSnapshot(ctx context.Context) error {
-	if !r.scenario.restores {
-		return nil
-	}
-	r.kept[r.name] = true
-	_, _, err := r.Describe(ctx, r.api, r.name, r.snapshot)
-	return err
-}
-
-// dropSnapshots deletes the run's snapshots, which nobody wants from now on.
-func (r *run) dropSnapshots(ctx context.Context) {
-	if r.api == nil {
-		return
-	}
-	r.leave(ctx)
-	r.dropSchedule(ctx)
-	r.dropGroups(ctx)
-	for _, name := range r.snapshotNames() {
-		r.mu.Lock()
-		delete(r.kept, name)
-		r.mu.Unlock()
-		snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
-		if err := r.api.Delete(ctx, snapshot); client.IgnoreNotFound(err) != nil {
-			r.complain(err)
-		}
-		r.trace.note("snapshot %s was deleted", name)
-	}
-}
-
-// dropContent does what the snapshot controller would do in the end.
-func (r *run) dropContent(ctx context.Context) {
-	if !r.scenario.restores {
-		return
-	}
-	content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace + "-" + r.name}}
-	if err := r.api.Delete(ctx, content); client.IgnoreNotFound(err) != nil {
 		r.complain(err)
 	}
+	r.trace.note("content %s was made", content)
 }
 
-// snapshots are those of the stage.
-func (s *stage) snapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, error) {
-	if s.api == nil {
-		return nil, nil
+// unknown is the handle of what users have not brought into the cluster yet, or
+// have taken out of it before anybody knew whose it is.
+func (r *run) unknown() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.taken)+len(r.grouped) == 0 || r.forgotten {
+		return r.given
 	}
-	list := &snapshotv1.VolumeSnapshotList{}
-	err := s.api.List(ctx, list, client.InNamespace(s.Namespace))
-	return list.Items, err
+	return ""
 }
 
-// removeSnapshot deletes a snapshot that is held.
-func (s *stage) removeSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
-	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	return errors.Join(client.IgnoreNotFound(s.api.Patch(ctx, snapshot, free)), client.IgnoreNotFound(s.api.Delete(ctx, snapshot)))
+func (s *stage) policy() snapshotv1.DeletionPolicy {
+	if s.scenario.retain {
+		return snapshotv1.VolumeSnapshotContentRetain
+	}
+	return snapshotv1.VolumeSnapshotContentDelete
 }
 
-// compareSnapshots tells which snapshots are not as wanted: there, and free to
-// be deleted.
-func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
-	left := map[string]bool{}
+// restoreAll makes a claim from each snapshot that is wanted.
+func restoreAll(ctx context.Context, r *run) {
+	for _, name := range r.snapshotNames() {
+		r.make(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
+			c.Labels = nil
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: name}
+		})
+	}
+}
+
+func (r *run) snapshotNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.kept))
+}
+
+// letSnapshotsGo deletes all snapshots and does not wait.
+func letSnapshotsGo(ctx context.Context, r *run) { r.dropSnapshots(ctx) }
+
+// giveUp deletes what policy Retain has left, with what is at the driver, as
+// administrators do: they change the policy first.
+func giveUp(ctx context.Context, r *run) {
+	r.giveUpGroups(ctx)
+	r.mu.Lock()
+	left := slices.Sorted(maps.Keys(r.retained))
+	clear(r.retained)
+	r.mu.Unlock()
+	for _, name := range left {
+		content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
+		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeSnapshotRef.UID == "")
+	}
+}
+
+// giveUpContent deletes a content of either kind. With one that nobody has bound
+// goes what the cluster knows of what is at the driver; but the members of a group
+// go with that.
+func (r *run) giveUpContent(ctx context.Context, content client.Object, unbound bool) {
+	if _, single := content.(*snapshotv1.VolumeSnapshotContent); unbound && (!single || !r.scenario.together) {
+		r.mu.Lock()
+		r.forgotten = true
+		r.mu.Unlock()
+	}
+	policy := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
+	err := client.IgnoreNotFound(r.api.Patch(ctx, content, policy))
+	if err == nil {
+		err = client.IgnoreNotFound(r.api.Delete(ctx, content))
+	}
+	if err != nil {
+		r.complain(err)
+	}
+	r.trace.note("content %s was given up", content.GetName())
+}
+
+// loseClass deletes the class of the snapshots, which administrators make again,
+// with other parameters, when they see what is missing.
+func loseClass(ctx context.Context, r *run) {
+	name := metav1.ObjectMeta{Name: r.Namespace}
+	for _, class := range []client.Object{&snapshotv1.VolumeSnapshotClass{ObjectMeta: name}, &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name}} {
+		if err := r.api.Delete(ctx, class); client.IgnoreNotFound(err) != nil {
+			r.complain(err)
+		}
+	}
+	r.trace.note("the class is gone")
+}
+
+// loseSecret deletes what the driver is to be sent.
+func loseSecret(ctx context.Context, r *run) {
+	err := r.Client.CoreV1().Secrets(r.Namespace).Delete(ctx, "snapshots", metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		r.complain(err)
+	}
+	r.trace.note("the secret is gone")
+}
+
+// offerSnapshots makes what snapshots need, if it is not there.
+func (s *stage) offerSnapshots(ctx context.Context) error {
+	if !s.scenario.cuts() {
+		return nil
+	}
+	s.mu.Lock()
+	s.classes++
+	parameters := map[string]string{"class": fmt.Sprint(s.classes)}
+	s.mu.Unlock()
+	if s.scenario.secret {
+		parameters["csi.storage.k8s.io/snapshotter-secret-name"] = "snapshots"
+		parameters["csi.storage.k8s.io/snapshotter-secret-namespace"] = s.Namespace
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "snapshots"}, StringData: map[string]string{"key": "value"}}
+		if _, err := s.Client.CoreV1().Secrets(s.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	name := metav1.ObjectMeta{Name: s.Namespace}
+	var class client.Object = &snapshotv1.VolumeSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
+	if s.scenario.together {
+		class = &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
+	}
+	return client.IgnoreAlreadyExists(s.api.Create(ctx, class))
+}
+
+// leave keeps in mind which contents may stay when the snapshots that are wanted
+// now are deleted: by policy Retain, and surely of those that are ready, or because
+// users have made them and nobody has bound them yet.
+func (r *run) leave(ctx context.Context) {
+	if !r.scenario.retain && !r.scenario.given {
+		return
+	}
+	there, err := r.snapshots(ctx)
+	if err = errors.Join(err, r.leaveGroups(ctx)); err != nil {
+		r.complain(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range there {
+		if s := &there[i]; r.kept[s.Name] && (r.scenario.given || !r.members[s.Name]) {
+			name := ptr.Deref(s.Spec.Source.VolumeSnapshotContentName, snapshot.ContentName(s.UID))
+			r.retained[name] = r.scenario.retain && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
+		}
+	}
+}
+
+// compareCuts tells which snapshots and contents, and which at the driver, are
+// not as wanted.
+func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *result) {
+	if !s.scenario.cuts() {
+		return
+	}
+	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	for i := range s.snapshots {
-		name := s.snapshots[i].Name
-		left[name] = true
-		switch {
-		case !want[name] && s.waitsInVain(&s.snapshots[i]):
-		case !want[name]:
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
-		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is protected and nothing is restored from it", name))
-		}
-	}
-	for name := range want {
-		if !left[name] {
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is gone and was wanted", name))
-		}
-	}
-	return wrong
-}
-
-// A hold is what keeps the source that a volume is being filled from.
-type hold int
-
-const (
-	noSource hold = iota // or it has gone before the call came, which the driver would say
-	loose                // anybody can delete it
-	held
-)
-
-// holdOn looks at what a volume is being filled from.
-func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (hold, error) {
-	switch content := create.GetVolumeContentSource(); {
-	case content.GetSnapshot() != nil:
-		return s.holdOnSnapshot(ctx, content.GetSnapshot().GetSnapshotId())
-	case content.GetVolume() != nil:
-		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
-	default:
-		return noSource, nil
-	}
-}
-
-// holdOnSnapshot looks whether the snapshot of a handle is kept for a provisioner.
-func (s *stage) holdOnSnapshot(ctx context.Context, handle string) (hold, error) {
-	contents, err := s.Contents(ctx, s.api)
-	if err != nil {
-		return noSource, err
-	}
-	for i := range contents {
-		if status, ref := contents[i].Status, contents[i].Spec.VolumeSnapshotRef; status != nil && ptr.Deref(status.SnapshotHandle, "") == handle {
-			of := &snapshotv1.VolumeSnapshot{}
-			err := s.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, of)
-			if apierrors.IsNotFound(err) {
-				continue // It is that of an earlier run.
+		if v := &s.snapshots[i]; kept[v.Name] && !s.inVain(v) {
+			if why := s.notMade(v); why != "" {
+				wrong("snapshot %s %s: %s", v.Name, why, said(v.Status))
 			}
-			return holdOf(of, kube.SnapshotSourceFinalizer), err
 		}
 	}
-	return noSource, nil
-}
-
-// holdOnClaim looks whether the claim of a volume bears a finalizer.
-func (s *stage) holdOnClaim(ctx context.Context, handle, finalizer string) (hold, error) {
-	volumes, err := s.Volumes(ctx)
-	if err != nil {
-		return noSource, err
-	}
-	for i := range volumes {
-		ref := volumes[i].Spec.ClaimRef
-		if volumes[i].Spec.CSI.VolumeHandle != handle || ref == nil {
+	for i := range s.contents {
+		content := &s.contents[i]
+		if name := content.Spec.VolumeSnapshotRef.Name; !kept[name] && !slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == name && s.waitsInVain(&v) }) {
+			if _, stays := retained[content.Name]; !stays {
+				wrong("content %s is there, held by %v, and nobody wants it: %s", content.Name, content.Finalizers, said(content.Status))
+				continue
+			}
+		}
+		if _, stays := retained[content.Name]; stays && !s.scenario.retain {
+			if content.Spec.VolumeSnapshotRef.UID != "" {
+				wrong("content %s is there, and its snapshot is not", content.Name)
+			}
 			continue
 		}
-		claim, err := s.Client.CoreV1().PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-		if err != nil || claim.UID != ref.UID {
-			return noSource, client.IgnoreNotFound(err)
+		if why := s.notCut(content); why != "" {
+			wrong("content %s %s: %s", content.Name, why, said(content.Status))
 		}
-		return holdOf(claim, finalizer), nil
 	}
-	return noSource, nil
+	for name, must := range retained {
+		if must && s.content(name) == nil {
+			wrong("content %s is gone and was to be retained", name)
+		}
+	}
+	for i := range s.claims {
+		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !s.wantedInVain(c) {
+			wrong("claim %s is kept, and all snapshots of it are cut", c.Name)
+		}
+	}
+	s.findLost(r.unknown(), found)
+	s.findLostGroups(r.unknown(), found)
+	s.compareNames(r, found)
 }
 
-func holdOf(object client.Object, finalizer string) hold {
-	switch {
-	case slices.Contains(object.GetFinalizers(), finalizer):
-		return held
-	case object.GetDeletionTimestamp() != nil:
-		return noSource
+// notMade is what is wrong with a wanted snapshot.
+func (s *state) notMade(v *snapshotv1.VolumeSnapshot) string {
+	switch status := v.Status; {
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case status.CreationTime == nil || status.CreationTime.Year() < 2000:
+		return "does not say when it was cut"
+	case s.content(ptr.Deref(status.BoundVolumeSnapshotContentName, "")) == nil:
+		return "has no content"
 	default:
-		return loose
+		return ""
 	}
 }
 
-// deny keeps that a process was told that it has no right to protect snapshots. The
-// provisioner goes on without then: some install it so.
-func (s *stage) deny(resource string, status int) {
-	if resource == "volumesnapshots" && status == http.StatusForbidden {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.denied = true
+// notCut is what is wrong with a wanted content.
+func (s *state) notCut(c *snapshotv1.VolumeSnapshotContent) string {
+	_, marked := c.Annotations[snapshot.Single.BeingCreated]
+	switch status := c.Status; {
+	case marked:
+		return "says that it may be being cut"
+	case !slices.Contains(c.Finalizers, snapshot.Single.Finalizer):
+		return "is not protected"
+	case status == nil || !ptr.Deref(status.ReadyToUse, false):
+		return "is not ready"
+	case !s.wasReady(*status.SnapshotHandle):
+		return "is ready, which the driver has not said"
+	case status.Error != nil:
+		return "is ready and has an error"
+	case !slices.ContainsFunc(s.cutAt, func(at csitest.Snapshot) bool { return at.ID == *status.SnapshotHandle }):
+		return "is not at the driver"
+	default:
+		return ""
 	}
 }
 
-// excused tells whether what a volume is filled from need not be protected.
-func (s *stage) excused(create *csipb.CreateVolumeRequest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.denied && create.GetVolumeContentSource().GetSnapshot() != nil
+// inVain tells whether a snapshot cannot be made: its claim was gone before it
+// was known. That is told, and there is no content.
+func (s *state) inVain(v *snapshotv1.VolumeSnapshot) bool {
+	claim := ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "")
+	left := slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == claim && c.DeletionTimestamp == nil })
+	return claim != "" && !left && v.Status != nil && v.Status.Error != nil && s.content(snapshot.ContentName(v.UID)) == nil
 }
 
-// inspect looks at what a volume is being filled from, when the call comes and
-// when the driver has done its work: it must be held all that time.
-func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest, before hold) hold {
-	now, err := s.holdOn(ctx, create)
-	if err == nil && (now == loose || before == held && now != held) && !s.excused(create) {
-		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
-	}
-	if err != nil && ctx.Err() == nil {
-		s.complain(err)
-	}
-	return now
+// wantedInVain tells whether there is a snapshot of a claim that cannot be made.
+func (s *state) wantedInVain(c *corev1.PersistentVolumeClaim) bool {
+	return slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool {
+		return ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "") == c.Name && s.inVain(&v)
+	})
 }
 
-// lull is how long nothing happens before a call that is held up goes on.
-const lull = 100 * time.Millisecond
-
-// linger holds up a call until nothing else happens, or until nobody waits for
-// its answer any more.
-func (s *stage) linger(ctx context.Context) error {
-	for !s.trace.calm(s.scenario.lag + lull) {
-		select {
-		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
-		case <-time.After(pulse):
+func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
+	for i := range s.contents {
+		if s.contents[i].Name == name {
+			return &s.contents[i]
 		}
 	}
 	return nil
+}
+
+// findLost finds snapshots at the driver that nothing in the cluster tells of: no
+// content with its handle, none that says it may be being cut, and no snapshot
+// that is wanted and would ask for it again. One is spared: what users have not
+// told the cluster of yet.
+func (s *state) findLost(spared string, found *result) {
+	for _, at := range s.cutAt {
+		if at.GroupID != "" {
+			continue // Nothing is done about it but with its group.
+		}
+		told := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
+			_, marked := c.Annotations[snapshot.Single.BeingCreated]
+			return ptr.Deref(c.Spec.Source.SnapshotHandle, "") == at.ID || c.Status != nil && ptr.Deref(c.Status.SnapshotHandle, "") == at.ID ||
+				(marked || c.DeletionTimestamp == nil) && strings.HasSuffix(at.Name, string(c.Spec.VolumeSnapshotRef.UID))
+		})
+		if !told && at.ID != s.snapshot && at.ID != spared {
+			found.leaks = append(found.leaks, fmt.Sprintf("snapshot %s, named %s", at.ID, at.Name))
+		}
+	}
+}
+
+// compareNames tells which names the driver was asked for that are not those of
+// the run's snapshots.
+func (s *state) compareNames(r *run, found *result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.asks {
+		if !r.scenario.scheduled && !slices.ContainsFunc(r.taken, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
+			!slices.ContainsFunc(r.grouped, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
+			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot's name", name))
+		}
+	}
+}
+
+// said is what a status says.
+func said[T any](status *T) string {
+	if status == nil {
+		return "no status"
+	}
+	text, err := json.Marshal(status)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// inspectCut complains of a claim that is not held while it is about to be cut.
+func (s *stage) inspectCut(ctx context.Context, req *csipb.CreateSnapshotRequest) {
+	s.askedFor(req.GetName())
+	hold, err := s.holdOnClaim(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
+	if err != nil || hold == held || s.isCut(req.GetName()) {
+		return
+	}
+	there, err := s.snapshots(ctx)
+	waits := func(v snapshotv1.VolumeSnapshot) bool {
+		return strings.HasSuffix(req.GetName(), string(v.UID)) && (v.DeletionTimestamp == nil || !s.scenario.retain)
+	}
+	if err != nil || !slices.ContainsFunc(there, waits) {
+		return // What is to be retained is cut also when nobody waits for it any more.
+	}
+	s.complain(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
+}
+
+// askedFor keeps what the driver was asked for in the run.
+func (s *stage) askedFor(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asks[name] = true
+}
+
+// isCut tells whether the driver has a snapshot of that name.
+func (s *stage) isCut(name string) bool {
+	for _, at := range s.Driver.Snapshots() {
+		if at.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// noteReady keeps which snapshots the driver has said to be ready.
+func (s *stage) noteReady(resp any) {
+	var all []*csipb.Snapshot
+	var ready []string
+	switch r := resp.(type) {
+	case *csipb.CreateSnapshotResponse:
+		all = append(all, r.GetSnapshot())
+	case *csipb.GetSnapshotResponse:
+		all = append(all, r.GetSnapshot())
+	case *csipb.ListSnapshotsResponse:
+		for _, e := range r.GetEntries() {
+			all = append(all, e.GetSnapshot())
+		}
+	case *csipb.CreateVolumeGroupSnapshotResponse:
+		all, ready = reported(r.GetGroupSnapshot())
+	case *csipb.GetVolumeGroupSnapshotResponse:
+		all, ready = reported(r.GetGroupSnapshot())
+	}
+	for _, one := range all {
+		if one.GetReadyToUse() {
+			ready = append(ready, one.GetSnapshotId())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ready {
+		s.ready[id] = true
+	}
+}
+
+func (s *stage) wasReady(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready[id]
+}
+
+// clearSnapshots removes what is left of a run that failed, in the cluster and
+// at the driver.
+func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error) {
+	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	for i := range there.contents {
+		c := &there.contents[i]
+		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, c, free)), client.IgnoreNotFound(s.api.Delete(ctx, c)))
+	}
+	errs = append(errs, s.clearSchedules(ctx))
+	errs = append(errs, s.clearGroups(ctx, there)...)
+	for i := range there.claims {
+		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Patch(ctx, there.claims[i].Name, types.MergePatchType,
+			[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		errs = append(errs, client.IgnoreNotFound(err))
+	}
+	return errs
+}
+
+// restoresNothing tells whether a claim cannot have a volume: its snapshot was
+// deleted before anybody began to restore it. If it waits for the claim
+// nevertheless, that is told, and it goes with the claim.
+func (s *state) restoresNothing(c *corev1.PersistentVolumeClaim) bool {
+	from := c.Spec.DataSource
+	return s.scenario.cuts() && from != nil && from.Kind == "VolumeSnapshot" && c.Status.Phase == corev1.ClaimPending &&
+		!slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == from.Name && !s.waitsInVain(&v) })
+}
+
+// waitsInVain tells whether a snapshot that was deleted waits for a claim whose
+// provisioner has not begun, and takes no snapshot any more that is deleted.
+func (s *state) waitsInVain(v *snapshotv1.VolumeSnapshot) bool {
+	return v.DeletionTimestamp != nil && !slices.Contains(v.Finalizers, kube.SnapshotSourceFinalizer) &&
+		slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool {
+			from := c.Spec.DataSource
+			return from != nil && from.Kind == "VolumeSnapshot" && from.Name == v.Name && c.Status.Phase == corev1.ClaimPending
+		})
 }

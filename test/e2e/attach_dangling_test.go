@@ -16,10 +16,10 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// publish attaches a volume at the driver behind the attacher's back.
-func publish(t *testing.T, w *world.World, volume *corev1.PersistentVolume, node string) {
+// publishAtDriver attaches a volume at the driver behind the attacher's back.
+func publishAtDriver(t *testing.T, w *world.World, volume *corev1.PersistentVolume, node string) {
 	t.Helper()
-	ask(t, w, func(driver *csi.Driver) error {
+	withDriver(t, w, func(driver *csi.Driver) error {
 		capability, err := csi.Capability(&volume.Spec, true, "")
 		if err != nil {
 			return err
@@ -31,8 +31,8 @@ func publish(t *testing.T, w *world.World, volume *corev1.PersistentVolume, node
 	})
 }
 
-// surveyed waits until the driver's list has been compared so often.
-func surveyed(t *testing.T, w *world.World, times int) {
+// waitForListVolumes waits until the driver's list has been compared so often.
+func waitForListVolumes(t *testing.T, w *world.World, times int) {
 	t.Helper()
 	before := w.Driver.Calls(csi.ListVolumes)
 	world.Eventually(t, func(context.Context) error {
@@ -43,8 +43,8 @@ func surveyed(t *testing.T, w *world.World, times int) {
 	})
 }
 
-// dangles waits until it is told of a volume that it dangles.
-func dangles(t *testing.T, w *world.World, volume *corev1.PersistentVolume) {
+// waitForDanglingEvent waits until it is told of a volume that it dangles.
+func waitForDanglingEvent(t *testing.T, w *world.World, volume *corev1.PersistentVolume) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + volume.Name})
@@ -59,16 +59,16 @@ func dangles(t *testing.T, w *world.World, volume *corev1.PersistentVolume) {
 func TestWhatKubernetesNeverAttachedIsNotDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.CSINode(t, "node", "id-1")
-	etcd, ours := w.Volume(t, "etcd", nil), w.Volume(t, "ours", nil)
-	w.DropVolume(t.Context(), t, etcd.Name)
-	w.Gone(t, etcd)
-	publish(t, w, etcd, "id-1")
-	w.Attacher(t, "--reconcile-sync=50ms", "--detach-dangling")
-	surveyed(t, w, 3)
-	publish(t, w, ours, "id-1")
-	published(t, w, ours.Spec.CSI.VolumeHandle)
-	published(t, w, etcd.Spec.CSI.VolumeHandle, "id-1")
+	w.CreateCSINode(t, "node", "id-1")
+	etcd, ours := w.CreatePV(t, "etcd", nil), w.CreatePV(t, "ours", nil)
+	w.ForceDeletePV(t.Context(), t, etcd.Name)
+	w.WaitPVGone(t, etcd)
+	publishAtDriver(t, w, etcd, "id-1")
+	w.StartAttacher(t, "--reconcile-sync=50ms", "--detach-dangling")
+	waitForListVolumes(t, w, 3)
+	publishAtDriver(t, w, ours, "id-1")
+	waitPublished(t, w, ours.Spec.CSI.VolumeHandle)
+	waitPublished(t, w, etcd.Spec.CSI.VolumeHandle, "id-1")
 }
 
 // Upstream's attacher does not keep the volume on record. If the PersistentVolume
@@ -76,9 +76,9 @@ func TestWhatKubernetesNeverAttachedIsNotDetached(t *testing.T) {
 func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	node := w.CSINode(t, "node", "id-1")
-	lost, here, there := w.Volume(t, "lost", nil), w.Volume(t, "here", nil), w.Volume(t, "there", nil)
-	name := w.Attach(t, lost.Name, node)
+	node := w.CreateCSINode(t, "node", "id-1")
+	lost, here, there := w.CreatePV(t, "lost", nil), w.CreatePV(t, "here", nil), w.CreatePV(t, "there", nil)
+	name := w.CreateAttachment(t, lost.Name, node)
 	patch := fmt.Sprintf(`{"metadata":{"finalizers":[%q],"annotations":{"csi.alpha.kubernetes.io/node-id":"id-1"}}}`, "external-attacher/"+csi.SafeName(w.Name))
 	if _, err := w.Client.StorageV1().VolumeAttachments().Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -86,16 +86,16 @@ func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 	if _, err := w.Client.StorageV1().VolumeAttachments().Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, w, lost, "id-1")
-	w.DropVolume(t.Context(), t, lost.Name)
-	w.Gone(t, lost)
-	publish(t, w, here, "id-1")
-	publish(t, w, there, "id-2")
-	w.Attacher(t, "--reconcile-sync=50ms", "--detach-dangling")
-	published(t, w, there.Spec.CSI.VolumeHandle)
-	dangles(t, w, here)
-	published(t, w, here.Spec.CSI.VolumeHandle, "id-1")
-	published(t, w, lost.Spec.CSI.VolumeHandle, "id-1")
+	publishAtDriver(t, w, lost, "id-1")
+	w.ForceDeletePV(t.Context(), t, lost.Name)
+	w.WaitPVGone(t, lost)
+	publishAtDriver(t, w, here, "id-1")
+	publishAtDriver(t, w, there, "id-2")
+	w.StartAttacher(t, "--reconcile-sync=50ms", "--detach-dangling")
+	waitPublished(t, w, there.Spec.CSI.VolumeHandle)
+	waitForDanglingEvent(t, w, here)
+	waitPublished(t, w, here.Spec.CSI.VolumeHandle, "id-1")
+	waitPublished(t, w, lost.Spec.CSI.VolumeHandle, "id-1")
 }
 
 // The detachment of what dangles may wait for another call about the volume. What
@@ -103,24 +103,24 @@ func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	node, other := w.CSINode(t, "node", "id-1"), w.CSINode(t, "other", "id-2")
-	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+	node, other := w.CreateCSINode(t, "node", "id-1"), w.CreateCSINode(t, "other", "id-2")
+	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 	})
-	w.Attacher(t, "--reconcile-sync=50ms", "--detach-dangling", "--timeout=10m")
+	w.StartAttacher(t, "--reconcile-sync=50ms", "--detach-dangling", "--timeout=10m")
 	slow := w.Driver.Block(csi.ControllerPublishVolume) // It has the volume's turn.
 	defer slow.Release()
-	second := w.Attach(t, volume.Name, other)
+	second := w.CreateAttachment(t, volume.Name, other)
 	<-slow.Arrived()
-	publish(t, w, volume, "id-1")
-	dangles(t, w, volume)
-	w.Attach(t, volume.Name, node)
-	w.Attachment(t, world.AttachmentName(volume.Name, node), onRecord)
+	publishAtDriver(t, w, volume, "id-1")
+	waitForDanglingEvent(t, w, volume)
+	w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttachment(t, world.AttachmentName(volume.Name, node), isRecorded)
 	slow.Release()
-	w.Attached(t, second)
-	w.Attached(t, world.AttachmentName(volume.Name, node))
+	w.WaitAttached(t, second)
+	w.WaitAttached(t, world.AttachmentName(volume.Name, node))
 	if n := w.Driver.Calls(csi.ControllerUnpublishVolume); n != 0 {
 		t.Errorf("the driver was asked %d times to unpublish", n)
 	}
-	published(t, w, volume.Spec.CSI.VolumeHandle, "id-1", "id-2")
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1", "id-2")
 }

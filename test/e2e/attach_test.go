@@ -25,11 +25,11 @@ import (
 // attachable is a driver whose volumes can be published on every node.
 var attachable = csitest.Options{AnyNode: true, Record: true}
 
-// published waits until the driver has published a volume on these nodes only.
-func published(t *testing.T, w *world.World, handle string, nodes ...string) {
+// waitPublished waits until the driver has published a volume on these nodes only.
+func waitPublished(t *testing.T, w *world.World, handle string, nodes ...string) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
-		if got := w.Published(handle); !slices.Equal(got, nodes) {
+		if got := w.PublishedNodes(handle); !slices.Equal(got, nodes) {
 			return fmt.Errorf("%s is published on %q, want %q", handle, got, nodes)
 		}
 		return nil
@@ -39,13 +39,13 @@ func published(t *testing.T, w *world.World, handle string, nodes ...string) {
 func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t)
-	node := w.CSINode(t, "node", "id-1")
-	volume := w.Volume(t, "data", nil)
+	w.StartAttacher(t)
+	node := w.CreateCSINode(t, "node", "id-1")
+	volume := w.CreatePV(t, "data", nil)
 
-	name := w.Attach(t, volume.Name, node)
-	a := w.Attached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
+	name := w.CreateAttachment(t, volume.Name, node)
+	a := w.WaitAttached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
 	if diff := cmp.Diff(map[string]string{"device": "/dev/" + volume.Spec.CSI.VolumeHandle}, a.Status.AttachmentMetadata); diff != "" {
 		t.Error(diff)
 	}
@@ -58,13 +58,13 @@ func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
 		t.Errorf("the volume has %q, %v", got.Finalizers, err)
 	}
 
-	w.Detach(t, name)
-	w.Detached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 	if err := w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.Gone(t, volume)
+	w.WaitPVGone(t, volume)
 	if n, m := w.Driver.Calls(csi.ControllerPublishVolume), w.Driver.Calls(csi.ControllerUnpublishVolume); n != 1 || m != 1 {
 		t.Errorf("the driver was asked %d times to publish and %d times to unpublish", n, m)
 	}
@@ -75,26 +75,26 @@ func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
 func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t)
+	w.StartAttacher(t)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}, StringData: map[string]string{"key": "value"}}
 	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	node := w.CSINode(t, "node", "id-1")
-	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+	node := w.CreateCSINode(t, "node", "id-1")
+	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
 	})
 	handle := volume.Spec.CSI.VolumeHandle
-	name := w.Attach(t, volume.Name, node)
-	w.Attached(t, name)
+	name := w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttached(t, name)
 
-	w.DropVolume(t.Context(), t, volume.Name)
-	w.Gone(t, volume)
-	w.DropCSINode(t.Context(), t, node)
-	w.CSINode(t, "node", "id-of-another-machine")
-	w.Detach(t, name)
-	w.Detached(t, name)
-	published(t, w, handle)
+	w.ForceDeletePV(t.Context(), t, volume.Name)
+	w.WaitPVGone(t, volume)
+	w.DeleteCSINode(t.Context(), t, node)
+	w.CreateCSINode(t, "node", "id-of-another-machine")
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, handle)
 	var told map[string]string
 	for _, call := range w.Driver.Log() {
 		if request, ok := call.Request.(*csipb.ControllerUnpublishVolumeRequest); ok {
@@ -110,37 +110,37 @@ func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t)
+	w.StartAttacher(t)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}}
 	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
 	})
-	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
-	w.Attached(t, name)
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	w.WaitAttached(t, name)
 	if err := w.Client.CoreV1().Secrets(w.Namespace).Delete(t.Context(), "publish", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.Detach(t, name)
-	w.Detached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
 func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t, "--retry-interval-start=0.1")
-	node := w.CSINode(t, "node", "id-1")
-	volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) {
+	w.StartAttacher(t, "--retry-interval-start=0.1")
+	node := w.CreateCSINode(t, "node", "id-1")
+	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: w.Namespace, Name: "data", UID: "made-up"}
 	})
 	for range 3 { // Long enough to be seen.
 		w.Driver.FailNext(csi.ControllerPublishVolume, codes.ResourceExhausted, "all slots are taken")
 	}
-	name := w.Attach(t, volume.Name, node)
-	a := w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+	name := w.CreateAttachment(t, volume.Name, node)
+	a := w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if a.Status.AttachError == nil {
 			return errors.New("there is no error yet")
 		}
@@ -149,15 +149,15 @@ func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
 	if e := a.Status.AttachError; !strings.Contains(e.Message, "all slots are taken") || ptr.Deref(e.ErrorCode, 0) != int32(codes.ResourceExhausted) {
 		t.Errorf("the status says %+v", e)
 	}
-	w.Told(t, "data", corev1.EventTypeWarning, "FailedAttachVolume", "all slots are taken")
-	if a = w.Attached(t, name); a.Status.AttachError != nil {
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "FailedAttachVolume", "all slots are taken")
+	if a = w.WaitAttached(t, name); a.Status.AttachError != nil {
 		t.Errorf("it is attached, and still says %+v", a.Status.AttachError)
 	}
 
 	w.Driver.FailNext(csi.ControllerUnpublishVolume, codes.Internal, "the door is stuck")
-	w.Detach(t, name)
-	w.Told(t, "data", corev1.EventTypeWarning, "FailedDetachVolume", "the door is stuck")
-	w.Detached(t, name)
+	w.DeleteAttachment(t, name)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "FailedDetachVolume", "the door is stuck")
+	w.WaitDetached(t, name)
 }
 
 // The pause before the next try is longer than the test is patient: only the
@@ -165,57 +165,57 @@ func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
 func TestANodeThatGetsTheDriverWakesItsAttachments(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
-	volume := w.Volume(t, "data", nil)
+	w.StartAttacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
+	volume := w.CreatePV(t, "data", nil)
 	node := w.Namespace + "-node"
-	name := w.Attach(t, volume.Name, node)
-	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+	name := w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if e := a.Status.AttachError; e == nil || !strings.Contains(e.Message, node+" does not have driver "+w.Name) {
 			return fmt.Errorf("the status says %+v", e)
 		}
 		return nil
 	})
-	w.CSINode(t, "node", "id-1")
-	w.Attached(t, name)
-	w.Detach(t, name)
-	w.Detached(t, name)
+	w.CreateCSINode(t, "node", "id-1")
+	w.WaitAttached(t, name)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
 }
 
 // The first node may have the volume: nobody knows, for the answer was lost.
 func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
-	volume := w.Volume(t, "data", nil)
-	node := w.CSINode(t, "node", "id-1")
+	w.StartAttacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
+	volume := w.CreatePV(t, "data", nil)
+	node := w.CreateCSINode(t, "node", "id-1")
 	w.Driver.LoseAnswer(csi.ControllerPublishVolume)
-	name := w.Attach(t, volume.Name, node)
-	published(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
-	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+	name := w.CreateAttachment(t, volume.Name, node)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
+	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if a.Status.AttachError == nil {
 			return errors.New("there is no error yet")
 		}
 		return nil
 	})
-	w.DropCSINode(t.Context(), t, node)
-	w.CSINode(t, "node", "id-2")
-	w.Attached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
-	w.Detach(t, name)
-	w.Detached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle)
+	w.DeleteCSINode(t.Context(), t, node)
+	w.CreateCSINode(t, "node", "id-2")
+	w.WaitAttached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
 // Somebody takes the finalizers off while the driver is at work.
 func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t)
-	volume := w.Volume(t, "data", nil)
+	w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
 	slow := w.Driver.Block(csi.ControllerPublishVolume)
-	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
 	<-slow.Arrived()
-	w.DropAttachment(t.Context(), t, name)
+	w.ForceDeleteAttachment(t.Context(), t, name)
 	slow.Release()
 	world.Eventually(t, func(context.Context) error {
 		if n := w.Driver.Calls(csi.ControllerUnpublishVolume); n == 0 {
@@ -223,26 +223,26 @@ func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
 		}
 		return nil
 	})
-	published(t, w, volume.Spec.CSI.VolumeHandle)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
 func TestAnAttachmentThatTakesTooLongIsMarkedAndGoesOn(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t, "--volume-attachment-timeout=1s", "--timeout=10m")
-	volume := w.Volume(t, "data", nil)
+	w.StartAttacher(t, "--volume-attachment-timeout=1s", "--timeout=10m")
+	volume := w.CreatePV(t, "data", nil)
 	slow := w.Driver.Block(csi.ControllerPublishVolume)
-	name := w.Attach(t, volume.Name, w.CSINode(t, "node", "id-1"))
-	w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if e := a.Status.AttachError; e == nil || !strings.Contains(e.Message, "not attached within 1s") {
 			return fmt.Errorf("the status says %+v", e)
 		}
 		return nil
 	})
 	slow.Release()
-	w.Attached(t, name)
-	w.Detach(t, name)
-	w.Detached(t, name)
+	w.WaitAttached(t, name)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
 }
 
 func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
@@ -250,14 +250,14 @@ func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
 	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
 		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 	}})
-	w.Attacher(t)
-	volume := w.Volume(t, "data", nil)
-	name := w.Attach(t, volume.Name, w.Namespace+"-any")
-	if a := w.Attached(t, name); len(a.Finalizers) > 0 {
+	w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	name := w.CreateAttachment(t, volume.Name, w.Namespace+"-any")
+	if a := w.WaitAttached(t, name); len(a.Finalizers) > 0 {
 		t.Errorf("it got the finalizers %q", a.Finalizers)
 	}
-	w.Detach(t, name)
-	w.Detached(t, name)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
 }
 
 // The status and the driver disagree: the driver is asked again. What nobody
@@ -265,19 +265,19 @@ func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
 func TestTheDriversOwnListIsCompared(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	w.Attacher(t, "--reconcile-sync=100ms", "--max-entries=1", "--detach-dangling")
-	one, two := w.Volume(t, "one", nil), w.Volume(t, "two", nil)
-	node := w.CSINode(t, "node", "id-1")
-	name := w.Attach(t, one.Name, node)
-	w.Attached(t, name)
+	w.StartAttacher(t, "--reconcile-sync=100ms", "--max-entries=1", "--detach-dangling")
+	one, two := w.CreatePV(t, "one", nil), w.CreatePV(t, "two", nil)
+	node := w.CreateCSINode(t, "node", "id-1")
+	name := w.CreateAttachment(t, one.Name, node)
+	w.WaitAttached(t, name)
 
-	ask(t, w, func(driver *csi.Driver) error {
+	withDriver(t, w, func(driver *csi.Driver) error {
 		request := &csipb.ControllerUnpublishVolumeRequest{VolumeId: one.Spec.CSI.VolumeHandle, NodeId: "id-1"}
 		return driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), request)
 	})
-	published(t, w, one.Spec.CSI.VolumeHandle, "id-1")
+	waitPublished(t, w, one.Spec.CSI.VolumeHandle, "id-1")
 
-	ask(t, w, func(driver *csi.Driver) error {
+	withDriver(t, w, func(driver *csi.Driver) error {
 		capability, err := csi.Capability(&two.Spec, true, "")
 		if err != nil {
 			return err
@@ -286,7 +286,7 @@ func TestTheDriversOwnListIsCompared(t *testing.T) {
 		_, err = driver.ControllerPublishVolume(t.Context(), request)
 		return err
 	})
-	published(t, w, two.Spec.CSI.VolumeHandle)
+	waitPublished(t, w, two.Spec.CSI.VolumeHandle)
 	world.Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + two.Name})
 		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "DanglingPublication" }) {
@@ -294,13 +294,13 @@ func TestTheDriversOwnListIsCompared(t *testing.T) {
 		}
 		return err
 	})
-	w.Detach(t, name)
-	w.Detached(t, name)
-	published(t, w, one.Spec.CSI.VolumeHandle)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, one.Spec.CSI.VolumeHandle)
 }
 
-// ask talks to the driver behind the attacher's back.
-func ask(t *testing.T, w *world.World, what func(*csi.Driver) error) {
+// withDriver talks to the driver behind the attacher's back.
+func withDriver(t *testing.T, w *world.World, what func(*csi.Driver) error) {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
 	if err != nil {
@@ -316,9 +316,9 @@ func ask(t *testing.T, w *world.World, what func(*csi.Driver) error) {
 func TestWhatUpstreamHasAttachedIsDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	volume := w.Volume(t, "data", nil)
-	name := w.Attach(t, volume.Name, w.Namespace+"-gone")
-	ask(t, w, func(driver *csi.Driver) error {
+	volume := w.CreatePV(t, "data", nil)
+	name := w.CreateAttachment(t, volume.Name, w.Namespace+"-gone")
+	withDriver(t, w, func(driver *csi.Driver) error {
 		capability, err := csi.Capability(&volume.Spec, true, "")
 		if err != nil {
 			return err
@@ -336,8 +336,8 @@ func TestWhatUpstreamHasAttachedIsDetached(t *testing.T) {
 	if _, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
-	w.Detach(t, name)
-	w.Attacher(t)
-	w.Detached(t, name)
-	published(t, w, volume.Spec.CSI.VolumeHandle)
+	w.DeleteAttachment(t, name)
+	w.StartAttacher(t)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }

@@ -31,31 +31,31 @@ func newCapacityWorld(t *testing.T) *capacityWorld {
 	w := &capacityWorld{world.New(t, csitest.Options{
 		Capacity: 10 << 30, Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}},
 	})}
-	w.node(t, "a")
-	w.node(t, "b")
+	w.addNode(t, "a")
+	w.addNode(t, "b")
 	return w
 }
 
-// publishes starts a provisioner that publishes capacity. Unless args say
+// startPublisher starts a provisioner that publishes capacity. Unless args say
 // otherwise it never polls: whatever it notices, something has told it.
-func (w *capacityWorld) publishes(t *testing.T, args ...string) *world.Process {
+func (w *capacityWorld) startPublisher(t *testing.T, args ...string) *world.Process {
 	t.Helper()
-	return w.Provisioner(t, append([]string{
+	return w.StartProvisioner(t, append([]string{
 		"--enable-capacity", "--capacity-ownerref-level=-1", "--capacity-poll-interval=24h", "--strict-topology", "--retry-interval-start=0.1",
 	}, args...)...)
 }
 
-// node makes a node in a zone, without a machine, and with the driver.
-func (w *capacityWorld) node(t *testing.T, zone string) {
+// addNode makes a node in a zone, without a machine, and with the driver.
+func (w *capacityWorld) addNode(t *testing.T, zone string) {
 	t.Helper()
-	name := w.nodeIn(zone)
+	name := w.nodeName(zone)
 	_, err := w.Client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{zoneKey: zone}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.dropNode(context.Background(), zone) }) // It may be gone.
+	t.Cleanup(func() { _ = w.deleteNode(context.Background(), zone) }) // It may be gone.
 	_, err = w.Client.StorageV1().CSINodes().Create(t.Context(), &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: name, TopologyKeys: []string{zoneKey}}}},
@@ -65,43 +65,43 @@ func (w *capacityWorld) node(t *testing.T, zone string) {
 	}
 }
 
-func (w *capacityWorld) nodeIn(zone string) string { return w.Namespace + "-" + zone }
+func (w *capacityWorld) nodeName(zone string) string { return w.Namespace + "-" + zone }
 
-func (w *capacityWorld) dropNode(ctx context.Context, zone string) error {
+func (w *capacityWorld) deleteNode(ctx context.Context, zone string) error {
 	return errors.Join(
-		w.Client.CoreV1().Nodes().Delete(ctx, w.nodeIn(zone), metav1.DeleteOptions{}),
-		w.Client.StorageV1().CSINodes().Delete(ctx, w.nodeIn(zone), metav1.DeleteOptions{}),
+		w.Client.CoreV1().Nodes().Delete(ctx, w.nodeName(zone), metav1.DeleteOptions{}),
+		w.Client.StorageV1().CSINodes().Delete(ctx, w.nodeName(zone), metav1.DeleteOptions{}),
 	)
 }
 
-// late makes a class that waits for the first consumer.
-func (w *capacityWorld) late(t *testing.T, suffix string) string {
+// createDelayedClass makes a class that waits for the first consumer.
+func (w *capacityWorld) createDelayedClass(t *testing.T, suffix string) string {
 	t.Helper()
-	return w.Class(t, func(c *storagev1.StorageClass) {
+	return w.CreateClass(t, func(c *storagev1.StorageClass) {
 		c.Name += suffix
 		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 	}).Name
 }
 
-// near makes a claim for which the scheduler has selected the node of a zone.
-func (w *capacityWorld) near(t *testing.T, name, zone, size string) {
+// createClaimInZone makes a claim for which the scheduler has selected the node of a zone.
+func (w *capacityWorld) createClaimInZone(t *testing.T, name, zone, size string) {
 	t.Helper()
-	w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
-		c.Annotations = map[string]string{"volume.kubernetes.io/selected-node": w.nodeIn(zone)}
+	w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) {
+		c.Annotations = map[string]string{"volume.kubernetes.io/selected-node": w.nodeName(zone)}
 		c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse(size)
 	})
 }
 
-// objects are those of the world's driver that a provisioner publishes.
-func (w *capacityWorld) objects(ctx context.Context) ([]storagev1.CSIStorageCapacity, error) {
+// listCapacities are those of the world's driver that a provisioner publishes.
+func (w *capacityWorld) listCapacities(ctx context.Context) ([]storagev1.CSIStorageCapacity, error) {
 	list, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: "csi.storage.k8s.io/managed-by=external-provisioner,csi.storage.k8s.io/drivername=" + w.Name,
 	})
 	return list.Items, err
 }
 
-// object makes an object as another provisioner would.
-func (w *capacityWorld) object(t *testing.T, class, zone, size string, change func(*storagev1.CSIStorageCapacity)) *storagev1.CSIStorageCapacity {
+// createCapacity makes an object as another provisioner would.
+func (w *capacityWorld) createCapacity(t *testing.T, class, zone, size string, change func(*storagev1.CSIStorageCapacity)) *storagev1.CSIStorageCapacity {
 	t.Helper()
 	o := &storagev1.CSIStorageCapacity{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "csisc-", Labels: map[string]string{
@@ -121,19 +121,19 @@ func (w *capacityWorld) object(t *testing.T, class, zone, size string, change fu
 	return made
 }
 
-func (w *capacityWorld) dropObject(t *testing.T, name string) {
+func (w *capacityWorld) deleteCapacity(t *testing.T, name string) {
 	t.Helper()
 	if err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// says waits until just these objects are there, each as "class zone capacity".
-func (w *capacityWorld) says(t *testing.T, want ...string) {
+// waitCapacities waits until just these objects are there, each as "class zone capacity".
+func (w *capacityWorld) waitCapacities(t *testing.T, want ...string) {
 	t.Helper()
 	slices.Sort(want)
 	world.Eventually(t, func(ctx context.Context) error {
-		objects, err := w.objects(ctx)
+		objects, err := w.listCapacities(ctx)
 		if err != nil {
 			return err
 		}
@@ -156,40 +156,40 @@ func (w *capacityWorld) says(t *testing.T, want ...string) {
 func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
-	w.publishes(t)
-	fast := w.late(t, "")
-	w.Class(t, func(c *storagev1.StorageClass) { c.Name += "-immediate" })
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.startPublisher(t)
+	fast := w.createDelayedClass(t, "")
+	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-immediate" })
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 
 	// A volume takes room where it is, and gives it back.
-	w.near(t, "data", "a", "3Gi")
-	w.Bound(t, "data")
-	w.says(t, fast+" a 7Gi", fast+" b 10Gi")
-	w.DropClaim(t, "data")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
-	w.NothingLeft(t)
+	w.createClaimInZone(t, "data", "a", "3Gi")
+	w.WaitBound(t, "data")
+	w.waitCapacities(t, fast+" a 7Gi", fast+" b 10Gi")
+	w.DeleteClaim(t, "data")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.WaitNothingLeft(t)
 
 	// Classes and zones come and go. A zone that the driver does not have has no room, and that is published too.
-	slow := w.late(t, "-slow")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi", slow+" a 10Gi", slow+" b 10Gi")
-	w.node(t, "c")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0", slow+" a 10Gi", slow+" b 10Gi", slow+" c 0")
-	w.DropClass(t.Context(), t, slow)
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0")
-	if err := w.dropNode(t.Context(), "c"); err != nil {
+	slow := w.createDelayedClass(t, "-slow")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi", slow+" a 10Gi", slow+" b 10Gi")
+	w.addNode(t, "c")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0", slow+" a 10Gi", slow+" b 10Gi", slow+" c 0")
+	w.DeleteClass(t.Context(), t, slow)
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi", fast+" c 0")
+	if err := w.deleteNode(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 
 	// What somebody deletes comes back, what somebody adds goes.
-	objects, err := w.objects(t.Context())
+	objects, err := w.listCapacities(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.dropObject(t, objects[0].Name)
-	w.object(t, fast, "z", "1Gi", nil)
-	w.object(t, fast, "b", "1Gi", nil)
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.deleteCapacity(t, objects[0].Name)
+	w.createCapacity(t, fast, "z", "1Gi", nil)
+	w.createCapacity(t, fast, "b", "1Gi", nil)
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 }
 
 // A claim that finds no room shows that what is published is not true: the
@@ -197,14 +197,14 @@ func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 func TestCapacityIsLookedAtAgainWhereThereWasNoRoom(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
-	w.publishes(t)
-	fast := w.late(t, "")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	w.startPublisher(t)
+	fast := w.createDelayedClass(t, "")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 1 << 30 }) // Nobody is told.
-	w.near(t, "data", "a", "5Gi")
-	w.says(t, fast+" a 1Gi", fast+" b 10Gi")
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.createClaimInZone(t, "data", "a", "5Gi")
+	w.waitCapacities(t, fast+" a 1Gi", fast+" b 10Gi")
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // A provisioner takes over what another one has published, here or upstream's:
@@ -212,25 +212,25 @@ func TestCapacityIsLookedAtAgainWhereThereWasNoRoom(t *testing.T) {
 func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
-	fast := w.late(t, "")
-	right := w.object(t, fast, "a", "10Gi", nil)
+	fast := w.createDelayedClass(t, "")
+	right := w.createCapacity(t, fast, "a", "10Gi", nil)
 	for range 3 {
-		w.object(t, fast, "b", "7Gi", nil)
+		w.createCapacity(t, fast, "b", "7Gi", nil)
 	}
-	w.object(t, fast, "gone", "7Gi", nil)
-	w.object(t, "gone", "a", "7Gi", nil)
-	w.object(t, fast, "", "7Gi", func(o *storagev1.CSIStorageCapacity) { o.NodeTopology = nil })
+	w.createCapacity(t, fast, "gone", "7Gi", nil)
+	w.createCapacity(t, "gone", "a", "7Gi", nil)
+	w.createCapacity(t, fast, "", "7Gi", func(o *storagev1.CSIStorageCapacity) { o.NodeTopology = nil })
 	foreign := []*storagev1.CSIStorageCapacity{
-		w.object(t, fast, "a", "7Gi", func(o *storagev1.CSIStorageCapacity) {
+		w.createCapacity(t, fast, "a", "7Gi", func(o *storagev1.CSIStorageCapacity) {
 			o.Labels["csi.storage.k8s.io/managed-by"] = "external-provisioner-node-1"
 		}),
-		w.object(t, fast, "gone", "7Gi", func(o *storagev1.CSIStorageCapacity) {
+		w.createCapacity(t, fast, "gone", "7Gi", func(o *storagev1.CSIStorageCapacity) {
 			o.Labels["csi.storage.k8s.io/drivername"] = "other.example.com"
 		}),
 	}
-	address := address(t)
-	w.publishes(t, "--http-endpoint="+address)
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	address := freeAddress(t)
+	w.startPublisher(t, "--http-endpoint="+address)
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	for _, before := range append(foreign, right) {
 		after, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).Get(t.Context(), before.Name, metav1.GetOptions{})
 		if err != nil || after.ResourceVersion != before.ResourceVersion {
@@ -238,18 +238,18 @@ func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"csistoragecapacities_desired_goal 2", "csistoragecapacities_desired_current 2", "csistoragecapacities_obsolete 0"} {
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/metrics", line) })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/metrics", line) })
 	}
 }
 
 func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
-	p := w.publishes(t, "--capacity-poll-interval=200ms")
-	fast := w.late(t, "")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	p := w.startPublisher(t, "--capacity-poll-interval=200ms")
+	fast := w.createDelayedClass(t, "")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	versions := func() []string {
-		objects, err := w.objects(t.Context())
+		objects, err := w.listCapacities(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,8 +289,8 @@ func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
 	if err := w.Driver.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	w.says(t, fast+" a 5Gi", fast+" b 5Gi")
-	objects, err := w.objects(t.Context())
+	w.waitCapacities(t, fast+" a 5Gi", fast+" b 5Gi")
+	objects, err := w.listCapacities(t.Context())
 	if err != nil || objects[0].MaximumVolumeSize.String() != "1Gi" {
 		t.Errorf("the largest size is %v, %v", objects[0].MaximumVolumeSize, err)
 	}
@@ -303,13 +303,13 @@ func TestCapacityIsPublishedOnceByProvisionersThatDie(t *testing.T) {
 	w := newCapacityWorld(t)
 	var want []string
 	for i := range 5 {
-		class := w.late(t, fmt.Sprint("-", i))
+		class := w.createDelayedClass(t, fmt.Sprint("-", i))
 		want = append(want, class+" a 10Gi", class+" b 10Gi")
 	}
 	for n := range want {
-		p := w.publishes(t, "--kube-api-capacity-qps=10", "--kube-api-capacity-burst=1")
+		p := w.startPublisher(t, "--kube-api-capacity-qps=10", "--kube-api-capacity-burst=1")
 		world.Eventually(t, func(ctx context.Context) error {
-			objects, err := w.objects(ctx)
+			objects, err := w.listCapacities(ctx)
 			if err == nil && len(objects) < n {
 				err = fmt.Errorf("there are %d objects", len(objects))
 			}
@@ -317,8 +317,8 @@ func TestCapacityIsPublishedOnceByProvisionersThatDie(t *testing.T) {
 		})
 		p.Kill()
 	}
-	w.publishes(t)
-	w.says(t, want...)
+	w.startPublisher(t)
+	w.waitCapacities(t, want...)
 }
 
 // The objects go with what deployed the provisioner: nobody else would delete
@@ -342,12 +342,12 @@ func TestCapacityGoesWithItsOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fast := w.late(t, "")
-	old := w.object(t, fast, "a", "10Gi", nil)
-	p := w.publishes(t, "--capacity-ownerref-level=1")
-	w.says(t, fast+" a 10Gi", fast+" b 10Gi")
+	fast := w.createDelayedClass(t, "")
+	old := w.createCapacity(t, fast, "a", "10Gi", nil)
+	p := w.startPublisher(t, "--capacity-ownerref-level=1")
+	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	world.Eventually(t, func(ctx context.Context) error {
-		objects, err := w.objects(ctx)
+		objects, err := w.listCapacities(ctx)
 		if err != nil {
 			return err
 		}
@@ -362,5 +362,5 @@ func TestCapacityGoesWithItsOwner(t *testing.T) {
 	if err := core.ConfigMaps(w.Namespace).Delete(t.Context(), set.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.says(t)
+	w.waitCapacities(t)
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// applyLine is the command that the help of "holdfast crds" has a reader type.
-func applyLine(t *testing.T) string {
+// applyCommand is the command that the help of "holdfast crds" has a reader type.
+func applyCommand(t *testing.T) string {
 	t.Helper()
 	programs, err := world.Programs()
 	must(t, err)
@@ -43,7 +43,7 @@ func applyLine(t *testing.T) string {
 // place: the objects stay, and so does what others have added to a definition.
 func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 	t.Parallel()
-	dir, line := desk(t), applyLine(t)
+	dir, line := checkoutDir(t), applyCommand(t)
 	for _, row := range []struct {
 		name, put string
 		conflicts bool
@@ -62,7 +62,7 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 			c := cluster.NewAPIOnly(t)
 			sh := func(commands ...string) {
 				t.Helper()
-				if out, err := follow(t.Context(), t, c, dir, commands...); err != nil {
+				if out, err := runShell(t.Context(), t, c, dir, commands...); err != nil {
 					t.Fatalf("%v:\n%s", err, out)
 				}
 			}
@@ -70,26 +70,26 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 			must(t, err)
 			apply := line
 			sh(row.put)
-			sh("kubectl wait --for=condition=Established crd --all --timeout=2m", addToAll, useOne)
-			before := standing(t, api)
+			sh("kubectl wait --for=condition=Established crd --all --timeout=2m", changeAllCRDs, createOneSnapshot)
+			before := listCRDs(t, api)
 			if row.conflicts {
-				if out, err := follow(t.Context(), t, c, dir, apply); err == nil || !strings.Contains(out, `conflict with "helm"`) {
+				if out, err := runShell(t.Context(), t, c, dir, apply); err == nil || !strings.Contains(out, `conflict with "helm"`) {
 					t.Errorf("what another manager has was taken over unasked: %v\n%s", err, out)
 				}
 				apply += " --force-conflicts"
 			}
 			sh(apply)
 			if !row.conflicts {
-				if diff := cmp.Diff(before, standing(t, api)); diff != "" {
+				if diff := cmp.Diff(before, listCRDs(t, api)); diff != "" {
 					t.Errorf("applying has changed (-before +after):\n%s", diff)
 				}
 			}
-			between := standing(t, api)
+			between := listCRDs(t, api)
 			sh(apply)
-			if diff := cmp.Diff(between, standing(t, api)); diff != "" {
+			if diff := cmp.Diff(between, listCRDs(t, api)); diff != "" {
 				t.Errorf("applying again has changed (-before +after):\n%s", diff)
 			}
-			for name, s := range standing(t, api) {
+			for name, s := range listCRDs(t, api) {
 				if s.UID != before[name].UID || s.Label != "here" || s.Conversion != before[name].Conversion {
 					t.Errorf("%s was %+v and is %+v", name, before[name], s)
 				}
@@ -101,33 +101,33 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 }
 
 const (
-	// addToAll is what others do to definitions: they label them, and have objects converted.
-	addToAll = `kubectl label crd --all kept=here
+	// changeAllCRDs is what others do to definitions: they label them, and have objects converted.
+	changeAllCRDs = `kubectl label crd --all kept=here
 		kubectl patch crd volumegroupsnapshots.groupsnapshot.storage.k8s.io --type=merge -p '{"spec": {"conversion": {
 			"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://conversion.example.com/"}}}}}'`
-	useOne = `kubectl create -f - <<-Y
+	createOneSnapshot = `kubectl create -f - <<-Y
 		{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: kept, namespace: default}, spec: {source: {persistentVolumeClaimName: data}}}
 		Y`
 )
 
-// A definition is what of it may not be lost.
-type definition struct {
+// A crdState is what of it may not be lost.
+type crdState struct {
 	UID, Label, Conversion string
 	Generation             int64
 }
 
-// standing are all definitions of the cluster.
-func standing(t *testing.T, api client.Client) map[string]definition {
+// listCRDs are all definitions of the cluster.
+func listCRDs(t *testing.T, api client.Client) map[string]crdState {
 	t.Helper()
 	list := &unstructured.UnstructuredList{}
 	list.SetAPIVersion("apiextensions.k8s.io/v1")
 	list.SetKind("CustomResourceDefinitionList")
 	must(t, api.List(t.Context(), list))
-	all := map[string]definition{}
+	all := map[string]crdState{}
 	for _, crd := range list.Items {
 		strategy, _, err := unstructured.NestedString(crd.Object, "spec", "conversion", "strategy")
 		must(t, err)
-		all[crd.GetName()] = definition{string(crd.GetUID()), crd.GetLabels()["kept"], strategy, crd.GetGeneration()}
+		all[crd.GetName()] = crdState{string(crd.GetUID()), crd.GetLabels()["kept"], strategy, crd.GetGeneration()}
 	}
 	if len(all) == 0 {
 		t.Fatal("there are no definitions")
@@ -135,19 +135,19 @@ func standing(t *testing.T, api client.Client) map[string]definition {
 	return all
 }
 
-const counted corev1.ResourceName = "count/volumesnapshots.snapshot.storage.k8s.io"
+const quotaResource corev1.ResourceName = "count/volumesnapshots.snapshot.storage.k8s.io"
 
 // How many snapshots a namespace may have is for its ResourceQuota to say.
 func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
 	t.Parallel()
 	w := &world.World{Cluster: cluster.New(t)}
-	api := w.Snapshots(t)
+	api := w.SnapshotClient(t)
 	_, err := w.Client.CoreV1().ResourceQuotas(w.Namespace).Create(t.Context(), &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: "snapshots"},
-		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{counted: resource.MustParse("1")}},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{quotaResource: resource.MustParse("1")}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	awaitCounting(t, w)
+	waitForQuota(t, w)
 	take := func(name string) error {
 		return api.Create(t.Context(), &snapshotv1.VolumeSnapshot{
 			ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
@@ -160,12 +160,12 @@ func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
 	}
 }
 
-// awaitCounting waits until the quota counts snapshots. Its controller asks for
+// waitForQuota waits until the quota counts snapshots. Its controller asks for
 // new kinds every 30 s, but then looks at a quota only when its limits change,
 // or after minutes; so another limit of it is changed all the time. It is done
 // when it has looked at the last change: it would count once more after that, and
 // for a moment miss what was made meanwhile.
-func awaitCounting(t *testing.T, w *world.World) {
+func waitForQuota(t *testing.T, w *world.World) {
 	t.Helper()
 	quotas, other := w.Client.CoreV1().ResourceQuotas(w.Namespace), 1
 	world.Eventually(t, func(ctx context.Context) error {
@@ -173,7 +173,7 @@ func awaitCounting(t *testing.T, w *world.World) {
 		if err != nil {
 			return err
 		}
-		_, counts := quota.Status.Used[counted]
+		_, counts := quota.Status.Used[quotaResource]
 		switch settled := equality.Semantic.DeepEqual(quota.Spec.Hard, quota.Status.Hard); {
 		case counts && settled:
 			return nil

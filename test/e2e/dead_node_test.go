@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// staged is where the kubelet of a node has the driver's volumes, mounted or not.
-const staged = "/var/lib/kubelet/plugins/kubernetes.io/csi/attach.local.holdfast.io"
+// stagingDir is where the kubelet of a node has the driver's volumes, mounted or not.
+const stagingDir = "/var/lib/kubelet/plugins/kubernetes.io/csi/attach.local.holdfast.io"
 
 // A node stops answering while its pods run on, among them the driver's controller.
 // An administrator takes it out of service (KEP-2268), and its volume is taken away
@@ -27,7 +27,7 @@ const staged = "/var/lib/kubelet/plugins/kubernetes.io/csi/attach.local.holdfast
 // that its volume is gone, lets go of what it had of it, and can have it anew.
 func TestOnTwoNodesOneDies(t *testing.T) {
 	w := newAttachWorld(t)
-	w.oneNodeAtATime(t)
+	w.checkSingleAttachment(t)
 	dead := w.controllerNode(t)
 	other := w.Nodes[1-slices.Index(w.Nodes, dead)]
 	t.Cleanup(func() {
@@ -37,69 +37,69 @@ func TestOnTwoNodesOneDies(t *testing.T) {
 			t.Logf("%s %v", out, err)
 		}
 	})
-	s := w.set(t, "survives", corev1.PersistentVolumeFilesystem, nil)
+	s := w.createSet(t, "survives", corev1.PersistentVolumeFilesystem, nil)
 	w.cordon(t, other)
 	s.scale(t, 1)
-	s.started(t, 0, 1)
+	s.waitStarted(t, 0, 1)
 	w.uncordon(t, other)
 
-	written := w.hangs(t, s, dead, other)
+	written := w.stopKubelet(t, s, dead, other)
 	w.powerOff(t, dead)
-	s.started(t, 0, 2)
-	if now := w.beats(t, s, other); now < written {
+	s.waitStarted(t, 0, 2)
+	if now := w.countLines(t, s, other); now < written {
 		t.Errorf("of %d lines %d are there", written, now)
 	}
-	w.comesBack(t, s, dead, other)
+	w.recoverNode(t, s, dead, other)
 	w.cordon(t, other)
 	w.kubectl(t, "-n", w.Namespace, "delete", "pod", s.pod(0))
-	s.started(t, 0, 3)
-	w.attachedTo(t, s.volume(t, 0), dead)
+	s.waitStarted(t, 0, 3)
+	w.waitAttachedTo(t, s.volume(t, 0), dead)
 	w.uncordon(t, other)
-	s.drop(t)
-	w.nothingShared(t)
+	s.delete(t)
+	w.checkNothingShared(t)
 }
 
-// hangs has the node no longer answer, and returns how many lines the pod has
+// stopKubelet has the node no longer answer, and returns how many lines the pod has
 // written at least that is still on it.
-func (w localWorld) hangs(t *testing.T, s *set, dead, other string) int {
+func (w localWorld) stopKubelet(t *testing.T, s *statefulSet, dead, other string) int {
 	t.Helper()
 	w.Run(t, dead, "sh", "-c", "kill -STOP $(pidof kubelet)")
-	w.unready(t, dead)
+	w.waitNotReady(t, dead)
 	w.kubectl(t, "taint", "node", dead, corev1.TaintNodeOutOfService+"=nodeshutdown:NoExecute")
-	w.attachedTo(t, s.volume(t, 0), other)
-	w.ToldAbout(t, "Pod/"+s.pod(0), corev1.EventTypeWarning, "FailedMount", "end that node")
-	before := w.beats(t, s, dead)
+	w.waitAttachedTo(t, s.volume(t, 0), other)
+	w.WaitEvent(t, "Pod/"+s.pod(0), corev1.EventTypeWarning, "FailedMount", "end that node")
+	before := w.countLines(t, s, dead)
 	world.Eventually(t, func(context.Context) error {
-		if w.beats(t, s, dead) <= before {
+		if w.countLines(t, s, dead) <= before {
 			return errors.New("the pod on the node that does not answer writes no more: this test does not show what it should")
 		}
 		return nil
 	})
-	return w.beats(t, s, dead)
+	return w.countLines(t, s, dead)
 }
 
-// comesBack brings the node up and into service, and returns when nothing is left
+// recoverNode brings the node up and into service, and returns when nothing is left
 // on it of the volume, which is the other node's.
-func (w localWorld) comesBack(t *testing.T, s *set, dead, other string) {
+func (w localWorld) recoverNode(t *testing.T, s *statefulSet, dead, other string) {
 	t.Helper()
 	w.powerOn(t.Context(), t, dead)
 	world.Eventually(t, func(ctx context.Context) error {
-		ready, err := w.ready(ctx, dead)
+		ready, err := w.nodeReady(ctx, dead)
 		if err == nil && ready != corev1.ConditionTrue {
 			err = fmt.Errorf("that node %s is ready is %s", dead, ready)
 		}
 		return err
 	})
 	world.Eventually(t, func(ctx context.Context) error {
-		left, err := w.TryRun(ctx, dead, "sh", "-c", "find "+staged+" -name globalmount; grep globalmount /proc/mounts || true")
+		left, err := w.TryRun(ctx, dead, "sh", "-c", "find "+stagingDir+" -name globalmount; grep globalmount /proc/mounts || true")
 		if err == nil && left != "" {
 			err = fmt.Errorf("node %s still has %s", dead, left)
 		}
 		return err
 	})
 	w.kubectl(t, "taint", "node", dead, corev1.TaintNodeOutOfService+"-")
-	w.registered(t, dead)
-	w.attachedTo(t, s.volume(t, 0), other)
+	w.waitRegistered(t, dead)
+	w.waitAttachedTo(t, s.volume(t, 0), other)
 }
 
 // controllerNode is where the driver's controller is.
@@ -112,9 +112,9 @@ func (w localWorld) controllerNode(t *testing.T) string {
 	return pods.Items[0].Spec.NodeName
 }
 
-// beats are how many lines the set's pod has written so far, as a node sees it that
+// countLines are how many lines the set's pod has written so far, as a node sees it that
 // has its volume mounted.
-func (w localWorld) beats(t *testing.T, s *set, node string) int {
+func (w localWorld) countLines(t *testing.T, s *statefulSet, node string) int {
 	t.Helper()
 	text := w.Run(t, node, "sh", "-c", "cat /var/lib/kubelet/pods/*/volumes/kubernetes.io~csi/"+s.volume(t, 0)+"/mount/beats | wc -l")
 	n, err := strconv.Atoi(strings.TrimSpace(text))
@@ -124,15 +124,15 @@ func (w localWorld) beats(t *testing.T, s *set, node string) int {
 	return n
 }
 
-// gone is how long Kubernetes may take to see that a node does not answer: 50
+// notReadyTimeout is how long Kubernetes may take to see that a node does not answer: 50
 // seconds by default, --node-monitor-grace-period.
-const gone = world.Patience + time.Minute
+const notReadyTimeout = world.Timeout + time.Minute
 
-// unready waits until Kubernetes has seen that a node does not answer.
-func (w localWorld) unready(t *testing.T, node string) {
+// waitNotReady waits until Kubernetes has seen that a node does not answer.
+func (w localWorld) waitNotReady(t *testing.T, node string) {
 	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), world.Pulse, gone, true, func(ctx context.Context) (bool, error) {
-		ready, err := w.ready(ctx, node)
+	err := wait.PollUntilContextTimeout(t.Context(), world.PollInterval, notReadyTimeout, true, func(ctx context.Context) (bool, error) {
+		ready, err := w.nodeReady(ctx, node)
 		return ready != corev1.ConditionTrue, err
 	})
 	if err != nil {
@@ -140,7 +140,7 @@ func (w localWorld) unready(t *testing.T, node string) {
 	}
 }
 
-func (w localWorld) ready(ctx context.Context, node string) (corev1.ConditionStatus, error) {
+func (w localWorld) nodeReady(ctx context.Context, node string) (corev1.ConditionStatus, error) {
 	n, err := w.Client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
 		return "", err

@@ -18,9 +18,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// attachers are the two replicas of the example csi-attacher.
-type attachers struct {
-	*reader
+// attacherExample are the two replicas of the example csi-attacher.
+type attacherExample struct {
+	*readmeRunner
 	localWorld
 }
 
@@ -31,17 +31,17 @@ const attacherLease = "external-attacher-leader-attach-local-holdfast-io"
 // takes over when that one is stopped, and when it dies.
 func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Parallel() // Most of its time it waits for a Lease to expire.
-	r := newReader(t, "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
-	w := &attachers{r, localWorld{&world.World{Cluster: r.Cluster, Name: "attach.local.holdfast.io"}}}
+	r := newReadmeRunner(t, "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
+	w := &attacherExample{r, localWorld{&world.World{Cluster: r.Cluster, Name: "attach.local.holdfast.io"}}}
 	load, apply, use, look, handOver, drop, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5], r.steps[6]
-	r.afterwards(t, `kubectl describe pvc,pod || true
+	r.cleanUpWith(t, `kubectl describe pvc,pod || true
 		kubectl get volumeattachments -o yaml || true
 		kubectl -n kube-system describe pod -l app=csi-controller || true
 		kubectl -n kube-system logs -l app=csi-controller --all-containers --prefix --tail=50 || true`,
 		"kubectl delete -f examples/csi-attacher/pod.yaml --ignore-not-found", remove)
 
-	r.play(t, load, apply)
-	if out := r.play(t, use); !strings.Contains(out, "\nkept\n") {
+	r.run(t, load, apply)
+	if out := r.run(t, use); !strings.Contains(out, "\nkept\n") {
 		t.Errorf("the pod's file: %s", out)
 	}
 	claim, err := w.Client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "example-pvc", metav1.GetOptions{})
@@ -50,26 +50,26 @@ func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
 	must(t, err)
 	attachment, err := w.attachmentOf(t.Context(), volume.Name)
 	must(t, err)
-	holders := w.holders(t)
-	first := next(t, holders).name
-	w.oneActs(t, r.play(t, look), first, volume.Spec.CSI.VolumeHandle)
+	holders := w.watchHolders(t)
+	first := nextHolder(t, holders).name
+	w.checkOneLeader(t, r.run(t, look), first, volume.Spec.CSI.VolumeHandle)
 
-	second := w.givesBack(t, handOver, holders, first)
-	w.dies(t, holders, second)
+	second := w.deleteLeader(t, handOver, holders, first)
+	w.killLeader(t, holders, second)
 	if after, err := w.attachmentOf(t.Context(), volume.Name); err != nil || after.ResourceVersion != attachment.ResourceVersion {
 		t.Errorf("what was attached before was touched by a successor: it was %+v and is %+v, %v", attachment, after, err)
 	}
 
-	r.play(t, "volume="+volume.Name, drop)
+	r.run(t, "volume="+volume.Name, drop)
 	if left := w.Run(t, w.Nodes[0], "sh", "-c", "cd /var/lib/holdfast/shared && find volumes attached -type f"); left != "" {
 		t.Errorf("the driver still has %s", left)
 	}
-	r.play(t, remove)
+	r.run(t, remove)
 }
 
-// oneActs checks what both replicas serve, and that the leader alone has asked the
+// checkOneLeader checks what both replicas serve, and that the leader alone has asked the
 // driver for the volume.
-func (w *attachers) oneActs(t *testing.T, served, leader, handle string) {
+func (w *attacherExample) checkOneLeader(t *testing.T, served, leader, handle string) {
 	t.Helper()
 	for _, want := range []string{"ok", fmt.Sprintf("leader_election_master_status{name=%q} 1", attacherLease), fmt.Sprintf("leader_election_master_status{name=%q} 0", attacherLease)} {
 		if !strings.Contains(served, want) {
@@ -78,92 +78,92 @@ func (w *attachers) oneActs(t *testing.T, served, leader, handle string) {
 	}
 	for _, pod := range []string{"csi-controller-0", "csi-controller-1"} {
 		leads := pod == podOf(leader)
-		if n := w.published(t, pod, handle); (n == 1) != leads {
+		if n := w.countPublishCalls(t, pod, handle); (n == 1) != leads {
 			t.Errorf("the driver of %s was asked %d times to attach the volume, and the leader is %s", pod, n, leader)
 		}
 		// Two that act need not both have come to ask the driver.
-		if worked := w.worked(t, pod); worked != leads {
+		if worked := w.hasReconciled(t, pod); worked != leads {
 			t.Errorf("that %s has worked on VolumeAttachments is %t, and the leader is %s", pod, worked, leader)
 		}
 	}
 	// It says so at --v=5 only.
-	if log := w.log(t, podOf(leader), "external-attacher"); !strings.Contains(log, "Sent a request to the driver") {
+	if log := w.podLog(t, podOf(leader), "external-attacher"); !strings.Contains(log, "Sent a request to the driver") {
 		t.Errorf("--v=5 has no effect: %s", log)
 	}
 }
 
-// givesBack has the leader's pod deleted and returns its successor. With the
+// deleteLeader has the leader's pod deleted and returns its successor. With the
 // manifest's Lease there is no telling by the clock whether that was given back or
 // has expired, but by what the holder has left there.
-func (w *attachers) givesBack(t *testing.T, handOver string, holders <-chan holder, leader string) (successor string) {
+func (w *attacherExample) deleteLeader(t *testing.T, handOver string, holders <-chan leaseHolder, leader string) (successor string) {
 	t.Helper()
 	began := time.Now()
-	w.play(t, handOver)
-	free := next(t, holders)
-	if !free.given {
+	w.run(t, handOver)
+	free := nextHolder(t, holders)
+	if !free.released {
 		t.Errorf("the Lease went from %s to %s: it expired and was not given back", leader, free.name)
 		return free.name
 	}
-	taken := next(t, holders)
+	taken := nextHolder(t, holders)
 	if podOf(taken.name) == podOf(leader) {
 		t.Errorf("the successor is %s, of the same pod: the other replica did not take over", taken.name)
 	}
 	t.Logf("measured: a leader was deleted, and the other replica had the Lease after %s, %s after it was given back",
-		taken.at.Sub(began).Round(time.Millisecond), taken.at.Sub(free.at).Round(time.Millisecond))
+		taken.since.Sub(began).Round(time.Millisecond), taken.since.Sub(free.since).Round(time.Millisecond))
 	return taken.name
 }
 
-// dies kills the leader's process and asks for a volume before anybody has taken
+// killLeader kills the leader's process and asks for a volume before anybody has taken
 // its place. No pod is needed for that, whose kubelet would look for the volume less
 // and less often in the meantime.
-func (w *attachers) dies(t *testing.T, holders <-chan holder, leader string) {
+func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, leader string) {
 	t.Helper()
-	w.Claim(t, "gap", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("local-attach") })
-	volume := w.Bound(t, "gap")
+	w.CreateClaim(t, "gap", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("local-attach") })
+	volume := w.WaitBound(t, "gap")
 	pod, err := w.Client.CoreV1().Pods("kube-system").Get(t.Context(), podOf(leader), metav1.GetOptions{})
 	must(t, err)
 	_, id, _ := strings.Cut(containerStatus(pod, "external-attacher").ContainerID, "://")
 	began := time.Now()
 	w.Run(t, w.Nodes[0], "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", id)
-	name := w.Attach(t, volume.Name, w.Nodes[0])
-	taken := next(t, holders)
-	if taken.given {
+	name := w.CreateAttachment(t, volume.Name, w.Nodes[0])
+	taken := nextHolder(t, holders)
+	if taken.released {
 		t.Errorf("%s gave the Lease back, so it was not killed", leader)
 	}
 	if taken.name == "" { // Who stood by has freed it: it was over.
-		taken = next(t, holders)
+		taken = nextHolder(t, holders)
 	}
-	asked := w.Attached(t, name).CreationTimestamp
+	asked := w.WaitAttached(t, name).CreationTimestamp
 	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the volume was asked for at %s and the Lease taken at %s",
-		podOf(taken.name), taken.at.Sub(began).Round(time.Millisecond), asked.Format(time.TimeOnly), taken.at.Format(time.TimeOnly))
-	if n := w.published(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.published(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
+		podOf(taken.name), taken.since.Sub(began).Round(time.Millisecond), asked.Format(time.TimeOnly), taken.since.Format(time.TimeOnly))
+	if n := w.countPublishCalls(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.countPublishCalls(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
 		t.Errorf("the drivers were asked %d times to attach the volume", n)
 	}
-	w.Detach(t, name)
-	w.Detached(t, name)
-	w.DropClaim(t, "gap")
-	w.Gone(t, volume)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	w.DeleteClaim(t, "gap")
+	w.WaitPVGone(t, volume)
 }
 
-// A holder of the Lease, "" for nobody, and when that was seen.
-type holder struct {
-	name  string
-	given bool // it was given back: that leaves it with a second to last
-	at    time.Time
+// A leaseHolder of the Lease, "" for nobody, and when that was seen.
+type leaseHolder struct {
+	name     string
+	released bool // it was given back: that leaves it with a second to last
+	since    time.Time
 }
 
-// holders are the present holder of the Lease and those after it.
-func (w *attachers) holders(t *testing.T) <-chan holder {
+// watchHolders are the present holder of the Lease and those after it.
+func (w *attacherExample) watchHolders(t *testing.T) <-chan leaseHolder {
 	t.Helper()
 	changes, err := w.Client.CoordinationV1().Leases("kube-system").Watch(t.Context(), metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("metadata.name", attacherLease).String(),
 	})
 	must(t, err)
 	t.Cleanup(changes.Stop)
-	all := make(chan holder, 100)
+	all := make(chan leaseHolder, 100)
 	go func() {
 		defer close(all)
-		last := holder{name: "nobody yet"}
+		last := leaseHolder{name: "nobody yet"}
 		for change := range changes.ResultChan() {
 			lease, ok := change.Object.(*coordinationv1.Lease)
 			if !ok { // The test has ended, and with it the watch.
@@ -171,7 +171,7 @@ func (w *attachers) holders(t *testing.T) <-chan holder {
 			}
 			name := ptr.Deref(lease.Spec.HolderIdentity, "")
 			given := name == "" && ptr.Deref(lease.Spec.LeaseDurationSeconds, 0) == 1
-			if now := (holder{name, given, time.Now()}); now.name != last.name {
+			if now := (leaseHolder{name, given, time.Now()}); now.name != last.name {
 				all <- now
 				last = now
 			}
@@ -180,8 +180,8 @@ func (w *attachers) holders(t *testing.T) <-chan holder {
 	return all
 }
 
-// next waits for the next holder.
-func next(t *testing.T, holders <-chan holder) holder {
+// nextHolder waits for the next holder.
+func nextHolder(t *testing.T, holders <-chan leaseHolder) leaseHolder {
 	t.Helper()
 	select {
 	case h, ok := <-holders:
@@ -189,9 +189,9 @@ func next(t *testing.T, holders <-chan holder) holder {
 			t.Fatal("the watch of the Lease has ended")
 		}
 		return h
-	case <-time.After(world.Patience):
-		t.Fatalf("nobody else has had the Lease for %s", world.Patience)
-		return holder{}
+	case <-time.After(world.Timeout):
+		t.Fatalf("nobody else has had the Lease for %s", world.Timeout)
+		return leaseHolder{}
 	}
 }
 
@@ -202,7 +202,7 @@ func podOf(holder string) string {
 }
 
 // attachmentOf is the one VolumeAttachment of a volume, which is attached.
-func (w *attachers) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
+func (w *attacherExample) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -216,11 +216,11 @@ func (w *attachers) attachmentOf(ctx context.Context, volume string) (*storagev1
 	return &all[0], nil
 }
 
-// published counts the calls for a volume that the driver of a pod has answered.
-func (w *attachers) published(t *testing.T, pod, handle string) int {
+// countPublishCalls counts the calls for a volume that the driver of a pod has answered.
+func (w *attacherExample) countPublishCalls(t *testing.T, pod, handle string) int {
 	t.Helper()
 	n := 0
-	for line := range strings.Lines(w.log(t, pod, "csi-driver")) {
+	for line := range strings.Lines(w.podLog(t, pod, "csi-driver")) {
 		if strings.Contains(line, "/ControllerPublishVolume") && strings.Contains(line, handle) {
 			n++
 		}
@@ -228,8 +228,8 @@ func (w *attachers) published(t *testing.T, pod, handle string) int {
 	return n
 }
 
-// worked tells whether a replica has looked at a VolumeAttachment to act on it.
-func (w *attachers) worked(t *testing.T, pod string) bool {
+// hasReconciled tells whether a replica has looked at a VolumeAttachment to act on it.
+func (w *attacherExample) hasReconciled(t *testing.T, pod string) bool {
 	t.Helper()
 	metrics, err := w.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/kube-system/pods", pod+":8080", "proxy/metrics").DoRaw(t.Context())
 	must(t, err)
@@ -241,7 +241,7 @@ func (w *attachers) worked(t *testing.T, pod string) bool {
 	return false
 }
 
-func (w *attachers) log(t *testing.T, pod, container string) string {
+func (w *attacherExample) podLog(t *testing.T, pod, container string) string {
 	t.Helper()
 	log, err := w.Client.CoreV1().Pods("kube-system").GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(t.Context())
 	must(t, err)

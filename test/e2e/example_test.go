@@ -15,9 +15,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// steps are the commands that an example's README has a reader type, from its
+// readmeSteps are the commands that an example's README has a reader type, from its
 // heading "Steps" on.
-func steps(t *testing.T, readme string) []string {
+func readmeSteps(t *testing.T, readme string) []string {
 	t.Helper()
 	text, err := os.ReadFile(readme)
 	must(t, err)
@@ -33,9 +33,9 @@ func steps(t *testing.T, readme string) []string {
 	return all
 }
 
-// desk is a folder in which the commands of a README work: a checkout after
+// checkoutDir is a folder in which the commands of a README work: a checkout after
 // "make build", with the programs under test.
-func desk(t *testing.T) string {
+func checkoutDir(t *testing.T) string {
 	t.Helper()
 	programs, err := world.Programs()
 	must(t, err)
@@ -49,9 +49,9 @@ func desk(t *testing.T) string {
 	return dir
 }
 
-// follow runs commands as one session of a shell in a cluster, as "devcluster
+// runShell runs commands as one session of a shell in a cluster, as "devcluster
 // exec -- bash" gives it, and returns what they said.
-func follow(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, commands ...string) (string, error) {
+func runShell(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, commands ...string) (string, error) {
 	t.Helper()
 	binary, err := cluster.Binary()
 	must(t, err)
@@ -65,20 +65,20 @@ func follow(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, c
 	return string(out), err
 }
 
-// A reader does in a cluster what an example's README says.
-type reader struct {
+// A readmeRunner does in a cluster what an example's README says.
+type readmeRunner struct {
 	*cluster.Cluster
-	desk  string
+	dir   string
 	steps []string
 }
 
-// newReader reads the README of an example. It must have the steps that the test
+// newReadmeRunner reads the README of an example. It must have the steps that the test
 // knows.
-func newReader(t *testing.T, example string, known ...string) *reader {
+func newReadmeRunner(t *testing.T, example string, known ...string) *readmeRunner {
 	t.Helper()
-	r := &reader{
-		Cluster: cluster.New(t, cluster.WithNodes(1)), desk: desk(t),
-		steps: steps(t, filepath.Join("..", "..", "examples", example, "README.md")),
+	r := &readmeRunner{
+		Cluster: cluster.New(t, cluster.WithNodes(1)), dir: checkoutDir(t),
+		steps: readmeSteps(t, filepath.Join("..", "..", "examples", example, "README.md")),
 	}
 	if len(r.steps) != len(known) {
 		t.Fatalf("the README has %d blocks of commands and the test knows %d: %s", len(r.steps), len(known), strings.Join(known, ", "))
@@ -86,26 +86,26 @@ func newReader(t *testing.T, example string, known ...string) *reader {
 	return r
 }
 
-// play runs commands, of the README or others, and returns what they said.
-func (r *reader) play(t *testing.T, commands ...string) string {
+// run runs commands, of the README or others, and returns what they said.
+func (r *readmeRunner) run(t *testing.T, commands ...string) string {
 	t.Helper()
-	out, err := follow(t.Context(), t, r.Cluster, r.desk, commands...)
+	out, err := runShell(t.Context(), t, r.Cluster, r.dir, commands...)
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, out)
 	}
 	return out
 }
 
-// afterwards removes everything when the test ends, and shows before what there
+// cleanUpWith removes everything when the test ends, and shows before what there
 // is to see if it failed.
-func (r *reader) afterwards(t *testing.T, show string, remove ...string) {
+func (r *readmeRunner) cleanUpWith(t *testing.T, show string, remove ...string) {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := follow(context.Background(), t, r.Cluster, r.desk, show)
+			out, _ := runShell(context.Background(), t, r.Cluster, r.dir, show)
 			t.Log(out)
 		}
-		if out, err := follow(context.Background(), t, r.Cluster, r.desk, remove...); err != nil {
+		if out, err := runShell(context.Background(), t, r.Cluster, r.dir, remove...); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
@@ -115,14 +115,14 @@ func (r *reader) afterwards(t *testing.T, show string, remove ...string) {
 // that knows nothing of this program: its claim is bound, a pod uses the volume,
 // and both go again without a trace.
 func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
-	c := newReader(t, "csi-provisioner", "load", "apply", "use", "drop", "remove")
+	c := newReadmeRunner(t, "csi-provisioner", "load", "apply", "use", "drop", "remove")
 	all := c.steps
-	c.afterwards(t, `kubectl describe pvc,pod || true
+	c.cleanUpWith(t, `kubectl describe pvc,pod || true
 		kubectl -n kube-system describe pod -l app=csi-provisioner || true
 		for c in csi-provisioner driver node-driver-registrar; do kubectl -n kube-system logs deploy/csi-provisioner -c $c --tail=50 || true; done`,
 		"kubectl delete pod/example-pod pvc/example-pvc --ignore-not-found", all[4])
 
-	c.play(t, all[0], all[1])
+	c.run(t, all[0], all[1])
 	claim, err := c.Client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "example-pvc", metav1.GetOptions{})
 	must(t, err)
 	volume, err := c.Client.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{})
@@ -131,14 +131,14 @@ func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
 		volume.Annotations["pv.kubernetes.io/provisioned-by"] != "storage.example.com/csi" || volume.Spec.Capacity.Storage().String() != "10Gi" {
 		t.Errorf("the volume, which should be %s: %+v", want, volume)
 	}
-	if out := c.play(t, all[2]); !strings.HasSuffix(out, "\nkept\n") {
+	if out := c.run(t, all[2]); !strings.HasSuffix(out, "\nkept\n") {
 		t.Errorf("the pod's file: %s", out)
 	}
-	c.play(t, "volume="+volume.Name, all[3])
+	c.run(t, "volume="+volume.Name, all[3])
 	if left := c.Run(t, c.Nodes[0], "ls", "/var/lib/holdfast/local/volumes"); strings.TrimSpace(left) != "" {
 		t.Errorf("the driver still has %s", left)
 	}
-	c.play(t, all[4])
+	c.run(t, all[4])
 	_, err = c.Client.StorageV1().StorageClasses().Get(t.Context(), "csi-storageclass", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the class is still there: %v", err)

@@ -24,7 +24,7 @@ func TestFinalizersOfOthersSurviveOurs(t *testing.T) {
 	if err := api.Create(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unhold(t, api, client.ObjectKeyFromObject(o)) })
+	t.Cleanup(func() { removeFinalizers(t, api, client.ObjectKeyFromObject(o)) })
 	stale := o.DeepCopy()
 
 	for _, f := range []string{"example.com/a", "example.com/b", "example.com/a"} {
@@ -54,8 +54,8 @@ func TestFinalizersOfOthersSurviveOurs(t *testing.T) {
 	}
 }
 
-// unhold takes all finalizers off, so that the namespace can go.
-func unhold(t *testing.T, api client.Client, key client.ObjectKey) {
+// removeFinalizers takes all finalizers off, so that the namespace can go.
+func removeFinalizers(t *testing.T, api client.Client, key client.ObjectKey) {
 	t.Helper()
 	o := &corev1.ConfigMap{}
 	if err := api.Get(context.Background(), key, o); err == nil {

@@ -20,12 +20,12 @@ import (
 func TestClaimsWhoseVolumesWouldHaveOneNameDoNotShareAVolume(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	w.Provisioner(t, "--volume-name-uuid-length=1", "--volume-name-prefix="+w.Namespace, "--retry-interval-start=0.1", "--retry-interval-max=1")
-	w.Class(t, nil)
+	w.StartProvisioner(t, "--volume-name-uuid-length=1", "--volume-name-prefix="+w.Namespace, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.CreateClass(t, nil)
 	groups := map[string][]string{}
 	const claims = 20 // More than there are names.
 	for i := range claims {
-		c := w.Claim(t, fmt.Sprintf("data-%d", i), nil)
+		c := w.CreateClaim(t, fmt.Sprintf("data-%d", i), nil)
 		first := string(c.UID[:1])
 		groups[first] = append(groups[first], c.Name)
 	}
@@ -36,9 +36,9 @@ func TestClaimsWhoseVolumesWouldHaveOneNameDoNotShareAVolume(t *testing.T) {
 		t.Errorf("the driver was asked %d times for volumes of %d names", asked, len(groups))
 	}
 	for i := range claims {
-		w.DropClaim(t, fmt.Sprintf("data-%d", i))
+		w.DeleteClaim(t, fmt.Sprintf("data-%d", i))
 	}
-	w.NothingLeft(t)
+	w.WaitNothingLeft(t)
 }
 
 // oneBound wants one claim to be bound and all others to be told why they are
@@ -75,10 +75,10 @@ func oneBound(ctx context.Context, w *world.World, names []string) error {
 func TestTopologyCanBeSwitchedOff(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true, Segments: []map[string]string{{"zone": "a"}}})
-	w.Provisioner(t, "--feature-gates=Topology=false")
-	w.Class(t, nil)
-	w.Claim(t, "data", nil)
-	if volume := w.Bound(t, "data"); volume.Spec.NodeAffinity != nil {
+	w.StartProvisioner(t, "--feature-gates=Topology=false")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "data", nil)
+	if volume := w.WaitBound(t, "data"); volume.Spec.NodeAffinity != nil {
 		t.Errorf("the volume has a node affinity: %v", volume.Spec.NodeAffinity)
 	}
 	for _, call := range w.Driver.Log() {
@@ -86,6 +86,6 @@ func TestTopologyCanBeSwitchedOff(t *testing.T) {
 			t.Errorf("the driver was asked for a place: %v", r.GetAccessibilityRequirements())
 		}
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }

@@ -26,9 +26,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newBareWorld is a world with an API server of its own, on which nothing acts by
+// newAPIOnlyWorld is a world with an API server of its own, on which nothing acts by
 // itself, without any CRDs.
-func newBareWorld(t *testing.T) *world.World {
+func newAPIOnlyWorld(t *testing.T) *world.World {
 	t.Helper()
 	c := cluster.NewAPIOnly(t)
 	name := "csitest." + c.Namespace + ".example.com"
@@ -36,8 +36,8 @@ func newBareWorld(t *testing.T) *world.World {
 	return &world.World{Cluster: c, Driver: driver, Name: name, Socket: driver.Serve(t)}
 }
 
-// groupsIn is a client for an API server that serves groups in a version.
-func groupsIn(t *testing.T, w *world.World, version string) client.Client {
+// groupClient is a client for an API server that serves groups in a version.
+func groupClient(t *testing.T, w *world.World, version string) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	v := groupsnapshot.Version{GroupVersion: schema.GroupVersion{Group: groupv1.GroupName, Version: version}}
@@ -47,9 +47,9 @@ func groupsIn(t *testing.T, w *world.World, version string) client.Client {
 	return api
 }
 
-// boundClaim makes a volume at the driver and the claim and volume objects that
+// createBoundClaim makes a volume at the driver and the claim and volume objects that
 // the controllers of Kubernetes would leave.
-func boundClaim(t *testing.T, w *world.World, api client.Client) {
+func createBoundClaim(t *testing.T, w *world.World, api client.Client) {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
 	must(t, err)
@@ -120,36 +120,36 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newBareWorld(t)
+			w := newAPIOnlyWorld(t)
 			singles := func(crd *unstructured.Unstructured) bool {
 				return strings.HasSuffix(crd.GetName(), "."+snapshotv1.GroupName)
 			}
-			world.CRDs(t, w.Config, singles)
+			world.InstallCRDs(t, w.Config, singles)
 			if !row.late {
-				world.CRDs(t, w.Config, row.change)
+				world.InstallCRDs(t, w.Config, row.change)
 			}
-			roles := []*world.Process{w.SnapshotController(t, "--retry-crd-interval-max=1s"), w.Snapshotter(t)}
-			api := groupsIn(t, w, row.version)
-			boundClaim(t, w, api)
-			w.SnapshotClass(t, api, nil)
-			w.Snapshot(t, api, "single", "data", nil)
-			w.SnapshotReady(t, api, "single")
+			roles := []*world.Process{w.StartSnapshotController(t, "--retry-crd-interval-max=1s"), w.StartSnapshotter(t)}
+			api := groupClient(t, w, row.version)
+			createBoundClaim(t, w, api)
+			w.CreateSnapshotClass(t, api, nil)
+			w.CreateSnapshot(t, api, "single", "data", nil)
+			w.WaitSnapshotReady(t, api, "single")
 			for _, role := range roles {
 				if told := strings.Count(role.Log(), "Going on without a kind until it can be listed: apply its CRDs"); told != 0 != row.late || told > 1 {
 					t.Errorf("it was told %d times that there are no groups", told)
 				}
 			}
-			world.CRDs(t, w.Config, row.change)
-			w.GroupClass(t, api, nil)
-			w.Group(t, api, "one", shop, nil)
-			members := w.Members(t, api, w.GroupReady(t, api, "one"))
+			world.InstallCRDs(t, w.Config, row.change)
+			w.CreateGroupClass(t, api, nil)
+			w.CreateGroup(t, api, "one", shop, nil)
+			members := w.ListMembers(t, api, w.WaitGroupReady(t, api, "one"))
 			owner := members["data"].OwnerReferences
 			if len(members) != 1 || owner[0].APIVersion != groupv1.GroupName+"/"+row.version {
 				t.Errorf("the members are %+v", members)
 			}
-			w.DropSnapshot(t, api, "single")
-			w.DropGroup(t, api, "one")
-			w.NoGroupsLeft(t, api)
+			w.DeleteSnapshot(t, api, "single")
+			w.DeleteGroup(t, api, "one")
+			w.WaitNoGroupsLeft(t, api)
 		})
 	}
 }
@@ -168,29 +168,29 @@ func TestGroupsCanBeLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newBareWorld(t)
+			w := newAPIOnlyWorld(t)
 			w.Driver.Reconfigure(func(o *csitest.Options) { o.Group = row.group })
-			world.CRDs(t, w.Config)
-			w.SnapshotController(t, row.args...)
-			snapshotter := w.Snapshotter(t, row.args...)
-			api := groupsIn(t, w, "v1")
-			boundClaim(t, w, api)
-			w.GroupClass(t, api, nil)
-			group := w.Group(t, api, "one", shop, nil)
-			w.SnapshotClass(t, api, nil)
-			w.Snapshot(t, api, "single", "data", nil)
-			w.SnapshotReady(t, api, "single")
+			world.InstallCRDs(t, w.Config)
+			w.StartSnapshotController(t, row.args...)
+			snapshotter := w.StartSnapshotter(t, row.args...)
+			api := groupClient(t, w, "v1")
+			createBoundClaim(t, w, api)
+			w.CreateGroupClass(t, api, nil)
+			group := w.CreateGroup(t, api, "one", shop, nil)
+			w.CreateSnapshotClass(t, api, nil)
+			w.CreateSnapshot(t, api, "single", "data", nil)
+			w.WaitSnapshotReady(t, api, "single")
 			must(t, api.Get(t.Context(), client.ObjectKeyFromObject(group), group))
 			if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 || row.args != nil && (group.Status != nil || len(group.Finalizers) > 0) {
 				t.Errorf("the driver was asked %d times for a group, which is %+v", n, group)
 			}
 			if row.args == nil { // The cluster's half does not know, but what it sees.
-				w.ToldAbout(t, "VolumeGroupSnapshot/one", corev1.EventTypeWarning, "GroupSnapshotNotServed", "does the driver make them?")
+				w.WaitEvent(t, "VolumeGroupSnapshot/one", corev1.EventTypeWarning, "GroupSnapshotNotServed", "does the driver make them?")
 			}
 			if !strings.Contains(snapshotter.Log(), row.says) {
 				t.Errorf("it does not say %q", row.says)
 			}
-			w.DropSnapshot(t, api, "single")
+			w.DeleteSnapshot(t, api, "single")
 			world.Eventually(t, func(context.Context) error {
 				if left := w.Driver.Snapshots(); len(left) > 0 {
 					return fmt.Errorf("left are %+v", left)

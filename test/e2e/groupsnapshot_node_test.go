@@ -22,27 +22,27 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newPlacedWorld is a world with a driver of its own on each of two nodes, a
+// newTwoNodeGroupWorld is a world with a driver of its own on each of two nodes, a
 // csi-snapshotter beside each, and on each node two bound claims of an app,
 // NODE-data and NODE-log, which carry the node's name as a label.
-func newPlacedWorld(t *testing.T) (w *world.World, api client.Client, here, there *world.Node) {
+func newTwoNodeGroupWorld(t *testing.T) (w *world.World, api client.Client, here, there *world.Node) {
 	t.Helper()
 	w = world.New(t, csitest.Options{})
-	api = w.Snapshots(t)
-	w.SnapshotController(t, "--enable-distributed-snapshotting")
-	w.SnapshotClass(t, api, nil)
-	w.GroupClass(t, api, nil)
+	api = w.SnapshotClient(t)
+	w.StartSnapshotController(t, "--enable-distributed-snapshotting")
+	w.CreateSnapshotClass(t, api, nil)
+	w.CreateGroupClass(t, api, nil)
 	var nodes []*world.Node
 	for i, name := range []string{"here", "there"} {
-		n := w.Node(t, w.Namespace+"-"+name, csitest.Options{})
-		makeNode(t, w, n.NodeName)
+		n := w.AddNode(t, w.Namespace+"-"+name, csitest.Options{})
+		createNode(t, w, n.NodeName)
 		for v := range 10 * i {
-			atDriver(t, n.World, fmt.Sprintf("other-%d", v)) // So that no two volumes have one handle.
+			createVolumeAtDriver(t, n.World, fmt.Sprintf("other-%d", v)) // So that no two volumes have one handle.
 		}
 		for _, part := range []string{"data", "log"} {
-			placedOn(t, n.World, n.NodeName, name+"-"+part, labelled("app", "shop", "node", name))
+			createBoundClaimOn(t, n.World, n.NodeName, name+"-"+part, withLabels("app", "shop", "node", name))
 		}
-		n.SnapshotterOn(t, n.NodeName)
+		n.StartSnapshotterOnNode(t, n.NodeName)
 		nodes = append(nodes, n)
 	}
 	return w, api, nodes[0], nodes[1]
@@ -53,15 +53,15 @@ func newPlacedWorld(t *testing.T) (w *world.World, api client.Client, here, ther
 // have those volumes and is not asked.
 func TestGroupsAreCutOnTheirNode(t *testing.T) {
 	t.Parallel()
-	w, api, here, there := newPlacedWorld(t)
+	w, api, here, there := newTwoNodeGroupWorld(t)
 	on := func(node string) metav1.LabelSelector {
 		return metav1.LabelSelector{MatchLabels: map[string]string{"node": node}}
 	}
 	for name, n := range map[string]*world.Node{"here": here, "there": there} {
-		w.Group(t, api, name, on(name), nil)
-		w.Snapshot(t, api, "single-"+name, name+"-data", nil)
-		group := w.GroupReady(t, api, name)
-		members := w.Members(t, api, group)
+		w.CreateGroup(t, api, name, on(name), nil)
+		w.CreateSnapshot(t, api, "single-"+name, name+"-data", nil)
+		group := w.WaitGroupReady(t, api, name)
+		members := w.ListMembers(t, api, group)
 		if made := n.Driver.Groups(); len(made) != 1 || made[0].Name != "groupsnapshot-"+string(group.UID) || len(members) != 2 {
 			t.Fatalf("the driver of node %s has %+v, and the group has %d members", name, made, len(members))
 		}
@@ -74,7 +74,7 @@ func TestGroupsAreCutOnTheirNode(t *testing.T) {
 			must(t, api.Get(t.Context(), client.ObjectKey{Name: ptr.Deref(member.Status.BoundVolumeSnapshotContentName, "")}, of))
 			labels = append(labels, of.Labels[managedBy])
 		}
-		labels = append(labels, w.Content(t, api, w.SnapshotReady(t, api, "single-"+name)).Labels[managedBy])
+		labels = append(labels, w.WaitContent(t, api, w.WaitSnapshotReady(t, api, "single-"+name)).Labels[managedBy])
 		for _, label := range labels {
 			if label != n.NodeName {
 				t.Errorf("the contents of node %s are labelled %q", n.NodeName, labels)
@@ -85,8 +85,8 @@ func TestGroupsAreCutOnTheirNode(t *testing.T) {
 		}
 	}
 
-	w.DropGroup(t, api, "here")
-	w.DropSnapshot(t, api, "single-here")
+	w.DeleteGroup(t, api, "here")
+	w.DeleteSnapshot(t, api, "single-here")
 	world.Eventually(t, func(context.Context) error {
 		if left := here.Driver.Snapshots(); len(left)+len(here.Driver.Groups()) > 0 {
 			return fmt.Errorf("the driver has %+v", left)
@@ -96,10 +96,10 @@ func TestGroupsAreCutOnTheirNode(t *testing.T) {
 	if n := there.Driver.Calls(csi.DeleteVolumeGroupSnapshot) + there.Driver.Calls(csi.DeleteSnapshot); n > 0 || len(there.Driver.Snapshots()) != 3 {
 		t.Errorf("the other node's driver was asked %d times to delete something, and has %+v", n, there.Driver.Snapshots())
 	}
-	w.DropGroup(t, api, "there")
-	w.DropSnapshot(t, api, "single-there")
-	here.NoGroupsLeft(t, api)
-	there.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "there")
+	w.DeleteSnapshot(t, api, "single-there")
+	here.WaitNoGroupsLeft(t, api)
+	there.WaitNoGroupsLeft(t, api)
 }
 
 const managedBy = "snapshot.storage.kubernetes.io/managed-by"
@@ -108,17 +108,17 @@ const managedBy = "snapshot.storage.kubernetes.io/managed-by"
 // told, nothing is cut, and when the selector finds those of one node it goes on.
 func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
 	t.Parallel()
-	w, api, here, there := newPlacedWorld(t)
-	w.Group(t, api, "both", shop, nil)
+	w, api, here, there := newTwoNodeGroupWorld(t)
+	w.CreateGroup(t, api, "both", shop, nil)
 	const why = "no node can use all of the volumes"
-	w.GroupBecomes(t, api, "both", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+	w.WaitGroup(t, api, "both", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), why) || ptr.Deref(s.ReadyToUse, true) {
 			return fmt.Errorf("the status is %+v", s)
 		}
 		return nil
 	})
-	w.ToldAbout(t, "VolumeGroupSnapshot/both", corev1.EventTypeWarning, "CreateGroupSnapshotContentFailed", why)
-	contents, err := w.GroupContents(t.Context(), api)
+	w.WaitEvent(t, "VolumeGroupSnapshot/both", corev1.EventTypeWarning, "CreateGroupSnapshotContentFailed", why)
+	contents, err := w.ListGroupContents(t.Context(), api)
 	must(t, err)
 	if n := here.Driver.Calls(csi.CreateVolumeGroupSnapshot) + there.Driver.Calls(csi.CreateVolumeGroupSnapshot); n > 0 || len(contents) > 0 {
 		t.Errorf("the drivers were asked %d times, and there are the contents %+v", n, contents)
@@ -129,12 +129,12 @@ func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
 		_, err := claims.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"app":null}}}`), metav1.PatchOptions{})
 		must(t, err)
 	}
-	group := w.GroupReady(t, api, "both")
-	if len(w.Members(t, api, group)) != 2 || len(here.Driver.Groups()) != 1 || group.Status.Error != nil {
+	group := w.WaitGroupReady(t, api, "both")
+	if len(w.ListMembers(t, api, group)) != 2 || len(here.Driver.Groups()) != 1 || group.Status.Error != nil {
 		t.Errorf("the status is %+v, and the node's driver has %+v", group.Status, here.Driver.Groups())
 	}
-	w.DropGroup(t, api, "both")
-	here.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "both")
+	here.WaitNoGroupsLeft(t, api)
 }
 
 // A volume without node affinity can be used anywhere. Groups of such volumes are
@@ -147,27 +147,27 @@ func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{})
-			api := w.Snapshots(t)
-			w.SnapshotController(t, "--enable-distributed-snapshotting")
-			w.GroupClass(t, api, nil)
+			api := w.SnapshotClient(t)
+			w.StartSnapshotController(t, "--enable-distributed-snapshotting")
+			w.CreateGroupClass(t, api, nil)
 			if node == "" {
-				w.Snapshotter(t)
+				w.StartSnapshotter(t)
 			} else {
 				node = w.Namespace + "-" + node
-				makeNode(t, w, node)
-				w.SnapshotterOn(t, node)
+				createNode(t, w, node)
+				w.StartSnapshotterOnNode(t, node)
 			}
-			placedOn(t, w, node, "data", labelled("app", "shop"))
-			placedOn(t, w, "", "log", labelled("app", "shop"))
-			w.Group(t, api, "one", shop, nil)
-			group := w.GroupReady(t, api, "one")
-			contents, err := w.GroupContents(t.Context(), api)
+			createBoundClaimOn(t, w, node, "data", withLabels("app", "shop"))
+			createBoundClaimOn(t, w, "", "log", withLabels("app", "shop"))
+			w.CreateGroup(t, api, "one", shop, nil)
+			group := w.WaitGroupReady(t, api, "one")
+			contents, err := w.ListGroupContents(t.Context(), api)
 			must(t, err)
-			if len(contents) != 1 || contents[0].Labels[managedBy] != node || len(w.Members(t, api, group)) != 2 {
+			if len(contents) != 1 || contents[0].Labels[managedBy] != node || len(w.ListMembers(t, api, group)) != 2 {
 				t.Errorf("the content is %+v", contents)
 			}
-			w.DropGroup(t, api, "one")
-			w.NoGroupsLeft(t, api)
+			w.DeleteGroup(t, api, "one")
+			w.WaitNoGroupsLeft(t, api)
 		})
 	}
 }
@@ -178,29 +178,29 @@ func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
 func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	api := w.Snapshots(t)
-	w.SnapshotController(t, "--enable-distributed-snapshotting")
-	w.SnapshotClass(t, api, nil)
-	w.GroupClass(t, api, nil)
+	api := w.SnapshotClient(t)
+	w.StartSnapshotController(t, "--enable-distributed-snapshotting")
+	w.CreateSnapshotClass(t, api, nil)
+	w.CreateGroupClass(t, api, nil)
 	node := w.Namespace + "-gone"
-	makeNode(t, w, node)
-	placedOn(t, w, node, "data", labelled("app", "shop"))
-	snapshotter := w.SnapshotterOn(t, node)
-	w.Snapshot(t, api, "single", "data", nil)
-	w.Group(t, api, "group", shop, nil)
-	content := w.Content(t, api, w.SnapshotReady(t, api, "single"))
-	group := w.GroupReady(t, api, "group")
+	createNode(t, w, node)
+	createBoundClaimOn(t, w, node, "data", withLabels("app", "shop"))
+	snapshotter := w.StartSnapshotterOnNode(t, node)
+	w.CreateSnapshot(t, api, "single", "data", nil)
+	w.CreateGroup(t, api, "group", shop, nil)
+	content := w.WaitContent(t, api, w.WaitSnapshotReady(t, api, "single"))
+	group := w.WaitGroupReady(t, api, "group")
 
 	snapshotter.Terminate()
 	<-snapshotter.Done()
-	w.Snapshot(t, api, "unbegun", "data", nil)
-	w.SnapshotIs(t, api, "unbegun", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.BoundVolumeSnapshotContentName != nil })
-	w.DropSnapshot(t, api, "single")
-	w.DropSnapshot(t, api, "unbegun")
-	w.DropGroup(t, api, "group")
+	w.CreateSnapshot(t, api, "unbegun", "data", nil)
+	w.WaitSnapshot(t, api, "unbegun", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.BoundVolumeSnapshotContentName != nil })
+	w.DeleteSnapshot(t, api, "single")
+	w.DeleteSnapshot(t, api, "unbegun")
+	w.DeleteGroup(t, api, "group")
 	must(t, w.Client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}))
-	w.SnapshotGone(t, api, "unbegun")
-	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitSnapshotGone(t, api, "unbegun")
+	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 			return fmt.Errorf("it is kept for a snapshot that will never be taken: %v", c.Finalizers)
 		}
@@ -214,19 +214,19 @@ func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 		return strings.Join(append(append([]string{"kubectl"}, run...), "'"+retain+"'"), " ")
 	}
 	const gone = "there is no such node"
-	w.ToldAbout(t, "VolumeSnapshot/single", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
-	s := w.SnapshotIs(t, api, "single", func(s *snapshotv1.VolumeSnapshotStatus) bool {
+	w.WaitEvent(t, "VolumeSnapshot/single", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
+	s := w.WaitSnapshot(t, api, "single", func(s *snapshotv1.VolumeSnapshotStatus) bool {
 		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), gone)
 	})
 	if told, did := ptr.Deref(s.Status.Error.Message, ""), end("volumesnapshotcontent", content.Name); !strings.Contains(told, did) || !strings.Contains(told, node) {
 		t.Errorf("what ends it is %q, and it is told %q", did, told)
 	}
-	w.SnapshotGone(t, api, "single")
-	w.ToldAbout(t, "VolumeGroupSnapshot/group", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
+	w.WaitSnapshotGone(t, api, "single")
+	w.WaitEvent(t, "VolumeGroupSnapshot/group", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
 	end("volumegroupsnapshotcontent", *group.Status.BoundVolumeGroupSnapshotContentName)
 	world.Eventually(t, func(ctx context.Context) error {
-		contents, err := w.Contents(ctx, api)
-		groups, err2 := w.GroupContents(ctx, api)
+		contents, err := w.ListContents(ctx, api)
+		groups, err2 := w.ListGroupContents(ctx, api)
 		left := &snapshotv1.VolumeSnapshotList{}
 		if err := errors.Join(err, err2, api.List(ctx, left, client.InNamespace(w.Namespace))); err != nil {
 			return err

@@ -37,20 +37,20 @@ var shop = metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}
 func newGroupWorld(t *testing.T, o csitest.Options, controller ...string) (*world.World, client.Client) {
 	t.Helper()
 	w := world.New(t, o)
-	api := w.Snapshots(t)
-	w.Provisioner(t)
-	w.SnapshotController(t, controller...)
-	w.Snapshotter(t)
-	w.Class(t, nil)
-	w.GroupClass(t, api, nil)
-	w.Claim(t, "data", labelled("app", "shop", "part", "data"))
-	w.Claim(t, "log", labelled("app", "shop", "part", "log"))
-	w.Bound(t, "data")
-	w.Bound(t, "log")
+	api := w.SnapshotClient(t)
+	w.StartProvisioner(t)
+	w.StartSnapshotController(t, controller...)
+	w.StartSnapshotter(t)
+	w.CreateClass(t, nil)
+	w.CreateGroupClass(t, api, nil)
+	w.CreateClaim(t, "data", withLabels("app", "shop", "part", "data"))
+	w.CreateClaim(t, "log", withLabels("app", "shop", "part", "log"))
+	w.WaitBound(t, "data")
+	w.WaitBound(t, "log")
 	return w, api
 }
 
-func labelled(pairs ...string) func(*corev1.PersistentVolumeClaim) {
+func withLabels(pairs ...string) func(*corev1.PersistentVolumeClaim) {
 	return func(c *corev1.PersistentVolumeClaim) {
 		c.Labels = map[string]string{}
 		for i := 0; i < len(pairs); i += 2 {
@@ -62,8 +62,8 @@ func labelled(pairs ...string) func(*corev1.PersistentVolumeClaim) {
 func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.Group(t, api, "one", shop, nil)
-	group := w.GroupReady(t, api, "one")
+	w.CreateGroup(t, api, "one", shop, nil)
+	group := w.WaitGroupReady(t, api, "one")
 	if group.Status.CreationTime.Year() < 2000 || group.Status.Error != nil || ptr.Deref(group.Status.BoundVolumeGroupSnapshotContentName, "") != "groupsnapcontent-"+string(group.UID) {
 		t.Errorf("the status is %+v", group.Status)
 	}
@@ -71,10 +71,10 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 	if len(there) != 1 || there[0].Name != "groupsnapshot-"+string(group.UID) || len(there[0].MemberIDs) != 2 {
 		t.Fatalf("the driver has %+v", there)
 	}
-	members := w.Members(t, api, group)
+	members := w.ListMembers(t, api, group)
 	for _, claim := range []string{"data", "log"} {
 		s := members[claim]
-		checkMember(t, group, &s, w.Bound(t, claim))
+		checkMember(t, group, &s, w.WaitBound(t, claim))
 		content := &snapshotv1.VolumeSnapshotContent{}
 		must(t, api.Get(t.Context(), client.ObjectKey{Name: strings.Replace(s.Name, "snapshot-", "snapcontent-", 1)}, content))
 		checkMemberContent(t, there[0], content)
@@ -83,18 +83,18 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 		t.Errorf("there are %d members, and %d snapshots were cut alone", len(members), single)
 	}
 
-	w.Claim(t, "restored", from("VolumeSnapshot", members["log"].Name))
-	w.Bound(t, "restored")
+	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", members["log"].Name))
+	w.WaitBound(t, "restored")
 
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 	if single := w.Driver.Calls(csi.DeleteSnapshot); single != 0 {
 		t.Errorf("%d members were deleted alone", single)
 	}
 	for _, claim := range []string{"data", "log", "restored"} {
-		w.DropClaim(t, claim)
+		w.DeleteClaim(t, claim)
 	}
-	w.NothingLeft(t)
+	w.WaitNothingLeft(t)
 }
 
 // checkMember holds a member to what other programs, and people, rely on.
@@ -123,42 +123,42 @@ func checkMemberContent(t *testing.T, group csitest.Group, content *snapshotv1.V
 
 func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
 	t.Parallel()
-	address := address(t)
+	address := freeAddress(t)
 	w, api := newGroupWorld(t, csitest.Options{}, "--http-endpoint="+address)
 	says := func(line string) {
 		t.Helper()
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/metrics", line) })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/metrics", line) })
 	}
 	measured := func(operation, how string) {
 		t.Helper()
 		says(fmt.Sprintf("snapshot_controller_operation_total_seconds_count{driver_name=%q,operation_name=%q,operation_status=%q,snapshot_type=\"dynamic\"} 1", w.Name, operation, how))
 	}
 	slow := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
-	w.Group(t, api, "one", shop, nil)
+	w.CreateGroup(t, api, "one", shop, nil)
 	<-slow.Arrived()
 	says("snapshot_controller_operations_in_flight 2") // To be cut, and to be ready.
 	slow.Release()
-	w.GroupReady(t, api, "one")
+	w.WaitGroupReady(t, api, "one")
 	measured("CreateGroupSnapshot", "success")
 	measured("CreateGroupSnapshotAndReady", "success")
 	says("snapshot_controller_operations_in_flight 0")
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 	measured("DeleteGroupSnapshot", "success")
 
 	slow = w.Driver.Block(csi.CreateVolumeGroupSnapshot)
-	w.Group(t, api, "given-up", shop, nil)
+	w.CreateGroup(t, api, "given-up", shop, nil)
 	<-slow.Arrived()
-	w.DropGroup(t, api, "given-up")
+	w.DeleteGroup(t, api, "given-up")
 	world.Eventually(t, func(ctx context.Context) error {
-		contents, err := w.GroupContents(ctx, api)
+		contents, err := w.ListGroupContents(ctx, api)
 		if err == nil && (len(contents) != 1 || contents[0].DeletionTimestamp == nil) {
 			err = errors.New("its content is not being deleted")
 		}
 		return err
 	})
 	slow.Release()
-	w.NoGroupsLeft(t, api)
+	w.WaitNoGroupsLeft(t, api)
 	measured("CreateGroupSnapshot", "cancel")
 	measured("CreateGroupSnapshotAndReady", "cancel")
 	says("snapshot_controller_operations_in_flight 0")
@@ -167,21 +167,21 @@ func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
 func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.Group(t, api, "one", shop, nil)
-	group := w.GroupReady(t, api, "one")
-	name := w.Members(t, api, group)["data"].Name
-	w.DropSnapshot(t, api, name)
-	toldPending(t, w, name, "the snapshot is part of VolumeGroupSnapshot one")
-	if s := w.SnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
+	w.CreateGroup(t, api, "one", shop, nil)
+	group := w.WaitGroupReady(t, api, "one")
+	name := w.ListMembers(t, api, group)["data"].Name
+	w.DeleteSnapshot(t, api, name)
+	waitDeletePending(t, w, name, "the snapshot is part of VolumeGroupSnapshot one")
+	if s := w.WaitSnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
 		t.Errorf("the member is %+v, and the driver was asked to delete one %d times", s, w.Driver.Calls(csi.DeleteSnapshot))
 	}
-	w.GroupReady(t, api, "one")
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api) // Also the member, which had been waiting.
+	w.WaitGroupReady(t, api, "one")
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api) // Also the member, which had been waiting.
 }
 
-// toldPending waits until it is told of an object why it does not go.
-func toldPending(t *testing.T, w *world.World, name, part string) {
+// waitDeletePending waits until it is told of an object why it does not go.
+func waitDeletePending(t *testing.T, w *world.World, name, part string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
@@ -203,31 +203,31 @@ func toldPending(t *testing.T, w *world.World, name, part string) {
 func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.Group(t, api, "one", shop, nil)
-	group := w.GroupReady(t, api, "one")
+	w.CreateGroup(t, api, "one", shop, nil)
+	group := w.WaitGroupReady(t, api, "one")
 	slow := w.Driver.Block(csi.CreateVolume)
-	w.Claim(t, "restored", from("VolumeSnapshot", w.Members(t, api, group)["data"].Name))
+	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", w.ListMembers(t, api, group)["data"].Name))
 	<-slow.Arrived()
-	w.DropGroup(t, api, "one")
-	toldPending(t, w, "one", w.Namespace+"/restored waits for a volume")
+	w.DeleteGroup(t, api, "one")
+	waitDeletePending(t, w, "one", w.Namespace+"/restored waits for a volume")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
 		t.Errorf("the driver was asked %d times to delete the group", n)
 	}
 	slow.Release()
-	w.Bound(t, "restored")
-	w.NoGroupsLeft(t, api)
+	w.WaitBound(t, "restored")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // A provisioner goes on with a restore whose claim is gone meanwhile.
 func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.Group(t, api, "one", shop, nil)
-	group := w.GroupReady(t, api, "one")
+	w.CreateGroup(t, api, "one", shop, nil)
+	group := w.WaitGroupReady(t, api, "one")
 	slow := w.Driver.Block(csi.CreateVolume)
-	w.Claim(t, "restored", from("VolumeSnapshot", w.Members(t, api, group)["data"].Name))
+	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", w.ListMembers(t, api, group)["data"].Name))
 	<-slow.Arrived()
-	w.DropClaim(t, "restored")
+	w.DeleteClaim(t, "restored")
 	world.Eventually(t, func(ctx context.Context) error {
 		_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, "restored", metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
@@ -235,13 +235,13 @@ func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
 		}
 		return nil
 	})
-	w.DropGroup(t, api, "one")
-	toldPending(t, w, "one", "a provisioner restores")
+	w.DeleteGroup(t, api, "one")
+	waitDeletePending(t, w, "one", "a provisioner restores")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
 		t.Errorf("the driver was asked %d times to delete the group", n)
 	}
 	slow.Release()
-	w.NoGroupsLeft(t, api)
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // A claim that is taken out of the group before that could be made is not kept for it.
@@ -249,50 +249,50 @@ func TestAClaimThatLeavesAGroupInTimeIsFreed(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	call := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
-	w.Group(t, api, "one", shop, nil)
+	w.CreateGroup(t, api, "one", shop, nil)
 	<-call.Arrived()
 	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
 	// As a process leaves it that has protected the claim and not made the content.
-	w.Claim(t, "left", func(c *corev1.PersistentVolumeClaim) {
-		nobodys(c)
-		labelled("app", "shop")(c)
+	w.CreateClaim(t, "left", func(c *corev1.PersistentVolumeClaim) {
+		withUnknownClass(c)
+		withLabels("app", "shop")(c)
 		c.Finalizers = []string{snapshot.ClaimFinalizer}
 	})
 	_, err := claims.Patch(t.Context(), "left", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":null}}}`), metav1.PatchOptions{})
 	must(t, err)
-	w.ClaimIs(t, "left", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitClaim(t, "left", func(c *corev1.PersistentVolumeClaim) error {
 		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 			return fmt.Errorf("it is still kept: %v", c.Finalizers)
 		}
 		return nil
 	})
-	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 			return fmt.Errorf("it is not kept: %v", c.Finalizers)
 		}
 		return nil
 	})
 	call.Release()
-	w.GroupReady(t, api, "one")
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.WaitGroupReady(t, api, "one")
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // The selector counts as a whole: what its expressions exclude is not cut.
 func TestAGroupIsOfTheClaimsThatItsWholeSelectorFinds(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.Claim(t, "cache", labelled("app", "shop", "part", "cache"))
-	w.Bound(t, "cache")
+	w.CreateClaim(t, "cache", withLabels("app", "shop", "part", "cache"))
+	w.WaitBound(t, "cache")
 	selector := shop
 	selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "part", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"cache"}}}
-	w.Group(t, api, "one", selector, nil)
-	members := w.Members(t, api, w.GroupReady(t, api, "one"))
+	w.CreateGroup(t, api, "one", selector, nil)
+	members := w.ListMembers(t, api, w.WaitGroupReady(t, api, "one"))
 	if names := slices.Sorted(maps.Keys(members)); !slices.Equal(names, []string{"data", "log"}) {
 		t.Errorf("the members are of %v", names)
 	}
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // One claim that cannot be cut is named, nothing is cut without it, and when it
@@ -300,16 +300,16 @@ func TestAGroupIsOfTheClaimsThatItsWholeSelectorFinds(t *testing.T) {
 func TestAClaimThatCannotBeCutIsNamed(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.GroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
+	w.CreateGroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
 		c.Name += "-default"
 		c.Annotations = map[string]string{"groupsnapshot.storage.kubernetes.io/is-default-class": "true"}
 	})
-	w.Claim(t, "late", func(c *corev1.PersistentVolumeClaim) {
-		labelled("app", "shop")(c)
+	w.CreateClaim(t, "late", func(c *corev1.PersistentVolumeClaim) {
+		withLabels("app", "shop")(c)
 		c.Spec.StorageClassName = ptr.To(w.Namespace + "-late")
 	})
-	w.Group(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) { g.Spec.VolumeGroupSnapshotClassName = nil })
-	w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+	w.CreateGroup(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) { g.Spec.VolumeGroupSnapshotClassName = nil })
+	w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.Error == nil || ptr.Deref(s.Error.Message, "") != "claim late has no volume yet" {
 			return fmt.Errorf("the error is %+v", s.Error)
 		}
@@ -318,16 +318,16 @@ func TestAClaimThatCannotBeCutIsNamed(t *testing.T) {
 	if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 {
 		t.Errorf("the driver was asked %d times", n)
 	}
-	w.Class(t, func(c *storagev1.StorageClass) { c.Name += "-late" })
-	group := w.GroupReady(t, api, "one")
-	if members := w.Members(t, api, group); len(members) != 3 || group.Status.Error != nil {
+	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-late" })
+	group := w.WaitGroupReady(t, api, "one")
+	if members := w.ListMembers(t, api, group); len(members) != 3 || group.Status.Error != nil {
 		t.Errorf("there are %d members, and the error is %+v", len(members), group.Status.Error)
 	}
 	if class := ptr.Deref(group.Spec.VolumeGroupSnapshotClassName, ""); class != w.Namespace+"-default" {
 		t.Errorf("the class is %q", class)
 	}
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // The driver refuses, then takes its time: the group tells of both, becomes ready
@@ -342,22 +342,22 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 	})
 	w.Driver.FailNext(csi.CreateVolumeGroupSnapshot, codes.ResourceExhausted, "no room for a cut")
 	blocked := w.Driver.Block(csi.GetVolumeGroupSnapshot)
-	w.Group(t, api, "one", shop, nil)
-	w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+	w.CreateGroup(t, api, "one", shop, nil)
+	w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), "no room for a cut") {
 			return fmt.Errorf("the error is %+v", s.Error)
 		}
 		return nil
 	})
 	<-blocked.Arrived()
-	group := w.GroupBecomes(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
+	group := w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.CreationTime == nil {
 			return errors.New("it is not cut")
 		}
 		return nil
 	})
 	world.Eventually(t, func(context.Context) error {
-		for _, s := range w.Members(t, api, group) {
+		for _, s := range w.ListMembers(t, api, group) {
 			if s.Status == nil || s.Status.CreationTime == nil {
 				return fmt.Errorf("member %s has the status %+v", s.Name, s.Status)
 			}
@@ -367,17 +367,17 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 		}
 		return nil
 	})
-	if ptr.Deref(group.Status.ReadyToUse, false) || len(w.Members(t, api, group)) != 2 {
+	if ptr.Deref(group.Status.ReadyToUse, false) || len(w.ListMembers(t, api, group)) != 2 {
 		t.Errorf("the status is %+v", group.Status)
 	}
 	blocked.Release()
-	for _, s := range w.Members(t, api, w.GroupReady(t, api, "one")) {
+	for _, s := range w.ListMembers(t, api, w.WaitGroupReady(t, api, "one")) {
 		if !ptr.Deref(s.Status.ReadyToUse, false) {
 			t.Errorf("the group is ready and member %s is not", s.Name)
 		}
 	}
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // A claim that is deleted while its group is being made stays until the cut, and not
@@ -385,13 +385,13 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{SnapshotReadyAfter: 1 << 30})
-	volume := w.Bound(t, "data")
+	volume := w.WaitBound(t, "data")
 	call := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
-	w.Group(t, api, "one", shop, nil)
+	w.CreateGroup(t, api, "one", shop, nil)
 	<-call.Arrived()
-	w.DropClaim(t, "data")
+	w.DeleteClaim(t, "data")
 	for _, name := range []string{"data", "log"} {
-		w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+		w.WaitClaim(t, name, func(c *corev1.PersistentVolumeClaim) error {
 			if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 				return fmt.Errorf("claim %s is not kept while it is cut: %v", name, c.Finalizers)
 			}
@@ -399,46 +399,46 @@ func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
 		})
 	}
 	call.Release()
-	w.Gone(t, volume)
-	w.ClaimIs(t, "log", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitPVGone(t, volume)
+	w.WaitClaim(t, "log", func(c *corev1.PersistentVolumeClaim) error {
 		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 			return fmt.Errorf("claim log is kept after the cut: %v", c.Finalizers)
 		}
 		return nil
 	})
 	w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
-	if members := w.Members(t, api, w.GroupReady(t, api, "one")); len(members) != 2 {
+	if members := w.ListMembers(t, api, w.WaitGroupReady(t, api, "one")); len(members) != 2 {
 		t.Errorf("the group has %d members", len(members))
 	}
-	w.DropGroup(t, api, "one")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "one")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // What is kept is kept whole, and can be taken over by another group.
 func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
-	w.GroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
+	w.CreateGroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
 		c.Name, c.DeletionPolicy = c.Name+"-kept", snapshotv1.VolumeSnapshotContentRetain
 	})
-	w.Group(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) {
+	w.CreateGroup(t, api, "one", shop, func(g *groupv1.VolumeGroupSnapshot) {
 		g.Spec.VolumeGroupSnapshotClassName = ptr.To(w.Namespace + "-kept")
 	})
-	group := w.GroupReady(t, api, "one")
-	w.DropGroup(t, api, "one")
-	for _, s := range w.Members(t, api, group) {
-		w.SnapshotGone(t, api, s.Name)
+	group := w.WaitGroupReady(t, api, "one")
+	w.DeleteGroup(t, api, "one")
+	for _, s := range w.ListMembers(t, api, group) {
+		w.WaitSnapshotGone(t, api, s.Name)
 	}
-	kept := dropContents(t, w, api)
+	kept := deleteContents(t, w, api)
 	if len(w.Driver.Groups()) != 1 || len(kept) != 2 {
 		t.Fatalf("the driver has %+v, and %d contents were kept", w.Driver.Groups(), len(kept))
 	}
 
 	there := w.Driver.Groups()[0]
 	importGroup(t, w, api, there)
-	group = w.GroupReady(t, api, "two")
+	group = w.WaitGroupReady(t, api, "two")
 	world.Eventually(t, func(context.Context) error {
-		members := w.Members(t, api, group)
+		members := w.ListMembers(t, api, group)
 		for _, s := range members {
 			if s.Status == nil || ptr.Deref(s.Status.VolumeGroupSnapshotName, "") != "two" || !slices.Contains(s.Finalizers, groupFinalizer) {
 				return fmt.Errorf("member %s is %v with the status %+v", s.Name, s.Finalizers, s.Status)
@@ -449,26 +449,26 @@ func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
 		}
 		return nil
 	})
-	w.DropGroup(t, api, "two")
-	w.NoGroupsLeft(t, api)
+	w.DeleteGroup(t, api, "two")
+	w.WaitNoGroupsLeft(t, api)
 }
 
-// dropContents deletes the contents that are kept when their snapshots are gone,
+// deleteContents deletes the contents that are kept when their snapshots are gone,
 // and returns those of single snapshots. What is at the driver stays.
-func dropContents(t *testing.T, w *world.World, api client.Client) []snapshotv1.VolumeSnapshotContent {
+func deleteContents(t *testing.T, w *world.World, api client.Client) []snapshotv1.VolumeSnapshotContent {
 	t.Helper()
-	groups, err := w.GroupContents(t.Context(), api)
+	groups, err := w.ListGroupContents(t.Context(), api)
 	must(t, err)
 	for i := range groups {
 		must(t, api.Delete(t.Context(), &groups[i]))
 	}
-	singles, err := w.Contents(t.Context(), api)
+	singles, err := w.ListContents(t.Context(), api)
 	must(t, err)
 	for i := range singles {
 		must(t, api.Delete(t.Context(), &singles[i]))
 	}
 	world.Eventually(t, func(ctx context.Context) error {
-		left, err := w.Contents(ctx, api)
+		left, err := w.ListContents(ctx, api)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("%d contents are left", len(left))
 		}
@@ -491,7 +491,7 @@ func importGroup(t *testing.T, w *world.World, api client.Client, there csitest.
 			}},
 		},
 	}))
-	w.Group(t, api, "two", shop, func(g *groupv1.VolumeGroupSnapshot) {
+	w.CreateGroup(t, api, "two", shop, func(g *groupv1.VolumeGroupSnapshot) {
 		g.Spec.Source = groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: ptr.To(w.Namespace + "-two")}
 		g.Spec.VolumeGroupSnapshotClassName = nil
 	})
@@ -505,7 +505,7 @@ func importGroup(t *testing.T, w *world.World, api client.Client, there csitest.
 				Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
 			},
 		}))
-		w.Snapshot(t, api, handle, "", func(s *snapshotv1.VolumeSnapshot) {
+		w.CreateSnapshot(t, api, handle, "", func(s *snapshotv1.VolumeSnapshot) {
 			s.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &name}}
 		})
 	}

@@ -19,9 +19,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// slow are durations that no test lives to see the end of: whoever gets the
+// longLeases are durations that no test lives to see the end of: whoever gets the
 // Lease got it from somebody.
-func slow() []string {
+func longLeases() []string {
 	return []string{"--leader-election", "--leader-election-lease-duration=3h", "--leader-election-renew-deadline=2h", "--leader-election-retry-period=1h"}
 }
 
@@ -31,66 +31,66 @@ func slow() []string {
 func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
-	at := "http://" + address(t)
-	p := w.Provisioner(t, "--leader-election", "--leader-election-lease-duration=3s", "--leader-election-renew-deadline=2s",
+	at := "http://" + freeAddress(t)
+	p := w.StartProvisioner(t, "--leader-election", "--leader-election-lease-duration=3s", "--leader-election-renew-deadline=2s",
 		"--leader-election-retry-period=200ms", "--http-endpoint="+strings.TrimPrefix(at, "http://"))
-	w.Class(t, nil)
+	w.CreateClass(t, nil)
 	working := w.Driver.Block(csi.CreateVolume)
-	w.Claim(t, "during", nil)
+	w.CreateClaim(t, "during", nil)
 	<-working.Arrived()
 	lease := csi.SafeName(w.Name)
 	world.Eventually(t, func(ctx context.Context) error {
-		return served(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, lease))
+		return checkServed(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, lease))
 	})
 
-	give(t, w, lease, "another")
-	says(t, p, "Stepped down")
+	setLeaseHolder(t, w, lease, "another")
+	waitForLog(t, p, "Stepped down")
 	working.Release()
 	world.Eventually(t, func(ctx context.Context) error {
-		return served(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 0`, lease))
+		return checkServed(ctx, at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 0`, lease))
 	})
 	for _, path := range []string{"/readyz", "/healthz", "/healthz/leader-election"} {
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, at+path, "ok") })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, at+path, "ok") })
 	}
-	w.Claim(t, "meanwhile", nil)
+	w.CreateClaim(t, "meanwhile", nil)
 	// Kubernetes has asked for the volume, and the process knows the claim.
-	w.Told(t, "meanwhile", corev1.EventTypeNormal, "ExternalProvisioning", "")
+	w.WaitClaimEvent(t, "meanwhile", corev1.EventTypeNormal, "ExternalProvisioning", "")
 	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
 		t.Errorf("the driver was asked for %d volumes; one of them was before the Lease was lost", n)
 	}
 
-	give(t, w, lease, "")
-	w.Bound(t, "during")
-	w.Bound(t, "meanwhile")
+	setLeaseHolder(t, w, lease, "")
+	w.WaitBound(t, "during")
+	w.WaitBound(t, "meanwhile")
 	if n := len(w.Driver.Volumes()); n != 2 {
 		t.Errorf("the driver has %d volumes for two claims", n)
 	}
-	alive(t, p)
-	w.DropClaim(t, "during")
-	w.DropClaim(t, "meanwhile")
-	w.NothingLeft(t)
+	checkRunning(t, p)
+	w.DeleteClaim(t, "during")
+	w.DeleteClaim(t, "meanwhile")
+	w.WaitNothingLeft(t)
 }
 
 func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	first := w.Provisioner(t, slow()...)
-	w.Class(t, nil)
-	w.Claim(t, "one", nil)
-	w.Bound(t, "one")
-	at := address(t)
-	second := w.Provisioner(t, append(slow(), "--http-endpoint="+at)...)
-	world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+at+"/readyz", "ok") })
+	first := w.StartProvisioner(t, longLeases()...)
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "one", nil)
+	w.WaitBound(t, "one")
+	at := freeAddress(t)
+	second := w.StartProvisioner(t, append(longLeases(), "--http-endpoint="+at)...)
+	world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+at+"/readyz", "ok") })
 
 	first.Terminate()
 	if err := first.Err(); err != nil {
 		t.Errorf("the leader ended with %v", err)
 	}
-	w.Claim(t, "two", nil)
-	w.Bound(t, "two")
-	w.DropClaim(t, "one")
-	w.DropClaim(t, "two")
-	w.NothingLeft(t)
+	w.CreateClaim(t, "two", nil)
+	w.WaitBound(t, "two")
+	w.DeleteClaim(t, "one")
+	w.DeleteClaim(t, "two")
+	w.WaitNothingLeft(t)
 	second.Terminate()
 	if err := second.Err(); err != nil {
 		t.Errorf("its successor ended with %v", err)
@@ -102,10 +102,10 @@ func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
 	w := world.New(t, csitest.Options{})
 	for gate, kept := range map[string]bool{"true": false, "false": true} {
 		t.Run("gate "+gate, func(t *testing.T) {
-			at := address(t)
-			p := w.Provisioner(t, append(slow(), "--http-endpoint="+at, "--feature-gates=ReleaseLeaderElectionOnExit="+gate)...)
+			at := freeAddress(t)
+			p := w.StartProvisioner(t, append(longLeases(), "--http-endpoint="+at, "--feature-gates=ReleaseLeaderElectionOnExit="+gate)...)
 			world.Eventually(t, func(ctx context.Context) error {
-				return served(ctx, "http://"+at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, csi.SafeName(w.Name)))
+				return checkServed(ctx, "http://"+at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, csi.SafeName(w.Name)))
 			})
 			p.Terminate()
 			if err := p.Err(); err != nil {
@@ -118,7 +118,7 @@ func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
 			if held := ptr.Deref(lease.Spec.HolderIdentity, "") != ""; held != kept {
 				t.Errorf("the Lease has the holder %q", ptr.Deref(lease.Spec.HolderIdentity, ""))
 			}
-			give(t, w, lease.Name, "")
+			setLeaseHolder(t, w, lease.Name, "")
 		})
 	}
 }
@@ -128,28 +128,28 @@ func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
 func TestWhatHasBegunIsFinishedOnExit(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	p := w.Provisioner(t)
-	w.Class(t, nil)
+	p := w.StartProvisioner(t)
+	w.CreateClass(t, nil)
 	working := w.Driver.Block(csi.CreateVolume)
-	w.Claim(t, "data", nil)
+	w.CreateClaim(t, "data", nil)
 	<-working.Arrived()
 	p.Terminate()
-	says(t, p, "Stopping and waiting for leader election runnables")
+	waitForLog(t, p, "Stopping and waiting for leader election runnables")
 	working.Release()
 	if err := p.Err(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
-	w.Bound(t, "data")
+	w.WaitBound(t, "data")
 	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
 		t.Errorf("the driver was asked %d times", n)
 	}
-	w.Provisioner(t)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.StartProvisioner(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
-// give writes a holder into a Lease; "" frees it.
-func give(t *testing.T, w *world.World, name, holder string) {
+// setLeaseHolder writes a holder into a Lease; "" frees it.
+func setLeaseHolder(t *testing.T, w *world.World, name, holder string) {
 	t.Helper()
 	leases := w.Client.CoordinationV1().Leases(w.Namespace)
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
@@ -170,8 +170,8 @@ func give(t *testing.T, w *world.World, name, holder string) {
 	}
 }
 
-// says waits until the process has logged a message.
-func says(t *testing.T, p *world.Process, message string) {
+// waitForLog waits until the process has logged a message.
+func waitForLog(t *testing.T, p *world.Process, message string) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
 		if !strings.Contains(p.Log(), message) {
@@ -181,8 +181,8 @@ func says(t *testing.T, p *world.Process, message string) {
 	})
 }
 
-// alive fails if the process has ended.
-func alive(t *testing.T, p *world.Process) {
+// checkRunning fails if the process has ended.
+func checkRunning(t *testing.T, p *world.Process) {
 	t.Helper()
 	select {
 	case <-p.Done():
@@ -191,8 +191,8 @@ func alive(t *testing.T, p *world.Process) {
 	}
 }
 
-// address is one that nobody listens on.
-func address(t *testing.T) string {
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

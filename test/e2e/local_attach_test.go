@@ -27,13 +27,13 @@ func newAttachWorld(t *testing.T) localWorld {
 		workloads: []string{"deploy/local-driver-controller", "daemonset/local-driver-node"},
 	})
 	for _, node := range w.Nodes {
-		w.registered(t, node)
+		w.waitRegistered(t, node)
 	}
 	return w
 }
 
-// registered waits until a node's kubelet has put the driver on record.
-func (w localWorld) registered(t *testing.T, node string) {
+// waitRegistered waits until a node's kubelet has put the driver on record.
+func (w localWorld) waitRegistered(t *testing.T, node string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		n, err := w.Client.StorageV1().CSINodes().Get(ctx, node, metav1.GetOptions{})
@@ -47,8 +47,8 @@ func (w localWorld) registered(t *testing.T, node string) {
 	})
 }
 
-// attachments are the nodes that have a volume, as Kubernetes sees it.
-func (w localWorld) attachments(ctx context.Context, volume string) ([]string, error) {
+// attachedNodes are the nodes that have a volume, as Kubernetes sees it.
+func (w localWorld) attachedNodes(ctx context.Context, volume string) ([]string, error) {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -62,11 +62,11 @@ func (w localWorld) attachments(ctx context.Context, volume string) ([]string, e
 	return nodes, nil
 }
 
-// attachedTo waits until just these nodes have a volume.
-func (w localWorld) attachedTo(t *testing.T, volume string, nodes ...string) {
+// waitAttachedTo waits until just these nodes have a volume.
+func (w localWorld) waitAttachedTo(t *testing.T, volume string, nodes ...string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
-		got, err := w.attachments(ctx, volume)
+		got, err := w.attachedNodes(ctx, volume)
 		if err == nil && !slices.Equal(got, nodes) {
 			err = fmt.Errorf("%s is attached to %v, want %v", volume, got, nodes)
 		}
@@ -89,114 +89,114 @@ func (w localWorld) uncordon(t *testing.T, node string) {
 // hands of the real scheduler, attach/detach controller and kubelets.
 func TestOnTwoNodesVolumesTakeTurns(t *testing.T) {
 	w := newAttachWorld(t)
-	w.oneNodeAtATime(t)
+	w.checkSingleAttachment(t)
 	t.Run("volumes", func(t *testing.T) {
 		t.Run("a file goes from node to node", func(t *testing.T) {
-			w.goes(t, corev1.PersistentVolumeFilesystem, "echo kept > /data/file; echo written", "cat /data/file")
+			w.movePod(t, corev1.PersistentVolumeFilesystem, "echo kept > /data/file; echo written", "cat /data/file")
 		})
 		t.Run("a device goes from node to node", func(t *testing.T) {
-			w.goes(t, corev1.PersistentVolumeBlock, "echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo written", "head -c 4 /dev/data; echo")
+			w.movePod(t, corev1.PersistentVolumeBlock, "echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo written", "head -c 4 /dev/data; echo")
 		})
-		t.Run("a StatefulSet is scaled", w.scaled)
+		t.Run("a StatefulSet is scaled", w.scaleStatefulSet)
 		t.Run("one node is cordoned", func(t *testing.T) {
 			t.Parallel()
-			t.Run("and drained", w.drained)
-			t.Run("and a pod is deleted by force", w.forced)
+			t.Run("and drained", w.drainNodes)
+			t.Run("and a pod is deleted by force", w.deletePodByForce)
 		})
 	})
-	t.Run("nothing is left on the machine", w.nothingShared)
+	t.Run("nothing is left on the machine", w.checkNothingShared)
 }
 
-// goes has what a pod wrote on one node read by a pod on another node.
-func (w localWorld) goes(t *testing.T, mode corev1.PersistentVolumeMode, write, read string) {
+// movePod has what a pod wrote on one node read by a pod on another node.
+func (w localWorld) movePod(t *testing.T, mode corev1.PersistentVolumeMode, write, read string) {
 	t.Parallel()
 	name := "goes-" + strings.ToLower(string(mode))
-	w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
+	w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.StorageClassName, c.Spec.VolumeMode = ptr.To("local-attach"), &mode
 	})
-	volume := w.Bound(t, name)
-	w.podOn(t, w.Nodes[0], "writer-"+name, name, write)
-	w.says(t, "writer-"+name, "written")
-	if nodes, err := w.attachments(t.Context(), volume.Name); err != nil || !slices.Equal(nodes, w.Nodes[:1]) {
+	volume := w.WaitBound(t, name)
+	w.createPodOn(t, w.Nodes[0], "writer-"+name, name, write)
+	w.waitForPodLog(t, "writer-"+name, "written")
+	if nodes, err := w.attachedNodes(t.Context(), volume.Name); err != nil || !slices.Equal(nodes, w.Nodes[:1]) {
 		t.Errorf("%s is attached to %v (%v), want %v", volume.Name, nodes, err, w.Nodes[:1])
 	}
-	w.dropPod(t, "writer-"+name)
-	w.podOn(t, w.Nodes[1], "reader-"+name, name, read)
-	w.says(t, "reader-"+name, "kept")
-	w.dropPod(t, "reader-"+name)
-	w.DropClaim(t, name)
-	w.Gone(t, volume)
+	w.deletePod(t, "writer-"+name)
+	w.createPodOn(t, w.Nodes[1], "reader-"+name, name, read)
+	w.waitForPodLog(t, "reader-"+name, "kept")
+	w.deletePod(t, "reader-"+name)
+	w.DeleteClaim(t, name)
+	w.WaitPVGone(t, volume)
 }
 
-// scaled is about replicas that come back to their own data, and about what is
+// scaleStatefulSet is about replicas that come back to their own data, and about what is
 // attached meanwhile.
-func (w localWorld) scaled(t *testing.T) {
+func (w localWorld) scaleStatefulSet(t *testing.T) {
 	t.Parallel()
 	const replicas = 3
-	s := w.set(t, "scaled", corev1.PersistentVolumeFilesystem, nil)
+	s := w.createSet(t, "scaled", corev1.PersistentVolumeFilesystem, nil)
 	for start := 1; start <= 2; start++ {
 		s.scale(t, replicas)
 		for i := range replicas {
-			s.started(t, i, start)
-			w.attachedTo(t, s.volume(t, i), s.node(t, i))
+			s.waitStarted(t, i, start)
+			w.waitAttachedTo(t, s.volume(t, i), s.node(t, i))
 		}
 		s.scale(t, 0)
 		for i := range replicas {
-			w.attachedTo(t, s.volume(t, i))
+			w.waitAttachedTo(t, s.volume(t, i))
 		}
 	}
-	s.drop(t)
+	s.delete(t)
 }
 
-// drained takes a file and a device from one node to the other and back.
-func (w localWorld) drained(t *testing.T) {
-	sets := []*set{
-		w.set(t, "drained-file", corev1.PersistentVolumeFilesystem, nil),
-		w.set(t, "drained-device", corev1.PersistentVolumeBlock, nil),
+// drainNodes takes a file and a device from one node to the other and back.
+func (w localWorld) drainNodes(t *testing.T) {
+	sets := []*statefulSet{
+		w.createSet(t, "drained-file", corev1.PersistentVolumeFilesystem, nil),
+		w.createSet(t, "drained-device", corev1.PersistentVolumeBlock, nil),
 	}
 	w.cordon(t, w.Nodes[1])
 	for _, s := range sets {
 		s.scale(t, 1)
 	}
 	for _, s := range sets {
-		s.started(t, 0, 1)
+		s.waitStarted(t, 0, 1)
 	}
 	for start, from := range w.Nodes[:2] {
 		to := w.Nodes[1-start]
 		w.uncordon(t, to)
-		w.kubectl(t, "drain", from, "--pod-selector=test in (drained-file,drained-device)", "--timeout="+world.Patience.String())
+		w.kubectl(t, "drain", from, "--pod-selector=test in (drained-file,drained-device)", "--timeout="+world.Timeout.String())
 		for _, s := range sets {
-			s.started(t, 0, start+2)
-			w.attachedTo(t, s.volume(t, 0), to)
+			s.waitStarted(t, 0, start+2)
+			w.waitAttachedTo(t, s.volume(t, 0), to)
 		}
 	}
 	w.uncordon(t, w.Nodes[1])
 	for _, s := range sets {
-		s.drop(t)
+		s.delete(t)
 	}
 }
 
-// forced deletes a pod whose container goes on for seconds: its replacement on
+// deletePodByForce deletes a pod whose container goes on for seconds: its replacement on
 // another node, which is there at once, must wait for the volume.
-func (w localWorld) forced(t *testing.T) {
-	s := w.set(t, "forced", corev1.PersistentVolumeFilesystem, func(pod *corev1.PodSpec) {
+func (w localWorld) deletePodByForce(t *testing.T) {
+	s := w.createSet(t, "forced", corev1.PersistentVolumeFilesystem, func(pod *corev1.PodSpec) {
 		pod.TerminationGracePeriodSeconds = ptr.To(int64(3))
 	})
 	s.scale(t, 1)
-	s.started(t, 0, 1)
+	s.waitStarted(t, 0, 1)
 	from := s.node(t, 0)
 	w.cordon(t, from)
 	w.kubectl(t, "-n", w.Namespace, "delete", "pod", s.pod(0), "--force", "--grace-period=0")
-	s.started(t, 0, 2)
+	s.waitStarted(t, 0, 2)
 	if to := s.node(t, 0); to == from {
 		t.Errorf("the replacement is on %s, as the pod was: this test does not show what it should", to)
 	}
 	w.uncordon(t, from)
-	s.drop(t)
+	s.delete(t)
 }
 
-// nothingShared looks for what tests have left in the folder that nodes share.
-func (w localWorld) nothingShared(t *testing.T) {
+// checkNothingShared looks for what tests have left in the folder that nodes share.
+func (w localWorld) checkNothingShared(t *testing.T) {
 	const shared = "/var/lib/holdfast/shared"
 	for _, what := range []string{"ls " + shared + "/volumes", "ls " + shared + "/attached", "grep -l holdfast/shared /sys/block/loop*/loop/backing_file || true"} {
 		if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {

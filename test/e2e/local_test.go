@@ -71,7 +71,7 @@ func deploy(t *testing.T, d deployment) localWorld {
 		w.kubectl(t, "delete", "-f", d.manifest, "--wait")
 	})
 	for _, workload := range d.workloads {
-		w.kubectl(t, "-n", d.namespace, "rollout", "status", workload, "--timeout="+world.Patience.String())
+		w.kubectl(t, "-n", d.namespace, "rollout", "status", workload, "--timeout="+world.Timeout.String())
 	}
 	return w
 }
@@ -96,14 +96,14 @@ func (w localWorld) tryKubectl(ctx context.Context, args ...string) (string, err
 	return string(out), err
 }
 
-// pod runs a shell script with a claim at /data, or as the device /dev/data.
-func (w localWorld) pod(t *testing.T, name, claim, script string) {
+// createPod runs a shell script with a claim at /data, or as the device /dev/data.
+func (w localWorld) createPod(t *testing.T, name, claim, script string) {
 	t.Helper()
-	w.podOn(t, "", name, claim, script)
+	w.createPodOn(t, "", name, claim, script)
 }
 
-// podOn is pod on a node of one's choice.
-func (w localWorld) podOn(t *testing.T, node, name, claim, script string) {
+// createPodOn is pod on a node of one's choice.
+func (w localWorld) createPodOn(t *testing.T, node, name, claim, script string) {
 	t.Helper()
 	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", script + "\nsleep 100000"}}
 	got, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), claim, metav1.GetOptions{})
@@ -131,8 +131,8 @@ func (w localWorld) podOn(t *testing.T, node, name, claim, script string) {
 	}
 }
 
-// says waits until a pod's log has a line.
-func (w localWorld) says(t *testing.T, pod, line string) {
+// waitForPodLog waits until a pod's log has a line.
+func (w localWorld) waitForPodLog(t *testing.T, pod, line string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		log, err := w.Client.CoreV1().Pods(w.Namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
@@ -143,9 +143,9 @@ func (w localWorld) says(t *testing.T, pod, line string) {
 	})
 }
 
-// touch has the kubelet look at a pod and its volumes, which it does otherwise
+// annotatePod has the kubelet look at a pod and its volumes, which it does otherwise
 // every minute or so.
-func (w localWorld) touch(t *testing.T, pod string) {
+func (w localWorld) annotatePod(t *testing.T, pod string) {
 	t.Helper()
 	_, err := w.Client.CoreV1().Pods(w.Namespace).Patch(t.Context(), pod, types.MergePatchType,
 		[]byte(`{"metadata":{"annotations":{"example.com/touched":"true"}}}`), metav1.PatchOptions{})
@@ -154,7 +154,7 @@ func (w localWorld) touch(t *testing.T, pod string) {
 	}
 }
 
-func (w localWorld) dropPod(t *testing.T, name string) {
+func (w localWorld) deletePod(t *testing.T, name string) {
 	t.Helper()
 	pods := w.Client.CoreV1().Pods(w.Namespace)
 	if err := pods.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
@@ -207,36 +207,36 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 				}
 				return r
 			}, name)
-			class := w.Class(t, func(c *storagev1.StorageClass) {
+			class := w.CreateClass(t, func(c *storagev1.StorageClass) {
 				c.Name = w.Namespace + "-" + kind
 				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 				if tt.class != nil {
 					tt.class(c)
 				}
 			})
-			w.Claim(t, kind, func(c *corev1.PersistentVolumeClaim) {
+			w.CreateClaim(t, kind, func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.StorageClassName = &class.Name
 				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
 				if tt.claim != nil {
 					tt.claim(c)
 				}
 			})
-			w.pod(t, "writer-"+kind, kind, tt.write)
-			w.says(t, "writer-"+kind, "written")
-			w.says(t, "writer-"+kind, tt.says)
-			volume := w.Bound(t, kind)
+			w.createPod(t, "writer-"+kind, kind, tt.write)
+			w.waitForPodLog(t, "writer-"+kind, "written")
+			w.waitForPodLog(t, "writer-"+kind, tt.says)
+			volume := w.WaitBound(t, kind)
 			if size := volume.Spec.Capacity.Storage().String(); size != "400Mi" {
 				t.Errorf("the volume has %s", size)
 			}
-			w.dropPod(t, "writer-"+kind)
-			w.pod(t, "reader-"+kind, kind, tt.read)
-			w.says(t, "reader-"+kind, "kept")
-			w.dropPod(t, "reader-"+kind)
-			w.DropClaim(t, kind)
-			w.Gone(t, volume)
+			w.deletePod(t, "writer-"+kind)
+			w.createPod(t, "reader-"+kind, kind, tt.read)
+			w.waitForPodLog(t, "reader-"+kind, "kept")
+			w.deletePod(t, "reader-"+kind)
+			w.DeleteClaim(t, kind)
+			w.WaitPVGone(t, volume)
 		})
 	}
-	t.Run("volumes grow while pods use them", func(t *testing.T) { w.growsInUse(t) })
+	t.Run("volumes grow while pods use them", func(t *testing.T) { w.growVolumesInUse(t) })
 	t.Run("nothing is left on the node", func(t *testing.T) {
 		for _, what := range []string{"ls /var/lib/holdfast/local/volumes", "grep -l /var/lib/holdfast/local /sys/block/loop*/loop/backing_file || true"} {
 			if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
@@ -246,10 +246,10 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 	})
 }
 
-// growsInUse makes volumes larger under a pod that sees it happen. Growing an
+// growVolumesInUse makes volumes larger under a pod that sees it happen. Growing an
 // ext4 in use takes CAP_SYS_RESOURCE, which not every machine has; the
 // driver's own tests are about that.
-func (w localWorld) growsInUse(t *testing.T) {
+func (w localWorld) growVolumesInUse(t *testing.T) {
 	tests := map[string]struct {
 		parameters map[string]string
 		mode       corev1.PersistentVolumeMode
@@ -260,35 +260,35 @@ func (w localWorld) growsInUse(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			class := w.Class(t, func(c *storagev1.StorageClass) {
+			class := w.CreateClass(t, func(c *storagev1.StorageClass) {
 				c.Name = w.Namespace + "-" + name
 				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 				c.AllowVolumeExpansion = ptr.To(true)
 				c.Parameters = tt.parameters
 			})
-			w.Claim(t, name, func(c *corev1.PersistentVolumeClaim) {
+			w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.StorageClassName, c.Spec.VolumeMode = &class.Name, &tt.mode
 				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
 			})
 			// The pod says so when it sees more than what it began with could ever hold.
-			w.pod(t, name, name, "echo started; while [ $("+tt.size+") -lt 700 ]; do sleep 0.2; done; echo grown")
-			w.says(t, name, "started")
-			volume := w.Bound(t, name)
-			w.Request(t, name, "800Mi")
-			w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+			w.createPod(t, name, name, "echo started; while [ $("+tt.size+") -lt 700 ]; do sleep 0.2; done; echo grown")
+			w.waitForPodLog(t, name, "started")
+			volume := w.WaitBound(t, name)
+			w.RequestSize(t, name, "800Mi")
+			w.WaitClaim(t, name, func(c *corev1.PersistentVolumeClaim) error {
 				status := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 				if c.Status.AllocatedResources.Storage().String() != "800Mi" || status == corev1.PersistentVolumeClaimControllerResizeInProgress {
 					return errors.New("the volume itself has not grown yet")
 				}
 				return nil
 			})
-			w.touch(t, name)
-			w.says(t, name, "grown")
-			w.Sized(t, name, "800Mi")
-			w.Told(t, name, corev1.EventTypeNormal, "FileSystemResizeRequired", "")
-			w.dropPod(t, name)
-			w.DropClaim(t, name)
-			w.Gone(t, volume)
+			w.annotatePod(t, name)
+			w.waitForPodLog(t, name, "grown")
+			w.WaitSize(t, name, "800Mi")
+			w.WaitClaimEvent(t, name, corev1.EventTypeNormal, "FileSystemResizeRequired", "")
+			w.deletePod(t, name)
+			w.DeleteClaim(t, name)
+			w.WaitPVGone(t, volume)
 		})
 	}
 }

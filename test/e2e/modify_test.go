@@ -20,13 +20,13 @@ import (
 func TestAClaimGetsAnotherClass(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{}, "--extra-modify-metadata")
-	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
 	// The driver takes the metadata for parameters, and must know them.
 	w.Driver.Reconfigure(func(o *csitest.Options) {
 		o.MutableKeys = append(o.MutableKeys, "csi.storage.k8s.io/pvc/name", "csi.storage.k8s.io/pvc/namespace", "csi.storage.k8s.io/pv/name")
 	})
-	w.Want(t, "data", gold)
-	hasClass(t, w, gold)
+	w.RequestAttributesClass(t, "data", gold)
+	waitForClass(t, w, gold)
 	got, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume.Name, metav1.GetOptions{})
 	if err != nil || ptr.Deref(got.Spec.VolumeAttributesClassName, "") != gold {
 		t.Errorf("the volume has class %v, %v", got.Spec.VolumeAttributesClassName, err)
@@ -37,10 +37,10 @@ func TestAClaimGetsAnotherClass(t *testing.T) {
 	if diff := cmp.Diff(want, w.Driver.Volumes()[0].Mutable); diff != "" {
 		t.Errorf("the driver has set:\n%s", diff)
 	}
-	w.Told(t, "data", corev1.EventTypeNormal, "VolumeModifySuccessful", gold)
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeModifySuccessful", gold)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // Size and class may change at once; the driver is asked for one after the
@@ -48,14 +48,14 @@ func TestAClaimGetsAnotherClass(t *testing.T) {
 func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
-	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
+	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
 	patch := fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q,"resources":{"requests":{"storage":"2Gi"}}}}`, gold)
 	_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Patch(t.Context(), "data", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	hasClass(t, w, gold)
-	w.Sized(t, "data", "2Gi")
+	waitForClass(t, w, gold)
+	w.WaitSize(t, "data", "2Gi")
 	if overlaps := w.Driver.Overlaps(); len(overlaps) > 0 {
 		t.Error(overlaps)
 	}
@@ -64,56 +64,56 @@ func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
 			t.Errorf("%s was called %d times", method, n)
 		}
 	}
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // A class that cannot be applied is given up for another one at once.
 func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=5m")
-	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
-	silver := w.Attributes(t, "silver", map[string]string{"iops": "100"})
-	bad := w.Attributes(t, "bad", map[string]string{"no.such.parameter": "1"})
+	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
+	silver := w.CreateAttributesClass(t, "silver", map[string]string{"iops": "100"})
+	bad := w.CreateAttributesClass(t, "bad", map[string]string{"no.such.parameter": "1"})
 
-	w.Want(t, "data", bad)
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "no.such.parameter")
-	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
-	w.Want(t, "data", "")
-	w.Told(t, "data", corev1.EventTypeNormal, "VolumeModifyCanceled", bad)
-	w.ClaimIs(t, "data", nothingToModify)
+	w.RequestAttributesClass(t, "data", bad)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "no.such.parameter")
+	waitModifyStatus(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
+	w.RequestAttributesClass(t, "data", "")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeModifyCanceled", bad)
+	w.WaitClaim(t, "data", checkNotModifying)
 
-	w.Want(t, "data", bad)
-	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
-	w.Want(t, "data", gold)
-	hasClass(t, w, gold)
+	w.RequestAttributesClass(t, "data", bad)
+	waitModifyStatus(t, w, corev1.PersistentVolumeClaimModifyVolumeInfeasible, bad)
+	w.RequestAttributesClass(t, "data", gold)
+	waitForClass(t, w, gold)
 
 	w.Driver.FailNext(csi.ControllerModifyVolume, codes.Internal, "half of it is done")
-	w.Want(t, "data", silver)
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "half of it is done")
-	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumeInProgress, silver)
+	w.RequestAttributesClass(t, "data", silver)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "half of it is done")
+	waitModifyStatus(t, w, corev1.PersistentVolumeClaimModifyVolumeInProgress, silver)
 	before := w.Driver.Calls(csi.ControllerModifyVolume)
-	w.Want(t, "data", gold) // It has gold, but half of silver too.
-	hasClass(t, w, gold)
+	w.RequestAttributesClass(t, "data", gold) // It has gold, but half of silver too.
+	waitForClass(t, w, gold)
 	if n := w.Driver.Calls(csi.ControllerModifyVolume) - before; n != 1 {
 		t.Errorf("the driver was asked %d times for the old class", n)
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestAClassThatIsMissingIsAwaited(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
 	name := w.Namespace + "-late"
-	w.Want(t, "data", name)
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "does not exist")
-	modifies(t, w, corev1.PersistentVolumeClaimModifyVolumePending, name)
-	w.Attributes(t, "late", map[string]string{"iops": "1"}) // It wakes the claim up.
-	hasClass(t, w, name)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.RequestAttributesClass(t, "data", name)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "does not exist")
+	waitModifyStatus(t, w, corev1.PersistentVolumeClaimModifyVolumePending, name)
+	w.CreateAttributesClass(t, "late", map[string]string{"iops": "1"}) // It wakes the claim up.
+	waitForClass(t, w, name)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // Nobody but the driver knows how a call ended whose caller died. It is made
@@ -121,18 +121,18 @@ func TestAClassThatIsMissingIsAwaited(t *testing.T) {
 func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	t.Parallel()
 	w, _ := newExpandable(t, csitest.Options{}, nil)
-	first := w.Resizer(t)
-	gold := w.Attributes(t, "gold", map[string]string{"iops": "1000"})
-	silver := w.Attributes(t, "silver", map[string]string{"iops": "100"})
+	first := w.StartResizer(t)
+	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
+	silver := w.CreateAttributesClass(t, "silver", map[string]string{"iops": "100"})
 	call := w.Driver.Block(csi.ControllerModifyVolume)
 	defer call.Release()
-	w.Want(t, "data", gold)
+	w.RequestAttributesClass(t, "data", gold)
 	<-call.Arrived()
 	first.Kill()
-	w.Want(t, "data", silver)
+	w.RequestAttributesClass(t, "data", silver)
 	call.Release()
-	w.Resizer(t)
-	hasClass(t, w, silver)
+	w.StartResizer(t)
+	waitForClass(t, w, silver)
 	var asked []string
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.ControllerModifyVolumeRequest); ok {
@@ -142,33 +142,33 @@ func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	if diff := cmp.Diff([]string{"1000", "1000", "100"}, asked); diff != "" {
 		t.Errorf("the driver was asked for iops:\n%s", diff)
 	}
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
-// hasClass waits until claim data has a class and nothing is left to do.
-func hasClass(t *testing.T, w *world.World, class string) {
+// waitForClass waits until claim data has a class and nothing is left to do.
+func waitForClass(t *testing.T, w *world.World, class string) {
 	t.Helper()
-	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if got := ptr.Deref(c.Status.CurrentVolumeAttributesClassName, ""); got != class {
 			return fmt.Errorf("it has class %q: %+v", got, c.Status)
 		}
-		return nothingToModify(c)
+		return checkNotModifying(c)
 	})
 }
 
-func nothingToModify(c *corev1.PersistentVolumeClaim) error {
-	if c.Status.ModifyVolumeStatus != nil || has(c, corev1.PersistentVolumeClaimVolumeModifyingVolume) || has(c, corev1.PersistentVolumeClaimVolumeModifyVolumeError) {
+func checkNotModifying(c *corev1.PersistentVolumeClaim) error {
+	if c.Status.ModifyVolumeStatus != nil || hasCondition(c, corev1.PersistentVolumeClaimVolumeModifyingVolume) || hasCondition(c, corev1.PersistentVolumeClaimVolumeModifyVolumeError) {
 		return fmt.Errorf("it is still being modified: %+v", c.Status)
 	}
 	return nil
 }
 
-// modifies waits until the claim's status says so.
-func modifies(t *testing.T, w *world.World, status corev1.PersistentVolumeClaimModifyVolumeStatus, to string) {
+// waitModifyStatus waits until the claim's status says so.
+func waitModifyStatus(t *testing.T, w *world.World, status corev1.PersistentVolumeClaimModifyVolumeStatus, to string) {
 	t.Helper()
-	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		m := c.Status.ModifyVolumeStatus
 		if m == nil || m.Status != status || m.TargetVolumeAttributesClassName != to {
 			return fmt.Errorf("its modification is %+v", m)

@@ -26,11 +26,11 @@ import (
 func TestAClaimBecomesAVolumeAndGoesAgain(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	w.Provisioner(t, "--provisioner=storage.example.com/"+w.Namespace, "-volume-name-prefix=csi")
-	w.Class(t, func(c *storagev1.StorageClass) { c.Provisioner = "storage.example.com/" + w.Namespace })
-	claim := w.Claim(t, "data", nil)
+	w.StartProvisioner(t, "--provisioner=storage.example.com/"+w.Namespace, "-volume-name-prefix=csi")
+	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Provisioner = "storage.example.com/" + w.Namespace })
+	claim := w.CreateClaim(t, "data", nil)
 
-	volume := w.Bound(t, "data")
+	volume := w.WaitBound(t, "data")
 	if want := "csi-" + string(claim.UID); volume.Name != want {
 		t.Errorf("the volume's name is %s, want %s", volume.Name, want)
 	}
@@ -41,10 +41,10 @@ func TestAClaimBecomesAVolumeAndGoesAgain(t *testing.T) {
 	if len(at) != 1 || at[0].ID != volume.Spec.CSI.VolumeHandle || volume.Spec.CSI.Driver != w.Name {
 		t.Errorf("the driver has %+v, the volume says %s at %s", at, volume.Spec.CSI.VolumeHandle, volume.Spec.CSI.Driver)
 	}
-	w.Told(t, "data", corev1.EventTypeNormal, "ProvisioningSucceeded", volume.Name)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "ProvisioningSucceeded", volume.Name)
 
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 	if created, deleted := w.Driver.Calls(csi.CreateVolume), w.Driver.Calls(csi.DeleteVolume); created != 1 || deleted != 1 {
 		t.Errorf("the driver was asked %d times to create and %d times to delete one volume", created, deleted)
 	}
@@ -53,16 +53,16 @@ func TestAClaimBecomesAVolumeAndGoesAgain(t *testing.T) {
 func TestARetainedVolumeStays(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	w.Provisioner(t)
-	w.Class(t, func(c *storagev1.StorageClass) { c.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain) })
-	w.Claim(t, "data", nil)
-	volume := w.Bound(t, "data")
-	w.DropClaim(t, "data")
+	w.StartProvisioner(t)
+	w.CreateClass(t, func(c *storagev1.StorageClass) { c.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain) })
+	w.CreateClaim(t, "data", nil)
+	volume := w.WaitBound(t, "data")
+	w.DeleteClaim(t, "data")
 	// A volume that comes and goes after it shows that the controller is not just late.
-	w.Claim(t, "other", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) })
-	other := w.Bound(t, "other")
-	w.SetPolicy(t, other.Name, corev1.PersistentVolumeReclaimDelete)
-	w.DropClaim(t, "other")
+	w.CreateClaim(t, "other", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) })
+	other := w.WaitBound(t, "other")
+	w.SetReclaimPolicy(t, other.Name, corev1.PersistentVolumeReclaimDelete)
+	w.DeleteClaim(t, "other")
 	world.Eventually(t, func(context.Context) error {
 		if left := w.Driver.Volumes(); len(left) != 1 {
 			return fmt.Errorf("the driver has %d volumes", len(left))
@@ -76,66 +76,66 @@ func TestARetainedVolumeStays(t *testing.T) {
 	if err != nil || got.Status.Phase != corev1.VolumeReleased {
 		t.Errorf("the retained volume is %s, %v", got.Status.Phase, err)
 	}
-	w.SetPolicy(t, volume.Name, corev1.PersistentVolumeReclaimDelete)
-	w.NothingLeft(t)
+	w.SetReclaimPolicy(t, volume.Name, corev1.PersistentVolumeReclaimDelete)
+	w.WaitNothingLeft(t)
 }
 
 func TestErrorsAreToldOnTheClaimAndHealed(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	w.Provisioner(t, "--storageclass-whitelist="+w.Namespace+",other", "--retry-interval-start=0.1")
+	w.StartProvisioner(t, "--storageclass-whitelist="+w.Namespace+",other", "--retry-interval-start=0.1")
 
 	// The driver refuses once.
 	w.Driver.FailNext(csi.CreateVolume, codes.Internal, "the array is on fire")
-	w.Class(t, nil)
-	w.Claim(t, "refused", nil)
-	w.Told(t, "refused", corev1.EventTypeWarning, "ProvisioningFailed", "the array is on fire")
-	w.Bound(t, "refused")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "refused", nil)
+	w.WaitClaimEvent(t, "refused", corev1.EventTypeWarning, "ProvisioningFailed", "the array is on fire")
+	w.WaitBound(t, "refused")
 
 	// The class is not one that may be served.
-	w.Class(t, func(c *storagev1.StorageClass) { c.Name += "-unlisted" })
-	w.Claim(t, "unlisted", func(c *corev1.PersistentVolumeClaim) { *c.Spec.StorageClassName += "-unlisted" })
-	w.Told(t, "unlisted", corev1.EventTypeWarning, "ProvisioningFailed", "--storageclass-whitelist")
+	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-unlisted" })
+	w.CreateClaim(t, "unlisted", func(c *corev1.PersistentVolumeClaim) { *c.Spec.StorageClassName += "-unlisted" })
+	w.WaitClaimEvent(t, "unlisted", corev1.EventTypeWarning, "ProvisioningFailed", "--storageclass-whitelist")
 
 	// The claim selects volumes that exist.
-	w.Claim(t, "selecting", func(c *corev1.PersistentVolumeClaim) {
+	w.CreateClaim(t, "selecting", func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
 	})
-	w.Told(t, "selecting", corev1.EventTypeWarning, "ProvisioningFailed", "selector")
+	w.WaitClaimEvent(t, "selecting", corev1.EventTypeWarning, "ProvisioningFailed", "selector")
 
 	for _, name := range []string{"refused", "unlisted", "selecting"} {
-		w.DropClaim(t, name)
+		w.DeleteClaim(t, name)
 	}
-	w.NothingLeft(t)
+	w.WaitNothingLeft(t)
 }
 
 func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	w.Provisioner(t)
-	wrong := w.Class(t, func(c *storagev1.StorageClass) {
+	w.StartProvisioner(t)
+	wrong := w.CreateClass(t, func(c *storagev1.StorageClass) {
 		c.Parameters = map[string]string{"csi.storage.k8s.io/provisioner-secret-nam": "x"}
 	})
-	w.Claim(t, "data", nil)
-	w.Told(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "csi.storage.k8s.io/provisioner-secret-nam")
+	w.CreateClaim(t, "data", nil)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "csi.storage.k8s.io/provisioner-secret-nam")
 	if calls := w.Driver.Calls(csi.CreateVolume); calls != 0 {
 		t.Errorf("the driver was asked %d times", calls)
 	}
-	w.DropClass(t.Context(), t, wrong.Name)
-	w.Class(t, nil) // The new class wakes the claim up: no retry is due for a while.
-	w.Bound(t, "data")
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClass(t.Context(), t, wrong.Name)
+	w.CreateClass(t, nil) // The new class wakes the claim up: no retry is due for a while.
+	w.WaitBound(t, "data")
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestMetricsAndHealthAreServed(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	address := address(t)
-	w.Provisioner(t, "--metrics-address="+address, "--metrics-path=/numbers", "--enable-pprof")
-	w.Class(t, nil)
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
+	address := freeAddress(t)
+	w.StartProvisioner(t, "--metrics-address="+address, "--metrics-path=/numbers", "--enable-pprof")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "data", nil)
+	w.WaitBound(t, "data")
 	claim := fmt.Sprintf(`{class=%q,source=""}`, w.Namespace)
 	for _, want := range []string{
 		fmt.Sprintf(`csi_sidecar_operations_seconds_count{driver_name=%q,grpc_status_code="OK",method_name="/csi.v1.Controller/CreateVolume"} 1`, w.Name),
@@ -143,27 +143,27 @@ func TestMetricsAndHealthAreServed(t *testing.T) {
 		"controller_persistentvolumeclaim_provision_duration_seconds_count" + claim + " 1",
 		"# TYPE go_goroutines gauge", "# TYPE process_open_fds gauge", "# TYPE rest_client_requests_total counter", "# TYPE workqueue_depth gauge",
 	} {
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/numbers", want) })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/numbers", want) })
 	}
 	for path, want := range map[string]string{
 		"/healthz": "ok", "/healthz/leader-election": "ok", "/readyz": "ok",
 		"/debug/pprof/symbol": "num_symbols: 1",
 	} {
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+path, want) })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+path, want) })
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 	deleted := fmt.Sprintf(`{class=%q}`, w.Namespace)
 	for _, want := range []string{
 		"controller_persistentvolume_delete_total" + deleted + " 1",
 		"controller_persistentvolume_delete_duration_seconds_count" + deleted + " 1",
 	} {
-		world.Eventually(t, func(ctx context.Context) error { return served(ctx, "http://"+address+"/numbers", want) })
+		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/numbers", want) })
 	}
 }
 
-// served wants 200 and a line in the answer.
-func served(ctx context.Context, url, line string) error {
+// checkServed wants 200 and a line in the answer.
+func checkServed(ctx context.Context, url, line string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -190,31 +190,34 @@ func TestAProvisionerThatDiesDuringCreateIsFollowedUp(t *testing.T) {
 	}{
 		"the claim still wants the volume": {
 			func(*testing.T, *world.World) {},
-			func(t *testing.T, w *world.World) { w.Bound(t, "data"); w.DropClaim(t, "data") },
+			func(t *testing.T, w *world.World) { w.WaitBound(t, "data"); w.DeleteClaim(t, "data") },
 		},
 		"the class says something else by then": {
 			func(t *testing.T, w *world.World) {
-				w.DropClass(t.Context(), t, w.Namespace)
-				w.Class(t, func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"pool": "other"} })
+				w.DeleteClass(t.Context(), t, w.Namespace)
+				w.CreateClass(t, func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"pool": "other"} })
 			},
-			func(t *testing.T, w *world.World) { w.Bound(t, "data"); w.DropClaim(t, "data") },
+			func(t *testing.T, w *world.World) { w.WaitBound(t, "data"); w.DeleteClaim(t, "data") },
 		},
 		"the claim is gone by then": {
-			func(t *testing.T, w *world.World) { w.DropClaim(t, "data") },
+			func(t *testing.T, w *world.World) { w.DeleteClaim(t, "data") },
 			func(*testing.T, *world.World) {},
 		},
 		"the claim and the class are gone by then": {
-			func(t *testing.T, w *world.World) { w.DropClaim(t, "data"); w.DropClass(t.Context(), t, w.Namespace) },
+			func(t *testing.T, w *world.World) {
+				w.DeleteClaim(t, "data")
+				w.DeleteClass(t.Context(), t, w.Namespace)
+			},
 			func(*testing.T, *world.World) {},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{Record: true})
-			first := w.Provisioner(t)
+			first := w.StartProvisioner(t)
 			working := w.Driver.Block(csi.CreateVolume)
-			w.Class(t, func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"pool": "ssd"} })
-			w.Claim(t, "data", nil)
+			w.CreateClass(t, func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"pool": "ssd"} })
+			w.CreateClaim(t, "data", nil)
 			<-working.Arrived()
 			first.Kill()
 			tt.meanwhile(t, w)
@@ -225,16 +228,16 @@ func TestAProvisionerThatDiesDuringCreateIsFollowedUp(t *testing.T) {
 				}
 				return nil
 			})
-			w.Provisioner(t)
+			w.StartProvisioner(t)
 			tt.then(t, w)
-			w.NothingLeft(t)
-			sameRequests(t, w)
+			w.WaitNothingLeft(t)
+			checkSameRequests(t, w)
 		})
 	}
 }
 
-// sameRequests wants every CreateVolume call to be the same to the byte.
-func sameRequests(t *testing.T, w *world.World) {
+// checkSameRequests wants every CreateVolume call to be the same to the byte.
+func checkSameRequests(t *testing.T, w *world.World) {
 	t.Helper()
 	var first *csipb.CreateVolumeRequest
 	seen := 0
@@ -258,42 +261,42 @@ func sameRequests(t *testing.T, w *world.World) {
 func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
-	w.Provisioner(t, "--retry-interval-start=0.1")
+	w.StartProvisioner(t, "--retry-interval-start=0.1")
 	w.Driver.LoseAnswer(csi.CreateVolume)
 	w.Driver.LoseAnswer(csi.DeleteVolume)
-	w.Class(t, nil)
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
-	sameRequests(t, w)
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "data", nil)
+	w.WaitBound(t, "data")
+	checkSameRequests(t, w)
 	if n := len(w.Driver.Volumes()); n != 1 {
 		t.Errorf("the driver has %d volumes for one claim", n)
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestALostDriverIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	p := w.Provisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
-	w.Class(t, nil)
-	w.Claim(t, "before", nil)
-	w.Bound(t, "before")
+	p := w.StartProvisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "before", nil)
+	w.WaitBound(t, "before")
 	w.Driver.Crash()
-	w.Claim(t, "during", nil)
-	w.Told(t, "during", corev1.EventTypeWarning, "ProvisioningFailed", "Unavailable")
+	w.CreateClaim(t, "during", nil)
+	w.WaitClaimEvent(t, "during", corev1.EventTypeWarning, "ProvisioningFailed", "Unavailable")
 	if err := w.Driver.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	w.Bound(t, "during")
+	w.WaitBound(t, "during")
 	select {
 	case <-p.Done():
 		t.Fatalf("the provisioner ended with the driver's connection: %v", p.Err())
 	default:
 	}
-	w.DropClaim(t, "before")
-	w.DropClaim(t, "during")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "before")
+	w.DeleteClaim(t, "during")
+	w.WaitNothingLeft(t)
 }
 
 func TestMistakesOfTheCommandLineEndTheStart(t *testing.T) {
@@ -316,7 +319,7 @@ func TestMistakesOfTheCommandLineEndTheStart(t *testing.T) {
 		"a choice of processors that is none":        {"--automaxprocs=some", "--automaxprocs"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := w.Provisioner(t, strings.Fields(tt.arg)...)
+			p := w.StartProvisioner(t, strings.Fields(tt.arg)...)
 			if err := p.Err(); err == nil || !strings.Contains(p.Log(), tt.want) {
 				t.Errorf("it ended with %v and said nothing of %q", err, tt.want)
 			}

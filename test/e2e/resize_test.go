@@ -27,7 +27,7 @@ import (
 func newResizable(t *testing.T, o csitest.Options, args ...string) (*world.World, *corev1.PersistentVolume) {
 	t.Helper()
 	w, volume := newExpandable(t, o, nil)
-	w.Resizer(t, args...)
+	w.StartResizer(t, args...)
 	return w, volume
 }
 
@@ -37,58 +37,58 @@ func newExpandable(t *testing.T, o csitest.Options, parameters map[string]string
 	t.Helper()
 	o.Record = true
 	w := world.New(t, o)
-	w.Provisioner(t)
-	w.Class(t, func(c *storagev1.StorageClass) {
+	w.StartProvisioner(t)
+	w.CreateClass(t, func(c *storagev1.StorageClass) {
 		world.Expandable(c)
 		c.Parameters = parameters
 	})
-	w.Claim(t, "data", nil)
-	return w, w.Bound(t, "data")
+	w.CreateClaim(t, "data", nil)
+	return w, w.WaitBound(t, "data")
 }
 
 func TestAClaimGrows(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{})
-	w.Request(t, "data", "3Gi")
-	claim := w.Sized(t, "data", "3Gi")
+	w.RequestSize(t, "data", "3Gi")
+	claim := w.WaitSize(t, "data", "3Gi")
 	if claim.Annotations["volume.kubernetes.io/node-expansion-not-required"] != "true" {
 		t.Errorf("kubelets are not told that they have nothing to do: %v", claim.Annotations)
 	}
-	w.Told(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
-	wantCapacity(t, w, volume.Name, "3Gi")
-	if diff := cmp.Diff([]int64{3 << 30}, expansions(w)); diff != "" {
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
+	checkCapacity(t, w, volume.Name, "3Gi")
+	if diff := cmp.Diff([]int64{3 << 30}, requestedSizes(w)); diff != "" {
 		t.Errorf("the driver was asked for:\n%s", diff)
 	}
 	if size := w.Driver.Volumes()[0].Bytes; size != 3<<30 {
 		t.Errorf("the driver has made %d bytes of it", size)
 	}
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestANodeDoesItsHalf(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{NodeExpansion: true})
-	w.Request(t, "data", "2Gi")
-	w.ClaimIs(t, "data", awaitsNode)
-	w.Told(t, "data", corev1.EventTypeNormal, "FileSystemResizeRequired", "")
-	if noted := wantCapacity(t, w, volume.Name, "2Gi").Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"]; noted != "1Gi" {
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitClaim(t, "data", checkNodeResizePending)
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "FileSystemResizeRequired", "")
+	if noted := checkCapacity(t, w, volume.Name, "2Gi").Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"]; noted != "1Gi" {
 		t.Errorf("the old size is noted as %q", noted)
 	}
-	w.Request(t, "data", "3Gi") // More is only asked for when the node has done its half.
+	w.RequestSize(t, "data", "3Gi") // More is only asked for when the node has done its half.
 	w.ExpandOnNode(t, "data", "2Gi")
-	w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if size := c.Status.AllocatedResources.Storage().String(); size != "3Gi" {
 			return fmt.Errorf("%s are allocated", size)
 		}
-		return awaitsNode(c)
+		return checkNodeResizePending(c)
 	})
-	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, expansions(w)); diff != "" {
+	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, requestedSizes(w)); diff != "" {
 		t.Errorf("the driver was asked for:\n%s", diff)
 	}
 	w.ExpandOnNode(t, "data", "3Gi")
-	w.Sized(t, "data", "3Gi")
+	w.WaitSize(t, "data", "3Gi")
 	world.Eventually(t, func(ctx context.Context) error {
 		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		if err == nil && v.Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"] != "" {
@@ -96,8 +96,8 @@ func TestANodeDoesItsHalf(t *testing.T) {
 		}
 		return err
 	})
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestADriverWithNothingButNodesIsNotAskedToExpand(t *testing.T) {
@@ -105,16 +105,16 @@ func TestADriverWithNothingButNodesIsNotAskedToExpand(t *testing.T) {
 	w, volume := newResizable(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
 		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 	}})
-	w.Request(t, "data", "2Gi")
-	w.ClaimIs(t, "data", awaitsNode)
-	wantCapacity(t, w, volume.Name, "2Gi")
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitClaim(t, "data", checkNodeResizePending)
+	checkCapacity(t, w, volume.Name, "2Gi")
 	w.ExpandOnNode(t, "data", "2Gi")
-	w.Sized(t, "data", "2Gi")
+	w.WaitSize(t, "data", "2Gi")
 	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 0 {
 		t.Errorf("it was asked %d times", n)
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // What cannot be had is not asked for again and again, and a smaller request is
@@ -138,10 +138,10 @@ func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
 				}
 				return nil
 			}})
-			w.Request(t, "data", "10Gi")
-			w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 4Gi")
-			claim := w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
-				if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != tt.status || !has(c, corev1.PersistentVolumeClaimControllerResizeError) {
+			w.RequestSize(t, "data", "10Gi")
+			w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 4Gi")
+			claim := w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+				if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != tt.status || !hasCondition(c, corev1.PersistentVolumeClaimControllerResizeError) {
 					return fmt.Errorf("it is %s with conditions %+v", got, c.Status.Conditions)
 				}
 				return nil
@@ -150,19 +150,19 @@ func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
 				t.Errorf("%s are allocated", size)
 			}
 			// Another claim, that comes and grows after it, shows that it is left alone.
-			w.Claim(t, "other", nil)
-			w.Bound(t, "other")
-			w.Request(t, "other", "3Gi")
-			w.Sized(t, "other", "3Gi")
-			w.DropClaim(t, "other")
-			w.Request(t, "data", "2Gi")
-			w.Sized(t, "data", "2Gi")
-			wantCapacity(t, w, volume.Name, "2Gi")
-			if diff := cmp.Diff([]int64{10 << 30, 3 << 30, 2 << 30}, expansions(w)); diff != "" {
+			w.CreateClaim(t, "other", nil)
+			w.WaitBound(t, "other")
+			w.RequestSize(t, "other", "3Gi")
+			w.WaitSize(t, "other", "3Gi")
+			w.DeleteClaim(t, "other")
+			w.RequestSize(t, "data", "2Gi")
+			w.WaitSize(t, "data", "2Gi")
+			checkCapacity(t, w, volume.Name, "2Gi")
+			if diff := cmp.Diff([]int64{10 << 30, 3 << 30, 2 << 30}, requestedSizes(w)); diff != "" {
 				t.Errorf("the driver was asked for:\n%s", diff)
 			}
-			w.DropClaim(t, "data")
-			w.NothingLeft(t)
+			w.DeleteClaim(t, "data")
+			w.WaitNothingLeft(t)
 		})
 	}
 }
@@ -172,11 +172,11 @@ func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-max=2s")
 	w.Driver.FailNext(csi.ControllerExpandVolume, codes.OutOfRange, "the pool has 1Gi")
-	w.Request(t, "data", "2Gi")
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 1Gi")
-	w.Sized(t, "data", "2Gi")
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "the pool has 1Gi")
+	w.WaitSize(t, "data", "2Gi")
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // Nobody but the driver knows how a call ended whose caller died. Until it has
@@ -184,25 +184,25 @@ func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
 func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	t.Parallel()
 	w, volume := newExpandable(t, csitest.Options{}, nil)
-	first := w.Resizer(t)
+	first := w.StartResizer(t)
 	call := w.Driver.Block(csi.ControllerExpandVolume)
 	defer call.Release()
-	w.Request(t, "data", "4Gi")
+	w.RequestSize(t, "data", "4Gi")
 	<-call.Arrived()
 	first.Kill()
-	w.Request(t, "data", "2Gi")
+	w.RequestSize(t, "data", "2Gi")
 	call.Release()
-	w.Resizer(t)
-	w.Sized(t, "data", "4Gi")
-	wantCapacity(t, w, volume.Name, "4Gi")
-	for _, asked := range expansions(w) {
+	w.StartResizer(t)
+	w.WaitSize(t, "data", "4Gi")
+	checkCapacity(t, w, volume.Name, "4Gi")
+	for _, asked := range requestedSizes(w) {
 		if asked != 4<<30 {
 			t.Errorf("the driver was asked for %d bytes", asked)
 		}
 	}
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // A lost answer is no failure: the next try finds that all is done.
@@ -210,12 +210,12 @@ func TestALostAnswerIsNotToldAsAFailure(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
 	w.Driver.LoseAnswer(csi.ControllerExpandVolume)
-	w.Request(t, "data", "2Gi")
-	w.Sized(t, "data", "2Gi")
-	w.Told(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitSize(t, "data", "2Gi")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // Somebody who edits a claim while its volume grows does not make it fail.
@@ -224,17 +224,17 @@ func TestAnEditOfTheClaimDisturbsNoExpansion(t *testing.T) {
 	w, _ := newResizable(t, csitest.Options{})
 	call := w.Driver.Block(csi.ControllerExpandVolume)
 	defer call.Release()
-	w.Request(t, "data", "2Gi")
+	w.RequestSize(t, "data", "2Gi")
 	<-call.Arrived()
-	w.Request(t, "data", "3Gi")
+	w.RequestSize(t, "data", "3Gi")
 	call.Release()
-	w.Sized(t, "data", "3Gi")
-	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, expansions(w)); diff != "" {
+	w.WaitSize(t, "data", "3Gi")
+	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, requestedSizes(w)); diff != "" {
 		t.Errorf("the driver was asked for:\n%s", diff)
 	}
-	wantNoWarnings(t, w)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	checkNoWarnings(t, w)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // A volume that the driver does not expand while it is in use is left alone
@@ -264,18 +264,18 @@ func TestAVolumeInUseIsExpandedWhenItIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Request(t, "data", "2Gi")
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "in use by pod user")
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", "in use by pod user")
 	used.Store(false)
 	if err := pods.Delete(t.Context(), "user", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.Sized(t, "data", "2Gi") // No retry is due for five minutes.
+	w.WaitSize(t, "data", "2Gi") // No retry is due for five minutes.
 	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 2 {
 		t.Errorf("the driver was asked %d times", n)
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // A size that cannot be true is told, and never written.
@@ -291,17 +291,17 @@ func TestAnAnswerThatCannotBeTrueIsNotWritten(t *testing.T) {
 				}
 				return resp, err
 			}})
-			w.Request(t, "data", "2Gi")
-			w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", name)
-			claim := w.ClaimIs(t, "data", func(*corev1.PersistentVolumeClaim) error { return nil })
+			w.RequestSize(t, "data", "2Gi")
+			w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", name)
+			claim := w.WaitClaim(t, "data", func(*corev1.PersistentVolumeClaim) error { return nil })
 			if size := claim.Status.Capacity.Storage().String(); size != "1Gi" {
 				t.Errorf("the claim has %s", size)
 			}
-			wantCapacity(t, w, volume.Name, "1Gi")
+			checkCapacity(t, w, volume.Name, "1Gi")
 			w.Driver.SetHooks(csitest.Hooks{})
-			w.Sized(t, "data", "2Gi")
-			w.DropClaim(t, "data")
-			w.NothingLeft(t)
+			w.WaitSize(t, "data", "2Gi")
+			w.DeleteClaim(t, "data")
+			w.WaitNothingLeft(t)
 		})
 	}
 }
@@ -311,23 +311,23 @@ func TestAMissingSecretIsLookedForUntilItIsThere(t *testing.T) {
 	w, _ := newExpandable(t, csitest.Options{}, map[string]string{
 		"csi.storage.k8s.io/controller-expand-secret-name": "key", "csi.storage.k8s.io/controller-expand-secret-namespace": "${pvc.namespace}",
 	})
-	w.Resizer(t, "--retry-interval-max=1s")
-	w.Request(t, "data", "2Gi")
-	w.Told(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", w.Namespace+"/key")
+	w.StartResizer(t, "--retry-interval-max=1s")
+	w.RequestSize(t, "data", "2Gi")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeResizeFailed", w.Namespace+"/key")
 	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "key"}, StringData: map[string]string{"token": "sesame"},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Sized(t, "data", "2Gi")
+	w.WaitSize(t, "data", "2Gi")
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.ControllerExpandVolumeRequest); ok && r.GetSecrets()["token"] != "sesame" {
 			t.Errorf("the driver was given %v", r.GetSecrets())
 		}
 	}
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 func TestADriverThatCannotBeServedIsAClearError(t *testing.T) {
@@ -336,14 +336,14 @@ func TestADriverThatCannotBeServedIsAClearError(t *testing.T) {
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME},
 		Node:       []csipb.NodeServiceCapability_RPC_Type{},
 	})
-	p := w.Resizer(t)
+	p := w.StartResizer(t)
 	<-p.Done()
 	if p.Err() == nil || !strings.Contains(p.Log(), "neither EXPAND_VOLUME") {
 		t.Errorf("it ended with %v and said: %s", p.Err(), p.Log())
 	}
 }
 
-func has(claim *corev1.PersistentVolumeClaim, condition corev1.PersistentVolumeClaimConditionType) bool {
+func hasCondition(claim *corev1.PersistentVolumeClaim, condition corev1.PersistentVolumeClaimConditionType) bool {
 	for _, c := range claim.Status.Conditions {
 		if c.Type == condition && c.Status == corev1.ConditionTrue {
 			return true
@@ -352,14 +352,14 @@ func has(claim *corev1.PersistentVolumeClaim, condition corev1.PersistentVolumeC
 	return false
 }
 
-func awaitsNode(c *corev1.PersistentVolumeClaim) error {
-	if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != corev1.PersistentVolumeClaimNodeResizePending || !has(c, corev1.PersistentVolumeClaimFileSystemResizePending) {
+func checkNodeResizePending(c *corev1.PersistentVolumeClaim) error {
+	if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != corev1.PersistentVolumeClaimNodeResizePending || !hasCondition(c, corev1.PersistentVolumeClaimFileSystemResizePending) {
 		return fmt.Errorf("it is %q with conditions %+v", got, c.Status.Conditions)
 	}
 	return nil
 }
 
-func wantCapacity(t *testing.T, w *world.World, volume, size string) *corev1.PersistentVolume {
+func checkCapacity(t *testing.T, w *world.World, volume, size string) *corev1.PersistentVolume {
 	t.Helper()
 	v, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume, metav1.GetOptions{})
 	if err != nil {
@@ -371,8 +371,8 @@ func wantCapacity(t *testing.T, w *world.World, volume, size string) *corev1.Per
 	return v
 }
 
-// expansions are the sizes that the driver was asked for.
-func expansions(w *world.World) []int64 {
+// requestedSizes are the sizes that the driver was asked for.
+func requestedSizes(w *world.World) []int64 {
 	var all []int64
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.ControllerExpandVolumeRequest); ok {
@@ -382,9 +382,9 @@ func expansions(w *world.World) []int64 {
 	return all
 }
 
-// wantNoWarnings fails if the claim was told of a failure of ours. Others have
+// checkNoWarnings fails if the claim was told of a failure of ours. Others have
 // failures too: the PV controller's, when it learns of the class after the claim.
-func wantNoWarnings(t *testing.T, w *world.World) {
+func checkNoWarnings(t *testing.T, w *world.World) {
 	t.Helper()
 	events, err := w.Client.CoreV1().Events(w.Namespace).List(t.Context(), metav1.ListOptions{
 		FieldSelector: "type=Warning,involvedObject.kind=PersistentVolumeClaim,involvedObject.name=data",

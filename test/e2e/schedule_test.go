@@ -43,22 +43,22 @@ import (
 type scheduleWorld struct {
 	*world.World
 	api client.Client
-	// hung has snapshots of claims whose names begin with this stay as they are.
-	hung atomic.Pointer[string]
-	// most is how many snapshots of schedule "turns" were under way at a time.
-	most atomic.Int32
+	// pendingPrefix has snapshots of claims whose names begin with this stay as they are.
+	pendingPrefix atomic.Pointer[string]
+	// maxConcurrent is how many snapshots of schedule "turns" were under way at a time.
+	maxConcurrent atomic.Int32
 }
 
 func newScheduleWorld(t *testing.T) *scheduleWorld {
 	w := &scheduleWorld{World: &world.World{Cluster: cluster.NewAPIOnly(t)}}
 	scheme := scheduleScheme(t)
 	// Nothing is installed yet: it is looked for until it is.
-	w.start(t, scheme)
-	w.Snapshots(t)
+	w.startController(t, scheme)
+	w.SnapshotClient(t)
 	var err error
 	w.api, err = client.New(w.Config, client.Options{Scheme: scheme})
 	must(t, err)
-	w.play(t)
+	w.playSnapshotController(t)
 	return w
 }
 
@@ -69,8 +69,8 @@ func scheduleScheme(t *testing.T) *runtime.Scheme {
 	return scheme
 }
 
-// start runs the controller until the test ends.
-func (w *scheduleWorld) start(t *testing.T, scheme *runtime.Scheme) {
+// startController runs the controller until the test ends.
+func (w *scheduleWorld) startController(t *testing.T, scheme *runtime.Scheme) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ctrl.SetLogger(klog.Background())
 	clock, kubeconfig := &kube.Clock{}, rest.CopyConfig(w.Config)
@@ -93,25 +93,25 @@ func (w *scheduleWorld) start(t *testing.T, scheme *runtime.Scheme) {
 	})
 }
 
-// play makes snapshots ready, as a snapshot controller with a driver would. Claims
+// playSnapshotController makes snapshots ready, as a snapshot controller with a driver would. Claims
 // are told by their own names: a hash is part of a snapshot's, and may spell "bad".
-func (w *scheduleWorld) play(t *testing.T) {
+func (w *scheduleWorld) playSnapshotController(t *testing.T) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			w.playOnce(ctx)
+			w.updateSnapshots(ctx)
 			select {
 			case <-ctx.Done():
-			case <-time.After(world.Pulse):
+			case <-time.After(world.PollInterval):
 			}
 		}
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 }
 
-func (w *scheduleWorld) playOnce(ctx context.Context) {
+func (w *scheduleWorld) updateSnapshots(ctx context.Context) {
 	all := &snapshotv1.VolumeSnapshotList{}
 	if w.api.List(ctx, all, client.InNamespace(w.Namespace)) != nil {
 		return
@@ -124,10 +124,10 @@ func (w *scheduleWorld) playOnce(ctx context.Context) {
 		v := &under[i]
 		if v.Labels["schedule.holdfast.io/name"] == "turns" {
 			turns++
-			w.most.Store(max(w.most.Load(), int32(turns)))
+			w.maxConcurrent.Store(max(w.maxConcurrent.Load(), int32(turns)))
 		}
 		claim := *v.Spec.Source.PersistentVolumeClaimName
-		if hung := w.hung.Load(); hung != nil && strings.HasPrefix(claim, *hung) {
+		if hung := w.pendingPrefix.Load(); hung != nil && strings.HasPrefix(claim, *hung) {
 			continue
 		}
 		v.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: ptr.To(metav1.Now())}
@@ -138,17 +138,17 @@ func (w *scheduleWorld) playOnce(ctx context.Context) {
 	}
 }
 
-// bound makes claims with volumes.
-func (w *scheduleWorld) bound(t *testing.T, app string, names ...string) {
+// createBoundClaims makes claims with volumes.
+func (w *scheduleWorld) createBoundClaims(t *testing.T, app string, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		claim := w.pending(t, app, name)
+		claim := w.createPendingClaim(t, app, name)
 		claim.Status.Phase = corev1.ClaimBound
 		must(t, w.api.Status().Update(t.Context(), claim))
 	}
 }
 
-func (w *scheduleWorld) pending(t *testing.T, app, name string) *corev1.PersistentVolumeClaim {
+func (w *scheduleWorld) createPendingClaim(t *testing.T, app, name string) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name, Labels: map[string]string{"app": app}},
@@ -161,8 +161,8 @@ func (w *scheduleWorld) pending(t *testing.T, app, name string) *corev1.Persiste
 	return claim
 }
 
-// schedule is one whose next run is far away, for the claims of an app.
-func (w *scheduleWorld) schedule(app, name string) *v1alpha1.SnapshotSchedule {
+// newSchedule is one whose next run is far away, for the claims of an app.
+func (w *scheduleWorld) newSchedule(app, name string) *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
 		Spec: v1alpha1.SnapshotScheduleSpec{
@@ -171,8 +171,8 @@ func (w *scheduleWorld) schedule(app, name string) *v1alpha1.SnapshotSchedule {
 	}
 }
 
-// change changes a schedule, and changes it again if somebody else has.
-func (w *scheduleWorld) change(t *testing.T, name string, change func(*v1alpha1.SnapshotScheduleSpec)) {
+// updateSpec changes a schedule, and changes it again if somebody else has.
+func (w *scheduleWorld) updateSpec(t *testing.T, name string, change func(*v1alpha1.SnapshotScheduleSpec)) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		s := &v1alpha1.SnapshotSchedule{}
@@ -184,15 +184,15 @@ func (w *scheduleWorld) change(t *testing.T, name string, change func(*v1alpha1.
 	})
 }
 
-// trigger asks for a run and waits for the answer.
-func (w *scheduleWorld) trigger(t *testing.T, name, value string) {
+// triggerAndWait asks for a run and waits for the answer.
+func (w *scheduleWorld) triggerAndWait(t *testing.T, name, value string) {
 	t.Helper()
-	w.change(t, name, func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = value })
-	w.status(t, name, func(s *v1alpha1.SnapshotScheduleStatus) bool { return s.LastTrigger == value })
+	w.updateSpec(t, name, func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = value })
+	w.waitStatus(t, name, func(s *v1alpha1.SnapshotScheduleStatus) bool { return s.LastTrigger == value })
 }
 
-// status waits for a schedule's status.
-func (w *scheduleWorld) status(t *testing.T, name string, want func(*v1alpha1.SnapshotScheduleStatus) bool) *v1alpha1.SnapshotScheduleStatus {
+// waitStatus waits for a schedule's status.
+func (w *scheduleWorld) waitStatus(t *testing.T, name string, want func(*v1alpha1.SnapshotScheduleStatus) bool) *v1alpha1.SnapshotScheduleStatus {
 	t.Helper()
 	s := &v1alpha1.SnapshotSchedule{}
 	world.Eventually(t, func(ctx context.Context) error {
@@ -209,13 +209,13 @@ func (w *scheduleWorld) status(t *testing.T, name string, want func(*v1alpha1.Sn
 	return &s.Status
 }
 
-func ready(s *v1alpha1.SnapshotScheduleStatus, reason string) bool {
+func hasReadyReason(s *v1alpha1.SnapshotScheduleStatus, reason string) bool {
 	c := meta.FindStatusCondition(s.Conditions, v1alpha1.Ready)
 	return c != nil && c.Reason == reason
 }
 
-// snapshots are those of a schedule, by claim.
-func (w *scheduleWorld) snapshots(t *testing.T, schedule string) map[string][]string {
+// snapshotsByClaim are those of a schedule, by claim.
+func (w *scheduleWorld) snapshotsByClaim(t *testing.T, schedule string) map[string][]string {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
 	must(t, w.api.List(t.Context(), all, client.InNamespace(w.Namespace), client.MatchingLabels{"schedule.holdfast.io/name": schedule}))
@@ -231,21 +231,21 @@ func TestSnapshotSchedules(t *testing.T) {
 	t.Parallel()
 	w := newScheduleWorld(t)
 	for name, test := range map[string]func(*testing.T, *scheduleWorld){
-		"nonsense is refused":                       nonsenseIsRefused,
-		"what the documentation shows is taken":     documentedIsTaken,
+		"nonsense is refused":                       invalidIsRejected,
+		"what the documentation shows is taken":     documentedIsAccepted,
 		"a trigger takes a snapshot of every claim": triggerTakesSnapshots,
 		"a missed run is caught up":                 missedRunIsCaughtUp,
-		"a bad claim stops nobody":                  badClaimStopsNobody,
-		"claims wait for their turn":                claimsWaitForTheirTurn,
+		"a bad claim stops nobody":                  failingClaimBlocksNoOther,
+		"claims wait for their turn":                maxConcurrentIsKept,
 		"what is suspended does nothing":            suspendedDoesNothing,
-		"a schedule that cannot be read says so":    unreadableSaysSo,
+		"a schedule that cannot be read says so":    invalidScheduleIsReported,
 		"snapshots stay when their schedule goes":   snapshotsStay,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}
 }
 
-func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
+func invalidIsRejected(t *testing.T, w *scheduleWorld) {
 	for want, change := range map[string]func(*v1alpha1.SnapshotSchedule){
 		"metadata.name may have at most 63": func(s *v1alpha1.SnapshotSchedule) { s.Name = strings.Repeat("x", 64) },
 		"belongs into spec.timeZone":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "TZ=Asia/Tokyo 0 2 * * *" },
@@ -265,7 +265,7 @@ func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
 		},
 		"snapshotClassName in body should be at least 1": func(s *v1alpha1.SnapshotSchedule) { s.Spec.SnapshotTemplate.SnapshotClassName = ptr.To("") },
 	} {
-		s := w.schedule("none", "nonsense")
+		s := w.newSchedule("none", "nonsense")
 		change(s)
 		if err := w.api.Create(t.Context(), s); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("wanted %q, got %v", want, err)
@@ -275,7 +275,7 @@ func nonsenseIsRefused(t *testing.T, w *scheduleWorld) {
 
 // The first example of the documentation is a whole object, the others are parts
 // of its spec.
-func documentedIsTaken(t *testing.T, w *scheduleWorld) {
+func documentedIsAccepted(t *testing.T, w *scheduleWorld) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "tutorials", "schedules.md"))
 	must(t, err)
 	blocks := strings.Split(string(text), "```yaml\n")[1:]
@@ -292,24 +292,24 @@ func documentedIsTaken(t *testing.T, w *scheduleWorld) {
 }
 
 func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "shop", "shop-a", "shop-b")
-	w.bound(t, "other", "other-a")
-	w.pending(t, "shop", "shop-pending")
-	kept, all := w.schedule("shop", "keeps-one"), w.schedule("shop", "keeps-all")
+	w.createBoundClaims(t, "shop", "shop-a", "shop-b")
+	w.createBoundClaims(t, "other", "other-a")
+	w.createPendingClaim(t, "shop", "shop-pending")
+	kept, all := w.newSchedule("shop", "keeps-one"), w.newSchedule("shop", "keeps-all")
 	kept.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
 	kept.Spec.SnapshotTemplate.Labels = map[string]string{"team": "red"}
 	must(t, errors.Join(w.api.Create(t.Context(), kept), w.api.Create(t.Context(), all)))
-	w.trigger(t, "keeps-all", "one")
-	w.trigger(t, "keeps-one", "one")
-	before := w.snapshots(t, "keeps-one")
-	w.trigger(t, "keeps-one", "two")
-	status := w.status(t, "keeps-one", func(*v1alpha1.SnapshotScheduleStatus) bool {
-		now := w.snapshots(t, "keeps-one")
+	w.triggerAndWait(t, "keeps-all", "one")
+	w.triggerAndWait(t, "keeps-one", "one")
+	before := w.snapshotsByClaim(t, "keeps-one")
+	w.triggerAndWait(t, "keeps-one", "two")
+	status := w.waitStatus(t, "keeps-one", func(*v1alpha1.SnapshotScheduleStatus) bool {
+		now := w.snapshotsByClaim(t, "keeps-one")
 		return len(now["shop-a"]) == 1 && len(now["shop-b"]) == 1
 	})
-	now := w.snapshots(t, "keeps-one")
-	if len(now) != 2 || now["shop-a"][0] == before["shop-a"][0] || len(w.snapshots(t, "keeps-all")) != 2 {
-		t.Errorf("there were %v, now %v, of the other %v", before, now, w.snapshots(t, "keeps-all"))
+	now := w.snapshotsByClaim(t, "keeps-one")
+	if len(now) != 2 || now["shop-a"][0] == before["shop-a"][0] || len(w.snapshotsByClaim(t, "keeps-all")) != 2 {
+		t.Errorf("there were %v, now %v, of the other %v", before, now, w.snapshotsByClaim(t, "keeps-all"))
 	}
 	if c := status.Claims; len(c) != 3 || c[0].LastReadySnapshot != now["shop-a"][0] || c[0].LastReadyTime == nil || c[0].Reason != "" || c[2].Reason != v1alpha1.NotBound {
 		t.Errorf("%+v", c)
@@ -319,13 +319,13 @@ func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
 	if made.Labels["team"] != "red" || len(made.OwnerReferences) > 0 {
 		t.Errorf("%+v", made.ObjectMeta)
 	}
-	w.columns(t, "keeps-one")
-	w.measured(t, "keeps-one", "shop-a")
-	w.told(t, "keeps-one", "SnapshotRunStarted", `as spec.trigger "two" asked`)
+	w.checkColumns(t, "keeps-one")
+	w.waitMetric(t, "keeps-one", "shop-a")
+	w.waitEvent(t, "keeps-one", "SnapshotRunStarted", `as spec.trigger "two" asked`)
 }
 
-// columns are what kubectl get shows.
-func (w *scheduleWorld) columns(t *testing.T, name string) {
+// checkColumns are what kubectl get shows.
+func (w *scheduleWorld) checkColumns(t *testing.T, name string) {
 	t.Helper()
 	text, err := w.Client.CoreV1().RESTClient().Get().SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").
 		AbsPath("/apis/holdfast.io/v1alpha1/namespaces", w.Namespace, "snapshotschedules", name).DoRaw(t.Context())
@@ -343,8 +343,8 @@ func (w *scheduleWorld) columns(t *testing.T, name string) {
 	}
 }
 
-// measured waits for the age of a claim's newest snapshot among the metrics.
-func (w *scheduleWorld) measured(t *testing.T, schedule, claim string) {
+// waitMetric waits for the age of a claim's newest snapshot among the metrics.
+func (w *scheduleWorld) waitMetric(t *testing.T, schedule, claim string) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
 		all, err := metrics.Registry.Gather()
@@ -363,8 +363,8 @@ func (w *scheduleWorld) measured(t *testing.T, schedule, claim string) {
 	})
 }
 
-// told waits for an event about a schedule.
-func (w *scheduleWorld) told(t *testing.T, schedule, reason, part string) {
+// waitEvent waits for an event about a schedule.
+func (w *scheduleWorld) waitEvent(t *testing.T, schedule, reason, part string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + schedule})
@@ -381,11 +381,11 @@ func (w *scheduleWorld) told(t *testing.T, schedule, reason, part string) {
 }
 
 func missedRunIsCaughtUp(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "night", "night-a")
-	s := w.schedule("night", "nightly")
+	w.createBoundClaims(t, "night", "night-a")
+	s := w.newSchedule("night", "nightly")
 	s.Spec.Suspend = true // Until it has a past.
 	must(t, w.api.Create(t.Context(), s))
-	w.status(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Suspended) })
+	w.waitStatus(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return hasReadyReason(is, v1alpha1.Suspended) })
 	long := metav1.NewTime(time.Now().AddDate(0, 0, -9))
 	world.Eventually(t, func(ctx context.Context) error { // The controller may take the past away before the suspension ends.
 		if err := w.api.Get(ctx, client.ObjectKeyFromObject(s), s); err != nil {
@@ -399,96 +399,98 @@ func missedRunIsCaughtUp(t *testing.T, w *scheduleWorld) {
 		s.Spec.Suspend, s.Spec.Schedule = false, "@daily"
 		return w.api.Update(ctx, s)
 	})
-	is := w.status(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Scheduled) && is.Run != nil })
-	if n := len(w.snapshots(t, "nightly")["night-a"]); n != 1 || time.Since(is.LastScheduleTime.Time) > 25*time.Hour {
+	is := w.waitStatus(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return hasReadyReason(is, v1alpha1.Scheduled) && is.Run != nil
+	})
+	if n := len(w.snapshotsByClaim(t, "nightly")["night-a"]); n != 1 || time.Since(is.LastScheduleTime.Time) > 25*time.Hour {
 		t.Errorf("%d snapshots, %+v", n, is)
 	}
 }
 
-func badClaimStopsNobody(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "mixed", "mixed-a", "mixed-bad", "mixed-c")
-	s := w.schedule("mixed", "mixed")
+func failingClaimBlocksNoOther(t *testing.T, w *scheduleWorld) {
+	w.createBoundClaims(t, "mixed", "mixed-a", "mixed-bad", "mixed-c")
+	s := w.newSchedule("mixed", "mixed")
 	s.Spec.MaxConcurrent, s.Spec.Trigger = 1, "go"
 	must(t, w.api.Create(t.Context(), s))
-	is := w.status(t, "mixed", func(is *v1alpha1.SnapshotScheduleStatus) bool {
-		return ready(is, v1alpha1.ClaimsFailing) && len(is.Claims) == 3 && is.Claims[0].LastReadySnapshot != "" && is.Claims[2].LastReadySnapshot != ""
+	is := w.waitStatus(t, "mixed", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return hasReadyReason(is, v1alpha1.ClaimsFailing) && len(is.Claims) == 3 && is.Claims[0].LastReadySnapshot != "" && is.Claims[2].LastReadySnapshot != ""
 	})
 	if c := is.Claims[1]; c.Reason != v1alpha1.SnapshotFailed || !strings.Contains(c.Message, "on fire") || is.LastTrigger == "go" {
 		t.Errorf("%+v", is)
 	}
-	w.told(t, "mixed", v1alpha1.ClaimsFailing, "on fire")
+	w.waitEvent(t, "mixed", v1alpha1.ClaimsFailing, "on fire")
 }
 
-func claimsWaitForTheirTurn(t *testing.T, w *scheduleWorld) {
+func maxConcurrentIsKept(t *testing.T, w *scheduleWorld) {
 	names := []string{"turn-a", "turn-b", "turn-c", "turn-d", "turn-e"}
-	w.bound(t, "turns", names...)
-	s := w.schedule("turns", "turns")
+	w.createBoundClaims(t, "turns", names...)
+	s := w.newSchedule("turns", "turns")
 	s.Spec.MaxConcurrent, s.Spec.Trigger = 2, "go"
-	w.hung.Store(ptr.To("turn-"))
+	w.pendingPrefix.Store(ptr.To("turn-"))
 	must(t, w.api.Create(t.Context(), s))
-	w.status(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+	w.waitStatus(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
 		count := map[string]int{}
 		for _, c := range is.Claims {
 			count[c.Reason]++
 		}
 		return count[v1alpha1.Waiting] == 3 && count[v1alpha1.InProgress] == 2 && meta.IsStatusConditionTrue(is.Conditions, v1alpha1.Running)
 	})
-	w.hung.Store(nil)
-	w.status(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+	w.pendingPrefix.Store(nil)
+	w.waitStatus(t, "turns", func(is *v1alpha1.SnapshotScheduleStatus) bool {
 		return is.LastTrigger == "go" && meta.IsStatusConditionFalse(is.Conditions, v1alpha1.Running)
 	})
-	if most := w.most.Load(); most != 2 {
+	if most := w.maxConcurrent.Load(); most != 2 {
 		t.Errorf("%d were under way at a time", most)
 	}
 }
 
 func suspendedDoesNothing(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "still", "still-a")
-	s := w.schedule("still", "still")
+	w.createBoundClaims(t, "still", "still-a")
+	s := w.newSchedule("still", "still")
 	must(t, w.api.Create(t.Context(), s))
-	w.trigger(t, "still", "one")
-	w.trigger(t, "still", "two")
-	w.change(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) {
+	w.triggerAndWait(t, "still", "one")
+	w.triggerAndWait(t, "still", "two")
+	w.updateSpec(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) {
 		s.Suspend, s.Trigger, s.Retention = true, "three", &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
 	})
-	w.status(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
-		return ready(is, v1alpha1.Suspended) && is.NextRunTime == nil
+	w.waitStatus(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return hasReadyReason(is, v1alpha1.Suspended) && is.NextRunTime == nil
 	})
-	if n := len(w.snapshots(t, "still")["still-a"]); n != 2 {
+	if n := len(w.snapshotsByClaim(t, "still")["still-a"]); n != 2 {
 		t.Errorf("suspended, it has %d snapshots", n)
 	}
-	w.change(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) { s.Suspend = false })
-	w.status(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
-		return is.LastTrigger == "three" && len(w.snapshots(t, "still")["still-a"]) == 1
+	w.updateSpec(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) { s.Suspend = false })
+	w.waitStatus(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+		return is.LastTrigger == "three" && len(w.snapshotsByClaim(t, "still")["still-a"]) == 1
 	})
 }
 
-func unreadableSaysSo(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "unread", "unread-a")
-	s := w.schedule("unread", "unreadable")
+func invalidScheduleIsReported(t *testing.T, w *scheduleWorld) {
+	w.createBoundClaims(t, "unread", "unread-a")
+	s := w.newSchedule("unread", "unreadable")
 	s.Spec.Schedule = "61 * * * *"
 	must(t, w.api.Create(t.Context(), s))
-	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+	w.waitStatus(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool {
 		c := meta.FindStatusCondition(is.Conditions, v1alpha1.Ready)
 		return c != nil && c.Reason == v1alpha1.Invalid && strings.Contains(c.Message, `spec.schedule "61 * * * *"`)
 	})
-	w.measured(t, "unreadable", "unread-a")
-	w.change(t, "unreadable", func(s *v1alpha1.SnapshotScheduleSpec) { s.Schedule = "0 0 29 2 *" })
-	w.status(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool { return ready(is, v1alpha1.Scheduled) })
+	w.waitMetric(t, "unreadable", "unread-a")
+	w.updateSpec(t, "unreadable", func(s *v1alpha1.SnapshotScheduleSpec) { s.Schedule = "0 0 29 2 *" })
+	w.waitStatus(t, "unreadable", func(is *v1alpha1.SnapshotScheduleStatus) bool { return hasReadyReason(is, v1alpha1.Scheduled) })
 }
 
 func snapshotsStay(t *testing.T, w *scheduleWorld) {
-	w.bound(t, "gone", "gone-a")
-	s := w.schedule("gone", "gone")
+	w.createBoundClaims(t, "gone", "gone-a")
+	s := w.newSchedule("gone", "gone")
 	s.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
 	must(t, w.api.Create(t.Context(), s))
-	w.trigger(t, "gone", "one")
+	w.triggerAndWait(t, "gone", "one")
 	must(t, w.api.Delete(t.Context(), s))
-	heir := w.schedule("gone", "gone")
+	heir := w.newSchedule("gone", "gone")
 	heir.Spec.Retention = s.Spec.Retention
 	must(t, w.api.Create(t.Context(), heir))
-	w.trigger(t, "gone", "two")
-	if n := len(w.snapshots(t, "gone")["gone-a"]); n != 2 {
+	w.triggerAndWait(t, "gone", "two")
+	if n := len(w.snapshotsByClaim(t, "gone")["gone-a"]); n != 2 {
 		t.Errorf("there are %d snapshots: one is of a schedule that is gone, one of its namesake", n)
 	}
 }
@@ -499,47 +501,47 @@ func snapshotsStay(t *testing.T, w *scheduleWorld) {
 func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
 	t.Parallel()
 	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
-	snapshots := w.Snapshots(t)
+	snapshots := w.SnapshotClient(t)
 	var err error
 	w.api, err = client.New(w.Config, client.Options{Scheme: scheduleScheme(t)})
 	must(t, err)
-	w.Provisioner(t)
-	first := w.SnapshotController(t)
-	w.Snapshotter(t)
-	w.Class(t, nil)
-	w.SnapshotClass(t, snapshots, nil)
+	w.StartProvisioner(t)
+	first := w.StartSnapshotController(t)
+	w.StartSnapshotter(t)
+	w.CreateClass(t, nil)
+	w.CreateSnapshotClass(t, snapshots, nil)
 	for _, name := range []string{"a", "b"} {
-		w.Claim(t, name, nil)
-		w.Bound(t, name)
+		w.CreateClaim(t, name, nil)
+		w.WaitBound(t, name)
 	}
-	s := w.schedule("", "often")
+	s := w.newSchedule("", "often")
 	s.Spec.ClaimSelector, s.Spec.Retention = metav1.LabelSelector{}, &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
 	s.Spec.SnapshotTemplate.SnapshotClassName = &w.Namespace
 	must(t, w.api.Create(t.Context(), s))
-	w.trigger(t, "often", "one")
-	before := w.snapshots(t, "often")
+	w.triggerAndWait(t, "often", "one")
+	before := w.snapshotsByClaim(t, "often")
 	first.Kill()
-	w.change(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = "two" })
-	w.SnapshotController(t)
-	w.trigger(t, "often", "two")
+	w.updateSpec(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = "two" })
+	w.StartSnapshotController(t)
+	w.triggerAndWait(t, "often", "two")
 	world.Eventually(t, func(context.Context) error {
-		now := w.snapshots(t, "often")
+		now := w.snapshotsByClaim(t, "often")
 		if n := len(w.Driver.Snapshots()); n != 2 || len(now["a"]) != 1 || len(now["b"]) != 1 {
 			return fmt.Errorf("the driver has %d snapshots, the claims have %v", n, now)
 		}
 		return nil
 	})
-	for claim, names := range w.snapshots(t, "often") {
+	for claim, names := range w.snapshotsByClaim(t, "often") {
 		if names[0] == before[claim][0] {
 			t.Errorf("claim %s still has %v", claim, names)
 		}
-		w.SnapshotReady(t, snapshots, names[0])
-		w.DropSnapshot(t, snapshots, names[0])
+		w.WaitSnapshotReady(t, snapshots, names[0])
+		w.DeleteSnapshot(t, snapshots, names[0])
 	}
-	w.NoSnapshotsLeft(t, snapshots)
-	w.DropClaim(t, "a")
-	w.DropClaim(t, "b")
-	w.NothingLeft(t)
+	w.WaitNoSnapshotsLeft(t, snapshots)
+	w.DeleteClaim(t, "a")
+	w.DeleteClaim(t, "b")
+	w.WaitNothingLeft(t)
 }
 
 // A claim that was deleted and created again, empty, has the name of the lost one. A
@@ -548,33 +550,33 @@ func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
 func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	t.Parallel()
 	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
-	snapshots := w.Snapshots(t)
+	snapshots := w.SnapshotClient(t)
 	var err error
 	w.api, err = client.New(w.Config, client.Options{Scheme: scheduleScheme(t)})
 	must(t, err)
-	w.Provisioner(t)
-	w.SnapshotController(t)
-	w.Snapshotter(t)
-	w.Class(t, nil)
-	w.SnapshotClass(t, snapshots, nil)
-	w.Claim(t, "db", nil)
-	w.Bound(t, "db")
-	s := w.schedule("", "often")
+	w.StartProvisioner(t)
+	w.StartSnapshotController(t)
+	w.StartSnapshotter(t)
+	w.CreateClass(t, nil)
+	w.CreateSnapshotClass(t, snapshots, nil)
+	w.CreateClaim(t, "db", nil)
+	w.WaitBound(t, "db")
+	s := w.newSchedule("", "often")
 	s.Spec.ClaimSelector, s.Spec.Retention = metav1.LabelSelector{}, &v1alpha1.Retention{MaxCount: ptr.To[int32](1)}
 	s.Spec.SnapshotTemplate.SnapshotClassName = &w.Namespace
 	must(t, w.api.Create(t.Context(), s))
-	w.trigger(t, "often", "one")
-	genuine := w.snapshots(t, "often")["db"][0]
+	w.triggerAndWait(t, "often", "one")
+	genuine := w.snapshotsByClaim(t, "often")["db"][0]
 
 	late := w.Namespace + "-late" // This class is not there yet.
-	w.change(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) {
+	w.updateSpec(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) {
 		s.Trigger, s.SnapshotTemplate.SnapshotClassName = "two", &late
 	})
-	w.status(t, "often", func(is *v1alpha1.SnapshotScheduleStatus) bool {
+	w.waitStatus(t, "often", func(is *v1alpha1.SnapshotScheduleStatus) bool {
 		return len(is.Claims) == 1 && is.Claims[0].Reason == v1alpha1.SnapshotFailed && is.Claims[0].LastReadySnapshot == genuine
 	})
-	waiting := slices.DeleteFunc(w.snapshots(t, "often")["db"], func(name string) bool { return name == genuine })[0]
-	w.DropClaim(t, "db")
+	waiting := slices.DeleteFunc(w.snapshotsByClaim(t, "often")["db"], func(name string) bool { return name == genuine })[0]
+	w.DeleteClaim(t, "db")
 	world.Eventually(t, func(ctx context.Context) error {
 		err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: "db"}, &corev1.PersistentVolumeClaim{})
 		if err == nil {
@@ -582,21 +584,21 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 		}
 		return client.IgnoreNotFound(err)
 	})
-	heir := w.Claim(t, "db", nil)
-	w.Bound(t, "db")
-	w.SnapshotClass(t, snapshots, func(c *snapshotv1.VolumeSnapshotClass) { c.Name = late })
-	w.trigger(t, "often", "three")
+	heir := w.CreateClaim(t, "db", nil)
+	w.WaitBound(t, "db")
+	w.CreateSnapshotClass(t, snapshots, func(c *snapshotv1.VolumeSnapshotClass) { c.Name = late })
+	w.triggerAndWait(t, "often", "three")
 
-	w.SnapshotFailed(t, snapshots, waiting, "claim db now has UID "+string(heir.UID))
-	w.SnapshotReady(t, snapshots, genuine)
-	all := w.snapshots(t, "often")["db"]
+	w.WaitSnapshotError(t, snapshots, waiting, "claim db now has UID "+string(heir.UID))
+	w.WaitSnapshotReady(t, snapshots, genuine)
+	all := w.snapshotsByClaim(t, "often")["db"]
 	if n := len(w.Driver.Snapshots()); n != 2 || len(all) != 3 {
 		t.Errorf("the driver has %d snapshots, the schedule %v: wanted are %s, one of the new claim, and %s, which is not taken", n, all, genuine, waiting)
 	}
 	for _, name := range all {
-		w.DropSnapshot(t, snapshots, name)
+		w.DeleteSnapshot(t, snapshots, name)
 	}
-	w.NoSnapshotsLeft(t, snapshots)
-	w.DropClaim(t, "db")
-	w.NothingLeft(t)
+	w.WaitNoSnapshotsLeft(t, snapshots)
+	w.DeleteClaim(t, "db")
+	w.WaitNothingLeft(t)
 }

@@ -32,13 +32,13 @@ import (
 // reason that tools look for, and the snapshot is bound when they do.
 func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
-	handle := w.Cut(t, "before", w.Bound(t, "data").Spec.CSI.VolumeHandle)
-	kept := at(handle, snapshotv1.VolumeSnapshotContentRetain)
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
+	handle := w.CreateSnapshotAtDriver(t, "before", w.WaitBound(t, "data").Spec.CSI.VolumeHandle)
+	kept := preProvisioned(handle, snapshotv1.VolumeSnapshotContentRetain)
 	wants := func(name, reason, part string) {
 		t.Helper()
-		w.SnapshotFailed(t, api, name, part)
-		w.ToldAbout(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
+		w.WaitSnapshotError(t, api, name, part)
+		w.WaitEvent(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
 	}
 	own := func(name string) string { return w.Namespace + "-" + name }
 	content := func(name string, ref corev1.ObjectReference, spec snapshotv1.VolumeSnapshotContentSpec) *snapshotv1.VolumeSnapshotContent {
@@ -49,21 +49,21 @@ func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 		return c
 	}
 
-	w.Snapshot(t, api, "missing", "", imports(own("missing")))
+	w.CreateSnapshot(t, api, "missing", "", fromContent(own("missing")))
 	wants("missing", "SnapshotContentMissing", "is not there")
 
 	content("of-volume", corev1.ObjectReference{Namespace: w.Namespace, Name: "mismatch"}, snapshotv1.VolumeSnapshotContentSpec{
 		Source: snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("any")}, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
 	})
-	w.Snapshot(t, api, "mismatch", "", imports(own("of-volume")))
+	w.CreateSnapshot(t, api, "mismatch", "", fromContent(own("of-volume")))
 	wants("mismatch", "SnapshotContentMismatch", "made from a volume")
 
 	content("others", corev1.ObjectReference{Namespace: w.Namespace, Name: "somebody"}, kept)
-	w.Snapshot(t, api, "misbound", "", imports(own("others")))
+	w.CreateSnapshot(t, api, "misbound", "", fromContent(own("others")))
 	wants("misbound", "SnapshotContentMisbound", "bound to another snapshot")
 
 	content("old", corev1.ObjectReference{Namespace: w.Namespace, Name: "again", UID: "of-one-that-is-gone"}, kept)
-	w.Snapshot(t, api, "again", "", imports(own("old")))
+	w.CreateSnapshot(t, api, "again", "", fromContent(own("old")))
 	wants("again", "SnapshotContentMisbound", `with uid "of-one-that-is-gone"`)
 
 	brought := content("brought", corev1.ObjectReference{Namespace: w.Namespace, Name: "missing"}, kept)
@@ -72,16 +72,16 @@ func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 	if missing.Status.BoundVolumeSnapshotContentName != nil {
 		t.Errorf("one that does not fit is bound: %+v", missing.Status)
 	}
-	w.Snapshot(t, api, "fits", "", imports(own("fits")))
-	bring(t, w, api, "fits", kept)
-	w.SnapshotReady(t, api, "fits")
+	w.CreateSnapshot(t, api, "fits", "", fromContent(own("fits")))
+	createContent(t, w, api, "fits", kept)
+	w.WaitSnapshotReady(t, api, "fits")
 	if brought.Spec.VolumeSnapshotRef.UID != "" {
 		t.Errorf("a content that nobody names is %+v", brought.Spec)
 	}
 	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: own("fits")}}))
 	for _, name := range []string{"missing", "mismatch", "misbound", "again", "fits"} {
-		w.DropSnapshot(t, api, name)
-		w.SnapshotGone(t, api, name)
+		w.DeleteSnapshot(t, api, name)
+		w.WaitSnapshotGone(t, api, name)
 	}
 	if there := w.Driver.Snapshots(); len(there) != 1 {
 		t.Errorf("the driver has %+v", there)
@@ -95,16 +95,16 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
 	call := w.Driver.Block(csi.CreateSnapshot)
-	w.Snapshot(t, api, "first", "data", nil)
+	w.CreateSnapshot(t, api, "first", "data", nil)
 	<-call.Arrived()
-	w.DropClaim(t, "data")
+	w.DeleteClaim(t, "data")
 	claim, err := claims.Get(t.Context(), "data", metav1.GetOptions{})
 	must(t, err)
 	if claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
 		t.Errorf("the claim is held by %v", claim.Finalizers)
 	}
 	call.Release()
-	w.SnapshotReady(t, api, "first")
+	w.WaitSnapshotReady(t, api, "first")
 	world.Eventually(t, func(ctx context.Context) error {
 		if _, err := claims.Get(ctx, "data", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return errors.Join(err, errors.New("the claim is there"))
@@ -113,20 +113,20 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	})
 
 	hold := []byte(`{"metadata":{"finalizers":["example.com/hold"]}}`)
-	w.Claim(t, "going", nil)
-	w.Bound(t, "going")
+	w.CreateClaim(t, "going", nil)
+	w.WaitBound(t, "going")
 	_, err = claims.Patch(t.Context(), "going", types.MergePatchType, hold, metav1.PatchOptions{})
 	must(t, err)
-	w.DropClaim(t, "going")
-	w.Snapshot(t, api, "late", "going", nil)
-	w.SnapshotFailed(t, api, "late", "is being deleted")
-	w.ToldAbout(t, "VolumeSnapshot/late", corev1.EventTypeWarning, "ErrorPVCFinalizer", "claim going is being deleted")
+	w.DeleteClaim(t, "going")
+	w.CreateSnapshot(t, api, "late", "going", nil)
+	w.WaitSnapshotError(t, api, "late", "is being deleted")
+	w.WaitEvent(t, "VolumeSnapshot/late", corev1.EventTypeWarning, "ErrorPVCFinalizer", "claim going is being deleted")
 	_, err = claims.Patch(t.Context(), "going", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	must(t, err)
 	for _, name := range []string{"first", "late"} {
-		w.DropSnapshot(t, api, name)
+		w.DeleteSnapshot(t, api, name)
 	}
-	w.NoSnapshotsLeft(t, api)
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // A VolumeSnapshot may vanish by mistake, with its finalizers taken off by hand, or
@@ -134,32 +134,32 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 // and so does the content, which tells of it.
 func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
-	s := w.Snapshot(t, api, "taken", "data", nil)
-	w.SnapshotReady(t, api, "taken")
-	content := w.Content(t, api, s)
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
+	s := w.CreateSnapshot(t, api, "taken", "data", nil)
+	w.WaitSnapshotReady(t, api, "taken")
+	content := w.WaitContent(t, api, s)
 	must(t, api.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
-	w.DropSnapshot(t, api, "taken")
-	w.SnapshotGone(t, api, "taken")
-	w.Snapshot(t, api, "later", "data", nil) // Whoever acts on one acts on the other before.
-	w.SnapshotReady(t, api, "later")
-	w.DropSnapshot(t, api, "later")
-	w.SnapshotGone(t, api, "later")
+	w.DeleteSnapshot(t, api, "taken")
+	w.WaitSnapshotGone(t, api, "taken")
+	w.CreateSnapshot(t, api, "later", "data", nil) // Whoever acts on one acts on the other before.
+	w.WaitSnapshotReady(t, api, "later")
+	w.DeleteSnapshot(t, api, "later")
+	w.WaitSnapshotGone(t, api, "later")
 	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(content), content))
 	if there := w.Driver.Snapshots(); content.DeletionTimestamp != nil || len(there) != 1 || there[0].ID != *content.Status.SnapshotHandle {
 		t.Errorf("the content is %+v, and the driver has %+v", content.ObjectMeta, there)
 	}
-	patch(t, api, content, op{"add", "/metadata/annotations/snapshot.storage.kubernetes.io~1volumesnapshot-being-deleted", "yes"})
+	patch(t, api, content, patchOp{"add", "/metadata/annotations/snapshot.storage.kubernetes.io~1volumesnapshot-being-deleted", "yes"})
 	must(t, api.Delete(t.Context(), content))
-	w.NoSnapshotsLeft(t, api)
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // What a driver says of a deletion is told, and it is tried again until it succeeds.
 func TestADeletionThatFailsIsToldAndTriedAgain(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
-	content := w.Content(t, api, w.Snapshot(t, api, "one", "data", nil))
-	w.SnapshotReady(t, api, "one")
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
+	content := w.WaitContent(t, api, w.CreateSnapshot(t, api, "one", "data", nil))
+	w.WaitSnapshotReady(t, api, "one")
 	refuse := make(chan struct{})
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
 		select {
@@ -172,22 +172,22 @@ func TestADeletionThatFailsIsToldAndTriedAgain(t *testing.T) {
 		}
 		return nil
 	}})
-	w.DropSnapshot(t, api, "one")
-	w.ToldAbout(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotDeleteError", "a volume still needs it")
+	w.DeleteSnapshot(t, api, "one")
+	w.WaitEvent(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotDeleteError", "a volume still needs it")
 	if there := w.Driver.Snapshots(); len(there) != 1 {
 		t.Errorf("the driver has %+v", there)
 	}
 	close(refuse)
-	w.SnapshotGone(t, api, "one")
-	w.NoSnapshotsLeft(t, api)
+	w.WaitSnapshotGone(t, api, "one")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // The secret that a class names is resolved once, and is sent with the calls that
 // make and delete. One that is not there is told, and is looked for again.
 func TestTheSecretOfAClassReachesTheDriver(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
-	w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
+	w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 		c.Name = w.Namespace + "-secret"
 		c.Parameters = map[string]string{
 			"csi.storage.k8s.io/snapshotter-secret-name":      "of-${volumesnapshot.name}",
@@ -195,16 +195,16 @@ func TestTheSecretOfAClassReachesTheDriver(t *testing.T) {
 			"tier": "gold",
 		}
 	})
-	w.Snapshot(t, api, "one", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = ptr.To(w.Namespace + "-secret") })
-	s := w.SnapshotFailed(t, api, "one", `secrets "of-one" not found`)
-	content := w.Content(t, api, s)
+	w.CreateSnapshot(t, api, "one", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = ptr.To(w.Namespace + "-secret") })
+	s := w.WaitSnapshotError(t, api, "one", `secrets "of-one" not found`)
+	content := w.WaitContent(t, api, s)
 	if name, namespace := content.Annotations["snapshot.storage.kubernetes.io/deletion-secret-name"], content.Annotations["snapshot.storage.kubernetes.io/deletion-secret-namespace"]; name != "of-one" || namespace != w.Namespace {
 		t.Errorf("the content names the secret %s/%s", namespace, name)
 	}
-	secret(t, w, "of-one")
-	w.SnapshotReady(t, api, "one")
-	w.DropSnapshot(t, api, "one")
-	w.NoSnapshotsLeft(t, api)
+	createSecret(t, w, "of-one")
+	w.WaitSnapshotReady(t, api, "one")
+	w.DeleteSnapshot(t, api, "one")
+	w.WaitNoSnapshotsLeft(t, api)
 	for _, call := range w.Driver.Log() {
 		switch asked := call.Request.(type) {
 		case *csipb.CreateSnapshotRequest:
@@ -244,16 +244,16 @@ func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{Record: true})
-			api := w.Snapshots(t)
-			w.SnapshotController(t, tt.controller...)
-			w.Snapshotter(t, tt.snapshotter...)
-			w.SnapshotClass(t, api, nil)
-			volume := w.Volume(t, "data", func(v *corev1.PersistentVolume) { v.Spec.VolumeMode = &tt.mode })
-			w.Claim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Spec.VolumeMode = volume.Name, &tt.mode })
-			w.Bound(t, "data")
-			w.Snapshot(t, api, "one", "data", nil)
-			s := w.SnapshotReady(t, api, "one")
-			content := w.Content(t, api, s)
+			api := w.SnapshotClient(t)
+			w.StartSnapshotController(t, tt.controller...)
+			w.StartSnapshotter(t, tt.snapshotter...)
+			w.CreateSnapshotClass(t, api, nil)
+			volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) { v.Spec.VolumeMode = &tt.mode })
+			w.CreateClaim(t, "data", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Spec.VolumeMode = volume.Name, &tt.mode })
+			w.WaitBound(t, "data")
+			w.CreateSnapshot(t, api, "one", "data", nil)
+			s := w.WaitSnapshotReady(t, api, "one")
+			content := w.WaitContent(t, api, s)
 			if got := ptr.Deref(content.Spec.SourceVolumeMode, ""); got != tt.recorded {
 				t.Errorf("the content's volume had mode %q", got)
 			}
@@ -272,8 +272,8 @@ func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
 					t.Errorf("the driver was told %v", asked.GetParameters())
 				}
 			}
-			w.DropSnapshot(t, api, "one")
-			w.NoSnapshotsLeft(t, api)
+			w.DeleteSnapshot(t, api, "one")
+			w.WaitNoSnapshotsLeft(t, api)
 		})
 	}
 }
@@ -283,17 +283,17 @@ func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
 func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	w.GroupClass(t, api, nil)
-	claim := w.Claim(t, "log", labelled("app", "shop"))
-	w.Bound(t, claim.Name)
-	w.Snapshot(t, api, "one", "data", nil)
-	w.Group(t, api, "all", shop, nil)
-	w.SnapshotReady(t, api, "one")
-	w.GroupReady(t, api, "all")
+	w.CreateGroupClass(t, api, nil)
+	claim := w.CreateClaim(t, "log", withLabels("app", "shop"))
+	w.WaitBound(t, claim.Name)
+	w.CreateSnapshot(t, api, "one", "data", nil)
+	w.CreateGroup(t, api, "all", shop, nil)
+	w.WaitSnapshotReady(t, api, "one")
+	w.WaitGroupReady(t, api, "all")
 	versions := func(ctx context.Context) (string, error) {
 		singles, contents := &snapshotv1.VolumeSnapshotList{}, &snapshotv1.VolumeSnapshotContentList{}
 		err := errors.Join(api.List(ctx, singles, client.InNamespace(w.Namespace)), api.List(ctx, contents))
-		groups, failure := w.GroupContents(ctx, api)
+		groups, failure := w.ListGroupContents(ctx, api)
 		claims, failed := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{})
 		if err = errors.Join(err, failure, failed); err != nil {
 			return "", err
@@ -335,11 +335,11 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 		return err
 	})
 	made := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot)
-	first, second := address(t), address(t)
-	w.SnapshotController(t, "--resync-period=100ms", "--http-endpoint="+first)
-	w.Snapshotter(t, "--resync-period=100ms", "--http-endpoint="+second)
-	looked(t, first, "bind-snapshot", "bind-groupsnapshot")
-	looked(t, second, "cut-snapshot", "cut-groupsnapshot")
+	first, second := freeAddress(t), freeAddress(t)
+	w.StartSnapshotController(t, "--resync-period=100ms", "--http-endpoint="+first)
+	w.StartSnapshotter(t, "--resync-period=100ms", "--http-endpoint="+second)
+	waitForReconciles(t, first, "bind-snapshot", "bind-groupsnapshot")
+	waitForReconciles(t, second, "cut-snapshot", "cut-groupsnapshot")
 	now, err := versions(t.Context())
 	must(t, err)
 	if now != before {
@@ -348,13 +348,13 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 	if n := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != made {
 		t.Errorf("the driver was asked %d times more", n-made)
 	}
-	w.DropSnapshot(t, api, "one")
-	w.DropGroup(t, api, "all")
-	w.NoGroupsLeft(t, api)
+	w.DeleteSnapshot(t, api, "one")
+	w.DeleteGroup(t, api, "all")
+	w.WaitNoGroupsLeft(t, api)
 }
 
-// looked waits until each of some controllers has looked at something five times.
-func looked(t *testing.T, address string, controllers ...string) {
+// waitForReconciles waits until each of some controllers has looked at something five times.
+func waitForReconciles(t *testing.T, address string, controllers ...string) {
 	t.Helper()
 	for _, name := range controllers {
 		world.Eventually(t, func(ctx context.Context) error {
@@ -384,7 +384,7 @@ func looked(t *testing.T, address string, controllers ...string) {
 func TestADriverThatMakesNoSnapshotsEndsTheStart(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}})
-	p := w.Snapshotter(t)
+	p := w.StartSnapshotter(t)
 	var exit *exec.ExitError
 	if err := p.Err(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(p.Log(), "CREATE_DELETE_SNAPSHOT") {
 		t.Errorf("it ended with %v and said: %s", err, p.Log())

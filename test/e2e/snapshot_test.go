@@ -30,26 +30,26 @@ func newSnapshotWorld(t *testing.T, o csitest.Options, args ...string) (*world.W
 	t.Helper()
 	o.Record = true
 	w := world.New(t, o)
-	api := w.Snapshots(t)
-	w.Provisioner(t)
-	w.SnapshotController(t, append(patient[:2:2], args...)...)
-	w.Snapshotter(t, append(patient[:2:2], args...)...)
-	w.Class(t, nil)
-	w.SnapshotClass(t, api, nil)
-	w.Claim(t, "data", nil)
-	w.Bound(t, "data")
+	api := w.SnapshotClient(t)
+	w.StartProvisioner(t)
+	w.StartSnapshotController(t, append(noRetries[:2:2], args...)...)
+	w.StartSnapshotter(t, append(noRetries[:2:2], args...)...)
+	w.CreateClass(t, nil)
+	w.CreateSnapshotClass(t, api, nil)
+	w.CreateClaim(t, "data", nil)
+	w.WaitBound(t, "data")
 	return w, api
 }
 
-// eager are the arguments with which a retry is due at once.
-var eager = []string{"--retry-interval-start=100ms", "--retry-interval-max=200ms"}
+// instantRetries are the arguments with which a retry is due at once.
+var instantRetries = []string{"--retry-interval-start=100ms", "--retry-interval-max=200ms"}
 
 func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	w.Snapshot(t, api, "one", "data", nil)
-	s := w.SnapshotReady(t, api, "one")
-	content := w.Content(t, api, s)
+	w.CreateSnapshot(t, api, "one", "data", nil)
+	s := w.WaitSnapshotReady(t, api, "one")
+	content := w.WaitContent(t, api, s)
 	there := w.Driver.Snapshots()
 	if len(there) != 1 || there[0].ID != ptr.Deref(content.Status.SnapshotHandle, "") {
 		t.Fatalf("the driver has %+v, the content says %+v", there, content.Status)
@@ -60,15 +60,15 @@ func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	if mode := ptr.Deref(content.Spec.SourceVolumeMode, ""); mode != corev1.PersistentVolumeFilesystem {
 		t.Errorf("the content's volume had mode %q", mode)
 	}
-	w.ToldAbout(t, "VolumeSnapshot/one", corev1.EventTypeNormal, "SnapshotReady", "ready to use")
+	w.WaitEvent(t, "VolumeSnapshot/one", corev1.EventTypeNormal, "SnapshotReady", "ready to use")
 	if n := w.Driver.Calls(csi.CreateSnapshot); n != 1 {
 		t.Errorf("the driver was asked %d times", n)
 	}
-	w.DropSnapshot(t, api, "one")
-	w.SnapshotGone(t, api, "one")
-	w.NoSnapshotsLeft(t, api)
-	w.DropClaim(t, "data")
-	w.NothingLeft(t)
+	w.DeleteSnapshot(t, api, "one")
+	w.WaitSnapshotGone(t, api, "one")
+	w.WaitNoSnapshotsLeft(t, api)
+	w.DeleteClaim(t, "data")
+	w.WaitNothingLeft(t)
 }
 
 // What a snapshot waits for wakes it: no retry is due in this test.
@@ -76,7 +76,7 @@ func TestASnapshotSaysWhatItWaitsForAndIsWokenByIt(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	class := func(name, driver string, isDefault bool) *snapshotv1.VolumeSnapshotClass {
-		return w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+		return w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 			c.Name, c.Driver = w.Namespace+"-"+name, driver
 			if isDefault {
 				c.Annotations = map[string]string{snapshot.Single.Default: "true"}
@@ -88,48 +88,48 @@ func TestASnapshotSaysWhatItWaitsForAndIsWokenByIt(t *testing.T) {
 	}
 	wants := func(name, reason, part string) {
 		t.Helper()
-		w.SnapshotFailed(t, api, name, part)
-		w.ToldAbout(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
+		w.WaitSnapshotError(t, api, name, part)
+		w.WaitEvent(t, "VolumeSnapshot/"+name, corev1.EventTypeWarning, reason, part)
 	}
 
-	w.Snapshot(t, api, "class", "data", named("late"))
+	w.CreateSnapshot(t, api, "class", "data", named("late"))
 	wants("class", "GetSnapshotClassFailed", "VolumeSnapshotClass "+w.Namespace+"-late is not there")
 	class("late", w.Name, false)
-	w.SnapshotReady(t, api, "class")
+	w.WaitSnapshotReady(t, api, "class")
 
 	class("other", "other.example.com", false)
-	w.Snapshot(t, api, "foreign", "data", named("other"))
+	w.CreateSnapshot(t, api, "foreign", "data", named("other"))
 	wants("foreign", "GetSnapshotClassFailed", "is of driver other.example.com")
 
-	w.Snapshot(t, api, "default", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
+	w.CreateSnapshot(t, api, "default", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
 	wants("default", "SetDefaultSnapshotClassFailed", "has no default")
 	class("first", w.Name, true)
-	if s := w.SnapshotReady(t, api, "default"); ptr.Deref(s.Spec.VolumeSnapshotClassName, "") != w.Namespace+"-first" {
+	if s := w.WaitSnapshotReady(t, api, "default"); ptr.Deref(s.Spec.VolumeSnapshotClassName, "") != w.Namespace+"-first" {
 		t.Errorf("its class is %v", s.Spec.VolumeSnapshotClassName)
 	}
 	second := class("second", w.Name, true)
-	w.Snapshot(t, api, "torn", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
+	w.CreateSnapshot(t, api, "torn", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = nil })
 	wants("torn", "SetDefaultSnapshotClassFailed", "2 default snapshot classes")
 	second.Annotations = nil
 	must(t, api.Update(t.Context(), second))
-	w.SnapshotReady(t, api, "torn")
+	w.WaitSnapshotReady(t, api, "torn")
 
-	w.Snapshot(t, api, "early", "later", nil)
+	w.CreateSnapshot(t, api, "early", "later", nil)
 	wants("early", "SnapshotPVCSourceMissing", "claim later is not there")
-	w.Claim(t, "later", nil)
-	w.SnapshotReady(t, api, "early")
+	w.CreateClaim(t, "later", nil)
+	w.WaitSnapshotReady(t, api, "early")
 
 	for _, name := range []string{"class", "foreign", "default", "torn", "early"} {
-		w.DropSnapshot(t, api, name)
+		w.DeleteSnapshot(t, api, name)
 	}
-	w.NoSnapshotsLeft(t, api)
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // A driver's refusal reaches the user in words, says whether it is worth waiting,
 // and goes away with its cause.
 func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	var refuse codes.Code
 	hold := make(chan codes.Code, 1)
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
@@ -146,9 +146,9 @@ func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 		return status.Error(refuse, "as the test says")
 	}})
 	hold <- codes.InvalidArgument
-	s := w.Snapshot(t, api, "refused", "data", nil)
-	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
-	content := w.Content(t, api, s)
+	s := w.CreateSnapshot(t, api, "refused", "data", nil)
+	w.WaitSnapshotError(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
+	content := w.WaitContent(t, api, s)
 	world.Eventually(t, func(ctx context.Context) error { // The next try is soon, and says so again while it lasts.
 		err := api.Get(ctx, client.ObjectKeyFromObject(content), content)
 		if _, marked := content.Annotations[snapshot.Single.BeingCreated]; err == nil && marked {
@@ -157,14 +157,14 @@ func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 		return err
 	})
 	hold <- codes.Unavailable
-	w.SnapshotFailed(t, api, "refused", "CreateSnapshot: Unavailable: as the test says (transient")
-	w.ToldAbout(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotContentCheckandUpdateFailed", "Unavailable")
+	w.WaitSnapshotError(t, api, "refused", "CreateSnapshot: Unavailable: as the test says (transient")
+	w.WaitEvent(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotContentCheckandUpdateFailed", "Unavailable")
 	hold <- codes.OK
-	if ready := w.SnapshotReady(t, api, "refused"); ready.Status.Error != nil {
+	if ready := w.WaitSnapshotReady(t, api, "refused"); ready.Status.Error != nil {
 		t.Errorf("a ready snapshot has the error %v", *ready.Status.Error.Message)
 	}
-	w.DropSnapshot(t, api, "refused")
-	w.NoSnapshotsLeft(t, api)
+	w.DeleteSnapshot(t, api, "refused")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // The cut is what the claim is needed for. What comes after it, an upload maybe,
@@ -186,10 +186,10 @@ func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, api := newSnapshotWorld(t, csitest.Options{SnapshotReadyAfter: 1 << 30, Controller: tt.can})
-			w.Snapshot(t, api, "slow", "data", nil)
-			w.SnapshotIs(t, api, "slow", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil && !*s.ReadyToUse })
-			w.ToldAbout(t, "VolumeSnapshot/slow", corev1.EventTypeNormal, "SnapshotCreated", "created by the CSI driver")
-			w.ClaimIs(t, "data", func(c *corev1.PersistentVolumeClaim) error {
+			w.CreateSnapshot(t, api, "slow", "data", nil)
+			w.WaitSnapshot(t, api, "slow", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil && !*s.ReadyToUse })
+			w.WaitEvent(t, "VolumeSnapshot/slow", corev1.EventTypeNormal, "SnapshotCreated", "created by the CSI driver")
+			w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 				if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
 					return fmt.Errorf("the claim is kept after the cut: %v", c.Finalizers)
 				}
@@ -203,9 +203,9 @@ func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
 				return nil
 			})
 			w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
-			w.SnapshotReady(t, api, "slow")
-			w.DropSnapshot(t, api, "slow")
-			w.NoSnapshotsLeft(t, api)
+			w.WaitSnapshotReady(t, api, "slow")
+			w.DeleteSnapshot(t, api, "slow")
+			w.WaitNoSnapshotsLeft(t, api)
 		})
 	}
 }
@@ -213,18 +213,18 @@ func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
 // A snapshot that is deleted at any moment of its creation leaves nothing.
 func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 	t.Parallel()
-	w, api := newSnapshotWorld(t, csitest.Options{}, eager...)
+	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	t.Run("during the call", func(t *testing.T) {
 		call := w.Driver.Block(csi.CreateSnapshot)
-		w.Snapshot(t, api, "during", "data", nil)
+		w.CreateSnapshot(t, api, "during", "data", nil)
 		<-call.Arrived()
-		w.DropSnapshot(t, api, "during")
+		w.DeleteSnapshot(t, api, "during")
 		call.Release()
-		w.SnapshotGone(t, api, "during")
-		w.NoSnapshotsLeft(t, api)
+		w.WaitSnapshotGone(t, api, "during")
+		w.WaitNoSnapshotsLeft(t, api)
 	})
 	t.Run("after the answer was lost, its class too", func(t *testing.T) {
-		class := w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+		class := w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 			c.Name, c.Parameters = w.Namespace+"-brief", map[string]string{"tier": "gold"}
 		})
 		w.Driver.LoseAnswer(csi.CreateSnapshot)
@@ -242,7 +242,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 			return nil
 		}})
 		defer w.Driver.SetHooks(csitest.Hooks{})
-		w.Snapshot(t, api, "lost", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
+		w.CreateSnapshot(t, api, "lost", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
 		world.Eventually(t, func(context.Context) error {
 			if len(w.Driver.Snapshots()) == 0 {
 				return errors.New("it is not cut yet")
@@ -250,36 +250,36 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 			return nil
 		})
 		must(t, api.Delete(t.Context(), class))
-		w.DropSnapshot(t, api, "lost")
+		w.DeleteSnapshot(t, api, "lost")
 		close(call)
-		w.SnapshotGone(t, api, "lost")
-		w.NoSnapshotsLeft(t, api)
+		w.WaitSnapshotGone(t, api, "lost")
+		w.WaitNoSnapshotsLeft(t, api)
 	})
 	t.Run("while it is uploading", func(t *testing.T) {
 		w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 1 << 30 })
-		w.Snapshot(t, api, "uploading", "data", nil)
-		w.SnapshotIs(t, api, "uploading", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil })
-		w.DropSnapshot(t, api, "uploading")
-		w.SnapshotGone(t, api, "uploading")
-		w.NoSnapshotsLeft(t, api)
+		w.CreateSnapshot(t, api, "uploading", "data", nil)
+		w.WaitSnapshot(t, api, "uploading", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil })
+		w.DeleteSnapshot(t, api, "uploading")
+		w.WaitSnapshotGone(t, api, "uploading")
+		w.WaitNoSnapshotsLeft(t, api)
 	})
 }
 
 func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	class := w.SnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
+	class := w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 		c.Name, c.DeletionPolicy = w.Namespace+"-keep", snapshotv1.VolumeSnapshotContentRetain
 	})
-	w.Snapshot(t, api, "kept", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
-	content := w.Content(t, api, w.SnapshotReady(t, api, "kept"))
-	w.DropSnapshot(t, api, "kept")
-	w.SnapshotGone(t, api, "kept")
+	w.CreateSnapshot(t, api, "kept", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
+	content := w.WaitContent(t, api, w.WaitSnapshotReady(t, api, "kept"))
+	w.DeleteSnapshot(t, api, "kept")
+	w.WaitSnapshotGone(t, api, "kept")
 	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(content), content))
 	handle := *content.Status.SnapshotHandle
 	must(t, api.Delete(t.Context(), content))
 	world.Eventually(t, func(ctx context.Context) error {
-		contents, err := w.Contents(ctx, api)
+		contents, err := w.ListContents(ctx, api)
 		if err == nil && len(contents) > 0 {
 			err = errors.New("the content is still there")
 		}
@@ -288,79 +288,79 @@ func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 	if there := w.Driver.Snapshots(); len(there) != 1 || there[0].ID != handle {
 		t.Fatalf("the driver has %+v", there)
 	}
-	t.Run("the content first", func(t *testing.T) { reimport(t, w, api, handle, true) })
-	t.Run("the snapshot first", func(t *testing.T) { reimport(t, w, api, handle, false) })
-	w.Snapshot(t, api, "last", "", imports(w.Namespace+"-last"))
-	bring(t, w, api, "last", at(handle, snapshotv1.VolumeSnapshotContentDelete))
-	w.SnapshotReady(t, api, "last")
-	w.DropSnapshot(t, api, "last")
-	w.NoSnapshotsLeft(t, api)
+	t.Run("the content first", func(t *testing.T) { importRestoreAndDelete(t, w, api, handle, true) })
+	t.Run("the snapshot first", func(t *testing.T) { importRestoreAndDelete(t, w, api, handle, false) })
+	w.CreateSnapshot(t, api, "last", "", fromContent(w.Namespace+"-last"))
+	createContent(t, w, api, "last", preProvisioned(handle, snapshotv1.VolumeSnapshotContentDelete))
+	w.WaitSnapshotReady(t, api, "last")
+	w.DeleteSnapshot(t, api, "last")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// reimport makes a VolumeSnapshot of a snapshot that is at the driver, restores
+// importRestoreAndDelete makes a VolumeSnapshot of a snapshot that is at the driver, restores
 // it, and lets it go without deleting what is at the driver.
-func reimport(t *testing.T, w *world.World, api client.Client, handle string, contentFirst bool) {
+func importRestoreAndDelete(t *testing.T, w *world.World, api client.Client, handle string, contentFirst bool) {
 	name := fmt.Sprintf("import-%v", contentFirst)
 	if contentFirst {
-		bring(t, w, api, name, at(handle, snapshotv1.VolumeSnapshotContentRetain))
+		createContent(t, w, api, name, preProvisioned(handle, snapshotv1.VolumeSnapshotContentRetain))
 	}
-	w.Snapshot(t, api, name, "", imports(w.Namespace+"-"+name))
+	w.CreateSnapshot(t, api, name, "", fromContent(w.Namespace+"-"+name))
 	if !contentFirst {
-		w.SnapshotFailed(t, api, name, "is not there")
-		bring(t, w, api, name, at(handle, snapshotv1.VolumeSnapshotContentRetain))
+		w.WaitSnapshotError(t, api, name, "is not there")
+		createContent(t, w, api, name, preProvisioned(handle, snapshotv1.VolumeSnapshotContentRetain))
 	}
-	w.SnapshotReady(t, api, name)
-	w.Claim(t, name, from("VolumeSnapshot", name))
-	w.Bound(t, name)
-	w.DropSnapshot(t, api, name)
-	w.SnapshotGone(t, api, name)
+	w.WaitSnapshotReady(t, api, name)
+	w.CreateClaim(t, name, withSource("VolumeSnapshot", name))
+	w.WaitBound(t, name)
+	w.DeleteSnapshot(t, api, name)
+	w.WaitSnapshotGone(t, api, name)
 	if len(w.Driver.Snapshots()) != 1 {
 		t.Errorf("the driver has %+v", w.Driver.Snapshots())
 	}
 	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name}}))
 }
 
-func imports(content string) func(*snapshotv1.VolumeSnapshot) {
+func fromContent(content string) func(*snapshotv1.VolumeSnapshot) {
 	return func(s *snapshotv1.VolumeSnapshot) {
 		s.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content}}
 	}
 }
 
-// bring makes the content of a snapshot that is at the driver, for a
+// createContent makes the content of a snapshot that is at the driver, for a
 // VolumeSnapshot of that name.
-func bring(t *testing.T, w *world.World, api client.Client, name string, spec snapshotv1.VolumeSnapshotContentSpec) {
+func createContent(t *testing.T, w *world.World, api client.Client, name string, spec snapshotv1.VolumeSnapshotContentSpec) {
 	t.Helper()
 	spec.Driver, spec.VolumeSnapshotRef = w.Name, corev1.ObjectReference{Namespace: w.Namespace, Name: name}
 	must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name}, Spec: spec}))
 }
 
-// at is what is at the driver, with a policy for its end.
-func at(handle string, policy snapshotv1.DeletionPolicy) snapshotv1.VolumeSnapshotContentSpec {
+// preProvisioned is what is at the driver, with a policy for its end.
+func preProvisioned(handle string, policy snapshotv1.DeletionPolicy) snapshotv1.VolumeSnapshotContentSpec {
 	return snapshotv1.VolumeSnapshotContentSpec{Source: snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle}, DeletionPolicy: policy}
 }
 
 func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	w.Snapshot(t, api, "wanted", "data", nil)
-	w.SnapshotReady(t, api, "wanted")
+	w.CreateSnapshot(t, api, "wanted", "data", nil)
+	w.WaitSnapshotReady(t, api, "wanted")
 	call := w.Driver.Block(csi.CreateVolume)
-	w.Claim(t, "restored", from("VolumeSnapshot", "wanted"))
+	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", "wanted"))
 	<-call.Arrived()
-	w.DropSnapshot(t, api, "wanted")
-	w.ToldAbout(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", w.Namespace+"/restored waits")
+	w.DeleteSnapshot(t, api, "wanted")
+	w.WaitEvent(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", w.Namespace+"/restored waits")
 	if len(w.Driver.Snapshots()) != 1 {
 		t.Error("a snapshot went while a volume was being filled from it")
 	}
 	call.Release()
-	w.Bound(t, "restored")
-	w.SnapshotGone(t, api, "wanted")
-	w.NoSnapshotsLeft(t, api)
+	w.WaitBound(t, "restored")
+	w.WaitSnapshotGone(t, api, "wanted")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// nobodys has no provisioner make a claim's volume: it waits for ever, as one that waits
+// withUnknownClass has no provisioner make a claim's volume: it waits for ever, as one that waits
 // for a pod that never comes.
-func nobodys(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("nobodys") }
+func withUnknownClass(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("nobodys") }
 
 // A deleted snapshot waits for the claims that a provisioner still fills from it: those
 // of its namespace that were made before. Neither a later one nor one of another
@@ -368,30 +368,30 @@ func nobodys(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To
 func TestADeletedSnapshotWaitsForNoOtherClaims(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	w.Snapshot(t, api, "wanted", "data", nil)
-	w.SnapshotReady(t, api, "wanted")
-	foreign := abroad(t, w)
-	foreign.Claim(t, "foreign", func(c *corev1.PersistentVolumeClaim) {
-		nobodys(c)
+	w.CreateSnapshot(t, api, "wanted", "data", nil)
+	w.WaitSnapshotReady(t, api, "wanted")
+	foreign := inNewNamespace(t, w)
+	foreign.CreateClaim(t, "foreign", func(c *corev1.PersistentVolumeClaim) {
+		withUnknownClass(c)
 		c.Spec.DataSourceRef = &corev1.TypedObjectReference{
 			APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "wanted", Namespace: &w.Namespace,
 		}
 	})
-	before := func(c *corev1.PersistentVolumeClaim) { nobodys(c); from("VolumeSnapshot", "wanted")(c) }
-	w.Claim(t, "before", before)
-	w.DropSnapshot(t, api, "wanted")
-	w.ToldAbout(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", "claim "+w.Namespace+"/before waits")
-	laterClaim(t, w, api, "wanted", before)
-	w.DropClaim(t, "before")
-	w.SnapshotGone(t, api, "wanted")
-	w.NoSnapshotsLeft(t, api)
-	foreign.ClaimIs(t, "foreign", isPending)
-	w.ClaimIs(t, "after", isPending)
+	before := func(c *corev1.PersistentVolumeClaim) { withUnknownClass(c); withSource("VolumeSnapshot", "wanted")(c) }
+	w.CreateClaim(t, "before", before)
+	w.DeleteSnapshot(t, api, "wanted")
+	w.WaitEvent(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", "claim "+w.Namespace+"/before waits")
+	createClaimAfterDeletion(t, w, api, "wanted", before)
+	w.DeleteClaim(t, "before")
+	w.WaitSnapshotGone(t, api, "wanted")
+	w.WaitNoSnapshotsLeft(t, api)
+	foreign.WaitClaim(t, "foreign", checkPending)
+	w.WaitClaim(t, "after", checkPending)
 }
 
-// laterClaim makes the claim after, later than a snapshot was deleted: that is told in
+// createClaimAfterDeletion makes the claim after, later than a snapshot was deleted: that is told in
 // whole seconds.
-func laterClaim(t *testing.T, w *world.World, api client.Client, snapshot string, change func(*corev1.PersistentVolumeClaim)) {
+func createClaimAfterDeletion(t *testing.T, w *world.World, api client.Client, snapshot string, change func(*corev1.PersistentVolumeClaim)) {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: snapshot}, s))
@@ -401,12 +401,12 @@ func laterClaim(t *testing.T, w *world.World, api client.Client, snapshot string
 		}
 		return nil
 	})
-	if made := w.Claim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
+	if made := w.CreateClaim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
 		t.Fatalf("the claim was made at %s, and the snapshot deleted at %s", made.CreationTimestamp, s.DeletionTimestamp)
 	}
 }
 
-func isPending(c *corev1.PersistentVolumeClaim) error {
+func checkPending(c *corev1.PersistentVolumeClaim) error {
 	if c.Status.Phase != corev1.ClaimPending {
 		return fmt.Errorf("claim %s is %s", c.Name, c.Status.Phase)
 	}
@@ -418,58 +418,58 @@ func isPending(c *corev1.PersistentVolumeClaim) error {
 func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
-	w.Snapshot(t, api, "lives", "data", nil)
-	content := w.Content(t, api, w.SnapshotReady(t, api, "lives"))
+	w.CreateSnapshot(t, api, "lives", "data", nil)
+	content := w.WaitContent(t, api, w.WaitSnapshotReady(t, api, "lives"))
 	must(t, api.Delete(t.Context(), content))
-	w.Claim(t, "restored", from("VolumeSnapshot", "lives"))
-	w.Bound(t, "restored")
+	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", "lives"))
+	w.WaitBound(t, "restored")
 	if len(w.Driver.Snapshots()) != 1 {
 		t.Error("the snapshot was deleted though it lives")
 	}
-	w.DropSnapshot(t, api, "lives")
-	w.SnapshotGone(t, api, "lives")
-	w.NoSnapshotsLeft(t, api)
+	w.DeleteSnapshot(t, api, "lives")
+	w.WaitSnapshotGone(t, api, "lives")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
 // Each node's csi-snapshotter works on the contents of that node's volumes.
 func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
-	api := w.Snapshots(t)
-	w.SnapshotController(t, "--enable-distributed-snapshotting")
-	w.SnapshotClass(t, api, nil)
-	w.SnapshotterOn(t, w.Namespace+"-here")
+	api := w.SnapshotClient(t)
+	w.StartSnapshotController(t, "--enable-distributed-snapshotting")
+	w.CreateSnapshotClass(t, api, nil)
+	w.StartSnapshotterOnNode(t, w.Namespace+"-here")
 	for _, node := range []string{"here", "there"} {
-		placed(t, w, node)
-		w.Snapshot(t, api, "on-"+node, "on-"+node, nil)
+		createClaimOnNode(t, w, node)
+		w.CreateSnapshot(t, api, "on-"+node, "on-"+node, nil)
 	}
-	w.SnapshotReady(t, api, "on-here")
+	w.WaitSnapshotReady(t, api, "on-here")
 	there := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: "on-there"}, there))
-	content := w.Content(t, api, there)
-	w.ToldAbout(t, "VolumeSnapshot/on-there", corev1.EventTypeWarning, "SnapshotNotServed", "is one running?")
+	content := w.WaitContent(t, api, there)
+	w.WaitEvent(t, "VolumeSnapshot/on-there", corev1.EventTypeWarning, "SnapshotNotServed", "is one running?")
 	if content.Labels[snapshot.ManagedBy] != w.Namespace+"-there" || content.Status != nil {
 		t.Errorf("the labels are %v and the status is %v", content.Labels, content.Status)
 	}
 	for _, node := range []string{"here", "there"} {
-		w.DropSnapshot(t, api, "on-"+node)
+		w.DeleteSnapshot(t, api, "on-"+node)
 	}
-	w.SnapshotGone(t, api, "on-here")
+	w.WaitSnapshotGone(t, api, "on-here")
 	// Nobody began with the other one, and nobody is there to say so.
-	w.SnapshotterOn(t, w.Namespace+"-there")
-	w.NoSnapshotsLeft(t, api)
+	w.StartSnapshotterOnNode(t, w.Namespace+"-there")
+	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// placed makes a node and a bound claim, on-NODE, whose volume can only be used
+// createClaimOnNode makes a node and a bound claim, on-NODE, whose volume can only be used
 // there.
-func placed(t *testing.T, w *world.World, node string) {
+func createClaimOnNode(t *testing.T, w *world.World, node string) {
 	t.Helper()
-	makeNode(t, w, w.Namespace+"-"+node)
-	placedOn(t, w, w.Namespace+"-"+node, "on-"+node, nil)
+	createNode(t, w, w.Namespace+"-"+node)
+	createBoundClaimOn(t, w, w.Namespace+"-"+node, "on-"+node, nil)
 }
 
-// makeNode makes a Node that nothing stands behind. It goes with the test.
-func makeNode(t *testing.T, w *world.World, name string) {
+// createNode makes a Node that nothing stands behind. It goes with the test.
+func createNode(t *testing.T, w *world.World, name string) {
 	t.Helper()
 	nodes := w.Client.CoreV1().Nodes()
 	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"place": name}}}, metav1.CreateOptions{})
@@ -481,11 +481,11 @@ func makeNode(t *testing.T, w *world.World, name string) {
 	})
 }
 
-// placedOn makes a bound claim whose volume can only be used on a node; anywhere if
+// createBoundClaimOn makes a bound claim whose volume can only be used on a node; anywhere if
 // that is empty.
-func placedOn(t *testing.T, w *world.World, node, claim string, change func(*corev1.PersistentVolumeClaim)) {
+func createBoundClaimOn(t *testing.T, w *world.World, node, claim string, change func(*corev1.PersistentVolumeClaim)) {
 	t.Helper()
-	volume := w.Volume(t, claim, func(v *corev1.PersistentVolume) {
+	volume := w.CreatePV(t, claim, func(v *corev1.PersistentVolume) {
 		if node == "" {
 			return
 		}
@@ -493,11 +493,11 @@ func placedOn(t *testing.T, w *world.World, node, claim string, change func(*cor
 			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "place", Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
 		}}}}
 	})
-	w.Claim(t, claim, func(c *corev1.PersistentVolumeClaim) {
+	w.CreateClaim(t, claim, func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.VolumeName = volume.Name
 		if change != nil {
 			change(c)
 		}
 	})
-	w.Bound(t, claim)
+	w.WaitBound(t, claim)
 }

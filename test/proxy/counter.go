@@ -21,30 +21,30 @@ type Counter struct {
 
 	mu     sync.Mutex
 	counts Counts
-	refuse func(*http.Request) bool
+	reject func(*http.Request) bool
 }
 
-// Count serves a counter until the test ends. It speaks HTTP/2 as the API server
+// NewCounter serves a counter until the test ends. It speaks HTTP/2 as the API server
 // does, so that many requests take few connections, and cost the process what
 // they cost it there.
-func Count(t testing.TB, config *rest.Config) *Counter {
+func NewCounter(t testing.TB, config *rest.Config) *Counter {
 	t.Helper()
-	c := &Counter{counts: Counts{}, refuse: func(*http.Request) bool { return false }}
-	server := newServer(t, config, func(r *http.Request) Fate {
+	c := &Counter{counts: Counts{}, reject: func(*http.Request) bool { return false }}
+	server := newServer(t, config, func(r *http.Request) Fault {
 		if c.count(r)(r) {
-			return Fate{Refused: http.StatusTooManyRequests}
+			return Fault{RejectStatus: http.StatusTooManyRequests}
 		}
-		return Fate{}
+		return Fault{}
 	})
 	server.EnableHTTP2 = true
 	server.StartTLS()
-	c.Kubeconfig = lead(t, server)
+	c.Kubeconfig = writeKubeconfig(t, server)
 	return c
 }
 
-// lookedForAgain are asked for once a minute where they are not installed,
+// polledResources are asked for once a minute where they are not installed,
 // however many objects there are.
-var lookedForAgain = map[string]bool{
+var polledResources = map[string]bool{
 	"/apis/gateway.networking.k8s.io/v1beta1/referencegrants": true,
 	"/apis/snapshot.storage.k8s.io/v1/volumesnapshots":        true,
 }
@@ -53,22 +53,22 @@ var lookedForAgain = map[string]bool{
 func (c *Counter) count(r *http.Request) (refuse func(*http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !IsWatch(r) && !lookedForAgain[r.URL.Path] {
+	if !IsWatch(r) && !polledResources[r.URL.Path] {
 		c.counts[Name(r)]++
 	}
-	return c.refuse
+	return c.reject
 }
 
-// TurnAway has the requests that refuse tells turned away from now on. They are
+// Reject has the requests that refuse tells turned away from now on. They are
 // counted, too.
-func (c *Counter) TurnAway(refuse func(*http.Request) bool) {
+func (c *Counter) Reject(refuse func(*http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refuse = refuse
+	c.reject = refuse
 }
 
-// Take returns what was counted since the last time.
-func (c *Counter) Take() Counts {
+// Reset returns what was counted since the last time.
+func (c *Counter) Reset() Counts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	taken := c.counts
@@ -95,8 +95,8 @@ func (c Counts) Total() int {
 	return sum
 }
 
-// Per tells how many requests of each name there were for each of n objects.
-func (c Counts) Per(n int) string {
+// PerObject tells how many requests of each name there were for each of n objects.
+func (c Counts) PerObject(n int) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(c)) {
 		parts = append(parts, fmt.Sprintf("%s %.2f", what, float64(c[what])/float64(n)))

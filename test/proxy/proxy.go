@@ -23,47 +23,47 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// A Fate is what becomes of a request. The zero value lets it through.
-type Fate struct {
-	// Broken breaks the connection; the request does not arrive.
-	Broken bool
-	// Refused is the HTTP status of an error with which the request is turned
+// A Fault is what becomes of a request. The zero value lets it through.
+type Fault struct {
+	// Disconnect breaks the connection; the request does not arrive.
+	Disconnect bool
+	// RejectStatus is the HTTP status of an error with which the request is turned
 	// away; it does not arrive. 0 for none.
-	Refused int
-	// Answered, if any, is called when the API server has done what it was asked
+	RejectStatus int
+	// AfterResponse, if any, is called when the API server has done what it was asked
 	// for, and before the process learns of it. It tells whether the answer is
 	// lost.
-	Answered func() (lost bool)
-	// Instead is the HTTP status of an error that the process gets in place of
+	AfterResponse func() (lost bool)
+	// ReplaceStatus is the HTTP status of an error that the process gets in place of
 	// the answer, when the API server has done what it was asked for. 0 for none.
-	Instead int
-	// Late is how much later than it was sent each piece of the answer comes.
-	Late time.Duration
+	ReplaceStatus int
+	// Delay is how much later than it was sent each piece of the answer comes.
+	Delay time.Duration
 }
 
 type proxy struct {
-	decide  func(*http.Request) Fate
+	decide  func(*http.Request) Fault
 	reverse *httputil.ReverseProxy
 }
 
-// fateKey is where the context of a request holds its fate.
-type fateKey struct{}
+// faultKey is where the context of a request holds its fate.
+type faultKey struct{}
 
-var errLost = errors.New("the answer is lost")
+var errResponseLost = errors.New("the answer is lost")
 
 // Start serves a proxy until the test ends and returns a kubeconfig that leads
 // through it to the API server of config. Decide is asked about every request,
 // several at a time; it may read the body if it puts another one in its place.
-func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) (kubeconfig string) {
+func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fault) (kubeconfig string) {
 	t.Helper()
 	server := newServer(t, config, decide)
 	server.Start()
-	return lead(t, server)
+	return writeKubeconfig(t, server)
 }
 
 // newServer makes a proxy that is still to be started, and that ends with the
 // test.
-func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fate) *httptest.Server {
+func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fault) *httptest.Server {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
 	if err != nil {
@@ -76,7 +76,7 @@ func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fat
 	server := httptest.NewUnstartedServer(&proxy{decide: decide, reverse: &httputil.ReverseProxy{
 		Transport: transport, FlushInterval: -1, // Watches are read while they run.
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
-		ModifyResponse: answered,
+		ModifyResponse: modifyResponse,
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		ErrorLog:       log.New(io.Discard, "", 0), // Whoever is killed leaves requests behind.
 	}})
@@ -87,17 +87,17 @@ func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fat
 	return server
 }
 
-// lead writes a kubeconfig that leads to a proxy that has been started.
-func lead(t testing.TB, to *httptest.Server) (kubeconfig string) {
+// writeKubeconfig writes a kubeconfig that leads to a proxy that has been started.
+func writeKubeconfig(t testing.TB, to *httptest.Server) (kubeconfig string) {
 	t.Helper()
 	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*leadingTo(to), kubeconfig); err != nil {
+	if err := clientcmd.WriteToFile(*kubeconfigFor(to), kubeconfig); err != nil {
 		t.Fatal(err)
 	}
 	return kubeconfig
 }
 
-func leadingTo(server *httptest.Server) *clientcmdapi.Config {
+func kubeconfigFor(server *httptest.Server) *clientcmdapi.Config {
 	const name = "proxy"
 	config := clientcmdapi.NewConfig()
 	cluster := &clientcmdapi.Cluster{Server: server.URL}
@@ -116,30 +116,30 @@ func leadingTo(server *httptest.Server) *clientcmdapi.Config {
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fate := p.decide(r)
 	switch {
-	case fate.Broken:
+	case fate.Disconnect:
 		panic(http.ErrAbortHandler)
-	case fate.Refused != 0:
-		refuse(w, fate.Refused)
+	case fate.RejectStatus != 0:
+		writeError(w, fate.RejectStatus)
 	default:
-		p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), fateKey{}, fate)))
+		p.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultKey{}, fate)))
 	}
 }
 
-// answered is called when the API server has done what it was asked for.
-func answered(answer *http.Response) error {
-	fate, ok := answer.Request.Context().Value(fateKey{}).(Fate)
+// modifyResponse is called when the API server has done what it was asked for.
+func modifyResponse(answer *http.Response) error {
+	fate, ok := answer.Request.Context().Value(faultKey{}).(Fault)
 	if !ok {
 		return nil
 	}
-	if fate.Answered != nil && fate.Answered() {
+	if fate.AfterResponse != nil && fate.AfterResponse() {
 		answer.Body.Close()
-		return errLost
+		return errResponseLost
 	}
-	if fate.Instead != 0 {
-		replace(answer, fate.Instead)
+	if fate.ReplaceStatus != 0 {
+		replaceResponse(answer, fate.ReplaceStatus)
 	}
-	if fate.Late > 0 {
-		answer.Body = newLate(answer.Body, fate.Late)
+	if fate.Delay > 0 {
+		answer.Body = newDelayedBody(answer.Body, fate.Delay)
 	}
 	return nil
 }

@@ -48,27 +48,27 @@ func TestNames(t *testing.T) {
 func TestFates(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		fate    Fate
+		fate    Fault
 		arrives bool
 		says    int // 0 for no answer
 	}{
-		"it is let through":            {Fate{}, true, http.StatusOK},
-		"the connection breaks before": {Fate{Broken: true}, false, 0},
-		"it is turned away":            {Fate{Refused: http.StatusTooManyRequests}, false, http.StatusTooManyRequests},
-		"an error is put in its place": {Fate{Instead: http.StatusInternalServerError}, true, http.StatusInternalServerError},
-		"the answer is lost":           {Fate{Answered: func() bool { return true }}, true, 0},
-		"somebody learns of it":        {Fate{Answered: func() bool { return false }}, true, http.StatusOK},
-		"the answer is late":           {Fate{Late: 10 * time.Millisecond}, true, http.StatusOK},
+		"it is let through":            {Fault{}, true, http.StatusOK},
+		"the connection breaks before": {Fault{Disconnect: true}, false, 0},
+		"it is turned away":            {Fault{RejectStatus: http.StatusTooManyRequests}, false, http.StatusTooManyRequests},
+		"an error is put in its place": {Fault{ReplaceStatus: http.StatusInternalServerError}, true, http.StatusInternalServerError},
+		"the answer is lost":           {Fault{AfterResponse: func() bool { return true }}, true, 0},
+		"somebody learns of it":        {Fault{AfterResponse: func() bool { return false }}, true, http.StatusOK},
+		"the answer is late":           {Fault{Delay: 10 * time.Millisecond}, true, http.StatusOK},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			arrived := 0
-			config := served(t, func(w http.ResponseWriter, _ *http.Request) {
+			config := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 				arrived++
 				_, _ = w.Write([]byte("done")) // If nobody reads it, the test says so.
 			})
-			through := connect(t, Start(t, config, func(*http.Request) Fate { return tt.fate }))
+			through := newRequester(t, Start(t, config, func(*http.Request) Fault { return tt.fate }))
 			answer, err := through(http.MethodPost, "/api/v1/nodes")
 			if (arrived > 0) != tt.arrives {
 				t.Errorf("it arrived %d times", arrived)
@@ -88,18 +88,18 @@ func TestAWatchIsLate(t *testing.T) {
 	t.Parallel()
 	const pause = 50 * time.Millisecond
 	sent := make(chan time.Time, 2)
-	config := served(t, func(w http.ResponseWriter, _ *http.Request) {
+	config := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		for _, piece := range []string{"one", "two"} {
 			sent <- time.Now()
 			_, _ = w.Write([]byte(piece)) // If nobody reads it, the test says so.
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
-	through := connect(t, Start(t, config, func(r *http.Request) Fate {
+	through := newRequester(t, Start(t, config, func(r *http.Request) Fault {
 		if IsWatch(r) {
-			return Fate{Late: pause}
+			return Fault{Delay: pause}
 		}
-		return Fate{}
+		return Fault{}
 	}))
 	answer, err := through(http.MethodGet, "/api/v1/nodes?watch=true")
 	if err != nil || answer.body != "onetwo" {
@@ -113,8 +113,8 @@ func TestAWatchIsLate(t *testing.T) {
 
 func TestACounterCountsAndTurnsAway(t *testing.T) {
 	t.Parallel()
-	c := Count(t, served(t, func(http.ResponseWriter, *http.Request) {}))
-	through := connect(t, c.Kubeconfig)
+	c := NewCounter(t, startServer(t, func(http.ResponseWriter, *http.Request) {}))
+	through := newRequester(t, c.Kubeconfig)
 	ask := func(method, path string, want int) {
 		t.Helper()
 		if answer, err := through(method, path); err != nil || answer.code != want {
@@ -124,35 +124,35 @@ func TestACounterCountsAndTurnsAway(t *testing.T) {
 	ask(http.MethodPatch, "/api/v1/nodes/one/status", http.StatusOK)
 	ask(http.MethodPatch, "/api/v1/nodes/two/status", http.StatusOK)
 	ask(http.MethodGet, "/api/v1/nodes?watch=true", http.StatusOK)
-	c.TurnAway(func(r *http.Request) bool { return r.Method == http.MethodDelete })
+	c.Reject(func(r *http.Request) bool { return r.Method == http.MethodDelete })
 	ask(http.MethodDelete, "/api/v1/nodes/one", http.StatusTooManyRequests)
-	got := c.Take()
+	got := c.Reset()
 	if got["PATCH nodes/status"] != 2 || got["DELETE nodes"] != 1 || got.Total() != 3 {
 		t.Errorf("it has counted %v", got)
 	}
-	if says := got.Per(2); says != "DELETE nodes 0.50, PATCH nodes/status 1.00" {
+	if says := got.PerObject(2); says != "DELETE nodes 0.50, PATCH nodes/status 1.00" {
 		t.Errorf("for each of two that is %s", says)
 	}
-	if left := c.Take().Total(); left != 0 {
+	if left := c.Reset().Total(); left != 0 {
 		t.Errorf("%d are counted twice", left)
 	}
 }
 
-// served is a server in the place of the API server.
-func served(t *testing.T, serve http.HandlerFunc) *rest.Config {
+// startServer is a server in the place of the API server.
+func startServer(t *testing.T, serve http.HandlerFunc) *rest.Config {
 	t.Helper()
 	server := httptest.NewServer(serve)
 	t.Cleanup(server.Close)
 	return &rest.Config{Host: server.URL}
 }
 
-type answer struct {
+type response struct {
 	code int
 	body string
 }
 
-// connect returns what asks through a kubeconfig.
-func connect(t *testing.T, kubeconfig string) func(method, path string) (answer, error) {
+// newRequester returns what asks through a kubeconfig.
+func newRequester(t *testing.T, kubeconfig string) func(method, path string) (response, error) {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -163,19 +163,19 @@ func connect(t *testing.T, kubeconfig string) func(method, path string) (answer,
 		t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}} // Nothing is tried again.
-	return func(method, path string) (answer, error) {
+	return func(method, path string) (response, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, method, config.Host+path, http.NoBody)
 		if err != nil {
-			return answer{}, err
+			return response{}, err
 		}
 		got, err := client.Do(r)
 		if err != nil {
-			return answer{}, err
+			return response{}, err
 		}
 		defer got.Body.Close()
 		body, err := io.ReadAll(got.Body)
-		return answer{got.StatusCode, string(body)}, err
+		return response{got.StatusCode, string(body)}, err
 	}
 }

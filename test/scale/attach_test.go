@@ -24,52 +24,52 @@ const (
 // ones two, a detachment one, and every driver call is made once.
 func TestCostOfAnAttachment(t *testing.T) {
 	w := world.New(t, csitest.Options{AnyNode: true})
-	s := startRole(t, w, w.Attacher, csi.ControllerPublishVolume, csi.ControllerUnpublishVolume)
-	one, two := w.CSINode(t, "one", "one"), w.CSINode(t, "two", "two")
+	s := startRole(t, w, w.StartAttacher, csi.ControllerPublishVolume, csi.ControllerUnpublishVolume)
+	one, two := w.CreateCSINode(t, "one", "one"), w.CreateCSINode(t, "two", "two")
 	volumes := make([]string, claims)
-	each(claims, func(n int) { volumes[n] = w.Volume(t, fmt.Sprint(n), nil).Name })
+	inParallel(claims, func(n int) { volumes[n] = w.CreatePV(t, fmt.Sprint(n), nil).Name })
 	attached := func(node string) func() {
 		return func() {
-			each(claims, func(n int) { w.Attach(t, volumes[n], node) })
+			inParallel(claims, func(n int) { w.CreateAttachment(t, volumes[n], node) })
 			world.Eventually(t, func(ctx context.Context) error { return allAttached(ctx, w, node) })
 		}
 	}
 	detached := func(node string) func() {
 		return func() {
-			each(claims, func(n int) { w.Detach(t, world.AttachmentName(volumes[n], node)) })
-			world.Eventually(t, func(ctx context.Context) error { return noneOn(ctx, w, node) })
+			inParallel(claims, func(n int) { w.DeleteAttachment(t, world.AttachmentName(volumes[n], node)) })
+			world.Eventually(t, func(ctx context.Context) error { return noAttachmentsOn(ctx, w, node) })
 		}
 	}
-	s.ready(t)
-	s.settled(t)
-	first := s.phase(t, claims, attached(one))
-	dropped := s.phase(t, claims, detached(one))
-	later := s.phase(t, claims, attached(two))
-	took := memory(t, s.PID())
-	s.phase(t, claims, detached(two))
+	s.waitReady(t)
+	s.waitIdle(t)
+	first := s.measure(t, claims, attached(one))
+	dropped := s.measure(t, claims, detached(one))
+	later := s.measure(t, claims, attached(two))
+	took := memoryOf(t, s.PID())
+	s.measure(t, claims, detached(two))
 
-	first.within(t, firstAttachBudget)
-	later.within(t, laterAttachBudget)
-	dropped.within(t, detachBudget)
+	first.checkBudget(t, firstAttachBudget)
+	later.checkBudget(t, laterAttachBudget)
+	dropped.checkBudget(t, detachBudget)
 	for _, c := range []*cost{first, later, dropped} {
 		if c.calls != c.n {
 			t.Errorf("%d driver calls for %d attachments", c.calls, c.n)
 		}
 	}
-	publish(t, "attachments", attachTable(first, later, dropped, took))
+	publishTable(t, "attachments", attachTable(first, later, dropped, took))
 }
 
-func attachTable(first, later, dropped *cost, took footprint) string {
-	return sideBySide("300 attachments",
-		line{"attached a second, the first time", figure("%.0f", first.rate()), "190.7", "1.7"},
-		line{"requests for one", figure("%.2f", first.requestsEach()), "3.3", ""},
-		line{"ms of processor for one", figure("%.2f", first.cpuEach()), "1.83 (five processes)", ""},
-		line{"attached a second, later", figure("%.0f", later.rate()), "", ""},
-		line{"requests for one", figure("%.2f", later.requestsEach()), "2.3", ""},
-		line{"detached a second", figure("%.0f", dropped.rate()), "317.7", "1.7"},
-		line{"requests for one", figure("%.2f", dropped.requestsEach()), "2.0", ""},
-		line{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "0.83 (five processes)", ""},
-		line{"memory with 300 attached", took.String(), "", ""})
+func attachTable(first, later, dropped *cost, took memoryUse) string {
+	return comparisonTable("300 attachments",
+		tableRow{"attached a second, the first time", figure("%.0f", first.perSecond()), "190.7", "1.7"},
+		tableRow{"requests for one", figure("%.2f", first.requestsEach()), "3.3", ""},
+		tableRow{"ms of processor for one", figure("%.2f", first.cpuEach()), "1.83 (five processes)", ""},
+		tableRow{"attached a second, later", figure("%.0f", later.perSecond()), "", ""},
+		tableRow{"requests for one", figure("%.2f", later.requestsEach()), "2.3", ""},
+		tableRow{"detached a second", figure("%.0f", dropped.perSecond()), "317.7", "1.7"},
+		tableRow{"requests for one", figure("%.2f", dropped.requestsEach()), "2.0", ""},
+		tableRow{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "0.83 (five processes)", ""},
+		tableRow{"memory with 300 attached", took.String(), "", ""})
 }
 
 func allAttached(ctx context.Context, w *world.World, node string) error {
@@ -89,7 +89,7 @@ func allAttached(ctx context.Context, w *world.World, node string) error {
 	return nil
 }
 
-func noneOn(ctx context.Context, w *world.World, node string) error {
+func noAttachmentsOn(ctx context.Context, w *world.World, node string) error {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return err
@@ -107,9 +107,9 @@ func noneOn(ctx context.Context, w *world.World, node string) error {
 // there are many times as many as workers.
 func TestDetachmentsDoNotHoldUpAnAttachment(t *testing.T) {
 	w := world.New(t, csitest.Options{AnyNode: true})
-	w.Attacher(t, "--worker-threads=4", "--timeout=10m")
+	w.StartAttacher(t, "--worker-threads=4", "--timeout=10m")
 	const many = 40
-	gone, volumes := leftBehind(t, w, many)
+	gone, volumes := attachMany(t, w, many)
 	attached := make(chan struct{})
 	w.Driver.SetHooks(csitest.Hooks{Before: func(ctx context.Context, method csi.Method, _ any) error {
 		if method == csi.ControllerUnpublishVolume {
@@ -120,10 +120,10 @@ func TestDetachmentsDoNotHoldUpAnAttachment(t *testing.T) {
 		}
 		return nil
 	}})
-	each(many, func(n int) { w.Detach(t, world.AttachmentName(volumes[n], gone)) })
-	w.Attached(t, w.Attach(t, volumes[many], w.CSINode(t, "node", "node")))
+	inParallel(many, func(n int) { w.DeleteAttachment(t, world.AttachmentName(volumes[n], gone)) })
+	w.WaitAttached(t, w.CreateAttachment(t, volumes[many], w.CreateCSINode(t, "node", "node")))
 	close(attached)
-	world.Eventually(t, func(ctx context.Context) error { return noneOn(ctx, w, gone) })
+	world.Eventually(t, func(ctx context.Context) error { return noAttachmentsOn(ctx, w, gone) })
 }
 
 // How long it takes with a driver that is slow, beside 1,000 detachments.
@@ -132,28 +132,28 @@ func TestDelayOfAnAttachment(t *testing.T) {
 		t.Skip("only a figure, for which there is -full; TestDetachmentsDoNotHoldUpAnAttachment asserts what it is about")
 	}
 	w := world.New(t, csitest.Options{AnyNode: true})
-	w.Attacher(t, "--worker-threads=4")
+	w.StartAttacher(t, "--worker-threads=4")
 	const many, slow = 1000, time.Second
-	gone, volumes := leftBehind(t, w, many)
+	gone, volumes := attachMany(t, w, many)
 	w.Driver.SetLatency(slow)
-	each(many, func(n int) { w.Detach(t, world.AttachmentName(volumes[n], gone)) })
-	node := w.CSINode(t, "node", "node")
+	inParallel(many, func(n int) { w.DeleteAttachment(t, world.AttachmentName(volumes[n], gone)) })
+	node := w.CreateCSINode(t, "node", "node")
 	began := time.Now()
-	w.Attached(t, w.Attach(t, volumes[many], node))
+	w.WaitAttached(t, w.CreateAttachment(t, volumes[many], node))
 	took := time.Since(began)
 	queued := many - w.Driver.Calls(csi.ControllerUnpublishVolume)
 	w.Driver.SetLatency(0)
 	t.Logf("with %d detachments queued and %s for a driver call, an attachment took %s", queued, slow, took.Round(time.Millisecond))
-	world.Eventually(t, func(ctx context.Context) error { return noneOn(ctx, w, gone) })
+	world.Eventually(t, func(ctx context.Context) error { return noAttachmentsOn(ctx, w, gone) })
 }
 
-// leftBehind attaches many volumes to a node, and makes one more that is not
+// attachMany attaches many volumes to a node, and makes one more that is not
 // attached.
-func leftBehind(t *testing.T, w *world.World, many int) (node string, volumes []string) {
+func attachMany(t *testing.T, w *world.World, many int) (node string, volumes []string) {
 	t.Helper()
-	node, volumes = w.CSINode(t, "gone", "gone"), make([]string, many+1)
-	each(many+1, func(n int) { volumes[n] = w.Volume(t, fmt.Sprint(n), nil).Name })
-	each(many, func(n int) { w.Attach(t, volumes[n], node) })
-	each(many, func(n int) { w.Attached(t, world.AttachmentName(volumes[n], node)) })
+	node, volumes = w.CreateCSINode(t, "gone", "gone"), make([]string, many+1)
+	inParallel(many+1, func(n int) { volumes[n] = w.CreatePV(t, fmt.Sprint(n), nil).Name })
+	inParallel(many, func(n int) { w.CreateAttachment(t, volumes[n], node) })
+	inParallel(many, func(n int) { w.WaitAttached(t, world.AttachmentName(volumes[n], node)) })
 	return node, volumes
 }

@@ -16,15 +16,15 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// ourShare of the objects is ours: one of so many.
-const ourShare = 10
+// everyNthIsOurs of the objects is ours: one of so many.
+const everyNthIsOurs = 10
 
-// fill makes claims with volumes and attachments, those of [from, to), as they
+// createObjects makes claims with volumes and attachments, those of [from, to), as they
 // are in a cluster that has been in use for a while.
-func fill(t *testing.T, w *world.World, from, to int) {
+func createObjects(t *testing.T, w *world.World, from, to int) {
 	t.Helper()
-	each(to-from, func(n int) {
-		if err := fillOne(t.Context(), w, from+n); err != nil {
+	inParallel(to-from, func(n int) {
+		if err := createObject(t.Context(), w, from+n); err != nil {
 			t.Error(err)
 		}
 	})
@@ -33,14 +33,14 @@ func fill(t *testing.T, w *world.World, from, to int) {
 	}
 }
 
-func fillOne(ctx context.Context, w *world.World, n int) error {
+func createObject(ctx context.Context, w *world.World, n int) error {
 	claimName, volumeName := fmt.Sprintf("there-%05d", n), fmt.Sprintf("there-%05d", n)
 	claim, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Create(ctx, boundClaim(claimName, volumeName), metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
 	volume := foreignVolume(volumeName, w.Namespace, claimName, claim.UID)
-	ours := n%ourShare == 0
+	ours := n%everyNthIsOurs == 0
 	if ours {
 		volume.Spec.CSI.Driver = w.Name
 		volume.Annotations[kube.AnnProvisionedBy] = w.Name

@@ -19,9 +19,9 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 
-// publish shows a table and, when asked, puts it into the page between the
+// publishTable shows a table and, when asked, puts it into the page between the
 // marks of its name. Only full measurements that went well go there.
-func publish(t *testing.T, name, table string) {
+func publishTable(t *testing.T, name, table string) {
 	t.Helper()
 	t.Log("\n" + table)
 	if !*update || t.Failed() {

@@ -25,23 +25,23 @@ func profileFlags() []string {
 }
 
 // profile keeps what the process holds and what it has allocated so far.
-func (s *subject) profile(t *testing.T) {
+func (s *measuredProcess) profile(t *testing.T) {
 	t.Helper()
 	if *profiles == "" {
 		return
 	}
-	s.profiled++
+	s.profilesTaken++
 	for _, path := range []string{"heap?gc=1", "allocs"} { // What was allocated is known up to the last collection.
 		kind, _, _ := strings.Cut(path, "?")
-		name := fmt.Sprintf("%s-%s-%d-%s.pb.gz", strings.ReplaceAll(t.Name(), "/", "-"), s.Role(), s.profiled, kind)
-		if err := save(filepath.Join(*profiles, name), "http://"+s.endpoint+"/debug/pprof/"+path); err != nil {
+		name := fmt.Sprintf("%s-%s-%d-%s.pb.gz", strings.ReplaceAll(t.Name(), "/", "-"), s.Role(), s.profilesTaken, kind)
+		if err := saveURL(filepath.Join(*profiles, name), "http://"+s.endpoint+"/debug/pprof/"+path); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// save writes what is found at an address into a file.
-func save(file, address string) error {
+// saveURL writes what is found at an address into a file.
+func saveURL(file, address string) error {
 	answer, err := http.Get(address)
 	if err != nil {
 		return err

@@ -28,63 +28,63 @@ const (
 // Making a volume larger and changing its attributes costs three writes and one
 // event each, and one call of the driver.
 func TestCostOfAnExpansionAndOfAModification(t *testing.T) {
-	r := newResizables(t, csitest.Options{})
-	gold := r.Attributes(t, "gold", map[string]string{"iops": "1"})
-	r.phase(t, "expand", expandBudget, csi.ControllerExpandVolume, func() {
-		r.all(func(name string) { r.Request(t, name, "2Gi") })
-		r.until(t, func(c *corev1.PersistentVolumeClaim) bool {
+	r := newResizeWorld(t, csitest.Options{})
+	gold := r.CreateAttributesClass(t, "gold", map[string]string{"iops": "1"})
+	r.measure(t, "expand", expandBudget, csi.ControllerExpandVolume, func() {
+		r.forEach(func(name string) { r.RequestSize(t, name, "2Gi") })
+		r.waitClaims(t, func(c *corev1.PersistentVolumeClaim) bool {
 			return c.Status.Capacity.Storage().String() == "2Gi" && len(c.Status.Conditions) == 0
 		})
 	})
-	r.phase(t, "modify", modifyBudget, csi.ControllerModifyVolume, func() {
-		r.all(func(name string) { r.Want(t, name, gold) })
-		r.until(t, func(c *corev1.PersistentVolumeClaim) bool {
+	r.measure(t, "modify", modifyBudget, csi.ControllerModifyVolume, func() {
+		r.forEach(func(name string) { r.RequestAttributesClass(t, name, gold) })
+		r.waitClaims(t, func(c *corev1.PersistentVolumeClaim) bool {
 			return ptr.Deref(c.Status.CurrentVolumeAttributesClassName, "") == gold
 		})
 	})
-	r.drop(t)
+	r.deleteAll(t)
 }
 
 func TestCostOfAnExpansionThatANodeFinishes(t *testing.T) {
-	r := newResizables(t, csitest.Options{NodeExpansion: true})
-	r.phase(t, "expand, the node too", nodeExpandBudget, csi.ControllerExpandVolume, func() {
-		r.all(func(name string) { r.Request(t, name, "2Gi") })
-		r.until(t, func(c *corev1.PersistentVolumeClaim) bool {
+	r := newResizeWorld(t, csitest.Options{NodeExpansion: true})
+	r.measure(t, "expand, the node too", nodeExpandBudget, csi.ControllerExpandVolume, func() {
+		r.forEach(func(name string) { r.RequestSize(t, name, "2Gi") })
+		r.waitClaims(t, func(c *corev1.PersistentVolumeClaim) bool {
 			return c.Status.AllocatedResourceStatuses[corev1.ResourceStorage] == corev1.PersistentVolumeClaimNodeResizePending
 		})
-		r.all(func(name string) { r.ExpandOnNode(t, name, "2Gi") })
+		r.forEach(func(name string) { r.ExpandOnNode(t, name, "2Gi") })
 	})
-	r.drop(t)
+	r.deleteAll(t)
 }
 
-// resizables are a world with bound claims, and a resizer whose requests are
+// resizeWorld are a world with bound claims, and a resizer whose requests are
 // counted.
-type resizables struct {
+type resizeWorld struct {
 	*world.World
 	counter *proxy.Counter
 }
 
-func newResizables(t *testing.T, o csitest.Options) *resizables {
+func newResizeWorld(t *testing.T, o csitest.Options) *resizeWorld {
 	t.Helper()
 	w := world.New(t, o)
-	r := &resizables{World: w, counter: proxy.Count(t, w.Config)}
-	w.Provisioner(t)
-	w.Resizer(t, "--kubeconfig="+r.counter.Kubeconfig)
-	w.Class(t, world.Expandable)
-	r.all(func(name string) { w.Claim(t, name, nil) })
-	r.until(t, func(c *corev1.PersistentVolumeClaim) bool { return c.Status.Phase == corev1.ClaimBound })
-	r.quiet(t)
+	r := &resizeWorld{World: w, counter: proxy.NewCounter(t, w.Config)}
+	w.StartProvisioner(t)
+	w.StartResizer(t, "--kubeconfig="+r.counter.Kubeconfig)
+	w.CreateClass(t, world.Expandable)
+	r.forEach(func(name string) { w.CreateClaim(t, name, nil) })
+	r.waitClaims(t, func(c *corev1.PersistentVolumeClaim) bool { return c.Status.Phase == corev1.ClaimBound })
+	r.waitIdle(t)
 	return r
 }
 
-func (r *resizables) all(do func(name string)) {
+func (r *resizeWorld) forEach(do func(name string)) {
 	for n := range resized {
 		do("data-" + strconv.Itoa(n))
 	}
 }
 
-// until waits until all claims are as wanted.
-func (r *resizables) until(t *testing.T, wanted func(*corev1.PersistentVolumeClaim) bool) {
+// waitClaims waits until all claims are as wanted.
+func (r *resizeWorld) waitClaims(t *testing.T, wanted func(*corev1.PersistentVolumeClaim) bool) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		list, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).List(ctx, metav1.ListOptions{})
@@ -104,14 +104,14 @@ func (r *resizables) until(t *testing.T, wanted func(*corev1.PersistentVolumeCla
 	})
 }
 
-// phase counts what work costs.
-func (r *resizables) phase(t *testing.T, name string, budget int, method csi.Method, work func()) {
+// measure counts what work costs.
+func (r *resizeWorld) measure(t *testing.T, name string, budget int, method csi.Method, work func()) {
 	t.Helper()
 	began := time.Now()
 	work()
 	took := time.Since(began)
-	cost := r.quiet(t)
-	t.Logf("%s: %.1f/s, %.2f requests each: %s", name, resized/took.Seconds(), float64(cost.Total())/resized, cost.Per(resized))
+	cost := r.waitIdle(t)
+	t.Logf("%s: %.1f/s, %.2f requests each: %s", name, resized/took.Seconds(), float64(cost.Total())/resized, cost.PerObject(resized))
 	if n := cost.Total(); n > budget*resized {
 		t.Errorf("%s: %d requests for %d volumes", name, n, resized)
 	}
@@ -120,12 +120,12 @@ func (r *resizables) phase(t *testing.T, name string, budget int, method csi.Met
 	}
 }
 
-// quiet returns what was counted when nothing is asked for any more.
-func (r *resizables) quiet(t *testing.T) proxy.Counts {
+// waitIdle returns what was counted when nothing is asked for any more.
+func (r *resizeWorld) waitIdle(t *testing.T) proxy.Counts {
 	t.Helper()
 	sum, looks := proxy.Counts{}, 0
 	world.Eventually(t, func(context.Context) error {
-		more := r.counter.Take()
+		more := r.counter.Reset()
 		sum.Add(more)
 		if looks++; len(more) > 0 {
 			looks = 0
@@ -138,8 +138,8 @@ func (r *resizables) quiet(t *testing.T) proxy.Counts {
 	return sum
 }
 
-func (r *resizables) drop(t *testing.T) {
+func (r *resizeWorld) deleteAll(t *testing.T) {
 	t.Helper()
-	r.all(func(name string) { r.DropClaim(t, name) })
-	r.NothingLeft(t)
+	r.forEach(func(name string) { r.DeleteClaim(t, name) })
+	r.WaitNothingLeft(t)
 }

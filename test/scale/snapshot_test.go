@@ -21,9 +21,9 @@ const (
 	// Budgets of requests of both our processes for one snapshot, events
 	// included: the content, the driver's record and answer, what keeps snapshot
 	// and claim, and what users are told.
-	cutBudget, uncutBudget = 9, 6
-	// sharing is how many snapshots of one claim are asked for at once.
-	sharing = 30
+	snapshotBudget, snapshotDeleteBudget = 9, 6
+	// snapshotsOfOneClaim is how many snapshots of one claim are asked for at once.
+	snapshotsOfOneClaim = 30
 	// snapshotMemoryBudget is what either process may have resident with 300
 	// snapshots: half of what users are told to set aside for the controller.
 	snapshotMemoryBudget = 64 << 20
@@ -32,86 +32,86 @@ const (
 // Making a snapshot costs at most nine requests of ours, deleting it six, and the
 // driver is asked once for each.
 func TestCostOfASnapshot(t *testing.T) {
-	b := newBothHalves(t)
-	each(claims, func(n int) { b.boundClaim(t, claimName(n)) })
-	world.Eventually(t, func(ctx context.Context) error { return bound(ctx, b.World, claims) })
-	b.settled(t)
+	b := newSnapshotProcesses(t)
+	inParallel(claims, func(n int) { b.createBoundClaim(t, claimName(n)) })
+	world.Eventually(t, func(ctx context.Context) error { return checkBound(ctx, b.World, claims) })
+	b.waitIdle(t)
 
-	made := b.phase(t, claims, func() {
-		each(claims, func(n int) { b.Snapshot(t, b.api, snapshotName(n), claimName(n), nil) })
-		b.allReady(t, claims)
+	made := b.measure(t, claims, func() {
+		inParallel(claims, func(n int) { b.CreateSnapshot(t, b.api, snapshotName(n), claimName(n), nil) })
+		b.waitAllReady(t, claims)
 	})
-	took := [2]footprint{memory(t, b.controller.PID()), memory(t, b.snapshotter.PID())}
-	dropped := b.phase(t, claims, func() {
-		each(claims, func(n int) { b.DropSnapshot(t, b.api, snapshotName(n)) })
-		b.NoSnapshotsLeft(t, b.api)
+	took := [2]memoryUse{memoryOf(t, b.controller.PID()), memoryOf(t, b.snapshotter.PID())}
+	dropped := b.measure(t, claims, func() {
+		inParallel(claims, func(n int) { b.DeleteSnapshot(t, b.api, snapshotName(n)) })
+		b.WaitNoSnapshotsLeft(t, b.api)
 	})
 
-	b.within(t, made, cutBudget)
-	dropped.within(t, uncutBudget)
-	b.calledOnce(t, claims)
-	b.measured(t, claims)
+	b.checkBudget(t, made, snapshotBudget)
+	dropped.checkBudget(t, snapshotDeleteBudget)
+	b.checkCalls(t, claims)
+	b.checkMetrics(t, claims)
 	for _, f := range took {
 		if f.resident > snapshotMemoryBudget {
 			t.Errorf("%s with %d snapshots, more than %d MiB", f, claims, snapshotMemoryBudget>>20)
 		}
 	}
-	publish(t, "snapshots", snapshotTable(made, dropped, took))
+	publishTable(t, "snapshots", snapshotTable(made, dropped, took))
 }
 
 // Snapshots of one claim share what is written to it, as far as they are made at
 // once; instead each looks whether the claim is still kept.
 func TestCostOfSnapshotsOfOneClaim(t *testing.T) {
-	b := newBothHalves(t)
-	b.boundClaim(t, "data")
-	b.Bound(t, "data")
-	b.settled(t)
-	made := b.phase(t, sharing, func() {
-		each(sharing, func(n int) { b.Snapshot(t, b.api, snapshotName(n), "data", nil) })
-		b.allReady(t, sharing)
+	b := newSnapshotProcesses(t)
+	b.createBoundClaim(t, "data")
+	b.WaitBound(t, "data")
+	b.waitIdle(t)
+	made := b.measure(t, snapshotsOfOneClaim, func() {
+		inParallel(snapshotsOfOneClaim, func(n int) { b.CreateSnapshot(t, b.api, snapshotName(n), "data", nil) })
+		b.waitAllReady(t, snapshotsOfOneClaim)
 	})
-	dropped := b.phase(t, sharing, func() {
-		each(sharing, func(n int) { b.DropSnapshot(t, b.api, snapshotName(n)) })
-		b.NoSnapshotsLeft(t, b.api)
+	dropped := b.measure(t, snapshotsOfOneClaim, func() {
+		inParallel(snapshotsOfOneClaim, func(n int) { b.DeleteSnapshot(t, b.api, snapshotName(n)) })
+		b.WaitNoSnapshotsLeft(t, b.api)
 	})
-	b.within(t, made, cutBudget)
-	dropped.within(t, uncutBudget)
-	b.calledOnce(t, sharing)
-	t.Logf("made: %s", made.requests.Per(sharing))
+	b.checkBudget(t, made, snapshotBudget)
+	dropped.checkBudget(t, snapshotDeleteBudget)
+	b.checkCalls(t, snapshotsOfOneClaim)
+	t.Logf("made: %s", made.requests.PerObject(snapshotsOfOneClaim))
 }
 
-// bothHalves are the two processes that make snapshots, with their default flags.
-type bothHalves struct {
+// snapshotProcesses are the two processes that make snapshots, with their default flags.
+type snapshotProcesses struct {
 	*world.World
 	api                     client.Client
-	controller, snapshotter *subject
+	controller, snapshotter *measuredProcess
 }
 
-func newBothHalves(t *testing.T) *bothHalves {
+func newSnapshotProcesses(t *testing.T) *snapshotProcesses {
 	t.Helper()
 	w := world.New(t, csitest.Options{})
-	b := &bothHalves{World: w, api: w.Snapshots(t)}
-	w.SnapshotClass(t, b.api, nil)
-	b.controller = startRole(t, w, w.SnapshotController)
-	b.snapshotter = startRole(t, w, w.Snapshotter, csi.CreateSnapshot, csi.DeleteSnapshot)
-	b.controller.ready(t)
-	b.snapshotter.ready(t)
+	b := &snapshotProcesses{World: w, api: w.SnapshotClient(t)}
+	w.CreateSnapshotClass(t, b.api, nil)
+	b.controller = startRole(t, w, w.StartSnapshotController)
+	b.snapshotter = startRole(t, w, w.StartSnapshotter, csi.CreateSnapshot, csi.DeleteSnapshot)
+	b.controller.waitReady(t)
+	b.snapshotter.waitReady(t)
 	return b
 }
 
-// boundClaim makes a claim and a volume for each other.
-func (b *bothHalves) boundClaim(t *testing.T, name string) {
+// createBoundClaim makes a claim and a volume for each other.
+func (b *snapshotProcesses) createBoundClaim(t *testing.T, name string) {
 	t.Helper()
-	volume := b.Volume(t, name, func(v *corev1.PersistentVolume) {
+	volume := b.CreatePV(t, name, func(v *corev1.PersistentVolume) {
 		v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: b.Namespace, Name: name}
 	})
-	b.Claim(t, name, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = volume.Name })
+	b.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = volume.Name })
 }
 
 func snapshotName(n int) string { return fmt.Sprintf("snapshot-%d", n) }
 
-// allReady waits until n snapshots can be restored from.
-func (b *bothHalves) allReady(t *testing.T, n int) {
+// waitAllReady waits until n snapshots can be restored from.
+func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		list, ready := &snapshotv1.VolumeSnapshotList{}, 0
@@ -130,10 +130,10 @@ func (b *bothHalves) allReady(t *testing.T, n int) {
 	})
 }
 
-// within asserts a budget of requests for each snapshot that is made. Of one that
+// checkBudget asserts a budget of requests for each snapshot that is made. Of one that
 // is not ready within a second users are told that it is on its way, which is one
 // more write and one more event; on a busy machine there are some.
-func (b *bothHalves) within(t *testing.T, c *cost, budget int) {
+func (b *snapshotProcesses) checkBudget(t *testing.T, c *cost, budget int) {
 	t.Helper()
 	told, err := b.Client.CoreV1().Events(b.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=CreatingSnapshot"})
 	if err != nil {
@@ -141,11 +141,11 @@ func (b *bothHalves) within(t *testing.T, c *cost, budget int) {
 	}
 	if n := c.requests.Total() - 2*len(told.Items); n > budget*c.n {
 		t.Errorf("%d requests for %d snapshots, and %d for telling of %d that they are on their way: %s",
-			n, c.n, 2*len(told.Items), len(told.Items), c.requests.Per(c.n))
+			n, c.n, 2*len(told.Items), len(told.Items), c.requests.PerObject(c.n))
 	}
 }
 
-func (b *bothHalves) calledOnce(t *testing.T, n int) {
+func (b *snapshotProcesses) checkCalls(t *testing.T, n int) {
 	t.Helper()
 	for _, method := range []csi.Method{csi.CreateSnapshot, csi.DeleteSnapshot} {
 		if got := b.Driver.Calls(method); got != n {
@@ -154,8 +154,8 @@ func (b *bothHalves) calledOnce(t *testing.T, n int) {
 	}
 }
 
-// measured asserts that each operation was measured once, and that none is left.
-func (b *bothHalves) measured(t *testing.T, n int) {
+// checkMetrics asserts that each operation was measured once, and that none is left.
+func (b *snapshotProcesses) checkMetrics(t *testing.T, n int) {
 	t.Helper()
 	for _, operation := range []string{"CreateSnapshot", "CreateSnapshotAndReady", "DeleteSnapshot"} {
 		name := fmt.Sprintf("snapshot_controller_operation_total_seconds_count{driver_name=%q,operation_name=%q,operation_status=%q,snapshot_type=%q}",
@@ -169,45 +169,45 @@ func (b *bothHalves) measured(t *testing.T, n int) {
 	}
 }
 
-// phase is what both have taken; the parts are told.
-func (b *bothHalves) phase(t *testing.T, n int, do func()) *cost {
+// measure is what both have taken; the parts are told.
+func (b *snapshotProcesses) measure(t *testing.T, n int, do func()) *cost {
 	t.Helper()
 	var of *cost
 	var took time.Duration
-	sum := b.controller.phase(t, n, func() {
-		of = b.snapshotter.phase(t, n, func() {
+	sum := b.controller.measure(t, n, func() {
+		of = b.snapshotter.measure(t, n, func() {
 			began := time.Now()
 			do()
 			took = time.Since(began)
 		})
 	})
-	t.Logf("snapshot-controller: %.2f ms, %s", sum.cpuEach(), sum.requests.Per(n))
-	t.Logf("csi-snapshotter: %.2f ms, %s", of.cpuEach(), of.requests.Per(n))
-	sum.took, sum.calls = took, of.calls
+	t.Logf("snapshot-controller: %.2f ms, %s", sum.cpuEach(), sum.requests.PerObject(n))
+	t.Logf("csi-snapshotter: %.2f ms, %s", of.cpuEach(), of.requests.PerObject(n))
+	sum.duration, sum.calls = took, of.calls
 	sum.cpu += of.cpu
 	sum.allocated += of.allocated
 	sum.requests.Add(of.requests)
 	return sum
 }
 
-// settled waits until neither asks for anything.
-func (b *bothHalves) settled(t *testing.T) {
+// waitIdle waits until neither asks for anything.
+func (b *snapshotProcesses) waitIdle(t *testing.T) {
 	t.Helper()
-	b.controller.settled(t)
-	b.snapshotter.settled(t)
+	b.controller.waitIdle(t)
+	b.snapshotter.waitIdle(t)
 }
 
-func snapshotTable(made, dropped *cost, took [2]footprint) string {
-	return sideBySide("300 snapshots",
-		line{"ready a second", figure("%.1f", made.rate()), "36.1", "0.7"},
-		line{"requests for one", figure("%.2f", made.requestsEach()), "17.6", ""},
-		line{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
-		line{"ms of processor for one", figure("%.2f (two processes)", made.cpuEach()), "10.03 (five processes)", ""},
-		line{"deleted a second", figure("%.1f", dropped.rate()), "56.7", "0.9"},
-		line{"requests for one", figure("%.2f", dropped.requestsEach()), "8.4", ""},
-		line{"driver calls for one", figure("%.2f", dropped.callsEach()), "", ""},
-		line{"ms of processor for one", figure("%.2f (two processes)", dropped.cpuEach()), "6.20 (five processes)", ""},
-		line{"memory of snapshot-controller with 300 snapshots", took[0].String(), "357 MiB RSS (five processes)", ""},
-		line{"memory of csi-snapshotter with them", took[1].String(), "", ""}) +
-		fmt.Sprintf("\nRequests for a snapshot that is made: %s; that is deleted: %s.\n", made.requests.Per(claims), dropped.requests.Per(claims))
+func snapshotTable(made, dropped *cost, took [2]memoryUse) string {
+	return comparisonTable("300 snapshots",
+		tableRow{"ready a second", figure("%.1f", made.perSecond()), "36.1", "0.7"},
+		tableRow{"requests for one", figure("%.2f", made.requestsEach()), "17.6", ""},
+		tableRow{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
+		tableRow{"ms of processor for one", figure("%.2f (two processes)", made.cpuEach()), "10.03 (five processes)", ""},
+		tableRow{"deleted a second", figure("%.1f", dropped.perSecond()), "56.7", "0.9"},
+		tableRow{"requests for one", figure("%.2f", dropped.requestsEach()), "8.4", ""},
+		tableRow{"driver calls for one", figure("%.2f", dropped.callsEach()), "", ""},
+		tableRow{"ms of processor for one", figure("%.2f (two processes)", dropped.cpuEach()), "6.20 (five processes)", ""},
+		tableRow{"memory of snapshot-controller with 300 snapshots", took[0].String(), "357 MiB RSS (five processes)", ""},
+		tableRow{"memory of csi-snapshotter with them", took[1].String(), "", ""}) +
+		fmt.Sprintf("\nRequests for a snapshot that is made: %s; that is deleted: %s.\n", made.requests.PerObject(claims), dropped.requests.PerObject(claims))
 }

@@ -14,10 +14,10 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Attacher starts role csi-attacher for the world's driver; see [World.Provisioner].
-func (w *World) Attacher(t testing.TB, args ...string) *Process {
+// StartAttacher starts role csi-attacher for the world's driver; see [World.Provisioner].
+func (w *World) StartAttacher(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "csi-attacher", w.AttacherArgs(args...))
+	return startForTest(t, nil, "csi-attacher", w.AttacherArgs(args...))
 }
 
 // AttacherArgs are what role csi-attacher needs to serve the world's driver, then
@@ -28,27 +28,27 @@ func (w *World) AttacherArgs(args ...string) []string {
 	}, args...)
 }
 
-// CSINode makes the driver known on a node, under an id; there is no kubelet behind
+// CreateCSINode makes the driver known on a node, under an id; there is no kubelet behind
 // it. It returns the node's name. It goes with the test.
-func (w *World) CSINode(t testing.TB, name, id string) string {
+func (w *World) CreateCSINode(t testing.TB, name, id string) string {
 	t.Helper()
 	name = w.Namespace + "-" + name
-	create(t, w.Client.StorageV1().CSINodes(), drop, &storagev1.CSINode{
+	create(t, w.Client.StorageV1().CSINodes(), deleteObject, &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: id}}},
 	})
 	return name
 }
 
-// DropCSINode takes a node of [World.CSINode] away. One that is gone is fine.
-func (w *World) DropCSINode(ctx context.Context, t testing.TB, name string) {
+// DeleteCSINode takes a node of [World.CSINode] away. One that is gone is fine.
+func (w *World) DeleteCSINode(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	drop(ctx, t, w.Client.StorageV1().CSINodes(), name)
+	deleteObject(ctx, t, w.Client.StorageV1().CSINodes(), name)
 }
 
-// Volume makes a volume at the driver, and a PersistentVolume for it that the
+// CreatePV makes a volume at the driver, and a PersistentVolume for it that the
 // reclaim controller leaves alone. It goes with the test.
-func (w *World) Volume(t testing.TB, name string, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+func (w *World) CreatePV(t testing.TB, name string, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	t.Helper()
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
@@ -58,25 +58,25 @@ func (w *World) Volume(t testing.TB, name string, change func(*corev1.Persistent
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 			StorageClassName:              w.Namespace,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: w.Name, VolumeHandle: w.makeVolume(t, name),
+				Driver: w.Name, VolumeHandle: w.createVolumeAtDriver(t, name),
 			}},
 		},
 	}
 	if change != nil {
 		change(volume)
 	}
-	return create(t, w.Client.CoreV1().PersistentVolumes(), force, volume)
+	return create(t, w.Client.CoreV1().PersistentVolumes(), forceDelete, volume)
 }
 
-// DropVolume removes a PersistentVolume by force. One that is gone is fine.
-func (w *World) DropVolume(ctx context.Context, t testing.TB, name string) {
+// ForceDeletePV removes a PersistentVolume by force. One that is gone is fine.
+func (w *World) ForceDeletePV(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	force(ctx, t, w.Client.CoreV1().PersistentVolumes(), name)
+	forceDelete(ctx, t, w.Client.CoreV1().PersistentVolumes(), name)
 }
 
-func (w *World) makeVolume(t testing.TB, name string) (id string) {
+func (w *World) createVolumeAtDriver(t testing.TB, name string) (id string) {
 	t.Helper()
-	volume, err := w.CSI(t).CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+	volume, err := w.ConnectDriver(t).CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
 		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
 		VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
@@ -89,12 +89,12 @@ func (w *World) makeVolume(t testing.TB, name string) (id string) {
 	return volume.GetVolumeId()
 }
 
-// Attach asks for a volume on a node, as the attach/detach controller does. The
+// CreateAttachment asks for a volume on a node, as the attach/detach controller does. The
 // VolumeAttachment goes with the test.
-func (w *World) Attach(t testing.TB, volume, node string) string {
+func (w *World) CreateAttachment(t testing.TB, volume, node string) string {
 	t.Helper()
 	name := AttachmentName(volume, node)
-	create(t, w.Client.StorageV1().VolumeAttachments(), force, &storagev1.VolumeAttachment{
+	create(t, w.Client.StorageV1().VolumeAttachments(), forceDelete, &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: storagev1.VolumeAttachmentSpec{
 			Attacher: w.Name, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(volume)},
@@ -103,27 +103,27 @@ func (w *World) Attach(t testing.TB, volume, node string) string {
 	return name
 }
 
-// DropAttachment removes a VolumeAttachment by force. One that is gone is fine.
-func (w *World) DropAttachment(ctx context.Context, t testing.TB, name string) {
+// ForceDeleteAttachment removes a VolumeAttachment by force. One that is gone is fine.
+func (w *World) ForceDeleteAttachment(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	force(ctx, t, w.Client.StorageV1().VolumeAttachments(), name)
+	forceDelete(ctx, t, w.Client.StorageV1().VolumeAttachments(), name)
 }
 
 // AttachmentName is the name of the VolumeAttachment that [World.Attach] makes.
 func AttachmentName(volume, node string) string { return "va-" + volume + "-" + node }
 
-// Detach deletes a VolumeAttachment and does not wait until it is gone.
-func (w *World) Detach(t testing.TB, name string) {
+// DeleteAttachment deletes a VolumeAttachment and does not wait until it is gone.
+func (w *World) DeleteAttachment(t testing.TB, name string) {
 	t.Helper()
 	if err := w.Client.StorageV1().VolumeAttachments().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Attached waits until a VolumeAttachment is attached.
-func (w *World) Attached(t testing.TB, name string) *storagev1.VolumeAttachment {
+// WaitAttached waits until a VolumeAttachment is attached.
+func (w *World) WaitAttached(t testing.TB, name string) *storagev1.VolumeAttachment {
 	t.Helper()
-	return w.Attachment(t, name, func(a *storagev1.VolumeAttachment) error {
+	return w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if !a.Status.Attached {
 			return fmt.Errorf("%s is not attached: %+v", name, a.Status)
 		}
@@ -131,8 +131,8 @@ func (w *World) Attached(t testing.TB, name string) *storagev1.VolumeAttachment 
 	})
 }
 
-// Attachment waits until a VolumeAttachment is as wanted.
-func (w *World) Attachment(t testing.TB, name string, wanted func(*storagev1.VolumeAttachment) error) *storagev1.VolumeAttachment {
+// WaitAttachment waits until a VolumeAttachment is as wanted.
+func (w *World) WaitAttachment(t testing.TB, name string, wanted func(*storagev1.VolumeAttachment) error) *storagev1.VolumeAttachment {
 	t.Helper()
 	var a *storagev1.VolumeAttachment
 	Eventually(t, func(ctx context.Context) (err error) {
@@ -144,8 +144,8 @@ func (w *World) Attachment(t testing.TB, name string, wanted func(*storagev1.Vol
 	return a
 }
 
-// Detached waits until a VolumeAttachment is gone.
-func (w *World) Detached(t testing.TB, name string) {
+// WaitDetached waits until a VolumeAttachment is gone.
+func (w *World) WaitDetached(t testing.TB, name string) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
 		a, err := w.Client.StorageV1().VolumeAttachments().Get(ctx, name, metav1.GetOptions{})
@@ -159,8 +159,8 @@ func (w *World) Detached(t testing.TB, name string) {
 	})
 }
 
-// Published are the nodes that the driver has published a volume on.
-func (w *World) Published(handle string) []string {
+// PublishedNodes are the nodes that the driver has published a volume on.
+func (w *World) PublishedNodes(handle string) []string {
 	for _, v := range w.Driver.Volumes() {
 		if v.ID == handle {
 			return v.Nodes

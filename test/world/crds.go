@@ -18,17 +18,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// CRDs installs what "holdfast crds" prints, as its help says, and returns when
+// InstallCRDs installs what "holdfast crds" prints, as its help says, and returns when
 // all of it is served. It stays: other tests of the cluster may be using it. A
 // change may alter what is installed, or leave it out; it is for clusters of a
 // test's own.
-func CRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstructured) (install bool)) {
+func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstructured) (install bool)) {
 	t.Helper()
 	c, err := client.New(config, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := printed(t.Context())
+	all, err := printedCRDs(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +41,12 @@ func CRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstr
 		}
 	}
 	for _, crd := range all {
-		Eventually(t, func(ctx context.Context) error { return served(ctx, c, crd) })
+		Eventually(t, func(ctx context.Context) error { return crdServed(ctx, c, crd) })
 	}
 }
 
-// printed are the objects that "holdfast crds" prints.
-func printed(ctx context.Context) ([]*unstructured.Unstructured, error) {
+// printedCRDs are the objects that "holdfast crds" prints.
+func printedCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
@@ -70,9 +70,9 @@ func printed(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// served is nil when the API server serves all versions that a definition says
+// crdServed is nil when the API server serves all versions that a definition says
 // it does.
-func served(ctx context.Context, c client.Client, crd *unstructured.Unstructured) error {
+func crdServed(ctx context.Context, c client.Client, crd *unstructured.Unstructured) error {
 	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
 	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "listKind")
 	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")

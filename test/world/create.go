@@ -9,18 +9,18 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// objects are what a client offers for one kind of object.
-type objects[T metav1.Object] interface {
+// objectClient are what a client offers for one kind of object.
+type objectClient[T metav1.Object] interface {
 	Create(ctx context.Context, object T, o metav1.CreateOptions) (T, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o metav1.PatchOptions, subresources ...string) (T, error)
 	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
 }
 
-// A removal takes an object away. One that is gone is fine.
-type removal[T metav1.Object] func(ctx context.Context, t testing.TB, of objects[T], name string)
+// A deleteFunc takes an object away. One that is gone is fine.
+type deleteFunc[T metav1.Object] func(ctx context.Context, t testing.TB, of objectClient[T], name string)
 
 // create makes an object that goes with the test.
-func create[T metav1.Object](t testing.TB, of objects[T], remove removal[T], object T) T {
+func create[T metav1.Object](t testing.TB, of objectClient[T], remove deleteFunc[T], object T) T {
 	t.Helper()
 	made, err := of.Create(t.Context(), object, metav1.CreateOptions{})
 	if err != nil {
@@ -30,16 +30,16 @@ func create[T metav1.Object](t testing.TB, of objects[T], remove removal[T], obj
 	return made
 }
 
-// drop is a [removal] that asks for it.
-func drop[T metav1.Object](ctx context.Context, t testing.TB, of objects[T], name string) {
+// deleteObject is a [removal] that asks for it.
+func deleteObject[T metav1.Object](ctx context.Context, t testing.TB, of objectClient[T], name string) {
 	t.Helper()
 	if err := of.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		t.Error(err)
 	}
 }
 
-// force is a [removal] that waits for nobody whose finalizer is there.
-func force[T metav1.Object](ctx context.Context, t testing.TB, of objects[T], name string) {
+// forceDelete is a [removal] that waits for nobody whose finalizer is there.
+func forceDelete[T metav1.Object](ctx context.Context, t testing.TB, of objectClient[T], name string) {
 	t.Helper()
 	_, err := of.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	if err == nil {

@@ -13,9 +13,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// GroupClass makes a VolumeGroupSnapshotClass of the driver with the namespace's
+// CreateGroupClass makes a VolumeGroupSnapshotClass of the driver with the namespace's
 // name and policy Delete. It goes with the test.
-func (w *World) GroupClass(t testing.TB, api client.Client, change func(*groupv1.VolumeGroupSnapshotClass)) *groupv1.VolumeGroupSnapshotClass {
+func (w *World) CreateGroupClass(t testing.TB, api client.Client, change func(*groupv1.VolumeGroupSnapshotClass)) *groupv1.VolumeGroupSnapshotClass {
 	t.Helper()
 	class := &groupv1.VolumeGroupSnapshotClass{
 		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
@@ -34,9 +34,9 @@ func (w *World) GroupClass(t testing.TB, api client.Client, change func(*groupv1
 	return class
 }
 
-// Group makes a VolumeGroupSnapshot of the claims that a selector finds, of the
+// CreateGroup makes a VolumeGroupSnapshot of the claims that a selector finds, of the
 // class with the namespace's name.
-func (w *World) Group(t testing.TB, api client.Client, name string, selector metav1.LabelSelector, change func(*groupv1.VolumeGroupSnapshot)) *groupv1.VolumeGroupSnapshot {
+func (w *World) CreateGroup(t testing.TB, api client.Client, name string, selector metav1.LabelSelector, change func(*groupv1.VolumeGroupSnapshot)) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
 	group := &groupv1.VolumeGroupSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
@@ -54,8 +54,8 @@ func (w *World) Group(t testing.TB, api client.Client, name string, selector met
 	return group
 }
 
-// GroupBecomes waits until a group's status is as asked for.
-func (w *World) GroupBecomes(t testing.TB, api client.Client, name string, ask func(*groupv1.VolumeGroupSnapshotStatus) error) *groupv1.VolumeGroupSnapshot {
+// WaitGroup waits until a group's status is as asked for.
+func (w *World) WaitGroup(t testing.TB, api client.Client, name string, ask func(*groupv1.VolumeGroupSnapshotStatus) error) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
 	group := &groupv1.VolumeGroupSnapshot{}
 	Eventually(t, func(ctx context.Context) error {
@@ -70,10 +70,10 @@ func (w *World) GroupBecomes(t testing.TB, api client.Client, name string, ask f
 	return group
 }
 
-// GroupReady waits until all members of a group can be restored from.
-func (w *World) GroupReady(t testing.TB, api client.Client, name string) *groupv1.VolumeGroupSnapshot {
+// WaitGroupReady waits until all members of a group can be restored from.
+func (w *World) WaitGroupReady(t testing.TB, api client.Client, name string) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
-	return w.GroupBecomes(t, api, name, func(s *groupv1.VolumeGroupSnapshotStatus) error {
+	return w.WaitGroup(t, api, name, func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if !ptr.Deref(s.ReadyToUse, false) {
 			return fmt.Errorf("group snapshot %s has the status %+v", name, s)
 		}
@@ -81,8 +81,8 @@ func (w *World) GroupReady(t testing.TB, api client.Client, name string) *groupv
 	})
 }
 
-// Members are the VolumeSnapshots of a group, by the claims that they are of.
-func (w *World) Members(t testing.TB, api client.Client, group *groupv1.VolumeGroupSnapshot) map[string]snapshotv1.VolumeSnapshot {
+// ListMembers are the VolumeSnapshots of a group, by the claims that they are of.
+func (w *World) ListMembers(t testing.TB, api client.Client, group *groupv1.VolumeGroupSnapshot) map[string]snapshotv1.VolumeSnapshot {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := api.List(t.Context(), all, client.InNamespace(w.Namespace)); err != nil {
@@ -97,8 +97,8 @@ func (w *World) Members(t testing.TB, api client.Client, group *groupv1.VolumeGr
 	return members
 }
 
-// DropGroup deletes a group and does not wait until it is gone.
-func (w *World) DropGroup(t testing.TB, api client.Client, name string) {
+// DeleteGroup deletes a group and does not wait until it is gone.
+func (w *World) DeleteGroup(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	err := api.Delete(t.Context(), &groupv1.VolumeGroupSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name}})
 	if err != nil {
@@ -106,8 +106,8 @@ func (w *World) DropGroup(t testing.TB, api client.Client, name string) {
 	}
 }
 
-// GroupContents are the VolumeGroupSnapshotContents of the world's driver.
-func (w *World) GroupContents(ctx context.Context, api client.Client) ([]groupv1.VolumeGroupSnapshotContent, error) {
+// ListGroupContents are the VolumeGroupSnapshotContents of the world's driver.
+func (w *World) ListGroupContents(ctx context.Context, api client.Client) ([]groupv1.VolumeGroupSnapshotContent, error) {
 	all := &groupv1.VolumeGroupSnapshotContentList{}
 	if err := api.List(ctx, all); err != nil {
 		return nil, err
@@ -115,12 +115,12 @@ func (w *World) GroupContents(ctx context.Context, api client.Client) ([]groupv1
 	return slices.DeleteFunc(all.Items, func(c groupv1.VolumeGroupSnapshotContent) bool { return c.Spec.Driver != w.Name }), nil
 }
 
-// NoGroupsLeft waits until neither the world's driver nor the cluster has any of
+// WaitNoGroupsLeft waits until neither the world's driver nor the cluster has any of
 // its groups, or members of one.
-func (w *World) NoGroupsLeft(t testing.TB, api client.Client) {
+func (w *World) WaitNoGroupsLeft(t testing.TB, api client.Client) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
-		contents, err := w.GroupContents(ctx, api)
+		contents, err := w.ListGroupContents(ctx, api)
 		if err != nil {
 			return err
 		}
@@ -133,5 +133,5 @@ func (w *World) NoGroupsLeft(t testing.TB, api client.Client) {
 		}
 		return nil
 	})
-	w.NoSnapshotsLeft(t, api)
+	w.WaitNoSnapshotsLeft(t, api)
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// NodeKey is the topology key of drivers that are on a [Node].
+// NodeKey is the topology key of drivers that are on a [AddNode].
 const NodeKey = "topology.example.com/node"
 
 // A Node is one of several on which the world's driver runs, each time with
@@ -18,8 +18,8 @@ type Node struct {
 	NodeName string
 }
 
-// Node adds a node to the world.
-func (w *World) Node(t testing.TB, name string, o csitest.Options) *Node {
+// AddNode adds a node to the world.
+func (w *World) AddNode(t testing.TB, name string, o csitest.Options) *Node {
 	t.Helper()
 	o.Name, o.NodeID, o.Segments = w.Name, name, []map[string]string{{NodeKey: name}}
 	driver := csitest.New(o)
@@ -28,9 +28,9 @@ func (w *World) Node(t testing.TB, name string, o csitest.Options) *Node {
 	return &Node{World: &here, NodeName: name}
 }
 
-// Provisioner starts role csi-provisioner beside the node's driver.
-func (n *Node) Provisioner(t testing.TB, args ...string) *Process {
+// StartProvisioner starts role csi-provisioner beside the node's driver.
+func (n *Node) StartProvisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
 	args = append([]string{"--node-deployment"}, args...)
-	return run(t, []string{"NODE_NAME=" + n.NodeName}, "csi-provisioner", n.ProvisionerArgs(args...))
+	return startForTest(t, []string{"NODE_NAME=" + n.NodeName}, "csi-provisioner", n.ProvisionerArgs(args...))
 }

@@ -15,7 +15,7 @@ import (
 // test process, however that ends.
 type Process struct {
 	cmd  *exec.Cmd
-	log  buffer
+	log  outputBuffer
 	done chan struct{}
 	err  error // set before done is closed
 }
@@ -23,10 +23,10 @@ type Process struct {
 // Start runs holdfast under the name of a role, as in "csi-provisioner". It
 // belongs to the caller, who kills it; see [World.Provisioner] for one that
 // belongs to a test.
-func Start(role string, args ...string) (*Process, error) { return start(nil, role, args) }
+func Start(role string, args ...string) (*Process, error) { return startProcess(nil, role, args) }
 
-// start adds variables to the environment.
-func start(variables []string, role string, args []string) (*Process, error) {
+// startProcess adds variables to the environment.
+func startProcess(variables []string, role string, args []string) (*Process, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
@@ -76,19 +76,19 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Log is what the process has said so far.
 func (p *Process) Log() string { return p.log.String() }
 
-// Provisioner starts role csi-provisioner for the world's driver. It ends with
+// StartProvisioner starts role csi-provisioner for the world's driver. It ends with
 // the test, which shows what it said if it failed. Later arguments win over
 // those that the world gives.
-func (w *World) Provisioner(t testing.TB, args ...string) *Process {
+func (w *World) StartProvisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "csi-provisioner", w.ProvisionerArgs(args...))
+	return startForTest(t, nil, "csi-provisioner", w.ProvisionerArgs(args...))
 }
 
-// run starts a role, with variables added to the environment, that ends with
+// startForTest starts a role, with variables added to the environment, that ends with
 // the test.
-func run(t testing.TB, variables []string, role string, args []string) *Process {
+func startForTest(t testing.TB, variables []string, role string, args []string) *Process {
 	t.Helper()
-	p, err := start(variables, role, args)
+	p, err := startProcess(variables, role, args)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,19 +109,19 @@ func (w *World) ProvisionerArgs(args ...string) []string {
 	}, args...)
 }
 
-// buffer collects what a process says.
-type buffer struct {
+// outputBuffer collects what a process says.
+type outputBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (b *buffer) Write(p []byte) (int, error) {
+func (b *outputBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.Write(p)
 }
 
-func (b *buffer) String() string {
+func (b *outputBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()

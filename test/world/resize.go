@@ -12,10 +12,10 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Resizer starts role csi-resizer for the world's driver; see [World.Provisioner].
-func (w *World) Resizer(t testing.TB, args ...string) *Process {
+// StartResizer starts role csi-resizer for the world's driver; see [World.Provisioner].
+func (w *World) StartResizer(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "csi-resizer", w.ResizerArgs(args...))
+	return startForTest(t, nil, "csi-resizer", w.ResizerArgs(args...))
 }
 
 // ResizerArgs are what role csi-resizer needs to serve the world's driver, then
@@ -27,25 +27,25 @@ func (w *World) ResizerArgs(args ...string) []string {
 // Expandable makes a class one whose volumes may grow; see [World.Class].
 func Expandable(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) }
 
-// Attributes makes a VolumeAttributesClass of the driver. Its name begins with
+// CreateAttributesClass makes a VolumeAttributesClass of the driver. Its name begins with
 // the namespace's, and is returned. It goes with the test.
-func (w *World) Attributes(t testing.TB, name string, parameters map[string]string) string {
+func (w *World) CreateAttributesClass(t testing.TB, name string, parameters map[string]string) string {
 	t.Helper()
 	name = w.Namespace + "-" + name
-	create(t, w.Client.StorageV1().VolumeAttributesClasses(), drop, &storagev1.VolumeAttributesClass{
+	create(t, w.Client.StorageV1().VolumeAttributesClasses(), deleteObject, &storagev1.VolumeAttributesClass{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, DriverName: w.Name, Parameters: parameters,
 	})
 	return name
 }
 
-// Request changes how much a claim requests.
-func (w *World) Request(t testing.TB, claim, size string) {
+// RequestSize changes how much a claim requests.
+func (w *World) RequestSize(t testing.TB, claim, size string) {
 	t.Helper()
 	w.patchClaim(t, claim, fmt.Sprintf(`{"spec":{"resources":{"requests":{"storage":%q}}}}`, size))
 }
 
-// Want changes the VolumeAttributesClass that a claim wants.
-func (w *World) Want(t testing.TB, claim, class string) {
+// RequestAttributesClass changes the VolumeAttributesClass that a claim wants.
+func (w *World) RequestAttributesClass(t testing.TB, claim, class string) {
 	t.Helper()
 	w.patchClaim(t, claim, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q}}`, class))
 }
@@ -66,8 +66,8 @@ func (w *World) ExpandOnNode(t testing.TB, claim, size string) {
 		`{"status":{"capacity":{"storage":%q},"allocatedResourceStatuses":null,"conditions":null}}`, size), "status")
 }
 
-// ClaimIs waits until a claim is as wanted and returns it.
-func (w *World) ClaimIs(t testing.TB, name string, wanted func(*corev1.PersistentVolumeClaim) error) *corev1.PersistentVolumeClaim {
+// WaitClaim waits until a claim is as wanted and returns it.
+func (w *World) WaitClaim(t testing.TB, name string, wanted func(*corev1.PersistentVolumeClaim) error) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	var claim *corev1.PersistentVolumeClaim
 	Eventually(t, func(ctx context.Context) (err error) {
@@ -79,10 +79,10 @@ func (w *World) ClaimIs(t testing.TB, name string, wanted func(*corev1.Persisten
 	return claim
 }
 
-// Sized waits until a claim has a size and nothing is left to do.
-func (w *World) Sized(t testing.TB, name, size string) *corev1.PersistentVolumeClaim {
+// WaitSize waits until a claim has a size and nothing is left to do.
+func (w *World) WaitSize(t testing.TB, name, size string) *corev1.PersistentVolumeClaim {
 	t.Helper()
-	return w.ClaimIs(t, name, func(c *corev1.PersistentVolumeClaim) error {
+	return w.WaitClaim(t, name, func(c *corev1.PersistentVolumeClaim) error {
 		if got := c.Status.Capacity.Storage().String(); got != size || len(c.Status.AllocatedResourceStatuses) > 0 || len(c.Status.Conditions) > 0 {
 			return fmt.Errorf("claim %s has %s and is to have %s: %+v", name, got, size, c.Status)
 		}

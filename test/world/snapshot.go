@@ -15,17 +15,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Snapshotter starts role csi-snapshotter for the world's driver; see
+// StartSnapshotter starts role csi-snapshotter for the world's driver; see
 // [World.Provisioner].
-func (w *World) Snapshotter(t testing.TB, args ...string) *Process {
+func (w *World) StartSnapshotter(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "csi-snapshotter", w.SnapshotterArgs(args...))
+	return startForTest(t, nil, "csi-snapshotter", w.SnapshotterArgs(args...))
 }
 
-// SnapshotterOn starts role csi-snapshotter for the volumes of a node.
-func (w *World) SnapshotterOn(t testing.TB, node string, args ...string) *Process {
+// StartSnapshotterOnNode starts role csi-snapshotter for the volumes of a node.
+func (w *World) StartSnapshotterOnNode(t testing.TB, node string, args ...string) *Process {
 	t.Helper()
-	return run(t, []string{"NODE_NAME=" + node}, "csi-snapshotter", w.SnapshotterArgs(append(args, "--node-deployment")...))
+	return startForTest(t, []string{"NODE_NAME=" + node}, "csi-snapshotter", w.SnapshotterArgs(append(args, "--node-deployment")...))
 }
 
 // SnapshotterArgs are what role csi-snapshotter needs to serve the world's
@@ -34,18 +34,18 @@ func (w *World) SnapshotterArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
 }
 
-// SnapshotController starts role snapshot-controller for the world's namespace;
+// StartSnapshotController starts role snapshot-controller for the world's namespace;
 // see [World.Provisioner].
-func (w *World) SnapshotController(t testing.TB, args ...string) *Process {
+func (w *World) StartSnapshotController(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "snapshot-controller", w.SnapshotControllerArgs(args...))
+	return startForTest(t, nil, "snapshot-controller", w.SnapshotControllerArgs(args...))
 }
 
-// WholeSnapshotController starts it as users do, for all namespaces: only for a
+// StartSnapshotControllerForAll starts it as users do, for all namespaces: only for a
 // cluster of the test's own.
-func (w *World) WholeSnapshotController(t testing.TB, args ...string) *Process {
+func (w *World) StartSnapshotControllerForAll(t testing.TB, args ...string) *Process {
 	t.Helper()
-	return run(t, nil, "snapshot-controller", append([]string{"--kubeconfig=" + w.Kubeconfig}, args...))
+	return startForTest(t, nil, "snapshot-controller", append([]string{"--kubeconfig=" + w.Kubeconfig}, args...))
 }
 
 // SnapshotControllerArgs are what role snapshot-controller needs to serve the
@@ -54,9 +54,9 @@ func (w *World) SnapshotControllerArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--watch-namespace=" + w.Namespace}, args...)
 }
 
-// SnapshotClass makes a VolumeSnapshotClass of the driver with the namespace's
+// CreateSnapshotClass makes a VolumeSnapshotClass of the driver with the namespace's
 // name and policy Delete. It goes with the test.
-func (w *World) SnapshotClass(t testing.TB, api client.Client, change func(*snapshotv1.VolumeSnapshotClass)) *snapshotv1.VolumeSnapshotClass {
+func (w *World) CreateSnapshotClass(t testing.TB, api client.Client, change func(*snapshotv1.VolumeSnapshotClass)) *snapshotv1.VolumeSnapshotClass {
 	t.Helper()
 	class := &snapshotv1.VolumeSnapshotClass{
 		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Driver: w.Name, DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete,
@@ -75,9 +75,9 @@ func (w *World) SnapshotClass(t testing.TB, api client.Client, change func(*snap
 	return class
 }
 
-// Snapshot makes a VolumeSnapshot of a claim, of the class with the namespace's
+// CreateSnapshot makes a VolumeSnapshot of a claim, of the class with the namespace's
 // name.
-func (w *World) Snapshot(t testing.TB, api client.Client, name, claim string, change func(*snapshotv1.VolumeSnapshot)) *snapshotv1.VolumeSnapshot {
+func (w *World) CreateSnapshot(t testing.TB, api client.Client, name, claim string, change func(*snapshotv1.VolumeSnapshot)) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
@@ -95,23 +95,23 @@ func (w *World) Snapshot(t testing.TB, api client.Client, name, claim string, ch
 	return s
 }
 
-// SnapshotReady waits until a snapshot can be restored from.
-func (w *World) SnapshotReady(t testing.TB, api client.Client, name string) *snapshotv1.VolumeSnapshot {
+// WaitSnapshotReady waits until a snapshot can be restored from.
+func (w *World) WaitSnapshotReady(t testing.TB, api client.Client, name string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
-	return w.SnapshotIs(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool { return ptr.Deref(s.ReadyToUse, false) })
+	return w.WaitSnapshot(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool { return ptr.Deref(s.ReadyToUse, false) })
 }
 
-// SnapshotFailed waits until a snapshot's status has an error with part in it,
+// WaitSnapshotError waits until a snapshot's status has an error with part in it,
 // and says that it is not ready.
-func (w *World) SnapshotFailed(t testing.TB, api client.Client, name, part string) *snapshotv1.VolumeSnapshot {
+func (w *World) WaitSnapshotError(t testing.TB, api client.Client, name, part string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
-	return w.SnapshotIs(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+	return w.WaitSnapshot(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), part) && !ptr.Deref(s.ReadyToUse, true)
 	})
 }
 
-// SnapshotIs waits until a snapshot has a status and that is as wanted.
-func (w *World) SnapshotIs(t testing.TB, api client.Client, name string, wanted func(*snapshotv1.VolumeSnapshotStatus) bool) *snapshotv1.VolumeSnapshot {
+// WaitSnapshot waits until a snapshot has a status and that is as wanted.
+func (w *World) WaitSnapshot(t testing.TB, api client.Client, name string, wanted func(*snapshotv1.VolumeSnapshotStatus) bool) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	Eventually(t, func(ctx context.Context) error {
@@ -128,9 +128,9 @@ func (w *World) SnapshotIs(t testing.TB, api client.Client, name string, wanted 
 	return s
 }
 
-// Content waits for the VolumeSnapshotContent of a snapshot that is made from a
+// WaitContent waits for the VolumeSnapshotContent of a snapshot that is made from a
 // claim.
-func (w *World) Content(t testing.TB, api client.Client, of *snapshotv1.VolumeSnapshot) *snapshotv1.VolumeSnapshotContent {
+func (w *World) WaitContent(t testing.TB, api client.Client, of *snapshotv1.VolumeSnapshot) *snapshotv1.VolumeSnapshotContent {
 	t.Helper()
 	c := &snapshotv1.VolumeSnapshotContent{}
 	Eventually(t, func(ctx context.Context) error {
@@ -139,8 +139,8 @@ func (w *World) Content(t testing.TB, api client.Client, of *snapshotv1.VolumeSn
 	return c
 }
 
-// DropSnapshot deletes a snapshot and does not wait until it is gone.
-func (w *World) DropSnapshot(t testing.TB, api client.Client, name string) {
+// DeleteSnapshot deletes a snapshot and does not wait until it is gone.
+func (w *World) DeleteSnapshot(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	err := api.Delete(t.Context(), &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name}})
 	if err != nil {
@@ -148,8 +148,8 @@ func (w *World) DropSnapshot(t testing.TB, api client.Client, name string) {
 	}
 }
 
-// SnapshotGone waits until a snapshot is gone.
-func (w *World) SnapshotGone(t testing.TB, api client.Client, name string) {
+// WaitSnapshotGone waits until a snapshot is gone.
+func (w *World) WaitSnapshotGone(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
 		s := &snapshotv1.VolumeSnapshot{}
@@ -161,8 +161,8 @@ func (w *World) SnapshotGone(t testing.TB, api client.Client, name string) {
 	})
 }
 
-// Contents are the VolumeSnapshotContents of the world's driver.
-func (w *World) Contents(ctx context.Context, api client.Client) ([]snapshotv1.VolumeSnapshotContent, error) {
+// ListContents are the VolumeSnapshotContents of the world's driver.
+func (w *World) ListContents(ctx context.Context, api client.Client) ([]snapshotv1.VolumeSnapshotContent, error) {
 	all := &snapshotv1.VolumeSnapshotContentList{}
 	if err := api.List(ctx, all); err != nil {
 		return nil, err
@@ -170,12 +170,12 @@ func (w *World) Contents(ctx context.Context, api client.Client) ([]snapshotv1.V
 	return slices.DeleteFunc(all.Items, func(c snapshotv1.VolumeSnapshotContent) bool { return c.Spec.Driver != w.Name }), nil
 }
 
-// NoSnapshotsLeft waits until neither the world's driver nor the cluster has any
+// WaitNoSnapshotsLeft waits until neither the world's driver nor the cluster has any
 // of its snapshots, and no claim is kept for one.
-func (w *World) NoSnapshotsLeft(t testing.TB, api client.Client) {
+func (w *World) WaitNoSnapshotsLeft(t testing.TB, api client.Client) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
-		contents, err := w.Contents(ctx, api)
+		contents, err := w.ListContents(ctx, api)
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ import (
 func Eventually(t testing.TB, ask func(context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), Pulse, Patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), PollInterval, Timeout, true, func(ctx context.Context) (bool, error) {
 		now := ask(ctx)
 		if last == nil || ctx.Err() == nil { // That there is no time left is no answer.
 			last = now
@@ -31,8 +31,8 @@ func Eventually(t testing.TB, ask func(context.Context) error) {
 	}
 }
 
-// Bound waits until a claim is bound and returns its volume.
-func (w *World) Bound(t testing.TB, name string) *corev1.PersistentVolume {
+// WaitBound waits until a claim is bound and returns its volume.
+func (w *World) WaitBound(t testing.TB, name string) *corev1.PersistentVolume {
 	t.Helper()
 	var claim *corev1.PersistentVolumeClaim
 	Eventually(t, func(ctx context.Context) (err error) {
@@ -49,8 +49,8 @@ func (w *World) Bound(t testing.TB, name string) *corev1.PersistentVolume {
 	return volume
 }
 
-// Gone waits until a PersistentVolume is no more.
-func (w *World) Gone(t testing.TB, volume *corev1.PersistentVolume) {
+// WaitPVGone waits until a PersistentVolume is no more.
+func (w *World) WaitPVGone(t testing.TB, volume *corev1.PersistentVolume) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
 		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
@@ -61,12 +61,12 @@ func (w *World) Gone(t testing.TB, volume *corev1.PersistentVolume) {
 	})
 }
 
-// NothingLeft waits until neither the cluster nor the driver has anything of
+// WaitNothingLeft waits until neither the cluster nor the driver has anything of
 // the test's claims.
-func (w *World) NothingLeft(t testing.TB) {
+func (w *World) WaitNothingLeft(t testing.TB) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
-		volumes, err := w.Volumes(ctx)
+		volumes, err := w.ListPVs(ctx)
 		if err != nil {
 			return err
 		}
@@ -81,16 +81,16 @@ func (w *World) NothingLeft(t testing.TB) {
 	})
 }
 
-// Told waits until a claim has an event of that type and reason whose message
+// WaitClaimEvent waits until a claim has an event of that type and reason whose message
 // has part in it.
-func (w *World) Told(t testing.TB, claim, kind, reason, part string) {
+func (w *World) WaitClaimEvent(t testing.TB, claim, kind, reason, part string) {
 	t.Helper()
-	w.ToldAbout(t, "PersistentVolumeClaim/"+claim, kind, reason, part)
+	w.WaitEvent(t, "PersistentVolumeClaim/"+claim, kind, reason, part)
 }
 
-// ToldAbout is Told about any object, KIND/NAME. The events of those outside of
+// WaitEvent is Told about any object, KIND/NAME. The events of those outside of
 // namespaces are in the namespace default.
-func (w *World) ToldAbout(t testing.TB, object, kind, reason, part string) {
+func (w *World) WaitEvent(t testing.TB, object, kind, reason, part string) {
 	t.Helper()
 	of, name, _ := strings.Cut(object, "/")
 	Eventually(t, func(ctx context.Context) error {

@@ -16,7 +16,7 @@
 //
 // Every world has a namespace, a driver and a class of its own, so tests run in
 // parallel and do not see each other's claims. Whatever waits, waits for a
-// condition, for up to [Patience].
+// condition, for up to [Timeout].
 package world
 
 import (
@@ -38,10 +38,10 @@ import (
 )
 
 const (
-	// Patience is how long anything may take on a slow machine.
-	Patience = 2 * time.Minute
-	// Pulse is the pause between two looks.
-	Pulse = 50 * time.Millisecond
+	// Timeout is how long anything may take on a slow machine.
+	Timeout = 2 * time.Minute
+	// PollInterval is the pause between two looks.
+	PollInterval = 50 * time.Millisecond
 )
 
 // A World is a cluster with a driver, under a name of its own so that tests do
@@ -67,9 +67,9 @@ func New(t testing.TB, o csitest.Options, options ...cluster.Option) *World {
 	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
 }
 
-// CSI is a connection to the world's driver, which is ready. It is closed with
+// ConnectDriver is a connection to the world's driver, which is ready. It is closed with
 // the test.
-func (w *World) CSI(t testing.TB) *csi.Driver {
+func (w *World) ConnectDriver(t testing.TB) *csi.Driver {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
 	if err != nil {
@@ -82,25 +82,25 @@ func (w *World) CSI(t testing.TB) *csi.Driver {
 	return driver
 }
 
-// Class makes a StorageClass of the driver. By default it has the namespace's
+// CreateClass makes a StorageClass of the driver. By default it has the namespace's
 // name, which is what claims ask for by default. It goes with the test.
-func (w *World) Class(t testing.TB, change func(*storagev1.StorageClass)) *storagev1.StorageClass {
+func (w *World) CreateClass(t testing.TB, change func(*storagev1.StorageClass)) *storagev1.StorageClass {
 	t.Helper()
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Provisioner: w.Name}
 	if change != nil {
 		change(class)
 	}
-	return create(t, w.Client.StorageV1().StorageClasses(), drop, class)
+	return create(t, w.Client.StorageV1().StorageClasses(), deleteObject, class)
 }
 
-// DropClass deletes a StorageClass. One that is gone is fine.
-func (w *World) DropClass(ctx context.Context, t testing.TB, name string) {
+// DeleteClass deletes a StorageClass. One that is gone is fine.
+func (w *World) DeleteClass(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
-	drop(ctx, t, w.Client.StorageV1().StorageClasses(), name)
+	deleteObject(ctx, t, w.Client.StorageV1().StorageClasses(), name)
 }
 
-// Claim makes a claim of the world's class for 1 GiB.
-func (w *World) Claim(t testing.TB, name string, change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+// CreateClaim makes a claim of the world's class for 1 GiB.
+func (w *World) CreateClaim(t testing.TB, name string, change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -120,16 +120,16 @@ func (w *World) Claim(t testing.TB, name string, change func(*corev1.PersistentV
 	return made
 }
 
-// DropClaim deletes a claim and does not wait until it is gone.
-func (w *World) DropClaim(t testing.TB, name string) {
+// DeleteClaim deletes a claim and does not wait until it is gone.
+func (w *World) DeleteClaim(t testing.TB, name string) {
 	t.Helper()
 	if err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// SetPolicy changes what becomes of a PersistentVolume that is released.
-func (w *World) SetPolicy(t testing.TB, volume string, policy corev1.PersistentVolumeReclaimPolicy) {
+// SetReclaimPolicy changes what becomes of a PersistentVolume that is released.
+func (w *World) SetReclaimPolicy(t testing.TB, volume string, policy corev1.PersistentVolumeReclaimPolicy) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"spec":{"persistentVolumeReclaimPolicy":%q}}`, policy)
 	_, err := w.Client.CoreV1().PersistentVolumes().Patch(t.Context(), volume, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
@@ -138,8 +138,8 @@ func (w *World) SetPolicy(t testing.TB, volume string, policy corev1.PersistentV
 	}
 }
 
-// Volumes are the PersistentVolumes of the world's driver.
-func (w *World) Volumes(ctx context.Context) ([]corev1.PersistentVolume, error) {
+// ListPVs are the PersistentVolumes of the world's driver.
+func (w *World) ListPVs(ctx context.Context) ([]corev1.PersistentVolume, error) {
 	list, err := w.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,147 @@
+package crash
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// What makes something is struck twice, with the turn at either strike; what does
+// not is struck once.
+func TestPairs(t *testing.T) {
+	t.Parallel()
+	points := []point{"POST leases 1", "CreateVolume 1", "DeleteVolume 1"}
+	once := (&scenario{}).pairs(points)
+	if want := len(unsure) * len(refusalsOf(csi.CreateVolume)); len(once) != want {
+		t.Errorf("there are %d pairs without a turn, want %d", len(once), want)
+	}
+	turned := (&scenario{turn: letClaimsGo}).pairs(points)
+	if len(turned) != 2*len(once) {
+		t.Errorf("there are %d pairs with a turn, and %d without", len(turned), len(once))
+	}
+	labels := map[string]bool{}
+	for _, s := range turned {
+		if s.at != points[1] {
+			t.Errorf("a pair begins at %s", s.at)
+		}
+		labels[s.label("claim deleted")] = true
+	}
+	if len(labels) != len(turned) {
+		t.Errorf("%d pairs have %d names", len(turned), len(labels))
+	}
+	if s := (&scenario{leaders: 2}).pairs(points); len(s) > 0 {
+		t.Errorf("with two leaders there are %d pairs", len(s))
+	}
+}
+
+// The sample strikes in every way, at one point of a scenario or another.
+func TestTheSampleStrikesInEveryWay(t *testing.T) {
+	t.Parallel()
+	points := []point{
+		"POST leases 1", "CreateVolume 1", "POST persistentvolumes 1", "DELETE leases 1", "DeleteVolume 1", "PATCH persistentvolumes 1",
+		"DELETE persistentvolumes 1",
+	}
+	missing := map[string]bool{}
+	for _, kind := range kinds() {
+		missing[kind] = true
+	}
+	for number, sc := range scenarios {
+		for _, s := range sc.sample(points, number) {
+			delete(missing, s.kind())
+		}
+	}
+	for kind := range missing {
+		t.Errorf("no scenario is struck in the way %q", kind)
+	}
+}
+
+// A repetition is the next call about the same thing, whatever its number is.
+func TestARepetitionIsStruck(t *testing.T) {
+	t.Parallel()
+	tr := &trace{}
+	tr.arm(strike{at: "CreateVolume 1", way: answerLost, again: instead(codes.Internal), turn: repeated})
+	arrives := func(subject, want string, turn bool) {
+		t.Helper()
+		hit := tr.arrive("CreateVolume", subject)
+		if want == "" {
+			if hit != nil {
+				t.Errorf("%s is struck: %s", subject, hit.name)
+			}
+			return
+		}
+		if hit == nil || hit.name != want || hit.turn != turn {
+			t.Fatalf("%s is struck with %+v, want %s", subject, hit, want)
+		}
+		tr.happened(hit)
+	}
+	arrives("one", "answer lost at", false)
+	if _, all := tr.seen(); all {
+		t.Error("all blows were struck, and one was not")
+	}
+	arrives("another", "", false)
+	arrives("one", "Internal instead of", true)
+	arrives("one", "", false)
+	if _, all := tr.seen(); !all {
+		t.Error("not all blows were struck")
+	}
+}
+
+// A late call is worked on when the next try has its answer. What else is to
+// change waits for it.
+func TestALateCall(t *testing.T) {
+	t.Parallel()
+	s := &stage{
+		World: &world.World{Driver: csitest.New(csitest.Options{})}, scenario: &scenario{roles: provisioner},
+		hits: map[any]*blow{}, late: map[any]*lateCall{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
+		asks: map[string]bool{}, ready: map[string]bool{},
+	}
+	s.trace.arm(strike{at: "CreateVolume 1", way: late, again: instead(codes.InvalidArgument)})
+	first, second := &csipb.CreateVolumeRequest{Name: "one"}, &csipb.CreateVolumeRequest{Name: "one"}
+	working := make(chan struct{})
+	given, cancel := context.WithCancel(t.Context())
+	go func() {
+		_ = s.called(given, csi.CreateVolume, first) // It is let through, in the end.
+		close(working)
+	}()
+	cancel()
+	for isLate := false; !isLate; {
+		s.mu.Lock()
+		isLate = len(s.late) > 0
+		s.mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	if err := s.called(t.Context(), csi.CreateVolume, &csipb.CreateVolumeRequest{Name: "another"}); err != nil {
+		t.Errorf("another call fails: %v", err)
+	}
+	select {
+	case <-working:
+		t.Fatal("the work is done before the next try")
+	default:
+	}
+	if err := s.called(t.Context(), csi.CreateVolume, second); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("the next try ends with %v", err)
+	}
+	deleting := make(chan struct{})
+	go func() {
+		_ = s.called(t.Context(), csi.DeleteVolume, &csipb.DeleteVolumeRequest{VolumeId: "volume-1"}) // It is not struck.
+		close(deleting)
+	}()
+	<-working
+	select {
+	case <-deleting:
+		t.Error("what comes after it did not wait")
+	default:
+	}
+	if _, err := s.done(given, csi.CreateVolume, first, &csipb.CreateVolumeResponse{Volume: &csipb.Volume{}}, nil); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("the late call ends with %v", err)
+	}
+	<-deleting
+}

@@ -1,0 +1,281 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// cutSnapshot makes what all runs of a stage restore: a snapshot at the driver
+// whose volume is gone. The objects for it are made anew for every run.
+func (s *stage) cutSnapshot(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.snapshot, err = s.cutAtDriver(t.Context(), "snapshot"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cutGiven makes the run's snapshot at the driver, of which the cluster knows
+// nothing.
+func (r *run) cutGiven(ctx context.Context) (err error) {
+	if !r.scenario.given {
+		return nil
+	}
+	if r.scenario.together {
+		if err := r.dropGroupsAt(ctx); err != nil {
+			return err
+		}
+		r.given, err = r.cutGroup(ctx)
+		return err
+	}
+	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
+		if err := r.csi.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
+			return err
+		}
+	}
+	r.given, err = r.cutAtDriver(ctx, r.name)
+	return err
+}
+
+// cutAtDriver makes a snapshot whose volume is gone, and returns its handle.
+func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
+	volume, err := s.makeSource(ctx, "source")
+	if err != nil {
+		return "", err
+	}
+	made, err := s.csi.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volume})
+	if err != nil {
+		return "", err
+	}
+	return made.GetSnapshotId(), s.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
+}
+
+// makeSource makes a volume at the driver, of which the cluster knows nothing, and
+// returns its handle.
+func (s *stage) makeSource(ctx context.Context, name string) (string, error) {
+	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
+		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{{
+			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
+			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		}},
+	})
+	if err != nil {
+		return "", err
+	}
+	return volume.GetVolumeId(), nil
+}
+
+// keepSnapshot makes the run's snapshot, which is wanted from now on. It has the
+// run's name.
+func (r *run) keepSnapshot(ctx context.Context) error {
+	if !r.scenario.restores {
+		return nil
+	}
+	r.kept[r.name] = true
+	_, _, err := r.CreateSnapshotObjects(ctx, r.api, r.name, r.snapshot)
+	return err
+}
+
+// dropSnapshots deletes the run's snapshots, which nobody wants from now on.
+func (r *run) dropSnapshots(ctx context.Context) {
+	if r.api == nil {
+		return
+	}
+	r.leave(ctx)
+	r.dropSchedule(ctx)
+	r.dropGroups(ctx)
+	for _, name := range r.snapshotNames() {
+		r.mu.Lock()
+		delete(r.kept, name)
+		r.mu.Unlock()
+		snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
+		if err := r.api.Delete(ctx, snapshot); client.IgnoreNotFound(err) != nil {
+			r.complain(err)
+		}
+		r.trace.note("snapshot %s was deleted", name)
+	}
+}
+
+// dropContent does what the snapshot controller would do in the end.
+func (r *run) dropContent(ctx context.Context) {
+	if !r.scenario.restores {
+		return
+	}
+	content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace + "-" + r.name}}
+	if err := r.api.Delete(ctx, content); client.IgnoreNotFound(err) != nil {
+		r.complain(err)
+	}
+}
+
+// snapshots are those of the stage.
+func (s *stage) snapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, error) {
+	if s.api == nil {
+		return nil, nil
+	}
+	list := &snapshotv1.VolumeSnapshotList{}
+	err := s.api.List(ctx, list, client.InNamespace(s.Namespace))
+	return list.Items, err
+}
+
+// removeSnapshot deletes a snapshot that is held.
+func (s *stage) removeSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
+	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	return errors.Join(client.IgnoreNotFound(s.api.Patch(ctx, snapshot, free)), client.IgnoreNotFound(s.api.Delete(ctx, snapshot)))
+}
+
+// compareSnapshots tells which snapshots are not as wanted: there, and free to
+// be deleted.
+func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
+	left := map[string]bool{}
+	for i := range s.snapshots {
+		name := s.snapshots[i].Name
+		left[name] = true
+		switch {
+		case !want[name] && s.waitsInVain(&s.snapshots[i]):
+		case !want[name]:
+			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
+		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
+			wrong = append(wrong, fmt.Sprintf("snapshot %s is protected and nothing is restored from it", name))
+		}
+	}
+	for name := range want {
+		if !left[name] {
+			wrong = append(wrong, fmt.Sprintf("snapshot %s is gone and was wanted", name))
+		}
+	}
+	return wrong
+}
+
+// A hold is what keeps the source that a volume is being filled from.
+type hold int
+
+const (
+	noSource hold = iota // or it has gone before the call came, which the driver would say
+	loose                // anybody can delete it
+	held
+)
+
+// holdOn looks at what a volume is being filled from.
+func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (hold, error) {
+	switch content := create.GetVolumeContentSource(); {
+	case content.GetSnapshot() != nil:
+		return s.holdOnSnapshot(ctx, content.GetSnapshot().GetSnapshotId())
+	case content.GetVolume() != nil:
+		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
+	default:
+		return noSource, nil
+	}
+}
+
+// holdOnSnapshot looks whether the snapshot of a handle is kept for a provisioner.
+func (s *stage) holdOnSnapshot(ctx context.Context, handle string) (hold, error) {
+	contents, err := s.ListContents(ctx, s.api)
+	if err != nil {
+		return noSource, err
+	}
+	for i := range contents {
+		if status, ref := contents[i].Status, contents[i].Spec.VolumeSnapshotRef; status != nil && ptr.Deref(status.SnapshotHandle, "") == handle {
+			of := &snapshotv1.VolumeSnapshot{}
+			err := s.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, of)
+			if apierrors.IsNotFound(err) {
+				continue // It is that of an earlier run.
+			}
+			return holdOf(of, kube.SnapshotSourceFinalizer), err
+		}
+	}
+	return noSource, nil
+}
+
+// holdOnClaim looks whether the claim of a volume bears a finalizer.
+func (s *stage) holdOnClaim(ctx context.Context, handle, finalizer string) (hold, error) {
+	volumes, err := s.ListPVs(ctx)
+	if err != nil {
+		return noSource, err
+	}
+	for i := range volumes {
+		ref := volumes[i].Spec.ClaimRef
+		if volumes[i].Spec.CSI.VolumeHandle != handle || ref == nil {
+			continue
+		}
+		claim, err := s.Client.CoreV1().PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		if err != nil || claim.UID != ref.UID {
+			return noSource, client.IgnoreNotFound(err)
+		}
+		return holdOf(claim, finalizer), nil
+	}
+	return noSource, nil
+}
+
+func holdOf(object client.Object, finalizer string) hold {
+	switch {
+	case slices.Contains(object.GetFinalizers(), finalizer):
+		return held
+	case object.GetDeletionTimestamp() != nil:
+		return noSource
+	default:
+		return loose
+	}
+}
+
+// deny keeps that a process was told that it has no right to protect snapshots. The
+// provisioner goes on without then: some install it so.
+func (s *stage) deny(resource string, status int) {
+	if resource == "volumesnapshots" && status == http.StatusForbidden {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.denied = true
+	}
+}
+
+// excused tells whether what a volume is filled from need not be protected.
+func (s *stage) excused(create *csipb.CreateVolumeRequest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.denied && create.GetVolumeContentSource().GetSnapshot() != nil
+}
+
+// inspect looks at what a volume is being filled from, when the call comes and
+// when the driver has done its work: it must be held all that time.
+func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest, before hold) hold {
+	now, err := s.holdOn(ctx, create)
+	if err == nil && (now == loose || before == held && now != held) && !s.excused(create) {
+		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
+	}
+	if err != nil && ctx.Err() == nil {
+		s.complain(err)
+	}
+	return now
+}
+
+// lull is how long nothing happens before a call that is held up goes on.
+const lull = 100 * time.Millisecond
+
+// linger holds up a call until nothing else happens, or until nobody waits for
+// its answer any more.
+func (s *stage) linger(ctx context.Context) error {
+	for !s.trace.calm(s.scenario.lag + lull) {
+		select {
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		case <-time.After(pulse):
+		}
+	}
+	return nil
+}

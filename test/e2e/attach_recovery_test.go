@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// isRecorded is nil if the volume of a VolumeAttachment is on record.
+func isRecorded(a *storagev1.VolumeAttachment) error {
+	if a.Annotations["attach.holdfast.io/volume-handle"] == "" {
+		return errors.New("it is not on record")
+	}
+	return nil
+}
+
+// hideNode lets the driver know nothing of a node any more.
+func hideNode(w *world.World, id string) {
+	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, _ csi.Method, req any) error {
+		if r, ok := req.(interface{ GetNodeId() string }); ok && r.GetNodeId() == id {
+			return status.Errorf(codes.NotFound, "there is no node %q", id)
+		}
+		return nil
+	}})
+}
+
+// Nothing is attached to a machine that neither the driver nor the cluster knows.
+func TestAVolumeIsDetachedFromANodeThatNobodyKnows(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t, "--retry-interval-start=100ms", "--retry-interval-max=1s")
+	volume := w.CreatePV(t, "data", nil)
+	node := w.CreateCSINode(t, "node", "id-1")
+	name := w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttached(t, name)
+	hideNode(w, "id-1")
+	w.DeleteAttachment(t, name)
+	told := func(a *storagev1.VolumeAttachment) error {
+		if e := a.Status.DetachError; e == nil || !strings.Contains(e.Message, "there is no node") {
+			return fmt.Errorf("its status is %+v", a.Status)
+		}
+		return nil
+	}
+	w.WaitAttachment(t, name, told) // As long as the cluster knows the node.
+	w.DeleteCSINode(t.Context(), t, node)
+	w.CreateCSINode(t, "node", "id-2")
+	w.WaitDetached(t, name)
+}
+
+func TestANodeThatNobodyKnowsDoesNotKeepItsSuccessorFromAttaching(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t, "--retry-interval-start=100ms", "--retry-interval-max=1s")
+	volume := w.CreatePV(t, "data", nil)
+	node := w.CreateCSINode(t, "node", "id-1")
+	w.Driver.FailNext(csi.ControllerPublishVolume, codes.DeadlineExceeded, "no answer")
+	hideNode(w, "id-1")
+	name := w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttachment(t, name, isRecorded)
+	w.DeleteCSINode(t.Context(), t, node)
+	w.CreateCSINode(t, "node", "id-2")
+	w.WaitAttached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
+}
+
+// A driver may say less of itself after a restart. What is on record was attached.
+func TestADriverThatDoesNotSayThatItPublishesIsAskedToDetach(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	first := w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	w.WaitAttached(t, name)
+	first.Kill()
+	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, _ csi.Method, _, resp any, err error) (any, error) {
+		if r, ok := resp.(*csipb.ControllerGetCapabilitiesResponse); ok {
+			r.Capabilities = nil
+		}
+		return resp, err
+	}})
+	w.StartAttacher(t)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+// One that does not detach any more says so, and the object does not stay for ever.
+func TestADriverThatDoesNotPublishAnyMoreLetsItsAttachmentsGo(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	first := w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	w.WaitAttached(t, name)
+	first.Kill()
+	w.Driver.Reconfigure(func(o *csitest.Options) { o.Controller = []csipb.ControllerServiceCapability_RPC_Type{} })
+	w.StartAttacher(t)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitForEvent(t, w, volume.Name, "does not detach volumes any more")
+}
+
+// waitForEvent waits for an event about an object without a namespace.
+func waitForEvent(t *testing.T, w *world.World, name, message string) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
+		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, message) }) {
+			err = fmt.Errorf("%s was not told that %s, but %v", name, message, events.Items)
+		}
+		return err
+	})
+}
+
+// The volume on a node belongs to whoever has it on record: a machine may have two
+// names for a while.
+func TestWhatAnotherAttachmentHasOnRecordStays(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	old := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "old-name", "id-1"))
+	w.WaitAttached(t, old)
+	now := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "new-name", "id-1"))
+	w.WaitAttached(t, now)
+	w.DeleteAttachment(t, old)
+	w.WaitDetached(t, old)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
+	w.DeleteAttachment(t, now)
+	w.WaitDetached(t, now)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+// A detachment that waits for another call about the volume rests on an object that
+// may be removed by force meanwhile, and made anew.
+func TestWhatIsMadeAnewWhileItsDetachmentWaitsIsAttached(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t, "--timeout=10m")
+	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
+		v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+	})
+	node := w.CreateCSINode(t, "node", "id-1")
+	name := w.CreateAttachment(t, volume.Name, node)
+	w.WaitAttached(t, name)
+	slow := w.Driver.Block(csi.ControllerPublishVolume)
+	defer slow.Release()
+	other := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "other", "id-2"))
+	<-slow.Arrived()
+	w.DeleteAttachment(t, name)
+	w.ForceDeleteAttachment(t.Context(), t, name)
+	w.CreateAttachment(t, volume.Name, node)
+	slow.Release()
+	w.WaitAttached(t, other)
+	w.WaitAttached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1", "id-2")
+}
+
+// Somebody takes our finalizer off, and leaves the object: what was attached stays
+// on record.
+func TestARecordThatIsTakenOffWhileItIsBeingAttachedIsPutOnAgain(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	slow := w.Driver.Block(csi.ControllerPublishVolume)
+	defer slow.Release()
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	<-slow.Arrived()
+	patch := []byte(`{"metadata":{"finalizers":null}}`)
+	if _, err := w.Client.StorageV1().VolumeAttachments().Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	slow.Release()
+	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
+		if !a.Status.Attached || len(a.Finalizers) == 0 {
+			return fmt.Errorf("it has %q, %+v", a.Finalizers, a.Status)
+		}
+		return nil
+	})
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
+}
+
+// A PersistentVolume that is being deleted and is still attached says what it waits
+// for, in whatever phase it is, with or without a claim.
+func TestAVolumeThatWaitsForItsAttachmentSaysSo(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, attachable)
+	w.StartAttacher(t)
+	volume := w.CreatePV(t, "data", nil)
+	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
+	w.WaitAttached(t, name)
+	if err := w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitForEvent(t, w, volume.Name, name)
+	w.DeleteAttachment(t, name)
+	w.WaitDetached(t, name)
+	w.WaitPVGone(t, volume)
+}

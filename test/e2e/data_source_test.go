@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// createReadySnapshot makes a snapshot of a volume at the driver and the objects that a
+// snapshot controller would make for it.
+func createReadySnapshot(t *testing.T, w *world.World, api client.Client, volume *corev1.PersistentVolume, name string) *snapshotv1.VolumeSnapshot {
+	t.Helper()
+	handle := w.CreateSnapshotAtDriver(t, w.Namespace+name, volume.Spec.CSI.VolumeHandle)
+	snapshot, content, err := w.CreateSnapshotObjects(t.Context(), api, name, handle)
+	must(t, err)
+	t.Cleanup(func() { must(t, client.IgnoreNotFound(api.Delete(context.Background(), content))) })
+	return snapshot
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func withSource(kind, name string) func(*corev1.PersistentVolumeClaim) {
+	group := ""
+	if kind == "VolumeSnapshot" {
+		group = "snapshot.storage.k8s.io"
+	}
+	return func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: kind, Name: name}
+	}
+}
+
+// Two restores run from one snapshot. While any of them runs the snapshot is
+// protected, and the one that ends first does not take that from the other.
+func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.SnapshotClient(t)
+	w.StartProvisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "source", nil)
+	snapshot := createReadySnapshot(t, w, api, w.WaitBound(t, "source"), "before")
+
+	slow := w.Driver.Block(csi.CreateVolume)
+	w.CreateClaim(t, "slow", withSource("VolumeSnapshot", "before"))
+	<-slow.Arrived()
+	w.CreateClaim(t, "quick", withSource("VolumeSnapshot", "before"))
+	quick := w.WaitBound(t, "quick")
+	// The intent of the quick one is off the record once a third claim is through the same steps.
+	w.CreateClaim(t, "plain", nil)
+	w.WaitBound(t, "plain")
+	if !isProtected(t, api, snapshot) {
+		t.Error("the first restore that ended has unprotected the other's snapshot")
+	}
+	slow.Release()
+	restored := w.WaitBound(t, "slow")
+	world.Eventually(t, func(context.Context) error {
+		if isProtected(t, api, snapshot) {
+			return errors.New("the snapshot is still protected")
+		}
+		return nil
+	})
+	for _, v := range w.Driver.Volumes() {
+		handle := v.Answer.GetContentSource().GetSnapshot().GetSnapshotId()
+		if isRestored := v.ID == quick.Spec.CSI.VolumeHandle || v.ID == restored.Spec.CSI.VolumeHandle; isRestored != (handle != "") {
+			t.Errorf("volume %s comes from %q", v.Name, handle)
+		}
+	}
+	for _, name := range []string{"source", "slow", "quick", "plain"} {
+		w.DeleteClaim(t, name)
+	}
+	w.WaitNothingLeft(t)
+}
+
+func isProtected(t *testing.T, api client.Client, snapshot *snapshotv1.VolumeSnapshot) bool {
+	t.Helper()
+	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(snapshot), snapshot))
+	return slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer)
+}
+
+// What a process that died has left protected is found at the next start; what
+// another driver's provisioner protects is not ours to touch.
+func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.SnapshotClient(t)
+	first := w.StartProvisioner(t)
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "source", nil)
+	volume := w.WaitBound(t, "source")
+	ours, other, lost := createReadySnapshot(t, w, api, volume, "ours"), createReadySnapshot(t, w, api, volume, "other"), createReadySnapshot(t, w, api, volume, "lost")
+	first.Kill()
+	for _, s := range []*snapshotv1.VolumeSnapshot{ours, other, lost} {
+		s.Finalizers = append(s.Finalizers, kube.SnapshotSourceFinalizer)
+		must(t, api.Update(t.Context(), s))
+	}
+	content := &snapshotv1.VolumeSnapshotContent{}
+	must(t, api.Get(t.Context(), client.ObjectKey{Name: w.Namespace + "-other"}, content))
+	content.Spec.Driver = "another.example.com"
+	must(t, api.Update(t.Context(), content))
+	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-lost"}}))
+	w.DeleteSnapshot(t, api, lost.Name)
+
+	w.StartProvisioner(t)
+	w.WaitSnapshotGone(t, api, lost.Name) // Whose content is gone, so nobody can tell whose it is.
+	world.Eventually(t, func(context.Context) error {
+		if isProtected(t, api, ours) {
+			return errors.New("our snapshot is still protected")
+		}
+		return nil
+	})
+	w.CreateClaim(t, "later", nil) // By now the sweep that freed ours is over.
+	w.WaitBound(t, "later")
+	if !isProtected(t, api, other) {
+		t.Error("another driver's snapshot was unprotected")
+	}
+	other.Finalizers = nil
+	must(t, api.Update(t.Context(), other))
+	w.DeleteClaim(t, "source")
+	w.DeleteClaim(t, "later")
+	w.WaitNothingLeft(t)
+}
+
+func TestAClaimIsClonedAndItsSourceStaysMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	// Another driver's provisioner, up and working, has nothing to do with the claim.
+	other := world.New(t, csitest.Options{})
+	other.StartProvisioner(t)
+	other.CreateClass(t, nil)
+	other.CreateClaim(t, "other", nil)
+	other.WaitBound(t, "other")
+	w.StartProvisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.CreateClass(t, nil)
+	w.CreateClaim(t, "source", nil)
+	source := w.WaitBound(t, "source")
+	working := w.Driver.Block(csi.CreateVolume)
+	w.CreateClaim(t, "clone", withSource("PersistentVolumeClaim", "source"))
+	<-working.Arrived()
+	w.DeleteClaim(t, "source")
+	// A whole other claim comes and goes, and the source is still there.
+	w.CreateClaim(t, "other", nil)
+	w.WaitBound(t, "other")
+	w.DeleteClaim(t, "other")
+	other.DeleteClaim(t, "other")
+	other.WaitNothingLeft(t)
+	if claim, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), "source", metav1.GetOptions{}); err != nil || claim.DeletionTimestamp == nil {
+		t.Errorf("the source is not held back: %v", err)
+	}
+	working.Release()
+	clone := w.WaitBound(t, "clone")
+	w.WaitPVGone(t, source)
+	for _, v := range w.Driver.Volumes() {
+		if from := v.Answer.GetContentSource().GetVolume().GetVolumeId(); v.ID == clone.Spec.CSI.VolumeHandle && from != source.Spec.CSI.VolumeHandle {
+			t.Errorf("the clone comes from %q", from)
+		}
+	}
+	w.DeleteClaim(t, "clone")
+	w.WaitNothingLeft(t)
+}

@@ -1,0 +1,318 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// createSecret makes a secret of the test's namespace that holds its own name.
+func createSecret(t *testing.T, w *world.World, name string) {
+	t.Helper()
+	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"key": name},
+	}, metav1.CreateOptions{})
+	must(t, err)
+}
+
+// createVolumeAtDriver makes a volume at the driver, as another program would have.
+func createVolumeAtDriver(t *testing.T, w *world.World, name string) *csipb.Volume {
+	t.Helper()
+	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
+	must(t, err)
+	defer driver.Close()
+	_, err = driver.WaitReady(t.Context())
+	must(t, err)
+	made, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
+		VolumeCapabilities: []*csipb.VolumeCapability{{
+			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{FsType: "ext4"}},
+		}},
+	})
+	must(t, err)
+	return made
+}
+
+// Volumes that others have written, the csi-provisioner whose place the role
+// takes or an administrator, are given back by us: with their handle, and with
+// the secret that their object names.
+func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
+	t.Parallel()
+	const (
+		nameKey      = "volume.kubernetes.io/provisioner-deletion-secret-name"
+		namespaceKey = "volume.kubernetes.io/provisioner-deletion-secret-namespace"
+	)
+	tests := map[string]struct {
+		change func(w *world.World, v *corev1.PersistentVolume)
+		secret string // that the driver is to be given
+	}{
+		"with all that csi-provisioner writes": {func(w *world.World, v *corev1.PersistentVolume) {
+			v.Name = "k8s-" + w.Namespace + "-0123456789ab" // another prefix, and a UID cut short
+			v.Annotations = map[string]string{
+				"pv.kubernetes.io/provisioned-by": w.Name, nameKey: "delete", namespaceKey: w.Namespace,
+				"volume.kubernetes.io/controller-modify-secret-name": "modify", "volume.kubernetes.io/controller-modify-secret-namespace": w.Namespace,
+			}
+			v.Finalizers = []string{"external-provisioner.volume.kubernetes.io/finalizer", "kubernetes.io/pv-protection"}
+			v.Spec.CSI.VolumeAttributes = map[string]string{"storage.kubernetes.io/csiProvisionerIdentity": "1700000000000-4321-" + w.Name}
+		}, "delete"},
+		"without a secret": {func(w *world.World, v *corev1.PersistentVolume) {
+			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": w.Name, nameKey: "", namespaceKey: ""}
+			v.Finalizers = []string{"external-provisioner.volume.kubernetes.io/finalizer"}
+		}, ""},
+		"with a secret that is gone": {func(w *world.World, v *corev1.PersistentVolume) {
+			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": w.Name, nameKey: "gone", namespaceKey: w.Namespace}
+		}, ""},
+		"by a version that wrote neither finalizer nor secret": {func(w *world.World, v *corev1.PersistentVolume) {
+			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": w.Name}
+		}, "by-class"},
+		"by hand":                          {func(*world.World, *corev1.PersistentVolume) {}, "by-class"},
+		"by hand, of no class that exists": {func(w *world.World, v *corev1.PersistentVolume) { v.Spec.StorageClassName = w.Namespace + "-none" }, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := world.New(t, csitest.Options{Record: true})
+			createSecret(t, w, "delete")
+			createSecret(t, w, "by-class")
+			w.CreateClass(t, func(c *storagev1.StorageClass) {
+				c.Parameters = map[string]string{
+					"csi.storage.k8s.io/provisioner-secret-name": "by-class", "csi.storage.k8s.io/provisioner-secret-namespace": "${pvc.namespace}",
+				}
+			})
+			volume := &corev1.PersistentVolume{
+				ObjectMeta: metav1.ObjectMeta{Name: "pv-" + w.Namespace},
+				Spec: corev1.PersistentVolumeSpec{
+					AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: w.Namespace,
+					Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+					PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+					PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+						Driver: w.Name, VolumeHandle: createVolumeAtDriver(t, w, name).GetVolumeId(), FSType: "ext4",
+					}},
+				},
+			}
+			tt.change(w, volume)
+			made, err := w.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
+			must(t, err)
+			w.CreateClaim(t, "data", func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.VolumeName, c.Spec.StorageClassName = made.Name, &made.Spec.StorageClassName
+			})
+			w.WaitBound(t, "data")
+			w.StartProvisioner(t)
+			world.Eventually(t, func(ctx context.Context) error {
+				got, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, made.Name, metav1.GetOptions{})
+				if err == nil && !slices.Contains(got.Finalizers, "external-provisioner.volume.kubernetes.io/finalizer") {
+					err = fmt.Errorf("the volume could go unnoticed: its finalizers are %q", got.Finalizers)
+				}
+				return err
+			})
+			w.DeleteClaim(t, "data")
+			w.WaitPVGone(t, made)
+			w.WaitNothingLeft(t)
+			deleted := deleteRequests(w)
+			if len(deleted) != 1 || deleted[0].GetVolumeId() != volume.Spec.CSI.VolumeHandle || deleted[0].GetSecrets()["key"] != tt.secret {
+				t.Errorf("the driver was told %v, want %s with secret %q", deleted, volume.Spec.CSI.VolumeHandle, tt.secret)
+			}
+		})
+	}
+}
+
+// The name that classes carry can be changed where there are volumes already. Those by the
+// driver's own name stay ours; of those by any other name it is told why they stay.
+func TestVolumesByAnotherNameOfTheProvisioner(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	w.CreateClass(t, nil)
+	first := w.StartProvisioner(t)
+	w.CreateClaim(t, "own", nil)
+	w.CreateClaim(t, "other", nil)
+	own, other := w.WaitBound(t, "own"), w.WaitBound(t, "other")
+	first.Kill()
+	annotate := func(by string) {
+		patch := []byte(`{"metadata":{"annotations":{"pv.kubernetes.io/provisioned-by":"` + by + `"}}}`)
+		_, err := w.Client.CoreV1().PersistentVolumes().Patch(t.Context(), other.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		must(t, err)
+	}
+	annotate("former.example.com/csi")
+	w.StartProvisioner(t, "--provisioner=storage.example.com/"+w.Namespace, "--retry-interval-start=0.1", "--retry-interval-max=1")
+	w.DeleteClaim(t, "own")
+	w.DeleteClaim(t, "other")
+	w.WaitPVGone(t, own)
+	w.WaitEvent(t, "PersistentVolume/"+other.Name, corev1.EventTypeWarning, "VolumeFailedDelete", "--provisioner=former.example.com/csi")
+	if n := w.Driver.Calls(csi.DeleteVolume); n != 1 {
+		t.Errorf("the driver was asked %d times", n)
+	}
+	annotate(w.Name) // As the event says.
+	w.WaitPVGone(t, other)
+	w.WaitNothingLeft(t)
+}
+
+func deleteRequests(w *world.World) []*csipb.DeleteVolumeRequest {
+	var all []*csipb.DeleteVolumeRequest
+	for _, call := range w.Driver.Log() {
+		if r, ok := call.Request.(*csipb.DeleteVolumeRequest); ok {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// A claim that was cloned by another program, or by a process that died, is let
+// go when it is deleted, whether that was before our start or after.
+func TestACloneSourceThatAnotherProgramProtectedIsLetGo(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	first := w.StartProvisioner(t)
+	w.CreateClass(t, nil)
+	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
+	for _, name := range []string{"before", "after"} {
+		w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} })
+		w.WaitBound(t, name)
+	}
+	first.Kill()
+	w.DeleteClaim(t, "before")
+	w.StartProvisioner(t)
+	w.DeleteClaim(t, "after")
+	for _, name := range []string{"before", "after"} {
+		world.Eventually(t, func(ctx context.Context) error {
+			if claim, err := claims.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("claim %s is still there with %q: %w", name, claim.Finalizers, err)
+			}
+			return nil
+		})
+	}
+	w.WaitNothingLeft(t)
+}
+
+// The whole object that is written for a claim, field by field: others, the
+// csi-provisioner among them, have to find in it what they look for.
+func TestAVolumeObjectIsWrittenFieldByField(t *testing.T) {
+	t.Parallel()
+	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}})}
+	w.addNode(t, "a")
+	w.addNode(t, "b")
+	createSecret(t, w.World, "provision")
+	parameters := map[string]string{"pool": "ssd", "csi.storage.k8s.io/fstype": "xfs"}
+	for _, use := range []string{"provisioner", "controller-publish", "node-stage", "node-publish", "controller-expand", "node-expand", "controller-modify"} {
+		parameters["csi.storage.k8s.io/"+use+"-secret-name"] = "${pvc.name}-" + use
+		parameters["csi.storage.k8s.io/"+use+"-secret-namespace"] = "${pvc.namespace}"
+	}
+	parameters["csi.storage.k8s.io/provisioner-secret-name"] = "provision"
+	class := w.CreateClass(t, func(c *storagev1.StorageClass) {
+		c.Provisioner, c.Parameters, c.MountOptions = "storage.example.com/"+w.Namespace, parameters, []string{"noatime", "discard"}
+		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+		c.AllowVolumeExpansion = ptr.To(true)
+	})
+	_, err := w.Client.StorageV1().VolumeAttributesClasses().Create(t.Context(), &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, DriverName: w.Name, Parameters: map[string]string{"iops": "9000"},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, w.Client.StorageV1().VolumeAttributesClasses().Delete(context.Background(), w.Namespace, metav1.DeleteOptions{}))
+	})
+	w.StartProvisioner(t, "--provisioner="+class.Provisioner, "--volume-name-prefix=csi", "--controller-publish-readonly", "--strict-topology")
+
+	for name, change := range map[string]func(*corev1.PersistentVolumeClaim, *corev1.PersistentVolume){
+		"filesystem": func(*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {},
+		"block": func(c *corev1.PersistentVolumeClaim, want *corev1.PersistentVolume) {
+			c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
+			want.Spec.VolumeMode, want.Spec.CSI.FSType = c.Spec.VolumeMode, ""
+		},
+		"read-only": func(c *corev1.PersistentVolumeClaim, want *corev1.PersistentVolume) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadOnlyMany}
+			want.Spec.AccessModes, want.Spec.CSI.ReadOnly = c.Spec.AccessModes, true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := expectedVolume(w, class, name)
+			claim := w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) {
+				c.Annotations = map[string]string{"volume.kubernetes.io/selected-node": w.nodeName("b")}
+				c.Spec.VolumeAttributesClassName = &w.Namespace
+				change(c, want)
+			})
+			got := w.WaitBound(t, name)
+			want.Name = "csi-" + string(claim.UID)
+			want.Spec.ClaimRef.UID = claim.UID
+			want.Spec.CSI.VolumeHandle = got.Spec.CSI.VolumeHandle
+			want.Spec.CSI.VolumeAttributes["name"] = want.Name // of csitest's context
+			identity := got.Spec.CSI.VolumeAttributes["storage.kubernetes.io/csiProvisionerIdentity"]
+			if !regexp.MustCompile(`^[0-9]{13}-[0-9]{1,4}-` + regexp.QuoteMeta(w.Name) + `$`).MatchString(identity) {
+				t.Errorf("the identity is %q", identity)
+			}
+			want.Spec.CSI.VolumeAttributes["storage.kubernetes.io/csiProvisionerIdentity"] = identity
+			if diff := cmp.Diff(want, got,
+				cmpopts.IgnoreFields(metav1.ObjectMeta{}, "UID", "ResourceVersion", "CreationTimestamp", "ManagedFields", "Generation"),
+				cmpopts.IgnoreFields(corev1.ObjectReference{}, "ResourceVersion"),
+				cmpopts.IgnoreFields(corev1.PersistentVolume{}, "Status"),
+				cmpopts.SortSlices(func(a, b string) bool { return a < b }),
+			); diff != "" {
+				t.Error(diff)
+			}
+			if at := slices.IndexFunc(w.Driver.Volumes(), func(v csitest.Volume) bool { return v.ID == got.Spec.CSI.VolumeHandle }); at < 0 {
+				t.Errorf("the driver does not have %s", got.Spec.CSI.VolumeHandle)
+			} else if diff := cmp.Diff(map[string]string{"pool": "ssd"}, maps.Clone(w.Driver.Volumes()[at].Params)); diff != "" {
+				t.Errorf("what the driver was told of the class: %s", diff)
+			}
+			w.DeleteClaim(t, name)
+			w.WaitNothingLeft(t)
+		})
+	}
+}
+
+// expectedVolume is the object for a claim in zone b, but for what only its
+// creation tells.
+func expectedVolume(w *capacityWorld, class *storagev1.StorageClass, claim string) *corev1.PersistentVolume {
+	ref := func(use string) *corev1.SecretReference {
+		return &corev1.SecretReference{Name: claim + "-" + use, Namespace: w.Namespace}
+	}
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Annotations: map[string]string{
+				"pv.kubernetes.io/provisioned-by":                            class.Provisioner,
+				"volume.kubernetes.io/provisioner-deletion-secret-name":      "provision",
+				"volume.kubernetes.io/provisioner-deletion-secret-namespace": w.Namespace,
+				"volume.kubernetes.io/controller-modify-secret-name":         claim + "-controller-modify",
+				"volume.kubernetes.io/controller-modify-secret-namespace":    w.Namespace,
+			},
+			// The second is the API server's.
+			Finalizers: []string{"external-provisioner.volume.kubernetes.io/finalizer", "kubernetes.io/pv-protection"},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			MountOptions:                  []string{"noatime", "discard"},
+			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			ClaimRef:                      &corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: w.Namespace, Name: claim},
+			StorageClassName:              class.Name,
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+			VolumeMode:                    ptr.To(corev1.PersistentVolumeFilesystem),
+			VolumeAttributesClassName:     &w.Namespace,
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: zoneKey, Operator: corev1.NodeSelectorOpIn, Values: []string{"b"}}},
+			}}}},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver: w.Name, FSType: "xfs", VolumeAttributes: map[string]string{},
+				ControllerPublishSecretRef: ref("controller-publish"), NodeStageSecretRef: ref("node-stage"), NodePublishSecretRef: ref("node-publish"),
+				ControllerExpandSecretRef: ref("controller-expand"), NodeExpandSecretRef: ref("node-expand"),
+			}},
+		},
+	}
+}

@@ -1,0 +1,203 @@
+package scale
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/test/proxy"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// A measuredProcess is the process that is measured.
+type measuredProcess struct {
+	*world.Process
+	world         *world.World
+	counter       *proxy.Counter
+	endpoint      string
+	started       time.Time
+	methods       []csi.Method // the calls that count
+	profilesTaken int          // how often
+}
+
+// startProvisioner starts role csi-provisioner with its default flags.
+func startProvisioner(t *testing.T, w *world.World) *measuredProcess {
+	t.Helper()
+	return startRole(t, w, w.StartProvisioner, csi.CreateVolume, csi.DeleteVolume)
+}
+
+// startRole starts a role with its default flags. The methods are what it calls
+// for each object.
+func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *measuredProcess {
+	t.Helper()
+	s := &measuredProcess{world: w, counter: proxy.NewCounter(t, w.Config), endpoint: freeAddress(t), started: time.Now(), methods: methods}
+	s.Process = start(t, append(profileFlags(), "--kubeconfig="+s.counter.Kubeconfig, "--http-endpoint="+s.endpoint)...)
+	return s
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// driverCalls are how many were made for objects so far.
+func (s *measuredProcess) driverCalls() (sum int) {
+	for _, m := range s.methods {
+		sum += s.world.Driver.Calls(m)
+	}
+	return sum
+}
+
+// A cost is what n objects have taken.
+type cost struct {
+	n         int
+	requests  proxy.Counts
+	calls     int
+	duration  time.Duration
+	cpu       time.Duration
+	allocated float64 // bytes
+}
+
+func (c *cost) requestsEach() float64 { return float64(c.requests.Total()) / float64(c.n) }
+func (c *cost) callsEach() float64    { return float64(c.calls) / float64(c.n) }
+func (c *cost) cpuEach() float64      { return c.cpu.Seconds() * 1000 / float64(c.n) }
+func (c *cost) perSecond() float64    { return float64(c.n) / c.duration.Seconds() }
+func (c *cost) kiBEach() float64      { return c.allocated / 1024 / float64(c.n) }
+
+func (c *cost) String() string {
+	return fmt.Sprintf("%.2f requests, %.2f calls, %.0f KiB allocated, %.2f ms of processor", c.requestsEach(), c.callsEach(), c.kiBEach(), c.cpuEach())
+}
+
+// checkBudget asserts a budget of requests for each object.
+func (c *cost) checkBudget(t *testing.T, budget int) {
+	t.Helper()
+	if n := c.requests.Total(); n > budget*c.n {
+		t.Errorf("%d requests for %d objects: %s", n, c.n, c.requests.PerObject(c.n))
+	}
+}
+
+// measure measures what n objects take, until nothing is asked for any more. The
+// rate is that of what do waits for. What it takes to ask the process for its
+// metrics is left out of the time of the processor and of what is allocated.
+func (s *measuredProcess) measure(t *testing.T, n int, do func()) *cost {
+	t.Helper()
+	s.profile(t)
+	before, look := s.allocatedSoFar(t)
+	c := &cost{n: n, calls: -s.driverCalls(), allocated: -before - look} // For the look that ends the phase.
+	c.cpu = -cpuTime(t, s.PID())
+	began := time.Now()
+	do()
+	c.duration = time.Since(began)
+	c.requests = s.waitIdle(t)
+	c.calls += s.driverCalls()
+	c.cpu += cpuTime(t, s.PID())
+	c.allocated += s.metric(t, metricAllocated)
+	s.profile(t)
+	return c
+}
+
+// allocatedSoFar is what the process has allocated so far, and what a look at its metrics
+// allocates: the least of several, for one now and then has buffers to make anew.
+func (s *measuredProcess) allocatedSoFar(t *testing.T) (now, look float64) {
+	t.Helper()
+	now, look = s.metric(t, metricAllocated), math.Inf(1)
+	for range 4 {
+		next := s.metric(t, metricAllocated)
+		now, look = next, min(look, next-now)
+	}
+	return now, look
+}
+
+// waitIdle returns what was counted when nothing is asked for any more.
+func (s *measuredProcess) waitIdle(t *testing.T) proxy.Counts {
+	t.Helper()
+	sum, quiet, last := proxy.Counts{}, 0, s.driverCalls()
+	const enough = 20 // looks without anything new, a second in all
+	world.Eventually(t, func(context.Context) error {
+		more := s.counter.Reset()
+		sum.Add(more)
+		quiet++
+		if len(more) > 0 || s.driverCalls() != last {
+			quiet, last = 0, s.driverCalls()
+		}
+		if quiet < enough {
+			return fmt.Errorf("still %d requests", sum.Total())
+		}
+		return nil
+	})
+	return sum
+}
+
+// waitReady waits until the process has all its caches and returns how long that
+// took from its start.
+func (s *measuredProcess) waitReady(t *testing.T) time.Duration {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if answer, err := http.Get("http://" + s.endpoint + "/readyz"); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return time.Since(s.started)
+			}
+		}
+		select {
+		case <-s.Done():
+			t.Fatalf("the process ended: %v", s.Err())
+		case <-t.Context().Done():
+			t.Fatal("the process is not ready")
+		default:
+		}
+	}
+	return 0
+}
+
+// Metrics that the process has about itself.
+const (
+	metricAllocated     = "go_memstats_alloc_bytes_total"
+	metricReconciles    = `controller_runtime_reconcile_total{controller="bind-snapshot",result="success"}`
+	metricReconcileTime = `controller_runtime_reconcile_time_seconds_sum{controller="provision"}`
+)
+
+// metric is the value of one of the process's metrics.
+func (s *measuredProcess) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	n, ok := s.findMetric(t, name)
+	if !ok {
+		t.Fatalf("the process has no metric %s", name)
+	}
+	return n
+}
+
+// findMetric also tells whether the process has it yet.
+func (s *measuredProcess) findMetric(t *testing.T, name string) (value float64, ok bool) {
+	t.Helper()
+	answer, err := http.Get("http://" + s.endpoint + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,78 @@
+package scale
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A memoryUse is what a process takes of memory, in bytes.
+type memoryUse struct {
+	resident  int64
+	anonymous int64 // of that, what it has written; the rest is pages of its program
+}
+
+func (f memoryUse) String() string {
+	return fmt.Sprintf("%d MiB RSS (%d of its own, %d of its program's file)", f.resident>>20, f.anonymous>>20, (f.resident-f.anonymous)>>20)
+}
+
+// memoryOf is the footprint of a process now.
+func memoryOf(t *testing.T, pid int) memoryUse {
+	t.Helper()
+	s := kernelSizes(t, pid, "smaps_rollup")
+	return memoryUse{resident: s["Rss"], anonymous: s["Anonymous"]}
+}
+
+// peakMemory is the most that a process has had resident, in bytes.
+func peakMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+	return kernelSizes(t, pid, "status")["VmHWM"]
+}
+
+// kernelSizes are those that a file of the kernel about a process says, in bytes.
+func kernelSizes(t *testing.T, pid int, file string) map[string]int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[string]int64{}
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		name, rest, _ := strings.Cut(lines.Text(), ":")
+		if n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64); err == nil {
+			sizes[name] = n << 10
+		}
+	}
+	if len(sizes) == 0 {
+		t.Fatalf("the memory of process %d cannot be read from:\n%s", pid, text)
+	}
+	return sizes
+}
+
+// ticksPerSecond a second is how the kernel counts the time of a processor for others.
+const ticksPerSecond = 100
+
+// cpuTime is the time that a process has taken of processors so far.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte(") ")) // The name may have anything in it.
+	fields := strings.Fields(string(rest))
+	var sum int64
+	for _, at := range []int{11, 12} { // utime and stime, proc(5)
+		n, err := strconv.ParseInt(fields[at], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
+	}
+	return time.Duration(sum) * time.Second / ticksPerSecond
+}
