@@ -54,6 +54,22 @@ build: bin/holdfast bin/local-driver devcluster ## Build all programs into bin/
 bin/holdfast bin/local-driver:
 	@$(BUILD) $(TAGS) -trimpath -ldflags '-s -w' -o $@ ./cmd/$(@F)
 
+# ROLE makes an image whose entrypoint is that role, for manifests without a command.
+IMAGE = holdfast.io/$(ROLE):dev
+ROLE = holdfast
+ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar
+.PHONY: image image-local-driver
+image: bin/holdfast ## Write an image into bin/holdfast.tar, without Docker (IMAGE=name, ROLE=csi-attacher)
+	go run -C devcluster ./mkimage -name '$(IMAGE)' -output ../bin/$(ROLE).tar -file /holdfast=../bin/holdfast \
+		$(foreach role,$(ROLES),-link /$(role)=/holdfast) -entrypoint /$(ROLE)
+
+image-local-driver: bin/local-driver ## The same for the local driver, with this machine's mkfs and mount, into bin/local-driver.tar
+	@hack/need.sh mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
+	go run -C devcluster ./mkimage -name holdfast.io/local-driver:dev -output ../bin/local-driver.tar \
+		-file /local-driver=../bin/local-driver -entrypoint /local-driver \
+		$(addprefix -program /usr/sbin/,mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_growfs) \
+		$(addprefix -program /usr/bin/,mount umount)
+
 .PHONY: devcluster
 devcluster: ## Build devcluster, the Kubernetes of demo and tests (minutes, the first time)
 	@hack/progress.sh 'building Kubernetes $(KUBERNETES) as one program' \

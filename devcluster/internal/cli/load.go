@@ -16,6 +16,7 @@ import (
 
 type loadOptions struct {
 	name       string
+	archive    string
 	files      []string
 	programs   []string
 	entrypoint []string
@@ -24,17 +25,22 @@ type loadOptions struct {
 func newLoad() *cobra.Command {
 	var o loadOptions
 	command := &cobra.Command{
-		Use:   "load IMAGE --file PATH=HOSTFILE... [--program PATH...]",
-		Short: "Build an image from files of this machine and load it into every node",
-		Example: `  devcluster load example.com/driver:dev --file /driver=bin/driver \
+		Use:   "load {IMAGE --file PATH=HOSTFILE... [--program PATH...] | --archive FILE}",
+		Short: "Load an image into every node: an archive, or one built from files of this machine",
+		Example: `  devcluster load --archive bin/holdfast.tar
+  devcluster load example.com/driver:dev --file /driver=bin/driver \
       --program /usr/sbin/mkfs.ext4 --entrypoint /driver`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
-			return o.load(args[0], command.ErrOrStderr())
+			if (o.archive == "") != (len(args) == 1) {
+				return errors.New("name either an IMAGE to build or an --archive")
+			}
+			return o.load(strings.Join(args, ""), command.ErrOrStderr())
 		},
 	}
 	nameFlag(command, &o.name)
 	f := command.Flags()
+	f.StringVar(&o.archive, "archive", "", "image archive to load, as docker save or make image writes it")
 	f.StringArrayVar(&o.files, "file", nil, "absolute path in the image = file of this machine")
 	f.StringArrayVar(&o.programs, "program", nil, "program of the nodes' Debian tree to add, with its libraries")
 	f.StringArrayVar(&o.entrypoint, "entrypoint", nil, "program that the image runs, then its arguments (default: the first --file)")
@@ -50,15 +56,18 @@ func (o *loadOptions) load(name string, progress io.Writer) error {
 	if len(nodes) == 0 {
 		return fmt.Errorf("cluster %s has no nodes to load an image into", o.name)
 	}
-	spec, err := o.spec(name, dir.Tree())
+	temp := filepath.Join(nodes[0], "var", "tmp")
+	var file string
+	if o.archive != "" {
+		name = o.archive
+		file, err = copyArchive(o.archive, temp)
+	} else {
+		file, err = o.build(name, dir.Tree(), temp)
+	}
 	if err != nil {
 		return err
 	}
-	file, err := build(spec, filepath.Join(nodes[0], "var", "tmp"))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(file) }() // What stays goes with the cluster.
+	defer func() { _ = os.Remove(file) }() // What stays is deleted with the cluster.
 	for _, state := range nodes {
 		if err := loadInto(state, file); err != nil {
 			return fmt.Errorf("loading %s into node %s: %w", name, filepath.Base(state), err)
@@ -91,8 +100,30 @@ func (o *loadOptions) spec(name, tree string) (image.Spec, error) {
 	return spec, nil
 }
 
-// build writes the image into a new file in dir.
-func build(spec image.Spec, dir string) (string, error) {
+// copyArchive copies an archive into a new file in dir, from where nodes can link to it.
+func copyArchive(archive, dir string) (string, error) {
+	from, err := os.Open(archive)
+	if err != nil {
+		return "", fmt.Errorf("reading the image: %w", err)
+	}
+	defer func() { _ = from.Close() }()
+	f, err := os.CreateTemp(dir, "image-*.tar")
+	if err != nil {
+		return "", fmt.Errorf("making a file for the image: %w", err)
+	}
+	_, err = io.Copy(f, from)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("copying the image: %w", err), os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
+// build writes the image that the flags describe into a new file in dir.
+func (o *loadOptions) build(name, tree, dir string) (string, error) {
+	spec, err := o.spec(name, tree)
+	if err != nil {
+		return "", err
+	}
 	f, err := os.CreateTemp(dir, "image-*.tar")
 	if err != nil {
 		return "", fmt.Errorf("making a file for the image: %w", err)
