@@ -27,7 +27,7 @@ type snapshotter struct {
 	naming    snapshot.Naming
 	snapshots snapshotsidecar.Options
 	groups    groupsnapshot.Options
-	orphans   snapshotsidecar.Orphans
+	orphans   snapshotsidecar.OrphanOptions
 }
 
 func newSnapshotter() *cobra.Command {
@@ -97,11 +97,11 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err := kube.WaitForResources(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
-	version, err := groupsnapshot.Served(config)
+	version, err := groupsnapshot.ServedVersion(config)
 	if err != nil {
 		return err
 	}
-	s.snapshots.Driver, s.snapshots.Kind = driver.Info().Name, snapshotsidecar.SingleKind{Named: s.naming}
+	s.snapshots.Driver, s.snapshots.Kind = driver.Info().Name, snapshotsidecar.SingleKind{Names: s.naming}
 	program := app.Program{
 		Kube: s.kube, Scheme: version.AddToScheme, Leader: s.leader, Endpoint: s.endpoint,
 		LeaseName: "external-snapshotter-leader-" + csi.SafeName(s.snapshots.Driver),
@@ -114,7 +114,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 			if err := snapshotsidecar.Setup(ctx, m, driver, events, &s.snapshots); err != nil {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
-			if err := snapshotsidecar.FindOrphans(m, driver, events, s.naming, &s.orphans); err != nil {
+			if err := snapshotsidecar.SetupOrphanScan(m, driver, events, s.naming, &s.orphans); err != nil {
 				return fmt.Errorf("setting up the search for orphans: %w", err)
 			}
 			return s.setUpGroups(ctx, m, driver, events)
@@ -134,8 +134,8 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 		return nil
 	}
 	o := s.snapshots
-	o.Kind = groupsnapshot.Kind{Named: s.groups.Naming}
-	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.Kinds(), lookForGroups, func(ctx context.Context) error {
+	o.Kind = groupsnapshot.ContentKind{Names: s.groups.Naming}
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.SidecarKinds(), lookForGroups, func(ctx context.Context) error {
 		if err := snapshotsidecar.Setup(ctx, m, driver, events, &o); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

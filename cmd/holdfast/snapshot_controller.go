@@ -84,7 +84,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 	if err := kube.WaitForResources(ctx, config, snapshot.Resources, s.look); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
-	version, err := groupsnapshot.Served(config)
+	version, err := groupsnapshot.ServedVersion(config)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 	if !s.bind.Groups {
 		return nil
 	}
-	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.UserKinds(), s.look, func(ctx context.Context) error {
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.ControllerKinds(), s.look, func(ctx context.Context) error {
 		if err := groupcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

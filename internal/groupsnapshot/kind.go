@@ -19,10 +19,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
-// Kind is the kind of VolumeGroupSnapshotContents.
-type Kind struct{ Named snapshot.Naming }
+// ContentKind is the kind of VolumeGroupSnapshotContents.
+type ContentKind struct{ Names snapshot.Naming }
 
-var _ sidecar.Kind = Kind{}
+var _ sidecar.ContentKind = ContentKind{}
 
 // Supported tells whether a driver makes group snapshots.
 func Supported(driver *csi.Driver) bool {
@@ -30,32 +30,32 @@ func Supported(driver *csi.Driver) bool {
 }
 
 // Name implements sidecar.Kind.
-func (Kind) Name() string { return "groupsnapshot" }
+func (ContentKind) Name() string { return "groupsnapshot" }
 
 // Keys implements sidecar.Kind.
-func (Kind) Keys() snapshot.Keys { return snapshot.Group }
+func (ContentKind) Keys() snapshot.Keys { return snapshot.Group }
 
 // Reasons implements sidecar.Kind.
-func (Kind) Reasons() sidecar.Reasons {
+func (ContentKind) Reasons() sidecar.Reasons {
 	return sidecar.Reasons{
-		Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError",
+		Create: "GroupSnapshotCreationFailed", Check: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError",
 	}
 }
 
 // Naming implements sidecar.Kind.
-func (k Kind) Naming() snapshot.Naming { return k.Named }
+func (k ContentKind) Naming() snapshot.Naming { return k.Names }
 
 // New implements sidecar.Kind.
-func (Kind) New() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
+func (ContentKind) New() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
 
 // NewList implements sidecar.Kind.
-func (Kind) NewList() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
+func (ContentKind) NewList() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
 
 // NewClass implements sidecar.Kind.
-func (Kind) NewClass() client.Object { return &groupv1.VolumeGroupSnapshotClass{} }
+func (ContentKind) NewClass() client.Object { return &groupv1.VolumeGroupSnapshotClass{} }
 
 // Read implements sidecar.Kind.
-func (Kind) Read(o client.Object) sidecar.Content {
+func (ContentKind) Read(o client.Object) sidecar.Content {
 	content := o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what New has made.
 	spec := content.Spec
 	c := sidecar.Content{
@@ -66,7 +66,7 @@ func (Kind) Read(o client.Object) sidecar.Content {
 		c.PreProvisioned = given.VolumeGroupSnapshotHandle
 	}
 	if s := content.Status; s != nil {
-		c.Status, c.Handle, c.Ready = true, ptr.Deref(s.VolumeGroupSnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
+		c.HasStatus, c.Handle, c.Ready = true, ptr.Deref(s.VolumeGroupSnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
 		c.Members, c.Error = membersOf(s), s.Error
 		if s.CreationTime != nil {
 			c.Created = s.CreationTime.UnixNano()
@@ -84,58 +84,58 @@ func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []sidecar.Member {
 			Created: ptr.Deref(m.CreationTime, 0), Size: ptr.Deref(m.RestoreSize, 0),
 		})
 	}
-	return sorted(members)
+	return sortMembers(members)
 }
 
-func sorted(members []sidecar.Member) []sidecar.Member {
+func sortMembers(members []sidecar.Member) []sidecar.Member {
 	slices.SortFunc(members, func(a, b sidecar.Member) int { return cmp.Compare(a.Volume, b.Volume) })
 	return members
 }
 
-// Class implements sidecar.Kind.
-func (Kind) Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
+// ReadClass implements sidecar.Kind.
+func (ContentKind) ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
 	return snapshot.ReadGroupClass(ctx, from, name)
 }
 
-// Reader implements sidecar.Kind.
-func (Kind) Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
+// ReadSecret implements sidecar.Kind.
+func (ContentKind) ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
 	}
 	return snapshot.GroupGetter.Resolve(class.Parameters, snapshot.GroupTokens(content, corev1.ObjectReference{}))
 }
 
-// Describe implements sidecar.Kind.
-func (Kind) Describe(parameters map[string]string, c *sidecar.Content) {
+// AddMetadata implements sidecar.Kind.
+func (ContentKind) AddMetadata(parameters map[string]string, c *sidecar.Content) {
 	snapshot.AddGroupMetadataParameters(parameters, c.Ref, c.Object.GetName())
 }
 
 // Create implements sidecar.Kind.
-func (Kind) Create(ctx context.Context, driver *csi.Driver, r sidecar.Request) (*sidecar.Snapshot, error) {
+func (ContentKind) Create(ctx context.Context, driver *csi.Driver, r sidecar.Request) (*sidecar.Snapshot, error) {
 	made, err := driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{
 		Name: r.Name, SourceVolumeIds: r.Volumes, Parameters: r.Parameters, Secrets: r.Secrets,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return cutOf(made), nil
+	return snapshotOf(made), nil
 }
 
 // Get implements sidecar.Kind.
-func (Kind) Get(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) (*sidecar.Snapshot, error) {
+func (ContentKind) Get(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) (*sidecar.Snapshot, error) {
 	found, err := driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{
-		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: handles(c), Secrets: secrets,
+		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: memberHandles(c), Secrets: secrets,
 	})
 	if err != nil {
 		return nil, err
 	}
-	made := cutOf(found)
-	return renamed(c, made), nil
+	made := snapshotOf(found)
+	return withRecordedVolumes(c, made), nil
 }
 
-// renamed has the members of a group name their volumes as they were recorded: drivers
+// withRecordedVolumes has the members of a group name their volumes as they were recorded: drivers
 // may name them in words of their own.
-func renamed(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Snapshot {
+func withRecordedVolumes(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Snapshot {
 	volumes := map[string]string{}
 	for _, m := range c.Members {
 		volumes[m.Handle] = m.Volume
@@ -145,34 +145,34 @@ func renamed(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Snapshot {
 			made.Members[n].Volume = volume
 		}
 	}
-	made.Members = sorted(made.Members)
+	made.Members = sortMembers(made.Members)
 	return made
 }
 
 // Delete implements sidecar.Kind. The members go with it: the driver is given all of
 // their handles, and is never asked to delete one alone.
-func (Kind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *sidecar.Content, secrets map[string]string) error {
+func (ContentKind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *sidecar.Content, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
-		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: handles(c), Secrets: secrets,
+		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: memberHandles(c), Secrets: secrets,
 	})
 }
 
 // Discard implements sidecar.Kind. Of a group without an id nothing can be deleted: its
 // members go with it only.
-func (Kind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
+func (ContentKind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: bad.ID, SnapshotIds: bad.MemberIDs, Secrets: secrets,
 	})
 }
 
-// List implements sidecar.Kind. There is no list of groups.
-func (Kind) List(context.Context, *csi.Driver, *sidecar.Content, map[string]string) (ids []string, ok bool, err error) {
+// ListIDs implements sidecar.Kind. There is no list of groups.
+func (ContentKind) ListIDs(context.Context, *csi.Driver, *sidecar.Content, map[string]string) (ids []string, ok bool, err error) {
 	return nil, false, nil
 }
 
-// handles are those of the members: as the driver has said them, else as the
+// memberHandles are those of the members: as the driver has said them, else as the
 // administrator has who imports a group.
-func handles(c *sidecar.Content) []string {
+func memberHandles(c *sidecar.Content) []string {
 	var all []string
 	for _, m := range c.Members {
 		all = append(all, m.Handle)
@@ -184,10 +184,10 @@ func handles(c *sidecar.Content) []string {
 	return all
 }
 
-// Status implements sidecar.Kind. What was said once about handle and times is never
+// StatusPatch implements sidecar.Kind. What was said once about handle and times is never
 // said again; whether the members are ready is said each time.
-func (Kind) Status(c *sidecar.Content, made *sidecar.Snapshot) map[string]any {
-	status := map[string]any{"readyToUse": made.Ready, "volumeSnapshotInfoList": infos(c, made)}
+func (ContentKind) StatusPatch(c *sidecar.Content, made *sidecar.Snapshot) map[string]any {
+	status := map[string]any{"readyToUse": made.Ready, "volumeSnapshotInfoList": memberInfos(c, made)}
 	if c.Handle == "" {
 		status["volumeGroupSnapshotHandle"] = made.Handle
 	}
@@ -197,7 +197,7 @@ func (Kind) Status(c *sidecar.Content, made *sidecar.Snapshot) map[string]any {
 	return status
 }
 
-func infos(c *sidecar.Content, made *sidecar.Snapshot) []groupv1.VolumeSnapshotInfo {
+func memberInfos(c *sidecar.Content, made *sidecar.Snapshot) []groupv1.VolumeSnapshotInfo {
 	before := map[string]int64{}
 	for _, m := range c.Members {
 		before[m.Handle] = m.Created
@@ -216,9 +216,9 @@ func infos(c *sidecar.Content, made *sidecar.Snapshot) []groupv1.VolumeSnapshotI
 	return list
 }
 
-// cutOf is a driver's answer. A group is ready when all of its members are,
+// snapshotOf is a driver's answer. A group is ready when all of its members are,
 // whatever it says of itself.
-func cutOf(g *csipb.VolumeGroupSnapshot) *sidecar.Snapshot {
+func snapshotOf(g *csipb.VolumeGroupSnapshot) *sidecar.Snapshot {
 	c := &sidecar.Snapshot{Handle: g.GetGroupSnapshotId(), Ready: g.GetReadyToUse(), Created: csi.Nanoseconds(g.GetCreationTime())}
 	for _, s := range g.GetSnapshots() {
 		c.Members = append(c.Members, sidecar.Member{
@@ -227,6 +227,6 @@ func cutOf(g *csipb.VolumeGroupSnapshot) *sidecar.Snapshot {
 		})
 		c.Ready = c.Ready && s.GetReadyToUse()
 	}
-	c.Members = sorted(c.Members)
+	c.Members = sortMembers(c.Members)
 	return c
 }

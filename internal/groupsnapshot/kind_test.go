@@ -29,7 +29,7 @@ func answer(ready ...bool) *csipb.VolumeGroupSnapshot {
 
 func TestAGroupIsReadyWhenAllOfItIs(t *testing.T) {
 	for _, ready := range [][]bool{{true, true}, {true, false}, {false, true}} {
-		if got := cutOf(answer(ready...)); got.Ready != (ready[0] && ready[1]) {
+		if got := snapshotOf(answer(ready...)); got.Ready != (ready[0] && ready[1]) {
 			t.Errorf("with members %v it is %t", ready, got.Ready)
 		}
 	}
@@ -38,9 +38,9 @@ func TestAGroupIsReadyWhenAllOfItIs(t *testing.T) {
 // What is written is what is read: a content that says all is not written again.
 func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{}
-	c := Kind{}.Read(content)
-	made := cutOf(answer(false, true))
-	text, err := json.Marshal(Kind{}.Status(&c, made))
+	c := ContentKind{}.Read(content)
+	made := snapshotOf(answer(false, true))
+	text, err := json.Marshal(ContentKind{}.StatusPatch(&c, made))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,9 +48,9 @@ func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
 	if err := json.Unmarshal(text, content.Status); err != nil {
 		t.Fatal(err)
 	}
-	got := Kind{}.Read(content)
+	got := ContentKind{}.Read(content)
 	want := sidecar.Content{
-		Object: content, Status: true, Handle: "g", Created: int64(7 * time.Second),
+		Object: content, HasStatus: true, Handle: "g", Created: int64(7 * time.Second),
 		Members: []sidecar.Member{
 			{Volume: "data", Handle: "s-data", Ready: true, Created: int64(6 * time.Second), Size: 5},
 			{Volume: "log", Handle: "s-log", Created: int64(7 * time.Second)},
@@ -66,8 +66,8 @@ func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
 		VolumeGroupSnapshotHandle: ptr.To("g"), CreationTime: ptr.To(metav1.NewTime(time.Unix(3, 0))),
 		VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{VolumeHandle: "data", SnapshotHandle: "s-data", CreationTime: ptr.To[int64](4)}},
 	}}
-	c := Kind{}.Read(content)
-	status := Kind{}.Status(&c, cutOf(answer(true, true)))
+	c := ContentKind{}.Read(content)
+	status := ContentKind{}.StatusPatch(&c, snapshotOf(answer(true, true)))
 	if status["volumeGroupSnapshotHandle"] != nil || status["creationTime"] != nil || status["readyToUse"] != true {
 		t.Errorf("the status becomes %v", status)
 	}
@@ -82,13 +82,13 @@ func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
 func TestTheDriverIsToldAllMembers(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{}
 	content.Spec.Source.GroupSnapshotHandles = &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "g", VolumeSnapshotHandles: []string{"given"}}
-	c := Kind{}.Read(content)
-	if diff := cmp.Diff([]string{"given"}, handles(&c)); diff != "" || c.PreProvisioned != "g" {
+	c := ContentKind{}.Read(content)
+	if diff := cmp.Diff([]string{"given"}, memberHandles(&c)); diff != "" || c.PreProvisioned != "g" {
 		t.Error(diff, c.PreProvisioned)
 	}
 	content.Status = &groupv1.VolumeGroupSnapshotContentStatus{VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{SnapshotHandle: "told"}}}
-	c = Kind{}.Read(content)
-	if diff := cmp.Diff([]string{"told"}, handles(&c)); diff != "" {
+	c = ContentKind{}.Read(content)
+	if diff := cmp.Diff([]string{"told"}, memberHandles(&c)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -107,7 +107,7 @@ func TestChoose(t *testing.T) {
 			for _, v := range tt.served {
 				served = append(served, metav1.GroupVersionForDiscovery{Version: v})
 			}
-			if got := choose(served); got != tt.want {
+			if got := bestVersion(served); got != tt.want {
 				t.Errorf("got %s", got)
 			}
 		})
@@ -116,8 +116,8 @@ func TestChoose(t *testing.T) {
 
 // Whoever watches events looks for upstream's reasons.
 func TestReasonsAreUpstreams(t *testing.T) {
-	want := sidecar.Reasons{Create: "GroupSnapshotCreationFailed", Follow: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError"}
-	if diff := cmp.Diff(want, Kind{}.Reasons()); diff != "" {
+	want := sidecar.Reasons{Create: "GroupSnapshotCreationFailed", Check: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError"}
+	if diff := cmp.Diff(want, ContentKind{}.Reasons()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -21,9 +21,9 @@ type Version struct{ schema.GroupVersion }
 // less of the members than is needed.
 var versions = []string{"v1", "v1beta2"}
 
-// Served is the best version that a cluster serves. A cluster that serves none
+// ServedVersion is the best version that a cluster serves. A cluster that serves none
 // is expected to get the first.
-func Served(config *rest.Config) (Version, error) {
+func ServedVersion(config *rest.Config) (Version, error) {
 	best := Version{schema.GroupVersion{Group: groupv1.GroupName, Version: versions[0]}}
 	api, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
@@ -35,12 +35,12 @@ func Served(config *rest.Config) (Version, error) {
 	}
 	i := slices.IndexFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == groupv1.GroupName })
 	if i >= 0 {
-		best.Version = choose(groups.Groups[i].Versions)
+		best.Version = bestVersion(groups.Groups[i].Versions)
 	}
 	return best, nil
 }
 
-func choose(served []metav1.GroupVersionForDiscovery) string {
+func bestVersion(served []metav1.GroupVersionForDiscovery) string {
 	for _, version := range versions {
 		if slices.ContainsFunc(served, func(v metav1.GroupVersionForDiscovery) bool { return v.Version == version }) {
 			return version
@@ -59,13 +59,15 @@ func (v Version) AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// Kinds are what must be served before groups can be worked on.
-func Kinds() []client.ObjectList {
+// SidecarKinds are what must be served before groups can be worked on.
+func SidecarKinds() []client.ObjectList {
 	return []client.ObjectList{
 		&groupv1.VolumeGroupSnapshotContentList{}, &groupv1.VolumeGroupSnapshotClassList{},
 	}
 }
 
-// UserKinds are those and what users make, which the driver's half has no
+// ControllerKinds are those and what users make, which the driver's half has no
 // business with.
-func UserKinds() []client.ObjectList { return append(Kinds(), &groupv1.VolumeGroupSnapshotList{}) }
+func ControllerKinds() []client.ObjectList {
+	return append(SidecarKinds(), &groupv1.VolumeGroupSnapshotList{})
+}

@@ -20,7 +20,7 @@ func plan(s state, o *Options) (*Operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := secretref.All(s.class.Parameters, s.claim, o.volumeName(s.claim))
+	secrets, err := secretref.ResolveAll(s.class.Parameters, s.claim, o.volumeName(s.claim))
 	if err != nil {
 		return nil, err
 	}

@@ -255,7 +255,7 @@ func (r *Reconciler) secretOf(ctx context.Context, volume *corev1.PersistentVolu
 		return nil, client.IgnoreNotFound(err)
 	}
 	ref := volume.Spec.ClaimRef
-	refs, err := secretref.All(class.Parameters, &corev1.PersistentVolumeClaim{
+	refs, err := secretref.ResolveAll(class.Parameters, &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: ref.Name, Namespace: ref.Namespace},
 	}, volume.Name)
 	if err != nil {

@@ -21,17 +21,17 @@ const (
 // A Use is one purpose for which a class may name a secret. See "StorageClass
 // Secrets" in the CSI developer documentation.
 type Use struct {
-	key string // of the parameters, between the prefix and -name or -namespace
-	old string // the deprecated keys are this with Name and Namespace behind
+	key           string // of the parameters, between the prefix and -name or -namespace
+	deprecatedKey string // the deprecated keys are this with Name and Namespace behind
 }
 
 // The purposes. The first is the fallback of all others.
 var (
 	Default           = Use{key: "secret"}
-	Provision         = Use{key: "provisioner-secret", old: "csiProvisionerSecret"}
-	ControllerPublish = Use{key: "controller-publish-secret", old: "csiControllerPublishSecret"}
-	NodeStage         = Use{key: "node-stage-secret", old: "csiNodeStageSecret"}
-	NodePublish       = Use{key: "node-publish-secret", old: "csiNodePublishSecret"}
+	Provision         = Use{key: "provisioner-secret", deprecatedKey: "csiProvisionerSecret"}
+	ControllerPublish = Use{key: "controller-publish-secret", deprecatedKey: "csiControllerPublishSecret"}
+	NodeStage         = Use{key: "node-stage-secret", deprecatedKey: "csiNodeStageSecret"}
+	NodePublish       = Use{key: "node-publish-secret", deprecatedKey: "csiNodePublishSecret"}
 	ControllerExpand  = Use{key: "controller-expand-secret"}
 	NodeExpand        = Use{key: "node-expand-secret"}
 	ControllerModify  = Use{key: "controller-modify-secret"}
@@ -43,11 +43,11 @@ var (
 	}
 )
 
-// All resolves every secret that a class names for a claim's volume.
-func All(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[Use]*corev1.SecretReference, error) {
+// ResolveAll resolves every secret that a class names for a claim's volume.
+func ResolveAll(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[Use]*corev1.SecretReference, error) {
 	refs := map[Use]*corev1.SecretReference{}
 	for _, use := range Uses {
-		ref, err := use.resolve(class, claim, volume)
+		ref, err := use.resolveForVolume(class, claim, volume)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +72,7 @@ func New(key string) Use { return Use{key: key} }
 // secret.
 type Tokens struct{ Namespace, Name map[string]string }
 
-func (u Use) resolve(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
+func (u Use) resolveForVolume(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
 	tokens := Tokens{
 		Namespace: map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace},
 		Name:      map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace, "pvc.name": claim.Name},
@@ -112,8 +112,8 @@ func (u Use) Resolve(class map[string]string, tokens Tokens) (*corev1.SecretRefe
 func (u Use) templates(class map[string]string) (name, namespace string, err error) {
 	key, keyNamespace := u.Keys()
 	pairs := [][2]string{{key, keyNamespace}}
-	if u.old != "" {
-		pairs = append(pairs, [2]string{u.old + "Name", u.old + "Namespace"})
+	if u.deprecatedKey != "" {
+		pairs = append(pairs, [2]string{u.deprecatedKey + "Name", u.deprecatedKey + "Namespace"})
 	}
 	pairs = slices.DeleteFunc(pairs, func(p [2]string) bool {
 		_, hasName := class[p[0]]
@@ -136,12 +136,12 @@ func (u Use) templates(class map[string]string) (name, namespace string, err err
 
 func (u Use) label() string { return strings.ReplaceAll(u.key, "-", " ") }
 
-var token = regexp.MustCompile(`\$\{[^}]*\}`)
+var tokenPattern = regexp.MustCompile(`\$\{[^}]*\}`)
 
 // expand replaces ${TOKEN} by its value; an unknown token is an error.
 func expand(template string, tokens map[string]string) (string, error) {
 	var unknown []string
-	text := token.ReplaceAllStringFunc(template, func(match string) string {
+	text := tokenPattern.ReplaceAllStringFunc(template, func(match string) string {
 		value, ok := tokens[match[2:len(match)-1]]
 		if !ok {
 			unknown = append(unknown, match)

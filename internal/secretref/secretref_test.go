@@ -48,7 +48,7 @@ func TestAll(t *testing.T) {
 			c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 				Name: "data", Namespace: "team", Annotations: map[string]string{"team/key": "gold"},
 			}}
-			refs, err := All(tt.class, c, "pv-1")
+			refs, err := ResolveAll(tt.class, c, "pv-1")
 			if (err != nil) != (tt.err != "") || (err != nil && !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("got error %v, want one that says %q", err, tt.err)
 			}

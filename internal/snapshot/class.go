@@ -82,12 +82,12 @@ func (c *ClassChoice) Check() *Problem {
 		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name one, or leave only one the default",
 			c.Driver, len(c.Defaults), strings.Join(c.Defaults, ", "))
 	case c.Class == nil:
-		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.name())
+		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.className())
 	case c.Class.Driver != c.Driver:
-		return Problemf(c.Reason, "%s %s is of driver %s, and claim %s has a volume of driver %s", c.Kind, c.name(), c.Class.Driver, c.Claim, c.Driver)
+		return Problemf(c.Reason, "%s %s is of driver %s, and claim %s has a volume of driver %s", c.Kind, c.className(), c.Class.Driver, c.Claim, c.Driver)
 	}
 	return nil
 }
 
-// name is that of the class that it comes to.
-func (c *ClassChoice) name() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }
+// className is that of the class that it comes to.
+func (c *ClassChoice) className() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }

@@ -20,10 +20,10 @@ func TestTheStringsAreUpstreams(t *testing.T) {
 		ClaimFinalizer:      "snapshot.storage.kubernetes.io/pvc-as-source-protection",
 		GroupBoundFinalizer: "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-bound-protection",
 
-		AllowModeChange: "snapshot.storage.kubernetes.io/allow-volume-mode-change",
-		ManagedBy:       "snapshot.storage.kubernetes.io/managed-by",
-		MemberOf:        "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle",
-		Yes:             "yes",
+		AllowModeChange:       "snapshot.storage.kubernetes.io/allow-volume-mode-change",
+		ManagedBy:             "snapshot.storage.kubernetes.io/managed-by",
+		GroupHandleAnnotation: "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle",
+		Yes:                   "yes",
 
 		Single.Content:         "VolumeSnapshotContent",
 		Single.Finalizer:       "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection",
@@ -130,7 +130,7 @@ func TestTheKindsOfTheSnapshotAPIAreWaitedFor(t *testing.T) {
 // Dashboards are made for this metric: for its name, its labels and its buckets.
 func TestTheMetricOfOperationsIsUpstreams(t *testing.T) {
 	o := NewOperationDurations()
-	o.Succeeded(Wait{UID: "uid", Operation: OperationReady, Asked: o.now(), Driver: "csi.example.com"})
+	o.Succeeded(Wait{UID: "uid", Operation: OperationReady, RequestedAt: o.now(), Driver: "csi.example.com"})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(o)
 	families, err := registry.Gather()

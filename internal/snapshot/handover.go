@@ -14,27 +14,27 @@ import (
 // the driver's half in the end, of either kind.
 
 // WithFinalizer are a content's finalizers with ours.
-func (m Keys) WithFinalizer(content client.Object) []string {
+func (k Keys) WithFinalizer(content client.Object) []string {
 	all := content.GetFinalizers()
-	if slices.Contains(all, m.Finalizer) {
+	if slices.Contains(all, k.Finalizer) {
 		return all
 	}
-	return append(slices.Clone(all), m.Finalizer)
+	return append(slices.Clone(all), k.Finalizer)
 }
 
 // AddFinalizer puts our finalizer on a content that lacks it, as it was seen.
-func (m Keys) AddFinalizer(ctx context.Context, c client.Client, content client.Object) error {
-	if content.GetDeletionTimestamp() != nil || len(m.WithFinalizer(content)) == len(content.GetFinalizers()) {
+func (k Keys) AddFinalizer(ctx context.Context, c client.Client, content client.Object) error {
+	if content.GetDeletionTimestamp() != nil || len(k.WithFinalizer(content)) == len(content.GetFinalizers()) {
 		return nil
 	}
 	return kube.WrapWriteError(kube.MergePatch(ctx, c, content, map[string]any{"metadata": map[string]any{
-		"resourceVersion": content.GetResourceVersion(), "finalizers": m.WithFinalizer(content),
-	}}), fmt.Sprintf("protecting %s %s", m.Content, content.GetName()))
+		"resourceVersion": content.GetResourceVersion(), "finalizers": k.WithFinalizer(content),
+	}}), fmt.Sprintf("protecting %s %s", k.Content, content.GetName()))
 }
 
 // DeletionAllowed tells whether the driver's half has our word that a content may go.
-func (m Keys) DeletionAllowed(content client.Object) bool {
-	_, ok := content.GetAnnotations()[m.BeingDeleted]
+func (k Keys) DeletionAllowed(content client.Object) bool {
+	_, ok := content.GetAnnotations()[k.BeingDeleted]
 	return ok
 }
 
@@ -42,17 +42,17 @@ func (m Keys) DeletionAllowed(content client.Object) bool {
 // it. What keeps the content until the driver's half has done its part is put on it
 // with the word, if it is not there: a content of another program may have been
 // made a moment ago.
-func (m Keys) AllowDeletion(ctx context.Context, c client.Client, content client.Object) error {
-	if m.DeletionAllowed(content) {
+func (k Keys) AllowDeletion(ctx context.Context, c client.Client, content client.Object) error {
+	if k.DeletionAllowed(content) {
 		return nil
 	}
 	metadata := map[string]any{
 		"resourceVersion": content.GetResourceVersion(),
-		"annotations":     map[string]any{m.BeingDeleted: Yes},
+		"annotations":     map[string]any{k.BeingDeleted: Yes},
 	}
 	if content.GetDeletionTimestamp() == nil {
-		metadata["finalizers"] = m.WithFinalizer(content)
+		metadata["finalizers"] = k.WithFinalizer(content)
 	}
 	return kube.WrapWriteError(kube.MergePatch(ctx, c, content, map[string]any{"metadata": metadata}),
-		fmt.Sprintf("permitting the deletion of %s %s", m.Content, content.GetName()))
+		fmt.Sprintf("permitting the deletion of %s %s", k.Content, content.GetName()))
 }

@@ -44,9 +44,9 @@ const (
 	// ManagedBy is the label of a content that names the node whose driver has
 	// the volume, when drivers stand on their own nodes.
 	ManagedBy = single + "managed-by"
-	// MemberOf on a content is the driver's handle of the group snapshot that it
+	// GroupHandleAnnotation on a content is the driver's handle of the group snapshot that it
 	// is part of. Such a content is never cut or deleted by itself.
-	MemberOf = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
+	GroupHandleAnnotation = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 )
 
 // ClaimUID is the label of a VolumeSnapshot that says which claim it is of. The spec
@@ -54,9 +54,9 @@ const (
 // Schedules write it.
 const ClaimUID = "schedule.holdfast.io/claim-uid"
 
-// MayBeTakenOf tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
+// MatchesClaim tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
 // spec: it is labelled with no claim's UID, or with that of this one.
-func MayBeTakenOf(snapshot, claim metav1.Object) bool {
+func MatchesClaim(snapshot, claim metav1.Object) bool {
 	uid := snapshot.GetLabels()[ClaimUID]
 	return uid == "" || uid == string(claim.GetUID())
 }
@@ -106,8 +106,8 @@ const Yes = yes
 
 // SecretOf is the secret that a content's annotations name; nil for none. Half a
 // name is none: the annotations may have been written by hand.
-func (m Keys) SecretOf(annotations map[string]string) *corev1.SecretReference {
-	name, namespace := annotations[m.SecretName], annotations[m.SecretNamespace]
+func (k Keys) SecretOf(annotations map[string]string) *corev1.SecretReference {
+	name, namespace := annotations[k.SecretName], annotations[k.SecretNamespace]
 	if name == "" || namespace == "" {
 		return nil
 	}
@@ -171,9 +171,9 @@ func (n Naming) Name(uid types.UID) (string, error) {
 	return n.Prefix + "-" + id, nil
 }
 
-// In tells whether a handle contains a name of this kind: many drivers make the
+// Matches tells whether a handle contains a name of this kind: many drivers make the
 // one from the other. It does not say of which cluster the name is.
-func (n Naming) In(handle string) bool {
+func (n Naming) Matches(handle string) bool {
 	id := fmt.Sprintf("[0-9a-f]{%d}", n.Length)
 	if n.Length < 0 {
 		id = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"

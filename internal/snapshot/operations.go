@@ -30,20 +30,20 @@ const (
 // is in whole seconds; who has seen the object when it was new knows better, and
 // only that is kept in memory.
 type OperationDurations struct {
-	seconds *prometheus.HistogramVec
-	first   *cache.LRUExpireCache // sights by sightKey
-	done    *cache.LRUExpireCache // by doneKey: who looks into a cache that lags sees the end again
-	now     func() time.Time
+	seconds   *prometheus.HistogramVec
+	firstSeen *cache.LRUExpireCache // sights by sightKey
+	done      *cache.LRUExpireCache // by doneKey: who looks into a cache that lags sees the end again
+	now       func() time.Time
 }
 
 // OperationMetrics are the operations of this process, of single snapshots and of groups.
 var OperationMetrics = NewOperationDurations()
 
 const (
-	// keptSights bounds how many objects are remembered, and keptFor how long: of
+	// maxRemembered bounds how many objects are remembered, and keptFor how long: of
 	// what takes that long a second does not matter.
-	keptSights = 4096
-	keptFor    = 10 * time.Minute
+	maxRemembered = 4096
+	rememberFor   = 10 * time.Minute
 )
 
 // NewOperationDurations makes the metric. It must be registered.
@@ -54,7 +54,7 @@ func NewOperationDurations() *OperationDurations {
 			Help:    "How long users have waited for an operation on a snapshot, from when they asked for it.",
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600},
 		}, []string{"driver_name", "operation_name", "snapshot_type", "operation_status"}),
-		first: cache.NewLRUExpireCache(keptSights), done: cache.NewLRUExpireCache(keptSights), now: time.Now,
+		firstSeen: cache.NewLRUExpireCache(maxRemembered), done: cache.NewLRUExpireCache(maxRemembered), now: time.Now,
 	}
 }
 
@@ -68,36 +68,36 @@ func (o *OperationDurations) Collect(to chan<- prometheus.Metric) { o.seconds.Co
 type Wait struct {
 	UID       types.UID
 	Operation string
-	// Asked is the object's own time for it: when it was made, or deleted.
-	Asked time.Time
+	// RequestedAt is the object's own time for it: when it was made, or deleted.
+	RequestedAt time.Time
 	// Driver may be empty if it is not known any more.
 	Driver string
 	// PreProvisioned is set for a snapshot that was at the driver before the object.
 	PreProvisioned bool
 }
 
-// A sight is when somebody was first seen waiting.
-type sight struct {
+// A firstSeen is when somebody was first seen waiting.
+type firstSeen struct {
 	at     time.Time
 	driver string
 }
 
-type sightKey struct {
-	uid   types.UID
-	asked int64 // seconds since 1970: what is deleted waits anew
+type waitKey struct {
+	uid         types.UID
+	requestedAt int64 // seconds since 1970: what is deleted waits anew
 }
 
 type doneKey struct {
-	sightKey
+	waitKey
 	operation string
 }
 
-func (w *Wait) key() sightKey { return sightKey{w.UID, w.Asked.Unix()} }
+func (w *Wait) key() waitKey { return waitKey{w.UID, w.RequestedAt.Unix()} }
 
-// Began notes that somebody waits, the first time that it is told, and the driver
+// Started notes that somebody waits, the first time that it is told, and the driver
 // as soon as it is known: its content may be gone in the end.
-func (o *OperationDurations) Began(w Wait) {
-	s, ok := o.sight(&w)
+func (o *OperationDurations) Started(w Wait) {
+	s, ok := o.lookup(&w)
 	if ok && (s.driver != "" || w.Driver == "") {
 		return
 	}
@@ -105,7 +105,7 @@ func (o *OperationDurations) Began(w Wait) {
 		s.at = o.now()
 	}
 	s.driver = w.Driver
-	o.first.Add(w.key(), s, keptFor)
+	o.firstSeen.Add(w.key(), s, rememberFor)
 }
 
 // Succeeded measures an operation that has ended now.
@@ -115,35 +115,35 @@ func (o *OperationDurations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now(
 func (o *OperationDurations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
 
 // observe measures an operation once.
-func (o *OperationDurations) observe(w *Wait, how string, ended time.Time) {
+func (o *OperationDurations) observe(w *Wait, status string, ended time.Time) {
 	key := doneKey{w.key(), w.Operation}
 	if _, done := o.done.Get(key); done {
 		return
 	}
-	o.done.Add(key, struct{}{}, keptFor)
-	s, _ := o.sight(w)
+	o.done.Add(key, struct{}{}, rememberFor)
+	s, _ := o.lookup(w)
 	kind := "dynamic"
 	if w.PreProvisioned {
 		kind = "pre-provisioned"
 	}
-	took := max(0, ended.Sub(began(w.Asked, s.at)))
-	o.seconds.WithLabelValues(cmp.Or(w.Driver, s.driver, "unknown"), w.Operation, kind, how).Observe(took.Seconds())
+	took := max(0, ended.Sub(startTime(w.RequestedAt, s.at)))
+	o.seconds.WithLabelValues(cmp.Or(w.Driver, s.driver, "unknown"), w.Operation, kind, status).Observe(took.Seconds())
 }
 
-func (o *OperationDurations) sight(w *Wait) (s sight, ok bool) {
-	kept, ok := o.first.Get(w.key())
+func (o *OperationDurations) lookup(w *Wait) (s firstSeen, ok bool) {
+	value, ok := o.firstSeen.Get(w.key())
 	if ok {
-		s, ok = kept.(sight)
+		s, ok = value.(firstSeen)
 	}
 	return s, ok
 }
 
-// began is when a wait began, as well as can be told. Timestamps of objects are
+// startTime is when a wait began, as well as can be told. Timestamps of objects are
 // cut to whole seconds. Without a first sight within that second its middle is
 // the best guess: nobody's mean is wrong then.
-func began(asked, first time.Time) time.Time {
-	if first.Before(asked) || !first.Before(asked.Add(time.Second)) {
-		return asked.Add(time.Second / 2)
+func startTime(requestedAt, firstSeen time.Time) time.Time {
+	if firstSeen.Before(requestedAt) || !firstSeen.Before(requestedAt.Add(time.Second)) {
+		return requestedAt.Add(time.Second / 2)
 	}
-	return first
+	return firstSeen
 }

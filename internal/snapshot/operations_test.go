@@ -19,7 +19,7 @@ func TestWhenAWaitBegan(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := began(asked, tt.first); !got.Equal(tt.want) {
+			if got := startTime(asked, tt.first); !got.Equal(tt.want) {
 				t.Errorf("got %s", got.Sub(asked))
 			}
 		})
@@ -31,24 +31,24 @@ func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
 	now := asked.Add(400 * time.Millisecond)
 	o := NewOperationDurations()
 	o.now = func() time.Time { return now }
-	w := Wait{UID: "a", Operation: OperationCreate, Asked: asked}
-	o.Began(w)
+	w := Wait{UID: "a", Operation: OperationCreate, RequestedAt: asked}
+	o.Started(w)
 	now = now.Add(2 * time.Second)
 	w.Driver = "d"
-	o.Began(w) // Does not begin again.
+	o.Started(w) // Does not begin again.
 	w.Driver = ""
 	o.Succeeded(w)
 	o.Succeeded(w) // As a cache shows it that lags behind the write that ended it.
-	o.Cancelled(Wait{UID: "b", Operation: OperationReady, Asked: asked, PreProvisioned: true}, asked.Add(time.Hour))
+	o.Cancelled(Wait{UID: "b", Operation: OperationReady, RequestedAt: asked, PreProvisioned: true}, asked.Add(time.Hour))
 	for how, want := range map[string]float64{"d success dynamic": 2, "unknown cancel pre-provisioned": 3599.5} {
-		if got := sumsBy(t, o, "driver_name", "operation_status", "snapshot_type")[how]; got != want {
+		if got := sumsByLabels(t, o, "driver_name", "operation_status", "snapshot_type")[how]; got != want {
 			t.Errorf("%s took %v, not %v", how, got, want)
 		}
 	}
 }
 
-// sumsBy are the seconds of all operations by some labels.
-func sumsBy(t *testing.T, o *OperationDurations, names ...string) map[string]float64 {
+// sumsByLabels are the seconds of all operations by some labels.
+func sumsByLabels(t *testing.T, o *OperationDurations, names ...string) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(o)

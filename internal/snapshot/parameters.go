@@ -11,18 +11,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
-// reserved is the prefix of parameters that are for Kubernetes, not for the
+// reservedPrefix is the prefix of parameters that are for Kubernetes, not for the
 // driver.
-const reserved = "csi.storage.k8s.io/"
+const reservedPrefix = "csi.storage.k8s.io/"
 
 // What the driver is told about the objects, where that is asked for.
 const (
-	keySnapshotName      = reserved + "volumesnapshot/name"
-	keySnapshotNamespace = reserved + "volumesnapshot/namespace"
-	keyContentName       = reserved + "volumesnapshotcontent/name"
-	keyGroupName         = reserved + "volumegroupsnapshot/name"
-	keyGroupNamespace    = reserved + "volumegroupsnapshot/namespace"
-	keyGroupContentName  = reserved + "volumegroupsnapshotcontent/name"
+	keySnapshotName      = reservedPrefix + "volumesnapshot/name"
+	keySnapshotNamespace = reservedPrefix + "volumesnapshot/namespace"
+	keyContentName       = reservedPrefix + "volumesnapshotcontent/name"
+	keyGroupName         = reservedPrefix + "volumegroupsnapshot/name"
+	keyGroupNamespace    = reservedPrefix + "volumegroupsnapshot/namespace"
+	keyGroupContentName  = reservedPrefix + "volumegroupsnapshotcontent/name"
 )
 
 // The secrets that a class of snapshots, or of group snapshots, may name: one
@@ -43,16 +43,16 @@ func DriverParameters(class map[string]string) (map[string]string, error) {
 		name, namespace := use.Keys()
 		known[name], known[namespace] = true, true
 	}
-	left := map[string]string{}
+	parameters := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(class)) {
 		switch {
-		case !strings.HasPrefix(key, reserved):
-			left[key] = class[key]
+		case !strings.HasPrefix(key, reservedPrefix):
+			parameters[key] = class[key]
 		case !known[key]:
-			return nil, fmt.Errorf("parameter %q of the class is unknown: keys that begin with %s are reserved", key, reserved)
+			return nil, fmt.Errorf("parameter %q of the class is unknown: keys that begin with %s are reserved", key, reservedPrefix)
 		}
 	}
-	return left, nil
+	return parameters, nil
 }
 
 // AddMetadataParameters tells the driver, by parameters, of which objects a snapshot is.

@@ -45,38 +45,38 @@ func (p *Progress) Unfinished() []string {
 func (p *Progress) waits() []Wait {
 	var all []Wait
 	for _, operation := range p.Unfinished() {
-		w := Wait{UID: p.Object.GetUID(), Operation: operation, Asked: p.Object.GetCreationTimestamp().Time, Driver: p.Driver, PreProvisioned: p.PreProvisioned}
+		w := Wait{UID: p.Object.GetUID(), Operation: operation, RequestedAt: p.Object.GetCreationTimestamp().Time, Driver: p.Driver, PreProvisioned: p.PreProvisioned}
 		if operation == p.Operations.Delete {
-			w.Asked = p.Object.GetDeletionTimestamp().Time
+			w.RequestedAt = p.Object.GetDeletionTimestamp().Time
 		}
 		all = append(all, w)
 	}
 	return all
 }
 
-// Seen notes what the user waits for.
-func (o *OperationDurations) Seen(p Progress) {
+// ObserveStart notes what the user waits for.
+func (o *OperationDurations) ObserveStart(p Progress) {
 	for _, w := range p.waits() {
-		o.Began(w)
+		o.Started(w)
 	}
 }
 
-// Advanced measures what has ended between two states of an object.
-func (o *OperationDurations) Advanced(before, now Progress) {
-	left := map[string]bool{}
+// ObserveProgress measures what has ended between two states of an object.
+func (o *OperationDurations) ObserveProgress(before, now Progress) {
+	unfinished := map[string]bool{}
 	for _, operation := range now.Unfinished() {
-		left[operation] = true
+		unfinished[operation] = true
 	}
 	for _, w := range before.waits() {
-		if !left[w.Operation] {
+		if !unfinished[w.Operation] {
 			o.Succeeded(w)
 		}
 	}
 }
 
-// Ended measures what has ended with an object that was let go: its deletion, and
+// ObserveDeletion measures what has ended with an object that was let go: its deletion, and
 // what its user waited for before he wanted to have it deleted.
-func (o *OperationDurations) Ended(p Progress) {
+func (o *OperationDurations) ObserveDeletion(p Progress) {
 	for _, w := range p.waits() {
 		if w.Operation == p.Operations.Delete {
 			o.Succeeded(w)

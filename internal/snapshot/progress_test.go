@@ -41,11 +41,11 @@ func TestWhatHasEndedIsMeasured(t *testing.T) {
 			o := NewOperationDurations()
 			o.now = func() time.Time { return at.Add(20 * time.Second) }
 			if tt.now != nil {
-				o.Advanced(tt.before, *tt.now)
+				o.ObserveProgress(tt.before, *tt.now)
 			} else {
-				o.Ended(tt.before)
+				o.ObserveDeletion(tt.before)
 			}
-			if got := sumsBy(t, o, "operation_name", "operation_status"); !maps.Equal(got, tt.want) {
+			if got := sumsByLabels(t, o, "operation_name", "operation_status"); !maps.Equal(got, tt.want) {
 				t.Errorf("measured are %v", got)
 			}
 		})

@@ -18,23 +18,23 @@ type SidecarWait struct {
 	Needs       string // what it takes beside one that runs; may be empty
 }
 
-// NotServed is told to the user for whom the content is when no csi-snapshotter
+// Check is told to the user for whom the content is when no csi-snapshotter
 // has begun with it in time; before, it is nil, and the time that is left. It
 // counts from when both are there, for a content may have been made long before.
-func (v SidecarWait) NotServed(user, content client.Object, driver string, now time.Time) (*Problem, time.Duration) {
+func (w SidecarWait) Check(user, content client.Object, driver string, now time.Time) (*Problem, time.Duration) {
 	since := content.GetCreationTimestamp()
-	if made := user.GetCreationTimestamp(); made.After(since.Time) {
-		since = made
+	if created := user.GetCreationTimestamp(); created.After(since.Time) {
+		since = created
 	}
 	if left := sidecarTimeout - now.Sub(since.Time); left > 0 {
 		return nil, left
 	}
-	return Problemf(v.Reason, "no csi-snapshotter of driver %s has begun with %s %s: is one running%s?", driver, v.ContentKind, content.GetName(), v.Needs), 0
+	return Problemf(w.Reason, "no csi-snapshotter of driver %s has begun with %s %s: is one running%s?", driver, w.ContentKind, content.GetName(), w.Needs), 0
 }
 
 // CreationStarted tells whether the driver's half has begun with a content that has no
 // status: then its mark is on it.
-func (m *Keys) CreationStarted(content client.Object) bool {
-	_, ok := content.GetAnnotations()[m.BeingCreated]
+func (k *Keys) CreationStarted(content client.Object) bool {
+	_, ok := content.GetAnnotations()[k.BeingCreated]
 	return ok
 }

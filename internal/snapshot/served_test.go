@@ -27,7 +27,7 @@ func TestThatNobodyBeginsIsToldAfterAWhile(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			v := SidecarWait{Reason: "R", ContentKind: "VolumeSnapshotContent", Needs: ", or two"}
-			told, left := v.NotServed(&snapshotv1.VolumeSnapshot{ObjectMeta: ago(tt.user)}, &snapshotv1.VolumeSnapshotContent{ObjectMeta: ago(tt.content)}, "d", now)
+			told, left := v.Check(&snapshotv1.VolumeSnapshot{ObjectMeta: ago(tt.user)}, &snapshotv1.VolumeSnapshotContent{ObjectMeta: ago(tt.content)}, "d", now)
 			if left != tt.left || (told == nil) != (tt.left > 0) {
 				t.Fatalf("got %v, and %v are left", told, left)
 			}

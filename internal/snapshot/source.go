@@ -49,8 +49,8 @@ func (s *Source) checkVolume() *Problem {
 	return nil
 }
 
-// Placed tells whether the volume is in some places only.
-func (s *Source) Placed() bool {
+// HasNodeAffinity tells whether the volume is in some places only.
+func (s *Source) HasNodeAffinity() bool {
 	return s.Volume.Spec.NodeAffinity != nil && s.Volume.Spec.NodeAffinity.Required != nil
 }
 

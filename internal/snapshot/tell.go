@@ -38,13 +38,13 @@ func Problemf(reason, format string, args ...any) *Problem {
 // whether time alone may mend it.
 func UserMessage(err error) string {
 	var (
-		problem *Problem
-		answer  *csi.Error
+		problem   *Problem
+		driverErr *csi.Error
 	)
 	switch {
-	case errors.As(err, &answer) && Terminal(answer):
+	case errors.As(err, &driverErr) && Terminal(driverErr):
 		return err.Error() + " (terminal: it stays so until something is changed)"
-	case errors.As(err, &answer):
+	case errors.As(err, &driverErr):
 		return err.Error() + " (transient: it is tried again)"
 	case errors.As(err, &problem):
 		return err.Error()
@@ -56,8 +56,8 @@ func UserMessage(err error) string {
 // Terminal tells whether a driver's answer says that the same request will never
 // succeed while nothing is changed. It is still repeated, for drivers have been
 // seen to be wrong about that, but slowly.
-func Terminal(answer *csi.Error) bool {
-	switch answer.Code {
+func Terminal(err *csi.Error) bool {
+	switch err.Code {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
 		codes.Unauthenticated, codes.Unimplemented, codes.OutOfRange, codes.DataLoss:
 		return true
@@ -76,15 +76,15 @@ func IsNewError(before *snapshotv1.VolumeSnapshotError, err error, now time.Time
 	if *before.Message == text {
 		return false
 	}
-	var answer *csi.Error
-	if !errors.As(err, &answer) || !strings.HasPrefix(*before.Message, kind(answer)) {
+	var driverErr *csi.Error
+	if !errors.As(err, &driverErr) || !strings.HasPrefix(*before.Message, errorPrefix(driverErr)) {
 		return true
 	}
 	return before.Time == nil || now.Sub(before.Time.Time) > repeatErrorAfter
 }
 
-func kind(answer *csi.Error) string {
-	return fmt.Sprintf("driver %s: %s: %s", answer.Driver, answer.Method, answer.Code)
+func errorPrefix(err *csi.Error) string {
+	return fmt.Sprintf("driver %s: %s: %s", err.Driver, err.Method, err.Code)
 }
 
 // StatusError is an error for a status.

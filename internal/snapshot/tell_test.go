@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-func answered(code codes.Code) error {
+func driverError(code codes.Code) error {
 	return &csi.Error{Driver: "d", Method: csi.CreateSnapshot, Code: code}
 }
 
@@ -22,11 +22,11 @@ func TestUsersAreToldWhatConcernsThem(t *testing.T) {
 		err  error
 		want string // part of it; empty if nothing is told
 	}{
-		"a driver's refusal for good":    {answered(codes.InvalidArgument), "terminal"},
-		"a driver's trouble":             {answered(codes.Unavailable), "transient"},
-		"a driver that is full":          {answered(codes.ResourceExhausted), "transient"},
-		"also wrapped":                   {fmt.Errorf("creating: %w", answered(codes.Internal)), "transient"},
-		"also beside a trouble of ours":  {errors.Join(answered(codes.Internal), errors.New("etcd")), "transient"},
+		"a driver's refusal for good":    {driverError(codes.InvalidArgument), "terminal"},
+		"a driver's trouble":             {driverError(codes.Unavailable), "transient"},
+		"a driver that is full":          {driverError(codes.ResourceExhausted), "transient"},
+		"also wrapped":                   {fmt.Errorf("creating: %w", driverError(codes.Internal)), "transient"},
+		"also beside a trouble of ours":  {errors.Join(driverError(codes.Internal), errors.New("etcd")), "transient"},
 		"what the user has to put right": {Problemf("R", "class %s is gone", "x"), "class x is gone"},
 		"a conflict of our own":          {errors.New("the object has been modified"), ""},
 		"our own end":                    {context.Canceled, ""},
@@ -52,7 +52,7 @@ func TestTheSameFailureIsNoNews(t *testing.T) {
 	}{
 		"the same in other words":             {fmt.Errorf("%w, request 2", first), time.Minute, false},
 		"the same in other words, much later": {fmt.Errorf("%w, request 2", first), time.Hour, true},
-		"another code":                        {answered(codes.Unavailable), time.Minute, true},
+		"another code":                        {driverError(codes.Unavailable), time.Minute, true},
 		"a problem":                           {Problemf("R", "x"), time.Minute, true},
 		"what concerns nobody":                {errors.New("conflict"), time.Hour, false},
 	}

@@ -158,7 +158,7 @@ func (k *groupKind) createMemberContent(ctx context.Context, m *member, s *snaps
 	c := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Finalizers: []string{snapshot.Single.Finalizer},
-			Annotations: map[string]string{snapshot.MemberOf: *m.content.Status.VolumeGroupSnapshotHandle},
+			Annotations: map[string]string{snapshot.GroupHandleAnnotation: *m.content.Status.VolumeGroupSnapshotHandle},
 		},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			VolumeSnapshotRef: corev1.ObjectReference{

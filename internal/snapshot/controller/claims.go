@@ -164,7 +164,7 @@ func (c *Claims) isNeeded(ctx context.Context, claim *corev1.PersistentVolumeCla
 				return false, err
 			}
 		}
-		if needsClaim(s) && snapshot.MayBeTakenOf(s, claim) {
+		if needsClaim(s) && snapshot.MatchesClaim(s, claim) {
 			return true, nil
 		}
 	}

@@ -388,7 +388,7 @@ func permit(s *scene) {
 }
 
 func memberContent(s *scene) {
-	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.MemberOf, "g")
+	metav1.SetMetaDataAnnotation(&s.content.ObjectMeta, snapshot.GroupHandleAnnotation, "g")
 }
 
 func restore(s *scene) {

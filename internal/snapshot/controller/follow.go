@@ -41,7 +41,7 @@ func (r *Reconciler) reportIfNotServed(s *Observed) time.Duration {
 	if s.Content.Status != nil || r.Keys.CreationStarted(s.Content.Object) {
 		return 0
 	}
-	problem, left := r.SidecarWait.NotServed(s.Snapshot.Object, s.Content.Object, s.Content.Driver, r.now())
+	problem, left := r.SidecarWait.Check(s.Snapshot.Object, s.Content.Object, s.Content.Driver, r.now())
 	if problem != nil {
 		r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
 	}
@@ -64,7 +64,7 @@ func (r *Reconciler) updateStatus(ctx context.Context, s *Observed, unready []st
 	}
 	after := *s
 	after.Snapshot = now
-	r.durations.Advanced(r.progress(s), r.progress(&after))
+	r.durations.ObserveProgress(r.progress(s), r.progress(&after))
 	r.emitEvent(s.Snapshot, now)
 	return nil
 }

@@ -99,7 +99,7 @@ func (r *Reconciler) observeClass(ctx context.Context, s *Observed) (err error) 
 func (r *Reconciler) observeNodes(ctx context.Context, s *Observed) error {
 	first := true
 	for i := range s.Sources {
-		if !s.Sources[i].Placed() {
+		if !s.Sources[i].HasNodeAffinity() {
 			continue
 		}
 		nodes, err := snapshot.NodesOf(ctx, r.client, s.Sources[i].Volume)

@@ -22,5 +22,5 @@ func (r *Reconciler) recordDeletion(ctx context.Context, s *Observed) {
 	if s.Content == nil && s.Snapshot.Class != "" {
 		s.Class, _ = r.kind.GetClass(ctx, s.Snapshot.Class) // Without it the driver is unknown.
 	}
-	r.durations.Ended(r.progress(s))
+	r.durations.ObserveDeletion(r.progress(s))
 }

@@ -22,7 +22,7 @@ func TestReasonsAreUpstreams(t *testing.T) {
 	if diff := cmp.Diff(want, singleInfo.Reasons); diff != "" {
 		t.Error(diff)
 	}
-	of := sidecar.Reasons{Create: "SnapshotCreationFailed", Follow: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
+	of := sidecar.Reasons{Create: "SnapshotCreationFailed", Check: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
 	if diff := cmp.Diff(of, sidecar.SingleKind{}.Reasons()); diff != "" {
 		t.Error(diff)
 	}

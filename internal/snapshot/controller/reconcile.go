@@ -32,7 +32,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if s.Snapshot == nil {
 		return r.requeueOnConflict(r.kind.AfterDeletion(ctx, request.NamespacedName))
 	}
-	r.durations.Seen(r.progress(s))
+	r.durations.ObserveStart(r.progress(s))
 	next := r.decide(s)
 	if s, next, err = r.refresh(ctx, s, next); err != nil {
 		return reconcile.Result{}, err

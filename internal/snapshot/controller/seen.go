@@ -49,7 +49,7 @@ func (s *Observed) contentIsDeleting() bool { return s.Content.Object.GetDeletio
 // hasNodeAffinity tells whether one of the volumes is in some places only. One that can be
 // used everywhere is cut by a driver that works for all nodes.
 func (s *Observed) hasNodeAffinity() bool {
-	return slices.ContainsFunc(s.Sources, func(one snapshot.Source) bool { return one.Placed() })
+	return slices.ContainsFunc(s.Sources, func(one snapshot.Source) bool { return one.HasNodeAffinity() })
 }
 
 // describeVolumes names what is to be cut.

@@ -74,7 +74,7 @@ func (*singleKind) ReadSnapshot(o client.Object) *Snapshot {
 // ReadContent implements SnapshotKind.
 func (*singleKind) ReadContent(o client.Object) *Content {
 	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
-	_, member := content.Annotations[snapshot.MemberOf]
+	_, member := content.Annotations[snapshot.GroupHandleAnnotation]
 	c := &Content{
 		Object: content, Ref: content.Spec.VolumeSnapshotRef, Driver: content.Spec.Driver,
 		Class:          ptr.Deref(content.Spec.VolumeSnapshotClassName, ""),
@@ -134,7 +134,7 @@ func (*singleKind) Validate(of *Snapshot, sources []snapshot.Source) *snapshot.P
 	if source.Name == "" {
 		return snapshot.Problemf(singleInfo.Reasons.Validation, "the snapshot names neither a claim nor a content as its source: one of them is needed")
 	}
-	if claim := source.Claim; claim != nil && !snapshot.MayBeTakenOf(of.Object, claim) {
+	if claim := source.Claim; claim != nil && !snapshot.MatchesClaim(of.Object, claim) {
 		return snapshot.Problemf(singleInfo.Reasons.Validation,
 			"label %s says that the snapshot is of the claim with UID %s, but claim %s now has UID %s: it was deleted and created again, so no snapshot is taken; "+
 				"delete this VolumeSnapshot, or remove the label to take a snapshot of the new claim",

@@ -38,7 +38,7 @@ func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
 		"another one of the same name":    {func(c *snapshotv1.VolumeSnapshotContent) { c.UID = "other" }, true},
 		"its spec, or that it shall go":   {func(c *snapshotv1.VolumeSnapshotContent) { c.Generation++ }, true},
 		"what keeps it":                   {func(c *snapshotv1.VolumeSnapshotContent) { c.Finalizers = nil }, true},
-		"that it is of a group":           {annotated(snapshot.MemberOf), true},
+		"that it is of a group":           {annotated(snapshot.GroupHandleAnnotation), true},
 		"what the driver has said":        {func(c *snapshotv1.VolumeSnapshotContent) { c.Status.ReadyToUse = ptr.To(true) }, true},
 		"the record of the other half":    {annotated(snapshot.Single.BeingCreated), false},
 		"our own word that it may go":     {annotated(snapshot.Single.BeingDeleted), false},

@@ -21,18 +21,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// look has a lane look at the content once.
-func look(t *testing.T, r *Reconciler, ends bool) error {
+// reconcileOnce has a lane look at the content once.
+func reconcileOnce(t *testing.T, r *Reconciler, ends bool) error {
 	t.Helper()
 	r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
-	_, err := (lane{r, ends}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}})
+	_, err := (queue{r, ends}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}})
 	return err
 }
 
-// there is the content, nil if it is gone.
-func there(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
+// getContent is the content, nil if it is gone.
+func getContent(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
 	t.Helper()
-	c := fresh()
+	c := newContent()
 	if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
 		if client.IgnoreNotFound(err) != nil {
 			t.Fatal(err)
@@ -42,8 +42,8 @@ func there(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
 	return c
 }
 
-// refusing has the driver refuse snapshots.
-func refusing(server *csitest.Driver, code codes.Code) {
+// failCreate has the driver refuse snapshots.
+func failCreate(server *csitest.Driver, code codes.Code) {
 	server.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
 		if m == csi.CreateSnapshot && code != codes.OK {
 			return status.Error(code, "not today")
@@ -60,23 +60,23 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.OutOfRange, codes.DataLoss,
 	} {
 		t.Run(code.String(), func(t *testing.T) {
-			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil; going(c); marked(c) }, nil)
-			refusing(server, code)
-			if err := look(t, r, true); err == nil || !strings.Contains(err.Error(), "not today") {
+			r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil; deleting(c); beingCreated(c) }, nil)
+			failCreate(server, code)
+			if err := reconcileOnce(t, r, true); err == nil || !strings.Contains(err.Error(), "not today") {
 				t.Errorf("got %v", err)
 			}
-			c := there(t, r)
+			c := getContent(t, r)
 			if c == nil {
 				t.Fatal("the content is gone, and its snapshot is at the driver")
 			}
 			if said := c.Status.Error; said == nil || !strings.Contains(*said.Message, "snapshot-uid-s") || !strings.Contains(*said.Message, snapshot.Single.BeingCreated) {
 				t.Errorf("the content does not say what may be left, and what to do: %+v", said)
 			}
-			refusing(server, codes.OK)
-			if err := look(t, r, true); err != nil {
+			failCreate(server, codes.OK)
+			if err := reconcileOnce(t, r, true); err != nil {
 				t.Fatal(err)
 			}
-			if left := len(server.Snapshots()); there(t, r) != nil || left != 0 {
+			if left := len(server.Snapshots()); getContent(t, r) != nil || left != 0 {
 				t.Errorf("%d snapshots are left at the driver", left)
 			}
 		})
@@ -85,21 +85,21 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 
 // A content that nobody deletes yet keeps its mark over such an answer too.
 func TestTheMarkOutlivesALaterRefusal(t *testing.T) {
-	r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
+	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
 	for _, code := range []codes.Code{codes.DeadlineExceeded, codes.InvalidArgument} {
-		refusing(server, code)
-		if err := look(t, r, false); err == nil {
+		failCreate(server, code)
+		if err := reconcileOnce(t, r, false); err == nil {
 			t.Fatal("it was made")
 		}
 	}
-	if _, marked := there(t, r).Annotations[snapshot.Single.BeingCreated]; !marked {
+	if _, marked := getContent(t, r).Annotations[snapshot.Single.BeingCreated]; !marked {
 		t.Error("the mark is off, and the first call may have made the snapshot")
 	}
-	refusing(server, codes.OK)
-	if err := look(t, r, false); err != nil {
+	failCreate(server, codes.OK)
+	if err := reconcileOnce(t, r, false); err != nil {
 		t.Fatal(err)
 	}
-	if c := there(t, r); c.Annotations[snapshot.Single.BeingCreated] != "" || c.Annotations[refusedAnnotation] != "" || c.Status == nil {
+	if c := getContent(t, r); c.Annotations[snapshot.Single.BeingCreated] != "" || c.Annotations[rejectedSinceAnnotation] != "" || c.Status == nil {
 		t.Errorf("what was found out is not taken over: %v", c.Annotations)
 	}
 }
@@ -138,17 +138,17 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil; going(c); marked(c) }, nil)
-			refusing(server, codes.Internal)
-			if err := look(t, r, true); err == nil {
+			r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil; deleting(c); beingCreated(c) }, nil)
+			failCreate(server, codes.Internal)
+			if err := reconcileOnce(t, r, true); err == nil {
 				t.Fatal("the driver's refusal was taken for an answer")
 			}
 			tt.change(t, server, r)
 			r.now = func() time.Time { return time.Now().Add(2 * r.driver.SettleTime()) }
-			if err := look(t, r, true); (err == nil) != tt.gone {
+			if err := reconcileOnce(t, r, true); (err == nil) != tt.gone {
 				t.Errorf("got %v", err)
 			}
-			if gone := there(t, r) == nil; gone != tt.gone {
+			if gone := getContent(t, r) == nil; gone != tt.gone {
 				t.Errorf("the content is gone: %t", gone)
 			}
 		})
@@ -158,18 +158,18 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 // What is to be deleted is decided by what the API server says when the call is sent.
 func TestASnapshotThatIsToStayIsNotDeletedByAStaleCache(t *testing.T) {
 	tests := map[string]func(content){
-		"its policy is Retain now": retained,
+		"its policy is Retain now": retainPolicy,
 		"it is another one now":    func(c content) { c.UID = "other" },
 		"it is not being deleted":  func(c content) { c.DeletionTimestamp = nil },
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
-			r, server := connected(t, csitest.Options{}, going, nil)
-			now := there(t, r)
+			r, server := connectedReconciler(t, csitest.Options{}, deleting, nil)
+			now := getContent(t, r)
 			change(now)
 			now.ResourceVersion = ""
-			r.live = cluster(t, now)
-			if err := look(t, r, true); err != nil {
+			r.apiReader = fakeClient(t, now)
+			if err := reconcileOnce(t, r, true); err != nil {
 				t.Error(err)
 			}
 			if calls, left := server.Calls(csi.DeleteSnapshot), len(server.Snapshots()); calls != 0 || left != 1 {
@@ -182,27 +182,27 @@ func TestASnapshotThatIsToStayIsNotDeletedByAStaleCache(t *testing.T) {
 // A driver that names a group in its answer about a snapshot that was asked for alone
 // does not make it a member: nobody else would delete it.
 func TestASnapshotThatWasAskedForAloneIsDeletedAlone(t *testing.T) {
-	r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
+	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
 	server.SetHooks(csitest.Hooks{After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
 		if made, ok := resp.(*csipb.CreateSnapshotResponse); ok && m == csi.CreateSnapshot {
 			made.Snapshot.GroupSnapshotId = "consistency-group-1"
 		}
 		return resp, err
 	}})
-	if err := look(t, r, false); err != nil {
+	if err := reconcileOnce(t, r, false); err != nil {
 		t.Fatal(err)
 	}
-	c := there(t, r)
+	c := getContent(t, r)
 	if c.Status.VolumeGroupSnapshotHandle != nil {
 		t.Errorf("it is said to be part of %s", *c.Status.VolumeGroupSnapshotHandle)
 	}
 	member := r.kind.Read(c)
-	if member.Member != "" {
-		t.Errorf("it is taken for a member of %s", member.Member)
+	if member.GroupHandle != "" {
+		t.Errorf("it is taken for a member of %s", member.GroupHandle)
 	}
 	s := "consistency-group-1"
 	c.Status.VolumeGroupSnapshotHandle = &s // As an earlier version has written it.
-	if member = r.kind.Read(c); member.Member != "" {
+	if member = r.kind.Read(c); member.GroupHandle != "" {
 		t.Error("one that was said to be a member would never be deleted")
 	}
 }
@@ -213,17 +213,17 @@ func TestLocate(t *testing.T) {
 	tests := map[string]struct {
 		name   string
 		listed []string
-		want   whereabouts
+		want   listResult
 	}{
-		"an id with the name in it is the snapshot":     {name, []string{"snap-1", "p/" + name}, whereabouts{handle: "p/" + name}},
-		"every id is some content's":                    {name, []string{"snap-1"}, whereabouts{absent: true}},
-		"there is none":                                 {name, nil, whereabouts{absent: true}},
-		"an id that nobody knows may be it":             {name, []string{"snap-1", "snap-2"}, whereabouts{}},
-		"a name that was cut short may be another's":    {"snapshot-11111111", []string{"p/snapshot-11111111"}, whereabouts{}},
-		"a name without dashes has the whole UID as it": {"snapshot-11111111222233334444555555555555", []string{"snapshot-11111111222233334444555555555555"}, whereabouts{handle: "snapshot-11111111222233334444555555555555"}},
+		"an id with the name in it is the snapshot":     {name, []string{"snap-1", "p/" + name}, listResult{handle: "p/" + name}},
+		"every id is some content's":                    {name, []string{"snap-1"}, listResult{absent: true}},
+		"there is none":                                 {name, nil, listResult{absent: true}},
+		"an id that nobody knows may be it":             {name, []string{"snap-1", "snap-2"}, listResult{}},
+		"a name that was cut short may be another's":    {"snapshot-11111111", []string{"p/snapshot-11111111"}, listResult{}},
+		"a name without dashes has the whole UID as it": {"snapshot-11111111222233334444555555555555", []string{"snapshot-11111111222233334444555555555555"}, listResult{handle: "snapshot-11111111222233334444555555555555"}},
 	}
 	for title, tt := range tests {
-		if got := locate(tt.name, uid, tt.listed, known); got != tt.want {
+		if got := matchListed(tt.name, uid, tt.listed, known); got != tt.want {
 			t.Errorf("%s: got %+v, want %+v", title, got, tt.want)
 		}
 	}

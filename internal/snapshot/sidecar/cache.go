@@ -13,7 +13,7 @@ import (
 // CacheOptions narrow what the manager's cache holds: on a node the contents of
 // that node's volumes, and of the contents of other drivers only which they are.
 func CacheOptions(o *Options, into *cache.Options) {
-	contents := cache.ByObject{Transform: o.reduce}
+	contents := cache.ByObject{Transform: o.trim}
 	if o.Node != "" {
 		contents.Label = labels.SelectorFromSet(labels.Set{snapshot.ManagedBy: snapshot.NodeLabel(o.Node)})
 	}
@@ -23,11 +23,11 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&snapshotv1.VolumeSnapshotContent{}] = contents
 }
 
-// reduce changes an object before anyone else sees it: the object itself, for what
+// trim changes an object before anyone else sees it: the object itself, for what
 // is there at the start is reduced when it is read and again when all of it goes
 // into the cache, and copies would be held until then. What is reduced is never
 // written.
-func (o *Options) reduce(object any) (any, error) {
+func (o *Options) trim(object any) (any, error) {
 	content, ok := object.(*snapshotv1.VolumeSnapshotContent)
 	if !ok {
 		return object, nil

@@ -27,20 +27,20 @@ func TestTheMarkStaysWhileThereMayBeASnapshot(t *testing.T) {
 	}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		t.Run(code.String(), func(t *testing.T) {
-			r, server := connected(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
+			r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
 			r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
 			server.FailNext(csi.CreateSnapshot, code, "as the test says")
-			if _, err := (lane{r, false}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}}); err == nil {
+			if _, err := (queue{r, false}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}}); err == nil {
 				t.Fatal("the driver's refusal was taken as a success")
 			}
-			c := fresh()
+			c := newContent()
 			if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
 				t.Fatal(err)
 			}
 			if _, marked := c.Annotations[snapshot.Single.BeingCreated]; marked != slices.Contains(atWork, code) {
 				t.Errorf("marked: %t", marked)
 			}
-			if c.Annotations[askedAnnotation] == "" {
+			if c.Annotations[requestAnnotation] == "" {
 				t.Error("what was asked for is not on record any more")
 			}
 		})

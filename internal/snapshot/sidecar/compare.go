@@ -16,27 +16,27 @@ import (
 
 // An orphan is a snapshot at the driver that no content knows.
 type orphan struct {
-	handle, volume string
-	created        time.Time // zero if the driver does not say
-	bytes          int64     // what a volume needs to be restored from it; 0 if the driver does not say
-	named          bool      // the handle contains a name as csi-snapshotters give them
+	handle, volume     string
+	created            time.Time // zero if the driver does not say
+	bytes              int64     // what a volume needs to be restored from it; 0 if the driver does not say
+	namedBySnapshotter bool      // the handle contains a name as csi-snapshotters give them
 }
 
-// known is what contents of a driver know of snapshots.
-type known struct {
+// knownSnapshots is what contents of a driver know of snapshots.
+type knownSnapshots struct {
 	driver  string
 	handles map[string]bool
-	// making are the volumes of which a snapshot is being made. Its handle is not
+	// creating are the volumes of which a snapshot is being made. Its handle is not
 	// known yet.
-	making map[string]bool
+	creating map[string]bool
 }
 
-func newKnown(driver string) *known {
-	return &known{driver: driver, handles: map[string]bool{}, making: map[string]bool{}}
+func newKnownSnapshots(driver string) *knownSnapshots {
+	return &knownSnapshots{driver: driver, handles: map[string]bool{}, creating: map[string]bool{}}
 }
 
 // add adds what contents know, of whatever class and node.
-func (k *known) add(contents []snapshotv1.VolumeSnapshotContent) {
+func (k *knownSnapshots) add(contents []snapshotv1.VolumeSnapshotContent) {
 	for i := range contents {
 		c := SingleKind{}.Read(&contents[i])
 		if c.Driver != k.driver {
@@ -47,30 +47,30 @@ func (k *known) add(contents []snapshotv1.VolumeSnapshotContent) {
 			continue
 		}
 		for _, volume := range c.Volumes {
-			k.making[volume] = true
+			k.creating[volume] = true
 		}
 	}
 }
 
-// handles are those that contents of the driver have, of whatever class and node.
-func (r *Reconciler) handles(contents client.ObjectList) map[string]bool {
-	known := map[string]bool{}
+// knownHandles are those that contents of the driver have, of whatever class and node.
+func (r *Reconciler) knownHandles(contents client.ObjectList) map[string]bool {
+	handles := map[string]bool{}
 	_ = meta.EachListItem(contents, func(o runtime.Object) error {
 		c := r.kind.Read(o.(client.Object)) //nolint:forcetypeassert // It is of the kind.
 		if c.Driver == r.options.Driver {
-			known[c.Handle], known[c.PreProvisioned] = true, true
+			handles[c.Handle], handles[c.PreProvisioned] = true, true
 		}
 		return nil
 	})
-	return known
+	return handles
 }
 
 // orphans are the snapshots, by handle, that nobody knows and that were cut
 // before some time.
-func orphans(listed map[string]*csipb.Snapshot, k *known, before time.Time) []orphan {
+func orphans(listed map[string]*csipb.Snapshot, k *knownSnapshots, before time.Time) []orphan {
 	var all []orphan
 	for handle, s := range listed {
-		if k.handles[handle] || k.making[s.GetSourceVolumeId()] {
+		if k.handles[handle] || k.creating[s.GetSourceVolumeId()] {
 			continue
 		}
 		o := orphan{handle: handle, volume: s.GetSourceVolumeId(), bytes: s.GetSizeBytes()}

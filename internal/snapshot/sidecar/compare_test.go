@@ -46,7 +46,7 @@ func TestWhatIsAnOrphan(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			k := newKnown("d")
+			k := newKnownSnapshots("d")
 			k.add(tt.contents)
 			s := &csipb.Snapshot{SnapshotId: "s", SourceVolumeId: "v"}
 			if tt.age >= 0 {
@@ -64,11 +64,11 @@ func TestWhoHasNamedASnapshot(t *testing.T) {
 	const uid = "01234567-89ab-cdef-0123-456789abcdef"
 	whole, short := snapshot.Naming{Prefix: "snapshot", Length: -1}, snapshot.Naming{Prefix: "snapshot", Length: 8}
 	for handle, want := range map[string]bool{"pool/snapshot-" + uid + "@x": true, "snapshot-1": false, "snap-" + uid: false, uid: false} {
-		if got := whole.In(handle); got != want {
+		if got := whole.Matches(handle); got != want {
 			t.Errorf("%s: got %v", handle, got)
 		}
 	}
-	if !short.In("1-snapshot-01234567") || short.In("snapshot-0123456") {
+	if !short.Matches("1-snapshot-01234567") || short.Matches("snapshot-0123456") {
 		t.Error("short names are not told from others")
 	}
 }

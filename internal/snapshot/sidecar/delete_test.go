@@ -32,19 +32,19 @@ func TestAContentIsNotHeldByWhatOnlyGoesWithItsGroup(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			server, connection := serve(t)
-			handle := cutSource(t, connection, tt.grouped)
+			server, connection := startDriver(t)
+			handle := createSnapshot(t, connection, tt.grouped)
 			if tt.refuse != codes.OK {
 				server.FailNext(csi.DeleteSnapshot, tt.refuse, "no")
 			}
-			c := fresh()
-			going(c)
-			imported(c)
+			c := newContent()
+			deleting(c)
+			preProvisioned(c)
 			c.Spec.Source.SnapshotHandle = &handle
 			r := reconciler()
-			r.driver, r.client = connection, cluster(t, c)
-			r.live, r.events = r.client, kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
-			_, err := lane{r, true}.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: c.Name}})
+			r.driver, r.client = connection, fakeClient(t, c)
+			r.apiReader, r.events = r.client, kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
+			_, err := queue{r, true}.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: c.Name}})
 			if (err == nil) != tt.gone {
 				t.Errorf("the error is %v", err)
 			}
@@ -59,11 +59,11 @@ func TestAContentIsNotHeldByWhatOnlyGoesWithItsGroup(t *testing.T) {
 	}
 }
 
-// cutSource makes a snapshot at the driver, or a group of one, and returns the
+// createSnapshot makes a snapshot at the driver, or a group of one, and returns the
 // snapshot's handle.
-func cutSource(t *testing.T, connection *csi.Driver, grouped bool) string {
+func createSnapshot(t *testing.T, connection *csi.Driver, grouped bool) string {
 	t.Helper()
-	volume := source(t, connection)
+	volume := createVolume(t, connection)
 	if !grouped {
 		made, err := connection.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: volume})
 		if err != nil {
@@ -78,7 +78,7 @@ func cutSource(t *testing.T, connection *csi.Driver, grouped bool) string {
 	return made.GetSnapshots()[0].GetSnapshotId()
 }
 
-func source(t *testing.T, connection *csi.Driver) string {
+func createVolume(t *testing.T, connection *csi.Driver) string {
 	t.Helper()
 	volume, err := connection.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
 		Name: "v", VolumeCapabilities: []*csipb.VolumeCapability{{
@@ -92,8 +92,8 @@ func source(t *testing.T, connection *csi.Driver) string {
 	return volume.GetVolumeId()
 }
 
-// serve is a driver that can do everything.
-func serve(t *testing.T) (*csitest.Driver, *csi.Driver) {
+// startDriver is a driver that can do everything.
+func startDriver(t *testing.T) (*csitest.Driver, *csi.Driver) {
 	t.Helper()
 	server := csitest.New(csitest.Options{Name: driver})
 	connection, err := csi.Connect(t.Context(), csi.Options{Address: server.Serve(t)})

@@ -18,9 +18,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// connected is a reconciler of one content that is uploading, of a driver that has
+// connectedReconciler is a reconciler of one content that is uploading, of a driver that has
 // its snapshot ready, and of a class.
-func connected(t *testing.T, o csitest.Options, change func(content), parameters map[string]string) (*Reconciler, *csitest.Driver) {
+func connectedReconciler(t *testing.T, o csitest.Options, change func(content), parameters map[string]string) (*Reconciler, *csitest.Driver) {
 	t.Helper()
 	o.Name = driver
 	server := csitest.New(o)
@@ -45,7 +45,7 @@ func connected(t *testing.T, o csitest.Options, change func(content), parameters
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := fresh()
+	c := newContent()
 	uploading(c)
 	c.Spec.Source.VolumeHandle, c.Status.SnapshotHandle = &volume.VolumeId, &made.SnapshotId
 	if change != nil {
@@ -53,8 +53,8 @@ func connected(t *testing.T, o csitest.Options, change func(content), parameters
 	}
 	class := &snapshotv1.VolumeSnapshotClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Driver: driver, Parameters: parameters}
 	r := reconciler()
-	r.client = cluster(t, c, class)
-	r.live, r.driver = r.client, connection
+	r.client = fakeClient(t, c, class)
+	r.apiReader, r.driver = r.client, connection
 	return r, server
 }
 
@@ -85,7 +85,7 @@ func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r, server := connected(t, csitest.Options{Controller: lists}, nil, tt.parameters)
+			r, server := connectedReconciler(t, csitest.Options{Controller: lists}, nil, tt.parameters)
 			server.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
 				if method == csi.ListSnapshots && tt.answers != codes.OK {
 					return status.Error(tt.answers, "as the test says")
@@ -97,7 +97,7 @@ func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := r.read(t.Context(), s)
+			got, err := r.readSnapshot(t.Context(), s)
 			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Fatalf("got %v, want an error that says %q", err, tt.says)
 			}
@@ -114,21 +114,21 @@ func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
 // What cannot be made again is not: of these only what reading says is known.
 func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
 	for name, change := range map[string]func(content){
-		"a member of a group": memberOf,
+		"a member of a group": groupMember,
 		"one that was there before": func(c content) {
 			c.Spec.Source = snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: c.Status.SnapshotHandle}
 		},
-		"one that was deleted at that time": func(c content) { c.Finalizers = append(c.Finalizers, "x/y"); going(c) },
+		"one that was deleted at that time": func(c content) { c.Finalizers = append(c.Finalizers, "x/y"); deleting(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, server := connected(t, csitest.Options{}, change, nil)
+			r, server := connectedReconciler(t, csitest.Options{}, change, nil)
 			server.FailNext(csi.GetSnapshot, codes.PermissionDenied, "as the test says")
 			before := server.Calls(csi.CreateSnapshot)
 			s, err := r.observe(t.Context(), r.client, "c")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := r.read(t.Context(), s); err == nil {
+			if got, err := r.readSnapshot(t.Context(), s); err == nil {
 				t.Errorf("got %+v", got)
 			}
 			if server.Calls(csi.CreateSnapshot) > before {
@@ -142,13 +142,13 @@ func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
 // cannot read.
 func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
 	can := []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
-	r, server := connected(t, csitest.Options{Controller: can}, func(c content) { imported(c); c.Status = nil }, nil)
+	r, server := connectedReconciler(t, csitest.Options{Controller: can}, func(c content) { preProvisioned(c); c.Status = nil }, nil)
 	before := server.Calls(csi.CreateSnapshot)
 	s, err := r.observe(t.Context(), r.client, "c")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.read(t.Context(), s)
+	got, err := r.readSnapshot(t.Context(), s)
 	if err != nil || !got.Ready || got.Handle != "h" || server.Calls(csi.CreateSnapshot) > before {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -157,20 +157,20 @@ func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
 // A driver that has lost a snapshot makes another one when it is asked again. That
 // one must not pass for the first.
 func TestAnotherSnapshotDoesNotPassForTheFirst(t *testing.T) {
-	r, server := connected(t, csitest.Options{}, func(c content) { c.Status.SnapshotHandle = ptr.To("lost") }, nil)
+	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status.SnapshotHandle = ptr.To("lost") }, nil)
 	server.FailNext(csi.GetSnapshot, codes.PermissionDenied, "as the test says")
 	s, err := r.observe(t.Context(), r.client, "c")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.read(t.Context(), s); err == nil || !strings.Contains(err.Error(), "lost snapshot lost") {
+	if got, err := r.readSnapshot(t.Context(), s); err == nil || !strings.Contains(err.Error(), "lost snapshot lost") {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 // The secret that is sent for reading is the one that the class names for it.
 func TestReadingHasASecretOfItsOwn(t *testing.T) {
-	r, server := connected(t, csitest.Options{Record: true}, nil, map[string]string{
+	r, server := connectedReconciler(t, csitest.Options{Record: true}, nil, map[string]string{
 		"csi.storage.k8s.io/snapshotter-list-secret-name": "of-${volumesnapshotcontent.name}", "csi.storage.k8s.io/snapshotter-list-secret-namespace": "ns",
 	})
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "of-c"}, Data: map[string][]byte{"key": []byte("list")}}
@@ -181,7 +181,7 @@ func TestReadingHasASecretOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.read(t.Context(), s); err != nil {
+	if _, err := r.readSnapshot(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	calls := server.Log()

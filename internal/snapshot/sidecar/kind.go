@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// A Kind is one kind of contents: those of single snapshots, or of groups. It
+// A ContentKind is one kind of contents: those of single snapshots, or of groups. It
 // knows the kind's types and the driver's calls, and decides nothing.
-type Kind interface {
+type ContentKind interface {
 	// Name is that of the controllers, and what the kind is called in metrics.
 	Name() string
 	// Keys are the kind's strings.
@@ -31,13 +31,13 @@ type Kind interface {
 	NewClass() client.Object
 	// Read takes out of a content what the work on it depends on.
 	Read(o client.Object) Content
-	// Class reads a class of the kind; nil if there is none of that name.
-	Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error)
-	// Reader is the secret that a class names for reading snapshots, with the
+	// ReadClass reads a class of the kind; nil if there is none of that name.
+	ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error)
+	// ReadSecret is the secret that a class names for reading snapshots, with the
 	// tokens that are known for a content; nil if it names none.
-	Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error)
-	// Describe tells the driver, by parameters, of which objects a snapshot is.
-	Describe(parameters map[string]string, c *Content)
+	ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error)
+	// AddMetadata tells the driver, by parameters, of which objects a snapshot is.
+	AddMetadata(parameters map[string]string, c *Content)
 
 	// Create asks the driver for a snapshot, or finds it: it is idempotent.
 	Create(ctx context.Context, driver *csi.Driver, r Request) (*Snapshot, error)
@@ -48,15 +48,15 @@ type Kind interface {
 	Delete(ctx context.Context, driver *csi.ConditionalDriver, c *Content, secrets map[string]string) error
 	// Discard deletes what a [csi.InvalidResponse] was about.
 	Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error
-	// List are the ids of the snapshots of a content's volumes at the driver; false
+	// ListIDs are the ids of the snapshots of a content's volumes at the driver; false
 	// if the driver cannot tell.
-	List(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error)
-	// Status is what a content's status says of a snapshot, for a merge patch.
-	Status(c *Content, made *Snapshot) map[string]any
+	ListIDs(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error)
+	// StatusPatch is what a content's status says of a snapshot, for a merge patch.
+	StatusPatch(c *Content, made *Snapshot) map[string]any
 }
 
 // Reasons of the events about contents.
-type Reasons struct{ Create, Follow, Delete string }
+type Reasons struct{ Create, Check, Delete string }
 
 // Content is what the work on a content depends on, of either kind.
 type Content struct {
@@ -79,11 +79,11 @@ type Content struct {
 	Created int64
 	// Members are the single snapshots of a group snapshot, as the status has them.
 	Members []Member
-	// Member is set for part of a group snapshot: the group's handle.
-	Member string
-	Error  *snapshotv1.VolumeSnapshotError
-	// Status is set when anything has been said in the status.
-	Status bool
+	// GroupHandle is set for part of a group snapshot: the group's handle.
+	GroupHandle string
+	Error       *snapshotv1.VolumeSnapshotError
+	// HasStatus is set when anything has been said in the status.
+	HasStatus bool
 }
 
 // handle is the driver's handle of the snapshot, if it is known at all.
@@ -111,8 +111,8 @@ type Snapshot struct {
 	// Size is what a volume needs to be restored from it, in bytes; 0 if the
 	// driver does not say.
 	Size int64
-	// Group is the handle of the group snapshot that it is part of.
-	Group string
+	// GroupHandle is the handle of the group snapshot that it is part of.
+	GroupHandle string
 	// Members are the single snapshots of a group snapshot, in the order of
 	// their volumes' handles.
 	Members []Member
@@ -125,8 +125,8 @@ type Member struct {
 	Created, Size  int64 // as in Cut
 }
 
-// reader resolves the secret for reading.
-func reader(use secretref.Use, class *snapshot.Class, tokens secretref.Tokens) (*corev1.SecretReference, error) {
+// readSecret resolves the secret for reading.
+func readSecret(use secretref.Use, class *snapshot.Class, tokens secretref.Tokens) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
 	}

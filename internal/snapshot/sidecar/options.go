@@ -13,11 +13,11 @@ import (
 // Options say how contents of one kind are worked on.
 type Options struct {
 	// Kind is what kind of contents is worked on.
-	Kind Kind
+	Kind ContentKind
 	// Driver is the CSI driver's own name: contents carry it.
 	Driver string
-	// Describe tells the driver the names of the objects that a snapshot is of.
-	Describe bool
+	// ExtraCreateMetadata tells the driver the names of the objects that a snapshot is of.
+	ExtraCreateMetadata bool
 	// Node is the node whose contents alone are worked on, of drivers that stand
 	// on each node; empty for all contents.
 	Node string
@@ -29,11 +29,11 @@ type Options struct {
 
 // AddFlags declares the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Describe, "extra-create-metadata", false, "tell the driver, by parameters, the names of the snapshot and of its content")
+	fs.BoolVar(&o.ExtraCreateMetadata, "extra-create-metadata", false, "tell the driver, by parameters, the names of the snapshot and of its content")
 }
 
-// ours tells whether a content is worked on.
-func (o *Options) ours(c *Content) bool {
+// isOurs tells whether a content is worked on.
+func (o *Options) isOurs(c *Content) bool {
 	return c.Driver == o.Driver && (o.Node == "" || c.Object.GetLabels()[snapshot.ManagedBy] == snapshot.NodeLabel(o.Node))
 }
 

@@ -17,56 +17,56 @@ import (
 // Reconciler makes and deletes the snapshots of one kind of contents. It
 // remembers nothing that a restart may not forget.
 type Reconciler struct {
-	client   client.Client
-	live     client.Reader // past the cache
-	driver   *csi.Driver
-	events   *kube.Events
-	kind     Kind
-	marks    snapshot.Keys
-	options  *Options
-	keyMutex keymutex.KeyMutex // by content
-	now      func() time.Time
+	client    client.Client
+	apiReader client.Reader // past the cache
+	driver    *csi.Driver
+	events    *kube.Events
+	kind      ContentKind
+	keys      snapshot.Keys
+	options   *Options
+	keyMutex  keymutex.KeyMutex // by content
+	now       func() time.Time
 }
 
-// A lane works on the contents that may go, or on all others: deletions do not
+// A queue works on the contents that may go, or on all others: deletions do not
 // keep anybody's snapshot waiting.
-type lane struct {
+type queue struct {
 	*Reconciler
-	ends bool
+	deletions bool
 }
 
 // Reconcile takes one content a step further, if that is this lane's work.
-func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	release, err := l.keyMutex.Lock(ctx, request.Name)
+func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	release, err := q.keyMutex.Lock(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
 	}
 	defer release()
-	s, err := l.observe(ctx, l.client, request.Name)
-	if err != nil || s == nil || l.mayGo(s) != l.ends {
+	s, err := q.observe(ctx, q.client, request.Name)
+	if err != nil || s == nil || q.canDelete(s) != q.deletions {
 		return reconcile.Result{}, err
 	}
-	next := l.decide(s)
-	if s, next, err = l.renew(ctx, s, next); err != nil || s == nil {
+	next := q.decide(s)
+	if s, next, err = q.reread(ctx, s, next); err != nil || s == nil {
 		return reconcile.Result{}, err
 	}
-	after, err := l.do(ctx, s, next)
+	after, err := q.do(ctx, s, next)
 	if kube.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(l.options.RetryStart)}, nil
+		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(q.options.RetryStart)}, nil
 	}
-	return reconcile.Result{RequeueAfter: after}, l.failed(ctx, s, err)
+	return reconcile.Result{RequeueAfter: after}, q.reportError(ctx, s, err)
 }
 
-// renew looks again, at the API server itself, before the driver is asked for a
+// reread looks again, at the API server itself, before the driver is asked for a
 // snapshot that bears the mark: this process, or one before it, may have deleted
 // the snapshot and let the content go, which the cache may not show yet, and then
 // the snapshot would be made again. What is not marked yet is written first, which
 // fails if the content is not what it was taken for.
-func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step, error) {
-	if next.action != learn && (next.action != create || !r.marked(s)) {
+func (r *Reconciler) reread(ctx context.Context, s *state, next step) (*state, step, error) {
+	if next.action != resolve && (next.action != create || !r.isBeingCreated(s)) {
 		return s, next, nil
 	}
-	s, err := r.observe(ctx, r.live, s.Object.GetName())
+	s, err := r.observe(ctx, r.apiReader, s.Object.GetName())
 	if err != nil || s == nil {
 		return nil, step{}, err
 	}
@@ -75,7 +75,7 @@ func (r *Reconciler) renew(ctx context.Context, s *seen, next step) (*seen, step
 
 // observe reads a content from the given source and its class from the cache;
 // nil if it is gone.
-func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (*seen, error) {
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (*state, error) {
 	o := r.kind.New()
 	if err := from.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
 		if client.IgnoreNotFound(err) == nil {
@@ -83,12 +83,12 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 		}
 		return nil, fmt.Errorf("reading content %s: %w", name, err)
 	}
-	s := &seen{Content: r.kind.Read(o)}
+	s := &state{Content: r.kind.Read(o)}
 	if s.Class == "" {
 		return s, nil
 	}
 	var err error
-	if s.class, err = r.kind.Class(ctx, r.client, s.Class); err != nil {
+	if s.class, err = r.kind.ReadClass(ctx, r.client, s.Class); err != nil {
 		return nil, fmt.Errorf("reading class %s: %w", s.Class, err)
 	}
 	return s, nil
@@ -96,30 +96,30 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 
 // do takes the step, and returns after how long to come back; 0 for when
 // something changes.
-func (r *Reconciler) do(ctx context.Context, s *seen, next step) (time.Duration, error) {
+func (r *Reconciler) do(ctx context.Context, s *state, next step) (time.Duration, error) {
 	switch next.action {
-	case refuse:
+	case reportProblem:
 		return 0, next.problem
 	case create:
 		return r.create(ctx, s)
-	case settle:
-		return r.settled(ctx, s, s.Ready)
-	case follow:
-		return r.follow(ctx, s)
+	case clearAnnotation:
+		return r.finishCreate(ctx, s, s.Ready)
+	case poll:
+		return r.poll(ctx, s)
 	default:
-		return 0, r.end(ctx, s, next)
+		return 0, r.doDeletion(ctx, s, next)
 	}
 }
 
-// end takes a step on the way out.
-func (r *Reconciler) end(ctx context.Context, s *seen, next step) error {
+// doDeletion takes a step on the way out.
+func (r *Reconciler) doDeletion(ctx context.Context, s *state, next step) error {
 	switch next.action {
-	case learn:
-		return r.learn(ctx, s)
-	case remove:
-		return r.remove(ctx, s)
-	case letGo:
-		return r.letGo(ctx, s)
+	case resolve:
+		return r.resolveOutcome(ctx, s)
+	case deleteSnapshot:
+		return r.deleteSnapshot(ctx, s)
+	case removeFinalizer:
+		return r.removeFinalizer(ctx, s)
 	default:
 		return nil
 	}

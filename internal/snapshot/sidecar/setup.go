@@ -38,29 +38,29 @@ func CheckCapabilities(driver *csi.Driver) error {
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	kind := o.Kind
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(),
-		driver: driver, events: events, kind: kind, marks: kind.Keys(), options: o, now: time.Now,
+		client: m.GetClient(), apiReader: m.GetAPIReader(),
+		driver: driver, events: events, kind: kind, keys: kind.Keys(), options: o, now: time.Now,
 	}
-	if err := r.index(ctx, m); err != nil {
+	if err := r.indexByClass(ctx, m); err != nil {
 		return err
 	}
 	err := errors.Join(
-		r.lane(m, "cut-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.waitingFor)).Complete(kube.DrainOnStop(lane{r, false})),
-		r.lane(m, "delete-", true).Complete(kube.DrainOnStop(lane{r, true})))
+		r.newController(m, "cut-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.contentsOfClass)).Complete(kube.DrainOnStop(queue{r, false})),
+		r.newController(m, "delete-", true).Complete(kube.DrainOnStop(queue{r, true})))
 	if err != nil {
 		return fmt.Errorf("adding the controllers of %ss: %w", kind.Name(), err)
 	}
 	return nil
 }
 
-// lane begins a controller for the contents that may go, or for all others. A
+// newController begins a controller for the contents that may go, or for all others. A
 // content whose going is prepared does not wake the lane that deletes: woken
 // twice within a moment, that would delete a snapshot twice before its cache
 // shows that the content is gone.
-func (r *Reconciler) lane(m ctrl.Manager, verb string, ends bool) *builder.Builder {
+func (r *Reconciler) newController(m ctrl.Manager, verb string, deletions bool) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named(verb+r.kind.Name()).
-		For(r.kind.New(), builder.WithPredicates(r.ours(), r.of(ends), r.wakes())).
+		For(r.kind.New(), builder.WithPredicates(r.onlyOurs(), r.onlyQueue(deletions), r.onlyExternalChanges())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
@@ -70,7 +70,7 @@ func (r *Reconciler) lane(m ctrl.Manager, verb string, ends bool) *builder.Build
 // byClass is the index of contents that have no snapshot yet by their class.
 const byClass = "waits-for-class"
 
-func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+func (r *Reconciler) indexByClass(ctx context.Context, m ctrl.Manager) error {
 	err := m.GetFieldIndexer().IndexField(ctx, r.kind.New(), byClass, func(o client.Object) []string {
 		c := r.kind.Read(o)
 		if c.Driver != r.options.Driver || c.Class == "" || c.handle() != "" {
@@ -84,8 +84,8 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// waitingFor leads from a class to the contents that may be waiting for it.
-func (r *Reconciler) waitingFor(ctx context.Context, class client.Object) []reconcile.Request {
+// contentsOfClass leads from a class to the contents that may be waiting for it.
+func (r *Reconciler) contentsOfClass(ctx context.Context, class client.Object) []reconcile.Request {
 	list := r.kind.NewList()
 	if err := r.client.List(ctx, list, client.MatchingFields{byClass: class.GetName()}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The contents of a class could not be listed", "class", class.GetName())
@@ -99,43 +99,43 @@ func (r *Reconciler) waitingFor(ctx context.Context, class client.Object) []reco
 	return waiting
 }
 
-func (r *Reconciler) ours() predicate.Funcs {
+func (r *Reconciler) onlyOurs() predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool {
 		c := r.kind.Read(o)
-		return r.options.ours(&c)
+		return r.options.isOurs(&c)
 	})
 }
 
-// of lets through what is a lane's work, as it is now.
-func (r *Reconciler) of(ends bool) predicate.Funcs {
+// onlyQueue lets through what is a lane's work, as it is now.
+func (r *Reconciler) onlyQueue(deletions bool) predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool {
-		return r.mayGo(&seen{Content: r.kind.Read(o)}) == ends
+		return r.canDelete(&state{Content: r.kind.Read(o)}) == deletions
 	})
 }
 
-// wakes lets through what somebody else changes. What this half writes itself
+// onlyExternalChanges lets through what somebody else changes. What this half writes itself
 // wakes nobody.
-func (r *Reconciler) wakes() predicate.Funcs {
+func (r *Reconciler) onlyExternalChanges() predicate.Funcs {
 	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool { return r.changed(e.ObjectOld, e.ObjectNew) },
+		UpdateFunc: func(e event.UpdateEvent) bool { return r.hasExternalChange(e.ObjectOld, e.ObjectNew) },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-func (r *Reconciler) changed(before, now client.Object) bool {
+func (r *Reconciler) hasExternalChange(before, now client.Object) bool {
 	a, b := r.kind.Read(before), r.kind.Read(now)
 	return before.GetResourceVersion() == now.GetResourceVersion() || // The resync.
 		before.GetGeneration() != now.GetGeneration() || // Of the spec, or that it is being deleted.
 		(before.GetDeletionTimestamp() == nil) != (now.GetDeletionTimestamp() == nil) ||
-		a.Ready && !b.Ready || a.Member != b.Member || a.Handle != "" && b.Handle == "" ||
-		!equality.Semantic.DeepEqual(r.foreign(before), r.foreign(now))
+		a.Ready && !b.Ready || a.GroupHandle != b.GroupHandle || a.Handle != "" && b.Handle == "" ||
+		!equality.Semantic.DeepEqual(r.externalAnnotations(before), r.externalAnnotations(now))
 }
 
-// foreign are the annotations that others write.
-func (r *Reconciler) foreign(o client.Object) map[string]string {
+// externalAnnotations are the annotations that others write.
+func (r *Reconciler) externalAnnotations(o client.Object) map[string]string {
 	all := maps.Clone(o.GetAnnotations())
-	delete(all, r.marks.BeingCreated)
-	delete(all, askedAnnotation)
-	delete(all, refusedAnnotation)
+	delete(all, r.keys.BeingCreated)
+	delete(all, requestAnnotation)
+	delete(all, rejectedSinceAnnotation)
 	return all
 }

@@ -14,9 +14,9 @@ import (
 )
 
 // SingleKind is the Kind of VolumeSnapshotContents.
-type SingleKind struct{ Named snapshot.Naming }
+type SingleKind struct{ Names snapshot.Naming }
 
-var _ Kind = SingleKind{}
+var _ ContentKind = SingleKind{}
 
 // Name implements Kind.
 func (SingleKind) Name() string { return "snapshot" }
@@ -26,11 +26,11 @@ func (SingleKind) Keys() snapshot.Keys { return snapshot.Single }
 
 // Reasons implements Kind.
 func (SingleKind) Reasons() Reasons {
-	return Reasons{Create: "SnapshotCreationFailed", Follow: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
+	return Reasons{Create: "SnapshotCreationFailed", Check: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
 }
 
 // Naming implements Kind.
-func (k SingleKind) Naming() snapshot.Naming { return k.Named }
+func (k SingleKind) Naming() snapshot.Naming { return k.Names }
 
 // New implements Kind.
 func (SingleKind) New() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
@@ -48,34 +48,34 @@ func (SingleKind) Read(o client.Object) Content {
 	c := Content{
 		Object: content, Ref: spec.VolumeSnapshotRef, Driver: spec.Driver, Class: ptr.Deref(spec.VolumeSnapshotClassName, ""),
 		Retain:         spec.DeletionPolicy == snapshotv1.VolumeSnapshotContentRetain,
-		PreProvisioned: ptr.Deref(spec.Source.SnapshotHandle, ""), Member: content.Annotations[snapshot.MemberOf],
+		PreProvisioned: ptr.Deref(spec.Source.SnapshotHandle, ""), GroupHandle: content.Annotations[snapshot.GroupHandleAnnotation],
 	}
 	if volume := ptr.Deref(spec.Source.VolumeHandle, ""); volume != "" {
 		c.Volumes = []string{volume}
 	}
 	if s := content.Status; s != nil {
-		c.Status, c.Handle, c.Ready = true, ptr.Deref(s.SnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
+		c.HasStatus, c.Handle, c.Ready = true, ptr.Deref(s.SnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
 		c.Created, c.Error = ptr.Deref(s.CreationTime, 0), s.Error
 		// Of what was asked for alone a driver may say so too; it is deleted alone.
-		if group := ptr.Deref(s.VolumeGroupSnapshotHandle, ""); group != "" && (c.PreProvisioned != "" || c.Member != "") {
-			c.Member = group
+		if group := ptr.Deref(s.VolumeGroupSnapshotHandle, ""); group != "" && (c.PreProvisioned != "" || c.GroupHandle != "") {
+			c.GroupHandle = group
 		}
 	}
 	return c
 }
 
-// Class implements Kind.
-func (SingleKind) Class(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
+// ReadClass implements Kind.
+func (SingleKind) ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
 	return snapshot.ReadClass(ctx, from, name)
 }
 
-// Reader implements Kind.
-func (SingleKind) Reader(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
-	return reader(snapshot.Lister, class, snapshot.Tokens(content, corev1.ObjectReference{}))
+// ReadSecret implements Kind.
+func (SingleKind) ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
+	return readSecret(snapshot.Lister, class, snapshot.Tokens(content, corev1.ObjectReference{}))
 }
 
-// Describe implements Kind.
-func (SingleKind) Describe(parameters map[string]string, c *Content) {
+// AddMetadata implements Kind.
+func (SingleKind) AddMetadata(parameters map[string]string, c *Content) {
 	snapshot.AddMetadataParameters(parameters, c.Ref, c.Object.GetName())
 }
 
@@ -87,7 +87,7 @@ func (SingleKind) Create(ctx context.Context, driver *csi.Driver, r Request) (*S
 	if err != nil {
 		return nil, err
 	}
-	return cutOf(made), nil
+	return snapshotOf(made), nil
 }
 
 // Get implements Kind.
@@ -96,7 +96,7 @@ func (SingleKind) Get(ctx context.Context, driver *csi.Driver, c *Content, secre
 	if err != nil {
 		return nil, err
 	}
-	return cutOf(found), nil
+	return snapshotOf(found), nil
 }
 
 // Delete implements Kind.
@@ -109,8 +109,8 @@ func (SingleKind) Discard(ctx context.Context, driver *csi.ConditionalDriver, ba
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: bad.ID, Secrets: secrets})
 }
 
-// List implements Kind.
-func (SingleKind) List(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error) {
+// ListIDs implements Kind.
+func (SingleKind) ListIDs(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error) {
 	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS) || len(c.Volumes) == 0 {
 		return nil, false, nil
 	}
@@ -123,9 +123,9 @@ func (SingleKind) List(ctx context.Context, driver *csi.Driver, c *Content, secr
 	return ids, true, nil
 }
 
-// Status implements Kind. What was said once about handle, time and group is
+// StatusPatch implements Kind. What was said once about handle, time and group is
 // never said again: others rely on it.
-func (SingleKind) Status(c *Content, made *Snapshot) map[string]any {
+func (SingleKind) StatusPatch(c *Content, made *Snapshot) map[string]any {
 	status := map[string]any{"readyToUse": made.Ready}
 	if c.Handle == "" {
 		status["snapshotHandle"] = made.Handle
@@ -136,15 +136,15 @@ func (SingleKind) Status(c *Content, made *Snapshot) map[string]any {
 	if made.Size > 0 {
 		status["restoreSize"] = made.Size
 	}
-	if c.PreProvisioned != "" && c.Member == "" && made.Group != "" {
-		status["volumeGroupSnapshotHandle"] = made.Group
+	if c.PreProvisioned != "" && c.GroupHandle == "" && made.GroupHandle != "" {
+		status["volumeGroupSnapshotHandle"] = made.GroupHandle
 	}
 	return status
 }
 
-func cutOf(s *csipb.Snapshot) *Snapshot {
+func snapshotOf(s *csipb.Snapshot) *Snapshot {
 	return &Snapshot{
 		Handle: s.GetSnapshotId(), Ready: s.GetReadyToUse(), Created: csi.Nanoseconds(s.GetCreationTime()),
-		Size: s.GetSizeBytes(), Group: s.GetGroupSnapshotId(),
+		Size: s.GetSizeBytes(), GroupHandle: s.GetGroupSnapshotId(),
 	}
 }

@@ -25,15 +25,15 @@ func TestASnapshotThatWasDeletedIsNotMadeAgainByAStaleCache(t *testing.T) {
 		can    []csipb.ControllerServiceCapability_RPC_Type
 		ending bool
 	}{
-		"to find out whether it is there": {shown: []func(content){recorded, going}, ending: true},
-		"to try once more":                {shown: []func(content){recorded}},
+		"to find out whether it is there": {shown: []func(content){requestRecorded, deleting}, ending: true},
+		"to try once more":                {shown: []func(content){requestRecorded}},
 		"to see whether it is ready, where that cannot be read": {
 			shown: []func(content){uploading}, can: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			stale := fresh()
+			stale := newContent()
 			for _, change := range tt.shown {
 				change(stale)
 			}
@@ -47,8 +47,8 @@ func TestASnapshotThatWasDeletedIsNotMadeAgainByAStaleCache(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := reconciler()
-			r.client, r.live, r.driver = cluster(t, stale), cluster(t), connection
-			if _, err := (lane{r, tt.ending}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: stale.Name}}); err != nil {
+			r.client, r.apiReader, r.driver = fakeClient(t, stale), fakeClient(t), connection
+			if _, err := (queue{r, tt.ending}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: stale.Name}}); err != nil {
 				t.Error(err)
 			}
 			if n := server.Calls(csi.CreateSnapshot); n != 0 {
@@ -58,7 +58,7 @@ func TestASnapshotThatWasDeletedIsNotMadeAgainByAStaleCache(t *testing.T) {
 	}
 }
 
-func cluster(t *testing.T, objects ...client.Object) client.Client {
+func fakeClient(t *testing.T, objects ...client.Object) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := errors.Join(snapshotv1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
