@@ -55,7 +55,7 @@ func (a *attacher) run(ctx context.Context) error {
 	defer driver.Close()
 	o := &a.attach
 	o.Driver = driver.Info().Name
-	o.Plugin = migrate.Of(o.Driver)
+	o.Plugin = migrate.ForDriver(o.Driver)
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax
 	if err := o.Validate(); err != nil {
 		return err

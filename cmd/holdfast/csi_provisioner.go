@@ -91,7 +91,7 @@ func (p *provisioner) run(ctx context.Context) error {
 // adopt completes the options with the driver's name and checks them.
 func (p *provisioner) adopt(driver string) error {
 	o := &p.provision
-	o.Driver, o.Plugin = driver, migrate.Of(driver)
+	o.Driver, o.Plugin = driver, migrate.ForDriver(driver)
 	if o.Provisioner == "" {
 		o.Provisioner = driver
 	}

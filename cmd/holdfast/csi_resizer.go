@@ -59,7 +59,7 @@ func (r *resizer) run(ctx context.Context) error {
 	}
 	defer driver.Close()
 	r.resize.Driver = driver.Info().Name
-	r.resize.Plugin = migrate.Of(r.resize.Driver)
+	r.resize.Plugin = migrate.ForDriver(r.resize.Driver)
 	if err := resize.CheckCapabilities(ctx, driver); err != nil {
 		return err
 	}

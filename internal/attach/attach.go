@@ -18,40 +18,40 @@ import (
 )
 
 // attach publishes a volume: first the record, then the call, then the status.
-func (r *Reconciler) attach(ctx context.Context, s seen) error {
+func (r *Reconciler) attach(ctx context.Context, s state) error {
 	request, err := publishRequest(s, r.driver.Info(), r.options)
 	if err != nil {
 		return err
 	}
-	if request.Secrets, err = kube.SecretData(ctx, r.live, s.wanted().secret); err != nil {
+	if request.Secrets, err = kube.SecretData(ctx, r.apiReader, s.desired().secret); err != nil {
 		return err
 	}
-	if err := r.protect(ctx, s); err != nil {
+	if err := r.protectVolume(ctx, s); err != nil {
 		return err
 	}
-	if err := r.write(ctx, s); err != nil {
+	if err := r.writeRecord(ctx, s); err != nil {
 		return err
 	}
 	published, err := r.driver.ControllerPublishVolume(ctx, request)
-	if status.Code(err) == codes.Unimplemented && !s.publishes {
+	if status.Code(err) == codes.Unimplemented && !s.canPublish {
 		err = nil // It says both: there is nothing to do for an attachment any more.
 	}
 	if err != nil {
 		return err
 	}
 	if err := r.setAttached(ctx, s.attachment, published); err != nil {
-		if undone := r.undo(ctx, s); undone != nil {
+		if undone := r.undoAttach(ctx, s); undone != nil {
 			return errors.Join(undone, err)
 		}
 		return err
 	}
-	r.forced.done(s.attachment.Name)
-	return r.keepOnRecord(ctx, s)
+	r.resyncs.remove(s.attachment.Name)
+	return r.ensureRecorded(ctx, s)
 }
 
-// protect puts our finalizer on the PersistentVolume. Others attach it elsewhere
+// protectVolume puts our finalizer on the PersistentVolume. Others attach it elsewhere
 // at the same time, and one of them is the first.
-func (r *Reconciler) protect(ctx context.Context, s seen) error {
+func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 	if s.volume == nil {
 		return nil
 	}
@@ -59,10 +59,10 @@ func (r *Reconciler) protect(ctx context.Context, s seen) error {
 	err := kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
 	if kube.IsConflictResponse(err) {
 		volume = &corev1.PersistentVolume{}
-		found, problem := get(ctx, r.live, s.volume.Name, volume)
+		found, getErr := get(ctx, r.apiReader, s.volume.Name, volume)
 		switch {
-		case problem != nil:
-			return problem
+		case getErr != nil:
+			return getErr
 		case !found || volume.UID != s.volume.UID || volume.DeletionTimestamp != nil:
 			return superseded{fmt.Errorf("PersistentVolume %s has changed", s.volume.Name)}
 		}
@@ -74,34 +74,34 @@ func (r *Reconciler) protect(ctx context.Context, s seen) error {
 	return nil
 }
 
-// keepOnRecord sees to it that what was attached stays on record, if somebody has
+// ensureRecorded sees to it that what was attached stays on record, if somebody has
 // taken our finalizer off by hand meanwhile. The status that was just written tells.
-func (r *Reconciler) keepOnRecord(ctx context.Context, s seen) error {
+func (r *Reconciler) ensureRecorded(ctx context.Context, s state) error {
 	switch {
-	case s.held(r.options):
+	case s.hasFinalizer(r.options):
 		return nil
-	case s.deleting(): // It cannot be put on again.
-		return r.withdraw(ctx, s, s.wanted())
+	case s.isDeleting(): // It cannot be put on again.
+		return r.unpublish(ctx, s, s.desired())
 	default:
-		return r.write(ctx, s)
+		return r.writeRecord(ctx, s)
 	}
 }
 
-// write puts on record what is to be published, if it is not.
-func (r *Reconciler) write(ctx context.Context, s seen) error {
-	wanted := s.wanted()
-	held := s.held(r.options)
-	if held && recordOf(s.attachment).complete(wanted) {
+// writeRecord puts on record what is to be published, if it is not.
+func (r *Reconciler) writeRecord(ctx context.Context, s state) error {
+	desired := s.desired()
+	hasFinalizer := s.hasFinalizer(r.options)
+	if hasFinalizer && recordOf(s.attachment).covers(desired) {
 		return nil
 	}
 	finalizers := s.attachment.Finalizers
-	if !held {
+	if !hasFinalizer {
 		finalizers = append(finalizers[:len(finalizers):len(finalizers)], r.options.finalizer())
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": s.attachment.ResourceVersion, // Only if it is still the one that was seen.
 		"finalizers":      finalizers,
-		"annotations":     wanted.annotations(),
+		"annotations":     desired.annotations(),
 	}})
 	if err != nil {
 		return err
@@ -110,19 +110,19 @@ func (r *Reconciler) write(ctx context.Context, s seen) error {
 	return written(err, "recording what is to be attached")
 }
 
-// undo takes away what was published for a VolumeAttachment whose status could
+// undoAttach takes away what was published for a VolumeAttachment whose status could
 // not be written because it is gone: somebody has removed its finalizers by
 // hand.
-func (r *Reconciler) undo(ctx context.Context, s seen) error {
-	there := &storagev1.VolumeAttachment{}
-	found, err := get(ctx, r.live, s.attachment.Name, there)
+func (r *Reconciler) undoAttach(ctx context.Context, s state) error {
+	current := &storagev1.VolumeAttachment{}
+	found, err := get(ctx, r.apiReader, s.attachment.Name, current)
 	if err != nil {
 		return err
 	}
-	if found && there.UID == s.attachment.UID {
+	if found && current.UID == s.attachment.UID {
 		return nil
 	}
 	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; it is detached again",
-		"volumeAttachment", s.attachment.Name, "volumeHandle", s.wanted().handle, "node", s.wanted().node)
-	return r.withdraw(ctx, s, s.wanted())
+		"volumeAttachment", s.attachment.Name, "volumeHandle", s.desired().handle, "node", s.desired().nodeID)
+	return r.unpublish(ctx, s, s.desired())
 }

@@ -38,7 +38,7 @@ func (o *Options) reduce(object any) (any, error) {
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
-		if !o.has(it) {
+		if !o.isOurs(it) {
 			*it = *o.reduceVolume(it)
 		}
 	case *storagev1.CSINode:
@@ -47,10 +47,10 @@ func (o *Options) reduce(object any) (any, error) {
 	return object, nil
 }
 
-// has tells whether a volume is the driver's, or one of the plugin whose place
+// isOurs tells whether a volume is the driver's, or one of the plugin whose place
 // it has taken.
-func (o *Options) has(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.Has(volume)
+func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
 }
 
 // reduceAttachment keeps of another attacher's VolumeAttachment whose it is.

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// reduced is an object as the cache keeps it.
-func reduced[T client.Object](t *testing.T, o T) T {
+// reduceCopy is an object as the cache keeps it.
+func reduceCopy[T client.Object](t *testing.T, o T) T {
 	t.Helper()
 	o = o.DeepCopyObject().(T)
 	o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "somebody"}})
@@ -26,7 +26,7 @@ func reduced[T client.Object](t *testing.T, o T) T {
 
 func checkReduced[T client.Object](t *testing.T, have, want T) {
 	t.Helper()
-	if diff := cmp.Diff(want, reduced(t, have)); diff != "" {
+	if diff := cmp.Diff(want, reduceCopy(t, have)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -50,8 +50,8 @@ func inUse(driver string) *corev1.PersistentVolume {
 	}
 }
 
-// small is what is kept of it if the driver is another one.
-func small(driver string) *corev1.PersistentVolume {
+// reducedVolume is what is kept of it if the driver is another one.
+func reducedVolume(driver string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8"},
 		Spec: corev1.PersistentVolumeSpec{
@@ -63,7 +63,7 @@ func small(driver string) *corev1.PersistentVolume {
 	}
 }
 
-func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
+func TestVolumesAreReducedInTheCache(t *testing.T) {
 	with := func(v *corev1.PersistentVolume, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 		change(v)
 		return v
@@ -76,17 +76,17 @@ func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
 	}
 	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
 		"our driver's volume is whole":                               {inUse(driver), inUse(driver)},
-		"of another driver's, whose it is and what it is":            {inUse("other.example.com"), small("other.example.com")},
-		"of one without a driver, whose it is":                       {with(inUse(""), local), with(small(""), local)},
-		"of one that is nobody's, what it is":                        {with(inUse("other.example.com"), unclaimed), with(small("other.example.com"), unclaimed)},
-		"with our finalizer, all of them: the list is written again": {with(inUse("other.example.com"), protected), with(small("other.example.com"), protected)},
+		"of another driver's, whose it is and what it is":            {inUse("other.example.com"), reducedVolume("other.example.com")},
+		"of one without a driver, whose it is":                       {with(inUse(""), local), with(reducedVolume(""), local)},
+		"of one that is nobody's, what it is":                        {with(inUse("other.example.com"), unclaimed), with(reducedVolume("other.example.com"), unclaimed)},
+		"with our finalizer, all of them: the list is written again": {with(inUse("other.example.com"), protected), with(reducedVolume("other.example.com"), protected)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
 	}
 }
 
-func TestWhatTheCacheKeepsOfAttachments(t *testing.T) {
+func TestAttachmentsAreReducedInTheCache(t *testing.T) {
 	of := func(attacher string) *storagev1.VolumeAttachment {
 		return &storagev1.VolumeAttachment{
 			ObjectMeta: metav1.ObjectMeta{Name: "va", UID: "uid", ResourceVersion: "9", Finalizers: []string{finalizer}, Annotations: map[string]string{"an": "annotation"}},
@@ -107,7 +107,7 @@ func TestWhatTheCacheKeepsOfAttachments(t *testing.T) {
 	}
 }
 
-func TestWhatTheCacheKeepsOfNodes(t *testing.T) {
+func TestCSINodesAreReducedInTheCache(t *testing.T) {
 	node := func(drivers ...storagev1.CSINodeDriver) *storagev1.CSINode {
 		return &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "uid", ResourceVersion: "5"}, Spec: storagev1.CSINodeSpec{Drivers: drivers}}
 	}
@@ -124,39 +124,39 @@ func TestWhatTheCacheKeepsOfNodes(t *testing.T) {
 }
 
 // Whatever reads the cache comes to the same result as with whole objects.
-func TestDecisionsDoNotMissWhatTheCacheHasNotKept(t *testing.T) {
+func TestDecisionsAreTheSameWithReducedVolumes(t *testing.T) {
 	tests := map[string]struct {
 		change func(*corev1.PersistentVolume)
-		step   kind
+		step   action
 	}{
 		"a volume of ours": {func(*corev1.PersistentVolume) {}, publish},
-		"another driver's": {func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.example.com" }, refuse},
-		"no driver's":      {func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, refuse},
+		"another driver's": {func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.example.com" }, reportProblem},
+		"no driver's":      {func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, reportProblem},
 		"another driver's, on its way": {func(v *corev1.PersistentVolume) {
 			v.Spec.CSI.Driver = "other.example.com"
 			v.DeletionTimestamp = &metav1.Time{}
-		}, refuse},
+		}, reportProblem},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			volume := inUse(driver)
 			tt.change(volume)
-			whole, kept := fresh(), fresh()
-			for s, v := range map[*seen]*corev1.PersistentVolume{&whole: volume, &kept: reduced(t, volume)} {
+			whole, kept := newState(), newState()
+			for s, v := range map[*state]*corev1.PersistentVolume{&whole: volume, &kept: reduceCopy(t, volume)} {
 				s.volume, s.spec = v, &v.Spec
 			}
 			got := decide(kept, options)
-			if want := decide(whole, options); got != want || got.kind != tt.step {
+			if want := decide(whole, options); got != want || got.action != tt.step {
 				t.Errorf("with what is kept %v, with all %v", got, want)
 			}
-			for _, change := range []func(*seen){held, deleting} {
+			for _, change := range []func(*state){hasOurFinalizer, deleting} {
 				change(&whole)
 				change(&kept)
 			}
 			if diff := cmp.Diff(whole.published(), kept.published(), cmp.AllowUnexported(record{})); diff != "" {
 				t.Errorf("something else would be detached: %s", diff)
 			}
-			if diff := cmp.Diff(whole.concerned(), kept.concerned()); diff != "" {
+			if diff := cmp.Diff(whole.eventTarget(), kept.eventTarget()); diff != "" {
 				t.Errorf("somebody else would be told: %s", diff)
 			}
 		})

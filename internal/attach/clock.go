@@ -14,17 +14,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// ticks is how often the clock looks within the time that an attachment has.
-const ticks = 30
+// checksPerTimeout is how often the clock looks within the time that an attachment has.
+const checksPerTimeout = 30
 
-// A clock marks attachments that take too long as failed. What fails is marked
+// A timeoutMarker marks attachments that take too long as failed. What fails is marked
 // by the try that fails; this is for what is waiting: for a worker, for another
 // call about the volume, for the driver's answer.
-type clock struct{ *Reconciler }
+type timeoutMarker struct{ *Reconciler }
 
 // Start looks now and then, until ctx ends. It runs on the leader only.
-func (c *clock) Start(ctx context.Context) error {
-	tick := time.NewTicker(max(c.options.Timeout/ticks, time.Millisecond))
+func (c *timeoutMarker) Start(ctx context.Context) error {
+	tick := time.NewTicker(max(c.options.Timeout/checksPerTimeout, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -32,53 +32,53 @@ func (c *clock) Start(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := c.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := c.check(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Attachments that take too long could not be marked")
 		}
 	}
 }
 
-func (c *clock) look(ctx context.Context, now time.Time) error {
-	waiting, err := c.attachments(ctx, attachmentsWaiting, toAttach)
+func (c *timeoutMarker) check(ctx context.Context, now time.Time) error {
+	waiting, err := c.attachments(ctx, attachmentsByOperation, operationAttach)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for i := range waiting {
-		if c.options.unmarked(&waiting[i], now) {
-			errs = append(errs, c.mark(ctx, waiting[i].Name, now))
+		if c.options.needsTimeoutError(&waiting[i], now) {
+			errs = append(errs, c.markTimedOut(ctx, waiting[i].Name, now))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// unmarked tells whether a volume should have been attached by now and its
+// needsTimeoutError tells whether a volume should have been attached by now and its
 // status does not say so.
-func (o *Options) unmarked(a *storagev1.VolumeAttachment, now time.Time) bool {
-	marked := a.Status.AttachError != nil && strings.HasPrefix(a.Status.AttachError.Message, o.lateness())
-	return o.overdue(a, now) && !marked
+func (o *Options) needsTimeoutError(a *storagev1.VolumeAttachment, now time.Time) bool {
+	marked := a.Status.AttachError != nil && strings.HasPrefix(a.Status.AttachError.Message, o.timeoutPrefix())
+	return o.isOverdue(a, now) && !marked
 }
 
-func (c *clock) mark(ctx context.Context, name string, now time.Time) error {
+func (c *timeoutMarker) markTimedOut(ctx context.Context, name string, now time.Time) error {
 	s, err := c.observe(ctx, c.client, name)
-	if err != nil || s.attachment == nil || !c.options.unmarked(s.attachment, now) {
+	if err != nil || s.attachment == nil || !c.options.needsTimeoutError(s.attachment, now) {
 		return err
 	}
 	why := errors.New("the driver has not answered yet")
 	if before := s.attachment.Status.AttachError; before != nil {
 		why = errors.New(before.Message)
-	} else if !s.held(c.options) {
+	} else if !s.hasFinalizer(c.options) {
 		why = errors.New("its turn has not come yet")
 	}
-	told := c.options.volumeError(c.options.late(why), now)
+	timedOut := c.options.volumeError(c.options.timeoutError(why), now)
 	if before := s.attachment.Status.AttachError; before != nil {
-		told.ErrorCode = before.ErrorCode
+		timedOut.ErrorCode = before.ErrorCode
 	}
-	c.events.Warning(s.concerned(), kube.ReasonFailedAttach,
-		fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, told.Message))
+	c.events.Warning(s.eventTarget(), kube.ReasonFailedAttach,
+		fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, timedOut.Message))
 	timeouts.Inc()
 	ctrl.LoggerFrom(ctx).Info("A volume is not attached in time", "volumeAttachment", name, "node", s.attachment.Spec.NodeName)
-	if err := c.setError(ctx, s.attachment, told); !isSuperseded(err) {
+	if err := c.setError(ctx, s.attachment, timedOut); !isSuperseded(err) {
 		return err
 	}
 	return nil

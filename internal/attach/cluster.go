@@ -11,12 +11,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-// A cluster is what the cluster knows of the driver.
-type cluster struct {
-	plugin  migrate.Plugin
-	volumes map[string]*corev1.PersistentVolume // the driver's, in its own form, by name
-	nodes   map[string]string                   // the driver's ids, by name
-	ids     map[string]bool                     // the same ids
+// A clusterState is what the cluster knows of the driver.
+type clusterState struct {
+	plugin       migrate.Plugin
+	volumes      map[string]*corev1.PersistentVolume // the driver's, in its own form, by name
+	nodeIDByName map[string]string                   // the driver's ids, by name
+	nodeIDs      map[string]bool                     // the same ids
 
 	// inTree are the names of those volumes that have the form of a plugin that
 	// Kubernetes once had built in. Their handles may depend on the node.
@@ -26,8 +26,8 @@ type cluster struct {
 	byHandle map[string]map[string]*corev1.PersistentVolume
 }
 
-// cluster reads from the cache what the cluster knows of the driver.
-func (s *survey) cluster(ctx context.Context) (*cluster, error) {
+// readCluster reads from the cache what the cluster knows of the driver.
+func (s *driftChecker) readCluster(ctx context.Context) (*clusterState, error) {
 	pvs := &corev1.PersistentVolumeList{}
 	if err := s.client.List(ctx, pvs, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing PersistentVolumes: %w", err)
@@ -36,28 +36,28 @@ func (s *survey) cluster(ctx context.Context) (*cluster, error) {
 	if err := s.client.List(ctx, csiNodes, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing CSINodes: %w", err)
 	}
-	c := newCluster(s.options.Plugin)
+	c := newClusterState(s.options.Plugin)
 	for i := range pvs.Items {
-		c.add(ctx, s.options, &pvs.Items[i])
+		c.addVolume(ctx, s.options, &pvs.Items[i])
 	}
 	for i := range csiNodes.Items {
 		if id := nodeID(&csiNodes.Items[i], s.options.Driver); id != "" {
-			c.nodes[csiNodes.Items[i].Name], c.ids[id] = id, true
+			c.nodeIDByName[csiNodes.Items[i].Name], c.nodeIDs[id] = id, true
 		}
 	}
 	return c, nil
 }
 
-func newCluster(plugin migrate.Plugin) *cluster {
-	return &cluster{
-		plugin: plugin, volumes: map[string]*corev1.PersistentVolume{}, nodes: map[string]string{}, ids: map[string]bool{}, inTree: map[string]bool{},
+func newClusterState(plugin migrate.Plugin) *clusterState {
+	return &clusterState{
+		plugin: plugin, volumes: map[string]*corev1.PersistentVolume{}, nodeIDByName: map[string]string{}, nodeIDs: map[string]bool{}, inTree: map[string]bool{},
 	}
 }
 
-// add takes a volume in if it is the driver's. One that cannot be translated is
+// addVolume takes a volume in if it is the driver's. One that cannot be translated is
 // left out: it was not attached in this form.
-func (c *cluster) add(ctx context.Context, o *Options, volume *corev1.PersistentVolume) {
-	if !o.has(volume) {
+func (c *clusterState) addVolume(ctx context.Context, o *Options, volume *corev1.PersistentVolume) {
+	if !o.isOurs(volume) {
 		return
 	}
 	if v, err := o.Plugin.ToCSI(ctx, volume); err == nil {
@@ -65,8 +65,8 @@ func (c *cluster) add(ctx context.Context, o *Options, volume *corev1.Persistent
 	}
 }
 
-// renew reads a volume again, from the API server itself.
-func (c *cluster) renew(ctx context.Context, live client.Reader, o *Options, name string) error {
+// refreshVolume reads a volume again, from the API server itself.
+func (c *clusterState) refreshVolume(ctx context.Context, live client.Reader, o *Options, name string) error {
 	if name == "" {
 		return nil
 	}
@@ -75,16 +75,16 @@ func (c *cluster) renew(ctx context.Context, live client.Reader, o *Options, nam
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, live, name, volume)
 	if found {
-		c.add(ctx, o, volume)
+		c.addVolume(ctx, o, volume)
 	}
 	return err
 }
 
-// handle is a volume as the driver knows it on a node.
-func (c *cluster) handle(v *corev1.PersistentVolume, node string) string {
+// handleOnNode is a volume as the driver knows it on a node.
+func (c *clusterState) handleOnNode(v *corev1.PersistentVolume, nodeID string) string {
 	handle := v.Spec.CSI.VolumeHandle
-	if c.inTree[v.Name] && node != "" {
-		if completed, err := c.plugin.Handle(handle, node); err == nil {
+	if c.inTree[v.Name] && nodeID != "" {
+		if completed, err := c.plugin.RepairHandle(handle, nodeID); err == nil {
 			return completed
 		}
 	}
@@ -92,25 +92,25 @@ func (c *cluster) handle(v *corev1.PersistentVolume, node string) string {
 }
 
 // volumeOf is the volume of a publication, nil if the cluster does not have it.
-func (c *cluster) volumeOf(p publication) *corev1.PersistentVolume {
+func (c *clusterState) volumeOf(p publication) *corev1.PersistentVolume {
 	if c.byHandle == nil {
 		c.byHandle = map[string]map[string]*corev1.PersistentVolume{}
-		c.byHandle[""] = c.handles("", false)
+		c.byHandle[""] = c.volumesByHandle("", false)
 	}
 	if v := c.byHandle[""][p.handle]; v != nil {
 		return v
 	}
-	if c.byHandle[p.node] == nil {
-		c.byHandle[p.node] = c.handles(p.node, true)
+	if c.byHandle[p.nodeID] == nil {
+		c.byHandle[p.nodeID] = c.volumesByHandle(p.nodeID, true)
 	}
-	return c.byHandle[p.node][p.handle]
+	return c.byHandle[p.nodeID][p.handle]
 }
 
-func (c *cluster) handles(node string, inTree bool) map[string]*corev1.PersistentVolume {
+func (c *clusterState) volumesByHandle(nodeID string, inTree bool) map[string]*corev1.PersistentVolume {
 	all := map[string]*corev1.PersistentVolume{}
 	for _, v := range c.volumes {
 		if c.inTree[v.Name] == inTree {
-			all[c.handle(v, node)] = v
+			all[c.handleOnNode(v, nodeID)] = v
 		}
 	}
 	return all

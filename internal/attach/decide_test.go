@@ -18,17 +18,17 @@ const (
 
 var options = &Options{Driver: driver}
 
-// fresh is a VolumeAttachment that nobody has done anything about, with all that
+// newState is a VolumeAttachment that nobody has done anything about, with all that
 // it needs.
-func fresh() seen {
+func newState() state {
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pv"},
 		Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
 			CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol"},
 		}},
 	}
-	return seen{
-		publishes: true, volume: volume, spec: &volume.Spec, node: "id-of-node",
+	return state{
+		canPublish: true, volume: volume, spec: &volume.Spec, nodeID: "id-of-node",
 		attachment: &storagev1.VolumeAttachment{
 			ObjectMeta: metav1.ObjectMeta{Name: "va"},
 			Spec: storagev1.VolumeAttachmentSpec{
@@ -39,57 +39,57 @@ func fresh() seen {
 }
 
 // Changes of what is seen.
-func attachedNow(s *seen) { s.attachment.Status.Attached = true }
-func deleting(s *seen)    { s.attachment.DeletionTimestamp = &metav1.Time{} }
-func force(s *seen)       { s.forced = true }
-func cannot(s *seen)      { s.publishes = false }
-func volumeGone(s *seen)  { s.volume, s.spec = nil, nil }
-func nodeGone(s *seen)    { s.node = "" }
-func held(s *seen)        { s.attachment.Finalizers = []string{"example.com/other", finalizer} }
-func recorded(s *seen) {
-	held(s)
-	s.attachment.Annotations = record{handle: "vol", node: "id-of-node"}.annotations()
+func isAttachedNow(s *state)   { s.attachment.Status.Attached = true }
+func deleting(s *state)        { s.attachment.DeletionTimestamp = &metav1.Time{} }
+func resyncNeeded(s *state)    { s.resyncRequested = true }
+func cannotPublish(s *state)   { s.canPublish = false }
+func volumeGone(s *state)      { s.volume, s.spec = nil, nil }
+func nodeGone(s *state)        { s.nodeID = "" }
+func hasOurFinalizer(s *state) { s.attachment.Finalizers = []string{"example.com/other", finalizer} }
+func recorded(s *state) {
+	hasOurFinalizer(s)
+	s.attachment.Annotations = record{handle: "vol", nodeID: "id-of-node"}.annotations()
 }
-func untranslatable(s *seen) { s.spec.CSI, s.untranslated = nil, errors.New("no such zone") }
-func byUpstream(s *seen) {
-	held(s)
+func notTranslatable(s *state) { s.spec.CSI, s.translationErr = nil, errors.New("no such zone") }
+func attachedByUpstream(s *state) {
+	hasOurFinalizer(s)
 	s.attachment.Annotations = map[string]string{nodeAnnotation: "id-of-node"}
 }
 
 func TestDecideToAttach(t *testing.T) {
-	inline := func(s *seen) {
+	inline := func(s *state) {
 		s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{InlineVolumeSpec: s.spec}
 		s.volume = nil
 	}
 	tests := map[string]struct {
-		changes []func(*seen)
-		want    kind
+		changes []func(*state)
+		want    action
 		says    string
 	}{
 		"a volume is published":                                    {nil, publish, ""},
-		"also an inline one":                                       {[]func(*seen){inline}, publish, ""},
-		"also once more, when it is on record":                     {[]func(*seen){recorded}, publish, ""},
-		"also when upstream's attacher began with it":              {[]func(*seen){byUpstream}, publish, ""},
-		"an attached volume is left alone":                         {[]func(*seen){recorded, attachedNow}, rest, ""},
-		"unless the driver's own list contradicts":                 {[]func(*seen){recorded, attachedNow, force}, publish, ""},
-		"without a driver that publishes it is attached at once":   {[]func(*seen){cannot}, mark, ""},
-		"also without its volume or node":                          {[]func(*seen){cannot, volumeGone, nodeGone}, mark, ""},
-		"once":                                                     {[]func(*seen){cannot, attachedNow}, rest, ""},
-		"but one that the driver was asked for is asked for again": {[]func(*seen){recorded, cannot}, publish, ""},
-		"and taken from where it may be, if that is elsewhere":     {[]func(*seen){recorded, cannot, func(s *seen) { s.node = "new" }}, move, ""},
-		"an attachment of another driver is not ours":              {[]func(*seen){func(s *seen) { s.attachment.Spec.Attacher = "other" }}, rest, ""},
-		"one that is gone needs nothing":                           {[]func(*seen){func(s *seen) { s.attachment = nil }}, rest, ""},
-		"a node that was made anew under its name gets it anew":    {[]func(*seen){recorded, func(s *seen) { s.node = "new" }}, move, ""},
-		"a volume that was made anew under its name, too":          {[]func(*seen){recorded, func(s *seen) { s.spec.CSI.VolumeHandle = "new" }}, move, ""},
-		"but not if nothing was asked of the driver":               {[]func(*seen){recorded, func(s *seen) { s.attachment.Finalizers, s.node = nil, "new" }}, publish, ""},
-		"an attached one stays where it is, whatever is new":       {[]func(*seen){recorded, attachedNow, func(s *seen) { s.node = "new" }}, rest, ""},
-		"a volume that is not there is waited for":                 {[]func(*seen){volumeGone}, refuse, "PersistentVolume pv is not there"},
-		"a volume that is being deleted is not attached any more":  {[]func(*seen){func(s *seen) { s.volume.DeletionTimestamp = &metav1.Time{} }}, refuse, "is being deleted"},
-		"a node without the driver is waited for":                  {[]func(*seen){nodeGone}, refuse, "does not have driver " + driver},
-		"a volume of another kind is refused":                      {[]func(*seen){func(s *seen) { s.spec.CSI = nil }}, refuse, "not one of a CSI driver"},
-		"a volume of another driver is refused":                    {[]func(*seen){func(s *seen) { s.spec.CSI.Driver = "other" }}, refuse, "of driver other"},
-		"a source that is nothing is refused":                      {[]func(*seen){func(s *seen) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, refuse, "either"},
-		"a source that is both is refused":                         {[]func(*seen){func(s *seen) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, refuse, "either"},
+		"also an inline one":                                       {[]func(*state){inline}, publish, ""},
+		"also once more, when it is on record":                     {[]func(*state){recorded}, publish, ""},
+		"also when upstream's attacher began with it":              {[]func(*state){attachedByUpstream}, publish, ""},
+		"an attached volume is left alone":                         {[]func(*state){recorded, isAttachedNow}, none, ""},
+		"unless the driver's own list contradicts":                 {[]func(*state){recorded, isAttachedNow, resyncNeeded}, publish, ""},
+		"without a driver that publishes it is attached at once":   {[]func(*state){cannotPublish}, markAttached, ""},
+		"also without its volume or node":                          {[]func(*state){cannotPublish, volumeGone, nodeGone}, markAttached, ""},
+		"once":                                                     {[]func(*state){cannotPublish, isAttachedNow}, none, ""},
+		"but one that the driver was asked for is asked for again": {[]func(*state){recorded, cannotPublish}, publish, ""},
+		"and taken from where it may be, if that is elsewhere":     {[]func(*state){recorded, cannotPublish, func(s *state) { s.nodeID = "new" }}, republish, ""},
+		"an attachment of another driver is not ours":              {[]func(*state){func(s *state) { s.attachment.Spec.Attacher = "other" }}, none, ""},
+		"one that is gone needs nothing":                           {[]func(*state){func(s *state) { s.attachment = nil }}, none, ""},
+		"a node that was made anew under its name gets it anew":    {[]func(*state){recorded, func(s *state) { s.nodeID = "new" }}, republish, ""},
+		"a volume that was made anew under its name, too":          {[]func(*state){recorded, func(s *state) { s.spec.CSI.VolumeHandle = "new" }}, republish, ""},
+		"but not if nothing was asked of the driver":               {[]func(*state){recorded, func(s *state) { s.attachment.Finalizers, s.nodeID = nil, "new" }}, publish, ""},
+		"an attached one stays where it is, whatever is new":       {[]func(*state){recorded, isAttachedNow, func(s *state) { s.nodeID = "new" }}, none, ""},
+		"a volume that is not there is waited for":                 {[]func(*state){volumeGone}, reportProblem, "PersistentVolume pv is not there"},
+		"a volume that is being deleted is not attached any more":  {[]func(*state){func(s *state) { s.volume.DeletionTimestamp = &metav1.Time{} }}, reportProblem, "is being deleted"},
+		"a node without the driver is waited for":                  {[]func(*state){nodeGone}, reportProblem, "does not have driver " + driver},
+		"a volume of another kind is refused":                      {[]func(*state){func(s *state) { s.spec.CSI = nil }}, reportProblem, "not one of a CSI driver"},
+		"a volume of another driver is refused":                    {[]func(*state){func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "of driver other"},
+		"a source that is nothing is refused":                      {[]func(*state){func(s *state) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, reportProblem, "either"},
+		"a source that is both is refused":                         {[]func(*state){func(s *state) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, reportProblem, "either"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { check(t, tt.changes, tt.want, tt.says) })
@@ -98,56 +98,56 @@ func TestDecideToAttach(t *testing.T) {
 
 func TestDecideToDetach(t *testing.T) {
 	tests := map[string]struct {
-		changes []func(*seen)
-		want    kind
+		changes []func(*state)
+		want    action
 		says    string
 	}{
-		"what is on record is taken away":                            {[]func(*seen){recorded, attachedNow}, unpublish, ""},
-		"also when the status never said that it was there":          {[]func(*seen){recorded}, unpublish, ""},
-		"also when the volume is gone":                               {[]func(*seen){recorded, volumeGone}, unpublish, ""},
-		"also when the node is gone":                                 {[]func(*seen){recorded, nodeGone}, unpublish, ""},
-		"also when the volume is another driver's by now":            {[]func(*seen){recorded, func(s *seen) { s.spec.CSI.Driver = "other" }}, unpublish, ""},
-		"what upstream's attacher has attached is taken away":        {[]func(*seen){byUpstream}, unpublish, ""},
-		"also when the node is gone since":                           {[]func(*seen){byUpstream, nodeGone}, unpublish, ""},
-		"what has no record at all is looked up":                     {[]func(*seen){held}, unpublish, ""},
-		"without a record and without a node it cannot be told":      {[]func(*seen){held, nodeGone}, refuse, "which node"},
-		"without a record and without a volume neither":              {[]func(*seen){byUpstream, volumeGone}, refuse, "remove the finalizer " + finalizer},
-		"what was never asked of the driver is left to go":           {nil, rest, ""},
-		"also when somebody else still holds the object":             {[]func(*seen){func(s *seen) { s.attachment.Finalizers = []string{"example.com/other"} }}, rest, ""},
-		"but if the driver says that it is there it is taken away":   {[]func(*seen){force}, unpublish, ""},
-		"also by a driver that says that it does not publish":        {[]func(*seen){recorded, cannot}, unpublish, ""},
-		"what is another driver's by now is not what was attached":   {[]func(*seen){byUpstream, func(s *seen) { s.spec.CSI.Driver = "other" }}, refuse, "is of driver other now"},
-		"why a volume of a plugin cannot be told is said":            {[]func(*seen){byUpstream, untranslatable}, refuse, "no such zone"},
-		"but if the record says the node the volume may tell":        {[]func(*seen){byUpstream, untranslatable, func(s *seen) { s.unrecorded.handle = "vol" }}, unpublish, ""},
-		"without anything of ours on the object there is no need to": {[]func(*seen){cannot}, rest, ""},
+		"what is on record is taken away":                            {[]func(*state){recorded, isAttachedNow}, unpublish, ""},
+		"also when the status never said that it was there":          {[]func(*state){recorded}, unpublish, ""},
+		"also when the volume is gone":                               {[]func(*state){recorded, volumeGone}, unpublish, ""},
+		"also when the node is gone":                                 {[]func(*state){recorded, nodeGone}, unpublish, ""},
+		"also when the volume is another driver's by now":            {[]func(*state){recorded, func(s *state) { s.spec.CSI.Driver = "other" }}, unpublish, ""},
+		"what upstream's attacher has attached is taken away":        {[]func(*state){attachedByUpstream}, unpublish, ""},
+		"also when the node is gone since":                           {[]func(*state){attachedByUpstream, nodeGone}, unpublish, ""},
+		"what has no record at all is looked up":                     {[]func(*state){hasOurFinalizer}, unpublish, ""},
+		"without a record and without a node it cannot be told":      {[]func(*state){hasOurFinalizer, nodeGone}, reportProblem, "which node"},
+		"without a record and without a volume neither":              {[]func(*state){attachedByUpstream, volumeGone}, reportProblem, "remove the finalizer " + finalizer},
+		"what was never asked of the driver is left to go":           {nil, none, ""},
+		"also when somebody else still holds the object":             {[]func(*state){func(s *state) { s.attachment.Finalizers = []string{"example.com/other"} }}, none, ""},
+		"but if the driver says that it is there it is taken away":   {[]func(*state){resyncNeeded}, unpublish, ""},
+		"also by a driver that says that it does not publish":        {[]func(*state){recorded, cannotPublish}, unpublish, ""},
+		"what is another driver's by now is not what was attached":   {[]func(*state){attachedByUpstream, func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "is of driver other now"},
+		"why a volume of a plugin cannot be told is said":            {[]func(*state){attachedByUpstream, notTranslatable}, reportProblem, "no such zone"},
+		"but if the record says the node the volume may tell":        {[]func(*state){attachedByUpstream, notTranslatable, func(s *state) { s.fallback.handle = "vol" }}, unpublish, ""},
+		"without anything of ours on the object there is no need to": {[]func(*state){cannotPublish}, none, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { check(t, append(tt.changes, deleting), tt.want, tt.says) })
 	}
 }
 
-func check(t *testing.T, changes []func(*seen), want kind, says string) {
+func check(t *testing.T, changes []func(*state), want action, says string) {
 	t.Helper()
-	s := fresh()
+	s := newState()
 	for _, change := range changes {
 		change(&s)
 	}
 	got := decide(s, options)
-	if got.kind != want || !strings.Contains(got.message, says) || (got.message != "") != (want == refuse) {
-		t.Errorf("got %d %q, want %d %q", got.kind, got.message, want, says)
+	if got.action != want || !strings.Contains(got.message, says) || (got.message != "") != (want == reportProblem) {
+		t.Errorf("got %d %q, want %d %q", got.action, got.message, want, says)
 	}
 }
 
-func TestWhatIsTakenAwayIsWhatIsOnRecord(t *testing.T) {
+func TestDetachFollowsTheRecord(t *testing.T) {
 	secret := &corev1.SecretReference{Namespace: "ns", Name: "s"}
-	s := fresh()
-	s.attachment.Annotations = record{handle: "old-vol", node: "old-node", secret: secret}.annotations()
+	s := newState()
+	s.attachment.Annotations = record{handle: "old-vol", nodeID: "old-node", secret: secret}.annotations()
 	s.spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: "ns", Name: "new"}
-	if got := s.published(); got.handle != "old-vol" || got.node != "old-node" || *got.secret != *secret {
+	if got := s.published(); got.handle != "old-vol" || got.nodeID != "old-node" || *got.secret != *secret {
 		t.Errorf("got %+v", got)
 	}
-	byUpstream(&s)
-	if got := s.published(); got.handle != "vol" || got.node != "id-of-node" || got.secret.Name != "new" {
+	attachedByUpstream(&s)
+	if got := s.published(); got.handle != "vol" || got.nodeID != "id-of-node" || got.secret.Name != "new" {
 		t.Errorf("of upstream's: got %+v", got)
 	}
 }

@@ -42,30 +42,30 @@ func (s *server) Patch(context.Context, client.Object, client.Patch, ...client.P
 
 func (s *server) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
 
-// byPolicy is what an admission policy answers, and a condition that does not hold.
-func byPolicy() error {
+// deniedByPolicy is what an admission policy answers, and a condition that does not hold.
+func deniedByPolicy() error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "VolumeAttachment"}, "va", nil)
 }
 
-func TestAWriteThatIsDeniedIsNotTakenForAChange(t *testing.T) {
+func TestDeniedWriteIsNotAConflict(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "volumeattachments"}, "va", errors.New("it has changed"))
 	tests := map[string]struct {
 		err     error
 		version string // of what is there now
 		want    bool
 	}{
-		"a policy denies it":                         {byPolicy(), "7", true},
-		"it has changed":                             {byPolicy(), "8", false},
+		"a policy denies it":                         {deniedByPolicy(), "7", true},
+		"it has changed":                             {deniedByPolicy(), "8", false},
 		"it has changed, and the API server says so": {conflict, "7", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := fresh()
+			s := newState()
 			s.attachment.UID, s.attachment.ResourceVersion = "uid", "7"
 			now := s.attachment.DeepCopy()
 			now.ResourceVersion = tt.version
-			r := &Reconciler{live: &server{object: now}, options: options}
-			if got, err := r.denied(t.Context(), s, superseded{tt.err}); got != tt.want || err != nil {
+			r := &Reconciler{apiReader: &server{object: now}, options: options}
+			if got, err := r.isDenied(t.Context(), s, superseded{tt.err}); got != tt.want || err != nil {
 				t.Errorf("got %t, %v", got, err)
 			}
 		})
@@ -74,13 +74,13 @@ func TestAWriteThatIsDeniedIsNotTakenForAChange(t *testing.T) {
 
 // A PersistentVolume whose finalizer cannot be removed says so, for no change of it
 // will ever wake us up.
-func TestAVolumeThatCannotBeLetGoSaysSo(t *testing.T) {
+func TestFailureToRemoveTheVolumeFinalizerIsReported(t *testing.T) {
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{
 		Name: "pv", UID: "uid", ResourceVersion: "7", Finalizers: []string{finalizer}, DeletionTimestamp: &metav1.Time{},
 	}}
-	api, said := &server{object: volume, err: byPolicy()}, toolsrecord.NewFakeRecorder(1)
-	k := keeper{&Reconciler{client: api, live: api, options: options, events: kube.NewEventsWithRecorder(said)}}
-	if err := k.free(t.Context(), volume.DeepCopy()); err == nil || api.patches != 2 {
+	api, said := &server{object: volume, err: deniedByPolicy()}, toolsrecord.NewFakeRecorder(1)
+	k := finalizerReconciler{&Reconciler{client: api, apiReader: api, options: options, events: kube.NewEventsWithRecorder(said)}}
+	if err := k.removeVolumeFinalizer(t.Context(), volume.DeepCopy()); err == nil || api.patches != 2 {
 		t.Errorf("got %v after %d patches", err, api.patches)
 	}
 	select {

@@ -19,43 +19,43 @@ import (
 
 // detach takes a volume away and lets the VolumeAttachment go. The status is
 // written only if somebody else keeps the object: otherwise it goes with it.
-func (r *Reconciler) detach(ctx context.Context, s seen) error {
-	if err := r.withdraw(ctx, s, s.published()); err != nil {
+func (r *Reconciler) detach(ctx context.Context, s state) error {
+	if err := r.unpublish(ctx, s, s.published()); err != nil {
 		return err
 	}
-	if s.kept(r.options) {
+	if s.hasOtherFinalizers(r.options) {
 		if err := r.setDetached(ctx, s.attachment); err != nil {
 			return err
 		}
 	}
-	if err := r.letGo(ctx, s.attachment); err != nil {
+	if err := r.removeFinalizer(ctx, s.attachment); err != nil {
 		return err
 	}
-	r.forced.done(s.attachment.Name)
+	r.resyncs.remove(s.attachment.Name)
 	return nil
 }
 
-// letGo takes our finalizer off.
-func (r *Reconciler) letGo(ctx context.Context, a *storagev1.VolumeAttachment) error {
+// removeFinalizer takes our finalizer off.
+func (r *Reconciler) removeFinalizer(ctx context.Context, a *storagev1.VolumeAttachment) error {
 	return written(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "letting the VolumeAttachment go")
 }
 
-// withdraw takes away what was published for a VolumeAttachment. It is a success
+// unpublish takes away what was published for a VolumeAttachment. It is a success
 // if there is nothing to take away, or if that is somebody else's by now.
-func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
-	err := r.take(ctx, from, r.unclaimed(s.attachment, from, time.Now()))
+func (r *Reconciler) unpublish(ctx context.Context, s state, from record) error {
+	err := r.callUnpublish(ctx, from, r.notRecordedElsewhere(s.attachment, from, time.Now()))
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, csi.ErrPreconditionFailed):
-		klog.FromContext(ctx).Info("A volume is left where it is", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.node, "reason", err.Error())
+		klog.FromContext(ctx).Info("A volume is left where it is", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.nodeID, "reason", err.Error())
 		return nil
-	case status.Code(err) == codes.Unimplemented && !s.publishes:
-		r.events.Warning(s.concerned(), kube.ReasonFailedDetach, fmt.Sprintf(
-			"VolumeAttachment %s: driver %s does not detach volumes any more; if volume %s still is at node %s, detach it at the storage", s.attachment.Name, r.options.Driver, from.handle, from.node))
+	case status.Code(err) == codes.Unimplemented && !s.canPublish:
+		r.events.Warning(s.eventTarget(), kube.ReasonFailedDetach, fmt.Sprintf(
+			"VolumeAttachment %s: driver %s does not detach volumes any more; if volume %s still is at node %s, detach it at the storage", s.attachment.Name, r.options.Driver, from.handle, from.nodeID))
 		return nil
 	}
-	gone, problem := r.gone(ctx, s, from, err)
+	gone, problem := r.isAlreadyGone(ctx, s, from, err)
 	switch {
 	case gone:
 		return nil
@@ -65,44 +65,44 @@ func (r *Reconciler) withdraw(ctx context.Context, s seen, from record) error {
 	return err
 }
 
-// take takes a volume away from a node, if that is still wanted when the driver's
+// callUnpublish takes a volume away from a node, if that is still wanted when the driver's
 // turn for it has come. A secret that is gone does not hold that up: the driver
 // decides whether it can do without.
-func (r *Reconciler) take(ctx context.Context, from record, still csi.Precondition) error {
-	secrets, err := kube.SecretData(ctx, r.live, from.secret)
+func (r *Reconciler) callUnpublish(ctx context.Context, from record, precondition csi.Precondition) error {
+	secrets, err := kube.SecretData(ctx, r.apiReader, from.secret)
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
-	return r.driver.WithPrecondition(still).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
-		VolumeId: from.handle, NodeId: from.node, Secrets: secrets,
+	return r.driver.WithPrecondition(precondition).ControllerUnpublishVolume(ctx, &csipb.ControllerUnpublishVolumeRequest{
+		VolumeId: from.handle, NodeId: from.nodeID, Secrets: secrets,
 	})
 }
 
-// prompt is how soon a call is sent that did not have to wait for others: what was
+// freshFor is how soon a call is sent that did not have to wait for others: what was
 // seen before is not read again.
-const prompt = time.Second
+const freshFor = time.Second
 
-// unclaimed is the precondition of taking away what was published for a
+// notRecordedElsewhere is the precondition of taking away what was published for a
 // VolumeAttachment, which was seen at some time: no other one has the same on
 // record. The call may have waited for minutes. Meanwhile the object may have been removed by force and made anew
 // under its name, and another process may have attached for that one; and a
 // machine that was given another name has two of them.
-func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record, at time.Time) csi.Precondition {
+func (r *Reconciler) notRecordedElsewhere(a *storagev1.VolumeAttachment, from record, observedAt time.Time) csi.Precondition {
 	return func(ctx context.Context) error {
-		names, err := r.rivals(ctx, a, from)
+		names, err := r.othersOnSameNode(ctx, a, from)
 		if err != nil {
 			return err
 		}
-		if time.Since(at) > prompt {
+		if time.Since(observedAt) > freshFor {
 			names = append(names, a.Name)
 		}
 		for _, name := range names {
-			now := &storagev1.VolumeAttachment{}
-			found, err := get(ctx, r.live, name, now)
+			current := &storagev1.VolumeAttachment{}
+			found, err := get(ctx, r.apiReader, name, current)
 			if err != nil {
 				return err
 			}
-			if found && now.UID != a.UID && r.answersFor(now, from) {
+			if found && current.UID != a.UID && r.hasOnRecord(current, from) {
 				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrPreconditionFailed)
 			}
 		}
@@ -110,16 +110,16 @@ func (r *Reconciler) unclaimed(a *storagev1.VolumeAttachment, from record, at ti
 	}
 }
 
-// answersFor tells whether a VolumeAttachment has something on record, and will
+// hasOnRecord tells whether a VolumeAttachment has something on record, and will
 // detach it when it is deleted.
-func (r *Reconciler) answersFor(a *storagev1.VolumeAttachment, what record) bool {
-	s := seen{attachment: a}
-	return r.ours(a) && !s.deleting() && s.held(r.options) && recordOf(a).same(what)
+func (r *Reconciler) hasOnRecord(a *storagev1.VolumeAttachment, what record) bool {
+	s := state{attachment: a}
+	return r.isOurs(a) && !s.isDeleting() && s.hasFinalizer(r.options) && recordOf(a).isSame(what)
 }
 
-// rivals are the other VolumeAttachments of the same volume, not being deleted,
+// othersOnSameNode are the other VolumeAttachments of the same volume, not being deleted,
 // whose node is the same machine, by the cache. Hardly ever there are any.
-func (r *Reconciler) rivals(ctx context.Context, a *storagev1.VolumeAttachment, from record) (names []string, err error) {
+func (r *Reconciler) othersOnSameNode(ctx context.Context, a *storagev1.VolumeAttachment, from record) (names []string, err error) {
 	if volumeName(a) == "" {
 		return nil, nil
 	}
@@ -137,33 +137,33 @@ func (r *Reconciler) rivals(ctx context.Context, a *storagev1.VolumeAttachment, 
 		if err != nil {
 			return nil, err
 		}
-		if recordOf(other).node == from.node || found && nodeID(node, r.options.Driver) == from.node {
+		if recordOf(other).nodeID == from.nodeID || found && nodeID(node, r.options.Driver) == from.nodeID {
 			names = append(names, other.Name)
 		}
 	}
 	return names, nil
 }
 
-// gone tells whether an error means that there is nothing to take away: the
+// isAlreadyGone tells whether an error means that there is nothing to take away: the
 // driver does not know the volume or the node, and neither does the cluster. As
 // long as that knows both, what the driver does not find is a problem that
 // somebody should know of.
-func (r *Reconciler) gone(ctx context.Context, s seen, from record, err error) (bool, error) {
+func (r *Reconciler) isAlreadyGone(ctx context.Context, s state, from record, err error) (bool, error) {
 	if status.Code(err) != codes.NotFound {
 		return false, nil
 	}
-	remade := s.volume != nil && s.volume.Spec.CSI != nil && s.volume.Spec.CSI.VolumeHandle != from.handle
-	if s.spec == nil || remade {
+	recreated := s.volume != nil && s.volume.Spec.CSI != nil && s.volume.Spec.CSI.VolumeHandle != from.handle
+	if s.spec == nil || recreated {
 		return true, nil
 	}
-	known, problem := r.knows(ctx, from.node)
+	known, problem := r.isNodeKnown(ctx, from.nodeID)
 	return !known && problem == nil, problem
 }
 
-// knows tells whether the driver has an id on some node of the cluster. That it
+// isNodeKnown tells whether the driver has an id on some node of the cluster. That it
 // has not is asked of the API server itself.
-func (r *Reconciler) knows(ctx context.Context, id string) (bool, error) {
-	for _, from := range []client.Reader{r.client, r.live} {
+func (r *Reconciler) isNodeKnown(ctx context.Context, id string) (bool, error) {
+	for _, from := range []client.Reader{r.client, r.apiReader} {
 		nodes := &storagev1.CSINodeList{}
 		if err := from.List(ctx, nodes); err != nil {
 			return false, fmt.Errorf("listing CSINodes: %w", err)
@@ -177,8 +177,8 @@ func (r *Reconciler) knows(ctx context.Context, id string) (bool, error) {
 	return false, nil
 }
 
-// kept tells whether the VolumeAttachment stays when we let it go.
-func (s *seen) kept(o *Options) bool {
+// hasOtherFinalizers tells whether the VolumeAttachment stays when we let it go.
+func (s *state) hasOtherFinalizers(o *Options) bool {
 	for _, f := range s.attachment.Finalizers {
 		if f != o.finalizer() {
 			return true

@@ -2,15 +2,15 @@ package attach
 
 import "sync"
 
-// forced are the VolumeAttachments whose status the driver's own list has
+// resyncRequests are the VolumeAttachments whose status the driver's own list has
 // contradicted, until the driver has been asked again. A restart forgets them;
 // the next survey finds them again.
-type forced struct {
+type resyncRequests struct {
 	mu    sync.Mutex
 	names map[string]bool
 }
 
-func (f *forced) add(name string) {
+func (f *resyncRequests) add(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.names == nil {
@@ -19,13 +19,13 @@ func (f *forced) add(name string) {
 	f.names[name] = true
 }
 
-func (f *forced) has(name string) bool {
+func (f *resyncRequests) has(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.names[name]
 }
 
-func (f *forced) done(name string) {
+func (f *resyncRequests) remove(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.names, name)

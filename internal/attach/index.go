@@ -11,28 +11,28 @@ import (
 
 // Indexes of the driver's VolumeAttachments in the cache.
 const (
-	attachmentsByVolume = "attach.volume"
-	attachmentsByNode   = "attach.node"
-	attachmentsOfDriver = "attach.driver"
-	attachmentsWaiting  = "attach.waiting" // by what is to be done and is not
+	attachmentsByVolume    = "attach.volume"
+	attachmentsByNode      = "attach.node"
+	attachmentsOfDriver    = "attach.driver"
+	attachmentsByOperation = "attach.waiting" // by what is to be done and is not
 )
 
 // Keys of attachmentsWaiting, and what metrics call them.
 const (
-	toAttach = "attach"
-	toDetach = "detach"
+	operationAttach = "attach"
+	operationDetach = "detach"
 )
 
 func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	for field, key := range map[string]func(*storagev1.VolumeAttachment) string{
-		attachmentsByVolume: volumeName,
-		attachmentsByNode:   func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName },
-		attachmentsOfDriver: func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
-		attachmentsWaiting:  r.options.waitsTo,
+		attachmentsByVolume:    volumeName,
+		attachmentsByNode:      func(a *storagev1.VolumeAttachment) string { return a.Spec.NodeName },
+		attachmentsOfDriver:    func(a *storagev1.VolumeAttachment) string { return a.Spec.Attacher },
+		attachmentsByOperation: r.options.unfinishedOperation,
 	} {
 		keys := func(o client.Object) []string {
 			a, ok := o.(*storagev1.VolumeAttachment)
-			if !ok || !r.ours(a) || key(a) == "" {
+			if !ok || !r.isOurs(a) || key(a) == "" {
 				return nil
 			}
 			return []string{key(a)}
@@ -44,15 +44,15 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// waitsTo is what is to be done with a VolumeAttachment and is not; empty for most
+// unfinishedOperation is what is to be done with a VolumeAttachment and is not; empty for most
 // of them.
-func (o *Options) waitsTo(a *storagev1.VolumeAttachment) string {
-	s := seen{attachment: a}
+func (o *Options) unfinishedOperation(a *storagev1.VolumeAttachment) string {
+	s := state{attachment: a}
 	switch {
-	case !s.deleting() && !a.Status.Attached:
-		return toAttach
-	case s.deleting() && s.held(o):
-		return toDetach
+	case !s.isDeleting() && !a.Status.Attached:
+		return operationAttach
+	case s.isDeleting() && s.hasFinalizer(o):
+		return operationDetach
 	default:
 		return ""
 	}
@@ -68,7 +68,7 @@ func (r *Reconciler) attachments(ctx context.Context, index, key string) ([]stor
 	return list.Items, nil
 }
 
-// all are the driver's VolumeAttachments of the cache.
-func (r *Reconciler) all(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
+// allAttachments are the driver's VolumeAttachments of the cache.
+func (r *Reconciler) allAttachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
 	return r.attachments(ctx, attachmentsOfDriver, r.options.Driver)
 }

@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestWhatAVolumeAttachmentWaitsFor(t *testing.T) {
+func TestUnfinishedOperation(t *testing.T) {
 	at := metav1.NewTime(time.Unix(1000, 0))
 	tests := map[string]struct {
 		attached   bool
@@ -16,11 +16,11 @@ func TestWhatAVolumeAttachmentWaitsFor(t *testing.T) {
 		finalizers []string
 		want       string
 	}{
-		"a new one to be attached":                             {want: toAttach},
-		"one whose publication is on record, too":              {finalizers: []string{finalizer}, want: toAttach},
+		"a new one to be attached":                             {want: operationAttach},
+		"one whose publication is on record, too":              {finalizers: []string{finalizer}, want: operationAttach},
 		"one that is attached for nothing":                     {attached: true, finalizers: []string{finalizer}},
-		"a deleted one to be detached":                         {attached: true, deleted: &at, finalizers: []string{finalizer}, want: toDetach},
-		"one that was deleted before it was attached, too":     {deleted: &at, finalizers: []string{finalizer}, want: toDetach},
+		"a deleted one to be detached":                         {attached: true, deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
+		"one that was deleted before it was attached, too":     {deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
 		"one that was let go and that somebody else keeps not": {attached: true, deleted: &at, finalizers: []string{"other"}},
 	}
 	for name, tt := range tests {
@@ -29,26 +29,26 @@ func TestWhatAVolumeAttachmentWaitsFor(t *testing.T) {
 				ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: tt.deleted, Finalizers: tt.finalizers},
 				Status:     storagev1.VolumeAttachmentStatus{Attached: tt.attached},
 			}
-			if got := options.waitsTo(a); got != tt.want {
+			if got := options.unfinishedOperation(a); got != tt.want {
 				t.Errorf("it waits for %q", got)
 			}
 		})
 	}
 }
 
-func TestTheOldestThatWaits(t *testing.T) {
+func TestLongestWait(t *testing.T) {
 	now := time.Unix(10000, 0)
 	ago := func(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(-d)) }
 	gone := ago(time.Second)
 	toAttach := []storagev1.VolumeAttachment{{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Minute)}}, {ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Second)}}}
 	toDetach := []storagev1.VolumeAttachment{{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Hour), DeletionTimestamp: &gone}}}
-	if got := longest(toAttach, now); got != time.Minute {
+	if got := longestWait(toAttach, now); got != time.Minute {
 		t.Errorf("an attachment has waited for %s", got)
 	}
-	if got := longest(toDetach, now); got != time.Second {
+	if got := longestWait(toDetach, now); got != time.Second {
 		t.Errorf("a detachment has waited for %s", got)
 	}
-	if got := longest(nil, now); got != 0 {
+	if got := longestWait(nil, now); got != 0 {
 		t.Errorf("nothing has waited for %s", got)
 	}
 }

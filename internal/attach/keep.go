@@ -22,22 +22,22 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A keeper lets PersistentVolumes go that are being deleted when nothing is
+// A finalizerReconciler lets PersistentVolumes go that are being deleted when nothing is
 // attached of them any more. They were protected at their first attachment.
-type keeper struct{ *Reconciler }
+type finalizerReconciler struct{ *Reconciler }
 
-// keep adds the keeper to a manager. A volume is looked at when it is deleted,
+// setupFinalizerController adds the keeper to a manager. A volume is looked at when it is deleted,
 // and when an attachment of it is gone.
-func (r *Reconciler) keep(m ctrl.Manager) error {
-	k := keeper{r}
+func (r *Reconciler) setupFinalizerController(m ctrl.Manager) error {
+	k := finalizerReconciler{r}
 	gone := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("attach-keep").
-		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(k.waits))).
-		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(k.freed), builder.WithPredicates(gone)).
+		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(k.needsRemoval))).
+		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(k.volumeOfDeleted), builder.WithPredicates(gone)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
@@ -45,34 +45,34 @@ func (r *Reconciler) keep(m ctrl.Manager) error {
 		Complete(kube.DrainOnStop(k))
 }
 
-// waits tells whether a volume that is being deleted has our finalizer.
-func (k keeper) waits(o client.Object) bool {
+// needsRemoval tells whether a volume that is being deleted has our finalizer.
+func (k finalizerReconciler) needsRemoval(o client.Object) bool {
 	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), k.options.finalizer())
 }
 
-// freed leads from an attachment that is gone to its PersistentVolume, if that
+// volumeOfDeleted leads from an attachment that is gone to its PersistentVolume, if that
 // waits for it. One that is deleted later is looked at then.
-func (k keeper) freed(ctx context.Context, o client.Object) []reconcile.Request {
+func (k finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Object) []reconcile.Request {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	if !ok || volumeName(a) == "" {
 		return nil
 	}
 	volume := &corev1.PersistentVolume{}
-	if found, err := get(ctx, k.client, volumeName(a), volume, client.UnsafeDisableDeepCopy); err == nil && (!found || !k.waits(volume)) {
+	if found, err := get(ctx, k.client, volumeName(a), volume, client.UnsafeDisableDeepCopy); err == nil && (!found || !k.needsRemoval(volume)) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
 }
 
-// patience is how long a volume that is being deleted may be attached before that
+// waitEventDelay is how long a volume that is being deleted may be attached before that
 // is told. Mostly it is detached by then.
-const patience = 10 * time.Second
+const waitEventDelay = 10 * time.Second
 
 // Reconcile lets one volume go if it can, and says so if it cannot.
-func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, k.client, request.Name, volume, client.UnsafeDisableDeepCopy)
-	if err != nil || !found || !k.waits(volume) {
+	if err != nil || !found || !k.needsRemoval(volume) {
 		return reconcile.Result{}, err
 	}
 	attachments, err := k.attachments(ctx, attachmentsByVolume, volume.Name)
@@ -80,17 +80,17 @@ func (k keeper) Reconcile(ctx context.Context, request reconcile.Request) (recon
 		return reconcile.Result{}, err
 	}
 	if len(attachments) > 0 {
-		if early := patience - time.Since(volume.DeletionTimestamp.Time); early > 0 {
-			return reconcile.Result{RequeueAfter: early}, nil
+		if left := waitEventDelay - time.Since(volume.DeletionTimestamp.Time); left > 0 {
+			return reconcile.Result{RequeueAfter: left}, nil
 		}
-		k.events.Normal(volume, kube.ReasonWaitingForDetach, awaited(attachments))
+		k.events.Normal(volume, kube.ReasonWaitingForDetach, waitingMessage(attachments))
 		return reconcile.Result{}, nil // The end of each of them wakes us up.
 	}
-	return reconcile.Result{}, k.free(ctx, volume.DeepCopy())
+	return reconcile.Result{}, k.removeVolumeFinalizer(ctx, volume.DeepCopy())
 }
 
-// awaited says which attachments a volume waits for.
-func awaited(attachments []storagev1.VolumeAttachment) string {
+// waitingMessage says which attachments a volume waits for.
+func waitingMessage(attachments []storagev1.VolumeAttachment) string {
 	first := &attachments[0]
 	message := fmt.Sprintf("The PersistentVolume is being deleted, and stays until it is detached: VolumeAttachment %s, to node %s", first.Name, first.Spec.NodeName)
 	if more := len(attachments) - 1; more > 0 {
@@ -102,24 +102,24 @@ func awaited(attachments []storagev1.VolumeAttachment) string {
 	return message
 }
 
-// free takes our finalizer off. An API server that refuses that for good answers
+// removeVolumeFinalizer takes our finalizer off. An API server that refuses that for good answers
 // like one whose object has changed, so it is tried again with what is there now.
-func (k keeper) free(ctx context.Context, volume *corev1.PersistentVolume) error {
+func (k finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *corev1.PersistentVolume) error {
 	uid := volume.UID
 	err := kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
 	if !kube.IsConflictResponse(err) {
-		return k.stuck(volume, err)
+		return k.reportStuck(volume, err)
 	}
-	now := &corev1.PersistentVolume{}
-	found, err := get(ctx, k.live, volume.Name, now)
-	if err != nil || !found || now.UID != uid || !k.waits(now) {
+	current := &corev1.PersistentVolume{}
+	found, err := get(ctx, k.apiReader, volume.Name, current)
+	if err != nil || !found || current.UID != uid || !k.needsRemoval(current) {
 		return err
 	}
-	return k.stuck(now, kube.RemoveFinalizer(ctx, k.client, now.DeepCopy(), k.options.finalizer()))
+	return k.reportStuck(current, kube.RemoveFinalizer(ctx, k.client, current.DeepCopy(), k.options.finalizer()))
 }
 
-// stuck says that a volume cannot be let go, unless err is nil.
-func (k keeper) stuck(volume *corev1.PersistentVolume, err error) error {
+// reportStuck says that a volume cannot be let go, unless err is nil.
+func (k finalizerReconciler) reportStuck(volume *corev1.PersistentVolume, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -10,11 +10,11 @@ import (
 )
 
 var (
-	waiting = prometheus.NewDesc("holdfast_attach_waiting",
+	waitingDesc = prometheus.NewDesc("holdfast_attach_waiting",
 		"VolumeAttachments that are to be attached, or detached, and are not yet.", []string{"operation"}, nil)
-	oldest = prometheus.NewDesc("holdfast_attach_oldest_seconds",
+	oldestDesc = prometheus.NewDesc("holdfast_attach_oldest_seconds",
 		"How long the oldest of them has waited; 0 if there is none.", []string{"operation"}, nil)
-	dangling = prometheus.NewDesc("holdfast_attach_dangling_publications",
+	danglingDesc = prometheus.NewDesc("holdfast_attach_dangling_publications",
 		"Volumes that the driver says are published on a node and no VolumeAttachment tells of, at the last survey.", nil, nil)
 
 	timeouts = prometheus.NewCounter(prometheus.CounterOpts{
@@ -26,15 +26,15 @@ var (
 // collector counts when it is asked and keeps nothing.
 type collector struct {
 	*Reconciler
-	cache  cache.Cache
-	survey *survey
+	cache cache.Cache
+	drift *driftChecker
 }
 
 // Describe names the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	to <- waiting
-	to <- oldest
-	to <- dangling
+	to <- waitingDesc
+	to <- oldestDesc
+	to <- danglingDesc
 }
 
 // Collect counts. There is nothing to tell before the cache is filled.
@@ -44,19 +44,19 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if !c.cache.WaitForCacheSync(ctx) {
 		return
 	}
-	for _, operation := range []string{toAttach, toDetach} {
-		queue, err := c.attachments(ctx, attachmentsWaiting, operation)
+	for _, operation := range []string{operationAttach, operationDetach} {
+		queue, err := c.attachments(ctx, attachmentsByOperation, operation)
 		if err != nil {
 			return
 		}
-		to <- prometheus.MustNewConstMetric(waiting, prometheus.GaugeValue, float64(len(queue)), operation)
-		to <- prometheus.MustNewConstMetric(oldest, prometheus.GaugeValue, longest(queue, time.Now()).Seconds(), operation)
+		to <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(len(queue)), operation)
+		to <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, longestWait(queue, time.Now()).Seconds(), operation)
 	}
-	to <- prometheus.MustNewConstMetric(dangling, prometheus.GaugeValue, float64(c.survey.dangling.Load()))
+	to <- prometheus.MustNewConstMetric(danglingDesc, prometheus.GaugeValue, float64(c.drift.danglingCount.Load()))
 }
 
-// longest is how long the oldest of some that wait has waited.
-func longest(queue []storagev1.VolumeAttachment, now time.Time) (d time.Duration) {
+// longestWait is how long the oldest of some that wait has waited.
+func longestWait(queue []storagev1.VolumeAttachment, now time.Time) (d time.Duration) {
 	for i := range queue {
 		since := queue[i].CreationTimestamp.Time
 		if queue[i].DeletionTimestamp != nil {

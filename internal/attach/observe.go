@@ -13,8 +13,8 @@ import (
 
 // observe reads a VolumeAttachment from the given source and all else from the
 // cache, whose own it is: it must not be changed.
-func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (seen, error) {
-	s := seen{publishes: r.publishes(), forced: r.forced.has(name)}
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (state, error) {
+	s := state{canPublish: r.canPublish(), resyncRequested: r.resyncs.has(name)}
 	attachment := &storagev1.VolumeAttachment{}
 	if found, err := get(ctx, from, name, attachment); !found || err != nil {
 		return s, err
@@ -26,13 +26,13 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 	node := &storagev1.CSINode{}
 	found, err := get(ctx, r.client, attachment.Spec.NodeName, node, client.UnsafeDisableDeepCopy)
 	if found {
-		s.node = nodeID(node, r.options.Driver)
+		s.nodeID = nodeID(node, r.options.Driver)
 	}
 	s.translate(ctx, r.options.Plugin)
 	return s, err
 }
 
-func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
+func (r *Reconciler) observeVolume(ctx context.Context, s *state) error {
 	s.spec = s.attachment.Spec.Source.InlineVolumeSpec
 	name := volumeName(s.attachment)
 	if name == "" || s.spec != nil {
@@ -46,8 +46,8 @@ func (r *Reconciler) observeVolume(ctx context.Context, s *seen) error {
 	return err
 }
 
-// publishes tells whether the driver has anything to do for an attachment.
-func (r *Reconciler) publishes() bool {
+// canPublish tells whether the driver has anything to do for an attachment.
+func (r *Reconciler) canPublish() bool {
 	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
 }
 

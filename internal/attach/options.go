@@ -20,9 +20,9 @@ type Options struct {
 	// Timeout is how long an attachment may take before it is marked as failed.
 	// Work on it goes on.
 	Timeout time.Duration
-	// SurveyInterval is how often the driver's own list of publications is
+	// DriftCheckInterval is how often the driver's own list of publications is
 	// compared with the VolumeAttachments; 0 is never.
-	SurveyInterval time.Duration
+	DriftCheckInterval time.Duration
 	// PageSize is how many volumes the driver is asked for at a time in that; 0
 	// leaves it to the driver.
 	PageSize int32

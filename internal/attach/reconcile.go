@@ -18,18 +18,18 @@ import (
 // Reconciler attaches and detaches. It remembers nothing that a restart may not
 // forget.
 type Reconciler struct {
-	client   client.Client
-	live     client.Reader // past the cache
-	fence    *kube.MinResourceVersion
-	driver   *csi.Driver
-	events   *kube.Events
-	options  *Options
-	forced   *forced
-	keyMutex keymutex.KeyMutex // by VolumeAttachment
+	client     client.Client
+	apiReader  client.Reader // past the cache
+	minVersion *kube.MinResourceVersion
+	driver     *csi.Driver
+	events     *kube.Events
+	options    *Options
+	resyncs    *resyncRequests
+	keyMutex   keymutex.KeyMutex // by VolumeAttachment
 }
 
-// A lane works on the attachments, or on the detachments.
-type lane struct {
+// A queue works on the attachments, or on the detachments.
+type queue struct {
 	*Reconciler
 	detaches bool
 }
@@ -37,96 +37,96 @@ type lane struct {
 // Reconcile takes one VolumeAttachment to where it should be, if that is this
 // lane's work. The cache is read when it is its turn: what the other lane has
 // ended before is in it, because that lane began with the same cache.
-func (l lane) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	release, err := l.keyMutex.Lock(ctx, request.Name)
+func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	release, err := q.keyMutex.Lock(ctx, request.Name)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
 	}
 	defer release()
-	s, next, err := l.look(ctx, request.Name)
+	s, next, err := q.observeAndDecide(ctx, request.Name)
 	switch {
 	case err != nil:
 		return reconcile.Result{}, err
 	case s.attachment == nil:
-		l.forced.done(request.Name)
+		q.resyncs.remove(request.Name)
 		return reconcile.Result{}, nil
-	case s.deleting() != l.detaches:
+	case s.isDeleting() != q.detaches:
 		return reconcile.Result{}, nil
 	}
-	err = l.do(ctx, s, next)
+	err = q.execute(ctx, s, next)
 	if !isSuperseded(err) {
 		return reconcile.Result{}, err
 	}
-	denied, problem := l.denied(ctx, s, err)
+	denied, problem := q.isDenied(ctx, s, err)
 	if denied {
-		return reconcile.Result{}, l.failed(ctx, s, fmt.Errorf("the API server does not accept a change of VolumeAttachment %s: %w", request.Name, err))
+		return reconcile.Result{}, q.reportFailure(ctx, s, fmt.Errorf("the API server does not accept a change of VolumeAttachment %s: %w", request.Name, err))
 	}
-	return reconcile.Result{RequeueAfter: l.options.RetryStart}, problem
+	return reconcile.Result{RequeueAfter: q.options.RetryStart}, problem
 }
 
-// denied tells whether the API server refuses a write for good, as an admission
+// isDenied tells whether the API server refuses a write for good, as an admission
 // policy does: it answers like a condition that does not hold, and the object
 // still is the one that was seen.
-func (r *Reconciler) denied(ctx context.Context, s seen, err error) (bool, error) {
+func (r *Reconciler) isDenied(ctx context.Context, s state, err error) (bool, error) {
 	if !apierrors.IsInvalid(err) {
 		return false, nil
 	}
-	now := &storagev1.VolumeAttachment{}
-	found, problem := get(ctx, r.live, s.attachment.Name, now)
-	return found && now.UID == s.attachment.UID && now.ResourceVersion == s.attachment.ResourceVersion, problem
+	current := &storagev1.VolumeAttachment{}
+	found, problem := get(ctx, r.apiReader, s.attachment.Name, current)
+	return found && current.UID == s.attachment.UID && current.ResourceVersion == s.attachment.ResourceVersion, problem
 }
 
-// look observes and decides. An object of the cache that may be older than this
+// observeAndDecide observes and decides. An object of the cache that may be older than this
 // process's lead is read again before the driver is asked: it may have been
 // detached, and attached anew under the same name, by a predecessor.
-func (l lane) look(ctx context.Context, name string) (seen, step, error) {
-	s, err := l.observe(ctx, l.client, name)
+func (q queue) observeAndDecide(ctx context.Context, name string) (state, step, error) {
+	s, err := q.observe(ctx, q.client, name)
 	if err != nil {
 		return s, step{}, err
 	}
-	next := decide(s, l.options)
-	if !l.asks(s, next) {
+	next := decide(s, q.options)
+	if !q.callsDriverFirst(s, next) {
 		return s, next, nil
 	}
-	old, err := l.fence.IsOlder(ctx, s.attachment)
+	old, err := q.minVersion.IsOlder(ctx, s.attachment)
 	if err != nil || !old {
 		return s, next, err
 	}
-	if s, err = l.observe(ctx, l.live, name); err != nil {
+	if s, err = q.observe(ctx, q.apiReader, name); err != nil {
 		return s, step{}, err
 	}
-	return s, decide(s, l.options), nil
+	return s, decide(s, q.options), nil
 }
 
-// asks tells whether a step asks the driver before anything is written under
+// callsDriverFirst tells whether a step asks the driver before anything is written under
 // the condition that the object is still the one that was seen.
-func (l lane) asks(s seen, next step) bool {
-	switch next.kind {
-	case unpublish, move:
+func (q queue) callsDriverFirst(s state, next step) bool {
+	switch next.action {
+	case unpublish, republish:
 		return true
 	case publish:
-		return s.held(l.options) && recordOf(s.attachment).complete(s.wanted())
+		return s.hasFinalizer(q.options) && recordOf(s.attachment).covers(s.desired())
 	default:
 		return false
 	}
 }
 
-func (l lane) do(ctx context.Context, s seen, next step) error {
-	switch next.kind {
-	case mark:
-		return l.setAttached(ctx, s.attachment, nil)
-	case refuse:
-		return l.failed(ctx, s, errors.New(next.message))
+func (q queue) execute(ctx context.Context, s state, next step) error {
+	switch next.action {
+	case markAttached:
+		return q.setAttached(ctx, s.attachment, nil)
+	case reportProblem:
+		return q.reportFailure(ctx, s, errors.New(next.message))
 	case publish:
-		return l.failed(ctx, s, l.attach(ctx, s))
-	case move:
-		if err := l.withdraw(ctx, s, s.published()); err != nil {
-			return l.failed(ctx, s, fmt.Errorf("detaching the volume from where it may be first: %w", err))
+		return q.reportFailure(ctx, s, q.attach(ctx, s))
+	case republish:
+		if err := q.unpublish(ctx, s, s.published()); err != nil {
+			return q.reportFailure(ctx, s, fmt.Errorf("detaching the volume from where it may be first: %w", err))
 		}
-		return l.failed(ctx, s, l.attach(ctx, s))
+		return q.reportFailure(ctx, s, q.attach(ctx, s))
 	case unpublish:
-		return l.failed(ctx, s, l.detach(ctx, s))
-	case rest:
+		return q.reportFailure(ctx, s, q.detach(ctx, s))
+	case none:
 	}
 	return nil
 }

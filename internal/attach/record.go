@@ -18,13 +18,13 @@ const (
 // record is what a detachment needs, as it is given to the driver.
 type record struct {
 	handle string
-	node   string
+	nodeID string
 	secret *corev1.SecretReference // nil for none
 }
 
 // recordOf reads what is on record; fields that are not are empty.
 func recordOf(a *storagev1.VolumeAttachment) record {
-	r := record{handle: a.Annotations[handleAnnotation], node: a.Annotations[nodeAnnotation]}
+	r := record{handle: a.Annotations[handleAnnotation], nodeID: a.Annotations[nodeAnnotation]}
 	if namespace, name, ok := strings.Cut(a.Annotations[secretAnnotation], "/"); ok {
 		r.secret = &corev1.SecretReference{Namespace: namespace, Name: name}
 	}
@@ -33,24 +33,26 @@ func recordOf(a *storagev1.VolumeAttachment) record {
 
 // annotations are the record in writing.
 func (r record) annotations() map[string]string {
-	all := map[string]string{nodeAnnotation: r.node, handleAnnotation: r.handle}
+	all := map[string]string{nodeAnnotation: r.nodeID, handleAnnotation: r.handle}
 	if r.secret != nil {
 		all[secretAnnotation] = r.secret.Namespace + "/" + r.secret.Name
 	}
 	return all
 }
 
-// elsewhere tells whether what is on record may have been published as another
+// differsFrom tells whether what is on record may have been published as another
 // volume, or on another node, than what is to be published now.
-func (r record) elsewhere(now record) bool {
-	return r.node != "" && r.node != now.node || r.handle != "" && r.handle != now.handle
+func (r record) differsFrom(desired record) bool {
+	return r.nodeID != "" && r.nodeID != desired.nodeID || r.handle != "" && r.handle != desired.handle
 }
 
-// same tells whether two records are of one volume on one node.
-func (r record) same(other record) bool { return r.handle == other.handle && r.node == other.node }
+// isSame tells whether two records are of one volume on one node.
+func (r record) isSame(other record) bool {
+	return r.handle == other.handle && r.nodeID == other.nodeID
+}
 
-// complete tells whether all of what is to be published now is on record.
-func (r record) complete(now record) bool {
-	return r.node == now.node && r.handle == now.handle &&
-		(now.secret == nil || r.secret != nil && *r.secret == *now.secret)
+// covers tells whether all of what is to be published now is on record.
+func (r record) covers(desired record) bool {
+	return r.nodeID == desired.nodeID && r.handle == desired.handle &&
+		(desired.secret == nil || r.secret != nil && *r.secret == *desired.secret)
 }

@@ -7,15 +7,15 @@ import (
 )
 
 // publishRequest is what the driver is asked for, without the secrets.
-func publishRequest(s seen, info csi.Info, o *Options) (*csipb.ControllerPublishVolumeRequest, error) {
+func publishRequest(s state, info csi.Info, o *Options) (*csipb.ControllerPublishVolumeRequest, error) {
 	capability, err := csi.Capability(s.spec, info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), o.DefaultFSType)
 	if err != nil {
 		return nil, err
 	}
-	source, wanted := s.spec.CSI, s.wanted()
+	source, desired := s.spec.CSI, s.desired()
 	return &csipb.ControllerPublishVolumeRequest{
-		VolumeId:         wanted.handle,
-		NodeId:           wanted.node,
+		VolumeId:         desired.handle,
+		NodeId:           desired.nodeID,
 		VolumeCapability: capability,
 		Readonly:         source.ReadOnly && info.Has(csipb.ControllerServiceCapability_RPC_PUBLISH_READONLY),
 		VolumeContext:    source.VolumeAttributes,

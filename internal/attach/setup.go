@@ -28,8 +28,8 @@ import (
 // volumes go, the survey and the clock.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), fence: kube.NewMinResourceVersion(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
-		driver: driver, events: events, options: o, forced: &forced{},
+		client: m.GetClient(), apiReader: m.GetAPIReader(), minVersion: kube.NewMinResourceVersion(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
+		driver: driver, events: events, options: o, resyncs: &resyncRequests{},
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
@@ -38,33 +38,33 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := kube.EnsureInformers(ctx, m, &corev1.PersistentVolume{}, &storagev1.CSINode{}); err != nil {
 		return err
 	}
-	s := newSurvey(r)
-	if err := r.lane(m, "attach", false, s.attaches).
-		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByVolume)), builder.WithPredicates(appears(), kube.SkipInitialList())).
-		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor(attachmentsByNode)), builder.WithPredicates(r.registers(), kube.SkipInitialList())).
-		Complete(kube.DrainOnStop(lane{r, false})); err != nil {
+	s := newDriftChecker(r)
+	if err := r.newQueueController(m, "attach", false, s.attachEvents).
+		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.unattached(attachmentsByVolume)), builder.WithPredicates(createdOnly(), kube.SkipInitialList())).
+		Watches(&storagev1.CSINode{}, handler.EnqueueRequestsFromMapFunc(r.unattached(attachmentsByNode)), builder.WithPredicates(r.nodeIDChanged(), kube.SkipInitialList())).
+		Complete(kube.DrainOnStop(queue{r, false})); err != nil {
 		return err
 	}
-	if err := r.lane(m, "detach", true, s.detaches).Complete(kube.DrainOnStop(lane{r, true})); err != nil {
+	if err := r.newQueueController(m, "detach", true, s.detachEvents).Complete(kube.DrainOnStop(queue{r, true})); err != nil {
 		return err
 	}
-	if err := r.keep(m); err != nil {
+	if err := r.setupFinalizerController(m); err != nil {
 		return err
 	}
-	for _, runnable := range []manager.Runnable{r.fence, &clock{r}} {
+	for _, runnable := range []manager.Runnable{r.minVersion, &timeoutMarker{r}} {
 		if err := m.Add(runnable); err != nil {
 			return err
 		}
 	}
-	if err := s.setup(m); err != nil {
+	if err := s.addTo(m); err != nil {
 		return err
 	}
-	return r.measure(m, s)
+	return r.registerMetrics(m, s)
 }
 
-// measure makes the metrics known, in place of those of an earlier manager of
+// registerMetrics makes the metrics known, in place of those of an earlier manager of
 // this process.
-func (r *Reconciler) measure(m ctrl.Manager, s *survey) error {
+func (r *Reconciler) registerMetrics(m ctrl.Manager, s *driftChecker) error {
 	for _, c := range []prometheus.Collector{timeouts, &collector{r, m.GetCache(), s}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
@@ -74,31 +74,31 @@ func (r *Reconciler) measure(m ctrl.Manager, s *survey) error {
 	return nil
 }
 
-// lane begins a controller for the VolumeAttachments that are, or are not,
+// newQueueController begins a controller for the VolumeAttachments that are, or are not,
 // being deleted.
-func (r *Reconciler) lane(m ctrl.Manager, name string, detaches bool, forced chan event.GenericEvent) *builder.Builder {
+func (r *Reconciler) newQueueController(m ctrl.Manager, name string, detach bool, resyncs chan event.GenericEvent) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named(name).
-		For(&storagev1.VolumeAttachment{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.ours), wakes(detaches))).
-		WatchesRawSource(source.Channel(forced, &handler.EnqueueRequestForObject{})).
+		For(&storagev1.VolumeAttachment{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.isOurs), startsWork(detach))).
+		WatchesRawSource(source.Channel(resyncs, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
 		})
 }
 
-func (r *Reconciler) ours(o client.Object) bool {
+func (r *Reconciler) isOurs(o client.Object) bool {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	return ok && a.Spec.Attacher == r.options.Driver
 }
 
-// wakes lets through the beginning of a lane's work. Everything else that
+// startsWork lets through the beginning of a lane's work. Everything else that
 // happens to a VolumeAttachment is what this program writes itself.
-func wakes(detaches bool) predicate.Funcs {
+func startsWork(detach bool) predicate.Funcs {
 	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return (e.Object.GetDeletionTimestamp() != nil) == detaches },
+		CreateFunc: func(e event.CreateEvent) bool { return (e.Object.GetDeletionTimestamp() != nil) == detach },
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			if detaches {
+			if detach {
 				return e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil
 			}
 			return isAttached(e.ObjectOld) && !isAttached(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
@@ -112,18 +112,18 @@ func isAttached(o client.Object) bool {
 	return ok && a.Status.Attached
 }
 
-// appears lets through a new object: nothing that is waited for can be changed
+// createdOnly lets through a new object: nothing that is waited for can be changed
 // in a PersistentVolume.
-func appears() predicate.Funcs {
+func createdOnly() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// registers lets through what makes our driver known on a node, or under another
+// nodeIDChanged lets through what makes our driver known on a node, or under another
 // id.
-func (r *Reconciler) registers() predicate.Funcs {
+func (r *Reconciler) nodeIDChanged() predicate.Funcs {
 	id := func(o client.Object) string {
 		node, ok := o.(*storagev1.CSINode)
 		if !ok {
@@ -138,9 +138,9 @@ func (r *Reconciler) registers() predicate.Funcs {
 	}
 }
 
-// waitingFor leads from an object to the VolumeAttachments that are about it and
+// unattached leads from an object to the VolumeAttachments that are about it and
 // not attached.
-func (r *Reconciler) waitingFor(index string) handler.MapFunc {
+func (r *Reconciler) unattached(index string) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {
 		all, err := r.attachments(ctx, index, o.GetName())
 		if err != nil {

@@ -46,18 +46,18 @@ func (r *Reconciler) setDetached(ctx context.Context, a *storagev1.VolumeAttachm
 
 // setError says why the volume is not attached, or not detached, unless that
 // was said a moment ago.
-func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment, now *storagev1.VolumeError) error {
+func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment, volumeError *storagev1.VolumeError) error {
 	field, before := "attachError", a.Status.AttachError
 	if a.DeletionTimestamp != nil {
 		field, before = "detachError", a.Status.DetachError
 	}
-	if before != nil && before.Message == now.Message && now.Time.Sub(before.Time.Time) < repeatAfter {
+	if before != nil && before.Message == volumeError.Message && volumeError.Time.Sub(before.Time.Time) < repeatAfter {
 		return nil
 	}
-	said := map[string]any{"message": now.Message, "time": now.Time, "errorCode": now.ErrorCode}
+	value := map[string]any{"message": volumeError.Message, "time": volumeError.Time, "errorCode": volumeError.ErrorCode}
 	// Only if it is still the one that was seen: what failed may have been to
 	// learn that the volume is attached, and then the error would stay.
-	return r.patchStatus(ctx, a, map[string]any{"resourceVersion": a.ResourceVersion}, map[string]any{field: said})
+	return r.patchStatus(ctx, a, map[string]any{"resourceVersion": a.ResourceVersion}, map[string]any{field: value})
 }
 
 // setStatus patches some fields of the status of the object that was seen, and
@@ -88,14 +88,14 @@ func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
 	return e
 }
 
-// overdue tells whether a volume should have been attached by now.
-func (o *Options) overdue(a *storagev1.VolumeAttachment, now time.Time) bool {
+// isOverdue tells whether a volume should have been attached by now.
+func (o *Options) isOverdue(a *storagev1.VolumeAttachment, now time.Time) bool {
 	return a.DeletionTimestamp == nil && !a.Status.Attached && now.Sub(a.CreationTimestamp.Time) >= o.Timeout
 }
 
-// late adds to an error that the volume should have been attached by now.
-func (o *Options) late(err error) error {
-	return fmt.Errorf("%s, and still being tried: %w", o.lateness(), err)
+// timeoutError adds to an error that the volume should have been attached by now.
+func (o *Options) timeoutError(err error) error {
+	return fmt.Errorf("%s, and still being tried: %w", o.timeoutPrefix(), err)
 }
 
-func (o *Options) lateness() string { return fmt.Sprintf("not attached within %s", o.Timeout) }
+func (o *Options) timeoutPrefix() string { return fmt.Sprintf("not attached within %s", o.Timeout) }

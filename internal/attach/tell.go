@@ -13,33 +13,33 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// failed tells what went wrong: in the status, where the attach/detach
+// reportFailure tells what went wrong: in the status, where the attach/detach
 // controller of Kubernetes looks, and as an event where users look. It returns
 // the error, for another try. That the object has changed is not told.
-func (r *Reconciler) failed(ctx context.Context, s seen, err error) error {
+func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) error {
 	if err == nil || isSuperseded(err) {
 		return err
 	}
-	now, told, reason := time.Now(), err, kube.ReasonFailedAttach
+	now, reported, reason := time.Now(), err, kube.ReasonFailedAttach
 	if s.attachment.DeletionTimestamp != nil {
 		reason = kube.ReasonFailedDetach
 	}
-	if r.options.unmarked(s.attachment, now) {
+	if r.options.needsTimeoutError(s.attachment, now) {
 		timeouts.Inc()
 	}
-	if r.options.overdue(s.attachment, now) {
-		told = r.options.late(err)
+	if r.options.isOverdue(s.attachment, now) {
+		reported = r.options.timeoutError(err)
 	}
-	r.events.Warning(s.concerned(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, told))
-	if writing := r.setError(ctx, s.attachment, r.options.volumeError(told, now)); writing != nil && !isSuperseded(writing) {
-		err = errors.Join(err, writing)
+	r.events.Warning(s.eventTarget(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, reported))
+	if writeErr := r.setError(ctx, s.attachment, r.options.volumeError(reported, now)); writeErr != nil && !isSuperseded(writeErr) {
+		err = errors.Join(err, writeErr)
 	}
 	return err
 }
 
-// concerned is where users look for what happens to a volume: its claim, else
+// eventTarget is where users look for what happens to a volume: its claim, else
 // the volume, else the VolumeAttachment.
-func (s *seen) concerned() client.Object {
+func (s *state) eventTarget() client.Object {
 	switch {
 	case s.volume == nil:
 		return s.attachment

@@ -8,34 +8,34 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-func TestVolumesOfAPluginAreAttachedAsTheDrivers(t *testing.T) {
+func TestInTreeVolumesAreTranslated(t *testing.T) {
 	const disk = "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk"
-	gce := &Options{Driver: "pd.csi.storage.gke.io", Plugin: migrate.Of("pd.csi.storage.gke.io")}
+	gce := &Options{Driver: "pd.csi.storage.gke.io", Plugin: migrate.ForDriver("pd.csi.storage.gke.io")}
 	plugins := corev1.PersistentVolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"}}
 	others := corev1.PersistentVolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: "vol-1"}}
 	tests := map[string]struct {
 		source corev1.PersistentVolumeSource
 		node   string
-		change func(*seen) // of the VolumeAttachment
-		step   kind
+		change func(*state) // of the VolumeAttachment
+		step   action
 		handle string // what would be detached
 	}{
 		"it is translated, and its handle completed":       {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
-		"a handle that cannot be completed is told":        {plugins, "node", nil, refuse, ""},
-		"without the node it is as complete as it can be":  {plugins, "", nil, refuse, disk},
-		"what is on record is detached, translated or not": {plugins, "node", func(s *seen) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
-		"what upstream's has attached is called as on the node on record": {plugins, "projects/p/zones/other/instances/n", func(s *seen) {
+		"a handle that cannot be completed is told":        {plugins, "node", nil, reportProblem, ""},
+		"without the node it is as complete as it can be":  {plugins, "", nil, reportProblem, disk},
+		"what is on record is detached, translated or not": {plugins, "node", func(s *state) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
+		"what upstream's has attached is called as on the node on record": {plugins, "projects/p/zones/other/instances/n", func(s *state) {
 			deleting(s)
 			s.attachment.Finalizers = []string{gce.finalizer()}
 			s.attachment.Annotations = map[string]string{nodeAnnotation: "projects/p/zones/z/instances/n"}
 		}, unpublish, "projects/p/zones/z/disks/disk"},
-		"a volume of another plugin is none of the driver's": {others, "node", nil, refuse, ""},
+		"a volume of another plugin is none of the driver's": {others, "node", nil, reportProblem, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := fresh()
+			s := newState()
 			s.attachment.Spec.Attacher = gce.Driver
-			s.volume.Spec.PersistentVolumeSource, s.node = tt.source, tt.node
+			s.volume.Spec.PersistentVolumeSource, s.nodeID = tt.source, tt.node
 			if tt.change != nil {
 				tt.change(&s)
 			}
@@ -46,7 +46,7 @@ func TestVolumesOfAPluginAreAttachedAsTheDrivers(t *testing.T) {
 			s.volume = kept.(*corev1.PersistentVolume)
 			s.spec = &s.volume.Spec
 			s.translate(t.Context(), gce.Plugin)
-			if got := decide(s, gce); got.kind != tt.step {
+			if got := decide(s, gce); got.action != tt.step {
 				t.Errorf("got %+v", got)
 			}
 			if got := s.published().handle; got != tt.handle {

@@ -20,9 +20,9 @@ import (
 // drivers that have not.
 type Plugin struct{ name string }
 
-// Of is the plugin that a driver has taken the place of, the zero Plugin for
+// ForDriver is the plugin that a driver has taken the place of, the zero Plugin for
 // none.
-func Of(driver string) Plugin {
+func ForDriver(driver string) Plugin {
 	name, err := translation.New().GetInTreeNameFromCSIName(driver)
 	if err != nil {
 		return Plugin{} // The only error is that there is none.
@@ -30,11 +30,11 @@ func Of(driver string) Plugin {
 	return Plugin{name: name}
 }
 
-// Is tells whether a class's provisioner is the plugin.
-func (p Plugin) Is(provisioner string) bool { return p.name != "" && provisioner == p.name }
+// IsProvisioner tells whether a class's provisioner is the plugin.
+func (p Plugin) IsProvisioner(provisioner string) bool { return p.name != "" && provisioner == p.name }
 
-// Has tells whether a volume is in the plugin's form.
-func (p Plugin) Has(volume *corev1.PersistentVolume) bool {
+// HasVolume tells whether a volume is in the plugin's form.
+func (p Plugin) HasVolume(volume *corev1.PersistentVolume) bool {
 	if p.name == "" || volume.Spec.CSI != nil {
 		return false
 	}
@@ -42,9 +42,9 @@ func (p Plugin) Has(volume *corev1.PersistentVolume) bool {
 	return err == nil && name == p.name
 }
 
-// Class is a class of the plugin in the driver's form, any other as it is.
-func (p Plugin) Class(ctx context.Context, class *storagev1.StorageClass) (*storagev1.StorageClass, error) {
-	if !p.Is(class.Provisioner) {
+// ClassToCSI is a class of the plugin in the driver's form, any other as it is.
+func (p Plugin) ClassToCSI(ctx context.Context, class *storagev1.StorageClass) (*storagev1.StorageClass, error) {
+	if !p.IsProvisioner(class.Provisioner) {
 		return class, nil
 	}
 	translated, err := translation.New().TranslateInTreeStorageClassToCSI(klog.FromContext(ctx), p.name, class)
@@ -56,7 +56,7 @@ func (p Plugin) Class(ctx context.Context, class *storagev1.StorageClass) (*stor
 
 // ToCSI is a volume in the driver's form.
 func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
-	if !p.Has(volume) {
+	if !p.HasVolume(volume) {
 		return volume, nil
 	}
 	translated, err := translation.New().TranslateInTreePVToCSI(klog.FromContext(ctx), volume)
@@ -66,25 +66,25 @@ func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*co
 	return translated, nil
 }
 
-// Handle is the handle of a volume in the driver's form, as the driver knows it
+// RepairHandle is the handle of a volume in the driver's form, as the driver knows it
 // on a node: some plugins' volumes say less of where they are than their drivers
 // want to hear, and what they lack is in the driver's id of the node.
-func (p Plugin) Handle(handle, node string) (string, error) {
+func (p Plugin) RepairHandle(handle, nodeID string) (string, error) {
 	translator := translation.New()
 	driver, err := translator.GetCSINameFromInTreeName(p.name)
 	if err == nil {
-		handle, err = translator.RepairVolumeHandle(driver, handle, node)
+		handle, err = translator.RepairVolumeHandle(driver, handle, nodeID)
 	}
 	if err != nil {
-		return "", fmt.Errorf("completing volume handle %s of %s with node %s: %w", handle, p.name, node, err)
+		return "", fmt.Errorf("completing volume handle %s of %s with node %s: %w", handle, p.name, nodeID, err)
 	}
 	return handle, nil
 }
 
-// FromCSI is a new volume of a class in the form in which the class's users
+// ToInTree is a new volume of a class in the form in which the class's users
 // expect it.
-func (p Plugin) FromCSI(provisioner string, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
-	if !p.Is(provisioner) {
+func (p Plugin) ToInTree(provisioner string, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	if !p.IsProvisioner(provisioner) {
 		return volume, nil
 	}
 	translated, err := translation.New().TranslateCSIPVToInTree(volume)

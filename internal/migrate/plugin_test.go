@@ -18,19 +18,19 @@ func volume() *corev1.PersistentVolume {
 	}}}
 }
 
-func TestAVolumeGoesToThePluginsFormAndBack(t *testing.T) {
-	p := Of(driver)
-	was, err := p.FromCSI(plugin, volume())
-	if err != nil || was.Spec.CSI != nil || was.Spec.AWSElasticBlockStore.VolumeID != "vol-1" || !p.Has(was) {
+func TestVolumeIsTranslatedToInTreeAndBack(t *testing.T) {
+	p := ForDriver(driver)
+	was, err := p.ToInTree(plugin, volume())
+	if err != nil || was.Spec.CSI != nil || was.Spec.AWSElasticBlockStore.VolumeID != "vol-1" || !p.HasVolume(was) {
 		t.Fatalf("in the plugin's form: %+v, %v", was, err)
 	}
 	is, err := p.ToCSI(t.Context(), was)
-	if err != nil || is.Spec.CSI.VolumeHandle != "vol-1" || is.Spec.CSI.FSType != "xfs" || p.Has(is) {
+	if err != nil || is.Spec.CSI.VolumeHandle != "vol-1" || is.Spec.CSI.FSType != "xfs" || p.HasVolume(is) {
 		t.Errorf("in the driver's form: %+v, %v", is, err)
 	}
 }
 
-func TestAHandleIsCompletedByTheNode(t *testing.T) {
+func TestHandleIsRepairedFromTheNodeID(t *testing.T) {
 	const node = "projects/mine/zones/zone-a/instances/node"
 	tests := map[string]struct{ driver, handle, node, want string }{
 		"a disk without a project and a zone is where the node is": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", node, "projects/mine/zones/zone-a/disks/disk"},
@@ -40,7 +40,7 @@ func TestAHandleIsCompletedByTheNode(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := Of(tt.driver).Handle(tt.handle, tt.node)
+			got, err := ForDriver(tt.driver).RepairHandle(tt.handle, tt.node)
 			if got != tt.want || (err == nil) != (tt.want != "") {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -48,34 +48,34 @@ func TestAHandleIsCompletedByTheNode(t *testing.T) {
 	}
 }
 
-func TestAClassIsTranslated(t *testing.T) {
+func TestInTreeClassIsTranslated(t *testing.T) {
 	class := &storagev1.StorageClass{Provisioner: plugin, Parameters: map[string]string{"fsType": "xfs", "type": "gp3"}}
-	got, err := Of(driver).Class(t.Context(), class)
+	got, err := ForDriver(driver).ClassToCSI(t.Context(), class)
 	if err != nil || got.Parameters["csi.storage.k8s.io/fstype"] != "xfs" || got.Parameters["type"] != "gp3" || got.Provisioner != plugin {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
-func TestWhatIsNotThePluginsStaysAsItIs(t *testing.T) {
+func TestOtherObjectsStayUnchanged(t *testing.T) {
 	foreign := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
 		GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"},
 	}}}
 	class := &storagev1.StorageClass{Provisioner: driver, Parameters: map[string]string{"zone": "a"}}
-	for name, p := range map[string]Plugin{"a driver without a plugin": Of("csi.example.com"), "another driver": Of(driver)} {
+	for name, p := range map[string]Plugin{"a driver without a plugin": ForDriver("csi.example.com"), "another driver": ForDriver(driver)} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := p.ToCSI(t.Context(), foreign); got != foreign || err != nil || p.Has(foreign) {
+			if got, err := p.ToCSI(t.Context(), foreign); got != foreign || err != nil || p.HasVolume(foreign) {
 				t.Errorf("a foreign volume: %+v, %v", got, err)
 			}
-			if got, err := p.Class(t.Context(), class); got != class || err != nil || p.Is(class.Provisioner) {
+			if got, err := p.ClassToCSI(t.Context(), class); got != class || err != nil || p.IsProvisioner(class.Provisioner) {
 				t.Errorf("a class of the driver: %+v, %v", got, err)
 			}
 			own := volume()
-			if got, err := p.FromCSI(driver, own); got != own || err != nil {
+			if got, err := p.ToInTree(driver, own); got != own || err != nil {
 				t.Errorf("a volume of the driver: %+v, %v", got, err)
 			}
 		})
 	}
-	if Of("csi.example.com").Is("") {
+	if ForDriver("csi.example.com").IsProvisioner("") {
 		t.Error("nobody's provisioner is the plugin of a driver that has none")
 	}
 }

@@ -52,7 +52,7 @@ func (o *Options) needsVolume(claim *corev1.PersistentVolumeClaim) bool {
 // isOurVolume tells whether a volume is the driver's, or one of the plugin whose place
 // it has taken.
 func (o *Options) isOurVolume(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.Has(volume)
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
 }
 
 // reduceClaim keeps of a claim that waits for nothing, or for somebody else,

@@ -133,7 +133,7 @@ func (r *Reconciler) completeVolume(op *Operation, created *csipb.Volume) (*core
 	if !r.options.Topology {
 		volume.Spec.NodeAffinity = nil
 	}
-	return r.options.Plugin.FromCSI(volume.Annotations[kube.AnnProvisionedBy], volume)
+	return r.options.Plugin.ToInTree(volume.Annotations[kube.AnnProvisionedBy], volume)
 }
 
 // createPersistentVolume makes the PersistentVolume of an intent. One that is there already

@@ -229,7 +229,7 @@ func (c *Controller) isOurClaim(ctx context.Context, claim *corev1.PersistentVol
 	if err != nil {
 		return false, fmt.Errorf("reading the volume of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
-	return c.options.Plugin.Has(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == c.options.Driver, nil
+	return c.options.Plugin.HasVolume(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == c.options.Driver, nil
 }
 
 // hasOperations tells whether a volume is being filled from the source, on any node. It

@@ -108,7 +108,7 @@ func (o *Options) isOurClaim(claim *corev1.PersistentVolumeClaim) bool {
 
 // isOurProvisioner tells whether a class of that provisioner is ours.
 func (o *Options) isOurProvisioner(provisioner string) bool {
-	return provisioner == o.Provisioner || o.Plugin.Is(provisioner)
+	return provisioner == o.Provisioner || o.Plugin.IsProvisioner(provisioner)
 }
 
 // isSelectedClass tells whether claims of a class may be served at all.

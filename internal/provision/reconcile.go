@@ -167,7 +167,7 @@ func (r *Reconciler) verify(ctx context.Context, s state, op *Operation) (*Opera
 
 // readReferences reads what only claims of some kinds need.
 func (r *Reconciler) readReferences(ctx context.Context, s *state) (err error) {
-	if s.class, err = r.options.Plugin.Class(ctx, s.class); err != nil {
+	if s.class, err = r.options.Plugin.ClassToCSI(ctx, s.class); err != nil {
 		return err
 	}
 	if from, ours := sourceOf(s.claim); from != nil && ours {

@@ -17,23 +17,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// errCannotTell means that the driver has no call that tells whether a volume is there.
-var errCannotTell = errors.New("the driver cannot tell whether it has a volume")
+// errCannotLocate means that the driver has no call that tells whether a volume is there.
+var errCannotLocate = errors.New("the driver cannot tell whether it has a volume")
 
-// leaves does what is to be done about a volume that this process may not delete, or not yet:
+// locateOrReport does what is to be done about a volume that this process may not delete, or not yet:
 // it finds out whether the volume is on this node, or tells to whom the volume is left. It
 // returns when to look again.
-func (r *Reconciler) leaves(ctx context.Context, volume *corev1.PersistentVolume, next kind) (time.Duration, error) {
-	handle, err := r.handle(ctx, volume)
+func (r *Reconciler) locateOrReport(ctx context.Context, volume *corev1.PersistentVolume, next action) (time.Duration, error) {
+	handle, err := r.volumeHandle(ctx, volume)
 	if err != nil {
 		return 0, err
 	}
 	switch next {
-	case disown:
-		return r.overdue(ctx, volume, disowned(volume, r.options))
-	case leave:
-		_, node := r.options.place(volume)
-		return r.overdue(ctx, volume, leftTo(volume, node, handle))
+	case reportOtherProvisioner:
+		return r.reportOverdue(ctx, volume, otherProvisionerMessage(volume, r.options))
+	case reportOtherNode:
+		_, node := r.options.locationOf(volume)
+		return r.reportOverdue(ctx, volume, otherNodeMessage(volume, node, handle))
 	default:
 		return r.locate(ctx, volume, handle)
 	}
@@ -41,30 +41,30 @@ func (r *Reconciler) leaves(ctx context.Context, volume *corev1.PersistentVolume
 
 // locate finds out whether the volume is on this node.
 func (r *Reconciler) locate(ctx context.Context, volume *corev1.PersistentVolume, handle string) (time.Duration, error) {
-	found, err := r.finds(ctx, handle)
+	found, err := r.driverHasVolume(ctx, handle)
 	switch {
-	case errors.Is(err, errCannotTell):
-		return r.later(), r.tell(ctx, volume, untold(volume, r.options.Driver, handle))
+	case errors.Is(err, errCannotLocate):
+		return r.nextReport(), r.report(ctx, volume, cannotLocateMessage(volume, r.options.Driver, handle))
 	case err != nil:
 		err = fmt.Errorf("finding out which node has volume %s, because neither the node affinity nor annotation %s names one: %w", handle, NodeAnnotation, err)
-		return 0, errors.Join(err, r.tell(ctx, volume, err.Error()))
+		return 0, errors.Join(err, r.report(ctx, volume, err.Error()))
 	case found:
-		return 0, r.claim(ctx, volume)
+		return 0, r.recordNode(ctx, volume)
 	default:
-		again, err := r.overdue(ctx, volume, unfound(volume, handle))
+		again, err := r.reportOverdue(ctx, volume, notFoundMessage(volume, handle))
 		return min(again, r.options.RetryMax), err
 	}
 }
 
-// finds asks the driver whether it has a volume where this node is. Only a driver
+// driverHasVolume asks the driver whether it has a volume where this node is. Only a driver
 // that has the volume may be asked to delete it.
-func (r *Reconciler) finds(ctx context.Context, handle string) (bool, error) {
+func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, error) {
 	info := r.driver.Info()
 	if info.Has(csipb.ControllerServiceCapability_RPC_GET_VOLUME) {
-		answer, err := r.driver.ControllerGetVolume(ctx, handle)
+		response, err := r.driver.ControllerGetVolume(ctx, handle)
 		switch code := codeOf(err); {
 		case err == nil:
-			return r.reaches(answer.GetVolume()), nil
+			return r.isReachable(response.GetVolume()), nil
 		case code == codes.NotFound:
 			return false, nil
 		case code != codes.Unimplemented: // Some announce what they do not have.
@@ -72,25 +72,25 @@ func (r *Reconciler) finds(ctx context.Context, handle string) (bool, error) {
 		}
 	}
 	if !info.Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) {
-		return false, errCannotTell
+		return false, errCannotLocate
 	}
 	for entry, err := range r.driver.ListVolumes(ctx, 0) {
 		if codeOf(err) == codes.Unimplemented {
-			return false, errCannotTell
+			return false, errCannotLocate
 		}
 		if err != nil {
 			return false, err
 		}
 		if entry.GetVolume().GetVolumeId() == handle {
-			return r.reaches(entry.GetVolume()), nil
+			return r.isReachable(entry.GetVolume()), nil
 		}
 	}
 	return false, nil
 }
 
-// reaches tells whether a volume is where this node is. A driver may know the
+// isReachable tells whether a volume is where this node is. A driver may know the
 // volumes of other nodes too, and tell where they are.
-func (r *Reconciler) reaches(volume *csipb.Volume) bool {
+func (r *Reconciler) isReachable(volume *csipb.Volume) bool {
 	return r.options.Segment.Reaches(topology.NodeAffinity(volume.GetAccessibleTopology()))
 }
 
@@ -102,15 +102,15 @@ func codeOf(err error) codes.Code {
 	return codes.Unknown
 }
 
-// claim puts on record that this node has the volume, before the driver is asked to
+// recordNode puts on record that this node has the volume, before the driver is asked to
 // delete it: once it is gone the driver can no longer tell. The record wakes us up.
-func (r *Reconciler) claim(ctx context.Context, volume *corev1.PersistentVolume) error {
-	seen := volume.DeepCopy()
+func (r *Reconciler) recordNode(ctx context.Context, volume *corev1.PersistentVolume) error {
+	observed := volume.DeepCopy()
 	if volume.Annotations == nil {
 		volume.Annotations = map[string]string{}
 	}
 	volume.Annotations[NodeAnnotation] = r.options.Node
-	err := r.client.Patch(ctx, volume, client.MergeFromWithOptions(seen, client.MergeFromWithOptimisticLock{}))
+	err := r.client.Patch(ctx, volume, client.MergeFromWithOptions(observed, client.MergeFromWithOptimisticLock{}))
 	if kube.IsConflictResponse(err) {
 		return nil
 	}
@@ -120,13 +120,13 @@ func (r *Reconciler) claim(ctx context.Context, volume *corev1.PersistentVolume)
 	return nil
 }
 
-// overdue tells a message about a volume that has been released for long: by then
+// reportOverdue tells a message about a volume that has been released for long: by then
 // every node that is there has looked for it.
-func (r *Reconciler) overdue(ctx context.Context, volume *corev1.PersistentVolume, message string) (time.Duration, error) {
+func (r *Reconciler) reportOverdue(ctx context.Context, volume *corev1.PersistentVolume, message string) (time.Duration, error) {
 	if left := 2*r.options.RetryMax - time.Since(releasedAt(volume)); left > 0 {
 		return left, nil
 	}
-	return r.later(), r.tell(ctx, volume, message)
+	return r.nextReport(), r.report(ctx, volume, message)
 }
 
 // releasedAt is when a volume was released, or was made if nobody has written that.
@@ -137,36 +137,36 @@ func releasedAt(volume *corev1.PersistentVolume) time.Time {
 	return volume.CreationTimestamp.Time
 }
 
-// later is when to look again at what was told: about as often as the API server
+// nextReport is when to look again at what was told: about as often as the API server
 // forgets events, and not on all nodes at once.
-func (r *Reconciler) later() time.Duration {
+func (r *Reconciler) nextReport() time.Duration {
 	return wait.Jitter(12*r.options.RetryMax, 0.5)
 }
 
-// tell says what every node could say, once for all of them.
-func (r *Reconciler) tell(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
+// report says what every node could say, once for all of them.
+func (r *Reconciler) report(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
 	return r.events.EmitOnce(ctx, r.client, volume, kube.Event{
 		Type: corev1.EventTypeWarning, Reason: kube.ReasonVolumeFailedDelete, Message: message,
 	})
 }
 
-// untold, unfound and leftTo are the same on every node, so that they are told once.
-func untold(volume *corev1.PersistentVolume, driver, handle string) string {
+// cannotLocateMessage, unfound and leftTo are the same on every node, so that they are told once.
+func cannotLocateMessage(volume *corev1.PersistentVolume, driver, handle string) string {
 	return fmt.Sprintf("volume %s is not deleted, because nobody can tell which node has it: neither the node affinity of the PersistentVolume nor its annotations name one node, "+
-		"and driver %s announces neither GET_VOLUME nor LIST_VOLUMES. %s", handle, driver, waysOut(volume))
+		"and driver %s announces neither GET_VOLUME nor LIST_VOLUMES. %s", handle, driver, remedies(volume))
 }
 
-func unfound(volume *corev1.PersistentVolume, handle string) string {
+func notFoundMessage(volume *corev1.PersistentVolume, handle string) string {
 	return fmt.Sprintf("volume %s is not deleted, because no node's driver has found it and the PersistentVolume does not name its node: "+
-		"the node is away, or the volume is gone already. The volume is deleted when a driver finds it. %s", handle, waysOut(volume))
+		"the node is away, or the volume is gone already. The volume is deleted when a driver finds it. %s", handle, remedies(volume))
 }
 
-func leftTo(volume *corev1.PersistentVolume, node, handle string) string {
+func otherNodeMessage(volume *corev1.PersistentVolume, node, handle string) string {
 	return fmt.Sprintf("volume %s is left to the provisioner of node %s, which has made or found it there and has not deleted it yet. "+
-		"If that node is away, the volume is deleted when it is back. If another node has the volume now, name that one. %s", handle, node, waysOut(volume))
+		"If that node is away, the volume is deleted when it is back. If another node has the volume now, name that one. %s", handle, node, remedies(volume))
 }
 
-func disowned(volume *corev1.PersistentVolume, o *Options) string {
+func otherProvisionerMessage(volume *corev1.PersistentVolume, o *Options) string {
 	names := o.Driver
 	if o.Provisioner != o.Driver {
 		names = o.Provisioner + " and " + o.Driver
@@ -176,7 +176,7 @@ func disowned(volume *corev1.PersistentVolume, o *Options) string {
 		volume.Spec.CSI.VolumeHandle, names, kube.AnnProvisionedBy, volume.Annotations[kube.AnnProvisionedBy], volume.Name, o.Driver)
 }
 
-func waysOut(volume *corev1.PersistentVolume) string {
+func remedies(volume *corev1.PersistentVolume) string {
 	return fmt.Sprintf("To name the node: kubectl annotate --overwrite pv %s %s=NODE. "+
 		"To delete only the PersistentVolume, whatever is left on a node: set its persistentVolumeReclaimPolicy to Retain, then delete it", volume.Name, NodeAnnotation)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // Only a driver that says that it has a volume may be asked to delete it.
-func TestOnlyTheDriverTellsWhetherItHasAVolume(t *testing.T) {
+func TestDriverHasVolume(t *testing.T) {
 	const (
 		get  = csipb.ControllerServiceCapability_RPC_GET_VOLUME
 		list = csipb.ControllerServiceCapability_RPC_LIST_VOLUMES
@@ -88,8 +88,8 @@ func TestOnlyTheDriverTellsWhetherItHasAVolume(t *testing.T) {
 			}
 			fake.SetHooks(tt.hooks)
 			r := &Reconciler{driver: driver, options: &Options{Segment: topology.Segment{"host": "n1"}}}
-			got, err := r.finds(t.Context(), handle)
-			if got != tt.want || errors.Is(err, errCannotTell) != tt.mute {
+			got, err := r.driverHasVolume(t.Context(), handle)
+			if got != tt.want || errors.Is(err, errCannotLocate) != tt.mute {
 				t.Errorf("got %t, %v", got, err)
 			}
 			if !tt.mute && (err != nil) != (tt.code != codes.OK) || tt.code != codes.OK && codeOf(err) != tt.code {
@@ -99,8 +99,8 @@ func TestOnlyTheDriverTellsWhetherItHasAVolume(t *testing.T) {
 	}
 }
 
-func TestSinceWhenAVolumeIsReleased(t *testing.T) {
-	s := released()
+func TestReleasedAt(t *testing.T) {
+	s := releasedState()
 	made, released := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
 	s.volume.CreationTimestamp = made
 	if got := releasedAt(s.volume); !got.Equal(made.Time) {

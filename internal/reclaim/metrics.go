@@ -13,7 +13,7 @@ import (
 // dashboards; class is the StorageClass.
 type Metrics struct {
 	deleted, failed *prometheus.CounterVec
-	took            *prometheus.HistogramVec
+	duration        *prometheus.HistogramVec
 }
 
 // NewMetrics makes and registers them, once in a process. Buckets are those of
@@ -29,23 +29,23 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 			Name: "controller_persistentvolume_delete_failed_total",
 			Help: "Number of attempts to delete a volume that failed, by StorageClass.",
 		}, labels),
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "controller_persistentvolume_delete_duration_seconds",
 			Help:    "Time of the attempts to delete a volume that succeeded, by StorageClass.",
 			Buckets: slices.Concat(prometheus.DefBuckets, []float64{15, 30, 60, 120, 300, 600}),
 		}, labels),
 	}
-	to.MustRegister(m.deleted, m.failed, m.took)
+	to.MustRegister(m.deleted, m.failed, m.duration)
 	return m
 }
 
 // success counts a volume that was deleted by an attempt that has begun then.
-func (m *Metrics) success(volume *corev1.PersistentVolume, began time.Time) {
+func (m *Metrics) success(volume *corev1.PersistentVolume, start time.Time) {
 	if m == nil {
 		return
 	}
 	m.deleted.WithLabelValues(volume.Spec.StorageClassName).Inc()
-	m.took.WithLabelValues(volume.Spec.StorageClassName).Observe(time.Since(began).Seconds())
+	m.duration.WithLabelValues(volume.Spec.StorageClassName).Observe(time.Since(start).Seconds())
 }
 
 // failure counts an attempt that has failed.

@@ -14,52 +14,52 @@ import (
 // of which only the driver could tell. An administrator may write it.
 const NodeAnnotation = "reclaim.holdfast.io/node"
 
-// A place is where a volume is, as the provisioner of one node sees it. It matters
+// A location is where a volume is, as the provisioner of one node sees it. It matters
 // because any other node's driver would answer to DeleteVolume that there is no
 // such volume, which is a success.
-type place int
+type location int
 
 const (
-	perhaps   place = iota // nothing says on which node it is
-	here                   // on this node
-	elsewhere              // not on this node
-	named                  // on another node, whose name is known
+	unknownNode location = iota // nothing says on which node it is
+	thisNode                    // on this node
+	otherNode                   // not on this node
+	namedNode                   // on another node, whose name is known
 )
 
-// place tells where a volume is, and the node's name if it is named. What the
+// locationOf tells where a volume is, and the node's name if it is named. What the
 // annotation says counts most: it was found out, or an administrator knows it.
 // Next is the node affinity, where it is about one node only. If it fits more,
 // the volume is where it was made.
-func (o *Options) place(volume *corev1.PersistentVolume) (place, string) {
+func (o *Options) locationOf(volume *corev1.PersistentVolume) (location, string) {
 	if o.Segment == nil {
-		return here, ""
+		return thisNode, ""
 	}
 	if node := volume.Annotations[NodeAnnotation]; node != "" {
-		return o.is(node), node
+		return o.nodeLocation(node), node
 	}
 	switch o.Segment.Locate(volume.Spec.NodeAffinity, o.Node) {
 	case topology.Here:
-		return here, o.Node
+		return thisNode, o.Node
 	case topology.Elsewhere:
-		return elsewhere, ""
+		return otherNode, ""
 	default:
 	}
-	if node := makerOf(volume, o.Driver); node != "" {
-		return o.is(node), node
+	if node := creatorNode(volume, o.Driver); node != "" {
+		return o.nodeLocation(node), node
 	}
-	return perhaps, ""
+	return unknownNode, ""
 }
 
-func (o *Options) is(node string) place {
+func (o *Options) nodeLocation(node string) location {
 	if node == o.Node {
-		return here
+		return thisNode
 	}
-	return named
+	return namedNode
 }
 
-// makerOf is the node whose provisioner has made a volume, "" if that is not
+// creatorNode is the node whose provisioner has made a volume, "" if that is not
 // known. A provisioner for one node calls itself TIME-NUMBER-DRIVER-NODE.
-func makerOf(volume *corev1.PersistentVolume, driver string) string {
+func creatorNode(volume *corev1.PersistentVolume, driver string) string {
 	if volume.Spec.CSI == nil {
 		return ""
 	}
@@ -74,19 +74,19 @@ func makerOf(volume *corev1.PersistentVolume, driver string) string {
 	return node
 }
 
-// fromHere narrows what is to be done about a volume with policy Delete to what
+// restrictToNode narrows what is to be done about a volume with policy Delete to what
 // the provisioner of this node may do. Putting a finalizer on does no harm,
 // whoever does it.
-func (o *Options) fromHere(next kind, volume *corev1.PersistentVolume) kind {
-	at, _ := o.place(volume)
+func (o *Options) restrictToNode(next action, volume *corev1.PersistentVolume) action {
+	at, _ := o.locationOf(volume)
 	switch {
-	case at == here, at == perhaps && next != destroy:
+	case at == thisNode, at == unknownNode && next != deleteVolume:
 		return next
-	case at == perhaps:
+	case at == unknownNode:
 		return locate
-	case at == named && next == destroy:
-		return leave
+	case at == namedNode && next == deleteVolume:
+		return reportOtherNode
 	default:
-		return rest
+		return none
 	}
 }

@@ -46,11 +46,11 @@ type Options struct {
 
 // Reconciler deletes volumes that nobody wants any more.
 type Reconciler struct {
-	client  client.Client
-	live    client.Reader // past the cache
-	driver  *csi.Driver
-	events  *kube.Events
-	options *Options
+	client    client.Client
+	apiReader client.Reader // past the cache
+	driver    *csi.Driver
+	events    *kube.Events
+	options   *Options
 }
 
 // Reconcile takes one volume a step closer to where its reclaim policy leads.
@@ -60,50 +60,50 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	next := decide(s, r.options)
-	if next == locate || next == leave || next == disown {
-		again, err := r.leaves(ctx, s.volume, next)
+	if next == locate || next == reportOtherNode || next == reportOtherProvisioner {
+		again, err := r.locateOrReport(ctx, s.volume, next)
 		return reconcile.Result{RequeueAfter: again}, err
 	}
-	return reconcile.Result{}, r.do(ctx, s, next)
+	return reconcile.Result{}, r.execute(ctx, s, next)
 }
 
 // observe reads the volume from the given source and its attachments from the
 // cache. A volume that is gone is nil.
-func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (seen, error) {
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (state, error) {
 	volume := &corev1.PersistentVolume{}
 	if err := from.Get(ctx, key, volume); err != nil {
 		if apierrors.IsNotFound(err) {
-			return seen{}, nil
+			return state{}, nil
 		}
-		return seen{}, fmt.Errorf("reading the volume: %w", err)
+		return state{}, fmt.Errorf("reading the volume: %w", err)
 	}
-	s := seen{volume: volume}
+	s := state{volume: volume}
 	var err error
-	if s.claimed, err = r.claimed(ctx, volume); err != nil {
-		return seen{}, err
+	if s.boundToClaim, err = r.isClaimBound(ctx, volume); err != nil {
+		return state{}, err
 	}
-	if !r.attaches() || volume.Status.Phase != corev1.VolumeReleased && volume.DeletionTimestamp == nil {
+	if !r.usesAttachments() || volume.Status.Phase != corev1.VolumeReleased && volume.DeletionTimestamp == nil {
 		return s, nil
 	}
 	attachments := &storagev1.VolumeAttachmentList{}
 	if err := r.client.List(ctx, attachments, client.MatchingFields{attachmentsByVolume: volume.Name}); err != nil {
-		return seen{}, fmt.Errorf("reading the volume's attachments: %w", err)
+		return state{}, fmt.Errorf("reading the volume's attachments: %w", err)
 	}
 	s.attached = len(attachments.Items) > 0
 	return s, nil
 }
 
-// claimed tells whether a claim is bound to a volume that is being deleted and whose
+// isClaimBound tells whether a claim is bound to a volume that is being deleted and whose
 // phase does not tell: the PV controller may not have come to it yet. That is rare,
 // so the API server itself is asked.
-func (r *Reconciler) claimed(ctx context.Context, volume *corev1.PersistentVolume) (bool, error) {
+func (r *Reconciler) isClaimBound(ctx context.Context, volume *corev1.PersistentVolume) (bool, error) {
 	ref := volume.Spec.ClaimRef
 	phase := volume.Status.Phase
 	if volume.DeletionTimestamp == nil || ref == nil || phase == corev1.VolumeBound || phase == corev1.VolumeReleased {
 		return false, nil
 	}
 	claim := &corev1.PersistentVolumeClaim{}
-	err := r.live.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, claim)
+	err := r.apiReader.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, claim)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -113,55 +113,55 @@ func (r *Reconciler) claimed(ctx context.Context, volume *corev1.PersistentVolum
 	return claim.Spec.VolumeName == volume.Name && (ref.UID == "" || ref.UID == claim.UID), nil
 }
 
-// attaches tells whether the driver's volumes have VolumeAttachments.
-func (r *Reconciler) attaches() bool {
+// usesAttachments tells whether the driver's volumes have VolumeAttachments.
+func (r *Reconciler) usesAttachments() bool {
 	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
 }
 
-func (r *Reconciler) do(ctx context.Context, s seen, next kind) error {
+func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
 	switch next {
-	case await:
+	case waitForDetach:
 		r.events.Normal(s.volume, kube.ReasonWaitingForDetach, "The volume is still attached; it is deleted when it is not")
-	case hold:
-		return unlessChanged(kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
-	case release:
-		return unlessChanged(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
-	case destroy:
-		if err := r.destroy(ctx, s.volume); err != nil {
+	case addFinalizer:
+		return ignoreConflict(kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+	case removeFinalizer:
+		return ignoreConflict(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+	case deleteVolume:
+		if err := r.deleteVolume(ctx, s.volume); err != nil {
 			r.options.Metrics.failure(s.volume)
 			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
 			return err
 		}
-	case rest, locate, leave, disown:
+	case none, locate, reportOtherNode, reportOtherProvisioner:
 	}
 	return nil
 }
 
-// unlessChanged drops an error that says that the object has changed since it
+// ignoreConflict drops an error that says that the object has changed since it
 // was seen: the change wakes us up to decide again.
-func unlessChanged(err error) error {
+func ignoreConflict(err error) error {
 	if kube.IsConflictResponse(err) {
 		return nil
 	}
 	return err
 }
 
-// destroy deletes the volume at the driver, then the object. The call may wait for
+// deleteVolume deletes the volume at the driver, then the object. The call may wait for
 // long before it is sent: the decision is made once more then, from the API server
 // itself, for somebody may have changed the reclaim policy to save the data.
-func (r *Reconciler) destroy(ctx context.Context, seen *corev1.PersistentVolume) error {
-	began := time.Now()
-	handle, err := r.handle(ctx, seen)
+func (r *Reconciler) deleteVolume(ctx context.Context, observed *corev1.PersistentVolume) error {
+	start := time.Now()
+	handle, err := r.volumeHandle(ctx, observed)
 	if err != nil {
 		return err
 	}
 	request := &csipb.DeleteVolumeRequest{VolumeId: handle}
-	var now *corev1.PersistentVolume
+	var current *corev1.PersistentVolume
 	err = r.driver.WithPrecondition(func(ctx context.Context) (err error) {
-		if now, err = r.stillToDestroy(ctx, seen); err != nil {
+		if current, err = r.confirmDelete(ctx, observed); err != nil {
 			return err
 		}
-		request.Secrets, err = r.secrets(ctx, now)
+		request.Secrets, err = r.deletionSecrets(ctx, current)
 		return err
 	}).DeleteVolume(ctx, request)
 	if errors.Is(err, csi.ErrPreconditionFailed) {
@@ -170,28 +170,28 @@ func (r *Reconciler) destroy(ctx context.Context, seen *corev1.PersistentVolume)
 	if err != nil {
 		return fmt.Errorf("deleting volume %s: %w", handle, err)
 	}
-	if err := r.drop(ctx, now); err != nil {
+	if err := r.deleteObject(ctx, current); err != nil {
 		return err
 	}
-	r.options.Metrics.success(now, began)
+	r.options.Metrics.success(current, start)
 	return nil
 }
 
-// stillToDestroy reads a volume from the API server and returns it if it is the one
+// confirmDelete reads a volume from the API server and returns it if it is the one
 // that was seen, and still is to be destroyed; else [csi.ErrPreconditionFailed].
-func (r *Reconciler) stillToDestroy(ctx context.Context, seen *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
-	s, err := r.observe(ctx, r.live, client.ObjectKeyFromObject(seen))
+func (r *Reconciler) confirmDelete(ctx context.Context, observed *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	s, err := r.observe(ctx, r.apiReader, client.ObjectKeyFromObject(observed))
 	if err != nil {
 		return nil, err
 	}
-	if s.volume == nil || s.volume.UID != seen.UID || decide(s, r.options) != destroy {
+	if s.volume == nil || s.volume.UID != observed.UID || decide(s, r.options) != deleteVolume {
 		return nil, csi.ErrPreconditionFailed
 	}
 	return s.volume, nil
 }
 
-// handle is what the driver calls a volume. It never changes.
-func (r *Reconciler) handle(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
+// volumeHandle is what the driver calls a volume. It never changes.
+func (r *Reconciler) volumeHandle(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
 	translated, err := r.options.Plugin.ToCSI(ctx, volume)
 	if err != nil {
 		return "", err
@@ -199,13 +199,13 @@ func (r *Reconciler) handle(ctx context.Context, volume *corev1.PersistentVolume
 	return translated.Spec.CSI.VolumeHandle, nil
 }
 
-// drop lets the object go. What others change about it meanwhile no longer
+// deleteObject lets the object go. What others change about it meanwhile no longer
 // matters: the volume is gone.
-func (r *Reconciler) drop(ctx context.Context, volume *corev1.PersistentVolume) error {
+func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.PersistentVolume) error {
 	err := retry.OnError(retry.DefaultBackoff, kube.IsConflictResponse, func() error {
 		err := kube.RemoveFinalizer(ctx, r.client, volume, kube.VolumeFinalizer)
 		if kube.IsConflictResponse(err) {
-			return errors.Join(err, client.IgnoreNotFound(r.live.Get(ctx, client.ObjectKeyFromObject(volume), volume)))
+			return errors.Join(err, client.IgnoreNotFound(r.apiReader.Get(ctx, client.ObjectKeyFromObject(volume), volume)))
 		}
 		return err
 	})
@@ -222,31 +222,31 @@ func (r *Reconciler) drop(ctx context.Context, volume *corev1.PersistentVolume) 
 	return nil
 }
 
-// secrets reads the secret that the volume was made with. If it is gone the
+// deletionSecrets reads the secret that the volume was made with. If it is gone the
 // driver is asked without: it may well not need it, and the volume would be
 // stuck for good otherwise.
-func (r *Reconciler) secrets(ctx context.Context, volume *corev1.PersistentVolume) (map[string]string, error) {
-	ref, err := r.secretOf(ctx, volume)
+func (r *Reconciler) deletionSecrets(ctx context.Context, volume *corev1.PersistentVolume) (map[string]string, error) {
+	ref, err := r.deletionSecretRef(ctx, volume)
 	if err != nil {
 		return nil, err
 	}
-	values, err := kube.SecretData(ctx, r.live, ref)
+	values, err := kube.SecretData(ctx, r.apiReader, ref)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	return values, err
 }
 
-// secretOf is the secret that a volume's object names. Of one that says
+// deletionSecretRef is the secret that a volume's object names. Of one that says
 // nothing, not even that there is none, the class is asked: people write such
 // objects, and old provisioners did.
-func (r *Reconciler) secretOf(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.SecretReference, error) {
-	name, said := volume.Annotations[kube.AnnDeletionSecretName]
+func (r *Reconciler) deletionSecretRef(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.SecretReference, error) {
+	name, annotated := volume.Annotations[kube.AnnDeletionSecretName]
 	namespace := volume.Annotations[kube.AnnDeletionSecretNamespace]
-	if said && (name == "" || namespace == "") {
+	if annotated && (name == "" || namespace == "") {
 		return nil, nil
 	}
-	if said {
+	if annotated {
 		return &corev1.SecretReference{Name: name, Namespace: namespace}, nil
 	}
 	class := &storagev1.StorageClass{}

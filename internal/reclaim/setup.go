@@ -38,30 +38,30 @@ func CacheOptions(driver string, into *cache.Options) {
 		if !ok {
 			return o, nil
 		}
-		small := storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{
+		reduced := storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{
 			Name: attachment.Name, UID: attachment.UID, ResourceVersion: attachment.ResourceVersion,
 		}}
 		if attachment.Spec.Attacher == driver {
-			small.Spec.Source.PersistentVolumeName = attachment.Spec.Source.PersistentVolumeName
+			reduced.Spec.Source.PersistentVolumeName = attachment.Spec.Source.PersistentVolumeName
 		}
-		*attachment = small
+		*attachment = reduced
 		return attachment, nil
 	}}
 }
 
 // Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o}
+	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o}
 	b := ctrl.NewControllerManagedBy(m).
 		Named("reclaim").
-		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.ours))).
+		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.isRelevant))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 		})
-	if r.attaches() {
+	if r.usesAttachments() {
 		err := m.GetFieldIndexer().IndexField(ctx, &storagev1.VolumeAttachment{}, attachmentsByVolume, func(o client.Object) []string {
-			if name := volumeOf(o); name != "" {
+			if name := volumeName(o); name != "" {
 				return []string{name}
 			}
 			return nil
@@ -69,36 +69,36 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		if err != nil {
 			return fmt.Errorf("indexing attachments: %w", err)
 		}
-		b.Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(attached), builder.WithPredicates(goneOnly()))
+		b.Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(requestForVolume), builder.WithPredicates(deletedOnly()))
 	}
 	return b.Complete(kube.DrainOnStop(r))
 }
 
-func (r *Reconciler) ours(o client.Object) bool {
+func (r *Reconciler) isRelevant(o client.Object) bool {
 	volume, ok := o.(*corev1.PersistentVolume)
-	return ok && (r.options.owns(volume) || r.options.ofAnother(volume) != rest)
+	return ok && (r.options.isSelected(volume) || r.options.decideUnselected(volume) != none)
 }
 
-// goneOnly lets through the end of an attachment: the moment that a deletion
+// deletedOnly lets through the end of an attachment: the moment that a deletion
 // waits for.
-func goneOnly() predicate.Funcs {
+func deletedOnly() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 }
 
-func attached(_ context.Context, o client.Object) []reconcile.Request {
-	name := volumeOf(o)
+func requestForVolume(_ context.Context, o client.Object) []reconcile.Request {
+	name := volumeName(o)
 	if name == "" {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
 }
 
-// volumeOf is the name of the volume that an attachment is about, "" for an
+// volumeName is the name of the volume that an attachment is about, "" for an
 // inline volume.
-func volumeOf(o client.Object) string {
+func volumeName(o client.Object) string {
 	attachment, ok := o.(*storagev1.VolumeAttachment)
 	if !ok || attachment.Spec.Source.PersistentVolumeName == nil {
 		return ""

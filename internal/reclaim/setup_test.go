@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-func TestWhatTheCacheKeepsOfAttachments(t *testing.T) {
+func TestAttachmentsAreReducedInTheCache(t *testing.T) {
 	var o cache.Options
 	CacheOptions("csitest.holdfast.io", &o)
 	attachment := func(attacher string) *storagev1.VolumeAttachment {

@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	s := &server{info: &registration.PluginInfo{
 		Type: registration.CSIPlugin, Name: o.Driver, Endpoint: o.KubeletPath, SupportedVersions: []string{"1.0.0"},
-	}, refused: make(chan error, 1)}
+	}, rejected: make(chan error, 1)}
 	g := grpc.NewServer()
 	registration.RegisterRegistrationServer(g, s)
 	served := make(chan error, 1)
@@ -62,7 +62,7 @@ func Run(ctx context.Context, o Options) error {
 	case <-ctx.Done():
 		g.Stop()
 		return nil
-	case err := <-s.refused:
+	case err := <-s.rejected:
 		g.GracefulStop() // The kubelet is still waiting for the answer to its notice.
 		return err
 	case err := <-served:
@@ -73,8 +73,8 @@ func Run(ctx context.Context, o Options) error {
 // server answers the kubelet.
 type server struct {
 	registration.UnimplementedRegistrationServer
-	info    *registration.PluginInfo
-	refused chan error
+	info     *registration.PluginInfo
+	rejected chan error
 }
 
 // GetInfo tells the kubelet what the driver is and where.
@@ -90,7 +90,7 @@ func (s *server) NotifyRegistrationStatus(ctx context.Context, status *registrat
 		return &registration.RegistrationStatusResponse{}, nil
 	}
 	select {
-	case s.refused <- fmt.Errorf("the kubelet does not register driver %s: %s", s.info.Name, status.Error):
+	case s.rejected <- fmt.Errorf("the kubelet does not register driver %s: %s", s.info.Name, status.Error):
 	default: // Said already.
 	}
 	return &registration.RegistrationStatusResponse{}, nil

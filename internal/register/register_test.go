@@ -55,7 +55,7 @@ func wait(t *testing.T, end <-chan error) error {
 	}
 }
 
-func TestTheKubeletFindsTheDriver(t *testing.T) {
+func TestKubeletFindsTheDriver(t *testing.T) {
 	o := options(t)
 	// What a killed predecessor left must not be in the way.
 	if err := os.WriteFile(filepath.Join(o.Folder, o.Driver+"-reg.sock"), nil, 0o600); err != nil {
@@ -82,7 +82,7 @@ func TestTheKubeletFindsTheDriver(t *testing.T) {
 	}
 }
 
-func TestARefusalOfTheKubeletEndsIt(t *testing.T) {
+func TestRunEndsWhenTheKubeletRejectsTheDriver(t *testing.T) {
 	o := options(t)
 	end, stop := run(t, o)
 	defer stop()
@@ -94,7 +94,7 @@ func TestARefusalOfTheKubeletEndsIt(t *testing.T) {
 	}
 }
 
-func TestTheDriversPathMustBeAbsolute(t *testing.T) {
+func TestKubeletPathMustBeAbsolute(t *testing.T) {
 	o := options(t)
 	o.KubeletPath = "csi.sock"
 	if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--kubelet-registration-path") {

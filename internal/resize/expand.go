@@ -13,25 +13,25 @@ import (
 )
 
 // expand does what is to be done next about the size of the claim's volume.
-func (r *Reconciler) expand(ctx context.Context, s *seen) (time.Duration, error) {
+func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error) {
 	next := decideExpansion(*s, r.options, r.now())
-	switch next.kind {
-	case say:
+	switch next.action {
+	case report:
 		r.events.Warning(s.claim, next.reason, next.message)
-	case later:
+	case retryLater:
 		return next.after, nil
-	case tidy:
-		return 0, r.setVolume(ctx, s, func(v *corev1.PersistentVolume) { delete(v.Annotations, kube.AnnPreResizeCapacity) })
+	case cleanUp:
+		return 0, r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { delete(v.Annotations, kube.AnnPreResizeCapacity) })
 	case resume:
-		if !s.live {
-			return 0, errStale // The cache may not show yet how the call on record has ended.
+		if !s.fromAPIServer {
+			return 0, errConflict // The cache may not show yet how the call on record has ended.
 		}
-		return r.grow(ctx, s, next)
-	case begin:
-		return r.grow(ctx, s, next)
-	case settle:
-		after, err := r.grow(ctx, s, next)
-		if s.sizeRefused {
+		return r.expandVolume(ctx, s, next)
+	case start:
+		return r.expandVolume(ctx, s, next)
+	case confirm:
+		after, err := r.expandVolume(ctx, s, next)
+		if s.sizeRejected {
 			return r.expand(ctx, s)
 		}
 		return after, err
@@ -40,91 +40,91 @@ func (r *Reconciler) expand(ctx context.Context, s *seen) (time.Duration, error)
 	return 0, nil
 }
 
-// grow takes the volume to a size.
-func (r *Reconciler) grow(ctx context.Context, s *seen, next step) (time.Duration, error) {
-	w := expansion(s, next)
+// expandVolume takes the volume to a size.
+func (r *Reconciler) expandVolume(ctx context.Context, s *state, next step) (time.Duration, error) {
+	op := expansionOperation(s, next)
 	request, err := r.expandRequest(ctx, s, next.size)
 	if err != nil {
-		return r.unready(s, w, err)
+		return r.reportNotReady(s, op, err)
 	}
 	if next.unused {
-		pod, err := r.users.awaited(ctx, s.claim)
+		pod, err := r.pods.findUser(ctx, s.claim)
 		if err != nil {
-			return 0, r.hindered(s, w, err)
+			return 0, r.reportAPIError(s, op, err)
 		}
 		if pod != "" {
-			return r.busy(s, pod), nil
+			return r.reportInUse(s, pod), nil
 		}
 	}
-	if next.kind != resume {
-		if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { beginExpansion(c, next.size, r.now()) }); err != nil {
-			return 0, r.hindered(s, w, err)
+	if next.action != resume {
+		if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startExpansion(c, next.size, r.now()) }); err != nil {
+			return 0, r.reportAPIError(s, op, err)
 		}
 	}
-	answer, err := r.askToExpand(ctx, s, w, request)
+	response, err := r.callExpand(ctx, s, op, request)
 	if err != nil {
-		return r.failed(ctx, s, w, err)
+		return r.handleFailure(ctx, s, op, err)
 	}
-	return 0, r.hindered(s, w, r.grown(ctx, s, w, answer))
+	return 0, r.reportAPIError(s, op, r.recordExpanded(ctx, s, op, response))
 }
 
-// expansion is the work of expanding the claim's volume. A driver that fails inside
+// expansionOperation is the work of expanding the claim's volume. A driver that fails inside
 // may have grown it before. The request may be lowered all the same, for that is
 // what many drivers answer that have no room: the answer to the lower request says
 // how large the volume is.
-func expansion(s *seen, next step) work {
+func expansionOperation(s *state, next step) operation {
 	size := next.size
 	to := quantity(size)
-	return work{
-		what:    fmt.Sprintf("resizing volume %s to %s", s.volume.Name, to.String()),
-		going:   kube.ReasonResizing,
-		failed:  kube.ReasonVolumeResizeFailed,
-		since:   corev1.PersistentVolumeClaimResizing,
-		resumed: next.kind == resume,
-		doubtful: func(f refusal) bool {
+	return operation{
+		what:           fmt.Sprintf("resizing volume %s to %s", s.volume.Name, to.String()),
+		progressReason: kube.ReasonResizing,
+		failureReason:  kube.ReasonVolumeResizeFailed,
+		condition:      corev1.PersistentVolumeClaimResizing,
+		resumed:        next.action == resume,
+		isDoubtful: func(f rejection) bool {
 			return f.code == codes.Internal.String() || f.code == codes.Unknown.String()
 		},
-		refuse:  refuseExpansion,
-		refused: &s.sizeRefused,
-		current: func(s *seen) bool { return s.underWay(size) },
+		recordRejection: rejectExpansion,
+		rejected:        &s.sizeRejected,
+		isCurrent:       func(s *state) bool { return s.isExpandingTo(size) },
 	}
 }
 
-// underWay tells whether an expansion to the size is on record.
-func (s *seen) underWay(size int64) bool {
-	return s.allocated() == size && s.expansion() == corev1.PersistentVolumeClaimControllerResizeInProgress
+// isExpandingTo tells whether an expansion to the size is on record.
+func (s *state) isExpandingTo(size int64) bool {
+	return s.allocated() == size && s.expansionStatus() == corev1.PersistentVolumeClaimControllerResizeInProgress
 }
 
-func (r *Reconciler) askToExpand(ctx context.Context, s *seen, w work, request *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
-	if s.nodeOnly() {
+func (r *Reconciler) callExpand(ctx context.Context, s *state, op operation, request *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
+	if s.isNodeOnly() {
 		return &csipb.ControllerExpandVolumeResponse{
 			CapacityBytes: request.GetCapacityRange().GetRequiredBytes(), NodeExpansionRequired: true,
 		}, nil
 	}
-	defer r.meanwhile(s.claim, w)()
+	defer r.reportIfSlow(s.claim, op)()
 	return r.driver.ControllerExpandVolume(ctx, request)
 }
 
-// grown records that the volume has grown: at the volume first, because it is
+// recordExpanded records that the volume has grown: at the volume first, because it is
 // what the node, and whoever resumes, goes by.
-func (r *Reconciler) grown(ctx context.Context, s *seen, w work, answer *csipb.ControllerExpandVolumeResponse) error {
+func (r *Reconciler) recordExpanded(ctx context.Context, s *state, op operation, response *csipb.ControllerExpandVolumeResponse) error {
 	before := ""
-	if answer.GetNodeExpansionRequired() && r.options.NoteOldSize {
+	if response.GetNodeExpansionRequired() && r.options.AnnotateOldSize {
 		old := s.claim.Status.Capacity[corev1.ResourceStorage]
 		before = old.String()
 	}
-	size := answer.GetCapacityBytes()
-	if err := r.setVolume(ctx, s, func(v *corev1.PersistentVolume) { growVolume(v, size, before) }); err != nil {
+	size := response.GetCapacityBytes()
+	if err := r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { setVolumeSize(v, size, before) }); err != nil {
 		return err
 	}
-	if answer.GetNodeExpansionRequired() {
-		if err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { leaveToNode(c, size, r.now()) }); err != nil {
+	if response.GetNodeExpansionRequired() {
+		if err := r.recordResult(ctx, s, op.isCurrent, func(c *corev1.PersistentVolumeClaim) { setNodePending(c, size, r.now()) }); err != nil {
 			return err
 		}
 		r.events.Normal(s.claim, kube.ReasonFileSystemResizeRequired, "Require file system resize of volume on node")
 		return nil
 	}
-	if err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { endExpansion(c, size) }); err != nil {
+	if err := r.recordResult(ctx, s, op.isCurrent, func(c *corev1.PersistentVolumeClaim) { finishExpansion(c, size) }); err != nil {
 		return err
 	}
 	r.events.Normal(s.claim, kube.ReasonVolumeResizeSuccessful, "Resize volume succeeded")

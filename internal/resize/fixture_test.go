@@ -24,7 +24,7 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 func options() *Options {
 	return &Options{
 		Driver: driverName, Workers: 1, RetryStart: time.Second, RetryMax: 5 * time.Minute,
-		LookForUsers: true, Recover: true, NoteOldSize: true, Modify: true,
+		HandleInUseError: true, Recover: true, AnnotateOldSize: true, Modify: true,
 	}
 }
 
@@ -48,9 +48,9 @@ func list(gibibytes int64) corev1.ResourceList {
 }
 
 // bound is a claim that has 1 GiB and wants no more, with its volume.
-func bound(info csi.Info) seen {
-	return seen{
-		info: info, modifies: true,
+func bound(info csi.Info) state {
+	return state{
+		info: info, canModify: true,
 		claim: &corev1.PersistentVolumeClaim{
 			ObjectMeta: metav1.ObjectMeta{Name: "data", Namespace: "team", UID: "uid", ResourceVersion: "7"},
 			Spec: corev1.PersistentVolumeClaimSpec{
@@ -73,28 +73,28 @@ func bound(info csi.Info) seen {
 }
 
 // A change is something that has happened to a claim or its volume.
-type change func(*seen)
+type change func(*state)
 
 func requests(gibibytes int64) change {
-	return func(s *seen) { s.claim.Spec.Resources.Requests = list(gibibytes) }
+	return func(s *state) { s.claim.Spec.Resources.Requests = list(gibibytes) }
 }
 
 // record says what the claim's status says about an expansion, and to where.
 func record(status corev1.ClaimResourceStatus, gibibytes int64) change {
-	return func(s *seen) {
+	return func(s *state) {
 		s.claim.Status.AllocatedResources = list(gibibytes)
-		setExpansion(s.claim, status)
+		setExpansionStatus(s.claim, status)
 	}
 }
 
 func volumeHas(gibibytes int64) change {
-	return func(s *seen) { s.volume.Spec.Capacity = list(gibibytes) }
+	return func(s *state) { s.volume.Spec.Capacity = list(gibibytes) }
 }
 
 // holds adds a condition, of some time ago.
 func holds(of corev1.PersistentVolumeClaimConditionType, reason string, ago time.Duration) change {
-	return func(s *seen) {
-		c := happened(of, noon.Add(-ago))
+	return func(s *state) {
+		c := newCondition(of, noon.Add(-ago))
 		c.Reason = reason
 		s.claim.Status.Conditions = append(s.claim.Status.Conditions, *c)
 	}
@@ -105,7 +105,7 @@ func reason(of corev1.PersistentVolumeClaimConditionType, reason string) change 
 	return holds(of, reason, time.Hour)
 }
 
-func noted(s *seen) {
+func annotatedOldSize(s *state) {
 	s.volume.Annotations = map[string]string{kube.AnnPreResizeCapacity: "1Gi"}
 }
 
@@ -118,22 +118,22 @@ func attributes(name string, ago time.Duration) *storagev1.VolumeAttributesClass
 
 // wants a class that exists.
 func wants(name string) change {
-	return func(s *seen) {
-		s.claim.Spec.VolumeAttributesClassName, s.wanted = &name, attributes(name, time.Hour)
+	return func(s *state) {
+		s.claim.Spec.VolumeAttributesClassName, s.desiredClass = &name, attributes(name, time.Hour)
 	}
 }
 
 func current(name string) change {
-	return func(s *seen) { s.claim.Status.CurrentVolumeAttributesClassName = &name }
+	return func(s *state) { s.claim.Status.CurrentVolumeAttributesClassName = &name }
 }
 
 // toGold says what the claim's status says about a modification to a class that
 // exists.
 func toGold(status corev1.PersistentVolumeClaimModifyVolumeStatus) change {
-	return func(s *seen) {
-		setModification(s.claim, status, "gold")
-		s.begun = attributes("gold", time.Hour)
+	return func(s *state) {
+		setModificationStatus(s.claim, status, "gold")
+		s.targetClass = attributes("gold", time.Hour)
 	}
 }
 
-func unwanted(s *seen) { s.claim.Spec.VolumeAttributesClassName = ptr.To(""); s.wanted = nil }
+func unwanted(s *state) { s.claim.Spec.VolumeAttributesClassName = ptr.To(""); s.desiredClass = nil }

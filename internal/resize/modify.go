@@ -14,57 +14,57 @@ import (
 
 // modify does what is to be done next about the attributes of the claim's
 // volume.
-func (r *Reconciler) modify(ctx context.Context, s *seen) (time.Duration, error) {
+func (r *Reconciler) modify(ctx context.Context, s *state) (time.Duration, error) {
 	next := decideModification(*s, r.options, r.now())
-	switch next.kind {
-	case say:
+	switch next.action {
+	case report:
 		r.events.Warning(s.claim, next.reason, next.message)
-	case later:
+	case retryLater:
 		return next.after, nil
-	case await:
-		return 0, r.await(ctx, s, next)
+	case waitForClass:
+		return 0, r.waitForClass(ctx, s, next)
 	case cancel:
 		return 0, r.cancel(ctx, s)
 	case resume:
-		if !s.live {
-			return 0, errStale // The cache may not show yet how the call on record has ended.
+		if !s.fromAPIServer {
+			return 0, errConflict // The cache may not show yet how the call on record has ended.
 		}
-		return r.change(ctx, s, next)
-	case begin:
-		return r.change(ctx, s, next)
-	case settle:
-		return r.settleClass(ctx, s, next)
+		return r.modifyVolume(ctx, s, next)
+	case start:
+		return r.modifyVolume(ctx, s, next)
+	case confirm:
+		return r.confirmClass(ctx, s, next)
 	default:
 	}
 	return 0, nil
 }
 
-// settleClass asks once more for a class that is given up if it is refused again.
-func (r *Reconciler) settleClass(ctx context.Context, s *seen, next step) (time.Duration, error) {
-	after, err := r.change(ctx, s, next)
-	if s.classRefused {
+// confirmClass asks once more for a class that is given up if it is refused again.
+func (r *Reconciler) confirmClass(ctx context.Context, s *state, next step) (time.Duration, error) {
+	after, err := r.modifyVolume(ctx, s, next)
+	if s.classRejected {
 		return r.modify(ctx, s)
 	}
 	return after, err
 }
 
-func (r *Reconciler) await(ctx context.Context, s *seen, next step) error {
-	wanted := *s.claim.Spec.VolumeAttributesClassName
-	if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { awaitClass(c, wanted) }); err != nil {
+func (r *Reconciler) waitForClass(ctx context.Context, s *state, next step) error {
+	desired := *s.claim.Spec.VolumeAttributesClassName
+	if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { setClassPending(c, desired) }); err != nil {
 		return err
 	}
 	r.events.Warning(s.claim, next.reason, next.message)
 	return nil
 }
 
-func (r *Reconciler) cancel(ctx context.Context, s *seen) error {
-	refused := s.claim.Status.ModifyVolumeStatus.TargetVolumeAttributesClassName
+func (r *Reconciler) cancel(ctx context.Context, s *state) error {
+	rejected := s.claim.Status.ModifyVolumeStatus.TargetVolumeAttributesClassName
 	before := s.claim
-	if err := r.record(ctx, s, cancelModification); err != nil {
+	if err := r.patchClaimStatus(ctx, s, cancelModification); err != nil {
 		return err
 	}
-	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not want VolumeAttributesClass %q any more", refused))
-	if doubt(before, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "" {
+	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not want VolumeAttributesClass %q any more", rejected))
+	if outcomeDoubt(before, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "" {
 		r.events.Warning(s.claim, kube.ReasonVolumeModifyFailed, fmt.Sprintf(
 			"volume %s may have some attributes of a VolumeAttributesClass that driver %s has refused, and the claim has no class to go back to: give it one, and they are replaced",
 			s.volume.Name, r.options.Driver))
@@ -72,58 +72,58 @@ func (r *Reconciler) cancel(ctx context.Context, s *seen) error {
 	return nil
 }
 
-// change gives the volume the attributes of a class.
-func (r *Reconciler) change(ctx context.Context, s *seen, next step) (time.Duration, error) {
+// modifyVolume gives the volume the attributes of a class.
+func (r *Reconciler) modifyVolume(ctx context.Context, s *state, next step) (time.Duration, error) {
 	name := next.class.Name
-	w := modification(s, next)
+	op := modificationOperation(s, next)
 	request, err := r.modifyRequest(ctx, s, next.class.Parameters)
 	if err != nil {
-		return r.unready(s, w, err)
+		return r.reportNotReady(s, op, err)
 	}
-	if next.kind != resume {
-		if err := r.record(ctx, s, func(c *corev1.PersistentVolumeClaim) { beginModification(c, name, r.now()) }); err != nil {
-			return 0, r.hindered(s, w, err)
+	if next.action != resume {
+		if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startModification(c, name, r.now()) }); err != nil {
+			return 0, r.reportAPIError(s, op, err)
 		}
 	}
-	if err := r.askToModify(ctx, s, w, request); err != nil {
-		return r.failed(ctx, s, w, err)
+	if err := r.callModify(ctx, s, op, request); err != nil {
+		return r.handleFailure(ctx, s, op, err)
 	}
-	return 0, r.hindered(s, w, r.changed(ctx, s, w, name))
+	return 0, r.reportAPIError(s, op, r.recordModified(ctx, s, op, name))
 }
 
-// changed records that the volume has the attributes of a class.
-func (r *Reconciler) changed(ctx context.Context, s *seen, w work, class string) error {
-	if err := r.setVolume(ctx, s, func(v *corev1.PersistentVolume) { v.Spec.VolumeAttributesClassName = ptr.To(class) }); err != nil {
+// recordModified records that the volume has the attributes of a class.
+func (r *Reconciler) recordModified(ctx context.Context, s *state, op operation, class string) error {
+	if err := r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { v.Spec.VolumeAttributesClassName = ptr.To(class) }); err != nil {
 		return err
 	}
-	if err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { endModification(c, class) }); err != nil {
+	if err := r.recordResult(ctx, s, op.isCurrent, func(c *corev1.PersistentVolumeClaim) { finishModification(c, class) }); err != nil {
 		return err
 	}
 	r.events.Normal(s.claim, kube.ReasonVolumeModifySuccessful, fmt.Sprintf("Successfully modified volume %s to VolumeAttributesClass %q", s.volume.Name, class))
 	return nil
 }
 
-// modification is the work of changing the claim's volume to a class. Of what the
+// modificationOperation is the work of changing the claim's volume to a class. Of what the
 // driver refuses on the way, some may have been done.
-func modification(s *seen, next step) work {
+func modificationOperation(s *state, next step) operation {
 	class := next.class.Name
-	return work{
-		what:     fmt.Sprintf("modifying volume %s to VolumeAttributesClass %q", s.volume.Name, class),
-		going:    kube.ReasonVolumeModify,
-		failed:   kube.ReasonVolumeModifyFailed,
-		since:    corev1.PersistentVolumeClaimVolumeModifyingVolume,
-		resumed:  next.kind == resume,
-		doubtful: func(f refusal) bool { return !f.infeasible },
-		refuse:   refuseModification,
-		refused:  &s.classRefused,
-		current: func(s *seen) bool {
+	return operation{
+		what:            fmt.Sprintf("modifying volume %s to VolumeAttributesClass %q", s.volume.Name, class),
+		progressReason:  kube.ReasonVolumeModify,
+		failureReason:   kube.ReasonVolumeModifyFailed,
+		condition:       corev1.PersistentVolumeClaimVolumeModifyingVolume,
+		resumed:         next.action == resume,
+		isDoubtful:      func(f rejection) bool { return !f.infeasible },
+		recordRejection: rejectModification,
+		rejected:        &s.classRejected,
+		isCurrent: func(s *state) bool {
 			record := s.claim.Status.ModifyVolumeStatus
 			return record != nil && record.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress && record.TargetVolumeAttributesClassName == class
 		},
 	}
 }
 
-func (r *Reconciler) askToModify(ctx context.Context, s *seen, w work, request *csipb.ControllerModifyVolumeRequest) error {
-	defer r.meanwhile(s.claim, w)()
+func (r *Reconciler) callModify(ctx context.Context, s *state, op operation, request *csipb.ControllerModifyVolumeRequest) error {
+	defer r.reportIfSlow(s.claim, op)()
 	return r.driver.ControllerModifyVolume(ctx, request)
 }

@@ -15,53 +15,53 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// seen is all that is known about one claim at one moment.
-type seen struct {
-	claim  *corev1.PersistentVolumeClaim
-	volume *corev1.PersistentVolume // the claim's; nil if there is none, or it is not ours
-	info   csi.Info                 // what the driver can
-	node   bool                     // the driver can expand volumes at their nodes
-	live   bool                     // seen at the API server itself
+// state is all that is known about one claim at one moment.
+type state struct {
+	claim         *corev1.PersistentVolumeClaim
+	volume        *corev1.PersistentVolume // the claim's; nil if there is none, or it is not ours
+	info          csi.Info                 // what the driver can
+	nodeExpands   bool                     // the driver can expand volumes at their nodes
+	fromAPIServer bool                     // seen at the API server itself
 
-	modifies bool // the driver can modify volumes
+	canModify bool // the driver can modify volumes
 
 	// What the driver has refused since this was observed, and on record.
-	sizeRefused, classRefused bool
+	sizeRejected, classRejected bool
 
-	wanted *storagev1.VolumeAttributesClass // of the claim's spec; nil if it does not exist
-	begun  *storagev1.VolumeAttributesClass // that a modification on record leads to; nil if it does not exist
+	desiredClass *storagev1.VolumeAttributesClass // of the claim's spec; nil if it does not exist
+	targetClass  *storagev1.VolumeAttributesClass // that a modification on record leads to; nil if it does not exist
 }
 
 // observe reads everything from the cache, or past it.
-func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (seen, error) {
-	s := seen{info: r.driver.Info(), node: r.node, live: from == r.live, claim: &corev1.PersistentVolumeClaim{}}
-	s.modifies = r.classes && s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME)
+func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (state, error) {
+	s := state{info: r.driver.Info(), nodeExpands: r.nodeExpands, fromAPIServer: from == r.apiReader, claim: &corev1.PersistentVolumeClaim{}}
+	s.canModify = r.followsClasses && s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME)
 	if found, err := get(ctx, from, key, s.claim); err != nil || !found {
-		return seen{}, err
+		return state{}, err
 	}
-	if err := r.observeVolume(ctx, from, &s); err != nil || s.volume == nil || !s.modifies {
+	if err := r.observeVolume(ctx, from, &s); err != nil || s.volume == nil || !s.canModify {
 		return s, err
 	}
 	var err error
-	if s.wanted, err = class(ctx, from, ptr.Deref(s.claim.Spec.VolumeAttributesClassName, "")); err != nil {
+	if s.desiredClass, err = class(ctx, from, ptr.Deref(s.claim.Spec.VolumeAttributesClassName, "")); err != nil {
 		return s, err
 	}
 	if record := s.claim.Status.ModifyVolumeStatus; record != nil {
-		s.begun, err = class(ctx, from, record.TargetVolumeAttributesClassName)
+		s.targetClass, err = class(ctx, from, record.TargetVolumeAttributesClassName)
 	}
 	return s, err
 }
 
 // observeVolume finds the volume that the claim is bound to, if it is ours to
 // work on.
-func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *seen) error {
+func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *state) error {
 	claim := s.claim
 	if claim.DeletionTimestamp != nil || claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
 		return nil
 	}
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, from, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
-	if err != nil || !found || !r.options.asked(claim, volume) {
+	if err != nil || !found || !r.options.mayResize(claim, volume) {
 		return err
 	}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID == claim.UID && ref.Namespace == claim.Namespace {
@@ -90,42 +90,42 @@ func get(ctx context.Context, from client.Reader, key types.NamespacedName, into
 	return err == nil, nil
 }
 
-// expands tells whether the driver can make volumes larger at all.
-func (s *seen) expands() bool {
-	return s.node || s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+// canExpand tells whether the driver can make volumes larger at all.
+func (s *state) canExpand() bool {
+	return s.nodeExpands || s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
 
-// nodeOnly tells whether only the node has something to do.
-func (s *seen) nodeOnly() bool {
-	return s.node && !s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+// isNodeOnly tells whether only the node has something to do.
+func (s *state) isNodeOnly() bool {
+	return s.nodeExpands && !s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
 
-// size is how large the volume is, as far as is known, in bytes.
-func (s *seen) size() int64 { return sizeOf(s.volume.Spec.Capacity) }
+// volumeSize is how large the volume is, as far as is known, in bytes.
+func (s *state) volumeSize() int64 { return sizeOf(s.volume.Spec.Capacity) }
 
-// expansion is how far the expansion on record is, "" if none is.
-func (s *seen) expansion() corev1.ClaimResourceStatus {
+// expansionStatus is how far the expansion on record is, "" if none is.
+func (s *state) expansionStatus() corev1.ClaimResourceStatus {
 	return s.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 }
 
 // allocated is the target on record in bytes, 0 for none. It stays there when
 // the expansion is done.
-func (s *seen) allocated() int64 { return sizeOf(s.claim.Status.AllocatedResources) }
+func (s *state) allocated() int64 { return sizeOf(s.claim.Status.AllocatedResources) }
 
-// refused tells whether the last call for the expansion on record has surely
+// hasFailed tells whether the last call for the expansion on record has surely
 // failed.
-func (s *seen) refused() bool {
+func (s *state) hasFailed() bool {
 	return condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError) != nil
 }
 
-// inUse tells whether that was because the volume was in use.
-func (s *seen) inUse() bool {
+// failedInUse tells whether that was because the volume was in use.
+func (s *state) failedInUse() bool {
 	c := condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError)
 	return c != nil && c.Reason == codes.FailedPrecondition.String()
 }
 
-// modifying tells whether a modification may be under way.
-func (s *seen) modifying() bool {
+// isModifying tells whether a modification may be under way.
+func (s *state) isModifying() bool {
 	record := s.claim.Status.ModifyVolumeStatus
 	return record != nil && record.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress &&
 		condition(s.claim, corev1.PersistentVolumeClaimVolumeModifyVolumeError) == nil

@@ -21,24 +21,24 @@ type Options struct {
 	// RetryStart and RetryMax bound the pause before the next try. What is
 	// infeasible is tried again after RetryMax.
 	RetryStart, RetryMax time.Duration
-	// LookForUsers looks, before a volume is expanded that could not be because it
+	// HandleInUseError looks, before a volume is expanded that could not be because it
 	// was in use, whether a pod still uses it.
-	LookForUsers bool
+	HandleInUseError bool
 	// ExtraModifyMetadata tells the driver the names of claim and volume.
 	ExtraModifyMetadata bool
 	// Recover puts targets on record so that a request that cannot be met may be
 	// lowered.
 	Recover bool
-	// NoteOldSize notes the size before an expansion at the volume while the node
+	// AnnotateOldSize notes the size before an expansion at the volume while the node
 	// has its half of the expansion to do.
-	NoteOldSize bool
+	AnnotateOldSize bool
 	// Modify follows the VolumeAttributesClass of claims.
 	Modify bool
 }
 
 // AddFlags declares the options that are only about this controller.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.LookForUsers, "handle-volume-inuse-error", true, "when the driver cannot expand a volume that is in use, wait until no pod uses it")
+	fs.BoolVar(&o.HandleInUseError, "handle-volume-inuse-error", true, "when the driver cannot expand a volume that is in use, wait until no pod uses it")
 	fs.BoolVar(&o.ExtraModifyMetadata, "extra-modify-metadata", false, "tell the driver the names of claim, namespace and volume with a modification, as parameters")
 }
 
@@ -48,7 +48,7 @@ func (o *Options) AddFeatureGates(g interface {
 },
 ) {
 	g.Add("RecoverVolumeExpansionFailure", &o.Recover, "let the request of a claim that could not be met be lowered (cannot be switched off)")
-	g.Add("AnnotateFsResize", &o.NoteOldSize, "note the old size at a volume while its node has to expand it")
+	g.Add("AnnotateFsResize", &o.AnnotateOldSize, "note the old size at a volume while its node has to expand it")
 	g.Add("VolumeAttributesClass", &o.Modify, "follow the VolumeAttributesClass of a claim")
 }
 

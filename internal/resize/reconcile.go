@@ -14,16 +14,16 @@ import (
 
 // Reconciler gives claims the size and the attributes that they want.
 type Reconciler struct {
-	client  client.Client
-	live    client.Reader // past the cache
-	driver  *csi.Driver
-	events  *kube.Events
-	options *Options
-	users   *users
-	now     func() time.Time
+	client    client.Client
+	apiReader client.Reader // past the cache
+	driver    *csi.Driver
+	events    *kube.Events
+	options   *Options
+	pods      *podWatcher
+	now       func() time.Time
 
-	node    bool // the driver can expand volumes at their nodes
-	classes bool // attributes classes are followed
+	nodeExpands    bool // the driver can expand volumes at their nodes
+	followsClasses bool // attributes classes are followed
 }
 
 // Reconcile takes one claim a step closer to what it wants: it makes the volume
@@ -34,33 +34,33 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil || s.volume == nil {
 		return reconcile.Result{}, err
 	}
-	grown, err := r.upToDate(ctx, &s, r.expand)
+	grown, err := r.retryOnConflict(ctx, &s, r.expand)
 	if s.volume == nil {
 		return reconcile.Result{}, err
 	}
-	modified, problem := r.upToDate(ctx, &s, r.modify)
-	return reconcile.Result{RequeueAfter: sooner(grown, modified)}, errors.Join(err, problem)
+	modified, problem := r.retryOnConflict(ctx, &s, r.modify)
+	return reconcile.Result{RequeueAfter: shorterWait(grown, modified)}, errors.Join(err, problem)
 }
 
-// upToDate takes a step. If what was seen was not true any more it looks again,
+// retryOnConflict takes a step. If what was seen was not true any more it looks again,
 // at the API server itself, and decides again. It returns after how long to come
 // back, 0 for when something changes.
-func (r *Reconciler) upToDate(ctx context.Context, s *seen, step func(context.Context, *seen) (time.Duration, error)) (time.Duration, error) {
+func (r *Reconciler) retryOnConflict(ctx context.Context, s *state, step func(context.Context, *state) (time.Duration, error)) (time.Duration, error) {
 	key := client.ObjectKeyFromObject(s.claim)
-	for range again {
+	for range maxAttempts {
 		after, err := step(ctx, s)
-		if !errors.Is(err, errStale) {
+		if !errors.Is(err, errConflict) {
 			return after, err
 		}
-		if *s, err = r.observe(ctx, r.live, key); err != nil || s.volume == nil {
+		if *s, err = r.observe(ctx, r.apiReader, key); err != nil || s.volume == nil {
 			return 0, err
 		}
 	}
 	return r.options.RetryStart, nil // Somebody writes without a pause.
 }
 
-// sooner is the shorter of two times to wait, where 0 is for ever.
-func sooner(a, b time.Duration) time.Duration {
+// shorterWait is the shorter of two times to wait, where 0 is for ever.
+func shorterWait(a, b time.Duration) time.Duration {
 	if a == 0 || b > 0 && b < a {
 		return b
 	}

@@ -23,19 +23,19 @@ var expansionConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimNodeResizeError,
 }
 
-// beginExpansion puts the target on record. Since when the claim is being
+// startExpansion puts the target on record. Since when the claim is being
 // resized stays on record over retries.
-func beginExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
+func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
 	if claim.Status.AllocatedResources == nil {
 		claim.Status.AllocatedResources = corev1.ResourceList{}
 	}
 	if sizeOf(claim.Status.AllocatedResources) != size {
 		claim.Status.AllocatedResources[corev1.ResourceStorage] = quantity(size)
 	}
-	setExpansion(claim, corev1.PersistentVolumeClaimControllerResizeInProgress)
+	setExpansionStatus(claim, corev1.PersistentVolumeClaimControllerResizeInProgress)
 	since := condition(claim, corev1.PersistentVolumeClaimResizing)
 	if since == nil {
-		since = happened(corev1.PersistentVolumeClaimResizing, now)
+		since = newCondition(corev1.PersistentVolumeClaimResizing, now)
 	}
 	setConditions(claim, expansionConditions, *since)
 	delete(claim.Annotations, kube.AnnNodeExpansionNotRequired)
@@ -51,59 +51,59 @@ const (
 	outcomeDoubtful = "OutcomeDoubtful"
 )
 
-// doubt is whether a call may have done its work although one was refused: empty,
+// outcomeDoubt is whether a call may have done its work although one was refused: empty,
 // or one of the reasons above.
-func doubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType) string {
+func outcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType) string {
 	if c := condition(claim, since); c != nil && (c.Reason == outcomeUnknown || c.Reason == outcomeDoubtful) {
 		return c.Reason
 	}
 	return ""
 }
 
-// setDoubt puts on record how sure it is that nothing was done. What is known to be
+// setOutcomeDoubt puts on record how sure it is that nothing was done. What is known to be
 // unknown stays so.
-func setDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType, f refusal, now time.Time) {
-	if f.outcome == "" || doubt(claim, since) == outcomeUnknown {
+func setOutcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType, f rejection, now time.Time) {
+	if f.outcome == "" || outcomeDoubt(claim, since) == outcomeUnknown {
 		return
 	}
 	c := condition(claim, since)
 	if c == nil {
-		c = happened(since, now)
+		c = newCondition(since, now)
 	}
 	with := *c
 	with.Reason, with.Message = f.outcome, "the driver has refused it, and may have done it, or some of it, before"
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{since}, with)
 }
 
-// refuseExpansion puts on record that the driver has refused it.
-func refuseExpansion(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
+// rejectExpansion puts on record that the driver has refused it.
+func rejectExpansion(claim *corev1.PersistentVolumeClaim, f rejection, now time.Time) {
 	if f.infeasible {
-		setExpansion(claim, corev1.PersistentVolumeClaimControllerResizeInfeasible)
+		setExpansionStatus(claim, corev1.PersistentVolumeClaimControllerResizeInfeasible)
 	}
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimControllerResizeError},
 		f.condition(corev1.PersistentVolumeClaimControllerResizeError, now))
-	setDoubt(claim, corev1.PersistentVolumeClaimResizing, f, now)
+	setOutcomeDoubt(claim, corev1.PersistentVolumeClaimResizing, f, now)
 }
 
 // allocate counts what the volume has got against quotas, if it is more than the
 // target on record: of a larger target it was not known whether it was met.
 func allocate(claim *corev1.PersistentVolumeClaim, size int64) {
-	if doubt(claim, corev1.PersistentVolumeClaimResizing) != "" && sizeOf(claim.Status.AllocatedResources) < size {
+	if outcomeDoubt(claim, corev1.PersistentVolumeClaimResizing) != "" && sizeOf(claim.Status.AllocatedResources) < size {
 		claim.Status.AllocatedResources = corev1.ResourceList{corev1.ResourceStorage: quantity(size)}
 	}
 }
 
-// leaveToNode puts on record that the rest is up to the node.
-func leaveToNode(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
+// setNodePending puts on record that the rest is up to the node.
+func setNodePending(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
 	allocate(claim, size)
-	setExpansion(claim, corev1.PersistentVolumeClaimNodeResizePending)
-	pending := happened(corev1.PersistentVolumeClaimFileSystemResizePending, now)
+	setExpansionStatus(claim, corev1.PersistentVolumeClaimNodeResizePending)
+	pending := newCondition(corev1.PersistentVolumeClaimFileSystemResizePending, now)
 	pending.Message = "the volume has its new size; its filesystem is expanded on the node where a pod uses it, at the latest when the next one starts"
 	setConditions(claim, expansionConditions, *pending)
 }
 
-// endExpansion puts on record that the claim has what it asked for.
-func endExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
+// finishExpansion puts on record that the claim has what it asked for.
+func finishExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
 	if claim.Status.Capacity == nil {
 		claim.Status.Capacity = corev1.ResourceList{}
 	}
@@ -114,7 +114,7 @@ func endExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
 	metav1.SetMetaDataAnnotation(&claim.ObjectMeta, kube.AnnNodeExpansionNotRequired, "true")
 }
 
-func setExpansion(claim *corev1.PersistentVolumeClaim, to corev1.ClaimResourceStatus) {
+func setExpansionStatus(claim *corev1.PersistentVolumeClaim, to corev1.ClaimResourceStatus) {
 	if claim.Status.AllocatedResourceStatuses == nil {
 		claim.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{}
 	}
@@ -127,20 +127,20 @@ var modificationConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimVolumeModifyVolumeError,
 }
 
-// beginModification puts the class on record that the volume is changed to.
-func beginModification(claim *corev1.PersistentVolumeClaim, class string, now time.Time) {
-	setModification(claim, corev1.PersistentVolumeClaimModifyVolumeInProgress, class)
+// startModification puts the class on record that the volume is changed to.
+func startModification(claim *corev1.PersistentVolumeClaim, class string, now time.Time) {
+	setModificationStatus(claim, corev1.PersistentVolumeClaimModifyVolumeInProgress, class)
 	since := condition(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume)
 	if since == nil {
-		since = happened(corev1.PersistentVolumeClaimVolumeModifyingVolume, now)
+		since = newCondition(corev1.PersistentVolumeClaimVolumeModifyingVolume, now)
 	}
 	setConditions(claim, modificationConditions, *since)
 }
 
-// awaitClass puts on record that the class is not there.
-func awaitClass(claim *corev1.PersistentVolumeClaim, class string) {
-	setModification(claim, corev1.PersistentVolumeClaimModifyVolumePending, class)
-	if doubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == "" {
+// setClassPending puts on record that the class is not there.
+func setClassPending(claim *corev1.PersistentVolumeClaim, class string) {
+	setModificationStatus(claim, corev1.PersistentVolumeClaimModifyVolumePending, class)
+	if outcomeDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == "" {
 		setConditions(claim, modificationConditions)
 		return
 	}
@@ -148,19 +148,19 @@ func awaitClass(claim *corev1.PersistentVolumeClaim, class string) {
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError})
 }
 
-// refuseModification puts on record that the driver has refused it, and surely does
+// rejectModification puts on record that the driver has refused it, and surely does
 // not go on with it.
-func refuseModification(claim *corev1.PersistentVolumeClaim, f refusal, now time.Time) {
+func rejectModification(claim *corev1.PersistentVolumeClaim, f rejection, now time.Time) {
 	if record := claim.Status.ModifyVolumeStatus; f.infeasible && record != nil {
 		record.Status = corev1.PersistentVolumeClaimModifyVolumeInfeasible
 	}
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError},
 		f.condition(corev1.PersistentVolumeClaimVolumeModifyVolumeError, now))
-	setDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume, f, now)
+	setOutcomeDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume, f, now)
 }
 
-// endModification puts on record that the claim has the class.
-func endModification(claim *corev1.PersistentVolumeClaim, class string) {
+// finishModification puts on record that the claim has the class.
+func finishModification(claim *corev1.PersistentVolumeClaim, class string) {
 	claim.Status.CurrentVolumeAttributesClassName = &class
 	cancelModification(claim)
 }
@@ -171,24 +171,24 @@ func cancelModification(claim *corev1.PersistentVolumeClaim) {
 	setConditions(claim, modificationConditions)
 }
 
-func setModification(claim *corev1.PersistentVolumeClaim, to corev1.PersistentVolumeClaimModifyVolumeStatus, class string) {
+func setModificationStatus(claim *corev1.PersistentVolumeClaim, to corev1.PersistentVolumeClaimModifyVolumeStatus, class string) {
 	claim.Status.ModifyVolumeStatus = &corev1.ModifyVolumeStatus{Status: to, TargetVolumeAttributesClassName: class}
 }
 
-// A refusal is a call of which the driver has said that it has failed for good.
-type refusal struct {
+// A rejection is a call of which the driver has said that it has failed for good.
+type rejection struct {
 	infeasible    bool
 	code, message string
 	outcome       string // what is not known about it all the same; see doubt
 }
 
-func (f refusal) condition(of corev1.PersistentVolumeClaimConditionType, now time.Time) corev1.PersistentVolumeClaimCondition {
-	c := happened(of, now)
+func (f rejection) condition(of corev1.PersistentVolumeClaimConditionType, now time.Time) corev1.PersistentVolumeClaimCondition {
+	c := newCondition(of, now)
 	c.Reason, c.Message = f.code, f.message
 	return *c
 }
 
-func happened(of corev1.PersistentVolumeClaimConditionType, now time.Time) *corev1.PersistentVolumeClaimCondition {
+func newCondition(of corev1.PersistentVolumeClaimConditionType, now time.Time) *corev1.PersistentVolumeClaimCondition {
 	return &corev1.PersistentVolumeClaimCondition{Type: of, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now)}
 }
 
@@ -200,16 +200,16 @@ func setConditions(claim *corev1.PersistentVolumeClaim, of []corev1.PersistentVo
 	claim.Status.Conditions = append(claim.Status.Conditions, by...)
 }
 
-// growVolume writes how large the volume is now, and, while the node has its
+// setVolumeSize writes how large the volume is now, and, while the node has its
 // half to do, how large it was for the claim before.
-func growVolume(volume *corev1.PersistentVolume, size int64, before string) {
+func setVolumeSize(volume *corev1.PersistentVolume, size int64, before string) {
 	if sizeOf(volume.Spec.Capacity) < size {
 		if volume.Spec.Capacity == nil {
 			volume.Spec.Capacity = corev1.ResourceList{}
 		}
 		volume.Spec.Capacity[corev1.ResourceStorage] = quantity(size)
 	}
-	if _, noted := volume.Annotations[kube.AnnPreResizeCapacity]; before != "" && !noted {
+	if _, annotated := volume.Annotations[kube.AnnPreResizeCapacity]; before != "" && !annotated {
 		metav1.SetMetaDataAnnotation(&volume.ObjectMeta, kube.AnnPreResizeCapacity, before)
 	}
 }

@@ -10,53 +10,53 @@ import (
 
 // What is not known about a call stays on record over refusals and other calls,
 // until the driver has done one.
-func TestThatACallMayHaveDoneItsWorkStaysOnRecord(t *testing.T) {
+func TestUnknownExpansionStaysOnRecord(t *testing.T) {
 	const since = corev1.PersistentVolumeClaimResizing
 	claim := bound(csi.Info{}).claim
-	beginExpansion(claim, 9*gib, noon)
-	for _, f := range []refusal{{code: "Internal", outcome: outcomeUnknown}, {code: "Internal", outcome: outcomeDoubtful}, {code: "OutOfRange", infeasible: true}} {
-		refuseExpansion(claim, f, noon)
-		beginExpansion(claim, 9*gib, noon)
+	startExpansion(claim, 9*gib, noon)
+	for _, f := range []rejection{{code: "Internal", outcome: outcomeUnknown}, {code: "Internal", outcome: outcomeDoubtful}, {code: "OutOfRange", infeasible: true}} {
+		rejectExpansion(claim, f, noon)
+		startExpansion(claim, 9*gib, noon)
 	}
-	beginExpansion(claim, 2*gib, noon)
-	if got := doubt(claim, since); got != outcomeUnknown {
+	startExpansion(claim, 2*gib, noon)
+	if got := outcomeDoubt(claim, since); got != outcomeUnknown {
 		t.Fatalf("on record is %q", got)
 	}
 	// Quotas count what is allocated.
 	node := claim.DeepCopy()
-	endExpansion(claim, 9*gib)
-	leaveToNode(node, 9*gib, noon)
+	finishExpansion(claim, 9*gib)
+	setNodePending(node, 9*gib, noon)
 	for name, c := range map[string]*corev1.PersistentVolumeClaim{"at once": claim, "with the node": node} {
-		if got := sizeOf(c.Status.AllocatedResources); got != 9*gib || doubt(c, since) != "" {
-			t.Errorf("%s: %d bytes are allocated, doubt %q", name, got, doubt(c, since))
+		if got := sizeOf(c.Status.AllocatedResources); got != 9*gib || outcomeDoubt(c, since) != "" {
+			t.Errorf("%s: %d bytes are allocated, doubt %q", name, got, outcomeDoubt(c, since))
 		}
 	}
 }
 
-func TestWhatWasRefusedAtOnceAllocatesNoMoreThanWasAskedFor(t *testing.T) {
+func TestRejectedExpansionAllocatesOnlyTheRequest(t *testing.T) {
 	claim := bound(csi.Info{}).claim
-	beginExpansion(claim, 9*gib, noon)
-	refuseExpansion(claim, refusal{code: "OutOfRange", infeasible: true}, noon)
-	beginExpansion(claim, 2*gib, noon)
-	endExpansion(claim, 3*gib) // The driver rounds up.
+	startExpansion(claim, 9*gib, noon)
+	rejectExpansion(claim, rejection{code: "OutOfRange", infeasible: true}, noon)
+	startExpansion(claim, 2*gib, noon)
+	finishExpansion(claim, 3*gib) // The driver rounds up.
 	if got := sizeOf(claim.Status.AllocatedResources); got != 2*gib {
 		t.Errorf("%d bytes are allocated", got)
 	}
 }
 
-func TestThatAClassMayBeAppliedStaysOnRecord(t *testing.T) {
+func TestUnknownModificationStaysOnRecord(t *testing.T) {
 	const since = corev1.PersistentVolumeClaimVolumeModifyingVolume
 	claim := bound(csi.Info{}).claim
-	beginModification(claim, "gold", noon)
-	refuseModification(claim, refusal{code: "InvalidArgument", infeasible: true, outcome: outcomeUnknown}, noon)
-	awaitClass(claim, "missing")
-	beginModification(claim, "bronze", noon)
-	refuseModification(claim, refusal{code: "InvalidArgument", infeasible: true}, noon)
-	if got := doubt(claim, since); got != outcomeUnknown {
+	startModification(claim, "gold", noon)
+	rejectModification(claim, rejection{code: "InvalidArgument", infeasible: true, outcome: outcomeUnknown}, noon)
+	setClassPending(claim, "missing")
+	startModification(claim, "bronze", noon)
+	rejectModification(claim, rejection{code: "InvalidArgument", infeasible: true}, noon)
+	if got := outcomeDoubt(claim, since); got != outcomeUnknown {
 		t.Errorf("on record is %q", got)
 	}
-	endModification(claim, "silver")
-	if got := doubt(claim, since); got != "" {
+	finishModification(claim, "silver")
+	if got := outcomeDoubt(claim, since); got != "" {
 		t.Errorf("it is done, and on record is %q", got)
 	}
 }

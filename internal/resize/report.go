@@ -15,48 +15,48 @@ import (
 )
 
 const (
-	// quick is how long a call may take without being told about: its end is
+	// slowCall is how long a call may take without being told about: its end is
 	// told then.
-	quick = time.Second
-	// patience is for how long an answer that leaves things open is no failure:
+	slowCall = time.Second
+	// unknownGrace is for how long an answer that leaves things open is no failure:
 	// most drivers are done at the next try.
-	patience = 30 * time.Second
-	// secretPause is how soon a secret is looked for again. Secrets wake nobody
+	unknownGrace = 30 * time.Second
+	// secretRetry is how soon a secret is looked for again. Secrets wake nobody
 	// up, because watching all of a cluster is a right that nobody should need.
-	secretPause = 15 * time.Second
+	secretRetry = 15 * time.Second
 	// messageLimit is how much of what a driver says goes into a condition, in bytes.
 	messageLimit = 1024
 )
 
-// A work is an expansion or a modification, as its owner is told about it.
-type work struct {
-	what          string // as in "resizing volume v to 2Gi"
-	going, failed string // reasons of events
-	// since is the condition that tells since when it has been going on.
-	since corev1.PersistentVolumeClaimConditionType
+// A operation is an expansion or a modification, as its owner is told about it.
+type operation struct {
+	what                          string // as in "resizing volume v to 2Gi"
+	progressReason, failureReason string // reasons of events
+	// condition is the condition that tells since when it has been going on.
+	condition corev1.PersistentVolumeClaimConditionType
 	// resumed is whether an earlier call may have done it: a refusal says nothing
 	// about that one.
 	resumed bool
-	// doubtful tells whether a call that was refused may have done some of it.
-	doubtful func(refusal) bool
-	// refuse puts a refusal on record.
-	refuse func(*corev1.PersistentVolumeClaim, refusal, time.Time)
-	// refused is set when that is done.
-	refused *bool
-	// current tells whether it is what is on record.
-	current func(*seen) bool
+	// isDoubtful tells whether a call that was refused may have done some of it.
+	isDoubtful func(rejection) bool
+	// recordRejection puts a refusal on record.
+	recordRejection func(*corev1.PersistentVolumeClaim, rejection, time.Time)
+	// rejected is set when that is done.
+	rejected *bool
+	// isCurrent tells whether it is what is on record.
+	isCurrent func(*state) bool
 }
 
-// meanwhile tells about work that is not over quickly. The function that it
+// reportIfSlow tells about work that is not over quickly. The function that it
 // returns is to be called when it is over.
-func (r *Reconciler) meanwhile(claim *corev1.PersistentVolumeClaim, w work) (over func()) {
+func (r *Reconciler) reportIfSlow(claim *corev1.PersistentVolumeClaim, op operation) (over func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	timer := time.NewTimer(quick)
+	timer := time.NewTimer(slowCall)
 	go func() {
 		defer close(stopped)
 		select {
 		case <-timer.C:
-			r.events.Normal(claim, w.going, "CSI driver "+r.options.Driver+" is "+w.what)
+			r.events.Normal(claim, op.progressReason, "CSI driver "+r.options.Driver+" is "+op.what)
 		case <-stop:
 			timer.Stop()
 		}
@@ -67,71 +67,71 @@ func (r *Reconciler) meanwhile(claim *corev1.PersistentVolumeClaim, w work) (ove
 	}
 }
 
-// failed acts on a call that failed, by what that means for the next.
-func (r *Reconciler) failed(ctx context.Context, s *seen, w work, failure error) (time.Duration, error) {
-	failure = fmt.Errorf("%s: %w", w.what, failure)
-	verdict := csi.OutcomeOf(failure)
-	if !verdict.Final() {
-		r.open(s, w, failure)
+// handleFailure acts on a call that failed, by what that means for the next.
+func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, failure error) (time.Duration, error) {
+	failure = fmt.Errorf("%s: %w", op.what, failure)
+	outcome := csi.OutcomeOf(failure)
+	if !outcome.Final() {
+		r.reportUnknown(s, op, failure)
 		return 0, failure
 	}
-	f := refusal{infeasible: verdict == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), messageLimit)}
+	f := rejection{infeasible: outcome == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), messageLimit)}
 	switch {
-	case w.resumed:
+	case op.resumed:
 		f.outcome = outcomeUnknown
-	case w.doubtful(f):
+	case op.isDoubtful(f):
 		f.outcome = outcomeDoubtful
 	}
-	err := r.settle(ctx, s, w.current, func(c *corev1.PersistentVolumeClaim) { w.refuse(c, f, r.now()) })
-	if errors.Is(err, errStale) {
+	err := r.recordResult(ctx, s, op.isCurrent, func(c *corev1.PersistentVolumeClaim) { op.recordRejection(c, f, r.now()) })
+	if errors.Is(err, errConflict) {
 		return 0, err // The refusal is of something that nobody wants any more.
 	}
-	r.events.Warning(s.claim, w.failed, failure.Error())
-	*w.refused = err == nil
+	r.events.Warning(s.claim, op.failureReason, failure.Error())
+	*op.rejected = err == nil
 	if err == nil && f.infeasible {
 		return r.options.RetryMax, nil
 	}
 	return 0, errors.Join(failure, err)
 }
 
-// open tells about a call that may still be running or may have done its work.
+// reportUnknown tells about a call that may still be running or may have done its work.
 // That is no failure, unless it goes on for long, the driver says that something
 // is exhausted, or it breaks the rules.
-func (r *Reconciler) open(s *seen, w work, failure error) {
+func (r *Reconciler) reportUnknown(s *state, op operation, failure error) {
 	var bad *csi.InvalidResponse
-	since := condition(s.claim, w.since)
-	long := since == nil || r.now().Sub(since.LastTransitionTime.Time) > patience
+	since := condition(s.claim, op.condition)
+	long := since == nil || r.now().Sub(since.LastTransitionTime.Time) > unknownGrace
 	if long || errors.As(failure, &bad) || codeOf(failure) == codes.ResourceExhausted {
-		r.events.Warning(s.claim, w.failed, failure.Error()+"; asking again")
+		r.events.Warning(s.claim, op.failureReason, failure.Error()+"; asking again")
 		return
 	}
-	r.events.Normal(s.claim, w.going, failure.Error()+"; asking again")
+	r.events.Normal(s.claim, op.progressReason, failure.Error()+"; asking again")
 }
 
-// unready tells why the driver could not be asked.
-func (r *Reconciler) unready(s *seen, w work, problem error) (time.Duration, error) {
-	problem = fmt.Errorf("%s: %w", w.what, problem)
+// reportNotReady tells why the driver could not be asked.
+func (r *Reconciler) reportNotReady(s *state, op operation, problem error) (time.Duration, error) {
+	problem = fmt.Errorf("%s: %w", op.what, problem)
 	if apierrors.IsNotFound(problem) {
-		r.events.Warning(s.claim, w.failed, problem.Error()+"; create it, or it stays as it is")
-		return min(secretPause, r.options.RetryMax), nil
+		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; create it, or it stays as it is")
+		return min(secretRetry, r.options.RetryMax), nil
 	}
-	r.events.Warning(s.claim, w.failed, problem.Error())
+	r.events.Warning(s.claim, op.failureReason, problem.Error())
 	return 0, problem
 }
 
-// hindered tells about a request to the API server that will not succeed by
+// reportAPIError tells about a request to the API server that will not succeed by
 // itself. Others are no news for the claim's owner: nothing has failed but for
 // the moment.
-func (r *Reconciler) hindered(s *seen, w work, problem error) error {
+func (r *Reconciler) reportAPIError(s *state, op operation, problem error) error {
 	if apierrors.IsForbidden(problem) || apierrors.IsInvalid(problem) {
-		r.events.Warning(s.claim, w.failed, fmt.Sprintf("%s: %v", w.what, problem))
+		r.events.Warning(s.claim, op.failureReason, fmt.Sprintf("%s: %v", op.what, problem))
 	}
 	return problem
 }
 
-// busy tells who keeps a volume from being expanded. The end of the pod wakes us
+// reportInUse tells who keeps a volume from being expanded. The end of the pod wakes us
 // up; what is missed by that is found after the longest pause.
-func (r *Reconciler) busy(s *seen, pod string) time.Duration {
+func (r *Reconciler) reportInUse(s *state, pod string) time.Duration {
 	r.events.Warning(s.claim, kube.ReasonVolumeResizeFailed, fmt.Sprintf(
 		"volume %s is in use by pod %s and driver %s expands it only while it is not: it is expanded when the pod has ended",
 		s.volume.Name, pod, r.options.Driver))

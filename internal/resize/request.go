@@ -20,11 +20,11 @@ const (
 
 // expandRequest is what the driver is asked for, secrets included. If only the
 // node has something to do the driver is not asked.
-func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
-	if s.nodeOnly() {
+func (r *Reconciler) expandRequest(ctx context.Context, s *state, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
+	if s.isNodeOnly() {
 		return &csipb.ControllerExpandVolumeRequest{CapacityRange: &csipb.CapacityRange{RequiredBytes: size}}, nil
 	}
-	spec, err := r.options.told(ctx, s.volume)
+	spec, err := r.options.csiSpec(ctx, s.volume)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,7 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*c
 		return nil, err
 	}
 	source := spec.CSI
-	secrets, err := kube.SecretData(ctx, r.live, source.ControllerExpandSecretRef)
+	secrets, err := kube.SecretData(ctx, r.apiReader, source.ControllerExpandSecretRef)
 	if err != nil {
 		return nil, err
 	}
@@ -46,12 +46,12 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *seen, size int64) (*c
 }
 
 // modifyRequest is what the driver is asked for, secrets included.
-func (r *Reconciler) modifyRequest(ctx context.Context, s *seen, parameters map[string]string) (*csipb.ControllerModifyVolumeRequest, error) {
-	spec, err := r.options.told(ctx, s.volume)
+func (r *Reconciler) modifyRequest(ctx context.Context, s *state, parameters map[string]string) (*csipb.ControllerModifyVolumeRequest, error) {
+	spec, err := r.options.csiSpec(ctx, s.volume)
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := kube.SecretData(ctx, r.live, modifySecret(s.volume, spec))
+	secrets, err := kube.SecretData(ctx, r.apiReader, modifySecret(s.volume, spec))
 	if err != nil {
 		return nil, err
 	}

@@ -25,33 +25,33 @@ import (
 
 // Setup adds the controller to a manager, for a driver that is Able.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), driver: driver, events: events, options: o, now: time.Now}
+	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o, now: time.Now}
 	var err error
-	if r.node, err = expandsAtNodes(ctx, driver); err != nil {
+	if r.nodeExpands, err = expandsOnNodes(ctx, driver); err != nil {
 		return err
 	}
-	if r.classes, err = r.followsClasses(m); err != nil {
+	if r.followsClasses, err = r.detectClasses(m); err != nil {
 		return err
 	}
 	watcher, err := client.NewWithWatch(m.GetConfig(), client.Options{HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper()})
 	if err != nil {
 		return fmt.Errorf("making a client that looks for pods: %w", err)
 	}
-	r.users = newUsers(ctx, watcher)
+	r.pods = newPodWatcher(ctx, watcher)
 	b := ctrl.NewControllerManagedBy(m).
 		Named("resize").
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.claim), builder.WithPredicates(claimNews())).
-		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.claimOf), builder.WithPredicates(r.volumeNews())).
-		WatchesRawSource(source.Channel(r.users.ended, handler.EnqueueRequestsFromMapFunc(r.claim))).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.requestsForClaim), builder.WithPredicates(claimChanged())).
+		Watches(&corev1.PersistentVolume{}, handler.EnqueueRequestsFromMapFunc(r.requestsForVolume), builder.WithPredicates(r.volumeChanged())).
+		WatchesRawSource(source.Channel(r.pods.ended, handler.EnqueueRequestsFromMapFunc(r.requestsForClaim))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 		})
-	if r.classes {
-		if err := m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, claimsByClass, unmet); err != nil {
+	if r.followsClasses {
+		if err := m.GetFieldIndexer().IndexField(ctx, &corev1.PersistentVolumeClaim{}, claimsByClass, pendingClasses); err != nil {
 			return fmt.Errorf("indexing claims by their VolumeAttributesClass: %w", err)
 		}
-		b.Watches(&storagev1.VolumeAttributesClass{}, handler.EnqueueRequestsFromMapFunc(r.claimsOf), builder.WithPredicates(newOnly()))
+		b.Watches(&storagev1.VolumeAttributesClass{}, handler.EnqueueRequestsFromMapFunc(r.requestsForClass), builder.WithPredicates(createdOnly()))
 	}
 	return b.Complete(kube.DrainOnStop(r))
 }
@@ -65,7 +65,7 @@ func CheckCapabilities(ctx context.Context, driver *csi.Driver) error {
 	if info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) || info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
 		return nil
 	}
-	node, err := expandsAtNodes(ctx, driver)
+	node, err := expandsOnNodes(ctx, driver)
 	if err == nil && !node {
 		err = fmt.Errorf("driver %s cannot be served: it announces neither EXPAND_VOLUME, for its controller or its nodes, nor MODIFY_VOLUME; "+
 			"take this program out of its deployment", info.Name)
@@ -73,9 +73,9 @@ func CheckCapabilities(ctx context.Context, driver *csi.Driver) error {
 	return err
 }
 
-// expandsAtNodes asks for what only matters if the driver has nothing to do
+// expandsOnNodes asks for what only matters if the driver has nothing to do
 // before its nodes have.
-func expandsAtNodes(ctx context.Context, driver *csi.Driver) (bool, error) {
+func expandsOnNodes(ctx context.Context, driver *csi.Driver) (bool, error) {
 	if driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
 		return false, nil
 	}
@@ -86,9 +86,9 @@ func expandsAtNodes(ctx context.Context, driver *csi.Driver) (bool, error) {
 	return node, nil
 }
 
-// followsClasses tells whether there can be VolumeAttributesClasses to follow.
+// detectClasses tells whether there can be VolumeAttributesClasses to follow.
 // Without it nothing is asked for that needs the right to read them.
-func (r *Reconciler) followsClasses(m ctrl.Manager) (bool, error) {
+func (r *Reconciler) detectClasses(m ctrl.Manager) (bool, error) {
 	if !r.options.Modify || !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
 		return false, nil
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-func TestVolumesOfAPluginAreExpandedAsTheDrivers(t *testing.T) {
-	ebs := &Options{Driver: "ebs.csi.aws.com", Plugin: migrate.Of("ebs.csi.aws.com")}
+func TestInTreeVolumesAreTranslated(t *testing.T) {
+	ebs := &Options{Driver: "ebs.csi.aws.com", Plugin: migrate.ForDriver("ebs.csi.aws.com")}
 	handedTo := func(driver string) *corev1.PersistentVolumeClaim {
 		claim := &corev1.PersistentVolumeClaim{}
 		if driver != "" {
@@ -39,13 +39,13 @@ func TestVolumesOfAPluginAreExpandedAsTheDrivers(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := tt.options.asked(tt.claim, tt.volume); got != tt.asked {
+			if got := tt.options.mayResize(tt.claim, tt.volume); got != tt.asked {
 				t.Errorf("got %v", got)
 			}
 			if !tt.asked {
 				return
 			}
-			if spec, err := tt.options.told(t.Context(), tt.volume); err != nil || spec.CSI.VolumeHandle != "vol-1" {
+			if spec, err := tt.options.csiSpec(t.Context(), tt.volume); err != nil || spec.CSI.VolumeHandle != "vol-1" {
 				t.Errorf("the driver is told of %+v, %v", spec, err)
 			}
 		})

@@ -13,11 +13,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-// users finds the pods that use a claim, and tells when one of them has ended.
+// podWatcher finds the pods that use a claim, and tells when one of them has ended.
 // It is only asked about claims whose volume the driver did not want to expand
 // because it was in use, so there is no cache of all pods of the cluster: pods
 // are listed in one namespace, and one pod is watched for each such claim.
-type users struct {
+type podWatcher struct {
 	client client.WithWatch
 	// ctx ends the watches.
 	ctx context.Context //nolint:containedctx // They live as long as the controller, not as the call that begins them.
@@ -28,75 +28,75 @@ type users struct {
 	watched map[types.UID]bool // claims
 }
 
-// endedBacklog is far more than the pods that end at a time.
-const endedBacklog = 1024
+// endedBuffer is far more than the pods that end at a time.
+const endedBuffer = 1024
 
-func newUsers(ctx context.Context, c client.WithWatch) *users {
-	return &users{client: c, ctx: ctx, ended: make(chan event.GenericEvent, endedBacklog), watched: map[types.UID]bool{}}
+func newPodWatcher(ctx context.Context, c client.WithWatch) *podWatcher {
+	return &podWatcher{client: c, ctx: ctx, ended: make(chan event.GenericEvent, endedBuffer), watched: map[types.UID]bool{}}
 }
 
-// awaited returns the name of a pod that uses a claim, and wakes the claim up
+// findUser returns the name of a pod that uses a claim, and wakes the claim up
 // when that has ended; "" if there is none.
-func (u *users) awaited(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
+func (p *podWatcher) findUser(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
 	pods := &corev1.PodList{}
-	if err := u.client.List(ctx, pods, client.InNamespace(claim.Namespace)); err != nil {
+	if err := p.client.List(ctx, pods, client.InNamespace(claim.Namespace)); err != nil {
 		return "", fmt.Errorf("looking for pods that use claim %s: %w", claim.Name, err)
 	}
 	for i := range pods.Items {
-		if pod := &pods.Items[i]; !over(pod) && uses(pod, claim.Name) {
-			u.await(claim, pod.Name, pods.ResourceVersion)
+		if pod := &pods.Items[i]; !hasEnded(pod) && usesClaim(pod, claim.Name) {
+			p.watchPod(claim, pod.Name, pods.ResourceVersion)
 			return pod.Name, nil
 		}
 	}
 	return "", nil
 }
 
-// await wakes a claim up when a pod has ended.
-func (u *users) await(claim *corev1.PersistentVolumeClaim, pod, version string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.watched[claim.UID] {
+// watchPod wakes a claim up when a pod has ended.
+func (p *podWatcher) watchPod(claim *corev1.PersistentVolumeClaim, pod, version string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched[claim.UID] {
 		return
 	}
-	u.watched[claim.UID] = true
+	p.watched[claim.UID] = true
 	go func() {
-		ended := u.ends(claim.Namespace, pod, version)
-		u.mu.Lock()
-		delete(u.watched, claim.UID) // First: who is woken up may have another pod to wait for.
-		u.mu.Unlock()
+		ended := p.waitForEnd(claim.Namespace, pod, version)
+		p.mu.Lock()
+		delete(p.watched, claim.UID) // First: who is woken up may have another pod to wait for.
+		p.mu.Unlock()
 		if ended {
-			u.ended <- event.GenericEvent{Object: claim}
+			p.ended <- event.GenericEvent{Object: claim}
 		}
 	}()
 }
 
-// ends waits until a pod has ended. It is false if the watch ended before that.
-func (u *users) ends(namespace, pod, version string) bool {
-	w, err := u.client.Watch(u.ctx, &corev1.PodList{}, &client.ListOptions{
+// waitForEnd waits until a pod has ended. It is false if the watch ended before that.
+func (p *podWatcher) waitForEnd(namespace, pod, version string) bool {
+	op, err := p.client.Watch(p.ctx, &corev1.PodList{}, &client.ListOptions{
 		Namespace: namespace,
 		Raw:       &metav1.ListOptions{ResourceVersion: version, FieldSelector: "metadata.name=" + pod},
 	})
 	if err != nil {
 		return false // Without the right to watch there still is the next look.
 	}
-	defer w.Stop()
-	for e := range w.ResultChan() {
-		seen, ok := e.Object.(*corev1.Pod)
-		if e.Type == watch.Deleted || ok && over(seen) {
+	defer op.Stop()
+	for e := range op.ResultChan() {
+		pod, ok := e.Object.(*corev1.Pod)
+		if e.Type == watch.Deleted || ok && hasEnded(pod) {
 			return true
 		}
 	}
 	return false
 }
 
-// over tells whether nothing of a pod runs any more.
-func over(pod *corev1.Pod) bool {
+// hasEnded tells whether nothing of a pod runs any more.
+func hasEnded(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// uses tells whether a pod uses a claim of its namespace, or has had one made of
+// usesClaim tells whether a pod uses a claim of its namespace, or has had one made of
 // that name.
-func uses(pod *corev1.Pod, claim string) bool {
+func usesClaim(pod *corev1.Pod, claim string) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if source := v.PersistentVolumeClaim; source != nil && source.ClaimName == claim {

@@ -23,55 +23,55 @@ import (
 // claimsByClass indexes claims by the attributes classes that they wait for.
 const claimsByClass = "resize.class"
 
-// news is what about a claim others write and may lead to something to do.
-type news struct {
-	uid             types.UID
-	volume          string
-	phase           corev1.PersistentVolumeClaimPhase
-	requested, has  int64
-	wanted, current string
-	resizer         string
-	node            corev1.ClaimResourceStatus // of an expansion, while it is the node's turn
+// relevantFields is what about a claim others write and may lead to something to do.
+type relevantFields struct {
+	uid                        types.UID
+	volume                     string
+	phase                      corev1.PersistentVolumeClaimPhase
+	requested, capacity        int64
+	desiredClass, currentClass string
+	resizer                    string
+	nodeStatus                 corev1.ClaimResourceStatus // of an expansion, while it is the node's turn
 }
 
-func newsOf(claim *corev1.PersistentVolumeClaim) news {
-	n := news{
+func relevantFieldsOf(claim *corev1.PersistentVolumeClaim) relevantFields {
+	n := relevantFields{
 		resizer: claim.Annotations[kube.AnnStorageResizer],
 		uid:     claim.UID, volume: claim.Spec.VolumeName, phase: claim.Status.Phase,
-		requested: sizeOf(claim.Spec.Resources.Requests), has: sizeOf(claim.Status.Capacity),
-		wanted: ptr.Deref(claim.Spec.VolumeAttributesClassName, ""), current: ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, ""),
+		requested: sizeOf(claim.Spec.Resources.Requests), capacity: sizeOf(claim.Status.Capacity),
+		desiredClass: ptr.Deref(claim.Spec.VolumeAttributesClassName, ""), currentClass: ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, ""),
 	}
 	switch status := claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; status {
 	case corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible:
-		n.node = status
+		n.nodeStatus = status
 	default:
 	}
 	return n
 }
 
-// claimNews lets through claims that are new, that have changed in what matters,
+// claimChanged lets through claims that are new, that have changed in what matters,
 // or that are looked at again because it is time for that.
-func claimNews() predicate.Funcs {
+func claimChanged() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			old, before := e.ObjectOld.(*corev1.PersistentVolumeClaim)
 			now, after := e.ObjectNew.(*corev1.PersistentVolumeClaim)
-			return before && after && (newsOf(old) != newsOf(now) || old.ResourceVersion == now.ResourceVersion)
+			return before && after && (relevantFieldsOf(old) != relevantFieldsOf(now) || old.ResourceVersion == now.ResourceVersion)
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// volumeNews lets through volumes of ours that are new, or have got another
+// volumeChanged lets through volumes of ours that are new, or have got another
 // claim or other secrets.
-func (r *Reconciler) volumeNews() predicate.Funcs {
-	type news struct {
+func (r *Reconciler) volumeChanged() predicate.Funcs {
+	type relevant struct {
 		claim          types.UID
 		expand, modify corev1.SecretReference
 	}
-	newsOf := func(o client.Object) (n news, ours bool) {
+	relevantOf := func(o client.Object) (n relevant, ours bool) {
 		volume, ok := o.(*corev1.PersistentVolume)
-		if !ok || !r.options.owns(volume) {
+		if !ok || !r.options.isOurs(volume) {
 			return n, false
 		}
 		if volume.Spec.ClaimRef != nil {
@@ -85,43 +85,43 @@ func (r *Reconciler) volumeNews() predicate.Funcs {
 	}
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool {
-			_, ours := newsOf(e.Object)
+			_, ours := relevantOf(e.Object)
 			return ours
 		},
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			old, _ := newsOf(e.ObjectOld)
-			now, ours := newsOf(e.ObjectNew)
+			old, _ := relevantOf(e.ObjectOld)
+			now, ours := relevantOf(e.ObjectNew)
 			return ours && old != now
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// newOnly lets through what is new: the parameters of a class never change.
-func newOnly() predicate.Funcs {
+// createdOnly lets through what is new: the parameters of a class never change.
+func createdOnly() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// claim leads to a claim if there is something to do about it.
-func (r *Reconciler) claim(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.due(ctx, client.ObjectKeyFromObject(o))
+// requestsForClaim leads to a claim if there is something to do about it.
+func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.requestIfDue(ctx, client.ObjectKeyFromObject(o))
 }
 
-// claimOf leads from a volume to its claim if there is something to do about it.
+// requestsForVolume leads from a volume to its claim if there is something to do about it.
 // So it does not matter which of the two the cache learns of first.
-func (r *Reconciler) claimOf(ctx context.Context, o client.Object) []reconcile.Request {
+func (r *Reconciler) requestsForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil {
 		return nil
 	}
-	return r.due(ctx, types.NamespacedName{Namespace: volume.Spec.ClaimRef.Namespace, Name: volume.Spec.ClaimRef.Name})
+	return r.requestIfDue(ctx, types.NamespacedName{Namespace: volume.Spec.ClaimRef.Namespace, Name: volume.Spec.ClaimRef.Name})
 }
 
-// claimsOf leads from a class to the claims that wait for it.
-func (r *Reconciler) claimsOf(ctx context.Context, o client.Object) []reconcile.Request {
+// requestsForClass leads from a class to the claims that wait for it.
+func (r *Reconciler) requestsForClass(ctx context.Context, o client.Object) []reconcile.Request {
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: o.GetName()}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "The claims of a class could not be listed", "class", o.GetName())
@@ -129,34 +129,34 @@ func (r *Reconciler) claimsOf(ctx context.Context, o client.Object) []reconcile.
 	}
 	var all []reconcile.Request
 	for i := range claims.Items {
-		all = append(all, r.claim(ctx, &claims.Items[i])...)
+		all = append(all, r.requestsForClaim(ctx, &claims.Items[i])...)
 	}
 	return all
 }
 
-// due is a request for the claim if there is something to do about it, as far
+// requestIfDue is a request for the claim if there is something to do about it, as far
 // as the cache knows.
-func (r *Reconciler) due(ctx context.Context, key types.NamespacedName) []reconcile.Request {
+func (r *Reconciler) requestIfDue(ctx context.Context, key types.NamespacedName) []reconcile.Request {
 	s, err := r.observe(ctx, r.client, key)
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "A claim could not be read", "claim", key)
 		return nil
 	}
-	if s.volume == nil || decideExpansion(s, r.options, r.now()).kind == rest && decideModification(s, r.options, r.now()).kind == rest {
+	if s.volume == nil || decideExpansion(s, r.options, r.now()).action == none && decideModification(s, r.options, r.now()).action == none {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: key}}
 }
 
-// unmet are the attributes classes that a claim waits for.
-func unmet(o client.Object) []string {
+// pendingClasses are the attributes classes that a claim waits for.
+func pendingClasses(o client.Object) []string {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
 	var classes []string
-	if wanted := ptr.Deref(claim.Spec.VolumeAttributesClassName, ""); wanted != "" && wanted != ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, "") {
-		classes = append(classes, wanted)
+	if desired := ptr.Deref(claim.Spec.VolumeAttributesClassName, ""); desired != "" && desired != ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, "") {
+		classes = append(classes, desired)
 	}
 	if record := claim.Status.ModifyVolumeStatus; record != nil && (len(classes) == 0 || classes[0] != record.TargetVolumeAttributesClassName) {
 		classes = append(classes, record.TargetVolumeAttributesClassName)
