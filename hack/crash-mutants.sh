@@ -58,7 +58,7 @@ counts() {
 }
 
 # ways LOG prints the ways of striking in which runs have failed.
-ways() { sed -n '/^| way /,/^$/p' "$1" | awk -F ' *[|] *' '$4 + 0 > 0 { print $2 }'; }
+ways() { sed -n '/^| fault /,/^$/p' "$1" | awk -F ' *[|] *' '$4 + 0 > 0 { print $2 }'; }
 
 complain() {
 	echo "$1" >&2
@@ -76,7 +76,7 @@ judge() {
 	by=$(ways "$2")
 	echo "| $(head -1 "$1") | $runs | $leaks | $stuck | $wrong | $(paste -sd, <<<"${by:-no fault}" | sed 's/,/, /g') |"
 	[ $((leaks + stuck + wrong)) -gt 0 ] || complain "the sweep has not noticed $1, see $2"
-	header Ways "$1" | sed 's/, /\n/g' | while read -r way; do
+	header Faults "$1" | sed 's/, /\n/g' | while read -r way; do
 		grep -qxF "$way" <<<"$by" || echo "$way"
 	done | grep . >&2 && complain "the sweep has not noticed $1 in these ways, see $2" || true
 }

@@ -16,23 +16,23 @@ import (
 
 // attachTo attaches the volumes of all wanted claims to the node in a zone, as
 // the attach/detach controller does.
-func attachTo(zone string) act {
+func attachTo(zone string) step {
 	return func(ctx context.Context, r *run) {
 		volumes, err := r.ListPVs(ctx)
 		if err != nil {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		for i := range volumes {
-			r.attach(ctx, volumes[i].Name, zone)
+			r.createAttachment(ctx, volumes[i].Name, zone)
 		}
 	}
 }
 
-// attach makes a VolumeAttachment that is wanted from now on.
-func (r *run) attach(ctx context.Context, volume, zone string) {
+// createAttachment makes a VolumeAttachment that is wanted from now on.
+func (r *run) createAttachment(ctx context.Context, volume, zone string) {
 	name := world.AttachmentName(volume, r.node(zone))
 	r.mu.Lock()
-	r.places[name] = zone
+	r.wantedAttachments[name] = zone
 	r.mu.Unlock()
 	_, err := r.Client.StorageV1().VolumeAttachments().Create(ctx, &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -41,7 +41,7 @@ func (r *run) attach(ctx context.Context, volume, zone string) {
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("volume %s is wanted in zone %s", volume, zone)
 }
@@ -50,30 +50,30 @@ func (r *run) attach(ctx context.Context, volume, zone string) {
 // not wait: they stay until their volumes are detached.
 func detach(ctx context.Context, r *run) {
 	r.mu.Lock()
-	clear(r.places)
+	clear(r.wantedAttachments)
 	r.mu.Unlock()
-	attachments, err := r.attachments(ctx)
+	attachments, err := r.listAttachments(ctx)
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	for i := range attachments {
 		name := attachments[i].Name
 		err := r.Client.StorageV1().VolumeAttachments().Delete(ctx, name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		r.trace.note("attachment %s was deleted", name)
 	}
 }
 
-// loseNode lets the node go with all that was attached there.
-func loseNode(ctx context.Context, r *run) {
-	dropFirstNode(ctx, r)
+// deleteFirstNodeAndDetach lets the node go with all that was attached there.
+func deleteFirstNodeAndDetach(ctx context.Context, r *run) {
+	deleteFirstNode(ctx, r)
 	detach(ctx, r)
 }
 
-// attachments are those of the stage's driver.
-func (s *stage) attachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
+// listAttachments are those of the stage's driver.
+func (s *environment) listAttachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
 	if !s.scenario.driver.AnyNode {
 		return nil, nil
 	}
@@ -86,7 +86,7 @@ func (s *stage) attachments(ctx context.Context) ([]storagev1.VolumeAttachment, 
 
 // compareAttachments tells what is not attached as wanted, in the cluster and at
 // the driver.
-func (s *state) compareAttachments(want map[string]string, found *result) {
+func (s *clusterState) compareAttachments(want map[string]string, found *result) {
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	left := map[string]bool{}
 	for i := range s.attachments {
@@ -98,7 +98,7 @@ func (s *state) compareAttachments(want map[string]string, found *result) {
 			wrong("VolumeAttachment %s is there, held by %v, and nobody wants it", a.Name, a.Finalizers)
 		case !a.Status.Attached || a.Status.AttachError != nil || a.Status.DetachError != nil:
 			wrong("VolumeAttachment %s is not attached: %+v", a.Name, a.Status)
-		case !slices.Contains(s.publishedOn(a), zone):
+		case !slices.Contains(s.publishedNodes(a), zone):
 			wrong("VolumeAttachment %s says that it is attached, and the driver does not", a.Name)
 		}
 	}
@@ -107,34 +107,34 @@ func (s *state) compareAttachments(want map[string]string, found *result) {
 			wrong("VolumeAttachment %s is gone and was wanted", name)
 		}
 	}
-	for _, at := range s.stored {
+	for _, at := range s.driverVolumes {
 		for _, zone := range at.Nodes {
-			if !s.attachedBy(at, zone) {
+			if !s.hasAttachment(at, zone) {
 				found.leaks = append(found.leaks, fmt.Sprintf("%s is published on %s, and no VolumeAttachment tells of it", at.ID, zone))
 			}
 		}
 	}
 }
 
-// publishedOn are the nodes on which the driver has what is attached.
-func (s *state) publishedOn(a *storagev1.VolumeAttachment) []string {
-	for _, at := range s.stored {
-		if s.isOf(a, at) {
+// publishedNodes are the nodes on which the driver has what is attached.
+func (s *clusterState) publishedNodes(a *storagev1.VolumeAttachment) []string {
+	for _, at := range s.driverVolumes {
+		if s.isOfVolume(a, at) {
 			return at.Nodes
 		}
 	}
 	return nil
 }
 
-// attachedBy tells whether a VolumeAttachment leads to a publication.
-func (s *state) attachedBy(at csitest.Volume, zone string) bool {
+// hasAttachment tells whether a VolumeAttachment leads to a publication.
+func (s *clusterState) hasAttachment(at csitest.Volume, zone string) bool {
 	return slices.ContainsFunc(s.attachments, func(a storagev1.VolumeAttachment) bool {
-		return a.Name == world.AttachmentName(*a.Spec.Source.PersistentVolumeName, s.node(zone)) && s.isOf(&a, at)
+		return a.Name == world.AttachmentName(*a.Spec.Source.PersistentVolumeName, s.node(zone)) && s.isOfVolume(&a, at)
 	})
 }
 
-// isOf tells whether a VolumeAttachment is of a volume at the driver.
-func (s *state) isOf(a *storagev1.VolumeAttachment, at csitest.Volume) bool {
+// isOfVolume tells whether a VolumeAttachment is of a volume at the driver.
+func (s *clusterState) isOfVolume(a *storagev1.VolumeAttachment, at csitest.Volume) bool {
 	for i := range s.volumes {
 		if s.volumes[i].Name == *a.Spec.Source.PersistentVolumeName {
 			return s.volumes[i].Spec.CSI.VolumeHandle == s.handle(at)

@@ -14,14 +14,14 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// clear removes what is left when no process is running: of a run that failed,
+// cleanUp removes what is left when no process is running: of a run that failed,
 // so that the next one begins afresh, and of the nodes at the end.
-func (s *stage) clear(ctx context.Context, t testing.TB) {
+func (s *environment) cleanUp(ctx context.Context, t testing.TB) {
 	t.Helper()
 	s.Driver.SetHooks(csitest.Hooks{})
-	defer s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
-	there := &state{stage: s}
-	if err := there.read(ctx, &run{stage: s}); err != nil {
+	defer s.Driver.SetHooks(csitest.Hooks{Before: s.beforeCall, After: s.afterCall})
+	there := &clusterState{environment: s}
+	if err := there.read(ctx, &run{environment: s}); err != nil {
 		t.Error(err)
 		return
 	}
@@ -34,8 +34,8 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 	for i := range there.claims {
 		drop("a claim", s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(ctx, there.claims[i].Name, none))
 	}
-	for i := range there.intents {
-		drop("an intent", s.Client.CoordinationV1().Leases(s.Namespace).Delete(ctx, there.intents[i].Name, none))
+	for i := range there.pendingOperations {
+		drop("an intent", s.Client.CoordinationV1().Leases(s.Namespace).Delete(ctx, there.pendingOperations[i].Name, none))
 	}
 	for i := range there.volumes {
 		name := there.volumes[i].Name
@@ -46,9 +46,9 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 	for i := range there.attachments {
 		s.ForceDeleteAttachment(ctx, t, there.attachments[i].Name)
 	}
-	drop("snapshots", errors.Join(s.clearSnapshots(ctx, there)...))
+	drop("snapshots", errors.Join(s.cleanUpSnapshots(ctx, there)...))
 	for i := range there.snapshots {
-		drop("a snapshot", s.removeSnapshot(ctx, &there.snapshots[i]))
+		drop("a snapshot", s.forceDeleteSnapshot(ctx, &there.snapshots[i]))
 	}
 	for _, zone := range zones {
 		if s.scenario.hasNodes() {
@@ -56,10 +56,10 @@ func (s *stage) clear(ctx context.Context, t testing.TB) {
 			drop("a CSINode", s.Client.StorageV1().CSINodes().Delete(ctx, s.node(zone), none))
 		}
 	}
-	s.clearDriver(ctx, t)
+	s.cleanUpDriver(ctx, t)
 }
 
-func (s *stage) clearDriver(ctx context.Context, t testing.TB) {
+func (s *environment) cleanUpDriver(ctx context.Context, t testing.TB) {
 	t.Helper()
 	left, cut := s.Driver.Volumes(), s.Driver.Snapshots()
 	if len(left)+len(cut) == 0 {

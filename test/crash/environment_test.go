@@ -22,43 +22,43 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A stage is where the runs of one scenario take place, one after another: a
+// A environment is where the runs of one scenario take place, one after another: a
 // world, and the processes under test.
-type stage struct {
+type environment struct {
 	*world.World
 	scenario    *scenario
 	trace       trace
-	controllers []*controller
+	controllers []*testedProcess
 
 	api      client.Client // for snapshots, nil if the scenario has none
 	csi      *csi.Driver   // as the test calls the driver
 	snapshot string        // the driver's handle of what is restored
 
-	mu      sync.Mutex
-	turn    func()        // what the world does at the scenario's turn
-	hasty   bool          // the processes give a call to the driver little time
-	hits    map[any]*blow // by request: calls that are to be struck when the driver has done its work
-	late    map[any]*lateCall
-	asked   int // CreateVolume calls of the run that have come
-	creates int // those that the driver has worked on
-	holds   map[*csipb.CreateVolumeRequest]hold
-	unsure  map[string]string // by volume: the request of which nobody knows how it ended
-	asks    map[string]bool   // names of snapshots that were asked for in the run
-	ready   map[string]bool   // handles of snapshots that the driver has said to be ready
-	classes int               // VolumeSnapshotClasses that were made
-	events  int               // that the processes have written in the run
-	denied  bool              // the right to protect snapshots was refused in the run
-	broken  []error           // what should not happen in any run
+	mu                 sync.Mutex
+	disrupt            func()                 // what the world does at the scenario's turn
+	shortTimeouts      bool                   // the processes give a call to the driver little time
+	pendingFaults      map[any]*injectedFault // by request: calls that are to be struck when the driver has done its work
+	slowCalls          map[any]*slowCall
+	createsReceived    int // CreateVolume calls of the run that have come
+	createsDone        int // those that the driver has worked on
+	protections        map[*csipb.CreateVolumeRequest]protection
+	unknownOutcomes    map[string]string // by volume: the request of which nobody knows how it ended
+	requestedNames     map[string]bool   // names of snapshots that were asked for in the run
+	ready              map[string]bool   // handles of snapshots that the driver has said to be ready
+	classes            int               // VolumeSnapshotClasses that were made
+	events             int               // that the processes have written in the run
+	snapshotsForbidden bool              // the right to protect snapshots was refused in the run
+	violations         []error           // what should not happen in any run
 }
 
-func newStage(t *testing.T, sc *scenario) *stage {
+func newStage(t *testing.T, sc *scenario) *environment {
 	t.Helper()
-	s := &stage{
-		World: world.New(t, sc.driver), scenario: sc, hits: map[any]*blow{}, late: map[any]*lateCall{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
-		asks: map[string]bool{}, ready: map[string]bool{},
+	s := &environment{
+		World: world.New(t, sc.driver), scenario: sc, pendingFaults: map[any]*injectedFault{}, slowCalls: map[any]*slowCall{}, protections: map[*csipb.CreateVolumeRequest]protection{}, unknownOutcomes: map[string]string{},
+		requestedNames: map[string]bool{}, ready: map[string]bool{},
 	}
 	s.CreateClass(t, sc.class)
-	if sc.restores || sc.cuts() {
+	if sc.restores || sc.takesSnapshots() {
 		s.api, s.csi = s.SnapshotClient(t), s.ConnectDriver(t)
 	}
 	if sc.scheduled {
@@ -67,23 +67,23 @@ func newStage(t *testing.T, sc *scenario) *stage {
 		}
 	}
 	if sc.restores {
-		s.cutSnapshot(t)
+		s.createRestoreSource(t)
 	}
-	if sc.cuts() {
-		t.Cleanup(func() { loseClass(context.WithoutCancel(t.Context()), &run{stage: s}) })
+	if sc.takesSnapshots() {
+		t.Cleanup(func() { deleteClasses(context.WithoutCancel(t.Context()), &run{environment: s}) })
 	}
-	s.Driver.SetHooks(csitest.Hooks{Before: s.called, After: s.done})
-	t.Cleanup(func() { s.clear(context.WithoutCancel(t.Context()), t) })
-	if slices.Contains(sc.struck(), "csi-resizer") {
-		s.offerClasses(t)
+	s.Driver.SetHooks(csitest.Hooks{Before: s.beforeCall, After: s.afterCall})
+	t.Cleanup(func() { s.cleanUp(context.WithoutCancel(t.Context()), t) })
+	if slices.Contains(sc.testedRoles(), "csi-resizer") {
+		s.createAttributesClasses(t)
 	}
-	for _, role := range sc.beside {
-		s.runBeside(t, role)
+	for _, role := range sc.background {
+		s.startBackground(t, role)
 	}
-	for _, role := range sc.struck() {
+	for _, role := range sc.testedRoles() {
 		for i := range max(1, sc.leaders) {
-			c := &controller{stage: s, role: role, calls: s.callTime(i)}
-			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.fate))
+			c := &testedProcess{stage: s, role: role, callTimeout: s.callTimeoutOf(i)}
+			c.args = s.argsOf(role, "--kubeconfig="+proxy.Start(t, s.Config, c.proxyFault))
 			s.controllers = append(s.controllers, c)
 			t.Cleanup(c.kill)
 			c.start()
@@ -92,8 +92,8 @@ func newStage(t *testing.T, sc *scenario) *stage {
 	return s
 }
 
-// runBeside starts a process that is not struck.
-func (s *stage) runBeside(t *testing.T, role string) {
+// startBackground starts a process that is not struck.
+func (s *environment) startBackground(t *testing.T, role string) {
 	t.Helper()
 	p, err := world.Start(role, s.argsOf(role)...)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *stage) runBeside(t *testing.T, role string) {
 }
 
 // argsOf are a role's, then args.
-func (s *stage) argsOf(role string, args ...string) []string {
+func (s *environment) argsOf(role string, args ...string) []string {
 	args = append([]string{"--retry-interval-start=0.1", "--retry-interval-max=1"}, args...)
 	switch role {
 	case "csi-attacher":
@@ -139,14 +139,14 @@ func roleOf(method csi.Method) string {
 	}
 }
 
-func (s *stage) callerOf(ctx context.Context, method csi.Method) *controller {
+func (s *environment) callerOf(ctx context.Context, method csi.Method) *testedProcess {
 	deadline, _ := ctx.Deadline()
-	var last *controller
+	var last *testedProcess
 	for _, c := range s.controllers {
 		if c.role != roleOf(method) {
 			continue
 		}
-		if time.Until(deadline) <= c.calls {
+		if time.Until(deadline) <= c.callTimeout {
 			return c
 		}
 		last = c
@@ -154,161 +154,161 @@ func (s *stage) callerOf(ctx context.Context, method csi.Method) *controller {
 	return last
 }
 
-// strike does to the caller what is to happen. The scenario's turn comes after
+// inject does to the caller what is to happen. The scenario's turn comes after
 // its death and before the fresh process starts.
-func (s *stage) strike(caller *controller, hit *blow) {
+func (s *environment) inject(caller *testedProcess, hit *injectedFault) {
 	if hit.kills {
 		caller.kill()
 	}
-	s.takeTurn(hit)
+	s.disruptIfDue(hit)
 	if hit.kills {
 		caller.start()
 	}
-	s.trace.happened(hit)
+	s.trace.faultDone(hit)
 }
 
-// takeTurn is what the world does if it is the scenario's turn.
-func (s *stage) takeTurn(hit *blow) {
-	if !hit.turn {
+// disruptIfDue is what the world does if it is the scenario's turn.
+func (s *environment) disruptIfDue(hit *injectedFault) {
+	if !hit.disrupts {
 		return
 	}
-	hit.turn = false
+	hit.disrupts = false
 	s.mu.Lock()
-	turn := s.turn
+	turn := s.disrupt
 	s.mu.Unlock()
 	turn()
 }
 
-// fate is what becomes of a request of the process to the API server. A lease
+// proxyFault is what becomes of a request of the process to the API server. A lease
 // that is written is an intent: nobody has to be elected here.
-func (c *controller) fate(r *http.Request) proxy.Fault {
+func (c *testedProcess) proxyFault(r *http.Request) proxy.Fault {
 	var fate proxy.Fault
-	if sc := c.stage.scenario; proxy.IsWatch(r) && proxy.Resource(r) == sc.lagOf {
-		fate.Delay = sc.lag
+	if sc := c.stage.scenario; proxy.IsWatch(r) && proxy.Resource(r) == sc.delayedResource {
+		fate.Delay = sc.watchDelay
 	}
 	if proxy.Resource(r) == "events" {
-		c.stage.told()
+		c.stage.countEvent()
 	}
 	if !proxy.IsWrite(r) {
 		return fate
 	}
 	what := proxy.Name(r)
-	if len(c.stage.scenario.struck()) > 1 {
+	if len(c.stage.scenario.testedRoles()) > 1 {
 		what = c.role + " " + what
 	}
-	hit := c.stage.trace.arrive(what, "")
+	hit := c.stage.trace.record(what, "")
 	switch {
 	case hit == nil:
-	case hit.early:
-		c.stage.strike(c, hit)
+	case hit.before:
+		c.stage.inject(c, hit)
 		fate.Disconnect, fate.RejectStatus = hit.kills, hit.status
-		c.stage.deny(proxy.Resource(r), hit.status)
+		c.stage.noteForbidden(proxy.Resource(r), hit.status)
 	default:
 		fate.ReplaceStatus = hit.status
 		fate.AfterResponse = func() bool {
-			c.stage.strike(c, hit)
-			return hit.kills || hit.loses
+			c.stage.inject(c, hit)
+			return hit.kills || hit.dropsResponse
 		}
 	}
 	return fate
 }
 
-// called comes before the driver does its work.
-func (s *stage) called(ctx context.Context, method csi.Method, req any) error {
-	if !s.counts(method) {
+// beforeCall comes before the driver does its work.
+func (s *environment) beforeCall(ctx context.Context, method csi.Method, req any) error {
+	if !s.isPoint(method) {
 		return nil
 	}
-	s.queue(method, req)
+	s.waitForSlowCalls(method, req)
 	err := s.admit(ctx, method, req)
 	if err != nil { // It does not come to done.
-		s.finished(req)
-		s.answered(req, err)
+		s.finishCall(req)
+		s.retryAnswered(req, err)
 	}
 	return err
 }
 
 // admit lets a call through to the driver, unless it is struck before.
-func (s *stage) admit(ctx context.Context, method csi.Method, req any) error {
-	if err := s.inspectRequest(ctx, req); err != nil {
+func (s *environment) admit(ctx context.Context, method csi.Method, req any) error {
+	if err := s.checkRequest(ctx, req); err != nil {
 		return err
 	}
-	hit := s.trace.arrive(string(method), subjectOf(req))
-	if hit != nil && hit.early {
-		s.strike(s.callerOf(ctx, method), hit)
-		if err := hit.refusal(); err != nil {
+	hit := s.trace.record(string(method), callSubject(req))
+	if hit != nil && hit.before {
+		s.inject(s.callerOf(ctx, method), hit)
+		if err := hit.driverError(); err != nil {
 			return err
 		}
 		hit = nil
 	}
-	if hit != nil && hit.outlasts() {
-		s.outlast(ctx, method, req, hit)
+	if hit != nil && hit.outlivesCaller() {
+		s.delayCall(ctx, method, req, hit)
 	}
-	if d, ok := req.(*csipb.DeleteVolumeRequest); ok && s.scenario.named {
-		d.VolumeId = s.stored(d.VolumeId)
+	if d, ok := req.(*csipb.DeleteVolumeRequest); ok && s.scenario.handlesAreNames {
+		d.VolumeId = s.driverID(d.VolumeId)
 	}
-	if err := s.scenario.refuses(req); err != nil {
-		return s.answer(ctx, method, hit, err)
+	if err := s.scenario.driverError(req); err != nil {
+		return s.respond(ctx, method, hit, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hits[req] = hit
+	s.pendingFaults[req] = hit
 	return nil
 }
 
-// inspectRequest looks at what is asked for, and whether it may be. A call may
+// checkRequest looks at what is asked for, and whether it may be. A call may
 // have to wait.
-func (s *stage) inspectRequest(ctx context.Context, req any) error {
+func (s *environment) checkRequest(ctx context.Context, req any) error {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
 		if err := s.beginCreate(ctx, r); err != nil {
 			return err
 		}
 	case *csipb.CreateSnapshotRequest:
-		s.inspectCut(ctx, r)
+		s.checkClaimProtected(ctx, r)
 	case *csipb.CreateVolumeGroupSnapshotRequest:
-		s.inspectGroup(ctx, r)
+		s.checkGroupProtected(ctx, r)
 	}
-	s.compareWithUnsure(req)
+	s.checkUnknownOutcome(req)
 	return nil
 }
 
-// done comes after the driver has done its work.
-func (s *stage) done(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
+// afterCall comes after the driver has done its work.
+func (s *environment) afterCall(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
 	s.mu.Lock()
-	hit := s.hits[req]
-	delete(s.hits, req)
+	hit := s.pendingFaults[req]
+	delete(s.pendingFaults, req)
 	s.mu.Unlock()
-	obsolete := s.finished(req)
-	if hit != nil && hit.outlasts() && !obsolete {
+	obsolete := s.finishCall(req)
+	if hit != nil && hit.outlivesCaller() && !obsolete {
 		ctx = context.WithoutCancel(ctx) // What is being filled is to be protected though nobody waits for it.
 	}
 	if create, ok := req.(*csipb.CreateVolumeRequest); ok {
 		err = s.endCreate(ctx, create, err)
 	}
-	if made, ok := resp.(*csipb.CreateVolumeResponse); ok && s.scenario.named && err == nil {
-		made.Volume.VolumeId = handleOf(made.Volume.VolumeContext["name"])
+	if made, ok := resp.(*csipb.CreateVolumeResponse); ok && s.scenario.handlesAreNames && err == nil {
+		made.Volume.VolumeId = namedHandle(made.Volume.VolumeContext["name"])
 	}
 	s.noteReady(resp)
-	if hit == nil || !hit.outlasts() { // Else it is noted already, and another call may have ended that.
-		s.noteUnsure(req, hit != nil && hit.unsure(method))
+	if hit == nil || !hit.outlivesCaller() { // Else it is noted already, and another call may have ended that.
+		s.noteUnknownOutcome(req, hit != nil && hit.leavesOutcomeUnknown(method))
 	}
-	err = s.answer(ctx, method, hit, err)
-	s.answered(req, err)
+	err = s.respond(ctx, method, hit, err)
+	s.retryAnswered(req, err)
 	if err != nil {
 		return nil, err
 	}
 	return resp, nil
 }
 
-// refuses is what the driver says to a request that it cannot fulfil.
-func (sc *scenario) refuses(req any) error {
+// driverError is what the driver says to a request that it cannot fulfil.
+func (sc *scenario) driverError(req any) error {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
-		if sc.full != nil && sc.full(r) {
+		if sc.outOfCapacity != nil && sc.outOfCapacity(r) {
 			return status.Error(codes.ResourceExhausted, "there is no room there")
 		}
 	case *csipb.ControllerExpandVolumeRequest:
-		if sc.limit > 0 && r.GetCapacityRange().GetRequiredBytes() > sc.limit {
+		if sc.maxSize > 0 && r.GetCapacityRange().GetRequiredBytes() > sc.maxSize {
 			return status.Error(codes.Internal, "there is no room for that")
 		}
 	}
@@ -316,43 +316,43 @@ func (sc *scenario) refuses(req any) error {
 }
 
 // beginCreate lets the first call of a run wait if the scenario says so.
-func (s *stage) beginCreate(ctx context.Context, create *csipb.CreateVolumeRequest) error {
-	before := s.inspect(ctx, create, noSource)
+func (s *environment) beginCreate(ctx context.Context, create *csipb.CreateVolumeRequest) error {
+	before := s.checkSource(ctx, create, noSource)
 	s.mu.Lock()
-	s.holds[create] = before
-	s.asked++
-	slow := s.scenario.slow && s.asked == 1
+	s.protections[create] = before
+	s.createsReceived++
+	slow := s.scenario.slowFirstCreate && s.createsReceived == 1
 	s.mu.Unlock()
 	if slow {
-		return s.linger(ctx)
+		return s.waitForQuiet(ctx)
 	}
 	return nil
 }
 
 // endCreate changes what the driver says if the scenario says so.
-func (s *stage) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest, err error) error {
+func (s *environment) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest, err error) error {
 	s.mu.Lock()
-	before := s.holds[create]
-	delete(s.holds, create)
+	before := s.protections[create]
+	delete(s.protections, create)
 	s.mu.Unlock()
-	s.inspect(ctx, create, before)
+	s.checkSource(ctx, create, before)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.creates++
-	if s.creates <= s.scenario.unsure {
+	s.createsDone++
+	if s.createsDone <= s.scenario.lateResponses {
 		return status.Error(codes.DeadlineExceeded, "the driver is slow")
 	}
 	return err
 }
 
-// answer is what the caller gets when the driver is done.
-func (s *stage) answer(ctx context.Context, method csi.Method, hit *blow, err error) error {
+// respond is what the caller gets when the driver is done.
+func (s *environment) respond(ctx context.Context, method csi.Method, hit *injectedFault, err error) error {
 	if hit == nil {
 		return err
 	}
-	s.strike(s.callerOf(ctx, method), hit)
+	s.inject(s.callerOf(ctx, method), hit)
 	switch {
-	case hit.kills || hit.loses || hit.outlasts():
+	case hit.kills || hit.dropsResponse || hit.outlivesCaller():
 		return status.Error(codes.DeadlineExceeded, "the answer is lost")
 	case hit.code != codes.OK:
 		return status.Error(hit.code, "the driver fails on the way back")
@@ -361,26 +361,26 @@ func (s *stage) answer(ctx context.Context, method csi.Method, hit *blow, err er
 	}
 }
 
-// counts tells whether a call is a point. What every process asks at its start
+// isPoint tells whether a call is a point. What every process asks at its start
 // is one only in the scenario that is about the start.
-func (s *stage) counts(method csi.Method) bool {
+func (s *environment) isPoint(method csi.Method) bool {
 	switch method {
 	case csi.ListVolumes:
 		return false // The clock asks for it.
 	case csi.Probe, csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities:
 		return s.scenario.fromStart
 	default:
-		return slices.Contains(s.scenario.struck(), roleOf(method))
+		return slices.Contains(s.scenario.testedRoles(), roleOf(method))
 	}
 }
 
-// handleOf is the handle of a volume of a driver that has no numbers.
-func handleOf(name string) string { return "named-" + name }
+// namedHandle is the handle of a volume of a driver that has no numbers.
+func namedHandle(name string) string { return "named-" + name }
 
-// stored is the id under which the score knows a handle.
-func (s *stage) stored(handle string) string {
+// driverID is the id under which the score knows a handle.
+func (s *environment) driverID(handle string) string {
 	for _, v := range s.Driver.Volumes() {
-		if handleOf(v.Name) == handle {
+		if namedHandle(v.Name) == handle {
 			return v.ID
 		}
 	}
@@ -388,49 +388,49 @@ func (s *stage) stored(handle string) string {
 }
 
 // handle is what a PersistentVolume says about a volume at the driver.
-func (s *stage) handle(v csitest.Volume) string {
-	if s.scenario.named {
-		return handleOf(v.Name)
+func (s *environment) handle(v csitest.Volume) string {
+	if s.scenario.handlesAreNames {
+		return namedHandle(v.Name)
 	}
 	return v.ID
 }
 
-// complain keeps what should not happen, for the run to fail with.
-func (s *stage) complain(err error) {
+// reportViolation keeps what should not happen, for the run to fail with.
+func (s *environment) reportViolation(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = append(s.broken, err)
+	s.violations = append(s.violations, err)
 }
 
-// controller is a process under test with somebody who starts it again.
-type controller struct {
-	stage *stage
-	role  string
-	args  []string
-	calls time.Duration // what it gives a call to the driver
+// testedProcess is a process under test with somebody who starts it again.
+type testedProcess struct {
+	stage       *environment
+	role        string
+	args        []string
+	callTimeout time.Duration // what it gives a call to the driver
 
-	mu      sync.Mutex
-	running *world.Process
-	logs    []string // of the dead ones of this run
-	old     int      // how much of the running one's log is about earlier runs
-	ended   int      // how many have ended by themselves
+	mu        sync.Mutex
+	running   *world.Process
+	logs      []string // of the dead ones of this run
+	logOffset int      // how much of the running one's log is about earlier runs
+	exits     int      // how many have ended by themselves
 }
 
-// mostEnds is after how many ends by themselves processes are not started again.
-const mostEnds = 100
+// maxExits is after how many ends by themselves processes are not started again.
+const maxExits = 100
 
 // start starts a fresh process. One that ends by itself is started again, as
 // the kubelet would.
-func (c *controller) start() {
+func (c *testedProcess) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	args := c.args
 	if c.role != "snapshot-controller" { // It has no driver.
-		args = append(args[:len(args):len(args)], "--timeout="+c.calls.String())
+		args = append(args[:len(args):len(args)], "--timeout="+c.callTimeout.String())
 	}
 	p, err := world.Start(c.role, args...)
 	if err != nil {
-		c.stage.complain(err)
+		c.stage.reportViolation(err)
 		return
 	}
 	c.running = p
@@ -439,17 +439,17 @@ func (c *controller) start() {
 		c.mu.Lock()
 		own := c.running == p
 		if own {
-			c.bury()
-			c.ended++
+			c.collectLog()
+			c.exits++
 		}
-		hopeless := c.ended > mostEnds
+		hopeless := c.exits > maxExits
 		c.mu.Unlock()
 		if !own {
 			return
 		}
 		c.stage.trace.note("a process ended by itself: %v", p.Err())
 		if hopeless || !c.stage.scenario.fromStart {
-			c.stage.complain(fmt.Errorf("a process ended by itself: %w", p.Err()))
+			c.stage.reportViolation(fmt.Errorf("a process ended by itself: %w", p.Err()))
 		}
 		if !hopeless {
 			c.start()
@@ -458,39 +458,39 @@ func (c *controller) start() {
 }
 
 // kill ends the process as a power cut would.
-func (c *controller) kill() {
+func (c *testedProcess) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running == nil {
 		return
 	}
 	c.running.Kill()
-	c.bury()
+	c.collectLog()
 }
 
-// bury keeps what the process that has ended said.
-func (c *controller) bury() {
-	c.logs = append(c.logs, c.running.Log()[c.old:])
-	c.running, c.old = nil, 0
+// collectLog keeps what the process that has ended said.
+func (c *testedProcess) collectLog() {
+	c.logs = append(c.logs, c.running.Log()[c.logOffset:])
+	c.running, c.logOffset = nil, 0
 }
 
-// said is what its processes have said in this run.
-func (c *controller) said() string {
+// log is what its processes have said in this run.
+func (c *testedProcess) log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := c.logs
 	if c.running != nil {
-		all = append(all[:len(all):len(all)], c.running.Log()[c.old:])
+		all = append(all[:len(all):len(all)], c.running.Log()[c.logOffset:])
 	}
 	return strings.Join(all, "----- a fresh process -----\n")
 }
 
-// forget begins a run.
-func (c *controller) forget() {
+// startNewLog begins a run.
+func (c *testedProcess) startNewLog() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.logs = nil
 	if c.running != nil {
-		c.old = len(c.running.Log())
+		c.logOffset = len(c.running.Log())
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A way is how a point is struck.
-type way struct {
-	name  string
-	early bool // before the work is done, else after it
-	kills bool // the process dies
-	loses bool // the process lives and gets no answer
+// A fault is how a point is struck.
+type fault struct {
+	name          string
+	before        bool // before the work is done, else after it
+	kills         bool // the process dies
+	dropsResponse bool // the process lives and gets no answer
 
 	// code is what the driver answers in place of what it would, unless it is OK.
 	code codes.Code
@@ -29,51 +29,51 @@ type way struct {
 	slow, late bool
 }
 
-// deaths are the ways to strike at any point.
-var deaths = []way{
-	{name: "killed before", early: true, kills: true},
+// killFaults are the ways to strike at any point.
+var killFaults = []fault{
+	{name: "killed before", before: true, kills: true},
 	{name: "killed after", kills: true},
-	answerLost,
+	responseLost,
 }
 
-var answerLost = way{name: "answer lost at", loses: true}
+var responseLost = fault{name: "response lost at", dropsResponse: true}
 
-// refusals are what the API server may answer to a write.
-var refusals = []way{
-	{name: "403 instead of", early: true, status: http.StatusForbidden},
-	{name: "409 instead of", early: true, status: http.StatusConflict},
-	{name: "422 instead of", early: true, status: http.StatusUnprocessableEntity},
-	{name: "429 instead of", early: true, status: http.StatusTooManyRequests},
-	{name: "500 instead of", early: true, status: http.StatusInternalServerError},
+// apiErrors are what the API server may answer to a write.
+var apiErrors = []fault{
+	{name: "403 instead of", before: true, status: http.StatusForbidden},
+	{name: "409 instead of", before: true, status: http.StatusConflict},
+	{name: "422 instead of", before: true, status: http.StatusUnprocessableEntity},
+	{name: "429 instead of", before: true, status: http.StatusTooManyRequests},
+	{name: "500 instead of", before: true, status: http.StatusInternalServerError},
 	{name: "500 after", status: http.StatusInternalServerError},
 	{name: "504 after", status: http.StatusGatewayTimeout},
 }
 
 var (
-	slow = way{name: "slow", slow: true}
-	late = way{name: "late", late: true}
+	slowFault = fault{name: "slow", slow: true}
+	lateFault = fault{name: "late", late: true}
 )
 
-// broken is an error of a driver that has done its work: it fails on the way back.
-var broken = way{name: codes.Internal.String() + " after", code: codes.Internal}
+// internalAfter is an error of a driver that has done its work: it fails on the way back.
+var internalAfter = fault{name: codes.Internal.String() + " after", code: codes.Internal}
 
-// instead is an error of a driver that has done nothing.
-func instead(code codes.Code) way {
-	return way{name: code.String() + " instead of", early: true, code: code}
+// errorInstead is an error of a driver that has done nothing.
+func errorInstead(code codes.Code) fault {
+	return fault{name: code.String() + " instead of", before: true, code: code}
 }
 
-// outlasts tells whether a call takes longer than its caller waits.
-func (w way) outlasts() bool { return w.slow || w.late }
+// outlivesCaller tells whether a call takes longer than its caller waits.
+func (w fault) outlivesCaller() bool { return w.slow || w.late }
 
-// unsure tells whether a caller that was struck cannot know what became of its
+// leavesOutcomeUnknown tells whether a caller that was struck cannot know what became of its
 // call. That calls which make something may have done so when they fail inside the
 // driver is what internal/csi says of these codes.
-func (w way) unsure(method csi.Method) bool {
-	return w.kills || w.loses || w.outlasts() || w.code != codes.OK && csi.Classify(method, w.code) == csi.OutcomeUnknown
+func (w fault) leavesOutcomeUnknown(method csi.Method) bool {
+	return w.kills || w.dropsResponse || w.outlivesCaller() || w.code != codes.OK && csi.Classify(method, w.code) == csi.OutcomeUnknown
 }
 
-// refusal is what the driver answers that does no work; nil if it does.
-func (w way) refusal() error {
+// driverError is what the driver answers that does no work; nil if it does.
+func (w fault) driverError() error {
 	switch {
 	case w.kills:
 		return status.Error(codes.Unavailable, "the caller died")
@@ -84,37 +84,37 @@ func (w way) refusal() error {
 	}
 }
 
-// A strike is what one run is about; the zero value is a run without a fault.
-type strike struct {
-	at  point // where the process is struck; "" for nowhere
-	way way
-	// again is how the repetition of the call is struck that was struck at that
+// A injection is what one run is about; the zero value is a run without a fault.
+type injection struct {
+	at    point // where the process is struck; "" for nowhere
+	fault fault
+	// retryFault is how the repetition of the call is struck that was struck at that
 	// point: the next call about the same thing. The zero value leaves it alone.
-	again way
-	// turn is where the world takes the scenario's turn; "" for nowhere. If it
+	retryFault fault
+	// disruption is where the world takes the scenario's turn; "" for nowhere. If it
 	// is where the process is killed too, it is dead at that time.
-	turn point
+	disruption point
 }
 
-// repeated is the point at which a call that was struck is repeated.
-const repeated point = "its repetition"
+// retryPoint is the point at which a call that was struck is repeated.
+const retryPoint point = "its retry"
 
 // label names a strike, in a way that suits -run; turn says what happens there.
-func (s strike) label(turn string) string {
+func (s injection) label(turn string) string {
 	var parts []string
-	if s.turn != "" && s.turn == s.at {
+	if s.disruption != "" && s.disruption == s.at {
 		parts = append(parts, turn)
-	} else if s.turn != "" && s.turn != repeated {
-		parts = append(parts, fmt.Sprintf("%s before %s", turn, s.turn))
+	} else if s.disruption != "" && s.disruption != retryPoint {
+		parts = append(parts, fmt.Sprintf("%s before %s", turn, s.disruption))
 	}
 	if s.at != "" {
-		parts = append(parts, fmt.Sprintf("%s %s", s.way.name, s.at))
+		parts = append(parts, fmt.Sprintf("%s %s", s.fault.name, s.at))
 	}
-	if s.turn == repeated {
+	if s.disruption == retryPoint {
 		parts = append(parts, turn)
 	}
-	if s.again.name != "" {
-		parts = append(parts, fmt.Sprintf("%s %s", s.again.name, repeated))
+	if s.retryFault.name != "" {
+		parts = append(parts, fmt.Sprintf("%s %s", s.retryFault.name, retryPoint))
 	}
 	if len(parts) == 0 {
 		return "no fault"
@@ -124,59 +124,59 @@ func (s strike) label(turn string) string {
 
 // kind is the way of a strike, whatever the point: of a second one if there are
 // two. It is "" for a run without a fault.
-func (s strike) kind() string {
-	if s.again.name != "" {
-		return fmt.Sprintf("%s %s", s.again.name, repeated)
+func (s injection) kind() string {
+	if s.retryFault.name != "" {
+		return fmt.Sprintf("%s %s", s.retryFault.name, retryPoint)
 	}
-	return s.way.name
+	return s.fault.name
 }
 
-// kinds are all that there are.
-func kinds() []string {
+// faultKinds are all that there are.
+func faultKinds() []string {
 	var all []string
-	add := func(s strike) {
+	add := func(s injection) {
 		if !slices.Contains(all, s.kind()) {
 			all = append(all, s.kind())
 		}
 	}
 	for _, p := range []point{"POST objects 1", point(csi.CreateVolume + " 1")} {
-		for _, s := range over([]point{p}, "") {
+		for _, s := range injectionsAt([]point{p}, "") {
 			add(s)
 		}
-		for _, s := range (&scenario{}).pairs([]point{p}) {
+		for _, s := range (&scenario{}).faultPairs([]point{p}) {
 			add(s)
 		}
 	}
 	return all
 }
 
-// hasty tells whether the processes must have little patience with the driver.
-func (s strike) hasty() bool { return s.way.outlasts() }
+// needsShortTimeouts tells whether the processes must have little patience with the driver.
+func (s injection) needsShortTimeouts() bool { return s.fault.outlivesCaller() }
 
-// blows is how many there are in a run.
-func (s strike) blows() int {
+// countFaults is how many there are in a run.
+func (s injection) countFaults() int {
 	n := 0
 	if s.at != "" {
 		n++
 	}
-	if s.again.name != "" {
+	if s.retryFault.name != "" {
 		n++
 	}
-	if s.turn != "" && s.turn != s.at && s.turn != repeated {
+	if s.disruption != "" && s.disruption != s.at && s.disruption != retryPoint {
 		n++
 	}
 	return n
 }
 
-// makers are the calls that make something, which can be lost.
-var makers = []csi.Method{
+// creatingMethods are the calls that make something, which can be lost.
+var creatingMethods = []csi.Method{
 	csi.CreateVolume, csi.CreateSnapshot, csi.CreateVolumeGroupSnapshot, csi.ControllerPublishVolume, csi.ControllerExpandVolume,
 }
 
-// changers are the calls that change something.
-var changers = append([]csi.Method{
+// changingMethods are the calls that change something.
+var changingMethods = append([]csi.Method{
 	csi.DeleteVolume, csi.DeleteSnapshot, csi.DeleteVolumeGroupSnapshot, csi.ControllerUnpublishVolume, csi.ControllerModifyVolume,
-}, makers...)
+}, creatingMethods...)
 
 // method is the call that a point is; ok is false for a write.
 func (p point) method() (method csi.Method, ok bool) {
@@ -184,59 +184,59 @@ func (p point) method() (method csi.Method, ok bool) {
 	return csi.Method(parts[0]), len(parts) == 2
 }
 
-// errorsAt are the ways to strike at a point with an answer that is an error, or
+// errorFaults are the ways to strike at a point with an answer that is an error, or
 // with one that comes too late.
-func errorsAt(p point) []way {
+func errorFaults(p point) []fault {
 	method, call := p.method()
 	switch {
 	case !call:
-		return refusals
-	case !slices.Contains(changers, method):
-		return []way{broken}
+		return apiErrors
+	case !slices.Contains(changingMethods, method):
+		return []fault{internalAfter}
 	case method == csi.CreateVolume:
-		return []way{broken, instead(codes.InvalidArgument), instead(codes.ResourceExhausted), slow, late}
+		return []fault{internalAfter, errorInstead(codes.InvalidArgument), errorInstead(codes.ResourceExhausted), slowFault, lateFault}
 	default:
-		return []way{broken, instead(codes.InvalidArgument), slow, late}
+		return []fault{internalAfter, errorInstead(codes.InvalidArgument), slowFault, lateFault}
 	}
 }
 
-// unsure are the ways to strike that leave a caller without knowing whether
+// unknownOutcomeFaults are the ways to strike that leave a caller without knowing whether
 // something was made.
-var unsure = []way{{name: "killed after", kills: true}, answerLost, broken, slow, late}
+var unknownOutcomeFaults = []fault{{name: "killed after", kills: true}, responseLost, internalAfter, slowFault, lateFault}
 
-// refusalsOf are what a driver may answer to the repetition of a call.
-func refusalsOf(method csi.Method) []way {
-	all := []way{instead(codes.Internal), instead(codes.InvalidArgument)}
+// retryErrors are what a driver may answer to the repetition of a call.
+func retryErrors(method csi.Method) []fault {
+	all := []fault{errorInstead(codes.Internal), errorInstead(codes.InvalidArgument)}
 	if method != csi.ControllerExpandVolume {
-		all = append(all, instead(codes.AlreadyExists))
+		all = append(all, errorInstead(codes.AlreadyExists))
 	}
 	if method == csi.CreateVolume {
-		all = append(all, instead(codes.ResourceExhausted))
+		all = append(all, errorInstead(codes.ResourceExhausted))
 	}
 	return all
 }
 
-// pairs strike twice at all points at which something is made: the caller does
+// faultPairs strike twice at all points at which something is made: the caller does
 // not learn whether it was, and the repetition is refused. If the scenario has a
 // turn, that comes with the first strike or with the second.
-func (sc *scenario) pairs(points []point) []strike {
+func (sc *scenario) faultPairs(points []point) []injection {
 	if sc.leaders > 1 {
 		return nil // The other leader's call is no repetition.
 	}
 	turns := func(point) []point { return []point{""} }
-	if sc.turn != nil {
-		turns = func(p point) []point { return []point{p, repeated} }
+	if sc.disruption != nil {
+		turns = func(p point) []point { return []point{p, retryPoint} }
 	}
-	var all []strike
+	var all []injection
 	for _, p := range points {
 		method, _ := p.method()
-		if !slices.Contains(makers, method) {
+		if !slices.Contains(creatingMethods, method) {
 			continue
 		}
-		for _, first := range unsure {
-			for _, second := range refusalsOf(method) {
+		for _, first := range unknownOutcomeFaults {
+			for _, second := range retryErrors(method) {
 				for _, turn := range turns(p) {
-					all = append(all, strike{at: p, way: first, again: second, turn: turn})
+					all = append(all, injection{at: p, fault: first, retryFault: second, disruption: turn})
 				}
 			}
 		}
@@ -244,18 +244,18 @@ func (sc *scenario) pairs(points []point) []strike {
 	return all
 }
 
-// over strikes in every way at all points from the turn on. With errors, and with
+// injectionsAt strikes in every way at all points from the turn on. With errors, and with
 // answers that come too late, it strikes at the turn only if there is one.
-func over(points []point, turn point) []strike {
+func injectionsAt(points []point, turn point) []injection {
 	points = points[max(0, slices.Index(points, turn)):]
-	var all []strike
+	var all []injection
 	for _, p := range points {
-		ways := deaths
+		ways := killFaults
 		if turn == "" || turn == p {
-			ways = slices.Concat(deaths, errorsAt(p))
+			ways = slices.Concat(killFaults, errorFaults(p))
 		}
 		for _, w := range ways {
-			all = append(all, strike{at: p, way: w, turn: turn})
+			all = append(all, injection{at: p, fault: w, disruption: turn})
 		}
 	}
 	return all

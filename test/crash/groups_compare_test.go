@@ -17,7 +17,7 @@ import (
 )
 
 // readGroups reads what the cluster has of groups.
-func (s *state) readGroups(ctx context.Context) (err error) {
+func (s *clusterState) readGroups(ctx context.Context) (err error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err = s.api.List(ctx, groups, client.InNamespace(s.Namespace)); err != nil {
 		return err
@@ -28,16 +28,16 @@ func (s *state) readGroups(ctx context.Context) (err error) {
 }
 
 // compareGroups tells which groups and contents of them are not as wanted.
-func (s *state) compareGroups(want map[string]types.UID, retained map[string]bool, members map[string]bool, found *result) {
+func (s *clusterState) compareGroups(want map[string]types.UID, retained map[string]bool, members map[string]bool, found *result) {
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	left := map[string]bool{}
 	for i := range s.groups {
 		g := &s.groups[i]
 		left[g.Name] = true
 		if want[g.Name] != g.UID {
-			wrong("group snapshot %s is there, held by %v, and nobody wants it: %s", g.Name, g.Finalizers, said(g.Status))
-		} else if why := s.groupNotMade(g, members); why != "" {
-			wrong("group snapshot %s %s: %s", g.Name, why, said(g.Status))
+			wrong("group snapshot %s is there, held by %v, and nobody wants it: %s", g.Name, g.Finalizers, toJSON(g.Status))
+		} else if why := s.groupProblem(g, members); why != "" {
+			wrong("group snapshot %s %s: %s", g.Name, why, toJSON(g.Status))
 		}
 	}
 	for name := range want {
@@ -49,14 +49,14 @@ func (s *state) compareGroups(want map[string]types.UID, retained map[string]boo
 		c := &s.groupContents[i]
 		_, stays := retained[c.Name]
 		_, wanted := want[c.Spec.VolumeGroupSnapshotRef.Name]
-		switch why := s.groupNotCut(c, len(members)); {
+		switch why := s.groupContentProblem(c, len(members)); {
 		case !wanted && !stays:
-			wrong("content %s is there, held by %v, and nobody wants it: %s", c.Name, c.Finalizers, said(c.Status))
+			wrong("content %s is there, held by %v, and nobody wants it: %s", c.Name, c.Finalizers, toJSON(c.Status))
 		case stays && !s.scenario.retain && c.Spec.VolumeGroupSnapshotRef.UID != "":
 			wrong("content %s is there, and its group is not", c.Name)
 		case stays && !s.scenario.retain: // It was not bound.
 		case why != "":
-			wrong("content %s %s: %s", c.Name, why, said(c.Status))
+			wrong("content %s %s: %s", c.Name, why, toJSON(c.Status))
 		}
 	}
 	for name, must := range retained {
@@ -66,8 +66,8 @@ func (s *state) compareGroups(want map[string]types.UID, retained map[string]boo
 	}
 }
 
-// groupNotMade is what is wrong with a wanted group.
-func (s *state) groupNotMade(g *groupv1.VolumeGroupSnapshot, members map[string]bool) string {
+// groupProblem is what is wrong with a wanted group.
+func (s *clusterState) groupProblem(g *groupv1.VolumeGroupSnapshot, members map[string]bool) string {
 	switch status := g.Status; {
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
 		return "is not ready"
@@ -92,8 +92,8 @@ func isMemberOf(v *snapshotv1.VolumeSnapshot, g *groupv1.VolumeGroupSnapshot) bo
 		v.Status != nil && ptr.Deref(v.Status.VolumeGroupSnapshotName, "") == g.Name
 }
 
-// groupNotCut is what is wrong with a wanted content of a group.
-func (s *state) groupNotCut(c *groupv1.VolumeGroupSnapshotContent, members int) string {
+// groupContentProblem is what is wrong with a wanted content of a group.
+func (s *clusterState) groupContentProblem(c *groupv1.VolumeGroupSnapshotContent, members int) string {
 	_, marked := c.Annotations[snapshot.Group.BeingCreated]
 	switch status := c.Status; {
 	case marked:
@@ -108,26 +108,26 @@ func (s *state) groupNotCut(c *groupv1.VolumeGroupSnapshotContent, members int) 
 		return "is ready and has an error"
 	case len(status.VolumeSnapshotInfoList) != members:
 		return "does not have all members"
-	case !s.isWhole(status):
+	case !s.hasAllMembers(status):
 		return "is not at the driver, or with other members"
 	default:
 		return ""
 	}
 }
 
-// isWhole tells whether the driver has a group with the same members.
-func (s *state) isWhole(status *groupv1.VolumeGroupSnapshotContentStatus) bool {
+// hasAllMembers tells whether the driver has a group with the same members.
+func (s *clusterState) hasAllMembers(status *groupv1.VolumeGroupSnapshotContentStatus) bool {
 	var told []string
 	for _, info := range status.VolumeSnapshotInfoList {
 		told = append(told, info.SnapshotHandle)
 	}
 	slices.Sort(told)
-	return slices.ContainsFunc(s.cutTogether, func(at csitest.Group) bool {
+	return slices.ContainsFunc(s.driverGroups, func(at csitest.Group) bool {
 		return at.ID == *status.VolumeGroupSnapshotHandle && slices.Equal(slices.Sorted(slices.Values(at.MemberIDs)), told)
 	})
 }
 
-func (s *state) groupContent(name string) *groupv1.VolumeGroupSnapshotContent {
+func (s *clusterState) groupContent(name string) *groupv1.VolumeGroupSnapshotContent {
 	for i := range s.groupContents {
 		if s.groupContents[i].Name == name {
 			return &s.groupContents[i]
@@ -136,11 +136,11 @@ func (s *state) groupContent(name string) *groupv1.VolumeGroupSnapshotContent {
 	return nil
 }
 
-// findLostGroups finds groups at the driver that nothing in the cluster tells of,
+// findOrphanGroups finds groups at the driver that nothing in the cluster tells of,
 // as findLost does with single snapshots. That a member has a content is not
 // enough: only the group's content deletes them.
-func (s *state) findLostGroups(spared string, found *result) {
-	for _, at := range s.cutTogether {
+func (s *clusterState) findOrphanGroups(spared string, found *result) {
+	for _, at := range s.driverGroups {
 		told := slices.ContainsFunc(s.groupContents, func(c groupv1.VolumeGroupSnapshotContent) bool {
 			_, marked := c.Annotations[snapshot.Group.BeingCreated]
 			given := c.Spec.Source.GroupSnapshotHandles

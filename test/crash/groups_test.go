@@ -23,83 +23,83 @@ import (
 // runLabel is on the claims of a run, so that a group is of them and of no other.
 const runLabel = "example.com/run"
 
-// cutTogether makes a group snapshot of all wanted claims.
-func cutTogether(ctx context.Context, r *run) {
-	uid := r.group(ctx, groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{runLabel: r.name}}})
+// takeGroupSnapshot makes a group snapshot of all wanted claims.
+func takeGroupSnapshot(ctx context.Context, r *run) {
+	uid := r.createGroup(ctx, groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{runLabel: r.name}}})
 	volumes, err := r.ListPVs(ctx)
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range volumes {
 		if ref := volumes[i].Spec.ClaimRef; r.wanted[ref.Name] == ref.UID {
 			member, _ := snapshot.MemberNames(uid, volumes[i].Spec.CSI.VolumeHandle)
-			r.kept[member], r.members[member] = true, true
+			r.wantedSnapshots[member], r.members[member] = true, true
 		}
 	}
 }
 
-// group makes a VolumeGroupSnapshot that is wanted from now on. It has the run's
+// createGroup makes a VolumeGroupSnapshot that is wanted from now on. It has the run's
 // name.
-func (r *run) group(ctx context.Context, from groupv1.VolumeGroupSnapshotSource) types.UID {
+func (r *run) createGroup(ctx context.Context, from groupv1.VolumeGroupSnapshotSource) types.UID {
 	made := &groupv1.VolumeGroupSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name},
 		Spec:       groupv1.VolumeGroupSnapshotSpec{Source: from, VolumeGroupSnapshotClassName: &r.Namespace},
 	}
 	if err := r.api.Create(ctx, made); err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 		return ""
 	}
 	r.trace.note("group snapshot %s was made", made.Name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.groups[made.Name] = made.UID
-	r.grouped = append(r.grouped, made.UID)
+	r.wantedGroups[made.Name] = made.UID
+	r.createdGroups = append(r.createdGroups, made.UID)
 	return made.UID
 }
 
-// adoptTogether brings the run's group snapshot, which is at the driver, into the
+// importGroup brings the run's group snapshot, which is at the driver, into the
 // cluster with its members: what names a content comes first, so that it has to
 // wait.
-func adoptTogether(ctx context.Context, r *run) {
+func importGroup(ctx context.Context, r *run) {
 	content := r.Namespace + "-" + r.name
-	r.group(ctx, groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: &content})
+	r.createGroup(ctx, groupv1.VolumeGroupSnapshotSource{VolumeGroupSnapshotContentName: &content})
 	var handles []string
 	for _, at := range r.Driver.Snapshots() {
-		if at.GroupID == r.given {
+		if at.GroupID == r.preProvisioned {
 			handles = append(handles, at.ID)
-			r.adoptMember(ctx, at.ID)
+			r.importMember(ctx, at.ID)
 		}
 	}
 	err := r.api.Create(ctx, &groupv1.VolumeGroupSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: content},
 		Spec: groupv1.VolumeGroupSnapshotContentSpec{
-			Driver: r.Name, DeletionPolicy: r.policy(), VolumeGroupSnapshotClassName: &r.Namespace,
+			Driver: r.Name, DeletionPolicy: r.deletionPolicy(), VolumeGroupSnapshotClassName: &r.Namespace,
 			Source: groupv1.VolumeGroupSnapshotContentSource{GroupSnapshotHandles: &groupv1.GroupSnapshotHandles{
-				VolumeGroupSnapshotHandle: r.given, VolumeSnapshotHandles: handles,
+				VolumeGroupSnapshotHandle: r.preProvisioned, VolumeSnapshotHandles: handles,
 			}},
 			VolumeGroupSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: r.name},
 		},
 	})
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("content %s was made", content)
 }
 
-func (r *run) adoptMember(ctx context.Context, handle string) {
+func (r *run) importMember(ctx context.Context, handle string) {
 	name := r.name + "-" + handle
 	content := r.Namespace + "-" + name
-	r.adoptAs(ctx, name, content, handle)
+	r.importAs(ctx, name, content, handle)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.members[name] = true
 }
 
-// leaveGroups keeps in mind which contents of groups may stay, as leave does for
+// noteRetainedGroups keeps in mind which contents of groups may stay, as leave does for
 // single snapshots. Members may be there whose group knows nothing of them yet.
-func (r *run) leaveGroups(ctx context.Context) error {
+func (r *run) noteRetainedGroups(ctx context.Context) error {
 	for _, name := range r.groupNames() {
 		group := &groupv1.VolumeGroupSnapshot{}
 		err := r.api.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, group)
@@ -108,9 +108,9 @@ func (r *run) leaveGroups(ctx context.Context) error {
 		}
 		ready := r.scenario.retain && group.Status != nil && ptr.Deref(group.Status.ReadyToUse, false)
 		r.mu.Lock()
-		r.retainedGroups[ptr.Deref(group.Spec.Source.VolumeGroupSnapshotContentName, snapshot.GroupContentName(r.groups[name]))] = ready
+		r.retainedGroups[ptr.Deref(group.Spec.Source.VolumeGroupSnapshotContentName, snapshot.GroupContentName(r.wantedGroups[name]))] = ready
 		for member := range r.members {
-			if !r.scenario.given {
+			if !r.scenario.preProvisioned {
 				r.retained[snapshot.MemberContentName(member)] = ready
 			}
 		}
@@ -119,19 +119,19 @@ func (r *run) leaveGroups(ctx context.Context) error {
 	return nil
 }
 
-// dropGroups deletes the run's group snapshots, which nobody wants from now on.
+// deleteGroups deletes the run's group snapshots, which nobody wants from now on.
 // Their members go with them.
-func (r *run) dropGroups(ctx context.Context) {
+func (r *run) deleteGroups(ctx context.Context) {
 	for _, name := range r.groupNames() {
 		r.mu.Lock()
-		delete(r.groups, name)
-		if !r.scenario.given {
-			maps.DeleteFunc(r.kept, func(snapshot string, _ bool) bool { return r.members[snapshot] })
+		delete(r.wantedGroups, name)
+		if !r.scenario.preProvisioned {
+			maps.DeleteFunc(r.wantedSnapshots, func(snapshot string, _ bool) bool { return r.members[snapshot] })
 		}
 		r.mu.Unlock()
 		group := &groupv1.VolumeGroupSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
 		if err := r.api.Delete(ctx, group); client.IgnoreNotFound(err) != nil {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		r.trace.note("group snapshot %s was deleted", name)
 	}
@@ -140,12 +140,12 @@ func (r *run) dropGroups(ctx context.Context) {
 func (r *run) groupNames() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Sorted(maps.Keys(r.groups))
+	return slices.Sorted(maps.Keys(r.wantedGroups))
 }
 
-// giveUpGroups deletes what policy Retain has left of groups. Their members at the
+// deleteRetainedGroups deletes what policy Retain has left of groups. Their members at the
 // driver go with that.
-func (r *run) giveUpGroups(ctx context.Context) {
+func (r *run) deleteRetainedGroups(ctx context.Context) {
 	r.mu.Lock()
 	left := slices.Sorted(maps.Keys(r.retainedGroups))
 	clear(r.retainedGroups)
@@ -153,18 +153,18 @@ func (r *run) giveUpGroups(ctx context.Context) {
 	for _, name := range left {
 		content := &groupv1.VolumeGroupSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
-		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeGroupSnapshotRef.UID == "")
+		r.deleteRetainedContent(ctx, content, err == nil && content.Spec.VolumeGroupSnapshotRef.UID == "")
 	}
 }
 
-// inspectGroup complains of claims that are not held while their volumes are about
+// checkGroupProtected complains of claims that are not held while their volumes are about
 // to be cut together.
-func (s *stage) inspectGroup(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) {
-	s.askedFor(req.GetName())
+func (s *environment) checkGroupProtected(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) {
+	s.noteName(req.GetName())
 	var free []string
 	for _, volume := range req.GetSourceVolumeIds() {
-		hold, err := s.holdOnClaim(ctx, volume, snapshot.ClaimFinalizer)
-		if err == nil && hold == loose {
+		hold, err := s.claimProtection(ctx, volume, snapshot.ClaimFinalizer)
+		if err == nil && hold == unprotected {
 			free = append(free, volume)
 		}
 	}
@@ -180,15 +180,15 @@ func (s *stage) inspectGroup(ctx context.Context, req *csipb.CreateVolumeGroupSn
 	if err != nil || !slices.ContainsFunc(there.Items, waits) {
 		return // What is to be retained is cut also when nobody waits for it any more.
 	}
-	s.complain(fmt.Errorf("%s is being cut, and the claims of %v are not kept", req.GetName(), free))
+	s.reportViolation(fmt.Errorf("%s is being cut, and the claims of %v are not kept", req.GetName(), free))
 }
 
-// cutGroup makes the run's group snapshot at the driver, of which the cluster
+// createGroupAtDriver makes the run's group snapshot at the driver, of which the cluster
 // knows nothing. Its volumes are gone.
-func (r *run) cutGroup(ctx context.Context) (handle string, err error) {
+func (r *run) createGroupAtDriver(ctx context.Context) (handle string, err error) {
 	var sources []string
 	for i := range 2 {
-		volume, err := r.makeSource(ctx, fmt.Sprintf("source-%d", i))
+		volume, err := r.createSourceAtDriver(ctx, fmt.Sprintf("source-%d", i))
 		if err != nil {
 			return "", err
 		}
@@ -206,8 +206,8 @@ func (r *run) cutGroup(ctx context.Context) (handle string, err error) {
 	return made.GetGroupSnapshotId(), nil
 }
 
-// dropGroupsAt deletes all groups at the driver.
-func (s *stage) dropGroupsAt(ctx context.Context) error {
+// deleteGroupsAtDriver deletes all groups at the driver.
+func (s *environment) deleteGroupsAtDriver(ctx context.Context) error {
 	for _, at := range s.Driver.Groups() {
 		if err := s.csi.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: at.ID, SnapshotIds: at.MemberIDs}); err != nil {
 			return err
@@ -216,17 +216,17 @@ func (s *stage) dropGroupsAt(ctx context.Context) error {
 	return nil
 }
 
-// reported is what the driver has said of a group: its members, and that it is
+// groupSnapshots is what the driver has said of a group: its members, and that it is
 // ready itself.
-func reported(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, ready []string) {
+func groupSnapshots(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, ready []string) {
 	if g.GetReadyToUse() {
 		ready = append(ready, g.GetGroupSnapshotId())
 	}
 	return g.GetSnapshots(), ready
 }
 
-// clearGroups removes what a run that failed has left in the cluster.
-func (s *stage) clearGroups(ctx context.Context, there *state) (errs []error) {
+// cleanUpGroups removes what a run that failed has left in the cluster.
+func (s *environment) cleanUpGroups(ctx context.Context, there *clusterState) (errs []error) {
 	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 	remove := func(o client.Object) {
 		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, o, free)), client.IgnoreNotFound(s.api.Delete(ctx, o)))

@@ -19,11 +19,11 @@ import (
 func TestPairs(t *testing.T) {
 	t.Parallel()
 	points := []point{"POST leases 1", "CreateVolume 1", "DeleteVolume 1"}
-	once := (&scenario{}).pairs(points)
-	if want := len(unsure) * len(refusalsOf(csi.CreateVolume)); len(once) != want {
+	once := (&scenario{}).faultPairs(points)
+	if want := len(unknownOutcomeFaults) * len(retryErrors(csi.CreateVolume)); len(once) != want {
 		t.Errorf("there are %d pairs without a turn, want %d", len(once), want)
 	}
-	turned := (&scenario{turn: letClaimsGo}).pairs(points)
+	turned := (&scenario{disruption: deleteClaims}).faultPairs(points)
 	if len(turned) != 2*len(once) {
 		t.Errorf("there are %d pairs with a turn, and %d without", len(turned), len(once))
 	}
@@ -37,7 +37,7 @@ func TestPairs(t *testing.T) {
 	if len(labels) != len(turned) {
 		t.Errorf("%d pairs have %d names", len(turned), len(labels))
 	}
-	if s := (&scenario{leaders: 2}).pairs(points); len(s) > 0 {
+	if s := (&scenario{leaders: 2}).faultPairs(points); len(s) > 0 {
 		t.Errorf("with two leaders there are %d pairs", len(s))
 	}
 }
@@ -50,7 +50,7 @@ func TestTheSampleStrikesInEveryWay(t *testing.T) {
 		"DELETE persistentvolumes 1",
 	}
 	missing := map[string]bool{}
-	for _, kind := range kinds() {
+	for _, kind := range faultKinds() {
 		missing[kind] = true
 	}
 	for number, sc := range scenarios {
@@ -67,29 +67,29 @@ func TestTheSampleStrikesInEveryWay(t *testing.T) {
 func TestARepetitionIsStruck(t *testing.T) {
 	t.Parallel()
 	tr := &trace{}
-	tr.arm(strike{at: "CreateVolume 1", way: answerLost, again: instead(codes.Internal), turn: repeated})
+	tr.start(injection{at: "CreateVolume 1", fault: responseLost, retryFault: errorInstead(codes.Internal), disruption: retryPoint})
 	arrives := func(subject, want string, turn bool) {
 		t.Helper()
-		hit := tr.arrive("CreateVolume", subject)
+		hit := tr.record("CreateVolume", subject)
 		if want == "" {
 			if hit != nil {
 				t.Errorf("%s is struck: %s", subject, hit.name)
 			}
 			return
 		}
-		if hit == nil || hit.name != want || hit.turn != turn {
+		if hit == nil || hit.name != want || hit.disrupts != turn {
 			t.Fatalf("%s is struck with %+v, want %s", subject, hit, want)
 		}
-		tr.happened(hit)
+		tr.faultDone(hit)
 	}
-	arrives("one", "answer lost at", false)
-	if _, all := tr.seen(); all {
+	arrives("one", "response lost at", false)
+	if _, all := tr.result(); all {
 		t.Error("all blows were struck, and one was not")
 	}
 	arrives("another", "", false)
 	arrives("one", "Internal instead of", true)
 	arrives("one", "", false)
-	if _, all := tr.seen(); !all {
+	if _, all := tr.result(); !all {
 		t.Error("not all blows were struck")
 	}
 }
@@ -98,27 +98,27 @@ func TestARepetitionIsStruck(t *testing.T) {
 // change waits for it.
 func TestALateCall(t *testing.T) {
 	t.Parallel()
-	s := &stage{
+	s := &environment{
 		World: &world.World{Driver: csitest.New(csitest.Options{})}, scenario: &scenario{roles: provisioner},
-		hits: map[any]*blow{}, late: map[any]*lateCall{}, holds: map[*csipb.CreateVolumeRequest]hold{}, unsure: map[string]string{},
-		asks: map[string]bool{}, ready: map[string]bool{},
+		pendingFaults: map[any]*injectedFault{}, slowCalls: map[any]*slowCall{}, protections: map[*csipb.CreateVolumeRequest]protection{}, unknownOutcomes: map[string]string{},
+		requestedNames: map[string]bool{}, ready: map[string]bool{},
 	}
-	s.trace.arm(strike{at: "CreateVolume 1", way: late, again: instead(codes.InvalidArgument)})
+	s.trace.start(injection{at: "CreateVolume 1", fault: lateFault, retryFault: errorInstead(codes.InvalidArgument)})
 	first, second := &csipb.CreateVolumeRequest{Name: "one"}, &csipb.CreateVolumeRequest{Name: "one"}
 	working := make(chan struct{})
 	given, cancel := context.WithCancel(t.Context())
 	go func() {
-		_ = s.called(given, csi.CreateVolume, first) // It is let through, in the end.
+		_ = s.beforeCall(given, csi.CreateVolume, first) // It is let through, in the end.
 		close(working)
 	}()
 	cancel()
 	for isLate := false; !isLate; {
 		s.mu.Lock()
-		isLate = len(s.late) > 0
+		isLate = len(s.slowCalls) > 0
 		s.mu.Unlock()
 		time.Sleep(time.Millisecond)
 	}
-	if err := s.called(t.Context(), csi.CreateVolume, &csipb.CreateVolumeRequest{Name: "another"}); err != nil {
+	if err := s.beforeCall(t.Context(), csi.CreateVolume, &csipb.CreateVolumeRequest{Name: "another"}); err != nil {
 		t.Errorf("another call fails: %v", err)
 	}
 	select {
@@ -126,12 +126,12 @@ func TestALateCall(t *testing.T) {
 		t.Fatal("the work is done before the next try")
 	default:
 	}
-	if err := s.called(t.Context(), csi.CreateVolume, second); status.Code(err) != codes.InvalidArgument {
+	if err := s.beforeCall(t.Context(), csi.CreateVolume, second); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("the next try ends with %v", err)
 	}
 	deleting := make(chan struct{})
 	go func() {
-		_ = s.called(t.Context(), csi.DeleteVolume, &csipb.DeleteVolumeRequest{VolumeId: "volume-1"}) // It is not struck.
+		_ = s.beforeCall(t.Context(), csi.DeleteVolume, &csipb.DeleteVolumeRequest{VolumeId: "volume-1"}) // It is not struck.
 		close(deleting)
 	}()
 	<-working
@@ -140,7 +140,7 @@ func TestALateCall(t *testing.T) {
 		t.Error("what comes after it did not wait")
 	default:
 	}
-	if _, err := s.done(given, csi.CreateVolume, first, &csipb.CreateVolumeResponse{Volume: &csipb.Volume{}}, nil); status.Code(err) != codes.DeadlineExceeded {
+	if _, err := s.afterCall(given, csi.CreateVolume, first, &csipb.CreateVolumeResponse{Volume: &csipb.Volume{}}, nil); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("the late call ends with %v", err)
 	}
 	<-deleting

@@ -42,14 +42,14 @@ func TestEveryWayHasAMutant(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if ways, ok := strings.CutPrefix(line, "Ways: "); ok {
+			if ways, ok := strings.CutPrefix(line, "Faults: "); ok {
 				for _, way := range strings.Split(strings.TrimSpace(ways), ", ") {
 					named[way] = true
 				}
 			}
 		}
 	}
-	all := kinds()
+	all := faultKinds()
 	for _, kind := range all {
 		if !named[kind] && !strings.HasPrefix(kind, "killed") {
 			t.Errorf("no mutant is to be noticed by the way %q", kind)

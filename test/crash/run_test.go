@@ -25,27 +25,27 @@ import (
 )
 
 const (
-	pulse = 20 * time.Millisecond
-	// silence of all processes after which a volume that nothing in the cluster
+	pollInterval = 20 * time.Millisecond
+	// leakAfter of all processes after which a volume that nothing in the cluster
 	// tells of is a leak: nobody will ever ask for it again.
-	silence = 3 * time.Second
-	// hurry is the silence after which other controllers are helped along.
-	hurry = 500 * time.Millisecond
+	leakAfter = 3 * time.Second
+	// nudgeAfter is the silence after which other controllers are helped along.
+	nudgeAfter = 500 * time.Millisecond
 )
 
 // A run is a scenario played once, with at most one strike.
 type run struct {
-	*stage
+	*environment
 	name string // what its claims' names begin with
 
-	moves   sync.Mutex
-	wanted  map[string]types.UID // claims that their users want, by name
-	visited map[string]string    // by claim: the node that was last selected for it
-	kept    map[string]bool      // VolumeSnapshots that their users want, by name
-	taken   []types.UID          // VolumeSnapshots that users have made
-	groups  map[string]types.UID // VolumeGroupSnapshots that their users want, by name
-	grouped []types.UID          // VolumeGroupSnapshots that users have made
-	members map[string]bool      // VolumeSnapshots that are in a group, or shall be
+	stepMu           sync.Mutex
+	wanted           map[string]types.UID // claims that their users want, by name
+	lastNode         map[string]string    // by claim: the node that was last selected for it
+	wantedSnapshots  map[string]bool      // VolumeSnapshots that their users want, by name
+	createdSnapshots []types.UID          // VolumeSnapshots that users have made
+	wantedGroups     map[string]types.UID // VolumeGroupSnapshots that their users want, by name
+	createdGroups    []types.UID          // VolumeGroupSnapshots that users have made
+	members          map[string]bool      // VolumeSnapshots that are in a group, or shall be
 	// retained are VolumeSnapshotContents that may stay, and whether they must;
 	// retainedGroups are contents of groups.
 	retained, retainedGroups map[string]bool
@@ -53,9 +53,9 @@ type run struct {
 	trigger  string // the last one that users have given their schedule; none if they have none
 	triggers int    // how many they have given
 
-	forgotten bool              // given was taken out of the cluster again
-	given     string            // the handle of what is at the driver, and unknown to the cluster
-	places    map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
+	importDeleted     bool              // given was taken out of the cluster again
+	preProvisioned    string            // the handle of what is at the driver, and unknown to the cluster
+	wantedAttachments map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
 }
 
 // result is what was found when a run was over or given up.
@@ -81,54 +81,56 @@ func (r *result) String() string {
 	return strings.Join(lines, "\n")
 }
 
-// play does what the scenario's users do, and waits each time until all is as
+// execute does what the scenario's users do, and waits each time until all is as
 // they want it.
-func (r *run) play(ctx context.Context, s strike) result {
-	r.trace.arm(strike{}) // What is prepared is no point of the last run.
-	if err := errors.Join(r.furnish(ctx), r.keepSnapshot(ctx), r.offerSnapshots(ctx), r.cutGiven(ctx)); err != nil {
+func (r *run) execute(ctx context.Context, s injection) result {
+	r.trace.start(injection{}) // What is prepared is no point of the last run.
+	if err := errors.Join(r.createNodes(ctx), r.createSourceSnapshot(ctx), r.createSnapshotClass(ctx), r.createPreProvisioned(ctx)); err != nil {
 		return result{other: err}
 	}
-	defer r.dropContent(context.WithoutCancel(ctx))
+	defer r.deleteContent(context.WithoutCancel(ctx))
 	for _, c := range r.controllers {
 		if r.scenario.fromStart {
 			c.kill()
 		}
-		c.forget()
+		c.startNewLog()
 	}
 	r.mu.Lock()
-	r.asked, r.creates, r.broken, r.events, r.denied = 0, 0, nil, 0, false
-	clear(r.unsure)
-	clear(r.asks)
-	r.turn = func() { r.move(func() { r.scenario.turn(ctx, r) }) }
+	r.createsReceived, r.createsDone, r.violations, r.events, r.snapshotsForbidden = 0, 0, nil, 0, false
+	clear(r.unknownOutcomes)
+	clear(r.requestedNames)
+	r.disrupt = func() { r.runStep(func() { r.scenario.disruption(ctx, r) }) }
 	r.mu.Unlock()
-	r.trace.arm(s)
+	r.trace.start(s)
 	if r.scenario.fromStart {
 		for _, c := range r.controllers {
 			c.start()
 		}
 	}
-	for _, act := range r.scenario.acts() {
-		r.move(func() { act(ctx, r) })
-		if found := r.settle(ctx); !found.ok() {
+	for _, act := range r.scenario.allSteps() {
+		r.runStep(func() { act(ctx, r) })
+		if found := r.waitSettled(ctx); !found.ok() {
 			return found
 		}
 	}
-	return result{other: r.storm()}
+	return result{other: r.checkEventCount()}
 }
 
-// move does what users do, one thing after another: a strike may come while
+// runStep does what users do, one thing after another: a strike may come while
 // claims are being made.
-func (r *run) move(what func()) {
-	r.moves.Lock()
-	defer r.moves.Unlock()
+func (r *run) runStep(what func()) {
+	r.stepMu.Lock()
+	defer r.stepMu.Unlock()
 	what()
 }
 
-// create makes a claim as the scenario says.
-func (r *run) create(ctx context.Context, name string) { r.make(ctx, name, r.scenario.claim) }
+// createClaim makes a claim as the scenario says.
+func (r *run) createClaim(ctx context.Context, name string) {
+	r.createClaimWith(ctx, name, r.scenario.claim)
+}
 
-// make makes a claim that is wanted from now on.
-func (r *run) make(ctx context.Context, name string, change func(*corev1.PersistentVolumeClaim)) {
+// createClaimWith makes a claim that is wanted from now on.
+func (r *run) createClaimWith(ctx context.Context, name string, change func(*corev1.PersistentVolumeClaim)) {
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{runLabel: r.name}},
 		Spec: corev1.PersistentVolumeClaimSpec{
@@ -142,7 +144,7 @@ func (r *run) make(ctx context.Context, name string, change func(*corev1.Persist
 	}
 	made, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 		return
 	}
 	r.trace.note("claim %s was made", name)
@@ -151,20 +153,20 @@ func (r *run) make(ctx context.Context, name string, change func(*corev1.Persist
 	r.wanted[name] = made.UID
 }
 
-// drop deletes a claim, which nobody wants from now on.
-func (r *run) drop(ctx context.Context, name string) {
+// deleteClaim deletes a claim, which nobody wants from now on.
+func (r *run) deleteClaim(ctx context.Context, name string) {
 	r.mu.Lock()
 	delete(r.wanted, name)
 	r.mu.Unlock()
 	err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Delete(ctx, name, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("claim %s was deleted", name)
 }
 
-// names are the wanted claims.
-func (r *run) names() []string {
+// wantedClaims are the wanted claims.
+func (r *run) wantedClaims() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var names []string
@@ -175,18 +177,18 @@ func (r *run) names() []string {
 	return names
 }
 
-// settle waits until all is as wanted and the processes have come to rest. It
+// waitSettled waits until all is as wanted and the processes have come to rest. It
 // gives up with what is wrong.
-func (r *run) settle(ctx context.Context) result {
-	deadline := time.Now().Add(*patience)
+func (r *run) waitSettled(ctx context.Context) result {
+	deadline := time.Now().Add(*settleTimeout)
 	for {
-		found := r.look(ctx)
+		found := r.observe(ctx)
 		switch {
 		case found.other != nil:
 			return found
-		case found.ok() && r.trace.calm(r.scenario.lag+pulse):
+		case found.ok() && r.trace.isIdle(r.scenario.watchDelay+pollInterval):
 			return found
-		case len(found.leaks) > 0 && len(found.stuck) == 0 && r.trace.calm(silence):
+		case len(found.leaks) > 0 && len(found.stuck) == 0 && r.trace.isIdle(leakAfter):
 			return found
 		case time.Now().After(deadline):
 			if found.ok() {
@@ -194,50 +196,50 @@ func (r *run) settle(ctx context.Context) result {
 			}
 			return found
 		}
-		time.Sleep(pulse)
+		time.Sleep(pollInterval)
 	}
 }
 
-// look compares the cluster and the driver with what is wanted. On the way it
+// observe compares the cluster and the driver with what is wanted. On the way it
 // does what the scheduler would do, and hurries the controllers of Kubernetes.
-func (r *run) look(ctx context.Context) result {
+func (r *run) observe(ctx context.Context) result {
 	r.mu.Lock()
-	broken, want, kept, places := errors.Join(r.broken...), maps.Clone(r.wanted), maps.Clone(r.kept), maps.Clone(r.places)
-	groups, members, retained, retainedGroups := maps.Clone(r.groups), maps.Clone(r.members), maps.Clone(r.retained), maps.Clone(r.retainedGroups)
+	broken, want, kept, places := errors.Join(r.violations...), maps.Clone(r.wanted), maps.Clone(r.wantedSnapshots), maps.Clone(r.wantedAttachments)
+	groups, members, retained, retainedGroups := maps.Clone(r.wantedGroups), maps.Clone(r.members), maps.Clone(r.retained), maps.Clone(r.retainedGroups)
 	r.mu.Unlock()
 
 	// The driver first: a volume that is on record later was so before, too.
-	there := &state{stage: r.stage, stored: r.Driver.Volumes(), cutAt: r.Driver.Snapshots(), cutTogether: r.Driver.Groups()}
+	there := &clusterState{environment: r.environment, driverVolumes: r.Driver.Volumes(), driverSnapshots: r.Driver.Snapshots(), driverGroups: r.Driver.Groups()}
 	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
-	if r.scenario.late() {
+	if r.scenario.playsScheduler() {
 		for i := range there.claims {
 			r.schedule(ctx, &there.claims[i])
 		}
 	}
-	if r.trace.calm(hurry) {
-		r.nudge(ctx, there)
+	if r.trace.isIdle(nudgeAfter) {
+		r.nudgeControllers(ctx, there)
 	}
-	asScheduled, missing := there.scheduled(ctx, r, want)
+	asScheduled, missing := there.scheduledSnapshots(ctx, r, want)
 	maps.Copy(kept, asScheduled)
 	found := there.compare(want)
 	found.stuck = append(found.stuck, missing...)
 	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
 	found.stuck = append(found.stuck, there.compareSizes()...)
 	there.compareAttachments(places, &found)
-	there.compareCuts(r, kept, retained, &found)
+	there.compareContents(r, kept, retained, &found)
 	there.compareGroups(groups, retainedGroups, members, &found)
 	return found
 }
 
-// nudge touches volumes that are not Released yet when their claim has gone. The
+// nudgeControllers touches volumes that are not Released yet when their claim has gone. The
 // PV controller may miss that its claim goes while it is binding the two, and
 // looks again every 15 seconds; nobody else has anything to do about them. What
 // snapshots need is there again when nothing but that is missing.
-func (r *run) nudge(ctx context.Context, there *state) {
-	if err := r.offerSnapshots(ctx); err != nil {
-		r.complain(err)
+func (r *run) nudgeControllers(ctx context.Context, there *clusterState) {
+	if err := r.createSnapshotClass(ctx); err != nil {
+		r.reportViolation(err)
 	}
 	for _, v := range there.volumes {
 		gone := !slices.ContainsFunc(there.claims, func(c corev1.PersistentVolumeClaim) bool { return c.UID == v.Spec.ClaimRef.UID })
@@ -250,26 +252,26 @@ func (r *run) nudge(ctx context.Context, there *state) {
 	}
 }
 
-// state is all that there is of a world's claims.
-type state struct {
-	*stage
-	stored  []csitest.Volume
-	claims  []corev1.PersistentVolumeClaim
-	volumes []corev1.PersistentVolume
-	intents []coordinationv1.Lease
+// clusterState is all that there is of a world's claims.
+type clusterState struct {
+	*environment
+	driverVolumes     []csitest.Volume
+	claims            []corev1.PersistentVolumeClaim
+	volumes           []corev1.PersistentVolume
+	pendingOperations []coordinationv1.Lease
 
-	snapshots []snapshotv1.VolumeSnapshot
-	contents  []snapshotv1.VolumeSnapshotContent
-	cutAt     []csitest.Snapshot // at the driver
+	snapshots       []snapshotv1.VolumeSnapshot
+	contents        []snapshotv1.VolumeSnapshotContent
+	driverSnapshots []csitest.Snapshot // at the driver
 
 	groups        []groupv1.VolumeGroupSnapshot
 	groupContents []groupv1.VolumeGroupSnapshotContent
-	cutTogether   []csitest.Group // at the driver
+	driverGroups  []csitest.Group // at the driver
 
 	attachments []storagev1.VolumeAttachment
 }
 
-func (s *state) read(ctx context.Context, r *run) error {
+func (s *clusterState) read(ctx context.Context, r *run) error {
 	claims, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -278,14 +280,14 @@ func (s *state) read(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	s.claims, s.intents = claims.Items, intents.Items
+	s.claims, s.pendingOperations = claims.Items, intents.Items
 	if s.volumes, err = r.ListPVs(ctx); err != nil {
 		return err
 	}
-	if s.attachments, err = r.attachments(ctx); err != nil {
+	if s.attachments, err = r.listAttachments(ctx); err != nil {
 		return err
 	}
-	if s.scenario.cuts() {
+	if s.scenario.takesSnapshots() {
 		if s.contents, err = r.ListContents(ctx, r.api); err != nil {
 			return err
 		}
@@ -293,12 +295,12 @@ func (s *state) read(ctx context.Context, r *run) error {
 			return err
 		}
 	}
-	s.snapshots, err = r.snapshots(ctx)
+	s.snapshots, err = r.listSnapshots(ctx)
 	return err
 }
 
 // compare tells what is not as wanted.
-func (s *state) compare(want map[string]types.UID) result {
+func (s *clusterState) compare(want map[string]types.UID) result {
 	var found result
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	bound := map[types.UID]int{}
@@ -307,7 +309,7 @@ func (s *state) compare(want map[string]types.UID) result {
 		switch {
 		case owner == nil || want[owner.Name] != owner.UID:
 			wrong("PersistentVolume %s is there, %s, and nobody wants it", v.Name, v.Status.Phase)
-		case !slices.ContainsFunc(s.stored, func(at csitest.Volume) bool { return s.handle(at) == v.Spec.CSI.VolumeHandle }):
+		case !slices.ContainsFunc(s.driverVolumes, func(at csitest.Volume) bool { return s.handle(at) == v.Spec.CSI.VolumeHandle }):
 			wrong("PersistentVolume %s says %s, which the driver does not have", v.Name, v.Spec.CSI.VolumeHandle)
 		case v.Status.Phase != corev1.VolumeBound:
 			wrong("PersistentVolume %s is %s", v.Name, v.Status.Phase)
@@ -321,7 +323,7 @@ func (s *state) compare(want map[string]types.UID) result {
 		switch {
 		case want[c.Name] != c.UID:
 			wrong("claim %s is there, %s, and nobody wants it", c.Name, c.Status.Phase)
-		case s.restoresNothing(&c):
+		case s.cannotBeRestored(&c):
 		case c.Status.Phase != corev1.ClaimBound || bound[c.UID] != 1:
 			wrong("claim %s is %s with %d volumes", c.Name, c.Status.Phase, bound[c.UID])
 		}
@@ -331,23 +333,23 @@ func (s *state) compare(want map[string]types.UID) result {
 			wrong("claim %s is gone and was wanted", name)
 		}
 	}
-	for _, i := range s.intents {
+	for _, i := range s.pendingOperations {
 		wrong("intent %s is on record", i.Name)
 	}
-	for _, at := range s.stored {
-		if !s.told(at) {
+	for _, at := range s.driverVolumes {
+		if !s.isReferenced(at) {
 			found.leaks = append(found.leaks, fmt.Sprintf("%s, named %s", at.ID, at.Name))
 		}
 	}
 	return found
 }
 
-// told tells whether anything in the cluster leads to a volume at the driver: a
+// isReferenced tells whether anything in the cluster leads to a volume at the driver: a
 // PersistentVolume, an intent, or a claim that has none yet and for which a
 // volume of that name would be asked for again.
-func (s *state) told(at csitest.Volume) bool {
+func (s *clusterState) isReferenced(at csitest.Volume) bool {
 	return slices.ContainsFunc(s.volumes, func(v corev1.PersistentVolume) bool { return v.Spec.CSI.VolumeHandle == s.handle(at) }) ||
-		slices.ContainsFunc(s.intents, func(i coordinationv1.Lease) bool {
+		slices.ContainsFunc(s.pendingOperations, func(i coordinationv1.Lease) bool {
 			return strings.HasSuffix(at.Name, strings.TrimPrefix(i.Name, "provision"))
 		}) ||
 		slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool {
@@ -363,7 +365,7 @@ func (r *run) schedule(ctx context.Context, claim *corev1.PersistentVolumeClaim)
 	}
 	for _, zone := range zones {
 		name := r.node(zone)
-		if name == r.visited[claim.Name] {
+		if name == r.lastNode[claim.Name] {
 			continue
 		}
 		if _, err := r.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err != nil {
@@ -371,7 +373,7 @@ func (r *run) schedule(ctx context.Context, claim *corev1.PersistentVolumeClaim)
 		}
 		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, kube.AnnSelectedNode, name)
 		if _, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Update(ctx, claim, metav1.UpdateOptions{}); err == nil {
-			r.visited[claim.Name] = name
+			r.lastNode[claim.Name] = name
 			r.trace.note("claim %s was scheduled to zone %s", claim.Name, zone)
 		}
 		return // If it has changed, the next look decides again.
@@ -383,10 +385,10 @@ const zoneKey = "topology.csitest.holdfast.io/zone"
 
 var zones = []string{"a", "b"}
 
-func (s *stage) node(zone string) string { return s.Namespace + "-" + zone }
+func (s *environment) node(zone string) string { return s.Namespace + "-" + zone }
 
-// furnish makes the stage's nodes, those that the last run has deleted.
-func (s *stage) furnish(ctx context.Context) error {
+// createNodes makes the stage's nodes, those that the last run has deleted.
+func (s *environment) createNodes(ctx context.Context) error {
 	if !s.scenario.hasNodes() {
 		return nil
 	}
@@ -410,8 +412,8 @@ func (s *stage) furnish(ctx context.Context) error {
 	return nil
 }
 
-// dropNode lets a node go for good.
-func (s *stage) dropNode(ctx context.Context, zone string) {
+// deleteNode lets a node go for good.
+func (s *environment) deleteNode(ctx context.Context, zone string) {
 	err := errors.Join(
 		s.Client.CoreV1().Nodes().Delete(ctx, s.node(zone), metav1.DeleteOptions{}),
 		s.Client.StorageV1().CSINodes().Delete(ctx, s.node(zone), metav1.DeleteOptions{}))

@@ -26,15 +26,15 @@ type scenario struct {
 
 	// roles are those whose processes are struck, beside those that run and are
 	// not; csi-provisioner, and none, if there are no roles.
-	roles, beside []string
-	// then is what users do with the bound claims, one thing after the other. Each
+	roles, background []string
+	// steps is what users do with the bound claims, one thing after the other. Each
 	// time all must become as they want it. In the end they delete the claims.
-	then []act
+	steps []step
 
-	// turn is what the world does at one point after the other, with processes
+	// disruption is what the world does at one point after the other, with processes
 	// that are struck at that point or at a later one. turns says what it is.
-	turn  act
-	turns string
+	disruption     step
+	disruptionName string
 	// once strikes at the turn only, also in a full sweep; docs/internals/crash.md says why.
 	once bool
 
@@ -42,235 +42,235 @@ type scenario struct {
 	leaders   int // processes that act at once; 1 if 0
 	fromStart bool
 
-	driver csitest.Options
-	named  bool // the driver's handles are its volumes' names, so they come again
-	unsure int  // how many answers to CreateVolume come too late
-	full   func(*csipb.CreateVolumeRequest) bool
-	// brief gives calls little time in all runs: how long a refusal leaves open what
+	driver          csitest.Options
+	handlesAreNames bool // the driver's handles are its volumes' names, so they come again
+	lateResponses   int  // how many answers to CreateVolume come too late
+	outOfCapacity   func(*csipb.CreateVolumeRequest) bool
+	// shortTimeouts gives calls little time in all runs: how long a refusal leaves open what
 	// an earlier call has done is a multiple of that.
-	brief bool
-	limit int64 // bytes to which the driver expands volumes; 0 for no limit
+	shortTimeouts bool
+	maxSize       int64 // bytes to which the driver expands volumes; 0 for no limit
 
 	restores bool // every run has a VolumeSnapshot to restore from
 
 	// With role csi-snapshotter, users make snapshots.
-	snapshots int  // of each claim; 1 if 0
-	retain    bool // by policy Retain
-	secret    bool // the driver is sent a secret
-	given     bool // every run has a snapshot at the driver that the cluster does not know
-	together  bool // the snapshots are members of a group
-	scheduled bool // the snapshots are made by a schedule
+	snapshots      int  // of each claim; 1 if 0
+	retain         bool // by policy Retain
+	secret         bool // the driver is sent a secret
+	preProvisioned bool // every run has a snapshot at the driver that the cluster does not know
+	grouped        bool // the snapshots are members of a group
+	scheduled      bool // the snapshots are made by a schedule
 
-	slow bool // the first CreateVolume takes until nothing else happens
+	slowFirstCreate bool // the first CreateVolume takes until nothing else happens
 
 	class func(*storagev1.StorageClass)
 	claim func(*corev1.PersistentVolumeClaim)
 
-	lag   time.Duration // of what the cache of lagOf is told
-	lagOf string        // a resource
+	watchDelay      time.Duration // of what the cache of lagOf is told
+	delayedResource string        // a resource
 }
 
-// lag is longer than the first retries take: they see what was before.
-const lag = 400 * time.Millisecond
+// watchDelay is longer than the first retries take: they see what was before.
+const watchDelay = 400 * time.Millisecond
 
 var scenarios = []*scenario{
 	{name: "create", fromStart: true},
-	{name: "create, then delete at any moment", turns: deleted, turn: dropClaims},
-	{name: "create, delete and create under the same name at any moment", turns: "replaced", turn: replaceClaims},
+	{name: "create, then delete at any moment", disruptionName: claimDeleted, disruption: deleteClaimsAndWait},
+	{name: "create, delete and create under the same name at any moment", disruptionName: "replaced", disruption: replaceClaims},
 	{name: "two claims at once", claims: 2},
-	{name: "the first consumer's node is full", driver: twoZones, class: waits, full: within("a"), brief: true},
+	{name: "the first consumer's node is full", driver: twoZones, class: waits, outOfCapacity: onlyIn("a"), shortTimeouts: true},
 	{
-		name: "the first consumer's node goes at any moment, its create is unsure", turns: "node gone", turn: dropFirstNode,
-		driver: twoZones, class: waits, unsure: 1,
+		name: "the first consumer's node is deleted at any moment, after a response that was late", disruptionName: "node deleted", disruption: deleteFirstNode,
+		driver: twoZones, class: waits, lateResponses: 1,
 	},
-	{name: "clone", claims: 2, claim: cloned},
-	{name: "clone, then delete it and its source at any moment", claims: 2, claim: cloned, turns: deleted, turn: letClaimsGo},
-	{name: "restore", claim: restored, restores: true},
-	{name: "restore, then delete it and the snapshot at any moment", claim: restored, restores: true, turns: deleted, turn: letAllGo},
-	{name: "two restores from one snapshot", claims: 2, claim: restored, restores: true, slow: true},
+	{name: "clone", claims: 2, claim: cloneOfFirst},
+	{name: "clone, then delete it and its source at any moment", claims: 2, claim: cloneOfFirst, disruptionName: claimDeleted, disruption: deleteClaims},
+	{name: "restore", claim: restoreOfSnapshot, restores: true},
+	{name: "restore, then delete it and the snapshot at any moment", claim: restoreOfSnapshot, restores: true, disruptionName: claimDeleted, disruption: deleteAll},
+	{name: "two restores from one snapshot", claims: 2, claim: restoreOfSnapshot, restores: true, slowFirstCreate: true},
 	{
-		name: "two restores from one snapshot, stale cache of intents", claims: 2, claim: restored, restores: true, slow: true,
-		lag: lag, lagOf: "leases",
+		name: "two restores from one snapshot, stale cache of pending operations", claims: 2, claim: restoreOfSnapshot, restores: true, slowFirstCreate: true,
+		watchDelay: watchDelay, delayedResource: "leases",
 	},
-	{name: "stale cache of claims", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumeclaims"},
-	{name: "stale cache of volumes", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "persistentvolumes"},
-	{name: "stale cache of intents", turns: deleted, turn: dropClaims, named: true, lag: lag, lagOf: "leases"},
-	{name: "attach, then detach", roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach}},
+	{name: "stale cache of claims", disruptionName: claimDeleted, disruption: deleteClaimsAndWait, handlesAreNames: true, watchDelay: watchDelay, delayedResource: "persistentvolumeclaims"},
+	{name: "stale cache of volumes", disruptionName: claimDeleted, disruption: deleteClaimsAndWait, handlesAreNames: true, watchDelay: watchDelay, delayedResource: "persistentvolumes"},
+	{name: "stale cache of pending operations", disruptionName: claimDeleted, disruption: deleteClaimsAndWait, handlesAreNames: true, watchDelay: watchDelay, delayedResource: "leases"},
+	{name: "attach, then detach", roles: attacher, background: provisioner, driver: anyNode, steps: []step{attachTo("a"), detach}},
 	{
-		name: "attach, then detach at any moment", turns: detached, turn: detach,
-		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
-	},
-	{
-		name: "attach to one node, then to another", roles: attacher, beside: provisioner, driver: anyNode,
-		then: []act{attachTo("a"), detach, attachTo("b"), detach},
+		name: "attach, then detach at any moment", disruptionName: detached, disruption: detach,
+		roles: attacher, background: provisioner, driver: anyNode, steps: []step{attachTo("a"), detach},
 	},
 	{
-		name: "attach, then the node goes", roles: attacher, beside: provisioner, driver: anyNode,
-		then: []act{attachTo("a"), dropFirstNode, detach},
+		name: "attach to one node, then to another", roles: attacher, background: provisioner, driver: anyNode,
+		steps: []step{attachTo("a"), detach, attachTo("b"), detach},
 	},
 	{
-		name: "attach, then the node goes and detach at any moment", turns: "node gone", turn: loseNode,
-		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
-	},
-	{name: "create and attach, then let all go at once", roles: both, driver: anyNode, then: []act{attachTo("a"), letAllGo}},
-	{
-		name: "stale cache of attachments", turns: detached, turn: detach, lag: lag, lagOf: "volumeattachments",
-		roles: attacher, beside: provisioner, driver: anyNode, then: []act{attachTo("a"), detach},
-	},
-	{name: "expand", roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")}},
-	{
-		name: "expand, then request less at any moment", turns: "less requested", turn: request("2Gi"),
-		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")},
+		name: "attach, then delete the node", roles: attacher, background: provisioner, driver: anyNode,
+		steps: []step{attachTo("a"), deleteFirstNode, detach},
 	},
 	{
-		name: "expand, then delete at any moment", turns: deleted, turn: letClaimsGo,
-		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{request("3Gi")},
+		name: "attach, then delete the node and detach at any moment", disruptionName: "node deleted", disruption: deleteFirstNodeAndDetach,
+		roles: attacher, background: provisioner, driver: anyNode, steps: []step{attachTo("a"), detach},
+	},
+	{name: "create and attach, then delete everything at once", roles: provisionerAndAttacher, driver: anyNode, steps: []step{attachTo("a"), deleteAll}},
+	{
+		name: "stale cache of attachments", disruptionName: detached, disruption: detach, watchDelay: watchDelay, delayedResource: "volumeattachments",
+		roles: attacher, background: provisioner, driver: anyNode, steps: []step{attachTo("a"), detach},
+	},
+	{name: "expand", roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestSize("3Gi")}},
+	{
+		name: "expand, then request less at any moment", disruptionName: "less requested", disruption: requestSize("2Gi"),
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestSize("3Gi")},
 	},
 	{
-		name: "expand to what cannot be had, then request less", limit: 4 << 30,
-		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{requestInVain("10Gi", "2Gi")},
+		name: "expand, then delete at any moment", disruptionName: claimDeleted, disruption: deleteClaims,
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestSize("3Gi")},
 	},
 	{
-		name: "modify, then want another class at any moment", turns: "another class wanted", turn: want(silver),
-		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{want(gold)},
+		name: "expand beyond the limit, then request less", maxSize: 4 << 30,
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestTooMuch("10Gi", "2Gi")},
 	},
 	{
-		name: "expand and modify, stale cache of claims", turns: "less requested", turn: request("2Gi"), lag: lag, lagOf: "persistentvolumeclaims",
-		roles: resizer, beside: provisioner, class: world.Expandable, then: []act{growAndWant("3Gi", gold)},
-	},
-	{name: "snapshot", roles: snapshotters, beside: provisioner, then: []act{cut}},
-	{name: "snapshot, then delete it at any moment", turns: cutDeleted, turn: letSnapshotsGo, roles: snapshotters, beside: provisioner, then: []act{cut}},
-	{name: "two snapshots of one claim", snapshots: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
-	{
-		name: "slow snapshot, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, driver: slowly(getSnapshot, listSnapshots),
-		roles: snapshotters, beside: provisioner, then: []act{cut},
-	},
-	{name: "slow snapshot, without GetSnapshot", driver: slowly(listSnapshots), roles: snapshotters, beside: provisioner, then: []act{cut}},
-	{name: "slow snapshot, without GetSnapshot and ListSnapshots", driver: slowly(), roles: snapshotters, beside: provisioner, then: []act{cut}},
-	{
-		name: "snapshot by policy Retain, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, retain: true,
-		roles: snapshotters, beside: provisioner, then: []act{cut, letSnapshotsGo},
+		name: "modify, then want another class at any moment", disruptionName: "another class wanted", disruption: requestClass(silver),
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestClass(gold)},
 	},
 	{
-		name: "snapshot that was there, deleted at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true, given: true,
-		roles: snapshotters, beside: provisioner, then: []act{adopt},
+		name: "expand and modify, stale cache of claims", disruptionName: "less requested", disruption: requestSize("2Gi"), watchDelay: watchDelay, delayedResource: "persistentvolumeclaims",
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestSizeAndClass("3Gi", gold)},
+	},
+	{name: "snapshot", roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
+	{name: "snapshot, then delete it at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
+	{name: "two snapshots of one claim", snapshots: 2, roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
+	{
+		name: "slow snapshot, deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, driver: slowSnapshots(getSnapshot, listSnapshots),
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
+	},
+	{name: "slow snapshot, without GetSnapshot", driver: slowSnapshots(listSnapshots), roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
+	{name: "slow snapshot, without GetSnapshot and ListSnapshots", driver: slowSnapshots(), roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
+	{
+		name: "snapshot with policy Retain, deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, retain: true,
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots, deleteSnapshots},
 	},
 	{
-		name: "snapshot that was there by policy Retain", given: true, retain: true,
-		roles: snapshotters, beside: provisioner, then: []act{adopt, letSnapshotsGo},
+		name: "pre-provisioned snapshot, deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, preProvisioned: true,
+		roles: snapshotters, background: provisioner, steps: []step{importSnapshot},
 	},
 	{
-		name: "snapshot, its class goes at any moment", turns: "class gone", turn: loseClass, once: true,
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "pre-provisioned snapshot with policy Retain", preProvisioned: true, retain: true,
+		roles: snapshotters, background: provisioner, steps: []step{importSnapshot, deleteSnapshots},
 	},
 	{
-		name: "snapshot, its secret goes at any moment", turns: "secret gone", turn: loseSecret, once: true, secret: true,
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "snapshot, its class is deleted at any moment", disruptionName: "class deleted", disruption: deleteClasses, once: true,
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "snapshot, its claim goes at any moment", turns: deleted, turn: letClaimsGo, once: true,
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "snapshot, its secret is deleted at any moment", disruptionName: "secret deleted", disruption: deleteSecret, once: true, secret: true,
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "snapshot and restore, the snapshot goes at any moment", turns: cutDeleted, turn: letSnapshotsGo, once: true,
-		roles: slices.Concat(provisioner, snapshotters), then: []act{cut, restoreAll},
+		name: "snapshot, its claim is deleted at any moment", disruptionName: claimDeleted, disruption: deleteClaims, once: true,
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "snapshot, stale cache of snapshots", turns: cutDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshots",
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "snapshot and restore, the snapshot is deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true,
+		roles: slices.Concat(provisioner, snapshotters), steps: []step{takeSnapshots, restoreAll},
 	},
 	{
-		name: "snapshot, stale cache of contents", turns: cutDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshotcontents",
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "snapshot, stale cache of snapshots", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumesnapshots",
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "two snapshots of one claim, stale cache of claims", snapshots: 2, lag: lag, lagOf: "persistentvolumeclaims",
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "snapshot, stale cache of contents", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumesnapshotcontents",
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "two snapshots of one claim, stale cache of snapshots", snapshots: 2, lag: lag, lagOf: "volumesnapshots",
-		roles: snapshotters, beside: provisioner, then: []act{cut},
+		name: "two snapshots of one claim, stale cache of claims", snapshots: 2, watchDelay: watchDelay, delayedResource: "persistentvolumeclaims",
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
-	{name: "snapshot, two leaders", leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cut}},
+	{
+		name: "two snapshots of one claim, stale cache of snapshots", snapshots: 2, watchDelay: watchDelay, delayedResource: "volumesnapshots",
+		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
+	},
+	{name: "snapshot, two leaders", leaders: 2, roles: snapshotters, background: provisioner, steps: []step{takeSnapshots}},
 	{
 		name: "schedule, triggered twice", claims: 2, scheduled: true,
-		roles: snapshotters, beside: provisioner, then: []act{trigger("one"), trigger("two")},
+		roles: snapshotters, background: provisioner, steps: []step{triggerSchedule("one"), triggerSchedule("two")},
 	},
-	{name: "group snapshot", claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether}},
+	{name: "group snapshot", claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot}},
 	{
-		name: "group snapshot, then delete it at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true,
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
-	},
-	{
-		name: "slow group snapshot, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, driver: slowly(getSnapshot, listSnapshots),
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot, then delete it at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true,
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
 	{
-		name: "group snapshot that was there, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, given: true,
-		together: true, roles: snapshotters, beside: provisioner, then: []act{adoptTogether},
+		name: "slow group snapshot, deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, driver: slowSnapshots(getSnapshot, listSnapshots),
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
 	{
-		name: "group snapshot by policy Retain, deleted at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true, retain: true,
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether, letSnapshotsGo},
+		name: "pre-provisioned group snapshot, deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, preProvisioned: true,
+		grouped: true, roles: snapshotters, background: provisioner, steps: []step{importGroup},
 	},
 	{
-		name: "group snapshot and restore, the group goes at any moment", turns: groupDeleted, turn: letSnapshotsGo, once: true,
-		claims: 2, together: true, roles: slices.Concat(provisioner, snapshotters), then: []act{cutTogether, restoreAll},
+		name: "group snapshot with policy Retain, deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, retain: true,
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot, deleteSnapshots},
 	},
 	{
-		name: "group snapshot, stale cache of groups", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumegroupsnapshots",
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot and restore, the group is deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true,
+		claims: 2, grouped: true, roles: slices.Concat(provisioner, snapshotters), steps: []step{takeGroupSnapshot, restoreAll},
 	},
 	{
-		name: "group snapshot, stale cache of group contents", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumegroupsnapshotcontents",
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot, stale cache of groups", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumegroupsnapshots",
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
 	{
-		name: "group snapshot, stale cache of members", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshots",
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot, stale cache of group contents", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumegroupsnapshotcontents",
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
 	{
-		name: "group snapshot, stale cache of members' contents", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "volumesnapshotcontents",
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot, stale cache of members", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumesnapshots",
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
 	{
-		name: "group snapshot, stale cache of claims", turns: groupDeleted, turn: letSnapshotsGo, once: true, lag: lag, lagOf: "persistentvolumeclaims",
-		claims: 2, together: true, roles: snapshotters, beside: provisioner, then: []act{cutTogether},
+		name: "group snapshot, stale cache of members' contents", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "volumesnapshotcontents",
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
 	},
-	{name: "group snapshot, two leaders", claims: 2, together: true, leaders: 2, roles: snapshotters, beside: provisioner, then: []act{cutTogether}},
-	{name: "two leaders", named: true, leaders: 2},
-	{name: "two leaders, then delete at any moment", turns: deleted, turn: dropClaims, once: true, named: true, leaders: 2},
+	{
+		name: "group snapshot, stale cache of claims", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, watchDelay: watchDelay, delayedResource: "persistentvolumeclaims",
+		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot},
+	},
+	{name: "group snapshot, two leaders", claims: 2, grouped: true, leaders: 2, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot}},
+	{name: "two leaders", handlesAreNames: true, leaders: 2},
+	{name: "two leaders, then delete at any moment", disruptionName: claimDeleted, disruption: deleteClaimsAndWait, once: true, handlesAreNames: true, leaders: 2},
 }
 
-// An act is something that users, or the world, do.
-type act = func(context.Context, *run)
+// An step is something that users, or the world, do.
+type step = func(context.Context, *run)
 
-const deleted, detached, cutDeleted, groupDeleted = "claim deleted", "detached", "snapshot deleted", "group deleted"
+const claimDeleted, detached, snapshotDeleted, groupDeleted = "claim deleted", "detached", "snapshot deleted", "group deleted"
 
 // Roles. A volume has to be there before it is attached or grows; how that may
 // fail has scenarios of its own.
 var (
-	provisioner = []string{"csi-provisioner"}
-	attacher    = []string{"csi-attacher"}
-	resizer     = []string{"csi-resizer"}
-	both        = []string{"csi-provisioner", "csi-attacher"}
+	provisioner            = []string{"csi-provisioner"}
+	attacher               = []string{"csi-attacher"}
+	resizer                = []string{"csi-resizer"}
+	provisionerAndAttacher = []string{"csi-provisioner", "csi-attacher"}
 
 	snapshotters = []string{"snapshot-controller", "csi-snapshotter"}
 )
 
-// struck are the roles that are.
-func (sc *scenario) struck() []string {
+// testedRoles are the roles that are.
+func (sc *scenario) testedRoles() []string {
 	if len(sc.roles) == 0 {
 		return provisioner
 	}
 	return sc.roles
 }
 
-// acts are all that users do.
-func (sc *scenario) acts() []act {
-	all := slices.Concat([]act{makeClaims}, sc.then, []act{letAllGo})
-	if sc.cuts() {
-		all = append(all, giveUp)
+// allSteps are all that users do.
+func (sc *scenario) allSteps() []step {
+	all := slices.Concat([]step{createClaims}, sc.steps, []step{deleteAll})
+	if sc.takesSnapshots() {
+		all = append(all, deleteRetained)
 	}
 	return all
 }
@@ -288,8 +288,8 @@ const (
 	listSnapshots = csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
 )
 
-// slowly is a driver whose snapshots become ready some time after they are cut.
-func slowly(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.Options {
+// slowSnapshots is a driver whose snapshots become ready some time after they are cut.
+func slowSnapshots(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.Options {
 	return csitest.Options{
 		SnapshotReadyAfter: 2,
 		Controller: append(extra, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
@@ -302,57 +302,57 @@ func waits(c *storagev1.StorageClass) {
 	c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 }
 
-// late tells whether the run has to play the scheduler.
-func (sc *scenario) late() bool { return sc.class != nil && len(sc.driver.Segments) > 0 }
+// playsScheduler tells whether the run has to play the scheduler.
+func (sc *scenario) playsScheduler() bool { return sc.class != nil && len(sc.driver.Segments) > 0 }
 
-// within tells of a request whether the volume may only be in one zone.
-func within(zone string) func(*csipb.CreateVolumeRequest) bool {
+// onlyIn tells of a request whether the volume may only be in one zone.
+func onlyIn(zone string) func(*csipb.CreateVolumeRequest) bool {
 	return func(request *csipb.CreateVolumeRequest) bool {
 		places := request.GetAccessibilityRequirements().GetRequisite()
 		return len(places) == 1 && places[0].GetSegments()[zoneKey] == zone
 	}
 }
 
-// cloned makes the second claim of a run a clone of its first.
-func cloned(c *corev1.PersistentVolumeClaim) {
+// cloneOfFirst makes the second claim of a run a clone of its first.
+func cloneOfFirst(c *corev1.PersistentVolumeClaim) {
 	if first, ok := strings.CutSuffix(c.Name, "-1"); ok {
 		c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: first + "-0"}
 	}
 }
 
-func makeClaims(ctx context.Context, r *run) {
+func createClaims(ctx context.Context, r *run) {
 	for i := range max(1, r.scenario.claims) {
-		r.create(ctx, fmt.Sprintf("%s-%d", r.name, i))
+		r.createClaim(ctx, fmt.Sprintf("%s-%d", r.name, i))
 	}
 }
 
-// letClaimsGo deletes what is still wanted and does not wait: what is being
+// deleteClaims deletes what is still wanted and does not wait: what is being
 // cloned stays until somebody has done it.
-func letClaimsGo(ctx context.Context, r *run) {
-	for _, name := range r.names() {
-		r.drop(ctx, name)
+func deleteClaims(ctx context.Context, r *run) {
+	for _, name := range r.wantedClaims() {
+		r.deleteClaim(ctx, name)
 	}
 }
 
-// restored makes every claim of a run a restore of its snapshot.
-func restored(c *corev1.PersistentVolumeClaim) {
+// restoreOfSnapshot makes every claim of a run a restore of its snapshot.
+func restoreOfSnapshot(c *corev1.PersistentVolumeClaim) {
 	run := c.Name[:strings.LastIndex(c.Name, "-")]
 	c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: run}
 }
 
-// letAllGo deletes the attachments and the snapshot too: that stays until nobody
+// deleteAll deletes the attachments and the snapshot too: that stays until nobody
 // reads it any more.
-func letAllGo(ctx context.Context, r *run) {
+func deleteAll(ctx context.Context, r *run) {
 	detach(ctx, r)
-	letClaimsGo(ctx, r)
-	r.dropSnapshots(ctx)
+	deleteClaims(ctx, r)
+	r.deleteSnapshots(ctx)
 }
 
-// dropClaims deletes what is still wanted and waits until it is gone.
-func dropClaims(ctx context.Context, r *run) {
-	for _, name := range r.names() {
-		r.drop(ctx, name)
-		for until := time.Now().Add(*patience); time.Now().Before(until); time.Sleep(pulse) {
+// deleteClaimsAndWait deletes what is still wanted and waits until it is gone.
+func deleteClaimsAndWait(ctx context.Context, r *run) {
+	for _, name := range r.wantedClaims() {
+		r.deleteClaim(ctx, name)
+		for until := time.Now().Add(*settleTimeout); time.Now().Before(until); time.Sleep(pollInterval) {
 			_, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Get(ctx, name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				break
@@ -362,11 +362,11 @@ func dropClaims(ctx context.Context, r *run) {
 }
 
 func replaceClaims(ctx context.Context, r *run) {
-	names := r.names()
-	dropClaims(ctx, r)
+	names := r.wantedClaims()
+	deleteClaimsAndWait(ctx, r)
 	for _, name := range names {
-		r.create(ctx, name)
+		r.createClaim(ctx, name)
 	}
 }
 
-func dropFirstNode(ctx context.Context, r *run) { r.dropNode(ctx, zones[0]) }
+func deleteFirstNode(ctx context.Context, r *run) { r.deleteNode(ctx, zones[0]) }

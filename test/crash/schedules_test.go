@@ -20,16 +20,16 @@ const (
 	scheduleRun   = "schedule.holdfast.io/run"
 )
 
-// trigger has a schedule of the run's claims, which is made if it is not there,
+// triggerSchedule has a schedule of the run's claims, which is made if it is not there,
 // take one snapshot of each. It keeps one of each.
-func trigger(value string) act {
+func triggerSchedule(value string) step {
 	return func(ctx context.Context, r *run) {
 		r.mu.Lock()
 		r.trigger = value
 		r.triggers++
 		first := r.triggers == 1
 		r.mu.Unlock()
-		schedule := r.snapshotSchedule()
+		schedule := r.newSchedule()
 		var err error
 		if first {
 			schedule.Spec = v1alpha1.SnapshotScheduleSpec{
@@ -42,47 +42,47 @@ func trigger(value string) act {
 			err = r.api.Patch(ctx, schedule, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"trigger":%q}}`, value)))
 		}
 		if err != nil {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		r.trace.note("trigger %s was given", value)
 	}
 }
 
-// snapshotSchedule is the run's.
-func (r *run) snapshotSchedule() *v1alpha1.SnapshotSchedule {
+// newSchedule is the run's.
+func (r *run) newSchedule() *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name}}
 }
 
-// dropSchedule deletes the run's schedule. Its snapshots stay, and are from then on
+// deleteSchedule deletes the run's schedule. Its snapshots stay, and are from then on
 // as if users had made them.
-func (r *run) dropSchedule(ctx context.Context) {
+func (r *run) deleteSchedule(ctx context.Context) {
 	if !r.scenario.scheduled {
 		return
 	}
 	r.mu.Lock()
 	r.trigger = ""
 	r.mu.Unlock()
-	if err := r.api.Delete(ctx, r.snapshotSchedule()); client.IgnoreNotFound(err) != nil {
-		r.complain(err)
+	if err := r.api.Delete(ctx, r.newSchedule()); client.IgnoreNotFound(err) != nil {
+		r.reportViolation(err)
 	}
-	there, err := r.snapshots(ctx)
+	there, err := r.listSnapshots(ctx)
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range there {
-		r.kept[there[i].Name] = true
+		r.wantedSnapshots[there[i].Name] = true
 	}
 }
 
-// scheduled are the snapshots that are wanted by the run's schedule: of each wanted
+// scheduledSnapshots are the snapshots that are wanted by the run's schedule: of each wanted
 // claim that of its last run. It tells which are missing, and whether the run was
 // not of the last trigger.
-func (s *state) scheduled(ctx context.Context, r *run, want map[string]types.UID) (kept map[string]bool, wrong []string) {
+func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[string]types.UID) (kept map[string]bool, wrong []string) {
 	r.mu.Lock()
 	value, most := r.trigger, r.triggers*len(want)
-	asked := len(r.asks)
+	asked := len(r.requestedNames)
 	r.mu.Unlock()
 	if value == "" {
 		return nil, nil
@@ -90,19 +90,19 @@ func (s *state) scheduled(ctx context.Context, r *run, want map[string]types.UID
 	if asked > most {
 		wrong = append(wrong, fmt.Sprintf("%d snapshots were cut, and %d were to be", asked, most))
 	}
-	schedule := r.snapshotSchedule()
+	schedule := r.newSchedule()
 	if err := r.api.Get(ctx, client.ObjectKeyFromObject(schedule), schedule); err != nil {
 		return nil, append(wrong, fmt.Sprintf("the schedule cannot be read: %v", err))
 	}
 	last := schedule.Status.Run
 	if schedule.Status.LastTrigger != value || last == nil || last.CompletionTime == nil {
-		return nil, append(wrong, fmt.Sprintf("the schedule has not answered trigger %s: %s", value, said(&schedule.Status)))
+		return nil, append(wrong, fmt.Sprintf("the schedule has not answered trigger %s: %s", value, toJSON(&schedule.Status)))
 	}
 	kept = map[string]bool{}
 	for name, uid := range want {
 		of := 0
 		for i := range s.snapshots {
-			if v := &s.snapshots[i]; v.Labels[scheduleClaim] == string(uid) && ofRun(v, last) {
+			if v := &s.snapshots[i]; v.Labels[scheduleClaim] == string(uid) && isOfRun(v, last) {
 				kept[v.Name], of = true, of+1
 			}
 		}
@@ -113,12 +113,12 @@ func (s *state) scheduled(ctx context.Context, r *run, want map[string]types.UID
 	return kept, wrong
 }
 
-func ofRun(v *snapshotv1.VolumeSnapshot, one *v1alpha1.Run) bool {
+func isOfRun(v *snapshotv1.VolumeSnapshot, one *v1alpha1.Run) bool {
 	return v.Annotations[scheduleRun] == one.Time.UTC().Format(time.RFC3339)
 }
 
-// clearSchedules removes what a run that failed has left in the cluster.
-func (s *stage) clearSchedules(ctx context.Context) error {
+// cleanUpSchedules removes what a run that failed has left in the cluster.
+func (s *environment) cleanUpSchedules(ctx context.Context) error {
 	if !s.scenario.scheduled {
 		return nil
 	}

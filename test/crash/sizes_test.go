@@ -24,54 +24,54 @@ const (
 	gold, silver = "1000", "100"
 )
 
-// offerClasses makes the stage's VolumeAttributesClasses.
-func (s *stage) offerClasses(t *testing.T) {
+// createAttributesClasses makes the stage's VolumeAttributesClasses.
+func (s *environment) createAttributesClasses(t *testing.T) {
 	t.Helper()
 	for _, value := range []string{gold, silver} {
 		s.CreateAttributesClass(t, value, map[string]string{iops: value})
 	}
 }
 
-// class is the name of a class.
-func (s *stage) class(value string) string { return s.Namespace + "-" + value }
+// attributesClass is the name of a class.
+func (s *environment) attributesClass(value string) string { return s.Namespace + "-" + value }
 
-// request changes how much all wanted claims request.
-func request(size string) act {
+// requestSize changes how much all wanted claims request.
+func requestSize(size string) step {
 	return func(ctx context.Context, r *run) {
-		r.edit(ctx, fmt.Sprintf(`{"spec":{"resources":{"requests":{"storage":%q}}}}`, size))
+		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"resources":{"requests":{"storage":%q}}}}`, size))
 	}
 }
 
-// want changes which class all wanted claims want.
-func want(class string) act {
+// requestClass changes which class all wanted claims want.
+func requestClass(class string) step {
 	return func(ctx context.Context, r *run) {
-		r.edit(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q}}`, r.class(class)))
+		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q}}`, r.attributesClass(class)))
 	}
 }
 
-// growAndWant does both at once.
-func growAndWant(size, class string) act {
+// requestSizeAndClass does both at once.
+func requestSizeAndClass(size, class string) step {
 	return func(ctx context.Context, r *run) {
-		r.edit(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q,"resources":{"requests":{"storage":%q}}}}`, r.class(class), size))
+		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q,"resources":{"requests":{"storage":%q}}}}`, r.attributesClass(class), size))
 	}
 }
 
-// requestInVain requests what cannot be had and, when that has been told, less.
-func requestInVain(size, less string) act {
+// requestTooMuch requests what cannot be had and, when that has been told, less.
+func requestTooMuch(size, less string) step {
 	return func(ctx context.Context, r *run) {
-		request(size)(ctx, r)
-		for until := time.Now().Add(*patience); !r.allRefused(ctx); time.Sleep(pulse) {
+		requestSize(size)(ctx, r)
+		for until := time.Now().Add(*settleTimeout); !r.allFailed(ctx); time.Sleep(pollInterval) {
 			if time.Now().After(until) {
-				r.complain(errors.New("nobody was told that there is no room"))
+				r.reportViolation(errors.New("nobody was told that there is no room"))
 				return
 			}
 		}
-		request(less)(ctx, r)
+		requestSize(less)(ctx, r)
 	}
 }
 
-func (r *run) allRefused(ctx context.Context) bool {
-	for _, name := range r.names() {
+func (r *run) allFailed(ctx context.Context) bool {
+	for _, name := range r.wantedClaims() {
 		claim, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Get(ctx, name, metav1.GetOptions{})
 		refused := func(c corev1.PersistentVolumeClaimCondition) bool {
 			return c.Type == corev1.PersistentVolumeClaimControllerResizeError && c.Status == corev1.ConditionTrue
@@ -83,13 +83,13 @@ func (r *run) allRefused(ctx context.Context) bool {
 	return true
 }
 
-// edit patches all wanted claims. The API server takes no request that is below
+// patchClaims patches all wanted claims. The API server takes no request that is below
 // what a claim has already.
-func (r *run) edit(ctx context.Context, patch string) {
-	for _, name := range r.names() {
+func (r *run) patchClaims(ctx context.Context, patch string) {
+	for _, name := range r.wantedClaims() {
 		_, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		if err != nil && !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		r.trace.note("claim %s was edited: %s: %v", name, patch, err)
 	}
@@ -97,7 +97,7 @@ func (r *run) edit(ctx context.Context, patch string) {
 
 // compareSizes tells which claims, PersistentVolumes and volumes at the driver
 // do not agree about size and class, and what is left to do about them.
-func (s *state) compareSizes() (wrong []string) {
+func (s *clusterState) compareSizes() (wrong []string) {
 	for i := range s.claims {
 		claim := &s.claims[i]
 		if claim.Status.Phase != corev1.ClaimBound {
@@ -105,7 +105,7 @@ func (s *state) compareSizes() (wrong []string) {
 		}
 		for j := range s.volumes {
 			if volume := &s.volumes[j]; volume.Name == claim.Spec.VolumeName {
-				wrong = append(wrong, s.disagreement(claim, volume)...)
+				wrong = append(wrong, s.sizeProblems(claim, volume)...)
 			}
 		}
 		if st := &claim.Status; len(st.AllocatedResourceStatuses) > 0 || len(st.Conditions) > 0 || st.ModifyVolumeStatus != nil {
@@ -115,12 +115,12 @@ func (s *state) compareSizes() (wrong []string) {
 	return wrong
 }
 
-func (s *state) disagreement(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (wrong []string) {
-	at := slices.IndexFunc(s.stored, func(v csitest.Volume) bool { return s.handle(v) == volume.Spec.CSI.VolumeHandle })
+func (s *clusterState) sizeProblems(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (wrong []string) {
+	at := slices.IndexFunc(s.driverVolumes, func(v csitest.Volume) bool { return s.handle(v) == volume.Spec.CSI.VolumeHandle })
 	if at < 0 {
 		return nil // Which is told elsewhere.
 	}
-	stored := s.stored[at]
+	stored := s.driverVolumes[at]
 	size := claim.Status.Capacity.Storage()
 	if size.Value() != stored.Bytes || volume.Spec.Capacity.Storage().Value() != stored.Bytes || size.Cmp(*claim.Spec.Resources.Requests.Storage()) < 0 {
 		wrong = append(wrong, fmt.Sprintf("claim %s requests %s and has %s, its volume has %s, and the driver %d bytes",
@@ -135,15 +135,15 @@ func (s *state) disagreement(claim *corev1.PersistentVolumeClaim, volume *corev1
 }
 
 // classOf is the class whose attributes a volume has at the driver.
-func (s *state) classOf(at csitest.Volume) string {
+func (s *clusterState) classOf(at csitest.Volume) string {
 	if value := at.Mutable[iops]; value != "" {
-		return s.class(value)
+		return s.attributesClass(value)
 	}
 	return ""
 }
 
-// targetOf is the volume of a request that changes it, and to what.
-func targetOf(req any) (volume, target string) {
+// requestTarget is the volume of a request that changes it, and to what.
+func requestTarget(req any) (volume, target string) {
 	switch r := req.(type) {
 	case *csipb.ControllerExpandVolumeRequest:
 		return "the size of " + r.GetVolumeId(), fmt.Sprint(r.GetCapacityRange().GetRequiredBytes())
@@ -158,46 +158,46 @@ func targetOf(req any) (volume, target string) {
 	}
 }
 
-// noteUnsure keeps a request whose caller did not learn how it ended: only the
+// noteUnknownOutcome keeps a request whose caller did not learn how it ended: only the
 // driver knows.
-func (s *stage) noteUnsure(req any, lost bool) {
+func (s *environment) noteUnknownOutcome(req any, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	volume, target := targetOf(req)
-	delete(s.unsure, volume)
+	volume, target := requestTarget(req)
+	delete(s.unknownOutcomes, volume)
 	if lost && volume != "" {
-		s.unsure[volume] = target
+		s.unknownOutcomes[volume] = target
 	}
 }
 
-// compareWithUnsure complains of a request for something else than what may
+// checkUnknownOutcome complains of a request for something else than what may
 // still be under way (KEP-1790, KEP-3751).
-func (s *stage) compareWithUnsure(req any) {
-	volume, target := targetOf(req)
+func (s *environment) checkUnknownOutcome(req any) {
+	volume, target := requestTarget(req)
 	s.mu.Lock()
-	before, ok := s.unsure[volume]
+	before, ok := s.unknownOutcomes[volume]
 	s.mu.Unlock()
 	if ok && before != target {
-		s.complain(fmt.Errorf("%s was to be %s while %s may be under way", volume, target, before))
+		s.reportViolation(fmt.Errorf("%s was to be %s while %s may be under way", volume, target, before))
 	}
 }
 
-// mostEvents is more than a run has to tell: a process that tells the same with
+// maxEvents is more than a run has to tell: a process that tells the same with
 // every retry comes to more.
-const mostEvents = 40
+const maxEvents = 40
 
-// told counts an event.
-func (s *stage) told() {
+// countEvent counts an event.
+func (s *environment) countEvent() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events++
 }
 
-// storm is what is wrong about the number of events.
-func (s *stage) storm() error {
+// checkEventCount is what is wrong about the number of events.
+func (s *environment) checkEventCount() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.events > mostEvents {
+	if s.events > maxEvents {
 		return fmt.Errorf("the processes have written %d events", s.events)
 	}
 	return nil

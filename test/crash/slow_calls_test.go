@@ -11,71 +11,71 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A lateCall is one that the driver works on when its caller has given up. As with
+// A slowCall is one that the driver works on when its caller has given up. As with
 // a queue of an array, whatever else is to change waits for it then. If it is
 // overtaken, the caller's next try comes first.
-type lateCall struct {
-	method     csi.Method
-	subject    string
-	overtaken  bool
-	repetition any           // the request that overtakes it; nil if none has come
-	answered   bool          // the repetition, with what was asked for
-	begun      chan struct{} // closed when its turn has come
-	done       chan struct{} // closed when the work is done
+type slowCall struct {
+	method         csi.Method
+	subject        string
+	retriedFirst   bool
+	retry          any           // the request that overtakes it; nil if none has come
+	retrySucceeded bool          // the repetition, with what was asked for
+	started        chan struct{} // closed when its turn has come
+	done           chan struct{} // closed when the work is done
 }
 
-// begin lets the driver do the work. The caller holds the stage's lock.
-func (l *lateCall) begin() {
+// start lets the driver do the work. The caller holds the stage's lock.
+func (l *slowCall) start() {
 	select {
-	case <-l.begun:
+	case <-l.started:
 	default:
-		close(l.begun)
+		close(l.started)
 	}
 }
 
-// outlast holds up a call that is slow or late until its caller has given up, or
+// delayCall holds up a call that is slow or late until its caller has given up, or
 // has got an answer to its next try. Then it may be the scenario's turn.
-func (s *stage) outlast(ctx context.Context, method csi.Method, req any, hit *blow) {
-	l := &lateCall{method: method, subject: subjectOf(req), overtaken: hit.late, begun: make(chan struct{}), done: make(chan struct{})}
+func (s *environment) delayCall(ctx context.Context, method csi.Method, req any, hit *injectedFault) {
+	l := &slowCall{method: method, subject: callSubject(req), retriedFirst: hit.late, started: make(chan struct{}), done: make(chan struct{})}
 	s.mu.Lock()
-	s.late[req] = l
+	s.slowCalls[req] = l
 	s.mu.Unlock()
-	s.noteUnsure(req, true)
+	s.noteUnknownOutcome(req, true)
 	<-ctx.Done()
-	s.takeTurn(hit)
-	if !l.overtaken {
+	s.disruptIfDue(hit)
+	if !l.retriedFirst {
 		return
 	}
 	for {
 		select {
-		case <-l.begun:
-			time.Sleep(lull)
+		case <-l.started:
+			time.Sleep(quietPeriod)
 			return
-		case <-time.After(pulse):
-			if s.trace.quiet(silence) {
+		case <-time.After(pollInterval):
+			if s.trace.isSilent(leakAfter) {
 				return // Nobody asks again.
 			}
 		}
 	}
 }
 
-// queue has a call wait for late ones if they must have an end before it: all but
+// waitForSlowCalls has a call wait for late ones if they must have an end before it: all but
 // questions, calls of the same kind about something else, and the repetition that
 // overtakes.
-func (s *stage) queue(method csi.Method, req any) {
-	if !slices.Contains(changers, method) {
+func (s *environment) waitForSlowCalls(method csi.Method, req any) {
+	if !slices.Contains(changingMethods, method) {
 		return
 	}
-	var before []*lateCall
+	var before []*slowCall
 	s.mu.Lock()
-	for _, l := range s.late {
-		same := l.method == method && l.subject == subjectOf(req)
+	for _, l := range s.slowCalls {
+		same := l.method == method && l.subject == callSubject(req)
 		switch {
 		case l.method == method && !same:
-		case same && l.overtaken && l.repetition == nil:
-			l.repetition = req
+		case same && l.retriedFirst && l.retry == nil:
+			l.retry = req
 		default:
-			l.begin()
+			l.start()
 			before = append(before, l)
 		}
 	}
@@ -85,35 +85,35 @@ func (s *stage) queue(method csi.Method, req any) {
 	}
 }
 
-// answered lets the late call begin that a call was the repetition of.
-func (s *stage) answered(req any, err error) {
+// retryAnswered lets the late call begin that a call was the repetition of.
+func (s *environment) retryAnswered(req any, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.late {
-		if l.repetition == req {
-			l.answered = err == nil
-			l.begin()
+	for _, l := range s.slowCalls {
+		if l.retry == req {
+			l.retrySucceeded = err == nil
+			l.start()
 		}
 	}
 }
 
-// finished ends a call that may have been late. It tells whether its caller had
+// finishCall ends a call that may have been late. It tells whether its caller had
 // got what it asked for in the meantime.
-func (s *stage) finished(req any) (obsolete bool) {
+func (s *environment) finishCall(req any) (obsolete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, ok := s.late[req]
+	l, ok := s.slowCalls[req]
 	if !ok {
 		return false
 	}
-	delete(s.late, req)
+	delete(s.slowCalls, req)
 	close(l.done)
-	return l.answered
+	return l.retrySucceeded
 }
 
-// subjectOf is what a call is about that changes something: what is made goes by
+// callSubject is what a call is about that changes something: what is made goes by
 // its name.
-func subjectOf(req any) string {
+func callSubject(req any) string {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
 		return r.GetName()
@@ -136,29 +136,29 @@ func subjectOf(req any) string {
 	}
 }
 
-// impatience is what a process gives a call to the driver in runs with a call
+// shortCallTimeout is what a process gives a call to the driver in runs with a call
 // that takes longer; patience with calls is what it gives them in others.
-const impatience, patienceWithCalls = time.Second, time.Minute
+const shortCallTimeout, longCallTimeout = time.Second, time.Minute
 
-// hurry has the processes give calls little time, or much.
-func (s *stage) hurry(hasty bool) {
-	if s.hasty == hasty {
+// setCallTimeouts has the processes give calls little time, or much.
+func (s *environment) setCallTimeouts(hasty bool) {
+	if s.shortTimeouts == hasty {
 		return
 	}
-	s.hasty = hasty
+	s.shortTimeouts = hasty
 	for i, c := range s.controllers {
 		c.kill()
-		c.calls = s.callTime(i)
+		c.callTimeout = s.callTimeoutOf(i)
 		c.start()
 	}
 }
 
-// callTime is what the i-th process of a role gives a call to the driver. All
+// callTimeoutOf is what the i-th process of a role gives a call to the driver. All
 // come through one socket: how much time a call has tells whose it is.
-func (s *stage) callTime(i int) time.Duration {
-	each := patienceWithCalls
-	if s.hasty || s.scenario.brief {
-		each = impatience
+func (s *environment) callTimeoutOf(i int) time.Duration {
+	each := longCallTimeout
+	if s.shortTimeouts || s.scenario.shortTimeouts {
+		each = shortCallTimeout
 	}
 	return time.Duration(i+1) * each
 }

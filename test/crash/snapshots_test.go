@@ -24,71 +24,73 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// cuts tells whether snapshots are made in the scenario, by the roles that do so.
-func (sc *scenario) cuts() bool { return slices.Contains(sc.struck(), "csi-snapshotter") }
+// takesSnapshots tells whether snapshots are made in the scenario, by the roles that do so.
+func (sc *scenario) takesSnapshots() bool {
+	return slices.Contains(sc.testedRoles(), "csi-snapshotter")
+}
 
-// cut makes as many snapshots of each wanted claim as the scenario says.
-func cut(ctx context.Context, r *run) {
-	for _, claim := range r.names() {
+// takeSnapshots makes as many snapshots of each wanted claim as the scenario says.
+func takeSnapshots(ctx context.Context, r *run) {
+	for _, claim := range r.wantedClaims() {
 		for i := range max(1, r.scenario.snapshots) {
-			r.take(ctx, fmt.Sprintf("%s-cut-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
+			r.createSnapshot(ctx, fmt.Sprintf("%s-cut-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
 		}
 	}
 }
 
-// take makes a VolumeSnapshot that is wanted from now on.
-func (r *run) take(ctx context.Context, name string, from snapshotv1.VolumeSnapshotSource) {
+// createSnapshot makes a VolumeSnapshot that is wanted from now on.
+func (r *run) createSnapshot(ctx context.Context, name string, from snapshotv1.VolumeSnapshotSource) {
 	made := &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name},
 		Spec:       snapshotv1.VolumeSnapshotSpec{Source: from, VolumeSnapshotClassName: &r.Namespace},
 	}
 	if err := r.api.Create(ctx, made); err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 		return
 	}
 	r.trace.note("snapshot %s was made", name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kept[name] = true
-	r.taken = append(r.taken, made.UID)
+	r.wantedSnapshots[name] = true
+	r.createdSnapshots = append(r.createdSnapshots, made.UID)
 }
 
-// adopt brings the run's snapshot, which is at the driver, into the cluster: what
+// importSnapshot brings the run's snapshot, which is at the driver, into the cluster: what
 // names the content comes first, so that it has to wait.
-func adopt(ctx context.Context, r *run) {
-	r.adoptAs(ctx, r.name, r.Namespace+"-"+r.name, r.given)
+func importSnapshot(ctx context.Context, r *run) {
+	r.importAs(ctx, r.name, r.Namespace+"-"+r.name, r.preProvisioned)
 }
 
-// adoptAs makes a snapshot of what is at the driver, and then the content that it
+// importAs makes a snapshot of what is at the driver, and then the content that it
 // names.
-func (r *run) adoptAs(ctx context.Context, name, content, handle string) {
-	r.take(ctx, name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
+func (r *run) importAs(ctx context.Context, name, content, handle string) {
+	r.createSnapshot(ctx, name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
 	err := r.api.Create(ctx, &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: content},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
-			Driver: r.Name, DeletionPolicy: r.policy(), VolumeSnapshotClassName: &r.Namespace,
+			Driver: r.Name, DeletionPolicy: r.deletionPolicy(), VolumeSnapshotClassName: &r.Namespace,
 			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle},
 			VolumeSnapshotRef: corev1.ObjectReference{Namespace: r.Namespace, Name: name},
 		},
 	})
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("content %s was made", content)
 }
 
-// unknown is the handle of what users have not brought into the cluster yet, or
+// unknownHandle is the handle of what users have not brought into the cluster yet, or
 // have taken out of it before anybody knew whose it is.
-func (r *run) unknown() string {
+func (r *run) unknownHandle() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.taken)+len(r.grouped) == 0 || r.forgotten {
-		return r.given
+	if len(r.createdSnapshots)+len(r.createdGroups) == 0 || r.importDeleted {
+		return r.preProvisioned
 	}
 	return ""
 }
 
-func (s *stage) policy() snapshotv1.DeletionPolicy {
+func (s *environment) deletionPolicy() snapshotv1.DeletionPolicy {
 	if s.scenario.retain {
 		return snapshotv1.VolumeSnapshotContentRetain
 	}
@@ -98,7 +100,7 @@ func (s *stage) policy() snapshotv1.DeletionPolicy {
 // restoreAll makes a claim from each snapshot that is wanted.
 func restoreAll(ctx context.Context, r *run) {
 	for _, name := range r.snapshotNames() {
-		r.make(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
+		r.createClaimWith(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
 			c.Labels = nil
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: name}
 		})
@@ -108,16 +110,16 @@ func restoreAll(ctx context.Context, r *run) {
 func (r *run) snapshotNames() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Sorted(maps.Keys(r.kept))
+	return slices.Sorted(maps.Keys(r.wantedSnapshots))
 }
 
-// letSnapshotsGo deletes all snapshots and does not wait.
-func letSnapshotsGo(ctx context.Context, r *run) { r.dropSnapshots(ctx) }
+// deleteSnapshots deletes all snapshots and does not wait.
+func deleteSnapshots(ctx context.Context, r *run) { r.deleteSnapshots(ctx) }
 
-// giveUp deletes what policy Retain has left, with what is at the driver, as
+// deleteRetained deletes what policy Retain has left, with what is at the driver, as
 // administrators do: they change the policy first.
-func giveUp(ctx context.Context, r *run) {
-	r.giveUpGroups(ctx)
+func deleteRetained(ctx context.Context, r *run) {
+	r.deleteRetainedGroups(ctx)
 	r.mu.Lock()
 	left := slices.Sorted(maps.Keys(r.retained))
 	clear(r.retained)
@@ -125,17 +127,17 @@ func giveUp(ctx context.Context, r *run) {
 	for _, name := range left {
 		content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		err := r.api.Get(ctx, client.ObjectKeyFromObject(content), content)
-		r.giveUpContent(ctx, content, err == nil && content.Spec.VolumeSnapshotRef.UID == "")
+		r.deleteRetainedContent(ctx, content, err == nil && content.Spec.VolumeSnapshotRef.UID == "")
 	}
 }
 
-// giveUpContent deletes a content of either kind. With one that nobody has bound
+// deleteRetainedContent deletes a content of either kind. With one that nobody has bound
 // goes what the cluster knows of what is at the driver; but the members of a group
 // go with that.
-func (r *run) giveUpContent(ctx context.Context, content client.Object, unbound bool) {
-	if _, single := content.(*snapshotv1.VolumeSnapshotContent); unbound && (!single || !r.scenario.together) {
+func (r *run) deleteRetainedContent(ctx context.Context, content client.Object, unbound bool) {
+	if _, single := content.(*snapshotv1.VolumeSnapshotContent); unbound && (!single || !r.scenario.grouped) {
 		r.mu.Lock()
-		r.forgotten = true
+		r.importDeleted = true
 		r.mu.Unlock()
 	}
 	policy := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"deletionPolicy":"Delete"}}`))
@@ -144,35 +146,35 @@ func (r *run) giveUpContent(ctx context.Context, content client.Object, unbound 
 		err = client.IgnoreNotFound(r.api.Delete(ctx, content))
 	}
 	if err != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("content %s was given up", content.GetName())
 }
 
-// loseClass deletes the class of the snapshots, which administrators make again,
+// deleteClasses deletes the class of the snapshots, which administrators make again,
 // with other parameters, when they see what is missing.
-func loseClass(ctx context.Context, r *run) {
+func deleteClasses(ctx context.Context, r *run) {
 	name := metav1.ObjectMeta{Name: r.Namespace}
 	for _, class := range []client.Object{&snapshotv1.VolumeSnapshotClass{ObjectMeta: name}, &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name}} {
 		if err := r.api.Delete(ctx, class); client.IgnoreNotFound(err) != nil {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 	}
 	r.trace.note("the class is gone")
 }
 
-// loseSecret deletes what the driver is to be sent.
-func loseSecret(ctx context.Context, r *run) {
+// deleteSecret deletes what the driver is to be sent.
+func deleteSecret(ctx context.Context, r *run) {
 	err := r.Client.CoreV1().Secrets(r.Namespace).Delete(ctx, "snapshots", metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 	r.trace.note("the secret is gone")
 }
 
-// offerSnapshots makes what snapshots need, if it is not there.
-func (s *stage) offerSnapshots(ctx context.Context) error {
-	if !s.scenario.cuts() {
+// createSnapshotClass makes what snapshots need, if it is not there.
+func (s *environment) createSnapshotClass(ctx context.Context) error {
+	if !s.scenario.takesSnapshots() {
 		return nil
 	}
 	s.mu.Lock()
@@ -188,53 +190,53 @@ func (s *stage) offerSnapshots(ctx context.Context) error {
 		}
 	}
 	name := metav1.ObjectMeta{Name: s.Namespace}
-	var class client.Object = &snapshotv1.VolumeSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
-	if s.scenario.together {
-		class = &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.policy(), Parameters: parameters}
+	var class client.Object = &snapshotv1.VolumeSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.deletionPolicy(), Parameters: parameters}
+	if s.scenario.grouped {
+		class = &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name, Driver: s.Name, DeletionPolicy: s.deletionPolicy(), Parameters: parameters}
 	}
 	return client.IgnoreAlreadyExists(s.api.Create(ctx, class))
 }
 
-// leave keeps in mind which contents may stay when the snapshots that are wanted
+// noteRetained keeps in mind which contents may stay when the snapshots that are wanted
 // now are deleted: by policy Retain, and surely of those that are ready, or because
 // users have made them and nobody has bound them yet.
-func (r *run) leave(ctx context.Context) {
-	if !r.scenario.retain && !r.scenario.given {
+func (r *run) noteRetained(ctx context.Context) {
+	if !r.scenario.retain && !r.scenario.preProvisioned {
 		return
 	}
-	there, err := r.snapshots(ctx)
-	if err = errors.Join(err, r.leaveGroups(ctx)); err != nil {
-		r.complain(err)
+	there, err := r.listSnapshots(ctx)
+	if err = errors.Join(err, r.noteRetainedGroups(ctx)); err != nil {
+		r.reportViolation(err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range there {
-		if s := &there[i]; r.kept[s.Name] && (r.scenario.given || !r.members[s.Name]) {
+		if s := &there[i]; r.wantedSnapshots[s.Name] && (r.scenario.preProvisioned || !r.members[s.Name]) {
 			name := ptr.Deref(s.Spec.Source.VolumeSnapshotContentName, snapshot.ContentName(s.UID))
 			r.retained[name] = r.scenario.retain && s.Status != nil && ptr.Deref(s.Status.ReadyToUse, false)
 		}
 	}
 }
 
-// compareCuts tells which snapshots and contents, and which at the driver, are
+// compareContents tells which snapshots and contents, and which at the driver, are
 // not as wanted.
-func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *result) {
-	if !s.scenario.cuts() {
+func (s *clusterState) compareContents(r *run, kept, retained map[string]bool, found *result) {
+	if !s.scenario.takesSnapshots() {
 		return
 	}
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	for i := range s.snapshots {
-		if v := &s.snapshots[i]; kept[v.Name] && !s.inVain(v) {
-			if why := s.notMade(v); why != "" {
-				wrong("snapshot %s %s: %s", v.Name, why, said(v.Status))
+		if v := &s.snapshots[i]; kept[v.Name] && !s.cannotBeTaken(v) {
+			if why := s.snapshotProblem(v); why != "" {
+				wrong("snapshot %s %s: %s", v.Name, why, toJSON(v.Status))
 			}
 		}
 	}
 	for i := range s.contents {
 		content := &s.contents[i]
-		if name := content.Spec.VolumeSnapshotRef.Name; !kept[name] && !slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == name && s.waitsInVain(&v) }) {
+		if name := content.Spec.VolumeSnapshotRef.Name; !kept[name] && !slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == name && s.waitsForUnstartedRestore(&v) }) {
 			if _, stays := retained[content.Name]; !stays {
-				wrong("content %s is there, held by %v, and nobody wants it: %s", content.Name, content.Finalizers, said(content.Status))
+				wrong("content %s is there, held by %v, and nobody wants it: %s", content.Name, content.Finalizers, toJSON(content.Status))
 				continue
 			}
 		}
@@ -244,8 +246,8 @@ func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *resul
 			}
 			continue
 		}
-		if why := s.notCut(content); why != "" {
-			wrong("content %s %s: %s", content.Name, why, said(content.Status))
+		if why := s.contentProblem(content); why != "" {
+			wrong("content %s %s: %s", content.Name, why, toJSON(content.Status))
 		}
 	}
 	for name, must := range retained {
@@ -254,17 +256,17 @@ func (s *state) compareCuts(r *run, kept, retained map[string]bool, found *resul
 		}
 	}
 	for i := range s.claims {
-		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !s.wantedInVain(c) {
+		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !s.hasImpossibleSnapshot(c) {
 			wrong("claim %s is kept, and all snapshots of it are cut", c.Name)
 		}
 	}
-	s.findLost(r.unknown(), found)
-	s.findLostGroups(r.unknown(), found)
+	s.findOrphans(r.unknownHandle(), found)
+	s.findOrphanGroups(r.unknownHandle(), found)
 	s.compareNames(r, found)
 }
 
-// notMade is what is wrong with a wanted snapshot.
-func (s *state) notMade(v *snapshotv1.VolumeSnapshot) string {
+// snapshotProblem is what is wrong with a wanted snapshot.
+func (s *clusterState) snapshotProblem(v *snapshotv1.VolumeSnapshot) string {
 	switch status := v.Status; {
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
 		return "is not ready"
@@ -279,8 +281,8 @@ func (s *state) notMade(v *snapshotv1.VolumeSnapshot) string {
 	}
 }
 
-// notCut is what is wrong with a wanted content.
-func (s *state) notCut(c *snapshotv1.VolumeSnapshotContent) string {
+// contentProblem is what is wrong with a wanted content.
+func (s *clusterState) contentProblem(c *snapshotv1.VolumeSnapshotContent) string {
 	_, marked := c.Annotations[snapshot.Single.BeingCreated]
 	switch status := c.Status; {
 	case marked:
@@ -293,29 +295,29 @@ func (s *state) notCut(c *snapshotv1.VolumeSnapshotContent) string {
 		return "is ready, which the driver has not said"
 	case status.Error != nil:
 		return "is ready and has an error"
-	case !slices.ContainsFunc(s.cutAt, func(at csitest.Snapshot) bool { return at.ID == *status.SnapshotHandle }):
+	case !slices.ContainsFunc(s.driverSnapshots, func(at csitest.Snapshot) bool { return at.ID == *status.SnapshotHandle }):
 		return "is not at the driver"
 	default:
 		return ""
 	}
 }
 
-// inVain tells whether a snapshot cannot be made: its claim was gone before it
+// cannotBeTaken tells whether a snapshot cannot be made: its claim was gone before it
 // was known. That is told, and there is no content.
-func (s *state) inVain(v *snapshotv1.VolumeSnapshot) bool {
+func (s *clusterState) cannotBeTaken(v *snapshotv1.VolumeSnapshot) bool {
 	claim := ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "")
 	left := slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == claim && c.DeletionTimestamp == nil })
 	return claim != "" && !left && v.Status != nil && v.Status.Error != nil && s.content(snapshot.ContentName(v.UID)) == nil
 }
 
-// wantedInVain tells whether there is a snapshot of a claim that cannot be made.
-func (s *state) wantedInVain(c *corev1.PersistentVolumeClaim) bool {
+// hasImpossibleSnapshot tells whether there is a snapshot of a claim that cannot be made.
+func (s *clusterState) hasImpossibleSnapshot(c *corev1.PersistentVolumeClaim) bool {
 	return slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool {
-		return ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "") == c.Name && s.inVain(&v)
+		return ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "") == c.Name && s.cannotBeTaken(&v)
 	})
 }
 
-func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
+func (s *clusterState) content(name string) *snapshotv1.VolumeSnapshotContent {
 	for i := range s.contents {
 		if s.contents[i].Name == name {
 			return &s.contents[i]
@@ -324,12 +326,12 @@ func (s *state) content(name string) *snapshotv1.VolumeSnapshotContent {
 	return nil
 }
 
-// findLost finds snapshots at the driver that nothing in the cluster tells of: no
+// findOrphans finds snapshots at the driver that nothing in the cluster tells of: no
 // content with its handle, none that says it may be being cut, and no snapshot
 // that is wanted and would ask for it again. One is spared: what users have not
 // told the cluster of yet.
-func (s *state) findLost(spared string, found *result) {
-	for _, at := range s.cutAt {
+func (s *clusterState) findOrphans(spared string, found *result) {
+	for _, at := range s.driverSnapshots {
 		if at.GroupID != "" {
 			continue // Nothing is done about it but with its group.
 		}
@@ -346,19 +348,19 @@ func (s *state) findLost(spared string, found *result) {
 
 // compareNames tells which names the driver was asked for that are not those of
 // the run's snapshots.
-func (s *state) compareNames(r *run, found *result) {
+func (s *clusterState) compareNames(r *run, found *result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for name := range r.asks {
-		if !r.scenario.scheduled && !slices.ContainsFunc(r.taken, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
-			!slices.ContainsFunc(r.grouped, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
+	for name := range r.requestedNames {
+		if !r.scenario.scheduled && !slices.ContainsFunc(r.createdSnapshots, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
+			!slices.ContainsFunc(r.createdGroups, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
 			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot's name", name))
 		}
 	}
 }
 
-// said is what a status says.
-func said[T any](status *T) string {
+// toJSON is what a status says.
+func toJSON[T any](status *T) string {
 	if status == nil {
 		return "no status"
 	}
@@ -369,32 +371,32 @@ func said[T any](status *T) string {
 	return string(text)
 }
 
-// inspectCut complains of a claim that is not held while it is about to be cut.
-func (s *stage) inspectCut(ctx context.Context, req *csipb.CreateSnapshotRequest) {
-	s.askedFor(req.GetName())
-	hold, err := s.holdOnClaim(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
-	if err != nil || hold == held || s.isCut(req.GetName()) {
+// checkClaimProtected complains of a claim that is not held while it is about to be cut.
+func (s *environment) checkClaimProtected(ctx context.Context, req *csipb.CreateSnapshotRequest) {
+	s.noteName(req.GetName())
+	hold, err := s.claimProtection(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
+	if err != nil || hold == protected || s.existsAtDriver(req.GetName()) {
 		return
 	}
-	there, err := s.snapshots(ctx)
+	there, err := s.listSnapshots(ctx)
 	waits := func(v snapshotv1.VolumeSnapshot) bool {
 		return strings.HasSuffix(req.GetName(), string(v.UID)) && (v.DeletionTimestamp == nil || !s.scenario.retain)
 	}
 	if err != nil || !slices.ContainsFunc(there, waits) {
 		return // What is to be retained is cut also when nobody waits for it any more.
 	}
-	s.complain(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
+	s.reportViolation(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
 }
 
-// askedFor keeps what the driver was asked for in the run.
-func (s *stage) askedFor(name string) {
+// noteName keeps what the driver was asked for in the run.
+func (s *environment) noteName(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asks[name] = true
+	s.requestedNames[name] = true
 }
 
-// isCut tells whether the driver has a snapshot of that name.
-func (s *stage) isCut(name string) bool {
+// existsAtDriver tells whether the driver has a snapshot of that name.
+func (s *environment) existsAtDriver(name string) bool {
 	for _, at := range s.Driver.Snapshots() {
 		if at.Name == name {
 			return true
@@ -404,7 +406,7 @@ func (s *stage) isCut(name string) bool {
 }
 
 // noteReady keeps which snapshots the driver has said to be ready.
-func (s *stage) noteReady(resp any) {
+func (s *environment) noteReady(resp any) {
 	var all []*csipb.Snapshot
 	var ready []string
 	switch r := resp.(type) {
@@ -417,9 +419,9 @@ func (s *stage) noteReady(resp any) {
 			all = append(all, e.GetSnapshot())
 		}
 	case *csipb.CreateVolumeGroupSnapshotResponse:
-		all, ready = reported(r.GetGroupSnapshot())
+		all, ready = groupSnapshots(r.GetGroupSnapshot())
 	case *csipb.GetVolumeGroupSnapshotResponse:
-		all, ready = reported(r.GetGroupSnapshot())
+		all, ready = groupSnapshots(r.GetGroupSnapshot())
 	}
 	for _, one := range all {
 		if one.GetReadyToUse() {
@@ -433,22 +435,22 @@ func (s *stage) noteReady(resp any) {
 	}
 }
 
-func (s *stage) wasReady(id string) bool {
+func (s *environment) wasReady(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ready[id]
 }
 
-// clearSnapshots removes what is left of a run that failed, in the cluster and
+// cleanUpSnapshots removes what is left of a run that failed, in the cluster and
 // at the driver.
-func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error) {
+func (s *environment) cleanUpSnapshots(ctx context.Context, there *clusterState) (errs []error) {
 	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 	for i := range there.contents {
 		c := &there.contents[i]
 		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, c, free)), client.IgnoreNotFound(s.api.Delete(ctx, c)))
 	}
-	errs = append(errs, s.clearSchedules(ctx))
-	errs = append(errs, s.clearGroups(ctx, there)...)
+	errs = append(errs, s.cleanUpSchedules(ctx))
+	errs = append(errs, s.cleanUpGroups(ctx, there)...)
 	for i := range there.claims {
 		_, err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Patch(ctx, there.claims[i].Name, types.MergePatchType,
 			[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
@@ -457,18 +459,18 @@ func (s *stage) clearSnapshots(ctx context.Context, there *state) (errs []error)
 	return errs
 }
 
-// restoresNothing tells whether a claim cannot have a volume: its snapshot was
+// cannotBeRestored tells whether a claim cannot have a volume: its snapshot was
 // deleted before anybody began to restore it. If it waits for the claim
 // nevertheless, that is told, and it goes with the claim.
-func (s *state) restoresNothing(c *corev1.PersistentVolumeClaim) bool {
+func (s *clusterState) cannotBeRestored(c *corev1.PersistentVolumeClaim) bool {
 	from := c.Spec.DataSource
-	return s.scenario.cuts() && from != nil && from.Kind == "VolumeSnapshot" && c.Status.Phase == corev1.ClaimPending &&
-		!slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == from.Name && !s.waitsInVain(&v) })
+	return s.scenario.takesSnapshots() && from != nil && from.Kind == "VolumeSnapshot" && c.Status.Phase == corev1.ClaimPending &&
+		!slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == from.Name && !s.waitsForUnstartedRestore(&v) })
 }
 
-// waitsInVain tells whether a snapshot that was deleted waits for a claim whose
+// waitsForUnstartedRestore tells whether a snapshot that was deleted waits for a claim whose
 // provisioner has not begun, and takes no snapshot any more that is deleted.
-func (s *state) waitsInVain(v *snapshotv1.VolumeSnapshot) bool {
+func (s *clusterState) waitsForUnstartedRestore(v *snapshotv1.VolumeSnapshot) bool {
 	return v.DeletionTimestamp != nil && !slices.Contains(v.Finalizers, kube.SnapshotSourceFinalizer) &&
 		slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool {
 			from := c.Spec.DataSource

@@ -22,27 +22,27 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// cutSnapshot makes what all runs of a stage restore: a snapshot at the driver
+// createRestoreSource makes what all runs of a stage restore: a snapshot at the driver
 // whose volume is gone. The objects for it are made anew for every run.
-func (s *stage) cutSnapshot(t *testing.T) {
+func (s *environment) createRestoreSource(t *testing.T) {
 	t.Helper()
 	var err error
-	if s.snapshot, err = s.cutAtDriver(t.Context(), "snapshot"); err != nil {
+	if s.snapshot, err = s.createSnapshotAtDriver(t.Context(), "snapshot"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// cutGiven makes the run's snapshot at the driver, of which the cluster knows
+// createPreProvisioned makes the run's snapshot at the driver, of which the cluster knows
 // nothing.
-func (r *run) cutGiven(ctx context.Context) (err error) {
-	if !r.scenario.given {
+func (r *run) createPreProvisioned(ctx context.Context) (err error) {
+	if !r.scenario.preProvisioned {
 		return nil
 	}
-	if r.scenario.together {
-		if err := r.dropGroupsAt(ctx); err != nil {
+	if r.scenario.grouped {
+		if err := r.deleteGroupsAtDriver(ctx); err != nil {
 			return err
 		}
-		r.given, err = r.cutGroup(ctx)
+		r.preProvisioned, err = r.createGroupAtDriver(ctx)
 		return err
 	}
 	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
@@ -50,13 +50,13 @@ func (r *run) cutGiven(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.given, err = r.cutAtDriver(ctx, r.name)
+	r.preProvisioned, err = r.createSnapshotAtDriver(ctx, r.name)
 	return err
 }
 
-// cutAtDriver makes a snapshot whose volume is gone, and returns its handle.
-func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
-	volume, err := s.makeSource(ctx, "source")
+// createSnapshotAtDriver makes a snapshot whose volume is gone, and returns its handle.
+func (s *environment) createSnapshotAtDriver(ctx context.Context, name string) (string, error) {
+	volume, err := s.createSourceAtDriver(ctx, "source")
 	if err != nil {
 		return "", err
 	}
@@ -67,9 +67,9 @@ func (s *stage) cutAtDriver(ctx context.Context, name string) (string, error) {
 	return made.GetSnapshotId(), s.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
 }
 
-// makeSource makes a volume at the driver, of which the cluster knows nothing, and
+// createSourceAtDriver makes a volume at the driver, of which the cluster knows nothing, and
 // returns its handle.
-func (s *stage) makeSource(ctx context.Context, name string) (string, error) {
+func (s *environment) createSourceAtDriver(ctx context.Context, name string) (string, error) {
 	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
 		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
@@ -82,50 +82,50 @@ func (s *stage) makeSource(ctx context.Context, name string) (string, error) {
 	return volume.GetVolumeId(), nil
 }
 
-// keepSnapshot makes the run's snapshot, which is wanted from now on. It has the
+// createSourceSnapshot makes the run's snapshot, which is wanted from now on. It has the
 // run's name.
-func (r *run) keepSnapshot(ctx context.Context) error {
+func (r *run) createSourceSnapshot(ctx context.Context) error {
 	if !r.scenario.restores {
 		return nil
 	}
-	r.kept[r.name] = true
+	r.wantedSnapshots[r.name] = true
 	_, _, err := r.CreateSnapshotObjects(ctx, r.api, r.name, r.snapshot)
 	return err
 }
 
-// dropSnapshots deletes the run's snapshots, which nobody wants from now on.
-func (r *run) dropSnapshots(ctx context.Context) {
+// deleteSnapshots deletes the run's snapshots, which nobody wants from now on.
+func (r *run) deleteSnapshots(ctx context.Context) {
 	if r.api == nil {
 		return
 	}
-	r.leave(ctx)
-	r.dropSchedule(ctx)
-	r.dropGroups(ctx)
+	r.noteRetained(ctx)
+	r.deleteSchedule(ctx)
+	r.deleteGroups(ctx)
 	for _, name := range r.snapshotNames() {
 		r.mu.Lock()
-		delete(r.kept, name)
+		delete(r.wantedSnapshots, name)
 		r.mu.Unlock()
 		snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
 		if err := r.api.Delete(ctx, snapshot); client.IgnoreNotFound(err) != nil {
-			r.complain(err)
+			r.reportViolation(err)
 		}
 		r.trace.note("snapshot %s was deleted", name)
 	}
 }
 
-// dropContent does what the snapshot controller would do in the end.
-func (r *run) dropContent(ctx context.Context) {
+// deleteContent does what the snapshot controller would do in the end.
+func (r *run) deleteContent(ctx context.Context) {
 	if !r.scenario.restores {
 		return
 	}
 	content := &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: r.Namespace + "-" + r.name}}
 	if err := r.api.Delete(ctx, content); client.IgnoreNotFound(err) != nil {
-		r.complain(err)
+		r.reportViolation(err)
 	}
 }
 
-// snapshots are those of the stage.
-func (s *stage) snapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, error) {
+// listSnapshots are those of the stage.
+func (s *environment) listSnapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, error) {
 	if s.api == nil {
 		return nil, nil
 	}
@@ -134,21 +134,21 @@ func (s *stage) snapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, err
 	return list.Items, err
 }
 
-// removeSnapshot deletes a snapshot that is held.
-func (s *stage) removeSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
+// forceDeleteSnapshot deletes a snapshot that is held.
+func (s *environment) forceDeleteSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
 	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 	return errors.Join(client.IgnoreNotFound(s.api.Patch(ctx, snapshot, free)), client.IgnoreNotFound(s.api.Delete(ctx, snapshot)))
 }
 
 // compareSnapshots tells which snapshots are not as wanted: there, and free to
 // be deleted.
-func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
+func (s *clusterState) compareSnapshots(want map[string]bool) (wrong []string) {
 	left := map[string]bool{}
 	for i := range s.snapshots {
 		name := s.snapshots[i].Name
 		left[name] = true
 		switch {
-		case !want[name] && s.waitsInVain(&s.snapshots[i]):
+		case !want[name] && s.waitsForUnstartedRestore(&s.snapshots[i]):
 		case !want[name]:
 			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
 		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
@@ -163,29 +163,29 @@ func (s *state) compareSnapshots(want map[string]bool) (wrong []string) {
 	return wrong
 }
 
-// A hold is what keeps the source that a volume is being filled from.
-type hold int
+// A protection is what keeps the source that a volume is being filled from.
+type protection int
 
 const (
-	noSource hold = iota // or it has gone before the call came, which the driver would say
-	loose                // anybody can delete it
-	held
+	noSource    protection = iota // or it has gone before the call came, which the driver would say
+	unprotected                   // anybody can delete it
+	protected
 )
 
-// holdOn looks at what a volume is being filled from.
-func (s *stage) holdOn(ctx context.Context, create *csipb.CreateVolumeRequest) (hold, error) {
+// sourceProtection looks at what a volume is being filled from.
+func (s *environment) sourceProtection(ctx context.Context, create *csipb.CreateVolumeRequest) (protection, error) {
 	switch content := create.GetVolumeContentSource(); {
 	case content.GetSnapshot() != nil:
-		return s.holdOnSnapshot(ctx, content.GetSnapshot().GetSnapshotId())
+		return s.snapshotProtection(ctx, content.GetSnapshot().GetSnapshotId())
 	case content.GetVolume() != nil:
-		return s.holdOnClaim(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
+		return s.claimProtection(ctx, content.GetVolume().GetVolumeId(), kube.CloneSourceFinalizer)
 	default:
 		return noSource, nil
 	}
 }
 
-// holdOnSnapshot looks whether the snapshot of a handle is kept for a provisioner.
-func (s *stage) holdOnSnapshot(ctx context.Context, handle string) (hold, error) {
+// snapshotProtection looks whether the snapshot of a handle is kept for a provisioner.
+func (s *environment) snapshotProtection(ctx context.Context, handle string) (protection, error) {
 	contents, err := s.ListContents(ctx, s.api)
 	if err != nil {
 		return noSource, err
@@ -197,14 +197,14 @@ func (s *stage) holdOnSnapshot(ctx context.Context, handle string) (hold, error)
 			if apierrors.IsNotFound(err) {
 				continue // It is that of an earlier run.
 			}
-			return holdOf(of, kube.SnapshotSourceFinalizer), err
+			return protectionOf(of, kube.SnapshotSourceFinalizer), err
 		}
 	}
 	return noSource, nil
 }
 
-// holdOnClaim looks whether the claim of a volume bears a finalizer.
-func (s *stage) holdOnClaim(ctx context.Context, handle, finalizer string) (hold, error) {
+// claimProtection looks whether the claim of a volume bears a finalizer.
+func (s *environment) claimProtection(ctx context.Context, handle, finalizer string) (protection, error) {
 	volumes, err := s.ListPVs(ctx)
 	if err != nil {
 		return noSource, err
@@ -218,63 +218,63 @@ func (s *stage) holdOnClaim(ctx context.Context, handle, finalizer string) (hold
 		if err != nil || claim.UID != ref.UID {
 			return noSource, client.IgnoreNotFound(err)
 		}
-		return holdOf(claim, finalizer), nil
+		return protectionOf(claim, finalizer), nil
 	}
 	return noSource, nil
 }
 
-func holdOf(object client.Object, finalizer string) hold {
+func protectionOf(object client.Object, finalizer string) protection {
 	switch {
 	case slices.Contains(object.GetFinalizers(), finalizer):
-		return held
+		return protected
 	case object.GetDeletionTimestamp() != nil:
 		return noSource
 	default:
-		return loose
+		return unprotected
 	}
 }
 
-// deny keeps that a process was told that it has no right to protect snapshots. The
+// noteForbidden keeps that a process was told that it has no right to protect snapshots. The
 // provisioner goes on without then: some install it so.
-func (s *stage) deny(resource string, status int) {
+func (s *environment) noteForbidden(resource string, status int) {
 	if resource == "volumesnapshots" && status == http.StatusForbidden {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.denied = true
+		s.snapshotsForbidden = true
 	}
 }
 
-// excused tells whether what a volume is filled from need not be protected.
-func (s *stage) excused(create *csipb.CreateVolumeRequest) bool {
+// mayBeUnprotected tells whether what a volume is filled from need not be protected.
+func (s *environment) mayBeUnprotected(create *csipb.CreateVolumeRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.denied && create.GetVolumeContentSource().GetSnapshot() != nil
+	return s.snapshotsForbidden && create.GetVolumeContentSource().GetSnapshot() != nil
 }
 
-// inspect looks at what a volume is being filled from, when the call comes and
+// checkSource looks at what a volume is being filled from, when the call comes and
 // when the driver has done its work: it must be held all that time.
-func (s *stage) inspect(ctx context.Context, create *csipb.CreateVolumeRequest, before hold) hold {
-	now, err := s.holdOn(ctx, create)
-	if err == nil && (now == loose || before == held && now != held) && !s.excused(create) {
+func (s *environment) checkSource(ctx context.Context, create *csipb.CreateVolumeRequest, before protection) protection {
+	now, err := s.sourceProtection(ctx, create)
+	if err == nil && (now == unprotected || before == protected && now != protected) && !s.mayBeUnprotected(create) {
 		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
 	}
 	if err != nil && ctx.Err() == nil {
-		s.complain(err)
+		s.reportViolation(err)
 	}
 	return now
 }
 
-// lull is how long nothing happens before a call that is held up goes on.
-const lull = 100 * time.Millisecond
+// quietPeriod is how long nothing happens before a call that is held up goes on.
+const quietPeriod = 100 * time.Millisecond
 
-// linger holds up a call until nothing else happens, or until nobody waits for
+// waitForQuiet holds up a call until nothing else happens, or until nobody waits for
 // its answer any more.
-func (s *stage) linger(ctx context.Context) error {
-	for !s.trace.calm(s.scenario.lag + lull) {
+func (s *environment) waitForQuiet(ctx context.Context) error {
+	for !s.trace.isIdle(s.scenario.watchDelay + quietPeriod) {
 		select {
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
-		case <-time.After(pulse):
+		case <-time.After(pollInterval):
 		}
 	}
 	return nil

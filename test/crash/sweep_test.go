@@ -21,21 +21,21 @@ var (
 	update = flag.Bool("update", false, "write the table into docs/internals/crash.md")
 	full   = flag.Bool("full", false, "play every run, not a sample of them")
 	// Generous: a run takes half a second on a machine that has time.
-	patience = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")
+	settleTimeout = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")
 )
 
-// abreast is how many runs take place at a time: of one scenario in a full
+// parallelRuns is how many runs take place at a time: of one scenario in a full
 // sweep, of different ones in a sample, which has too few of each to be worth
 // the stages. They wait most of the time, so there can be more of them than
 // processors.
-const abreast = 6
+const parallelRuns = 6
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		if err := flag.Set("test.parallel", fmt.Sprint(abreast)); err != nil {
+		if err := flag.Set("test.parallel", fmt.Sprint(parallelRuns)); err != nil {
 			panic(err)
 		}
 	}
@@ -52,7 +52,7 @@ func TestSweep(t *testing.T) {
 	all := &table{}
 	t.Cleanup(func() { // When all scenarios are over.
 		fmt.Println(all)
-		fmt.Println(all.byWay())
+		fmt.Println(all.byFault())
 		all.check(t)
 		if *update {
 			all.write(t)
@@ -70,53 +70,53 @@ func TestSweep(t *testing.T) {
 // A sample has one way for every third point, or every twelfth, other points and
 // ways in the next scenario, and takes the turn at that point only.
 func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
-	stages := abreast
+	stages := parallelRuns
 	if !*full {
 		stages = 1
 		t.Parallel()
 	}
-	free := make(chan *stage, stages)
+	free := make(chan *environment, stages)
 	for range stages {
 		free <- newStage(t, sc)
 	}
 	counted.plan(1)
 	first := <-free // The oldest: the controllers of Kubernetes know its class by now.
-	points, ok := first.perform(t, strike{}, counted)
+	points, ok := first.runOnce(t, injection{}, counted)
 	free <- first
 	if !ok {
 		t.Fatal("a scenario that fails without a fault has no points")
 	}
-	strikes := sc.strikes(t, points, number, free, counted)
+	strikes := sc.injections(t, points, number, free, counted)
 	counted.plan(len(strikes))
 	for _, s := range strikes {
-		t.Run(s.label(sc.turns), func(t *testing.T) {
+		t.Run(s.label(sc.disruptionName), func(t *testing.T) {
 			if *full {
 				t.Parallel()
 			}
 			on := <-free
 			defer func() { free <- on }()
-			on.perform(t, s, counted)
+			on.runOnce(t, s, counted)
 		})
 	}
 }
 
-// strikes are those that come after the run without a fault. Runs in which calls
+// injections are those that come after the run without a fault. Runs in which calls
 // take too long come last: the processes are started anew for them.
-func (sc *scenario) strikes(t *testing.T, points []point, number int, free chan *stage, counted *row) []strike {
-	var all []strike
+func (sc *scenario) injections(t *testing.T, points []point, number int, free chan *environment, counted *row) []injection {
+	var all []injection
 	switch {
 	case !*full:
 		all = sc.sample(points, number)
-	case sc.turn != nil:
-		all = slices.Concat(sc.turned(t, points, free, counted), sc.pairs(points))
+	case sc.disruption != nil:
+		all = slices.Concat(sc.disruptAtEachPoint(t, points, free, counted), sc.faultPairs(points))
 	default:
-		all = slices.Concat(over(points, ""), sc.pairs(points))
+		all = slices.Concat(injectionsAt(points, ""), sc.faultPairs(points))
 	}
-	slices.SortStableFunc(all, func(a, b strike) int {
+	slices.SortStableFunc(all, func(a, b injection) int {
 		switch {
-		case a.hasty() == b.hasty():
+		case a.needsShortTimeouts() == b.needsShortTimeouts():
 			return 0
-		case b.hasty():
+		case b.needsShortTimeouts():
 			return -1
 		default:
 			return 1
@@ -125,34 +125,34 @@ func (sc *scenario) strikes(t *testing.T, points []point, number int, free chan 
 	return all
 }
 
-// turned takes the scenario's turn at every point, with no process struck, and
+// disruptAtEachPoint takes the scenario's turn at every point, with no process struck, and
 // returns the strikes at what comes then.
-func (sc *scenario) turned(t *testing.T, points []point, free chan *stage, counted *row) []strike {
+func (sc *scenario) disruptAtEachPoint(t *testing.T, points []point, free chan *environment, counted *row) []injection {
 	counted.plan(len(points))
-	strikes := make([][]strike, len(points))
+	strikes := make([][]injection, len(points))
 	var all sync.WaitGroup
 	for i, turn := range points {
 		on := <-free
 		all.Go(func() {
 			defer func() { free <- on }()
-			then, ok := on.perform(t, strike{turn: turn}, counted)
+			then, ok := on.runOnce(t, injection{disruption: turn}, counted)
 			if !ok {
 				then = []point{turn} // Its points are those of a failure.
 			}
 			if sc.once {
 				then = []point{turn}
 			}
-			strikes[i] = over(then, turn)
+			strikes[i] = injectionsAt(then, turn)
 		})
 	}
 	all.Wait()
 	return slices.Concat(strikes...)
 }
 
-// sampled is how many points there are for each that a sample strikes. With groups
+// sampleInterval is how many points there are for each that a sample strikes. With groups
 // and schedules there are many that are the same, once for each claim.
-func (sc *scenario) sampled() int {
-	if sc.together || sc.scheduled {
+func (sc *scenario) sampleInterval() int {
+	if sc.grouped || sc.scheduled {
 		return 12
 	}
 	return 3
@@ -161,58 +161,58 @@ func (sc *scenario) sampled() int {
 // sample strikes once at every so many points, at a third of these once more with
 // an error, and at one point twice. Which points, and in which ways, depends on the
 // scenario's number.
-func (sc *scenario) sample(points []point, number int) []strike {
-	var all []strike
-	strikeAt := func(p point, ways []way, n int) {
-		s := strike{at: p, way: ways[n%len(ways)]}
-		if sc.turn != nil {
-			s.turn = p
+func (sc *scenario) sample(points []point, number int) []injection {
+	var all []injection
+	strikeAt := func(p point, ways []fault, n int) {
+		s := injection{at: p, fault: ways[n%len(ways)]}
+		if sc.disruption != nil {
+			s.disruption = p
 		}
 		all = append(all, s)
 	}
-	every := sc.sampled()
+	every := sc.sampleInterval()
 	for i := number % every; i < len(points); i += every {
-		strikeAt(points[i], deaths, i/every+number/every)
+		strikeAt(points[i], killFaults, i/every+number/every)
 	}
 	for i := number * 2 % (3 * every); i < len(points); i += 3 * every {
-		strikeAt(points[i], errorsAt(points[i]), number+i)
+		strikeAt(points[i], errorFaults(points[i]), number+i)
 	}
-	if pairs := sc.pairs(points); len(pairs) > 0 {
-		all = append(all, pairs[number*scatter%len(pairs)])
+	if pairs := sc.faultPairs(points); len(pairs) > 0 {
+		all = append(all, pairs[number*pairStride%len(pairs)])
 	}
 	return all
 }
 
-// scatter takes pairs from everywhere among the scenarios': it has no divisor in
+// pairStride takes pairs from everywhere among the scenarios': it has no divisor in
 // common with how many they have.
-const scatter = 37
+const pairStride = 37
 
-var runs atomic.Int64
+var runCount atomic.Int64
 
-// perform plays one run, counts it, and returns its points and whether all went
+// runOnce plays one run, counts it, and returns its points and whether all went
 // well. What is left of one that failed is removed, so that the next one begins
 // afresh.
-func (s *stage) perform(t *testing.T, with strike, counted *row) ([]point, bool) {
+func (s *environment) runOnce(t *testing.T, with injection, counted *row) ([]point, bool) {
 	r := &run{
-		stage: s, name: fmt.Sprintf("run-%d", runs.Add(1)),
-		wanted: map[string]types.UID{}, visited: map[string]string{}, places: map[string]string{},
-		kept: map[string]bool{}, retained: map[string]bool{},
-		groups: map[string]types.UID{}, members: map[string]bool{}, retainedGroups: map[string]bool{},
+		environment: s, name: fmt.Sprintf("run-%d", runCount.Add(1)),
+		wanted: map[string]types.UID{}, lastNode: map[string]string{}, wantedAttachments: map[string]string{},
+		wantedSnapshots: map[string]bool{}, retained: map[string]bool{},
+		wantedGroups: map[string]types.UID{}, members: map[string]bool{}, retainedGroups: map[string]bool{},
 	}
-	s.hurry(with.hasty())
-	found := r.play(t.Context(), with)
-	points, hit := s.trace.seen()
-	counted.add(with, found, hit || with == strike{})
+	s.setCallTimeouts(with.needsShortTimeouts())
+	found := r.execute(t.Context(), with)
+	points, hit := s.trace.result()
+	counted.add(with, found, hit || with == injection{})
 	if found.ok() {
 		return points, true
 	}
 	said := &strings.Builder{}
 	for i, c := range s.controllers {
-		fmt.Fprintf(said, "process %d, %s, said:\n%s", i, c.role, c.said())
+		fmt.Fprintf(said, "process %d, %s, said:\n%s", i, c.role, c.log())
 		c.kill()
 	}
-	t.Errorf("%s:\n%s\nwhat was done:\n%s\n%s", with.label(s.scenario.turns), &found, &s.trace, said)
-	s.clear(context.WithoutCancel(t.Context()), t)
+	t.Errorf("%s:\n%s\nwhat was done:\n%s\n%s", with.label(s.scenario.disruptionName), &found, &s.trace, said)
+	s.cleanUp(context.WithoutCancel(t.Context()), t)
 	for _, c := range s.controllers {
 		c.start()
 	}

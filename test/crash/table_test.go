@@ -21,59 +21,59 @@ type table struct{ rows []*row }
 
 // row counts one scenario.
 type row struct {
-	mu     sync.Mutex
-	name   string
-	order  bool           // the points come in the same order each time
-	points map[point]bool // at which something was struck
-	due    int            // runs that the scenario has
-	runs   int            // that count
-	missed int            // runs that did not come to their point
-	leaks  int
-	stuck  int
-	ways   map[string]*tally // by the strike's kind
+	mu            sync.Mutex
+	name          string
+	deterministic bool           // the points come in the same order each time
+	points        map[point]bool // at which something was struck
+	planned       int            // runs that the scenario has
+	runs          int            // that count
+	missed        int            // runs that did not come to their point
+	leaks         int
+	stuck         int
+	faults        map[string]*tally // by the strike's kind
 }
 
 // tally counts the runs with one way to strike.
 type tally struct{ runs, failed int }
 
 func (t *table) row(sc *scenario) *row {
-	r := &row{name: sc.name, order: sc.leaders < 2, points: map[point]bool{}, ways: map[string]*tally{}}
+	r := &row{name: sc.name, deterministic: sc.leaders < 2, points: map[point]bool{}, faults: map[string]*tally{}}
 	t.rows = append(t.rows, r)
 	return r
 }
 
 // add counts a run. One that did not come to its point and went well has shown
 // nothing.
-func (r *row) add(with strike, found result, came bool) {
+func (r *row) add(with injection, found result, came bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !came && found.ok() {
 		r.missed++
 		return
 	}
-	if p := cmp.Or(with.at, with.turn); p != "" {
+	if p := cmp.Or(with.at, with.disruption); p != "" {
 		r.points[p] = true
 	}
 	r.runs++
 	r.leaks += len(found.leaks)
 	r.stuck += len(found.stuck)
 	if kind := with.kind(); kind != "" {
-		if r.ways[kind] == nil {
-			r.ways[kind] = &tally{}
+		if r.faults[kind] == nil {
+			r.faults[kind] = &tally{}
 		}
-		r.ways[kind].runs++
+		r.faults[kind].runs++
 		if !found.ok() {
-			r.ways[kind].failed++
+			r.faults[kind].failed++
 		}
 	}
 }
 
-// byWay is a table of the ways to strike, in Markdown.
-func (t *table) byWay() string {
+// byFault is a table of the ways to strike, in Markdown.
+func (t *table) byFault() string {
 	all := map[string]*tally{}
 	for _, r := range t.rows {
 		r.mu.Lock()
-		for kind, n := range r.ways {
+		for kind, n := range r.faults {
 			if all[kind] == nil {
 				all[kind] = &tally{}
 			}
@@ -83,8 +83,8 @@ func (t *table) byWay() string {
 		r.mu.Unlock()
 	}
 	var b strings.Builder
-	b.WriteString("| way | runs | failed |\n|---|---|---|\n")
-	for _, kind := range kinds() {
+	b.WriteString("| fault | runs | failed |\n|---|---|---|\n")
+	for _, kind := range faultKinds() {
 		if n := all[kind]; n != nil {
 			fmt.Fprintf(&b, "| %s | %d | %d |\n", kind, n.runs, n.failed)
 		}
@@ -124,7 +124,7 @@ func (t *table) check(test *testing.T) {
 		if len(r.points) == 0 && r.missed > 0 {
 			test.Errorf("no run of scenario %q has come to its point", r.name)
 		}
-		if r.order && r.missed > r.runs {
+		if r.deterministic && r.missed > r.runs {
 			test.Errorf("%d runs of scenario %q did not come to their point and only %d did", r.missed, r.name, r.runs)
 		}
 	}
@@ -137,24 +137,24 @@ func (t *table) check(test *testing.T) {
 func (r *row) plan(runs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.due += runs
+	r.planned += runs
 }
 
-// whole is the table with all scenarios: those that were not swept this time have
+// complete is the table with all scenarios: those that were not swept this time have
 // the rows that the page has.
-func (t *table) whole(page string) (*table, error) {
+func (t *table) complete(page string) (*table, error) {
 	all := &table{}
 	for _, sc := range scenarios {
 		i := slices.IndexFunc(t.rows, func(r *row) bool { return r.name == sc.name })
 		if i < 0 {
 			r := all.row(sc)
-			if err := r.recall(page); err != nil {
+			if err := r.readFrom(page); err != nil {
 				return nil, fmt.Errorf("scenario %q was not swept, and the page does not have it: %w", r.name, err)
 			}
 			continue
 		}
 		r := t.rows[i]
-		if r.runs+r.missed != r.due {
+		if r.runs+r.missed != r.planned {
 			return nil, fmt.Errorf("of scenario %q only a part was swept: it cannot be written down", r.name)
 		}
 		all.rows = append(all.rows, r)
@@ -162,8 +162,8 @@ func (t *table) whole(page string) (*table, error) {
 	return all, nil
 }
 
-// recall takes a row from the page.
-func (r *row) recall(page string) error {
+// readFrom takes a row from the page.
+func (r *row) readFrom(page string) error {
 	_, line, _ := strings.Cut(page, "\n| "+r.name+" |")
 	points := 0
 	if _, err := fmt.Sscanf(line, "%d | %d | %d | %d | %d |", &points, &r.runs, &r.missed, &r.leaks, &r.stuck); err != nil {
@@ -185,7 +185,7 @@ func (t *table) write(test *testing.T) {
 	if err != nil {
 		test.Fatal(err)
 	}
-	all, err := t.whole(string(text))
+	all, err := t.complete(string(text))
 	if err != nil {
 		test.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestRowsOfWhatWasNotSweptStay(t *testing.T) {
 	r := swept.row(scenarios[1])
 	r.plan(7)
 	r.runs = 7
-	after, err := swept.whole("text\n" + before.String())
+	after, err := swept.complete("text\n" + before.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestRowsOfWhatWasNotSweptStay(t *testing.T) {
 		t.Errorf("the table is\n%s, want\n%s", after, before)
 	}
 	r.plan(1)
-	if _, err := swept.whole("text\n" + before.String()); err == nil {
+	if _, err := swept.complete("text\n" + before.String()); err == nil {
 		t.Error("a scenario of which a run is missing was written down")
 	}
 }

@@ -15,38 +15,38 @@ import (
 // happen in another order.
 type point string
 
-// A blow is what happens at one point: the scenario's turn, a strike, or both.
-type blow struct {
-	way
-	turn bool
+// A injectedFault is what happens at one point: the scenario's turn, a strike, or both.
+type injectedFault struct {
+	fault
+	disrupts bool
 }
 
 // trace is what the controllers of one stage did in one run.
 type trace struct {
-	mu      sync.Mutex
-	armed   strike
-	due     int    // blows that are to come
-	open    int    // blows that are happening: a fresh process is not there yet
-	subject string // of the call whose repetition is to be struck; "" for none
-	counts  map[string]int
-	points  []point
-	lines   []string
-	began   time.Time
-	last    time.Time // of the newest line
+	mu       sync.Mutex
+	plan     injection
+	pending  int    // blows that are to come
+	active   int    // blows that are happening: a fresh process is not there yet
+	subject  string // of the call whose repetition is to be struck; "" for none
+	counts   map[string]int
+	points   []point
+	lines    []string
+	started  time.Time
+	lastLine time.Time // of the newest line
 }
 
-// arm begins a run.
-func (t *trace) arm(s strike) {
+// start begins a run.
+func (t *trace) start(s injection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.armed, t.due, t.subject, t.counts, t.points, t.lines = s, s.blows(), "", map[string]int{}, nil, nil
-	t.began, t.last = time.Now(), time.Now()
+	t.plan, t.pending, t.subject, t.counts, t.points, t.lines = s, s.countFaults(), "", map[string]int{}, nil, nil
+	t.started, t.lastLine = time.Now(), time.Now()
 }
 
-// arrive gives what has come its number; subject is what a call is about. It
+// record gives what has come its number; subject is what a call is about. It
 // returns what is to happen there, nil for nothing; then the caller says when it
 // has happened.
-func (t *trace) arrive(what, subject string) *blow {
+func (t *trace) record(what, subject string) *injectedFault {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.counts == nil {
@@ -56,36 +56,36 @@ func (t *trace) arrive(what, subject string) *blow {
 	p := point(fmt.Sprintf("%s %d", what, t.counts[what]))
 	t.points = append(t.points, p)
 	t.write("%s", p)
-	hit := t.blowAt(p, subject)
+	hit := t.faultAt(p, subject)
 	if hit != nil {
-		t.due--
-		t.open++
+		t.pending--
+		t.active++
 	}
 	return hit
 }
 
-func (t *trace) blowAt(p point, subject string) *blow {
+func (t *trace) faultAt(p point, subject string) *injectedFault {
 	switch {
-	case p == t.armed.at:
-		if t.armed.again.name != "" {
+	case p == t.plan.at:
+		if t.plan.retryFault.name != "" {
 			t.subject = subject
 		}
-		return &blow{way: t.armed.way, turn: p == t.armed.turn}
+		return &injectedFault{fault: t.plan.fault, disrupts: p == t.plan.disruption}
 	case subject != "" && subject == t.subject:
 		t.subject = ""
-		return &blow{way: t.armed.again, turn: t.armed.turn == repeated}
-	case p == t.armed.turn:
-		return &blow{way: way{early: true}, turn: true}
+		return &injectedFault{fault: t.plan.retryFault, disrupts: t.plan.disruption == retryPoint}
+	case p == t.plan.disruption:
+		return &injectedFault{fault: fault{before: true}, disrupts: true}
 	default:
 		return nil
 	}
 }
 
-// happened says that a blow is over.
-func (t *trace) happened(b *blow) {
+// faultDone says that a blow is over.
+func (t *trace) faultDone(b *injectedFault) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open--
+	t.active--
 	t.write("  that was it: %s", cmp.Or(b.name, "the turn"))
 }
 
@@ -97,29 +97,29 @@ func (t *trace) note(format string, args ...any) {
 }
 
 func (t *trace) write(format string, args ...any) {
-	t.last = time.Now()
-	t.lines = append(t.lines, fmt.Sprintf("%7.3f ", time.Since(t.began).Seconds())+fmt.Sprintf(format, args...))
+	t.lastLine = time.Now()
+	t.lines = append(t.lines, fmt.Sprintf("%7.3f ", time.Since(t.started).Seconds())+fmt.Sprintf(format, args...))
 }
 
-// calm tells whether nothing has happened for that long, and nothing is happening.
-func (t *trace) calm(pause time.Duration) bool {
+// isIdle tells whether nothing has happened for that long, and nothing is happening.
+func (t *trace) isIdle(pause time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.open == 0 && time.Since(t.last) >= pause
+	return t.active == 0 && time.Since(t.lastLine) >= pause
 }
 
-// quiet tells whether nothing has come for that long.
-func (t *trace) quiet(pause time.Duration) bool {
+// isSilent tells whether nothing has come for that long.
+func (t *trace) isSilent(pause time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return time.Since(t.last) >= pause
+	return time.Since(t.lastLine) >= pause
 }
 
-// seen are the points of the run so far, and whether all its blows were struck.
-func (t *trace) seen() ([]point, bool) {
+// result are the points of the run so far, and whether all its blows were struck.
+func (t *trace) result() ([]point, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.points), t.due == 0 && t.open == 0
+	return slices.Clone(t.points), t.pending == 0 && t.active == 0
 }
 
 func (t *trace) String() string {
