@@ -106,12 +106,10 @@ func (s *snapshotController) run(ctx context.Context) error {
 
 // setUp adds the controllers: those of groups when their kinds are installed.
 func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
-	var groups *snapshotcontroller.Groups
-	if s.bind.Groups {
-		groups = groupcontroller.Groups(m.GetAPIReader())
-	}
-	if err := snapshotcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
-		return fmt.Errorf("setting up the binding of snapshots: %w", err)
+	groups := groupcontroller.New(m.GetAPIReader(), &s.bind)
+	controllers, err := snapshotcontroller.Setup(ctx, m, events, groups, &s.bind)
+	if err != nil {
+		return fmt.Errorf("setting up the controllers of snapshots: %w", err)
 	}
 	if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
 		return fmt.Errorf("setting up schedules: %w", err)
@@ -120,7 +118,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 		return nil
 	}
 	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.ControllerKinds(), s.look, func(ctx context.Context) error {
-		if err := groupcontroller.Setup(ctx, m, events, groups, &s.bind); err != nil {
+		if err := groups.Setup(ctx, m, events, controllers); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}
 		return nil

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,14 +28,16 @@ import (
 // This file tells which claims groups need. Upstream does not keep them: there a claim
 // that is deleted too early takes its volume away from under the cut.
 
-// setUpClaimProtection adds what ends a group's need of claims to what wakes those.
-func (k *groupKind) setUpClaimProtection(m ctrl.Manager) error {
-	claims := k.singles.Claims
-	err := claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshotContent{}, k.protectedClaimsOfContent, contentCreatedOrTaken())
-	if err != nil {
-		return err
-	}
-	return claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.protectedClaimsOfGroup, noLongerNeedsClaims())
+// wakeClaims makes the claims wake that a group stops to need.
+func (k *groupKind) wakeClaims(m ctrl.Manager) error {
+	return errors.Join(
+		k.claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshotContent{}, k.protectedClaimsOfContent, contentCreatedOrTaken()),
+		k.claims.WakeBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.protectedClaimsOfGroup, noLongerNeedsClaims()))
+}
+
+// AddClaimFinalizers implements SnapshotKind.
+func (k *groupKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (unlock func(), err error) {
+	return k.claims.AddFinalizers(ctx, sources)
 }
 
 // contentCreatedOrTaken lets through that a group's content is there, which says what it is of,
@@ -82,9 +85,9 @@ func (k *groupKind) protectedClaims(ctx context.Context, namespace string) []rec
 	return requests
 }
 
-// Needs implements snapshotcontroller.GroupWorker. The cache may not show that a group has just been
+// needsClaim reports whether a group needs a claim. The cache may not show that a group has just been
 // protected, which relies on its claims being so: that is asked of the API server.
-func (k *groupKind) Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (k *groupKind) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := k.client.List(ctx, groups, client.InNamespace(claim.Namespace), client.MatchingFields{groupsNotTaken: yes}); err != nil {
 		return false, fmt.Errorf("listing the group snapshots of claim %s: %w", claim.Name, err)
@@ -157,6 +160,9 @@ func isTaken(content *groupv1.VolumeGroupSnapshotContent) bool {
 }
 
 const (
+	// recheckUncached is how long after its last check a claim is checked again that a
+	// group needs while groups are not watched.
+	recheckUncached = 10 * time.Second
 	// absentFor is how long it is believed that there are no groups to be seen.
 	absentFor = 30 * time.Second
 	// forbiddenTimeout is how long the API server must have said that groups may not be seen:

@@ -23,6 +23,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
@@ -69,7 +70,7 @@ func TestAClaimIsNeededUntilItsGroupIsCut(t *testing.T) {
 			api := cluster(t, s.objects()...)
 			k := kind()
 			k.client, k.apiReader = api, api
-			if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || got != tt.want {
+			if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || got != tt.want {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
@@ -86,7 +87,7 @@ func TestAClaimIsKeptForAGroupThatTheCacheDoesNotShowAsProtected(t *testing.T) {
 	}
 	protected(s)
 	k.apiReader = cluster(t, s.objects()...)
-	if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || !got {
+	if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || !got {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
@@ -181,11 +182,9 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 	api := cluster(t, there...)
 	k := kind()
 	k.client, k.apiReader, k.options = api, api, &snapshotcontroller.Options{}
-	k.singles = &snapshotcontroller.Groups{}
-	k.singles.WorkedOnBy(k)
-	k.singles.Claims = snapshotcontroller.NewClaims(api, api, k.singles, 0)
+	k.claims = claimprotection.New(api, api, 0, groupsOf(k))
 	for _, one := range k.woken(t, before, now) {
-		if _, err := k.singles.Claims.Reconcile(t.Context(), one); err != nil {
+		if _, err := k.claims.Reconcile(t.Context(), one); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,6 +199,13 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 		}
 	}
 	return strings.Join(free, " ")
+}
+
+// groupsOf are the controllers of group snapshots, of which this is the kind.
+func groupsOf(k *groupKind) *Groups {
+	g := &Groups{options: &snapshotcontroller.Options{Groups: true}}
+	g.kind.Store(k)
+	return g
 }
 
 // woken are the claims that are woken by what has changed.
@@ -275,7 +281,7 @@ func TestAClaimIsKeptForAContentThatTheCacheDoesNotShow(t *testing.T) {
 			}
 			made(s)
 			k.apiReader = cluster(t, s.objects()...)
-			if got, err := k.Needs(t.Context(), s.sources[0].Claim); err != nil || !got {
+			if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || !got {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
@@ -291,9 +297,7 @@ func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T
 	api := cluster(t, s.objects()...)
 	k := kind()
 	k.client, k.apiReader = api, api
-	k.singles = &snapshotcontroller.Groups{}
-	k.singles.WorkedOnBy(k)
-	claims := snapshotcontroller.NewClaims(api, api, k.singles, 0)
+	claims := claimprotection.New(api, api, 0, groupsOf(k))
 	done, err := claims.AddFinalizers(t.Context(), s.sources)
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +337,7 @@ func TestAClaimThatWasProtectedInVainIsFreedWhenTheSelectorFindsOthers(t *testin
 	there := slices.DeleteFunc(s.objects(), func(o client.Object) bool { return o == client.Object(s.sources[1].Claim) })
 	s.sources[1].Claim.Finalizers = []string{snapshot.ClaimFinalizer} // So that it is looked for, and it is gone.
 	api := cluster(t, there...)
-	if _, err := snapshotcontroller.NewClaims(api, api, nil, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
+	if _, err := claimprotection.New(api, api, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
 		t.Fatalf("got %v", err)
 	}
 	key := client.ObjectKeyFromObject(s.sources[0].Claim)
@@ -383,10 +387,10 @@ func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
 			s.sources[0].Claim.Finalizers = []string{snapshot.ClaimFinalizer}
 			live := &unanswering{Client: cluster(t, s.objects()...)}
 			start := time.Now()
-			u := &uncachedGroups{apiReader: live}
-			c := snapshotcontroller.NewClaims(live, live, &snapshotcontroller.Groups{Needs: u.needsClaim}, time.Second)
+			g := New(live, &snapshotcontroller.Options{Groups: true})
+			c := claimprotection.New(live, live, time.Second, g)
 			for i, a := range tt.asks {
-				u.now = func() time.Time { return start.Add(a.after) }
+				g.uncached.now = func() time.Time { return start.Add(a.after) }
 				live.err = a.answers
 				key := client.ObjectKeyFromObject(s.sources[0].Claim)
 				result, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})

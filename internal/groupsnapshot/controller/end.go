@@ -9,8 +9,9 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
@@ -77,10 +78,10 @@ func (k *groupKind) listMembers(ctx context.Context, group client.ObjectKey) ([]
 	return all.Items, nil
 }
 
-// AfterDeletion implements SnapshotKind. It deletes the members of a group that is gone, and wakes those that have been deleted before, for nothing holds them any more. The members
-// go after their group, because while it is there they cannot. If this process dies
-// in between, the garbage collector of Kubernetes deletes them. That the cache shows
-// no group is not enough: it may lag behind that of the members.
+// AfterDeletion implements SnapshotKind. It deletes the members of a group that is gone.
+// They are deleted after their group, because they cannot go before it. If this process
+// dies in between, the garbage collector of Kubernetes deletes them. Whether the group is
+// gone is read from the API server: the cache of groups may lag behind that of members.
 func (k *groupKind) AfterDeletion(ctx context.Context, key client.ObjectKey) error {
 	members, err := k.listMembers(ctx, key)
 	if err != nil || len(members) == 0 {
@@ -101,14 +102,24 @@ func (k *groupKind) AfterDeletion(ctx context.Context, key client.ObjectKey) err
 	return nil
 }
 
+// deletedMembers returns the members of a group that is gone which were deleted before
+// it. They have waited for that.
+func (k *groupKind) deletedMembers(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(o))
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the members of a group snapshot that is gone", "group", o.GetName())
+	}
+	for i := range members {
+		if members[i].DeletionTimestamp != nil {
+			requests = append(requests, snapshotcontroller.RequestFor(members[i].Namespace, members[i].Name))
+		}
+	}
+	return requests
+}
+
 func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapshot) error {
 	if s.DeletionTimestamp != nil {
-		select {
-		case k.singles.Gone <- event.GenericEvent{Object: s}:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return nil // Its own controller removes its finalizers; see deletedMembers.
 	}
 	err := client.IgnoreNotFound(k.client.Delete(ctx, s, client.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}))
 	if apierrors.IsConflict(err) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
@@ -21,14 +22,11 @@ type groupKind struct {
 	apiReader client.Reader // past the cache
 	events    *kube.Events
 	options   *snapshotcontroller.Options
-	singles   *snapshotcontroller.Groups // to whom members are handed when their group is gone
+	claims    *claimprotection.Controller
 	info      snapshotcontroller.KindInfo
 }
 
-var (
-	_ snapshotcontroller.SnapshotKind = (*groupKind)(nil)
-	_ snapshotcontroller.GroupWorker  = (*groupKind)(nil)
-)
+var _ snapshotcontroller.SnapshotKind = (*groupKind)(nil)
 
 // kindInfo are those for a version of the API.
 func kindInfo(version schema.GroupVersion) snapshotcontroller.KindInfo {
@@ -183,8 +181,8 @@ func (k *groupKind) WithContentStatus(of *snapshotcontroller.Snapshot, content *
 	return k.ReadSnapshot(s)
 }
 
-// Unfinished implements snapshotcontroller.GroupWorker.
-func (k *groupKind) Unfinished(ctx context.Context) int {
+// unfinishedOperations is how many operations on groups have not ended.
+func (k *groupKind) unfinishedOperations(ctx context.Context) int {
 	all := &groupv1.VolumeGroupSnapshotList{}
 	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
 		return 0 // The cache is not filled yet.

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -24,27 +23,49 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// Groups are what the work on single snapshots has to know of groups. Whether one
-// is there is asked of the API server itself: that is seldom, and is also right
-// before the kinds are watched. Where they are not installed there are no groups.
-func Groups(live client.Reader) *snapshotcontroller.Groups {
-	return &snapshotcontroller.Groups{
-		Gone:  make(chan event.GenericEvent),
-		Needs: (&uncachedGroups{apiReader: live, now: time.Now}).needsClaim,
-		There: func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error) {
-			var group *groupv1.VolumeGroupSnapshot
-			err := kube.GetIfExists(ctx, live, client.ObjectKey{Namespace: namespace, Name: owner.Name}, &group)
-			if meta.IsNoMatchError(err) {
-				return false, nil
-			}
-			return group != nil && group.UID == owner.UID, err
-		},
-	}
+// Groups are the controllers of group snapshots. New makes them when the program starts.
+// Setup adds them to the manager when the CRDs of group snapshots are served, which may
+// be later, or never. Until then Groups answers from the API server which claims group
+// snapshots need: controllers of an earlier process may have begun some.
+type Groups struct {
+	options  *snapshotcontroller.Options
+	uncached uncachedGroups
+	// kind is set by Setup.
+	kind atomic.Pointer[groupKind]
 }
 
-// Setup adds the controllers to a manager to which those of single snapshots, with
-// these groups and options, were added before. The kinds must be installed.
-func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *snapshotcontroller.Groups, o *snapshotcontroller.Options) error {
+var _ snapshotcontroller.Groups = (*Groups)(nil)
+
+// New makes the controllers of group snapshots.
+func New(apiReader client.Reader, o *snapshotcontroller.Options) *Groups {
+	return &Groups{options: o, uncached: uncachedGroups{apiReader: apiReader, now: time.Now}}
+}
+
+// NeedsClaim implements claimprotection.ClaimUser. Before Setup no events of groups wake
+// a claim, so it must be rechecked.
+func (g *Groups) NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, recheckAfter time.Duration, err error) {
+	if !g.options.Groups {
+		return false, 0, nil
+	}
+	if k := g.kind.Load(); k != nil {
+		needed, err = k.needsClaim(ctx, claim)
+		return needed, 0, err
+	}
+	needed, err = g.uncached.needsClaim(ctx, claim)
+	return needed, recheckUncached, err
+}
+
+// UnfinishedOperations implements snapshotcontroller.Groups.
+func (g *Groups) UnfinishedOperations(ctx context.Context) int {
+	if k := g.kind.Load(); k != nil {
+		return k.unfinishedOperations(ctx)
+	}
+	return 0
+}
+
+// Setup adds the controllers to a manager which has those of single snapshots already.
+// The CRDs must be served.
+func (g *Groups) Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, singles *snapshotcontroller.Controllers) error {
 	kind, err := m.GetClient().GroupVersionKindFor(&groupv1.VolumeGroupSnapshot{})
 	if err != nil {
 		return fmt.Errorf("finding the version of the API: %w", err)
@@ -52,22 +73,39 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *sna
 	if err := index(ctx, m); err != nil {
 		return err
 	}
-	k := &groupKind{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, singles: groups, info: kindInfo(kind.GroupVersion())}
-	engine := snapshotcontroller.NewReconciler(k.client, k.apiReader, k, events, o)
-	groups.WorkedOnBy(k) // Before any of them protects a claim.
-	if err := errors.Join(k.setUpClaimProtection(m), k.setUpGroups(m, engine), engine.SetUpOrphans(m), engine.SetUpStranded(m)); err != nil {
+	k := &groupKind{
+		client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: g.options,
+		claims: singles.Claims, info: kindInfo(kind.GroupVersion()),
+	}
+	engine := snapshotcontroller.NewReconciler(k.client, k.apiReader, k, events, g.options)
+	g.kind.Store(k) // Before any of the controllers protects a claim.
+	err = errors.Join(
+		k.wakeClaims(m),
+		singles.WakeSnapshotsBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.deletedMembers, groupDeleted()),
+		k.setUpGroups(m, engine), engine.SetUpOrphans(m), engine.SetUpStranded(m))
+	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
 	return nil
 }
 
 func (k *groupKind) setUpGroups(m ctrl.Manager, engine *snapshotcontroller.Reconciler) error {
-	return engine.Complete(engine.NewController(m).
+	_, err := engine.Build(engine.NewController(m).
 		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Enqueue(k.groupsOfContent), builder.WithPredicates(memberContentChanges(), kube.SkipInitialList())).
 		Watches(&snapshotv1.VolumeSnapshot{}, engine.Enqueue(k.groupOfSnapshot), builder.WithPredicates(memberReadyOrReleased())).
 		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(snapshotcontroller.IsNotDeleted(), kube.SkipInitialList())).
 		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
 		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(snapshotcontroller.IsCreated(), kube.SkipInitialList())))
+	return err
+}
+
+// groupDeleted passes the event by which a group is gone. After a gap in the watch, a
+// group that was deleted and created again comes as one update.
+func groupDeleted() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() },
+	}
 }
 
 // memberContentChanges lets through what a group must know of the contents of its

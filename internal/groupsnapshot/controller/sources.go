@@ -71,9 +71,4 @@ func (*groupKind) Validate(of *snapshotcontroller.Snapshot, sources []snapshot.S
 	return snapshot.Problemf(reasonCreate, "%s", strings.Join(texts, "; "))
 }
 
-// AddClaimFinalizers implements SnapshotKind: each claim is kept until the group is cut.
-func (k *groupKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
-	return k.singles.Claims.AddFinalizers(ctx, sources)
-}
-
 func joinNames(names []string) string { return strings.Join(names, ", ") }

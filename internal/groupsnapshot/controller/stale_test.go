@@ -22,6 +22,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
@@ -197,6 +198,32 @@ func TestWhatOfAMemberWakesItsGroup(t *testing.T) {
 	}
 }
 
+// Nothing else reconciles a member that was deleted before its group when the group is
+// gone.
+func TestTheEndOfAGroupWakesTheMembersThatWereDeletedBefore(t *testing.T) {
+	s := fresh()
+	waiting, other := memberOf(s), memberOf(s)
+	waiting.DeletionTimestamp, other.Name = ptr.To(metav1.Now()), "other"
+	k := kind()
+	k.client = cluster(t, waiting, other)
+	if got := k.deletedMembers(t.Context(), s.group); len(got) != 1 || got[0].Name != waiting.Name {
+		t.Errorf("the group wakes %v", got)
+	}
+	again := s.group.DeepCopy()
+	again.UID = "uid-again"
+	for name, passes := range map[string]bool{
+		"deleted":                   groupDeleted().Delete(event.DeleteEvent{Object: s.group}),
+		"deleted and created again": groupDeleted().Update(event.UpdateEvent{ObjectOld: s.group, ObjectNew: again}),
+	} {
+		if !passes {
+			t.Errorf("a group that was %s wakes nobody", name)
+		}
+	}
+	if groupDeleted().Update(event.UpdateEvent{ObjectOld: s.group, ObjectNew: s.group}) {
+		t.Error("a group that exists wakes members")
+	}
+}
+
 // step takes a group one step further, and returns what is told of it.
 func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client, live client.Reader) (said []string) {
 	t.Helper()
@@ -204,7 +231,7 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	o := &snapshotcontroller.Options{RetryStart: time.Millisecond}
 	k := kind()
 	k.client, k.apiReader, k.options = cached, live, o
-	k.singles = &snapshotcontroller.Groups{Claims: snapshotcontroller.NewClaims(cached, live, nil, 0)}
+	k.claims = claimprotection.New(cached, live, 0)
 	engine := snapshotcontroller.NewReconciler(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
 	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)

@@ -51,8 +51,10 @@ func (r *Reconciler) snapshotRequest(c *Content) reconcile.Request {
 	return RequestFor(c.Ref.Namespace, c.Ref.Name)
 }
 
-// Complete adds the controller that Controller has begun.
-func (r *Reconciler) Complete(b *builder.Builder) error { return b.Complete(kube.DrainOnStop(r)) }
+// Build adds the controller that NewController has begun.
+func (r *Reconciler) Build(b *builder.Builder) (controller.Controller, error) {
+	return b.Build(kube.DrainOnStop(r))
+}
 
 // Enqueue wakes the snapshots that an object leads to, of those that are worked on.
 func (r *Reconciler) Enqueue(lead handler.MapFunc) handler.EventHandler {

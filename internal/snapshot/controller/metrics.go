@@ -29,7 +29,7 @@ var (
 
 // registerMetrics makes the metrics known, in place of those of an earlier manager of
 // this process.
-func (r *Reconciler) registerMetrics(m ctrl.Manager, groups *Groups) error {
+func (r *Reconciler) registerMetrics(m ctrl.Manager, groups Groups) error {
 	for _, c := range []prometheus.Collector{r.durations, &collector{r, m.GetCache(), groups}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
@@ -49,7 +49,7 @@ func unfinished(s *snapshotv1.VolumeSnapshot) []string {
 type collector struct {
 	*Reconciler
 	cache  cache.Cache
-	groups *Groups
+	groups Groups
 }
 
 // Describe names the metrics.
@@ -75,7 +75,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	to <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(t.operations+c.groups.unfinished(ctx)))
+	to <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(t.operations+c.groups.UnfinishedOperations(ctx)))
 	for state, n := range t.count {
 		to <- prometheus.MustNewConstMetric(statesDesc, prometheus.GaugeValue, float64(n), state)
 		if state != stateReady {

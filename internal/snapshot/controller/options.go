@@ -5,75 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
-
-// Groups are the group snapshots that single ones are members of.
-type Groups struct {
-	// There tells whether the group is there that a snapshot in a namespace names
-	// as its owner.
-	There func(ctx context.Context, namespace string, owner *metav1.OwnerReference) (bool, error)
-	// Needs tells whether a claim is part of a group that is not cut yet, as the API
-	// server knows. It is asked until somebody works on groups.
-	Needs func(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
-	// Gone receives the members of groups that are gone: they need not wait any
-	// longer.
-	Gone chan event.GenericEvent
-
-	// Claims keeps claims for both. It is there after Setup.
-	Claims *Claims
-
-	worker atomic.Pointer[GroupWorker]
-}
-
-// A GroupWorker is who works on group snapshots.
-type GroupWorker interface {
-	// Unfinished is how many operations on groups have not ended: one metric tells of
-	// all.
-	Unfinished(ctx context.Context) int
-	// Needs tells whether a claim is part of a group that is not cut yet.
-	Needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error)
-}
-
-// WorkedOnBy says who works on groups, once they are.
-func (g *Groups) WorkedOnBy(w GroupWorker) { g.worker.Store(&w) }
-
-func (g *Groups) unfinished(ctx context.Context) int {
-	if w := g.working(); w != nil {
-		return w.Unfinished(ctx)
-	}
-	return 0
-}
-
-func (g *Groups) needs(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
-	if w := g.working(); w != nil {
-		return w.Needs(ctx, claim)
-	}
-	if g == nil || g.Needs == nil {
-		return false, nil
-	}
-	return g.Needs(ctx, claim)
-}
-
-// working is nil where nobody works on groups.
-func (g *Groups) working() GroupWorker {
-	if g == nil {
-		return nil
-	}
-	if w := g.worker.Load(); w != nil {
-		return *w
-	}
-	return nil
-}
 
 // Options say how snapshots are worked on. They are the same for all.
 type Options struct {

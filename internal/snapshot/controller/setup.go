@@ -9,49 +9,77 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 )
 
-// Setup adds the controllers of single snapshots to a manager whose cache has
-// CacheOptions: the one of the snapshots, and the one that lets their claims go.
-// Groups are nil where there are none.
-func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups *Groups, o *Options) error {
-	claims := NewClaims(m.GetClient(), m.GetAPIReader(), groups, kube.RetryAfterConflict(o.RetryStart))
-	if groups != nil {
-		groups.Claims = claims
-	}
-	k := &singleKind{client: m.GetClient(), options: o, groups: groups, claims: claims}
+// Groups is what the controllers of single snapshots ask about group snapshots. Group
+// snapshots may have no controllers, or get them later.
+type Groups interface {
+	claimprotection.ClaimUser
+	// UnfinishedOperations is how many operations on group snapshots have not ended.
+	// One metric counts those on both kinds.
+	UnfinishedOperations(ctx context.Context) int
+}
+
+// Controllers are the controllers that Setup has added, as far as those of group
+// snapshots, which may start later, need them.
+type Controllers struct {
+	Claims    *claimprotection.Controller
+	snapshots controller.Controller
+}
+
+// Setup adds the controllers of single snapshots, and the one that protects the claims
+// of both kinds, to a manager whose cache has CacheOptions.
+func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups Groups, o *Options) (*Controllers, error) {
+	k := &singleKind{client: m.GetClient(), apiReader: m.GetAPIReader(), options: o}
+	k.claims = claimprotection.New(m.GetClient(), m.GetAPIReader(), kube.RetryAfterConflict(o.RetryStart), k, groups)
 	if err := index(ctx, m); err != nil {
-		return err
+		return nil, err
 	}
 	if o.Distributed {
 		if err := kube.EnsureInformers(ctx, m, &corev1.Node{}); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	engine := NewReconciler(m.GetClient(), m.GetAPIReader(), k, events, o)
-	err := errors.Join(k.setUpSnapshots(m, engine), claims.setUp(m, o), engine.SetUpOrphans(m), engine.SetUpStranded(m), engine.registerMetrics(m, groups))
+	snapshots, err := k.setUpSnapshots(m, engine)
+	err = errors.Join(err, k.setUpClaimProtection(m), engine.SetUpOrphans(m), engine.SetUpStranded(m), engine.registerMetrics(m, groups))
 	if err != nil {
-		return fmt.Errorf("adding the controllers: %w", err)
+		return nil, fmt.Errorf("adding the controllers: %w", err)
 	}
-	return nil
+	return &Controllers{Claims: k.claims, snapshots: snapshots}, nil
 }
 
-func (k *singleKind) setUpSnapshots(m ctrl.Manager, engine *Reconciler) error {
-	b := engine.NewController(m).
+func (k *singleKind) setUpSnapshots(m ctrl.Manager, engine *Reconciler) (controller.Controller, error) {
+	return engine.Build(engine.NewController(m).
 		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(IsNotDeleted(), kube.SkipInitialList())).
 		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(IsCreated(), kube.SkipInitialList()))
-	if k.groups != nil {
-		b.WatchesRawSource(source.Channel(k.groups.Gone, &handler.EnqueueRequestForObject{}))
+		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(IsCreated(), kube.SkipInitialList())))
+}
+
+func (k *singleKind) setUpClaimProtection(m ctrl.Manager) error {
+	if err := k.claims.SetUp(m, k.options.IsSelected, k.options.controllerOptions()); err != nil {
+		return err
 	}
-	return engine.Complete(b)
+	return k.claims.WakeBy(m.GetCache(), &snapshotv1.VolumeSnapshot{}, sourceClaimRequests, noLongerNeedsClaim())
+}
+
+// WakeSnapshotsBy makes events of objects wake the snapshots that lead returns. It can
+// be called at any time: the CRDs of the objects may be installed later.
+func (c *Controllers) WakeSnapshotsBy(from cache.Cache, object client.Object, lead handler.MapFunc, when predicate.Predicate) error {
+	if err := c.snapshots.Watch(source.Kind(from, object, handler.EnqueueRequestsFromMapFunc(lead), when)); err != nil {
+		return fmt.Errorf("watching %T, which wake snapshots: %w", object, err)
+	}
+	return nil
 }
 
 // claimChanges lets through that a claim has got its volume, is gone, or is another

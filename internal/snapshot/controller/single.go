@@ -13,14 +13,15 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 )
 
 // singleKind is the SnapshotKind of VolumeSnapshots.
 type singleKind struct {
-	client  client.Client
-	options *Options
-	groups  *Groups // nil where there are no group snapshots
-	claims  *Claims
+	client    client.Client
+	apiReader client.Reader // uncached
+	options   *Options
+	claims    *claimprotection.Controller
 }
 
 var _ SnapshotKind = (*singleKind)(nil)
@@ -160,11 +161,6 @@ func (k *singleKind) NewContent(d *ContentDraft) client.Object {
 		content.Spec.SourceVolumeMode = volume.Spec.VolumeMode
 	}
 	return content
-}
-
-// AddClaimFinalizers implements SnapshotKind.
-func (k *singleKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (done func(), err error) {
-	return k.claims.AddFinalizers(ctx, sources)
 }
 
 // CreateMembers implements SnapshotKind.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 )
 
 // The cache may show a snapshot that this process has let go of, a moment ago. A
@@ -292,7 +293,7 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 				s.snapshot.Finalizers = singleInfo.OwnFinalizers
 			}
 			s.snapshot.ResourceVersion, s.claim.ResourceVersion = "", ""
-			c := NewClaims(cached, cluster(t, s.snapshot, s.claim), nil, 0)
+			c := kindOn(cached, cluster(t, s.snapshot, s.claim)).claims
 			if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
 				t.Fatal(err)
 			}
@@ -314,7 +315,7 @@ func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
 		s.snapshot.Finalizers, s.claim.Finalizers = singleInfo.OwnFinalizers, []string{snapshot.ClaimFinalizer}
 		labelled(s, uid)
 		api := cluster(t, s.snapshot, s.claim)
-		c := NewClaims(api, api, nil, 0)
+		c := kindOn(api, api).claims
 		if _, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.claim)}); err != nil {
 			t.Fatal(err)
 		}
@@ -340,10 +341,18 @@ func (s *scene) objects() []client.Object {
 	return all
 }
 
+// kindOn is the kind of single snapshots, on a cache and the API server behind it.
+func kindOn(cache client.Client, apiReader client.Reader) *singleKind {
+	k := &singleKind{client: cache, apiReader: apiReader, options: &Options{}}
+	k.claims = claimprotection.New(cache, apiReader, 0, k)
+	return k
+}
+
 // engine is the engine of single snapshots, on a cache and what lies behind it.
 func engine(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{RetryStart: time.Millisecond}
-	k := &singleKind{client: cache, options: o, claims: NewClaims(cache, live, nil, 0)}
+	k := kindOn(cache, live)
+	k.options = o
 	return NewReconciler(cache, live, k, kube.NewEventsWithRecorder(record.NewFakeRecorder(100)), o)
 }
 

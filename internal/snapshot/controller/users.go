@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,17 +25,31 @@ func (k *singleKind) DeletionBlocker(ctx context.Context, _ client.Reader, of *S
 	if err != nil {
 		return nil, err
 	}
-	group := ""
-	if owner := snapshot.GroupOf(s); owner != nil && k.groups != nil {
-		there, err := k.groups.There(ctx, s.Namespace, owner)
-		if err != nil {
-			return nil, err
-		}
-		if there {
-			group = owner.Name
-		}
+	group, err := k.existingGroup(ctx, s)
+	if err != nil {
+		return nil, err
 	}
 	return deletionBlocker(s, restores, group), nil
+}
+
+// existingGroup returns the name of the group snapshot that a snapshot is a member of;
+// empty if it is not a member, or the group is gone. It is read from the API server: the
+// cache has no groups before their CRDs are installed.
+func (k *singleKind) existingGroup(ctx context.Context, s *snapshotv1.VolumeSnapshot) (string, error) {
+	owner := snapshot.GroupOf(s)
+	if owner == nil || !k.options.Groups {
+		return "", nil
+	}
+	var group *groupv1.VolumeGroupSnapshot
+	err := kube.GetIfExists(ctx, k.apiReader, client.ObjectKey{Namespace: s.Namespace, Name: owner.Name}, &group)
+	switch {
+	case meta.IsNoMatchError(err):
+		return "", nil
+	case err != nil || group == nil || group.UID != owner.UID:
+		return "", err
+	default:
+		return owner.Name, nil
+	}
 }
 
 // deletionBlocker tells what still needs a snapshot that is being deleted; nil if nothing
