@@ -13,13 +13,13 @@ import (
 func TestAnArchiveHasTheImage(t *testing.T) {
 	dir := t.TempDir()
 	program, archive := filepath.Join(dir, "program"), filepath.Join(dir, "image.tar")
-	if err := os.WriteFile(program, []byte("program"), 0o755); err != nil { //nolint:gosec // Programs are executable.
+	if err := os.WriteFile(program, []byte("program"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := run([]string{"-name", "a.example/b:1", "-output", archive, "-file", "/b=" + program, "-link", "/c=/b", "-entrypoint", "/c"}); err != nil {
+	if err := run([]string{"-name", "a.example/tool:1", "-output", archive, "-file", "/b=" + program, "-link", "/c=/b", "-entrypoint", "/c"}); err != nil {
 		t.Fatal(err)
 	}
-	tag, err := name.NewTag("a.example/b:1")
+	tag, err := name.NewTag("a.example/tool:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,11 +38,11 @@ func TestAnArchiveHasTheImage(t *testing.T) {
 
 func TestWrongFlagsAreErrors(t *testing.T) {
 	for what, tt := range map[string]struct{ args, want string }{
-		"an image needs a file":       {"-name a -output b", "are required"},
-		"a path in it is absolute":    {"-name a -output b -file c=d", "is not /path=value"},
-		"there are no arguments":      {"-name a -output b -file /c=d e", "no arguments"},
-		"a file that does not exist":  {"-name a:b -output b -file /c=/nowhere", "/nowhere"},
-		"a program that is not there": {"-name a:b -output b -file /c=d -program /nowhere", "/nowhere"},
+		"an image needs a file":       {"-name tool -output b", "are required"},
+		"a path in it is absolute":    {"-name tool -output b -file c=d", "is not /path=value"},
+		"there are no arguments":      {"-name tool -output b -file /c=d e", "no arguments"},
+		"a file that does not exist":  {"-name tool:1 -output b -file /c=/nowhere", "/nowhere"},
+		"a program that is not there": {"-name tool:1 -output b -file /c=d -program /nowhere", "/nowhere"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			if err := run(strings.Fields(tt.args)); err == nil || !strings.Contains(err.Error(), tt.want) {
