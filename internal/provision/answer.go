@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // This file is about answers other than a volume that could be published. An
@@ -22,7 +24,7 @@ import (
 // deleted at the driver. Anything else leaves the intent on record.
 
 // createFailed acts on a CreateVolume that failed, by what that means for the next.
-func (r *Reconciler) createFailed(ctx context.Context, s state, op *Operation, failure error) (time.Duration, error) {
+func (r *Reconciler) createFailed(ctx context.Context, s state, op *pending.Operation, failure error) (time.Duration, error) {
 	failure = fmt.Errorf("creating volume %s: %w", op.Request.GetName(), failure)
 	var bad *csi.InvalidResponse
 	if errors.As(failure, &bad) && bad.ID != "" {
@@ -43,10 +45,10 @@ func (r *Reconciler) createFailed(ctx context.Context, s state, op *Operation, f
 }
 
 // endWithoutVolume ends an intent of which the driver has made nothing.
-func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
+func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *pending.Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
 	canMove := outcome == csi.OutOfCapacity && s.canReschedule(op)
 	if canMove {
-		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, selectedNode(s.claim))
+		failure = fmt.Errorf("%w: no room near node %s, waiting for another", failure, kube.SelectedNode(s.claim))
 	}
 	r.reportFailure(s, failure)
 	if err := r.finish(ctx, op); err != nil {
@@ -70,7 +72,7 @@ func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *Operatio
 // they look for the volume. So the intent stays, and with it the place that was asked
 // for, unless the driver's own list shows that there is no such volume, or which one
 // it is.
-func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
+func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *pending.Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
 	if op.FailingSince.IsZero() {
 		if err := r.pending.SetFailingSince(ctx, op, time.Now()); err != nil {
 			return 0, errors.Join(failure, err)
@@ -98,7 +100,7 @@ func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *Opera
 // deleteUnusable gives back a volume that nobody can use, and ends the intent with that:
 // what was made and deleted is not there. While the claim waits it is tried again,
 // slowly, because each try makes a volume.
-func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *Operation, handle string, reason error) (time.Duration, error) {
+func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *pending.Operation, handle string, reason error) (time.Duration, error) {
 	r.reportPending(s, op, reason)
 	handles := []string{handle}
 	if op.Handle != "" && op.Handle != handle {
@@ -119,7 +121,7 @@ func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *Operation,
 // persistentVolumeFailed acts on a volume whose PersistentVolume could not be created. If the
 // API server will not have it as it is the volume is given back; for anything else
 // it is kept, and on record.
-func (r *Reconciler) persistentVolumeFailed(ctx context.Context, s state, op *Operation, handle string, failure error) (time.Duration, error) {
+func (r *Reconciler) persistentVolumeFailed(ctx context.Context, s state, op *pending.Operation, handle string, failure error) (time.Duration, error) {
 	if isPermanentRejection(failure) {
 		return r.deleteUnusable(ctx, s, op, handle, fmt.Errorf("%w; volume %s, which the driver has made for it, is deleted", failure, handle))
 	}
@@ -129,7 +131,7 @@ func (r *Reconciler) persistentVolumeFailed(ctx context.Context, s state, op *Op
 
 // deleteUnwanted deletes a volume that the driver has made and nobody wants, and ends its
 // intent.
-func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *Operation) (time.Duration, error) {
+func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
 	if err := r.readSecret(ctx, op); err != nil {
 		var missing *secretMissingError
 		if !errors.As(err, &missing) { // Without it the driver may be able to delete all the same.
@@ -146,7 +148,7 @@ func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *Operation)
 
 // deleteVolume deletes a volume that was made for an intent. If a PersistentVolume turns
 // out to have it nothing is deleted, and the error is [csi.ErrPreconditionFailed].
-func (r *Reconciler) deleteVolume(ctx context.Context, op *Operation, handle string) error {
+func (r *Reconciler) deleteVolume(ctx context.Context, op *pending.Operation, handle string) error {
 	if handle == "" {
 		return nil
 	}
@@ -161,7 +163,7 @@ func (r *Reconciler) deleteVolume(ctx context.Context, op *Operation, handle str
 // checkUnused is nil if no PersistentVolume has a volume of the driver's. The one of the
 // intent's claim is read from the API server: it may have been published a moment
 // ago, and be in use.
-func (r *Reconciler) checkUnused(ctx context.Context, op *Operation, handle string) error {
+func (r *Reconciler) checkUnused(ctx context.Context, op *pending.Operation, handle string) error {
 	own := &corev1.PersistentVolume{}
 	there, err := r.getUncached(ctx, types.NamespacedName{Name: op.Volume.Name}, own)
 	if err != nil {

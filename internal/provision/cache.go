@@ -6,6 +6,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -19,7 +20,7 @@ import (
 func CacheOptions(o *Options, into *cache.Options) {
 	topology.CacheOptions(into)
 	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
-		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: OwnSelector(o.Driver, o.Node.Name)}},
+		Namespaces: map[string]cache.Config{o.Namespace: {LabelSelector: pending.OwnSelector(o.Driver, o.Node.Name)}},
 	}
 	into.ByObject[&corev1.PersistentVolumeClaim{}] = cache.ByObject{Transform: o.reduce}
 	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}

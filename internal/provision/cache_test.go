@@ -10,6 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
@@ -137,7 +139,7 @@ func (s *server) cached() *corev1.PersistentVolumeClaim {
 func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 	selected := claim()
 	selected.Annotations[kube.AnnSelectedNode] = "n1"
-	clones := Source{Kind: KindClaim, Namespace: "team", Name: "data"}
+	clones := source.Source{Kind: source.KindClaim, Namespace: "team", Name: "data"}
 	tests := map[string]struct {
 		write func(context.Context, *server) error
 		want  func(*corev1.PersistentVolumeClaim)
@@ -163,7 +165,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 			func(*corev1.PersistentVolumeClaim) {}},
 		"protecting a claim that is cloned": {
 			func(ctx context.Context, s *server) error {
-				return (&Controller{client: s, apiReader: s}).Protect(ctx, &Operation{Source: &clones})
+				return (&Controller{client: s, apiReader: s}).Protect(ctx, &pending.Operation{Source: &clones})
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
 		"taking a claim for a node, which is written as it was seen": {

@@ -6,6 +6,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // A action is what is to be done next about a claim.
@@ -42,7 +43,7 @@ func decide(s state, o *Options) decision {
 		return decision{action: none}
 	case s.volume != nil:
 		return decision{action: none} // It is the PV controller's turn to bind the two.
-	case o.Node.IsElsewhere(selectedNode(s.claim)):
+	case o.Node.IsElsewhere(kube.SelectedNode(s.claim)):
 		return decision{action: none} // It is that node's turn.
 	}
 	return decideClass(s, o)
@@ -52,12 +53,12 @@ func decide(s state, o *Options) decision {
 func decideClass(s state, o *Options) decision {
 	switch {
 	case s.class == nil:
-		return failWith("StorageClass %q of the claim does not exist; the claim is served when it does", className(s.claim))
+		return failWith("StorageClass %q of the claim does not exist; the claim is served when it does", kube.ClaimClass(s.claim))
 	case !o.isOurProvisioner(s.class.Provisioner):
 		return decision{action: none}
 	case !o.isSelectedClass(s.class.Name):
 		return failWith("StorageClass %q may not be served: it is not in --storageclass-whitelist", s.class.Name)
-	case s.waitsForFirstConsumer() && selectedNode(s.claim) == "":
+	case s.waitsForFirstConsumer() && kube.SelectedNode(s.claim) == "":
 		return decision{action: none} // It is the scheduler's turn.
 	case o.Node.IsUnassigned(s.claim):
 		return o.Node.decideClaiming(s, o)
@@ -81,14 +82,14 @@ func decideSpec(s state, o *Options) decision {
 		return failWith("the claim has a VolumeAttributesClass and driver %s does not announce MODIFY_VOLUME", s.info.Name)
 	case s.isNodeGone():
 		return decision{action: reschedule, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
-			"node %s, which the scheduler selected, is gone: waiting for another", selectedNode(s.claim))}
+			"node %s, which the scheduler selected, is gone: waiting for another", kube.SelectedNode(s.claim))}
 	}
 	return decision{action: start}
 }
 
 // decideSource is about what the claim is to be filled from.
 func decideSource(s state, o *Options) decision {
-	from, ours := sourceOf(s.claim)
+	from, ours := source.Of(s.claim)
 	switch {
 	case !ours:
 		return decision{action: emitEvent, reason: kube.ReasonProvisioning,

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // A cache shows a write of ours within milliseconds, unless the API server is
@@ -39,7 +40,7 @@ func (r *Reconciler) resume(ctx context.Context, s state) (time.Duration, error)
 }
 
 // resumeCurrent goes on with an intent that is on record now.
-func (r *Reconciler) resumeCurrent(ctx context.Context, s state, op *Operation) (time.Duration, error) {
+func (r *Reconciler) resumeCurrent(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
 	if err := r.protection.ProtectIfPossible(ctx, op); err != nil {
 		return 0, err
 	}
@@ -60,7 +61,7 @@ func (r *Reconciler) resumeCurrent(ctx context.Context, s state, op *Operation) 
 }
 
 // execute makes the call of an intent that is on record and acts on the answer.
-func (r *Reconciler) execute(ctx context.Context, s state, op *Operation) (time.Duration, error) {
+func (r *Reconciler) execute(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
 	if op.Handle != "" && !s.isWanted(op) {
 		return r.deleteUnwanted(ctx, s, op)
 	}
@@ -88,7 +89,7 @@ func (r *Reconciler) execute(ctx context.Context, s state, op *Operation) (time.
 }
 
 // isWanted tells whether the claim of an intent is still there and waits for a volume.
-func (s *state) isWanted(op *Operation) bool {
+func (s *state) isWanted(op *pending.Operation) bool {
 	return s.claim != nil && s.claim.UID == op.ClaimUID() && s.claim.DeletionTimestamp == nil
 }
 
@@ -114,7 +115,7 @@ func (r *Reconciler) waitForCache(ctx context.Context, claim types.UID) {
 }
 
 // createVolume asks the driver for the volume of an intent.
-func (r *Reconciler) createVolume(ctx context.Context, op *Operation) (*csipb.Volume, error) {
+func (r *Reconciler) createVolume(ctx context.Context, op *pending.Operation) (*csipb.Volume, error) {
 	if err := r.readSecret(ctx, op); err != nil {
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (r *Reconciler) createVolume(ctx context.Context, op *Operation) (*csipb.Vo
 }
 
 // completeVolume is the PersistentVolume of an intent as it is published.
-func (r *Reconciler) completeVolume(op *Operation, created *csipb.Volume) (*corev1.PersistentVolume, error) {
+func (r *Reconciler) completeVolume(op *pending.Operation, created *csipb.Volume) (*corev1.PersistentVolume, error) {
 	volume := complete(op, created)
 	volume.Spec.NodeAffinity = r.options.Node.Affinity(volume.Spec.NodeAffinity)
 	if !r.options.Topology {
@@ -138,7 +139,7 @@ func (r *Reconciler) completeVolume(op *Operation, created *csipb.Volume) (*core
 
 // createPersistentVolume makes the PersistentVolume of an intent. One that is there already
 // is a success if it is for the same claim and the same volume.
-func (r *Reconciler) createPersistentVolume(ctx context.Context, op *Operation, volume *corev1.PersistentVolume, created *csipb.Volume) error {
+func (r *Reconciler) createPersistentVolume(ctx context.Context, op *pending.Operation, volume *corev1.PersistentVolume, created *csipb.Volume) error {
 	err := r.client.Create(ctx, volume)
 	if err == nil {
 		return nil
@@ -154,8 +155,8 @@ func (r *Reconciler) createPersistentVolume(ctx context.Context, op *Operation, 
 	if err != nil {
 		return err
 	}
-	ref, source := existing.Spec.ClaimRef, existing.Spec.CSI
-	if ref == nil || ref.UID != op.ClaimUID() || source == nil || source.VolumeHandle != created.GetVolumeId() {
+	ref, csiSource := existing.Spec.ClaimRef, existing.Spec.CSI
+	if ref == nil || ref.UID != op.ClaimUID() || csiSource == nil || csiSource.VolumeHandle != created.GetVolumeId() {
 		return &nameTakenError{volume.Name}
 	}
 	if isBeingDeleted(existing) {
@@ -172,8 +173,8 @@ func isBeingDeleted(volume *corev1.PersistentVolume) bool {
 }
 
 // canReschedule tells whether the claim of an intent could go to another node.
-func (s *state) canReschedule(op *Operation) bool {
-	return s.claim != nil && s.claim.UID == op.ClaimUID() && selectedNode(s.claim) != "" &&
+func (s *state) canReschedule(op *pending.Operation) bool {
+	return s.claim != nil && s.claim.UID == op.ClaimUID() && kube.SelectedNode(s.claim) != "" &&
 		op.Request.GetAccessibilityRequirements() != nil
 }
 
@@ -183,7 +184,7 @@ func (s *state) canReschedule(op *Operation) bool {
 func (r *Reconciler) unselectNode(ctx context.Context, seen *corev1.PersistentVolumeClaim) error {
 	claim := &corev1.PersistentVolumeClaim{}
 	there, err := r.getUncached(ctx, client.ObjectKeyFromObject(seen), claim)
-	same := there && claim.UID == seen.UID && claim.Spec.VolumeName == "" && selectedNode(claim) == selectedNode(seen)
+	same := there && claim.UID == seen.UID && claim.Spec.VolumeName == "" && kube.SelectedNode(claim) == kube.SelectedNode(seen)
 	if err != nil || !same {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,6 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 const uid = "11111111-2222-3333-4444-555555555555"
@@ -92,4 +94,25 @@ func withOperation(t *testing.T, s *state) {
 // withVolume adds the volume that the intent leads to.
 func withVolume(s *state) {
 	s.volume = complete(s.operation, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30})
+}
+
+// snapshot is one that can be restored to claim.
+func snapshot() *source.Resolved {
+	return &source.Resolved{Source: source.Source{Kind: source.KindSnapshot, Namespace: "team", Name: "before"}, Snapshot: &source.Snapshot{
+		Snapshot: &snapshotv1.VolumeSnapshot{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "before", UID: "s"},
+			Status: &snapshotv1.VolumeSnapshotStatus{
+				BoundVolumeSnapshotContentName: ptr.To("content"), ReadyToUse: ptr.To(true), RestoreSize: ptr.To(resource.MustParse("1Gi")),
+			},
+		},
+		Content: &snapshotv1.VolumeSnapshotContent{
+			ObjectMeta: metav1.ObjectMeta{Name: "content", Annotations: map[string]string{}},
+			Spec: snapshotv1.VolumeSnapshotContentSpec{
+				Driver:            "csitest.holdfast.io",
+				VolumeSnapshotRef: corev1.ObjectReference{Namespace: "team", Name: "before", UID: "s"},
+				SourceVolumeMode:  ptr.To(corev1.PersistentVolumeFilesystem),
+			},
+			Status: &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("snap-1")},
+		},
+	}}
 }

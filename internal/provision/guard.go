@@ -20,8 +20,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // A Controller keeps what volumes are being filled from. The finalizer goes on a
@@ -45,7 +46,7 @@ type Controller struct {
 
 	// queue wakes the guard up for a source that a claim has let go of. The end
 	// of the intent does so too, and either can come first.
-	queue chan event.TypedGenericEvent[Source]
+	queue chan event.TypedGenericEvent[source.Source]
 }
 
 // queueSize is far more than the workers that can be done at a time; what
@@ -55,15 +56,19 @@ const queueSize = 1024
 func newController(m ctrl.Manager, o *Options) *Controller {
 	return &Controller{
 		client: m.GetClient(), apiReader: m.GetAPIReader(), namespace: o.Namespace, options: o,
-		shared: o.Node.Deployed, recheckInterval: o.RetryMax, queue: make(chan event.TypedGenericEvent[Source], queueSize),
+		shared: o.Node.Deployed, recheckInterval: o.RetryMax, queue: make(chan event.TypedGenericEvent[source.Source], queueSize),
 	}
 }
+
+// protectedForAnnotation on a snapshot names the Lease of the last operation that has
+// protected it.
+const protectedForAnnotation = "provision.holdfast.io/protected-for"
 
 var lockSeed = maphash.MakeSeed()
 
 // finalizer is the one that keeps a source of that kind.
-func (s Source) finalizer() string {
-	if s.Kind == KindSnapshot {
+func finalizer(s source.Source) string {
+	if s.Kind == source.KindSnapshot {
 		return kube.SnapshotSourceFinalizer
 	}
 	return kube.CloneSourceFinalizer
@@ -78,7 +83,7 @@ var (
 // ProtectIfPossible protects the source of an intent that was on record before. A source
 // that cannot be protected any more is let go: the driver may have been asked,
 // so it is asked again.
-func (c *Controller) ProtectIfPossible(ctx context.Context, op *Operation) error {
+func (c *Controller) ProtectIfPossible(ctx context.Context, op *pending.Operation) error {
 	err := c.Protect(ctx, op)
 	if errors.Is(err, ErrGone) || errors.Is(err, ErrDeleting) {
 		return nil
@@ -87,7 +92,7 @@ func (c *Controller) ProtectIfPossible(ctx context.Context, op *Operation) error
 }
 
 // Protect puts the finalizer on the source of an intent that is on record.
-func (c *Controller) Protect(ctx context.Context, op *Operation) error {
+func (c *Controller) Protect(ctx context.Context, op *pending.Operation) error {
 	if op.Source == nil {
 		return nil
 	}
@@ -105,21 +110,21 @@ func (c *Controller) Protect(ctx context.Context, op *Operation) error {
 	return nil
 }
 
-func (c *Controller) addFinalizer(ctx context.Context, s Source, object client.Object, record types.UID) error {
+func (c *Controller) addFinalizer(ctx context.Context, s source.Source, object client.Object, record types.UID) error {
 	if object == nil {
 		return ErrGone
 	}
-	protected := slices.Contains(object.GetFinalizers(), s.finalizer())
+	protected := slices.Contains(object.GetFinalizers(), finalizer(s))
 	switch {
 	case object.GetDeletionTimestamp() != nil && !protected:
 		return ErrDeleting
 	case !protected:
-		object.SetFinalizers(append(object.GetFinalizers(), s.finalizer()))
+		object.SetFinalizers(append(object.GetFinalizers(), finalizer(s)))
 	case !c.touch(s, object, record):
 		return nil
 	}
 	err := c.client.Update(ctx, object)
-	if s.Kind == KindSnapshot && apierrors.IsForbidden(err) {
+	if s.Kind == source.KindSnapshot && apierrors.IsForbidden(err) {
 		return nil // Some install the program without that right; it never was essential.
 	}
 	return err
@@ -128,9 +133,9 @@ func (c *Controller) addFinalizer(ctx context.Context, s Source, object client.O
 // touch changes a source that is protected already, so that another node which has
 // just found that it need not be any more cannot write that. A claim stays protected
 // until it is deleted, so nobody takes that from it before.
-func (c *Controller) touch(s Source, object client.Object, record types.UID) bool {
+func (c *Controller) touch(s source.Source, object client.Object, record types.UID) bool {
 	notes := object.GetAnnotations()
-	safe := s.Kind == KindClaim && object.GetDeletionTimestamp() == nil
+	safe := s.Kind == source.KindClaim && object.GetDeletionTimestamp() == nil
 	if !c.shared || safe || notes[protectedForAnnotation] == string(record) {
 		return false
 	}
@@ -143,19 +148,19 @@ func (c *Controller) touch(s Source, object client.Object, record types.UID) boo
 }
 
 // Enqueue has a source looked at whose intent is off the record.
-func (c *Controller) Enqueue(s Source) {
+func (c *Controller) Enqueue(s source.Source) {
 	select {
-	case c.queue <- event.TypedGenericEvent[Source]{Object: s}:
+	case c.queue <- event.TypedGenericEvent[source.Source]{Object: s}:
 	default:
 	}
 }
 
 // Reconcile unprotects a source that nothing is filled from any more. A claim
 // that was cloned keeps its finalizer until it is deleted, for the next clone.
-func (c *Controller) Reconcile(ctx context.Context, s Source) (reconcile.Result, error) {
+func (c *Controller) Reconcile(ctx context.Context, s source.Source) (reconcile.Result, error) {
 	defer c.lock(s)()
 	object, err := c.get(ctx, s)
-	if err != nil || object == nil || !slices.Contains(object.GetFinalizers(), s.finalizer()) {
+	if err != nil || object == nil || !slices.Contains(object.GetFinalizers(), finalizer(s)) {
 		return reconcile.Result{}, err
 	}
 	if busy, err := c.hasOperations(ctx, s); busy || err != nil {
@@ -176,16 +181,16 @@ func (c *Controller) isCloneSourceDone(ctx context.Context, claim *corev1.Persis
 	if !ours || err != nil || claim.DeletionTimestamp == nil {
 		return false, err
 	}
-	waiting, err := c.waitingClaims(ctx, Source{Kind: KindClaim, Namespace: claim.Namespace, Name: claim.Name})
+	waiting, err := c.waitingClaims(ctx, source.Source{Kind: source.KindClaim, Namespace: claim.Namespace, Name: claim.Name})
 	if err != nil {
 		return false, err
 	}
-	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return IsHeldFor(claim, &c) }), nil
+	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return source.IsHeldFor(claim, &c) }), nil
 }
 
 // waitingClaims are the claims that wait for a volume from a source and have none yet: the
 // program whose place we take may have asked the driver for it, and keeps no record.
-func (c *Controller) waitingClaims(ctx context.Context, s Source) ([]corev1.PersistentVolumeClaim, error) {
+func (c *Controller) waitingClaims(ctx context.Context, s source.Source) ([]corev1.PersistentVolumeClaim, error) {
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := c.client.List(ctx, claims, client.MatchingFields{claimsBySource: s.Key()}); err != nil {
 		return nil, fmt.Errorf("listing the claims that wait for a volume from %s: %w", s, err)
@@ -206,10 +211,10 @@ func (c *Controller) waitingClaims(ctx context.Context, s Source) ([]corev1.Pers
 // removeFinalizer takes the finalizer off. It fails if the object has changed since it
 // was read. Some install the program without the right to change snapshots; the
 // sweeper comes back to those. To a claim nobody comes back.
-func (c *Controller) removeFinalizer(ctx context.Context, s Source, object client.Object) error {
-	object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == s.finalizer() }))
+func (c *Controller) removeFinalizer(ctx context.Context, s source.Source, object client.Object) error {
+	object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == finalizer(s) }))
 	err := c.client.Update(ctx, object)
-	if s.Kind == KindSnapshot && apierrors.IsForbidden(err) {
+	if s.Kind == source.KindSnapshot && apierrors.IsForbidden(err) {
 		return nil
 	}
 	if client.IgnoreNotFound(err) != nil {
@@ -234,10 +239,9 @@ func (c *Controller) isOurClaim(ctx context.Context, claim *corev1.PersistentVol
 
 // hasOperations tells whether a volume is being filled from the source, on any node. It
 // asks the API server itself: the cache only has this node's intents.
-func (c *Controller) hasOperations(ctx context.Context, s Source) (bool, error) {
+func (c *Controller) hasOperations(ctx context.Context, s source.Source) (bool, error) {
 	leases := &coordinationv1.LeaseList{}
-	reading := client.MatchingLabels{DriverLabel: csi.SafeName(c.options.Driver), sourceLabel: s.Hash()}
-	if err := c.apiReader.List(ctx, leases, client.InNamespace(c.namespace), reading); err != nil {
+	if err := c.apiReader.List(ctx, leases, client.InNamespace(c.namespace), pending.Readers(c.options.Driver, s)); err != nil {
 		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
 	}
 	return len(leases.Items) > 0, nil
@@ -254,16 +258,16 @@ func (c *Controller) requeueAfter() time.Duration {
 
 // lock keeps others from a source's finalizers until unlock. Sources that share
 // a lock wait for each other, which is rare and does no harm.
-func (c *Controller) lock(s Source) (unlock func()) {
+func (c *Controller) lock(s source.Source) (unlock func()) {
 	l := &c.locks[maphash.Comparable(lockSeed, s)%uint64(len(c.locks))]
 	l.Lock()
 	return l.Unlock
 }
 
 // get reads a source from the API server itself; nil if it is gone.
-func (c *Controller) get(ctx context.Context, s Source) (client.Object, error) {
+func (c *Controller) get(ctx context.Context, s source.Source) (client.Object, error) {
 	var object client.Object = &corev1.PersistentVolumeClaim{}
-	if s.Kind == KindSnapshot {
+	if s.Kind == source.KindSnapshot {
 		object = &snapshotv1.VolumeSnapshot{}
 	}
 	if err := c.apiReader.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, object); err != nil {

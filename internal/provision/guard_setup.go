@@ -19,6 +19,8 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // Setup adds the guard to a manager: a source is looked at when an intent that
@@ -34,41 +36,41 @@ func (c *Controller) Setup(m ctrl.Manager, driver *csi.Driver, o *Options) error
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
-	return builder.TypedControllerManagedBy[Source](m).
+	return builder.TypedControllerManagedBy[source.Source](m).
 		Named("provision-guard").
 		Watches(&coordinationv1.Lease{}, enqueueSources(sourceOfOperation), builder.WithPredicates(goes)).
 		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(deletedCloneSource)).
 		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(c.sourceOfClone), builder.WithPredicates(gotVolumeOrDeleted())).
 		WatchesRawSource(rawsource.TypedChannel(c.queue, enqueueItself())).
-		WithOptions(controller.TypedOptions[Source]{
+		WithOptions(controller.TypedOptions[source.Source]{
 			MaxConcurrentReconciles: o.ProtectionWorkers,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Source](o.RetryStart, o.RetryMax),
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source.Source](o.RetryStart, o.RetryMax),
 		}).
 		Complete(kube.DrainOnStop(c))
 }
 
-func enqueueSources(of func(client.Object) []Source) handler.TypedEventHandler[client.Object, Source] {
-	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []Source { return of(o) })
+func enqueueSources(of func(client.Object) []source.Source) handler.TypedEventHandler[client.Object, source.Source] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []source.Source { return of(o) })
 }
 
 // enqueueItself asks for the source itself.
-func enqueueItself() handler.TypedEventHandler[Source, Source] {
-	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s Source) []Source { return []Source{s} })
+func enqueueItself() handler.TypedEventHandler[source.Source, source.Source] {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s source.Source) []source.Source { return []source.Source{s} })
 }
 
-func sourceOfOperation(o client.Object) []Source {
-	if s, ok := ParseKey(o.GetAnnotations()[sourceAnnotation]); ok {
-		return []Source{s}
+func sourceOfOperation(lease client.Object) []source.Source {
+	if s, ok := pending.SourceOf(lease); ok {
+		return []source.Source{s}
 	}
 	return nil
 }
 
 // deletedCloneSource is a claim that was cloned and is on its way out.
-func deletedCloneSource(o client.Object) []Source {
+func deletedCloneSource(o client.Object) []source.Source {
 	if o.GetDeletionTimestamp() == nil || !slices.Contains(o.GetFinalizers(), kube.CloneSourceFinalizer) {
 		return nil
 	}
-	return []Source{{Kind: KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
+	return []source.Source{{Kind: source.KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
 }
 
 // gotVolumeOrDeleted lets through that a claim has got a volume, or is gone.
@@ -85,13 +87,13 @@ func gotVolumeOrDeleted() predicate.Funcs {
 
 // sourceOfClone is the claim that a claim was to be cloned from, if that is being deleted
 // and may wait for the clone.
-func (c *Controller) sourceOfClone(o client.Object) []Source {
+func (c *Controller) sourceOfClone(o client.Object) []source.Source {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
-	from, ours := sourceOf(claim)
-	if from == nil || !ours || from.Kind != KindClaim {
+	from, ours := source.Of(claim)
+	if from == nil || !ours || from.Kind != source.KindClaim {
 		return nil
 	}
 	cloned := &corev1.PersistentVolumeClaim{}
@@ -99,5 +101,5 @@ func (c *Controller) sourceOfClone(o client.Object) []Source {
 	if err := c.client.Get(context.Background(), key, cloned); err != nil || len(deletedCloneSource(cloned)) == 0 {
 		return nil // It is gone, or stays.
 	}
-	return []Source{*from}
+	return []source.Source{*from}
 }

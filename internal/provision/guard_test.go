@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // A protectionWorld has the guards of two nodes. What is set in between happens
@@ -52,18 +54,21 @@ func newProtectionWorld(t *testing.T, objects ...client.Object) *protectionWorld
 func newTestController(c client.Client) *Controller {
 	return &Controller{
 		client: c, apiReader: c, namespace: "ns", options: options(),
-		shared: true, recheckInterval: time.Minute, queue: make(chan event.TypedGenericEvent[Source], queueSize),
+		shared: true, recheckInterval: time.Minute, queue: make(chan event.TypedGenericEvent[source.Source], queueSize),
 	}
 }
 
 // startOperation puts an intent of the second node on record and protects its source,
 // as is done before a driver is asked.
-func (w *protectionWorld) startOperation(t *testing.T, from Source) error {
+func (w *protectionWorld) startOperation(t *testing.T, from source.Source) error {
 	t.Helper()
-	s := readyState(t)
-	withOperation(t, &s)
-	s.operation.Source = &from
-	op, _, err := (&Store{client: w, apiReader: w, namespace: "ns", driver: "csitest.holdfast.io", node: "n2"}).Write(t.Context(), s.operation)
+	op, _, err := w.store().Write(t.Context(), &pending.Operation{
+		Request: &csipb.CreateVolumeRequest{Name: "pvc-" + uid}, Source: &from,
+		Volume: &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pvc-" + uid}, Spec: corev1.PersistentVolumeSpec{
+			ClaimRef:               &corev1.ObjectReference{Namespace: "team", Name: "data", UID: uid},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "csitest.holdfast.io"}},
+		}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,20 +76,25 @@ func (w *protectionWorld) startOperation(t *testing.T, from Source) error {
 	return w.two.Protect(t.Context(), op)
 }
 
-func (w *protectionWorld) isProtected(t *testing.T, s Source) bool {
+// store is that of the second node.
+func (w *protectionWorld) store() *pending.Store {
+	return pending.NewStore(pending.Options{Client: w, APIReader: w, Namespace: "ns", Driver: "csitest.holdfast.io", Node: "n2"})
+}
+
+func (w *protectionWorld) isProtected(t *testing.T, s source.Source) bool {
 	t.Helper()
 	object, err := w.two.get(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return object != nil && slices.Contains(object.GetFinalizers(), s.finalizer())
+	return object != nil && slices.Contains(object.GetFinalizers(), finalizer(s))
 }
 
 func restored() *snapshotv1.VolumeSnapshot {
 	return &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "before", Finalizers: []string{kube.SnapshotSourceFinalizer}}}
 }
 
-var before = Source{KindSnapshot, "team", "before"}
+var before = source.Source{Kind: source.KindSnapshot, Namespace: "team", Name: "before"}
 
 func TestASourceIsFreeWhenNobodyReadsIt(t *testing.T) {
 	w := newProtectionWorld(t, restored())
@@ -142,7 +152,7 @@ func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
-	w, from := newProtectionWorld(t, claim), Source{KindClaim, "team", "source"}
+	w, from := newProtectionWorld(t, claim), source.Source{Kind: source.KindClaim, Namespace: "team", Name: "source"}
 	version := func() string {
 		object, err := w.two.get(t.Context(), from)
 		if err != nil {
@@ -163,19 +173,15 @@ func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{"example.com/other"}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
-	w, from := newProtectionWorld(t, claim), Source{KindClaim, "team", "source"}
+	w, from := newProtectionWorld(t, claim), source.Source{Kind: source.KindClaim, Namespace: "team", Name: "source"}
 	if err := w.startOperation(t, from); !errors.Is(err, ErrDeleting) {
 		t.Errorf("got %v", err)
 	}
-	lease := &coordinationv1.Lease{}
-	if err := w.Get(t.Context(), client.ObjectKey{Namespace: "ns", Name: LeaseName(uid)}, lease); err != nil {
-		t.Fatal(err)
-	}
-	i, err := decode(lease)
+	op, err := w.store().Read(t.Context(), uid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.two.ProtectIfPossible(t.Context(), i); err != nil {
+	if err := w.two.ProtectIfPossible(t.Context(), op); err != nil {
 		t.Errorf("an intent that was on record before does not go on: %v", err)
 	}
 }
@@ -190,7 +196,7 @@ func TestAClaimIsUnprotectedAgainAfterARefusal(t *testing.T) {
 			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), "source", errors.New("a policy says no"))
 		},
 	}))
-	for from, refused := range map[Source]bool{{KindClaim, "team", "source"}: true, before: false} {
+	for from, refused := range map[source.Source]bool{{Kind: source.KindClaim, Namespace: "team", Name: "source"}: true, before: false} {
 		object, err := w.two.get(t.Context(), from)
 		if err != nil {
 			t.Fatal(err)

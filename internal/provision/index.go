@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // Indexes of the cache.
 const (
-	operationsByClaim  = "provision.claim"
-	operationsByVolume = "provision.volume"
-	volumesByClaim     = "provision.claimUID"
+	volumesByClaim = "provision.claimUID"
 
 	// Of the claims that wait for a volume from us, by what they wait for.
 	claimsByClass      = "provision.class"
@@ -27,13 +27,14 @@ const (
 // index has the cache answer what is asked for each claim without looking at
 // all objects.
 func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
+	if err := pending.IndexLeases(ctx, m); err != nil {
+		return err
+	}
 	for _, index := range []struct {
 		of    client.Object
 		field string
 		keys  client.IndexerFunc
 	}{
-		{&coordinationv1.Lease{}, operationsByClaim, byAnnotation(claimAnnotation)},
-		{&coordinationv1.Lease{}, operationsByVolume, byAnnotation(volumeAnnotation)},
 		{&corev1.PersistentVolumeClaim{}, claimsByClass, r.indexWaiting(waitsForClass)},
 		{&corev1.PersistentVolumeClaim{}, claimsBySource, r.indexWaiting(waitsForSource)},
 		{&corev1.PersistentVolumeClaim{}, claimsByGrantor, r.indexWaiting(waitsForGrant)},
@@ -59,7 +60,9 @@ func (r *Reconciler) indexWaiting(keys func(*corev1.PersistentVolumeClaim) []str
 	}
 }
 
-func waitsForClass(claim *corev1.PersistentVolumeClaim) []string { return []string{className(claim)} }
+func waitsForClass(claim *corev1.PersistentVolumeClaim) []string {
+	return []string{kube.ClaimClass(claim)}
+}
 
 func claimOfVolume(o client.Object) []string {
 	volume, ok := o.(*corev1.PersistentVolume)
@@ -67,14 +70,4 @@ func claimOfVolume(o client.Object) []string {
 		return nil
 	}
 	return []string{string(volume.Spec.ClaimRef.UID)}
-}
-
-// byAnnotation indexes objects by the value of an annotation.
-func byAnnotation(key string) client.IndexerFunc {
-	return func(o client.Object) []string {
-		if value := o.GetAnnotations()[key]; value != "" {
-			return []string{value}
-		}
-		return nil
-	}
 }

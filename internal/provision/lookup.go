@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // lookupResult is what a driver's list says about the volume of an intent. The zero
@@ -24,7 +25,7 @@ type lookupResult struct {
 // list has ids only, no names; what that says see [locate]. While the claim waits,
 // asking for the volume again is cheaper than all of a driver's volumes, and only
 // what is certain by then is of use.
-func (r *Reconciler) findInList(ctx context.Context, s state, op *Operation) (lookupResult, error) {
+func (r *Reconciler) findInList(ctx context.Context, s state, op *pending.Operation) (lookupResult, error) {
 	settled := time.Since(op.FailingSince) >= r.driver.SettleTime()
 	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.isWanted(op) && !settled {
 		return lookupResult{}, nil

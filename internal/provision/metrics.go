@@ -5,6 +5,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // Metrics count what becomes of claims. Names and labels are those of the
@@ -42,20 +46,20 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 func (s *state) metricLabels() []string {
 	switch {
 	case s.operation != nil:
-		return s.operation.metricLabels()
+		return metricLabels(s.operation)
 	case s.claim != nil:
-		from, _ := sourceOf(s.claim)
-		return []string{className(s.claim), kindOf(from)}
+		from, _ := source.Of(s.claim)
+		return []string{kube.ClaimClass(s.claim), kindOf(from)}
 	default:
 		return []string{"", ""}
 	}
 }
 
-func (op *Operation) metricLabels() []string {
+func metricLabels(op *pending.Operation) []string {
 	return []string{op.Volume.Spec.StorageClassName, kindOf(op.Source)}
 }
 
-func kindOf(s *Source) string {
+func kindOf(s *source.Source) string {
 	if s == nil {
 		return ""
 	}
@@ -63,12 +67,12 @@ func kindOf(s *Source) string {
 }
 
 // recordSuccess counts a volume that was made by an attempt that has begun then.
-func (m *Metrics) recordSuccess(op *Operation, began time.Time) {
+func (m *Metrics) recordSuccess(op *pending.Operation, began time.Time) {
 	if m == nil {
 		return
 	}
-	m.succeeded.WithLabelValues(op.metricLabels()...).Inc()
-	m.duration.WithLabelValues(op.metricLabels()...).Observe(time.Since(began).Seconds())
+	m.succeeded.WithLabelValues(metricLabels(op)...).Inc()
+	m.duration.WithLabelValues(metricLabels(op)...).Observe(time.Since(began).Seconds())
 }
 
 // recordFailure counts an attempt that has failed.

@@ -13,6 +13,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -66,12 +67,12 @@ func (n *Node) IsElsewhere(selected string) bool {
 // IsSelectedFor tells whether the node is to serve a claim, and it is still the one that
 // was seen.
 func (n *Node) IsSelectedFor(claim *corev1.PersistentVolumeClaim, seen types.UID) bool {
-	return claim.UID == seen && claim.Spec.VolumeName == "" && selectedNode(claim) == n.Name
+	return claim.UID == seen && claim.Spec.VolumeName == "" && kube.SelectedNode(claim) == n.Name
 }
 
 // IsUnassigned tells whether a claim's volume may be on any node that takes it.
 func (n *Node) IsUnassigned(claim *corev1.PersistentVolumeClaim) bool {
-	return n.Deployed && selectedNode(claim) == ""
+	return n.Deployed && kube.SelectedNode(claim) == ""
 }
 
 // decideClaiming is about a claim that any node may take, because its class binds

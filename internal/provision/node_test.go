@@ -9,13 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/testing/protocmp"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -82,7 +82,7 @@ func TestDecideOnANode(t *testing.T) {
 		"a claim that is being deleted is not taken":                       {changes{func(s *state, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, none},
 		"a claim that has a volume is not taken":                           {changes{func(s *state, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, none},
 		"a claim of another provisioner is not taken":                      {changes{func(s *state, _ *Options) { s.claim.Annotations = nil }}, none},
-		"an intent is carried out even if another node has been selected":  {changes{func(s *state, _ *Options) { s.operation = &Operation{} }, selects("n2")}, resume},
+		"an intent is carried out even if another node has been selected":  {changes{func(s *state, _ *Options) { s.operation = &pending.Operation{} }, selects("n2")}, resume},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -188,60 +188,15 @@ func terms(key string, values ...string) []corev1.TopologySelectorTerm {
 	return []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: key, Values: values}}}}
 }
 
-func TestAProvisionerSeesItsOwnIntentsOnly(t *testing.T) {
-	const driver = "csitest.holdfast.io"
-	long := strings.Repeat("n", 253)
-	written := func(node string) labels.Set {
-		return (&Store{driver: driver, node: node}).labels(&Operation{Source: &Source{KindSnapshot, "team", "s"}})
-	}
-	for name, tt := range map[string]struct {
-		node, of string
-		want     bool
-	}{
-		"a node sees its own":                           {"n1", "n1", true},
-		"not another node's":                            {"n1", "n2", false},
-		"not those of a provisioner for all nodes":      {"n1", "", false},
-		"a provisioner for all nodes sees its own":      {"", "", true},
-		"not a node's":                                  {"", "n1", false},
-		"a node with a long name sees its own":          {long, long, true},
-		"not those of one whose name begins like it":    {long, long[1:], false},
-		"not those of one with the hash of it for name": {long, nodeLabelValue(long), false},
+func TestTheMessageNamesWhoOwnsAnOperation(t *testing.T) {
+	for name, tt := range map[string]struct{ node, part string }{
+		"one node":  {"n1", "node n1"},
+		"all nodes": {"", "all nodes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := OwnSelector(driver, tt.node).Matches(written(tt.of)); got != tt.want {
-				t.Errorf("got %t", got)
-			}
-		})
-	}
-	if OwnSelector("other.example.com", "n1").Matches(written("n1")) {
-		t.Error("another driver's provisioner sees it too")
-	}
-}
-
-func TestAnIntentRemembersItsNode(t *testing.T) {
-	s := readyState(t)
-	withOperation(t, &s)
-	text, err := s.operation.encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	recorded := lease(text)
-	recorded.Annotations[nodeAnnotation] = "n1"
-	for name, tt := range map[string]struct {
-		lease *coordinationv1.Lease
-		node  string
-		says  string
-	}{
-		"of a node":      {recorded, "n1", "node n1"},
-		"of all of them": {lease(text), "", "all nodes"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			i, err := decode(tt.lease)
-			if err != nil || i.Node != tt.node {
-				t.Fatalf("it is of node %q, %v", i.Node, err)
-			}
-			if said := otherNodeError(i).Error(); !strings.Contains(said, tt.says) || !strings.Contains(said, "ns/provision-"+uid) {
-				t.Errorf("who waits for it is told %q", said)
+			op := &pending.Operation{Node: tt.node, Record: types.NamespacedName{Namespace: "ns", Name: pending.LeaseName(uid)}}
+			if got := otherNodeError(op).Error(); !strings.Contains(got, tt.part) || !strings.Contains(got, "ns/provision-"+uid) {
+				t.Errorf("got %q", got)
 			}
 		})
 	}

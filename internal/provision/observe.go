@@ -3,11 +3,9 @@ package provision
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,6 +13,8 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -22,12 +22,12 @@ import (
 type state struct {
 	claim     *corev1.PersistentVolumeClaim // nil if it is gone
 	class     *storagev1.StorageClass       // nil if there is none of that name
-	operation *Operation                    // nil if none is on record
+	operation *pending.Operation            // nil if none is on record
 	volume    *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
 	info      csi.Info                      // what the driver can
 	started   time.Time                     // when it was looked at
 
-	source     *Resolved                        // what the claim is to be filled from; nil for nothing
+	source     *source.Resolved                 // what the claim is to be filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
 
 	nodes    *Nodes        // only with a driver that has topology
@@ -45,7 +45,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (sta
 	if found {
 		s.claim = claim
 	}
-	if s.operation, err = r.findOperation(ctx, key, s.claim); err != nil {
+	if s.operation, err = r.pending.Find(ctx, key, s.claim); err != nil {
 		return s, err
 	}
 	if err := r.observeVolume(ctx, &s); err != nil {
@@ -55,7 +55,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (sta
 		return s, nil // An intent holds all that it needs.
 	}
 	class := &storagev1.StorageClass{}
-	if found, err = r.get(ctx, types.NamespacedName{Name: className(s.claim)}, class); err != nil {
+	if found, err = r.get(ctx, types.NamespacedName{Name: kube.ClaimClass(s.claim)}, class); err != nil {
 		return s, err
 	}
 	if found {
@@ -79,23 +79,6 @@ func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into cli
 		return false, fmt.Errorf("reading %s: %w", key, err)
 	}
 	return err == nil, nil
-}
-
-// findOperation finds the intent for a claim; if the claim is gone, or another of
-// its name is there, the one that was for its predecessor comes first.
-func (r *Reconciler) findOperation(ctx context.Context, key types.NamespacedName, claim *corev1.PersistentVolumeClaim) (*Operation, error) {
-	leases := &coordinationv1.LeaseList{}
-	if err := r.client.List(ctx, leases, client.InNamespace(r.pending.namespace), client.MatchingFields{operationsByClaim: key.String()}); err != nil {
-		return nil, fmt.Errorf("reading intents: %w", err)
-	}
-	leases.Items = slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return r.pending.IsDeleted(&l) })
-	if len(leases.Items) == 0 {
-		return nil, nil
-	}
-	first := max(0, slices.IndexFunc(leases.Items, func(l coordinationv1.Lease) bool {
-		return claim == nil || l.Name != LeaseName(claim.UID)
-	}))
-	return decode(&leases.Items[first])
 }
 
 // observeVolume finds the volume of the claim, or of the intent, by the claim's
@@ -141,7 +124,7 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 	if s.nodes, err = r.nodes.Nodes(ctx); err != nil {
 		return err
 	}
-	if name := selectedNode(s.claim); name != "" {
+	if name := kube.SelectedNode(s.claim); name != "" {
 		s.selected, err = r.nodeTopology(ctx, name)
 	}
 	return err
@@ -151,7 +134,7 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 func (s *state) observeOwnNode(n *Node) {
 	own := n.Topology()
 	s.nodes = NewNodes(own)
-	if selectedNode(s.claim) == n.Name {
+	if kube.SelectedNode(s.claim) == n.Name {
 		s.selected = &own
 	}
 }
@@ -186,31 +169,4 @@ func (s *state) placement(o *Options) Input {
 // waitsForFirstConsumer tells whether the claim's class waits for the first consumer.
 func (s *state) waitsForFirstConsumer() bool {
 	return s.class.VolumeBindingMode != nil && *s.class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
-}
-
-// className is the claim's class, the old way of naming it first.
-func className(claim *corev1.PersistentVolumeClaim) string {
-	if old, ok := claim.Annotations[kube.AnnBetaStorageClass]; ok {
-		return old
-	}
-	if claim.Spec.StorageClassName == nil {
-		return ""
-	}
-	return *claim.Spec.StorageClassName
-}
-
-// provisionerOf is who shall provision the claim, as Kubernetes has written.
-func provisionerOf(claim *corev1.PersistentVolumeClaim) string {
-	if name, ok := claim.Annotations[kube.AnnStorageProvisioner]; ok {
-		return name
-	}
-	return claim.Annotations[kube.AnnBetaStorageProvisioner]
-}
-
-// selectedNode is the node that the scheduler has selected, "" for none.
-func selectedNode(claim *corev1.PersistentVolumeClaim) string {
-	if name, ok := claim.Annotations[kube.AnnSelectedNode]; ok {
-		return name
-	}
-	return claim.Annotations[kube.AnnAlphaSelectedNode]
 }

@@ -102,7 +102,7 @@ func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
 
 // isOurClaim tells whether the claim is to be served by us.
 func (o *Options) isOurClaim(claim *corev1.PersistentVolumeClaim) bool {
-	by := provisionerOf(claim)
+	by := kube.ClaimProvisioner(claim)
 	return o.isOurProvisioner(by) || claim.Annotations[kube.AnnMigratedTo] == o.Driver
 }
 

@@ -9,13 +9,15 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 	"github.com/holdfast-io/holdfast/internal/secretref"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // plan turns a claim and its class into the intent to serve it. It does no I/O.
 // Its errors are for the owner of the claim or of the class.
-func plan(s state, o *Options) (*Operation, error) {
+func plan(s state, o *Options) (*pending.Operation, error) {
 	fs, err := fsType(s.class.Parameters, o.DefaultFSType)
 	if err != nil {
 		return nil, err
@@ -28,11 +30,10 @@ func plan(s state, o *Options) (*Operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	op := &Operation{Request: request, Secret: secrets[secretref.Provision], Volume: o.volume(s, fs, secrets)}
+	op := &pending.Operation{Request: request, Secret: secrets[secretref.Provision], Volume: o.volume(s, fs, secrets)}
 	if s.source != nil {
-		op.Source = &s.source.Source
-		op.SourceHeldByClaim = s.source.Snapshot != nil && s.source.Snapshot.Snapshot != nil && s.source.Snapshot.isHeldFor(s.claim)
-		request.VolumeContentSource, err = s.source.ContentSource(s, o)
+		op.Source, op.SourceHeldByClaim = &s.source.Source, s.source.IsHeldFor(s.claim)
+		request.VolumeContentSource, err = s.source.ContentSource(s.claim, source.Rules{Driver: o.Driver, PreventModeConversion: o.PreventModeConversion})
 	}
 	return op, err
 }
@@ -166,18 +167,18 @@ func reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
 }
 
 // complete adds the driver's answer to the volume of an intent.
-func complete(op *Operation, created *csipb.Volume) *corev1.PersistentVolume {
+func complete(op *pending.Operation, created *csipb.Volume) *corev1.PersistentVolume {
 	volume := op.Volume.DeepCopy()
 	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(created.GetCapacityBytes(), resource.BinarySI)}
 	volume.Spec.NodeAffinity = topology.NodeAffinity(created.GetAccessibleTopology())
-	source := volume.Spec.CSI
-	source.VolumeHandle = created.GetVolumeId()
-	if source.VolumeAttributes == nil {
-		source.VolumeAttributes = map[string]string{}
+	csiSource := volume.Spec.CSI
+	csiSource.VolumeHandle = created.GetVolumeId()
+	if csiSource.VolumeAttributes == nil {
+		csiSource.VolumeAttributes = map[string]string{}
 	}
 	for key, value := range created.GetVolumeContext() {
-		if _, ours := source.VolumeAttributes[key]; !ours {
-			source.VolumeAttributes[key] = value
+		if _, ours := csiSource.VolumeAttributes[key]; !ours {
+			csiSource.VolumeAttributes[key] = value
 		}
 	}
 	return volume

@@ -12,6 +12,8 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // Reconciler takes claims to their volumes. It remembers nothing between calls:
@@ -21,10 +23,10 @@ type Reconciler struct {
 	apiReader  client.Reader // past the cache
 	driver     *csi.Driver
 	events     *kube.Events
-	pending    *Store
+	pending    *pending.Store
 	protection *Controller
 	race       *Race
-	names      reservedNames
+	sources    source.Resolver
 	nodes      *Cache
 	options    *Options
 	log        logr.Logger // for what happens outside of Reconcile
@@ -93,7 +95,7 @@ func (r *Reconciler) reportFailure(s state, err error) {
 }
 
 // prepare puts the intent on record; nil if the claim turns out not to be ours.
-func (r *Reconciler) prepare(ctx context.Context, s state) (*Operation, error) {
+func (r *Reconciler) prepare(ctx context.Context, s state) (*pending.Operation, error) {
 	op, err := r.planAndRecord(ctx, s)
 	if err != nil {
 		r.reportFailure(s, err)
@@ -102,7 +104,7 @@ func (r *Reconciler) prepare(ctx context.Context, s state) (*Operation, error) {
 	return op, nil
 }
 
-func (r *Reconciler) planAndRecord(ctx context.Context, s state) (*Operation, error) {
+func (r *Reconciler) planAndRecord(ctx context.Context, s state) (*pending.Operation, error) {
 	if err := r.readReferences(ctx, &s); err != nil {
 		return nil, fmt.Errorf("looking up what the claim names: %w", err)
 	}
@@ -115,19 +117,19 @@ func (r *Reconciler) planAndRecord(ctx context.Context, s state) (*Operation, er
 	if err := r.readSecret(ctx, planned); err != nil {
 		return nil, err
 	}
-	if err := r.reserveName(ctx, planned); err != nil {
+	if err := r.pending.ReserveName(ctx, planned); err != nil {
 		return nil, err
 	}
 	op, err := r.record(ctx, s, planned)
 	if err != nil || op == nil || op.Volume.Name != planned.Volume.Name {
-		r.names.release(planned.Volume.Name, planned.ClaimUID())
+		r.pending.ReleaseName(planned)
 	}
 	return op, err
 }
 
 // record puts a planned intent on record and returns the one that is to be
 // carried out, nil for none.
-func (r *Reconciler) record(ctx context.Context, s state, planned *Operation) (*Operation, error) {
+func (r *Reconciler) record(ctx context.Context, s state, planned *pending.Operation) (*pending.Operation, error) {
 	op, fresh, err := r.pending.Write(ctx, planned)
 	switch {
 	case err != nil:
@@ -141,7 +143,7 @@ func (r *Reconciler) record(ctx context.Context, s state, planned *Operation) (*
 }
 
 // otherNodeError tells that an intent is on record that is not ours to carry out.
-func otherNodeError(op *Operation) error {
+func otherNodeError(op *pending.Operation) error {
 	owner := "a provisioner for all nodes"
 	if op.Node != "" {
 		owner = "the provisioner of node " + op.Node
@@ -151,7 +153,7 @@ func otherNodeError(op *Operation) error {
 
 // verify makes sure, once the intent is on record, of what may have changed just
 // before. If something has, the intent goes: the driver has not been asked yet.
-func (r *Reconciler) verify(ctx context.Context, s state, op *Operation) (*Operation, error) {
+func (r *Reconciler) verify(ctx context.Context, s state, op *pending.Operation) (*pending.Operation, error) {
 	ours, err := r.isStillOurs(ctx, s)
 	if err == nil && ours {
 		err = r.protection.Protect(ctx, op)
@@ -170,8 +172,8 @@ func (r *Reconciler) readReferences(ctx context.Context, s *state) (err error) {
 	if s.class, err = r.options.Plugin.ClassToCSI(ctx, s.class); err != nil {
 		return err
 	}
-	if from, ours := sourceOf(s.claim); from != nil && ours {
-		if s.source, err = r.resolve(ctx, *from, s.claim.Namespace); err != nil {
+	if from, ours := source.Of(s.claim); from != nil && ours {
+		if s.source, err = r.sources.Resolve(ctx, *from, s.claim.Namespace); err != nil {
 			return err
 		}
 	}
@@ -184,9 +186,8 @@ func (r *Reconciler) readReferences(ctx context.Context, s *state) (err error) {
 // finish takes an intent that is done off the record. Its source is let go of
 // even if that may have failed: nothing is being filled from it any more, and if
 // the answer was lost nobody will come here again.
-func (r *Reconciler) finish(ctx context.Context, op *Operation) error {
+func (r *Reconciler) finish(ctx context.Context, op *pending.Operation) error {
 	err := r.pending.Delete(ctx, op)
-	r.names.release(op.Volume.Name, op.ClaimUID())
 	if op.Source != nil {
 		r.protection.Enqueue(*op.Source)
 	}

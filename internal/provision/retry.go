@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // maxSecretRetryInterval bounds the pause before a secret that was missing is looked for
@@ -23,7 +24,7 @@ func (n *secretMissingError) Unwrap() error { return n.error }
 
 // readSecret reads the secret of an intent from the API server itself, unless
 // that has been done.
-func (r *Reconciler) readSecret(ctx context.Context, op *Operation) error {
+func (r *Reconciler) readSecret(ctx context.Context, op *pending.Operation) error {
 	if op.SecretValues != nil {
 		return nil
 	}
@@ -55,7 +56,7 @@ func (o *Options) secretRetryInterval(missing time.Duration) time.Duration {
 
 // reportPending tells that an intent could not be carried out and stays: on its claim,
 // or on the intent's own Lease if nobody else is left to be told.
-func (r *Reconciler) reportPending(s state, op *Operation, failure error) {
+func (r *Reconciler) reportPending(s state, op *pending.Operation, failure error) {
 	if s.claim != nil && s.claim.UID == op.ClaimUID() {
 		r.reportFailure(s, failure)
 		return
@@ -66,7 +67,7 @@ func (r *Reconciler) reportPending(s state, op *Operation, failure error) {
 
 // orphanMessage is what an administrator is told who finds an intent whose claim is
 // gone: what may be left at the driver, and under which name.
-func (r *Reconciler) orphanMessage(op *Operation, failure error) string {
+func (r *Reconciler) orphanMessage(op *pending.Operation, failure error) string {
 	what := "it is not known whether driver " + r.options.Driver + " has made volume " + op.Request.GetName()
 	if op.Handle != "" {
 		what = "driver " + r.options.Driver + " has made volume " + op.Request.GetName() + " with the id " + op.Handle

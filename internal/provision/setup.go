@@ -2,34 +2,38 @@ package provision
 
 import (
 	"context"
-	"strings"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // Setup adds the controller to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
-		client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o, protection: newController(m, o), log: m.GetLogger(),
-		pending: &Store{client: m.GetClient(), apiReader: m.GetAPIReader(), namespace: o.Namespace, driver: o.Driver, node: o.Node.Name, identity: o.Identity},
-		race:    NewRace(&o.Node),
-		nodes:   &Cache{client: m.GetClient(), driver: o.Driver},
+		client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o, log: m.GetLogger(),
+		pending: pending.NewStore(pending.Options{
+			Client: m.GetClient(), APIReader: m.GetAPIReader(), Namespace: o.Namespace, Driver: o.Driver, Node: o.Node.Name, Identity: o.Identity,
+			NamesCollide: o.truncatesUID(),
+		}),
+		sources:    source.Resolver{Reader: m.GetAPIReader(), Plugin: o.Plugin},
+		protection: newController(m, o),
+		race:       NewRace(&o.Node),
+		nodes:      &Cache{client: m.GetClient(), driver: o.Driver},
 	}
 	if err := r.index(ctx, m); err != nil {
 		return err
@@ -43,7 +47,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	b := ctrl.NewControllerManagedBy(m).
 		Named("provision").
 		For(&corev1.PersistentVolumeClaim{}, builder.WithPredicates(predicate.NewPredicateFuncs(r.needsVolume))).
-		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(requestForOperation), builder.WithPredicates(r.operationEvents())).
+		Watches(&coordinationv1.Lease{}, handler.EnqueueRequestsFromMapFunc(requestForOperation), builder.WithPredicates(r.pending.Events(r.hasSuccessor))).
 		Watches(&storagev1.StorageClass{}, r.enqueueWaiting(claimsByClass, func(o client.Object) []string { return []string{o.GetName()} })).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,
@@ -76,37 +80,23 @@ func (r *Reconciler) needsVolume(o client.Object) bool {
 	return ok && r.options.needsVolume(claim)
 }
 
-// operationEvents lets through the intents that nobody here is busy with: those of
-// processes that died, and those whose recording failed as far as we know. When
-// one goes it wakes the claim that has taken its claim's name meanwhile and has
-// waited for it.
-func (r *Reconciler) operationEvents() predicate.Funcs {
-	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return r.pending.IsUnattended(e.Object) },
-		UpdateFunc: func(event.UpdateEvent) bool { return false },
-		DeleteFunc: func(e event.DeleteEvent) bool {
-			r.pending.deleted.Delete(e.Object.GetUID())
-			return r.hasSuccessor(e.Object)
-		},
-	}
-}
-
-// hasSuccessor tells whether another claim now has the name of an intent's claim.
+// hasSuccessor reports whether another claim now has the name of the claim of an
+// operation that is gone. That claim has waited for the end of the operation.
 func (r *Reconciler) hasSuccessor(lease client.Object) bool {
 	for _, request := range requestForOperation(context.Background(), lease) {
 		claim := &corev1.PersistentVolumeClaim{}
 		if err := r.client.Get(context.Background(), request.NamespacedName, claim); err == nil {
-			return LeaseName(claim.UID) != lease.GetName()
+			return pending.LeaseName(claim.UID) != lease.GetName()
 		}
 	}
 	return false
 }
 
-// requestForOperation leads from an intent to the claim that it serves.
-func requestForOperation(_ context.Context, o client.Object) []reconcile.Request {
-	namespace, name, ok := strings.Cut(o.GetAnnotations()[claimAnnotation], "/")
+// requestForOperation maps the Lease of a pending operation to its claim.
+func requestForOperation(_ context.Context, lease client.Object) []reconcile.Request {
+	claim, ok := pending.ClaimOf(lease)
 	if !ok {
 		return nil
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}}
+	return []reconcile.Request{{NamespacedName: claim}}
 }

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // pageSize is how many snapshots are read at a time.
@@ -73,13 +74,13 @@ func (w *sweeper) check(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot
 	if ours, err := w.isOurSnapshot(ctx, snapshot); !ours || err != nil {
 		return err
 	}
-	of := Source{Kind: KindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
+	of := source.Source{Kind: source.KindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
 	waiting, err := w.controller.waitingClaims(ctx, of)
 	if err != nil || len(waiting) > 0 {
 		return err // The next sweep looks again, if the end of a restore does not.
 	}
 	select {
-	case w.controller.queue <- event.TypedGenericEvent[Source]{Object: of}:
+	case w.controller.queue <- event.TypedGenericEvent[source.Source]{Object: of}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

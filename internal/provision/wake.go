@@ -27,6 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	rawsource "sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -53,13 +55,13 @@ func (r *Reconciler) watchOptionalKinds(m ctrl.Manager, b *builder.Builder) erro
 	var kinds []*optionalWatch
 	if r.options.CrossNamespace {
 		kinds = append(kinds, &optionalWatch{
-			resource: schema.GroupVersionResource{Group: grants.Group, Version: grants.Version, Resource: "referencegrants"},
+			resource: schema.GroupVersionResource{Group: source.GrantList.Group, Version: source.GrantList.Version, Resource: "referencegrants"},
 			handler:  r.enqueueWaiting(claimsByGrantor, func(o client.Object) []string { return []string{o.GetNamespace()} }),
 		})
 	}
 	if r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
 		kinds = append(kinds, &optionalWatch{
-			resource: schema.GroupVersionResource{Group: GroupSnapshot, Version: "v1", Resource: "volumesnapshots"},
+			resource: schema.GroupVersionResource{Group: source.GroupSnapshot, Version: "v1", Resource: "volumesnapshots"},
 			handler:  r.enqueueWaiting(claimsBySource, snapshotKey),
 		})
 	}
@@ -110,11 +112,11 @@ func (r *Reconciler) requestsFor(ctx context.Context, index, key string) []recon
 const anyNode = "*"
 
 func claimKey(o client.Object) []string {
-	return []string{Source{Kind: KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}.Key()}
+	return []string{source.Source{Kind: source.KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}.Key()}
 }
 
 func snapshotKey(o client.Object) []string {
-	return []string{Source{Kind: KindSnapshot, Namespace: o.GetNamespace(), Name: o.GetName()}.Key()}
+	return []string{source.Source{Kind: source.KindSnapshot, Namespace: o.GetNamespace(), Name: o.GetName()}.Key()}
 }
 
 func nodeKeys(o client.Object) []string { return []string{o.GetName(), anyNode} }
@@ -122,14 +124,14 @@ func nodeKeys(o client.Object) []string { return []string{o.GetName(), anyNode} 
 // waitsForSource, waitsForGrant, waitsForAttributes and waitsForNode are the
 // keys of a pending claim in the indexes.
 func waitsForSource(claim *corev1.PersistentVolumeClaim) []string {
-	if from, ours := sourceOf(claim); from != nil && ours {
+	if from, ours := source.Of(claim); from != nil && ours {
 		return []string{from.Key()}
 	}
 	return nil
 }
 
 func waitsForGrant(claim *corev1.PersistentVolumeClaim) []string {
-	if from, ours := sourceOf(claim); from != nil && ours && from.Namespace != claim.Namespace {
+	if from, ours := source.Of(claim); from != nil && ours && from.Namespace != claim.Namespace {
 		return []string{from.Namespace}
 	}
 	return nil
@@ -143,7 +145,7 @@ func waitsForAttributes(claim *corev1.PersistentVolumeClaim) []string {
 }
 
 func waitsForNode(claim *corev1.PersistentVolumeClaim) []string {
-	if name := selectedNode(claim); name != "" {
+	if name := kube.SelectedNode(claim); name != "" {
 		return []string{name}
 	}
 	return []string{anyNode}

@@ -14,12 +14,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 func TestWhatAClaimWaitsFor(t *testing.T) {
 	far := func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.DataSourceRef = &corev1.TypedObjectReference{
-			APIGroup: ptr.To(GroupSnapshot), Kind: KindSnapshot, Name: "s", Namespace: ptr.To("prod"),
+			APIGroup: ptr.To(source.GroupSnapshot), Kind: source.KindSnapshot, Name: "s", Namespace: ptr.To("prod"),
 		}
 	}
 	tests := map[string]struct {
@@ -33,10 +34,10 @@ func TestWhatAClaimWaitsFor(t *testing.T) {
 		"no attributes class":   {nil, waitsForAttributes, nil},
 		"any node, to be bound": {nil, waitsForNode, []string{anyNode}},
 		"the claim that it clones": {func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: KindClaim, Name: "a"}
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: source.KindClaim, Name: "a"}
 		}, waitsForSource, []string{"PersistentVolumeClaim/team/a"}},
 		"no grant for what is its own": {func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: KindClaim, Name: "a"}
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: source.KindClaim, Name: "a"}
 		}, waitsForGrant, nil},
 		"no source that others fill in": {func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("example.com"), Kind: "Populator", Name: "a"}
@@ -94,7 +95,7 @@ func TestOnlyWhatIsNewsAboutADriverWakesClaims(t *testing.T) {
 
 func TestAKindThatCannotBeWatchedIsToldOnce(t *testing.T) {
 	var said []string
-	resource := schema.GroupVersionResource{Group: GroupSnapshot, Version: "v1", Resource: "volumesnapshots"}
+	resource := schema.GroupVersionResource{Group: source.GroupSnapshot, Version: "v1", Resource: "volumesnapshots"}
 	k := &optionalWatch{resource: resource, log: funcr.New(func(_, args string) { said = append(said, args) }, funcr.Options{})}
 	for range 3 {
 		for _, err := range []error{

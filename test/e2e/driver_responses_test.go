@@ -22,7 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/provision"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -177,7 +177,7 @@ func TestAVolumeThatCannotBePublishedIsGivenBack(t *testing.T) {
 			w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "is deleted")
 			w.DeleteClaim(t, "data")
 			world.Eventually(t, func(ctx context.Context) error {
-				leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
+				leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.DriverLabel})
 				if err != nil {
 					return err
 				}
@@ -230,7 +230,7 @@ func TestAVolumeThatIsPublishedIsNotUndone(t *testing.T) {
 	w.WaitClaimEvent(t, "second", corev1.EventTypeWarning, "ProvisioningFailed", "less than the required")
 	w.DeleteClaim(t, "second")
 	world.Eventually(t, func(ctx context.Context) error {
-		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.DriverLabel})
 		if err == nil && len(leases.Items) > 0 {
 			err = errors.New("the record stays")
 		}

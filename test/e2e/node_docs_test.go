@@ -19,7 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
-	"github.com/holdfast-io/holdfast/internal/provision"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -122,7 +122,7 @@ func (w *nodeWorld) waitOnlyNodeB(t *testing.T) {
 		if _, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, "restored", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("the claim that was deleted is still there: %w", err)
 		}
-		left, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.NodeLabel + "=node-a"})
+		left, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.NodeLabel + "=node-a"})
 		if err != nil {
 			return err
 		}

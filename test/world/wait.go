@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/holdfast-io/holdfast/internal/provision"
+	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
 // Eventually asks until the answer is nil, and fails with the last answer if
@@ -70,7 +70,7 @@ func (w *World) WaitNothingLeft(t testing.TB) {
 		if err != nil {
 			return err
 		}
-		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: provision.DriverLabel})
+		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.DriverLabel})
 		if err != nil {
 			return err
 		}
