@@ -25,8 +25,8 @@ type calendar struct {
 	zone *time.Location
 }
 
-// fields is the syntax of five fields and of names such as @daily.
-const fields = cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor
+// parserOptions is the syntax of five fields and of names such as @daily.
+const parserOptions = cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor
 
 // starBit marks a field of cron.SpecSchedule that was a star.
 const starBit = 1 << 63
@@ -36,7 +36,7 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	if strings.Contains(spec.Schedule, "TZ=") {
 		return nil, fmt.Errorf("spec.schedule %q: the time zone belongs into spec.timeZone", spec.Schedule)
 	}
-	parsed, err := cron.NewParser(fields).Parse(spec.Schedule)
+	parsed, err := cron.NewParser(parserOptions).Parse(spec.Schedule)
 	if err != nil {
 		return nil, fmt.Errorf("spec.schedule %q: %w; five fields are needed: minute, hour, day of month, month of year, day of week, such as 30 2 * * *", spec.Schedule, err)
 	}
@@ -58,14 +58,14 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 // next is the first time after another; zero if there is none for years.
 func (c *calendar) next(after time.Time) time.Time {
 	if c.spec.Hour&starBit != 0 {
-		return c.passing(after)
+		return c.nextElapsed(after)
 	}
-	return c.onTheWall(after)
+	return c.nextWallClock(after)
 }
 
-// passing follows the time that passes: between two changes of the clock the
+// nextElapsed follows the time that passes: between two changes of the clock the
 // offset is fixed.
-func (c *calendar) passing(after time.Time) time.Time {
+func (c *calendar) nextElapsed(after time.Time) time.Time {
 	for at := after; ; {
 		_, offset := at.In(c.zone).Zone()
 		_, change := at.In(c.zone).ZoneBounds()
@@ -77,29 +77,29 @@ func (c *calendar) passing(after time.Time) time.Time {
 	}
 }
 
-// onTheWall follows the clock on the wall.
-func (c *calendar) onTheWall(after time.Time) time.Time {
-	wall := onWall(after.In(c.zone))
+// nextWallClock follows the clock on the wall.
+func (c *calendar) nextWallClock(after time.Time) time.Time {
+	wall := wallClock(after.In(c.zone))
 	for {
 		if wall = c.spec.Next(wall); wall.IsZero() {
 			return wall
 		}
-		if t := c.moment(wall); t.After(after) {
+		if t := c.firstInstant(wall); t.After(after) {
 			return t.UTC()
 		}
 	}
 }
 
-// onWall is what a clock on the wall shows, as if it were UTC.
-func onWall(t time.Time) time.Time {
+// wallClock is what a clock on the wall shows, as if it were UTC.
+func wallClock(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// moment is when the clock on the wall first shows a time or a later one.
-func (c *calendar) moment(wall time.Time) time.Time {
+// firstInstant is when the clock on the wall first shows a time or a later one.
+func (c *calendar) firstInstant(wall time.Time) time.Time {
 	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), 0, 0, c.zone)
 	start, end := t.ZoneBounds()
-	switch shown := onWall(t); {
+	switch shown := wallClock(t); {
 	case shown.After(wall): // It is skipped, and t was reckoned as from before the change.
 		return start
 	case shown.Before(wall):

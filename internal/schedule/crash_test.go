@@ -25,28 +25,28 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-var errDead = errors.New("this process is dead")
+var errCrashed = errors.New("this process is dead")
 
-// A crashWorld is an API server, the cache of one process after the other, and
+// A crashTest is an API server, the cache of one process after the other, and
 // what happened.
-type crashWorld struct {
-	server client.WithWatch
-	cache  client.WithWatch // as old as its last refresh
-	now    time.Time        // by the clock of the processes
-	behind time.Duration    // is how far that of the API server is behind it
-	mute   bool             // the API server does not tell its time
-	slept  time.Duration    // is how far what is known of its time is behind it until the next response
+type crashTest struct {
+	server       client.WithWatch
+	cache        client.WithWatch // as old as its last refresh
+	now          time.Time        // by the clock of the processes
+	serverBehind time.Duration    // is how far that of the API server is behind it
+	noServerTime bool             // the API server does not tell its time
+	staleBy      time.Duration    // is how far what is known of its time is behind it until the next response
 
-	writes  int // all that were tried
-	strike  int // the write at which the process dies; 0 for none
-	after   bool
-	dead    bool
-	refuse  string         // claims whose UIDs begin so are allowed no snapshot
-	slow    time.Duration  // is how long that takes
-	held    string         // a claim of which no snapshot may go
-	lists   int            // all snapshots were listed at the API server
-	created map[string]int // snapshots by claim and run
-	removed []string
+	writes       int // all that were tried
+	failAt       int // the write at which the process dies; 0 for none
+	failAfter    bool
+	crashed      bool
+	rejectPrefix string         // claims whose UIDs begin so are allowed no snapshot
+	rejectDelay  time.Duration  // is how long that takes
+	undeletable  string         // a claim of which no snapshot may go
+	lists        int            // all snapshots were listed at the API server
+	created      map[string]int // snapshots by claim and run
+	removed      []string
 }
 
 func crashScheme() *runtime.Scheme {
@@ -65,22 +65,22 @@ func storeOf(objects ...client.Object) client.WithWatch {
 		WithIndex(&snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID).Build()
 }
 
-func newCrashWorld(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim) *crashWorld {
+func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim) *crashTest {
 	objects := []client.Object{s}
 	for i := range claims {
 		objects = append(objects, &claims[i])
 		old := newSnapshot(s, &claims[i], runAt(twoYesterday, twoYesterday))
-		old.UID, old.CreationTimestamp = "old", *stamped(twoYesterday)
+		old.UID, old.CreationTimestamp = "old", *metaTime(twoYesterday)
 		old.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 		objects = append(objects, old)
 	}
-	w := &crashWorld{server: storeOf(objects...), now: noon, created: map[string]int{}}
+	w := &crashTest{server: storeOf(objects...), now: noon, created: map[string]int{}}
 	w.refresh(t)
 	return w
 }
 
 // refresh brings the cache up to date.
-func (w *crashWorld) refresh(t *testing.T) {
+func (w *crashTest) refresh(t *testing.T) {
 	t.Helper()
 	var objects []client.Object
 	for _, list := range []client.ObjectList{&v1alpha1.SnapshotScheduleList{}, &snapshotv1.VolumeSnapshotList{}, &corev1.PersistentVolumeClaimList{}} {
@@ -106,25 +106,25 @@ func (w *crashWorld) refresh(t *testing.T) {
 }
 
 // write does a write unless the process dies before, and it may die after.
-func (w *crashWorld) write(do func() error) error {
-	if w.dead {
-		return errDead
+func (w *crashTest) write(do func() error) error {
+	if w.crashed {
+		return errCrashed
 	}
 	w.writes++
-	struck := w.writes == w.strike
-	w.dead = struck
-	if struck && !w.after {
-		return errDead
+	struck := w.writes == w.failAt
+	w.crashed = struck
+	if struck && !w.failAfter {
+		return errCrashed
 	}
 	if err := do(); err != nil || !struck {
 		return err
 	}
-	return errDead
+	return errCrashed
 }
 
 // process is a process with an empty memory.
-func (w *crashWorld) process() *Reconciler {
-	w.dead = false
+func (w *crashTest) process() *Reconciler {
+	w.crashed = false
 	writes := interceptor.NewClient(w.server, interceptor.Funcs{
 		Get: func(ctx context.Context, _ client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 			return w.cache.Get(ctx, key, o, opts...)
@@ -133,12 +133,12 @@ func (w *crashWorld) process() *Reconciler {
 			return w.cache.List(ctx, list, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			if w.refuse != "" && strings.HasPrefix(o.GetLabels()[claimLabel], w.refuse) {
-				w.now = w.now.Add(w.slow)
+			if w.rejectPrefix != "" && strings.HasPrefix(o.GetLabels()[claimLabel], w.rejectPrefix) {
+				w.now = w.now.Add(w.rejectDelay)
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("exceeded quota"))
 			}
 			return w.write(func() error {
-				o.SetCreationTimestamp(metav1.Time{Time: w.now.Add(-w.behind)})
+				o.SetCreationTimestamp(metav1.Time{Time: w.now.Add(-w.serverBehind)})
 				err := c.Create(ctx, o, opts...)
 				if err == nil {
 					w.created[o.GetLabels()[claimLabel]+" "+o.GetAnnotations()[runAnnotation]]++
@@ -147,7 +147,7 @@ func (w *crashWorld) process() *Reconciler {
 			})
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			if w.held != "" && strings.HasPrefix(o.GetName(), w.held) {
+			if w.undeletable != "" && strings.HasPrefix(o.GetName(), w.undeletable) {
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("legal hold"))
 			}
 			return w.write(func() error {
@@ -164,11 +164,11 @@ func (w *crashWorld) process() *Reconciler {
 	})
 	live := interceptor.NewClient(w.server, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-			w.slept = 0
+			w.staleBy = 0
 			return c.Get(ctx, key, o, opts...)
 		},
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
-			w.slept = 0
+			w.staleBy = 0
 			o := client.ListOptions{}
 			o.ApplyOptions(opts)
 			if _, ok := list.(*snapshotv1.VolumeSnapshotList); ok && !strings.Contains(o.LabelSelector.String(), claimLabel) {
@@ -178,14 +178,14 @@ func (w *crashWorld) process() *Reconciler {
 		},
 	})
 	return &Reconciler{
-		client: writes, live: live, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
+		client: writes, apiReader: live, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
-		server: func() (time.Time, bool) { return w.now.Add(-w.behind - w.slept), !w.mute },
+		serverTime: func() (time.Time, bool) { return w.now.Add(-w.serverBehind - w.staleBy), !w.noServerTime },
 	}
 }
 
-// finish makes the snapshots ready that were begun, one of them at a time.
-func (w *crashWorld) finish(t *testing.T, most int) (done bool) {
+// makeOneReady makes the snapshots ready that were begun, one of them at a time.
+func (w *crashTest) makeOneReady(t *testing.T, most int) (done bool) {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := w.server.List(t.Context(), all); err != nil {
@@ -210,14 +210,14 @@ func (w *crashWorld) finish(t *testing.T, most int) (done bool) {
 	return under == 0
 }
 
-// settle lets processes work, each until it dies, with caches that are up to date
+// runUntilIdle lets processes work, each until it dies, with caches that are up to date
 // only every lag-th time, until nothing is left to do.
-func (w *crashWorld) settle(t *testing.T, lag int) {
+func (w *crashTest) runUntilIdle(t *testing.T, lag int) {
 	t.Helper()
 	key := client.ObjectKey{Namespace: "team", Name: "daily"}
 	r := w.process()
 	for i := range 100 {
-		if w.dead {
+		if w.crashed {
 			r = w.process()
 		}
 		before := w.writes
@@ -225,27 +225,27 @@ func (w *crashWorld) settle(t *testing.T, lag int) {
 			w.refresh(t)
 		}
 		_, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
-		if err != nil && !errors.Is(err, errDead) {
+		if err != nil && !errors.Is(err, errCrashed) {
 			t.Fatal(err)
 		}
 		w.now = w.now.Add(time.Second)
-		if idle := w.writes == before && !w.dead && i%lag == 0; w.finish(t, 2) && idle {
+		if idle := w.writes == before && !w.crashed && i%lag == 0; w.makeOneReady(t, 2) && idle {
 			return
 		}
 	}
 	t.Fatal("there is no end to it")
 }
 
-// dueWorld is one in which a run is due: three claims with a snapshot of
+// newDueTest is one in which a run is due: three claims with a snapshot of
 // yesterday each, of which two may be snapshotted at a time and one is kept.
-func dueWorld(t *testing.T) *crashWorld {
+func newDueTest(t *testing.T) *crashTest {
 	s := daily()
 	s.Spec.MaxConcurrent, s.Spec.Retention, s.Spec.Trigger = 2, count(1), "go"
-	s.Status.LastScheduleTime = stamped(twoYesterday)
-	return newCrashWorld(t, s, manyClaims(3))
+	s.Status.LastScheduleTime = metaTime(twoYesterday)
+	return newCrashTest(t, s, manyClaims(3))
 }
 
-func (w *crashWorld) schedule(t *testing.T) *v1alpha1.SnapshotSchedule {
+func (w *crashTest) schedule(t *testing.T) *v1alpha1.SnapshotSchedule {
 	t.Helper()
 	s := &v1alpha1.SnapshotSchedule{}
 	if err := w.server.Get(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, s); err != nil {
@@ -254,17 +254,17 @@ func (w *crashWorld) schedule(t *testing.T) *v1alpha1.SnapshotSchedule {
 	return s
 }
 
-func (w *crashWorld) check(t *testing.T) {
+func (w *crashTest) assertRunDone(t *testing.T) {
 	t.Helper()
 	for _, claim := range []string{"c0-uid", "c1-uid", "c2-uid"} {
-		if n := w.created[claim+" "+stamp(twoToday)]; n != 1 {
+		if n := w.created[claim+" "+formatTime(twoToday)]; n != 1 {
 			t.Errorf("claim %s had %d snapshots taken", claim, n)
 		}
 	}
 	if len(w.created) != 3 || len(w.removed) != 3 {
 		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
 	}
-	if is := w.schedule(t).Status; is.LastTrigger != "go" || is.Run.CompletionTime == nil || !is.LastScheduleTime.Equal(stamped(twoToday)) || is.Conditions[0].Reason != v1alpha1.Scheduled {
+	if is := w.schedule(t).Status; is.LastTrigger != "go" || is.Run.CompletionTime == nil || !is.LastScheduleTime.Equal(metaTime(twoToday)) || is.Conditions[0].Reason != v1alpha1.Scheduled {
 		t.Errorf("%+v", is)
 	}
 }
@@ -273,16 +273,16 @@ func (w *crashWorld) check(t *testing.T) {
 // state of things: every claim gets one snapshot, and what is too much goes once.
 func TestARunSurvivesDeathAtAnyWrite(t *testing.T) {
 	for _, lag := range []int{1, 2, 3} {
-		w := dueWorld(t)
-		w.settle(t, lag)
-		w.check(t)
+		w := newDueTest(t)
+		w.runUntilIdle(t, lag)
+		w.assertRunDone(t)
 		for n := range w.writes {
 			for _, after := range []bool{false, true} {
 				t.Run(fmt.Sprintf("lag %d, write %d, after %v", lag, n+1, after), func(t *testing.T) {
-					w := dueWorld(t)
-					w.strike, w.after = n+1, after
-					w.settle(t, lag)
-					w.check(t)
+					w := newDueTest(t)
+					w.failAt, w.failAfter = n+1, after
+					w.runUntilIdle(t, lag)
+					w.assertRunDone(t)
 				})
 			}
 		}
@@ -290,13 +290,13 @@ func TestARunSurvivesDeathAtAnyWrite(t *testing.T) {
 }
 
 func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
-	w := dueWorld(t)
-	w.settle(t, 1)
+	w := newDueTest(t)
+	w.runUntilIdle(t, 1)
 	before := w.writes
 	w.refresh(t)
 	for range 3 {
 		result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "team", Name: "daily"}})
-		if err != nil || result.RequeueAfter != longest {
+		if err != nil || result.RequeueAfter != maxRequeueInterval {
 			t.Errorf("%v, %v", result, err)
 		}
 		w.now = w.now.Add(time.Minute)
@@ -312,9 +312,9 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
 	s.Spec.Retention = count(1)
-	w := newCrashWorld(t, s, claims)
+	w := newCrashTest(t, s, claims)
 	newer := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
-	newer.UID, newer.CreationTimestamp, newer.Status = "new", *stamped(twoToday), &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
+	newer.UID, newer.CreationTimestamp, newer.Status = "new", *metaTime(twoToday), &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	if err := w.server.Create(t.Context(), newer.DeepCopy()); err != nil {
 		t.Fatal(err)
 	}
@@ -330,17 +330,17 @@ func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 
 // That is so of a process that believes its cache, too.
 func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
-	w := dueWorld(t)
-	w.settle(t, 1)
+	w := newDueTest(t)
+	w.runUntilIdle(t, 1)
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := w.server.List(t.Context(), all, client.MatchingLabels{claimLabel: "c0-uid"}); err != nil || len(all.Items) != 1 {
 		t.Fatal(err, len(all.Items))
 	}
 	s, r := w.schedule(t), w.process()
 	two := newSnapshot(s, &manyClaims(1)[0], runAt(noon.Add(time.Hour), noon.Add(time.Hour)))
-	two.UID, two.CreationTimestamp = "two", *stamped(noon.Add(time.Hour))
+	two.UID, two.CreationTimestamp = "two", *metaTime(noon.Add(time.Hour))
 	two.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
-	r.beyond.saw(&seen{schedule: s}, &seen{})
+	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
 	if err := w.server.Create(t.Context(), two.DeepCopy()); err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
 func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
 	s := daily()
 	s.Spec.MaxConcurrent, s.Spec.Trigger = 2, "go"
-	w := newCrashWorld(t, s, manyClaims(6))
+	w := newCrashTest(t, s, manyClaims(6))
 	r := w.process()
 	for range 3 {
 		if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}); err != nil {
@@ -376,10 +376,10 @@ func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
 // of the answer, also when the process has looked before.
 func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 	s := daily()
-	w := newCrashWorld(t, s, manyClaims(1))
+	w := newCrashTest(t, s, manyClaims(1))
 	r, request := w.process(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
-	r.beyond.saw(&seen{schedule: s}, &seen{})
-	late := bound("late")
+	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
+	late := boundClaim("late")
 	visit := func() {
 		t.Helper()
 		w.refresh(t)
@@ -398,7 +398,7 @@ func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 	if visit(); len(w.created) != 2 {
 		t.Fatalf("taken: %v", w.created)
 	}
-	w.finish(t, 2) // That of the claim that the cache shows.
+	w.makeOneReady(t, 2) // That of the claim that the cache shows.
 	if visit(); w.schedule(t).Status.LastTrigger != "" {
 		t.Error("the trigger is answered, and a claim has no ready snapshot")
 	}
@@ -406,9 +406,9 @@ func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 
 // What is suspended at this moment is left alone, whatever the cache says.
 func TestASuspensionCountsAtOnce(t *testing.T) {
-	w := dueWorld(t)
+	w := newDueTest(t)
 	s, r := w.schedule(t), w.process()
-	r.beyond.saw(&seen{schedule: s}, &seen{})
+	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
 	s.Spec.Suspend, s.Generation = true, 2
 	if err := w.server.Update(t.Context(), s); err != nil {
 		t.Fatal(err)
@@ -422,9 +422,9 @@ func TestASuspensionCountsAtOnce(t *testing.T) {
 // A run lists all snapshots when a process begins, and not again for each claim.
 func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
 	s := daily()
-	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, count(1), stamped(twoYesterday)
-	w := newCrashWorld(t, s, manyClaims(20))
-	w.settle(t, 1)
+	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, count(1), metaTime(twoYesterday)
+	w := newCrashTest(t, s, manyClaims(20))
+	w.runUntilIdle(t, 1)
 	if len(w.created) != 20 || len(w.removed) != 20 || w.lists > 1 {
 		t.Errorf("taken: %d, removed: %d, listed: %d", len(w.created), len(w.removed), w.lists)
 	}
@@ -433,9 +433,9 @@ func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
 // A snapshot that may not go, such as one on legal hold, is told and tried again
 // after a pause; it keeps nothing else from going, and no run from beginning.
 func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
-	w := dueWorld(t)
-	w.held = "c0-20261120"
-	w.settle(t, 1)
+	w := newDueTest(t)
+	w.undeletable = "c0-20261120"
+	w.runUntilIdle(t, 1)
 	if len(w.created) != 3 || len(w.removed) != 2 {
 		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
 	}
@@ -445,12 +445,12 @@ func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
 	}
 	w.now = w.now.Add(time.Hour)
 	result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(is)})
-	if err != nil || result.RequeueAfter != retryPause {
+	if err != nil || result.RequeueAfter != retryInterval {
 		t.Errorf("%v, %v", result, err)
 	}
-	w.held = ""
-	w.settle(t, 1)
-	w.check(t)
+	w.undeletable = ""
+	w.runUntilIdle(t, 1)
+	w.assertRunDone(t)
 }
 
 // Where a refusal takes long, as that of a webhook that is out of reach, those that
@@ -458,18 +458,18 @@ func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
 func TestSlowRefusalsDoNotHoldUpOthers(t *testing.T) {
 	s := daily()
 	s.Spec.Trigger = "go"
-	w := newCrashWorld(t, s, manyClaims(30))
-	w.refuse, w.slow = "c1", 6*time.Second // c1 and c10 to c19
+	w := newCrashTest(t, s, manyClaims(30))
+	w.rejectPrefix, w.rejectDelay = "c1", 6*time.Second // c1 and c10 to c19
 	key, r := client.ObjectKeyFromObject(s), w.process()
 	for len(w.created) < 19 && w.now.Before(noon.Add(3*time.Minute)) {
 		before := w.now
 		result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
-		if took := w.now.Sub(before); err != nil || took > spell+w.slow || result.RequeueAfter > retryPause {
+		if took := w.now.Sub(before); err != nil || took > maxReconcileTime+w.rejectDelay || result.RequeueAfter > retryInterval {
 			t.Fatalf("a visit took %s, %v, %v", took, result, err)
 		}
-		w.now = w.now.Add(max(result.RequeueAfter, longestRest))
+		w.now = w.now.Add(max(result.RequeueAfter, maxDebounce))
 		w.refresh(t)
-		for !w.finish(t, 30) {
+		for !w.makeOneReady(t, 30) {
 			w.refresh(t)
 		}
 		w.refresh(t)
@@ -482,9 +482,9 @@ func TestSlowRefusalsDoNotHoldUpOthers(t *testing.T) {
 // A claim of which the API server takes no snapshot keeps nobody else's from
 // being taken, and nothing from being removed; it is tried again after a pause.
 func TestOneBadClaimStopsNothing(t *testing.T) {
-	w := dueWorld(t)
-	w.refuse = "c0-uid"
-	w.settle(t, 1)
+	w := newDueTest(t)
+	w.rejectPrefix = "c0-uid"
+	w.runUntilIdle(t, 1)
 	if n := len(w.created); n != 2 || len(w.removed) != 2 {
 		t.Errorf("taken: %v, removed: %v", w.created, w.removed)
 	}
@@ -492,25 +492,25 @@ func TestOneBadClaimStopsNothing(t *testing.T) {
 	if c := s.Status.Claims[0]; c.Reason != v1alpha1.CreateFailed || c.RetryTime == nil || s.Status.LastTrigger != "" || s.Status.Run.CompletionTime != nil {
 		t.Errorf("%+v", s.Status)
 	}
-	w.refuse = ""
+	w.rejectPrefix = ""
 	w.refresh(t)
 	result, err := w.process().Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
-	if err != nil || result.RequeueAfter > retryPause || len(w.created) != 2 {
+	if err != nil || result.RequeueAfter > retryInterval || len(w.created) != 2 {
 		t.Errorf("%v, %v, taken: %v", result, err, w.created)
 	}
 	w.now = w.now.Add(result.RequeueAfter)
-	w.settle(t, 1)
-	w.check(t)
+	w.runUntilIdle(t, 1)
+	w.assertRunDone(t)
 }
 
 // Kinds come into the cache one by one. A schedule that says that a claim has got
 // its snapshot, without that snapshot, does not answer a trigger.
 func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
 	s, claims := midRun(), manyClaims(1)
-	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: stamped(noon)}}
-	w := newCrashWorld(t, s, claims) // What it holds of snapshots is of before.
+	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: metaTime(noon)}}
+	w := newCrashTest(t, s, claims) // What it holds of snapshots is of before.
 	made := newSnapshot(s, &claims[0], runAt(noon, noon))
-	made.UID, made.CreationTimestamp = "new", *stamped(noon)
+	made.UID, made.CreationTimestamp = "new", *metaTime(noon)
 	if err := w.server.Create(t.Context(), made); err != nil {
 		t.Fatal(err)
 	}
@@ -521,7 +521,7 @@ func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
 	if err := w.server.Get(t.Context(), key, s); err != nil || s.Status.LastTrigger != "" {
 		t.Errorf("%v, %+v", err, s.Status)
 	}
-	w.settle(t, 1)
+	w.runUntilIdle(t, 1)
 	if err := w.server.Get(t.Context(), key, s); err != nil || s.Status.LastTrigger != "go" {
 		t.Errorf("%v, %+v", err, s.Status)
 	}

@@ -19,118 +19,124 @@ import (
 )
 
 // ofRun makes it the snapshot of another run than its time says.
-func ofRun(when time.Time) func(*shot) { return func(s *shot) { s.run = stamp(when) } }
+func ofRun(when time.Time) func(*snapshotState) {
+	return func(s *snapshotState) { s.run = formatTime(when) }
+}
 
-// since is so long before noon.
-func since(d time.Duration) time.Time { return noon.Add(-d) }
+// beforeNoon is so long before noon.
+func beforeNoon(d time.Duration) time.Time { return noon.Add(-d) }
 
 func TestJudge(t *testing.T) {
 	tests := map[string]struct {
-		change func(*seen)
+		change func(*state)
 		want   string // the reason
 		until  time.Time
 	}{
-		"a claim without a snapshot of the run waits":  {func(*seen) {}, v1alpha1.Waiting, time.Time{}},
-		"one with a ready snapshot of the run is done": {func(s *seen) { s.shots = []*shot{shotAt(noon)} }, "", time.Time{}},
+		"a claim without a snapshot of the run waits":  {func(*state) {}, v1alpha1.Waiting, time.Time{}},
+		"one with a ready snapshot of the run is done": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon)} }, "", time.Time{}},
 		"one whose snapshot is not ready yet is under way": {
-			func(s *seen) { s.shots = []*shot{shotAt(noon, uncut)} }, v1alpha1.InProgress, time.Time{},
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, notAtDriver)} }, v1alpha1.InProgress, time.Time{},
 		},
 		"one whose snapshot reports an error has trouble": {
-			func(s *seen) { s.shots = []*shot{shotAt(noon, failing)} }, v1alpha1.SnapshotFailed, time.Time{},
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, withError)} }, v1alpha1.SnapshotFailed, time.Time{},
 		},
 		"one whose snapshot was removed by somebody gets no other": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(noon)}}
-				s.shots = []*shot{shotAt(days(1))}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: metaTime(noon)}}
+				s.snapshots = []*snapshotState{snapshotAt(daysAgo(1))}
 			}, v1alpha1.Removed, time.Time{},
 		},
 		"one whose snapshot is being removed neither": {
-			func(s *seen) { s.shots = []*shot{shotAt(noon, deleting)} }, v1alpha1.Removed, time.Time{},
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, deleting)} }, v1alpha1.Removed, time.Time{},
 		},
 		"one whose snapshot went because a later one is ready is done": {
-			func(s *seen) {
-				s.schedule.Status.Run = runAt(since(time.Hour), since(time.Hour))
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(since(time.Hour))}}
-				s.shots = []*shot{shotAt(since(time.Minute))}
+			func(s *state) {
+				s.schedule.Status.Run = runAt(beforeNoon(time.Hour), beforeNoon(time.Hour))
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: metaTime(beforeNoon(time.Hour))}}
+				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute))}
 			}, "", time.Time{},
 		},
 		"one that has taken the name of a claim that had a snapshot gets one of its own": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "another", LastRunTime: stamped(noon)}}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "another", LastRunTime: metaTime(noon)}}
 			}, v1alpha1.Waiting, time.Time{},
 		},
-		"one without a volume is left out":        {func(s *seen) { s.claims[0].Status.Phase = corev1.ClaimPending }, v1alpha1.NotBound, time.Time{}},
-		"one that has lost its volume too":        {func(s *seen) { s.claims[0].Status.Phase = corev1.ClaimLost }, v1alpha1.NotBound, time.Time{}},
-		"one that is being deleted is left out":   {func(s *seen) { s.claims[0].DeletionTimestamp = stamped(noon) }, v1alpha1.Terminating, time.Time{}},
-		"one that comes after the run is over":    {func(s *seen) { s.schedule.Status.Run.CompletionTime = stamped(noon) }, v1alpha1.NextRun, time.Time{}},
-		"without a run there is nothing to judge": {func(s *seen) { s.schedule.Status.Run = nil }, "", time.Time{}},
+		"one without a volume is left out":        {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimPending }, v1alpha1.NotBound, time.Time{}},
+		"one that has lost its volume too":        {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimLost }, v1alpha1.NotBound, time.Time{}},
+		"one that is being deleted is left out":   {func(s *state) { s.claims[0].DeletionTimestamp = metaTime(noon) }, v1alpha1.Terminating, time.Time{}},
+		"one that comes after the run is over":    {func(s *state) { s.schedule.Status.Run.CompletionTime = metaTime(noon) }, v1alpha1.NextRun, time.Time{}},
+		"without a run there is nothing to judge": {func(s *state) { s.schedule.Status.Run = nil }, "", time.Time{}},
 		"one whose last snapshot is not ready waits for that": {
-			func(s *seen) { s.shots = []*shot{shotAt(since(time.Hour), uncut)} }, v1alpha1.Blocked, noon.Add(23 * time.Hour),
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Hour), notAtDriver)} }, v1alpha1.Blocked, noon.Add(23 * time.Hour),
 		},
-		"after a day it waits no longer": {func(s *seen) { s.shots = []*shot{shotAt(since(24*time.Hour), uncut)} }, v1alpha1.Waiting, time.Time{}},
+		"after a day it waits no longer": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(beforeNoon(24*time.Hour), notAtDriver)} }, v1alpha1.Waiting, time.Time{}},
 		"one whose snapshot the API server refused waits for a while": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon.Add(time.Minute))}}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon.Add(time.Minute))}}
 			}, v1alpha1.CreateFailed, noon.Add(time.Minute),
 		},
 		"and then is tried again": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon)}}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon)}}
 			}, v1alpha1.CreateFailed, time.Time{},
 		},
 		"one that waits for the time of a clock that was wrong is tried again": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(days(-15))}}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(daysAgo(-15))}}
 			}, v1alpha1.CreateFailed, time.Time{},
 		},
 		"one whose last snapshot is of the future does not wait for that": {
-			func(s *seen) { s.shots = []*shot{shotAt(days(-15), uncut, ahead)} }, v1alpha1.Waiting, time.Time{},
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(daysAgo(-15), notAtDriver, fromFuture)} }, v1alpha1.Waiting, time.Time{},
 		},
 		"one has waited for a day when the API server says so": {
-			func(s *seen) { s.server, s.shots = days(15), []*shot{shotAt(days(15).Add(-23*time.Hour), uncut)} }, v1alpha1.Blocked, noon.Add(time.Hour),
+			func(s *state) {
+				s.serverTime, s.snapshots = daysAgo(15), []*snapshotState{snapshotAt(daysAgo(15).Add(-23*time.Hour), notAtDriver)}
+			}, v1alpha1.Blocked, noon.Add(time.Hour),
 		},
 		"a snapshot of the same time by another run is not its snapshot": {
-			func(s *seen) { s.schedule.Status.Run.ID, s.shots = "8", []*shot{shotAt(days(15), ofRun(noon))} }, v1alpha1.Waiting, time.Time{},
+			func(s *state) {
+				s.schedule.Status.Run.ID, s.snapshots = "8", []*snapshotState{snapshotAt(daysAgo(15), ofRun(noon))}
+			}, v1alpha1.Waiting, time.Time{},
 		},
 		"one of the same run is": {
-			func(s *seen) {
-				s.schedule.Status.Run.ID, s.shots = "8", []*shot{shotAt(noon, func(s *shot) { s.runID = "8" })}
+			func(s *state) {
+				s.schedule.Status.Run.ID, s.snapshots = "8", []*snapshotState{snapshotAt(noon, func(s *snapshotState) { s.runID = "8" })}
 			}, "", time.Time{},
 		},
 		"it is not too late by one clock alone": {
-			func(s *seen) {
-				s.server = since(12 * time.Hour)
-				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(since(12*time.Hour), noon)
+			func(s *state) {
+				s.serverTime = beforeNoon(12 * time.Hour)
+				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(12*time.Hour), noon)
 			}, v1alpha1.Waiting, noon.Add(time.Hour),
 		},
 		"the starting deadline is a time to look again": {
-			func(s *seen) {
-				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(since(30*time.Minute), noon)
+			func(s *state) {
+				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(30*time.Minute), noon)
 			}, v1alpha1.Waiting, noon.Add(30 * time.Minute),
 		},
 		"whose turn comes after it is passed over": {
-			func(s *seen) {
-				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(since(61*time.Minute), noon)
+			func(s *state) {
+				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(61*time.Minute), noon)
 			}, v1alpha1.Late, time.Time{},
 		},
 		"and is told so after the run": {
-			func(s *seen) {
-				s.schedule.Status.Run.CompletionTime = stamped(noon)
+			func(s *state) {
+				s.schedule.Status.Run.CompletionTime = metaTime(noon)
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.Late}}
 			}, v1alpha1.Late, time.Time{},
 		},
 		"a run that somebody asked for has no deadline": {
-			func(s *seen) {
+			func(s *state) {
 				s.schedule.Spec.StartingDeadline = hours(1)
-				s.schedule.Status.Run.Time = *stamped(since(5 * time.Hour))
+				s.schedule.Status.Run.Time = *metaTime(beforeNoon(5 * time.Hour))
 			}, v1alpha1.Waiting, time.Time{},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := observed(t, midRun(), []corev1.PersistentVolumeClaim{bound("data")})
+			s := stateOf(t, midRun(), []corev1.PersistentVolumeClaim{boundClaim("data")})
 			tt.change(s)
-			got := s.parts(nil, noon)[0]
+			got := s.claimStates(nil, noon)[0]
 			if got.reason != tt.want || !got.until.Equal(tt.until) {
 				t.Errorf("%s until %s", got.reason, got.until)
 			}
@@ -143,7 +149,7 @@ func TestJudge(t *testing.T) {
 
 func TestDecide(t *testing.T) {
 	tests := map[string]struct {
-		change  func(*seen)
+		change  func(*state)
 		create  []string
 		free    int
 		remove  []string
@@ -151,114 +157,114 @@ func TestDecide(t *testing.T) {
 		again   time.Time
 	}{
 		"all claims have their turn while there is room": {
-			func(s *seen) { s.claims = manyClaims(2) }, []string{"c0", "c1"}, 10, nil, false, twoTomorrow,
+			func(s *state) { s.claims = manyClaims(2) }, []string{"c0", "c1"}, 10, nil, false, twoTomorrow,
 		},
 		"no more than allowed are under way": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(4), 2
-				s.shots = []*shot{shotAt(noon, unready, of("c0"))}
+				s.snapshots = []*snapshotState{snapshotAt(noon, notReady, ofClaim("c0"))}
 			}, []string{"c1", "c2", "c3"}, 1, nil, false, noon.Add(time.Hour),
 		},
 		"one that reports an error does not count": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
-				s.shots = []*shot{shotAt(noon, failing, of("c0"))}
+				s.snapshots = []*snapshotState{snapshotAt(noon, withError, ofClaim("c0"))}
 			}, []string{"c1"}, 1, nil, false, twoTomorrow,
 		},
 		"one that hangs for an hour does not count": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
-				s.shots = []*shot{shotAt(since(time.Hour), uncut, of("c0"), ofRun(noon))}
+				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Hour), notAtDriver, ofClaim("c0"), ofRun(noon))}
 			}, []string{"c1"}, 1, nil, false, twoTomorrow,
 		},
 		"one of the run before counts": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
-				s.shots = []*shot{shotAt(since(time.Minute), uncut, of("c0"))}
+				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, ofClaim("c0"))}
 			}, []string{"c1"}, 0, nil, false, noon.Add(59 * time.Minute),
 		},
 		"one that can never be taken does not count": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(1), 1
-				s.shots = []*shot{shotAt(since(time.Minute), uncut, claimGone, of("lost"))}
+				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, claimGone, ofClaim("lost"))}
 			}, []string{"c0"}, 1, nil, false, twoTomorrow,
 		},
 		"one of the future does not count": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
-				s.shots = []*shot{shotAt(days(-15), uncut, ahead, of("c0"))}
+				s.snapshots = []*snapshotState{snapshotAt(daysAgo(-15), notAtDriver, fromFuture, ofClaim("c0"))}
 			}, []string{"c0", "c1"}, 1, nil, false, twoTomorrow,
 		},
 		"while the clocks differ, what goes next is looked at by the later": {
-			func(s *seen) {
-				s.server, s.schedule.Spec.Retention = days(15), &v1alpha1.Retention{MaxAge: hours(24)}
-				s.shots = []*shot{shotAt(days(15)), shotAt(days(15).Add(-20 * time.Hour))}
+			func(s *state) {
+				s.serverTime, s.schedule.Spec.Retention = daysAgo(15), &v1alpha1.Retention{MaxAge: hours(24)}
+				s.snapshots = []*snapshotState{snapshotAt(daysAgo(15)), snapshotAt(daysAgo(15).Add(-20 * time.Hour))}
 			}, nil, 10, nil, false, noon.Add(4 * time.Hour),
 		},
 		"one that is being deleted does not count": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
-				s.shots = []*shot{shotAt(since(time.Minute), uncut, deleting, of("c0"))}
+				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, deleting, ofClaim("c0"))}
 			}, []string{"c1", "c0"}, 1, nil, false, twoTomorrow,
 		},
 		"one that was refused has its turn again after a while, and is last": {
-			func(s *seen) {
-				s.claims, s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = manyClaims(4), hours(1), runAt(since(time.Minute), noon)
+			func(s *state) {
+				s.claims, s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = manyClaims(4), hours(1), runAt(beforeNoon(time.Minute), noon)
 				s.schedule.Spec.Trigger = ""
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{
-					{Name: "c0", UID: "c0-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon)},
-					{Name: "c1", UID: "c1-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(noon.Add(time.Minute))},
-					{Name: "c2", UID: "c2-uid", Reason: v1alpha1.CreateFailed, RetryTime: stamped(since(time.Minute))},
+					{Name: "c0", UID: "c0-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon)},
+					{Name: "c1", UID: "c1-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon.Add(time.Minute))},
+					{Name: "c2", UID: "c2-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(beforeNoon(time.Minute))},
 				}
 			}, []string{"c3", "c2", "c0"}, 10, nil, false, noon.Add(time.Minute),
 		},
 		"who has waited longest is first": {
-			func(s *seen) {
+			func(s *state) {
 				s.claims = manyClaims(3)
-				s.shots = []*shot{shotAt(days(1), of("c0")), shotAt(days(2), of("c1"))}
+				s.snapshots = []*snapshotState{snapshotAt(daysAgo(1), ofClaim("c0")), snapshotAt(daysAgo(2), ofClaim("c1"))}
 			}, []string{"c2", "c1", "c0"}, 10, nil, false, twoTomorrow,
 		},
 		"a run that is due is put on record first": {
-			func(s *seen) { s.schedule.Status.LastScheduleTime = stamped(twoYesterday) }, nil, 0, nil, true, time.Time{},
+			func(s *state) { s.schedule.Status.LastScheduleTime = metaTime(twoYesterday) }, nil, 0, nil, true, time.Time{},
 		},
 		"what is too much goes, of claims that are gone too": {
-			func(s *seen) {
+			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
-				s.shots = []*shot{shotAt(noon), shotAt(days(1)), shotAt(days(2), of("gone")), shotAt(days(3), of("gone"))}
+				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2), ofClaim("gone")), snapshotAt(daysAgo(3), ofClaim("gone"))}
 			}, nil, 10, []string{"data-1120-1200", "gone-1118-1200"}, false, twoTomorrow,
 		},
 		"each claim has a count of its own": {
-			func(s *seen) {
+			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
-				s.shots = []*shot{shotAt(noon), shotAt(days(1), of("more"))}
+				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), ofClaim("more"))}
 			}, nil, 10, nil, false, twoTomorrow,
 		},
 		"what belongs to no claim stays": {
-			func(s *seen) {
+			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
-				none := func(s *shot) { s.claim = "" }
-				s.shots = []*shot{shotAt(noon), shotAt(days(1), none), shotAt(days(2), none)}
+				none := func(s *snapshotState) { s.claim = "" }
+				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), none), snapshotAt(daysAgo(2), none)}
 			}, nil, 10, nil, false, twoTomorrow,
 		},
 		"suspended, nothing is taken and nothing goes": {
-			func(s *seen) {
+			func(s *state) {
 				s.schedule.Spec.Suspend, s.schedule.Spec.Retention = true, count(1)
 				s.schedule.Status.Plan, s.schedule.Status.NextRunTime = nil, nil
-				s.schedule.Status.Run.Trigger, s.schedule.Status.Run.CompletionTime = "", stamped(noon)
-				s.claims, s.shots = manyClaims(1), []*shot{shotAt(noon), shotAt(days(1))}
+				s.schedule.Status.Run.Trigger, s.schedule.Status.Run.CompletionTime = "", metaTime(noon)
+				s.claims, s.snapshots = manyClaims(1), []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1))}
 			}, nil, 0, nil, false, time.Time{},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := observed(t, midRun(), nil)
+			s := stateOf(t, midRun(), nil)
 			tt.change(s)
 			got := decide(s, noon)
 			var create []string
 			for _, p := range got.create {
 				create = append(create, p.claim.Name)
 			}
-			remove := names(got.remove)
+			remove := snapshotNames(got.remove)
 			slices.Sort(remove)
 			if diff := cmp.Diff(tt.create, create); diff != "" {
 				t.Error(diff)
@@ -266,8 +272,8 @@ func TestDecide(t *testing.T) {
 			if diff := cmp.Diff(append([]string{}, tt.remove...), remove); diff != "" {
 				t.Error(diff)
 			}
-			if got.free != tt.free || (got.record != nil) != tt.records || !got.again.Equal(tt.again) {
-				t.Errorf("free %d, records %v, again %s", got.free, got.record != nil, got.again)
+			if got.free != tt.free || (got.record != nil) != tt.records || !got.requeueAt.Equal(tt.again) {
+				t.Errorf("free %d, records %v, again %s", got.free, got.record != nil, got.requeueAt)
 			}
 		})
 	}
@@ -278,39 +284,39 @@ func TestSettle(t *testing.T) {
 		return s.Conditions[0].Reason + " " + string(s.Conditions[0].Status)
 	}
 	tests := map[string]struct {
-		change   func(*seen)
+		change   func(*state)
 		refused  map[string]string
 		complete bool
 		answered bool
 		ready    string
 	}{
-		"a run is open while a claim waits": {func(*seen) {}, nil, false, false, "Scheduled True"},
+		"a run is open while a claim waits": {func(*state) {}, nil, false, false, "Scheduled True"},
 		"it is complete when all have theirs, ready or not": {
-			func(s *seen) { s.shots = []*shot{shotAt(noon, uncut)} }, nil, true, false, "Scheduled True",
+			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, notAtDriver)} }, nil, true, false, "Scheduled True",
 		},
-		"its trigger is answered when all are ready": {func(s *seen) { s.shots = []*shot{shotAt(noon)} }, nil, true, true, "Scheduled True"},
-		"not when one has failed":                    {func(s *seen) { s.shots = []*shot{shotAt(noon, failing)} }, nil, true, false, "ClaimsFailing False"},
+		"its trigger is answered when all are ready": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon)} }, nil, true, true, "Scheduled True"},
+		"not when one has failed":                    {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, withError)} }, nil, true, false, "ClaimsFailing False"},
 		"not when one has been removed": {
-			func(s *seen) {
-				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: stamped(noon)}}
+			func(s *state) {
+				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: metaTime(noon)}}
 			}, nil, true, false, "Scheduled True",
 		},
 		"a claim without a volume keeps nobody": {
-			func(s *seen) { s.claims[0].Status.Phase = corev1.ClaimPending }, nil, true, true, "Scheduled True",
+			func(s *state) { s.claims[0].Status.Phase = corev1.ClaimPending }, nil, true, true, "Scheduled True",
 		},
-		"a claim that was refused keeps it open": {func(*seen) {}, map[string]string{"data": "quota"}, false, false, "ClaimsFailing False"},
-		"no claims at all is told":               {func(s *seen) { s.claims = nil }, nil, true, true, "NoClaims True"},
+		"a claim that was refused keeps it open": {func(*state) {}, map[string]string{"data": "quota"}, false, false, "ClaimsFailing False"},
+		"no claims at all is told":               {func(s *state) { s.claims = nil }, nil, true, true, "NoClaims True"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := observed(t, midRun(), []corev1.PersistentVolumeClaim{bound("data")})
+			s := stateOf(t, midRun(), []corev1.PersistentVolumeClaim{boundClaim("data")})
 			tt.change(s)
-			got := settle(s, setbacks{claims: tt.refused}, noon)
+			got := newStatus(s, rejections{claims: tt.refused}, noon)
 			if (got.Run.CompletionTime != nil) != tt.complete || (got.LastTrigger == "go") != tt.answered || ready(got) != tt.ready {
 				t.Errorf("complete %v, answered %v, %s", got.Run.CompletionTime, got.LastTrigger, ready(got))
 			}
 			s.schedule.Status = *got
-			if diff := cmp.Diff(got, settle(s, setbacks{claims: tt.refused}, noon)); diff != "" {
+			if diff := cmp.Diff(got, newStatus(s, rejections{claims: tt.refused}, noon)); diff != "" {
 				t.Errorf("told again it is something else: %s", diff)
 			}
 		})
@@ -318,11 +324,11 @@ func TestSettle(t *testing.T) {
 }
 
 func TestTheStatusOfAClaim(t *testing.T) {
-	s := observed(t, midRun(), []corev1.PersistentVolumeClaim{bound("data")}, shotAt(noon, failing), shotAt(days(1)), shotAt(days(2)))
-	got := settle(s, setbacks{}, noon).Claims
+	s := stateOf(t, midRun(), []corev1.PersistentVolumeClaim{boundClaim("data")}, snapshotAt(noon, withError), snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2)))
+	got := newStatus(s, rejections{}, noon).Claims
 	want := []v1alpha1.ClaimStatus{{
-		Name: "data", UID: "data-uid", LastRunTime: stamped(noon), LastSnapshot: "data-1121-1200",
-		LastReadySnapshot: "data-1120-1200", LastReadyTime: stamped(days(1)),
+		Name: "data", UID: "data-uid", LastRunTime: metaTime(noon), LastSnapshot: "data-1121-1200",
+		LastReadySnapshot: "data-1120-1200", LastReadyTime: metaTime(daysAgo(1)),
 		Reason: v1alpha1.SnapshotFailed, Message: "VolumeSnapshot data-1121-1200: no room",
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -332,10 +338,10 @@ func TestTheStatusOfAClaim(t *testing.T) {
 
 // The status must fit into an object, with those in trouble first.
 func TestManyClaimsFitIntoTheStatus(t *testing.T) {
-	s := observed(t, midRun(), manyClaims(2000))
-	got := settle(s, setbacks{claims: map[string]string{"c1999": strings.Repeat("x", 5000)}}, noon)
+	s := stateOf(t, midRun(), manyClaims(2000))
+	got := newStatus(s, rejections{claims: map[string]string{"c1999": strings.Repeat("x", 5000)}}, noon)
 	last := slices.IndexFunc(got.Claims, func(c v1alpha1.ClaimStatus) bool { return c.Name == "c1999" })
-	if len(got.Claims) != reported || last < 0 || len(got.Claims[last].Message) > words {
+	if len(got.Claims) != maxReportedClaims || last < 0 || len(got.Claims[last].Message) > maxMessageLength {
 		t.Errorf("%d claims, the troubled one is at %d", len(got.Claims), last)
 	}
 }
@@ -349,23 +355,23 @@ func TestTheWorstStatusFitsIntoAnObject(t *testing.T) {
 		claims[i].UID = types.UID(fmt.Sprintf("00000000-0000-4000-8000-%012d", i))
 		refused[claims[i].Name] = strings.Repeat(`"`, 5000) // Each is two bytes.
 	}
-	var shots []*shot
+	var snapshots []*snapshotState
 	for _, c := range claims {
-		shots = append(shots, shotAt(days(1), func(s *shot) { s.name, s.claim = snapshotName("s", &c, runAt(days(1), days(1))), c.UID }))
+		snapshots = append(snapshots, snapshotAt(daysAgo(1), func(s *snapshotState) { s.name, s.claim = snapshotName("s", &c, runAt(daysAgo(1), daysAgo(1))), c.UID }))
 	}
-	text, err := json.Marshal(settle(observed(t, midRun(), claims, shots...), setbacks{claims: refused}, noon))
+	text, err := json.Marshal(newStatus(stateOf(t, midRun(), claims, snapshots...), rejections{claims: refused}, noon))
 	if err != nil || len(text) > 1<<20 {
 		t.Errorf("%v, %d bytes", err, len(text))
 	}
 }
 
 func TestAges(t *testing.T) {
-	fresh, pending := bound("fresh"), bound("pending")
-	fresh.CreationTimestamp = *stamped(since(time.Hour))
+	fresh, pending := boundClaim("fresh"), boundClaim("pending")
+	fresh.CreationTimestamp = *metaTime(beforeNoon(time.Hour))
 	pending.Status.Phase = corev1.ClaimPending
-	s := observed(t, daily(), []corev1.PersistentVolumeClaim{bound("data"), fresh, pending}, shotAt(noon, failing), shotAt(days(2)))
+	s := stateOf(t, daily(), []corev1.PersistentVolumeClaim{boundClaim("data"), fresh, pending}, snapshotAt(noon, withError), snapshotAt(daysAgo(2)))
 	want := map[string]time.Duration{"data": 48 * time.Hour, "fresh": time.Hour}
-	if diff := cmp.Diff(want, s.ages(noon)); diff != "" {
+	if diff := cmp.Diff(want, s.lastReadyAges(noon)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -384,9 +390,9 @@ func TestAgesOfWhatCannotBeRead(t *testing.T) {
 	} {
 		sched := daily()
 		tt.change(sched)
-		w := newCrashWorld(t, sched, manyClaims(3))
+		w := newCrashTest(t, sched, manyClaims(3))
 		s, err := w.process().observe(t.Context(), client.ObjectKeyFromObject(sched), false)
-		if !errors.Is(err, errInvalid) || len(s.ages(noon)) != tt.ages {
+		if !errors.Is(err, errInvalidSpec) || len(s.lastReadyAges(noon)) != tt.ages {
 			t.Errorf("%s: %v, %v", name, err, s)
 		}
 	}

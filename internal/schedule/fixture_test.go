@@ -25,14 +25,14 @@ var (
 // daily is a schedule whose last run was today's, and is complete.
 func daily() *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{
-		ObjectMeta: metav1.ObjectMeta{Name: "daily", Namespace: "team", UID: "schedule-uid", Generation: 1, CreationTimestamp: *stamped(longAgo)},
+		ObjectMeta: metav1.ObjectMeta{Name: "daily", Namespace: "team", UID: "schedule-uid", Generation: 1, CreationTimestamp: *metaTime(longAgo)},
 		Spec:       v1alpha1.SnapshotScheduleSpec{Schedule: "0 2 * * *", TimeZone: "UTC", MaxConcurrent: 10},
 		Status: v1alpha1.SnapshotScheduleStatus{
 			ObservedGeneration: 1,
-			Plan:               &v1alpha1.Plan{Schedule: "0 2 * * *", TimeZone: "UTC", Since: *stamped(longAgo)},
-			LastScheduleTime:   stamped(twoToday),
-			NextRunTime:        stamped(twoTomorrow),
-			Run:                &v1alpha1.Run{Time: *stamped(twoToday), StartTime: *stamped(twoToday), CompletionTime: stamped(twoToday)},
+			Plan:               &v1alpha1.Plan{Schedule: "0 2 * * *", TimeZone: "UTC", Since: *metaTime(longAgo)},
+			LastScheduleTime:   metaTime(twoToday),
+			NextRunTime:        metaTime(twoTomorrow),
+			Run:                &v1alpha1.Run{Time: *metaTime(twoToday), StartTime: *metaTime(twoToday), CompletionTime: metaTime(twoToday)},
 		},
 	}
 }
@@ -40,24 +40,24 @@ func daily() *v1alpha1.SnapshotSchedule {
 // running is a schedule in the middle of a run that began at noon.
 func midRun() *v1alpha1.SnapshotSchedule {
 	s := daily()
-	s.Status.Run = &v1alpha1.Run{Time: *stamped(noon), StartTime: *stamped(noon), Trigger: "go"}
+	s.Status.Run = &v1alpha1.Run{Time: *metaTime(noon), StartTime: *metaTime(noon), Trigger: "go"}
 	s.Spec.Trigger = "go"
 	return s
 }
 
-// bound is a claim with a volume.
-func bound(name string) corev1.PersistentVolumeClaim {
+// boundClaim is a claim with a volume.
+func boundClaim(name string) corev1.PersistentVolumeClaim {
 	return corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "team", UID: types.UID(name + "-uid"), CreationTimestamp: *stamped(longAgo)},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "team", UID: types.UID(name + "-uid"), CreationTimestamp: *metaTime(longAgo)},
 		Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound},
 	}
 }
 
-// shotAt is a ready snapshot of claim data, made at a time, for the run of then.
-func shotAt(when time.Time, changes ...func(*shot)) *shot {
-	s := &shot{
+// snapshotAt is a ready snapshot of claim data, made at a time, for the run of then.
+func snapshotAt(when time.Time, changes ...func(*snapshotState)) *snapshotState {
+	s := &snapshotState{
 		name: "data-" + when.Format("0102-1504"), uid: types.UID(when.String()), claim: "data-uid", claimName: "data",
-		run: stamp(when), created: when, taken: when, ready: true, cut: true,
+		run: formatTime(when), createdAt: when, takenAt: when, ready: true, atDriver: true,
 	}
 	for _, change := range changes {
 		change(s)
@@ -65,37 +65,37 @@ func shotAt(when time.Time, changes ...func(*shot)) *shot {
 	return s
 }
 
-func unready(s *shot)  { s.ready = false }
-func uncut(s *shot)    { s.ready, s.cut = false, false }
-func failing(s *shot)  { s.ready, s.cut, s.failure = false, false, "no room" }
-func deleting(s *shot) { s.deleting = true }
+func notReady(s *snapshotState)    { s.ready = false }
+func notAtDriver(s *snapshotState) { s.ready, s.atDriver = false, false }
+func withError(s *snapshotState)   { s.ready, s.atDriver, s.errorMessage = false, false, "no room" }
+func deleting(s *snapshotState)    { s.deleting = true }
 
-func claimGone(s *shot)  { s.claimGone = true }
-func successors(s *shot) { s.claimGone, s.another = true, true }
-func ahead(s *shot)      { s.ahead = true }
+func claimGone(s *snapshotState)   { s.claimGone = true }
+func ofSuccessor(s *snapshotState) { s.claimGone, s.ofSuccessor = true, true }
+func fromFuture(s *snapshotState)  { s.fromFuture = true }
 
-// of makes it a snapshot of another claim.
-func of(claim string) func(*shot) {
-	return func(s *shot) {
+// ofClaim makes it a snapshot of another claim.
+func ofClaim(claim string) func(*snapshotState) {
+	return func(s *snapshotState) {
 		s.name, s.claim, s.claimName = claim+s.name[4:], types.UID(claim+"-uid"), claim
 	}
 }
 
-// agreed are two clocks that say the same.
-func agreed(when time.Time) clocks { return clocks{when, when} }
+// sameClocks are two clocks that say the same.
+func sameClocks(when time.Time) clockReadings { return clockReadings{when, when} }
 
-func names(shots []*shot) []string {
+func snapshotNames(snapshots []*snapshotState) []string {
 	all := []string{}
-	for _, s := range shots {
+	for _, s := range snapshots {
 		all = append(all, s.name)
 	}
 	return all
 }
 
-func observed(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim, shots ...*shot) *seen {
+func stateOf(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim, snapshots ...*snapshotState) *state {
 	t.Helper()
-	is := &seen{schedule: s, claims: claims, shots: shots, server: noon}
-	if _, err := is.read(); err != nil {
+	is := &state{schedule: s, claims: claims, snapshots: snapshots, serverTime: noon}
+	if _, err := is.parseSpec(); err != nil {
 		t.Fatal(err)
 	}
 	return is
@@ -104,7 +104,7 @@ func observed(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.Persis
 func manyClaims(n int) []corev1.PersistentVolumeClaim {
 	var all []corev1.PersistentVolumeClaim
 	for i := range n {
-		all = append(all, bound(fmt.Sprintf("c%d", i)))
+		all = append(all, boundClaim(fmt.Sprintf("c%d", i)))
 	}
 	return all
 }

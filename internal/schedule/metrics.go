@@ -15,15 +15,15 @@ import (
 )
 
 var (
-	runs = prometheus.NewCounterVec(prometheus.CounterOpts{
+	runsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_snapshotschedule_runs_total",
 		Help: "Runs of SnapshotSchedules, by whether they were begun or missed.",
 	}, []string{"result"})
-	snapshots = prometheus.NewCounterVec(prometheus.CounterOpts{
+	snapshotsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_snapshotschedule_snapshots_total",
 		Help: "VolumeSnapshots of SnapshotSchedules that were created, were refused by the API server, or were removed because they are not to be kept.",
 	}, []string{"result"})
-	age = prometheus.NewDesc("holdfast_snapshotschedule_last_ready_age_seconds",
+	lastReadyAge = prometheus.NewDesc("holdfast_snapshotschedule_last_ready_age_seconds",
 		"Age of the newest snapshot of a claim by a schedule that is ready to use; if there is none, how long claim and schedule have been there together.",
 		[]string{"namespace", "snapshotschedule", "persistentvolumeclaim"}, nil)
 )
@@ -38,7 +38,7 @@ type collector struct {
 // Start registers the metrics for as long as ctx lives: the next manager of the
 // same process has a cache of its own to measure in.
 func (c *collector) Start(ctx context.Context) error {
-	all := []prometheus.Collector{c, runs, snapshots}
+	all := []prometheus.Collector{c, runsTotal, snapshotsTotal}
 	for _, m := range all {
 		if err := c.to.Register(m); err != nil {
 			return fmt.Errorf("registering metrics of schedules: %w", err)
@@ -50,7 +50,7 @@ func (c *collector) Start(ctx context.Context) error {
 }
 
 // Describe names the metrics.
-func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- age }
+func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- lastReadyAge }
 
 // Collect measures. There is nothing to tell before the cache is filled.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
@@ -63,28 +63,28 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	now := c.now()
 	for i := range all.Items {
 		s, err := c.observe(ctx, client.ObjectKeyFromObject(&all.Items[i]), false)
-		if s == nil || err != nil && !errors.Is(err, errInvalid) {
+		if s == nil || err != nil && !errors.Is(err, errInvalidSpec) {
 			continue
 		}
-		for claim, d := range s.ages(now) {
-			to <- prometheus.MustNewConstMetric(age, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, claim)
+		for claim, d := range s.lastReadyAges(now) {
+			to <- prometheus.MustNewConstMetric(lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, claim)
 		}
 	}
 }
 
-// ages are how old what there is to restore from is, for each claim that has a
+// lastReadyAges are how old what there is to restore from is, for each claim that has a
 // volume.
-func (s *seen) ages(now time.Time) map[string]time.Duration {
+func (s *state) lastReadyAges(now time.Time) map[string]time.Duration {
 	ages := map[string]time.Duration{}
-	shots := byClaim(s.shots)
+	snapshots := byClaim(s.snapshots)
 	for i := range s.claims {
 		claim := &s.claims[i]
-		good := newestReady(shots[claim.UID])
+		newest := newestReady(snapshots[claim.UID])
 		switch {
-		case good != nil:
-			ages[claim.Name] = max(0, now.Sub(good.taken))
+		case newest != nil:
+			ages[claim.Name] = max(0, now.Sub(newest.takenAt))
 		case claim.Status.Phase == corev1.ClaimBound:
-			ages[claim.Name] = now.Sub(latter(claim.CreationTimestamp.Time, s.schedule.CreationTimestamp.Time))
+			ages[claim.Name] = now.Sub(maxTime(claim.CreationTimestamp.Time, s.schedule.CreationTimestamp.Time))
 		}
 	}
 	return ages

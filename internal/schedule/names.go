@@ -39,7 +39,7 @@ const nameLimit = 63
 // snapshotName follows from the UIDs of schedule and claim and from the time and the ID
 // of the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
 func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) string {
-	what := string(schedule) + "/" + string(claim.UID) + "/" + stamp(run.Time.Time)
+	what := string(schedule) + "/" + string(claim.UID) + "/" + formatTime(run.Time.Time)
 	if run.ID != "" {
 		what += "/" + run.ID
 	}
@@ -52,8 +52,8 @@ func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *
 	return head + tail
 }
 
-// stamp is a run's time as it is written down.
-func stamp(run time.Time) string { return run.UTC().Format(time.RFC3339) }
+// formatTime is a run's time as it is written down.
+func formatTime(run time.Time) string { return run.UTC().Format(time.RFC3339) }
 
 // newSnapshot is the snapshot of a claim for a run. Without an owner reference
 // it stays when its schedule goes.
@@ -67,7 +67,7 @@ func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeCla
 		annotations = map[string]string{}
 	}
 	labels[nameLabel], labels[uidLabel], labels[claimLabel] = s.Name, string(s.UID), string(claim.UID)
-	annotations[runAnnotation] = stamp(run.Time.Time)
+	annotations[runAnnotation] = formatTime(run.Time.Time)
 	if run.ID != "" {
 		annotations[runIDAnnotation] = run.ID
 	}
@@ -82,8 +82,8 @@ func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeCla
 	}
 }
 
-// same tells whether a snapshot that is there is the one that was to be made.
-func same(there, wanted *snapshotv1.VolumeSnapshot) bool {
-	return there.Labels[uidLabel] == wanted.Labels[uidLabel] && there.Labels[claimLabel] == wanted.Labels[claimLabel] &&
-		there.Annotations[runAnnotation] == wanted.Annotations[runAnnotation] && there.Annotations[runIDAnnotation] == wanted.Annotations[runIDAnnotation]
+// isSameSnapshot tells whether a snapshot that is there is the one that was to be made.
+func isSameSnapshot(existing, wanted *snapshotv1.VolumeSnapshot) bool {
+	return existing.Labels[uidLabel] == wanted.Labels[uidLabel] && existing.Labels[claimLabel] == wanted.Labels[claimLabel] &&
+		existing.Annotations[runAnnotation] == wanted.Annotations[runAnnotation] && existing.Annotations[runIDAnnotation] == wanted.Annotations[runIDAnnotation]
 }

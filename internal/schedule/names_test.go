@@ -16,7 +16,7 @@ import (
 func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 	long := strings.Repeat("a-claim-with-quite-a-name.", 9)
 	seen := map[string]string{}
-	c := bound("data")
+	c := boundClaim("data")
 	other := runAt(noon, noon)
 	other.ID = "8"
 	if snapshotName("one", &c, runAt(noon, noon)) == snapshotName("one", &c, other) {
@@ -25,7 +25,7 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 	for _, schedule := range []types.UID{"one", "two"} {
 		for _, claim := range []string{"data", "data-", "d", long, long + "x", long + "y", "a." + strings.Repeat(".", 0) + strings.Repeat("b", 33) + ".c"} {
 			for _, run := range []time.Time{noon, noon.Add(time.Second), twoTomorrow} {
-				c := bound(strings.TrimRight(claim, "."))
+				c := boundClaim(strings.TrimRight(claim, "."))
 				name := snapshotName(schedule, &c, runAt(run, run))
 				if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 || len(name) > 63 {
 					t.Errorf("%s: %d characters, %v", name, len(name), problems)
@@ -44,7 +44,7 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 }
 
 func TestAClaimThatTookAnothersNameHasSnapshotsOfOtherNames(t *testing.T) {
-	a, b := bound("data"), bound("data")
+	a, b := boundClaim("data"), boundClaim("data")
 	b.UID = "another"
 	if x, y := snapshotName("s", &a, runAt(noon, noon)), snapshotName("s", &b, runAt(noon, noon)); x == y {
 		t.Error(x)
@@ -52,7 +52,7 @@ func TestAClaimThatTookAnothersNameHasSnapshotsOfOtherNames(t *testing.T) {
 }
 
 func TestNamesAreReadable(t *testing.T) {
-	c := bound("data")
+	c := boundClaim("data")
 	if name := snapshotName("s", &c, runAt(noon, noon)); !strings.HasPrefix(name, "data-20261121-120000-") {
 		t.Error(name)
 	}
@@ -63,7 +63,7 @@ func TestNewSnapshot(t *testing.T) {
 	s.Spec.SnapshotTemplate = v1alpha1.SnapshotTemplate{
 		Labels: map[string]string{"team": "red"}, Annotations: map[string]string{"ticket": "7"}, SnapshotClassName: ptr.To("fast"),
 	}
-	claim := bound("data")
+	claim := boundClaim("data")
 	got := newSnapshot(s, &claim, runAt(noon, noon))
 	if diff := cmp.Diff(map[string]string{"team": "red", nameLabel: "daily", uidLabel: "schedule-uid", claimLabel: "data-uid"}, got.Labels); diff != "" {
 		t.Error(diff)
@@ -82,10 +82,10 @@ func TestNewSnapshot(t *testing.T) {
 		"of another run": func() { got.Annotations[runAnnotation] = "x" }, "of another run of its time": func() { got.Annotations[runIDAnnotation] = "x" },
 	} {
 		got = newSnapshot(s, &claim, runAt(noon, noon))
-		if !same(got, newSnapshot(s, &claim, runAt(noon, noon))) {
+		if !isSameSnapshot(got, newSnapshot(s, &claim, runAt(noon, noon))) {
 			t.Error("what is there already is not known again")
 		}
-		if change(); same(got, newSnapshot(s, &claim, runAt(noon, noon))) {
+		if change(); isSameSnapshot(got, newSnapshot(s, &claim, runAt(noon, noon))) {
 			t.Errorf("one %s counts as ours", name)
 		}
 	}

@@ -15,43 +15,43 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// errInvalid says that a schedule's spec makes no sense.
-var errInvalid = errors.New("the spec makes no sense")
+// errInvalidSpec says that a schedule's spec makes no sense.
+var errInvalidSpec = errors.New("the spec makes no sense")
 
 // observe looks at a schedule and what belongs to it: in the cache, or with live
 // at the API server itself. It returns nil for one that is not there or is being
 // deleted, and errInvalid with what can be seen if the spec is invalid.
-func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, live bool) (*seen, error) {
+func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, uncached bool) (*state, error) {
 	var from client.Reader = r.client
-	if live {
-		from = r.live
+	if uncached {
+		from = r.apiReader
 	}
-	s := &seen{schedule: &v1alpha1.SnapshotSchedule{}}
+	s := &state{schedule: &v1alpha1.SnapshotSchedule{}}
 	if err := from.Get(ctx, key, s.schedule); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
 	if s.schedule.DeletionTimestamp != nil {
 		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
 	}
-	selector, invalid := s.read()
-	all, err := claims(ctx, from, key.Namespace)
+	selector, invalid := s.parseSpec()
+	all, err := listClaims(ctx, from, key.Namespace)
 	if err != nil {
 		return nil, err
 	}
-	if s.shots, err = r.shots(ctx, s.schedule, live); err != nil {
+	if s.snapshots, err = r.listSnapshots(ctx, s.schedule, uncached); err != nil {
 		return nil, err
 	}
-	s.server = r.clocks().server
-	s.take(all, selector)
+	s.serverTime = r.readClocks().server
+	s.selectClaims(all, selector)
 	if invalid != nil {
-		return s, fmt.Errorf("%w: %w", errInvalid, invalid)
+		return s, fmt.Errorf("%w: %w", errInvalidSpec, invalid)
 	}
 	return s, nil
 }
 
-// take takes of all claims of the namespace those that are selected, and notes on the
+// selectClaims takes of all claims of the namespace those that are selected, and notes on the
 // snapshots what has become of theirs.
-func (s *seen) take(all []corev1.PersistentVolumeClaim, selector labels.Selector) {
+func (s *state) selectClaims(all []corev1.PersistentVolumeClaim, selector labels.Selector) {
 	byName := make(map[string]*corev1.PersistentVolumeClaim, len(all))
 	for i := range all {
 		byName[all[i].Name] = &all[i]
@@ -59,12 +59,12 @@ func (s *seen) take(all []corev1.PersistentVolumeClaim, selector labels.Selector
 			s.claims = append(s.claims, all[i])
 		}
 	}
-	lookUpClaims(s.shots, byName)
+	resolveClaims(s.snapshots, byName)
 }
 
-// read takes the spec to pieces. Its errors name the field. A selector that makes no
+// parseSpec takes the spec to pieces. Its errors name the field. A selector that makes no
 // sense selects nothing.
-func (s *seen) read() (labels.Selector, error) {
+func (s *state) parseSpec() (labels.Selector, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.ClaimSelector)
 	if err != nil {
 		return labels.Nothing(), fmt.Errorf("spec.claimSelector: %w", err)
@@ -73,40 +73,40 @@ func (s *seen) read() (labels.Selector, error) {
 	return selector, err
 }
 
-// shots are the snapshots that a schedule has made.
-func (r *Reconciler) shots(ctx context.Context, s *v1alpha1.SnapshotSchedule, live bool) ([]*shot, error) {
+// listSnapshots are the snapshots that a schedule has made.
+func (r *Reconciler) listSnapshots(ctx context.Context, s *v1alpha1.SnapshotSchedule, uncached bool) ([]*snapshotState, error) {
 	var err error
 	list := &snapshotv1.VolumeSnapshotList{}
-	if live {
-		err = r.live.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID)})
+	if uncached {
+		err = r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID)})
 	} else {
 		err = r.client.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingFields{bySchedule: string(s.UID)}, client.UnsafeDisableDeepCopy)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the snapshots: %w", err)
 	}
-	return shotsOf(list, r.clocks()), nil
+	return snapshotStatesOf(list, r.readClocks()), nil
 }
 
-// clocks are what both clocks say now.
-func (r *Reconciler) clocks() clocks {
-	server, known := r.server()
+// readClocks are what both clocks say now.
+func (r *Reconciler) readClocks() clockReadings {
+	server, known := r.serverTime()
 	if !known {
 		server = time.Time{}
 	}
-	return clocks{r.now(), server}
+	return clockReadings{r.now(), server}
 }
 
-func shotsOf(list *snapshotv1.VolumeSnapshotList, at clocks) []*shot {
-	shots := make([]*shot, len(list.Items))
+func snapshotStatesOf(list *snapshotv1.VolumeSnapshotList, at clockReadings) []*snapshotState {
+	snapshots := make([]*snapshotState, len(list.Items))
 	for i := range list.Items {
-		shots[i] = shotOf(&list.Items[i], at)
+		snapshots[i] = snapshotStateOf(&list.Items[i], at)
 	}
-	return shots
+	return snapshots
 }
 
-// claims are all claims of a namespace.
-func claims(ctx context.Context, from client.Reader, namespace string) ([]corev1.PersistentVolumeClaim, error) {
+// listClaims are all claims of a namespace.
+func listClaims(ctx context.Context, from client.Reader, namespace string) ([]corev1.PersistentVolumeClaim, error) {
 	all := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, all, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing the claims: %w", err)

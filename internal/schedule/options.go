@@ -19,9 +19,9 @@ type Options struct {
 	Workers int
 	// RetryStart and RetryMax bound the pause before the next try of what failed.
 	RetryStart, RetryMax time.Duration
-	// LookAgain is how often the kinds are looked for that are not installed; a
+	// CRDCheckInterval is how often the kinds are looked for that are not installed; a
 	// minute if 0.
-	LookAgain time.Duration
+	CRDCheckInterval time.Duration
 	// Clock tells the API server's time. Without it nothing is removed by age.
 	Clock *kube.Clock
 }
@@ -42,7 +42,7 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&v1alpha1.SnapshotSchedule{}] = cache.ByObject{Namespaces: served}
 }
 
-// serves tells whether the schedules of a namespace are served.
-func (o *Options) serves(namespace string) bool {
+// isServed tells whether the schedules of a namespace are served.
+func (o *Options) isServed(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
 }

@@ -24,14 +24,14 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// lookAgain is how often the kinds are looked for that are not there.
-const lookAgain = time.Minute
+// crdCheckInterval is how often the kinds are looked for that are not there.
+const crdCheckInterval = time.Minute
 
 // Setup adds the controller to a manager whose cache has CacheOptions. It begins when SnapshotSchedules and
 // VolumeSnapshots are installed and may be listed: this program also runs under
 // manifests that know of no schedules.
 func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
-	r := &Reconciler{client: m.GetClient(), live: m.GetAPIReader(), events: events, options: o, now: time.Now, server: o.Clock.Now}
+	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, now: time.Now, serverTime: o.Clock.Now}
 	if err := m.Add(&starter{Reconciler: r, manager: m}); err != nil {
 		return fmt.Errorf("adding the start of schedules: %w", err)
 	}
@@ -47,26 +47,26 @@ type starter struct {
 // Start waits until the controller can work, and adds it. It runs on the leader
 // only.
 func (s *starter) Start(ctx context.Context) error {
-	log, told := s.manager.GetLogger(), ""
+	log, logged := s.manager.GetLogger(), ""
 	for {
-		err := s.able(ctx)
+		err := s.checkServed(ctx)
 		if err == nil {
-			return s.add(ctx)
+			return s.addController(ctx)
 		}
-		if err.Error() != told {
-			told = err.Error()
-			log.Info("SnapshotSchedules are not served yet; looking again", "every", cmp.Or(s.options.LookAgain, lookAgain), "reason", told)
+		if err.Error() != logged {
+			logged = err.Error()
+			log.Info("SnapshotSchedules are not served yet; looking again", "every", cmp.Or(s.options.CRDCheckInterval, crdCheckInterval), "reason", logged)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(cmp.Or(s.options.LookAgain, lookAgain)):
+		case <-time.After(cmp.Or(s.options.CRDCheckInterval, crdCheckInterval)):
 		}
 	}
 }
 
-// able is an error while the kinds are not installed or may not be listed.
-func (s *starter) able(ctx context.Context) error {
+// checkServed is an error while the kinds are not installed or may not be listed.
+func (s *starter) checkServed(ctx context.Context) error {
 	options := []client.ListOption{client.Limit(1)}
 	if len(s.options.Namespaces) > 0 {
 		options = append(options, client.InNamespace(s.options.Namespaces[0]))
@@ -75,7 +75,7 @@ func (s *starter) able(ctx context.Context) error {
 		"snapshotschedules.holdfast.io":           &v1alpha1.SnapshotScheduleList{},
 		"volumesnapshots.snapshot.storage.k8s.io": &snapshotv1.VolumeSnapshotList{},
 	} {
-		err := s.live.List(ctx, list, options...)
+		err := s.apiReader.List(ctx, list, options...)
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 			return fmt.Errorf("CustomResourceDefinition %s is not installed; the command crds prints it: %w", name, err)
 		}
@@ -86,13 +86,13 @@ func (s *starter) able(ctx context.Context) error {
 	return nil
 }
 
-// served lets through what is in a namespace whose schedules are served.
-func (s *starter) served() predicate.Funcs {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool { return s.options.serves(o.GetNamespace()) })
+// inServedNamespace lets through what is in a namespace whose schedules are served.
+func (s *starter) inServedNamespace() predicate.Funcs {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return s.options.isServed(o.GetNamespace()) })
 }
 
-// add adds the controller to the manager, which is running.
-func (s *starter) add(ctx context.Context) error {
+// addController adds the controller to the manager, which is running.
+func (s *starter) addController(ctx context.Context) error {
 	m := s.manager
 	if err := m.GetFieldIndexer().IndexField(ctx, &snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID); err != nil {
 		return fmt.Errorf("indexing snapshots by their schedule: %w", err)
@@ -102,9 +102,9 @@ func (s *starter) add(ctx context.Context) error {
 	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("schedule").
-		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(scheduleNews(), s.served())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(scheduleOf), builder.WithPredicates(snapshotNews(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.schedulesOf), builder.WithPredicates(claimNews(), kube.SkipInitialList())).
+		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(scheduleChanged(), s.inServedNamespace())).
+		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(requestForSnapshot), builder.WithPredicates(snapshotChanged(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.requestsForClaim), builder.WithPredicates(claimChanged(), kube.SkipInitialList())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: s.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](s.options.RetryStart, s.options.RetryMax),

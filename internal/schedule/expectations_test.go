@@ -10,17 +10,17 @@ import (
 
 func TestRestsAreFourTimesAsLong(t *testing.T) {
 	large, small := client.ObjectKey{Name: "large"}, client.ObjectKey{Name: "small"}
-	r := &rests{}
-	if left := r.left(large, noon); left > 0 {
+	r := &debouncer{}
+	if left := r.remaining(large, noon); left > 0 {
 		t.Errorf("it rests for %s though nobody was there", left)
 	}
-	r.begin(small, noon.Add(-10*time.Millisecond), noon)
-	r.begin(large, noon.Add(-time.Second), noon)
-	if a, b := r.left(small, noon), r.left(large, noon); a != 40*time.Millisecond || b != 4*time.Second {
+	r.start(small, noon.Add(-10*time.Millisecond), noon)
+	r.start(large, noon.Add(-time.Second), noon)
+	if a, b := r.remaining(small, noon), r.remaining(large, noon); a != 40*time.Millisecond || b != 4*time.Second {
 		t.Errorf("they rest for %s and %s", a, b)
 	}
-	r.begin(large, noon.Add(-time.Hour), noon.Add(time.Second))
-	if left := r.left(large, noon.Add(time.Second)); left != longestRest {
+	r.start(large, noon.Add(-time.Hour), noon.Add(time.Second))
+	if left := r.remaining(large, noon.Add(time.Second)); left != maxDebounce {
 		t.Errorf("it rests for %s", left)
 	}
 	if len(r.until) != 1 {
@@ -31,29 +31,29 @@ func TestRestsAreFourTimesAsLong(t *testing.T) {
 func TestWhatIsBeyondTheCache(t *testing.T) {
 	s, again := daily(), daily()
 	again.UID = "made-anew"
-	one, two := shotAt(noon), shotAt(days(1))
-	b := &beyond{}
-	in := func(shots ...*shot) *seen { return &seen{schedule: s, shots: shots} }
-	if b.nothing(in(one)) {
+	one, two := snapshotAt(noon), snapshotAt(daysAgo(1))
+	b := &expectations{}
+	in := func(snapshots ...*snapshotState) *state { return &state{schedule: s, snapshots: snapshots} }
+	if b.satisfied(in(one)) {
 		t.Error("a cache is believed before anybody has looked")
 	}
-	b.saw(in(one, two), in(one))
-	if b.nothing(in(one)) {
+	b.setFromAPIServer(in(one, two), in(one))
+	if b.satisfied(in(one)) {
 		t.Error("a cache is believed that lacks what was seen")
 	}
-	if !b.nothing(in(one, two)) || !b.nothing(in(one)) {
+	if !b.satisfied(in(one, two)) || !b.satisfied(in(one)) {
 		t.Error("a cache that has shown all that was seen is not believed")
 	}
-	b.made(client.ObjectKeyFromObject(s), "new")
-	if b.nothing(in(one, two)) {
+	b.expect(client.ObjectKeyFromObject(s), "new")
+	if b.satisfied(in(one, two)) {
 		t.Error("a cache is believed that lacks what was made")
 	}
-	b.saw(in(one), in(one)) // Somebody has removed it before it was shown.
-	if !b.nothing(in(one)) || b.nothing(&seen{schedule: again}) {
+	b.setFromAPIServer(in(one), in(one)) // Somebody has removed it before it was shown.
+	if !b.satisfied(in(one)) || b.satisfied(&state{schedule: again}) {
 		t.Error("only of a schedule that has been looked at the cache is believed")
 	}
-	b.forget(client.ObjectKeyFromObject(s))
-	if len(b.all) > 0 {
+	b.delete(client.ObjectKeyFromObject(s))
+	if len(b.bySchedule) > 0 {
 		t.Error("a schedule that is gone is remembered")
 	}
 }
@@ -61,7 +61,7 @@ func TestWhatIsBeyondTheCache(t *testing.T) {
 // Reports rest, but not what is to be done: a claim whose turn comes does not wait
 // for the end of a rest.
 func TestWhatIsToBeDoneDoesNotWaitForAReport(t *testing.T) {
-	w := dueWorld(t)
+	w := newDueTest(t)
 	r, request := w.process(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "team", Name: "daily"}}
 	visit := func() time.Duration {
 		t.Helper()
@@ -73,12 +73,12 @@ func TestWhatIsToBeDoneDoesNotWaitForAReport(t *testing.T) {
 		return result.RequeueAfter
 	}
 	visit() // Two are taken.
-	r.reports.begin(request.NamespacedName, w.now.Add(-time.Second), w.now)
+	r.statusDebounce.start(request.NamespacedName, w.now.Add(-time.Second), w.now)
 	before := w.writes
 	if left := visit(); left != 4*time.Second || w.writes > before {
 		t.Errorf("in a rest there were %d writes, and it lasts %s", w.writes-before, left)
 	}
-	w.finish(t, 2)
+	w.makeOneReady(t, 2)
 	if visit(); len(w.created) != 3 {
 		t.Errorf("taken: %v", w.created)
 	}

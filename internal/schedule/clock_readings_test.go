@@ -17,23 +17,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// agingWorld is one whose claims have two ready snapshots each, of yesterday and of
+// newAgingTest is one whose claims have two ready snapshots each, of yesterday and of
 // today. They are kept for a fortnight.
-func agingWorld(t *testing.T) *crashWorld {
+func newAgingTest(t *testing.T) *crashTest {
 	t.Helper()
 	s := daily()
-	s.Spec.Retention, s.Status.LastScheduleTime = &v1alpha1.Retention{MaxAge: hours(14 * 24)}, stamped(twoYesterday)
-	w := newCrashWorld(t, s, manyClaims(2))
-	w.settle(t, 1)
+	s.Spec.Retention, s.Status.LastScheduleTime = &v1alpha1.Retention{MaxAge: hours(14 * 24)}, metaTime(twoYesterday)
+	w := newCrashTest(t, s, manyClaims(2))
+	w.runUntilIdle(t, 1)
 	if len(w.created) != 2 || len(w.removed) > 0 {
 		t.Fatalf("taken: %v, removed: %v", w.created, w.removed)
 	}
 	return w
 }
 
-// visit has a new process look at the schedule, until nothing changes any more, and
+// reconcileUntilIdle has a new process look at the schedule, until nothing changes any more, and
 // returns the events of that.
-func (w *crashWorld) visit(t *testing.T) (events []string) {
+func (w *crashTest) reconcileUntilIdle(t *testing.T) (events []string) {
 	t.Helper()
 	r, recorder := w.process(), record.NewFakeRecorder(1000)
 	r.events = kube.NewEventsWithRecorder(recorder)
@@ -48,7 +48,7 @@ func (w *crashWorld) visit(t *testing.T) (events []string) {
 			t.Fatal(result, err)
 		}
 		w.now = w.now.Add(10 * time.Second)
-		for !w.finish(t, 10) {
+		for !w.makeOneReady(t, 10) {
 			w.refresh(t)
 		}
 	}
@@ -71,10 +71,10 @@ func differEvents(events []string) (n int) {
 // A clock that jumps forward makes everything look old. Nothing goes for that, which is
 // told once; when the clock is right again all is as it was.
 func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
-	w := agingWorld(t)
+	w := newAgingTest(t)
 	jump := 15 * 24 * time.Hour
-	w.now, w.behind = w.now.Add(jump), jump
-	told := differEvents(w.visit(t)) + differEvents(w.visit(t))
+	w.now, w.serverBehind = w.now.Add(jump), jump
+	told := differEvents(w.reconcileUntilIdle(t)) + differEvents(w.reconcileUntilIdle(t))
 	if len(w.removed) > 0 {
 		t.Errorf("removed: %v", w.removed)
 	}
@@ -88,8 +88,8 @@ func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
 			t.Errorf("%q is not in %q", part, ready.Message)
 		}
 	}
-	w.now, w.behind = w.now.Add(-jump), 0
-	w.visit(t)
+	w.now, w.serverBehind = w.now.Add(-jump), 0
+	w.reconcileUntilIdle(t)
 	if is := w.schedule(t).Status; len(w.removed) > 0 || len(is.Conditions) != 2 || is.Conditions[0].Reason != v1alpha1.Scheduled {
 		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
 	}
@@ -97,15 +97,15 @@ func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
 
 // The same is so while the API server does not tell its time.
 func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
-	w := agingWorld(t)
-	w.now, w.mute = w.now.Add(15*24*time.Hour), true
-	told := differEvents(w.visit(t))
+	w := newAgingTest(t)
+	w.now, w.noServerTime = w.now.Add(15*24*time.Hour), true
+	told := differEvents(w.reconcileUntilIdle(t))
 	is := w.schedule(t).Status
 	if len(w.removed) > 0 || told != 1 || !strings.Contains(is.Conditions[0].Message, "Date header") {
 		t.Errorf("removed: %v, told %d times, %+v", w.removed, told, is.Conditions)
 	}
-	w.mute = false
-	w.visit(t)
+	w.noServerTime = false
+	w.reconcileUntilIdle(t)
 	if is := w.schedule(t).Status; len(w.removed) != 4 || len(is.Conditions) != 2 {
 		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
 	}
@@ -114,23 +114,23 @@ func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
 // While a machine sleeps its clocks do not measure how time passes at the API server.
 // That is asked for before anything is told.
 func TestWhatIsKnownOfTheTimeIsRenewedBeforeItIsTold(t *testing.T) {
-	w := agingWorld(t)
+	w := newAgingTest(t)
 	slept := 15 * 24 * time.Hour
 	w.now = w.now.Add(slept)
 	s := w.schedule(t)
-	s.Status.LastScheduleTime = stamped(w.now) // No run is due, which would be looked up.
+	s.Status.LastScheduleTime = metaTime(w.now) // No run is due, which would be looked up.
 	if err := w.server.Status().Update(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	w.slept = slept
-	if told := differEvents(w.visit(t)); told > 0 || len(w.removed) != 2 {
+	w.staleBy = slept
+	if told := differEvents(w.reconcileUntilIdle(t)); told > 0 || len(w.removed) != 2 {
 		t.Errorf("told %d times, removed: %v", told, w.removed)
 	}
 }
 
 // A clock that jumps between the decision and the removal has nothing removed either.
 func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
-	w := agingWorld(t)
+	w := newAgingTest(t)
 	w.now = w.now.Add(15 * 24 * time.Hour)
 	s, err := w.process().observe(t.Context(), client.ObjectKey{Namespace: "team", Name: "daily"}, false)
 	if err != nil {
@@ -138,12 +138,12 @@ func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
 	}
 	todo := decide(s, w.now)
 	s.schedule.Status.Run = nil
-	gone, _ := s.expired(agreed(w.now))
+	gone, _ := s.expired(sameClocks(w.now))
 	if len(gone) == 0 {
 		t.Fatalf("nothing is old: %+v", todo)
 	}
-	w.behind = 15 * 24 * time.Hour
-	if stuck, err := w.process().remove(t.Context(), s, gone); stuck != "" || err != nil || len(w.removed) > 0 {
+	w.serverBehind = 15 * 24 * time.Hour
+	if stuck, err := w.process().deleteSnapshots(t.Context(), s, gone); stuck != "" || err != nil || len(w.removed) > 0 {
 		t.Errorf("%s, %v, removed: %v", stuck, err, w.removed)
 	}
 }
@@ -153,19 +153,19 @@ func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
 func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
 	for _, lag := range []int{1, 3} {
 		for strike := range 8 {
-			w := agingWorld(t)
+			w := newAgingTest(t)
 			ahead := 24 * time.Hour
-			w.now, w.behind = w.now.Add(ahead), ahead
-			w.visit(t) // That of two tomorrow begins.
-			w.now, w.behind = w.now.Add(-ahead), 0
-			w.visit(t)
-			run := "c0-uid " + stamp(twoTomorrow)
+			w.now, w.serverBehind = w.now.Add(ahead), ahead
+			w.reconcileUntilIdle(t) // That of two tomorrow begins.
+			w.now, w.serverBehind = w.now.Add(-ahead), 0
+			w.reconcileUntilIdle(t)
+			run := "c0-uid " + formatTime(twoTomorrow)
 			if w.created[run] != 1 {
 				t.Fatalf("by the wrong clock were taken: %v", w.created)
 			}
 			w.now = twoTomorrow.Add(time.Second)
-			w.strike = w.writes + strike
-			w.settle(t, lag)
+			w.failAt = w.writes + strike
+			w.runUntilIdle(t, lag)
 			if w.created[run] != 2 || len(w.removed) > 0 {
 				t.Errorf("lag %d, write %d: taken: %v, removed: %v", lag, strike, w.created, w.removed)
 			}
@@ -182,10 +182,10 @@ func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
 func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
 	s.Spec.Retention = count(1)
-	w := newCrashWorld(t, s, claims)
+	w := newCrashTest(t, s, claims)
 	late := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
-	late.UID, late.CreationTimestamp = "late", *stamped(twoToday)
-	late.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: stamped(since(time.Minute))}
+	late.UID, late.CreationTimestamp = "late", *metaTime(twoToday)
+	late.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: metaTime(beforeNoon(time.Minute))}
 	if err := w.server.Create(t.Context(), late); err != nil {
 		t.Fatal(err)
 	}
@@ -197,20 +197,20 @@ func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
 	if err := w.server.Delete(t.Context(), claim); err != nil {
 		t.Fatal(err)
 	}
-	heir := bound("c0")
-	heir.UID, heir.CreationTimestamp = "heir-uid", *stamped(since(time.Hour))
+	heir := boundClaim("c0")
+	heir.UID, heir.CreationTimestamp = "heir-uid", *metaTime(beforeNoon(time.Hour))
 	if err := w.server.Create(t.Context(), &heir); err != nil {
 		t.Fatal(err)
 	}
 	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
 	believes := w.process()
-	believes.beyond.saw(&seen{schedule: s}, &seen{})
+	believes.expectations.setFromAPIServer(&state{schedule: s}, &state{})
 	if _, err := believes.Reconcile(t.Context(), request); err != nil || len(w.removed) > 0 {
 		t.Errorf("%v, removed: %v", err, w.removed)
 	}
 	w.refresh(t)
 	result, err := w.process().Reconcile(t.Context(), request)
-	if err != nil || len(w.removed) > 0 || result.RequeueAfter != longest {
+	if err != nil || len(w.removed) > 0 || result.RequeueAfter != maxRequeueInterval {
 		t.Errorf("%v, %v, removed: %v", result, err, w.removed)
 	}
 }

@@ -28,8 +28,8 @@ func scheduleUID(o client.Object) []string {
 	return nil
 }
 
-// scheduleOf leads from a snapshot to its schedule.
-func scheduleOf(_ context.Context, o client.Object) []reconcile.Request {
+// requestForSnapshot leads from a snapshot to its schedule.
+func requestForSnapshot(_ context.Context, o client.Object) []reconcile.Request {
 	name := o.GetLabels()[nameLabel]
 	if name == "" {
 		return nil
@@ -37,9 +37,9 @@ func scheduleOf(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// schedulesOf leads from a claim to the schedules that select it.
-func (r *Reconciler) schedulesOf(ctx context.Context, o client.Object) []reconcile.Request {
-	if !r.options.serves(o.GetNamespace()) {
+// requestsForClaim leads from a claim to the schedules that select it.
+func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+	if !r.options.isServed(o.GetNamespace()) {
 		return nil
 	}
 	all := &v1alpha1.SnapshotScheduleList{}
@@ -57,39 +57,39 @@ func (r *Reconciler) schedulesOf(ctx context.Context, o client.Object) []reconci
 	return requests
 }
 
-// scheduleNews lets through what changes what a schedule says.
-func scheduleNews() predicate.Funcs {
+// scheduleChanged lets through what changes what a schedule says.
+func scheduleChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || another(e)
+		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isReplaced(e)
 	}}
 }
 
-// snapshotNews lets through what changes something about a snapshot that
+// snapshotChanged lets through what changes something about a snapshot that
 // schedules look at.
-func snapshotNews() predicate.Funcs {
+func snapshotChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*snapshotv1.VolumeSnapshot)
 		after, ok2 := e.ObjectNew.(*snapshotv1.VolumeSnapshot)
-		return ok1 && ok2 && (another(e) || !equality.Semantic.DeepEqual(before.Status, after.Status) ||
-			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
+		return ok1 && ok2 && (isReplaced(e) || !equality.Semantic.DeepEqual(before.Status, after.Status) ||
+			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || deletionStarted(before, after))
 	}}
 }
 
-// claimNews lets through what changes whether a claim can be snapshotted, and by
+// claimChanged lets through what changes whether a claim can be snapshotted, and by
 // which schedules.
-func claimNews() predicate.Funcs {
+func claimChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.PersistentVolumeClaim)
 		after, ok2 := e.ObjectNew.(*corev1.PersistentVolumeClaim)
-		return ok1 && ok2 && (another(e) || before.Status.Phase != after.Status.Phase ||
-			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || begunToGo(before, after))
+		return ok1 && ok2 && (isReplaced(e) || before.Status.Phase != after.Status.Phase ||
+			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || deletionStarted(before, after))
 	}}
 }
 
-// another tells whether an object has taken the name of one that is gone. Who did
+// isReplaced tells whether an object has taken the name of one that is gone. Who did
 // not watch in between is told that the one has become the other.
-func another(e event.UpdateEvent) bool { return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() }
+func isReplaced(e event.UpdateEvent) bool { return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() }
 
-func begunToGo(before, after client.Object) bool {
+func deletionStarted(before, after client.Object) bool {
 	return before.GetDeletionTimestamp() == nil && after.GetDeletionTimestamp() != nil
 }

@@ -27,14 +27,14 @@ func TestWhatChangesWakesASchedule(t *testing.T) {
 		}, true},
 		"a snapshot that is handed over":                     {&snapshotv1.VolumeSnapshot{}, func(o client.Object) { o.SetLabels(map[string]string{uidLabel: "2"}) }, true},
 		"a snapshot that gets a finalizer":                   {&snapshotv1.VolumeSnapshot{}, func(o client.Object) { o.SetFinalizers([]string{"x"}) }, false},
-		"a snapshot that is being deleted":                   {&snapshotv1.VolumeSnapshot{}, func(o client.Object) { o.SetDeletionTimestamp(stamped(noon)) }, true},
+		"a snapshot that is being deleted":                   {&snapshotv1.VolumeSnapshot{}, func(o client.Object) { o.SetDeletionTimestamp(metaTime(noon)) }, true},
 		"a snapshot that was made anew while nobody watched": {&snapshotv1.VolumeSnapshot{}, func(o client.Object) { o.SetUID("2") }, true},
 		"a claim that gets a volume": {&corev1.PersistentVolumeClaim{}, func(o client.Object) {
 			o.(*corev1.PersistentVolumeClaim).Status.Phase = corev1.ClaimBound
 		}, true},
 		"a claim that gets a label":                       {&corev1.PersistentVolumeClaim{}, func(o client.Object) { o.SetLabels(map[string]string{"app": "shop"}) }, true},
 		"a claim that gets an annotation":                 {&corev1.PersistentVolumeClaim{}, func(o client.Object) { o.SetAnnotations(map[string]string{"x": "y"}) }, false},
-		"a claim that is being deleted":                   {&corev1.PersistentVolumeClaim{}, func(o client.Object) { o.SetDeletionTimestamp(stamped(noon)) }, true},
+		"a claim that is being deleted":                   {&corev1.PersistentVolumeClaim{}, func(o client.Object) { o.SetDeletionTimestamp(metaTime(noon)) }, true},
 		"a claim that was made anew while nobody watched": {&corev1.PersistentVolumeClaim{}, func(o client.Object) { o.SetUID("2") }, true},
 	}
 	for name, tt := range tests {
@@ -42,11 +42,11 @@ func TestWhatChangesWakesASchedule(t *testing.T) {
 			var news predicate.Predicate
 			switch tt.object.(type) {
 			case *v1alpha1.SnapshotSchedule:
-				news = scheduleNews()
+				news = scheduleChanged()
 			case *snapshotv1.VolumeSnapshot:
-				news = snapshotNews()
+				news = snapshotChanged()
 			default:
-				news = claimNews()
+				news = claimChanged()
 			}
 			before := tt.object.DeepCopyObject().(client.Object)
 			tt.change(tt.object)

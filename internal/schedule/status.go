@@ -1,0 +1,206 @@
+package schedule
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+const (
+	// maxReportedClaims is how many claims are in the status, which must fit into one
+	// object.
+	maxReportedClaims = 500
+	// maxMessageLength is how much of what went wrong with a claim is in the status.
+	maxMessageLength = 300
+)
+
+// errConflict says that somebody has changed the schedule since it was seen.
+var errConflict = errors.New("the schedule has changed meanwhile")
+
+// patchStatus writes a status on the condition that nobody has changed the schedule
+// since it was seen. Nothing is written if nothing changes.
+func (r *Reconciler) patchStatus(ctx context.Context, s *v1alpha1.SnapshotSchedule, status *v1alpha1.SnapshotScheduleStatus) error {
+	status.ObservedGeneration = s.Generation
+	if equality.Semantic.DeepEqual(status, &s.Status) {
+		return nil
+	}
+	before := s.DeepCopy()
+	s.Status = *status
+	err := r.client.Status().Patch(ctx, s, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		return fmt.Errorf("%w: %w", errConflict, err)
+	case err != nil:
+		return fmt.Errorf("writing the status: %w", err)
+	}
+	return nil
+}
+
+// invalidStatus is the status of a schedule with which nothing can be done. What is on
+// record stays.
+func invalidStatus(s *state, problem error, now time.Time) *v1alpha1.SnapshotScheduleStatus {
+	status := s.schedule.Status.DeepCopy()
+	status.NextRunTime = nil
+	setCondition(status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; nothing is taken or removed"})
+	return status
+}
+
+// rejections are what the API server has just refused.
+type rejections struct {
+	claims    map[string]string // those of which it takes no snapshot, and why
+	deletions string            // tells of snapshots that it does not let go
+}
+
+// newStatus is the status after a step.
+func newStatus(s *state, rejected rejections, now time.Time) *v1alpha1.SnapshotScheduleStatus {
+	status := planRuns(s.schedule, s.calendar, now)
+	states := s.claimStates(rejected.claims, now)
+	completeRun(&status, states, now)
+	status.Claims = claimStatuses(states, &status)
+	generation := s.schedule.Generation
+	clocks := clockMessage(&status, s, clockReadings{now, s.serverTime})
+	setCondition(&status, generation, now, readyCondition(s, states, rejected.deletions, clocks))
+	setCondition(&status, generation, now, runningCondition(&status, states))
+	if clocks != "" {
+		setCondition(&status, generation, now, condition{v1alpha1.ClocksDiffer, metav1.ConditionTrue, v1alpha1.ClocksDiffer, clocks})
+	}
+	return &status
+}
+
+// clockMessage tells that the clocks do not agree if something stays for that; else it is
+// empty. What was told stays as it was: the times go on.
+func clockMessage(status *v1alpha1.SnapshotScheduleStatus, s *state, at clockReadings) string {
+	if !s.withheld(at) {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ClocksDiffer)
+		return ""
+	}
+	if reported := meta.FindStatusCondition(status.Conditions, v1alpha1.ClocksDiffer); reported != nil {
+		return reported.Message
+	}
+	return at.message()
+}
+
+// completeRun notes that a run has no claim left that may still get its snapshot,
+// and that its trigger is answered when all of them are ready.
+func completeRun(status *v1alpha1.SnapshotScheduleStatus, states []*claimState, now time.Time) {
+	if status.Run == nil || slices.ContainsFunc(states, (*claimState).isPending) {
+		return
+	}
+	if status.Run.CompletionTime == nil {
+		status.Run.CompletionTime = metaTime(now)
+	}
+	if triggerSatisfied(status, states) {
+		status.LastTrigger = status.Run.Trigger
+	}
+}
+
+// claimStatuses tells about the claims by name, about those in trouble first if not
+// all can be told about.
+func claimStatuses(states []*claimState, status *v1alpha1.SnapshotScheduleStatus) []v1alpha1.ClaimStatus {
+	reported := slices.Clone(states)
+	if len(reported) > maxReportedClaims {
+		slices.SortStableFunc(reported, func(a, b *claimState) int { return cmp.Compare(a.rank(), b.rank()) })
+		reported = reported[:maxReportedClaims]
+	}
+	slices.SortFunc(reported, func(a, b *claimState) int { return cmp.Compare(a.claim.Name, b.claim.Name) })
+	var all []v1alpha1.ClaimStatus
+	for _, p := range reported {
+		all = append(all, p.status(status))
+	}
+	return all
+}
+
+func (p *claimState) rank() int {
+	switch {
+	case p.isFailing():
+		return 0
+	case p.reason != "":
+		return 1
+	}
+	return 2
+}
+
+// status is what is told about a claim.
+func (p *claimState) status(status *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus {
+	c := v1alpha1.ClaimStatus{
+		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.recorded.LastRunTime, Reason: p.reason, Message: kube.Truncate(p.message, maxMessageLength),
+	}
+	if status.Run != nil && p.findSnapshot(status.Run) != nil {
+		c.LastRunTime = &status.Run.Time
+	}
+	if len(p.snapshots) > 0 {
+		c.LastSnapshot = p.snapshots[0].name
+	}
+	if newest := newestReady(p.snapshots); newest != nil {
+		c.LastReadySnapshot, c.LastReadyTime = newest.name, metaTime(newest.takenAt)
+	}
+	if p.reason == v1alpha1.CreateFailed {
+		c.RetryTime = p.retryTime
+	}
+	return c
+}
+
+// A condition is what is to be told by one.
+type condition struct {
+	conditionType   string
+	status          metav1.ConditionStatus
+	reason, message string
+}
+
+func setCondition(status *v1alpha1.SnapshotScheduleStatus, generation int64, now time.Time, c condition) {
+	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+		Type: c.conditionType, Status: c.status, Reason: c.reason, Message: c.message, ObservedGeneration: generation, LastTransitionTime: *metaTime(now),
+	})
+}
+
+// readyCondition tells whether the schedule works as its spec says.
+func readyCondition(s *state, states []*claimState, deletions, clocks string) condition {
+	var failing []*claimState
+	for _, p := range states {
+		if p.isFailing() {
+			failing = append(failing, p)
+		}
+	}
+	switch {
+	case s.schedule.Spec.Suspend:
+		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: nothing is taken or removed"}
+	case len(failing) > 0:
+		first := failing[0]
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
+			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(failing), len(states), first.claim.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
+	case clocks != "":
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, clocks}
+	case deletions != "":
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.RemovalFailing, deletions}
+	case len(states) == 0:
+		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.NoClaims, "spec.claimSelector selects no claim"}
+	}
+	return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d claims are selected", len(states))}
+}
+
+// runningCondition tells whether claims wait.
+func runningCondition(status *v1alpha1.SnapshotScheduleStatus, states []*claimState) condition {
+	open := 0
+	for _, p := range states {
+		if p.isPending() {
+			open++
+		}
+	}
+	if status.Run == nil || status.Run.CompletionTime != nil {
+		return condition{v1alpha1.Running, metav1.ConditionFalse, v1alpha1.Idle, "no claim waits for its snapshot"}
+	}
+	return condition{v1alpha1.Running, metav1.ConditionTrue, v1alpha1.Waiting, fmt.Sprintf(
+		"in the run of %s %d of %d claims wait for their snapshot", formatTime(status.Run.Time.Time), open, len(states))}
+}
