@@ -1,0 +1,44 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// byClass is the index of contents that have no snapshot yet by their class.
+const byClass = "waits-for-class"
+
+func (r *Reconciler) indexByClass(ctx context.Context, m ctrl.Manager) error {
+	err := m.GetFieldIndexer().IndexField(ctx, r.kind.New(), byClass, func(o client.Object) []string {
+		c := r.kind.Read(o)
+		if c.Driver != r.options.Driver || c.Class == "" || c.handle() != "" {
+			return nil
+		}
+		return []string{c.Class}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing contents by class: %w", err)
+	}
+	return nil
+}
+
+// contentsOfClass leads from a class to the contents that may be waiting for it.
+func (r *Reconciler) contentsOfClass(ctx context.Context, class client.Object) []reconcile.Request {
+	list := r.kind.NewList()
+	if err := r.client.List(ctx, list, client.MatchingFields{byClass: class.GetName()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "The contents of a class could not be listed", "class", class.GetName())
+		return nil
+	}
+	var waiting []reconcile.Request
+	_ = meta.EachListItem(list, func(o runtime.Object) error {
+		waiting = append(waiting, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o.(client.Object))}) //nolint:forcetypeassert // It is of the kind.
+		return nil
+	})
+	return waiting
+}
