@@ -16,7 +16,7 @@ import (
 // Connect reaches the driver and returns when it is ready. A driver that is
 // not there yet is waited for.
 func Connect(ctx context.Context, o DriverOptions) (*csi.Driver, error) {
-	driver, err := csi.Connect(ctx, csi.Options{Address: o.Address, Timeout: o.Timeout, NodePart: o.NodePart})
+	driver, err := csi.Connect(ctx, csi.Options{Address: o.Address, Timeout: o.Timeout, NodeOnly: o.NodePart})
 	if err != nil {
 		return nil, err
 	}

@@ -7,28 +7,28 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 )
 
-// A step is a decision about the objects of one pair. The zero step is to leave
+// A changes is a decision about the objects of one pair. The zero step is to leave
 // them as they are.
-type step struct {
-	create *storagev1.CSIStorageCapacity
-	update *storagev1.CSIStorageCapacity  // the kept one, as it should be
-	from   *storagev1.CSIStorageCapacity  // the kept one, as it is
-	remove []storagev1.CSIStorageCapacity // obsolete ones, or doubles
+type changes struct {
+	create   *storagev1.CSIStorageCapacity
+	update   *storagev1.CSIStorageCapacity  // the kept one, as it should be
+	existing *storagev1.CSIStorageCapacity  // the kept one, as it is
+	obsolete []storagev1.CSIStorageCapacity // obsolete ones, or doubles
 }
 
 // decide holds every rule about which objects there are and what they say. It
 // does no I/O; each rule is a row of its test.
-func decide(s seen, o *Options) step {
-	if !s.wanted() {
-		return step{remove: s.objects}
+func decide(s state, o *Options) changes {
+	if !s.isWanted() {
+		return changes{obsolete: s.objects}
 	}
-	should := o.object(&s)
+	desired := o.object(&s)
 	if len(s.objects) == 0 {
-		return step{create: should}
+		return changes{create: desired}
 	}
-	next := step{remove: s.objects[1:]}
-	if update := amended(&s.objects[0], should); update != nil {
-		next.from, next.update = &s.objects[0], update
+	next := changes{obsolete: s.objects[1:]}
+	if update := updated(&s.objects[0], desired); update != nil {
+		next.existing, next.update = &s.objects[0], update
 	}
 	return next
 }

@@ -14,17 +14,17 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// sum is a step in few words.
-func (s step) sum() string {
+// summary is a step in few words.
+func (s changes) summary() string {
 	var all strings.Builder
 	if s.create != nil {
 		fmt.Fprintf(&all, "create %s; ", s.create.Capacity)
 	}
 	if s.update != nil {
-		fmt.Fprintf(&all, "update %s from %s to %s; ", s.update.Name, s.from.Capacity, s.update.Capacity)
+		fmt.Fprintf(&all, "update %s from %s to %s; ", s.update.Name, s.existing.Capacity, s.update.Capacity)
 	}
-	for i := range s.remove {
-		fmt.Fprintf(&all, "remove %s; ", s.remove[i].Name)
+	for i := range s.obsolete {
+		fmt.Fprintf(&all, "remove %s; ", s.obsolete[i].Name)
 	}
 	return all.String()
 }
@@ -39,51 +39,51 @@ func TestDecide(t *testing.T) {
 		return o
 	}
 	tests := map[string]struct {
-		change func(*seen)
+		change func(*state)
 		want   string
 	}{
-		"a wanted pair gets an object":        {func(*seen) {}, "create 100; "},
-		"also if there is no room":            {func(s *seen) { s.room = room(0, 0) }, "create 0; "},
-		"an object that is true stays":        {func(s *seen) { s.objects = append(s.objects, there("x", 100)) }, ""},
-		"an object follows the driver":        {func(s *seen) { s.objects = append(s.objects, there("x", 99)) }, "update x from 99 to 100; "},
-		"an object without capacity gets one": {func(s *seen) { s.objects = append(s.objects, there("x", 1)); s.objects[0].Capacity = nil }, "update x from <nil> to 100; "},
-		"a new largest size is news":          {func(s *seen) { s.objects = append(s.objects, there("x", 100)); s.room = room(100, 7) }, "update x from 100 to 100; "},
-		"a largest size that is gone is news": {func(s *seen) {
+		"a wanted pair gets an object":        {func(*state) {}, "create 100; "},
+		"also if there is no room":            {func(s *state) { s.response = capacityResponse(0, 0) }, "create 0; "},
+		"an object that is true stays":        {func(s *state) { s.objects = append(s.objects, there("x", 100)) }, ""},
+		"an object follows the driver":        {func(s *state) { s.objects = append(s.objects, there("x", 99)) }, "update x from 99 to 100; "},
+		"an object without capacity gets one": {func(s *state) { s.objects = append(s.objects, there("x", 1)); s.objects[0].Capacity = nil }, "update x from <nil> to 100; "},
+		"a new largest size is news":          {func(s *state) { s.objects = append(s.objects, there("x", 100)); s.response = capacityResponse(100, 7) }, "update x from 100 to 100; "},
+		"a largest size that is gone is news": {func(s *state) {
 			s.objects = append(s.objects, there("x", 100))
 			s.objects[0].MaximumVolumeSize = resource.NewQuantity(7, resource.BinarySI)
 		}, "update x from 100 to 100; "},
-		"the same size written otherwise is not": {func(s *seen) {
+		"the same size written otherwise is not": {func(s *state) {
 			s.objects = append(s.objects, there("x", 1))
-			s.room = room(1<<30, 0)
+			s.response = capacityResponse(1<<30, 0)
 			s.objects[0].Capacity = ptr.To(resource.MustParse("1024Mi"))
 		}, ""},
-		"of several the first is kept": {func(s *seen) { s.objects = append(s.objects, there("x", 100), there("y", 100)) }, "remove y; "},
-		"and told the truth":           {func(s *seen) { s.objects = append(s.objects, there("x", 9), there("y", 100)) }, "update x from 9 to 100; remove y; "},
-		"a new owner is news": {func(s *seen) {
+		"of several the first is kept": {func(s *state) { s.objects = append(s.objects, there("x", 100), there("y", 100)) }, "remove y; "},
+		"and told the truth":           {func(s *state) { s.objects = append(s.objects, there("x", 9), there("y", 100)) }, "update x from 9 to 100; remove y; "},
+		"a new owner is news": {func(s *state) {
 			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("a")))
 		}, "update x from 100 to 100; "},
-		"the same owner is not": {func(s *seen) {
+		"the same owner is not": {func(s *state) {
 			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("b")))
 		}, ""},
-		"an owner that there should not be is news": {func(s *seen) {
+		"an owner that there should not be is news": {func(s *state) {
 			s.objects = append(s.objects, owned(there("x", 100), owner("a")))
 		}, "update x from 100 to 100; "},
-		"without the class all goes":   {func(s *seen) { s.class = nil; s.objects = append(s.objects, there("x", 1), there("y", 1)) }, "remove x; remove y; "},
-		"without the segment all goes": {func(s *seen) { s.segment = nil; s.objects = append(s.objects, there("x", 1)) }, "remove x; "},
-		"without objects nothing goes": {func(s *seen) { s.segment = nil }, ""},
+		"without the class all goes":   {func(s *state) { s.class = nil; s.objects = append(s.objects, there("x", 1), there("y", 1)) }, "remove x; remove y; "},
+		"without the segment all goes": {func(s *state) { s.segment = nil; s.objects = append(s.objects, there("x", 1)) }, "remove x; "},
+		"without objects nothing goes": {func(s *state) { s.segment = nil }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := seen{pair: pair{"fast", "zone=a"}, class: class("fast"), segment: map[string]string{"zone": "a"}, room: room(100, 0)}
+			s := state{pair: pair{"fast", "zone=a"}, class: class("fast"), segment: map[string]string{"zone": "a"}, response: capacityResponse(100, 0)}
 			tt.change(&s)
-			if got := decide(s, options()).sum(); got != tt.want {
+			if got := decide(s, options()).summary(); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}
 }
 
-func TestOwnersAreAmendedAndOthersKept(t *testing.T) {
+func TestUpdatedOwners(t *testing.T) {
 	ref := func(name string, controls bool) metav1.OwnerReference {
 		return metav1.OwnerReference{Kind: "Pod", Name: name, UID: types.UID(name), Controller: &controls}
 	}
@@ -102,7 +102,7 @@ func TestOwnersAreAmendedAndOthersKept(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, right := amendedOwners(tt.there, tt.should)
+			got, right := updatedOwners(tt.there, tt.should)
 			if diff := cmp.Diff(tt.want, got); diff != "" || right != tt.right {
 				t.Errorf("right: %t; %s", right, diff)
 			}

@@ -63,14 +63,14 @@ func node(name, zone string) []client.Object {
 
 // object is what is published about a class in a zone.
 func object(name, class, zone string, bytes int64) *storagev1.CSIStorageCapacity {
-	s := &seen{pair: pair{class, "zone=" + zone}, segment: map[string]string{"zone": zone}, room: room(bytes, 0)}
+	s := &state{pair: pair{class, "zone=" + zone}, segment: map[string]string{"zone": zone}, response: capacityResponse(bytes, 0)}
 	o := options().object(s)
 	o.Name, o.UID, o.ResourceVersion = name, types.UID("uid of "+name), "1"
 	return o
 }
 
-// room is an answer of the driver.
-func room(bytes, largest int64) *csipb.GetCapacityResponse {
+// capacityResponse is an answer of the driver.
+func capacityResponse(bytes, largest int64) *csipb.GetCapacityResponse {
 	answer := &csipb.GetCapacityResponse{AvailableCapacity: bytes}
 	if largest > 0 {
 		answer.MaximumVolumeSize = wrapperspb.Int64(largest)
@@ -78,24 +78,24 @@ func room(bytes, largest int64) *csipb.GetCapacityResponse {
 	return answer
 }
 
-// A world is a Reconciler, what it sees, and what it does.
-type world struct {
+// A fixture is a Reconciler, what it sees, and what it does.
+type fixture struct {
 	*Reconciler
 	*memory
-	asked []*csipb.GetCapacityRequest
-	free  int64 // everywhere
-	fails error
+	requests  []*csipb.GetCapacityRequest
+	freeBytes int64 // everywhere
+	err       error
 }
 
-func newWorld(objects ...client.Object) *world {
-	w := &world{memory: &memory{stored: map[string]client.Object{}, byPair: map[string][]string{}, lists: map[string]int{}}, free: 100}
+func newFixture(objects ...client.Object) *fixture {
+	w := &fixture{memory: &memory{stored: map[string]client.Object{}, byPair: map[string][]string{}, lists: map[string]int{}}, freeBytes: 100}
 	w.Reconciler = &Reconciler{
-		client: w.memory, live: w.memory, writer: w.memory, options: options(), log: logr.Discard(), now: time.Now,
-		survey:  &survey{from: w.memory, driver: driverName},
-		canTell: func() bool { return true },
+		client: w.memory, apiReader: w.memory, writer: w.memory, options: options(), log: logr.Discard(), now: time.Now,
+		segments:       &segmentCache{client: w.memory, driver: driverName},
+		hasGetCapacity: func() bool { return true },
 		getCapacity: func(_ context.Context, q *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
-			w.asked = append(w.asked, q)
-			return room(w.free, 0), w.fails
+			w.requests = append(w.requests, q)
+			return capacityResponse(w.freeBytes, 0), w.err
 		},
 	}
 	for _, o := range objects {
@@ -105,7 +105,7 @@ func newWorld(objects ...client.Object) *world {
 }
 
 // published are the objects there are, as class, zone and capacity.
-func (w *world) published() []string {
+func (w *fixture) published() []string {
 	var all []string
 	for _, o := range w.stored {
 		if o, ok := o.(*storagev1.CSIStorageCapacity); ok {
@@ -116,45 +116,45 @@ func (w *world) published() []string {
 	return all
 }
 
-// happens sends an event about an object through the watches of its kind and
+// sendEvent sends an event about an object through the watches of its kind and
 // returns the pairs that it wakes up. Before is nil if the object comes, after
 // if it goes.
-func (w *world) happens(t *testing.T, q queue, before, after client.Object) {
+func (w *fixture) sendEvent(t *testing.T, q queue, before, after client.Object) {
 	t.Helper()
 	subject := after
 	if after == nil {
 		subject = before
 	}
 	for _, watch := range w.watches() {
-		if reflect.TypeOf(watch.kind) != reflect.TypeOf(subject) {
+		if reflect.TypeOf(watch.object) != reflect.TypeOf(subject) {
 			continue
 		}
 		switch {
 		case before == nil:
-			if e := (event.CreateEvent{Object: after}); watch.when.Create(e) {
-				watch.wakes.Create(t.Context(), e, q)
+			if e := (event.CreateEvent{Object: after}); watch.predicate.Create(e) {
+				watch.handler.Create(t.Context(), e, q)
 			}
 		case after == nil:
-			if e := (event.DeleteEvent{Object: before}); watch.when.Delete(e) {
-				watch.wakes.Delete(t.Context(), e, q)
+			if e := (event.DeleteEvent{Object: before}); watch.predicate.Delete(e) {
+				watch.handler.Delete(t.Context(), e, q)
 			}
 		default:
-			if e := (event.UpdateEvent{ObjectOld: before, ObjectNew: after}); watch.when.Update(e) {
-				watch.wakes.Update(t.Context(), e, q)
+			if e := (event.UpdateEvent{ObjectOld: before, ObjectNew: after}); watch.predicate.Update(e) {
+				watch.handler.Update(t.Context(), e, q)
 			}
 		}
 	}
 }
 
 // change puts an object and tells of it, or takes it away if it is nil.
-func (w *world) change(t *testing.T, q queue, before, after client.Object) {
+func (w *fixture) change(t *testing.T, q queue, before, after client.Object) {
 	t.Helper()
 	if after != nil {
 		w.put(after)
 	} else {
-		w.take(before)
+		w.remove(before)
 	}
-	w.happens(t, q, before, after)
+	w.sendEvent(t, q, before, after)
 }
 
 // memory is a cache and an API server that are always of one mind.
@@ -177,7 +177,7 @@ func (m *memory) put(o client.Object) {
 	}
 }
 
-func (m *memory) take(o client.Object) {
+func (m *memory) remove(o client.Object) {
 	k := key(o, o.GetName())
 	delete(m.stored, k)
 	for p := range m.byPair {
@@ -249,7 +249,7 @@ func (m *memory) Delete(_ context.Context, o client.Object, _ ...client.DeleteOp
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.writes = append(m.writes, "delete "+o.GetName())
-	m.take(o)
+	m.remove(o)
 	return nil
 }
 

@@ -13,20 +13,20 @@ import (
 
 // The names are those of the csi-provisioner, for its dashboards.
 var (
-	goal = prometheus.NewDesc("csistoragecapacities_desired_goal",
+	desiredGoal = prometheus.NewDesc("csistoragecapacities_desired_goal",
 		"Number of CSIStorageCapacity objects that there should be.", nil, nil)
-	current = prometheus.NewDesc("csistoragecapacities_desired_current",
+	desiredCurrent = prometheus.NewDesc("csistoragecapacities_desired_current",
 		"Number of CSIStorageCapacity objects that there should be and are.", nil, nil)
 	obsolete = prometheus.NewDesc("csistoragecapacities_obsolete",
 		"Number of CSIStorageCapacity objects that there are and should not be.", nil, nil)
 )
 
-// tally is what the metrics say.
-type tally struct{ goal, current, obsolete int }
+// counts is what the metrics say.
+type counts struct{ goal, current, obsolete int }
 
 // collector counts when it is asked and keeps nothing.
 type collector struct {
-	count func() (tally, bool)
+	count func() (counts, bool)
 	to    prometheus.Registerer
 }
 
@@ -46,8 +46,8 @@ func (c *collector) NeedLeaderElection() bool { return false }
 
 // Describe names the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	to <- goal
-	to <- current
+	to <- desiredGoal
+	to <- desiredCurrent
 	to <- obsolete
 }
 
@@ -57,37 +57,37 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if !ok {
 		return
 	}
-	to <- prometheus.MustNewConstMetric(goal, prometheus.GaugeValue, float64(t.goal))
-	to <- prometheus.MustNewConstMetric(current, prometheus.GaugeValue, float64(t.current))
+	to <- prometheus.MustNewConstMetric(desiredGoal, prometheus.GaugeValue, float64(t.goal))
+	to <- prometheus.MustNewConstMetric(desiredCurrent, prometheus.GaugeValue, float64(t.current))
 	to <- prometheus.MustNewConstMetric(obsolete, prometheus.GaugeValue, float64(t.obsolete))
 }
 
-// count counts what there is in the cache, and what there should be.
-func (r *Reconciler) count(ctx context.Context, c cache.Cache) (tally, bool) {
+// countIfSynced counts what there is in the cache, and what there should be.
+func (r *Reconciler) countIfSynced(ctx context.Context, c cache.Cache) (counts, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if !c.WaitForCacheSync(ctx) {
-		return tally{}, false
+		return counts{}, false
 	}
-	t, err := r.tally(ctx)
+	t, err := r.counts(ctx)
 	if err != nil {
 		r.log.Error(err, "The capacities could not be counted")
 	}
 	return t, err == nil
 }
 
-func (r *Reconciler) tally(ctx context.Context) (tally, error) {
+func (r *Reconciler) counts(ctx context.Context) (counts, error) {
 	classes, err := r.classes(ctx)
 	if err != nil {
-		return tally{}, err
+		return counts{}, err
 	}
-	known, err := r.survey.segments(ctx)
+	known, err := r.segments.get(ctx)
 	if err != nil {
-		return tally{}, err
+		return counts{}, err
 	}
 	objects := &storagev1.CSIStorageCapacityList{}
 	if err := r.client.List(ctx, objects, client.InNamespace(r.options.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return tally{}, err
+		return counts{}, err
 	}
 	missing := make(map[pair]bool, len(classes)*len(known))
 	for _, class := range classes {
@@ -95,7 +95,7 @@ func (r *Reconciler) tally(ctx context.Context) (tally, error) {
 			missing[pair{class, segment}] = true
 		}
 	}
-	t := tally{goal: len(missing)}
+	t := counts{goal: len(missing)}
 	for i := range objects.Items {
 		delete(missing, pairOf(&objects.Items[i]))
 	}

@@ -12,25 +12,25 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// newNodeWorld is a world of one node's provisioner. The cluster has other
+// newNodeFixture is a world of one node's provisioner. The cluster has other
 // nodes, of which it is to know nothing.
-func newNodeWorld(name string, objects ...client.Object) *world {
-	w := newWorld(slices.Concat(node("n1", "a"), node("n2", "b"), objects)...)
+func newNodeFixture(name string, objects ...client.Object) *fixture {
+	w := newFixture(slices.Concat(node("n1", "a"), node("n2", "b"), objects)...)
 	w.options.Node, w.options.Segment = name, topology.Segment{"host": name}
-	w.survey.only = w.options.Segment
+	w.segments.fixed = w.options.Segment
 	return w
 }
 
 func TestANodePublishesItsOwnSegmentOnly(t *testing.T) {
-	w := newNodeWorld("n1", class("fast"))
+	w := newNodeFixture("n1", class("fast"))
 	for _, watch := range w.watches() {
-		switch watch.kind.(type) {
+		switch watch.object.(type) {
 		case *corev1.Node, *storagev1.CSINode:
-			t.Errorf("%T is watched, by every node", watch.kind)
+			t.Errorf("%T is watched, by every node", watch.object)
 		}
 	}
-	q := &woken{pairs: map[pair]bool{}}
-	w.happens(t, q, nil, class("fast"))
+	q := &recordingQueue{pairs: map[pair]bool{}}
+	w.sendEvent(t, q, nil, class("fast"))
 	if diff := cmp.Diff([]string{"fast host=n1"}, q.sorted()); diff != "" {
 		t.Fatal(diff)
 	}
@@ -47,7 +47,7 @@ func TestANodePublishesItsOwnSegmentOnly(t *testing.T) {
 	}
 }
 
-func TestANodeIsWokenByItsOwnClaimsAndVolumes(t *testing.T) {
+func TestANodeIgnoresClaimsAndVolumesOfOtherNodes(t *testing.T) {
 	at := func(host string) *corev1.PersistentVolume {
 		return volume("fast", topology.NodeAffinity(accessible(map[string]string{"host": host})))
 	}
@@ -62,8 +62,8 @@ func TestANodeIsWokenByItsOwnClaimsAndVolumes(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w, q := newNodeWorld("n1", class("fast")), &woken{pairs: map[pair]bool{}}
-			w.happens(t, q, tt.before, tt.after)
+			w, q := newNodeFixture("n1", class("fast")), &recordingQueue{pairs: map[pair]bool{}}
+			w.sendEvent(t, q, tt.before, tt.after)
 			if diff := cmp.Diff(tt.want, q.sorted()); diff != "" {
 				t.Error(diff)
 			}
@@ -71,21 +71,21 @@ func TestANodeIsWokenByItsOwnClaimsAndVolumes(t *testing.T) {
 	}
 }
 
-func TestObjectsOfNodesAreToldApart(t *testing.T) {
-	s := &seen{pair: pair{"fast", "zone=a"}, segment: topology.Segment{"zone": "a"}, room: room(1, 0)}
+func TestObjectsOfNodesAreDistinct(t *testing.T) {
+	s := &state{pair: pair{"fast", "zone=a"}, segment: topology.Segment{"zone": "a"}, response: capacityResponse(1, 0)}
 	on := func(node string) *Options {
 		o := options()
 		o.Node, o.Segment = node, s.segment
 		return o
 	}
 	one, two, all := on("n1").object(s), on("n2").object(s), options().object(s)
-	if got := one.Labels[LabelManager]; got != "external-provisioner-n1" {
+	if got := one.Labels[LabelManagedBy]; got != "external-provisioner-n1" {
 		t.Errorf("it is managed by %s", got)
 	}
 	if one.Name == two.Name || one.Name == all.Name {
 		t.Errorf("the names are %s, %s and %s", one.Name, two.Name, all.Name)
 	}
-	if !on("n1").ours(one) || on("n1").ours(two) || on("n1").ours(all) || options().ours(one) {
+	if !on("n1").isOurs(one) || on("n1").isOurs(two) || on("n1").isOurs(all) || options().isOurs(one) {
 		t.Error("what is whose is mixed up")
 	}
 }

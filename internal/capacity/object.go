@@ -19,15 +19,15 @@ import (
 // that role csi-provisioner replaces, so that either can take over from the
 // other. The second tells them from those of provisioners on single nodes.
 const (
-	LabelDriver  = "csi.storage.k8s.io/drivername"
-	LabelManager = "csi.storage.k8s.io/managed-by"
-	manager      = "external-provisioner"
+	LabelDriver    = "csi.storage.k8s.io/drivername"
+	LabelManagedBy = "csi.storage.k8s.io/managed-by"
+	managerName    = "external-provisioner"
 )
 
 const (
 	generateName = "csisc-"
-	// prefix of the class parameters that are for Kubernetes, not for the driver.
-	prefix = "csi.storage.k8s.io/"
+	// reservedPrefix of the class parameters that are for Kubernetes, not for the driver.
+	reservedPrefix = "csi.storage.k8s.io/"
 )
 
 // A pair is what one object is about: a class, and a segment by its text.
@@ -51,36 +51,36 @@ func pairOf(o *storagev1.CSIStorageCapacity) pair {
 
 // labels of our objects.
 func (o *Options) labels() map[string]string {
-	return map[string]string{LabelDriver: o.Driver, LabelManager: o.manager()}
+	return map[string]string{LabelDriver: o.Driver, LabelManagedBy: o.managedBy()}
 }
 
-// manager tells our objects from those of the provisioners on other nodes.
-func (o *Options) manager() string {
+// managedBy tells our objects from those of the provisioners on other nodes.
+func (o *Options) managedBy() string {
 	if o.Node == "" {
-		return manager
+		return managerName
 	}
-	return kube.NodeLabelValue(manager, o.Node)
+	return kube.NodeLabelValue(managerName, o.Node)
 }
 
-// ours tells whether an object is among those that we look after.
-func (o *Options) ours(object *storagev1.CSIStorageCapacity) bool {
-	return object.Namespace == o.Namespace && object.Labels[LabelDriver] == o.Driver && object.Labels[LabelManager] == o.manager()
+// isOurs tells whether an object is among those that we look after.
+func (o *Options) isOurs(object *storagev1.CSIStorageCapacity) bool {
+	return object.Namespace == o.Namespace && object.Labels[LabelDriver] == o.Driver && object.Labels[LabelManagedBy] == o.managedBy()
 }
 
 // object is how the object of a wanted pair should be. Its name follows from
 // what it is about: whoever makes it, and however little it knows of what its
 // predecessor did, there is one.
-func (o *Options) object(s *seen) *storagev1.CSIStorageCapacity {
-	hash := sha256.Sum256([]byte(strings.Join(append(o.whose(), s.pair.class, s.pair.segment), "\x00")))
+func (o *Options) object(s *state) *storagev1.CSIStorageCapacity {
+	hash := sha256.Sum256([]byte(strings.Join(append(o.identity(), s.pair.class, s.pair.segment), "\x00")))
 	object := &storagev1.CSIStorageCapacity{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.Namespace, Name: generateName + hex.EncodeToString(hash[:8]), GenerateName: generateName, Labels: o.labels(),
 		},
 		NodeTopology:     &metav1.LabelSelector{MatchLabels: s.segment},
 		StorageClassName: s.pair.class,
-		Capacity:         resource.NewQuantity(s.room.GetAvailableCapacity(), resource.BinarySI),
+		Capacity:         resource.NewQuantity(s.response.GetAvailableCapacity(), resource.BinarySI),
 	}
-	if largest := s.room.GetMaximumVolumeSize(); largest != nil {
+	if largest := s.response.GetMaximumVolumeSize(); largest != nil {
 		object.MaximumVolumeSize = resource.NewQuantity(largest.GetValue(), resource.BinarySI)
 	}
 	if s.owner != nil {
@@ -89,39 +89,39 @@ func (o *Options) object(s *seen) *storagev1.CSIStorageCapacity {
 	return object
 }
 
-// whose objects ours are, apart from what they are about: nodes may share a
+// identity objects ours are, apart from what they are about: nodes may share a
 // segment.
-func (o *Options) whose() []string {
+func (o *Options) identity() []string {
 	if o.Node == "" {
 		return []string{o.Driver}
 	}
 	return []string{o.Driver, o.Node}
 }
 
-// amended is an object that is there with what it should say, or nil if it says
+// updated is an object that is there with what it should say, or nil if it says
 // that already.
-func amended(there, should *storagev1.CSIStorageCapacity) *storagev1.CSIStorageCapacity {
-	owners, right := amendedOwners(there.OwnerReferences, should.OwnerReferences)
-	if right && equal(there.Capacity, should.Capacity) && equal(there.MaximumVolumeSize, should.MaximumVolumeSize) {
+func updated(existing, desired *storagev1.CSIStorageCapacity) *storagev1.CSIStorageCapacity {
+	owners, unchanged := updatedOwners(existing.OwnerReferences, desired.OwnerReferences)
+	if unchanged && equal(existing.Capacity, desired.Capacity) && equal(existing.MaximumVolumeSize, desired.MaximumVolumeSize) {
 		return nil
 	}
-	there = there.DeepCopy()
-	there.Capacity, there.MaximumVolumeSize, there.OwnerReferences = should.Capacity, should.MaximumVolumeSize, owners
-	return there
+	existing = existing.DeepCopy()
+	existing.Capacity, existing.MaximumVolumeSize, existing.OwnerReferences = desired.Capacity, desired.MaximumVolumeSize, owners
+	return existing
 }
 
-// amendedOwners are the owners that are there with the right controller among
+// updatedOwners are the owners that are there with the right controller among
 // them, of which there can be one.
-func amendedOwners(there, should []metav1.OwnerReference) (owners []metav1.OwnerReference, right bool) {
+func updatedOwners(existing, desired []metav1.OwnerReference) (owners []metav1.OwnerReference, unchanged bool) {
 	controls := func(o metav1.OwnerReference) bool { return o.Controller != nil && *o.Controller }
-	at := slices.IndexFunc(there, controls)
+	at := slices.IndexFunc(existing, controls)
 	switch {
-	case at < 0 && len(should) == 0:
-		return there, true
-	case at >= 0 && len(should) > 0 && there[at].UID == should[0].UID:
-		return there, true
+	case at < 0 && len(desired) == 0:
+		return existing, true
+	case at >= 0 && len(desired) > 0 && existing[at].UID == desired[0].UID:
+		return existing, true
 	}
-	return append(slices.DeleteFunc(slices.Clone(there), controls), should...), false
+	return append(slices.DeleteFunc(slices.Clone(existing), controls), desired...), false
 }
 
 func equal(a, b *resource.Quantity) bool {
@@ -134,6 +134,6 @@ func equal(a, b *resource.Quantity) bool {
 // driverParameters are a class's parameters without those for Kubernetes.
 func driverParameters(class *storagev1.StorageClass) map[string]string {
 	left := maps.Clone(class.Parameters)
-	maps.DeleteFunc(left, func(key, _ string) bool { return strings.HasPrefix(key, prefix) })
+	maps.DeleteFunc(left, func(key, _ string) bool { return strings.HasPrefix(key, reservedPrefix) })
 	return left
 }

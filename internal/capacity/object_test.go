@@ -11,8 +11,8 @@ import (
 )
 
 func TestObject(t *testing.T) {
-	s := &seen{
-		pair: pair{"fast", "zone=a"}, segment: map[string]string{"zone": "a"}, room: room(3<<30, 1<<30),
+	s := &state{
+		pair: pair{"fast", "zone=a"}, segment: map[string]string{"zone": "a"}, response: capacityResponse(3<<30, 1<<30),
 		owner: &metav1.OwnerReference{Kind: "DaemonSet", Name: "driver"},
 	}
 	o := options().object(s)
@@ -31,16 +31,16 @@ func TestObject(t *testing.T) {
 	if diff := cmp.Diff([]metav1.OwnerReference{*s.owner}, o.OwnerReferences); diff != "" {
 		t.Error(diff)
 	}
-	if !options().ours(o) {
+	if !options().isOurs(o) {
 		t.Error("it is not ours")
 	}
 }
 
-func TestNamesDifferInAllThatObjectsAreAbout(t *testing.T) {
+func TestNamesAreUniquePerDriverClassAndSegment(t *testing.T) {
 	name := func(driver, class, segment string) string {
 		o := options()
 		o.Driver = driver
-		return o.object(&seen{pair: pair{class, segment}}).Name
+		return o.object(&state{pair: pair{class, segment}}).Name
 	}
 	names := map[string]bool{
 		name("d", "c", "s"): true, name("e", "c", "s"): true, name("d", "e", "s"): true, name("d", "c", "e"): true, name("d", "cs", ""): true,
@@ -77,10 +77,10 @@ func TestPairOf(t *testing.T) {
 
 // What a class says to Kubernetes is no business of the driver, which may
 // refuse parameters that it does not know.
-func TestTheDriverIsAskedWithItsOwnParameters(t *testing.T) {
+func TestReservedParametersAreNotSentToTheDriver(t *testing.T) {
 	c := class("fast")
 	c.Parameters = map[string]string{"pool": "ssd", "csi.storage.k8s.io/fstype": "xfs", "csi.storage.k8s.io/provisioner-secret-name": "key"}
-	q := request(&seen{class: c, segment: map[string]string{"zone": "a"}})
+	q := request(&state{class: c, segment: map[string]string{"zone": "a"}})
 	if diff := cmp.Diff(map[string]string{"pool": "ssd"}, q.GetParameters()); diff != "" {
 		t.Error(diff)
 	}
@@ -90,12 +90,12 @@ func TestTheDriverIsAskedWithItsOwnParameters(t *testing.T) {
 	if len(c.Parameters) != 3 {
 		t.Error("the class in the cache was changed")
 	}
-	if q := request(&seen{class: c, segment: map[string]string{}}); q.GetAccessibleTopology() != nil {
+	if q := request(&state{class: c, segment: map[string]string{}}); q.GetAccessibleTopology() != nil {
 		t.Errorf("a driver without topology is asked about %v", q.GetAccessibleTopology())
 	}
 }
 
-func TestServes(t *testing.T) {
+func TestIsSelected(t *testing.T) {
 	tests := map[string]struct {
 		options func(*Options)
 		class   func(*storagev1.StorageClass)
@@ -115,7 +115,7 @@ func TestServes(t *testing.T) {
 			o, c := options(), class("fast")
 			tt.options(o)
 			tt.class(c)
-			if got := o.serves(c); got != tt.want {
+			if got := o.isSelected(c); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})

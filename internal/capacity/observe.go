@@ -15,40 +15,40 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// seen is all that is known about one pair at one moment.
-type seen struct {
-	pair    pair
-	class   *storagev1.StorageClass        // nil if there is none whose capacity is published
-	segment topology.Segment               // nil if no node is in it
-	objects []storagev1.CSIStorageCapacity // about the pair, the one to keep first
-	room    *csipb.GetCapacityResponse     // nil if the pair is not wanted
-	owner   *metav1.OwnerReference         // that objects should have, nil for none
+// state is all that is known about one pair at one moment.
+type state struct {
+	pair     pair
+	class    *storagev1.StorageClass        // nil if there is none whose capacity is published
+	segment  topology.Segment               // nil if no node is in it
+	objects  []storagev1.CSIStorageCapacity // about the pair, the one to keep first
+	response *csipb.GetCapacityResponse     // nil if the pair is not wanted
+	owner    *metav1.OwnerReference         // that objects should have, nil for none
 }
 
-// wanted tells whether there should be an object.
-func (s *seen) wanted() bool { return s.class != nil && s.segment != nil }
+// isWanted tells whether there should be an object.
+func (s *state) isWanted() bool { return s.class != nil && s.segment != nil }
 
 // observe reads the cache and, about a pair that is wanted, asks the driver.
-func (r *Reconciler) observe(ctx context.Context, p pair) (seen, error) {
-	s := seen{pair: p, owner: r.owner}
+func (r *Reconciler) observe(ctx context.Context, p pair) (state, error) {
+	s := state{pair: p, owner: r.owner}
 	var err error
 	if s.class, err = r.class(ctx, p.class); err != nil {
 		return s, err
 	}
-	known, err := r.survey.segments(ctx)
+	known, err := r.segments.get(ctx)
 	if err != nil {
 		return s, err
 	}
 	s.segment = known[p.segment]
-	if s.objects, err = r.objects(ctx, p); err != nil || !s.wanted() {
+	if s.objects, err = r.objects(ctx, p); err != nil || !s.isWanted() {
 		return s, err
 	}
-	s.room, err = r.getCapacity(ctx, request(&s))
+	s.response, err = r.getCapacity(ctx, request(&s))
 	return s, err
 }
 
 // request is what the driver is asked about a wanted pair.
-func request(s *seen) *csipb.GetCapacityRequest {
+func request(s *state) *csipb.GetCapacityRequest {
 	q := &csipb.GetCapacityRequest{Parameters: driverParameters(s.class)}
 	if len(s.segment) > 0 {
 		q.AccessibleTopology = &csipb.Topology{Segments: s.segment}
@@ -63,7 +63,7 @@ func (r *Reconciler) class(ctx context.Context, name string) (*storagev1.Storage
 	switch {
 	case client.IgnoreNotFound(err) != nil:
 		return nil, fmt.Errorf("reading StorageClass %s: %w", name, err)
-	case err == nil && r.publishes(class):
+	case err == nil && r.isPublished(class):
 		return class, nil
 	default:
 		return nil, nil
@@ -78,15 +78,15 @@ func (r *Reconciler) classes(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	for i := range all.Items {
-		if r.publishes(&all.Items[i]) {
+		if r.isPublished(&all.Items[i]) {
 			names = append(names, all.Items[i].Name)
 		}
 	}
 	return names, nil
 }
 
-func (r *Reconciler) publishes(class *storagev1.StorageClass) bool {
-	return r.canTell() && r.options.serves(class)
+func (r *Reconciler) isPublished(class *storagev1.StorageClass) bool {
+	return r.hasGetCapacity() && r.options.isSelected(class)
 }
 
 // objects are those about a pair. The oldest comes first, so that of several

@@ -81,14 +81,14 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// serves tells whether capacity for a class is published.
-func (o *Options) serves(class *storagev1.StorageClass) bool {
+// isSelected tells whether capacity for a class is published.
+func (o *Options) isSelected(class *storagev1.StorageClass) bool {
 	late := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 	return class.Provisioner == o.Provisioner && (late || o.Immediate) &&
 		(len(o.Classes) == 0 || slices.Contains(o.Classes, class.Name))
 }
 
-// longestRetry is the pause after many failures.
-func (o *Options) longestRetry() time.Duration {
+// maxRetry is the pause after many failures.
+func (o *Options) maxRetry() time.Duration {
 	return max(o.RetryStart, min(o.RetryMax, o.PollInterval))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func TestDefaultsAreThoseOfTheProgramWhosePlaceTheRoleTakes(t *testing.T) {
+func TestDefaultsAreUpstreams(t *testing.T) {
 	var o Options
 	o.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
 	want := Options{PollInterval: time.Minute, OwnerLevel: 1, Workers: 1}
@@ -46,7 +46,7 @@ func TestValidate(t *testing.T) {
 }
 
 // Whatever pauses other work needs, a poll comes round at least as often.
-func TestARetryIsNeverLaterThanAPoll(t *testing.T) {
+func TestMaxRetry(t *testing.T) {
 	for name, tt := range map[string]struct{ start, longest, poll, want time.Duration }{
 		"the poll is sooner":                {time.Second, time.Hour, time.Minute, time.Minute},
 		"the longest pause is sooner":       {time.Second, time.Minute, time.Hour, time.Minute},
@@ -54,7 +54,7 @@ func TestARetryIsNeverLaterThanAPoll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{RetryStart: tt.start, RetryMax: tt.longest, PollInterval: tt.poll}
-			if got := o.longestRetry(); got != tt.want {
+			if got := o.maxRetry(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})

@@ -18,17 +18,17 @@ import (
 
 // Reconciler keeps the objects of all pairs true.
 type Reconciler struct {
-	client  client.Reader // the cache
-	live    client.Reader // past the cache
-	writer  client.Writer
-	survey  *survey
-	owner   *metav1.OwnerReference
-	options *Options
-	log     logr.Logger // for what happens outside of Reconcile
+	client    client.Reader // the cache
+	apiReader client.Reader // past the cache
+	writer    client.Writer
+	segments  *segmentCache
+	owner     *metav1.OwnerReference
+	options   *Options
+	log       logr.Logger // for what happens outside of Reconcile
 
-	canTell     func() bool // whether the driver knows its capacity
-	getCapacity func(context.Context, *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error)
-	now         func() time.Time
+	hasGetCapacity func() bool // whether the driver knows its capacity
+	getCapacity    func(context.Context, *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error)
+	now            func() time.Time
 }
 
 // Reconcile makes the objects of one pair say what the driver says, and comes
@@ -40,36 +40,36 @@ func (r *Reconciler) Reconcile(ctx context.Context, p pair) (reconcile.Result, e
 	if err != nil {
 		return result, err
 	}
-	late, err := r.do(ctx, decide(s, r.options))
+	conflict, err := r.apply(ctx, decide(s, r.options))
 	switch {
 	case err != nil:
 		return result, err
-	case late:
+	case conflict:
 		result.RequeueAfter = r.options.RetryStart
-	case s.wanted():
+	case s.isWanted():
 		result.RequeueAfter = untilPoll(p, r.options.PollInterval, r.now())
 	}
 	return result, nil
 }
 
-// do takes one step. It is late if the objects are not those any more that were
+// apply takes one step. It is late if the objects are not those any more that were
 // seen: a moment later the cache knows.
-func (r *Reconciler) do(ctx context.Context, next step) (late bool, err error) {
-	if next.create != nil {
-		err = r.create(ctx, next.create)
+func (r *Reconciler) apply(ctx context.Context, c changes) (conflict bool, err error) {
+	if c.create != nil {
+		err = r.create(ctx, c.create)
 	}
-	if next.update != nil {
-		late, err = r.update(ctx, next.from, next.update)
+	if c.update != nil {
+		conflict, err = r.update(ctx, c.existing, c.update)
 	}
 	if err != nil {
 		return false, err
 	}
-	for i := range next.remove {
-		if err := r.remove(ctx, &next.remove[i]); err != nil {
+	for i := range c.obsolete {
+		if err := r.delete(ctx, &c.obsolete[i]); err != nil {
 			return false, err
 		}
 	}
-	return late, nil
+	return conflict, nil
 }
 
 // create makes an object. If there is one of its name, it is most likely ours
@@ -77,11 +77,11 @@ func (r *Reconciler) do(ctx context.Context, next step) (late bool, err error) {
 func (r *Reconciler) create(ctx context.Context, object *storagev1.CSIStorageCapacity) error {
 	err := r.writer.Create(ctx, object)
 	if apierrors.IsAlreadyExists(err) {
-		there := &storagev1.CSIStorageCapacity{}
-		if err := r.live.Get(ctx, client.ObjectKeyFromObject(object), there); err != nil {
+		existing := &storagev1.CSIStorageCapacity{}
+		if err := r.apiReader.Get(ctx, client.ObjectKeyFromObject(object), existing); err != nil {
 			return fmt.Errorf("reading CSIStorageCapacity %s, which exists already: %w", object.Name, err)
 		}
-		if r.options.ours(there) && pairOf(there) == pairOf(object) {
+		if r.options.isOurs(existing) && pairOf(existing) == pairOf(object) {
 			return nil
 		}
 		object.Name = ""
@@ -93,7 +93,7 @@ func (r *Reconciler) create(ctx context.Context, object *storagev1.CSIStorageCap
 	return nil
 }
 
-func (r *Reconciler) update(ctx context.Context, from, to *storagev1.CSIStorageCapacity) (late bool, err error) {
+func (r *Reconciler) update(ctx context.Context, from, to *storagev1.CSIStorageCapacity) (conflict bool, err error) {
 	unlessChanged := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})
 	err = r.writer.Patch(ctx, to, unlessChanged)
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
@@ -105,7 +105,7 @@ func (r *Reconciler) update(ctx context.Context, from, to *storagev1.CSIStorageC
 	return false, nil
 }
 
-func (r *Reconciler) remove(ctx context.Context, object *storagev1.CSIStorageCapacity) error {
+func (r *Reconciler) delete(ctx context.Context, object *storagev1.CSIStorageCapacity) error {
 	err := r.writer.Delete(ctx, object, client.Preconditions{UID: &object.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("deleting CSIStorageCapacity %s: %w", object.Name, err)

@@ -13,7 +13,7 @@ import (
 var fastInA = pair{"fast", "zone=a"}
 
 func TestReconcile(t *testing.T) {
-	named := options().object(&seen{pair: fastInA}).Name
+	named := options().object(&state{pair: fastInA}).Name
 	unlabelled := func() *storagev1.CSIStorageCapacity {
 		o := object(named, "fast", "a", 1)
 		o.Labels = nil
@@ -21,45 +21,45 @@ func TestReconcile(t *testing.T) {
 	}
 	tests := map[string]struct {
 		pair   pair
-		change func(*world)
+		change func(*fixture)
 		want   []string // published
 		writes []string
 		polls  bool // another poll is due
 	}{
-		"a pair gets its object": {fastInA, func(*world) {}, []string{"fast zone=a 100"}, []string{"create"}, true},
-		"an object that says so already is left alone": {fastInA, func(w *world) { w.put(object("x", "fast", "a", 100)) },
+		"a pair gets its object": {fastInA, func(*fixture) {}, []string{"fast zone=a 100"}, []string{"create"}, true},
+		"an object that says so already is left alone": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 100)) },
 			[]string{"fast zone=a 100"}, nil, true},
-		"an object is brought up to date": {fastInA, func(w *world) { w.put(object("x", "fast", "a", 7)) },
+		"an object is brought up to date": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 7)) },
 			[]string{"fast zone=a 100"}, []string{"update x"}, true},
-		"of two that were made at once one stays": {fastInA, func(w *world) { w.put(object("y", "fast", "a", 100)); w.put(object("x", "fast", "a", 100)) },
+		"of two that were made at once one stays": {fastInA, func(w *fixture) { w.put(object("y", "fast", "a", 100)); w.put(object("x", "fast", "a", 100)) },
 			[]string{"fast zone=a 100"}, []string{"delete y"}, true},
-		"of two the older stays": {fastInA, func(w *world) {
+		"of two the older stays": {fastInA, func(w *fixture) {
 			late := object("a", "fast", "a", 100)
 			late.CreationTimestamp.Time = time.Unix(9, 0)
 			w.put(late)
 			w.put(object("x", "fast", "a", 100))
 		}, []string{"fast zone=a 100"}, []string{"delete a"}, true},
-		"a segment that is not there has no object": {pair{"fast", "zone=b"}, func(w *world) { w.put(object("x", "fast", "b", 100)) },
+		"a segment that is not there has no object": {pair{"fast", "zone=b"}, func(w *fixture) { w.put(object("x", "fast", "b", 100)) },
 			nil, []string{"delete x"}, false},
-		"a class that is not there has no object": {pair{"slow", "zone=a"}, func(w *world) { w.put(object("x", "slow", "a", 100)) },
+		"a class that is not there has no object": {pair{"slow", "zone=a"}, func(w *fixture) { w.put(object("x", "slow", "a", 100)) },
 			nil, []string{"delete x"}, false},
-		"a driver that cannot tell has no objects": {fastInA, func(w *world) {
+		"a driver that cannot tell has no objects": {fastInA, func(w *fixture) {
 			w.put(object("x", "fast", "a", 100))
-			w.canTell = func() bool { return false }
+			w.hasGetCapacity = func() bool { return false }
 		}, nil, []string{"delete x"}, false},
-		"nothing is about nothing": {pair{"slow", "zone=b"}, func(*world) {}, nil, nil, false},
-		"a name that somebody took does not matter": {fastInA, func(w *world) {
+		"nothing is about nothing": {pair{"slow", "zone=b"}, func(*fixture) {}, nil, nil, false},
+		"a name that somebody took does not matter": {fastInA, func(w *fixture) {
 			w.put(unlabelled())
 			w.byPair = map[string][]string{} // The cache has only what has our labels.
 		}, []string{"fast zone=a 1", "fast zone=a 100"}, []string{"create"}, true},
-		"an object that the cache does not have yet is not made twice": {fastInA, func(w *world) {
+		"an object that the cache does not have yet is not made twice": {fastInA, func(w *fixture) {
 			w.put(object(named, "fast", "a", 100))
 			w.byPair = map[string][]string{}
 		}, []string{"fast zone=a 100"}, nil, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(append(node("n1", "a"), class("fast"))...)
+			w := newFixture(append(node("n1", "a"), class("fast"))...)
 			tt.change(w)
 			result, err := w.Reconcile(t.Context(), tt.pair)
 			if err != nil {
@@ -74,8 +74,8 @@ func TestReconcile(t *testing.T) {
 			if polls := result.RequeueAfter > 0; polls != tt.polls || result.RequeueAfter > time.Minute {
 				t.Errorf("it is polled after %s", result.RequeueAfter)
 			}
-			if asked := len(w.asked) > 0; asked != tt.polls {
-				t.Errorf("the driver was asked %v", w.asked)
+			if asked := len(w.requests) > 0; asked != tt.polls {
+				t.Errorf("the driver was asked %v", w.requests)
 			}
 			if *result.Priority != handler.LowPriority {
 				t.Errorf("a poll has priority %d and would delay news", *result.Priority)
@@ -84,10 +84,10 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-func TestWhatTheDriverDoesNotTellChangesNothing(t *testing.T) {
-	w := newWorld(append(node("n1", "a"), class("fast"), object("x", "fast", "a", 7), object("y", "fast", "a", 7))...)
-	w.fails = errors.New("the array is on fire")
-	if _, err := w.Reconcile(t.Context(), fastInA); !errors.Is(err, w.fails) {
+func TestAFailedGetCapacityChangesNothing(t *testing.T) {
+	w := newFixture(append(node("n1", "a"), class("fast"), object("x", "fast", "a", 7), object("y", "fast", "a", 7))...)
+	w.err = errors.New("the array is on fire")
+	if _, err := w.Reconcile(t.Context(), fastInA); !errors.Is(err, w.err) {
 		t.Errorf("got %v", err)
 	}
 	if w.writes != nil {
@@ -95,8 +95,8 @@ func TestWhatTheDriverDoesNotTellChangesNothing(t *testing.T) {
 	}
 }
 
-func TestAnObjectThatHasChangedMeanwhileIsLookedAtAgainSoon(t *testing.T) {
-	w := newWorld(append(node("n1", "a"), class("fast"))...)
+func TestAConflictIsRetriedSoon(t *testing.T) {
+	w := newFixture(append(node("n1", "a"), class("fast"))...)
 	late, err := w.update(t.Context(), object("x", "fast", "a", 7), object("x", "fast", "a", 100))
 	if err != nil || !late {
 		t.Errorf("an object that is gone: %t, %v", late, err)
@@ -109,12 +109,12 @@ func TestAnObjectThatHasChangedMeanwhileIsLookedAtAgainSoon(t *testing.T) {
 	}
 }
 
-func TestTally(t *testing.T) {
+func TestCounts(t *testing.T) {
 	objects := append(node("n1", "a"), node("n2", "b")...)
 	objects = append(objects, class("fast"), class("slow"),
 		object("fast-a", "fast", "a", 1), object("double", "fast", "a", 1), object("slow-b", "slow", "b", 1), object("fast-c", "fast", "c", 1))
-	got, err := newWorld(objects...).tally(t.Context())
-	if want := (tally{goal: 4, current: 2, obsolete: 2}); err != nil || got != want {
+	got, err := newFixture(objects...).counts(t.Context())
+	if want := (counts{goal: 4, current: 2, obsolete: 2}); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }

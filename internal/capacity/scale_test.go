@@ -19,7 +19,7 @@ import (
 )
 
 // work takes pairs from a queue as the manager's controller does, until ctx ends.
-func (w *world) work(ctx context.Context, q priorityqueue.PriorityQueue[pair]) {
+func (w *fixture) work(ctx context.Context, q priorityqueue.PriorityQueue[pair]) {
 	for {
 		p, _, shutdown := q.GetWithPriority()
 		if shutdown {
@@ -53,7 +53,7 @@ func TestManyNodes(t *testing.T) {
 		for i := range nodes {
 			all = append(all, node(fmt.Sprint("n", i), fmt.Sprint("z", i))...)
 		}
-		w := newWorld(all...)
+		w := newFixture(all...)
 		q := priorityqueue.New[pair]("capacity-test")
 		var mu sync.Mutex
 		asked, deepest := make([]int, minutes*60), 0
@@ -64,20 +64,20 @@ func TestManyNodes(t *testing.T) {
 			defer mu.Unlock()
 			deepest = max(deepest, q.Len())
 			asked[min(int(time.Since(start)/time.Second), len(asked)-1)]++
-			return room(100, 0), nil
+			return capacityResponse(100, 0), nil
 		}
 		var workers sync.WaitGroup
 		workers.Go(func() { w.work(t.Context(), q) })
-		w.happens(t, q, nil, class("fast"))
-		w.happens(t, q, nil, class("slow"))
+		w.sendEvent(t, q, nil, class("fast"))
+		w.sendEvent(t, q, nil, class("slow"))
 		for second := range minutes * 60 {
 			for i := second % 10; i < nodes; i += 10 {
 				before, _ := all[2+2*i].(*corev1.Node)
 				after := changed(before, func(n *corev1.Node) { n.ResourceVersion = fmt.Sprint(second) })
-				w.happens(t, q, before, after)
+				w.sendEvent(t, q, before, after)
 			}
 			zone := map[string]string{"zone": fmt.Sprint("z", second)}
-			w.happens(t, q, nil, volume("fast", topology.NodeAffinity(accessible(zone))))
+			w.sendEvent(t, q, nil, volume("fast", topology.NodeAffinity(accessible(zone))))
 			time.Sleep(time.Second)
 		}
 		q.ShutDown()
@@ -111,7 +111,7 @@ func TestManyNodes(t *testing.T) {
 // none is in the queue twice.
 func TestADriverThatFailsDoesNotFillTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(slices.Concat(node("n1", "a"), node("n2", "b"), []client.Object{class("fast")})...)
+		w := newFixture(slices.Concat(node("n1", "a"), node("n2", "b"), []client.Object{class("fast")})...)
 		q := priorityqueue.New[pair]("capacity-test-failing")
 		w.getCapacity = func(context.Context, *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
 			return nil, context.DeadlineExceeded
@@ -119,7 +119,7 @@ func TestADriverThatFailsDoesNotFillTheQueue(t *testing.T) {
 		var workers sync.WaitGroup
 		workers.Go(func() { w.work(t.Context(), q) })
 		for range 1000 {
-			w.happens(t, q, nil, class("fast"))
+			w.sendEvent(t, q, nil, class("fast"))
 			if n := q.Len(); n > 2 {
 				t.Fatalf("%d of 2 pairs are in the queue", n)
 			}
@@ -132,14 +132,14 @@ func TestADriverThatFailsDoesNotFillTheQueue(t *testing.T) {
 
 // At a start the classes and the objects wake all pairs; what else there is
 // already, perhaps in great number, wakes nobody.
-func TestWhatIsThereAtAStartIsNoNews(t *testing.T) {
-	w := newWorld(slices.Concat(node("n1", "a"), []client.Object{class("fast")})...)
+func TestInitialListsOfOtherKindsEnqueueNothing(t *testing.T) {
+	w := newFixture(slices.Concat(node("n1", "a"), []client.Object{class("fast")})...)
 	news := map[string]bool{}
 	there := append(node("n1", "a"), class("fast"), object("x", "fast", "a", 1), volume("fast", nil), claim("n1"))
 	for _, o := range there {
 		for _, watch := range w.watches() {
-			if fmt.Sprintf("%T", watch.kind) == fmt.Sprintf("%T", o) {
-				news[fmt.Sprintf("%T", o)] = watch.when.Create(event.CreateEvent{Object: o, IsInInitialList: true})
+			if fmt.Sprintf("%T", watch.object) == fmt.Sprintf("%T", o) {
+				news[fmt.Sprintf("%T", o)] = watch.predicate.Create(event.CreateEvent{Object: o, IsInInitialList: true})
 			}
 		}
 	}

@@ -44,16 +44,16 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		return nil
 	}
 	r := &Reconciler{
-		client: m.GetClient(), live: m.GetAPIReader(), options: o, log: m.GetLogger(), now: time.Now,
-		canTell:     func() bool { return driver.Info().Has(csipb.ControllerServiceCapability_RPC_GET_CAPACITY) },
-		getCapacity: driver.GetCapacity,
-		survey:      &survey{from: m.GetClient(), driver: o.Driver, only: onlySegment(driver.Info(), o)},
+		client: m.GetClient(), apiReader: m.GetAPIReader(), options: o, log: m.GetLogger(), now: time.Now,
+		hasGetCapacity: func() bool { return driver.Info().Has(csipb.ControllerServiceCapability_RPC_GET_CAPACITY) },
+		getCapacity:    driver.GetCapacity,
+		segments:       &segmentCache{client: m.GetClient(), driver: o.Driver, fixed: onlySegment(driver.Info(), o)},
 	}
-	if !r.canTell() {
+	if !r.hasGetCapacity() {
 		r.log.Info("The driver does not announce GET_CAPACITY, so none is published in spite of --enable-capacity", "driver", o.Driver)
 	}
 	var err error
-	if r.owner, err = findOwner(ctx, r.live, o); err != nil {
+	if r.owner, err = findOwner(ctx, r.apiReader, o); err != nil {
 		return err
 	}
 	if r.writer, err = newWriter(m, o); err != nil {
@@ -63,7 +63,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 	if err != nil {
 		return fmt.Errorf("indexing capacities: %w", err)
 	}
-	if err := m.Add(&collector{count: func() (tally, bool) { return r.count(ctx, m.GetCache()) }, to: metrics.Registry}); err != nil {
+	if err := m.Add(&collector{count: func() (counts, bool) { return r.countIfSynced(ctx, m.GetCache()) }, to: metrics.Registry}); err != nil {
 		return fmt.Errorf("adding the metrics of capacities: %w", err)
 	}
 	return r.build(m)
@@ -104,7 +104,7 @@ func newWriter(m ctrl.Manager, o *Options) (client.Writer, error) {
 func (r *Reconciler) build(m ctrl.Manager) error {
 	b := builder.TypedControllerManagedBy[pair](m).Named("capacity").WithOptions(controller.TypedOptions[pair]{
 		MaxConcurrentReconciles: r.options.Workers,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[pair](r.options.RetryStart, r.options.longestRetry()),
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[pair](r.options.RetryStart, r.options.maxRetry()),
 		LogConstructor: func(p *pair) logr.Logger {
 			log := m.GetLogger().WithValues("controller", "capacity")
 			if p != nil {
@@ -114,7 +114,7 @@ func (r *Reconciler) build(m ctrl.Manager) error {
 		},
 	})
 	for _, w := range r.watches() {
-		b.Watches(w.kind, w.wakes, builder.WithPredicates(w.when))
+		b.Watches(w.object, w.handler, builder.WithPredicates(w.predicate))
 	}
 	return b.Complete(r)
 }

@@ -11,22 +11,22 @@ import (
 // capability PUBLISH_UNPUBLISH_VOLUME). It waits for other calls about the
 // volume, on whichever node.
 func (d *Driver) ControllerPublishVolume(ctx context.Context, req *csipb.ControllerPublishVolumeRequest) (map[string]string, error) {
-	answer, err := send(ctx, d, about{ControllerPublishVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerPublishVolume, req)
+	resp, err := send(ctx, d, operation{ControllerPublishVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerPublishVolume, req)
 	if err != nil {
 		return nil, err
 	}
-	return answer.GetPublishContext(), nil
+	return resp.GetPublishContext(), nil
 }
 
 // NodeGetInfo asks the node behind this socket for its id, its limit of volumes
 // and its place ("NodeGetInfo"). A node without an id is a [InvalidResponse].
 func (d *Driver) NodeGetInfo(ctx context.Context) (*csipb.NodeGetInfoResponse, error) {
-	answer, err := send(ctx, d, about{method: NodeGetInfo}, d.node.NodeGetInfo, &csipb.NodeGetInfoRequest{})
+	resp, err := send(ctx, d, operation{method: NodeGetInfo}, d.node.NodeGetInfo, &csipb.NodeGetInfoRequest{})
 	if err != nil {
 		return nil, err
 	}
-	if answer.GetNodeId() == "" {
-		return nil, d.bad(NodeGetInfo, "", "the node has no id")
+	if resp.GetNodeId() == "" {
+		return nil, d.invalidResponse(NodeGetInfo, "", "the node has no id")
 	}
-	return answer, nil
+	return resp, nil
 }

@@ -21,7 +21,7 @@ import (
 func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	ids := made(t, driver, 2)
+	ids := createVolumes(t, driver, 2)
 	snapshot, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: ids[0]})
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	}
 	fake.SetLatency(time.Millisecond)
 	calls := []func(ctx context.Context, id string){
-		func(ctx context.Context, id string) { _, _ = driver.CreateVolume(ctx, asking("new-"+id, mib)) },
+		func(ctx context.Context, id string) { _, _ = driver.CreateVolume(ctx, volumeRequest("new-"+id, mib)) },
 		func(ctx context.Context, id string) {
 			_ = driver.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: id})
 		},
@@ -82,16 +82,16 @@ func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	}
 }
 
-func TestCallsAboutDifferentVolumesDo(t *testing.T) {
+func TestCallsAboutDifferentVolumesOverlap(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	slow := fake.Block(csi.CreateVolume)
 	defer slow.Release()
 	var all sync.WaitGroup
 	defer all.Wait()
-	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("slow", mib)) })
-	await(t, slow.Arrived())
-	if _, err := driver.CreateVolume(t.Context(), asking("fast", mib)); err != nil {
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), volumeRequest("slow", mib)) })
+	waitFor(t, slow.Arrived())
+	if _, err := driver.CreateVolume(t.Context(), volumeRequest("fast", mib)); err != nil {
 		t.Error(err)
 	}
 	slow.Release()
@@ -104,13 +104,13 @@ func TestWaitingForAnotherCallEndsWithItsContext(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer slow.Release()
-	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("a", mib)) })
-	await(t, slow.Arrived())
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), volumeRequest("a", mib)) })
+	waitFor(t, slow.Arrived())
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	_, err := driver.CreateVolume(ctx, asking("a", mib))
-	wantVerdict(t, err, csi.OutcomeUnknown)
+	_, err := driver.CreateVolume(ctx, volumeRequest("a", mib))
+	wantOutcome(t, err, csi.OutcomeUnknown)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
@@ -121,7 +121,7 @@ func TestWaitingForAnotherCallEndsWithItsContext(t *testing.T) {
 
 // A call that waits for longer than its time still has all of its time: a
 // third call of the same length measures that so much has passed.
-func TestTheTimeOfACallStartsWhenItIsSent(t *testing.T) {
+func TestTheTimeoutOfACallStartsWhenItIsSent(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	hasty := driver.WithTimeout(200 * time.Millisecond)
@@ -130,12 +130,12 @@ func TestTheTimeOfACallStartsWhenItIsSent(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer slow.Release()
-	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("a", mib)) })
-	await(t, slow.Arrived())
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), volumeRequest("a", mib)) })
+	waitFor(t, slow.Arrived())
 
 	waited := make(chan error, 1)
 	all.Go(func() {
-		_, err := hasty.CreateVolume(t.Context(), asking("a", mib))
+		_, err := hasty.CreateVolume(t.Context(), volumeRequest("a", mib))
 		waited <- err
 	})
 	for _, err := range hasty.ListVolumes(t.Context(), 0) {
@@ -149,13 +149,13 @@ func TestTheTimeOfACallStartsWhenItIsSent(t *testing.T) {
 	}
 }
 
-func TestACallThatTakesTooLongIsRepeatedUntilItIsAnswered(t *testing.T) {
+func TestACallThatTimedOutIsRepeatedUntilThereIsAResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	slow := fake.Block(csi.CreateVolume)
 	defer slow.Release()
-	_, err := driver.WithTimeout(10*time.Millisecond).CreateVolume(t.Context(), asking("a", mib))
-	wantVerdict(t, err, csi.OutcomeUnknown)
+	_, err := driver.WithTimeout(10*time.Millisecond).CreateVolume(t.Context(), volumeRequest("a", mib))
+	wantOutcome(t, err, csi.OutcomeUnknown)
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
@@ -166,16 +166,16 @@ func TestACallThatTakesTooLongIsRepeatedUntilItIsAnswered(t *testing.T) {
 		}
 		return nil
 	})
-	volume, err := driver.CreateVolume(t.Context(), asking("a", mib))
+	volume, err := driver.CreateVolume(t.Context(), volumeRequest("a", mib))
 	if err != nil || volume.GetVolumeId() != fake.Volumes()[0].ID || len(fake.Volumes()) != 1 {
 		t.Errorf("the repetition got %v, %v; there are %v", volume, err, fake.Volumes())
 	}
 }
 
-func TestEachPageHasTimeOfItsOwn(t *testing.T) {
+func TestEachPageHasATimeoutOfItsOwn(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	made(t, driver, 5)
+	createVolumes(t, driver, 5)
 	fake.SetLatency(100 * time.Millisecond)
 	seen := 0
 	for _, err := range driver.WithTimeout(400*time.Millisecond).ListVolumes(t.Context(), 1) {
@@ -189,7 +189,7 @@ func TestEachPageHasTimeOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestVerdictsOfTheCalls(t *testing.T) {
+func TestOutcomesOfCalls(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(*csitest.Driver)
 		call    func(context.Context, *csi.Driver) error
@@ -198,14 +198,14 @@ func TestVerdictsOfTheCalls(t *testing.T) {
 		"a driver without room is full": {
 			func(fake *csitest.Driver) { fake.Reconfigure(func(o *csitest.Options) { o.Capacity = mib }) },
 			func(ctx context.Context, d *csi.Driver) error {
-				_, err := d.CreateVolume(ctx, asking("big", 2*mib))
+				_, err := d.CreateVolume(ctx, volumeRequest("big", 2*mib))
 				return err
 			}, csi.OutOfCapacity,
 		},
 		"a lost answer is no answer": {
-			func(fake *csitest.Driver) { fake.LoseAnswer(csi.CreateVolume) },
+			func(fake *csitest.Driver) { fake.LoseResponse(csi.CreateVolume) },
 			func(ctx context.Context, d *csi.Driver) error {
-				_, err := d.CreateVolume(ctx, asking("lost", mib))
+				_, err := d.CreateVolume(ctx, volumeRequest("lost", mib))
 				return err
 			}, csi.OutcomeUnknown,
 		},
@@ -229,15 +229,15 @@ func TestVerdictsOfTheCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
 			driver := connect(t, fake)
-			made(t, driver, 1)
+			createVolumes(t, driver, 1)
 			tt.prepare(fake)
 			err := tt.call(t.Context(), driver)
-			wantVerdict(t, fmt.Errorf("wrapped: %w", err), tt.want)
+			wantOutcome(t, fmt.Errorf("wrapped: %w", err), tt.want)
 		})
 	}
 }
 
-func TestATimeThatIsNotGivenIsNot1970(t *testing.T) {
+func TestAMissingTimeIsZero(t *testing.T) {
 	for name, tt := range map[string]struct {
 		at   *timestamppb.Timestamp
 		want int64

@@ -30,15 +30,15 @@ func checkVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) string {
 	return ""
 }
 
-func checkExpansion(req *csipb.ControllerExpandVolumeRequest, answer *csipb.ControllerExpandVolumeResponse) string {
-	if answer.GetCapacityBytes() == 0 {
+func checkExpansion(req *csipb.ControllerExpandVolumeRequest, resp *csipb.ControllerExpandVolumeResponse) string {
+	if resp.GetCapacityBytes() == 0 {
 		return "the expanded volume is reported with no size"
 	}
-	return checkSize(req.GetCapacityRange(), answer.GetCapacityBytes())
+	return checkSize(req.GetCapacityRange(), resp.GetCapacityBytes())
 }
 
-func checkSize(asked *csipb.CapacityRange, size int64) string {
-	required, limit := asked.GetRequiredBytes(), asked.GetLimitBytes()
+func checkSize(allowed *csipb.CapacityRange, size int64) string {
+	required, limit := allowed.GetRequiredBytes(), allowed.GetLimitBytes()
 	switch {
 	case size < 0:
 		return fmt.Sprintf("its size of %d bytes is negative", size)

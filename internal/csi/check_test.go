@@ -126,7 +126,7 @@ func TestCheckSnapshot(t *testing.T) {
 	wantReason(t, checkSnapshot(nil), "no id")
 }
 
-func TestWhatCannotBeMeantIsUnknown(t *testing.T) {
+func TestInvalidValuesBecomeUnknown(t *testing.T) {
 	tests := map[string]struct {
 		given, want *csipb.Snapshot
 		odd         string
@@ -142,7 +142,7 @@ func TestWhatCannotBeMeantIsUnknown(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			what, _ := tidy(tt.given)
+			what, _ := clearInvalid(tt.given)
 			wantReason(t, what, tt.odd)
 			if !proto.Equal(tt.given, tt.want) {
 				t.Errorf("it became %v, want %v", tt.given, tt.want)
@@ -151,7 +151,7 @@ func TestWhatCannotBeMeantIsUnknown(t *testing.T) {
 	}
 }
 
-func TestRename(t *testing.T) {
+func TestNormalizeSources(t *testing.T) {
 	of := func(sources ...string) (members []*csipb.Snapshot) {
 		for _, source := range sources {
 			members = append(members, &csipb.Snapshot{SourceVolumeId: source})
@@ -171,7 +171,7 @@ func TestRename(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			members, got := of(tt.given...), []string(nil)
-			rename(tt.asked, members)
+			normalizeSources(tt.asked, members)
 			for _, m := range members {
 				got = append(got, m.GetSourceVolumeId())
 			}

@@ -24,9 +24,9 @@ const (
 	// DefaultTimeout is the time that one call gets when [Options] name none.
 	DefaultTimeout = 10 * time.Second
 
-	// biggestAnswer in bytes. gRPC's own limit of 4 MiB is a few thousand
+	// maxResponseBytes in bytes. gRPC's own limit of 4 MiB is a few thousand
 	// volumes in one page of a driver that does not cut its pages.
-	biggestAnswer = 256 << 20
+	maxResponseBytes = 256 << 20
 )
 
 // Options say how to reach a driver.
@@ -36,9 +36,9 @@ type Options struct {
 	// Timeout of one call, from the moment at which it is sent. 0 is
 	// [DefaultTimeout].
 	Timeout time.Duration
-	// NodePart is for a socket on a node. Its controller services are not asked
+	// NodeOnly is for a socket on a node. Its controller services are not asked
 	// for: many drivers announce them there too and serve them elsewhere.
-	NodePart bool
+	NodeOnly bool
 }
 
 // Driver is a CSI driver behind its socket. It is safe for concurrent use, and
@@ -52,22 +52,22 @@ type Driver struct {
 // link is what all views of one driver share.
 type link struct {
 	path       string
-	nodePart   bool
+	nodeOnly   bool
 	conn       *grpc.ClientConn
 	identity   csipb.IdentityClient
 	controller csipb.ControllerClient
 	group      csipb.GroupControllerClient
 	node       csipb.NodeClient
 	keyMutex   keymutex.KeyMutex
-	paces      limiters
-	meter      *meter
-	oddities   sync.Map // those that were logged
+	limiters   limiters
+	metrics    *callMetrics
+	deviations sync.Map // those that were logged
 
-	dialed atomic.Int64              // connections made so far
-	known  atomic.Pointer[described] // nil until the driver was described once
+	dials       atomic.Int64                // connections made so far
+	description atomic.Pointer[description] // nil until the driver was described once
 
-	stop    context.CancelFunc
-	stopped chan struct{}
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 // Connect makes a [DriverOptions] for the socket at the address. It returns at once:
@@ -83,7 +83,7 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, err
 	}
 	all := newLimiters()
-	l := &link{path: path, nodePart: opts.NodePart, paces: all, meter: newMeter(all), stopped: make(chan struct{})}
+	l := &link{path: path, nodeOnly: opts.NodeOnly, limiters: all, metrics: newCallMetrics(all), done: make(chan struct{})}
 	d := (&Driver{link: l}).WithTimeout(opts.Timeout)
 	d.conn, err = d.dial()
 	if err != nil {
@@ -96,14 +96,14 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 
 	background := klog.NewContext(context.Background(), klog.FromContext(ctx))
 	background, d.stop = context.WithCancel(background)
-	go d.attend(background)
+	go d.maintainConnection(background)
 	return d, nil
 }
 
 // Close ends the connection; calls in flight fail as Canceled.
 func (d *Driver) Close() error {
 	d.stop()
-	<-d.stopped
+	<-d.done
 	return d.conn.Close()
 }
 
@@ -134,15 +134,15 @@ func (d *Driver) dial() (*grpc.ClientConn, error) {
 			var dialer net.Dialer
 			conn, err := dialer.DialContext(ctx, "unix", d.path)
 			if err == nil {
-				d.dialed.Add(1)
+				d.dials.Add(1)
 			}
 			return conn, err
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: 5 * time.Second}),
 		grpc.WithIdleTimeout(0), // a connection that nobody uses tells us when the driver goes away
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(biggestAnswer)),
-		grpc.WithChainUnaryInterceptor(confide, d.meter.count,
-			connection.ExtendedCSIMetricsManager{CSIMetricsManager: d.meter}.RecordMetricsClientInterceptor),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
+		grpc.WithChainUnaryInterceptor(logWithoutSecrets, d.metrics.countInFlight,
+			connection.ExtendedCSIMetricsManager{CSIMetricsManager: d.metrics}.RecordMetricsClientInterceptor),
 	)
 }
 

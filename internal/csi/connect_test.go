@@ -34,11 +34,11 @@ func TestEveryAddressReachesTheDriver(t *testing.T) {
 
 func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
-	driver := ready(t, fake)
+	driver := connectReady(t, fake)
 	for range 3 {
 		fake.Crash()
-		_, err := driver.CreateVolume(t.Context(), asking("a", 1<<20))
-		wantVerdict(t, err, csi.OutcomeUnknown)
+		_, err := driver.CreateVolume(t.Context(), volumeRequest("a", 1<<20))
+		wantOutcome(t, err, csi.OutcomeUnknown)
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("got %v", err)
 		}
@@ -46,7 +46,7 @@ func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, func() error {
-			_, err := driver.CreateVolume(t.Context(), asking("a", 1<<20))
+			_, err := driver.CreateVolume(t.Context(), volumeRequest("a", 1<<20))
 			return err
 		})
 	}
@@ -58,7 +58,7 @@ func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
 // What the driver can do is read again although nobody calls.
 func TestInfoFollowsARestartedDriver(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
-	driver := ready(t, fake)
+	driver := connectReady(t, fake)
 	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
 		t.Fatal("the first version cannot expand")
 	}
@@ -82,9 +82,9 @@ func TestInfoFollowsARestartedDriver(t *testing.T) {
 	}
 }
 
-func TestAnotherDriverBehindTheSocketIsNotTaken(t *testing.T) {
+func TestAnotherDriverBehindTheSocketIsRejected(t *testing.T) {
 	fake := csitest.New(csitest.Options{Name: "one.example.com"})
-	driver := ready(t, fake)
+	driver := connectReady(t, fake)
 	fake.Crash()
 	fake.Reconfigure(func(o *csitest.Options) { o.Name = "two.example.com" })
 	if err := fake.Restart(); err != nil {
@@ -114,10 +114,10 @@ func TestWaitReady(t *testing.T) {
 		"a driver that says nothing about it is ready": {func(*csitest.Driver) {}, 1, ""},
 		"one that is not ready is asked again": {func(fake *csitest.Driver) {
 			left := 1
-			answering(fake, csi.Probe, func(r *csipb.ProbeResponse) { r.Ready = wrapperspb.Bool(left <= 0); left-- })
+			changeResponse(fake, csi.Probe, func(r *csipb.ProbeResponse) { r.Ready = wrapperspb.Bool(left <= 0); left-- })
 		}, 2, ""},
 		"one that answers too late is asked again": {func(fake *csitest.Driver) {
-			fake.LoseAnswer(csi.Probe)
+			fake.LoseResponse(csi.Probe)
 		}, 2, ""},
 		"one that breaks off is asked again": {func(fake *csitest.Driver) {
 			fake.FailNext(csi.Probe, codes.Unavailable, "shutting down")
@@ -149,7 +149,7 @@ func TestWaitReady(t *testing.T) {
 	}
 }
 
-func TestADriverThatComesLaterIsWaitedFor(t *testing.T) {
+func TestWaitReadyWaitsForASocketThatAppearsLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	driver := connectTo(t, csi.Options{Address: path})
 	done := make(chan error)
@@ -167,12 +167,12 @@ func TestADriverThatComesLaterIsWaitedFor(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Error("it is still waited for")
 	}
 }
 
-func TestWaitingForADriverEndsWithItsContext(t *testing.T) {
+func TestWaitReadyEndsWithItsContext(t *testing.T) {
 	driver := connectTo(t, csi.Options{Address: filepath.Join(t.TempDir(), "nobody")})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -183,7 +183,7 @@ func TestWaitingForADriverEndsWithItsContext(t *testing.T) {
 
 // The listener that Crash leaves behind must not be mistaken for a driver that
 // hangs: calls fail at once although their time is long.
-func TestADeadSocketIsNoDriver(t *testing.T) {
+func TestCallsToADeadSocketFailAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -209,5 +209,5 @@ func TestACallAfterCloseFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = driver.Probe(t.Context())
-	wantVerdict(t, err, csi.OutcomeUnknown)
+	wantOutcome(t, err, csi.OutcomeUnknown)
 }

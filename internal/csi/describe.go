@@ -42,17 +42,17 @@ func (i Info) Without(c csipb.PluginCapability_Service_Type) Info {
 // published (ONLINE) or only while they are not (OFFLINE).
 func (i Info) HasExpansion(c csipb.PluginCapability_VolumeExpansion_Type) bool { return i.expansion[c] }
 
-// described is an Info and the connection over which it was read.
-type described struct {
-	info   Info
-	dialed int64
+// description is an Info and the connection over which it was read.
+type description struct {
+	info  Info
+	dials int64
 }
 
 // Info returns what the driver last said about itself. It is the zero Info
 // before the first [Driver.Describe] and is read again after each reconnect: a
 // driver may come back as another version.
 func (d *Driver) Info() Info {
-	if k := d.known.Load(); k != nil {
+	if k := d.description.Load(); k != nil {
 		return k.info
 	}
 	return Info{}
@@ -65,26 +65,26 @@ func (d *Driver) Info() Info {
 // and not by one who came for the node's part.
 // It is an error if another driver than before answers.
 func (d *Driver) Describe(ctx context.Context) (Info, error) {
-	dialed := d.dialed.Load()
-	if dialed == 0 {
-		dialed = 1 // the first call makes the first connection
+	dials := d.dials.Load()
+	if dials == 0 {
+		dials = 1 // the first call makes the first connection
 	}
-	info, err := d.ask(ctx)
+	info, err := d.readInfo(ctx)
 	if err != nil {
 		return Info{}, err
 	}
 	if before := d.Info().Name; before != "" && before != info.Name {
 		return Info{}, fmt.Errorf("the driver at %s was %q and is now %q: restart this process if that is intended", d.path, before, info.Name)
 	}
-	if d.known.Load() == nil {
-		d.meter.SetDriverName(info.Name)
+	if d.description.Load() == nil {
+		d.metrics.SetDriverName(info.Name)
 	}
-	d.known.Store(&described{info: info, dialed: dialed})
+	d.description.Store(&description{info: info, dials: dials})
 	return info, nil
 }
 
-func (d *Driver) ask(ctx context.Context) (Info, error) {
-	plugin, err := send(ctx, d, about{method: GetPluginInfo}, d.identity.GetPluginInfo, &csipb.GetPluginInfoRequest{})
+func (d *Driver) readInfo(ctx context.Context) (Info, error) {
+	plugin, err := send(ctx, d, operation{method: GetPluginInfo}, d.identity.GetPluginInfo, &csipb.GetPluginInfoRequest{})
 	if err != nil {
 		return Info{}, err
 	}
@@ -92,33 +92,33 @@ func (d *Driver) ask(ctx context.Context) (Info, error) {
 	if err := checkName(info.Name); err != nil {
 		return Info{}, fmt.Errorf("the driver at %s cannot be used: %w", d.path, err)
 	}
-	if err := d.askPlugin(ctx, &info); err != nil {
+	if err := d.readPluginCapabilities(ctx, &info); err != nil {
 		return Info{}, err
 	}
-	if d.nodePart {
+	if d.nodeOnly {
 		return info, nil
 	}
 	if info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) {
-		if err := d.askController(ctx, &info); err != nil {
+		if err := d.readControllerCapabilities(ctx, &info); err != nil {
 			return Info{}, err
 		}
 	}
 	if info.HasService(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE) {
-		if err := d.askGroup(ctx, &info); err != nil {
+		if err := d.readGroupCapabilities(ctx, &info); err != nil {
 			return Info{}, err
 		}
 	}
 	return info, nil
 }
 
-func (d *Driver) askPlugin(ctx context.Context, info *Info) error {
-	answer, err := send(ctx, d, about{method: GetPluginCapabilities}, d.identity.GetPluginCapabilities, &csipb.GetPluginCapabilitiesRequest{})
+func (d *Driver) readPluginCapabilities(ctx context.Context, info *Info) error {
+	resp, err := send(ctx, d, operation{method: GetPluginCapabilities}, d.identity.GetPluginCapabilities, &csipb.GetPluginCapabilitiesRequest{})
 	if err != nil {
 		return err
 	}
 	info.services = make(map[csipb.PluginCapability_Service_Type]bool)
 	info.expansion = make(map[csipb.PluginCapability_VolumeExpansion_Type]bool)
-	for _, c := range answer.GetCapabilities() {
+	for _, c := range resp.GetCapabilities() {
 		if s := c.GetService(); s != nil {
 			info.services[s.GetType()] = true
 		}
@@ -129,41 +129,41 @@ func (d *Driver) askPlugin(ctx context.Context, info *Info) error {
 	return nil
 }
 
-func (d *Driver) askController(ctx context.Context, info *Info) error {
-	answer, err := send(ctx, d, about{method: ControllerGetCapabilities}, d.controller.ControllerGetCapabilities, &csipb.ControllerGetCapabilitiesRequest{})
+func (d *Driver) readControllerCapabilities(ctx context.Context, info *Info) error {
+	resp, err := send(ctx, d, operation{method: ControllerGetCapabilities}, d.controller.ControllerGetCapabilities, &csipb.ControllerGetCapabilitiesRequest{})
 	if err != nil {
 		return err
 	}
 	info.controller = make(map[csipb.ControllerServiceCapability_RPC_Type]bool)
-	for _, c := range answer.GetCapabilities() {
+	for _, c := range resp.GetCapabilities() {
 		info.controller[c.GetRpc().GetType()] = true
 	}
 	return nil
 }
 
-func (d *Driver) askGroup(ctx context.Context, info *Info) error {
-	answer, err := send(ctx, d, about{method: GroupControllerGetCapabilities}, d.group.GroupControllerGetCapabilities, &csipb.GroupControllerGetCapabilitiesRequest{})
+func (d *Driver) readGroupCapabilities(ctx context.Context, info *Info) error {
+	resp, err := send(ctx, d, operation{method: GroupControllerGetCapabilities}, d.group.GroupControllerGetCapabilities, &csipb.GroupControllerGetCapabilitiesRequest{})
 	if err != nil {
 		return err
 	}
 	info.group = make(map[csipb.GroupControllerServiceCapability_RPC_Type]bool)
-	for _, c := range answer.GetCapabilities() {
+	for _, c := range resp.GetCapabilities() {
 		info.group[c.GetRpc().GetType()] = true
 	}
 	return nil
 }
 
-// HasNode asks whether the node service behind this socket has a capability
+// HasNodeCapability asks whether the node service behind this socket has a capability
 // ("NodeGetCapabilities"). A socket without a node service has none. It is no
 // part of Describe because some drivers do not survive the question in their
 // controller pod.
-func (d *Driver) HasNode(ctx context.Context, c csipb.NodeServiceCapability_RPC_Type) (bool, error) {
-	answer, err := send(ctx, d, about{method: NodeGetCapabilities}, d.node.NodeGetCapabilities, &csipb.NodeGetCapabilitiesRequest{})
+func (d *Driver) HasNodeCapability(ctx context.Context, c csipb.NodeServiceCapability_RPC_Type) (bool, error) {
+	resp, err := send(ctx, d, operation{method: NodeGetCapabilities}, d.node.NodeGetCapabilities, &csipb.NodeGetCapabilitiesRequest{})
 	var called *Error
 	if errors.As(err, &called) && called.Code == codes.Unimplemented {
 		return false, nil
 	}
-	for _, has := range answer.GetCapabilities() {
+	for _, has := range resp.GetCapabilities() {
 		if has.GetRpc().GetType() == c {
 			return true, nil
 		}
@@ -171,8 +171,8 @@ func (d *Driver) HasNode(ctx context.Context, c csipb.NodeServiceCapability_RPC_
 	return false, err
 }
 
-// label is how errors call the driver.
-func (d *Driver) label() string {
+// displayName is how errors call the driver.
+func (d *Driver) displayName() string {
 	if name := d.Info().Name; name != "" {
 		return name
 	}

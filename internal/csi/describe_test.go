@@ -48,11 +48,11 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-func TestOnlyAnnouncedServicesAreAsked(t *testing.T) {
+func TestOnlyAnnouncedServicesAreCalled(t *testing.T) {
 	fake := csitest.New(csitest.Options{
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{}, Group: []csipb.GroupControllerServiceCapability_RPC_Type{},
 	})
-	ready(t, fake)
+	connectReady(t, fake)
 	for _, method := range []csi.Method{csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities, csi.NodeGetCapabilities} {
 		if got := fake.Calls(method); got != 0 {
 			t.Errorf("%s was called %d times", method, got)
@@ -61,12 +61,12 @@ func TestOnlyAnnouncedServicesAreAsked(t *testing.T) {
 }
 
 // Many drivers announce their controller service on nodes that do not serve it.
-func TestTheControllerIsNotAskedOnANode(t *testing.T) {
+func TestTheControllerServiceIsNotCalledOnANode(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	for _, method := range []csi.Method{csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities} {
 		fake.FailNext(method, codes.Unimplemented, "unknown service")
 	}
-	driver := connectTo(t, csi.Options{Address: fake.Serve(t), NodePart: true})
+	driver := connectTo(t, csi.Options{Address: fake.Serve(t), NodeOnly: true})
 	info, err := driver.Describe(t.Context())
 	if err != nil || info.Name == "" || fake.Calls(csi.ControllerGetCapabilities) != 0 {
 		t.Errorf("got %+v, %v", info, err)
@@ -81,9 +81,9 @@ func TestGroupCapabilitiesAreRead(t *testing.T) {
 	}
 }
 
-func TestADriverWithoutAGoodNameIsNotTaken(t *testing.T) {
+func TestADriverWithoutAValidNameIsRejected(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
-	answering(fake, csi.GetPluginInfo, func(r *csipb.GetPluginInfoResponse) { r.Name = "" })
+	changeResponse(fake, csi.GetPluginInfo, func(r *csipb.GetPluginInfoResponse) { r.Name = "" })
 	driver := connect(t, fake)
 	if _, err := driver.Describe(t.Context()); err == nil || !strings.Contains(err.Error(), "it has no name") {
 		t.Errorf("got %v", err)
@@ -93,7 +93,7 @@ func TestADriverWithoutAGoodNameIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestHasNode(t *testing.T) {
+func TestHasNodeCapability(t *testing.T) {
 	fake := csitest.New(csitest.Options{Node: []csipb.NodeServiceCapability_RPC_Type{csipb.NodeServiceCapability_RPC_EXPAND_VOLUME}})
 	driver := connect(t, fake)
 	tests := map[string]struct {
@@ -112,7 +112,7 @@ func TestHasNode(t *testing.T) {
 			if tt.code != codes.OK {
 				fake.FailNext(csi.NodeGetCapabilities, tt.code, "no")
 			}
-			got, err := driver.HasNode(t.Context(), tt.cap)
+			got, err := driver.HasNodeCapability(t.Context(), tt.cap)
 			if got != tt.want || (err != nil) != tt.fail {
 				t.Errorf("got %v, %v", got, err)
 			}
@@ -130,5 +130,5 @@ func TestNodeGetInfo(t *testing.T) {
 		return &csipb.NodeGetInfoResponse{}, nil
 	}})
 	_, err := driver.NodeGetInfo(t.Context())
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }

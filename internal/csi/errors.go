@@ -50,13 +50,13 @@ func (b *InvalidResponse) Error() string {
 // fail wraps what went wrong in a call. Only a status is an answer of the
 // driver; anything else happened on the way to it.
 func (d *Driver) fail(method Method, cause error) *Error {
-	e := &Error{Method: method, Driver: d.label(), cause: cause}
+	e := &Error{Method: method, Driver: d.displayName(), cause: cause}
 	var bad *InvalidResponse
 	if errors.As(cause, &bad) {
 		return e // OK and OutcomeUnknown: it did something, and we do not know what
 	}
-	if answer, ok := status.FromError(cause); ok {
-		e.Code, e.Outcome = answer.Code(), Classify(method, answer.Code())
+	if resp, ok := status.FromError(cause); ok {
+		e.Code, e.Outcome = resp.Code(), Classify(method, resp.Code())
 		return e
 	}
 	e.Code = status.FromContextError(cause).Code()

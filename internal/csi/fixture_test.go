@@ -16,14 +16,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for something that must happen; it is never used up
+// waitTimeout bounds waits for something that must happen; it is never used up
 // unless it does not.
-const patience = 30 * time.Second
+const waitTimeout = 30 * time.Second
 
 // connect serves the fake and connects to it.
 func connect(t *testing.T, fake *csitest.Driver) *csi.Driver {
 	t.Helper()
-	return connectTo(t, csi.Options{Address: fake.Serve(t), Timeout: patience})
+	return connectTo(t, csi.Options{Address: fake.Serve(t), Timeout: waitTimeout})
 }
 
 func connectTo(t *testing.T, opts csi.Options) *csi.Driver {
@@ -40,11 +40,11 @@ func connectTo(t *testing.T, opts csi.Options) *csi.Driver {
 	return driver
 }
 
-// ready serves the fake, connects and waits until it is described.
-func ready(t *testing.T, fake *csitest.Driver) *csi.Driver {
+// connectReady serves the fake, connects and waits until it is described.
+func connectReady(t *testing.T, fake *csitest.Driver) *csi.Driver {
 	t.Helper()
 	driver := connect(t, fake)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	if _, err := driver.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func ready(t *testing.T, fake *csitest.Driver) *csi.Driver {
 // eventually tries until there is no error.
 func eventually(t *testing.T, try func() error) {
 	t.Helper()
-	tick, end := time.NewTicker(5*time.Millisecond), time.After(patience)
+	tick, end := time.NewTicker(5*time.Millisecond), time.After(waitTimeout)
 	defer tick.Stop()
 	for {
 		err := try()
@@ -70,17 +70,17 @@ func eventually(t *testing.T, try func() error) {
 	}
 }
 
-// await waits for a slow call to arrive at the driver.
-func await(t *testing.T, happened <-chan struct{}) {
+// waitFor waits for a slow call to arrive at the driver.
+func waitFor(t *testing.T, happened <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-happened:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("the slow call did not arrive")
 	}
 }
 
-func wantVerdict(t *testing.T, err error, want csi.Outcome) {
+func wantOutcome(t *testing.T, err error, want csi.Outcome) {
 	t.Helper()
 	if err == nil {
 		t.Errorf("it succeeded and should have failed as %s", want)
@@ -89,7 +89,7 @@ func wantVerdict(t *testing.T, err error, want csi.Outcome) {
 	}
 }
 
-func wantBad(t *testing.T, err error, id string) {
+func wantInvalidResponse(t *testing.T, err error, id string) {
 	t.Helper()
 	var bad *csi.InvalidResponse
 	if !errors.As(err, &bad) {
@@ -98,10 +98,10 @@ func wantBad(t *testing.T, err error, id string) {
 	if bad.ID != id {
 		t.Errorf("the bad answer is about %q, want %q: %v", bad.ID, id, err)
 	}
-	wantVerdict(t, err, csi.OutcomeUnknown)
+	wantOutcome(t, err, csi.OutcomeUnknown)
 }
 
-func asking(name string, bytes int64) *csipb.CreateVolumeRequest {
+func volumeRequest(name string, bytes int64) *csipb.CreateVolumeRequest {
 	return &csipb.CreateVolumeRequest{
 		Name:               name,
 		CapacityRange:      &csipb.CapacityRange{RequiredBytes: bytes},
@@ -116,12 +116,12 @@ func oneWriter() *csipb.VolumeCapability {
 	}
 }
 
-// made creates n volumes and returns their ids.
-func made(t *testing.T, driver *csi.Driver, n int) []string {
+// createVolumes creates n volumes and returns their ids.
+func createVolumes(t *testing.T, driver *csi.Driver, n int) []string {
 	t.Helper()
 	var ids []string
 	for i := range n {
-		volume, err := driver.CreateVolume(t.Context(), asking(fmt.Sprintf("made-%d", i), 1<<20))
+		volume, err := driver.CreateVolume(t.Context(), volumeRequest(fmt.Sprintf("made-%d", i), 1<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,11 +130,11 @@ func made(t *testing.T, driver *csi.Driver, n int) []string {
 	return ids
 }
 
-// answering changes the answers of one method.
-func answering[Answer any](fake *csitest.Driver, method csi.Method, change func(Answer)) {
+// changeResponse changes the answers of one method.
+func changeResponse[Response any](fake *csitest.Driver, method csi.Method, change func(Response)) {
 	fake.SetHooks(csitest.Hooks{After: func(_ context.Context, called csi.Method, _, resp any, err error) (any, error) {
-		if answer, ok := resp.(Answer); ok && called == method {
-			change(answer)
+		if resp, ok := resp.(Response); ok && called == method {
+			change(resp)
 		}
 		return resp, err
 	}})

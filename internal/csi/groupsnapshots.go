@@ -20,20 +20,20 @@ import (
 // creation time that the driver does not tell is nil, of the group and of each
 // member.
 func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) (*csipb.VolumeGroupSnapshot, error) {
-	answer, err := send(ctx, d, about{CreateVolumeGroupSnapshot, groupNamed(req.GetName())}, d.group.CreateVolumeGroupSnapshot, req)
+	resp, err := send(ctx, d, operation{CreateVolumeGroupSnapshot, groupNamed(req.GetName())}, d.group.CreateVolumeGroupSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
-	group := answer.GetGroupSnapshot()
+	group := resp.GetGroupSnapshot()
 	if reason := checkGroup(group); reason != "" {
-		return nil, d.badGroup(CreateVolumeGroupSnapshot, group, reason)
+		return nil, d.invalidGroup(CreateVolumeGroupSnapshot, group, reason)
 	}
-	what, detail := rename(req.GetSourceVolumeIds(), group.GetSnapshots())
-	d.odd(ctx, CreateVolumeGroupSnapshot, what, detail)
+	what, detail := normalizeSources(req.GetSourceVolumeIds(), group.GetSnapshots())
+	d.logDeviation(ctx, CreateVolumeGroupSnapshot, what, detail)
 	if reason := checkSources(req.GetSourceVolumeIds(), group.GetSnapshots()); reason != "" {
-		return nil, d.badGroup(CreateVolumeGroupSnapshot, group, reason)
+		return nil, d.invalidGroup(CreateVolumeGroupSnapshot, group, reason)
 	}
-	d.oddGroup(ctx, CreateVolumeGroupSnapshot, group)
+	d.normalizeGroup(ctx, CreateVolumeGroupSnapshot, group)
 	return group, nil
 }
 
@@ -41,24 +41,24 @@ func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, req *csipb.Creat
 // there is no such group, InvalidArgument that it has other members than the
 // request names. It waits for other calls about the id.
 func (d *Driver) GetVolumeGroupSnapshot(ctx context.Context, req *csipb.GetVolumeGroupSnapshotRequest) (*csipb.VolumeGroupSnapshot, error) {
-	answer, err := send(ctx, d, about{GetVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, d.group.GetVolumeGroupSnapshot, req)
+	resp, err := send(ctx, d, operation{GetVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, d.group.GetVolumeGroupSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
-	group := answer.GetGroupSnapshot()
+	group := resp.GetGroupSnapshot()
 	if reason := checkGroup(group); reason != "" {
-		return nil, d.badGroup(GetVolumeGroupSnapshot, group, reason)
+		return nil, d.invalidGroup(GetVolumeGroupSnapshot, group, reason)
 	}
 	if got := group.GetGroupSnapshotId(); got != req.GetGroupSnapshotId() {
-		d.odd(ctx, GetVolumeGroupSnapshot, "it names a group otherwise than the request did",
+		d.logDeviation(ctx, GetVolumeGroupSnapshot, "it names a group otherwise than the request did",
 			fmt.Sprintf("asked for was %q, reported is %q", req.GetGroupSnapshotId(), got))
 	}
-	d.oddGroup(ctx, GetVolumeGroupSnapshot, group)
+	d.normalizeGroup(ctx, GetVolumeGroupSnapshot, group)
 	return group, nil
 }
 
-// badGroup makes an error of a reason for which a group cannot be used.
-func (d *Driver) badGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
+// invalidGroup makes an error of a reason for which a group cannot be used.
+func (d *Driver) invalidGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
 	bad := &InvalidResponse{ID: group.GetGroupSnapshotId(), Reason: reason}
 	for _, member := range group.GetSnapshots() {
 		if id := member.GetSnapshotId(); id != "" {
@@ -68,35 +68,35 @@ func (d *Driver) badGroup(method Method, group *csipb.VolumeGroupSnapshot, reaso
 	return d.fail(method, bad)
 }
 
-// oddGroup logs what is odd about a group that is taken, and makes unknown what
+// normalizeGroup logs what is odd about a group that is taken, and makes unknown what
 // cannot be meant.
-func (d *Driver) oddGroup(ctx context.Context, method Method, group *csipb.VolumeGroupSnapshot) {
+func (d *Driver) normalizeGroup(ctx context.Context, method Method, group *csipb.VolumeGroupSnapshot) {
 	id := group.GetGroupSnapshotId()
 	if !validTime(group.GetCreationTime()) {
-		d.odd(ctx, method, "the creation time of a group is invalid", fmt.Sprintf("group %q was created at %v", id, group.GetCreationTime()))
+		d.logDeviation(ctx, method, "the creation time of a group is invalid", fmt.Sprintf("group %q was created at %v", id, group.GetCreationTime()))
 		group.CreationTime = nil
 	}
-	group.CreationTime = told(group.GetCreationTime())
+	group.CreationTime = knownTime(group.GetCreationTime())
 	for _, member := range group.GetSnapshots() {
 		if of := member.GetGroupSnapshotId(); of != "" && of != id {
-			d.odd(ctx, method, "a snapshot of a group names another group", fmt.Sprintf("snapshot %q of group %q names %q", member.GetSnapshotId(), id, of))
+			d.logDeviation(ctx, method, "a snapshot of a group names another group", fmt.Sprintf("snapshot %q of group %q names %q", member.GetSnapshotId(), id, of))
 		}
-		d.oddSnapshot(ctx, method, member)
-		member.CreationTime = told(member.GetCreationTime())
+		d.normalizeSnapshot(ctx, method, member)
+		member.CreationTime = knownTime(member.GetCreationTime())
 	}
 }
 
-// told is a time that the driver knows, or nil. Drivers that do not know one
+// knownTime is a time that the driver knows, or nil. Drivers that do not know one
 // leave it out or send what their language makes of none: the beginning of 1970,
 // or of the calendar.
-func told(at *timestamppb.Timestamp) *timestamppb.Timestamp {
+func knownTime(at *timestamppb.Timestamp) *timestamppb.Timestamp {
 	if at.GetSeconds() <= 0 {
 		return nil
 	}
 	return at
 }
 
-func validTime(at *timestamppb.Timestamp) bool { return told(at) == nil || at.CheckValid() == nil }
+func validTime(at *timestamppb.Timestamp) bool { return knownTime(at) == nil || at.CheckValid() == nil }
 
 // checkGroup wants the ids by which a group and its members are followed and
 // deleted.
@@ -118,46 +118,46 @@ func checkGroup(group *csipb.VolumeGroupSnapshot) string {
 	return ""
 }
 
-// rename has the members name their sources as they were asked for, where drivers
+// normalizeSources has the members name their sources as they were asked for, where drivers
 // name a source in words of their own: one that contains the other, and no other
 // one, is meant; and what is left over on both sides belongs together.
-func rename(asked []string, members []*csipb.Snapshot) (what, detail string) {
-	missing, odd := slices.Clone(asked), []*csipb.Snapshot(nil)
+func normalizeSources(asked []string, members []*csipb.Snapshot) (what, detail string) {
+	missing, unmatched := slices.Clone(asked), []*csipb.Snapshot(nil)
 	for _, member := range members {
 		if at := slices.Index(missing, member.GetSourceVolumeId()); at >= 0 {
 			missing = slices.Delete(missing, at, at+1)
 		} else {
-			odd = append(odd, member)
+			unmatched = append(unmatched, member)
 		}
 	}
-	for _, member := range odd {
-		meant := meantBy(member.GetSourceVolumeId(), missing)
-		if len(odd) == 1 && len(missing) == 1 {
-			meant = missing[0]
+	for _, member := range unmatched {
+		volume := matchVolume(member.GetSourceVolumeId(), missing)
+		if len(unmatched) == 1 && len(missing) == 1 {
+			volume = missing[0]
 		}
-		if meant == "" {
+		if volume == "" {
 			continue
 		}
 		what = "it names the volume of a snapshot otherwise than the request did"
-		detail = fmt.Sprintf("snapshot %q is reported to be of %q, asked for was %q", member.GetSnapshotId(), member.GetSourceVolumeId(), meant)
-		member.SourceVolumeId = meant
+		detail = fmt.Sprintf("snapshot %q is reported to be of %q, asked for was %q", member.GetSnapshotId(), member.GetSourceVolumeId(), volume)
+		member.SourceVolumeId = volume
 	}
 	return what, detail
 }
 
-// meantBy is the one of some volumes that a driver's word for a volume is about;
+// matchVolume is the one of some volumes that a driver's word for a volume is about;
 // empty if that cannot be told.
-func meantBy(word string, volumes []string) (meant string) {
+func matchVolume(reported string, volumes []string) (match string) {
 	for _, volume := range volumes {
-		if word == "" || !strings.Contains(volume, word) && !strings.Contains(word, volume) {
+		if reported == "" || !strings.Contains(volume, reported) && !strings.Contains(reported, volume) {
 			continue
 		}
-		if meant != "" {
+		if match != "" {
 			return ""
 		}
-		meant = volume
+		match = volume
 	}
-	return meant
+	return match
 }
 
 // checkSources wants to know of each volume that was asked for which snapshot is

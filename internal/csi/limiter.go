@@ -18,19 +18,19 @@ import (
 // as TCP does it). Each method has a pace of its own, so that slow deletions do
 // not hold up creations.
 type limiter struct {
-	mu      sync.Mutex
-	running int
-	limit   float64 // 0 is none
-	drops   int     // how often the limit was lowered
-	waiting []*slot // first come, first served
+	mu        sync.Mutex
+	running   int
+	limit     float64 // 0 is none
+	decreases int     // how often the limit was lowered
+	waiting   []*slot // first come, first served
 }
 
 // A slot is a call's permission to be sent.
 type slot struct {
 	ready chan struct{}
-	// drops when it was given: only one of the calls that were too many together
+	// decreases when it was given: only one of the calls that were too many together
 	// lowers the limit.
-	drops int
+	decreases int
 }
 
 // acquire waits until the call may be sent. It gives up with the error of ctx.
@@ -44,7 +44,7 @@ func (p *limiter) acquire(ctx context.Context) (*slot, error) {
 	case <-s.ready:
 		return s, nil
 	case <-ctx.Done():
-		p.abandon(s)
+		p.cancel(s)
 		return nil, ctx.Err()
 	}
 }
@@ -56,14 +56,14 @@ func (p *limiter) admit() {
 		s := p.waiting[0]
 		p.waiting = p.waiting[1:]
 		p.running++
-		s.drops = p.drops
+		s.decreases = p.decreases
 		close(s.ready)
 	}
 }
 
-// abandon takes a call that was given up off the queue, or gives its place to
+// cancel takes a call that was given up off the queue, or gives its place to
 // the next one.
-func (p *limiter) abandon(s *slot) {
+func (p *limiter) cancel(s *slot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if at := slices.Index(p.waiting, s); at >= 0 {
@@ -83,9 +83,9 @@ func (p *limiter) release(s *slot, err error) {
 	defer p.mu.Unlock()
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
-		if s.drops == p.drops {
+		if s.decreases == p.decreases {
 			p.limit = max(1, float64(p.running/2))
-			p.drops++
+			p.decreases++
 		}
 	case codes.Canceled, codes.Unavailable: // The driver has not answered.
 	default:
@@ -140,7 +140,7 @@ func (p limiters) Collect(to chan<- prometheus.Metric) {
 		limit := own.limit
 		own.mu.Unlock()
 		if limit > 0 {
-			to <- prometheus.MustNewConstMetric(limitMetric, prometheus.GaugeValue, float64(int(limit)), m.full())
+			to <- prometheus.MustNewConstMetric(limitMetric, prometheus.GaugeValue, float64(int(limit)), m.fullName())
 		}
 	}
 }

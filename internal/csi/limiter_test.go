@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// late is what a call that the driver did not answer in time ends with.
-var late = status.Error(codes.DeadlineExceeded, "too slow")
+// errLate is what a call that the driver did not answer in time ends with.
+var errLate = status.Error(codes.DeadlineExceeded, "too slow")
 
-// sent asks a pace for n calls at once and returns those that may be sent.
-func sent(t *testing.T, p *limiter, n int) []*slot {
+// acquireAll asks a pace for n calls at once and returns those that may be sent.
+func acquireAll(t *testing.T, p *limiter, n int) []*slot {
 	t.Helper()
 	var through []*slot
 	for range n {
@@ -31,7 +31,7 @@ func sent(t *testing.T, p *limiter, n int) []*slot {
 	return through
 }
 
-func TestPace(t *testing.T) {
+func TestLimiter(t *testing.T) {
 	all := func(ends ...error) []error { return ends }
 	tests := map[string]struct {
 		ends []error // how calls ended that were under way together
@@ -39,15 +39,15 @@ func TestPace(t *testing.T) {
 	}{
 		"calls that are answered have no limit":                        {all(nil, nil, nil, nil), 0},
 		"nor have those that the driver refuses in time":               {all(status.Error(codes.Internal, ""), status.Error(codes.ResourceExhausted, "")), 0},
-		"one call that is late halves what was under way":              {all(late, nil, nil, nil, nil, nil, nil, nil), 4},
-		"calls that are late together halve it once":                   {all(late, late, late, late, late, late, late, late), 4},
-		"one call at a time is always let through":                     {all(late), 1},
+		"one call that is late halves what was under way":              {all(errLate, nil, nil, nil, nil, nil, nil, nil), 4},
+		"calls that are late together halve it once":                   {all(errLate, errLate, errLate, errLate, errLate, errLate, errLate, errLate), 4},
+		"one call at a time is always let through":                     {all(errLate), 1},
 		"a driver that is away, or a caller that leaves, says nothing": {all(status.Error(codes.Unavailable, ""), context.Canceled), 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := &limiter{}
-			for i, s := range sent(t, p, len(tt.ends)) {
+			for i, s := range acquireAll(t, p, len(tt.ends)) {
 				p.release(s, tt.ends[i])
 			}
 			if got := int(p.limit); got != tt.want {
@@ -57,20 +57,20 @@ func TestPace(t *testing.T) {
 	}
 }
 
-func TestALimitGrowsByOneWithEveryRoundThatReachesIt(t *testing.T) {
+func TestALimitGrowsByOneForEachFullBatchOfCalls(t *testing.T) {
 	p := &limiter{limit: 4}
-	if n := len(sent(t, p, 3)); n != 3 {
+	if n := len(acquireAll(t, p, 3)); n != 3 {
 		t.Fatalf("%d were let through", n)
 	}
 	idle := &limiter{limit: 4}
 	for range 10 {
-		idle.release(sent(t, idle, 1)[0], nil)
+		idle.release(acquireAll(t, idle, 1)[0], nil)
 	}
 	if idle.limit != 4 {
 		t.Errorf("a limit that was never reached grew to %v", idle.limit)
 	}
 	busy := &limiter{limit: 4}
-	running := sent(t, busy, 20)
+	running := acquireAll(t, busy, 20)
 	if len(running) != 4 {
 		t.Fatalf("%d were let through", len(running))
 	}
@@ -82,7 +82,7 @@ func TestALimitGrowsByOneWithEveryRoundThatReachesIt(t *testing.T) {
 	}
 }
 
-func TestACallThatIsGivenUpKeepsNobodyBack(t *testing.T) {
+func TestACancelledCallFreesItsSlot(t *testing.T) {
 	p := &limiter{limit: 1}
 	running, err := p.acquire(t.Context())
 	if err != nil {

@@ -37,8 +37,8 @@ const (
 // "/csi.v1.Controller/CreateVolume".
 func MethodOf(full string) Method { return Method(path.Base(full)) }
 
-// full is the gRPC method, as the metrics call it, of a call that changes something.
-func (m Method) full() string {
+// fullName is the gRPC method, as the metrics call it, of a call that changes something.
+func (m Method) fullName() string {
 	switch m {
 	case CreateVolumeGroupSnapshot, DeleteVolumeGroupSnapshot:
 		return "/csi.v1.GroupController/" + string(m)

@@ -10,17 +10,17 @@ import (
 	"google.golang.org/grpc"
 )
 
-// meter measures calls. csi_sidecar_operations_seconds comes from
+// callMetrics measures calls. csi_sidecar_operations_seconds comes from
 // csi-lib-utils, so that its labels and buckets are those of every dashboard.
-type meter struct {
+type callMetrics struct {
 	metrics.CSIMetricsManager
 	mu       sync.RWMutex // the manager does not guard its driver name, and calls are recorded at any time
 	inFlight *prometheus.GaugeVec
 	own      *prometheus.Registry
 }
 
-func newMeter(p limiters) *meter {
-	m := &meter{
+func newCallMetrics(p limiters) *callMetrics {
+	m := &callMetrics{
 		// The process start time belongs to the process, which may serve several ports.
 		CSIMetricsManager: metrics.NewCSIMetricsManagerWithOptions("", metrics.WithProcessStartTime(false)),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -33,20 +33,20 @@ func newMeter(p limiters) *meter {
 	return m
 }
 
-func (m *meter) RecordMetrics(method string, err error, took time.Duration) {
+func (m *callMetrics) RecordMetrics(method string, err error, took time.Duration) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	m.CSIMetricsManager.RecordMetrics(method, err, took)
 }
 
-func (m *meter) SetDriverName(name string) {
+func (m *callMetrics) SetDriverName(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.CSIMetricsManager.SetDriverName(name)
 }
 
-// count is the interceptor for the calls in flight.
-func (m *meter) count(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
+// countInFlight is the interceptor for the calls in flight.
+func (m *callMetrics) countInFlight(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
 	gauge := m.inFlight.WithLabelValues(method)
 	gauge.Inc()
 	defer gauge.Dec()
@@ -58,5 +58,5 @@ func (m *meter) count(ctx context.Context, method string, req, reply any, cc *gr
 // grpc_status_code}, holdfast_csi_operations_in_flight{method_name} and, while
 // there is a limit, holdfast_csi_operations_limit{method_name}.
 func (d *Driver) Gatherer() prometheus.Gatherer {
-	return prometheus.Gatherers{d.meter.GetRegistry().Gatherer(), d.meter.own}
+	return prometheus.Gatherers{d.metrics.GetRegistry().Gatherer(), d.metrics.own}
 }

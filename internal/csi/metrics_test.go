@@ -38,10 +38,10 @@ func series(t *testing.T, driver *csi.Driver, family string, labels map[string]s
 
 func TestCallsAreMeasuredAsDashboardsExpect(t *testing.T) {
 	fake := csitest.New(csitest.Options{Name: "fake.example.com"})
-	driver := ready(t, fake)
-	made(t, driver, 2)
+	driver := connectReady(t, fake)
+	createVolumes(t, driver, 2)
 	fake.FailNext(csi.CreateVolume, codes.ResourceExhausted, "no room")
-	if _, err := driver.CreateVolume(t.Context(), asking("a", mib)); err == nil {
+	if _, err := driver.CreateVolume(t.Context(), volumeRequest("a", mib)); err == nil {
 		t.Fatal("it succeeded")
 	}
 	for code, want := range map[string]uint64{"OK": 2, "ResourceExhausted": 1} {
@@ -69,8 +69,8 @@ func TestCallsInFlightAreCounted(t *testing.T) {
 	}
 	slow := fake.Block(csi.CreateVolume)
 	var all sync.WaitGroup
-	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), asking("a", mib)) })
-	await(t, slow.Arrived())
+	all.Go(func() { _, _ = driver.CreateVolume(t.Context(), volumeRequest("a", mib)) })
+	waitFor(t, slow.Arrived())
 	if got := inFlight(); got != 1 {
 		t.Errorf("%v calls are in flight", got)
 	}
@@ -81,18 +81,18 @@ func TestCallsInFlightAreCounted(t *testing.T) {
 	}
 }
 
-func TestTheLimitOfADriverThatWasTooSlowIsShown(t *testing.T) {
+func TestTheLimitOfASlowDriverIsAMetric(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	limit := func() *dto.Metric {
 		return series(t, driver, "holdfast_csi_operations_limit", map[string]string{"method_name": "/csi.v1.Controller/CreateVolume"})
 	}
-	made(t, driver, 1)
+	createVolumes(t, driver, 1)
 	if got := limit(); got != nil {
 		t.Errorf("there is a limit of %v though nothing was late", got)
 	}
 	fake.FailNext(csi.CreateVolume, codes.DeadlineExceeded, "too slow")
-	if _, err := driver.CreateVolume(t.Context(), asking("late", mib)); err == nil {
+	if _, err := driver.CreateVolume(t.Context(), volumeRequest("late", mib)); err == nil {
 		t.Fatal("it succeeded")
 	}
 	if got := limit().GetGauge().GetValue(); got != 1 {

@@ -60,11 +60,11 @@ func OutcomeOf(err error) Outcome {
 	return OutcomeUnknown
 }
 
-// Answered reports whether the driver has ended a call with an answer of its own,
+// Responded reports whether the driver has ended a call with an answer of its own,
 // rather than by being slow, busy or out of reach: as far as it knows nothing of
 // that call goes on. Whether the call did its work is another question; see
 // [Outcome].
-func Answered(err error) bool {
+func Responded(err error) bool {
 	var called *Error
 	if !errors.As(err, &called) {
 		return false

@@ -2,11 +2,11 @@ package csi
 
 import "iter"
 
-const endlessPages = "a page of the list leads back to one that was read"
+const pageLoop = "a page of the list leads back to one that was read"
 
-// walk yields the entries of all pages in turn and ends with the first error.
+// paginate yields the entries of all pages in turn and ends with the first error.
 // loop makes the error for a page whose next page was read before.
-func walk[Entry any](fetch func(token string) ([]Entry, string, error), check func(Entry) error, loop func() error) iter.Seq2[Entry, error] {
+func paginate[Entry any](fetch func(token string) ([]Entry, string, error), check func(Entry) error, loop func() error) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		var none Entry
 		read := map[string]bool{}

@@ -42,7 +42,7 @@ func (d *Driver) WithPrecondition(holds Precondition) *ConditionalDriver {
 // DeleteVolume deletes a volume; one that is gone is a success ("DeleteVolume"). It
 // waits for other calls about the id.
 func (c *ConditionalDriver) DeleteVolume(ctx context.Context, req *csipb.DeleteVolumeRequest) error {
-	_, err := send(ctx, c.driver, about{DeleteVolume, volumeID(req.GetVolumeId())}, c.driver.controller.DeleteVolume, req)
+	_, err := send(ctx, c.driver, operation{DeleteVolume, volumeID(req.GetVolumeId())}, c.driver.controller.DeleteVolume, req)
 	return err
 }
 
@@ -50,14 +50,14 @@ func (c *ConditionalDriver) DeleteVolume(ctx context.Context, req *csipb.DeleteV
 // a success ("ControllerUnpublishVolume"). It waits for other calls about the volume,
 // on whichever node.
 func (c *ConditionalDriver) ControllerUnpublishVolume(ctx context.Context, req *csipb.ControllerUnpublishVolumeRequest) error {
-	_, err := send(ctx, c.driver, about{ControllerUnpublishVolume, volumeID(req.GetVolumeId())}, c.driver.controller.ControllerUnpublishVolume, req)
+	_, err := send(ctx, c.driver, operation{ControllerUnpublishVolume, volumeID(req.GetVolumeId())}, c.driver.controller.ControllerUnpublishVolume, req)
 	return err
 }
 
 // DeleteSnapshot deletes a snapshot; one that is gone is a success ("DeleteSnapshot").
 // It waits for other calls about the id.
 func (c *ConditionalDriver) DeleteSnapshot(ctx context.Context, req *csipb.DeleteSnapshotRequest) error {
-	_, err := send(ctx, c.driver, about{DeleteSnapshot, snapshotID(req.GetSnapshotId())}, c.driver.controller.DeleteSnapshot, req)
+	_, err := send(ctx, c.driver, operation{DeleteSnapshot, snapshotID(req.GetSnapshotId())}, c.driver.controller.DeleteSnapshot, req)
 	return err
 }
 
@@ -66,6 +66,6 @@ func (c *ConditionalDriver) DeleteSnapshot(ctx context.Context, req *csipb.Delet
 // drivers need them, and others reject a list that is not theirs. It waits for other
 // calls about the id.
 func (c *ConditionalDriver) DeleteVolumeGroupSnapshot(ctx context.Context, req *csipb.DeleteVolumeGroupSnapshotRequest) error {
-	_, err := send(ctx, c.driver, about{DeleteVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, c.driver.group.DeleteVolumeGroupSnapshot, req)
+	_, err := send(ctx, c.driver, operation{DeleteVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, c.driver.group.DeleteVolumeGroupSnapshot, req)
 	return err
 }

@@ -16,10 +16,10 @@ import (
 
 // A call that waits for its turn is not sent if what it rests on has changed
 // meanwhile: its precondition is checked when the turn has come, and not before.
-func TestAPreconditionIsCheckedWhenTheTurnHasCome(t *testing.T) {
+func TestAPreconditionIsCheckedRightBeforeTheCallIsSent(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
-	driver := ready(t, fake)
-	id := made(t, driver, 1)[0]
+	driver := connectReady(t, fake)
+	id := createVolumes(t, driver, 1)[0]
 	slow := fake.Block(csi.ControllerGetVolume)
 	first := make(chan error, 1)
 	go func() {
@@ -60,7 +60,7 @@ func TestAPreconditionIsCheckedWhenTheTurnHasCome(t *testing.T) {
 // was given to has it.
 func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 	fake := csitest.New(csitest.Options{Record: true})
-	driver := ready(t, fake)
+	driver := connectReady(t, fake)
 	req := &csipb.DeleteVolumeRequest{VolumeId: "v"}
 	err := driver.WithPrecondition(func(context.Context) error {
 		req.Secrets = map[string]string{"key": "fresh"}
@@ -111,7 +111,7 @@ func TestDestructiveCallsNeedAPrecondition(t *testing.T) {
 
 func TestNoDestructiveCallIsSentIfItsPreconditionFails(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
-	driver := ready(t, fake).WithPrecondition(func(context.Context) error { return csi.ErrPreconditionFailed })
+	driver := connectReady(t, fake).WithPrecondition(func(context.Context) error { return csi.ErrPreconditionFailed })
 	for method, err := range map[csi.Method]error{
 		csi.DeleteVolume:              driver.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: "v"}),
 		csi.ControllerUnpublishVolume: driver.ControllerUnpublishVolume(t.Context(), &csipb.ControllerUnpublishVolumeRequest{VolumeId: "v"}),
@@ -128,7 +128,7 @@ func TestNoDestructiveCallIsSentIfItsPreconditionFails(t *testing.T) {
 }
 
 func TestAPreconditionIsNeverNil(t *testing.T) {
-	driver := ready(t, csitest.New(csitest.Options{}))
+	driver := connectReady(t, csitest.New(csitest.Options{}))
 	defer func() {
 		if recover() == nil {
 			t.Error("a nil precondition was accepted")

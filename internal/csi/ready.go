@@ -12,25 +12,25 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// askAgain is the pause between two probes of a driver that is not ready, and
+// retryInterval is the pause between two probes of a driver that is not ready, and
 // between two attempts to read again what a restarted driver can do.
-const askAgain = time.Second
+const retryInterval = time.Second
 
 // Probe reports whether the driver is ready ("Probe"): a driver that does not
 // say is ready.
 func (d *Driver) Probe(ctx context.Context) (ready bool, err error) {
-	answer, err := send(ctx, d, about{method: Probe}, d.identity.Probe, &csipb.ProbeRequest{})
+	resp, err := send(ctx, d, operation{method: Probe}, d.identity.Probe, &csipb.ProbeRequest{})
 	if err != nil {
 		return false, err
 	}
-	return answer.GetReady() == nil || answer.GetReady().GetValue(), nil
+	return resp.GetReady() == nil || resp.GetReady().GetValue(), nil
 }
 
 // WaitReady probes the driver every second until it is ready, then describes
 // it. A driver that is not there yet, or too slow to answer, is waited for
 // until ctx ends; one that says it is unhealthy is an error.
 func (d *Driver) WaitReady(ctx context.Context) (Info, error) {
-	tick := time.NewTicker(askAgain)
+	tick := time.NewTicker(retryInterval)
 	defer tick.Stop()
 	waited := ""
 	for {
@@ -57,27 +57,27 @@ func (d *Driver) WaitReady(ctx context.Context) (Info, error) {
 	}
 }
 
-// attend keeps the connection up, whether or not anyone calls, and reads what
+// maintainConnection keeps the connection up, whether or not anyone calls, and reads what
 // the driver can do again after each reconnect.
-func (d *Driver) attend(ctx context.Context) {
-	defer close(d.stopped)
+func (d *Driver) maintainConnection(ctx context.Context) {
+	defer close(d.done)
 	log := klog.FromContext(ctx)
-	behind := false
+	failing := false
 	for {
 		state := d.conn.GetState()
 		if state == connectivity.Idle {
 			d.conn.Connect() // gRPC rests after a loss until somebody calls
 		}
 		if state == connectivity.Ready {
-			err := d.refresh(ctx)
-			if err != nil && !behind && ctx.Err() == nil {
+			err := d.refreshInfo(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
 				log.Error(err, "Did not learn what the reconnected driver can do", "socket", d.path)
 			}
-			behind = err != nil
+			failing = err != nil
 		}
 		// Looking again without a change costs two loads and finds what a quick
 		// loss and return between two looks has hidden.
-		change, cancel := context.WithTimeout(ctx, askAgain)
+		change, cancel := context.WithTimeout(ctx, retryInterval)
 		d.conn.WaitForStateChange(change, state)
 		cancel()
 		if ctx.Err() != nil {
@@ -86,12 +86,12 @@ func (d *Driver) attend(ctx context.Context) {
 	}
 }
 
-// refresh describes the driver again if it was described over an earlier
+// refreshInfo describes the driver again if it was described over an earlier
 // connection. One that was never described is left alone: whoever needs it
 // will ask.
-func (d *Driver) refresh(ctx context.Context) error {
-	k := d.known.Load()
-	if k == nil || k.dialed == d.dialed.Load() {
+func (d *Driver) refreshInfo(ctx context.Context) error {
+	k := d.description.Load()
+	if k == nil || k.dials == d.dials.Load() {
 		return nil
 	}
 	info, err := d.Describe(ctx)

@@ -37,17 +37,17 @@ func TestRedact(t *testing.T) {
 
 // An error that is no status would be Unknown as one, and Unknown is a final
 // answer of a driver.
-func TestAnErrorWithoutAStatusDoesNotGetOne(t *testing.T) {
+func TestAnErrorWithoutAStatusStaysWithoutOne(t *testing.T) {
 	req := &csipb.CreateVolumeRequest{Secrets: map[string]string{"p": "hunter2"}}
 	driver := &Driver{link: &link{path: "/csi.sock"}}
-	err := withoutSecrets(errors.New("broken pipe at hunter2"), req)
+	err := redactError(errors.New("broken pipe at hunter2"), req)
 	if _, ok := status.FromError(err); ok || err.Error() != "broken pipe at ***stripped***" {
 		t.Errorf("got %v", err)
 	}
 	if got := driver.fail(CreateVolume, err).Outcome; got != OutcomeUnknown {
 		t.Errorf("got verdict %s", got)
 	}
-	if got := driver.fail(DeleteVolume, withoutSecrets(status.Error(codes.Unknown, "no"), req)).Outcome; got != Failed {
+	if got := driver.fail(DeleteVolume, redactError(status.Error(codes.Unknown, "no"), req)).Outcome; got != Failed {
 		t.Errorf("an answer without a code of its own: got verdict %s", got)
 	}
 }

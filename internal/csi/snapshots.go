@@ -19,23 +19,23 @@ import (
 // leave out the time, which is required ("Snapshot": creation_time); see
 // [Nanoseconds].
 func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRequest) (*csipb.Snapshot, error) {
-	answer, err := send(ctx, d, about{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
+	resp, err := send(ctx, d, operation{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
-	snapshot := answer.GetSnapshot()
+	snapshot := resp.GetSnapshot()
 	if reason := checkSnapshot(snapshot); reason != "" {
-		return nil, d.bad(CreateSnapshot, "", reason)
+		return nil, d.invalidResponse(CreateSnapshot, "", reason)
 	}
-	d.oddSnapshot(ctx, CreateSnapshot, snapshot)
-	what, detail := oddSource(snapshot, req.GetSourceVolumeId())
-	d.odd(ctx, CreateSnapshot, what, detail)
+	d.normalizeSnapshot(ctx, CreateSnapshot, snapshot)
+	what, detail := sourceDeviation(snapshot, req.GetSourceVolumeId())
+	d.logDeviation(ctx, CreateSnapshot, what, detail)
 	return snapshot, nil
 }
 
-func (d *Driver) oddSnapshot(ctx context.Context, method Method, snapshot *csipb.Snapshot) {
-	what, detail := tidy(snapshot)
-	d.odd(ctx, method, what, detail)
+func (d *Driver) normalizeSnapshot(ctx context.Context, method Method, snapshot *csipb.Snapshot) {
+	what, detail := clearInvalid(snapshot)
+	d.logDeviation(ctx, method, what, detail)
 }
 
 // GetSnapshot reads one snapshot, with the call of that name where the driver
@@ -45,33 +45,33 @@ func (d *Driver) oddSnapshot(ctx context.Context, method Method, snapshot *csipb
 func (d *Driver) GetSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest) (*csipb.Snapshot, error) {
 	info := d.Info()
 	if !info.Has(csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT) {
-		return d.findSnapshot(ctx, req, info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS))
+		return d.getSnapshotFromList(ctx, req, info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS))
 	}
-	answer, err := send(ctx, d, about{GetSnapshot, snapshotID(req.GetSnapshotId())}, d.controller.GetSnapshot, req)
+	resp, err := send(ctx, d, operation{GetSnapshot, snapshotID(req.GetSnapshotId())}, d.controller.GetSnapshot, req)
 	if err != nil {
 		return nil, err
 	}
-	return d.same(ctx, GetSnapshot, req, answer.GetSnapshot())
+	return d.checkSameSnapshot(ctx, GetSnapshot, req, resp.GetSnapshot())
 }
 
-func (d *Driver) findSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest, listed bool) (*csipb.Snapshot, error) {
+func (d *Driver) getSnapshotFromList(ctx context.Context, req *csipb.GetSnapshotRequest, listed bool) (*csipb.Snapshot, error) {
 	if !listed {
 		return nil, d.fail(GetSnapshot, status.Error(codes.Unimplemented, "it announces neither GET_SNAPSHOT nor LIST_SNAPSHOTS"))
 	}
 	list := &csipb.ListSnapshotsRequest{SnapshotId: req.GetSnapshotId(), Secrets: req.GetSecrets()}
-	answer, err := send(ctx, d, about{ListSnapshots, snapshotID(req.GetSnapshotId())}, d.controller.ListSnapshots, list)
+	resp, err := send(ctx, d, operation{ListSnapshots, snapshotID(req.GetSnapshotId())}, d.controller.ListSnapshots, list)
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.GetEntries()) == 0 {
+	if len(resp.GetEntries()) == 0 {
 		return nil, d.fail(ListSnapshots, status.Errorf(codes.NotFound, "snapshot %q is not in the list", req.GetSnapshotId()))
 	}
-	return d.same(ctx, ListSnapshots, req, pick(answer.GetEntries(), req.GetSnapshotId()))
+	return d.checkSameSnapshot(ctx, ListSnapshots, req, selectEntry(resp.GetEntries(), req.GetSnapshotId()))
 }
 
-// pick is the snapshot of an id in a list that was asked for it alone: the only
+// selectEntry is the snapshot of an id in a list that was asked for it alone: the only
 // one there, or the one with just that id if the driver lists others too.
-func pick(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb.Snapshot {
+func selectEntry(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb.Snapshot {
 	if len(entries) == 1 {
 		return entries[0].GetSnapshot()
 	}
@@ -83,16 +83,16 @@ func pick(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb.Snapsh
 	return nil
 }
 
-// same checks an answer about one snapshot. That its id is in other words is odd:
+// checkSameSnapshot checks an answer about one snapshot. That its id is in other words is odd:
 // who asks for one is answered about one.
-func (d *Driver) same(ctx context.Context, method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
+func (d *Driver) checkSameSnapshot(ctx context.Context, method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
 	if snapshot == nil {
-		return nil, d.bad(method, "", "the snapshot that was asked for is not in it")
+		return nil, d.invalidResponse(method, "", "the snapshot that was asked for is not in it")
 	}
 	if got := snapshot.GetSnapshotId(); got != req.GetSnapshotId() {
-		d.odd(ctx, method, "it names a snapshot otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", req.GetSnapshotId(), got))
+		d.logDeviation(ctx, method, "it names a snapshot otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", req.GetSnapshotId(), got))
 	}
-	d.oddSnapshot(ctx, method, snapshot)
+	d.normalizeSnapshot(ctx, method, snapshot)
 	return snapshot, nil
 }
 
@@ -106,17 +106,17 @@ func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequ
 			MaxEntries: req.GetMaxEntries(), StartingToken: token,
 			SourceVolumeId: req.GetSourceVolumeId(), SnapshotId: req.GetSnapshotId(), Secrets: req.GetSecrets(),
 		}
-		answer, err := send(ctx, d, about{method: ListSnapshots}, d.controller.ListSnapshots, page)
-		return answer.GetEntries(), answer.GetNextToken(), err
+		resp, err := send(ctx, d, operation{method: ListSnapshots}, d.controller.ListSnapshots, page)
+		return resp.GetEntries(), resp.GetNextToken(), err
 	}
 	check := func(e *csipb.ListSnapshotsResponse_Entry) error {
 		if reason := checkSnapshot(e.GetSnapshot()); reason != "" {
-			return d.bad(ListSnapshots, "", reason)
+			return d.invalidResponse(ListSnapshots, "", reason)
 		}
-		d.oddSnapshot(ctx, ListSnapshots, e.GetSnapshot())
+		d.normalizeSnapshot(ctx, ListSnapshots, e.GetSnapshot())
 		return nil
 	}
-	return walk(fetch, check, func() error { return d.bad(ListSnapshots, "", endlessPages) })
+	return paginate(fetch, check, func() error { return d.invalidResponse(ListSnapshots, "", pageLoop) })
 }
 
 // Nanoseconds is a time in an answer as nanoseconds since 1970; 0 if the driver

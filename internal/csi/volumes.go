@@ -16,16 +16,16 @@ import (
 // words; anything else is a [InvalidResponse] with the id, so that the volume can be
 // deleted.
 func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
-	answer, err := send(ctx, d, about{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
+	resp, err := send(ctx, d, operation{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
 	if err != nil {
 		return nil, err
 	}
-	volume := answer.GetVolume()
+	volume := resp.GetVolume()
 	if reason := checkVolume(req, volume); reason != "" {
-		return nil, d.bad(CreateVolume, volume.GetVolumeId(), reason)
+		return nil, d.invalidResponse(CreateVolume, volume.GetVolumeId(), reason)
 	}
-	what, detail := oddVolume(req, volume)
-	d.odd(ctx, CreateVolume, what, detail)
+	what, detail := volumeDeviation(req, volume)
+	d.logDeviation(ctx, CreateVolume, what, detail)
 	if volume.GetCapacityBytes() == 0 {
 		volume.CapacityBytes = req.GetCapacityRange().GetRequiredBytes()
 	}
@@ -38,18 +38,18 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeReques
 // about the volume that was asked for, in other words.
 func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.ControllerGetVolumeResponse, error) {
 	req := &csipb.ControllerGetVolumeRequest{VolumeId: id}
-	answer, err := send(ctx, d, about{ControllerGetVolume, volumeID(id)}, d.controller.ControllerGetVolume, req)
+	resp, err := send(ctx, d, operation{ControllerGetVolume, volumeID(id)}, d.controller.ControllerGetVolume, req)
 	if err != nil {
 		return nil, err
 	}
-	switch got := answer.GetVolume().GetVolumeId(); got {
+	switch got := resp.GetVolume().GetVolumeId(); got {
 	case id:
 	case "":
-		return nil, d.bad(ControllerGetVolume, "", "the volume has no id")
+		return nil, d.invalidResponse(ControllerGetVolume, "", "the volume has no id")
 	default:
-		d.odd(ctx, ControllerGetVolume, "it names a volume otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", id, got))
+		d.logDeviation(ctx, ControllerGetVolume, "it names a volume otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", id, got))
 	}
-	return answer, nil
+	return resp, nil
 }
 
 // ControllerExpandVolume grows a volume to at least the required bytes
@@ -57,21 +57,21 @@ func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.Con
 // answered capacity is never zero, below what was required or above the limit:
 // that is a [InvalidResponse].
 func (d *Driver) ControllerExpandVolume(ctx context.Context, req *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
-	answer, err := send(ctx, d, about{ControllerExpandVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerExpandVolume, req)
+	resp, err := send(ctx, d, operation{ControllerExpandVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerExpandVolume, req)
 	if err != nil {
 		return nil, err
 	}
-	if reason := checkExpansion(req, answer); reason != "" {
-		return nil, d.bad(ControllerExpandVolume, req.GetVolumeId(), reason)
+	if reason := checkExpansion(req, resp); reason != "" {
+		return nil, d.invalidResponse(ControllerExpandVolume, req.GetVolumeId(), reason)
 	}
-	return answer, nil
+	return resp, nil
 }
 
 // ControllerModifyVolume sets the volume's mutable parameters
 // ("ControllerModifyVolume", capability MODIFY_VOLUME). It waits for other
 // calls about the id.
 func (d *Driver) ControllerModifyVolume(ctx context.Context, req *csipb.ControllerModifyVolumeRequest) error {
-	_, err := send(ctx, d, about{ControllerModifyVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerModifyVolume, req)
+	_, err := send(ctx, d, operation{ControllerModifyVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerModifyVolume, req)
 	return err
 }
 
@@ -79,14 +79,14 @@ func (d *Driver) ControllerModifyVolume(ctx context.Context, req *csipb.Controll
 // and place ("GetCapacity", capability GET_CAPACITY). Negative sizes are a
 // [InvalidResponse].
 func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
-	answer, err := send(ctx, d, about{method: GetCapacity}, d.controller.GetCapacity, req)
+	resp, err := send(ctx, d, operation{method: GetCapacity}, d.controller.GetCapacity, req)
 	if err != nil {
 		return nil, err
 	}
-	if answer.GetAvailableCapacity() < 0 || answer.GetMaximumVolumeSize().GetValue() < 0 {
-		return nil, d.bad(GetCapacity, "", "it reports a negative size")
+	if resp.GetAvailableCapacity() < 0 || resp.GetMaximumVolumeSize().GetValue() < 0 {
+		return nil, d.invalidResponse(GetCapacity, "", "it reports a negative size")
 	}
-	return answer, nil
+	return resp, nil
 }
 
 // ListVolumes walks through all volumes ("ListVolumes", capability
@@ -98,14 +98,14 @@ func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest)
 func (d *Driver) ListVolumes(ctx context.Context, pageSize int32) iter.Seq2[*csipb.ListVolumesResponse_Entry, error] {
 	fetch := func(token string) ([]*csipb.ListVolumesResponse_Entry, string, error) {
 		req := &csipb.ListVolumesRequest{MaxEntries: pageSize, StartingToken: token}
-		answer, err := send(ctx, d, about{method: ListVolumes}, d.controller.ListVolumes, req)
-		return answer.GetEntries(), answer.GetNextToken(), err
+		resp, err := send(ctx, d, operation{method: ListVolumes}, d.controller.ListVolumes, req)
+		return resp.GetEntries(), resp.GetNextToken(), err
 	}
 	check := func(e *csipb.ListVolumesResponse_Entry) error {
 		if e.GetVolume().GetVolumeId() == "" {
-			return d.bad(ListVolumes, "", "it lists a volume without an id")
+			return d.invalidResponse(ListVolumes, "", "it lists a volume without an id")
 		}
 		return nil
 	}
-	return walk(fetch, check, func() error { return d.bad(ListVolumes, "", endlessPages) })
+	return paginate(fetch, check, func() error { return d.invalidResponse(ListVolumes, "", pageLoop) })
 }

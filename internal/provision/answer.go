@@ -34,7 +34,7 @@ func (r *Reconciler) createFailed(ctx context.Context, s state, op *pending.Oper
 	switch {
 	case outcome.Final() && op.FirstAttempt:
 		return r.endWithoutVolume(ctx, s, op, outcome, failure)
-	case csi.Answered(failure):
+	case csi.Responded(failure):
 		return r.createFailedInDoubt(ctx, s, op, outcome, failure)
 	}
 	r.reportPending(s, op, failure)

@@ -91,7 +91,7 @@ func (n *Node) decideClaiming(s state, o *Options) decision {
 // IsAllowedBy tells whether the class lets volumes be on the node.
 func (n *Node) IsAllowedBy(class *storagev1.StorageClass) bool {
 	return len(class.AllowedTopologies) == 0 || slices.ContainsFunc(ExpandTerms(class.AllowedTopologies),
-		func(s topology.Segment) bool { return s.Holds(n.Segment) })
+		func(s topology.Segment) bool { return s.Contains(n.Segment) })
 }
 
 // Topology is the node as what it says about itself.

@@ -60,7 +60,7 @@ func (p *Nodes) Segments(keys []string) []topology.Segment {
 	}
 	distinct := map[string]topology.Segment{}
 	for i := range p.byName {
-		if s, missing := topology.Of(p.byName[i].Labels, keys); missing == "" {
+		if s, missing := topology.SegmentOf(p.byName[i].Labels, keys); missing == "" {
 			distinct[s.String()] = s
 		}
 	}

@@ -57,7 +57,7 @@ func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.Topolog
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Holds(in.Selected.Labels) })
+	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Contains(in.Selected.Labels) })
 	if len(in.Allowed) > 0 && first < 0 {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, is outside the allowedTopologies of the StorageClass", in.Selected.Name)
 	}
@@ -67,7 +67,7 @@ func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.Topolog
 	requisite := allowed
 	if len(in.Allowed) == 0 {
 		requisite = withSegment(in.Nodes.Segments(in.Selected.Keys), own)
-		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Holds(in.Selected.Labels) })
+		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Contains(in.Selected.Labels) })
 	}
 	return newRequirement(requisite, first), nil
 }
@@ -78,7 +78,7 @@ func (p *NodeTopology) Segment() (topology.Segment, error) {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, has no topology keys of the driver in its CSINode: the claim waits until the driver is registered there; "+
 			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", p.Name)
 	}
-	s, missing := topology.Of(p.Labels, p.Keys)
+	s, missing := topology.SegmentOf(p.Labels, p.Keys)
 	if missing != "" {
 		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.Name, missing)
 	}

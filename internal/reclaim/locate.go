@@ -91,7 +91,7 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 // isReachable tells whether a volume is where this node is. A driver may know the
 // volumes of other nodes too, and tell where they are.
 func (r *Reconciler) isReachable(volume *csipb.Volume) bool {
-	return r.options.Segment.Reaches(topology.NodeAffinity(volume.GetAccessibleTopology()))
+	return r.options.Segment.CanReach(topology.NodeAffinity(volume.GetAccessibleTopology()))
 }
 
 func codeOf(err error) codes.Code {

@@ -79,7 +79,7 @@ func expandsOnNodes(ctx context.Context, driver *csi.Driver) (bool, error) {
 	if driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
 		return false, nil
 	}
-	node, err := driver.HasNode(ctx, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME)
+	node, err := driver.HasNodeCapability(ctx, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME)
 	if err != nil {
 		return false, fmt.Errorf("asking whether volumes are expanded at their nodes: %w", err)
 	}

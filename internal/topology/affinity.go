@@ -27,26 +27,26 @@ func NodeAffinity(accessible []*csipb.Topology) *corev1.VolumeNodeAffinity {
 	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: terms}}
 }
 
-// Reaches tells whether a volume with the affinity may be reached from the
+// CanReach tells whether a volume with the affinity may be reached from the
 // segment: no requirement of some term speaks against it. A requirement about a
 // label that is not the segment's does not.
-func (s Segment) Reaches(affinity *corev1.VolumeNodeAffinity) bool {
+func (s Segment) CanReach(affinity *corev1.VolumeNodeAffinity) bool {
 	if affinity == nil || affinity.Required == nil {
 		return true
 	}
 	return slices.ContainsFunc(affinity.Required.NodeSelectorTerms, func(term corev1.NodeSelectorTerm) bool {
-		return !slices.ContainsFunc(term.MatchExpressions, s.excluded)
+		return !slices.ContainsFunc(term.MatchExpressions, s.isExcludedBy)
 	})
 }
 
-func (s Segment) excluded(by corev1.NodeSelectorRequirement) bool {
+func (s Segment) isExcludedBy(by corev1.NodeSelectorRequirement) bool {
 	value, ok := s[by.Key]
-	return ok && refuses(by, value)
+	return ok && excludesValue(by, value)
 }
 
-// refuses tells whether a requirement about a label, or a field, does not hold
+// excludesValue tells whether a requirement about a label, or a field, does not hold
 // if it has this value. Gt and Lt are not looked at.
-func refuses(r corev1.NodeSelectorRequirement, value string) bool {
+func excludesValue(r corev1.NodeSelectorRequirement, value string) bool {
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn:
 		return !slices.Contains(r.Values, value)

@@ -15,7 +15,7 @@ type Segment map[string]string
 
 // Keys are a driver's topology keys on a node. The driver may be there without
 // any.
-func Keys(node *storagev1.CSINode, driver string) (keys []string, there bool) {
+func Keys(node *storagev1.CSINode, driver string) (keys []string, found bool) {
 	for _, d := range node.Spec.Drivers {
 		if d.Name == driver {
 			return d.TopologyKeys, true
@@ -24,10 +24,10 @@ func Keys(node *storagev1.CSINode, driver string) (keys []string, there bool) {
 	return nil, false
 }
 
-// Of is the segment that a node with these labels is in. If a label is missing
+// SegmentOf is the segment that a node with these labels is in. If a label is missing
 // it is nil, and missing the first such key: the kubelet writes the labels a
 // moment after the keys.
-func Of(labels map[string]string, keys []string) (s Segment, missing string) {
+func SegmentOf(labels map[string]string, keys []string) (s Segment, missing string) {
 	s = make(Segment, len(keys))
 	for _, key := range keys {
 		value, ok := labels[key]
@@ -39,8 +39,8 @@ func Of(labels map[string]string, keys []string) (s Segment, missing string) {
 	return s, ""
 }
 
-// Holds tells whether a node with these labels is in the segment.
-func (s Segment) Holds(labels map[string]string) bool {
+// Contains tells whether a node with these labels is in the segment.
+func (s Segment) Contains(labels map[string]string) bool {
 	for key, value := range s {
 		if got, ok := labels[key]; !ok || got != value {
 			return false

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-func TestOf(t *testing.T) {
+func TestSegmentOf(t *testing.T) {
 	labels := map[string]string{"zone": "a", "rack": "1", "other": "x"}
 	tests := map[string]struct {
 		keys    []string
@@ -26,7 +26,7 @@ func TestOf(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, missing := Of(labels, tt.keys)
+			got, missing := SegmentOf(labels, tt.keys)
 			if diff := cmp.Diff(tt.want, got); diff != "" || missing != tt.missing {
 				t.Errorf("missing %q, want %q; %s", missing, tt.missing, diff)
 			}
@@ -58,7 +58,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestHolds(t *testing.T) {
+func TestContains(t *testing.T) {
 	tests := map[string]struct {
 		segment Segment
 		want    bool
@@ -70,7 +70,7 @@ func TestHolds(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := tt.segment.Holds(map[string]string{"zone": "a", "rack": "1"}); got != tt.want {
+			if got := tt.segment.Contains(map[string]string{"zone": "a", "rack": "1"}); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
@@ -139,7 +139,7 @@ func TestNodeAffinity(t *testing.T) {
 	}
 }
 
-func TestReaches(t *testing.T) {
+func TestCanReach(t *testing.T) {
 	term := func(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorTerm {
 		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: key, Operator: operator, Values: values}}}
 	}
@@ -162,12 +162,12 @@ func TestReaches(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			affinity := &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: tt.terms}}
-			if got := (Segment{"zone": "a"}).Reaches(affinity); got != tt.want {
+			if got := (Segment{"zone": "a"}).CanReach(affinity); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
 	}
-	if !(Segment{"zone": "a"}).Reaches(nil) {
+	if !(Segment{"zone": "a"}).CanReach(nil) {
 		t.Error("a volume without affinity is everywhere")
 	}
 }

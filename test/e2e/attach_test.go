@@ -188,7 +188,7 @@ func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
 	w.StartAttacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
 	volume := w.CreatePV(t, "data", nil)
 	node := w.CreateCSINode(t, "node", "id-1")
-	w.Driver.LoseAnswer(csi.ControllerPublishVolume)
+	w.Driver.LoseResponse(csi.ControllerPublishVolume)
 	name := w.CreateAttachment(t, volume.Name, node)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
 	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {

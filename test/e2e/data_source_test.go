@@ -76,7 +76,7 @@ func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 		return nil
 	})
 	for _, v := range w.Driver.Volumes() {
-		handle := v.Answer.GetContentSource().GetSnapshot().GetSnapshotId()
+		handle := v.Info.GetContentSource().GetSnapshot().GetSnapshotId()
 		if isRestored := v.ID == quick.Spec.CSI.VolumeHandle || v.ID == restored.Spec.CSI.VolumeHandle; isRestored != (handle != "") {
 			t.Errorf("volume %s comes from %q", v.Name, handle)
 		}
@@ -166,7 +166,7 @@ func TestAClaimIsClonedAndItsSourceStaysMeanwhile(t *testing.T) {
 	clone := w.WaitBound(t, "clone")
 	w.WaitPVGone(t, source)
 	for _, v := range w.Driver.Volumes() {
-		if from := v.Answer.GetContentSource().GetVolume().GetVolumeId(); v.ID == clone.Spec.CSI.VolumeHandle && from != source.Spec.CSI.VolumeHandle {
+		if from := v.Info.GetContentSource().GetVolume().GetVolumeId(); v.ID == clone.Spec.CSI.VolumeHandle && from != source.Spec.CSI.VolumeHandle {
 			t.Errorf("the clone comes from %q", from)
 		}
 	}

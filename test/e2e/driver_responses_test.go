@@ -54,7 +54,7 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 			w := world.New(t, csitest.Options{})
 			w.CreateClass(t, nil)
 			var refuse atomic.Bool
-			w.Driver.LoseAnswer(csi.CreateVolume)
+			w.Driver.LoseResponse(csi.CreateVolume)
 			w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
 				if m == csi.CreateVolume && w.Driver.Calls(csi.CreateVolume) > 1 && refuse.Load() {
 					return status.Error(code, "not today")
@@ -109,7 +109,7 @@ func TestAVolumeThatMayBeInAZoneIsNotAskedForInAnother(t *testing.T) {
 	w.addNode(t, "a")
 	w.addNode(t, "b")
 	class := w.createDelayedClass(t, "")
-	w.Driver.LoseAnswer(csi.CreateVolume)
+	w.Driver.LoseResponse(csi.CreateVolume)
 	for range 3 {
 		w.Driver.FailNext(csi.CreateVolume, codes.ResourceExhausted, "no room in zone a")
 	}

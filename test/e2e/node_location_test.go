@@ -136,7 +136,7 @@ func TestAVolumeThatMayBeOnAnyNodeIsDeletedWhereItIs(t *testing.T) {
 			w.DeleteClaim(t, "data")
 			// Node b is away. In the end that is told, and nobody else deletes it.
 			w.waitSingleWarning(t, volume, "no node's driver has found it")
-			w.nodes[1].Driver.LoseAnswer(csi.DeleteVolume)
+			w.nodes[1].Driver.LoseResponse(csi.DeleteVolume)
 			w.nodes[1].StartProvisioner(t, fastNodeRetries...)
 			w.WaitPVGone(t, volume)
 			w.checkDeleteCalls(t, 0, 2)

@@ -209,7 +209,7 @@ func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 func TestALostAnswerIsNotToldAsAFailure(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
-	w.Driver.LoseAnswer(csi.ControllerExpandVolume)
+	w.Driver.LoseResponse(csi.ControllerExpandVolume)
 	w.RequestSize(t, "data", "2Gi")
 	w.WaitSize(t, "data", "2Gi")
 	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")

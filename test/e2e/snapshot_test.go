@@ -227,7 +227,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 		class := w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 			c.Name, c.Parameters = w.Namespace+"-brief", map[string]string{"tier": "gold"}
 		})
-		w.Driver.LoseAnswer(csi.CreateSnapshot)
+		w.Driver.LoseResponse(csi.CreateSnapshot)
 		call, first := make(chan struct{}), w.Driver.Calls(csi.CreateSnapshot)+1
 		w.Driver.SetHooks(csitest.Hooks{Before: func(ctx context.Context, method csi.Method, req any) error {
 			if r, ok := req.(*csipb.CreateSnapshotRequest); ok && r.GetParameters()["tier"] != "gold" {

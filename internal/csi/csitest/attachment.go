@@ -16,7 +16,7 @@ func (d controller) ControllerPublishVolume(_ context.Context, req *csipb.Contro
 	if err := d.checkPublish(req); err != nil {
 		return nil, err
 	}
-	v, err := d.find(req.GetVolumeId())
+	v, err := d.findVolume(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (d controller) ControllerPublishVolume(_ context.Context, req *csipb.Contro
 		}
 		return published(v), nil
 	}
-	if err := d.roomOn(req.GetNodeId(), v, asked); err != nil {
+	if err := d.checkOtherPublications(req.GetNodeId(), v, asked); err != nil {
 		return nil, err
 	}
 	v.published[req.GetNodeId()] = asked
@@ -40,11 +40,11 @@ func (d controller) ControllerPublishVolume(_ context.Context, req *csipb.Contro
 func (d controller) checkPublish(req *csipb.ControllerPublishVolumeRequest) error {
 	switch {
 	case req.GetVolumeId() == "":
-		return missing("volume_id")
+		return errMissing("volume_id")
 	case req.GetNodeId() == "":
-		return missing("node_id")
+		return errMissing("node_id")
 	case req.GetVolumeCapability() == nil:
-		return missing("volume_capability")
+		return errMissing("volume_capability")
 	case req.GetReadonly() && !d.can(csipb.ControllerServiceCapability_RPC_PUBLISH_READONLY):
 		return status.Error(codes.InvalidArgument, "volumes cannot be published read-only")
 	default:
@@ -52,10 +52,10 @@ func (d controller) checkPublish(req *csipb.ControllerPublishVolumeRequest) erro
 	}
 }
 
-// roomOn checks the other nodes and the other volumes.
-func (d controller) roomOn(node string, v *volume, asked publication) error {
+// checkOtherPublications checks the other nodes and the other volumes.
+func (d controller) checkOtherPublications(node string, v *volume, asked publication) error {
 	for other, there := range v.published {
-		if onOneNode(asked.mode) || onOneNode(there.mode) {
+		if isSingleNode(asked.mode) || isSingleNode(there.mode) {
 			return status.Errorf(codes.FailedPrecondition, "volume %q is published on node %q", v.info.GetVolumeId(), other)
 		}
 	}
@@ -78,7 +78,7 @@ func (d controller) ControllerUnpublishVolume(_ context.Context, req *csipb.Cont
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetVolumeId() == "" {
-		return nil, missing("volume_id")
+		return nil, errMissing("volume_id")
 	}
 	if v := d.state.volumes[req.GetVolumeId()]; v != nil {
 		if req.GetNodeId() == "" {
@@ -97,7 +97,7 @@ func published(v *volume) *csipb.ControllerPublishVolumeResponse {
 	return &csipb.ControllerPublishVolumeResponse{PublishContext: map[string]string{"device": "/dev/" + v.info.GetVolumeId()}}
 }
 
-func onOneNode(mode *csipb.VolumeCapability) bool {
+func isSingleNode(mode *csipb.VolumeCapability) bool {
 	switch mode.GetAccessMode().GetMode() {
 	case csipb.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER,
 		csipb.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,

@@ -11,13 +11,13 @@ import (
 // maxName is the specification's limit for strings, in bytes ("Size Limits").
 const maxName = 128
 
-func missing(field string) error {
+func errMissing(field string) error {
 	return status.Errorf(codes.InvalidArgument, "%s is missing", field)
 }
 
 func checkName(name string) error {
 	if name == "" {
-		return missing("name")
+		return errMissing("name")
 	}
 	if len(name) > maxName {
 		return status.Errorf(codes.InvalidArgument, "the name is longer than %d bytes", maxName)
@@ -27,14 +27,14 @@ func checkName(name string) error {
 
 func checkCapabilities(all ...*csipb.VolumeCapability) error {
 	if len(all) == 0 {
-		return missing("volume capability")
+		return errMissing("volume capability")
 	}
 	for _, c := range all {
 		if c.GetMount() == nil && c.GetBlock() == nil {
-			return missing("access type")
+			return errMissing("access type")
 		}
 		if c.GetAccessMode().GetMode() == csipb.VolumeCapability_AccessMode_UNKNOWN {
-			return missing("access mode")
+			return errMissing("access mode")
 		}
 	}
 	return nil

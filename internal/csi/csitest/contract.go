@@ -55,10 +55,10 @@ func Contract(t *testing.T, address string) {
 }
 
 type contract struct {
-	driver *csi.Driver
-	info   csi.Info
-	node   string                     // empty if there is no node service
-	where  *csipb.TopologyRequirement // nil without topology
+	driver     *csi.Driver
+	info       csi.Info
+	node       string                     // empty if there is no node service
+	accessible *csipb.TopologyRequirement // nil without topology
 }
 
 func (c *contract) findNode(t *testing.T) {
@@ -73,7 +73,7 @@ func (c *contract) findNode(t *testing.T) {
 	c.node = node.GetNodeId()
 	if c.info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS) {
 		here := []*csipb.Topology{node.GetAccessibleTopology()}
-		c.where = &csipb.TopologyRequirement{Requisite: here, Preferred: here}
+		c.accessible = &csipb.TopologyRequirement{Requisite: here, Preferred: here}
 	}
 }
 
@@ -86,14 +86,14 @@ func (c *contract) needs(t *testing.T, all ...csipb.ControllerServiceCapability_
 	}
 }
 
-// ask is a request for a volume of the size whose name nobody else has.
-func (c *contract) ask(t *testing.T, suffix string, bytes int64) *csipb.CreateVolumeRequest {
+// volumeRequest is a request for a volume of the size whose name nobody else has.
+func (c *contract) volumeRequest(t *testing.T, suffix string, bytes int64) *csipb.CreateVolumeRequest {
 	t.Helper()
 	return &csipb.CreateVolumeRequest{
 		Name:                      uniqueName(t, suffix),
 		CapacityRange:             &csipb.CapacityRange{RequiredBytes: bytes},
 		VolumeCapabilities:        []*csipb.VolumeCapability{oneWriter()},
-		AccessibilityRequirements: c.where,
+		AccessibilityRequirements: c.accessible,
 	}
 }
 
@@ -110,18 +110,18 @@ func oneWriter() *csipb.VolumeCapability {
 	}
 }
 
-// make creates a volume and sees to its end.
-func (c *contract) make(t *testing.T, req *csipb.CreateVolumeRequest) *csipb.Volume {
+// createVolume creates a volume and sees to its end.
+func (c *contract) createVolume(t *testing.T, req *csipb.CreateVolumeRequest) *csipb.Volume {
 	t.Helper()
 	volume, err := c.driver.CreateVolume(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.remove(t, volume.GetVolumeId()) })
+	t.Cleanup(func() { c.deleteVolume(t, volume.GetVolumeId()) })
 	return volume
 }
 
-func (c *contract) remove(t *testing.T, id string) {
+func (c *contract) deleteVolume(t *testing.T, id string) {
 	t.Helper()
 	// The test's own context has ended where this runs.
 	if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(context.WithoutCancel(t.Context()), &csipb.DeleteVolumeRequest{VolumeId: id}); err != nil {
@@ -129,7 +129,7 @@ func (c *contract) remove(t *testing.T, id string) {
 	}
 }
 
-func (c *contract) cut(t *testing.T, req *csipb.CreateSnapshotRequest) *csipb.Snapshot {
+func (c *contract) createSnapshot(t *testing.T, req *csipb.CreateSnapshotRequest) *csipb.Snapshot {
 	t.Helper()
 	snapshot, err := c.driver.CreateSnapshot(t.Context(), req)
 	if err != nil {

@@ -17,7 +17,7 @@ func (c *contract) groups(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	var sources []string
 	for _, suffix := range []string{"a", "b"} {
-		sources = append(sources, c.make(t, c.ask(t, suffix, contractSize)).GetVolumeId())
+		sources = append(sources, c.createVolume(t, c.volumeRequest(t, suffix, contractSize)).GetVolumeId())
 	}
 	t.Run("creating", func(t *testing.T) { c.creatingGroups(t, sources) })
 	t.Run("reading", func(t *testing.T) { c.readingGroups(t, sources) })
@@ -25,9 +25,9 @@ func (c *contract) groups(t *testing.T) {
 	t.Run("members", func(t *testing.T) { c.members(t, sources) })
 }
 
-// cutTogether cuts a group and sees to its end. That its members are one of each
+// createGroup cuts a group and sees to its end. That its members are one of each
 // source is checked by the port.
-func (c *contract) cutTogether(t *testing.T, suffix string, sources []string) (*csipb.CreateVolumeGroupSnapshotRequest, *csipb.VolumeGroupSnapshot) {
+func (c *contract) createGroup(t *testing.T, suffix string, sources []string) (*csipb.CreateVolumeGroupSnapshotRequest, *csipb.VolumeGroupSnapshot) {
 	t.Helper()
 	req := &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeIds: sources}
 	group, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
@@ -35,19 +35,19 @@ func (c *contract) cutTogether(t *testing.T, suffix string, sources []string) (*
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(context.WithoutCancel(t.Context()), whole(group)); err != nil {
+		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(context.WithoutCancel(t.Context()), deleteGroupRequest(group)); err != nil {
 			t.Error(err)
 		}
 	})
 	return req, group
 }
 
-// whole is a request to delete the group that names all its members.
-func whole(group *csipb.VolumeGroupSnapshot) *csipb.DeleteVolumeGroupSnapshotRequest {
-	return &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group)}
+// deleteGroupRequest is a request to delete the group that names all its members.
+func deleteGroupRequest(group *csipb.VolumeGroupSnapshot) *csipb.DeleteVolumeGroupSnapshotRequest {
+	return &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: memberIDs(group)}
 }
 
-func membersOf(group *csipb.VolumeGroupSnapshot) []string {
+func memberIDs(group *csipb.VolumeGroupSnapshot) []string {
 	var ids []string
 	for _, member := range group.GetSnapshots() {
 		ids = append(ids, member.GetSnapshotId())
@@ -70,7 +70,7 @@ func wantSameGroup(t *testing.T, first, second *csipb.VolumeGroupSnapshot) {
 
 func (c *contract) creatingGroups(t *testing.T, sources []string) {
 	t.Run("the same request gets the same answer", func(t *testing.T) {
-		req, first := c.cutTogether(t, "same", sources)
+		req, first := c.createGroup(t, "same", sources)
 		second, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
@@ -78,7 +78,7 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 		wantSameGroup(t, first, second)
 	})
 	t.Run("a name that is taken by a group of other volumes is refused", func(t *testing.T) {
-		req, _ := c.cutTogether(t, "taken", sources)
+		req, _ := c.createGroup(t, "taken", sources)
 		req.SourceVolumeIds = sources[:1]
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
@@ -102,19 +102,19 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 }
 
 func (c *contract) readingGroups(t *testing.T, sources []string) {
-	_, group := c.cutTogether(t, "read", sources)
+	_, group := c.createGroup(t, "read", sources)
 	ask := func(id string, members []string) (*csipb.VolumeGroupSnapshot, error) {
 		return c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: id, SnapshotIds: members})
 	}
 	t.Run("it is what creating it answered", func(t *testing.T) {
-		got, err := ask(group.GetGroupSnapshotId(), membersOf(group))
+		got, err := ask(group.GetGroupSnapshotId(), memberIDs(group))
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantSameGroup(t, group, got)
 	})
 	t.Run("other members than it has are refused", func(t *testing.T) {
-		_, err := ask(group.GetGroupSnapshotId(), membersOf(group)[:1])
+		_, err := ask(group.GetGroupSnapshotId(), memberIDs(group)[:1])
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 	t.Run("one that is not there is not found", func(t *testing.T) {
@@ -125,21 +125,21 @@ func (c *contract) readingGroups(t *testing.T, sources []string) {
 
 func (c *contract) deletingGroups(t *testing.T, sources []string) {
 	t.Run("a group that is gone is deleted", func(t *testing.T) {
-		_, group := c.cutTogether(t, "gone", sources) // and its end deletes it again
-		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), whole(group)); err != nil {
+		_, group := c.createGroup(t, "gone", sources) // and its end deletes it again
+		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), deleteGroupRequest(group)); err != nil {
 			t.Fatal(err)
 		}
-		for _, id := range membersOf(group) {
+		for _, id := range memberIDs(group) {
 			c.wantNoSnapshot(t, id)
 		}
 	})
 	t.Run("with other members than it has it stays", func(t *testing.T) {
-		_, group := c.cutTogether(t, "kept", sources)
-		req := whole(group)
+		_, group := c.createGroup(t, "kept", sources)
+		req := deleteGroupRequest(group)
 		req.SnapshotIds = req.GetSnapshotIds()[:1]
 		wantError(t, c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), req), codes.InvalidArgument, csi.Failed)
 		_, err := c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{
-			GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: membersOf(group),
+			GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: memberIDs(group),
 		})
 		if err != nil {
 			t.Error(err)
@@ -150,24 +150,24 @@ func (c *contract) deletingGroups(t *testing.T, sources []string) {
 // wantNoSnapshot looks for a snapshot where the driver can be asked.
 func (c *contract) wantNoSnapshot(t *testing.T, id string) {
 	t.Helper()
-	if !c.canLook() {
+	if !c.canGetSnapshot() {
 		return
 	}
 	_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
 	wantError(t, err, codes.NotFound, csi.Failed)
 }
 
-func (c *contract) canLook() bool {
+func (c *contract) canGetSnapshot() bool {
 	return c.info.Has(csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT) || c.info.Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS)
 }
 
 func (c *contract) members(t *testing.T, sources []string) {
-	_, group := c.cutTogether(t, "members", sources)
+	_, group := c.createGroup(t, "members", sources)
 	t.Run("each is a snapshot that names its group", func(t *testing.T) {
-		if !c.canLook() {
+		if !c.canGetSnapshot() {
 			t.Skip("the driver cannot be asked about a snapshot")
 		}
-		for _, id := range membersOf(group) {
+		for _, id := range memberIDs(group) {
 			got, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
 			if err != nil || got.GetGroupSnapshotId() != group.GetGroupSnapshotId() {
 				t.Errorf("got %v, %v", got, err)
@@ -176,17 +176,17 @@ func (c *contract) members(t *testing.T, sources []string) {
 	})
 	t.Run("none is deleted alone", func(t *testing.T) {
 		c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
-		err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: membersOf(group)[0]})
+		err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: memberIDs(group)[0]})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
 	t.Run("each can be restored", func(t *testing.T) {
 		if !group.GetReadyToUse() {
 			t.Skip("snapshots take time to become ready, and how long is not in the contract")
 		}
-		for _, id := range membersOf(group) {
-			req := c.ask(t, "restored", contractSize)
+		for _, id := range memberIDs(group) {
+			req := c.volumeRequest(t, "restored", contractSize)
 			req.VolumeContentSource = fromSnapshot(id)
-			c.make(t, req)
+			c.createVolume(t, req)
 		}
 	})
 }

@@ -19,9 +19,9 @@ func fromSnapshot(id string) *csipb.VolumeContentSource {
 
 func (c *contract) cloning(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CLONE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
-	c.copying(t, fromVolume(c.make(t, c.ask(t, "original", contractSize)).GetVolumeId()))
+	c.copying(t, fromVolume(c.createVolume(t, c.volumeRequest(t, "original", contractSize)).GetVolumeId()))
 	t.Run("a source that is not there is refused", func(t *testing.T) {
-		req := c.ask(t, "orphan", contractSize)
+		req := c.volumeRequest(t, "orphan", contractSize)
 		req.VolumeContentSource = fromVolume("no-such-volume")
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.NotFound, csi.Failed)
@@ -30,14 +30,14 @@ func (c *contract) cloning(t *testing.T) {
 
 func (c *contract) restoring(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
-	original := c.make(t, c.ask(t, "original", contractSize)).GetVolumeId()
-	snapshot := c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "source"), SourceVolumeId: original})
+	original := c.createVolume(t, c.volumeRequest(t, "original", contractSize)).GetVolumeId()
+	snapshot := c.createSnapshot(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "source"), SourceVolumeId: original})
 	if !snapshot.GetReadyToUse() {
 		t.Skip("snapshots take time to become ready, and how long is not in the contract")
 	}
 	c.copying(t, fromSnapshot(snapshot.GetSnapshotId()))
 	t.Run("a source that is not there is refused", func(t *testing.T) {
-		req := c.ask(t, "orphan", contractSize)
+		req := c.volumeRequest(t, "orphan", contractSize)
 		req.VolumeContentSource = fromSnapshot("no-such-snapshot")
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.NotFound, csi.Failed)
@@ -48,9 +48,9 @@ func (c *contract) restoring(t *testing.T) {
 // answer names the source is checked by the port.
 func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 	t.Run("the same request gets the same answer", func(t *testing.T) {
-		req := c.ask(t, "copy", contractSize)
+		req := c.volumeRequest(t, "copy", contractSize)
 		req.VolumeContentSource = source
-		first := c.make(t, req)
+		first := c.createVolume(t, req)
 		second, err := c.driver.CreateVolume(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
@@ -58,13 +58,13 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 		wantSame(t, first, second)
 	})
 	t.Run("a copy may be larger", func(t *testing.T) {
-		req := c.ask(t, "larger", 2*contractSize)
+		req := c.volumeRequest(t, "larger", 2*contractSize)
 		req.VolumeContentSource = source
-		c.make(t, req)
+		c.createVolume(t, req)
 	})
 	t.Run("a name that is taken by an empty volume is refused", func(t *testing.T) {
-		req := c.ask(t, "empty", contractSize)
-		c.make(t, req)
+		req := c.volumeRequest(t, "empty", contractSize)
+		c.createVolume(t, req)
 		req.VolumeContentSource = source
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
@@ -73,10 +73,10 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 
 func (c *contract) snapshots(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
-	source := c.make(t, c.ask(t, "source", contractSize)).GetVolumeId()
+	source := c.createVolume(t, c.volumeRequest(t, "source", contractSize)).GetVolumeId()
 	t.Run("the same request gets the same answer", func(t *testing.T) {
 		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "same"), SourceVolumeId: source}
-		first := c.cut(t, req)
+		first := c.createSnapshot(t, req)
 		second, err := c.driver.CreateSnapshot(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
@@ -86,8 +86,8 @@ func (c *contract) snapshots(t *testing.T) {
 	})
 	t.Run("a name that is taken by another volume's snapshot is refused", func(t *testing.T) {
 		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "taken"), SourceVolumeId: source}
-		c.cut(t, req)
-		req.SourceVolumeId = c.make(t, c.ask(t, "other", contractSize)).GetVolumeId()
+		c.createSnapshot(t, req)
+		req.SourceVolumeId = c.createVolume(t, c.volumeRequest(t, "other", contractSize)).GetVolumeId()
 		_, err := c.driver.CreateSnapshot(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
@@ -96,7 +96,7 @@ func (c *contract) snapshots(t *testing.T) {
 		wantError(t, err, codes.NotFound, csi.Failed)
 	})
 	t.Run("a snapshot that is gone is deleted", func(t *testing.T) {
-		id := c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "gone"), SourceVolumeId: source}).GetSnapshotId()
+		id := c.createSnapshot(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "gone"), SourceVolumeId: source}).GetSnapshotId()
 		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: id}); err != nil {
 			t.Error(err)
 		}
@@ -105,10 +105,10 @@ func (c *contract) snapshots(t *testing.T) {
 
 func (c *contract) listingSnapshots(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
-	source := c.make(t, c.ask(t, "source", contractSize)).GetVolumeId()
+	source := c.createVolume(t, c.volumeRequest(t, "source", contractSize)).GetVolumeId()
 	wanted := make(map[string]bool)
 	for _, suffix := range []string{"a", "b", "c"} {
-		wanted[c.cut(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeId: source}).GetSnapshotId()] = true
+		wanted[c.createSnapshot(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeId: source}).GetSnapshotId()] = true
 	}
 	t.Run("by its source each is listed once", func(t *testing.T) {
 		seen := 0

@@ -12,8 +12,8 @@ import (
 func (c *contract) creating(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	t.Run("the same request gets the same answer", func(t *testing.T) {
-		req := c.ask(t, "same", contractSize)
-		first := c.make(t, req)
+		req := c.volumeRequest(t, "same", contractSize)
+		first := c.createVolume(t, req)
 		second, err := c.driver.CreateVolume(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
@@ -21,20 +21,20 @@ func (c *contract) creating(t *testing.T) {
 		wantSame(t, first, second)
 	})
 	t.Run("a name that is taken by a smaller volume is refused", func(t *testing.T) {
-		req := c.ask(t, "taken", contractSize)
-		c.make(t, req)
+		req := c.volumeRequest(t, "taken", contractSize)
+		c.createVolume(t, req)
 		req.CapacityRange = &csipb.CapacityRange{RequiredBytes: 8 * contractSize}
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
 	t.Run("a request without a name is infeasible", func(t *testing.T) {
-		req := c.ask(t, "", contractSize)
+		req := c.volumeRequest(t, "", contractSize)
 		req.Name = ""
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.InvalidArgument, csi.Infeasible)
 	})
 	t.Run("a request without capabilities is infeasible", func(t *testing.T) {
-		req := c.ask(t, "incapable", contractSize)
+		req := c.volumeRequest(t, "incapable", contractSize)
 		req.VolumeCapabilities = nil
 		_, err := c.driver.CreateVolume(t.Context(), req)
 		wantError(t, err, codes.InvalidArgument, csi.Infeasible)
@@ -44,14 +44,14 @@ func (c *contract) creating(t *testing.T) {
 func (c *contract) sizes(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	t.Run("a volume is at least what was required", func(t *testing.T) {
-		if got := c.make(t, c.ask(t, "least", contractSize)).GetCapacityBytes(); got < contractSize {
+		if got := c.createVolume(t, c.volumeRequest(t, "least", contractSize)).GetCapacityBytes(); got < contractSize {
 			t.Errorf("it has %d bytes, %d were required", got, contractSize)
 		}
 	})
 	t.Run("a volume is at most the limit", func(t *testing.T) {
-		req := c.ask(t, "most", contractSize)
+		req := c.volumeRequest(t, "most", contractSize)
 		req.CapacityRange.LimitBytes = contractSize
-		if got := c.make(t, req).GetCapacityBytes(); got != contractSize {
+		if got := c.createVolume(t, req).GetCapacityBytes(); got != contractSize {
 			t.Errorf("it has %d bytes, exactly %d were allowed", got, contractSize)
 		}
 	})
@@ -60,9 +60,9 @@ func (c *contract) sizes(t *testing.T) {
 func (c *contract) deleting(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	t.Run("a volume that is gone is deleted", func(t *testing.T) {
-		id := c.make(t, c.ask(t, "gone", contractSize)).GetVolumeId()
-		c.remove(t, id)
-		c.remove(t, id)
+		id := c.createVolume(t, c.volumeRequest(t, "gone", contractSize)).GetVolumeId()
+		c.deleteVolume(t, id)
+		c.deleteVolume(t, id)
 	})
 	t.Run("a request without an id is refused", func(t *testing.T) {
 		err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{})
@@ -78,7 +78,7 @@ func (c *contract) expanding(t *testing.T) {
 		}
 	}
 	t.Run("the same request gets the same answer", func(t *testing.T) {
-		id := c.make(t, c.ask(t, "grow", contractSize)).GetVolumeId()
+		id := c.createVolume(t, c.volumeRequest(t, "grow", contractSize)).GetVolumeId()
 		first, err := c.driver.ControllerExpandVolume(t.Context(), ask(id, 2*contractSize))
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +90,7 @@ func (c *contract) expanding(t *testing.T) {
 		wantSame(t, first, second)
 	})
 	t.Run("a volume never shrinks", func(t *testing.T) {
-		id := c.make(t, c.ask(t, "shrink", 2*contractSize)).GetVolumeId()
+		id := c.createVolume(t, c.volumeRequest(t, "shrink", 2*contractSize)).GetVolumeId()
 		got, err := c.driver.ControllerExpandVolume(t.Context(), ask(id, contractSize))
 		if err == nil && got.GetCapacityBytes() < 2*contractSize {
 			t.Errorf("it has %d bytes and had %d", got.GetCapacityBytes(), 2*contractSize)
@@ -106,7 +106,7 @@ func (c *contract) modifying(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	t.Run("a parameter that nobody knows is infeasible", func(t *testing.T) {
 		err := c.driver.ControllerModifyVolume(t.Context(), &csipb.ControllerModifyVolumeRequest{
-			VolumeId:          c.make(t, c.ask(t, "modify", contractSize)).GetVolumeId(),
+			VolumeId:          c.createVolume(t, c.volumeRequest(t, "modify", contractSize)).GetVolumeId(),
 			MutableParameters: map[string]string{"no.such.parameter": "1"},
 		})
 		wantError(t, err, codes.InvalidArgument, csi.Infeasible)
@@ -123,7 +123,7 @@ func (c *contract) publishing(t *testing.T) {
 		t.Skip("there is no node service to ask for a node")
 	}
 	t.Run("both ways can be repeated", func(t *testing.T) {
-		volume := c.make(t, c.ask(t, "publish", contractSize))
+		volume := c.createVolume(t, c.volumeRequest(t, "publish", contractSize))
 		req := &csipb.ControllerPublishVolumeRequest{
 			VolumeId: volume.GetVolumeId(), NodeId: c.node, VolumeCapability: oneWriter(), VolumeContext: volume.GetVolumeContext(),
 		}
@@ -151,7 +151,7 @@ func (c *contract) listingVolumes(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_LIST_VOLUMES, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	wanted := make(map[string]int)
 	for _, suffix := range []string{"a", "b", "c"} {
-		wanted[c.make(t, c.ask(t, suffix, contractSize)).GetVolumeId()] = 1
+		wanted[c.createVolume(t, c.volumeRequest(t, suffix, contractSize)).GetVolumeId()] = 1
 	}
 	for _, size := range []int32{0, 1, 2} {
 		seen := make(map[string]int)
@@ -172,8 +172,8 @@ func (c *contract) listingVolumes(t *testing.T) {
 func (c *contract) capacity(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_GET_CAPACITY)
 	req := &csipb.GetCapacityRequest{VolumeCapabilities: []*csipb.VolumeCapability{oneWriter()}}
-	if c.where != nil {
-		req.AccessibleTopology = c.where.GetRequisite()[0]
+	if c.accessible != nil {
+		req.AccessibleTopology = c.accessible.GetRequisite()[0]
 	}
 	if _, err := c.driver.GetCapacity(t.Context(), req); err != nil {
 		t.Error(err)

@@ -20,11 +20,11 @@ type Driver struct {
 	missing map[csi.Method]fmt.Stringer // capability that the method needs and the options leave out
 	state   state
 
-	score  score
-	faults faults
-	hooks  atomic.Pointer[Hooks]
-	pause  atomic.Int64 // nanoseconds of latency
-	server server
+	calls   callRecorder
+	faults  faults
+	hooks   atomic.Pointer[Hooks]
+	latency atomic.Int64 // nanoseconds of latency
+	server  server
 }
 
 // state is the storage: what a real driver would find on its disks again.
@@ -54,10 +54,10 @@ type publication struct {
 }
 
 type snapshot struct {
-	number int64
-	name   string
-	info   *csipb.Snapshot // ready_to_use is left out
-	asked  int             // answers about it so far
+	number  int64
+	name    string
+	info    *csipb.Snapshot // ready_to_use is left out
+	reports int             // answers about it so far
 }
 
 // New makes a driver with no volumes that serves nobody yet.
@@ -75,7 +75,7 @@ func New(opts Options) *Driver {
 			groupNames:    make(map[string]*group),
 			node:          nodeState{staged: make(map[string]string), targets: make(map[string]target)},
 		},
-		score:  score{record: opts.Record, counts: make(map[csi.Method]int), running: make(map[string][]csi.Method)},
+		calls:  callRecorder{record: opts.Record, counts: make(map[csi.Method]int), running: make(map[string][]csi.Method)},
 		faults: faults{queued: make(map[csi.Method][]fault)},
 	}
 }
@@ -98,9 +98,9 @@ func (d *Driver) canNode(c csipb.NodeServiceCapability_RPC_Type) bool {
 	return slices.Contains(d.opts.Node, c)
 }
 
-// add stores a new volume. A number is never used twice: a volume that is made
+// addVolume stores a new volume. A number is never used twice: a volume that is made
 // again after it was deleted is another volume.
-func (s *state) add(v *volume) {
+func (s *state) addVolume(v *volume) {
 	s.last++
 	v.number = s.last
 	v.info.VolumeId = fmt.Sprintf("volume-%d", v.number)
@@ -110,20 +110,20 @@ func (s *state) add(v *volume) {
 	s.volumeNames[v.req.GetName()] = v
 }
 
-func (s *state) remove(v *volume) {
+func (s *state) removeVolume(v *volume) {
 	delete(s.volumes, v.info.GetVolumeId())
 	delete(s.volumeNames, v.req.GetName())
 }
 
-func (s *state) cut(name string, of *volume) *snapshot {
-	snap := s.copyOf(of, timestamppb.Now())
+func (s *state) createSnapshot(name string, of *volume) *snapshot {
+	snap := s.addSnapshot(of, timestamppb.Now())
 	snap.name = name
 	s.snapshotNames[name] = snap
 	return snap
 }
 
-// copyOf is a snapshot without a name.
-func (s *state) copyOf(of *volume, at *timestamppb.Timestamp) *snapshot {
+// addSnapshot is a snapshot without a name.
+func (s *state) addSnapshot(of *volume, at *timestamppb.Timestamp) *snapshot {
 	s.last++
 	snap := &snapshot{number: s.last, info: &csipb.Snapshot{
 		SnapshotId:     fmt.Sprintf("snapshot-%d", s.last),
@@ -135,7 +135,7 @@ func (s *state) copyOf(of *volume, at *timestamppb.Timestamp) *snapshot {
 	return snap
 }
 
-func (s *state) drop(snap *snapshot) {
+func (s *state) removeSnapshot(snap *snapshot) {
 	delete(s.snapshots, snap.info.GetSnapshotId())
 	delete(s.snapshotNames, snap.name)
 }

@@ -30,7 +30,7 @@ func TestContract(t *testing.T) {
 			d := New(opts)
 			address := d.Serve(t)
 			t.Run("contract", func(t *testing.T) { Contract(t, address) })
-			if diff := cmp.Diff(nothingLeft{}, left(d)); diff != "" {
+			if diff := cmp.Diff(inventory{}, inventoryOf(d)); diff != "" {
 				t.Errorf("the contract left something behind:\n%s", diff)
 			}
 			if overlaps := d.Overlaps(); overlaps != nil {

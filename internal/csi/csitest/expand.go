@@ -14,9 +14,9 @@ func (d controller) ControllerExpandVolume(_ context.Context, req *csipb.Control
 	defer d.mu.Unlock()
 	asked := req.GetCapacityRange()
 	if req.GetVolumeId() != "" && asked == nil {
-		return nil, missing("capacity_range")
+		return nil, errMissing("capacity_range")
 	}
-	v, err := d.find(req.GetVolumeId())
+	v, err := d.findVolume(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (d controller) grow(v *volume, target int64) error {
 	if d.opts.OfflineExpansion && len(v.published) > 0 {
 		return status.Errorf(codes.FailedPrecondition, "volume %q is published and cannot be expanded until it is not", v.info.GetVolumeId())
 	}
-	if d.free(v.segment) < target-v.info.GetCapacityBytes() {
+	if d.freeBytes(v.segment) < target-v.info.GetCapacityBytes() {
 		return status.Errorf(codes.ResourceExhausted, "there is no room for %d bytes", target)
 	}
 	grown := proto.CloneOf(v.info)

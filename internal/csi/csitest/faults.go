@@ -25,7 +25,7 @@ func (d *Driver) SetHooks(h Hooks) { d.hooks.Store(&h) }
 
 // SetLatency lets every call wait before its work. The work is done even if
 // the caller gives up meanwhile, but not if the driver crashes.
-func (d *Driver) SetLatency(pause time.Duration) { d.pause.Store(int64(pause)) }
+func (d *Driver) SetLatency(pause time.Duration) { d.latency.Store(int64(pause)) }
 
 // FailNext lets the next call of the method fail without any work. Several
 // faults of one method strike one call each, in the order in which they were
@@ -34,10 +34,10 @@ func (d *Driver) FailNext(method csi.Method, code codes.Code, message string) {
 	d.faults.add(method, fault{before: func(<-chan struct{}) error { return status.Error(code, message) }})
 }
 
-// LoseAnswer lets the next call of the method do its work and then fail with
+// LoseResponse lets the next call of the method do its work and then fail with
 // DeadlineExceeded: what a caller sees whose patience ends just before the
 // answer.
-func (d *Driver) LoseAnswer(method csi.Method) {
+func (d *Driver) LoseResponse(method csi.Method) {
 	d.faults.add(method, fault{after: func(error) error {
 		return status.Error(codes.DeadlineExceeded, "the answer was lost")
 	}})
@@ -67,7 +67,7 @@ func (d *Driver) Block(method csi.Method) *Blocked {
 		case <-b.release:
 			return nil
 		case <-dead:
-			return errDied()
+			return errCrashed()
 		}
 	}})
 	return b
@@ -79,14 +79,14 @@ type fault struct {
 	after  func(error) error
 }
 
-func (f fault) strikeBefore(dead <-chan struct{}) error {
+func (f fault) runBefore(dead <-chan struct{}) error {
 	if f.before == nil {
 		return nil
 	}
 	return f.before(dead)
 }
 
-func (f fault) strikeAfter(err error) error {
+func (f fault) runAfter(err error) error {
 	if f.after == nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (f *faults) add(method csi.Method, one fault) {
 	f.queued[method] = append(f.queued[method], one)
 }
 
-func (f *faults) take(method csi.Method) fault {
+func (f *faults) next(method csi.Method) fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	waiting := f.queued[method]

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// patience bounds waits for something that must happen.
-const patience = 30 * time.Second
+// waitTimeout bounds waits for something that must happen.
+const waitTimeout = 30 * time.Second
 
 // dial connects without the port, which would put calls in order.
 func dial(t *testing.T, d *Driver) csipb.ControllerClient {
@@ -35,30 +35,30 @@ func dial(t *testing.T, d *Driver) csipb.ControllerClient {
 	return csipb.NewControllerClient(conn)
 }
 
-func asking(name string) *csipb.CreateVolumeRequest {
+func volumeRequest(name string) *csipb.CreateVolumeRequest {
 	return &csipb.CreateVolumeRequest{
 		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{oneWriter()}, CapacityRange: &csipb.CapacityRange{RequiredBytes: 10},
 	}
 }
 
-func await(t *testing.T, what string, happened <-chan struct{}) {
+func waitFor(t *testing.T, what string, happened <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-happened:
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatalf("%s did not happen", what)
 	}
 }
 
-func TestFaultsStrikeOneCallEachInOrder(t *testing.T) {
+func TestEachFaultAffectsOneCallInOrder(t *testing.T) {
 	d := New(Options{Record: true})
 	client := dial(t, d)
 	d.FailNext(csi.CreateVolume, codes.Internal, "first")
-	d.LoseAnswer(csi.CreateVolume)
+	d.LoseResponse(csi.CreateVolume)
 	var got []codes.Code
 	var volumes []int
 	for range 3 {
-		_, err := client.CreateVolume(t.Context(), asking("a"))
+		_, err := client.CreateVolume(t.Context(), volumeRequest("a"))
 		got, volumes = append(got, status.Code(err)), append(volumes, len(d.Volumes()))
 	}
 	if diff := cmp.Diff([]codes.Code{codes.Internal, codes.DeadlineExceeded, codes.OK}, got); diff != "" {
@@ -79,13 +79,13 @@ func TestFaultsStrikeOneCallEachInOrder(t *testing.T) {
 	}
 }
 
-func TestHooksSeeAndDecide(t *testing.T) {
+func TestHooks(t *testing.T) {
 	d := New(Options{})
 	client := dial(t, d)
 	d.SetHooks(Hooks{Before: func(_ context.Context, method csi.Method, req any) error {
 		return status.Errorf(codes.PermissionDenied, "%s of %s", method, req.(*csipb.CreateVolumeRequest).GetName())
 	}})
-	_, err := client.CreateVolume(t.Context(), asking("a"))
+	_, err := client.CreateVolume(t.Context(), volumeRequest("a"))
 	if status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() != "CreateVolume of a" || len(d.Volumes()) != 0 {
 		t.Errorf("got %v, and %d volumes", err, len(d.Volumes()))
 	}
@@ -93,29 +93,29 @@ func TestHooksSeeAndDecide(t *testing.T) {
 		resp.(*csipb.CreateVolumeResponse).Volume.VolumeId = "changed"
 		return resp, err
 	}})
-	if resp, err := client.CreateVolume(t.Context(), asking("a")); err != nil || resp.GetVolume().GetVolumeId() != "changed" {
+	if resp, err := client.CreateVolume(t.Context(), volumeRequest("a")); err != nil || resp.GetVolume().GetVolumeId() != "changed" {
 		t.Errorf("got %v, %v", resp, err)
 	}
-	if got := d.Volumes()[0].Answer.GetVolumeId(); got != "volume-1" {
+	if got := d.Volumes()[0].Info.GetVolumeId(); got != "volume-1" {
 		t.Errorf("a hook changed what is stored: %q", got)
 	}
 }
 
-func TestOverlapsAreSeen(t *testing.T) {
+func TestOverlappingCallsAreRecorded(t *testing.T) {
 	d := New(Options{})
 	client := dial(t, d)
-	first, err := client.CreateVolume(t.Context(), asking("a"))
+	first, err := client.CreateVolume(t.Context(), volumeRequest("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	slow := d.Block(csi.CreateVolume)
 	var all sync.WaitGroup
-	all.Go(func() { _, _ = client.CreateVolume(t.Context(), asking("a")) })
-	await(t, "the slow call", slow.Arrived())
+	all.Go(func() { _, _ = client.CreateVolume(t.Context(), volumeRequest("a")) })
+	waitFor(t, "the slow call", slow.Arrived())
 	if _, err := client.DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: first.GetVolume().GetVolumeId()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.CreateVolume(t.Context(), asking("b")); err != nil {
+	if _, err := client.CreateVolume(t.Context(), volumeRequest("b")); err != nil {
 		t.Fatal(err)
 	}
 	slow.Release()
@@ -125,19 +125,19 @@ func TestOverlapsAreSeen(t *testing.T) {
 	}
 }
 
-func TestACrashKeepsWhatIsStoredAndDropsWhatWaits(t *testing.T) {
+func TestACrashKeepsTheStorageAndFailsWaitingCalls(t *testing.T) {
 	d := New(Options{})
 	client := dial(t, d)
-	if _, err := client.CreateVolume(t.Context(), asking("stored")); err != nil {
+	if _, err := client.CreateVolume(t.Context(), volumeRequest("stored")); err != nil {
 		t.Fatal(err)
 	}
 	slow := d.Block(csi.CreateVolume)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := client.CreateVolume(t.Context(), asking("waiting"))
+		_, err := client.CreateVolume(t.Context(), volumeRequest("waiting"))
 		failed <- err
 	}()
-	await(t, "the slow call", slow.Arrived())
+	waitFor(t, "the slow call", slow.Arrived())
 	d.Crash()
 	d.Crash() // a dead driver cannot die
 	select {
@@ -145,7 +145,7 @@ func TestACrashKeepsWhatIsStoredAndDropsWhatWaits(t *testing.T) {
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("got %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("the call outlived the driver")
 	}
 	slow.Release()
@@ -155,7 +155,7 @@ func TestACrashKeepsWhatIsStoredAndDropsWhatWaits(t *testing.T) {
 	if err := d.Restart(); err == nil {
 		t.Error("a driver that runs was started a second time")
 	}
-	resp, err := client.CreateVolume(t.Context(), asking("stored"), grpc.WaitForReady(true))
+	resp, err := client.CreateVolume(t.Context(), volumeRequest("stored"), grpc.WaitForReady(true))
 	if err != nil || resp.GetVolume().GetVolumeId() != "volume-1" {
 		t.Errorf("got %v, %v", resp, err)
 	}
@@ -164,17 +164,17 @@ func TestACrashKeepsWhatIsStoredAndDropsWhatWaits(t *testing.T) {
 	}
 }
 
-func TestLatencyGoesOnWithoutTheCaller(t *testing.T) {
+func TestWorkGoesOnWithoutTheCaller(t *testing.T) {
 	d := New(Options{})
 	client := dial(t, d)
 	d.SetLatency(20 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := client.CreateVolume(ctx, asking("a")); status.Code(err) != codes.DeadlineExceeded {
+	if _, err := client.CreateVolume(ctx, volumeRequest("a")); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
 	d.SetLatency(0)
-	tick, end := time.NewTicker(time.Millisecond), time.After(patience)
+	tick, end := time.NewTicker(time.Millisecond), time.After(waitTimeout)
 	defer tick.Stop()
 	for d.Calls(csi.CreateVolume) == 1 && len(d.Volumes()) == 0 {
 		select {

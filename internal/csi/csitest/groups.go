@@ -62,27 +62,27 @@ func (d groupController) CreateVolumeGroupSnapshot(_ context.Context, req *csipb
 		return nil, err
 	}
 	if len(req.GetSourceVolumeIds()) == 0 {
-		return nil, missing("source_volume_ids")
+		return nil, errMissing("source_volume_ids")
 	}
 	g := d.state.groupNames[req.GetName()]
 	if g == nil {
-		sources, err := d.findAll(req.GetSourceVolumeIds())
+		sources, err := d.findVolumes(req.GetSourceVolumeIds())
 		if err != nil {
 			return nil, err
 		}
-		g = d.state.cutTogether(req, sources)
+		g = d.state.createGroup(req, sources)
 	}
 	if !sameSet(g.sources(), req.GetSourceVolumeIds()) || !maps.Equal(g.params, req.GetParameters()) {
 		return nil, status.Errorf(codes.AlreadyExists, "group snapshot %q exists with other volumes or parameters", req.GetName())
 	}
-	return &csipb.CreateVolumeGroupSnapshotResponse{GroupSnapshot: d.reportGroup(g)}, nil
+	return &csipb.CreateVolumeGroupSnapshotResponse{GroupSnapshot: d.groupResponse(g)}, nil
 }
 
-// findAll finds all volumes or none.
-func (d *Driver) findAll(ids []string) ([]*volume, error) {
+// findVolumes finds all volumes or none.
+func (d *Driver) findVolumes(ids []string) ([]*volume, error) {
 	var all []*volume
 	for _, id := range ids {
-		v, err := d.find(id)
+		v, err := d.findVolume(id)
 		if err != nil {
 			return nil, err
 		}
@@ -94,14 +94,14 @@ func (d *Driver) findAll(ids []string) ([]*volume, error) {
 	return all, nil
 }
 
-func (s *state) cutTogether(req *csipb.CreateVolumeGroupSnapshotRequest, sources []*volume) *group {
+func (s *state) createGroup(req *csipb.CreateVolumeGroupSnapshotRequest, sources []*volume) *group {
 	s.last++
 	g := &group{
 		number: s.last, id: fmt.Sprintf("group-%d", s.last), name: req.GetName(),
 		params: maps.Clone(req.GetParameters()), at: timestamppb.Now(),
 	}
 	for _, source := range sources {
-		member := s.copyOf(source, g.at)
+		member := s.addSnapshot(source, g.at)
 		member.info.GroupSnapshotId = g.id
 		g.members = append(g.members, member)
 	}
@@ -113,30 +113,30 @@ func (d groupController) GetVolumeGroupSnapshot(_ context.Context, req *csipb.Ge
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetGroupSnapshotId() == "" {
-		return nil, missing("group_snapshot_id")
+		return nil, errMissing("group_snapshot_id")
 	}
 	g := d.state.groups[req.GetGroupSnapshotId()]
 	if g == nil {
 		return nil, status.Errorf(codes.NotFound, "there is no group snapshot %q", req.GetGroupSnapshotId())
 	}
-	if err := g.admit(req.GetSnapshotIds()); err != nil {
+	if err := g.checkMembers(req.GetSnapshotIds()); err != nil {
 		return nil, err
 	}
-	return &csipb.GetVolumeGroupSnapshotResponse{GroupSnapshot: d.reportGroup(g)}, nil
+	return &csipb.GetVolumeGroupSnapshotResponse{GroupSnapshot: d.groupResponse(g)}, nil
 }
 
 func (d groupController) DeleteVolumeGroupSnapshot(_ context.Context, req *csipb.DeleteVolumeGroupSnapshotRequest) (*csipb.DeleteVolumeGroupSnapshotResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetGroupSnapshotId() == "" {
-		return nil, missing("group_snapshot_id")
+		return nil, errMissing("group_snapshot_id")
 	}
 	if g := d.state.groups[req.GetGroupSnapshotId()]; g != nil {
-		if err := g.admit(req.GetSnapshotIds()); err != nil {
+		if err := g.checkMembers(req.GetSnapshotIds()); err != nil {
 			return nil, err
 		}
 		for _, member := range g.members {
-			d.state.drop(member)
+			d.state.removeSnapshot(member)
 		}
 		delete(d.state.groups, g.id)
 		delete(d.state.groupNames, g.name)
@@ -144,9 +144,9 @@ func (d groupController) DeleteVolumeGroupSnapshot(_ context.Context, req *csipb
 	return &csipb.DeleteVolumeGroupSnapshotResponse{}, nil
 }
 
-// admit refuses a request that does not know the members, as the specification
+// checkMembers refuses a request that does not know the members, as the specification
 // asks of a driver that can tell.
-func (g *group) admit(ids []string) error {
+func (g *group) checkMembers(ids []string) error {
 	if !sameSet(g.memberIDs(), ids) {
 		return status.Errorf(codes.InvalidArgument, "snapshot_ids %q are not the members of group snapshot %q", ids, g.id)
 	}
@@ -157,11 +157,11 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// reportGroup answers about a group and counts the answer for each member.
-func (d *Driver) reportGroup(g *group) *csipb.VolumeGroupSnapshot {
+// groupResponse answers about a group and counts the answer for each member.
+func (d *Driver) groupResponse(g *group) *csipb.VolumeGroupSnapshot {
 	info := &csipb.VolumeGroupSnapshot{GroupSnapshotId: g.id, CreationTime: g.at, ReadyToUse: true}
 	for _, member := range g.members {
-		one := d.report(member)
+		one := d.snapshotResponse(member)
 		info.Snapshots = append(info.Snapshots, one)
 		info.ReadyToUse = info.ReadyToUse && one.GetReadyToUse()
 	}

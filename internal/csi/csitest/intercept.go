@@ -23,26 +23,26 @@ func (d *Driver) intercept(dead <-chan struct{}) grpc.UnaryServerInterceptor {
 		if service := path.Dir(info.FullMethod); service == "/csi.v1.Controller" || service == "/csi.v1.GroupController" {
 			call.Subject = d.subjectOf(req)
 		}
-		d.score.begin(call)
-		resp, err := d.perform(ctx, call, dead, work)
+		d.calls.begin(call)
+		resp, err := d.handle(ctx, call, dead, work)
 		call.Code = status.Code(err)
-		d.score.end(call)
+		d.calls.end(call)
 		return resp, err
 	}
 }
 
-func (d *Driver) perform(ctx context.Context, call *Call, dead <-chan struct{}, work grpc.UnaryHandler) (any, error) {
-	if err := d.announced(call.Method); err != nil {
+func (d *Driver) handle(ctx context.Context, call *Call, dead <-chan struct{}, work grpc.UnaryHandler) (any, error) {
+	if err := d.checkCapability(call.Method); err != nil {
 		return nil, err
 	}
-	if err := d.wait(dead); err != nil {
+	if err := d.waitLatency(dead); err != nil {
 		return nil, err
 	}
-	one, hooks := d.faults.take(call.Method), d.hooks.Load()
+	one, hooks := d.faults.next(call.Method), d.hooks.Load()
 	if hooks == nil {
 		hooks = &Hooks{}
 	}
-	if err := one.strikeBefore(dead); err != nil {
+	if err := one.runBefore(dead); err != nil {
 		return nil, err
 	}
 	if hooks.Before != nil {
@@ -52,26 +52,26 @@ func (d *Driver) perform(ctx context.Context, call *Call, dead <-chan struct{}, 
 	}
 	resp, err := work(ctx, call.Request)
 	if hooks.After != nil {
-		resp, err = hooks.After(ctx, call.Method, call.Request, ownCopy(resp, err), err)
+		resp, err = hooks.After(ctx, call.Method, call.Request, cloneResponse(resp, err), err)
 	}
-	if err = one.strikeAfter(err); err != nil {
+	if err = one.runAfter(err); err != nil {
 		return nil, err
 	}
 	return resp, nil
 }
 
-// ownCopy lets a hook change an answer that shares parts with what is stored.
-func ownCopy(resp any, err error) any {
+// cloneResponse lets a hook change an answer that shares parts with what is stored.
+func cloneResponse(resp any, err error) any {
 	if message, ok := resp.(proto.Message); ok && err == nil {
 		return proto.Clone(message)
 	}
 	return nil
 }
 
-// wait is the latency. The caller's deadline does not end it: a driver goes on
+// waitLatency is the latency. The caller's deadline does not end it: a driver goes on
 // with its work when nobody waits for it any more.
-func (d *Driver) wait(dead <-chan struct{}) error {
-	pause := time.Duration(d.pause.Load())
+func (d *Driver) waitLatency(dead <-chan struct{}) error {
+	pause := time.Duration(d.latency.Load())
 	if pause <= 0 {
 		return nil
 	}
@@ -81,14 +81,14 @@ func (d *Driver) wait(dead <-chan struct{}) error {
 	case <-timer.C:
 		return nil
 	case <-dead:
-		return errDied()
+		return errCrashed()
 	}
 }
 
-func errDied() error { return status.Error(codes.Unavailable, "the driver died") }
+func errCrashed() error { return status.Error(codes.Unavailable, "the driver died") }
 
-// announced refuses calls that need a capability which the driver lacks.
-func (d *Driver) announced(method csi.Method) error {
+// checkCapability refuses calls that need a capability which the driver lacks.
+func (d *Driver) checkCapability(method csi.Method) error {
 	d.mu.Lock()
 	missing := d.missing[method]
 	d.mu.Unlock()

@@ -31,7 +31,7 @@ func (d controller) ListVolumes(_ context.Context, req *csipb.ListVolumesRequest
 func (d controller) ControllerGetVolume(_ context.Context, req *csipb.ControllerGetVolumeRequest) (*csipb.ControllerGetVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v, err := d.find(req.GetVolumeId())
+	v, err := d.findVolume(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (d controller) ListSnapshots(_ context.Context, req *csipb.ListSnapshotsReq
 	}
 	resp := &csipb.ListSnapshotsResponse{NextToken: next}
 	for _, s := range all[from:to] {
-		resp.Entries = append(resp.Entries, &csipb.ListSnapshotsResponse_Entry{Snapshot: d.report(s)})
+		resp.Entries = append(resp.Entries, &csipb.ListSnapshotsResponse_Entry{Snapshot: d.snapshotResponse(s)})
 	}
 	return resp, nil
 }

@@ -55,13 +55,13 @@ func (d node) NodeStageVolume(_ context.Context, req *csipb.NodeStageVolumeReque
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetVolumeId() != "" && req.GetStagingTargetPath() == "" {
-		return nil, missing("staging_target_path")
+		return nil, errMissing("staging_target_path")
 	}
-	if _, err := d.find(req.GetVolumeId()); err != nil {
+	if _, err := d.findVolume(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	if req.GetVolumeCapability() == nil {
-		return nil, missing("volume_capability")
+		return nil, errMissing("volume_capability")
 	}
 	d.state.node.staged[req.GetVolumeId()] = req.GetStagingTargetPath()
 	return &csipb.NodeStageVolumeResponse{}, nil
@@ -71,10 +71,10 @@ func (d node) NodeUnstageVolume(_ context.Context, req *csipb.NodeUnstageVolumeR
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetVolumeId() == "" {
-		return nil, missing("volume_id")
+		return nil, errMissing("volume_id")
 	}
 	if req.GetStagingTargetPath() == "" {
-		return nil, missing("staging_target_path")
+		return nil, errMissing("staging_target_path")
 	}
 	delete(d.state.node.staged, req.GetVolumeId())
 	return &csipb.NodeUnstageVolumeResponse{}, nil
@@ -99,7 +99,7 @@ func (d node) NodePublishVolume(_ context.Context, req *csipb.NodePublishVolumeR
 			return nil, status.Errorf(codes.FailedPrecondition, "the volume's only writer is at %s", path)
 		}
 	}
-	if err := makeTarget(req.GetTargetPath(), wanted.mode.GetBlock() != nil); err != nil {
+	if err := createTarget(req.GetTargetPath(), wanted.mode.GetBlock() != nil); err != nil {
 		return nil, status.Errorf(codes.Internal, "making the target: %v", err)
 	}
 	at[req.GetTargetPath()] = wanted
@@ -109,13 +109,13 @@ func (d node) NodePublishVolume(_ context.Context, req *csipb.NodePublishVolumeR
 func (d node) checkNodePublish(req *csipb.NodePublishVolumeRequest) error {
 	switch {
 	case req.GetVolumeId() == "":
-		return missing("volume_id")
+		return errMissing("volume_id")
 	case req.GetTargetPath() == "":
-		return missing("target_path")
+		return errMissing("target_path")
 	case req.GetVolumeCapability() == nil:
-		return missing("volume_capability")
+		return errMissing("volume_capability")
 	}
-	if _, err := d.find(req.GetVolumeId()); err != nil {
+	if _, err := d.findVolume(req.GetVolumeId()); err != nil {
 		return err
 	}
 	if staged := d.state.node.staged[req.GetVolumeId()]; d.canNode(csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) &&
@@ -129,10 +129,10 @@ func (d node) NodeUnpublishVolume(_ context.Context, req *csipb.NodeUnpublishVol
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetVolumeId() == "" {
-		return nil, missing("volume_id")
+		return nil, errMissing("volume_id")
 	}
 	if req.GetTargetPath() == "" {
-		return nil, missing("target_path")
+		return nil, errMissing("target_path")
 	}
 	if d.state.node.targets[req.GetTargetPath()].volume == req.GetVolumeId() {
 		if err := os.Remove(req.GetTargetPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -146,7 +146,7 @@ func (d node) NodeUnpublishVolume(_ context.Context, req *csipb.NodeUnpublishVol
 func (d node) NodeGetVolumeStats(_ context.Context, req *csipb.NodeGetVolumeStatsRequest) (*csipb.NodeGetVolumeStatsResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v, err := d.findAt(req.GetVolumeId(), req.GetVolumePath())
+	v, err := d.findVolumeAt(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
@@ -157,19 +157,19 @@ func (d node) NodeGetVolumeStats(_ context.Context, req *csipb.NodeGetVolumeStat
 func (d node) NodeExpandVolume(_ context.Context, req *csipb.NodeExpandVolumeRequest) (*csipb.NodeExpandVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v, err := d.findAt(req.GetVolumeId(), req.GetVolumePath())
+	v, err := d.findVolumeAt(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
 	return &csipb.NodeExpandVolumeResponse{CapacityBytes: v.info.GetCapacityBytes()}, nil
 }
 
-// findAt finds a volume that must be published or staged at the path.
-func (d node) findAt(id, path string) (*volume, error) {
+// findVolumeAt finds a volume that must be published or staged at the path.
+func (d node) findVolumeAt(id, path string) (*volume, error) {
 	if path == "" {
-		return nil, missing("volume_path")
+		return nil, errMissing("volume_path")
 	}
-	v, err := d.find(id)
+	v, err := d.findVolume(id)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (d node) findAt(id, path string) (*volume, error) {
 	return v, nil
 }
 
-func makeTarget(path string, block bool) error {
+func createTarget(path string, block bool) error {
 	if !block {
 		return os.MkdirAll(path, 0o755)
 	}

@@ -24,7 +24,7 @@ const reportVariable = "CSITEST_SANITY_REPORT"
 
 // Skips that are right, with the capability that is not announced. Anything
 // else that csi-sanity leaves out fails TestSanity.
-func rightSkips() map[string]string {
+func expectedSkips() map[string]string {
 	return map[string]string{
 		"ControllerGetVolumeHealth not supported":          "GET_VOLUME_HEALTH is not announced",
 		"ControllerListVolumeHealth not supported":         "LIST_VOLUME_HEALTH is not announced",
@@ -71,7 +71,7 @@ func checkReport(t *testing.T, path string) {
 	if err := json.Unmarshal(text, &reports); err != nil {
 		t.Fatal(err)
 	}
-	right, passed, skipped := rightSkips(), 0, 0
+	right, passed, skipped := expectedSkips(), 0, 0
 	for _, spec := range reports[0].SpecReports {
 		switch {
 		case spec.State == types.SpecStatePassed:
@@ -113,34 +113,34 @@ func TestSanityChild(t *testing.T) {
 			reporter.JSONReport = report
 			ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
 			context.Finalize()
-			if diff := cmp.Diff(nothingLeft{}, left(d)); diff != "" {
+			if diff := cmp.Diff(inventory{}, inventoryOf(d)); diff != "" {
 				t.Errorf("csi-sanity left something behind:\n%s", diff)
 			}
 		})
 	}
 }
 
-type nothingLeft struct {
+type inventory struct {
 	Volumes   []Volume
 	Snapshots []Snapshot
 	Groups    []Group
 }
 
-func left(d *Driver) nothingLeft { return nothingLeft{d.Volumes(), d.Snapshots(), d.Groups()} }
+func inventoryOf(d *Driver) inventory { return inventory{d.Volumes(), d.Snapshots(), d.Groups()} }
 
 // A capability that is not announced is not there either.
-func TestWhatIsNotAnnouncedIsUnimplemented(t *testing.T) {
+func TestCallsWithoutTheirCapabilityAreUnimplemented(t *testing.T) {
 	d := New(Options{
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_VOLUMES},
 		Group:      []csipb.GroupControllerServiceCapability_RPC_Type{},
 	})
 	for method := range neededGroup() {
-		if d.announced(method) == nil {
+		if d.checkCapability(method) == nil {
 			t.Errorf("%s is there", method)
 		}
 	}
 	for method, needed := range neededController() {
-		err := d.announced(method)
+		err := d.checkCapability(method)
 		if has := needed == csipb.ControllerServiceCapability_RPC_LIST_VOLUMES; has != (err == nil) {
 			t.Errorf("%s: announced %v, error %v", method, has, err)
 		}

@@ -15,11 +15,11 @@ import (
 
 // server is the part of the driver that a crash ends.
 type server struct {
-	mu     sync.Mutex
-	path   string
-	grpc   *grpc.Server  // nil while the driver is down
-	dead   chan struct{} // closed when it goes down
-	served chan struct{} // closed when it no longer accepts
+	mu      sync.Mutex
+	path    string
+	grpc    *grpc.Server  // nil while the driver is down
+	crashed chan struct{} // closed when it goes down
+	served  chan struct{} // closed when it no longer accepts
 }
 
 // Serve runs the driver until the test ends and returns the path of its
@@ -60,8 +60,8 @@ func (d *Driver) Listen(path string) error {
 		return fmt.Errorf("listening: %w", err)
 	}
 	listener.SetUnlinkOnClose(false) // a process that dies leaves its socket
-	s.path, s.dead, s.served = path, make(chan struct{}), make(chan struct{})
-	s.grpc = grpc.NewServer(grpc.UnaryInterceptor(d.intercept(s.dead)), grpc.WaitForHandlers(true))
+	s.path, s.crashed, s.served = path, make(chan struct{}), make(chan struct{})
+	s.grpc = grpc.NewServer(grpc.UnaryInterceptor(d.intercept(s.crashed)), grpc.WaitForHandlers(true))
 	csipb.RegisterIdentityServer(s.grpc, identity{Driver: d})
 	csipb.RegisterControllerServer(s.grpc, controller{Driver: d})
 	csipb.RegisterGroupControllerServer(s.grpc, groupController{Driver: d})
@@ -83,7 +83,7 @@ func (d *Driver) Crash() {
 	if s.grpc == nil {
 		return
 	}
-	close(s.dead)
+	close(s.crashed)
 	s.grpc.Stop()
 	<-s.served
 	s.grpc = nil

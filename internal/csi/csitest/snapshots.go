@@ -16,34 +16,34 @@ func (d controller) CreateSnapshot(_ context.Context, req *csipb.CreateSnapshotR
 		return nil, err
 	}
 	if req.GetSourceVolumeId() == "" {
-		return nil, missing("source_volume_id")
+		return nil, errMissing("source_volume_id")
 	}
 	snap := d.state.snapshotNames[req.GetName()]
 	if snap == nil {
-		source, err := d.find(req.GetSourceVolumeId())
+		source, err := d.findVolume(req.GetSourceVolumeId())
 		if err != nil {
 			return nil, err
 		}
-		snap = d.state.cut(req.GetName(), source)
+		snap = d.state.createSnapshot(req.GetName(), source)
 	}
 	if snap.info.GetSourceVolumeId() != req.GetSourceVolumeId() {
 		return nil, status.Errorf(codes.AlreadyExists, "snapshot %q exists and is of volume %q", req.GetName(), snap.info.GetSourceVolumeId())
 	}
-	return &csipb.CreateSnapshotResponse{Snapshot: d.report(snap)}, nil
+	return &csipb.CreateSnapshotResponse{Snapshot: d.snapshotResponse(snap)}, nil
 }
 
 func (d controller) DeleteSnapshot(_ context.Context, req *csipb.DeleteSnapshotRequest) (*csipb.DeleteSnapshotResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetSnapshotId() == "" {
-		return nil, missing("snapshot_id")
+		return nil, errMissing("snapshot_id")
 	}
 	snap := d.state.snapshots[req.GetSnapshotId()]
 	if group := snap.group(); group != "" {
 		return nil, status.Errorf(codes.InvalidArgument, "the snapshot goes with its group %q and not alone", group)
 	}
 	if snap != nil {
-		d.state.drop(snap)
+		d.state.removeSnapshot(snap)
 	}
 	return &csipb.DeleteSnapshotResponse{}, nil
 }
@@ -52,13 +52,13 @@ func (d controller) GetSnapshot(_ context.Context, req *csipb.GetSnapshotRequest
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetSnapshotId() == "" {
-		return nil, missing("snapshot_id")
+		return nil, errMissing("snapshot_id")
 	}
 	snap := d.state.snapshots[req.GetSnapshotId()]
 	if snap == nil {
 		return nil, status.Errorf(codes.NotFound, "there is no snapshot %q", req.GetSnapshotId())
 	}
-	return &csipb.GetSnapshotResponse{Snapshot: d.report(snap)}, nil
+	return &csipb.GetSnapshotResponse{Snapshot: d.snapshotResponse(snap)}, nil
 }
 
 // group is the id of the group that the snapshot belongs to.
@@ -69,10 +69,10 @@ func (s *snapshot) group() string {
 	return s.info.GetGroupSnapshotId()
 }
 
-// report answers about a snapshot and counts the answer.
-func (d *Driver) report(snap *snapshot) *csipb.Snapshot {
+// snapshotResponse answers about a snapshot and counts the answer.
+func (d *Driver) snapshotResponse(snap *snapshot) *csipb.Snapshot {
 	info := proto.CloneOf(snap.info)
-	info.ReadyToUse = snap.asked >= d.opts.SnapshotReadyAfter
-	snap.asked++
+	info.ReadyToUse = snap.reports >= d.opts.SnapshotReadyAfter
+	snap.reports++
 	return info
 }

@@ -14,7 +14,7 @@ func zone(name string) *csipb.Topology {
 	return &csipb.Topology{Segments: map[string]string{"zone": name}}
 }
 
-func TestPlacement(t *testing.T) {
+func TestChooseSegment(t *testing.T) {
 	all := Options{Capacity: 10, Segments: []map[string]string{{"zone": "a"}, {"zone": "b"}}}
 	tests := map[string]struct {
 		asked *csipb.TopologyRequirement
@@ -33,13 +33,13 @@ func TestPlacement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, New(all))
 			for _, taken := range tt.taken {
-				req := asking("full-" + taken)
+				req := volumeRequest("full-" + taken)
 				req.AccessibilityRequirements = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone(taken)}}
 				if _, err := client.CreateVolume(t.Context(), req); err != nil {
 					t.Fatal(err)
 				}
 			}
-			req := asking("placed")
+			req := volumeRequest("placed")
 			req.AccessibilityRequirements = tt.asked
 			resp, err := client.CreateVolume(t.Context(), req)
 			if tt.want == "" {
@@ -57,7 +57,7 @@ func TestPlacement(t *testing.T) {
 
 func TestCapacity(t *testing.T) {
 	client := dial(t, New(Options{Capacity: 15, MaxVolumeSize: 12, Segments: []map[string]string{{"zone": "a"}, {"zone": "b"}}}))
-	if _, err := client.CreateVolume(t.Context(), asking("a")); err != nil {
+	if _, err := client.CreateVolume(t.Context(), volumeRequest("a")); err != nil {
 		t.Fatal(err)
 	}
 	for where, want := range map[*csipb.Topology]int64{nil: 20, zone("a"): 5, zone("b"): 15, zone("c"): 0} {
@@ -78,7 +78,7 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
-func TestASizeThatIsNotNamed(t *testing.T) {
+func TestDefaultSizes(t *testing.T) {
 	tests := map[string]struct {
 		asked  *csipb.CapacityRange
 		source bool
@@ -95,10 +95,10 @@ func TestASizeThatIsNotNamed(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, New(Options{}))
-			if _, err := client.CreateVolume(t.Context(), asking("source")); err != nil {
+			if _, err := client.CreateVolume(t.Context(), volumeRequest("source")); err != nil {
 				t.Fatal(err)
 			}
-			req := asking("sized")
+			req := volumeRequest("sized")
 			req.CapacityRange = tt.asked
 			if tt.source {
 				req.VolumeContentSource = fromVolume("volume-1")
@@ -130,7 +130,7 @@ func TestARepeatedNameMustAskForTheSame(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, New(Options{Segments: []map[string]string{{"zone": "a"}, {"zone": "b"}}}))
-			req := asking("a")
+			req := volumeRequest("a")
 			req.AccessibilityRequirements = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone("a")}}
 			if _, err := client.CreateVolume(t.Context(), req); err != nil {
 				t.Fatal(err)
@@ -143,12 +143,12 @@ func TestARepeatedNameMustAskForTheSame(t *testing.T) {
 	}
 }
 
-func TestANameThatWasDeletedIsAnotherVolume(t *testing.T) {
+func TestANameThatIsUsedAgainIsAnotherVolume(t *testing.T) {
 	d := New(Options{})
 	client := dial(t, d)
 	var ids []string
 	for range 2 {
-		resp, err := client.CreateVolume(t.Context(), asking("a"))
+		resp, err := client.CreateVolume(t.Context(), volumeRequest("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func TestANameThatWasDeletedIsAnotherVolume(t *testing.T) {
 
 func TestSnapshotsBecomeReadyWhenAskedOften(t *testing.T) {
 	client := dial(t, New(Options{SnapshotReadyAfter: 2}))
-	if _, err := client.CreateVolume(t.Context(), asking("a")); err != nil {
+	if _, err := client.CreateVolume(t.Context(), volumeRequest("a")); err != nil {
 		t.Fatal(err)
 	}
 	var got []bool
@@ -183,7 +183,7 @@ func TestSnapshotsBecomeReadyWhenAskedOften(t *testing.T) {
 func TestPagesSurviveDeletions(t *testing.T) {
 	client := dial(t, New(Options{}))
 	for _, name := range []string{"a", "b", "c", "d"} {
-		if _, err := client.CreateVolume(t.Context(), asking(name)); err != nil {
+		if _, err := client.CreateVolume(t.Context(), volumeRequest(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -225,7 +225,7 @@ func TestPublishing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, New(Options{MaxVolumesPerNode: 1, Nodes: []string{"node-2"}}))
 			for _, name := range []string{"a", "b"} {
-				if _, err := client.CreateVolume(t.Context(), asking(name)); err != nil {
+				if _, err := client.CreateVolume(t.Context(), volumeRequest(name)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -242,7 +242,7 @@ func TestPublishing(t *testing.T) {
 func TestExpandingAPublishedVolume(t *testing.T) {
 	for offline, want := range map[bool]codes.Code{true: codes.FailedPrecondition, false: codes.OK} {
 		client := dial(t, New(Options{OfflineExpansion: offline, AnyNode: true, NodeExpansion: true}))
-		if _, err := client.CreateVolume(t.Context(), asking("a")); err != nil {
+		if _, err := client.CreateVolume(t.Context(), volumeRequest("a")); err != nil {
 			t.Fatal(err)
 		}
 		req := &csipb.ControllerPublishVolumeRequest{VolumeId: "volume-1", NodeId: "somewhere", VolumeCapability: oneWriter()}

@@ -36,7 +36,7 @@ func (d controller) CreateVolume(_ context.Context, req *csipb.CreateVolumeReque
 		return nil, err
 	}
 	if v := d.state.volumeNames[req.GetName()]; v != nil {
-		if !d.fits(v, req) {
+		if !d.matches(v, req) {
 			return nil, status.Errorf(codes.AlreadyExists, "volume %q exists and is not what is asked for", req.GetName())
 		}
 		return &csipb.CreateVolumeResponse{Volume: v.info}, nil
@@ -45,7 +45,7 @@ func (d controller) CreateVolume(_ context.Context, req *csipb.CreateVolumeReque
 	if err != nil {
 		return nil, err
 	}
-	segment, err := d.place(req.GetAccessibilityRequirements(), size)
+	segment, err := d.chooseSegment(req.GetAccessibilityRequirements(), size)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (d controller) CreateVolume(_ context.Context, req *csipb.CreateVolumeReque
 		ContentSource:      kept.GetVolumeContentSource(),
 		AccessibleTopology: d.topologyOf(segment),
 	}}
-	d.state.add(v)
+	d.state.addVolume(v)
 	return &csipb.CreateVolumeResponse{Volume: v.info}, nil
 }
 
@@ -81,8 +81,8 @@ func (d controller) checkCreate(req *csipb.CreateVolumeRequest) error {
 	return nil
 }
 
-// fits reports whether a volume is what a repeated request asks for.
-func (d controller) fits(v *volume, req *csipb.CreateVolumeRequest) bool {
+// matches reports whether a volume is what a repeated request asks for.
+func (d controller) matches(v *volume, req *csipb.CreateVolumeRequest) bool {
 	size, asked := v.info.GetCapacityBytes(), req.GetCapacityRange()
 	same := &csipb.CreateVolumeRequest{
 		VolumeCapabilities: req.GetVolumeCapabilities(), VolumeContentSource: req.GetVolumeContentSource(),
@@ -93,7 +93,7 @@ func (d controller) fits(v *volume, req *csipb.CreateVolumeRequest) bool {
 		Parameters: v.req.GetParameters(), MutableParameters: v.req.GetMutableParameters(),
 	}
 	return size >= asked.GetRequiredBytes() && (asked.GetLimitBytes() == 0 || size <= asked.GetLimitBytes()) &&
-		proto.Equal(same, stored) && d.reaches(v.segment, req.GetAccessibilityRequirements())
+		proto.Equal(same, stored) && d.isAllowed(v.segment, req.GetAccessibilityRequirements())
 }
 
 // sizeOf is the size of a volume that is to be made, in bytes.
@@ -139,7 +139,7 @@ func (d controller) DeleteVolume(_ context.Context, req *csipb.DeleteVolumeReque
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if req.GetVolumeId() == "" {
-		return nil, missing("volume_id")
+		return nil, errMissing("volume_id")
 	}
 	v := d.state.volumes[req.GetVolumeId()]
 	if v == nil {
@@ -148,14 +148,14 @@ func (d controller) DeleteVolume(_ context.Context, req *csipb.DeleteVolumeReque
 	for node := range v.published {
 		return nil, status.Errorf(codes.FailedPrecondition, "volume %q is published on node %q", req.GetVolumeId(), node)
 	}
-	d.state.remove(v)
+	d.state.removeVolume(v)
 	return &csipb.DeleteVolumeResponse{}, nil
 }
 
 func (d controller) ValidateVolumeCapabilities(_ context.Context, req *csipb.ValidateVolumeCapabilitiesRequest) (*csipb.ValidateVolumeCapabilitiesResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, err := d.find(req.GetVolumeId()); err != nil {
+	if _, err := d.findVolume(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	if err := checkCapabilities(req.GetVolumeCapabilities()...); err != nil {
@@ -170,7 +170,7 @@ func (d controller) ValidateVolumeCapabilities(_ context.Context, req *csipb.Val
 func (d controller) ControllerModifyVolume(_ context.Context, req *csipb.ControllerModifyVolumeRequest) (*csipb.ControllerModifyVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	v, err := d.find(req.GetVolumeId())
+	v, err := d.findVolume(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -184,10 +184,10 @@ func (d controller) ControllerModifyVolume(_ context.Context, req *csipb.Control
 	return &csipb.ControllerModifyVolumeResponse{}, nil
 }
 
-// find returns the volume or the error that every call owes its caller.
-func (d *Driver) find(id string) (*volume, error) {
+// findVolume returns the volume or the error that every call owes its caller.
+func (d *Driver) findVolume(id string) (*volume, error) {
 	if id == "" {
-		return nil, missing("volume_id")
+		return nil, errMissing("volume_id")
 	}
 	v := d.state.volumes[id]
 	if v == nil {

@@ -48,7 +48,7 @@ func (r *Reconciler) nothingCreated(ctx context.Context, s *state, request *Requ
 	if e.firstCall && csi.OutcomeOf(e.err).Final() {
 		return true, nil
 	}
-	if since := rejectedSince(&s.Content); !csi.Answered(e.err) || since.IsZero() || r.now().Sub(since) < r.driver.SettleTime() {
+	if since := rejectedSince(&s.Content); !csi.Responded(e.err) || since.IsZero() || r.now().Sub(since) < r.driver.SettleTime() {
 		return false, nil
 	}
 	found, err := r.findInList(ctx, s, request)
@@ -59,7 +59,7 @@ func (r *Reconciler) nothingCreated(ctx context.Context, s *state, request *Requ
 // nothing about an earlier call; zero if this answer is none of that kind.
 func (r *Reconciler) nextRejectedSince(s *state, e createFailure) time.Time {
 	switch since := rejectedSince(&s.Content); {
-	case !csi.Answered(e.err):
+	case !csi.Responded(e.err):
 		return time.Time{}
 	case since.IsZero():
 		return r.now()
@@ -70,7 +70,7 @@ func (r *Reconciler) nextRejectedSince(s *state, e createFailure) time.Time {
 
 // unresolvedError says that there may be a snapshot in spite of an answer, and under which name.
 func (r *Reconciler) unresolvedError(s *state, request *Request, e createFailure) error {
-	if !csi.Answered(e.err) {
+	if !csi.Responded(e.err) {
 		return e.err
 	}
 	return fmt.Errorf("%w; the driver may have made %s %s of %s all the same: it is asked for again; to end that make sure that there is none and take annotation %s off %s %s",

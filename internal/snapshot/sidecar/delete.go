@@ -47,7 +47,7 @@ func (r *Reconciler) resolveOutcome(ctx context.Context, s *state) error {
 // resolveByListing finds out by other means whether there is a snapshot that the driver does not
 // answer about; nil if there surely is none.
 func (r *Reconciler) resolveByListing(ctx context.Context, s *state, request *Request, e createFailure) (*Snapshot, error) {
-	if csi.Answered(e.err) {
+	if csi.Responded(e.err) {
 		listed, err := r.findInList(ctx, s, request)
 		if err != nil {
 			return nil, errors.Join(e.err, err)

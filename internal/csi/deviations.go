@@ -9,15 +9,15 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// odd logs, once for each kind of oddity, an answer that is taken although it
+// logDeviation logs, once for each kind of oddity, an answer that is taken although it
 // differs from what the specification says or the request asked for.
-func (d *Driver) odd(ctx context.Context, method Method, what, detail string) {
+func (d *Driver) logDeviation(ctx context.Context, method Method, what, detail string) {
 	if what == "" {
 		return
 	}
-	if _, logged := d.oddities.LoadOrStore(string(method)+": "+what, true); !logged {
+	if _, logged := d.deviations.LoadOrStore(string(method)+": "+what, true); !logged {
 		klog.FromContext(ctx).Info("The driver gave an odd answer, which was taken; it is not logged again",
-			"driver", d.label(), "method", method, "oddity", what, "detail", detail)
+			"driver", d.displayName(), "method", method, "oddity", what, "detail", detail)
 	}
 }
 
@@ -25,7 +25,7 @@ func (d *Driver) odd(ctx context.Context, method Method, what, detail string) {
 // both are empty for an answer as it should be. They change what cannot be meant
 // into what the driver does not know.
 
-func oddVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) (what, detail string) {
+func volumeDeviation(req *csipb.CreateVolumeRequest, volume *csipb.Volume) (what, detail string) {
 	asked, got := req.GetVolumeContentSource(), volume.GetContentSource()
 	if asked == nil || proto.Equal(asked, got) {
 		return "", ""
@@ -33,8 +33,8 @@ func oddVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) (what, deta
 	return "it names the content of a volume otherwise than the request did", fmt.Sprintf("asked for %v, reported is %v", asked, got)
 }
 
-// tidy makes sizes and times of a snapshot unknown that cannot be meant.
-func tidy(snapshot *csipb.Snapshot) (what, detail string) {
+// clearInvalid makes sizes and times of a snapshot unknown that cannot be meant.
+func clearInvalid(snapshot *csipb.Snapshot) (what, detail string) {
 	detail = fmt.Sprintf("snapshot %q", snapshot.GetSnapshotId())
 	if snapshot.GetSizeBytes() < 0 {
 		what, detail = "the size of a snapshot is negative", fmt.Sprintf("%s has %d bytes", detail, snapshot.GetSizeBytes())
@@ -50,7 +50,7 @@ func tidy(snapshot *csipb.Snapshot) (what, detail string) {
 	return what, detail
 }
 
-func oddSource(snapshot *csipb.Snapshot, asked string) (what, detail string) {
+func sourceDeviation(snapshot *csipb.Snapshot, asked string) (what, detail string) {
 	switch snapshot.GetSourceVolumeId() {
 	case asked:
 		return "", ""

@@ -20,44 +20,44 @@ import (
 
 // A watch says which changes of a kind wake which pairs up.
 type watch struct {
-	kind  client.Object
-	when  predicate.Predicate
-	wakes handler.TypedEventHandler[client.Object, pair]
+	object    client.Object
+	predicate predicate.Predicate
+	handler   handler.TypedEventHandler[client.Object, pair]
 }
 
 // watches are all. At a start the classes wake all pairs and the objects the
 // obsolete ones, so what else is in the first lists is no news.
 func (r *Reconciler) watches() []watch {
 	all := []watch{
-		{&storagev1.CSIStorageCapacity{}, r.surprises(), handler.TypedEnqueueRequestsFromMapFunc(ofObject)},
-		{&storagev1.StorageClass{}, comesOrGoes(), handler.TypedEnqueueRequestsFromMapFunc(r.ofClass)},
-		{&corev1.PersistentVolume{}, r.takesOrGivesRoom(), handler.TypedEnqueueRequestsFromMapFunc(r.ofVolume)},
+		{&storagev1.CSIStorageCapacity{}, r.unexpectedObjects(), handler.TypedEnqueueRequestsFromMapFunc(pairsOfObject)},
+		{&storagev1.StorageClass{}, classCreatedOrDeleted(), handler.TypedEnqueueRequestsFromMapFunc(r.pairsOfClass)},
+		{&corev1.PersistentVolume{}, r.volumeSizeChanged(), handler.TypedEnqueueRequestsFromMapFunc(r.pairsOfVolume)},
 	}
-	if r.survey.only == nil {
+	if r.segments.fixed == nil {
 		all = append(all,
-			watch{&corev1.Node{}, r.nodeMoves(), r.onSurvey()},
-			watch{&storagev1.CSINode{}, r.driverMoves(), r.onSurvey()},
+			watch{&corev1.Node{}, r.nodeSegmentChanged(), r.enqueueChangedSegments()},
+			watch{&storagev1.CSINode{}, r.topologyKeysChanged(), r.enqueueChangedSegments()},
 		)
 	}
-	if whole := r.survey.only != nil && len(r.survey.only) == 0; !whole {
-		all = append(all, watch{&corev1.PersistentVolumeClaim{}, foundNoRoom(), handler.TypedEnqueueRequestsFromMapFunc(r.ofClaim)})
+	if whole := r.segments.fixed != nil && len(r.segments.fixed) == 0; !whole {
+		all = append(all, watch{&corev1.PersistentVolumeClaim{}, selectedNodeRemoved(), handler.TypedEnqueueRequestsFromMapFunc(r.pairsOfClaim)})
 	}
 	return all
 }
 
-func never(event.UpdateEvent) bool { return false }
+func ignoreUpdate(event.UpdateEvent) bool { return false }
 
-// comesOrGoes lets through classes that come or go: all that matters about one
+// classCreatedOrDeleted lets through classes that come or go: all that matters about one
 // is immutable.
-func comesOrGoes() predicate.Funcs { return predicate.Funcs{UpdateFunc: never} }
+func classCreatedOrDeleted() predicate.Funcs { return predicate.Funcs{UpdateFunc: ignoreUpdate} }
 
-// ofClass leads from a class to all its pairs.
-func (r *Reconciler) ofClass(ctx context.Context, o client.Object) []pair {
+// pairsOfClass leads from a class to all its pairs.
+func (r *Reconciler) pairsOfClass(ctx context.Context, o client.Object) []pair {
 	class, ok := o.(*storagev1.StorageClass)
-	if !ok || !r.options.serves(class) {
+	if !ok || !r.options.isSelected(class) {
 		return nil
 	}
-	known, err := r.survey.segments(ctx)
+	known, err := r.segments.get(ctx)
 	if err != nil {
 		r.log.Error(err, "The segments of a class could not be found", "class", class.Name)
 		return nil
@@ -65,8 +65,8 @@ func (r *Reconciler) ofClass(ctx context.Context, o client.Object) []pair {
 	return pairs([]string{class.Name}, slices.Collect(maps.Keys(known)))
 }
 
-// ofObject leads from an object to its pair.
-func ofObject(_ context.Context, o client.Object) []pair {
+// pairsOfObject leads from an object to its pair.
+func pairsOfObject(_ context.Context, o client.Object) []pair {
 	object, ok := o.(*storagev1.CSIStorageCapacity)
 	if !ok {
 		return nil
@@ -74,21 +74,21 @@ func ofObject(_ context.Context, o client.Object) []pair {
 	return []pair{pairOf(object)}
 }
 
-// surprises lets through the objects that there were before us, those that
+// unexpectedObjects lets through the objects that there were before us, those that
 // should not have come, and those that went. Others are our own work.
-func (r *Reconciler) surprises() predicate.Funcs {
+func (r *Reconciler) unexpectedObjects() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool {
 			object, ok := e.Object.(*storagev1.CSIStorageCapacity)
-			return ok && (e.IsInInitialList || r.unexpected(object))
+			return ok && (e.IsInInitialList || r.isUnexpected(object))
 		},
-		UpdateFunc: never,
+		UpdateFunc: ignoreUpdate,
 	}
 }
 
-func (r *Reconciler) unexpected(object *storagev1.CSIStorageCapacity) bool {
+func (r *Reconciler) isUnexpected(object *storagev1.CSIStorageCapacity) bool {
 	ctx, p := context.Background(), pairOf(object) // All is in the cache.
-	known, err := r.survey.segments(ctx)
+	known, err := r.segments.get(ctx)
 	if err != nil || known[p.segment] == nil {
 		return true
 	}
@@ -99,8 +99,8 @@ func (r *Reconciler) unexpected(object *storagev1.CSIStorageCapacity) bool {
 	return err != nil || len(same) > 1
 }
 
-// takesOrGivesRoom lets through volumes of the driver that come, go or grow.
-func (r *Reconciler) takesOrGivesRoom() predicate.Funcs {
+// volumeSizeChanged lets through volumes of the driver that come, go or grow.
+func (r *Reconciler) volumeSizeChanged() predicate.Funcs {
 	ours := func(o client.Object) bool {
 		volume, ok := o.(*corev1.PersistentVolume)
 		return ok && volume.Spec.CSI != nil && volume.Spec.CSI.Driver == r.options.Driver
@@ -118,14 +118,14 @@ func (r *Reconciler) takesOrGivesRoom() predicate.Funcs {
 	}
 }
 
-// ofVolume leads from a volume to the pairs that its room may be taken from:
+// pairsOfVolume leads from a volume to the pairs that its room may be taken from:
 // those of all classes where it is, and if it is everywhere those of its class.
-func (r *Reconciler) ofVolume(ctx context.Context, o client.Object) []pair {
+func (r *Reconciler) pairsOfVolume(ctx context.Context, o client.Object) []pair {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok {
 		return nil
 	}
-	known, err := r.survey.segments(ctx)
+	known, err := r.segments.get(ctx)
 	if err != nil {
 		r.log.Error(err, "The segments of a volume could not be found", "volume", volume.Name)
 		return nil
@@ -135,16 +135,16 @@ func (r *Reconciler) ofVolume(ctx context.Context, o client.Object) []pair {
 	}
 	var near []string
 	for text, segment := range known {
-		if segment.Reaches(volume.Spec.NodeAffinity) {
+		if segment.CanReach(volume.Spec.NodeAffinity) {
 			near = append(near, text)
 		}
 	}
-	return r.ofSegments(ctx, near)
+	return r.pairsOfSegments(ctx, near)
 }
 
-// foundNoRoom lets through claims for which the scheduler is asked for another
+// selectedNodeRemoved lets through claims for which the scheduler is asked for another
 // node: what it knows about the room near the last one was not true.
-func foundNoRoom() predicate.Funcs {
+func selectedNodeRemoved() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -156,22 +156,22 @@ func foundNoRoom() predicate.Funcs {
 	}
 }
 
-// ofClaim leads from a claim to the pair of its class and its selected node.
-func (r *Reconciler) ofClaim(ctx context.Context, o client.Object) []pair {
+// pairsOfClaim leads from a claim to the pair of its class and its selected node.
+func (r *Reconciler) pairsOfClaim(ctx context.Context, o client.Object) []pair {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	name := o.GetAnnotations()[kube.AnnSelectedNode]
 	if !ok || name == "" || claim.Spec.StorageClassName == nil {
 		return nil
 	}
-	segment := r.segmentOf(ctx, name)
+	segment := r.segmentOfNodeName(ctx, name)
 	if segment == nil {
 		return nil
 	}
 	return []pair{{class: *claim.Spec.StorageClassName, segment: segment.String()}}
 }
 
-// segmentOf is where a node is, nil if that is not ours to know.
-func (r *Reconciler) segmentOf(ctx context.Context, name string) topology.Segment {
+// segmentOfNodeName is where a node is, nil if that is not ours to know.
+func (r *Reconciler) segmentOfNodeName(ctx context.Context, name string) topology.Segment {
 	switch r.options.Node {
 	case name:
 		return r.options.Segment
@@ -180,15 +180,15 @@ func (r *Reconciler) segmentOf(ctx context.Context, name string) topology.Segmen
 		if err := r.client.Get(ctx, types.NamespacedName{Name: name}, node); err != nil {
 			return nil // It is gone, and perhaps its segment with it.
 		}
-		return r.placeOf(ctx, node)
+		return r.segmentOfNode(ctx, node)
 	default:
 		return nil // The provisioner there publishes it.
 	}
 }
 
-// nodeMoves lets through nodes that come, go or change their segment. That is
+// nodeSegmentChanged lets through nodes that come, go or change their segment. That is
 // seldom, and nodes change every few seconds.
-func (r *Reconciler) nodeMoves() predicate.Funcs {
+func (r *Reconciler) nodeSegmentChanged() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -197,14 +197,14 @@ func (r *Reconciler) nodeMoves() predicate.Funcs {
 				return false
 			}
 			ctx := context.Background() // All is in the cache.
-			return !equalPlaces(r.placeOf(ctx, e.ObjectOld), r.placeOf(ctx, e.ObjectNew))
+			return !equalSegments(r.segmentOfNode(ctx, e.ObjectOld), r.segmentOfNode(ctx, e.ObjectNew))
 		},
 	}
 }
 
-// driverMoves lets through nodes where the driver comes, goes or changes its
+// topologyKeysChanged lets through nodes where the driver comes, goes or changes its
 // topology keys.
-func (r *Reconciler) driverMoves() predicate.Funcs {
+func (r *Reconciler) topologyKeysChanged() predicate.Funcs {
 	keys := func(o client.Object) []string {
 		node, ok := o.(*storagev1.CSINode)
 		if !ok {
@@ -220,30 +220,30 @@ func (r *Reconciler) driverMoves() predicate.Funcs {
 	}
 }
 
-// placeOf is the segment of a node by what the cache has of its CSINode.
-func (r *Reconciler) placeOf(ctx context.Context, node client.Object) topology.Segment {
+// segmentOfNode is the segment of a node by what the cache has of its CSINode.
+func (r *Reconciler) segmentOfNode(ctx context.Context, node client.Object) topology.Segment {
 	driver := &storagev1.CSINode{}
 	if err := r.client.Get(ctx, types.NamespacedName{Name: node.GetName()}, driver, client.UnsafeDisableDeepCopy); err != nil {
 		return nil // When it comes that is an event of its own.
 	}
-	return place(node.GetLabels(), driver, r.options.Driver)
+	return segmentOf(node.GetLabels(), driver, r.options.Driver)
 }
 
-func equalPlaces(a, b topology.Segment) bool { return (a == nil) == (b == nil) && maps.Equal(a, b) }
+func equalSegments(a, b topology.Segment) bool { return (a == nil) == (b == nil) && maps.Equal(a, b) }
 
 type queue = workqueue.TypedRateLimitingInterface[pair]
 
-// onSurvey renews the survey and wakes up the pairs of the segments that came
+// enqueueChangedSegments renews the survey and wakes up the pairs of the segments that came
 // or went. Which node the event was about does not matter, so that none is
 // missed of which the cache has forgotten one half already.
-func (r *Reconciler) onSurvey() handler.TypedEventHandler[client.Object, pair] {
+func (r *Reconciler) enqueueChangedSegments() handler.TypedEventHandler[client.Object, pair] {
 	renew := func(ctx context.Context, q queue) {
-		changed, err := r.survey.renew(ctx)
+		changed, err := r.segments.refresh(ctx)
 		if err != nil {
 			r.log.Error(err, "The segments of the cluster could not be found")
 			return
 		}
-		for _, p := range r.ofSegments(ctx, changed) {
+		for _, p := range r.pairsOfSegments(ctx, changed) {
 			q.Add(p)
 		}
 	}
@@ -254,8 +254,8 @@ func (r *Reconciler) onSurvey() handler.TypedEventHandler[client.Object, pair] {
 	}
 }
 
-// ofSegments are the pairs of some segments with all classes.
-func (r *Reconciler) ofSegments(ctx context.Context, segments []string) []pair {
+// pairsOfSegments are the pairs of some segments with all classes.
+func (r *Reconciler) pairsOfSegments(ctx context.Context, segments []string) []pair {
 	if len(segments) == 0 {
 		return nil
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/keymutex"
 )
 
-// patience bounds waits for something that must happen; it is never used up
+// waitTimeout bounds waits for something that must happen; it is never used up
 // unless it does not.
-const patience = 30 * time.Second
+const waitTimeout = 30 * time.Second
 
 func TestKeysDoNotWaitForEachOther(t *testing.T) {
 	var all keymutex.KeyMutex
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	for _, key := range []string{volumeID("x"), volumeNamed("x"), snapshotID("x"), snapshotNamed("x"), groupID("x"), groupNamed("x"), volumeID("named x"), volumeID(`named "x"`)} {
 		release, err := all.Lock(ctx, key)

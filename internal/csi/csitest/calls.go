@@ -28,7 +28,7 @@ type Volume struct {
 	Bytes    int64
 	Nodes    []string // that it is published on, sorted
 	Mutable  map[string]string
-	Answer   *csipb.Volume
+	Info     *csipb.Volume
 	SourceID string // of the volume or snapshot that it was made from
 	Params   map[string]string
 }
@@ -50,7 +50,7 @@ type Group struct {
 	Params    map[string]string
 }
 
-type score struct {
+type callRecorder struct {
 	mu       sync.Mutex
 	counts   map[csi.Method]int
 	running  map[string][]csi.Method // by subject
@@ -59,7 +59,7 @@ type score struct {
 	log      []Call
 }
 
-func (s *score) begin(call *Call) {
+func (s *callRecorder) begin(call *Call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts[call.Method]++
@@ -72,7 +72,7 @@ func (s *score) begin(call *Call) {
 	s.running[call.Subject] = append(s.running[call.Subject], call.Method)
 }
 
-func (s *score) end(call *Call) {
+func (s *callRecorder) end(call *Call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.record {
@@ -141,24 +141,24 @@ func (s *state) groupSubject(name string) string {
 
 // Calls is how often the method was called.
 func (d *Driver) Calls(method csi.Method) int {
-	d.score.mu.Lock()
-	defer d.score.mu.Unlock()
-	return d.score.counts[method]
+	d.calls.mu.Lock()
+	defer d.calls.mu.Unlock()
+	return d.calls.counts[method]
 }
 
 // Log is every answered call in order, if Options.Record is set.
 func (d *Driver) Log() []Call {
-	d.score.mu.Lock()
-	defer d.score.mu.Unlock()
-	return slices.Clone(d.score.log)
+	d.calls.mu.Lock()
+	defer d.calls.mu.Unlock()
+	return slices.Clone(d.calls.log)
 }
 
 // Overlaps tells of calls that came while another one about the same volume or
 // snapshot was running. There should be none.
 func (d *Driver) Overlaps() []string {
-	d.score.mu.Lock()
-	defer d.score.mu.Unlock()
-	return slices.Clone(d.score.overlaps)
+	d.calls.mu.Lock()
+	defer d.calls.mu.Unlock()
+	return slices.Clone(d.calls.overlaps)
 }
 
 // Volumes are the volumes that exist, oldest first.
@@ -169,7 +169,7 @@ func (d *Driver) Volumes() []Volume {
 	for _, v := range d.state.oldestVolumes() {
 		source := v.info.GetContentSource()
 		all = append(all, Volume{
-			Name: v.req.GetName(), ID: v.info.GetVolumeId(), Bytes: v.info.GetCapacityBytes(), Answer: v.info,
+			Name: v.req.GetName(), ID: v.info.GetVolumeId(), Bytes: v.info.GetCapacityBytes(), Info: v.info,
 			Nodes: slices.Sorted(maps.Keys(v.published)), Mutable: maps.Clone(v.mutable), Params: maps.Clone(v.req.GetParameters()),
 			SourceID: cmp.Or(source.GetSnapshot().GetSnapshotId(), source.GetVolume().GetVolumeId()),
 		})

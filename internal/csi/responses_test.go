@@ -17,12 +17,12 @@ const mib = 1 << 20
 func TestCreateVolumeChecksTheAnswer(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = mib - 1 })
-	_, err := driver.CreateVolume(t.Context(), asking("small", mib))
-	wantBad(t, err, fake.Volumes()[0].ID) // the caller can delete it
+	changeResponse(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = mib - 1 })
+	_, err := driver.CreateVolume(t.Context(), volumeRequest("small", mib))
+	wantInvalidResponse(t, err, fake.Volumes()[0].ID) // the caller can delete it
 
-	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = 0 })
-	volume, err := driver.CreateVolume(t.Context(), asking("small", mib))
+	changeResponse(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = 0 })
+	volume, err := driver.CreateVolume(t.Context(), volumeRequest("small", mib))
 	if err != nil || volume.GetCapacityBytes() != mib {
 		t.Errorf("an unknown size became %d, %v", volume.GetCapacityBytes(), err)
 	}
@@ -31,40 +31,40 @@ func TestCreateVolumeChecksTheAnswer(t *testing.T) {
 func TestACopyThatIsNoneIsNotTaken(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	req := asking("copy", mib)
+	req := volumeRequest("copy", mib)
 	req.VolumeContentSource = &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Volume{
-		Volume: &csipb.VolumeContentSource_VolumeSource{VolumeId: made(t, driver, 1)[0]},
+		Volume: &csipb.VolumeContentSource_VolumeSource{VolumeId: createVolumes(t, driver, 1)[0]},
 	}}
-	answering(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.ContentSource = nil })
+	changeResponse(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.ContentSource = nil })
 	_, err := driver.CreateVolume(t.Context(), req)
-	wantBad(t, err, fake.Volumes()[1].ID)
+	wantInvalidResponse(t, err, fake.Volumes()[1].ID)
 }
 
 func TestExpandChecksTheAnswer(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	req := &csipb.ControllerExpandVolumeRequest{VolumeId: made(t, driver, 1)[0], CapacityRange: &csipb.CapacityRange{RequiredBytes: 2 * mib}}
+	req := &csipb.ControllerExpandVolumeRequest{VolumeId: createVolumes(t, driver, 1)[0], CapacityRange: &csipb.CapacityRange{RequiredBytes: 2 * mib}}
 	for _, bytes := range []int64{0, 2*mib - 1} {
-		answering(fake, csi.ControllerExpandVolume, func(r *csipb.ControllerExpandVolumeResponse) { r.CapacityBytes = bytes })
+		changeResponse(fake, csi.ControllerExpandVolume, func(r *csipb.ControllerExpandVolumeResponse) { r.CapacityBytes = bytes })
 		_, err := driver.ControllerExpandVolume(t.Context(), req)
-		wantBad(t, err, req.GetVolumeId())
+		wantInvalidResponse(t, err, req.GetVolumeId())
 	}
 }
 
 func TestGetVolumeChecksTheAnswer(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	id := made(t, driver, 1)[0]
+	id := createVolumes(t, driver, 1)[0]
 	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume().GetVolumeId() != id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "projects/p/" + id })
+	changeResponse(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "projects/p/" + id })
 	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume() == nil {
 		t.Errorf("in other words: got %v, %v", got, err)
 	}
-	answering(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "" })
+	changeResponse(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "" })
 	_, err := driver.ControllerGetVolume(t.Context(), id)
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }
 
 func TestGetCapacityChecksTheAnswer(t *testing.T) {
@@ -73,15 +73,15 @@ func TestGetCapacityChecksTheAnswer(t *testing.T) {
 	if got, err := driver.GetCapacity(t.Context(), &csipb.GetCapacityRequest{}); err != nil || got.GetAvailableCapacity() != 5*mib {
 		t.Errorf("got %v, %v", got, err)
 	}
-	answering(fake, csi.GetCapacity, func(r *csipb.GetCapacityResponse) { r.AvailableCapacity = -1 })
+	changeResponse(fake, csi.GetCapacity, func(r *csipb.GetCapacityResponse) { r.AvailableCapacity = -1 })
 	_, err := driver.GetCapacity(t.Context(), &csipb.GetCapacityRequest{})
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }
 
 func TestPublishReturnsThePublishContext(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	id := made(t, driver, 1)[0]
+	id := createVolumes(t, driver, 1)[0]
 	got, err := driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
 		VolumeId: id, NodeId: "node-1", VolumeCapability: oneWriter(),
 	})
@@ -101,7 +101,7 @@ func TestPublishReturnsThePublishContext(t *testing.T) {
 func TestCreateSnapshotTakesWhatCanBeUsed(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	req := &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: made(t, driver, 1)[0]}
+	req := &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: createVolumes(t, driver, 1)[0]}
 	changes := map[string]func(*csipb.CreateSnapshotResponse){
 		"no source":      func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "" },
 		"another source": func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = "other" },
@@ -110,19 +110,19 @@ func TestCreateSnapshotTakesWhatCanBeUsed(t *testing.T) {
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			answering(fake, csi.CreateSnapshot, change)
+			changeResponse(fake, csi.CreateSnapshot, change)
 			got, err := driver.CreateSnapshot(t.Context(), req)
 			if err != nil || got.GetSnapshotId() != fake.Snapshots()[0].ID || got.GetSizeBytes() < 0 || csi.Nanoseconds(got.GetCreationTime()) < 0 {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
 	}
-	answering(fake, csi.CreateSnapshot, func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SnapshotId = "" })
+	changeResponse(fake, csi.CreateSnapshot, func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SnapshotId = "" })
 	_, err := driver.CreateSnapshot(t.Context(), req)
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }
 
-func TestGetSnapshotTakesTheBestWay(t *testing.T) {
+func TestGetSnapshotFallsBackToListSnapshots(t *testing.T) {
 	get, list := csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
 	tests := map[string]struct {
 		can          []csipb.ControllerServiceCapability_RPC_Type
@@ -137,8 +137,8 @@ func TestGetSnapshotTakesTheBestWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{Controller: append(tt.can,
 				csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)})
-			driver := ready(t, fake)
-			made, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: made(t, driver, 1)[0]})
+			driver := connectReady(t, fake)
+			made, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: createVolumes(t, driver, 1)[0]})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +159,7 @@ func TestGetSnapshotTakesTheBestWay(t *testing.T) {
 
 // Who asks for one snapshot is answered about it, in whatever words; only a list
 // of several has to have it.
-func TestGetSnapshotTakesTheAnswerAboutTheOneThatWasAskedFor(t *testing.T) {
+func TestGetSnapshotAcceptsAnotherSpellingOfTheID(t *testing.T) {
 	entry := func(id string) *csipb.ListSnapshotsResponse_Entry {
 		return &csipb.ListSnapshotsResponse_Entry{Snapshot: &csipb.Snapshot{SnapshotId: id, ReadyToUse: true}}
 	}
@@ -176,11 +176,11 @@ func TestGetSnapshotTakesTheAnswerAboutTheOneThatWasAskedFor(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS}})
-			driver := ready(t, fake)
-			answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries = tt.listed })
+			driver := connectReady(t, fake)
+			changeResponse(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries = tt.listed })
 			got, err := driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "asked"})
 			if tt.bad {
-				wantBad(t, err, "")
+				wantInvalidResponse(t, err, "")
 			} else if err != nil || !got.GetReadyToUse() {
 				t.Errorf("got %v, %v", got, err)
 			}
@@ -188,10 +188,10 @@ func TestGetSnapshotTakesTheAnswerAboutTheOneThatWasAskedFor(t *testing.T) {
 	}
 }
 
-func TestListVolumesWalksThroughAllPages(t *testing.T) {
+func TestListVolumesReadsAllPages(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	want := made(t, driver, 5)
+	want := createVolumes(t, driver, 5)
 	var got []string
 	for entry, err := range driver.ListVolumes(t.Context(), 2) {
 		if err != nil {
@@ -207,10 +207,10 @@ func TestListVolumesWalksThroughAllPages(t *testing.T) {
 	}
 }
 
-func TestAWalkThatIsLeftReadsNoFurtherPage(t *testing.T) {
+func TestAListThatIsLeftEarlyReadsNoFurtherPage(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	made(t, driver, 3)
+	createVolumes(t, driver, 3)
 	for _, err := range driver.ListVolumes(t.Context(), 1) {
 		if err != nil {
 			t.Fatal(err)
@@ -222,7 +222,7 @@ func TestAWalkThatIsLeftReadsNoFurtherPage(t *testing.T) {
 	}
 }
 
-func TestAWalkEndsWithTheFirstError(t *testing.T) {
+func TestAListEndsWithTheFirstError(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(*csitest.Driver)
 		entries int // that come before the error
@@ -232,21 +232,21 @@ func TestAWalkEndsWithTheFirstError(t *testing.T) {
 			fake.FailNext(csi.ListVolumes, codes.Aborted, "the token has expired")
 		}, 0, false},
 		"a page leads back to itself": {func(fake *csitest.Driver) {
-			answering(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.NextToken = "2" })
+			changeResponse(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.NextToken = "2" })
 		}, 4, true}, // two pages of two: the second begins with volume number 2
 		"a page leads back to the first but one": {func(fake *csitest.Driver) {
 			pages := 0
-			answering(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { pages++; r.NextToken = []string{"2", "1"}[pages%2] })
+			changeResponse(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { pages++; r.NextToken = []string{"2", "1"}[pages%2] })
 		}, 6, true},
 		"an entry has no id": {func(fake *csitest.Driver) {
-			answering(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.Entries[0].Volume.VolumeId = "" })
+			changeResponse(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.Entries[0].Volume.VolumeId = "" })
 		}, 0, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
 			driver := connect(t, fake)
-			made(t, driver, 3)
+			createVolumes(t, driver, 3)
 			tt.prepare(fake)
 			entries, failures := 0, []error(nil)
 			for _, err := range driver.ListVolumes(t.Context(), 2) {
@@ -270,10 +270,10 @@ func TestAWalkEndsWithTheFirstError(t *testing.T) {
 	}
 }
 
-func TestListSnapshotsWalksAndChecks(t *testing.T) {
+func TestListSnapshotsReadsAllPagesAndChecksThem(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	source := made(t, driver, 1)[0]
+	source := createVolumes(t, driver, 1)[0]
 	for _, name := range []string{"a", "b", "c"} {
 		if _, err := driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: source}); err != nil {
 			t.Fatal(err)
@@ -291,11 +291,11 @@ func TestListSnapshotsWalksAndChecks(t *testing.T) {
 	if seen, err := list(); seen != 3 || err != nil {
 		t.Errorf("got %d, %v", seen, err)
 	}
-	answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SourceVolumeId = "" })
+	changeResponse(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SourceVolumeId = "" })
 	if seen, err := list(); seen != 3 || err != nil {
 		t.Errorf("with one that does not say of which volume it is: got %d, %v", seen, err)
 	}
-	answering(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SnapshotId = "" })
+	changeResponse(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SnapshotId = "" })
 	_, err := list()
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }

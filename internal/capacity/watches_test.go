@@ -18,15 +18,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// woken is a queue that only remembers what was added, each once.
-type woken struct {
+// recordingQueue is a queue that only remembers what was added, each once.
+type recordingQueue struct {
 	queue
 	pairs map[pair]bool
 }
 
-func (w *woken) Add(p pair) { w.pairs[p] = true }
+func (w *recordingQueue) Add(p pair) { w.pairs[p] = true }
 
-func (w *woken) sorted() []string {
+func (w *recordingQueue) sorted() []string {
 	var all []string
 	for p := range w.pairs {
 		all = append(all, p.String())
@@ -62,7 +62,7 @@ func claim(node string) *corev1.PersistentVolumeClaim {
 
 // Each row is a change in a cluster of two nodes in zone a and one in b, with
 // the classes fast and slow.
-func TestWake(t *testing.T) {
+func TestWatches(t *testing.T) {
 	n1, n2, n3 := node("n1", "a"), node("n2", "a"), node("n3", "b")
 	labelled := func(o client.Object, key, value string) client.Object {
 		return changed(o, func(o client.Object) {
@@ -119,11 +119,11 @@ func TestWake(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(slices.Concat(n1, n2, n3, []client.Object{class("fast"), class("slow"), object("there", "slow", "b", 1)})...)
-			if known, err := w.survey.segments(t.Context()); err != nil || len(known) != 2 {
+			w := newFixture(slices.Concat(n1, n2, n3, []client.Object{class("fast"), class("slow"), object("there", "slow", "b", 1)})...)
+			if known, err := w.segments.get(t.Context()); err != nil || len(known) != 2 {
 				t.Fatalf("the segments are %v, %v", known, err)
 			}
-			q := &woken{pairs: map[pair]bool{}}
+			q := &recordingQueue{pairs: map[pair]bool{}}
 			w.change(t, q, tt.before, tt.after)
 			if diff := cmp.Diff(tt.want, q.sorted()); diff != "" {
 				t.Error(diff)
@@ -131,15 +131,15 @@ func TestWake(t *testing.T) {
 		})
 	}
 	t.Run("a label that is no business of the driver makes nobody go through all nodes", func(t *testing.T) {
-		w := newWorld(slices.Concat(n1, n3, []client.Object{class("fast")})...)
-		w.change(t, &woken{pairs: map[pair]bool{}}, n3[0], labelled(n3[0], "host", "other"))
+		w := newFixture(slices.Concat(n1, n3, []client.Object{class("fast")})...)
+		w.change(t, &recordingQueue{pairs: map[pair]bool{}}, n3[0], labelled(n3[0], "host", "other"))
 		if w.lists["*v1.Node"] > 0 {
 			t.Error("somebody did")
 		}
 	})
 	t.Run("a node that comes brings a zone once its driver is there", func(t *testing.T) {
-		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
-		if _, err := w.survey.segments(t.Context()); err != nil {
+		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
+		if _, err := w.segments.get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		n4 := node("n4", "d")
@@ -153,20 +153,20 @@ func TestWake(t *testing.T) {
 		}
 	})
 	t.Run("a node is not missed of which both halves have gone before anyone is told", func(t *testing.T) {
-		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
-		if _, err := w.survey.segments(t.Context()); err != nil {
+		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
+		if _, err := w.segments.get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		w.take(n3[0])
-		w.take(n3[1])
-		w.happens(t, q, n3[0], nil)
-		w.happens(t, q, n3[1], nil)
+		w.remove(n3[0])
+		w.remove(n3[1])
+		w.sendEvent(t, q, n3[0], nil)
+		w.sendEvent(t, q, n3[1], nil)
 		if diff := cmp.Diff([]string{"fast zone=b", "slow zone=b"}, q.sorted()); diff != "" {
 			t.Error(diff)
 		}
 	})
 	t.Run("with the flag all classes have pairs", func(t *testing.T) {
-		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast")})...), &woken{pairs: map[pair]bool{}}
+		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast")})...), &recordingQueue{pairs: map[pair]bool{}}
 		w.options.Immediate = true
 		immediate := changed(class("slow"), func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil })
 		w.change(t, q, nil, immediate)
@@ -176,8 +176,8 @@ func TestWake(t *testing.T) {
 		}
 	})
 	t.Run("a driver without topology has one segment, whatever the nodes", func(t *testing.T) {
-		w, q := newWorld(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &woken{pairs: map[pair]bool{}}
-		w.survey.only = topology.Segment{}
+		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
+		w.segments.fixed = topology.Segment{}
 		w.change(t, q, nil, class("fast"))
 		w.change(t, q, n3[0], nil)
 		w.change(t, q, nil, volume("slow", nil))
@@ -185,9 +185,9 @@ func TestWake(t *testing.T) {
 			t.Error(diff)
 		}
 		for _, watch := range w.watches() {
-			switch watch.kind.(type) {
+			switch watch.object.(type) {
 			case *corev1.Node, *storagev1.CSINode:
-				t.Errorf("%T is watched, for which there may be no right", watch.kind)
+				t.Errorf("%T is watched, for which there may be no right", watch.object)
 			}
 		}
 		if w.lists["*v1.Node"] > 0 {
@@ -197,10 +197,10 @@ func TestWake(t *testing.T) {
 }
 
 // A claim that is bound is in the cache without its annotations.
-func TestAClaimThatIsBoundHasFoundRoom(t *testing.T) {
+func TestABoundClaimEnqueuesNothing(t *testing.T) {
 	update := func(change func(*corev1.PersistentVolumeClaim)) bool {
 		before := claim("n1")
-		return foundNoRoom().Update(event.UpdateEvent{ObjectOld: before, ObjectNew: changed(before, change)})
+		return selectedNodeRemoved().Update(event.UpdateEvent{ObjectOld: before, ObjectNew: changed(before, change)})
 	}
 	if !update(func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }) {
 		t.Error("a claim for which another node is wanted wakes nobody")

@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
+func TestCreateVolumeGroupSnapshotChecksTheResponse(t *testing.T) {
 	tests := map[string]struct {
 		change  func(*csipb.VolumeGroupSnapshot)
 		bad     bool
@@ -45,8 +45,8 @@ func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
 			driver := connect(t, fake)
-			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)}
-			answering(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) { tt.change(r.GetGroupSnapshot()) })
+			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: createVolumes(t, driver, 2)}
+			changeResponse(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) { tt.change(r.GetGroupSnapshot()) })
 			_, err := driver.CreateVolumeGroupSnapshot(t.Context(), req)
 			if !tt.bad {
 				if err != nil {
@@ -54,7 +54,7 @@ func TestCreateVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 				}
 				return
 			}
-			wantBad(t, err, tt.id) // the caller can delete it
+			wantInvalidResponse(t, err, tt.id) // the caller can delete it
 			var bad *csi.InvalidResponse
 			if errors.As(err, &bad); !cmp.Equal(tt.members, bad.MemberIDs) {
 				t.Errorf("its members are %q, want %q", bad.MemberIDs, tt.members)
@@ -69,15 +69,15 @@ func stray() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "stray
 func again() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "again", SourceVolumeId: "volume-1"} }
 
 // What is not told is nil, never a date long ago.
-func TestATimeThatIsNotToldIsNone(t *testing.T) {
+func TestAnUnknownTimeIsNil(t *testing.T) {
 	for name, at := range map[string]*timestamppb.Timestamp{
 		"nothing": nil, "1970": {}, "the year 1": timestamppb.New(time.Time{}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
 			driver := connect(t, fake)
-			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)}
-			answering(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) {
+			req := &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: createVolumes(t, driver, 2)}
+			changeResponse(fake, csi.CreateVolumeGroupSnapshot, func(r *csipb.CreateVolumeGroupSnapshotResponse) {
 				r.GroupSnapshot.CreationTime, r.GroupSnapshot.Snapshots[0].CreationTime = at, at
 			})
 			got, err := driver.CreateVolumeGroupSnapshot(t.Context(), req)
@@ -91,10 +91,10 @@ func TestATimeThatIsNotToldIsNone(t *testing.T) {
 	}
 }
 
-func TestGetVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
+func TestGetVolumeGroupSnapshotChecksTheResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
-	group, err := driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: made(t, driver, 2)})
+	group, err := driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: createVolumes(t, driver, 2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestGetVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 	if got, err := driver.GetVolumeGroupSnapshot(t.Context(), req); err != nil || len(got.GetSnapshots()) != 2 {
 		t.Errorf("got %v, %v", got, err)
 	}
-	answering(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) {
+	changeResponse(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) {
 		r.GroupSnapshot.GroupSnapshotId = "other"
 		for _, member := range r.GetGroupSnapshot().GetSnapshots() {
 			member.GroupSnapshotId = "other"
@@ -111,9 +111,9 @@ func TestGetVolumeGroupSnapshotChecksTheAnswer(t *testing.T) {
 	if got, err := driver.GetVolumeGroupSnapshot(t.Context(), req); err != nil || len(got.GetSnapshots()) != 2 {
 		t.Errorf("in other words: got %v, %v", got, err)
 	}
-	answering(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) { r.GroupSnapshot.GroupSnapshotId = "" })
+	changeResponse(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) { r.GroupSnapshot.GroupSnapshotId = "" })
 	_, err = driver.GetVolumeGroupSnapshot(t.Context(), req)
-	wantBad(t, err, "")
+	wantInvalidResponse(t, err, "")
 }
 
 // The series must be found beside the others of the same call.

@@ -10,13 +10,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-type judgement struct {
+type classification struct {
 	method Method
 	code   codes.Code
 	want   Outcome
 }
 
-func wantJudgements(t *testing.T, tests map[string]judgement) {
+func wantClassifications(t *testing.T, tests map[string]classification) {
 	t.Helper()
 	for name, tt := range tests {
 		if got := Classify(tt.method, tt.code); got != tt.want {
@@ -25,8 +25,8 @@ func wantJudgements(t *testing.T, tests map[string]judgement) {
 	}
 }
 
-func TestVerdictsOnCreating(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfCreating(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a create that was cancelled may be running":                      {CreateVolume, codes.Canceled, OutcomeUnknown},
 		"a create that took too long may be running":                      {CreateVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"a create whose connection broke may be running":                  {CreateVolume, codes.Unavailable, OutcomeUnknown},
@@ -43,8 +43,8 @@ func TestVerdictsOnCreating(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnPublishing(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfPublishing(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a publish that was cancelled may be running":              {ControllerPublishVolume, codes.Canceled, OutcomeUnknown},
 		"a publish that took too long may be running":              {ControllerPublishVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"a publish whose connection broke may be running":          {ControllerPublishVolume, codes.Unavailable, OutcomeUnknown},
@@ -58,8 +58,8 @@ func TestVerdictsOnPublishing(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnExpanding(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfExpanding(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"an expansion that was cancelled may be running":        {ControllerExpandVolume, codes.Canceled, OutcomeUnknown},
 		"an expansion that took too long may be running":        {ControllerExpandVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"an expansion whose connection broke may be running":    {ControllerExpandVolume, codes.Unavailable, OutcomeUnknown},
@@ -73,8 +73,8 @@ func TestVerdictsOnExpanding(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnModifying(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfModifying(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a modification that was cancelled may be running":         {ControllerModifyVolume, codes.Canceled, OutcomeUnknown},
 		"a modification that took too long may be running":         {ControllerModifyVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"a modification whose connection broke may be running":     {ControllerModifyVolume, codes.Unavailable, OutcomeUnknown},
@@ -88,8 +88,8 @@ func TestVerdictsOnModifying(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnSnapshots(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfSnapshots(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a snapshot that was cancelled may be running":        {CreateSnapshot, codes.Canceled, OutcomeUnknown},
 		"a snapshot that took too long may be running":        {CreateSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
 		"a snapshot whose connection broke may be running":    {CreateSnapshot, codes.Unavailable, OutcomeUnknown},
@@ -103,8 +103,8 @@ func TestVerdictsOnSnapshots(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnGroups(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfGroupSnapshots(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
 		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, OutcomeUnknown},
 		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, OutcomeUnknown},
@@ -120,8 +120,8 @@ func TestVerdictsOnGroups(t *testing.T) {
 	})
 }
 
-func TestVerdictsOnTheOtherCalls(t *testing.T) {
-	wantJudgements(t, map[string]judgement{
+func TestOutcomesOfOtherCalls(t *testing.T) {
+	wantClassifications(t, map[string]classification{
 		"a delete of a volume in use waits for its release": {DeleteVolume, codes.FailedPrecondition, InUse},
 		"a delete that took too long may be running":        {DeleteVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"a delete that fails inside the driver is refused":  {DeleteVolume, codes.Internal, Failed},
@@ -129,7 +129,7 @@ func TestVerdictsOnTheOtherCalls(t *testing.T) {
 	})
 }
 
-func TestAnswered(t *testing.T) {
+func TestResponded(t *testing.T) {
 	driver := &Driver{link: &link{path: "/csi.sock"}}
 	for name, tt := range map[string]struct {
 		err  error
@@ -144,16 +144,16 @@ func TestAnswered(t *testing.T) {
 		"a driver that is busy with it":          {driver.fail(CreateVolume, status.Error(codes.Aborted, "")), false},
 		"a driver out of reach":                  {driver.fail(CreateVolume, status.Error(codes.Unavailable, "")), false},
 		"a driver that throttles":                {driver.fail(CreateSnapshot, status.Error(codes.ResourceExhausted, "")), false},
-		"an answer that cannot be used":          {driver.bad(CreateVolume, "v", "too small"), false},
+		"an answer that cannot be used":          {driver.invalidResponse(CreateVolume, "v", "too small"), false},
 		"an error that is not one of the driver": {errors.New("no"), false},
 	} {
-		if got := Answered(tt.err); got != tt.want {
+		if got := Responded(tt.err); got != tt.want {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}
 }
 
-func TestVerdictOf(t *testing.T) {
+func TestOutcomeOf(t *testing.T) {
 	driver := &Driver{link: &link{path: "/csi.sock"}}
 	full := driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room"))
 	tests := map[string]struct {
@@ -165,7 +165,7 @@ func TestVerdictOf(t *testing.T) {
 		"wrapping changes no verdict":                          {fmt.Errorf("creating volume a: %w", full), OutOfCapacity},
 		"an error that is no gRPC status proves nothing":       {driver.fail(CreateVolume, errors.New("broken pipe")), OutcomeUnknown},
 		"a call that was never sent proves nothing":            {driver.fail(CreateVolume, context.Canceled), OutcomeUnknown},
-		"an answer that cannot be used did something":          {driver.bad(CreateVolume, "volume-1", "it is too small"), OutcomeUnknown},
+		"an answer that cannot be used did something":          {driver.invalidResponse(CreateVolume, "volume-1", "it is too small"), OutcomeUnknown},
 		"a status that no call of ours returned is not judged": {status.Error(codes.Internal, "elsewhere"), OutcomeUnknown},
 	}
 	for name, tt := range tests {
@@ -177,7 +177,7 @@ func TestVerdictOf(t *testing.T) {
 	}
 }
 
-func TestOnlyUnsureIsNotFinal(t *testing.T) {
+func TestOnlyOutcomeUnknownIsNotFinal(t *testing.T) {
 	for _, v := range []Outcome{OutcomeUnknown, Failed, OutOfCapacity, Infeasible, InUse} {
 		if got, want := v.Final(), v != OutcomeUnknown; got != want {
 			t.Errorf("%s: got %v, want %v", v, got, want)
@@ -185,9 +185,9 @@ func TestOnlyUnsureIsNotFinal(t *testing.T) {
 	}
 }
 
-func TestErrorsReadWell(t *testing.T) {
+func TestErrorMessages(t *testing.T) {
 	known := &Driver{link: &link{path: "/csi.sock"}}
-	known.known.Store(&described{info: Info{Name: "local.holdfast.io"}})
+	known.description.Store(&description{info: Info{Name: "local.holdfast.io"}})
 	unknown := &Driver{link: &link{path: "/csi.sock"}}
 	tests := map[string]struct {
 		err  error
@@ -202,11 +202,11 @@ func TestErrorsReadWell(t *testing.T) {
 			"driver at /csi.sock: Probe: Unavailable: connection refused",
 		},
 		"an answer that cannot be used": {
-			known.bad(CreateVolume, "volume-1", "it is too small"),
+			known.invalidResponse(CreateVolume, "volume-1", "it is too small"),
 			`driver local.holdfast.io: CreateVolume: the driver's answer about "volume-1" cannot be used: it is too small`,
 		},
 		"an answer about nothing": {
-			known.bad(CreateVolume, "", "the volume has no id"),
+			known.invalidResponse(CreateVolume, "", "the volume has no id"),
 			`driver local.holdfast.io: CreateVolume: the driver's answer cannot be used: the volume has no id`,
 		},
 		"a call that was given up while it waited": {
@@ -223,7 +223,7 @@ func TestErrorsReadWell(t *testing.T) {
 	}
 }
 
-func TestErrorsCanBeOpened(t *testing.T) {
+func TestErrorsUnwrap(t *testing.T) {
 	driver := &Driver{link: &link{path: "/csi.sock"}}
 	err := fmt.Errorf("creating: %w", driver.fail(CreateVolume, status.Error(codes.NotFound, "no such snapshot")))
 	if got, ok := status.FromError(err); !ok || got.Code() != codes.NotFound {
@@ -234,7 +234,7 @@ func TestErrorsCanBeOpened(t *testing.T) {
 		t.Errorf("errors.As: got %+v", called)
 	}
 	var bad *InvalidResponse
-	if !errors.As(fmt.Errorf("creating: %w", driver.bad(CreateVolume, "volume-1", "it is too small")), &bad) || bad.ID != "volume-1" {
+	if !errors.As(fmt.Errorf("creating: %w", driver.invalidResponse(CreateVolume, "volume-1", "it is too small")), &bad) || bad.ID != "volume-1" {
 		t.Errorf("errors.As: got %+v", bad)
 	}
 	if err := driver.fail(DeleteVolume, fmt.Errorf("waiting: %w", context.DeadlineExceeded)); !errors.Is(err, context.DeadlineExceeded) || err.Code != codes.DeadlineExceeded {

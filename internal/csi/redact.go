@@ -16,38 +16,38 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// shortestSecret is the length in bytes from which a secret's value is looked
+// minSecretLength is the length in bytes from which a secret's value is looked
 // for in texts. Shorter ones cannot be told from ordinary words.
-const shortestSecret = 4
+const minSecretLength = 4
 
-// confide is the outermost interceptor: what leaves it, to the log or to the
+// logWithoutSecrets is the outermost interceptor: what leaves it, to the log or to the
 // caller, holds no secret of the request. Messages are logged at V(5).
-func confide(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
+func logWithoutSecrets(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
 	log := klog.FromContext(ctx).V(5)
 	if log.Enabled() { // texts are made here: a sink must not get its hands on the messages
 		log.Info("Sent a request to the driver", "method", method, "request", protosanitizer.StripSecrets(req).String())
 	}
-	err := withoutSecrets(next(ctx, method, req, reply, cc, opts...), req)
+	err := redactError(next(ctx, method, req, reply, cc, opts...), req)
 	if log.Enabled() {
 		log.Info("Received an answer from the driver", "method", method, "response", protosanitizer.StripSecrets(reply).String(), "code", status.Code(err), "err", err)
 	}
 	return err
 }
 
-// withoutSecrets takes the values of the request's secrets out of the error's
+// redactError takes the values of the request's secrets out of the error's
 // message, for drivers repeat in it what they were given or the command they
 // ran. Details go too: the specification forbids them ("Error Scheme") and
 // they could hold anything.
-func withoutSecrets(err error, req any) error {
+func redactError(err error, req any) error {
 	if err == nil {
 		return nil
 	}
-	answer, ok := status.FromError(err)
-	text := redact(answer.Message(), secretsOf(req))
+	resp, ok := status.FromError(err)
+	text := redact(resp.Message(), secretsOf(req))
 	if !ok {
 		return errors.New(text) // no status, so no answer of the driver: it must not look like one
 	}
-	return status.Error(answer.Code(), text)
+	return status.Error(resp.Code(), text)
 }
 
 func secretsOf(req any) map[string]string {
@@ -63,7 +63,7 @@ func redact(text string, secrets map[string]string) string {
 	var forms []string
 	for _, whole := range secrets {
 		for _, value := range []string{whole, strings.TrimSpace(whole)} {
-			if len(value) < shortestSecret {
+			if len(value) < minSecretLength {
 				continue
 			}
 			forms = append(forms, value, url.QueryEscape(value), url.PathEscape(value),

@@ -19,7 +19,7 @@ func accessible(all ...map[string]string) []*csipb.Topology {
 	return list
 }
 
-func TestSurvey(t *testing.T) {
+func TestSegments(t *testing.T) {
 	keys := func(o []client.Object, keys ...string) []client.Object {
 		o[1].(*storagev1.CSINode).Spec.Drivers[1].TopologyKeys = keys
 		return o
@@ -43,7 +43,7 @@ func TestSurvey(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			known, err := newWorld(slices.Concat(tt.nodes...)...).survey.segments(t.Context())
+			known, err := newFixture(slices.Concat(tt.nodes...)...).segments.get(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,10 +59,10 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
-func TestASurveyIsMadeOnceUntilSomethingChanges(t *testing.T) {
-	w := newWorld(slices.Concat(node("n1", "a"), node("n2", "b"))...)
+func TestSegmentsAreListedOnceUntilTheyChange(t *testing.T) {
+	w := newFixture(slices.Concat(node("n1", "a"), node("n2", "b"))...)
 	for range 100 {
-		if _, err := w.survey.segments(t.Context()); err != nil {
+		if _, err := w.segments.get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestASurveyIsMadeOnceUntilSomethingChanges(t *testing.T) {
 	for _, o := range node("n2", "c") {
 		w.put(o)
 	}
-	changed, err := w.survey.renew(t.Context())
+	changed, err := w.segments.refresh(t.Context())
 	if diff := cmp.Diff([]string{"zone=b", "zone=c"}, changed); err != nil || diff != "" {
 		t.Errorf("%v, %s", err, diff)
 	}

@@ -27,13 +27,13 @@ func secretForms() []string {
 	return []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))}
 }
 
-// logbook is a log that can be read.
-type logbook struct {
+// logBuffer is a log that can be read.
+type logBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *logbook) logger(verbosity int) logr.Logger {
+func (l *logBuffer) logger(verbosity int) logr.Logger {
 	return funcr.New(func(prefix, args string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -41,7 +41,7 @@ func (l *logbook) logger(verbosity int) logr.Logger {
 	}, funcr.Options{Verbosity: verbosity})
 }
 
-func (l *logbook) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
@@ -51,7 +51,7 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 	secrets := map[string]string{"key": secret, "with-newline": secret + "\n", "short": "a"}
 	return map[csi.Method]func(context.Context, *csi.Driver) error{
 		csi.CreateVolume: func(ctx context.Context, d *csi.Driver) error {
-			req := asking("a", mib)
+			req := volumeRequest("a", mib)
 			req.Secrets = secrets
 			_, err := d.CreateVolume(ctx, req)
 			return err
@@ -108,23 +108,23 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 
 // At every verbosity, whether the driver succeeds or repeats in its message
 // what it was given.
-func TestSecretsAreInNoLogAndInNoError(t *testing.T) {
+func TestSecretsAreInNeitherLogsNorErrors(t *testing.T) {
 	tells := status.Errorf(codes.Internal, "running: array --pass %s && curl https://u:%s@array/ -H %q: as asked", secretForms()[0], secretForms()[1], secretForms()[2])
 	for method, call := range secretCalls() {
 		t.Run(string(method), func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
-			driver := ready(t, fake)
+			driver := connectReady(t, fake)
 			for verbosity := range 11 {
-				for _, answer := range []error{nil, tells} {
-					fake.SetHooks(csitest.Hooks{Before: func(context.Context, csi.Method, any) error { return answer }})
-					book := &logbook{}
+				for _, resp := range []error{nil, tells} {
+					fake.SetHooks(csitest.Hooks{Before: func(context.Context, csi.Method, any) error { return resp }})
+					book := &logBuffer{}
 					err := call(klog.NewContext(t.Context(), book.logger(verbosity)), driver)
 					wantNoSecret(t, book.String()+fmt.Sprintf("%v %+v %q", err, err, err))
 					if logged := strings.Contains(book.String(), "/"+string(method)); logged != (verbosity >= 5) {
 						t.Errorf("at verbosity %d the log is %q", verbosity, book)
 					}
-					if answer != nil {
-						wantText(t, err, ": as asked")
+					if resp != nil {
+						wantMessage(t, err, ": as asked")
 					}
 				}
 			}
@@ -132,8 +132,8 @@ func TestSecretsAreInNoLogAndInNoError(t *testing.T) {
 	}
 }
 
-// wantText sees to it that what the driver said is still there.
-func wantText(t *testing.T, err error, part string) {
+// wantMessage sees to it that what the driver said is still there.
+func wantMessage(t *testing.T, err error, part string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), part) {
 		t.Errorf("%q is not in %v", part, err)
@@ -160,7 +160,7 @@ func TestDetailsOfErrorsAreDropped(t *testing.T) {
 		}
 		return told.Err()
 	}})
-	_, err := driver.CreateVolume(t.Context(), asking("a", mib))
+	_, err := driver.CreateVolume(t.Context(), volumeRequest("a", mib))
 	if got, _ := status.FromError(err); got.Code() != codes.Internal || len(got.Details()) != 0 {
 		t.Errorf("got %v with details %v", err, got.Details())
 	}

@@ -12,23 +12,23 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// nowhere is the segment of volumes of a driver without topology.
-const nowhere = -1
+// noSegment is the segment of volumes of a driver without topology.
+const noSegment = -1
 
-// place picks the first allowed segment that has room: preferred ones in
+// chooseSegment picks the first allowed segment that has room: preferred ones in
 // order, then the requisite ones, then, if nothing is asked for, any.
-func (d *Driver) place(asked *csipb.TopologyRequirement, size int64) (int, error) {
-	for _, segment := range d.allowed(asked) {
-		if d.free(segment) >= size {
+func (d *Driver) chooseSegment(asked *csipb.TopologyRequirement, size int64) (int, error) {
+	for _, segment := range d.allowedSegments(asked) {
+		if d.freeBytes(segment) >= size {
 			return segment, nil
 		}
 	}
 	return 0, status.Errorf(codes.ResourceExhausted, "there is no room for %d bytes where the volume may be", size)
 }
 
-func (d *Driver) allowed(asked *csipb.TopologyRequirement) []int {
+func (d *Driver) allowedSegments(asked *csipb.TopologyRequirement) []int {
 	if len(d.opts.Segments) == 0 {
-		return []int{nowhere}
+		return []int{noSegment}
 	}
 	var allowed []int
 	if len(asked.GetPreferred())+len(asked.GetRequisite()) == 0 {
@@ -39,7 +39,7 @@ func (d *Driver) allowed(asked *csipb.TopologyRequirement) []int {
 	}
 	for _, topology := range slices.Concat(asked.GetPreferred(), asked.GetRequisite()) {
 		for i := range d.opts.Segments {
-			if d.within(i, topology) && !slices.Contains(allowed, i) {
+			if d.isInTopology(i, topology) && !slices.Contains(allowed, i) {
 				allowed = append(allowed, i)
 			}
 		}
@@ -47,12 +47,12 @@ func (d *Driver) allowed(asked *csipb.TopologyRequirement) []int {
 	return allowed
 }
 
-// reaches reports whether a volume in the segment is where a request wants it.
-func (d *Driver) reaches(segment int, asked *csipb.TopologyRequirement) bool {
-	return segment == nowhere || slices.Contains(d.allowed(asked), segment)
+// isAllowed reports whether a volume in the segment is where a request wants it.
+func (d *Driver) isAllowed(segment int, asked *csipb.TopologyRequirement) bool {
+	return segment == noSegment || slices.Contains(d.allowedSegments(asked), segment)
 }
 
-func (d *Driver) within(segment int, topology *csipb.Topology) bool {
+func (d *Driver) isInTopology(segment int, topology *csipb.Topology) bool {
 	for key, value := range topology.GetSegments() {
 		if d.opts.Segments[segment][key] != value {
 			return false
@@ -61,8 +61,8 @@ func (d *Driver) within(segment int, topology *csipb.Topology) bool {
 	return true
 }
 
-// free is the room in a segment, in bytes.
-func (d *Driver) free(segment int) int64 {
+// freeBytes is the room in a segment, in bytes.
+func (d *Driver) freeBytes(segment int) int64 {
 	if d.opts.Capacity == 0 {
 		return math.MaxInt64
 	}
@@ -76,7 +76,7 @@ func (d *Driver) free(segment int) int64 {
 }
 
 func (d *Driver) topologyOf(segment int) []*csipb.Topology {
-	if segment == nowhere {
+	if segment == noSegment {
 		return nil
 	}
 	return []*csipb.Topology{{Segments: maps.Clone(d.opts.Segments[segment])}}
@@ -95,8 +95,8 @@ func (d controller) GetCapacity(_ context.Context, req *csipb.GetCapacityRequest
 		asked = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{t}}
 	}
 	resp := &csipb.GetCapacityResponse{}
-	for _, segment := range d.allowed(asked) {
-		if free := d.free(segment); free > math.MaxInt64-resp.AvailableCapacity {
+	for _, segment := range d.allowedSegments(asked) {
+		if free := d.freeBytes(segment); free > math.MaxInt64-resp.AvailableCapacity {
 			resp.AvailableCapacity = math.MaxInt64
 		} else {
 			resp.AvailableCapacity += max(free, 0)

@@ -40,13 +40,13 @@ func (s Segment) Locate(affinity *corev1.VolumeNodeAffinity, node string) Locati
 }
 
 func (s Segment) locateTerm(term *corev1.NodeSelectorTerm, node string) Location {
-	notNamed := func(r corev1.NodeSelectorRequirement) bool { return r.Key == nodeName && refuses(r, node) }
-	if slices.ContainsFunc(term.MatchFields, notNamed) || slices.ContainsFunc(term.MatchExpressions, s.excluded) {
+	notNamed := func(r corev1.NodeSelectorRequirement) bool { return r.Key == nodeName && excludesValue(r, node) }
+	if slices.ContainsFunc(term.MatchFields, notNamed) || slices.ContainsFunc(term.MatchExpressions, s.isExcludedBy) {
 		return Elsewhere
 	}
-	byField := func(r corev1.NodeSelectorRequirement) bool { return r.Key == nodeName && asksFor(r, node) }
+	byField := func(r corev1.NodeSelectorRequirement) bool { return r.Key == nodeName && requiresValue(r, node) }
 	byLabel := func(r corev1.NodeSelectorRequirement) bool {
-		return (r.Key == corev1.LabelHostname || s[r.Key] == node) && asksFor(r, node)
+		return (r.Key == corev1.LabelHostname || s[r.Key] == node) && requiresValue(r, node)
 	}
 	if slices.ContainsFunc(term.MatchFields, byField) || slices.ContainsFunc(term.MatchExpressions, byLabel) {
 		return Here
@@ -54,7 +54,7 @@ func (s Segment) locateTerm(term *corev1.NodeSelectorTerm, node string) Location
 	return Unknown
 }
 
-// asksFor tells whether a requirement allows this value only.
-func asksFor(r corev1.NodeSelectorRequirement, value string) bool {
+// requiresValue tells whether a requirement allows this value only.
+func requiresValue(r corev1.NodeSelectorRequirement, value string) bool {
 	return r.Operator == corev1.NodeSelectorOpIn && len(r.Values) == 1 && r.Values[0] == value
 }
