@@ -17,7 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// attach publishes a volume: first the record, then the call, then the status.
+// attach publishes a volume. It first writes the record, then calls the driver,
+// then writes the status.
 func (r *Reconciler) attach(ctx context.Context, s state) error {
 	request, err := publishRequest(s, r.driver.Info(), r.options)
 	if err != nil {
@@ -34,7 +35,7 @@ func (r *Reconciler) attach(ctx context.Context, s state) error {
 	}
 	published, err := r.driver.ControllerPublishVolume(ctx, request)
 	if status.Code(err) == codes.Unimplemented && !s.canPublish {
-		err = nil // It says both: there is nothing to do for an attachment any more.
+		err = nil // The capability is gone too: the driver no longer needs to be called to attach a volume.
 	}
 	if err != nil {
 		return err
@@ -49,8 +50,9 @@ func (r *Reconciler) attach(ctx context.Context, s state) error {
 	return r.ensureRecorded(ctx, s)
 }
 
-// protectVolume puts our finalizer on the PersistentVolume. Others attach it elsewhere
-// at the same time, and one of them is the first.
+// protectVolume adds our finalizer to the PersistentVolume. The same volume may
+// be attached to another node at the same time, and then one of the two writes
+// meets a conflict.
 func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 	if s.volume == nil {
 		return nil
@@ -69,25 +71,27 @@ func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 		err = kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
 	}
 	if err != nil {
-		return fmt.Errorf("protecting PersistentVolume %s: %w", s.volume.Name, err)
+		return fmt.Errorf("adding the finalizer to PersistentVolume %s: %w", s.volume.Name, err)
 	}
 	return nil
 }
 
-// ensureRecorded sees to it that what was attached stays on record, if somebody has
-// taken our finalizer off by hand meanwhile. The status that was just written tells.
+// ensureRecorded writes the record again if somebody has removed our finalizer
+// by hand in the meantime. The response to the status write shows whether that
+// happened.
 func (r *Reconciler) ensureRecorded(ctx context.Context, s state) error {
 	switch {
 	case s.hasFinalizer(r.options):
 		return nil
-	case s.isDeleting(): // It cannot be put on again.
+	case s.isDeleting(): // No finalizer can be added to an object that is being deleted.
 		return r.unpublish(ctx, s, s.desired())
 	default:
 		return r.writeRecord(ctx, s)
 	}
 }
 
-// writeRecord puts on record what is to be published, if it is not.
+// writeRecord records what is about to be published, unless the record is
+// complete already.
 func (r *Reconciler) writeRecord(ctx context.Context, s state) error {
 	desired := s.desired()
 	hasFinalizer := s.hasFinalizer(r.options)
@@ -99,7 +103,7 @@ func (r *Reconciler) writeRecord(ctx context.Context, s state) error {
 		finalizers = append(finalizers[:len(finalizers):len(finalizers)], r.options.finalizer())
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"resourceVersion": s.attachment.ResourceVersion, // Only if it is still the one that was seen.
+		"resourceVersion": s.attachment.ResourceVersion, // Only if the object has not changed since it was read.
 		"finalizers":      finalizers,
 		"annotations":     desired.annotations(),
 	}})
@@ -107,12 +111,12 @@ func (r *Reconciler) writeRecord(ctx context.Context, s state) error {
 		return err
 	}
 	err = r.client.Patch(ctx, s.attachment, client.RawPatch(types.MergePatchType, patch))
-	return written(err, "recording what is to be attached")
+	return written(err, "recording the attachment")
 }
 
-// undoAttach takes away what was published for a VolumeAttachment whose status could
-// not be written because it is gone: somebody has removed its finalizers by
-// hand.
+// undoAttach detaches a volume again if its VolumeAttachment is gone because
+// somebody has removed its finalizers by hand. Then the status could not be
+// written.
 func (r *Reconciler) undoAttach(ctx context.Context, s state) error {
 	current := &storagev1.VolumeAttachment{}
 	found, err := get(ctx, r.apiReader, s.attachment.Name, current)
@@ -122,7 +126,7 @@ func (r *Reconciler) undoAttach(ctx context.Context, s state) error {
 	if found && current.UID == s.attachment.UID {
 		return nil
 	}
-	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; it is detached again",
+	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; detaching the volume again",
 		"volumeAttachment", s.attachment.Name, "volumeHandle", s.desired().handle, "node", s.desired().nodeID)
 	return r.unpublish(ctx, s, s.desired())
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// CacheOptions narrow what the manager's cache holds: whole objects only where
-// they are the driver's. Other drivers' are reduced to what decisions read of
-// them, for a cluster has many drivers and each of them an attacher.
+// CacheOptions limits what the manager's cache holds to whole objects of our
+// driver. Objects of other drivers are reduced to the fields that decide reads:
+// a cluster may have many drivers, and each has an attacher.
 //
-// A reduced object lacks fields, so it is never written back as a whole: all
-// writes are patches of single fields.
+// A reduced object lacks fields, so it is never written as a whole. All writes
+// are patches of single fields.
 func CacheOptions(o *Options, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
@@ -26,9 +26,9 @@ func CacheOptions(o *Options, into *cache.Options) {
 	}
 }
 
-// reduce changes an object before anyone else sees it: the object itself, for what
-// is there at the start is reduced when it is read and again when all of it goes
-// into the cache, and copies would be held until then.
+// reduce removes unused fields before the object enters the cache. It changes
+// the object in place: the initial list is reduced once when it is read and
+// again when all of it enters the cache, and copies would be held until then.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *storagev1.VolumeAttachment:
@@ -47,22 +47,24 @@ func (o *Options) reduce(object any) (any, error) {
 	return object, nil
 }
 
-// isOurs tells whether a volume is the driver's, or one of the plugin whose place
-// it has taken.
+// isOurs reports whether a volume belongs to the driver, or to the in-tree
+// plugin that the driver replaces.
 func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
 	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
 }
 
-// reduceAttachment keeps of another attacher's VolumeAttachment whose it is.
+// reduceAttachment keeps only the attacher's name of another driver's
+// VolumeAttachment.
 func reduceAttachment(a *storagev1.VolumeAttachment) *storagev1.VolumeAttachment {
 	small := &storagev1.VolumeAttachment{ObjectMeta: kube.IdentityMeta(&a.ObjectMeta)}
 	small.Spec.Attacher = a.Spec.Attacher
 	return small
 }
 
-// reduceVolume keeps of another driver's volume what is told and done if one of
-// our VolumeAttachments names it: whose it is, what was published of it, and
-// our finalizer, which is taken off a list that must be the one that was seen.
+// reduceVolume keeps those fields of another driver's volume that are used if
+// one of our VolumeAttachments names it: its claim for events, its handle and
+// secret, and the finalizers if ours is among them, because a finalizer is
+// removed on the condition that the list is unchanged.
 func (o *Options) reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 	small := &corev1.PersistentVolume{ObjectMeta: kube.IdentityMeta(&volume.ObjectMeta)}
 	if slices.Contains(volume.Finalizers, o.finalizer()) {
@@ -79,7 +81,7 @@ func (o *Options) reduceVolume(volume *corev1.PersistentVolume) *corev1.Persiste
 	return small
 }
 
-// reduceNode keeps of a node the driver's id of it.
+// reduceNode keeps only the driver's ID of a node.
 func (o *Options) reduceNode(node *storagev1.CSINode) *storagev1.CSINode {
 	small := &storagev1.CSINode{ObjectMeta: kube.IdentityMeta(&node.ObjectMeta)}
 	if id := nodeID(node, o.Driver); id != "" {

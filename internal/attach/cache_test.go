@@ -11,14 +11,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// reduceCopy is an object as the cache keeps it.
+// reduceCopy returns a copy of an object, reduced as in the cache.
 func reduceCopy[T client.Object](t *testing.T, o T) T {
 	t.Helper()
 	o = o.DeepCopyObject().(T)
 	o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "somebody"}})
-	for range 2 { // As what is there at the start is.
+	for range 2 { // Objects of the initial list are reduced twice.
 		if small, err := options.reduce(o); err != nil || small != any(o) {
-			t.Fatalf("another object is kept, %v: %v", small, err)
+			t.Fatalf("not reduced in place, %v: %v", small, err)
 		}
 	}
 	return o
@@ -31,7 +31,7 @@ func checkReduced[T client.Object](t *testing.T, have, want T) {
 	}
 }
 
-// inUse is a volume of a driver as it is in a cluster.
+// inUse is a volume of a driver with all its fields.
 func inUse(driver string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
@@ -50,7 +50,7 @@ func inUse(driver string) *corev1.PersistentVolume {
 	}
 }
 
-// reducedVolume is what is kept of it if the driver is another one.
+// reducedVolume is that volume reduced, for another driver.
 func reducedVolume(driver string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8"},
@@ -75,11 +75,11 @@ func TestVolumesAreReducedInTheCache(t *testing.T) {
 		v.DeletionTimestamp = &metav1.Time{}
 	}
 	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
-		"our driver's volume is whole":                               {inUse(driver), inUse(driver)},
-		"of another driver's, whose it is and what it is":            {inUse("other.example.com"), reducedVolume("other.example.com")},
-		"of one without a driver, whose it is":                       {with(inUse(""), local), with(reducedVolume(""), local)},
-		"of one that is nobody's, what it is":                        {with(inUse("other.example.com"), unclaimed), with(reducedVolume("other.example.com"), unclaimed)},
-		"with our finalizer, all of them: the list is written again": {with(inUse("other.example.com"), protected), with(reducedVolume("other.example.com"), protected)},
+		"a volume of our driver is not reduced":                 {inUse(driver), inUse(driver)},
+		"a volume of another driver keeps its claim and handle": {inUse("other.example.com"), reducedVolume("other.example.com")},
+		"a volume without a driver keeps its claim":             {with(inUse(""), local), with(reducedVolume(""), local)},
+		"a volume without a claim keeps its handle":             {with(inUse("other.example.com"), unclaimed), with(reducedVolume("other.example.com"), unclaimed)},
+		"a volume with our finalizer keeps all finalizers":      {with(inUse("other.example.com"), protected), with(reducedVolume("other.example.com"), protected)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
@@ -99,8 +99,8 @@ func TestAttachmentsAreReducedInTheCache(t *testing.T) {
 		Spec:       storagev1.VolumeAttachmentSpec{Attacher: "other.example.com"},
 	}
 	tests := map[string]struct{ have, want *storagev1.VolumeAttachment }{
-		"ours is whole":                      {of(driver), of(driver)},
-		"of another attacher's, whose it is": {of("other.example.com"), foreign},
+		"our VolumeAttachment is not reduced":                     {of(driver), of(driver)},
+		"a VolumeAttachment of another driver keeps its attacher": {of("other.example.com"), foreign},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
@@ -115,24 +115,24 @@ func TestCSINodesAreReducedInTheCache(t *testing.T) {
 	other := storagev1.CSINodeDriver{Name: "other.example.com", NodeID: "elsewhere", TopologyKeys: []string{"zone"}}
 	ours := storagev1.CSINodeDriver{Name: driver, NodeID: "id-of-node", TopologyKeys: []string{"zone"}, Allocatable: limit}
 	tests := map[string]struct{ have, want *storagev1.CSINode }{
-		"the driver's id of it":            {node(other, ours), node(storagev1.CSINodeDriver{Name: driver, NodeID: "id-of-node"})},
-		"that it does not have the driver": {node(other), node()},
+		"a node keeps the driver's node ID":       {node(other, ours), node(storagev1.CSINodeDriver{Name: driver, NodeID: "id-of-node"})},
+		"a node without the driver keeps nothing": {node(other), node()},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
 	}
 }
 
-// Whatever reads the cache comes to the same result as with whole objects.
+// Decisions with reduced objects are the same as with whole objects.
 func TestDecisionsAreTheSameWithReducedVolumes(t *testing.T) {
 	tests := map[string]struct {
 		change func(*corev1.PersistentVolume)
 		step   action
 	}{
-		"a volume of ours": {func(*corev1.PersistentVolume) {}, publish},
-		"another driver's": {func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.example.com" }, reportProblem},
-		"no driver's":      {func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, reportProblem},
-		"another driver's, on its way": {func(v *corev1.PersistentVolume) {
+		"a volume of our driver":     {func(*corev1.PersistentVolume) {}, publish},
+		"a volume of another driver": {func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.example.com" }, reportProblem},
+		"a volume without a driver":  {func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, reportProblem},
+		"a deleted volume of another driver": {func(v *corev1.PersistentVolume) {
 			v.Spec.CSI.Driver = "other.example.com"
 			v.DeletionTimestamp = &metav1.Time{}
 		}, reportProblem},
@@ -147,17 +147,17 @@ func TestDecisionsAreTheSameWithReducedVolumes(t *testing.T) {
 			}
 			got := decide(kept, options)
 			if want := decide(whole, options); got != want || got.action != tt.step {
-				t.Errorf("with what is kept %v, with all %v", got, want)
+				t.Errorf("reduced %v, whole %v", got, want)
 			}
 			for _, change := range []func(*state){hasOurFinalizer, deleting} {
 				change(&whole)
 				change(&kept)
 			}
 			if diff := cmp.Diff(whole.published(), kept.published(), cmp.AllowUnexported(record{})); diff != "" {
-				t.Errorf("something else would be detached: %s", diff)
+				t.Errorf("another volume would be detached: %s", diff)
 			}
 			if diff := cmp.Diff(whole.eventTarget(), kept.eventTarget()); diff != "" {
-				t.Errorf("somebody else would be told: %s", diff)
+				t.Errorf("another object would get the event: %s", diff)
 			}
 		})
 	}

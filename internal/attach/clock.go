@@ -14,15 +14,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// checksPerTimeout is how often the clock looks within the time that an attachment has.
+// checksPerTimeout is how often timeoutMarker checks within one attachment
+// timeout.
 const checksPerTimeout = 30
 
-// A timeoutMarker marks attachments that take too long as failed. What fails is marked
-// by the try that fails; this is for what is waiting: for a worker, for another
-// call about the volume, for the driver's answer.
+// A timeoutMarker reports attachments that take longer than the timeout in
+// their status. A failing attempt does so itself. The marker is for attachments
+// that are still waiting for a worker, for another call about the same volume,
+// or for the driver's response.
 type timeoutMarker struct{ *Reconciler }
 
-// Start looks now and then, until ctx ends. It runs on the leader only.
+// Start checks periodically until ctx ends. It runs on the leader only.
 func (c *timeoutMarker) Start(ctx context.Context) error {
 	tick := time.NewTicker(max(c.options.Timeout/checksPerTimeout, time.Millisecond))
 	defer tick.Stop()
@@ -33,7 +35,7 @@ func (c *timeoutMarker) Start(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if err := c.check(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Attachments that take too long could not be marked")
+			klog.FromContext(ctx).Error(err, "Reporting attachments that have timed out failed")
 		}
 	}
 }
@@ -52,8 +54,8 @@ func (c *timeoutMarker) check(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// needsTimeoutError tells whether a volume should have been attached by now and its
-// status does not say so.
+// needsTimeoutError reports whether an attachment has timed out and its status
+// does not say so yet.
 func (o *Options) needsTimeoutError(a *storagev1.VolumeAttachment, now time.Time) bool {
 	marked := a.Status.AttachError != nil && strings.HasPrefix(a.Status.AttachError.Message, o.timeoutPrefix())
 	return o.isOverdue(a, now) && !marked
@@ -64,11 +66,11 @@ func (c *timeoutMarker) markTimedOut(ctx context.Context, name string, now time.
 	if err != nil || s.attachment == nil || !c.options.needsTimeoutError(s.attachment, now) {
 		return err
 	}
-	why := errors.New("the driver has not answered yet")
+	why := errors.New("the driver has not responded yet")
 	if before := s.attachment.Status.AttachError; before != nil {
 		why = errors.New(before.Message)
 	} else if !s.hasFinalizer(c.options) {
-		why = errors.New("its turn has not come yet")
+		why = errors.New("it is still queued")
 	}
 	timedOut := c.options.volumeError(c.options.timeoutError(why), now)
 	if before := s.attachment.Status.AttachError; before != nil {
@@ -77,7 +79,7 @@ func (c *timeoutMarker) markTimedOut(ctx context.Context, name string, now time.
 	c.events.Warning(s.eventTarget(), kube.ReasonFailedAttach,
 		fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, timedOut.Message))
 	timeouts.Inc()
-	ctrl.LoggerFrom(ctx).Info("A volume is not attached in time", "volumeAttachment", name, "node", s.attachment.Spec.NodeName)
+	ctrl.LoggerFrom(ctx).Info("Attaching a volume has timed out; still trying", "volumeAttachment", name, "node", s.attachment.Spec.NodeName)
 	if err := c.setError(ctx, s.attachment, timedOut); !isSuperseded(err) {
 		return err
 	}

@@ -11,22 +11,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-// A clusterState is what the cluster knows of the driver.
+// clusterState is what the API objects say about the driver's volumes and
+// nodes.
 type clusterState struct {
 	plugin       migrate.Plugin
-	volumes      map[string]*corev1.PersistentVolume // the driver's, in its own form, by name
-	nodeIDByName map[string]string                   // the driver's ids, by name
-	nodeIDs      map[string]bool                     // the same ids
+	volumes      map[string]*corev1.PersistentVolume // the driver's volumes in CSI form, by name
+	nodeIDByName map[string]string                   // the driver's node IDs, by node name
+	nodeIDs      map[string]bool                     // the same node IDs
 
-	// inTree are the names of those volumes that have the form of a plugin that
-	// Kubernetes once had built in. Their handles may depend on the node.
+	// inTree has the names of those volumes whose API objects have the in-tree
+	// form. Their handles may depend on the node.
 	inTree map[string]bool
-	// byHandle are the volumes by handle, for each node that was asked about; those
-	// under no node are the ones whose handle does not depend on it.
+	// byHandle has the volumes by handle, for each node ID that was looked up.
+	// The key "" is for volumes whose handle does not depend on the node.
 	byHandle map[string]map[string]*corev1.PersistentVolume
 }
 
-// readCluster reads from the cache what the cluster knows of the driver.
+// readCluster reads the driver's volumes and nodes from the cache.
 func (s *driftChecker) readCluster(ctx context.Context) (*clusterState, error) {
 	pvs := &corev1.PersistentVolumeList{}
 	if err := s.client.List(ctx, pvs, client.UnsafeDisableDeepCopy); err != nil {
@@ -54,8 +55,8 @@ func newClusterState(plugin migrate.Plugin) *clusterState {
 	}
 }
 
-// addVolume takes a volume in if it is the driver's. One that cannot be translated is
-// left out: it was not attached in this form.
+// addVolume adds a volume if it is ours. A volume that cannot be translated is
+// left out: it was not attached in that form.
 func (c *clusterState) addVolume(ctx context.Context, o *Options, volume *corev1.PersistentVolume) {
 	if !o.isOurs(volume) {
 		return
@@ -65,7 +66,7 @@ func (c *clusterState) addVolume(ctx context.Context, o *Options, volume *corev1
 	}
 }
 
-// refreshVolume reads a volume again, from the API server itself.
+// refreshVolume reads a volume again, from the API server.
 func (c *clusterState) refreshVolume(ctx context.Context, live client.Reader, o *Options, name string) error {
 	if name == "" {
 		return nil
@@ -80,7 +81,7 @@ func (c *clusterState) refreshVolume(ctx context.Context, live client.Reader, o 
 	return err
 }
 
-// handleOnNode is a volume as the driver knows it on a node.
+// handleOnNode returns the handle by which the driver knows a volume on a node.
 func (c *clusterState) handleOnNode(v *corev1.PersistentVolume, nodeID string) string {
 	handle := v.Spec.CSI.VolumeHandle
 	if c.inTree[v.Name] && nodeID != "" {
@@ -91,7 +92,8 @@ func (c *clusterState) handleOnNode(v *corev1.PersistentVolume, nodeID string) s
 	return handle
 }
 
-// volumeOf is the volume of a publication, nil if the cluster does not have it.
+// volumeOf returns the volume of a publication, or nil if the cluster does not
+// have it.
 func (c *clusterState) volumeOf(p publication) *corev1.PersistentVolume {
 	if c.byHandle == nil {
 		c.byHandle = map[string]map[string]*corev1.PersistentVolume{}

@@ -9,43 +9,45 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 )
 
-// A publication is a volume on a node, by the driver's ids.
+// A publication is a volume that is published on a node, by the driver's IDs.
 type publication struct{ handle, nodeID string }
 
 type publications map[publication]bool
 
-// drift are what a survey has found.
+// drift is the difference between the driver's list and the VolumeAttachments.
 type drift struct {
-	// mismatched are the VolumeAttachments whose status is not what the driver
-	// says.
+	// mismatched has the VolumeAttachments whose status differs from the
+	// driver's list.
 	mismatched []string
-	// dangling are the publications that no VolumeAttachment tells of.
+	// dangling has the publications without a VolumeAttachment.
 	dangling map[publication]danglingInfo
 }
 
-// A danglingInfo is what is known about a publication that dangles.
+// danglingInfo describes a dangling publication.
 type danglingInfo struct {
-	volume *corev1.PersistentVolume // the cluster's; nil if it is gone
-	secret *corev1.SecretReference  // for detaching it; nil for none
-	// possibleOwner names a VolumeAttachment that may tell of it all the same: the volume
-	// or the node of that cannot be told. Such a publication is not detached.
+	volume *corev1.PersistentVolume // nil if the PersistentVolume is gone
+	secret *corev1.SecretReference  // for the detaching call; nil for none
+	// possibleOwner names a VolumeAttachment that may stand for the
+	// publication, because that VolumeAttachment's volume or node is unknown.
+	// Such a publication is not detached.
 	possibleOwner string
 }
 
-// A comparison is what a survey compares: the driver's list, and what the cluster
-// said before and after that was made.
+// A comparison has the driver's list, and the cluster's state before and after
+// the driver listed its volumes.
 type comparison struct {
 	listed        publications
 	before, after []storagev1.VolumeAttachment
 	*clusterState
 }
 
-// compare holds the rules of the survey; it does no I/O.
+// compare has the rules of the drift check. It does no I/O.
 func (c *comparison) compare() drift {
 	return drift{mismatched: c.mismatched(), dangling: c.dangling()}
 }
 
-// mismatched leaves out what has changed while the driver was asked.
+// mismatched leaves out VolumeAttachments that changed while the driver was
+// listing.
 func (c *comparison) mismatched() (names []string) {
 	versions := make(map[string]string, len(c.before))
 	for i := range c.before {
@@ -61,10 +63,11 @@ func (c *comparison) mismatched() (names []string) {
 	return names
 }
 
-// dangling is only what this cluster has attached, as far as is known: volumes
-// that a PersistentVolume or the record of a VolumeAttachment names. Drivers list
-// all that there is at the storage, with whoever uses it: other clusters' volumes,
-// and disks that Kubernetes never attached, also of this cluster's own nodes.
+// dangling finds only publications that this cluster may have attached: those
+// of volumes that a PersistentVolume or the record of a VolumeAttachment names.
+// Drivers list all volumes of the storage, whoever uses them: those of other
+// clusters, and disks that Kubernetes never attached, even on nodes of this
+// cluster.
 func (c *comparison) dangling() map[publication]danglingInfo {
 	known, recorded, ambiguous := publications{}, map[string]record{}, []*storagev1.VolumeAttachment{}
 	for _, some := range [][]storagev1.VolumeAttachment{c.before, c.after} {
@@ -96,7 +99,8 @@ func (c *comparison) dangling() map[publication]danglingInfo {
 	return all
 }
 
-// findVolume is what names the volume of a publication, if anything does.
+// findVolume returns what names the volume of a publication: a
+// PersistentVolume, or a record.
 func (c *comparison) findVolume(p publication, recorded map[string]record) (d danglingInfo, ours bool) {
 	if volume := c.volumeOf(p); volume != nil {
 		return danglingInfo{volume: volume, secret: volume.Spec.CSI.ControllerPublishSecretRef}, true
@@ -105,7 +109,8 @@ func (c *comparison) findVolume(p publication, recorded map[string]record) (d da
 	return danglingInfo{secret: r.secret}, ours
 }
 
-// publicationOf is the publication of a VolumeAttachment, as far as it can be told.
+// publicationOf returns the publication of a VolumeAttachment, and false if its
+// volume or node is unknown.
 func (c *clusterState) publicationOf(a *storagev1.VolumeAttachment) (publication, bool) {
 	r := recordOf(a)
 	p := publication{r.handle, cmp.Or(r.nodeID, c.nodeIDByName[a.Spec.NodeName])}
@@ -115,8 +120,8 @@ func (c *clusterState) publicationOf(a *storagev1.VolumeAttachment) (publication
 	return p, p.handle != "" && p.nodeID != ""
 }
 
-// possiblePublications are all publications that a VolumeAttachment may stand for: what is on
-// record, and what the volume and the node are now.
+// possiblePublications returns all publications that a VolumeAttachment may
+// stand for: what is on record, and what its volume and node are now.
 func (c *clusterState) possiblePublications(a *storagev1.VolumeAttachment) publications {
 	handles, nodes := c.candidates(a)
 	all := publications{}
@@ -128,8 +133,8 @@ func (c *clusterState) possiblePublications(a *storagev1.VolumeAttachment) publi
 	return all
 }
 
-// candidates are the volumes and the nodes that a VolumeAttachment may stand for; none
-// if that cannot be told.
+// candidates returns the handles and node IDs that a VolumeAttachment may stand
+// for, and none if they are unknown.
 func (c *clusterState) candidates(a *storagev1.VolumeAttachment) (handles, nodeIDs []string) {
 	r := recordOf(a)
 	nodeIDs = distinct(r.nodeID, c.nodeIDByName[a.Spec.NodeName])
@@ -143,8 +148,9 @@ func (c *clusterState) candidates(a *storagev1.VolumeAttachment) (handles, nodeI
 	return distinct(possible...), nodeIDs
 }
 
-// mayStandFor tells whether a publication may be that of a VolumeAttachment of which not
-// all can be told. A node that cannot be told is none that the cluster has.
+// mayStandFor reports whether a VolumeAttachment whose volume or node is
+// unknown may stand for a publication. An unknown node is one that the cluster
+// does not have any more.
 func (c *clusterState) mayStandFor(a *storagev1.VolumeAttachment, p publication) bool {
 	handles, nodes := c.candidates(a)
 	if len(handles) > 0 && !slices.Contains(handles, p.handle) {
@@ -156,8 +162,8 @@ func (c *clusterState) mayStandFor(a *storagev1.VolumeAttachment, p publication)
 	return slices.Contains(nodes, p.nodeID)
 }
 
-// handleOf is the volume that a VolumeAttachment names, as the driver knows it on
-// a node; empty if that is gone.
+// handleOf returns the driver's handle of a VolumeAttachment's volume on a
+// node, and "" if the volume is gone.
 func (c *clusterState) handleOf(a *storagev1.VolumeAttachment, nodeID string) string {
 	if inline := a.Spec.Source.InlineVolumeSpec; inline != nil && inline.CSI != nil {
 		return inline.CSI.VolumeHandle
@@ -168,7 +174,7 @@ func (c *clusterState) handleOf(a *storagev1.VolumeAttachment, nodeID string) st
 	return ""
 }
 
-// distinct are the strings that are not empty, each once.
+// distinct returns the strings that are not empty, each once.
 func distinct(some ...string) (all []string) {
 	for _, one := range some {
 		if one != "" && !slices.Contains(all, one) {

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-// clusterWith is a cluster with some volumes and one node.
+// clusterWith returns a cluster with some volumes and one node.
 func clusterWith(volumes ...*corev1.PersistentVolume) *clusterState {
 	c := newClusterState(options.Plugin)
 	for _, v := range volumes {
@@ -25,25 +25,25 @@ func clusterWith(volumes ...*corev1.PersistentVolume) *clusterState {
 func TestCompare(t *testing.T) {
 	here := publication{"vol", "id-of-node"}
 	tests := map[string]struct {
-		changes      []func(*state) // of the one VolumeAttachment; nil is none
-		meanwhile    bool           // it has changed while the driver was asked
+		changes      []func(*state) // of the only VolumeAttachment; nil for none
+		meanwhile    bool           // it changed while the driver was listing
 		listed       []publication
 		contradicted bool
 		dangling     []publication
 	}{
-		"attached, and the driver says so":                                {[]func(*state){recorded, isAttachedNow}, false, []publication{here}, false, nil},
-		"attached, and the driver says not":                               {[]func(*state){recorded, isAttachedNow}, false, nil, true, nil},
-		"not attached, and the driver says it is":                         {[]func(*state){recorded}, false, []publication{here}, true, nil},
-		"not attached, and the driver says so":                            {[]func(*state){recorded}, false, nil, false, nil},
-		"what has changed meanwhile is not judged":                        {[]func(*state){recorded, isAttachedNow}, true, nil, false, nil},
-		"without a record the volume and the node are asked":              {[]func(*state){isAttachedNow}, false, nil, true, nil},
-		"without a record and a node nothing can be said":                 {[]func(*state){isAttachedNow, func(s *state) { s.attachment.Spec.NodeName = "gone" }}, false, nil, false, nil},
-		"a volume of ours that nobody tells of dangles":                   {nil, false, []publication{here}, false, []publication{here}},
-		"also on a node that is gone":                                     {nil, false, []publication{{"vol", "gone"}}, false, []publication{{"vol", "gone"}}},
-		"but not a disk of a node of ours that no PersistentVolume names": {nil, false, []publication{{"etcd", "id-of-node"}}, false, nil},
-		"but not what is another cluster's":                               {nil, false, []publication{{"other", "elsewhere"}}, false, nil},
-		"nor what an attachment that is going tells of":                   {[]func(*state){recorded, deleting, isAttachedNow}, false, []publication{here}, false, nil},
-		"where it was attached it dangles not, where else it does": {
+		"attached and listed":                                           {[]func(*state){recorded, isAttachedNow}, false, []publication{here}, false, nil},
+		"attached but not listed":                                       {[]func(*state){recorded, isAttachedNow}, false, nil, true, nil},
+		"not attached but listed":                                       {[]func(*state){recorded}, false, []publication{here}, true, nil},
+		"neither attached nor listed":                                   {[]func(*state){recorded}, false, nil, false, nil},
+		"a VolumeAttachment that changed meanwhile is ignored":          {[]func(*state){recorded, isAttachedNow}, true, nil, false, nil},
+		"without a record the current volume and node are compared":     {[]func(*state){isAttachedNow}, false, nil, true, nil},
+		"without a record and a node nothing is compared":               {[]func(*state){isAttachedNow, func(s *state) { s.attachment.Spec.NodeName = "gone" }}, false, nil, false, nil},
+		"a volume of ours without a VolumeAttachment dangles":           {nil, false, []publication{here}, false, []publication{here}},
+		"a volume of ours on a deleted node dangles":                    {nil, false, []publication{{"vol", "gone"}}, false, []publication{{"vol", "gone"}}},
+		"a disk of our node without a PersistentVolume does not dangle": {nil, false, []publication{{"etcd", "id-of-node"}}, false, nil},
+		"a volume of another cluster does not dangle":                   {nil, false, []publication{{"other", "elsewhere"}}, false, nil},
+		"a volume that is being detached does not dangle":               {[]func(*state){recorded, deleting, isAttachedNow}, false, []publication{here}, false, nil},
+		"a volume dangles only on nodes it is not attached to": {
 			[]func(*state){recorded, isAttachedNow}, false, []publication{here, {"vol", "gone"}}, false, []publication{{"vol", "gone"}},
 		},
 	}
@@ -65,10 +65,10 @@ func TestCompare(t *testing.T) {
 			}
 			got := c.compare()
 			if (len(got.mismatched) == 1) != tt.contradicted {
-				t.Errorf("contradicted are %v", got.mismatched)
+				t.Errorf("mismatched: %v", got.mismatched)
 			}
 			if len(got.dangling) != len(tt.dangling) {
-				t.Errorf("dangling are %v", got.dangling)
+				t.Errorf("dangling: %v", got.dangling)
 			}
 			for p := range got.dangling {
 				if !slices.Contains(tt.dangling, p) {
@@ -79,7 +79,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What may be the publication of a VolumeAttachment is told, and left where it is.
+// A publication that may belong to a VolumeAttachment is reported, but not detached.
 func TestDanglingAttachmentMayHaveAPossibleOwner(t *testing.T) {
 	vol, other := publication{"vol", "id-of-node"}, publication{"vol", "gone"}
 	node := func(name string) func(*state) { return func(s *state) { s.attachment.Spec.NodeName = name } }
@@ -89,14 +89,14 @@ func TestDanglingAttachmentMayHaveAPossibleOwner(t *testing.T) {
 		listed  publication
 		doubt   bool
 	}{
-		"an attachment of upstream's whose volume is gone may tell of all on its node":  {[]func(*state){attachedByUpstream, unknown}, vol, true},
-		"also one that is being deleted":                                                {[]func(*state){attachedByUpstream, unknown, deleting}, vol, true},
-		"also one that nothing was asked for":                                           {[]func(*state){unknown}, vol, true},
-		"but not of what is on other nodes":                                             {[]func(*state){attachedByUpstream, unknown}, other, false},
-		"nor if it has its volume on record":                                            {[]func(*state){recorded, unknown, func(s *state) { s.attachment.Annotations[handleAnnotation] = "old" }}, vol, false},
-		"an attachment to a node that is gone may tell of its volume on any other such": {[]func(*state){node("gone")}, other, true},
-		"but not on a node that is there":                                               {[]func(*state){node("gone")}, vol, false},
-		"one of which nothing can be told may tell of all on such nodes":                {[]func(*state){unknown, node("gone")}, other, true},
+		"one that upstream wrote, without its volume, may own every volume of its node": {[]func(*state){attachedByUpstream, unknown}, vol, true},
+		"one that upstream wrote and that is being deleted may, too":                    {[]func(*state){attachedByUpstream, unknown, deleting}, vol, true},
+		"one without our finalizer and without its volume may, too":                     {[]func(*state){unknown}, vol, true},
+		"it does not own volumes of other nodes":                                        {[]func(*state){attachedByUpstream, unknown}, other, false},
+		"it does not own other volumes if it has its own on record":                     {[]func(*state){recorded, unknown, func(s *state) { s.attachment.Annotations[handleAnnotation] = "old" }}, vol, false},
+		"one without its node may own its volume on every deleted node":                 {[]func(*state){node("gone")}, other, true},
+		"it does not own its volume on an existing node":                                {[]func(*state){node("gone")}, vol, false},
+		"one without its volume and node may own every volume of deleted nodes":         {[]func(*state){unknown, node("gone")}, other, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,13 +107,13 @@ func TestDanglingAttachmentMayHaveAPossibleOwner(t *testing.T) {
 			c := &comparison{listed: publications{tt.listed: true}, after: []storagev1.VolumeAttachment{*s.attachment}, clusterState: clusterWith(newState().volume)}
 			d, found := c.compare().dangling[tt.listed]
 			if !found || (d.possibleOwner != "") != tt.doubt {
-				t.Errorf("found %t, in doubt by %q", found, d.possibleOwner)
+				t.Errorf("found %t, possible owner %q", found, d.possibleOwner)
 			}
 		})
 	}
 }
 
-// A record is enough to know that a volume is this cluster's, and how to detach it.
+// A record is enough to know that a volume belongs to this cluster, and how to detach it.
 func TestVolumeNamedOnlyByARecordDangles(t *testing.T) {
 	s := newState()
 	hasOurFinalizer(&s)
@@ -123,11 +123,11 @@ func TestVolumeNamedOnlyByARecordDangles(t *testing.T) {
 	c := &comparison{listed: publications{elsewhere: true, {"old", "id-of-node"}: true}, before: []storagev1.VolumeAttachment{*s.attachment}, clusterState: clusterWith()}
 	found := c.compare().dangling
 	if d, ok := found[elsewhere]; len(found) != 1 || !ok || d.volume != nil || d.secret == nil || *d.secret != *secret {
-		t.Errorf("dangling are %+v", found)
+		t.Errorf("dangling: %+v", found)
 	}
 }
 
-// The handle of a volume in the form of a plugin may lack what is in the node's id.
+// The handle of an in-tree volume may lack parts that only the node ID has.
 func TestInTreeVolumesDangleToo(t *testing.T) {
 	o := &Options{Driver: "pd.csi.storage.gke.io", Plugin: migrate.ForDriver("pd.csi.storage.gke.io")}
 	const instances, disks = "projects/mine/zones/a/instances/", "projects/mine/zones/a/disks/"
@@ -145,6 +145,6 @@ func TestInTreeVolumesDangleToo(t *testing.T) {
 	a := newState().attachment
 	got := (&comparison{listed: listed, after: []storagev1.VolumeAttachment{*a}, clusterState: c}).compare().dangling
 	if d, ok := got[dangling]; len(got) != 1 || !ok || d.volume.Name != "pv" || d.possibleOwner != "" {
-		t.Errorf("dangling are %+v", got)
+		t.Errorf("dangling: %+v", got)
 	}
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// handleDangling reports what no VolumeAttachment tells of, and detaches it if that is
-// wanted. One volume that cannot be detached does not keep the others attached.
+// handleDangling reports dangling attachments that two checks in a row have
+// found, and detaches them if the user has enabled that. A volume that cannot
+// be detached does not stop the others.
 func (s *driftChecker) handleDangling(ctx context.Context, found map[publication]danglingInfo) error {
 	var errs []error
 	current := map[publication]bool{}
@@ -35,40 +36,41 @@ func (s *driftChecker) handleDangling(ctx context.Context, found map[publication
 }
 
 func (s *driftChecker) reportDangling(ctx context.Context, p publication, d danglingInfo) {
-	message := fmt.Sprintf("the driver says that volume %s is published on node %s, and no VolumeAttachment says so", p.handle, p.nodeID)
+	message := fmt.Sprintf("the driver lists volume %s as published on node %s, and there is no VolumeAttachment for it", p.handle, p.nodeID)
 	switch {
 	case d.possibleOwner != "":
-		message += fmt.Sprintf("; it is not detached, because VolumeAttachment %s may be about it: that does not tell its volume or its node", d.possibleOwner)
+		message += fmt.Sprintf("; it is not detached, because it may belong to VolumeAttachment %s, whose volume or node is unknown", d.possibleOwner)
 	case !s.options.DetachDangling:
-		message += "; detach it at the storage, or give the attacher --detach-dangling"
+		message += "; detach it at the storage, or run the attacher with --detach-dangling"
 	}
-	klog.FromContext(ctx).Info("Found a dangling publication", "volumeHandle", p.handle, "node", p.nodeID, "doubt", d.possibleOwner)
+	klog.FromContext(ctx).Info("Found a dangling attachment", "volumeHandle", p.handle, "node", p.nodeID, "possibleOwner", d.possibleOwner)
 	if d.volume != nil {
 		about := state{volume: d.volume}
 		s.events.Warning(about.eventTarget(), kube.ReasonDanglingPublication, message)
 	}
 }
 
-// detachDangling detaches a volume, if it still dangles when the driver's turn for
-// it has come: that may take minutes, and VolumeAttachments come meanwhile.
+// detachDangling detaches a volume if it still dangles right before the call.
+// The call may wait for minutes for other calls about the volume, and
+// VolumeAttachments may appear in the meantime.
 func (s *driftChecker) detachDangling(ctx context.Context, p publication, d danglingInfo) error {
 	err := s.callUnpublish(ctx, record{handle: p.handle, nodeID: p.nodeID, secret: d.secret}, func(ctx context.Context) error {
 		return s.verifyDangling(ctx, p, d)
 	})
 	switch {
 	case errors.Is(err, csi.ErrPreconditionFailed):
-		klog.FromContext(ctx).Info("A dangling publication is left alone", "volumeHandle", p.handle, "node", p.nodeID, "reason", err.Error())
+		klog.FromContext(ctx).Info("Not detaching a dangling attachment", "volumeHandle", p.handle, "node", p.nodeID, "reason", err.Error())
 		return nil
 	case err != nil:
-		return fmt.Errorf("detaching volume %s, which dangles, from node %s: %w", p.handle, p.nodeID, err)
+		return fmt.Errorf("detaching dangling volume %s from node %s: %w", p.handle, p.nodeID, err)
 	}
-	klog.FromContext(ctx).Info("Detached a dangling publication", "volumeHandle", p.handle, "node", p.nodeID)
+	klog.FromContext(ctx).Info("Detached a dangling attachment", "volumeHandle", p.handle, "node", p.nodeID)
 	return nil
 }
 
-// verifyDangling is nil if a publication surely dangles, by the API server itself: there
-// is no VolumeAttachment that tells of it, or that may, and the volume still is
-// this cluster's.
+// verifyDangling returns nil if a publication certainly dangles according to
+// the API server: no VolumeAttachment stands for it or may do so, and the
+// volume still belongs to this cluster.
 func (s *driftChecker) verifyDangling(ctx context.Context, p publication, d danglingInfo) error {
 	c, err := s.readFromAPI(ctx, d)
 	if err != nil {
@@ -78,15 +80,15 @@ func (s *driftChecker) verifyDangling(ctx context.Context, p publication, d dang
 	current, found := c.dangling()[p]
 	switch {
 	case !found:
-		return fmt.Errorf("a VolumeAttachment tells of it by now, or the volume is not this cluster's any more: %w", csi.ErrPreconditionFailed)
+		return fmt.Errorf("a VolumeAttachment for it exists now, or the volume does not belong to this cluster any more: %w", csi.ErrPreconditionFailed)
 	case current.possibleOwner != "":
-		return fmt.Errorf("VolumeAttachment %s may tell of it: %w", current.possibleOwner, csi.ErrPreconditionFailed)
+		return fmt.Errorf("it may belong to VolumeAttachment %s: %w", current.possibleOwner, csi.ErrPreconditionFailed)
 	}
 	return nil
 }
 
-// readFromAPI is what the API server says: all VolumeAttachments, the volume that is asked
-// about, and those that tell what a VolumeAttachment without a record is about.
+// readFromAPI reads from the API server all VolumeAttachments, the dangling
+// volume, and the volumes of those VolumeAttachments that have no record.
 func (s *driftChecker) readFromAPI(ctx context.Context, d danglingInfo) (*comparison, error) {
 	list := &storagev1.VolumeAttachmentList{}
 	if err := s.apiReader.List(ctx, list); err != nil {

@@ -10,40 +10,41 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// An action is what is to be done next about a VolumeAttachment.
+// An action is what the controller does next about a VolumeAttachment.
 type action int
 
 const (
-	none          action = iota // nothing, or it is somebody else's turn
-	markAttached                // say that it is attached: the driver has nothing to do for that
-	reportProblem               // say why it cannot be attached or detached; what it waits for wakes it up
-	publish                     // put it on record, then publish the volume
-	republish                   // take away what an earlier try may have published elsewhere, then publish
-	unpublish                   // take the volume away, then let the object go
+	none          action = iota // nothing, or another component acts next
+	markAttached                // set attached in the status; the driver does not need to be called
+	reportProblem               // report why it cannot be attached or detached; a later event retries it
+	publish                     // write the record, then publish the volume
+	republish                   // unpublish what an earlier attempt may have published elsewhere, then publish
+	unpublish                   // unpublish the volume, then remove our finalizer
 )
 
+// A step is a decision: an action and its details.
 type step struct {
 	action  action
-	message string // what to say
+	message string // for reportProblem
 }
 
-// state is all that is known about one VolumeAttachment at one moment.
+// state is the observed state of one VolumeAttachment.
 type state struct {
 	attachment *storagev1.VolumeAttachment  // nil if it is gone
 	volume     *corev1.PersistentVolume     // nil if it is gone, or if the volume is inline
-	spec       *corev1.PersistentVolumeSpec // the volume's in the driver's form, or the inline one; nil if it is gone
-	// translationErr is why the volume could not be put into the driver's form.
+	spec       *corev1.PersistentVolumeSpec // the volume's in CSI form, or the inline one; nil if the volume is gone
+	// translationErr is why the volume could not be translated into CSI form.
 	translationErr error
-	// fallback is what was published if the record does not say: what the volume
-	// was called on the node that is on record.
+	// fallback has the handle and the secret of an in-tree volume on the
+	// recorded node. It is used if the record has no handle.
 	fallback        record
-	nodeID          string // the driver's id of the node; empty if it does not have the driver
-	canPublish      bool   // the driver says that it can publish volumes
-	resyncRequested bool   // the driver's own list says otherwise than the status
+	nodeID          string // the driver's ID of the node; empty if the node does not have the driver
+	canPublish      bool   // the driver has PUBLISH_UNPUBLISH_VOLUME
+	resyncRequested bool   // the driver's list differs from the status
 }
 
-// decide holds every rule about what is attached and detached, and when. It does
-// no I/O; each rule is a row of its test.
+// decide has all rules about what is attached and detached, and when. It does
+// no I/O, and its test has a row for each rule.
 func decide(s state, o *Options) step {
 	a := s.attachment
 	switch {
@@ -62,7 +63,7 @@ func decideAttach(s state, o *Options) step {
 	case attached && !s.resyncRequested:
 		return step{action: none}
 	case !s.canPublish && !s.hasFinalizer(o):
-		return step{action: markAttached} // If it was asked before, it is asked again, whatever it says by now.
+		return step{action: markAttached} // With our finalizer the driver may have been called before, so it is called again.
 	}
 	if problem := s.problem(o); problem != "" {
 		return step{reportProblem, problem}
@@ -73,63 +74,64 @@ func decideAttach(s state, o *Options) step {
 	return step{action: publish}
 }
 
-// decideDetach relies on the record. What it lacks, because upstream's
-// csi-attacher has written it, is taken from where upstream would look.
+// decideDetach uses the record. Upstream's csi-attacher records less; what is
+// missing comes from where upstream reads it.
 func decideDetach(s state, o *Options) step {
 	if !s.hasFinalizer(o) && (!s.resyncRequested || !s.canPublish) {
-		return step{action: none} // It was never asked for, or it is done.
+		return step{action: none} // The driver was never called, or the volume is detached already.
 	}
-	there := s.published()
-	if there.handle == "" {
-		return step{reportProblem, fmt.Sprintf("which volume of driver %s to detach cannot be told: %s, and the VolumeAttachment does not say; when you have detached it at the storage, remove the finalizer %s",
+	published := s.published()
+	if published.handle == "" {
+		return step{reportProblem, fmt.Sprintf("the volume of driver %s to detach is unknown: %s, and the VolumeAttachment has no record of it; detach it at the storage, then remove the finalizer %s",
 			o.Driver, s.whyUnknown(), o.finalizer())}
 	}
-	if there.nodeID == "" {
-		return step{reportProblem, fmt.Sprintf("which node to detach the volume from cannot be told: node %s does not have driver %s any more, and the VolumeAttachment does not say; when you have detached it at the storage, remove the finalizer %s",
+	if published.nodeID == "" {
+		return step{reportProblem, fmt.Sprintf("the node to detach the volume from is unknown: node %s does not have driver %s any more, and the VolumeAttachment has no record of it; detach the volume at the storage, then remove the finalizer %s",
 			s.attachment.Spec.NodeName, o.Driver, o.finalizer())}
 	}
 	return step{action: unpublish}
 }
 
-// problem is why a volume cannot be published now; empty if it can.
+// problem returns why the volume cannot be published now, and "" if it can.
 func (s *state) problem(o *Options) string {
 	source := s.attachment.Spec.Source
 	switch {
 	case (source.PersistentVolumeName == nil) == (source.InlineVolumeSpec == nil):
 		return "its source must be either a PersistentVolume or an inline volume"
 	case s.spec == nil:
-		return fmt.Sprintf("PersistentVolume %s is not there", volumeName(s.attachment))
+		return fmt.Sprintf("PersistentVolume %s does not exist", volumeName(s.attachment))
 	case s.volume != nil && s.volume.DeletionTimestamp != nil:
 		return fmt.Sprintf("PersistentVolume %s is being deleted", s.volume.Name)
 	case s.translationErr != nil:
 		return s.translationErr.Error()
 	case s.spec.CSI == nil:
-		return "the volume is not one of a CSI driver"
+		return "the volume is not a CSI volume"
 	case s.spec.CSI.Driver != o.Driver:
-		return fmt.Sprintf("the volume is of driver %s and this is the attacher of %s", s.spec.CSI.Driver, o.Driver)
+		return fmt.Sprintf("the volume belongs to driver %s, and this is the attacher of driver %s", s.spec.CSI.Driver, o.Driver)
 	case s.nodeID == "":
 		return fmt.Sprintf("node %s does not have driver %s: its CSINode does not list it. Is the driver running there?", s.attachment.Spec.NodeName, o.Driver)
 	}
 	return ""
 }
 
-// isDeleting tells in which lane the VolumeAttachment is.
+// isDeleting reports whether the VolumeAttachment is to be detached, which is
+// the detach queue's work.
 func (s *state) isDeleting() bool { return s.attachment.DeletionTimestamp != nil }
 
-// hasFinalizer tells whether our finalizer is on the VolumeAttachment: whether the
-// driver may have been asked.
+// hasFinalizer reports whether the VolumeAttachment has our finalizer. If so,
+// the driver may have been called.
 func (s *state) hasFinalizer(o *Options) bool {
 	return slices.Contains(s.attachment.Finalizers, o.finalizer())
 }
 
-// desired is what is to be published now.
+// desired returns what is to be published now.
 func (s *state) desired() record {
 	return record{handle: s.spec.CSI.VolumeHandle, nodeID: s.nodeID, secret: s.spec.CSI.ControllerPublishSecretRef}
 }
 
-// published is what may be published: what is on record, and for what is not
-// there what would be published now. A volume that is another driver's by now is
-// not what this one has published.
+// published returns what may be published: the record, completed by what would
+// be published now. A volume that belongs to another driver by now is not the
+// one that this driver published.
 func (s *state) published() record {
 	r := recordOf(s.attachment)
 	if r.nodeID == "" {
@@ -145,7 +147,7 @@ func (s *state) published() record {
 	return r
 }
 
-// whyUnknown is why the volume does not say what was published.
+// whyUnknown returns why the PersistentVolume does not show what was published.
 func (s *state) whyUnknown() string {
 	switch {
 	case s.spec == nil:
@@ -153,18 +155,18 @@ func (s *state) whyUnknown() string {
 	case s.translationErr != nil:
 		return s.translationErr.Error()
 	case s.spec.CSI != nil:
-		return fmt.Sprintf("the volume is of driver %s now", s.spec.CSI.Driver)
+		return fmt.Sprintf("the volume belongs to driver %s now", s.spec.CSI.Driver)
 	default:
-		return "the volume is not one of a CSI driver"
+		return "the volume is not a CSI volume"
 	}
 }
 
-// finalizer keeps a VolumeAttachment until the volume is detached, and a
+// finalizer is on a VolumeAttachment until its volume is detached, and on a
 // PersistentVolume while it may be attached.
 func (o *Options) finalizer() string { return "external-attacher/" + csi.SafeName(o.Driver) }
 
-// volumeName is the PersistentVolume of a VolumeAttachment; empty for an inline
-// volume.
+// volumeName returns the name of a VolumeAttachment's PersistentVolume, and ""
+// for an inline volume.
 func volumeName(a *storagev1.VolumeAttachment) string {
 	if a.Spec.Source.PersistentVolumeName == nil {
 		return ""

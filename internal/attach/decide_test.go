@@ -18,8 +18,7 @@ const (
 
 var options = &Options{Driver: driver}
 
-// newState is a VolumeAttachment that nobody has done anything about, with all that
-// it needs.
+// newState is the state of a new VolumeAttachment whose volume and node exist.
 func newState() state {
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pv"},
@@ -38,7 +37,7 @@ func newState() state {
 	}
 }
 
-// Changes of what is seen.
+// Changes of a state.
 func isAttachedNow(s *state)   { s.attachment.Status.Attached = true }
 func deleting(s *state)        { s.attachment.DeletionTimestamp = &metav1.Time{} }
 func resyncNeeded(s *state)    { s.resyncRequested = true }
@@ -66,30 +65,30 @@ func TestDecideToAttach(t *testing.T) {
 		want    action
 		says    string
 	}{
-		"a volume is published":                                    {nil, publish, ""},
-		"also an inline one":                                       {[]func(*state){inline}, publish, ""},
-		"also once more, when it is on record":                     {[]func(*state){recorded}, publish, ""},
-		"also when upstream's attacher began with it":              {[]func(*state){attachedByUpstream}, publish, ""},
-		"an attached volume is left alone":                         {[]func(*state){recorded, isAttachedNow}, none, ""},
-		"unless the driver's own list contradicts":                 {[]func(*state){recorded, isAttachedNow, resyncNeeded}, publish, ""},
-		"without a driver that publishes it is attached at once":   {[]func(*state){cannotPublish}, markAttached, ""},
-		"also without its volume or node":                          {[]func(*state){cannotPublish, volumeGone, nodeGone}, markAttached, ""},
-		"once":                                                     {[]func(*state){cannotPublish, isAttachedNow}, none, ""},
-		"but one that the driver was asked for is asked for again": {[]func(*state){recorded, cannotPublish}, publish, ""},
-		"and taken from where it may be, if that is elsewhere":     {[]func(*state){recorded, cannotPublish, func(s *state) { s.nodeID = "new" }}, republish, ""},
-		"an attachment of another driver is not ours":              {[]func(*state){func(s *state) { s.attachment.Spec.Attacher = "other" }}, none, ""},
-		"one that is gone needs nothing":                           {[]func(*state){func(s *state) { s.attachment = nil }}, none, ""},
-		"a node that was made anew under its name gets it anew":    {[]func(*state){recorded, func(s *state) { s.nodeID = "new" }}, republish, ""},
-		"a volume that was made anew under its name, too":          {[]func(*state){recorded, func(s *state) { s.spec.CSI.VolumeHandle = "new" }}, republish, ""},
-		"but not if nothing was asked of the driver":               {[]func(*state){recorded, func(s *state) { s.attachment.Finalizers, s.nodeID = nil, "new" }}, publish, ""},
-		"an attached one stays where it is, whatever is new":       {[]func(*state){recorded, isAttachedNow, func(s *state) { s.nodeID = "new" }}, none, ""},
-		"a volume that is not there is waited for":                 {[]func(*state){volumeGone}, reportProblem, "PersistentVolume pv is not there"},
-		"a volume that is being deleted is not attached any more":  {[]func(*state){func(s *state) { s.volume.DeletionTimestamp = &metav1.Time{} }}, reportProblem, "is being deleted"},
-		"a node without the driver is waited for":                  {[]func(*state){nodeGone}, reportProblem, "does not have driver " + driver},
-		"a volume of another kind is refused":                      {[]func(*state){func(s *state) { s.spec.CSI = nil }}, reportProblem, "not one of a CSI driver"},
-		"a volume of another driver is refused":                    {[]func(*state){func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "of driver other"},
-		"a source that is nothing is refused":                      {[]func(*state){func(s *state) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, reportProblem, "either"},
-		"a source that is both is refused":                         {[]func(*state){func(s *state) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, reportProblem, "either"},
+		"a volume is published":                                                            {nil, publish, ""},
+		"an inline volume is published":                                                    {[]func(*state){inline}, publish, ""},
+		"a volume that is on record is published again":                                    {[]func(*state){recorded}, publish, ""},
+		"a volume that upstream's csi-attacher recorded is published":                      {[]func(*state){attachedByUpstream}, publish, ""},
+		"an attached volume is ignored":                                                    {[]func(*state){recorded, isAttachedNow}, none, ""},
+		"an attached volume is published again if the driver does not list it":             {[]func(*state){recorded, isAttachedNow, resyncNeeded}, publish, ""},
+		"without PUBLISH_UNPUBLISH_VOLUME it is marked as attached":                        {[]func(*state){cannotPublish}, markAttached, ""},
+		"without PUBLISH_UNPUBLISH_VOLUME neither volume nor node is needed":               {[]func(*state){cannotPublish, volumeGone, nodeGone}, markAttached, ""},
+		"without PUBLISH_UNPUBLISH_VOLUME an attached volume is ignored":                   {[]func(*state){cannotPublish, isAttachedNow}, none, ""},
+		"a recorded volume is published even without PUBLISH_UNPUBLISH_VOLUME":             {[]func(*state){recorded, cannotPublish}, publish, ""},
+		"a volume recorded on another node is moved even without PUBLISH_UNPUBLISH_VOLUME": {[]func(*state){recorded, cannotPublish, func(s *state) { s.nodeID = "new" }}, republish, ""},
+		"a VolumeAttachment of another driver is ignored":                                  {[]func(*state){func(s *state) { s.attachment.Spec.Attacher = "other" }}, none, ""},
+		"a VolumeAttachment that is gone is ignored":                                       {[]func(*state){func(s *state) { s.attachment = nil }}, none, ""},
+		"a node with a new node ID is published to again":                                  {[]func(*state){recorded, func(s *state) { s.nodeID = "new" }}, republish, ""},
+		"a PersistentVolume with a new handle is published again":                          {[]func(*state){recorded, func(s *state) { s.spec.CSI.VolumeHandle = "new" }}, republish, ""},
+		"without our finalizer nothing is unpublished before":                              {[]func(*state){recorded, func(s *state) { s.attachment.Finalizers, s.nodeID = nil, "new" }}, publish, ""},
+		"an attached volume is not moved to a new node ID":                                 {[]func(*state){recorded, isAttachedNow, func(s *state) { s.nodeID = "new" }}, none, ""},
+		"a missing volume is reported":                                                     {[]func(*state){volumeGone}, reportProblem, "PersistentVolume pv does not exist"},
+		"a volume that is being deleted is not attached":                                   {[]func(*state){func(s *state) { s.volume.DeletionTimestamp = &metav1.Time{} }}, reportProblem, "is being deleted"},
+		"a node without the driver is reported":                                            {[]func(*state){nodeGone}, reportProblem, "does not have driver " + driver},
+		"a volume that is not a CSI volume is reported":                                    {[]func(*state){func(s *state) { s.spec.CSI = nil }}, reportProblem, "not a CSI volume"},
+		"a volume of another driver is reported":                                           {[]func(*state){func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "belongs to driver other"},
+		"an empty source is reported":                                                      {[]func(*state){func(s *state) { s.attachment.Spec.Source = storagev1.VolumeAttachmentSource{} }}, reportProblem, "either"},
+		"a source that is both is reported":                                                {[]func(*state){func(s *state) { s.attachment.Spec.Source.InlineVolumeSpec = s.spec }}, reportProblem, "either"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { check(t, tt.changes, tt.want, tt.says) })
@@ -102,24 +101,24 @@ func TestDecideToDetach(t *testing.T) {
 		want    action
 		says    string
 	}{
-		"what is on record is taken away":                            {[]func(*state){recorded, isAttachedNow}, unpublish, ""},
-		"also when the status never said that it was there":          {[]func(*state){recorded}, unpublish, ""},
-		"also when the volume is gone":                               {[]func(*state){recorded, volumeGone}, unpublish, ""},
-		"also when the node is gone":                                 {[]func(*state){recorded, nodeGone}, unpublish, ""},
-		"also when the volume is another driver's by now":            {[]func(*state){recorded, func(s *state) { s.spec.CSI.Driver = "other" }}, unpublish, ""},
-		"what upstream's attacher has attached is taken away":        {[]func(*state){attachedByUpstream}, unpublish, ""},
-		"also when the node is gone since":                           {[]func(*state){attachedByUpstream, nodeGone}, unpublish, ""},
-		"what has no record at all is looked up":                     {[]func(*state){hasOurFinalizer}, unpublish, ""},
-		"without a record and without a node it cannot be told":      {[]func(*state){hasOurFinalizer, nodeGone}, reportProblem, "which node"},
-		"without a record and without a volume neither":              {[]func(*state){attachedByUpstream, volumeGone}, reportProblem, "remove the finalizer " + finalizer},
-		"what was never asked of the driver is left to go":           {nil, none, ""},
-		"also when somebody else still holds the object":             {[]func(*state){func(s *state) { s.attachment.Finalizers = []string{"example.com/other"} }}, none, ""},
-		"but if the driver says that it is there it is taken away":   {[]func(*state){resyncNeeded}, unpublish, ""},
-		"also by a driver that says that it does not publish":        {[]func(*state){recorded, cannotPublish}, unpublish, ""},
-		"what is another driver's by now is not what was attached":   {[]func(*state){attachedByUpstream, func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "is of driver other now"},
-		"why a volume of a plugin cannot be told is said":            {[]func(*state){attachedByUpstream, notTranslatable}, reportProblem, "no such zone"},
-		"but if the record says the node the volume may tell":        {[]func(*state){attachedByUpstream, notTranslatable, func(s *state) { s.fallback.handle = "vol" }}, unpublish, ""},
-		"without anything of ours on the object there is no need to": {[]func(*state){cannotPublish}, none, ""},
+		"a recorded volume is unpublished":                                                {[]func(*state){recorded, isAttachedNow}, unpublish, ""},
+		"a recorded volume that never was attached is unpublished":                        {[]func(*state){recorded}, unpublish, ""},
+		"a recorded volume whose PersistentVolume is gone is unpublished":                 {[]func(*state){recorded, volumeGone}, unpublish, ""},
+		"a recorded volume whose node is gone is unpublished":                             {[]func(*state){recorded, nodeGone}, unpublish, ""},
+		"a recorded volume whose PersistentVolume has another driver now is unpublished":  {[]func(*state){recorded, func(s *state) { s.spec.CSI.Driver = "other" }}, unpublish, ""},
+		"a volume that upstream's csi-attacher attached is unpublished":                   {[]func(*state){attachedByUpstream}, unpublish, ""},
+		"a volume that upstream's csi-attacher attached to a deleted node is unpublished": {[]func(*state){attachedByUpstream, nodeGone}, unpublish, ""},
+		"without a record the current volume and node are used":                           {[]func(*state){hasOurFinalizer}, unpublish, ""},
+		"without a record and a node the node is unknown":                                 {[]func(*state){hasOurFinalizer, nodeGone}, reportProblem, "the node to detach"},
+		"without a record and a volume the volume is unknown":                             {[]func(*state){attachedByUpstream, volumeGone}, reportProblem, "remove the finalizer " + finalizer},
+		"a VolumeAttachment without our finalizer is ignored":                             {nil, none, ""},
+		"finalizers of others do not matter":                                              {[]func(*state){func(s *state) { s.attachment.Finalizers = []string{"example.com/other"} }}, none, ""},
+		"a volume that the driver lists is unpublished even without our finalizer":        {[]func(*state){resyncNeeded}, unpublish, ""},
+		"a recorded volume is unpublished even without PUBLISH_UNPUBLISH_VOLUME":          {[]func(*state){recorded, cannotPublish}, unpublish, ""},
+		"without a recorded volume one of another driver is not unpublished":              {[]func(*state){attachedByUpstream, func(s *state) { s.spec.CSI.Driver = "other" }}, reportProblem, "belongs to driver other now"},
+		"a failed translation is reported":                                                {[]func(*state){attachedByUpstream, notTranslatable}, reportProblem, "no such zone"},
+		"the translation for the recorded node is used if there is one":                   {[]func(*state){attachedByUpstream, notTranslatable, func(s *state) { s.fallback.handle = "vol" }}, unpublish, ""},
+		"without PUBLISH_UNPUBLISH_VOLUME and our finalizer nothing is done":              {[]func(*state){cannotPublish}, none, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { check(t, append(tt.changes, deleting), tt.want, tt.says) })
@@ -148,6 +147,6 @@ func TestDetachFollowsTheRecord(t *testing.T) {
 	}
 	attachedByUpstream(&s)
 	if got := s.published(); got.handle != "vol" || got.nodeID != "id-of-node" || got.secret.Name != "new" {
-		t.Errorf("of upstream's: got %+v", got)
+		t.Errorf("attached by upstream: got %+v", got)
 	}
 }

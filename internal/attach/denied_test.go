@@ -17,9 +17,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A server has one object, and answers every patch with an error.
+// A server has one object and responds to every patch with an error.
 type server struct {
-	client.Client // Nothing else is asked of it.
+	client.Client // No other method is called.
 	object        client.Object
 	err           error
 	patches       int
@@ -42,7 +42,7 @@ func (s *server) Patch(context.Context, client.Object, client.Patch, ...client.P
 
 func (s *server) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
 
-// deniedByPolicy is what an admission policy answers, and a condition that does not hold.
+// deniedByPolicy is the response of an admission policy, and also that of a failed condition.
 func deniedByPolicy() error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "VolumeAttachment"}, "va", nil)
 }
@@ -51,12 +51,12 @@ func TestDeniedWriteIsNotAConflict(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "volumeattachments"}, "va", errors.New("it has changed"))
 	tests := map[string]struct {
 		err     error
-		version string // of what is there now
+		version string // of the current object
 		want    bool
 	}{
-		"a policy denies it":                         {deniedByPolicy(), "7", true},
-		"it has changed":                             {deniedByPolicy(), "8", false},
-		"it has changed, and the API server says so": {conflict, "7", false},
+		"a policy denies the write":         {deniedByPolicy(), "7", true},
+		"the object has changed":            {deniedByPolicy(), "8", false},
+		"the API server reports a conflict": {conflict, "7", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -72,8 +72,8 @@ func TestDeniedWriteIsNotAConflict(t *testing.T) {
 	}
 }
 
-// A PersistentVolume whose finalizer cannot be removed says so, for no change of it
-// will ever wake us up.
+// A finalizer that cannot be removed is reported, because no later event may enqueue
+// the volume.
 func TestFailureToRemoveTheVolumeFinalizerIsReported(t *testing.T) {
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{
 		Name: "pv", UID: "uid", ResourceVersion: "7", Finalizers: []string{finalizer}, DeletionTimestamp: &metav1.Time{},
@@ -85,10 +85,10 @@ func TestFailureToRemoveTheVolumeFinalizerIsReported(t *testing.T) {
 	}
 	select {
 	case e := <-said.Events:
-		if !strings.Contains(e, "letting PersistentVolume pv go") {
-			t.Errorf("it was told %s", e)
+		if !strings.Contains(e, "removing the finalizer from PersistentVolume pv") {
+			t.Errorf("got event %s", e)
 		}
 	default:
-		t.Error("nothing was told")
+		t.Error("no event")
 	}
 }

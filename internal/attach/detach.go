@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// detach takes a volume away and lets the VolumeAttachment go. The status is
-// written only if somebody else keeps the object: otherwise it goes with it.
+// detach unpublishes a volume and removes our finalizer. It writes the status
+// only if other finalizers keep the object.
 func (r *Reconciler) detach(ctx context.Context, s state) error {
 	if err := r.unpublish(ctx, s, s.published()); err != nil {
 		return err
@@ -35,24 +35,25 @@ func (r *Reconciler) detach(ctx context.Context, s state) error {
 	return nil
 }
 
-// removeFinalizer takes our finalizer off.
+// removeFinalizer removes our finalizer from a VolumeAttachment.
 func (r *Reconciler) removeFinalizer(ctx context.Context, a *storagev1.VolumeAttachment) error {
-	return written(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "letting the VolumeAttachment go")
+	return written(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "removing the finalizer from the VolumeAttachment")
 }
 
-// unpublish takes away what was published for a VolumeAttachment. It is a success
-// if there is nothing to take away, or if that is somebody else's by now.
+// unpublish detaches what was published for a VolumeAttachment. It succeeds if
+// nothing is published, or if another VolumeAttachment has the same on record
+// by now.
 func (r *Reconciler) unpublish(ctx context.Context, s state, from record) error {
 	err := r.callUnpublish(ctx, from, r.notRecordedElsewhere(s.attachment, from, time.Now()))
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, csi.ErrPreconditionFailed):
-		klog.FromContext(ctx).Info("A volume is left where it is", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.nodeID, "reason", err.Error())
+		klog.FromContext(ctx).Info("Leaving a volume attached", "volumeAttachment", s.attachment.Name, "volumeHandle", from.handle, "node", from.nodeID, "reason", err.Error())
 		return nil
 	case status.Code(err) == codes.Unimplemented && !s.canPublish:
 		r.events.Warning(s.eventTarget(), kube.ReasonFailedDetach, fmt.Sprintf(
-			"VolumeAttachment %s: driver %s does not detach volumes any more; if volume %s still is at node %s, detach it at the storage", s.attachment.Name, r.options.Driver, from.handle, from.nodeID))
+			"VolumeAttachment %s: driver %s does not detach volumes any more; if volume %s is still attached to node %s, detach it at the storage", s.attachment.Name, r.options.Driver, from.handle, from.nodeID))
 		return nil
 	}
 	gone, problem := r.isAlreadyGone(ctx, s, from, err)
@@ -65,9 +66,9 @@ func (r *Reconciler) unpublish(ctx context.Context, s state, from record) error 
 	return err
 }
 
-// callUnpublish takes a volume away from a node, if that is still wanted when the driver's
-// turn for it has come. A secret that is gone does not hold that up: the driver
-// decides whether it can do without.
+// callUnpublish calls ControllerUnpublishVolume, if the precondition holds
+// right before the call. A missing secret does not prevent the call: the driver
+// decides whether it needs the secret.
 func (r *Reconciler) callUnpublish(ctx context.Context, from record, precondition csi.Precondition) error {
 	secrets, err := kube.SecretData(ctx, r.apiReader, from.secret)
 	if client.IgnoreNotFound(err) != nil {
@@ -78,15 +79,16 @@ func (r *Reconciler) callUnpublish(ctx context.Context, from record, preconditio
 	})
 }
 
-// freshFor is how soon a call is sent that did not have to wait for others: what was
-// seen before is not read again.
+// freshFor is how long an observed state is trusted. If the call is sent later
+// than that, the VolumeAttachment is read again.
 const freshFor = time.Second
 
-// notRecordedElsewhere is the precondition of taking away what was published for a
-// VolumeAttachment, which was seen at some time: no other one has the same on
-// record. The call may have waited for minutes. Meanwhile the object may have been removed by force and made anew
-// under its name, and another process may have attached for that one; and a
-// machine that was given another name has two of them.
+// notRecordedElsewhere is the precondition of a detachment: no other
+// VolumeAttachment has the same volume and node on record. The call may have
+// waited for minutes. Meanwhile somebody may have removed the object by force
+// and created it again under its name, and another process may have attached
+// the volume for the new object. A machine that was renamed also has two node
+// names.
 func (r *Reconciler) notRecordedElsewhere(a *storagev1.VolumeAttachment, from record, observedAt time.Time) csi.Precondition {
 	return func(ctx context.Context) error {
 		names, err := r.othersOnSameNode(ctx, a, from)
@@ -103,22 +105,23 @@ func (r *Reconciler) notRecordedElsewhere(a *storagev1.VolumeAttachment, from re
 				return err
 			}
 			if found && current.UID != a.UID && r.hasOnRecord(current, from) {
-				return fmt.Errorf("VolumeAttachment %s has it on record: %w", name, csi.ErrPreconditionFailed)
+				return fmt.Errorf("VolumeAttachment %s has the same volume and node on record: %w", name, csi.ErrPreconditionFailed)
 			}
 		}
 		return nil
 	}
 }
 
-// hasOnRecord tells whether a VolumeAttachment has something on record, and will
-// detach it when it is deleted.
+// hasOnRecord reports whether a VolumeAttachment has a volume and node on
+// record, and will detach it when it is deleted.
 func (r *Reconciler) hasOnRecord(a *storagev1.VolumeAttachment, what record) bool {
 	s := state{attachment: a}
 	return r.isOurs(a) && !s.isDeleting() && s.hasFinalizer(r.options) && recordOf(a).isSame(what)
 }
 
-// othersOnSameNode are the other VolumeAttachments of the same volume, not being deleted,
-// whose node is the same machine, by the cache. Hardly ever there are any.
+// othersOnSameNode returns other VolumeAttachments of the same volume that are
+// not being deleted and whose node is the same machine, according to the cache.
+// There are hardly ever any.
 func (r *Reconciler) othersOnSameNode(ctx context.Context, a *storagev1.VolumeAttachment, from record) (names []string, err error) {
 	if volumeName(a) == "" {
 		return nil, nil
@@ -144,10 +147,10 @@ func (r *Reconciler) othersOnSameNode(ctx context.Context, a *storagev1.VolumeAt
 	return names, nil
 }
 
-// isAlreadyGone tells whether an error means that there is nothing to take away: the
-// driver does not know the volume or the node, and neither does the cluster. As
-// long as that knows both, what the driver does not find is a problem that
-// somebody should know of.
+// isAlreadyGone reports whether an error means that nothing is left to detach:
+// the driver returns NotFound, and the cluster does not have the volume or the
+// node either. As long as the cluster has both, NotFound is an error that the
+// user should see.
 func (r *Reconciler) isAlreadyGone(ctx context.Context, s state, from record, err error) (bool, error) {
 	if status.Code(err) != codes.NotFound {
 		return false, nil
@@ -160,8 +163,8 @@ func (r *Reconciler) isAlreadyGone(ctx context.Context, s state, from record, er
 	return !known && problem == nil, problem
 }
 
-// isNodeKnown tells whether the driver has an id on some node of the cluster. That it
-// has not is asked of the API server itself.
+// isNodeKnown reports whether some node of the cluster has this ID of the
+// driver. Before it returns false it reads the nodes from the API server.
 func (r *Reconciler) isNodeKnown(ctx context.Context, id string) (bool, error) {
 	for _, from := range []client.Reader{r.client, r.apiReader} {
 		nodes := &storagev1.CSINodeList{}
@@ -177,7 +180,8 @@ func (r *Reconciler) isNodeKnown(ctx context.Context, id string) (bool, error) {
 	return false, nil
 }
 
-// hasOtherFinalizers tells whether the VolumeAttachment stays when we let it go.
+// hasOtherFinalizers reports whether the VolumeAttachment stays when our
+// finalizer is removed.
 func (s *state) hasOtherFinalizers(o *Options) bool {
 	for _, f := range s.attachment.Finalizers {
 		if f != o.finalizer() {

@@ -1,17 +1,18 @@
-// Package attach makes volumes available on nodes: VolumeAttachment →
-// ControllerPublishVolume → status; a deleted VolumeAttachment →
-// ControllerUnpublishVolume → the object goes.
+// Package attach attaches volumes to nodes and detaches them, as upstream's
+// csi-attacher does. For a VolumeAttachment it calls ControllerPublishVolume and
+// writes the status. For a deleted one it calls ControllerUnpublishVolume and
+// removes the finalizer.
 //
-// The VolumeAttachment is the record. Before the driver is asked it gets our
-// finalizer and, as annotations, everything that a detachment needs: volume,
-// node and secret, as they are given to the driver. So what was attached is
-// what will be detached, whether or not the PersistentVolume, the Node, the
-// CSINode or the class are there then, or mean something else by that time.
+// The VolumeAttachment is also the record. Before the driver is called, the
+// controller adds its finalizer and, as annotations, everything that a detachment
+// sends to the driver: the volume's handle, the node ID and the secret. So exactly
+// what was attached is detached, even if the PersistentVolume, the Node, the CSINode
+// or the class are gone by then or have changed.
 //
-// Attaching and detaching have queues and workers of their own, so that a
-// thousand detachments do not hold up one attachment; one VolumeAttachment is
-// worked on by one of them at a time.
+// Attaching and detaching have separate queues and workers, so that a thousand
+// detachments do not delay one attachment. Only one of them works on a
+// VolumeAttachment at a time.
 //
-// A driver without the capability PUBLISH_UNPUBLISH_VOLUME has nothing to do:
-// its VolumeAttachments are attached as soon as they are seen.
+// A driver without the capability PUBLISH_UNPUBLISH_VOLUME does not need to be called:
+// its VolumeAttachments are marked as attached at once.
 package attach

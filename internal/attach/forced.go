@@ -2,9 +2,9 @@ package attach
 
 import "sync"
 
-// resyncRequests are the VolumeAttachments whose status the driver's own list has
-// contradicted, until the driver has been asked again. A restart forgets them;
-// the next survey finds them again.
+// resyncRequests are the VolumeAttachments whose status differs from the
+// driver's list, until the driver has been called again. They are lost in a
+// restart; the next drift check finds them again.
 type resyncRequests struct {
 	mu    sync.Mutex
 	names map[string]bool

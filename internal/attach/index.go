@@ -14,10 +14,10 @@ const (
 	attachmentsByVolume    = "attach.volume"
 	attachmentsByNode      = "attach.node"
 	attachmentsOfDriver    = "attach.driver"
-	attachmentsByOperation = "attach.waiting" // by what is to be done and is not
+	attachmentsByOperation = "attach.waiting" // by unfinished operation
 )
 
-// Keys of attachmentsWaiting, and what metrics call them.
+// Keys of attachmentsByOperation, which are also labels of metrics.
 const (
 	operationAttach = "attach"
 	operationDetach = "detach"
@@ -44,8 +44,8 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// unfinishedOperation is what is to be done with a VolumeAttachment and is not; empty for most
-// of them.
+// unfinishedOperation returns the operation that a VolumeAttachment is waiting
+// for, and "" for most of them.
 func (o *Options) unfinishedOperation(a *storagev1.VolumeAttachment) string {
 	s := state{attachment: a}
 	switch {
@@ -58,8 +58,8 @@ func (o *Options) unfinishedOperation(a *storagev1.VolumeAttachment) string {
 	}
 }
 
-// attachments are the driver's VolumeAttachments of the cache with a key. They
-// are the cache's own and must not be changed.
+// attachments returns the driver's VolumeAttachments with a key of an index.
+// They belong to the cache and must not be changed.
 func (r *Reconciler) attachments(ctx context.Context, index, key string) ([]storagev1.VolumeAttachment, error) {
 	list := &storagev1.VolumeAttachmentList{}
 	if err := r.client.List(ctx, list, client.MatchingFields{index: key}, client.UnsafeDisableDeepCopy); err != nil {
@@ -68,7 +68,7 @@ func (r *Reconciler) attachments(ctx context.Context, index, key string) ([]stor
 	return list.Items, nil
 }
 
-// allAttachments are the driver's VolumeAttachments of the cache.
+// allAttachments returns the driver's VolumeAttachments in the cache.
 func (r *Reconciler) allAttachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
 	return r.attachments(ctx, attachmentsOfDriver, r.options.Driver)
 }

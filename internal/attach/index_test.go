@@ -16,12 +16,12 @@ func TestUnfinishedOperation(t *testing.T) {
 		finalizers []string
 		want       string
 	}{
-		"a new one to be attached":                             {want: operationAttach},
-		"one whose publication is on record, too":              {finalizers: []string{finalizer}, want: operationAttach},
-		"one that is attached for nothing":                     {attached: true, finalizers: []string{finalizer}},
-		"a deleted one to be detached":                         {attached: true, deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
-		"one that was deleted before it was attached, too":     {deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
-		"one that was let go and that somebody else keeps not": {attached: true, deleted: &at, finalizers: []string{"other"}},
+		"a new one is to be attached":                                 {want: operationAttach},
+		"a recorded one is to be attached":                            {finalizers: []string{finalizer}, want: operationAttach},
+		"an attached one has no unfinished operation":                 {attached: true, finalizers: []string{finalizer}},
+		"a deleted one is to be detached":                             {attached: true, deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
+		"one that is deleted before it is attached is to be detached": {deleted: &at, finalizers: []string{finalizer}, want: operationDetach},
+		"one without our finalizer has no unfinished operation":       {attached: true, deleted: &at, finalizers: []string{"other"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -30,7 +30,7 @@ func TestUnfinishedOperation(t *testing.T) {
 				Status:     storagev1.VolumeAttachmentStatus{Attached: tt.attached},
 			}
 			if got := options.unfinishedOperation(a); got != tt.want {
-				t.Errorf("it waits for %q", got)
+				t.Errorf("got %q", got)
 			}
 		})
 	}
@@ -43,12 +43,12 @@ func TestLongestWait(t *testing.T) {
 	toAttach := []storagev1.VolumeAttachment{{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Minute)}}, {ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Second)}}}
 	toDetach := []storagev1.VolumeAttachment{{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: ago(time.Hour), DeletionTimestamp: &gone}}}
 	if got := longestWait(toAttach, now); got != time.Minute {
-		t.Errorf("an attachment has waited for %s", got)
+		t.Errorf("attach: got %s", got)
 	}
 	if got := longestWait(toDetach, now); got != time.Second {
-		t.Errorf("a detachment has waited for %s", got)
+		t.Errorf("detach: got %s", got)
 	}
 	if got := longestWait(nil, now); got != 0 {
-		t.Errorf("nothing has waited for %s", got)
+		t.Errorf("empty queue: got %s", got)
 	}
 }

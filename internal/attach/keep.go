@@ -22,12 +22,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A finalizerReconciler lets PersistentVolumes go that are being deleted when nothing is
-// attached of them any more. They were protected at their first attachment.
+// A finalizerReconciler removes our finalizer from PersistentVolumes that are
+// being deleted and not attached any more. It was added when they were first
+// attached.
 type finalizerReconciler struct{ *Reconciler }
 
-// setupFinalizerController adds the keeper to a manager. A volume is looked at when it is deleted,
-// and when an attachment of it is gone.
+// setupFinalizerController adds the controller to a manager. A volume is
+// enqueued when it is deleted, and when a VolumeAttachment of it is gone.
 func (r *Reconciler) setupFinalizerController(m ctrl.Manager) error {
 	k := finalizerReconciler{r}
 	gone := predicate.Funcs{
@@ -45,13 +46,14 @@ func (r *Reconciler) setupFinalizerController(m ctrl.Manager) error {
 		Complete(kube.DrainOnStop(k))
 }
 
-// needsRemoval tells whether a volume that is being deleted has our finalizer.
+// needsRemoval reports whether a volume is being deleted and has our finalizer.
 func (k finalizerReconciler) needsRemoval(o client.Object) bool {
 	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), k.options.finalizer())
 }
 
-// volumeOfDeleted leads from an attachment that is gone to its PersistentVolume, if that
-// waits for it. One that is deleted later is looked at then.
+// volumeOfDeleted maps a deleted VolumeAttachment to its PersistentVolume, if
+// that needs the finalizer removed. If the volume is deleted later, its own
+// event enqueues it.
 func (k finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Object) []reconcile.Request {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	if !ok || volumeName(a) == "" {
@@ -64,11 +66,12 @@ func (k finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Objec
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
 }
 
-// waitEventDelay is how long a volume that is being deleted may be attached before that
-// is told. Mostly it is detached by then.
+// waitEventDelay is how long a deleted volume may stay attached before an event
+// says so. Most volumes are detached by then.
 const waitEventDelay = 10 * time.Second
 
-// Reconcile lets one volume go if it can, and says so if it cannot.
+// Reconcile removes the finalizer if the volume is not attached, and reports
+// why if it cannot.
 func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	volume := &corev1.PersistentVolume{}
 	found, err := get(ctx, k.client, request.Name, volume, client.UnsafeDisableDeepCopy)
@@ -84,26 +87,27 @@ func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Re
 			return reconcile.Result{RequeueAfter: left}, nil
 		}
 		k.events.Normal(volume, kube.ReasonWaitingForDetach, waitingMessage(attachments))
-		return reconcile.Result{}, nil // The end of each of them wakes us up.
+		return reconcile.Result{}, nil // The deletion of each of them enqueues the volume.
 	}
 	return reconcile.Result{}, k.removeVolumeFinalizer(ctx, volume.DeepCopy())
 }
 
-// waitingMessage says which attachments a volume waits for.
+// waitingMessage says which VolumeAttachments a volume waits for.
 func waitingMessage(attachments []storagev1.VolumeAttachment) string {
 	first := &attachments[0]
-	message := fmt.Sprintf("The PersistentVolume is being deleted, and stays until it is detached: VolumeAttachment %s, to node %s", first.Name, first.Spec.NodeName)
+	message := fmt.Sprintf("The PersistentVolume is being deleted and waits until it is detached: VolumeAttachment %s, node %s", first.Name, first.Spec.NodeName)
 	if more := len(attachments) - 1; more > 0 {
 		message += fmt.Sprintf(", and %d more", more)
 	}
 	if first.DeletionTimestamp == nil {
-		message += "; that goes when no pod there uses the volume any more"
+		message += "; it is deleted when no pod on the node uses the volume any more"
 	}
 	return message
 }
 
-// removeVolumeFinalizer takes our finalizer off. An API server that refuses that for good answers
-// like one whose object has changed, so it is tried again with what is there now.
+// removeVolumeFinalizer removes our finalizer. An admission policy that denies
+// the write causes the same response as a conflict, so removal is tried once
+// more with the current object.
 func (k finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *corev1.PersistentVolume) error {
 	uid := volume.UID
 	err := kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
@@ -118,12 +122,12 @@ func (k finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *
 	return k.reportStuck(current, kube.RemoveFinalizer(ctx, k.client, current.DeepCopy(), k.options.finalizer()))
 }
 
-// reportStuck says that a volume cannot be let go, unless err is nil.
+// reportStuck emits an event if the finalizer could not be removed.
 func (k finalizerReconciler) reportStuck(volume *corev1.PersistentVolume, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("letting PersistentVolume %s go, which is being deleted and not attached any more: %w", volume.Name, err)
+	err = fmt.Errorf("removing the finalizer from PersistentVolume %s, which is being deleted and not attached any more: %w", volume.Name, err)
 	k.events.Warning(volume, kube.ReasonFailedDetach, err.Error())
 	return err
 }

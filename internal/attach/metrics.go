@@ -11,11 +11,11 @@ import (
 
 var (
 	waitingDesc = prometheus.NewDesc("holdfast_attach_waiting",
-		"VolumeAttachments that are to be attached, or detached, and are not yet.", []string{"operation"}, nil)
+		"VolumeAttachments that are waiting to be attached or detached.", []string{"operation"}, nil)
 	oldestDesc = prometheus.NewDesc("holdfast_attach_oldest_seconds",
-		"How long the oldest of them has waited; 0 if there is none.", []string{"operation"}, nil)
+		"How long the oldest of them has been waiting; 0 if there are none.", []string{"operation"}, nil)
 	danglingDesc = prometheus.NewDesc("holdfast_attach_dangling_publications",
-		"Volumes that the driver says are published on a node and no VolumeAttachment tells of, at the last survey.", nil, nil)
+		"Volumes that the driver lists as published on a node without a VolumeAttachment, at the last drift check.", nil, nil)
 
 	timeouts = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "holdfast_attach_timeouts_total",
@@ -23,21 +23,21 @@ var (
 	})
 )
 
-// collector counts when it is asked and keeps nothing.
+// A collector counts objects of the cache at each scrape.
 type collector struct {
 	*Reconciler
 	cache cache.Cache
 	drift *driftChecker
 }
 
-// Describe names the metrics.
+// Describe sends the descriptions of the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	to <- waitingDesc
 	to <- oldestDesc
 	to <- danglingDesc
 }
 
-// Collect counts. There is nothing to tell before the cache is filled.
+// Collect counts. It sends nothing before the cache has synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -55,7 +55,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(danglingDesc, prometheus.GaugeValue, float64(c.drift.danglingCount.Load()))
 }
 
-// longestWait is how long the oldest of some that wait has waited.
+// longestWait returns how long the oldest of the VolumeAttachments has been
+// waiting.
 func longestWait(queue []storagev1.VolumeAttachment, now time.Time) (d time.Duration) {
 	for i := range queue {
 		since := queue[i].CreationTimestamp.Time

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// observe reads a VolumeAttachment from the given source and all else from the
-// cache, whose own it is: it must not be changed.
+// observe reads a VolumeAttachment from the given source and all other objects
+// from the cache. Objects of the cache must not be changed.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (state, error) {
 	s := state{canPublish: r.canPublish(), resyncRequested: r.resyncs.has(name)}
 	attachment := &storagev1.VolumeAttachment{}
@@ -46,12 +46,13 @@ func (r *Reconciler) observeVolume(ctx context.Context, s *state) error {
 	return err
 }
 
-// canPublish tells whether the driver has anything to do for an attachment.
+// canPublish reports whether the driver has to be called to attach a volume.
 func (r *Reconciler) canPublish() bool {
 	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
 }
 
-// nodeID is a driver's id of a node; empty if the node does not have the driver.
+// nodeID returns the driver's ID of a node, and "" if the node does not have
+// the driver.
 func nodeID(node *storagev1.CSINode, driver string) string {
 	for _, d := range node.Spec.Drivers {
 		if d.Name == driver {

@@ -8,41 +8,42 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-// Options say how VolumeAttachments are worked on. They are the same for all.
+// Options configure the controller.
 type Options struct {
-	// Driver is the CSI driver's own name: VolumeAttachments carry it.
+	// Driver is the CSI driver's name, which is also the attacher's name in
+	// VolumeAttachments.
 	Driver string
-	// Plugin is what the driver has taken the place of, if it has.
+	// Plugin is the in-tree plugin that the driver replaces, if there is one.
 	Plugin migrate.Plugin
-	// DefaultFSType is told to the driver for volumes that name none; it may be
-	// empty.
+	// DefaultFSType is the filesystem type for volumes that name none. It may
+	// be empty.
 	DefaultFSType string
-	// Timeout is how long an attachment may take before it is marked as failed.
-	// Work on it goes on.
+	// Timeout is how long attaching may take until the status says that it has
+	// timed out. The attacher keeps trying.
 	Timeout time.Duration
-	// DriftCheckInterval is how often the driver's own list of publications is
-	// compared with the VolumeAttachments; 0 is never.
+	// DriftCheckInterval is how often the driver's list of published volumes is
+	// compared with the VolumeAttachments; 0 disables the check.
 	DriftCheckInterval time.Duration
-	// PageSize is how many volumes the driver is asked for at a time in that; 0
-	// leaves it to the driver.
+	// PageSize is the maximum number of volumes per page of that list; 0 leaves
+	// it to the driver.
 	PageSize int32
-	// DetachDangling takes volumes away from nodes that no VolumeAttachment tells
-	// of. They are only reported otherwise.
+	// DetachDangling detaches volumes that are attached to a node without a
+	// VolumeAttachment. Without it they are only reported.
 	DetachDangling bool
-	// ErrorCodes puts the driver's codes into the status (KEP-4876).
+	// ErrorCodes puts the driver's error codes into the status (KEP-4876).
 	ErrorCodes bool
-	// Workers is how many VolumeAttachments are attached at a time, and how many
-	// detached.
+	// Workers is the number of workers for attaching, and again for detaching.
 	Workers int
-	// RetryStart and RetryMax bound the pause before the next try.
+	// RetryStart and RetryMax are the shortest and the longest delay before a
+	// retry.
 	RetryStart, RetryMax time.Duration
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors at once.
 func (o *Options) Validate() error {
 	var errs []error
 	if o.Workers < 1 {
-		errs = append(errs, fmt.Errorf("--worker-threads %d: at least 1 is needed", o.Workers))
+		errs = append(errs, fmt.Errorf("--worker-threads %d must be at least 1", o.Workers))
 	}
 	if o.RetryStart <= 0 || o.RetryMax < o.RetryStart {
 		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))

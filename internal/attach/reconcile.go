@@ -15,32 +15,32 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Reconciler attaches and detaches. It remembers nothing that a restart may not
-// forget.
+// Reconciler attaches and detaches volumes. All state that must survive a
+// restart is in API objects.
 type Reconciler struct {
 	client     client.Client
-	apiReader  client.Reader // past the cache
+	apiReader  client.Reader // uncached
 	minVersion *kube.MinResourceVersion
 	driver     *csi.Driver
 	events     *kube.Events
 	options    *Options
 	resyncs    *resyncRequests
-	keyMutex   keymutex.KeyMutex // by VolumeAttachment
+	keyMutex   keymutex.KeyMutex // by name of the VolumeAttachment
 }
 
-// A queue works on the attachments, or on the detachments.
+// A queue attaches volumes, or detaches them.
 type queue struct {
 	*Reconciler
 	detaches bool
 }
 
-// Reconcile takes one VolumeAttachment to where it should be, if that is this
-// lane's work. The cache is read when it is its turn: what the other lane has
-// ended before is in it, because that lane began with the same cache.
+// Reconcile does the next step for one VolumeAttachment, if that is this
+// queue's work. It reads the cache after it has locked the key, so it sees what
+// made the other queue start.
 func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	release, err := q.keyMutex.Lock(ctx, request.Name)
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
+		return reconcile.Result{}, fmt.Errorf("waiting for the other queue: %w", err)
 	}
 	defer release()
 	s, next, err := q.observeAndDecide(ctx, request.Name)
@@ -59,14 +59,14 @@ func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 	}
 	denied, problem := q.isDenied(ctx, s, err)
 	if denied {
-		return reconcile.Result{}, q.reportFailure(ctx, s, fmt.Errorf("the API server does not accept a change of VolumeAttachment %s: %w", request.Name, err))
+		return reconcile.Result{}, q.reportFailure(ctx, s, fmt.Errorf("the API server rejects a change of VolumeAttachment %s: %w", request.Name, err))
 	}
 	return reconcile.Result{RequeueAfter: q.options.RetryStart}, problem
 }
 
-// isDenied tells whether the API server refuses a write for good, as an admission
-// policy does: it answers like a condition that does not hold, and the object
-// still is the one that was seen.
+// isDenied reports whether the API server rejects a write permanently, as an
+// admission policy does. The response looks like a failed condition (Invalid),
+// but the object has not changed since it was read.
 func (r *Reconciler) isDenied(ctx context.Context, s state, err error) (bool, error) {
 	if !apierrors.IsInvalid(err) {
 		return false, nil
@@ -76,9 +76,10 @@ func (r *Reconciler) isDenied(ctx context.Context, s state, err error) (bool, er
 	return found && current.UID == s.attachment.UID && current.ResourceVersion == s.attachment.ResourceVersion, problem
 }
 
-// observeAndDecide observes and decides. An object of the cache that may be older than this
-// process's lead is read again before the driver is asked: it may have been
-// detached, and attached anew under the same name, by a predecessor.
+// observeAndDecide observes and decides. If the cached object may be older than
+// this process's leadership term, it is read from the API server before the
+// driver is called: the previous leader may have detached the volume and
+// attached it again under the same name.
 func (q queue) observeAndDecide(ctx context.Context, name string) (state, step, error) {
 	s, err := q.observe(ctx, q.client, name)
 	if err != nil {
@@ -98,8 +99,8 @@ func (q queue) observeAndDecide(ctx context.Context, name string) (state, step, 
 	return s, decide(s, q.options), nil
 }
 
-// callsDriverFirst tells whether a step asks the driver before anything is written under
-// the condition that the object is still the one that was seen.
+// callsDriverFirst reports whether a step calls the driver before any write
+// that fails if the object has changed.
 func (q queue) callsDriverFirst(s state, next step) bool {
 	switch next.action {
 	case unpublish, republish:
@@ -121,7 +122,7 @@ func (q queue) execute(ctx context.Context, s state, next step) error {
 		return q.reportFailure(ctx, s, q.attach(ctx, s))
 	case republish:
 		if err := q.unpublish(ctx, s, s.published()); err != nil {
-			return q.reportFailure(ctx, s, fmt.Errorf("detaching the volume from where it may be first: %w", err))
+			return q.reportFailure(ctx, s, fmt.Errorf("detaching the volume from where it was attached before: %w", err))
 		}
 		return q.reportFailure(ctx, s, q.attach(ctx, s))
 	case unpublish:

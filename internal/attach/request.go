@@ -6,7 +6,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// publishRequest is what the driver is asked for, without the secrets.
+// publishRequest builds the request to publish a volume, without the secrets.
 func publishRequest(s state, info csi.Info, o *Options) (*csipb.ControllerPublishVolumeRequest, error) {
 	capability, err := csi.Capability(s.spec, info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER), o.DefaultFSType)
 	if err != nil {

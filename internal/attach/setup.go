@@ -24,8 +24,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Setup adds the controllers to a manager: the two lanes, the one that lets
-// volumes go, the survey and the clock.
+// Setup adds the attacher's controllers to a manager: the attach queue, the
+// detach queue and the finalizer controller, as well as the drift check and the
+// timeout marker.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{
 		client: m.GetClient(), apiReader: m.GetAPIReader(), minVersion: kube.NewMinResourceVersion(m.GetAPIReader(), &storagev1.VolumeAttachmentList{}),
@@ -34,7 +35,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
-	// A replica that cannot see these does not lead: who can shall.
+	// A replica without access to these must not become leader.
 	if err := kube.EnsureInformers(ctx, m, &corev1.PersistentVolume{}, &storagev1.CSINode{}); err != nil {
 		return err
 	}
@@ -62,8 +63,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return r.registerMetrics(m, s)
 }
 
-// registerMetrics makes the metrics known, in place of those of an earlier manager of
-// this process.
+// registerMetrics registers the metrics. It replaces those of an earlier
+// manager in this process.
 func (r *Reconciler) registerMetrics(m ctrl.Manager, s *driftChecker) error {
 	for _, c := range []prometheus.Collector{timeouts, &collector{r, m.GetCache(), s}} {
 		metrics.Registry.Unregister(c)
@@ -74,8 +75,7 @@ func (r *Reconciler) registerMetrics(m ctrl.Manager, s *driftChecker) error {
 	return nil
 }
 
-// newQueueController begins a controller for the VolumeAttachments that are, or are not,
-// being deleted.
+// newQueueController starts to build the controller of a queue.
 func (r *Reconciler) newQueueController(m ctrl.Manager, name string, detach bool, resyncs chan event.GenericEvent) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named(name).
@@ -87,13 +87,14 @@ func (r *Reconciler) newQueueController(m ctrl.Manager, name string, detach bool
 		})
 }
 
+// isOurs reports whether a VolumeAttachment belongs to our driver.
 func (r *Reconciler) isOurs(o client.Object) bool {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	return ok && a.Spec.Attacher == r.options.Driver
 }
 
-// startsWork lets through the beginning of a lane's work. Everything else that
-// happens to a VolumeAttachment is what this program writes itself.
+// startsWork passes the events that start a queue's work. All other changes of
+// a VolumeAttachment are this program's own writes.
 func startsWork(detach bool) predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return (e.Object.GetDeletionTimestamp() != nil) == detach },
@@ -112,8 +113,8 @@ func isAttached(o client.Object) bool {
 	return ok && a.Status.Attached
 }
 
-// createdOnly lets through a new object: nothing that is waited for can be changed
-// in a PersistentVolume.
+// createdOnly passes new objects. The fields of a PersistentVolume that an
+// attachment may wait for are immutable.
 func createdOnly() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
@@ -121,8 +122,8 @@ func createdOnly() predicate.Funcs {
 	}
 }
 
-// nodeIDChanged lets through what makes our driver known on a node, or under another
-// id.
+// nodeIDChanged passes events that give a node an ID of our driver, or another
+// one.
 func (r *Reconciler) nodeIDChanged() predicate.Funcs {
 	id := func(o client.Object) string {
 		node, ok := o.(*storagev1.CSINode)
@@ -138,13 +139,13 @@ func (r *Reconciler) nodeIDChanged() predicate.Funcs {
 	}
 }
 
-// unattached leads from an object to the VolumeAttachments that are about it and
-// not attached.
+// unattached maps an object to its VolumeAttachments that are not attached and
+// not being deleted.
 func (r *Reconciler) unattached(index string) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {
 		all, err := r.attachments(ctx, index, o.GetName())
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "The VolumeAttachments of an object could not be listed", "name", o.GetName())
+			ctrl.LoggerFrom(ctx).Error(err, "Listing the VolumeAttachments of an object failed", "name", o.GetName())
 			return nil
 		}
 		var waiting []reconcile.Request

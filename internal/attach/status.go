@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// messageLimit is what the API takes as the message of an error, in bytes.
+	// messageLimit is the API's limit for an error message, in bytes.
 	messageLimit = 1024
-	// repeatAfter is how old an error in the status may become while the same one
-	// comes again.
+	// repeatAfter is the age at which the same error is written again with a
+	// new time.
 	repeatAfter = time.Minute
 )
 
-// setAttached says that the volume is attached, and what the node's half of the
-// driver has to know.
+// setAttached sets attached in the status, with the publish context that the
+// driver needs on the node.
 func (r *Reconciler) setAttached(ctx context.Context, a *storagev1.VolumeAttachment, published map[string]string) error {
 	metadata := map[string]any{}
 	for key := range a.Status.AttachmentMetadata {
-		metadata[key] = nil // Of an earlier publication, unless it is there again.
+		metadata[key] = nil // Remove keys of an earlier publication, unless they are set again below.
 	}
 	for key, value := range published {
 		metadata[key] = value
@@ -44,8 +44,8 @@ func (r *Reconciler) setDetached(ctx context.Context, a *storagev1.VolumeAttachm
 	return r.setStatus(ctx, a, map[string]any{"attached": false, "attachmentMetadata": nil, "detachError": nil})
 }
 
-// setError says why the volume is not attached, or not detached, unless that
-// was said a moment ago.
+// setError writes why the volume is not attached or not detached, unless the
+// same error was written a moment ago.
 func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment, volumeError *storagev1.VolumeError) error {
 	field, before := "attachError", a.Status.AttachError
 	if a.DeletionTimestamp != nil {
@@ -55,19 +55,18 @@ func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment
 		return nil
 	}
 	value := map[string]any{"message": volumeError.Message, "time": volumeError.Time, "errorCode": volumeError.ErrorCode}
-	// Only if it is still the one that was seen: what failed may have been to
-	// learn that the volume is attached, and then the error would stay.
+	// Only if the object is unchanged. The failed request may have set attached
+	// although its response was lost, and then the error would stay.
 	return r.patchStatus(ctx, a, map[string]any{"resourceVersion": a.ResourceVersion}, map[string]any{field: value})
 }
 
-// setStatus patches some fields of the status of the object that was seen, and
-// of no namesake: an object that is another one has another UID, which cannot
-// be changed.
+// setStatus patches fields of the status if the object is still the same one.
+// The UID is immutable, so the patch fails for another object of the same name.
 func (r *Reconciler) setStatus(ctx context.Context, a *storagev1.VolumeAttachment, fields map[string]any) error {
 	return r.patchStatus(ctx, a, map[string]any{"uid": a.UID}, fields)
 }
 
-// patchStatus patches some fields of the status on a condition.
+// patchStatus patches fields of the status, under a condition on the metadata.
 func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachment, condition, fields map[string]any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": condition, "status": fields})
 	if err != nil {
@@ -76,9 +75,9 @@ func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachm
 	return written(r.client.Status().Patch(ctx, a, client.RawPatch(types.MergePatchType, patch)), "writing the status")
 }
 
-// volumeError is an error as the status of a VolumeAttachment holds it. The code
-// is there if it is the driver's (KEP-4876: the kubelet and the scheduler act
-// on ResourceExhausted).
+// volumeError converts an error to the form of a VolumeAttachment's status. It
+// has a code if the driver returned one (KEP-4876: the kubelet and the
+// scheduler act on ResourceExhausted).
 func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
 	e := &storagev1.VolumeError{Message: kube.Truncate(err.Error(), messageLimit), Time: metav1.NewTime(now)}
 	var called *csi.Error
@@ -88,14 +87,15 @@ func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
 	return e
 }
 
-// isOverdue tells whether a volume should have been attached by now.
+// isOverdue reports whether a volume should be attached by now.
 func (o *Options) isOverdue(a *storagev1.VolumeAttachment, now time.Time) bool {
 	return a.DeletionTimestamp == nil && !a.Status.Attached && now.Sub(a.CreationTimestamp.Time) >= o.Timeout
 }
 
-// timeoutError adds to an error that the volume should have been attached by now.
+// timeoutError adds to an error that attaching has timed out.
 func (o *Options) timeoutError(err error) error {
 	return fmt.Errorf("%s, and still being tried: %w", o.timeoutPrefix(), err)
 }
 
+// timeoutPrefix begins the messages of attachments that have timed out.
 func (o *Options) timeoutPrefix() string { return fmt.Sprintf("not attached within %s", o.Timeout) }

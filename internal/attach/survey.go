@@ -13,27 +13,30 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-// A driftChecker compares, now and then, what the driver says is published with the
-// VolumeAttachments. Where they differ the driver is asked again, as if the
-// status said nothing; what no VolumeAttachment tells of is reported.
+// A driftChecker periodically compares the driver's list of published volumes
+// with the VolumeAttachments. Where they differ it requests a resync: the
+// driver is called again, whatever the status says. It reports publications
+// without a VolumeAttachment.
 type driftChecker struct {
 	*Reconciler
 	attachEvents, detachEvents chan event.GenericEvent
 	danglingCount              atomic.Int64
-	// lastDangling are the dangling publications of the last pass: one that is seen
-	// once may be on its way.
+	// lastDangling has the dangling publications of the last check. A
+	// publication that is found only once may belong to an operation that is
+	// still running.
 	lastDangling map[publication]bool
 }
 
-// resyncBuffer differences of a pass wait for no worker.
+// resyncBuffer is how many resync requests can wait for a worker.
 const resyncBuffer = 1024
 
 func newDriftChecker(r *Reconciler) *driftChecker {
 	return &driftChecker{Reconciler: r, attachEvents: make(chan event.GenericEvent, resyncBuffer), detachEvents: make(chan event.GenericEvent, resyncBuffer)}
 }
 
-// addTo adds the survey to a manager, if it is wanted. What the driver can is
-// asked at every pass: it may come back as another version.
+// addTo adds the checker to a manager, if it is enabled. Each check looks at
+// the driver's capabilities again, because the driver may restart with another
+// version.
 func (s *driftChecker) addTo(m ctrl.Manager) error {
 	if s.options.DriftCheckInterval <= 0 {
 		return nil
@@ -41,16 +44,16 @@ func (s *driftChecker) addTo(m ctrl.Manager) error {
 	return m.Add(s)
 }
 
-// isSupported tells whether the driver lists what is published where.
+// isSupported reports whether the driver lists where its volumes are published.
 func (s *driftChecker) isSupported() bool {
 	info := s.driver.Info()
 	return s.canPublish() && info.Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) &&
 		info.Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES)
 }
 
-// Start surveys after every interval, until ctx ends. It runs on the leader only.
-// A pass takes as long as it takes: each page has the time of one call, and the
-// next pass comes an interval after the last one has ended.
+// Start checks after every interval until ctx ends. It runs on the leader only.
+// The timeout of a call applies to each page, not to the whole check, and the
+// interval starts when a check has ended.
 func (s *driftChecker) Start(ctx context.Context) error {
 	timer := time.NewTimer(s.options.DriftCheckInterval)
 	defer timer.Stop()
@@ -62,7 +65,7 @@ func (s *driftChecker) Start(ctx context.Context) error {
 		}
 		if s.isSupported() {
 			if err := s.check(ctx); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "The driver's publications could not be compared")
+				klog.FromContext(ctx).Error(err, "Comparing the driver's list with the VolumeAttachments failed")
 			}
 		}
 		timer.Reset(s.options.DriftCheckInterval)
@@ -90,7 +93,7 @@ func (s *driftChecker) check(ctx context.Context) (err error) {
 	return s.handleDangling(ctx, found.dangling)
 }
 
-// listPublications asks the driver for everything.
+// listPublications reads all publications from the driver.
 func (s *driftChecker) listPublications(ctx context.Context) (publications, error) {
 	listed := publications{}
 	for entry, err := range s.driver.ListVolumes(ctx, s.options.PageSize) {
@@ -104,13 +107,14 @@ func (s *driftChecker) listPublications(ctx context.Context) (publications, erro
 	return listed, nil
 }
 
-// requestResync has the driver asked again about a VolumeAttachment.
+// requestResync requests that the driver is called again for a
+// VolumeAttachment.
 func (s *driftChecker) requestResync(ctx context.Context, name string) {
 	a := &storagev1.VolumeAttachment{}
 	if found, err := get(ctx, s.client, name, a); !found || err != nil {
-		return // It is gone, and with it the contradiction.
+		return // It is gone, so there is nothing to compare any more.
 	}
-	klog.FromContext(ctx).Info("The driver contradicts a VolumeAttachment; it is asked again",
+	klog.FromContext(ctx).Info("The status of a VolumeAttachment differs from the driver's list; calling the driver again",
 		"volumeAttachment", name, "attached", a.Status.Attached, "deleting", a.DeletionTimestamp != nil)
 	s.resyncs.add(name)
 	events := s.attachEvents

@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// reportFailure tells what went wrong: in the status, where the attach/detach
-// controller of Kubernetes looks, and as an event where users look. It returns
-// the error, for another try. That the object has changed is not told.
+// reportFailure writes an error to the status, which the attach/detach
+// controller of Kubernetes reads, and emits it as an event for users. It
+// returns the error so that the work is retried. A conflict is not reported.
 func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) error {
 	if err == nil || isSuperseded(err) {
 		return err
@@ -37,8 +37,8 @@ func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) erro
 	return err
 }
 
-// eventTarget is where users look for what happens to a volume: its claim, else
-// the volume, else the VolumeAttachment.
+// eventTarget returns the object whose events users read: the claim, else the
+// volume, else the VolumeAttachment.
 func (s *state) eventTarget() client.Object {
 	switch {
 	case s.volume == nil:

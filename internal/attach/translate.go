@@ -6,10 +6,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
-// translate puts a volume of the plugin whose place the driver has taken into
-// the driver's form, for the driver only: users know the PersistentVolume in the
-// plugin's. A detachment does without, if the VolumeAttachment says what was
-// published, or on which node: that may be another one by now.
+// translate puts an in-tree volume into CSI form, for calls to the driver only:
+// the PersistentVolume keeps its in-tree form. A detachment does not depend on
+// it if the record has the handle. The recorded node may differ from the
+// current one, so the handle is also translated for the recorded node.
 func (s *state) translate(ctx context.Context, p migrate.Plugin) {
 	if s.volume == nil || !p.HasVolume(s.volume) {
 		return

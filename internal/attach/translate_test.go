@@ -20,16 +20,16 @@ func TestInTreeVolumesAreTranslated(t *testing.T) {
 		step   action
 		handle string // what would be detached
 	}{
-		"it is translated, and its handle completed":       {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
-		"a handle that cannot be completed is told":        {plugins, "node", nil, reportProblem, ""},
-		"without the node it is as complete as it can be":  {plugins, "", nil, reportProblem, disk},
-		"what is on record is detached, translated or not": {plugins, "node", func(s *state) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
-		"what upstream's has attached is called as on the node on record": {plugins, "projects/p/zones/other/instances/n", func(s *state) {
+		"a volume is translated and its handle completed":               {plugins, "projects/p/zones/z/instances/n", nil, publish, "projects/p/zones/z/disks/disk"},
+		"a handle that cannot be completed is reported":                 {plugins, "node", nil, reportProblem, ""},
+		"without a node the handle stays incomplete":                    {plugins, "", nil, reportProblem, disk},
+		"a recorded volume is detached even if it cannot be translated": {plugins, "node", func(s *state) { recorded(s); deleting(s); s.attachment.Finalizers = []string{gce.finalizer()} }, unpublish, "vol"},
+		"a volume attached by upstream has the handle for the recorded node": {plugins, "projects/p/zones/other/instances/n", func(s *state) {
 			deleting(s)
 			s.attachment.Finalizers = []string{gce.finalizer()}
 			s.attachment.Annotations = map[string]string{nodeAnnotation: "projects/p/zones/z/instances/n"}
 		}, unpublish, "projects/p/zones/z/disks/disk"},
-		"a volume of another plugin is none of the driver's": {others, "node", nil, reportProblem, ""},
+		"a volume of another in-tree plugin is reported": {others, "node", nil, reportProblem, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestInTreeVolumesAreTranslated(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 			if got := s.published().handle; got != tt.handle {
-				t.Errorf("%q would be detached", got)
+				t.Errorf("handle to detach is %q", got)
 			}
 			if s.volume.Spec.CSI != nil {
 				t.Error("the PersistentVolume itself was changed")

@@ -8,21 +8,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A detachment that waited may be of an object that is another one by now: somebody
-// has removed it by force, and another process has attached what was made anew.
+// While a detachment waits, somebody may remove its VolumeAttachment by force and
+// create another one of that name, which another process attaches.
 func TestRecreatedAttachmentKeepsItsVolume(t *testing.T) {
 	waited := time.Now().Add(-time.Minute)
 	tests := map[string]struct {
 		at      time.Time
-		changes []func(*state) // of what has the name now
+		changes []func(*state) // of the current VolumeAttachment
 		wanted  bool
 	}{
-		"it has the same on record":                       {waited, []func(*state){recorded}, false},
-		"it is the one that is being detached":            {waited, []func(*state){recorded, func(s *state) { s.attachment.UID = "old" }}, true},
-		"nothing was asked for it":                        {waited, nil, true},
-		"it has another node on record":                   {waited, []func(*state){recorded, func(s *state) { s.attachment.Annotations[nodeAnnotation] = "new" }}, true},
-		"it is being deleted, and detached for that":      {waited, []func(*state){recorded, deleting}, true},
-		"a call that did not wait does not ask once more": {time.Now().Add(time.Minute), []func(*state){recorded}, true},
+		"another object of that name has the same on record":                  {waited, []func(*state){recorded}, false},
+		"the object is still the same":                                        {waited, []func(*state){recorded, func(s *state) { s.attachment.UID = "old" }}, true},
+		"the other object has no record":                                      {waited, nil, true},
+		"the other object has another node on record":                         {waited, []func(*state){recorded, func(s *state) { s.attachment.Annotations[nodeAnnotation] = "new" }}, true},
+		"the other object is being deleted, and waits for its own detachment": {waited, []func(*state){recorded, deleting}, true},
+		"a call that did not wait does not read the object again":             {time.Now().Add(time.Minute), []func(*state){recorded}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

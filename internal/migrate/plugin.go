@@ -1,9 +1,9 @@
-// Package migrate lets a CSI driver serve the classes and volumes of the volume
-// plugin that Kubernetes once had built in for the same storage (KEP-625). There
-// are seven such drivers; for all others it does nothing.
+// Package migrate lets a CSI driver serve the classes and volumes of the in-tree
+// volume plugin for the same storage (KEP-625, "In-tree storage plugin to CSI
+// migration"). There are seven such drivers; for all others it does nothing.
 //
-// Such a volume keeps the plugin's form in the API: users and other programs
-// know it by that. Only what the driver is told is translated.
+// API objects keep the in-tree form, which users and other programs rely on. Only
+// requests to the driver are translated.
 package migrate
 
 import (
@@ -16,24 +16,24 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// A Plugin is what a CSI driver has taken the place of. The zero value is for
-// drivers that have not.
+// A Plugin is the in-tree plugin that a CSI driver replaces. The zero value is
+// for drivers that replace none.
 type Plugin struct{ name string }
 
-// ForDriver is the plugin that a driver has taken the place of, the zero Plugin for
-// none.
+// ForDriver returns the in-tree plugin that a driver replaces, and the zero
+// Plugin if there is none.
 func ForDriver(driver string) Plugin {
 	name, err := translation.New().GetInTreeNameFromCSIName(driver)
 	if err != nil {
-		return Plugin{} // The only error is that there is none.
+		return Plugin{} // The only error is that the driver replaces no plugin.
 	}
 	return Plugin{name: name}
 }
 
-// IsProvisioner tells whether a class's provisioner is the plugin.
+// IsProvisioner reports whether a class's provisioner is the in-tree plugin.
 func (p Plugin) IsProvisioner(provisioner string) bool { return p.name != "" && provisioner == p.name }
 
-// HasVolume tells whether a volume is in the plugin's form.
+// HasVolume reports whether a volume has the form of the in-tree plugin.
 func (p Plugin) HasVolume(volume *corev1.PersistentVolume) bool {
 	if p.name == "" || volume.Spec.CSI != nil {
 		return false
@@ -42,7 +42,8 @@ func (p Plugin) HasVolume(volume *corev1.PersistentVolume) bool {
 	return err == nil && name == p.name
 }
 
-// ClassToCSI is a class of the plugin in the driver's form, any other as it is.
+// ClassToCSI translates a class of the in-tree plugin into CSI form, and
+// returns any other class unchanged.
 func (p Plugin) ClassToCSI(ctx context.Context, class *storagev1.StorageClass) (*storagev1.StorageClass, error) {
 	if !p.IsProvisioner(class.Provisioner) {
 		return class, nil
@@ -54,7 +55,8 @@ func (p Plugin) ClassToCSI(ctx context.Context, class *storagev1.StorageClass) (
 	return translated, nil
 }
 
-// ToCSI is a volume in the driver's form.
+// ToCSI translates a volume of the in-tree plugin into CSI form, and returns
+// any other volume unchanged.
 func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
 	if !p.HasVolume(volume) {
 		return volume, nil
@@ -66,9 +68,9 @@ func (p Plugin) ToCSI(ctx context.Context, volume *corev1.PersistentVolume) (*co
 	return translated, nil
 }
 
-// RepairHandle is the handle of a volume in the driver's form, as the driver knows it
-// on a node: some plugins' volumes say less of where they are than their drivers
-// want to hear, and what they lack is in the driver's id of the node.
+// RepairHandle completes the handle of a translated volume with the driver's ID
+// of the node. Some in-tree volumes lack parts that their driver requires, such
+// as the zone, and the node ID has them.
 func (p Plugin) RepairHandle(handle, nodeID string) (string, error) {
 	translator := translation.New()
 	driver, err := translator.GetCSINameFromInTreeName(p.name)
@@ -81,8 +83,8 @@ func (p Plugin) RepairHandle(handle, nodeID string) (string, error) {
 	return handle, nil
 }
 
-// ToInTree is a new volume of a class in the form in which the class's users
-// expect it.
+// ToInTree translates a new volume into the in-tree form if its class names the
+// in-tree plugin, as the class's users expect.
 func (p Plugin) ToInTree(provisioner string, volume *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
 	if !p.IsProvisioner(provisioner) {
 		return volume, nil

@@ -22,21 +22,21 @@ func TestVolumeIsTranslatedToInTreeAndBack(t *testing.T) {
 	p := ForDriver(driver)
 	was, err := p.ToInTree(plugin, volume())
 	if err != nil || was.Spec.CSI != nil || was.Spec.AWSElasticBlockStore.VolumeID != "vol-1" || !p.HasVolume(was) {
-		t.Fatalf("in the plugin's form: %+v, %v", was, err)
+		t.Fatalf("in-tree form: %+v, %v", was, err)
 	}
 	is, err := p.ToCSI(t.Context(), was)
 	if err != nil || is.Spec.CSI.VolumeHandle != "vol-1" || is.Spec.CSI.FSType != "xfs" || p.HasVolume(is) {
-		t.Errorf("in the driver's form: %+v, %v", is, err)
+		t.Errorf("CSI form: %+v, %v", is, err)
 	}
 }
 
 func TestHandleIsRepairedFromTheNodeID(t *testing.T) {
 	const node = "projects/mine/zones/zone-a/instances/node"
 	tests := map[string]struct{ driver, handle, node, want string }{
-		"a disk without a project and a zone is where the node is": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", node, "projects/mine/zones/zone-a/disks/disk"},
-		"one that says where it is stays as it is":                 {"pd.csi.storage.gke.io", "projects/its/zones/zone-b/disks/disk", node, "projects/its/zones/zone-b/disks/disk"},
-		"others say all":                        {driver, "vol-1", "i-1", "vol-1"},
-		"a node that does not say it helps not": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", "node", ""},
+		"a missing project and zone come from the node": {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", node, "projects/mine/zones/zone-a/disks/disk"},
+		"a complete handle stays unchanged":             {"pd.csi.storage.gke.io", "projects/its/zones/zone-b/disks/disk", node, "projects/its/zones/zone-b/disks/disk"},
+		"handles of other drivers are complete":         {driver, "vol-1", "i-1", "vol-1"},
+		"a node ID without a zone is an error":          {"pd.csi.storage.gke.io", "projects/UNSPECIFIED/zones/UNSPECIFIED/disks/disk", "node", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestOtherObjectsStayUnchanged(t *testing.T) {
 		GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"},
 	}}}
 	class := &storagev1.StorageClass{Provisioner: driver, Parameters: map[string]string{"zone": "a"}}
-	for name, p := range map[string]Plugin{"a driver without a plugin": ForDriver("csi.example.com"), "another driver": ForDriver(driver)} {
+	for name, p := range map[string]Plugin{"a driver that replaces no plugin": ForDriver("csi.example.com"), "another driver": ForDriver(driver)} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := p.ToCSI(t.Context(), foreign); got != foreign || err != nil || p.HasVolume(foreign) {
 				t.Errorf("a foreign volume: %+v, %v", got, err)
@@ -76,6 +76,6 @@ func TestOtherObjectsStayUnchanged(t *testing.T) {
 		})
 	}
 	if ForDriver("csi.example.com").IsProvisioner("") {
-		t.Error("nobody's provisioner is the plugin of a driver that has none")
+		t.Error("the empty provisioner is taken for the plugin of a driver that replaces none")
 	}
 }

@@ -8,29 +8,29 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// An action is what is to be done next about a volume.
+// An action is what the controller does next about a volume.
 type action int
 
 const (
-	none                   action = iota // nothing, or it is somebody else's turn
-	waitForDetach                        // it is still attached: its detachment wakes us up
-	addFinalizer                         // put our finalizer on, so that it cannot go unnoticed
-	removeFinalizer                      // take our finalizer off: the driver's volume shall stay
+	none                   action = iota // nothing, or another component acts next
+	waitForDetach                        // it is still attached; its detachment enqueues it
+	addFinalizer                         // add our finalizer, so that the object stays until the volume is deleted
+	removeFinalizer                      // remove our finalizer: the driver's volume is retained
 	deleteVolume                         // delete the volume at the driver, then the object
-	locate                               // find out whether the driver beside this process has it
-	reportOtherNode                      // another node has it; tell if that takes long
-	reportOtherProvisioner               // another provisioner of the driver has made it; tell if that takes long
+	locate                               // find out whether the driver of this node has the volume
+	reportOtherNode                      // another node has the volume; emit an event if its deletion takes long
+	reportOtherProvisioner               // another provisioner of the driver created it; emit an event if its deletion takes long
 )
 
-// state is all that is known about one volume at one moment.
+// state is the observed state of one volume.
 type state struct {
 	volume       *corev1.PersistentVolume
-	attached     bool // some VolumeAttachment is about it
-	boundToClaim bool // its claim is bound to it, whatever its phase says
+	attached     bool // it has a VolumeAttachment
+	boundToClaim bool // its claim is bound to it, whatever the phase of the volume is
 }
 
-// decide holds every rule about which volumes are deleted, and when. It does no
-// I/O; each rule is a row of its test.
+// decide has all rules about which volumes are deleted, and when. It does no
+// I/O, and its test has a row for each rule.
 func decide(s state, o *Options) action {
 	if !o.isSelected(s.volume) {
 		return o.decideUnselected(s.volume)
@@ -43,10 +43,10 @@ func decide(s state, o *Options) action {
 	return o.restrictToNode(decideDeletable(s, hasFinalizer, deleting), s.volume)
 }
 
-// decideDeletable is about a volume that goes when nobody claims it any more. One
-// that nobody claims, but that was not released either, such as one whose claimRef
-// somebody has removed, goes when its object is deleted: our finalizer is what that
-// waits for.
+// decideDeletable decides about a volume with reclaim policy Delete. A volume
+// without a claim that was not released either, for example because somebody
+// removed its claimRef, is deleted when its object is deleted: our finalizer
+// makes the object wait for that.
 func decideDeletable(s state, hasFinalizer, deleting bool) action {
 	switch s.volume.Status.Phase {
 	case corev1.VolumeBound:
@@ -63,10 +63,11 @@ func decideDeletable(s state, hasFinalizer, deleting bool) action {
 	return none
 }
 
-// decideRetained is about a volume whose object is only a description of it.
-// Where each node has a provisioner of its own, the one beside the volume lets
-// go of it at once. When somebody deletes the object and it is still held, that
-// one is gone, and any other does it: no driver is asked.
+// decideRetained decides about a volume that stays at the driver when its
+// object is deleted. Where each node has a provisioner of its own, the one on
+// the volume's node removes the finalizer at once. If the object is being
+// deleted and still has the finalizer, that provisioner is gone, and any other
+// one removes it: the driver is not called.
 func decideRetained(hasFinalizer, mayRemove bool) action {
 	if hasFinalizer && mayRemove {
 		return removeFinalizer
@@ -74,11 +75,11 @@ func decideRetained(hasFinalizer, mayRemove bool) action {
 	return none
 }
 
-// decideReleased is about a volume that nobody claims any more.
+// decideReleased decides about a volume that no claim uses any more.
 func decideReleased(s state, gone bool) action {
 	switch {
 	case gone:
-		return none // The driver's volume is gone; others still hold the object.
+		return none // The driver's volume is gone; only other finalizers keep the object.
 	case s.attached:
 		return waitForDetach
 	default:
@@ -86,15 +87,16 @@ func decideReleased(s state, gone bool) action {
 	}
 }
 
-// mayBeHere tells whether a volume may be at the driver beside this process.
+// mayBeHere reports whether the driver of this node may have the volume.
 func (o *Options) mayBeHere(volume *corev1.PersistentVolume) bool {
 	at, _ := o.locationOf(volume)
 	return at == thisNode || at == unknownNode
 }
 
-// isSelected tells whether a volume is the driver's and made for our classes, or under
-// the driver's own name, or by hand for the driver. One in the form of the plugin that the driver has
-// taken the place of is ours if somebody has written so.
+// isSelected reports whether this provisioner deletes a volume: it belongs to
+// the driver, and it was provisioned for our classes, under the driver's own
+// name, or by hand. An in-tree volume must be annotated as handed over to the
+// driver, or as provisioned by the in-tree plugin or by us.
 func (o *Options) isSelected(volume *corev1.PersistentVolume) bool {
 	inTree := o.Plugin.HasVolume(volume)
 	if !inTree && (volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver) {
@@ -110,8 +112,9 @@ func (o *Options) isSelected(volume *corev1.PersistentVolume) bool {
 	return by == o.Provisioner || by == o.Driver || o.Plugin.IsProvisioner(by)
 }
 
-// decideUnselected is about a volume that is not ours. If it is the driver's and nobody
-// deletes it, its provisioner may have another name now, or be gone.
+// decideUnselected decides about a volume that is not selected. If it belongs
+// to the driver and nobody deletes it, its provisioner may have been renamed or
+// removed.
 func (o *Options) decideUnselected(volume *corev1.PersistentVolume) action {
 	gone := volume.DeletionTimestamp != nil && !slices.Contains(volume.Finalizers, kube.VolumeFinalizer)
 	if volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver || volume.Status.Phase != corev1.VolumeReleased ||

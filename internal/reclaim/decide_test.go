@@ -25,36 +25,36 @@ func TestDecide(t *testing.T) {
 		changes []func(*state)
 		want    action
 	}{
-		"a released volume is deleted":                              {nil, deleteVolume},
-		"also one that was made by hand for the driver":             {[]func(*state){byHand}, deleteVolume},
-		"also one whose object somebody has deleted":                {[]func(*state){deleting}, deleteVolume},
-		"also one whose object lost our finalizer but stays":        {[]func(*state){noFinalizer}, deleteVolume},
-		"but not one whose object is on its way out":                {[]func(*state){noFinalizer, deleting}, none},
-		"an attached volume waits":                                  {[]func(*state){func(s *state) { s.attached = true }}, waitForDetach},
-		"a retained volume is let go of":                            {[]func(*state){retained}, removeFinalizer},
-		"also while it is bound":                                    {[]func(*state){retained, in(corev1.VolumeBound)}, removeFinalizer},
-		"a retained volume that nobody holds is left alone":         {[]func(*state){retained, noFinalizer}, none},
-		"a bound volume is left alone":                              {[]func(*state){in(corev1.VolumeBound)}, none},
-		"a bound volume that nobody holds is held":                  {[]func(*state){in(corev1.VolumeBound), noFinalizer}, addFinalizer},
-		"a bound volume being deleted cannot be held any more":      {[]func(*state){in(corev1.VolumeBound), noFinalizer, deleting}, none},
-		"a volume that nobody has used yet is left alone":           {[]func(*state){in(corev1.VolumeAvailable)}, none},
-		"a volume that waits to be bound is left alone":             {[]func(*state){in(corev1.VolumePending)}, none},
-		"a volume that was given up is left alone":                  {[]func(*state){in(corev1.VolumeFailed)}, none},
-		"one that was freed by hand goes when it is deleted":        {[]func(*state){in(corev1.VolumeAvailable), deleting}, deleteVolume},
-		"so does one that was given up":                             {[]func(*state){in(corev1.VolumeFailed), deleting}, deleteVolume},
-		"and one that the PV controller has not looked at yet":      {[]func(*state){in(""), deleting}, deleteVolume},
-		"if it is not attached any more":                            {[]func(*state){in(corev1.VolumeAvailable), deleting, func(s *state) { s.attached = true }}, waitForDetach},
-		"and no claim is bound to it":                               {[]func(*state){in(corev1.VolumePending), deleting, func(s *state) { s.boundToClaim = true }}, none},
-		"and we have something to answer for":                       {[]func(*state){in(corev1.VolumeAvailable), deleting, noFinalizer}, none},
-		"one that was freed and is to stay is let go of":            {[]func(*state){in(corev1.VolumeAvailable), deleting, retained}, removeFinalizer},
-		"a volume of another provisioner of the driver is not ours": {[]func(*state){by("other")}, reportOtherProvisioner},
-		"nothing is to be told of it while it is bound":             {[]func(*state){by("other"), in(corev1.VolumeBound)}, none},
-		"nor if it is retained":                                     {[]func(*state){by("other"), retained}, none},
-		"nor if it is on its way out":                               {[]func(*state){by("other"), noFinalizer, deleting}, none},
-		"but if somebody has deleted the object of it":              {[]func(*state){by("other"), deleting}, reportOtherProvisioner},
-		"a volume by the driver's own name is ours":                 {[]func(*state){by("csitest.holdfast.io")}, deleteVolume},
-		"a volume of another driver is not ours":                    {[]func(*state){func(s *state) { s.volume.Spec.CSI.Driver = "other" }}, none},
-		"a volume without a driver is not ours":                     {[]func(*state){byHand, func(s *state) { s.volume.Spec.CSI = nil }}, none},
+		"a released volume is deleted":                                                                {nil, deleteVolume},
+		"a released volume that was created by hand is deleted":                                       {[]func(*state){byHand}, deleteVolume},
+		"a released volume whose object is being deleted is deleted":                                  {[]func(*state){deleting}, deleteVolume},
+		"a released volume that has lost our finalizer is deleted":                                    {[]func(*state){noFinalizer}, deleteVolume},
+		"a deleted object without our finalizer is ignored":                                           {[]func(*state){noFinalizer, deleting}, none},
+		"an attached volume waits for its detachment":                                                 {[]func(*state){func(s *state) { s.attached = true }}, waitForDetach},
+		"a retained volume loses our finalizer":                                                       {[]func(*state){retained}, removeFinalizer},
+		"a bound volume with policy Retain loses our finalizer":                                       {[]func(*state){retained, in(corev1.VolumeBound)}, removeFinalizer},
+		"a retained volume without our finalizer is ignored":                                          {[]func(*state){retained, noFinalizer}, none},
+		"a bound volume is ignored":                                                                   {[]func(*state){in(corev1.VolumeBound)}, none},
+		"a bound volume without our finalizer gets it":                                                {[]func(*state){in(corev1.VolumeBound), noFinalizer}, addFinalizer},
+		"a bound volume that is being deleted cannot get our finalizer":                               {[]func(*state){in(corev1.VolumeBound), noFinalizer, deleting}, none},
+		"an available volume is ignored":                                                              {[]func(*state){in(corev1.VolumeAvailable)}, none},
+		"a pending volume is ignored":                                                                 {[]func(*state){in(corev1.VolumePending)}, none},
+		"a failed volume is ignored":                                                                  {[]func(*state){in(corev1.VolumeFailed)}, none},
+		"an available volume is deleted with its object":                                              {[]func(*state){in(corev1.VolumeAvailable), deleting}, deleteVolume},
+		"a failed volume is deleted with its object":                                                  {[]func(*state){in(corev1.VolumeFailed), deleting}, deleteVolume},
+		"a volume without a phase is deleted with its object":                                         {[]func(*state){in(""), deleting}, deleteVolume},
+		"an available volume that is attached waits for its detachment":                               {[]func(*state){in(corev1.VolumeAvailable), deleting, func(s *state) { s.attached = true }}, waitForDetach},
+		"a volume that a claim is bound to is not deleted with its object":                            {[]func(*state){in(corev1.VolumePending), deleting, func(s *state) { s.boundToClaim = true }}, none},
+		"an available volume without our finalizer is not deleted":                                    {[]func(*state){in(corev1.VolumeAvailable), deleting, noFinalizer}, none},
+		"an available volume with policy Retain loses our finalizer":                                  {[]func(*state){in(corev1.VolumeAvailable), deleting, retained}, removeFinalizer},
+		"a volume of another provisioner of the driver is reported":                                   {[]func(*state){by("other")}, reportOtherProvisioner},
+		"a bound volume of another provisioner is ignored":                                            {[]func(*state){by("other"), in(corev1.VolumeBound)}, none},
+		"a retained volume of another provisioner is ignored":                                         {[]func(*state){by("other"), retained}, none},
+		"a volume of another provisioner without our finalizer is ignored when its object is deleted": {[]func(*state){by("other"), noFinalizer, deleting}, none},
+		"a volume of another provisioner with our finalizer is reported when its object is deleted":   {[]func(*state){by("other"), deleting}, reportOtherProvisioner},
+		"a volume provisioned under the driver's own name is deleted":                                 {[]func(*state){by("csitest.holdfast.io")}, deleteVolume},
+		"a volume of another driver is ignored":                                                       {[]func(*state){func(s *state) { s.volume.Spec.CSI.Driver = "other" }}, none},
+		"a volume that is not a CSI volume is ignored":                                                {[]func(*state){byHand, func(s *state) { s.volume.Spec.CSI = nil }}, none},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// releasedState is a volume that nobody wants any more.
+// releasedState is a volume that no claim uses any more.
 func releasedState() state {
 	return state{volume: &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
@@ -94,13 +94,13 @@ func TestInTreeVolumesAreOursIfAnnotated(t *testing.T) {
 		source      corev1.PersistentVolumeSource
 		want        action
 	}{
-		"one of a class of the plugin":        {map[string]string{kube.AnnProvisionedBy: plugin}, ebs(), deleteVolume},
-		"one that Kubernetes has handed over": {map[string]string{kube.AnnMigratedTo: driver}, ebs(), deleteVolume},
-		"one of another's class":              {map[string]string{kube.AnnProvisionedBy: "other"}, ebs(), none},
-		"one that is nobody's":                {nil, ebs(), none},
-		"one of another plugin":               {map[string]string{kube.AnnProvisionedBy: plugin}, gce(), none},
-		"one that was handed to another":      {map[string]string{kube.AnnMigratedTo: "pd.csi.storage.gke.io"}, gce(), none},
-		"one of the driver that is handed over": {map[string]string{kube.AnnMigratedTo: driver}, corev1.PersistentVolumeSource{
+		"a volume of a class of the in-tree plugin is deleted":            {map[string]string{kube.AnnProvisionedBy: plugin}, ebs(), deleteVolume},
+		"an in-tree volume that was handed over to the driver is deleted": {map[string]string{kube.AnnMigratedTo: driver}, ebs(), deleteVolume},
+		"an in-tree volume of another provisioner is ignored":             {map[string]string{kube.AnnProvisionedBy: "other"}, ebs(), none},
+		"an in-tree volume without annotations is ignored":                {nil, ebs(), none},
+		"a volume of another in-tree plugin is ignored":                   {map[string]string{kube.AnnProvisionedBy: plugin}, gce(), none},
+		"a volume that was handed over to another driver is ignored":      {map[string]string{kube.AnnMigratedTo: "pd.csi.storage.gke.io"}, gce(), none},
+		"a CSI volume that was handed over to the driver is deleted": {map[string]string{kube.AnnMigratedTo: driver}, corev1.PersistentVolumeSource{
 			CSI: &corev1.CSIPersistentVolumeSource{Driver: driver, VolumeHandle: "vol"},
 		}, deleteVolume},
 	} {

@@ -1,7 +1,8 @@
-// Package reclaim gives back what released volumes take: PersistentVolume
-// Released with policy Delete → DeleteVolume → the object goes.
+// Package reclaim deletes volumes that no claim uses any more. For a Released
+// PersistentVolume with reclaim policy Delete it calls DeleteVolume and then deletes
+// the object.
 //
-// The PersistentVolume itself is the record of what is to be done: it stays, by
-// its finalizer, until the driver has said that the volume is gone. DeleteVolume
-// is idempotent, so a step that may have been taken is simply taken again.
+// The PersistentVolume is also the record of what is to be done: its finalizer keeps it
+// until the driver has deleted the volume. DeleteVolume is idempotent, so a call with an
+// unknown outcome is simply repeated.
 package reclaim

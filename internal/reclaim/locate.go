@@ -17,12 +17,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// errCannotLocate means that the driver has no call that tells whether a volume is there.
+// errCannotLocate means that the driver has no call that shows whether a volume
+// exists.
 var errCannotLocate = errors.New("the driver cannot tell whether it has a volume")
 
-// locateOrReport does what is to be done about a volume that this process may not delete, or not yet:
-// it finds out whether the volume is on this node, or tells to whom the volume is left. It
-// returns when to look again.
+// locateOrReport handles a volume that this process must not delete, or not
+// yet: it finds out whether the volume is on this node, or reports which
+// provisioner has to delete it. It returns the delay until the next attempt.
 func (r *Reconciler) locateOrReport(ctx context.Context, volume *corev1.PersistentVolume, next action) (time.Duration, error) {
 	handle, err := r.volumeHandle(ctx, volume)
 	if err != nil {
@@ -46,7 +47,7 @@ func (r *Reconciler) locate(ctx context.Context, volume *corev1.PersistentVolume
 	case errors.Is(err, errCannotLocate):
 		return r.nextReport(), r.report(ctx, volume, cannotLocateMessage(volume, r.options.Driver, handle))
 	case err != nil:
-		err = fmt.Errorf("finding out which node has volume %s, because neither the node affinity nor annotation %s names one: %w", handle, NodeAnnotation, err)
+		err = fmt.Errorf("finding the node of volume %s, because neither the node affinity nor annotation %s names one: %w", handle, NodeAnnotation, err)
 		return 0, errors.Join(err, r.report(ctx, volume, err.Error()))
 	case found:
 		return 0, r.recordNode(ctx, volume)
@@ -56,8 +57,8 @@ func (r *Reconciler) locate(ctx context.Context, volume *corev1.PersistentVolume
 	}
 }
 
-// driverHasVolume asks the driver whether it has a volume where this node is. Only a driver
-// that has the volume may be asked to delete it.
+// driverHasVolume reports whether the driver of this node has a volume that
+// this node can reach. DeleteVolume may only be called for such a volume.
 func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, error) {
 	info := r.driver.Info()
 	if info.Has(csipb.ControllerServiceCapability_RPC_GET_VOLUME) {
@@ -67,7 +68,7 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 			return r.isReachable(response.GetVolume()), nil
 		case code == codes.NotFound:
 			return false, nil
-		case code != codes.Unimplemented: // Some announce what they do not have.
+		case code != codes.Unimplemented: // Some drivers announce a call that they do not implement.
 			return false, err
 		}
 	}
@@ -88,8 +89,8 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 	return false, nil
 }
 
-// isReachable tells whether a volume is where this node is. A driver may know the
-// volumes of other nodes too, and tell where they are.
+// isReachable reports whether a volume is accessible from this node. A driver
+// may also know the volumes of other nodes, and return their topology.
 func (r *Reconciler) isReachable(volume *csipb.Volume) bool {
 	return r.options.Segment.CanReach(topology.NodeAffinity(volume.GetAccessibleTopology()))
 }
@@ -102,8 +103,8 @@ func codeOf(err error) codes.Code {
 	return codes.Unknown
 }
 
-// recordNode puts on record that this node has the volume, before the driver is asked to
-// delete it: once it is gone the driver can no longer tell. The record wakes us up.
+// recordNode records that this node has the volume, before DeleteVolume is
+// called: the driver cannot show it afterwards. The write enqueues the volume.
 func (r *Reconciler) recordNode(ctx context.Context, volume *corev1.PersistentVolume) error {
 	observed := volume.DeepCopy()
 	if volume.Annotations == nil {
@@ -120,8 +121,8 @@ func (r *Reconciler) recordNode(ctx context.Context, volume *corev1.PersistentVo
 	return nil
 }
 
-// reportOverdue tells a message about a volume that has been released for long: by then
-// every node that is there has looked for it.
+// reportOverdue emits an event about a volume that was released long ago. By
+// then every running node has looked for it.
 func (r *Reconciler) reportOverdue(ctx context.Context, volume *corev1.PersistentVolume, message string) (time.Duration, error) {
 	if left := 2*r.options.RetryMax - time.Since(releasedAt(volume)); left > 0 {
 		return left, nil
@@ -129,7 +130,8 @@ func (r *Reconciler) reportOverdue(ctx context.Context, volume *corev1.Persisten
 	return r.nextReport(), r.report(ctx, volume, message)
 }
 
-// releasedAt is when a volume was released, or was made if nobody has written that.
+// releasedAt returns when a volume was released, or its creation time if that
+// is unknown.
 func releasedAt(volume *corev1.PersistentVolume) time.Time {
 	if at := volume.Status.LastPhaseTransitionTime; at != nil {
 		return at.Time
@@ -137,20 +139,23 @@ func releasedAt(volume *corev1.PersistentVolume) time.Time {
 	return volume.CreationTimestamp.Time
 }
 
-// nextReport is when to look again at what was told: about as often as the API server
-// forgets events, and not on all nodes at once.
+// nextReport returns the delay until the next attempt after an event: about as
+// long as the API server keeps events, and with jitter, so that the nodes
+// differ.
 func (r *Reconciler) nextReport() time.Duration {
 	return wait.Jitter(12*r.options.RetryMax, 0.5)
 }
 
-// report says what every node could say, once for all of them.
+// report emits an event once for all nodes, because every node would emit the
+// same.
 func (r *Reconciler) report(ctx context.Context, volume *corev1.PersistentVolume, message string) error {
 	return r.events.EmitOnce(ctx, r.client, volume, kube.Event{
 		Type: corev1.EventTypeWarning, Reason: kube.ReasonVolumeFailedDelete, Message: message,
 	})
 }
 
-// cannotLocateMessage, unfound and leftTo are the same on every node, so that they are told once.
+// cannotLocateMessage, notFoundMessage and otherNodeMessage return the same text on
+// every node, so that the event is emitted once.
 func cannotLocateMessage(volume *corev1.PersistentVolume, driver, handle string) string {
 	return fmt.Sprintf("volume %s is not deleted, because nobody can tell which node has it: neither the node affinity of the PersistentVolume nor its annotations name one node, "+
 		"and driver %s announces neither GET_VOLUME nor LIST_VOLUMES. %s", handle, driver, remedies(volume))
@@ -158,12 +163,12 @@ func cannotLocateMessage(volume *corev1.PersistentVolume, driver, handle string)
 
 func notFoundMessage(volume *corev1.PersistentVolume, handle string) string {
 	return fmt.Sprintf("volume %s is not deleted, because no node's driver has found it and the PersistentVolume does not name its node: "+
-		"the node is away, or the volume is gone already. The volume is deleted when a driver finds it. %s", handle, remedies(volume))
+		"the node is down, or the volume is gone already. The volume is deleted when a driver finds it. %s", handle, remedies(volume))
 }
 
 func otherNodeMessage(volume *corev1.PersistentVolume, node, handle string) string {
-	return fmt.Sprintf("volume %s is left to the provisioner of node %s, which has made or found it there and has not deleted it yet. "+
-		"If that node is away, the volume is deleted when it is back. If another node has the volume now, name that one. %s", handle, node, remedies(volume))
+	return fmt.Sprintf("volume %s is left to the provisioner of node %s, which created or found it there and has not deleted it yet. "+
+		"If that node is down, the volume is deleted when it is back. If another node has the volume now, name that node. %s", handle, node, remedies(volume))
 }
 
 func otherProvisionerMessage(volume *corev1.PersistentVolume, o *Options) string {
@@ -171,12 +176,12 @@ func otherProvisionerMessage(volume *corev1.PersistentVolume, o *Options) string
 	if o.Provisioner != o.Driver {
 		names = o.Provisioner + " and " + o.Driver
 	}
-	return fmt.Sprintf("volume %s is not deleted by this provisioner, which deletes those of %s: annotation %s says that it is one of %s. "+
-		"Run a provisioner with --provisioner=%[4]s beside the driver. If there shall be none any more: kubectl annotate --overwrite pv %s %[3]s=%s",
+	return fmt.Sprintf("volume %s is not deleted by this provisioner, which deletes volumes of %s: annotation %s says that %s provisioned it. "+
+		"Run a provisioner with --provisioner=%[4]s for the driver. If that provisioner was removed for good: kubectl annotate --overwrite pv %s %[3]s=%s",
 		volume.Spec.CSI.VolumeHandle, names, kube.AnnProvisionedBy, volume.Annotations[kube.AnnProvisionedBy], volume.Name, o.Driver)
 }
 
 func remedies(volume *corev1.PersistentVolume) string {
 	return fmt.Sprintf("To name the node: kubectl annotate --overwrite pv %s %s=NODE. "+
-		"To delete only the PersistentVolume, whatever is left on a node: set its persistentVolumeReclaimPolicy to Retain, then delete it", volume.Name, NodeAnnotation)
+		"To delete only the PersistentVolume, even if the volume stays on a node: set its persistentVolumeReclaimPolicy to Retain, then delete it", volume.Name, NodeAnnotation)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Only a driver that says that it has a volume may be asked to delete it.
+// DeleteVolume may only be called if the driver reports that it has the volume.
 func TestDriverHasVolume(t *testing.T) {
 	const (
 		get  = csipb.ControllerServiceCapability_RPC_GET_VOLUME
@@ -44,19 +44,19 @@ func TestDriverHasVolume(t *testing.T) {
 		absent bool // at the driver
 		want   bool
 		code   codes.Code // of the error; OK for none
-		mute   bool       // the driver cannot tell
+		mute   bool       // the driver has no call that shows whether it has the volume
 	}{
-		"it gets the volume":   {can: can{get, list}, want: true},
-		"it gets none":         {can: can{get, list}, absent: true},
-		"it lists the volume":  {can: can{list}, want: true},
-		"it lists others only": {can: can{list}, absent: true},
-		"it announces to get volumes and cannot, but lists it": {can: can{get, list}, hooks: fails(csi.ControllerGetVolume, codes.Unimplemented), want: true},
-		"it announces to get volumes and cannot":               {can: can{get}, hooks: fails(csi.ControllerGetVolume, codes.Unimplemented), mute: true},
-		"it announces to list volumes and cannot":              {can: can{list}, hooks: fails(csi.ListVolumes, codes.Unimplemented), mute: true},
-		"it can neither":                              {can: can{}, mute: true},
-		"it fails to get the volume":                  {can: can{get, list}, hooks: fails(csi.ControllerGetVolume, codes.Internal), code: codes.Internal},
-		"it fails to list volumes":                    {can: can{list}, hooks: fails(csi.ListVolumes, codes.Aborted), code: codes.Aborted},
-		"it knows that the volume is on another node": {can: can{get}, hooks: knowsAll},
+		"the driver gets the volume":                                             {can: can{get, list}, want: true},
+		"the driver does not get the volume":                                     {can: can{get, list}, absent: true},
+		"the driver lists the volume":                                            {can: can{list}, want: true},
+		"the driver lists only other volumes":                                    {can: can{list}, absent: true},
+		"ControllerGetVolume is not implemented but the driver lists the volume": {can: can{get, list}, hooks: fails(csi.ControllerGetVolume, codes.Unimplemented), want: true},
+		"ControllerGetVolume is announced but not implemented":                   {can: can{get}, hooks: fails(csi.ControllerGetVolume, codes.Unimplemented), mute: true},
+		"ListVolumes is announced but not implemented":                           {can: can{list}, hooks: fails(csi.ListVolumes, codes.Unimplemented), mute: true},
+		"the driver has neither call":                                            {can: can{}, mute: true},
+		"ControllerGetVolume fails":                                              {can: can{get, list}, hooks: fails(csi.ControllerGetVolume, codes.Internal), code: codes.Internal},
+		"ListVolumes fails":                                                      {can: can{list}, hooks: fails(csi.ListVolumes, codes.Aborted), code: codes.Aborted},
+		"the driver returns the topology of another node":                        {can: can{get}, hooks: knowsAll},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestReleasedAt(t *testing.T) {
 	made, released := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
 	s.volume.CreationTimestamp = made
 	if got := releasedAt(s.volume); !got.Equal(made.Time) {
-		t.Errorf("where nobody writes when it was: %s", got)
+		t.Errorf("without a transition time: got %s", got)
 	}
 	s.volume.Status.LastPhaseTransitionTime = ptr.To(released)
 	if got := releasedAt(s.volume); !got.Equal(released.Time) {

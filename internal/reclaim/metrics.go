@@ -8,16 +8,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Metrics count what becomes of volumes that nobody wants any more. Names and
-// labels are those of the csi-provisioner whose role this is, for its
-// dashboards; class is the StorageClass.
+// Metrics count deletions of volumes. Names and labels are those of upstream's
+// csi-provisioner, for its dashboards. The label class is the StorageClass.
 type Metrics struct {
 	deleted, failed *prometheus.CounterVec
 	duration        *prometheus.HistogramVec
 }
 
-// NewMetrics makes and registers them, once in a process. Buckets are those of
-// the csi-provisioner and more: a driver may take minutes.
+// NewMetrics creates and registers the metrics, once in a process. The buckets
+// are those of upstream's csi-provisioner and some more, because a driver may
+// take minutes.
 func NewMetrics(to prometheus.Registerer) *Metrics {
 	labels := []string{"class"}
 	m := &Metrics{
@@ -39,7 +39,7 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 	return m
 }
 
-// success counts a volume that was deleted by an attempt that has begun then.
+// success counts a deleted volume and the duration of the attempt.
 func (m *Metrics) success(volume *corev1.PersistentVolume, start time.Time) {
 	if m == nil {
 		return
@@ -48,7 +48,7 @@ func (m *Metrics) success(volume *corev1.PersistentVolume, start time.Time) {
 	m.duration.WithLabelValues(volume.Spec.StorageClassName).Observe(time.Since(start).Seconds())
 }
 
-// failure counts an attempt that has failed.
+// failure counts a failed attempt.
 func (m *Metrics) failure(volume *corev1.PersistentVolume) {
 	if m == nil {
 		return

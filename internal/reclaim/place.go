@@ -10,26 +10,26 @@ import (
 )
 
 // NodeAnnotation on a PersistentVolume names the node whose driver has the
-// volume. A provisioner that serves one node writes it before it deletes a volume
-// of which only the driver could tell. An administrator may write it.
+// volume. A provisioner of one node writes it before it deletes a volume whose
+// node only the driver knew. An administrator may write it too.
 const NodeAnnotation = "reclaim.holdfast.io/node"
 
-// A location is where a volume is, as the provisioner of one node sees it. It matters
-// because any other node's driver would answer to DeleteVolume that there is no
-// such volume, which is a success.
+// A location is where a volume is, as seen by the provisioner of one node. It
+// matters because the driver of any other node would return success to
+// DeleteVolume: it has no such volume.
 type location int
 
 const (
-	unknownNode location = iota // nothing says on which node it is
+	unknownNode location = iota // unknown
 	thisNode                    // on this node
-	otherNode                   // not on this node
-	namedNode                   // on another node, whose name is known
+	otherNode                   // on another node
+	namedNode                   // on another node, and its name is known
 )
 
-// locationOf tells where a volume is, and the node's name if it is named. What the
-// annotation says counts most: it was found out, or an administrator knows it.
-// Next is the node affinity, where it is about one node only. If it fits more,
-// the volume is where it was made.
+// locationOf returns where a volume is, and the node's name if it is known. The
+// annotation has precedence: a provisioner found the volume, or an
+// administrator knows its node. Next is the node affinity if it fits only one
+// node. If it fits several, the volume is on the node that created it.
 func (o *Options) locationOf(volume *corev1.PersistentVolume) (location, string) {
 	if o.Segment == nil {
 		return thisNode, ""
@@ -57,8 +57,9 @@ func (o *Options) nodeLocation(node string) location {
 	return namedNode
 }
 
-// creatorNode is the node whose provisioner has made a volume, "" if that is not
-// known. A provisioner for one node calls itself TIME-NUMBER-DRIVER-NODE.
+// creatorNode returns the node whose provisioner created a volume, and "" if
+// that is unknown. The identity of a provisioner for one node is
+// TIME-NUMBER-DRIVER-NODE.
 func creatorNode(volume *corev1.PersistentVolume, driver string) string {
 	if volume.Spec.CSI == nil {
 		return ""
@@ -74,9 +75,9 @@ func creatorNode(volume *corev1.PersistentVolume, driver string) string {
 	return node
 }
 
-// restrictToNode narrows what is to be done about a volume with policy Delete to what
-// the provisioner of this node may do. Putting a finalizer on does no harm,
-// whoever does it.
+// restrictToNode restricts the action for a volume with reclaim policy Delete
+// to what the provisioner of this node may do. Adding a finalizer is safe for
+// every node.
 func (o *Options) restrictToNode(next action, volume *corev1.PersistentVolume) action {
 	at, _ := o.locationOf(volume)
 	switch {

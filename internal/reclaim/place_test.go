@@ -12,8 +12,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Where each node has a provisioner of its own, only the one beside a volume
-// may ask its driver: the others' would say that there is no such volume.
+// Where each node has a provisioner of its own, only the one on the volume's
+// node may call DeleteVolume: the drivers of other nodes would return success
+// without deleting anything.
 func TestDecideOnANode(t *testing.T) {
 	in := func(segment map[string]string) func(*state) {
 		return func(s *state) {
@@ -39,38 +40,38 @@ func TestDecideOnANode(t *testing.T) {
 		changes []func(*state)
 		want    action
 	}{
-		"a volume of this node is deleted":                                    {[]func(*state){at("n1")}, deleteVolume},
-		"whoever has made it":                                                 {[]func(*state){at("n1"), madeAt("n2")}, deleteVolume},
-		"a volume of another node is left alone":                              {[]func(*state){at("n2")}, none},
-		"whoever has made it there":                                           {[]func(*state){at("n2"), madeAt("n1")}, none},
-		"also when its object is being deleted":                               {[]func(*state){at("n2"), deleting}, none},
-		"a volume of which nothing is known is looked for":                    {nil, locate},
-		"also when its object is being deleted already":                       {[]func(*state){deleting}, locate},
-		"but not while it is attached":                                        {[]func(*state){attached}, waitForDetach},
-		"a volume of a zone that has more nodes is looked for":                {[]func(*state){zone("a")}, locate},
-		"a volume of another zone is left alone":                              {[]func(*state){zone("b")}, none},
-		"a volume of the zone that was made here is deleted":                  {[]func(*state){zone("a"), madeAt("n1")}, deleteVolume},
-		"a volume of the zone that was made on another node is left to that":  {[]func(*state){zone("a"), madeAt("n2")}, reportOtherNode},
-		"a volume of nowhere that was made here is deleted":                   {[]func(*state){madeAt("n1")}, deleteVolume},
-		"a volume of nowhere that was made on another node is left to that":   {[]func(*state){madeAt("n2")}, reportOtherNode},
-		"a name that begins like this node's is another's":                    {[]func(*state){madeAt("n1-2")}, reportOtherNode},
-		"a volume that was made for all nodes is looked for":                  {[]func(*state){by("1700000000000-4321-csitest.holdfast.io")}, locate},
-		"a volume that another driver's provisioner has made is looked for":   {[]func(*state){by("1700000000000-4321-other.example.com-n1")}, locate},
-		"a volume by who calls itself otherwise is looked for":                {[]func(*state){by("somebody")}, locate},
-		"a volume that was found here is deleted":                             {[]func(*state){record("n1")}, deleteVolume},
-		"whatever else is said":                                               {[]func(*state){record("n1"), at("n2"), madeAt("n3")}, deleteVolume},
-		"a volume that was found on another node is left to that":             {[]func(*state){record("n2")}, reportOtherNode},
-		"whatever else is said of it":                                         {[]func(*state){record("n2"), at("n1"), madeAt("n1")}, reportOtherNode},
-		"a bound volume of this node is held":                                 {[]func(*state){at("n1"), bound}, addFinalizer},
-		"a bound volume of another node is not":                               {[]func(*state){at("n2"), bound}, none},
-		"a bound volume that may be here is held":                             {[]func(*state){bound}, addFinalizer},
-		"a bound volume that was made on another node is not":                 {[]func(*state){madeAt("n2"), bound}, none},
-		"a retained volume of this node is let go of":                         {[]func(*state){at("n1"), retained}, removeFinalizer},
-		"a retained volume that may be here is let go of":                     {[]func(*state){retained}, removeFinalizer},
-		"a retained volume of another node is left to that":                   {[]func(*state){at("n2"), retained}, none},
-		"a retained volume that another node has made is left to that":        {[]func(*state){madeAt("n2"), retained}, none},
-		"a retained volume of a node that is gone is let go of when it shall": {[]func(*state){at("n2"), retained, deleting}, removeFinalizer},
-		"also one that only its maker could delete":                           {[]func(*state){madeAt("n2"), retained, deleting}, removeFinalizer},
+		"a volume of this node is deleted":                                                                 {[]func(*state){at("n1")}, deleteVolume},
+		"a volume of this node that another node created is deleted":                                       {[]func(*state){at("n1"), madeAt("n2")}, deleteVolume},
+		"a volume of another node is ignored":                                                              {[]func(*state){at("n2")}, none},
+		"a volume of another node that this node created is ignored":                                       {[]func(*state){at("n2"), madeAt("n1")}, none},
+		"a volume of another node is ignored when its object is being deleted":                             {[]func(*state){at("n2"), deleting}, none},
+		"a volume with an unknown node is located":                                                         {nil, locate},
+		"a volume with an unknown node is located when its object is being deleted":                        {[]func(*state){deleting}, locate},
+		"an attached volume with an unknown node waits for its detachment":                                 {[]func(*state){attached}, waitForDetach},
+		"a volume of a zone with several nodes is located":                                                 {[]func(*state){zone("a")}, locate},
+		"a volume of another zone is ignored":                                                              {[]func(*state){zone("b")}, none},
+		"a volume of the zone that this node created is deleted":                                           {[]func(*state){zone("a"), madeAt("n1")}, deleteVolume},
+		"a volume of the zone that another node created is left to that node":                              {[]func(*state){zone("a"), madeAt("n2")}, reportOtherNode},
+		"a volume without affinity that was created here is deleted":                                       {[]func(*state){madeAt("n1")}, deleteVolume},
+		"a volume without affinity that another node created is left to that node":                         {[]func(*state){madeAt("n2")}, reportOtherNode},
+		"a node name that only begins like this node's is another node":                                    {[]func(*state){madeAt("n1-2")}, reportOtherNode},
+		"a volume that a provisioner for all nodes created is located":                                     {[]func(*state){by("1700000000000-4321-csitest.holdfast.io")}, locate},
+		"a volume that another driver's provisioner created is located":                                    {[]func(*state){by("1700000000000-4321-other.example.com-n1")}, locate},
+		"a volume with an unknown identity is located":                                                     {[]func(*state){by("somebody")}, locate},
+		"a volume that is annotated with this node is deleted":                                             {[]func(*state){record("n1")}, deleteVolume},
+		"the annotation of this node has precedence":                                                       {[]func(*state){record("n1"), at("n2"), madeAt("n3")}, deleteVolume},
+		"a volume that is annotated with another node is left to that node":                                {[]func(*state){record("n2")}, reportOtherNode},
+		"the annotation of another node has precedence":                                                    {[]func(*state){record("n2"), at("n1"), madeAt("n1")}, reportOtherNode},
+		"a bound volume of this node gets our finalizer":                                                   {[]func(*state){at("n1"), bound}, addFinalizer},
+		"a bound volume of another node does not get our finalizer":                                        {[]func(*state){at("n2"), bound}, none},
+		"a bound volume with an unknown node gets our finalizer":                                           {[]func(*state){bound}, addFinalizer},
+		"a bound volume that another node created does not get our finalizer":                              {[]func(*state){madeAt("n2"), bound}, none},
+		"a retained volume of this node loses our finalizer":                                               {[]func(*state){at("n1"), retained}, removeFinalizer},
+		"a retained volume with an unknown node loses our finalizer":                                       {[]func(*state){retained}, removeFinalizer},
+		"a retained volume of another node is ignored":                                                     {[]func(*state){at("n2"), retained}, none},
+		"a retained volume that another node created is ignored":                                           {[]func(*state){madeAt("n2"), retained}, none},
+		"a retained volume of another node loses our finalizer when its object is being deleted":           {[]func(*state){at("n2"), retained, deleting}, removeFinalizer},
+		"a retained volume that another node created loses our finalizer when its object is being deleted": {[]func(*state){madeAt("n2"), retained, deleting}, removeFinalizer},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

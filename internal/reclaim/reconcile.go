@@ -23,37 +23,40 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Options say which volumes are ours and how they are worked on.
+// Options configure the controller.
 type Options struct {
-	// Driver is the CSI driver's own name.
+	// Driver is the CSI driver's name.
 	Driver string
-	// Provisioner is the name that classes carry; by default the driver's.
+	// Provisioner is the provisioner's name in StorageClasses; by default it is
+	// the driver's.
 	Provisioner string
-	// Segment is where the driver beside this process has its volumes; nil for
-	// a driver that has them everywhere.
+	// Segment is the topology of the node if the driver's volumes are local to
+	// it, and nil for a driver whose volumes are accessible everywhere.
 	Segment topology.Segment
-	// Node is the name of the node that this process serves, if it has a Segment.
+	// Node is the name of the node that this process serves, if it has a
+	// Segment.
 	Node string
-	// Plugin is what the driver has taken the place of, if it has.
+	// Plugin is the in-tree plugin that the driver replaces, if there is one.
 	Plugin migrate.Plugin
-	// Workers is how many volumes are worked on at a time.
+	// Workers is the number of volumes that are reconciled at the same time.
 	Workers int
-	// Metrics count what is done; nil for nobody.
+	// Metrics count deletions; nil disables them.
 	Metrics *Metrics
-	// RetryStart and RetryMax bound the pause before the next try.
+	// RetryStart and RetryMax are the shortest and the longest delay before a
+	// retry.
 	RetryStart, RetryMax time.Duration
 }
 
-// Reconciler deletes volumes that nobody wants any more.
+// Reconciler deletes volumes that no claim uses any more.
 type Reconciler struct {
 	client    client.Client
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	driver    *csi.Driver
 	events    *kube.Events
 	options   *Options
 }
 
-// Reconcile takes one volume a step closer to where its reclaim policy leads.
+// Reconcile does the next step that a volume's reclaim policy requires.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil || s.volume == nil {
@@ -67,8 +70,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, r.execute(ctx, s, next)
 }
 
-// observe reads the volume from the given source and its attachments from the
-// cache. A volume that is gone is nil.
+// observe reads the volume from the given source and its VolumeAttachments from
+// the cache. The volume is nil if it does not exist.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (state, error) {
 	volume := &corev1.PersistentVolume{}
 	if err := from.Get(ctx, key, volume); err != nil {
@@ -93,9 +96,9 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.
 	return s, nil
 }
 
-// isClaimBound tells whether a claim is bound to a volume that is being deleted and whose
-// phase does not tell: the PV controller may not have come to it yet. That is rare,
-// so the API server itself is asked.
+// isClaimBound reports whether a claim is bound to a volume that is being
+// deleted and whose phase does not show that: the PV controller may not have
+// updated it yet. This is rare, so the claim is read from the API server.
 func (r *Reconciler) isClaimBound(ctx context.Context, volume *corev1.PersistentVolume) (bool, error) {
 	ref := volume.Spec.ClaimRef
 	phase := volume.Status.Phase
@@ -113,7 +116,7 @@ func (r *Reconciler) isClaimBound(ctx context.Context, volume *corev1.Persistent
 	return claim.Spec.VolumeName == volume.Name && (ref.UID == "" || ref.UID == claim.UID), nil
 }
 
-// usesAttachments tells whether the driver's volumes have VolumeAttachments.
+// usesAttachments reports whether the driver's volumes have VolumeAttachments.
 func (r *Reconciler) usesAttachments() bool {
 	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
 }
@@ -121,7 +124,7 @@ func (r *Reconciler) usesAttachments() bool {
 func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
 	switch next {
 	case waitForDetach:
-		r.events.Normal(s.volume, kube.ReasonWaitingForDetach, "The volume is still attached; it is deleted when it is not")
+		r.events.Normal(s.volume, kube.ReasonWaitingForDetach, "The volume is still attached; it is deleted after it is detached")
 	case addFinalizer:
 		return ignoreConflict(kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
 	case removeFinalizer:
@@ -137,8 +140,8 @@ func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
 	return nil
 }
 
-// ignoreConflict drops an error that says that the object has changed since it
-// was seen: the change wakes us up to decide again.
+// ignoreConflict drops an error that means that the object has changed since it
+// was observed. The change enqueues the object again.
 func ignoreConflict(err error) error {
 	if kube.IsConflictResponse(err) {
 		return nil
@@ -146,9 +149,10 @@ func ignoreConflict(err error) error {
 	return err
 }
 
-// deleteVolume deletes the volume at the driver, then the object. The call may wait for
-// long before it is sent: the decision is made once more then, from the API server
-// itself, for somebody may have changed the reclaim policy to save the data.
+// deleteVolume deletes the volume at the driver, then the object. The call may
+// wait for a long time before it is sent. Therefore the controller decides
+// again right before the call, from the API server's state: a user may have
+// changed the reclaim policy to keep the data.
 func (r *Reconciler) deleteVolume(ctx context.Context, observed *corev1.PersistentVolume) error {
 	start := time.Now()
 	handle, err := r.volumeHandle(ctx, observed)
@@ -165,7 +169,7 @@ func (r *Reconciler) deleteVolume(ctx context.Context, observed *corev1.Persiste
 		return err
 	}).DeleteVolume(ctx, request)
 	if errors.Is(err, csi.ErrPreconditionFailed) {
-		return nil // What has changed wakes us up.
+		return nil // The change enqueues the volume again.
 	}
 	if err != nil {
 		return fmt.Errorf("deleting volume %s: %w", handle, err)
@@ -177,8 +181,9 @@ func (r *Reconciler) deleteVolume(ctx context.Context, observed *corev1.Persiste
 	return nil
 }
 
-// confirmDelete reads a volume from the API server and returns it if it is the one
-// that was seen, and still is to be destroyed; else [csi.ErrPreconditionFailed].
+// confirmDelete reads a volume from the API server. It returns the volume if it
+// is the observed one and is still to be deleted, and
+// [csi.ErrPreconditionFailed] otherwise.
 func (r *Reconciler) confirmDelete(ctx context.Context, observed *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
 	s, err := r.observe(ctx, r.apiReader, client.ObjectKeyFromObject(observed))
 	if err != nil {
@@ -190,7 +195,7 @@ func (r *Reconciler) confirmDelete(ctx context.Context, observed *corev1.Persist
 	return s.volume, nil
 }
 
-// volumeHandle is what the driver calls a volume. It never changes.
+// volumeHandle returns the driver's handle of a volume. It never changes.
 func (r *Reconciler) volumeHandle(ctx context.Context, volume *corev1.PersistentVolume) (string, error) {
 	translated, err := r.options.Plugin.ToCSI(ctx, volume)
 	if err != nil {
@@ -199,8 +204,8 @@ func (r *Reconciler) volumeHandle(ctx context.Context, volume *corev1.Persistent
 	return translated.Spec.CSI.VolumeHandle, nil
 }
 
-// deleteObject lets the object go. What others change about it meanwhile no longer
-// matters: the volume is gone.
+// deleteObject removes our finalizer and deletes the object. Concurrent changes
+// of the object do not matter any more, because the volume is deleted.
 func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.PersistentVolume) error {
 	err := retry.OnError(retry.DefaultBackoff, kube.IsConflictResponse, func() error {
 		err := kube.RemoveFinalizer(ctx, r.client, volume, kube.VolumeFinalizer)
@@ -210,7 +215,7 @@ func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.Persistent
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("letting PersistentVolume %s go: %w", volume.Name, err)
+		return fmt.Errorf("removing the finalizer from PersistentVolume %s: %w", volume.Name, err)
 	}
 	if volume.DeletionTimestamp != nil {
 		return nil
@@ -222,9 +227,9 @@ func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.Persistent
 	return nil
 }
 
-// deletionSecrets reads the secret that the volume was made with. If it is gone the
-// driver is asked without: it may well not need it, and the volume would be
-// stuck for good otherwise.
+// deletionSecrets reads the secret that the volume was created with. If it is
+// gone, the driver is called without it: the driver may not need it, and
+// otherwise the volume could never be deleted.
 func (r *Reconciler) deletionSecrets(ctx context.Context, volume *corev1.PersistentVolume) (map[string]string, error) {
 	ref, err := r.deletionSecretRef(ctx, volume)
 	if err != nil {
@@ -237,9 +242,9 @@ func (r *Reconciler) deletionSecrets(ctx context.Context, volume *corev1.Persist
 	return values, err
 }
 
-// deletionSecretRef is the secret that a volume's object names. Of one that says
-// nothing, not even that there is none, the class is asked: people write such
-// objects, and old provisioners did.
+// deletionSecretRef returns the secret that a volume's annotations name. A
+// volume without these annotations, written by hand or by an old provisioner,
+// uses its class.
 func (r *Reconciler) deletionSecretRef(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.SecretReference, error) {
 	name, annotated := volume.Annotations[kube.AnnDeletionSecretName]
 	namespace := volume.Annotations[kube.AnnDeletionSecretNamespace]
@@ -259,7 +264,7 @@ func (r *Reconciler) deletionSecretRef(ctx context.Context, volume *corev1.Persi
 		ObjectMeta: metav1.ObjectMeta{Name: ref.Name, Namespace: ref.Namespace},
 	}, volume.Name)
 	if err != nil {
-		return nil, fmt.Errorf("finding the secret in StorageClass %s, because the volume has no annotations %s and %s: %w",
+		return nil, fmt.Errorf("finding the secret in StorageClass %s, because the volume does not have annotations %s and %s: %w",
 			class.Name, kube.AnnDeletionSecretName, kube.AnnDeletionSecretNamespace, err)
 	}
 	return refs[secretref.Provision], nil

@@ -26,9 +26,9 @@ import (
 // attachmentsByVolume indexes VolumeAttachments by the name of their volume.
 const attachmentsByVolume = "reclaim.volume"
 
-// CacheOptions reduce the attachments in the manager's cache to the names of
-// their volumes: all that is asked is whether there are any. Those of other
-// drivers are kept as names only, and in no index.
+// CacheOptions reduces the VolumeAttachments in the manager's cache to the
+// names of their volumes, because the controller only checks whether there are
+// any. Those of other drivers lose that name too and are in no index.
 func CacheOptions(driver string, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
@@ -74,13 +74,14 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return b.Complete(kube.DrainOnStop(r))
 }
 
+// isRelevant passes volumes that this controller acts on or emits events about.
 func (r *Reconciler) isRelevant(o client.Object) bool {
 	volume, ok := o.(*corev1.PersistentVolume)
 	return ok && (r.options.isSelected(volume) || r.options.decideUnselected(volume) != none)
 }
 
-// deletedOnly lets through the end of an attachment: the moment that a deletion
-// waits for.
+// deletedOnly passes deletions of VolumeAttachments, which a deletion of the
+// volume waits for.
 func deletedOnly() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -96,7 +97,7 @@ func requestForVolume(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: name}}}
 }
 
-// volumeName is the name of the volume that an attachment is about, "" for an
+// volumeName returns the name of a VolumeAttachment's volume, and "" for an
 // inline volume.
 func volumeName(o client.Object) string {
 	attachment, ok := o.(*storagev1.VolumeAttachment)

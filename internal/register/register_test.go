@@ -57,7 +57,7 @@ func wait(t *testing.T, end <-chan error) error {
 
 func TestKubeletFindsTheDriver(t *testing.T) {
 	o := options(t)
-	// What a killed predecessor left must not be in the way.
+	// A process that was killed may have left this file.
 	if err := os.WriteFile(filepath.Join(o.Folder, o.Driver+"-reg.sock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

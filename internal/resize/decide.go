@@ -10,37 +10,38 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// An action is what is to be done next about an expansion or a modification.
+// An action is what the controller does next about an expansion or a
+// modification.
 type action int
 
 const (
-	none         action = iota // nothing, or it is somebody else's turn
-	report                     // nothing but tell the claim's owner
-	retryLater                 // the same once more, but not yet
-	start                      // put the target on record, then ask the driver
-	resume                     // ask the driver for the target that is on record
-	confirm                    // ask for that once more before it is given up: an earlier call may have done it
-	cleanUp                    // take the old size off the volume: the node is done
-	waitForClass               // put on record that the class is missing
-	cancel                     // take what was refused off the record
+	none         action = iota // nothing, or another component acts next
+	report                     // only emit an event
+	retryLater                 // decide again after a delay
+	start                      // record the target, then call the driver
+	resume                     // call the driver with the recorded target
+	confirm                    // call the driver with the recorded target once more before another target replaces it: an earlier call may have succeeded
+	cleanUp                    // remove the old size from the volume: the node is done
+	waitForClass               // record that the class is missing
+	cancel                     // remove the record of a class that the driver rejected
 )
 
-// A step is a decision. Size and class are what it is about, if anything.
+// A step is a decision. Size and class are its target, if it has one.
 type step struct {
 	action action
 	size   int64 // bytes
 	class  *storagev1.VolumeAttributesClass
 	// unused is whether the volume must not be in use by a pod.
 	unused bool
-	// after is how long to wait, for later.
+	// after is the delay of retryLater.
 	after time.Duration
-	// reason and message are what to tell, for say and await.
+	// reason and message are the event of report and waitForClass.
 	reason, message string
 }
 
-// decideExpansion holds every rule about how large a volume is made, and when.
-// It does no I/O; each rule is a row of its test. The rules about what is under
-// way are those of KEP-1790, "Recovering from volume expansion failure".
+// decideExpansion has all rules about the size of a volume. It does no I/O, and
+// its test has a row for each rule. The rules for an expansion in progress are
+// those of KEP-1790, "Recovering from volume expansion failure".
 func decideExpansion(s state, o *Options, now time.Time) step {
 	requested, capacity := sizeOf(s.claim.Spec.Resources.Requests), sizeOf(s.claim.Status.Capacity)
 	if requested <= capacity {
@@ -53,7 +54,7 @@ func decideExpansion(s state, o *Options, now time.Time) step {
 	target := s.targetSize(requested)
 	switch {
 	case target == 0:
-		return step{action: none} // It is the node's turn.
+		return step{action: none} // The node acts next.
 	case s.expansionStatus() == corev1.PersistentVolumeClaimControllerResizeInProgress && !s.hasFailed() && s.allocated() == target:
 		return step{action: resume, size: target}
 	}
@@ -67,7 +68,7 @@ func decideExpansion(s state, o *Options, now time.Time) step {
 	return step{action: start, size: target, unused: unused}
 }
 
-// decideSatisfied is about a claim that has what it requests.
+// decideSatisfied decides about a claim that has what it requests.
 func (s *state) decideSatisfied(capacity int64) step {
 	if _, annotated := s.volume.Annotations[kube.AnnPreResizeCapacity]; annotated && capacity >= s.volumeSize() {
 		return step{action: cleanUp}
@@ -75,7 +76,8 @@ func (s *state) decideSatisfied(capacity int64) step {
 	return step{action: none}
 }
 
-// targetSize is the size that is to be asked for, 0 while it is the node's turn.
+// targetSize returns the size to request from the driver, and 0 while the node
+// expands the filesystem.
 func (s *state) targetSize(requested int64) int64 {
 	allocated := s.allocated()
 	if allocated == 0 {
@@ -89,50 +91,50 @@ func (s *state) targetSize(requested int64) int64 {
 		return allocated
 	case corev1.PersistentVolumeClaimNodeResizeInfeasible:
 		if s.isNodeOnly() {
-			return requested // Nothing has grown yet.
+			return requested // The volume has not been expanded yet.
 		}
-		return allocated // The driver has grown the volume: the node has to follow.
+		return allocated // The driver has expanded the volume, so the node has to follow.
 	case corev1.PersistentVolumeClaimControllerResizeInProgress:
 		if !s.hasFailed() {
-			return allocated // It may be under way.
+			return allocated // The driver may still be working on it.
 		}
 	default:
 	}
 	if s.volumeSize() >= requested {
-		return max(requested, allocated) // It was granted once, and volumes never shrink.
+		return max(requested, allocated) // The volume has this size already, and volumes never shrink.
 	}
 	return requested
 }
 
-// lowersUnknown tells whether a target is less than what an unanswered call may have
-// made of the volume. A refusal that came later says nothing about that call: if it
-// has grown the volume, asking for the same again finds that out, and otherwise it
-// is refused once more.
+// lowersUnknown reports whether a target is less than the size that a call with
+// an unknown outcome may have given the volume. A later rejection says nothing
+// about that call. If the call expanded the volume, repeating it shows that;
+// otherwise the driver rejects it again.
 func (s *state) lowersUnknown(target int64) bool {
 	return target < s.allocated() && !s.sizeRejected && outcomeDoubt(s.claim, corev1.PersistentVolumeClaimResizing) == outcomeUnknown
 }
 
-// retryDelay is how long to wait before what has been infeasible is asked for again,
-// if nothing has changed since.
-func (s *state) retryDelay(target int64, pause time.Duration, now time.Time) time.Duration {
+// retryDelay returns how long to wait before an infeasible size is requested
+// again, if nothing else has changed.
+func (s *state) retryDelay(target int64, delay time.Duration, now time.Time) time.Duration {
 	if target != s.allocated() {
 		return 0
 	}
 	switch s.expansionStatus() {
 	case corev1.PersistentVolumeClaimControllerResizeInfeasible:
-		return remainingDelay(s.claim, corev1.PersistentVolumeClaimControllerResizeError, pause, now)
+		return remainingDelay(s.claim, corev1.PersistentVolumeClaimControllerResizeError, delay, now)
 	case corev1.PersistentVolumeClaimNodeResizeInfeasible:
-		return remainingDelay(s.claim, corev1.PersistentVolumeClaimNodeResizeError, pause, now)
+		return remainingDelay(s.claim, corev1.PersistentVolumeClaimNodeResizeError, delay, now)
 	default:
 		return 0
 	}
 }
 
-// remainingDelay is what is left of a pause that began with a condition.
-func remainingDelay(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeClaimConditionType, pause time.Duration, now time.Time) time.Duration {
+// remainingDelay returns what is left of a delay that started with a condition.
+func remainingDelay(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeClaimConditionType, delay time.Duration, now time.Time) time.Duration {
 	since := condition(claim, of)
 	if since == nil || since.LastTransitionTime.IsZero() {
 		return 0
 	}
-	return max(0, since.LastTransitionTime.Add(pause).Sub(now))
+	return max(0, since.LastTransitionTime.Add(delay).Sub(now))
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// decideModification holds every rule about which attributes a volume is given,
-// and when. It does no I/O; each rule is a row of its test. The rules about what
-// is under way are those of KEP-3751, "VolumeAttributesClass".
+// decideModification has all rules about the attributes of a volume. It does no
+// I/O, and its test has a row for each rule. The rules for a modification in
+// progress are those of KEP-3751, "VolumeAttributesClass".
 func decideModification(s state, o *Options, now time.Time) step {
 	desired, current := ptr.Deref(s.claim.Spec.VolumeAttributesClassName, ""), ptr.Deref(s.claim.Status.CurrentVolumeAttributesClassName, "")
 	record := s.claim.Status.ModifyVolumeStatus
@@ -26,7 +26,7 @@ func decideModification(s state, o *Options, now time.Time) step {
 	case desired == current && !s.mayBePartlyModified():
 		return s.decideCancel()
 	case desired == "":
-		return step{action: none} // The API allows nobody to give up a class that was applied.
+		return step{action: none} // The API does not allow users to remove a class that was applied.
 	}
 	if problem := s.classProblem(o); problem != nil {
 		return *problem
@@ -37,18 +37,19 @@ func decideModification(s state, o *Options, now time.Time) step {
 	return step{action: start, class: s.desiredClass}
 }
 
-// mayBePartlyModified tells whether the volume has a class to go back to and some of what was
-// refused may have been done: only what was infeasible from the first call on
-// surely was not.
+// mayBePartlyModified reports whether the claim has a current class and a
+// rejected call may have changed some attributes. Only a call that was
+// infeasible from the first attempt certainly changed nothing.
 func (s *state) mayBePartlyModified() bool {
 	return ptr.Deref(s.claim.Status.CurrentVolumeAttributesClassName, "") != "" &&
 		(s.claim.Status.ModifyVolumeStatus.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress ||
 			outcomeDoubt(s.claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "")
 }
 
-// decideCancel is about a class that was refused, with none to go back to. If an
-// unanswered call may have applied it, it is asked for once more: the volume may
-// have it, and then the claim has it too.
+// decideCancel decides about a rejected class when the claim has no current
+// class to return to. If a call with an unknown outcome may have applied the
+// rejected class, the driver is called with it once more: if the volume has
+// that class, the claim gets it too.
 func (s *state) decideCancel() step {
 	tried := s.claim.Status.ModifyVolumeStatus.Status != corev1.PersistentVolumeClaimModifyVolumePending
 	if tried && s.canModify && s.targetClass != nil && !s.classRejected &&
@@ -58,21 +59,22 @@ func (s *state) decideCancel() step {
 	return step{action: cancel}
 }
 
-// decideResume is about a modification that may be under way: nothing else is asked for
-// before it has been answered.
+// decideResume decides about a modification that may be in progress. No other
+// modification starts before the driver has responded.
 func (s *state) decideResume(o *Options) step {
 	if !s.canModify {
 		return cannotModify(o)
 	}
 	if s.targetClass == nil {
 		return step{action: report, reason: kube.ReasonVolumeModifyFailed, message: fmt.Sprintf(
-			"VolumeAttributesClass %q is gone, and the volume may already have been changed to it: create it again as it was, so that the change can be brought to an end",
+			"VolumeAttributesClass %q is gone, and the volume may already have been modified to it: create it again as it was, so that the modification can finish",
 			s.claim.Status.ModifyVolumeStatus.TargetVolumeAttributesClassName)}
 	}
 	return step{action: resume, class: s.targetClass}
 }
 
-// classProblem is what stands in the way of the class that the claim wants.
+// classProblem returns why the desired class cannot be applied, and nil if it
+// can.
 func (s *state) classProblem(o *Options) *step {
 	name := *s.claim.Spec.VolumeAttributesClassName
 	if !s.canModify {
@@ -82,9 +84,9 @@ func (s *state) classProblem(o *Options) *step {
 	pending := step{action: waitForClass, reason: kube.ReasonVolumeModifyFailed}
 	switch {
 	case s.desiredClass == nil:
-		pending.message = fmt.Sprintf("VolumeAttributesClass %q of the claim does not exist; the volume is modified when it does", name)
+		pending.message = fmt.Sprintf("VolumeAttributesClass %q of the claim does not exist; the volume is modified when it exists", name)
 	case s.desiredClass.DriverName != o.Driver:
-		pending.message = fmt.Sprintf("VolumeAttributesClass %q is for driver %s and the volume is of driver %s: choose another class",
+		pending.message = fmt.Sprintf("VolumeAttributesClass %q is for driver %s, and the volume belongs to driver %s: choose another class",
 			name, s.desiredClass.DriverName, o.Driver)
 	default:
 		return nil
@@ -94,12 +96,12 @@ func (s *state) classProblem(o *Options) *step {
 
 func cannotModify(o *Options) step {
 	return step{action: report, reason: kube.ReasonVolumeModifyFailed, message: fmt.Sprintf(
-		"the claim has a VolumeAttributesClass and driver %s cannot modify volumes: it does not announce MODIFY_VOLUME", o.Driver)}
+		"the claim has a VolumeAttributesClass, and driver %s cannot modify volumes: it does not announce MODIFY_VOLUME", o.Driver)}
 }
 
-// classRetryDelay is how long to wait before a class that was infeasible is tried
-// again. One that was made since is another.
-func (s *state) classRetryDelay(pause time.Duration, now time.Time) time.Duration {
+// classRetryDelay returns how long to wait before an infeasible class is tried
+// again. A class that was created since the rejection is tried at once.
+func (s *state) classRetryDelay(delay time.Duration, now time.Time) time.Duration {
 	record := s.claim.Status.ModifyVolumeStatus
 	if record == nil || record.Status != corev1.PersistentVolumeClaimModifyVolumeInfeasible || record.TargetVolumeAttributesClassName != s.desiredClass.Name {
 		return 0
@@ -108,5 +110,5 @@ func (s *state) classRetryDelay(pause time.Duration, now time.Time) time.Duratio
 	if rejected != nil && s.desiredClass.CreationTimestamp.After(rejected.LastTransitionTime.Time) {
 		return 0
 	}
-	return remainingDelay(s.claim, corev1.PersistentVolumeClaimVolumeModifyVolumeError, pause, now)
+	return remainingDelay(s.claim, corev1.PersistentVolumeClaimVolumeModifyVolumeError, delay, now)
 }

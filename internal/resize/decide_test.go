@@ -35,49 +35,49 @@ func TestDecideExpansion(t *testing.T) {
 		changes []change
 		want    step
 	}{
-		"a claim that has what it requests rests":        {nil, step{action: none}},
-		"a claim that requests more gets it":             {[]change{requests(2)}, step{action: start, size: 2 * gib}},
-		"also if its volume is large enough already":     {[]change{requests(2), volumeHas(3)}, step{action: start, size: 2 * gib}},
-		"what an earlier expansion left does not matter": {[]change{requests(3), func(s *state) { s.claim.Status.AllocatedResources = list(1) }}, step{action: start, size: 3 * gib}},
+		"a claim that has what it requests needs nothing":        {nil, step{action: none}},
+		"a claim that requests more is expanded":                 {[]change{requests(2)}, step{action: start, size: 2 * gib}},
+		"a claim is expanded even if its volume is large enough": {[]change{requests(2), volumeHas(3)}, step{action: start, size: 2 * gib}},
+		"the target of a finished expansion does not matter":     {[]change{requests(3), func(s *state) { s.claim.Status.AllocatedResources = list(1) }}, step{action: start, size: 3 * gib}},
 
-		"what may be under way is asked for again": {[]change{requests(2), record(inProgress, 2)}, step{action: resume, size: 2 * gib}},
-		"also when the volume has grown already":   {[]change{requests(2), record(inProgress, 2), volumeHas(2)}, step{action: resume, size: 2 * gib}},
-		"also when less is requested meanwhile":    {[]change{requests(2), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
-		"also when more is requested meanwhile":    {[]change{requests(4), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
-		"a record without a target begins anew":    {[]change{requests(2), func(s *state) { setExpansionStatus(s.claim, inProgress) }}, step{action: start, size: 2 * gib}},
-		"what was refused is on record before it is asked for again": {
+		"an operation in progress is resumed":                                    {[]change{requests(2), record(inProgress, 2)}, step{action: resume, size: 2 * gib}},
+		"an expansion in progress is resumed if the volume has its size already": {[]change{requests(2), record(inProgress, 2), volumeHas(2)}, step{action: resume, size: 2 * gib}},
+		"an expansion in progress is resumed even if less is requested now":      {[]change{requests(2), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
+		"an expansion in progress is resumed even if more is requested now":      {[]change{requests(4), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
+		"a record without a target starts again":                                 {[]change{requests(2), func(s *state) { setExpansionStatus(s.claim, inProgress) }}, step{action: start, size: 2 * gib}},
+		"a rejected target is recorded again before the driver is called": {
 			[]change{requests(2), record(inProgress, 2), rejected(0)}, step{action: start, size: 2 * gib}},
-		"after a refusal the request may be lowered":     {[]change{requests(2), record(inProgress, 3), rejected(0)}, step{action: start, size: 2 * gib}},
-		"after a refusal the request may be raised":      {[]change{requests(4), record(inProgress, 3), rejected(0)}, step{action: start, size: 4 * gib}},
-		"what the volume has got is never asked back":    {[]change{requests(2), record(inProgress, 3), rejected(0), volumeHas(3)}, step{action: start, size: 3 * gib}},
-		"what was in use needs to be unused":             {[]change{requests(2), record(inProgress, 2), holds(resizeError, "FailedPrecondition", 0)}, step{action: start, size: 2 * gib, unused: true}},
-		"what is infeasible waits for the longest pause": {[]change{requests(2), record(infeasible, 2), rejected(time.Minute)}, step{action: retryLater, after: 4 * time.Minute}},
-		"and is tried again after it":                    {[]change{requests(2), record(infeasible, 2), rejected(5 * time.Minute)}, step{action: start, size: 2 * gib}},
-		"or at once when less is requested":              {[]change{requests(2), record(infeasible, 9), rejected(0)}, step{action: start, size: 2 * gib}},
-		"or if nobody knows since when it is":            {[]change{requests(2), record(infeasible, 2)}, step{action: start, size: 2 * gib}},
+		"after a rejection the request may be lowered":         {[]change{requests(2), record(inProgress, 3), rejected(0)}, step{action: start, size: 2 * gib}},
+		"after a rejection the request may be raised":          {[]change{requests(4), record(inProgress, 3), rejected(0)}, step{action: start, size: 4 * gib}},
+		"the target is never less than the volume's size":      {[]change{requests(2), record(inProgress, 3), rejected(0), volumeHas(3)}, step{action: start, size: 3 * gib}},
+		"after an in-use error the volume must be unused":      {[]change{requests(2), record(inProgress, 2), holds(resizeError, "FailedPrecondition", 0)}, step{action: start, size: 2 * gib, unused: true}},
+		"an infeasible target waits for RetryMax":              {[]change{requests(2), record(infeasible, 2), rejected(time.Minute)}, step{action: retryLater, after: 4 * time.Minute}},
+		"an infeasible target is retried after RetryMax":       {[]change{requests(2), record(infeasible, 2), rejected(5 * time.Minute)}, step{action: start, size: 2 * gib}},
+		"a target below an infeasible one is tried at once":    {[]change{requests(2), record(infeasible, 9), rejected(0)}, step{action: start, size: 2 * gib}},
+		"an infeasible target without a time is tried at once": {[]change{requests(2), record(infeasible, 2)}, step{action: start, size: 2 * gib}},
 
-		"what was not answered before it was refused is asked for once more when less is requested": {
+		"a rejected target with an unknown outcome is confirmed before it is lowered": {
 			[]change{requests(2), record(inProgress, 3), rejected(0), unknown}, step{action: confirm, size: 3 * gib}},
-		"also if it is infeasible by now":                        {[]change{requests(2), record(infeasible, 3), rejected(0), unknown}, step{action: confirm, size: 3 * gib}},
-		"and not before it is unused, if it was in use":          {[]change{requests(2), record(inProgress, 3), holds(resizeError, "FailedPrecondition", 0), unknown}, step{action: confirm, size: 3 * gib, unused: true}},
-		"and the less is asked for when it is refused then":      {[]change{requests(2), record(inProgress, 3), rejected(0), unknown, func(s *state) { s.sizeRejected = true }}, step{action: start, size: 2 * gib}},
-		"what the driver has given up on the way may be lowered": {[]change{requests(2), record(inProgress, 3), rejected(0), reason(corev1.PersistentVolumeClaimResizing, outcomeDoubtful)}, step{action: start, size: 2 * gib}},
-		"more, or the same, is asked for without that":           {[]change{requests(4), record(inProgress, 3), rejected(0), unknown}, step{action: start, size: 4 * gib}},
-		"the node's turn is awaited":                             {[]change{requests(2), record(nodePending, 2), volumeHas(2)}, step{action: none}},
-		"also when still more is requested":                      {[]change{requests(3), record(nodePending, 2), volumeHas(2)}, step{action: none}},
-		"a node that is at it is awaited":                        {[]change{requests(3), record(nodeBusy, 2), volumeHas(2)}, step{action: none}},
-		"a node has nothing to do before the volume grew":        {[]change{requests(3), record(nodePending, 2)}, step{action: start, size: 2 * gib}},
-		"a node that cannot gets another chance": {
+		"an infeasible target with an unknown outcome is confirmed before it is lowered": {[]change{requests(2), record(infeasible, 3), rejected(0), unknown}, step{action: confirm, size: 3 * gib}},
+		"after an in-use error it is confirmed when the volume is unused":                {[]change{requests(2), record(inProgress, 3), holds(resizeError, "FailedPrecondition", 0), unknown}, step{action: confirm, size: 3 * gib, unused: true}},
+		"the lower target is requested after another rejection":                          {[]change{requests(2), record(inProgress, 3), rejected(0), unknown, func(s *state) { s.sizeRejected = true }}, step{action: start, size: 2 * gib}},
+		"a target with a doubtful outcome may be lowered":                                {[]change{requests(2), record(inProgress, 3), rejected(0), reason(corev1.PersistentVolumeClaimResizing, outcomeDoubtful)}, step{action: start, size: 2 * gib}},
+		"a higher target needs no confirmation":                                          {[]change{requests(4), record(inProgress, 3), rejected(0), unknown}, step{action: start, size: 4 * gib}},
+		"a pending node expansion is awaited":                                            {[]change{requests(2), record(nodePending, 2), volumeHas(2)}, step{action: none}},
+		"a pending node expansion is awaited even if more is requested":                  {[]change{requests(3), record(nodePending, 2), volumeHas(2)}, step{action: none}},
+		"a node expansion in progress is awaited":                                        {[]change{requests(3), record(nodeBusy, 2), volumeHas(2)}, step{action: none}},
+		"a node expansion needs a volume that has been expanded":                         {[]change{requests(3), record(nodePending, 2)}, step{action: start, size: 2 * gib}},
+		"an infeasible node expansion is retried after RetryMax": {
 			[]change{requests(3), record(nodeInfeasible, 2), volumeHas(2), holds(nodeResizeError, "", 5*time.Minute)}, step{action: start, size: 2 * gib}},
-		"but not before the longest pause": {
+		"an infeasible node expansion waits for RetryMax": {
 			[]change{requests(2), record(nodeInfeasible, 2), volumeHas(2), holds(nodeResizeError, "", 2*time.Minute)}, step{action: retryLater, after: 3 * time.Minute}},
 
-		"a driver with nothing but nodes asks them":               {[]change{nodeOnly, requests(2)}, step{action: start, size: 2 * gib}},
-		"whose nodes cannot may be asked for less":                {[]change{nodeOnly, requests(2), record(nodeInfeasible, 3), volumeHas(3)}, step{action: start, size: 2 * gib}},
-		"the old size stays on the volume while the node is busy": {[]change{requests(2), record(nodePending, 2), volumeHas(2), annotatedOldSize}, step{action: none}},
-		"and is taken off when the node is done":                  {[]change{annotatedOldSize}, step{action: cleanUp}},
-		"but not while the volume is larger than the claim":       {[]change{annotatedOldSize, volumeHas(2)}, step{action: none}},
-		"a driver that cannot is told of": {[]change{requests(2), func(s *state) { s.info = unable }}, step{
+		"a driver that expands only on nodes is supported":                       {[]change{nodeOnly, requests(2)}, step{action: start, size: 2 * gib}},
+		"an infeasible node-only expansion may be lowered":                       {[]change{nodeOnly, requests(2), record(nodeInfeasible, 3), volumeHas(3)}, step{action: start, size: 2 * gib}},
+		"the old size stays annotated while the node expands":                    {[]change{requests(2), record(nodePending, 2), volumeHas(2), annotatedOldSize}, step{action: none}},
+		"the old size is removed when the node is done":                          {[]change{annotatedOldSize}, step{action: cleanUp}},
+		"the old size stays annotated while the volume is larger than the claim": {[]change{annotatedOldSize, volumeHas(2)}, step{action: none}},
+		"a driver that cannot expand is reported": {[]change{requests(2), func(s *state) { s.info = unable }}, step{
 			action: report, reason: kube.ReasonVolumeResizeFailed, message: "driver csitest.holdfast.io cannot expand volumes: it does not announce EXPAND_VOLUME"}},
 	}
 	for name, tt := range tests {
@@ -124,42 +124,42 @@ func TestDecideModification(t *testing.T) {
 		changes []change
 		want    step
 	}{
-		"a claim without a class rests":             {nil, step{action: none}},
-		"a claim that has its class rests":          {[]change{wants("gold"), current("gold")}, step{action: none}},
-		"a claim gets its first class":              {[]change{wants("gold")}, step{action: start, class: gold}},
-		"a claim gets another class":                {[]change{wants("gold"), current("silver")}, step{action: start, class: gold}},
-		"a class that does not exist is awaited":    {[]change{wants("gold"), missing}, reports(waitForClass, `VolumeAttributesClass "gold" of the claim does not exist; the volume is modified when it does`)},
-		"one that came is taken":                    {[]change{wants("gold"), toGold(pending)}, step{action: start, class: gold}},
-		"another one may be chosen instead":         {[]change{wants("silver"), toGold(pending)}, step{action: start, class: silver}},
-		"or none":                                   {[]change{unwanted, toGold(pending)}, step{action: cancel}},
-		"or the one that the claim has":             {[]change{wants("silver"), current("silver"), toGold(pending)}, step{action: cancel}},
-		"a class of another driver is not applied":  {[]change{wants("gold"), func(s *state) { s.desiredClass.DriverName = "other" }}, reports(waitForClass, `VolumeAttributesClass "gold" is for driver other and the volume is of driver csitest.holdfast.io: choose another class`)},
-		"what may be under way is asked for again":  {[]change{wants("gold"), toGold(inProgress)}, step{action: resume, class: gold}},
-		"also when another class is wanted":         {[]change{wants("silver"), toGold(inProgress)}, step{action: resume, class: gold}},
-		"also when the old class is wanted again":   {[]change{wants("silver"), current("silver"), toGold(inProgress)}, step{action: resume, class: gold}},
-		"also when none is wanted any more":         {[]change{unwanted, toGold(inProgress)}, step{action: resume, class: gold}},
-		"which takes the class that was begun with": {[]change{wants("silver"), toGold(inProgress), func(s *state) { s.targetClass = nil }}, reports(report, `VolumeAttributesClass "gold" is gone, and the volume may already have been changed to it: create it again as it was, so that the change can be brought to an end`)},
-		"what was refused is on record before it is asked for again": {
+		"a claim without a class needs nothing":                                    {nil, step{action: none}},
+		"a claim that has its class needs nothing":                                 {[]change{wants("gold"), current("gold")}, step{action: none}},
+		"a claim without a current class is modified":                              {[]change{wants("gold")}, step{action: start, class: gold}},
+		"a claim with another class is modified":                                   {[]change{wants("gold"), current("silver")}, step{action: start, class: gold}},
+		"a missing class is awaited":                                               {[]change{wants("gold"), missing}, reports(waitForClass, `VolumeAttributesClass "gold" of the claim does not exist; the volume is modified when it exists`)},
+		"a pending class that exists now is applied":                               {[]change{wants("gold"), toGold(pending)}, step{action: start, class: gold}},
+		"another class may replace a pending one":                                  {[]change{wants("silver"), toGold(pending)}, step{action: start, class: silver}},
+		"a pending class may be removed":                                           {[]change{unwanted, toGold(pending)}, step{action: cancel}},
+		"the current class may replace a pending one":                              {[]change{wants("silver"), current("silver"), toGold(pending)}, step{action: cancel}},
+		"a class of another driver is not applied":                                 {[]change{wants("gold"), func(s *state) { s.desiredClass.DriverName = "other" }}, reports(waitForClass, `VolumeAttributesClass "gold" is for driver other, and the volume belongs to driver csitest.holdfast.io: choose another class`)},
+		"an operation in progress is resumed":                                      {[]change{wants("gold"), toGold(inProgress)}, step{action: resume, class: gold}},
+		"a modification in progress is resumed even if another class is requested": {[]change{wants("silver"), toGold(inProgress)}, step{action: resume, class: gold}},
+		"a modification in progress is resumed even if the old class is requested": {[]change{wants("silver"), current("silver"), toGold(inProgress)}, step{action: resume, class: gold}},
+		"a modification in progress is resumed even if no class is requested":      {[]change{unwanted, toGold(inProgress)}, step{action: resume, class: gold}},
+		"a modification in progress whose class is gone is reported":               {[]change{wants("silver"), toGold(inProgress), func(s *state) { s.targetClass = nil }}, reports(report, `VolumeAttributesClass "gold" is gone, and the volume may already have been modified to it: create it again as it was, so that the modification can finish`)},
+		"a rejected target is recorded again before the driver is called": {
 			[]change{wants("gold"), toGold(inProgress), rejected(0)}, step{action: start, class: gold}},
-		"after a refusal another class may be chosen":    {[]change{wants("silver"), toGold(inProgress), rejected(0)}, step{action: start, class: silver}},
-		"the old one is applied again: some may be done": {[]change{wants("silver"), current("silver"), toGold(inProgress), rejected(0)}, step{action: start, class: silver}},
-		"without an old one there is nothing to apply":   {[]change{unwanted, toGold(inProgress), rejected(0)}, step{action: cancel}},
-		"what is infeasible waits for the longest pause": {[]change{wants("gold"), toGold(infeasible), rejected(time.Minute)}, step{action: retryLater, after: 4 * time.Minute}},
-		"and is tried again after it":                    {[]change{wants("gold"), toGold(infeasible), rejected(5 * time.Minute)}, step{action: start, class: gold}},
-		"or at once when the class was made anew":        {[]change{wants("gold"), toGold(infeasible), rejected(time.Minute), func(s *state) { s.desiredClass = attributes("gold", 0) }}, step{action: start, class: attributes("gold", 0)}},
-		"another class does not wait":                    {[]change{wants("silver"), toGold(infeasible), rejected(0)}, step{action: start, class: silver}},
-		"the old class is left as it is, for nothing is done": {
+		"after a rejection another class may be applied":                                             {[]change{wants("silver"), toGold(inProgress), rejected(0)}, step{action: start, class: silver}},
+		"after a rejection the old class is applied again, because some attributes may have changed": {[]change{wants("silver"), current("silver"), toGold(inProgress), rejected(0)}, step{action: start, class: silver}},
+		"after a rejection without an old class the modification is cancelled":                       {[]change{unwanted, toGold(inProgress), rejected(0)}, step{action: cancel}},
+		"an infeasible target waits for RetryMax":                                                    {[]change{wants("gold"), toGold(infeasible), rejected(time.Minute)}, step{action: retryLater, after: 4 * time.Minute}},
+		"an infeasible target is retried after RetryMax":                                             {[]change{wants("gold"), toGold(infeasible), rejected(5 * time.Minute)}, step{action: start, class: gold}},
+		"an infeasible class that was created again is tried at once":                                {[]change{wants("gold"), toGold(infeasible), rejected(time.Minute), func(s *state) { s.desiredClass = attributes("gold", 0) }}, step{action: start, class: attributes("gold", 0)}},
+		"another class is tried at once":                                                             {[]change{wants("silver"), toGold(infeasible), rejected(0)}, step{action: start, class: silver}},
+		"an infeasible class is cancelled if the old class is requested, because nothing has changed": {
 			[]change{wants("silver"), current("silver"), toGold(infeasible), rejected(0)}, step{action: cancel}},
-		"and so is none": {[]change{unwanted, toGold(infeasible), rejected(0)}, step{action: cancel}},
-		"but what was not answered before it was infeasible may be done: the old class is applied again": {
+		"an infeasible class is cancelled if no class is requested": {[]change{unwanted, toGold(infeasible), rejected(0)}, step{action: cancel}},
+		"after an unknown outcome the old class is applied again": {
 			[]change{wants("silver"), current("silver"), toGold(infeasible), rejected(0), unknown}, step{action: start, class: silver}},
-		"also if the driver had given it up on the way": {[]change{wants("silver"), current("silver"), toGold(infeasible), rejected(0), doubtful}, step{action: start, class: silver}},
-		"also if another class is awaited since":        {[]change{wants("silver"), current("silver"), toGold(pending), unknown}, step{action: start, class: silver}},
-		"without an old one it is asked for once more":  {[]change{unwanted, toGold(infeasible), rejected(0), unknown}, step{action: confirm, class: gold}},
-		"and given up when it is refused then":          {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.classRejected = true }}, step{action: cancel}},
-		"or if it is gone":                              {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.targetClass = nil }}, step{action: cancel}},
-		"a driver that cannot is told of": {[]change{wants("gold"), func(s *state) { s.canModify = false }},
-			reports(report, "the claim has a VolumeAttributesClass and driver csitest.holdfast.io cannot modify volumes: it does not announce MODIFY_VOLUME")},
+		"after a doubtful outcome the old class is applied again":                                  {[]change{wants("silver"), current("silver"), toGold(infeasible), rejected(0), doubtful}, step{action: start, class: silver}},
+		"after an unknown outcome the old class is applied again even if another class is pending": {[]change{wants("silver"), current("silver"), toGold(pending), unknown}, step{action: start, class: silver}},
+		"after an unknown outcome without an old class the class is confirmed":                     {[]change{unwanted, toGold(infeasible), rejected(0), unknown}, step{action: confirm, class: gold}},
+		"it is cancelled after another rejection":                                                  {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.classRejected = true }}, step{action: cancel}},
+		"it is cancelled if the class is gone":                                                     {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.targetClass = nil }}, step{action: cancel}},
+		"a driver that cannot modify is reported": {[]change{wants("gold"), func(s *state) { s.canModify = false }},
+			reports(report, "the claim has a VolumeAttributesClass, and driver csitest.holdfast.io cannot modify volumes: it does not announce MODIFY_VOLUME")},
 	}
 	info := announced(t, csitest.Options{})
 	for name, tt := range tests {
@@ -173,7 +173,7 @@ func TestDecideModification(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nothing is modified with the gate closed", func(t *testing.T) {
+	t.Run("nothing is modified with the feature gate disabled", func(t *testing.T) {
 		s, o := bound(info), options()
 		wants("gold")(&s)
 		o.Modify = false

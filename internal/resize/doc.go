@@ -1,29 +1,31 @@
-// Package resize makes volumes larger and gives them other attributes: what a
-// claim requests and what its VolumeAttributesClass says.
+// Package resize expands volumes to the size that their claims request, and modifies
+// them to the claims' VolumeAttributesClass.
 //
 //	claim: request ──▶ target on record ──▶ volume at the driver ──▶ PersistentVolume ──▶ claim: capacity
-//	                   (claim's status)                                                   (or: the node's turn)
+//	                   (claim's status)                                                   (or: node expands)
 //
-// One reconciler does both for a claim, one call after the other, so that they
-// cannot disturb each other.
+// One reconciler does both for a claim, one after the other, so that the calls cannot
+// interfere with each other.
 //
-// What a call asks for is on record in the claim's status before the driver is
-// asked, in the fields that Kubernetes has for it (KEP-1790, KEP-3751). Whether
-// the last call has surely failed is on record too, as a condition: ControllerResizeError
-// beside ControllerResizeInProgress, ModifyVolumeError beside InProgress. Without
-// the condition the call may be under way, or may have done its work, whoever
-// made it: the same is asked for again until there is an answer, whatever the
-// claim wants by then. With it the claim's present wish counts. So the condition
-// is taken off before a call that follows a refusal.
+// Before the driver is called, the target is recorded in the claim's status, in the
+// fields that Kubernetes has for it (KEP-1790, KEP-3751). A condition records that the
+// last call failed with a final error: ControllerResizeError with the status
+// ControllerResizeInProgress, and ModifyVolumeError with the status InProgress.
+// Without the condition the call may still be running or may have succeeded, whichever
+// process sent it. Then the controller repeats it with the same target until the driver
+// responds, even if the claim has changed by then. With the condition the claim's
+// current spec applies. Therefore the condition is removed before a call that follows
+// a rejection.
 //
-// A refusal says nothing about an earlier call that was not answered. That there
-// was one stays on record until the driver has done something, as the reason of the
-// condition Resizing or ModifyingVolume: see doubt.
+// A rejection says nothing about an earlier call whose outcome is unknown. That there
+// was such a call stays on record until the driver reports success, as the reason of
+// the condition Resizing or ModifyingVolume: see outcomeDoubt.
 //
-// Nothing in memory matters after a restart:
-//   - that a call has surely failed is the condition;
-//   - that a volume was in use is the condition's reason, FailedPrecondition;
-//   - since when a request is infeasible is the condition's time;
-//   - how long the pauses between retries have become, and which pods are being
-//     watched, is lost: the first try after a restart comes at once.
+// All state that matters after a restart is in the claim:
+//   - the condition records that a call failed with a final error;
+//   - the condition's reason FailedPrecondition records that a volume was in use;
+//   - the condition's time records since when a request is infeasible.
+//
+// Retry delays and watches on pods are lost in a restart: the first attempt comes at
+// once.
 package resize

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// expand does what is to be done next about the size of the claim's volume.
+// expand does the next step for the size of the claim's volume.
 func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error) {
 	next := decideExpansion(*s, r.options, r.now())
 	switch next.action {
@@ -24,7 +24,7 @@ func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error
 		return 0, r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { delete(v.Annotations, kube.AnnPreResizeCapacity) })
 	case resume:
 		if !s.fromAPIServer {
-			return 0, errConflict // The cache may not show yet how the call on record has ended.
+			return 0, errConflict // The cached claim may not show the result of the recorded call yet.
 		}
 		return r.expandVolume(ctx, s, next)
 	case start:
@@ -40,7 +40,7 @@ func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error
 	return 0, nil
 }
 
-// expandVolume takes the volume to a size.
+// expandVolume expands the volume to a size.
 func (r *Reconciler) expandVolume(ctx context.Context, s *state, next step) (time.Duration, error) {
 	op := expansionOperation(s, next)
 	request, err := r.expandRequest(ctx, s, next.size)
@@ -68,10 +68,11 @@ func (r *Reconciler) expandVolume(ctx context.Context, s *state, next step) (tim
 	return 0, r.reportAPIError(s, op, r.recordExpanded(ctx, s, op, response))
 }
 
-// expansionOperation is the work of expanding the claim's volume. A driver that fails inside
-// may have grown it before. The request may be lowered all the same, for that is
-// what many drivers answer that have no room: the answer to the lower request says
-// how large the volume is.
+// expansionOperation describes an expansion of the claim's volume. If the
+// driver returns Internal or Unknown, it may have expanded the volume. The
+// request may be lowered nevertheless, because many drivers return these codes
+// when they are out of capacity: the response to the lower request has the
+// volume's size.
 func expansionOperation(s *state, next step) operation {
 	size := next.size
 	to := quantity(size)
@@ -90,7 +91,8 @@ func expansionOperation(s *state, next step) operation {
 	}
 }
 
-// isExpandingTo tells whether an expansion to the size is on record.
+// isExpandingTo reports whether an expansion to the size is on record and in
+// progress.
 func (s *state) isExpandingTo(size int64) bool {
 	return s.allocated() == size && s.expansionStatus() == corev1.PersistentVolumeClaimControllerResizeInProgress
 }
@@ -105,8 +107,8 @@ func (r *Reconciler) callExpand(ctx context.Context, s *state, op operation, req
 	return r.driver.ControllerExpandVolume(ctx, request)
 }
 
-// recordExpanded records that the volume has grown: at the volume first, because it is
-// what the node, and whoever resumes, goes by.
+// recordExpanded records that the volume was expanded. It writes the volume
+// first, because the node and a resumed operation read that.
 func (r *Reconciler) recordExpanded(ctx context.Context, s *state, op operation, response *csipb.ControllerExpandVolumeResponse) error {
 	before := ""
 	if response.GetNodeExpansionRequired() && r.options.AnnotateOldSize {

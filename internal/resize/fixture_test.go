@@ -28,7 +28,7 @@ func options() *Options {
 	}
 }
 
-// announced is what a driver with the given options says about itself.
+// announced returns the capabilities of a driver with the given options.
 func announced(t *testing.T, o csitest.Options) csi.Info {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
@@ -47,7 +47,7 @@ func list(gibibytes int64) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceStorage: quantity(gibibytes * gib)}
 }
 
-// bound is a claim that has 1 GiB and wants no more, with its volume.
+// bound returns a claim that has the 1 GiB that it requests, with its volume.
 func bound(info csi.Info) state {
 	return state{
 		info: info, canModify: true,
@@ -72,14 +72,14 @@ func bound(info csi.Info) state {
 	}
 }
 
-// A change is something that has happened to a claim or its volume.
+// A change modifies the state of a claim or its volume.
 type change func(*state)
 
 func requests(gibibytes int64) change {
 	return func(s *state) { s.claim.Spec.Resources.Requests = list(gibibytes) }
 }
 
-// record says what the claim's status says about an expansion, and to where.
+// record sets the status and the target of an expansion in the claim.
 func record(status corev1.ClaimResourceStatus, gibibytes int64) change {
 	return func(s *state) {
 		s.claim.Status.AllocatedResources = list(gibibytes)
@@ -91,7 +91,7 @@ func volumeHas(gibibytes int64) change {
 	return func(s *state) { s.volume.Spec.Capacity = list(gibibytes) }
 }
 
-// holds adds a condition, of some time ago.
+// holds adds a condition that started some time ago.
 func holds(of corev1.PersistentVolumeClaimConditionType, reason string, ago time.Duration) change {
 	return func(s *state) {
 		c := newCondition(of, noon.Add(-ago))
@@ -100,7 +100,7 @@ func holds(of corev1.PersistentVolumeClaimConditionType, reason string, ago time
 	}
 }
 
-// reason adds a condition with a reason, of an hour ago.
+// reason adds a condition with a reason that started an hour ago.
 func reason(of corev1.PersistentVolumeClaimConditionType, reason string) change {
 	return holds(of, reason, time.Hour)
 }
@@ -109,14 +109,14 @@ func annotatedOldSize(s *state) {
 	s.volume.Annotations = map[string]string{kube.AnnPreResizeCapacity: "1Gi"}
 }
 
-// attributes is a class of the driver, made some time ago.
+// attributes returns a class of the driver that was created some time ago.
 func attributes(name string, ago time.Duration) *storagev1.VolumeAttributesClass {
 	return &storagev1.VolumeAttributesClass{
 		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(noon.Add(-ago))}, DriverName: driverName,
 	}
 }
 
-// wants a class that exists.
+// wants requests a class that exists.
 func wants(name string) change {
 	return func(s *state) {
 		s.claim.Spec.VolumeAttributesClassName, s.desiredClass = &name, attributes(name, time.Hour)
@@ -127,8 +127,7 @@ func current(name string) change {
 	return func(s *state) { s.claim.Status.CurrentVolumeAttributesClassName = &name }
 }
 
-// toGold says what the claim's status says about a modification to a class that
-// exists.
+// toGold sets the status of a modification to a class that exists.
 func toGold(status corev1.PersistentVolumeClaimModifyVolumeStatus) change {
 	return func(s *state) {
 		setModificationStatus(s.claim, status, "gold")

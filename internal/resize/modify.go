@@ -12,8 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// modify does what is to be done next about the attributes of the claim's
-// volume.
+// modify does the next step for the attributes of the claim's volume.
 func (r *Reconciler) modify(ctx context.Context, s *state) (time.Duration, error) {
 	next := decideModification(*s, r.options, r.now())
 	switch next.action {
@@ -27,7 +26,7 @@ func (r *Reconciler) modify(ctx context.Context, s *state) (time.Duration, error
 		return 0, r.cancel(ctx, s)
 	case resume:
 		if !s.fromAPIServer {
-			return 0, errConflict // The cache may not show yet how the call on record has ended.
+			return 0, errConflict // The cached claim may not show the result of the recorded call yet.
 		}
 		return r.modifyVolume(ctx, s, next)
 	case start:
@@ -39,7 +38,8 @@ func (r *Reconciler) modify(ctx context.Context, s *state) (time.Duration, error
 	return 0, nil
 }
 
-// confirmClass asks once more for a class that is given up if it is refused again.
+// confirmClass calls the driver once more with a class that is cancelled if the
+// driver rejects it again.
 func (r *Reconciler) confirmClass(ctx context.Context, s *state, next step) (time.Duration, error) {
 	after, err := r.modifyVolume(ctx, s, next)
 	if s.classRejected {
@@ -63,16 +63,16 @@ func (r *Reconciler) cancel(ctx context.Context, s *state) error {
 	if err := r.patchClaimStatus(ctx, s, cancelModification); err != nil {
 		return err
 	}
-	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not want VolumeAttributesClass %q any more", rejected))
+	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not request VolumeAttributesClass %q any more", rejected))
 	if outcomeDoubt(before, corev1.PersistentVolumeClaimVolumeModifyingVolume) != "" {
 		r.events.Warning(s.claim, kube.ReasonVolumeModifyFailed, fmt.Sprintf(
-			"volume %s may have some attributes of a VolumeAttributesClass that driver %s has refused, and the claim has no class to go back to: give it one, and they are replaced",
+			"volume %s may have some attributes of a VolumeAttributesClass that driver %s rejected, and the claim has no class to return to: set a class on the claim to replace them",
 			s.volume.Name, r.options.Driver))
 	}
 	return nil
 }
 
-// modifyVolume gives the volume the attributes of a class.
+// modifyVolume changes the volume to the attributes of a class.
 func (r *Reconciler) modifyVolume(ctx context.Context, s *state, next step) (time.Duration, error) {
 	name := next.class.Name
 	op := modificationOperation(s, next)
@@ -103,8 +103,9 @@ func (r *Reconciler) recordModified(ctx context.Context, s *state, op operation,
 	return nil
 }
 
-// modificationOperation is the work of changing the claim's volume to a class. Of what the
-// driver refuses on the way, some may have been done.
+// modificationOperation describes a modification of the claim's volume to a
+// class. If the driver fails with a code that is not infeasible, it may have
+// changed some attributes.
 func modificationOperation(s *state, next step) operation {
 	class := next.class.Name
 	return operation{

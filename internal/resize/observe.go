@@ -15,24 +15,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// state is all that is known about one claim at one moment.
+// state is the observed state of one claim.
 type state struct {
 	claim         *corev1.PersistentVolumeClaim
-	volume        *corev1.PersistentVolume // the claim's; nil if there is none, or it is not ours
-	info          csi.Info                 // what the driver can
-	nodeExpands   bool                     // the driver can expand volumes at their nodes
-	fromAPIServer bool                     // seen at the API server itself
+	volume        *corev1.PersistentVolume // the claim's volume; nil if there is none or it is not ours
+	info          csi.Info                 // the driver's capabilities
+	nodeExpands   bool                     // the driver has the node capability EXPAND_VOLUME
+	fromAPIServer bool                     // read from the API server, not from the cache
 
-	canModify bool // the driver can modify volumes
+	canModify bool // the driver has MODIFY_VOLUME
 
-	// What the driver has refused since this was observed, and on record.
+	// What the driver has rejected since this was observed, once that is recorded.
 	sizeRejected, classRejected bool
 
-	desiredClass *storagev1.VolumeAttributesClass // of the claim's spec; nil if it does not exist
-	targetClass  *storagev1.VolumeAttributesClass // that a modification on record leads to; nil if it does not exist
+	desiredClass *storagev1.VolumeAttributesClass // the class in the claim's spec; nil if it does not exist
+	targetClass  *storagev1.VolumeAttributesClass // the class of the recorded modification; nil if it does not exist
 }
 
-// observe reads everything from the cache, or past it.
+// observe reads everything from the given source: the cache or the API server.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (state, error) {
 	s := state{info: r.driver.Info(), nodeExpands: r.nodeExpands, fromAPIServer: from == r.apiReader, claim: &corev1.PersistentVolumeClaim{}}
 	s.canModify = r.followsClasses && s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME)
@@ -52,8 +52,8 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.
 	return s, err
 }
 
-// observeVolume finds the volume that the claim is bound to, if it is ours to
-// work on.
+// observeVolume reads the volume that the claim is bound to, if this controller
+// may resize it.
 func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *state) error {
 	claim := s.claim
 	if claim.DeletionTimestamp != nil || claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
@@ -70,7 +70,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *s
 	return nil
 }
 
-// class reads an attributes class, nil if there is none of that name.
+// class reads a VolumeAttributesClass, and returns nil if it does not exist.
 func class(ctx context.Context, from client.Reader, name string) (*storagev1.VolumeAttributesClass, error) {
 	if name == "" {
 		return nil, nil
@@ -90,48 +90,49 @@ func get(ctx context.Context, from client.Reader, key types.NamespacedName, into
 	return err == nil, nil
 }
 
-// canExpand tells whether the driver can make volumes larger at all.
+// canExpand reports whether the driver can expand volumes at all.
 func (s *state) canExpand() bool {
 	return s.nodeExpands || s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
 
-// isNodeOnly tells whether only the node has something to do.
+// isNodeOnly reports whether only the node expands volumes.
 func (s *state) isNodeOnly() bool {
 	return s.nodeExpands && !s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
 
-// volumeSize is how large the volume is, as far as is known, in bytes.
+// volumeSize returns the recorded size of the volume in bytes.
 func (s *state) volumeSize() int64 { return sizeOf(s.volume.Spec.Capacity) }
 
-// expansionStatus is how far the expansion on record is, "" if none is.
+// expansionStatus returns the status of the recorded expansion, and "" if there
+// is none.
 func (s *state) expansionStatus() corev1.ClaimResourceStatus {
 	return s.claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 }
 
-// allocated is the target on record in bytes, 0 for none. It stays there when
-// the expansion is done.
+// allocated returns the recorded target in bytes, and 0 if there is none. It
+// stays when the expansion has finished.
 func (s *state) allocated() int64 { return sizeOf(s.claim.Status.AllocatedResources) }
 
-// hasFailed tells whether the last call for the expansion on record has surely
-// failed.
+// hasFailed reports whether the last call of the recorded expansion failed with
+// a final error.
 func (s *state) hasFailed() bool {
 	return condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError) != nil
 }
 
-// failedInUse tells whether that was because the volume was in use.
+// failedInUse reports whether it failed because the volume was in use.
 func (s *state) failedInUse() bool {
 	c := condition(s.claim, corev1.PersistentVolumeClaimControllerResizeError)
 	return c != nil && c.Reason == codes.FailedPrecondition.String()
 }
 
-// isModifying tells whether a modification may be under way.
+// isModifying reports whether a modification may be in progress.
 func (s *state) isModifying() bool {
 	record := s.claim.Status.ModifyVolumeStatus
 	return record != nil && record.Status == corev1.PersistentVolumeClaimModifyVolumeInProgress &&
 		condition(s.claim, corev1.PersistentVolumeClaimVolumeModifyVolumeError) == nil
 }
 
-// condition is one that holds, nil for none.
+// condition returns a condition that is true, and nil if there is none.
 func condition(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeClaimConditionType) *corev1.PersistentVolumeClaimCondition {
 	for i := range claim.Status.Conditions {
 		if c := &claim.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
@@ -141,7 +142,7 @@ func condition(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeCl
 	return nil
 }
 
-// sizeOf is a size in bytes; a fraction of a byte counts as one.
+// sizeOf returns a size in bytes, rounded up.
 func sizeOf(list corev1.ResourceList) int64 {
 	size := list[corev1.ResourceStorage]
 	return size.Value()

@@ -12,23 +12,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Reconciler gives claims the size and the attributes that they want.
+// Reconciler gives volumes the size and the attributes that their claims
+// request.
 type Reconciler struct {
 	client    client.Client
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	driver    *csi.Driver
 	events    *kube.Events
 	options   *Options
 	pods      *podWatcher
 	now       func() time.Time
 
-	nodeExpands    bool // the driver can expand volumes at their nodes
-	followsClasses bool // attributes classes are followed
+	nodeExpands    bool // the driver has the node capability EXPAND_VOLUME
+	followsClasses bool // VolumeAttributesClasses are applied
 }
 
-// Reconcile takes one claim a step closer to what it wants: it makes the volume
-// larger, then modifies it. That the one is refused does not keep the other from
-// being done.
+// Reconcile does the next step for one claim. It expands the volume first and
+// then modifies it. An error in one does not prevent the other.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil || s.volume == nil {
@@ -42,9 +42,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: shorterWait(grown, modified)}, errors.Join(err, problem)
 }
 
-// retryOnConflict takes a step. If what was seen was not true any more it looks again,
-// at the API server itself, and decides again. It returns after how long to come
-// back, 0 for when something changes.
+// retryOnConflict runs a step. If the observed state was stale it reads the
+// state from the API server and decides again. It returns the delay until the
+// next attempt, and 0 to wait for an event.
 func (r *Reconciler) retryOnConflict(ctx context.Context, s *state, step func(context.Context, *state) (time.Duration, error)) (time.Duration, error) {
 	key := client.ObjectKeyFromObject(s.claim)
 	for range maxAttempts {
@@ -56,10 +56,11 @@ func (r *Reconciler) retryOnConflict(ctx context.Context, s *state, step func(co
 			return 0, err
 		}
 	}
-	return r.options.RetryStart, nil // Somebody writes without a pause.
+	return r.options.RetryStart, nil // Another program keeps writing.
 }
 
-// shorterWait is the shorter of two times to wait, where 0 is for ever.
+// shorterWait returns the shorter of two delays, where 0 means to wait for an
+// event.
 func shorterWait(a, b time.Duration) time.Duration {
 	if a == 0 || b > 0 && b < a {
 		return b

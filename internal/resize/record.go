@@ -11,11 +11,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// This file is what is written into claims and volumes. The functions do no
-// I/O and change what they are given.
+// This file has the changes that are written to claims and volumes. The functions
+// do no I/O and modify their argument.
 
-// expansionConditions are about an expansion: they go when another one begins,
-// and when it is done.
+// expansionConditions are the conditions of an expansion. They are removed when
+// another expansion starts and when it has finished.
 var expansionConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimResizing,
 	corev1.PersistentVolumeClaimFileSystemResizePending,
@@ -23,8 +23,8 @@ var expansionConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimNodeResizeError,
 }
 
-// startExpansion puts the target on record. Since when the claim is being
-// resized stays on record over retries.
+// startExpansion records the target. The start time in the Resizing condition
+// is kept over retries.
 func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
 	if claim.Status.AllocatedResources == nil {
 		claim.Status.AllocatedResources = corev1.ResourceList{}
@@ -41,18 +41,19 @@ func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Ti
 	delete(claim.Annotations, kube.AnnNodeExpansionNotRequired)
 }
 
-// Reasons of the conditions that say since when something is going on. They stay
-// until the driver says that it is done, whatever it refuses meanwhile.
+// Reasons of the conditions that record when an operation started. They stay until
+// the driver reports success, whatever it rejects in the meantime.
 const (
-	// outcomeUnknown is after a call that was not answered, and one that was refused
-	// after it.
+	// outcomeUnknown is set when a call is rejected after another one whose
+	// outcome is unknown: that earlier call may have succeeded.
 	outcomeUnknown = "OutcomeUnknown"
-	// outcomeDoubtful is after a call that the driver has given up on the way.
+	// outcomeDoubtful is set after a call that failed, but may have done some
+	// of its work.
 	outcomeDoubtful = "OutcomeDoubtful"
 )
 
-// outcomeDoubt is whether a call may have done its work although one was refused: empty,
-// or one of the reasons above.
+// outcomeDoubt returns one of the reasons above if a call may have done its
+// work although one was rejected, and "" otherwise.
 func outcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType) string {
 	if c := condition(claim, since); c != nil && (c.Reason == outcomeUnknown || c.Reason == outcomeDoubtful) {
 		return c.Reason
@@ -60,8 +61,8 @@ func outcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVo
 	return ""
 }
 
-// setOutcomeDoubt puts on record how sure it is that nothing was done. What is known to be
-// unknown stays so.
+// setOutcomeDoubt records whether the work may have been done. An unknown
+// outcome stays unknown.
 func setOutcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.PersistentVolumeClaimConditionType, f rejection, now time.Time) {
 	if f.outcome == "" || outcomeDoubt(claim, since) == outcomeUnknown {
 		return
@@ -71,11 +72,11 @@ func setOutcomeDoubt(claim *corev1.PersistentVolumeClaim, since corev1.Persisten
 		c = newCondition(since, now)
 	}
 	with := *c
-	with.Reason, with.Message = f.outcome, "the driver has refused it, and may have done it, or some of it, before"
+	with.Reason, with.Message = f.outcome, "the driver rejected the request, but may have completed it, or some of it, before"
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{since}, with)
 }
 
-// rejectExpansion puts on record that the driver has refused it.
+// rejectExpansion records that the driver rejected the expansion.
 func rejectExpansion(claim *corev1.PersistentVolumeClaim, f rejection, now time.Time) {
 	if f.infeasible {
 		setExpansionStatus(claim, corev1.PersistentVolumeClaimControllerResizeInfeasible)
@@ -85,24 +86,24 @@ func rejectExpansion(claim *corev1.PersistentVolumeClaim, f rejection, now time.
 	setOutcomeDoubt(claim, corev1.PersistentVolumeClaimResizing, f, now)
 }
 
-// allocate counts what the volume has got against quotas, if it is more than the
-// target on record: of a larger target it was not known whether it was met.
+// allocate counts the volume's size against quotas if that is more than the
+// recorded target and an earlier, larger target had an unknown outcome.
 func allocate(claim *corev1.PersistentVolumeClaim, size int64) {
 	if outcomeDoubt(claim, corev1.PersistentVolumeClaimResizing) != "" && sizeOf(claim.Status.AllocatedResources) < size {
 		claim.Status.AllocatedResources = corev1.ResourceList{corev1.ResourceStorage: quantity(size)}
 	}
 }
 
-// setNodePending puts on record that the rest is up to the node.
+// setNodePending records that the node has to expand the filesystem.
 func setNodePending(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
 	allocate(claim, size)
 	setExpansionStatus(claim, corev1.PersistentVolumeClaimNodeResizePending)
 	pending := newCondition(corev1.PersistentVolumeClaimFileSystemResizePending, now)
-	pending.Message = "the volume has its new size; its filesystem is expanded on the node where a pod uses it, at the latest when the next one starts"
+	pending.Message = "the volume has its new size; the node expands its filesystem when a pod uses the volume, at the latest when the next pod starts"
 	setConditions(claim, expansionConditions, *pending)
 }
 
-// finishExpansion puts on record that the claim has what it asked for.
+// finishExpansion records that the claim has what it requested.
 func finishExpansion(claim *corev1.PersistentVolumeClaim, size int64) {
 	if claim.Status.Capacity == nil {
 		claim.Status.Capacity = corev1.ResourceList{}
@@ -121,13 +122,13 @@ func setExpansionStatus(claim *corev1.PersistentVolumeClaim, to corev1.ClaimReso
 	claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage] = to
 }
 
-// modificationConditions are about a modification.
+// modificationConditions are the conditions of a modification.
 var modificationConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimVolumeModifyingVolume,
 	corev1.PersistentVolumeClaimVolumeModifyVolumeError,
 }
 
-// startModification puts the class on record that the volume is changed to.
+// startModification records the class that the volume is modified to.
 func startModification(claim *corev1.PersistentVolumeClaim, class string, now time.Time) {
 	setModificationStatus(claim, corev1.PersistentVolumeClaimModifyVolumeInProgress, class)
 	since := condition(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume)
@@ -137,19 +138,19 @@ func startModification(claim *corev1.PersistentVolumeClaim, class string, now ti
 	setConditions(claim, modificationConditions, *since)
 }
 
-// setClassPending puts on record that the class is not there.
+// setClassPending records that the class does not exist.
 func setClassPending(claim *corev1.PersistentVolumeClaim, class string) {
 	setModificationStatus(claim, corev1.PersistentVolumeClaimModifyVolumePending, class)
 	if outcomeDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == "" {
 		setConditions(claim, modificationConditions)
 		return
 	}
-	// What may have been done before stays on record.
+	// Keep the record of what an earlier call may have done.
 	setConditions(claim, []corev1.PersistentVolumeClaimConditionType{corev1.PersistentVolumeClaimVolumeModifyVolumeError})
 }
 
-// rejectModification puts on record that the driver has refused it, and surely does
-// not go on with it.
+// rejectModification records that the driver rejected the modification and does
+// not continue it.
 func rejectModification(claim *corev1.PersistentVolumeClaim, f rejection, now time.Time) {
 	if record := claim.Status.ModifyVolumeStatus; f.infeasible && record != nil {
 		record.Status = corev1.PersistentVolumeClaimModifyVolumeInfeasible
@@ -159,13 +160,13 @@ func rejectModification(claim *corev1.PersistentVolumeClaim, f rejection, now ti
 	setOutcomeDoubt(claim, corev1.PersistentVolumeClaimVolumeModifyingVolume, f, now)
 }
 
-// finishModification puts on record that the claim has the class.
+// finishModification records that the claim has the class.
 func finishModification(claim *corev1.PersistentVolumeClaim, class string) {
 	claim.Status.CurrentVolumeAttributesClassName = &class
 	cancelModification(claim)
 }
 
-// cancelModification takes what was refused off the record.
+// cancelModification removes the record of a modification.
 func cancelModification(claim *corev1.PersistentVolumeClaim) {
 	claim.Status.ModifyVolumeStatus = nil
 	setConditions(claim, modificationConditions)
@@ -175,11 +176,11 @@ func setModificationStatus(claim *corev1.PersistentVolumeClaim, to corev1.Persis
 	claim.Status.ModifyVolumeStatus = &corev1.ModifyVolumeStatus{Status: to, TargetVolumeAttributesClassName: class}
 }
 
-// A rejection is a call of which the driver has said that it has failed for good.
+// A rejection is a call that failed with a final error.
 type rejection struct {
 	infeasible    bool
 	code, message string
-	outcome       string // what is not known about it all the same; see doubt
+	outcome       string // "", or what is unknown nevertheless; see outcomeDoubt
 }
 
 func (f rejection) condition(of corev1.PersistentVolumeClaimConditionType, now time.Time) corev1.PersistentVolumeClaimCondition {
@@ -192,7 +193,7 @@ func newCondition(of corev1.PersistentVolumeClaimConditionType, now time.Time) *
 	return &corev1.PersistentVolumeClaimCondition{Type: of, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now)}
 }
 
-// setConditions replaces the conditions of some types by others.
+// setConditions replaces the conditions of some types.
 func setConditions(claim *corev1.PersistentVolumeClaim, of []corev1.PersistentVolumeClaimConditionType, by ...corev1.PersistentVolumeClaimCondition) {
 	claim.Status.Conditions = slices.DeleteFunc(claim.Status.Conditions, func(c corev1.PersistentVolumeClaimCondition) bool {
 		return slices.Contains(of, c.Type)
@@ -200,8 +201,8 @@ func setConditions(claim *corev1.PersistentVolumeClaim, of []corev1.PersistentVo
 	claim.Status.Conditions = append(claim.Status.Conditions, by...)
 }
 
-// setVolumeSize writes how large the volume is now, and, while the node has its
-// half to do, how large it was for the claim before.
+// setVolumeSize writes the volume's new size. While the node still has to
+// expand the filesystem it also writes the claim's old size.
 func setVolumeSize(volume *corev1.PersistentVolume, size int64, before string) {
 	if sizeOf(volume.Spec.Capacity) < size {
 		if volume.Spec.Capacity == nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// What is not known about a call stays on record over refusals and other calls,
-// until the driver has done one.
+// The record of an unknown outcome stays over rejections and other calls, until a call
+// succeeds.
 func TestUnknownExpansionStaysOnRecord(t *testing.T) {
 	const since = corev1.PersistentVolumeClaimResizing
 	claim := bound(csi.Info{}).claim
@@ -20,13 +20,13 @@ func TestUnknownExpansionStaysOnRecord(t *testing.T) {
 	}
 	startExpansion(claim, 2*gib, noon)
 	if got := outcomeDoubt(claim, since); got != outcomeUnknown {
-		t.Fatalf("on record is %q", got)
+		t.Fatalf("recorded reason is %q", got)
 	}
-	// Quotas count what is allocated.
+	// Quotas count AllocatedResources.
 	node := claim.DeepCopy()
 	finishExpansion(claim, 9*gib)
 	setNodePending(node, 9*gib, noon)
-	for name, c := range map[string]*corev1.PersistentVolumeClaim{"at once": claim, "with the node": node} {
+	for name, c := range map[string]*corev1.PersistentVolumeClaim{"controller only": claim, "controller and node": node} {
 		if got := sizeOf(c.Status.AllocatedResources); got != 9*gib || outcomeDoubt(c, since) != "" {
 			t.Errorf("%s: %d bytes are allocated, doubt %q", name, got, outcomeDoubt(c, since))
 		}
@@ -53,10 +53,10 @@ func TestUnknownModificationStaysOnRecord(t *testing.T) {
 	startModification(claim, "bronze", noon)
 	rejectModification(claim, rejection{code: "InvalidArgument", infeasible: true}, noon)
 	if got := outcomeDoubt(claim, since); got != outcomeUnknown {
-		t.Errorf("on record is %q", got)
+		t.Errorf("recorded reason is %q", got)
 	}
 	finishModification(claim, "silver")
 	if got := outcomeDoubt(claim, since); got != "" {
-		t.Errorf("it is done, and on record is %q", got)
+		t.Errorf("after success the recorded reason is %q", got)
 	}
 }

@@ -15,40 +15,44 @@ import (
 )
 
 const (
-	// slowCall is how long a call may take without being told about: its end is
-	// told then.
+	// slowCall is how long a call may take before an event says that it is in
+	// progress. A faster call only has an event for its result.
 	slowCall = time.Second
-	// unknownGrace is for how long an answer that leaves things open is no failure:
-	// most drivers are done at the next try.
+	// unknownGrace is how long an unknown outcome is not reported as a failure.
+	// Most drivers are done at the next attempt.
 	unknownGrace = 30 * time.Second
-	// secretRetry is how soon a secret is looked for again. Secrets wake nobody
-	// up, because watching all of a cluster is a right that nobody should need.
+	// secretRetry is how soon a missing secret is read again. Secrets are not
+	// watched, because that would require permission to read all secrets of the
+	// cluster.
 	secretRetry = 15 * time.Second
-	// messageLimit is how much of what a driver says goes into a condition, in bytes.
+	// messageLimit limits the driver's message in a condition, in bytes.
 	messageLimit = 1024
 )
 
-// A operation is an expansion or a modification, as its owner is told about it.
+// An operation describes an expansion or a modification for events and
+// conditions.
 type operation struct {
-	what                          string // as in "resizing volume v to 2Gi"
+	what                          string // such as "resizing volume v to 2Gi"
 	progressReason, failureReason string // reasons of events
-	// condition is the condition that tells since when it has been going on.
+	// condition is the type of the condition that records when the operation
+	// started.
 	condition corev1.PersistentVolumeClaimConditionType
-	// resumed is whether an earlier call may have done it: a refusal says nothing
-	// about that one.
+	// resumed is whether an earlier call may have done the work. A rejection
+	// says nothing about that call.
 	resumed bool
-	// isDoubtful tells whether a call that was refused may have done some of it.
+	// isDoubtful reports whether a rejected call may have done some of the
+	// work.
 	isDoubtful func(rejection) bool
-	// recordRejection puts a refusal on record.
+	// recordRejection records a rejection in the claim.
 	recordRejection func(*corev1.PersistentVolumeClaim, rejection, time.Time)
-	// rejected is set when that is done.
+	// rejected is set when the rejection is recorded.
 	rejected *bool
-	// isCurrent tells whether it is what is on record.
+	// isCurrent reports whether the operation is the recorded one.
 	isCurrent func(*state) bool
 }
 
-// reportIfSlow tells about work that is not over quickly. The function that it
-// returns is to be called when it is over.
+// reportIfSlow emits an event if an operation takes longer than slowCall. The
+// caller calls the returned function when the operation has ended.
 func (r *Reconciler) reportIfSlow(claim *corev1.PersistentVolumeClaim, op operation) (over func()) {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	timer := time.NewTimer(slowCall)
@@ -67,7 +71,8 @@ func (r *Reconciler) reportIfSlow(claim *corev1.PersistentVolumeClaim, op operat
 	}
 }
 
-// handleFailure acts on a call that failed, by what that means for the next.
+// handleFailure acts on a failed call. A final error is recorded; any other is
+// retried.
 func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, failure error) (time.Duration, error) {
 	failure = fmt.Errorf("%s: %w", op.what, failure)
 	outcome := csi.OutcomeOf(failure)
@@ -84,7 +89,7 @@ func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, 
 	}
 	err := r.recordResult(ctx, s, op.isCurrent, func(c *corev1.PersistentVolumeClaim) { op.recordRejection(c, f, r.now()) })
 	if errors.Is(err, errConflict) {
-		return 0, err // The refusal is of something that nobody wants any more.
+		return 0, err // The claim has changed: the rejection is not about the recorded operation.
 	}
 	r.events.Warning(s.claim, op.failureReason, failure.Error())
 	*op.rejected = err == nil
@@ -94,34 +99,33 @@ func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, 
 	return 0, errors.Join(failure, err)
 }
 
-// reportUnknown tells about a call that may still be running or may have done its work.
-// That is no failure, unless it goes on for long, the driver says that something
-// is exhausted, or it breaks the rules.
+// reportUnknown emits an event about a call with an unknown outcome. It is a
+// warning only if it takes long, if the driver returns ResourceExhausted, or if
+// the response violates the CSI specification.
 func (r *Reconciler) reportUnknown(s *state, op operation, failure error) {
 	var bad *csi.InvalidResponse
 	since := condition(s.claim, op.condition)
 	long := since == nil || r.now().Sub(since.LastTransitionTime.Time) > unknownGrace
 	if long || errors.As(failure, &bad) || codeOf(failure) == codes.ResourceExhausted {
-		r.events.Warning(s.claim, op.failureReason, failure.Error()+"; asking again")
+		r.events.Warning(s.claim, op.failureReason, failure.Error()+"; retrying")
 		return
 	}
-	r.events.Normal(s.claim, op.progressReason, failure.Error()+"; asking again")
+	r.events.Normal(s.claim, op.progressReason, failure.Error()+"; retrying")
 }
 
-// reportNotReady tells why the driver could not be asked.
+// reportNotReady reports why the driver could not be called.
 func (r *Reconciler) reportNotReady(s *state, op operation, problem error) (time.Duration, error) {
 	problem = fmt.Errorf("%s: %w", op.what, problem)
 	if apierrors.IsNotFound(problem) {
-		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; create it, or it stays as it is")
+		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; create it, or the volume stays unchanged")
 		return min(secretRetry, r.options.RetryMax), nil
 	}
 	r.events.Warning(s.claim, op.failureReason, problem.Error())
 	return 0, problem
 }
 
-// reportAPIError tells about a request to the API server that will not succeed by
-// itself. Others are no news for the claim's owner: nothing has failed but for
-// the moment.
+// reportAPIError emits an event about an API request that needs a user to
+// succeed. Other API errors are transient and do not concern the claim's owner.
 func (r *Reconciler) reportAPIError(s *state, op operation, problem error) error {
 	if apierrors.IsForbidden(problem) || apierrors.IsInvalid(problem) {
 		r.events.Warning(s.claim, op.failureReason, fmt.Sprintf("%s: %v", op.what, problem))
@@ -129,16 +133,16 @@ func (r *Reconciler) reportAPIError(s *state, op operation, problem error) error
 	return problem
 }
 
-// reportInUse tells who keeps a volume from being expanded. The end of the pod wakes us
-// up; what is missed by that is found after the longest pause.
+// reportInUse reports which pod prevents an expansion. The end of the pod
+// enqueues the claim. If that event is missed, the returned delay does.
 func (r *Reconciler) reportInUse(s *state, pod string) time.Duration {
 	r.events.Warning(s.claim, kube.ReasonVolumeResizeFailed, fmt.Sprintf(
-		"volume %s is in use by pod %s and driver %s expands it only while it is not: it is expanded when the pod has ended",
+		"volume %s is in use by pod %s, and driver %s expands only unused volumes: it is expanded when the pod has ended",
 		s.volume.Name, pod, r.options.Driver))
 	return r.options.RetryMax
 }
 
-// codeOf is what the driver answered.
+// codeOf returns the driver's gRPC code.
 func codeOf(err error) codes.Code {
 	var called *csi.Error
 	if errors.As(err, &called) {

@@ -18,8 +18,8 @@ const (
 	keyVolumeName = "csi.storage.k8s.io/pv/name"
 )
 
-// expandRequest is what the driver is asked for, secrets included. If only the
-// node has something to do the driver is not asked.
+// expandRequest builds the request, including secrets. If only the node expands
+// volumes it needs neither, because the driver's controller is not called.
 func (r *Reconciler) expandRequest(ctx context.Context, s *state, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
 	if s.isNodeOnly() {
 		return &csipb.ControllerExpandVolumeRequest{CapacityRange: &csipb.CapacityRange{RequiredBytes: size}}, nil
@@ -45,7 +45,7 @@ func (r *Reconciler) expandRequest(ctx context.Context, s *state, size int64) (*
 	}, nil
 }
 
-// modifyRequest is what the driver is asked for, secrets included.
+// modifyRequest builds the request, including secrets.
 func (r *Reconciler) modifyRequest(ctx context.Context, s *state, parameters map[string]string) (*csipb.ControllerModifyVolumeRequest, error) {
 	spec, err := r.options.csiSpec(ctx, s.volume)
 	if err != nil {
@@ -69,8 +69,8 @@ func (r *Reconciler) modifyRequest(ctx context.Context, s *state, parameters map
 	}, nil
 }
 
-// modifySecret is what the volume's class had for modifications, or else for
-// expansions; nil for none.
+// modifySecret returns the secret of the volume's class for modifications, or
+// else that for expansions, or nil.
 func modifySecret(volume *corev1.PersistentVolume, spec *corev1.PersistentVolumeSpec) *corev1.SecretReference {
 	name, namespace := volume.Annotations[kube.AnnModifySecretName], volume.Annotations[kube.AnnModifySecretNamespace]
 	if name != "" && namespace != "" {

@@ -23,7 +23,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Setup adds the controller to a manager, for a driver that is Able.
+// Setup adds the controller to a manager, for a driver that passes
+// CheckCapabilities.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), driver: driver, events: events, options: o, now: time.Now}
 	var err error
@@ -35,7 +36,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	}
 	watcher, err := client.NewWithWatch(m.GetConfig(), client.Options{HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper()})
 	if err != nil {
-		return fmt.Errorf("making a client that looks for pods: %w", err)
+		return fmt.Errorf("creating a client for pods: %w", err)
 	}
 	r.pods = newPodWatcher(ctx, watcher)
 	b := ctrl.NewControllerManagedBy(m).
@@ -56,38 +57,39 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return b.Complete(kube.DrainOnStop(r))
 }
 
-// CheckCapabilities is an error for a driver that has nothing for this controller to do.
+// CheckCapabilities returns an error if the driver has no capability that this
+// controller uses.
 func CheckCapabilities(ctx context.Context, driver *csi.Driver) error {
 	info := driver.Info()
 	if !info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) {
-		return fmt.Errorf("driver %s cannot be served: it does not announce CONTROLLER_SERVICE; is this the socket of its controller?", info.Name)
+		return fmt.Errorf("driver %s cannot be used: it does not announce CONTROLLER_SERVICE; is this the socket of its controller?", info.Name)
 	}
 	if info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) || info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
 		return nil
 	}
 	node, err := expandsOnNodes(ctx, driver)
 	if err == nil && !node {
-		err = fmt.Errorf("driver %s cannot be served: it announces neither EXPAND_VOLUME, for its controller or its nodes, nor MODIFY_VOLUME; "+
-			"take this program out of its deployment", info.Name)
+		err = fmt.Errorf("driver %s has nothing to resize: it announces neither EXPAND_VOLUME, for its controller or its nodes, nor MODIFY_VOLUME; "+
+			"remove this program from its deployment", info.Name)
 	}
 	return err
 }
 
-// expandsOnNodes asks for what only matters if the driver has nothing to do
-// before its nodes have.
+// expandsOnNodes reports whether only the nodes expand volumes. It calls the
+// node service only if the controller does not expand volumes.
 func expandsOnNodes(ctx context.Context, driver *csi.Driver) (bool, error) {
 	if driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
 		return false, nil
 	}
 	node, err := driver.HasNodeCapability(ctx, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME)
 	if err != nil {
-		return false, fmt.Errorf("asking whether volumes are expanded at their nodes: %w", err)
+		return false, fmt.Errorf("reading the capabilities of the driver's node service: %w", err)
 	}
 	return node, nil
 }
 
-// detectClasses tells whether there can be VolumeAttributesClasses to follow.
-// Without it nothing is asked for that needs the right to read them.
+// detectClasses reports whether VolumeAttributesClasses can be applied. If not,
+// the controller does not read them, and does not need permission to.
 func (r *Reconciler) detectClasses(m ctrl.Manager) (bool, error) {
 	if !r.options.Modify || !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
 		return false, nil
@@ -95,13 +97,13 @@ func (r *Reconciler) detectClasses(m ctrl.Manager) (bool, error) {
 	kind := schema.GroupKind{Group: storagev1.GroupName, Kind: "VolumeAttributesClass"}
 	_, err := m.GetRESTMapper().RESTMapping(kind, storagev1.SchemeGroupVersion.Version)
 	if meta.IsNoMatchError(err) {
-		m.GetLogger().Info("The API server has no VolumeAttributesClasses in version v1: volumes are not modified")
+		m.GetLogger().Info("The API server does not serve VolumeAttributesClass v1: volumes are not modified")
 		without := *r.options
 		without.Modify, r.options = false, &without
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("asking the API server whether it has VolumeAttributesClasses: %w", err)
+		return false, fmt.Errorf("checking whether the API server serves VolumeAttributesClass: %w", err)
 	}
 	return true, nil
 }

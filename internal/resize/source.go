@@ -8,15 +8,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// isOurs tells whether a volume is the driver's, or one of the plugin whose place
-// it has taken.
+// isOurs reports whether a volume belongs to the driver, or to the in-tree
+// plugin that the driver replaces.
 func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
 	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
 }
 
-// mayResize tells whether a claim's volume is for this program to work on. One of a
-// plugin is when the expand controller of Kubernetes has handed its claim over:
-// before, it might be working on it itself (KEP-625).
+// mayResize reports whether this controller may resize a claim's volume. For an
+// in-tree volume, the expand controller of Kubernetes must have handed over the
+// claim: before, it may be working on it itself (KEP-625).
 func (o *Options) mayResize(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) bool {
 	if !o.isOurs(volume) {
 		return false
@@ -24,8 +24,8 @@ func (o *Options) mayResize(claim *corev1.PersistentVolumeClaim, volume *corev1.
 	return volume.Spec.CSI != nil || claim.Annotations[kube.AnnStorageResizer] == o.Driver
 }
 
-// csiSpec is a volume as the driver is told of it. What is written stays in the
-// form in which users know it.
+// csiSpec returns the volume's spec in CSI form, for calls to the driver only.
+// API objects keep their in-tree form.
 func (o *Options) csiSpec(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeSpec, error) {
 	translated, err := o.Plugin.ToCSI(ctx, volume)
 	if err != nil {

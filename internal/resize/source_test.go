@@ -25,28 +25,28 @@ func TestInTreeVolumesAreTranslated(t *testing.T) {
 	drivers := of(corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: ebs.Driver, VolumeHandle: "vol-1"}})
 	others := of(corev1.PersistentVolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "disk"}})
 	tests := map[string]struct {
-		options *Options
-		claim   *corev1.PersistentVolumeClaim
-		volume  *corev1.PersistentVolume
-		asked   bool
+		options   *Options
+		claim     *corev1.PersistentVolumeClaim
+		volume    *corev1.PersistentVolume
+		mayResize bool
 	}{
-		"the plugin's, when the claim has been handed over": {ebs, handedTo(ebs.Driver), plugins, true},
-		"but not before":                      {ebs, handedTo(""), plugins, false},
-		"nor when it was handed to another":   {ebs, handedTo("other.example.com"), plugins, false},
-		"the driver's own, without that":      {ebs, handedTo(""), drivers, true},
-		"another plugin's is not ours":        {ebs, handedTo(ebs.Driver), others, false},
-		"a driver that has no plugin's place": {options(), handedTo(driverName), plugins, false},
+		"an in-tree volume whose claim was handed over to the driver":     {ebs, handedTo(ebs.Driver), plugins, true},
+		"an in-tree volume whose claim was not handed over":               {ebs, handedTo(""), plugins, false},
+		"an in-tree volume whose claim was handed over to another driver": {ebs, handedTo("other.example.com"), plugins, false},
+		"a CSI volume of the driver":                                      {ebs, handedTo(""), drivers, true},
+		"a volume of another in-tree plugin":                              {ebs, handedTo(ebs.Driver), others, false},
+		"an in-tree volume and a driver that replaces no plugin":          {options(), handedTo(driverName), plugins, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := tt.options.mayResize(tt.claim, tt.volume); got != tt.asked {
+			if got := tt.options.mayResize(tt.claim, tt.volume); got != tt.mayResize {
 				t.Errorf("got %v", got)
 			}
-			if !tt.asked {
+			if !tt.mayResize {
 				return
 			}
 			if spec, err := tt.options.csiSpec(t.Context(), tt.volume); err != nil || spec.CSI.VolumeHandle != "vol-1" {
-				t.Errorf("the driver is told of %+v, %v", spec, err)
+				t.Errorf("got %+v, %v", spec, err)
 			}
 		})
 	}

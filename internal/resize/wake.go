@@ -20,10 +20,13 @@ import (
 // controller writes itself wakes nobody: a call that was refused would be made
 // again at once.
 
-// claimsByClass indexes claims by the attributes classes that they wait for.
+// claimsByClass indexes claims by the VolumeAttributesClasses that they wait
+// for.
 const claimsByClass = "resize.class"
 
-// relevantFields is what about a claim others write and may lead to something to do.
+// relevantFields are the fields of a claim that other programs write and that
+// this controller acts on. Its own writes enqueue nothing: otherwise a rejected
+// call would be repeated at once.
 type relevantFields struct {
 	uid                        types.UID
 	volume                     string
@@ -31,7 +34,7 @@ type relevantFields struct {
 	requested, capacity        int64
 	desiredClass, currentClass string
 	resizer                    string
-	nodeStatus                 corev1.ClaimResourceStatus // of an expansion, while it is the node's turn
+	nodeStatus                 corev1.ClaimResourceStatus // of an expansion, while the node acts
 }
 
 func relevantFieldsOf(claim *corev1.PersistentVolumeClaim) relevantFields {
@@ -49,8 +52,8 @@ func relevantFieldsOf(claim *corev1.PersistentVolumeClaim) relevantFields {
 	return n
 }
 
-// claimChanged lets through claims that are new, that have changed in what matters,
-// or that are looked at again because it is time for that.
+// claimChanged passes new claims, claims with a relevant change, and periodic
+// resyncs.
 func claimChanged() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -62,8 +65,8 @@ func claimChanged() predicate.Funcs {
 	}
 }
 
-// volumeChanged lets through volumes of ours that are new, or have got another
-// claim or other secrets.
+// volumeChanged passes our volumes if they are new, or have another claim or
+// other secrets.
 func (r *Reconciler) volumeChanged() predicate.Funcs {
 	type relevant struct {
 		claim          types.UID
@@ -97,7 +100,7 @@ func (r *Reconciler) volumeChanged() predicate.Funcs {
 	}
 }
 
-// createdOnly lets through what is new: the parameters of a class never change.
+// createdOnly passes new objects: the parameters of a class never change.
 func createdOnly() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
@@ -105,13 +108,14 @@ func createdOnly() predicate.Funcs {
 	}
 }
 
-// requestsForClaim leads to a claim if there is something to do about it.
+// requestsForClaim enqueues a claim if there is something to do for it.
 func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.requestIfDue(ctx, client.ObjectKeyFromObject(o))
 }
 
-// requestsForVolume leads from a volume to its claim if there is something to do about it.
-// So it does not matter which of the two the cache learns of first.
+// requestsForVolume enqueues a volume's claim if there is something to do for
+// it. So it does not matter whether the claim or the volume reaches the cache
+// first.
 func (r *Reconciler) requestsForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil {
@@ -120,11 +124,11 @@ func (r *Reconciler) requestsForVolume(ctx context.Context, o client.Object) []r
 	return r.requestIfDue(ctx, types.NamespacedName{Namespace: volume.Spec.ClaimRef.Namespace, Name: volume.Spec.ClaimRef.Name})
 }
 
-// requestsForClass leads from a class to the claims that wait for it.
+// requestsForClass enqueues the claims that wait for a class.
 func (r *Reconciler) requestsForClass(ctx context.Context, o client.Object) []reconcile.Request {
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: o.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The claims of a class could not be listed", "class", o.GetName())
+		ctrl.LoggerFrom(ctx).Error(err, "Listing the claims of a class failed", "class", o.GetName())
 		return nil
 	}
 	var all []reconcile.Request
@@ -134,12 +138,12 @@ func (r *Reconciler) requestsForClass(ctx context.Context, o client.Object) []re
 	return all
 }
 
-// requestIfDue is a request for the claim if there is something to do about it, as far
-// as the cache knows.
+// requestIfDue enqueues a claim if there is something to do for it according to
+// the cache. Claims of other drivers are never enqueued.
 func (r *Reconciler) requestIfDue(ctx context.Context, key types.NamespacedName) []reconcile.Request {
 	s, err := r.observe(ctx, r.client, key)
 	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "A claim could not be read", "claim", key)
+		ctrl.LoggerFrom(ctx).Error(err, "Reading a claim failed", "claim", key)
 		return nil
 	}
 	if s.volume == nil || decideExpansion(s, r.options, r.now()).action == none && decideModification(s, r.options, r.now()).action == none {
@@ -148,7 +152,7 @@ func (r *Reconciler) requestIfDue(ctx context.Context, key types.NamespacedName)
 	return []reconcile.Request{{NamespacedName: key}}
 }
 
-// pendingClasses are the attributes classes that a claim waits for.
+// pendingClasses returns the VolumeAttributesClasses that a claim waits for.
 func pendingClasses(o client.Object) []string {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {

@@ -11,15 +11,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// errConflict says that a claim or a volume is not what it was taken for. It is no
-// failure: what to do is decided again from what it is now.
-var errConflict = errors.New("it has changed meanwhile")
+// errConflict means that a claim or a volume has changed since it was observed.
+// It is not a failure: the next step is decided again from the current state.
+var errConflict = errors.New("the object has changed")
 
-// maxAttempts is how often that is done at once before it is left to a retry.
+// maxAttempts is how often a conflict is retried at once before the claim is
+// requeued.
 const maxAttempts = 5
 
-// patchClaimStatus changes the claim's status on the condition that nobody has changed
-// the claim since it was seen. Nothing is written if nothing changes.
+// patchClaimStatus changes the claim's status if the claim has not changed
+// since it was observed. It writes nothing if the change has no effect.
 func (r *Reconciler) patchClaimStatus(ctx context.Context, s *state, change func(*corev1.PersistentVolumeClaim)) error {
 	claim := s.claim.DeepCopy()
 	change(claim)
@@ -33,9 +34,8 @@ func (r *Reconciler) patchClaimStatus(ctx context.Context, s *state, change func
 	return nil
 }
 
-// recordResult records what came of a call. People may have edited the claim
-// meanwhile; that does not matter as long as the call is still the one on
-// record.
+// recordResult records the result of a call. A concurrent change of the claim
+// does not matter as long as the call is still the recorded operation.
 func (r *Reconciler) recordResult(ctx context.Context, s *state, isCurrent func(*state) bool, change func(*corev1.PersistentVolumeClaim)) error {
 	for tries := 1; ; tries++ {
 		err := r.patchClaimStatus(ctx, s, change)
@@ -44,7 +44,7 @@ func (r *Reconciler) recordResult(ctx context.Context, s *state, isCurrent func(
 		}
 		current := &state{claim: &corev1.PersistentVolumeClaim{}, volume: s.volume}
 		if found, getErr := get(ctx, r.apiReader, client.ObjectKeyFromObject(s.claim), current.claim); getErr != nil || !found {
-			return getErr // A claim that is gone needs no record.
+			return getErr // If the claim is gone there is nothing to record.
 		}
 		if current.claim.UID != s.claim.UID || !isCurrent(current) {
 			return err
@@ -53,9 +53,9 @@ func (r *Reconciler) recordResult(ctx context.Context, s *state, isCurrent func(
 	}
 }
 
-// patchVolume changes the volume on the condition that nobody has changed it
-// since it was seen; if so, what it is now is changed. Nothing is written if
-// nothing changes.
+// patchVolume changes the volume if it has not changed since it was observed.
+// After a conflict it changes the current volume. It writes nothing if the
+// change has no effect.
 func (r *Reconciler) patchVolume(ctx context.Context, s *state, change func(*corev1.PersistentVolume)) error {
 	for tries := 1; ; tries++ {
 		volume := s.volume.DeepCopy()
@@ -80,9 +80,9 @@ func (r *Reconciler) patchVolume(ctx context.Context, s *state, change func(*cor
 	}
 }
 
-// mergeFromUnchanged is a patch from an object as it was seen to what it shall be, on
-// the condition that it is still what was seen. A patch keeps fields that this
-// program does not know, and those that its cache leaves out.
+// mergeFromUnchanged returns a patch that fails if the object has changed since
+// it was observed. Unlike an update, a patch keeps fields that this program or
+// its cache does not know.
 func mergeFromUnchanged(observed client.Object) client.Patch {
 	return client.MergeFromWithOptions(observed, client.MergeFromWithOptimisticLock{})
 }
