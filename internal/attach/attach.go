@@ -2,15 +2,12 @@ package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -60,13 +57,13 @@ func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 	volume := s.volume.DeepCopy()
 	err := kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
 	if kube.IsConflictResponse(err) {
-		volume = &corev1.PersistentVolume{}
-		found, getErr := get(ctx, r.apiReader, s.volume.Name, volume)
+		volume = nil
+		getErr := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.volume), &volume)
 		switch {
 		case getErr != nil:
 			return getErr
-		case !found || volume.UID != s.volume.UID || volume.DeletionTimestamp != nil:
-			return superseded{fmt.Errorf("PersistentVolume %s has changed", s.volume.Name)}
+		case volume == nil || volume.UID != s.volume.UID || volume.DeletionTimestamp != nil:
+			return kube.Conflict("PersistentVolume %s has changed", s.volume.Name)
 		}
 		err = kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
 	}
@@ -102,28 +99,23 @@ func (r *Reconciler) writeRecord(ctx context.Context, s state) error {
 	if !hasFinalizer {
 		finalizers = append(finalizers[:len(finalizers):len(finalizers)], r.options.finalizer())
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+	err := kube.MergePatch(ctx, r.client, s.attachment, map[string]any{"metadata": map[string]any{
 		"resourceVersion": s.attachment.ResourceVersion, // Only if the object has not changed since it was read.
 		"finalizers":      finalizers,
 		"annotations":     desired.annotations(),
 	}})
-	if err != nil {
-		return err
-	}
-	err = r.client.Patch(ctx, s.attachment, client.RawPatch(types.MergePatchType, patch))
-	return written(err, "recording the attachment")
+	return kube.WrapWriteError(err, "recording the attachment")
 }
 
 // undoAttach detaches a volume again if its VolumeAttachment is gone because
 // somebody has removed its finalizers by hand. Then the status could not be
 // written.
 func (r *Reconciler) undoAttach(ctx context.Context, s state) error {
-	current := &storagev1.VolumeAttachment{}
-	found, err := get(ctx, r.apiReader, s.attachment.Name, current)
-	if err != nil {
+	var current *storagev1.VolumeAttachment
+	if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.attachment), &current); err != nil {
 		return err
 	}
-	if found && current.UID == s.attachment.UID {
+	if current != nil && current.UID == s.attachment.UID {
 		return nil
 	}
 	klog.FromContext(ctx).Info("A VolumeAttachment was removed by force while its volume was being attached; detaching the volume again",

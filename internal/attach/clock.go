@@ -80,7 +80,7 @@ func (c *timeoutMarker) markTimedOut(ctx context.Context, name string, now time.
 		fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, timedOut.Message))
 	timeouts.Inc()
 	ctrl.LoggerFrom(ctx).Info("Attaching a volume has timed out; still trying", "volumeAttachment", name, "node", s.attachment.Spec.NodeName)
-	if err := c.setError(ctx, s.attachment, timedOut); !isSuperseded(err) {
+	if err := c.setError(ctx, s.attachment, timedOut); !kube.IsConflict(err) {
 		return err
 	}
 	return nil

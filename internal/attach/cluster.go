@@ -8,6 +8,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/migrate"
 )
 
@@ -67,15 +68,15 @@ func (c *clusterState) addVolume(ctx context.Context, o *Options, volume *corev1
 }
 
 // refreshVolume reads a volume again, from the API server.
-func (c *clusterState) refreshVolume(ctx context.Context, live client.Reader, o *Options, name string) error {
+func (c *clusterState) refreshVolume(ctx context.Context, apiReader client.Reader, o *Options, name string) error {
 	if name == "" {
 		return nil
 	}
 	delete(c.volumes, name)
 	c.byHandle = nil
-	volume := &corev1.PersistentVolume{}
-	found, err := get(ctx, live, name, volume)
-	if found {
+	var volume *corev1.PersistentVolume
+	err := kube.GetIfExists(ctx, apiReader, client.ObjectKey{Name: name}, &volume)
+	if volume != nil {
 		c.addVolume(ctx, o, volume)
 	}
 	return err

@@ -65,7 +65,7 @@ func TestDeniedWriteIsNotAConflict(t *testing.T) {
 			now := s.attachment.DeepCopy()
 			now.ResourceVersion = tt.version
 			r := &Reconciler{apiReader: &server{object: now}, options: options}
-			if got, err := r.isDenied(t.Context(), s, superseded{tt.err}); got != tt.want || err != nil {
+			if got, err := r.isDenied(t.Context(), s, kube.WrapWriteError(tt.err, "writing")); got != tt.want || err != nil {
 				t.Errorf("got %t, %v", got, err)
 			}
 		})

@@ -37,7 +37,7 @@ func (r *Reconciler) detach(ctx context.Context, s state) error {
 
 // removeFinalizer removes our finalizer from a VolumeAttachment.
 func (r *Reconciler) removeFinalizer(ctx context.Context, a *storagev1.VolumeAttachment) error {
-	return written(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "removing the finalizer from the VolumeAttachment")
+	return kube.WrapWriteError(kube.RemoveFinalizer(ctx, r.client, a, r.options.finalizer()), "removing the finalizer from the VolumeAttachment")
 }
 
 // unpublish detaches what was published for a VolumeAttachment. It succeeds if
@@ -99,12 +99,11 @@ func (r *Reconciler) notRecordedElsewhere(a *storagev1.VolumeAttachment, from re
 			names = append(names, a.Name)
 		}
 		for _, name := range names {
-			current := &storagev1.VolumeAttachment{}
-			found, err := get(ctx, r.apiReader, name, current)
-			if err != nil {
+			var current *storagev1.VolumeAttachment
+			if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKey{Name: name}, &current); err != nil {
 				return err
 			}
-			if found && current.UID != a.UID && r.hasOnRecord(current, from) {
+			if current != nil && current.UID != a.UID && r.hasOnRecord(current, from) {
 				return fmt.Errorf("VolumeAttachment %s has the same volume and node on record: %w", name, csi.ErrPreconditionFailed)
 			}
 		}
@@ -135,12 +134,11 @@ func (r *Reconciler) othersOnSameNode(ctx context.Context, a *storagev1.VolumeAt
 		if other.Name == a.Name || other.DeletionTimestamp != nil {
 			continue
 		}
-		node := &storagev1.CSINode{}
-		found, err := get(ctx, r.client, other.Spec.NodeName, node, client.UnsafeDisableDeepCopy)
-		if err != nil {
+		var node *storagev1.CSINode
+		if err := kube.GetIfExists(ctx, r.client, client.ObjectKey{Name: other.Spec.NodeName}, &node, client.UnsafeDisableDeepCopy); err != nil {
 			return nil, err
 		}
-		if recordOf(other).nodeID == from.nodeID || found && nodeID(node, r.options.Driver) == from.nodeID {
+		if recordOf(other).nodeID == from.nodeID || node != nil && nodeID(node, r.options.Driver) == from.nodeID {
 			names = append(names, other.Name)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -59,11 +58,12 @@ func (k finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Objec
 	if !ok || volumeName(a) == "" {
 		return nil
 	}
-	volume := &corev1.PersistentVolume{}
-	if found, err := get(ctx, k.client, volumeName(a), volume, client.UnsafeDisableDeepCopy); err == nil && (!found || !k.needsRemoval(volume)) {
+	key := client.ObjectKey{Name: volumeName(a)}
+	var volume *corev1.PersistentVolume
+	if err := kube.GetIfExists(ctx, k.client, key, &volume, client.UnsafeDisableDeepCopy); err == nil && (volume == nil || !k.needsRemoval(volume)) {
 		return nil
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: volumeName(a)}}}
+	return []reconcile.Request{{NamespacedName: key}}
 }
 
 // waitEventDelay is how long a deleted volume may stay attached before an event
@@ -73,9 +73,9 @@ const waitEventDelay = 10 * time.Second
 // Reconcile removes the finalizer if the volume is not attached, and reports
 // why if it cannot.
 func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	volume := &corev1.PersistentVolume{}
-	found, err := get(ctx, k.client, request.Name, volume, client.UnsafeDisableDeepCopy)
-	if err != nil || !found || !k.needsRemoval(volume) {
+	var volume *corev1.PersistentVolume
+	err := kube.GetIfExists(ctx, k.client, request.NamespacedName, &volume, client.UnsafeDisableDeepCopy)
+	if err != nil || volume == nil || !k.needsRemoval(volume) {
 		return reconcile.Result{}, err
 	}
 	attachments, err := k.attachments(ctx, attachmentsByVolume, volume.Name)
@@ -114,9 +114,9 @@ func (k finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *
 	if !kube.IsConflictResponse(err) {
 		return k.reportStuck(volume, err)
 	}
-	current := &corev1.PersistentVolume{}
-	found, err := get(ctx, k.apiReader, volume.Name, current)
-	if err != nil || !found || current.UID != uid || !k.needsRemoval(current) {
+	var current *corev1.PersistentVolume
+	err = kube.GetIfExists(ctx, k.apiReader, client.ObjectKeyFromObject(volume), &current)
+	if err != nil || current == nil || current.UID != uid || !k.needsRemoval(current) {
 		return err
 	}
 	return k.reportStuck(current, kube.RemoveFinalizer(ctx, k.client, current.DeepCopy(), k.options.finalizer()))

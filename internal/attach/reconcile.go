@@ -54,7 +54,7 @@ func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 		return reconcile.Result{}, nil
 	}
 	err = q.execute(ctx, s, next)
-	if !isSuperseded(err) {
+	if !kube.IsConflict(err) {
 		return reconcile.Result{}, err
 	}
 	denied, problem := q.isDenied(ctx, s, err)
@@ -71,9 +71,9 @@ func (r *Reconciler) isDenied(ctx context.Context, s state, err error) (bool, er
 	if !apierrors.IsInvalid(err) {
 		return false, nil
 	}
-	current := &storagev1.VolumeAttachment{}
-	found, problem := get(ctx, r.apiReader, s.attachment.Name, current)
-	return found && current.UID == s.attachment.UID && current.ResourceVersion == s.attachment.ResourceVersion, problem
+	var current *storagev1.VolumeAttachment
+	problem := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.attachment), &current)
+	return current != nil && current.UID == s.attachment.UID && current.ResourceVersion == s.attachment.ResourceVersion, problem
 }
 
 // observeAndDecide observes and decides. If the cached object may be older than
@@ -130,30 +130,4 @@ func (q queue) execute(ctx context.Context, s state, next step) error {
 	case none:
 	}
 	return nil
-}
-
-// superseded says that the object is not the one that was seen any more. Nobody
-// needs to be told: it is looked at again soon.
-type superseded struct{ error }
-
-// Unwrap returns what the API server said.
-func (s superseded) Unwrap() error { return s.error }
-
-// written wraps the error of writing to the object that was seen.
-func written(err error, verb string) error {
-	switch {
-	case err == nil:
-		return nil
-	case kube.IsConflictResponse(err):
-		return superseded{err}
-	default:
-		return fmt.Errorf("%s: %w", verb, err)
-	}
-}
-
-// isSuperseded tells whether an error only says that. One that is joined with
-// another says more.
-func isSuperseded(err error) bool {
-	_, only := err.(superseded) //nolint:errorlint // See above.
-	return only
 }

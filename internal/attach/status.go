@@ -2,7 +2,6 @@ package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -11,9 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -57,22 +54,14 @@ func (r *Reconciler) setError(ctx context.Context, a *storagev1.VolumeAttachment
 	value := map[string]any{"message": volumeError.Message, "time": volumeError.Time, "errorCode": volumeError.ErrorCode}
 	// Only if the object is unchanged. The failed request may have set attached
 	// although its response was lost, and then the error would stay.
-	return r.patchStatus(ctx, a, map[string]any{"resourceVersion": a.ResourceVersion}, map[string]any{field: value})
+	err := kube.PatchStatusIfUnchanged(ctx, r.client, a, map[string]any{field: value})
+	return kube.WrapWriteError(err, "writing the status")
 }
 
 // setStatus patches fields of the status if the object is still the same one.
 // The UID is immutable, so the patch fails for another object of the same name.
 func (r *Reconciler) setStatus(ctx context.Context, a *storagev1.VolumeAttachment, fields map[string]any) error {
-	return r.patchStatus(ctx, a, map[string]any{"uid": a.UID}, fields)
-}
-
-// patchStatus patches fields of the status, under a condition on the metadata.
-func (r *Reconciler) patchStatus(ctx context.Context, a *storagev1.VolumeAttachment, condition, fields map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": condition, "status": fields})
-	if err != nil {
-		return err
-	}
-	return written(r.client.Status().Patch(ctx, a, client.RawPatch(types.MergePatchType, patch)), "writing the status")
+	return kube.WrapWriteError(kube.PatchStatus(ctx, r.client, a, fields), "writing the status")
 }
 
 // volumeError converts an error to the form of a VolumeAttachment's status. It

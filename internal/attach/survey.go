@@ -10,7 +10,10 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // A driftChecker periodically compares the driver's list of published volumes
@@ -110,8 +113,8 @@ func (s *driftChecker) listPublications(ctx context.Context) (publications, erro
 // requestResync requests that the driver is called again for a
 // VolumeAttachment.
 func (s *driftChecker) requestResync(ctx context.Context, name string) {
-	a := &storagev1.VolumeAttachment{}
-	if found, err := get(ctx, s.client, name, a); !found || err != nil {
+	var a *storagev1.VolumeAttachment
+	if err := kube.GetIfExists(ctx, s.client, client.ObjectKey{Name: name}, &a); err != nil || a == nil {
 		return // It is gone, so there is nothing to compare any more.
 	}
 	klog.FromContext(ctx).Info("The status of a VolumeAttachment differs from the driver's list; calling the driver again",

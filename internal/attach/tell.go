@@ -17,7 +17,7 @@ import (
 // controller of Kubernetes reads, and emits it as an event for users. It
 // returns the error so that the work is retried. A conflict is not reported.
 func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) error {
-	if err == nil || isSuperseded(err) {
+	if err == nil || kube.IsConflict(err) {
 		return err
 	}
 	now, reported, reason := time.Now(), err, kube.ReasonFailedAttach
@@ -31,7 +31,7 @@ func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) erro
 		reported = r.options.timeoutError(err)
 	}
 	r.events.Warning(s.eventTarget(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, reported))
-	if writeErr := r.setError(ctx, s.attachment, r.options.volumeError(reported, now)); writeErr != nil && !isSuperseded(writeErr) {
+	if writeErr := r.setError(ctx, s.attachment, r.options.volumeError(reported, now)); writeErr != nil && !kube.IsConflict(writeErr) {
 		err = errors.Join(err, writeErr)
 	}
 	return err

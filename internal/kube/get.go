@@ -11,12 +11,12 @@ import (
 func GetIfExists[T any, P interface {
 	*T
 	client.Object
-}](ctx context.Context, from client.Reader, key client.ObjectKey, into *P) error {
+}](ctx context.Context, from client.Reader, key client.ObjectKey, into *P, o ...client.GetOption) error {
 	object := P(new(T))
 	if key.Name == "" {
 		return nil
 	}
-	if err := from.Get(ctx, key, object); err != nil {
+	if err := from.Get(ctx, key, object, o...); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			return nil
 		}

@@ -2,7 +2,6 @@ package resize
 
 import (
 	"context"
-	"fmt"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -13,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // state is the observed state of one claim.
@@ -34,9 +34,9 @@ type state struct {
 
 // observe reads everything from the given source: the cache or the API server.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.NamespacedName) (state, error) {
-	s := state{info: r.driver.Info(), nodeExpands: r.nodeExpands, fromAPIServer: from == r.apiReader, claim: &corev1.PersistentVolumeClaim{}}
+	s := state{info: r.driver.Info(), nodeExpands: r.nodeExpands, fromAPIServer: from == r.apiReader}
 	s.canModify = r.followsClasses && s.info.Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME)
-	if found, err := get(ctx, from, key, s.claim); err != nil || !found {
+	if err := kube.GetIfExists(ctx, from, key, &s.claim); err != nil || s.claim == nil {
 		return state{}, err
 	}
 	if err := r.observeVolume(ctx, from, &s); err != nil || s.volume == nil || !s.canModify {
@@ -59,9 +59,9 @@ func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *s
 	if claim.DeletionTimestamp != nil || claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
 		return nil
 	}
-	volume := &corev1.PersistentVolume{}
-	found, err := get(ctx, from, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
-	if err != nil || !found || !r.options.mayResize(claim, volume) {
+	var volume *corev1.PersistentVolume
+	err := kube.GetIfExists(ctx, from, types.NamespacedName{Name: claim.Spec.VolumeName}, &volume)
+	if err != nil || volume == nil || !r.options.mayResize(claim, volume) {
 		return err
 	}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID == claim.UID && ref.Namespace == claim.Namespace {
@@ -72,22 +72,9 @@ func (r *Reconciler) observeVolume(ctx context.Context, from client.Reader, s *s
 
 // class reads a VolumeAttributesClass, and returns nil if it does not exist.
 func class(ctx context.Context, from client.Reader, name string) (*storagev1.VolumeAttributesClass, error) {
-	if name == "" {
-		return nil, nil
-	}
-	c := &storagev1.VolumeAttributesClass{}
-	if found, err := get(ctx, from, types.NamespacedName{Name: name}, c); err != nil || !found {
-		return nil, err
-	}
-	return c, nil
-}
-
-func get(ctx context.Context, from client.Reader, key types.NamespacedName, into client.Object) (found bool, err error) {
-	err = from.Get(ctx, key, into)
-	if client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("reading %T %s: %w", into, key, err)
-	}
-	return err == nil, nil
+	var c *storagev1.VolumeAttributesClass
+	err := kube.GetIfExists(ctx, from, types.NamespacedName{Name: name}, &c)
+	return c, err
 }
 
 // canExpand reports whether the driver can expand volumes at all.

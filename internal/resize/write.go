@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // errConflict means that a claim or a volume has changed since it was observed.
@@ -42,8 +44,8 @@ func (r *Reconciler) recordResult(ctx context.Context, s *state, isCurrent func(
 		if !errors.Is(err, errConflict) || tries == maxAttempts {
 			return err
 		}
-		current := &state{claim: &corev1.PersistentVolumeClaim{}, volume: s.volume}
-		if found, getErr := get(ctx, r.apiReader, client.ObjectKeyFromObject(s.claim), current.claim); getErr != nil || !found {
+		current := &state{volume: s.volume}
+		if getErr := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.claim), &current.claim); getErr != nil || current.claim == nil {
 			return getErr // If the claim is gone there is nothing to record.
 		}
 		if current.claim.UID != s.claim.UID || !isCurrent(current) {
@@ -72,8 +74,8 @@ func (r *Reconciler) patchVolume(ctx context.Context, s *state, change func(*cor
 		if !errors.Is(err, errConflict) || tries == maxAttempts {
 			return err
 		}
-		current := &corev1.PersistentVolume{}
-		if found, getErr := get(ctx, r.apiReader, client.ObjectKeyFromObject(volume), current); getErr != nil || !found || current.UID != s.volume.UID {
+		var current *corev1.PersistentVolume
+		if getErr := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(volume), &current); getErr != nil || current == nil || current.UID != s.volume.UID {
 			return errors.Join(err, getErr)
 		}
 		s.volume = current
