@@ -47,12 +47,6 @@ func (o *Options) reduce(object any) (any, error) {
 	return object, nil
 }
 
-// isOurs reports whether a volume belongs to the driver, or to the in-tree
-// plugin that the driver replaces.
-func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
-}
-
 // reduceAttachment keeps only the attacher's name of another driver's
 // VolumeAttachment.
 func reduceAttachment(a *storagev1.VolumeAttachment) *storagev1.VolumeAttachment {

@@ -78,3 +78,13 @@ func modifySecret(volume *corev1.PersistentVolume, spec *corev1.PersistentVolume
 	}
 	return spec.CSI.ControllerExpandSecretRef
 }
+
+// csiSpec returns the volume's spec in CSI form, for calls to the driver only.
+// API objects keep their in-tree form.
+func (o *Options) csiSpec(ctx context.Context, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeSpec, error) {
+	translated, err := o.Plugin.ToCSI(ctx, volume)
+	if err != nil {
+		return nil, err
+	}
+	return &translated.Spec, nil
+}

@@ -1,28 +1,31 @@
 package resize
 
 import (
-	"context"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// This file is about what wakes a claim up. Only claims get into the queue for
-// which there is something to do; claims of other drivers never do. What this
-// controller writes itself wakes nobody: a call that was refused would be made
-// again at once.
+// isOurs reports whether a volume belongs to the driver, or to the in-tree
+// plugin that the driver replaces.
+func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
+}
 
-// claimsByClass indexes claims by the VolumeAttributesClasses that they wait
-// for.
-const claimsByClass = "resize.class"
+// mayResize reports whether this controller may resize a claim's volume. For an
+// in-tree volume, the expand controller of Kubernetes must have handed over the
+// claim: before, it may be working on it itself (KEP-625).
+func (o *Options) mayResize(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) bool {
+	if !o.isOurs(volume) {
+		return false
+	}
+	return volume.Spec.CSI != nil || claim.Annotations[kube.AnnStorageResizer] == o.Driver
+}
 
 // relevantFields are the fields of a claim that other programs write and that
 // this controller acts on. Its own writes enqueue nothing: otherwise a rejected
@@ -106,64 +109,4 @@ func createdOnly() predicate.Funcs {
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
-}
-
-// requestsForClaim enqueues a claim if there is something to do for it.
-func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.requestIfDue(ctx, client.ObjectKeyFromObject(o))
-}
-
-// requestsForVolume enqueues a volume's claim if there is something to do for
-// it. So it does not matter whether the claim or the volume reaches the cache
-// first.
-func (r *Reconciler) requestsForVolume(ctx context.Context, o client.Object) []reconcile.Request {
-	volume, ok := o.(*corev1.PersistentVolume)
-	if !ok || volume.Spec.ClaimRef == nil {
-		return nil
-	}
-	return r.requestIfDue(ctx, types.NamespacedName{Namespace: volume.Spec.ClaimRef.Namespace, Name: volume.Spec.ClaimRef.Name})
-}
-
-// requestsForClass enqueues the claims that wait for a class.
-func (r *Reconciler) requestsForClass(ctx context.Context, o client.Object) []reconcile.Request {
-	claims := &corev1.PersistentVolumeClaimList{}
-	if err := r.client.List(ctx, claims, client.MatchingFields{claimsByClass: o.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Listing the claims of a class failed", "class", o.GetName())
-		return nil
-	}
-	var all []reconcile.Request
-	for i := range claims.Items {
-		all = append(all, r.requestsForClaim(ctx, &claims.Items[i])...)
-	}
-	return all
-}
-
-// requestIfDue enqueues a claim if there is something to do for it according to
-// the cache. Claims of other drivers are never enqueued.
-func (r *Reconciler) requestIfDue(ctx context.Context, key types.NamespacedName) []reconcile.Request {
-	s, err := r.observe(ctx, r.client, key)
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Reading a claim failed", "claim", key)
-		return nil
-	}
-	if s.volume == nil || decideExpansion(s, r.options, r.now()).action == none && decideModification(s, r.options, r.now()).action == none {
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: key}}
-}
-
-// pendingClasses returns the VolumeAttributesClasses that a claim waits for.
-func pendingClasses(o client.Object) []string {
-	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	if !ok {
-		return nil
-	}
-	var classes []string
-	if desired := ptr.Deref(claim.Spec.VolumeAttributesClassName, ""); desired != "" && desired != ptr.Deref(claim.Status.CurrentVolumeAttributesClassName, "") {
-		classes = append(classes, desired)
-	}
-	if record := claim.Status.ModifyVolumeStatus; record != nil && (len(classes) == 0 || classes[0] != record.TargetVolumeAttributesClassName) {
-		classes = append(classes, record.TargetVolumeAttributesClassName)
-	}
-	return classes
 }
