@@ -5,19 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	groupv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumegroupsnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -38,25 +32,6 @@ func (k *groupKind) wakeClaims(m ctrl.Manager) error {
 // AddClaimFinalizers implements SnapshotKind.
 func (k *groupKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.Source) (unlock func(), err error) {
 	return k.claims.AddFinalizers(ctx, sources)
-}
-
-// contentCreatedOrTaken lets through that a group's content is there, which says what it is of,
-// or that it is cut.
-func contentCreatedOrTaken() predicate.Funcs {
-	cut := func(o client.Object) bool { return isTaken(asGroupContent(o)) }
-	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool { return !cut(e.ObjectOld) && cut(e.ObjectNew) },
-		DeleteFunc: func(event.DeleteEvent) bool { return false },
-	}
-}
-
-// noLongerNeedsClaims lets through that a group needs its claims no more.
-func noLongerNeedsClaims() predicate.Funcs {
-	needs := func(o client.Object) bool { return mayNeedClaims(asGroup(o)) && o.GetDeletionTimestamp() == nil }
-	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
-	}
 }
 
 func (k *groupKind) protectedClaimsOfContent(ctx context.Context, o client.Object) []reconcile.Request {
@@ -157,75 +132,4 @@ func selects(g *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim
 // isTaken tells whether the volumes of a content are in a group snapshot at the driver.
 func isTaken(content *groupv1.VolumeGroupSnapshotContent) bool {
 	return content.Status != nil && content.Status.VolumeGroupSnapshotHandle != nil
-}
-
-const (
-	// recheckUncached is how long after its last check a claim is checked again that a
-	// group needs while groups are not watched.
-	recheckUncached = 10 * time.Second
-	// absentFor is how long it is believed that there are no groups to be seen.
-	absentFor = 30 * time.Second
-	// forbiddenTimeout is how long the API server must have said that groups may not be seen:
-	// while it starts it says so of what it will allow.
-	forbiddenTimeout = 10 * time.Second
-)
-
-// uncachedGroups answers which claims groups need while nobody works on groups: their kinds
-// are not installed, or could not be listed yet. Then each question is a request.
-type uncachedGroups struct {
-	apiReader client.Reader
-	now       func() time.Time
-
-	mu             sync.Mutex
-	absentUntil    time.Time
-	forbiddenSince time.Time
-}
-
-func (u *uncachedGroups) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
-	if u.knownAbsent() {
-		return false, nil
-	}
-	groups := &groupv1.VolumeGroupSnapshotList{}
-	if err := u.checkList(u.apiReader.List(ctx, groups, client.InNamespace(claim.Namespace))); err != nil {
-		return false, err
-	}
-	for i := range groups.Items {
-		needs, err := groupNeedsClaim(ctx, u.apiReader, u.apiReader, &groups.Items[i], claim)
-		if err != nil || needs {
-			return needs, err
-		}
-	}
-	return false, nil
-}
-
-func (u *uncachedGroups) knownAbsent() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.now().Before(u.absentUntil)
-}
-
-// checkList judges how listing groups has ended: with an error if it is not known whether
-// there are any. Where the kinds are not installed, or this program has no right to
-// them, it has protected no claims for groups.
-func (u *uncachedGroups) checkList(err error) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	now := u.now()
-	switch {
-	case err == nil:
-		u.forbiddenSince = time.Time{}
-		return nil
-	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
-	case apierrors.IsForbidden(err):
-		if u.forbiddenSince.IsZero() {
-			u.forbiddenSince = now
-		}
-		if now.Sub(u.forbiddenSince) < forbiddenTimeout {
-			return kube.Conflict("whether groups may be listed is asked again: %w", err)
-		}
-	default:
-		return fmt.Errorf("listing group snapshots, which may need a claim: %w", err)
-	}
-	u.absentUntil = now.Add(absentFor)
-	return nil
 }

@@ -8,8 +8,6 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
@@ -50,16 +48,4 @@ func (k *singleKind) NeedsClaim(ctx context.Context, claim *corev1.PersistentVol
 // taken yet. The group of a member protects the member's claim.
 func needsClaim(s *snapshotv1.VolumeSnapshot) bool {
 	return len(s.Finalizers) > 0 && !isTaken(s) && !isMember(s)
-}
-
-// noLongerNeedsClaim passes the event by which a snapshot stops to need its claim.
-func noLongerNeedsClaim() predicate.Funcs {
-	needs := func(o client.Object) bool {
-		s, ok := o.(*snapshotv1.VolumeSnapshot)
-		return ok && needsClaim(s)
-	}
-	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
-	}
 }

@@ -83,31 +83,6 @@ func (r *Reconciler) draftContent(s *Observed) (*ContentDraft, error) {
 	return d, nil
 }
 
-// addFinalizers puts our finalizers on the snapshot, and writes the class that was
-// chosen for it, in one write, on the condition that it is still what was seen.
-func (r *Reconciler) addFinalizers(ctx context.Context, s *Observed, retain bool, class string) error {
-	o := s.Snapshot.Object
-	wanted := r.Finalizers
-	if !retain {
-		wanted = slices.Concat(r.Finalizers, r.DeletePolicyFinalizers)
-	}
-	all := slices.Clone(o.GetFinalizers())
-	for _, f := range wanted {
-		if !slices.Contains(all, f) {
-			all = append(all, f)
-		}
-	}
-	choose := class != "" && s.Snapshot.Class == ""
-	if len(all) == len(o.GetFinalizers()) && !choose {
-		return nil
-	}
-	change := map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion(), "finalizers": all}}
-	if choose {
-		change["spec"] = map[string]any{r.ClassField: class}
-	}
-	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
-}
-
 // bindContent gives a content that was there before the UID of its snapshot, and what
 // keeps it, in one write: whose it is can only be said once.
 func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
@@ -131,4 +106,29 @@ func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
 	}
 	s.Content = r.kind.ReadContent(content)
 	return r.deleteContentIfOrphaned(ctx, s)
+}
+
+// addFinalizers puts our finalizers on the snapshot, and writes the class that was
+// chosen for it, in one write, on the condition that it is still what was seen.
+func (r *Reconciler) addFinalizers(ctx context.Context, s *Observed, retain bool, class string) error {
+	o := s.Snapshot.Object
+	wanted := r.Finalizers
+	if !retain {
+		wanted = slices.Concat(r.Finalizers, r.DeletePolicyFinalizers)
+	}
+	all := slices.Clone(o.GetFinalizers())
+	for _, f := range wanted {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	choose := class != "" && s.Snapshot.Class == ""
+	if len(all) == len(o.GetFinalizers()) && !choose {
+		return nil
+	}
+	change := map[string]any{"metadata": map[string]any{"resourceVersion": o.GetResourceVersion(), "finalizers": all}}
+	if choose {
+		change["spec"] = map[string]any{r.ClassField: class}
+	}
+	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
 }

@@ -1,6 +1,8 @@
 package controller
 
-import "github.com/holdfast-io/holdfast/internal/snapshot"
+import (
+	"github.com/holdfast-io/holdfast/internal/snapshot"
+)
 
 // An Action is what is to be done next about a snapshot.
 type Action int

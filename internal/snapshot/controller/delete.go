@@ -4,12 +4,31 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
+
+// executeDeletion takes a Step with a snapshot that is being deleted.
+func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
+	switch next.Action {
+	case ReportBlocker:
+		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
+	case ReportDeletionError:
+		return 0, r.reportDeletionError(ctx, s, next.Problem)
+	case ReportNodeGone:
+		return r.reportNodeGone(ctx, s, next.Problem)
+	case DeleteContent:
+		return 0, r.deleteContent(ctx, s)
+	case RemoveFinalizers:
+		return 0, r.removeFinalizers(ctx, s)
+	default:
+	}
+	return 0, nil
+}
 
 // deleteContent lets the content go. A snapshot whose content stays is not needed for
 // that any more.
@@ -63,4 +82,12 @@ func (r *Reconciler) removeFinalizers(ctx context.Context, s *Observed) error {
 		r.recordDeletion(ctx, s)
 	}
 	return kube.WrapWriteError(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
+}
+
+// recordDeletion measures what has ended with a snapshot that was let go.
+func (r *Reconciler) recordDeletion(ctx context.Context, s *Observed) {
+	if s.Content == nil && s.Snapshot.Class != "" {
+		s.Class, _ = r.kind.GetClass(ctx, s.Snapshot.Class) // Without it the driver is unknown.
+	}
+	r.durations.ObserveDeletion(r.progress(s))
 }

@@ -2,6 +2,8 @@ package controller
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -78,6 +80,14 @@ type KindInfo struct {
 	Reasons           Reasons
 	SidecarWait       snapshot.SidecarWait
 }
+
+// hasFinalizer tells whether a snapshot is kept by us.
+func (k *KindInfo) hasFinalizer(of *Snapshot) bool {
+	return slices.ContainsFunc(of.Object.GetFinalizers(), func(f string) bool { return slices.Contains(k.OwnFinalizers, f) })
+}
+
+// capitalizedNoun is the noun at the beginning of a sentence.
+func (k *KindInfo) capitalizedNoun() string { return strings.ToUpper(k.Noun[:1]) + k.Noun[1:] }
 
 // Reasons of a kind's events, upstream's.
 type Reasons struct {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 var (
@@ -37,6 +38,17 @@ func (r *Reconciler) registerMetrics(m ctrl.Manager, groups Groups) error {
 		}
 	}
 	return nil
+}
+
+func (r *Reconciler) progress(s *Observed) snapshot.Progress {
+	p := r.Progress(s.Snapshot)
+	p.Driver = s.driver()
+	return p
+}
+
+// Progress is how far a snapshot is, as it says itself.
+func (k *KindInfo) Progress(s *Snapshot) snapshot.Progress {
+	return snapshot.Progress{Object: s.Object, Operations: k.Operations, PreProvisioned: s.PreProvisionedContent != "", Created: s.Created, Ready: s.Ready}
 }
 
 // unfinished are the operations on a snapshot that have not ended.

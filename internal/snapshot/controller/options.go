@@ -45,6 +45,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 }) {
+
 	g.Add("CSIVolumeGroupSnapshot", &o.Groups, "work on group snapshots")
 }
 

@@ -23,6 +23,16 @@ type Reconciler struct {
 	now       func() time.Time
 }
 
+// NewReconciler makes the engine for a kind of snapshots, with a client that reads from a
+// cache and one that does not. What Controller has begun and FindLost are to be
+// added to the manager.
+func NewReconciler(c client.Client, apiReader client.Reader, kind SnapshotKind, events *kube.Events, o *Options) *Reconciler {
+	return &Reconciler{
+		rules: newRules(kind, o), client: c, apiReader: apiReader,
+		events: events, options: o, durations: snapshot.OperationMetrics, now: time.Now,
+	}
+}
+
 // Reconcile takes one snapshot a Step further.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
@@ -98,22 +108,4 @@ func (r *Reconciler) execute(ctx context.Context, s *Observed, next Step) (time.
 	default:
 		return r.executeDeletion(ctx, s, next)
 	}
-}
-
-// executeDeletion takes a Step with a snapshot that is being deleted.
-func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
-	switch next.Action {
-	case ReportBlocker:
-		r.events.Warning(s.Snapshot.Object, next.Problem.Reason, next.Problem.Text)
-	case ReportDeletionError:
-		return 0, r.reportDeletionError(ctx, s, next.Problem)
-	case ReportNodeGone:
-		return r.reportNodeGone(ctx, s, next.Problem)
-	case DeleteContent:
-		return 0, r.deleteContent(ctx, s)
-	case RemoveFinalizers:
-		return 0, r.removeFinalizers(ctx, s)
-	default:
-	}
-	return 0, nil
 }

@@ -7,14 +7,15 @@ import (
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -82,25 +83,31 @@ func (c *Controllers) WakeSnapshotsBy(from cache.Cache, object client.Object, le
 	return nil
 }
 
-// claimChanges lets through that a claim has got its volume, is gone, or is another
-// one of its name.
-func claimChanges() predicate.Funcs {
-	return predicate.Funcs{
-		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
-		UpdateFunc: ClaimChanged,
+// NewController begins the controller that works on the snapshots: it wakes them up
+// when they change, or their contents. What else they wait for the kind adds.
+func (r *Reconciler) NewController(m ctrl.Manager) *builder.Builder {
+	served := predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.IsSelected(o.GetNamespace()) })
+	b := ctrl.NewControllerManagedBy(m).
+		Named("bind-"+r.Name).
+		For(r.kind.EmptySnapshot(), builder.WithPredicates(served, r.snapshotChanges())).
+		Watches(r.kind.EmptyContent(), r.Enqueue(r.snapshotsOfContent), builder.WithPredicates(r.contentChanges(), kube.SkipInitialList())).
+		WithOptions(r.options.controllerOptions())
+	if r.options.Distributed {
+		b.Watches(&corev1.Node{}, r.Enqueue(r.deletingContentsOn(r.snapshotRequest)), builder.WithPredicates(isDeleted()))
 	}
+	return b
 }
 
-// ClaimChanged tells whether who waits for a claim must look at it again: its phase is
-// another one, or it was deleted and made again, which may come as one change.
-func ClaimChanged(e event.UpdateEvent) bool {
-	return phase(e.ObjectOld) != phase(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+// Build adds the controller that NewController has begun.
+func (r *Reconciler) Build(b *builder.Builder) (controller.Controller, error) {
+	return b.Build(kube.DrainOnStop(r))
 }
 
-func phase(o client.Object) corev1.PersistentVolumeClaimPhase {
-	claim, ok := o.(*corev1.PersistentVolumeClaim)
-	if !ok {
-		return ""
+// controllerOptions says how many objects a controller works on at a time, and when it tries
+// again.
+func (o *Options) controllerOptions() controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: o.Workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 	}
-	return claim.Status.Phase
 }

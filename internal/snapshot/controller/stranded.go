@@ -14,7 +14,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -112,14 +111,6 @@ func (r rules) canRemoveFinalizer(s *Observed) bool {
 	neverBound := c.PreProvisioned && c.Ref.UID == ""
 	return s.contentIsDeleting() && slices.Contains(c.Object.GetFinalizers(), r.Keys.Finalizer) && !c.MayExistAtDriver &&
 		(neverBound || r.Keys.DeletionAllowed(c.Object))
-}
-
-// isDeleted lets through that an object is gone.
-func isDeleted() predicate.Funcs {
-	return predicate.Funcs{
-		CreateFunc: func(event.CreateEvent) bool { return false },
-		UpdateFunc: func(event.UpdateEvent) bool { return false },
-	}
 }
 
 // deletingContentsOn leads from a node to the contents of it that are on their way out, or to

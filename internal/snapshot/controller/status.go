@@ -69,22 +69,6 @@ func (r *Reconciler) updateStatus(ctx context.Context, s *Observed, unready []st
 	return nil
 }
 
-// emitEvent is one event for what has become of the snapshot.
-func (r *Reconciler) emitEvent(before, now *Snapshot) {
-	o := now.Object
-	name := o.GetNamespace() + "/" + o.GetName()
-	switch {
-	case now.Ready && !before.Ready:
-		r.events.Normal(o, r.Reasons.Ready, fmt.Sprintf("%s %s is ready to use.", r.capitalizedNoun(), name))
-	case errorMessage(now.Error) != "" && errorMessage(now.Error) != errorMessage(before.Error):
-		r.events.Warning(o, r.Reasons.ContentCreation, errorMessage(now.Error))
-	case now.Created && !before.Created:
-		r.events.Normal(o, r.Reasons.Created, fmt.Sprintf("%s %s was successfully created by the CSI driver.", r.capitalizedNoun(), name))
-	case !now.Created && before.BoundContent == "":
-		r.events.Normal(o, r.Reasons.Creating, fmt.Sprintf("Waiting for a %s %s to be created by the CSI driver.", r.Noun, name))
-	}
-}
-
 // patchStatus writes to a snapshot's status.
 func (r *Reconciler) patchStatus(ctx context.Context, s *Snapshot, status map[string]any) error {
 	return kube.WrapWriteError(kube.PatchStatus(ctx, r.client, s.Object, status), "writing the status of the "+r.Noun)

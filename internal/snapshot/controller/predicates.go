@@ -1,79 +1,17 @@
 package controller
 
 import (
-	"context"
 	"slices"
-	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/client-go/util/workqueue"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
-
-// NewReconciler makes the engine for a kind of snapshots, with a client that reads from a
-// cache and one that does not. What Controller has begun and FindLost are to be
-// added to the manager.
-func NewReconciler(c client.Client, apiReader client.Reader, kind SnapshotKind, events *kube.Events, o *Options) *Reconciler {
-	return &Reconciler{
-		rules: newRules(kind, o), client: c, apiReader: apiReader,
-		events: events, options: o, durations: snapshot.OperationMetrics, now: time.Now,
-	}
-}
-
-// NewController begins the controller that works on the snapshots: it wakes them up
-// when they change, or their contents. What else they wait for the kind adds.
-func (r *Reconciler) NewController(m ctrl.Manager) *builder.Builder {
-	served := predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.IsSelected(o.GetNamespace()) })
-	b := ctrl.NewControllerManagedBy(m).
-		Named("bind-"+r.Name).
-		For(r.kind.EmptySnapshot(), builder.WithPredicates(served, r.snapshotChanges())).
-		Watches(r.kind.EmptyContent(), r.Enqueue(r.snapshotsOfContent), builder.WithPredicates(r.contentChanges(), kube.SkipInitialList())).
-		WithOptions(r.options.controllerOptions())
-	if r.options.Distributed {
-		b.Watches(&corev1.Node{}, r.Enqueue(r.deletingContentsOn(r.snapshotRequest)), builder.WithPredicates(isDeleted()))
-	}
-	return b
-}
-
-// snapshotRequest is the snapshot that a content belongs to.
-func (r *Reconciler) snapshotRequest(c *Content) reconcile.Request {
-	return RequestFor(c.Ref.Namespace, c.Ref.Name)
-}
-
-// Build adds the controller that NewController has begun.
-func (r *Reconciler) Build(b *builder.Builder) (controller.Controller, error) {
-	return b.Build(kube.DrainOnStop(r))
-}
-
-// Enqueue wakes the snapshots that an object leads to, of those that are worked on.
-func (r *Reconciler) Enqueue(lead handler.MapFunc) handler.EventHandler {
-	return handler.EnqueueRequestsFromMapFunc(r.options.onlySelected(lead))
-}
-
-// snapshotsOfContent leads from a content to its snapshot.
-func (r *Reconciler) snapshotsOfContent(_ context.Context, o client.Object) []reconcile.Request {
-	return []reconcile.Request{r.snapshotRequest(r.kind.ReadContent(o))}
-}
-
-// controllerOptions says how many objects a controller works on at a time, and when it tries
-// again.
-func (o *Options) controllerOptions() controller.Options {
-	return controller.Options{
-		MaxConcurrentReconciles: o.Workers,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
-	}
-}
 
 // snapshotChanges lets through what users change, and that a snapshot is gone. What is
 // written here wakes nobody, but for bad news: their cause may have gone while the
@@ -122,6 +60,41 @@ func contentChanged(before, now *Content) bool {
 		!slices.Equal(a.GetFinalizers(), b.GetFinalizers()) || !equality.Semantic.DeepEqual(before.Status, now.Status)
 }
 
+// claimChanges lets through that a claim has got its volume, is gone, or is another
+// one of its name.
+func claimChanges() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
+		UpdateFunc: ClaimChanged,
+	}
+}
+
+// ClaimChanged tells whether who waits for a claim must look at it again: its phase is
+// another one, or it was deleted and made again, which may come as one change.
+func ClaimChanged(e event.UpdateEvent) bool {
+	return phase(e.ObjectOld) != phase(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+}
+
+func phase(o client.Object) corev1.PersistentVolumeClaimPhase {
+	claim, ok := o.(*corev1.PersistentVolumeClaim)
+	if !ok {
+		return ""
+	}
+	return claim.Status.Phase
+}
+
+// noLongerNeedsClaim passes the event by which a snapshot stops to need its claim.
+func noLongerNeedsClaim() predicate.Funcs {
+	needs := func(o client.Object) bool {
+		s, ok := o.(*snapshotv1.VolumeSnapshot)
+		return ok && needsClaim(s)
+	}
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool { return needs(e.ObjectOld) && !needs(e.ObjectNew) },
+	}
+}
+
 // IsCreated lets through a new object.
 func IsCreated() predicate.Funcs {
 	return predicate.Funcs{
@@ -133,4 +106,12 @@ func IsCreated() predicate.Funcs {
 // IsNotDeleted lets through all but that an object is gone.
 func IsNotDeleted() predicate.Funcs {
 	return predicate.Funcs{DeleteFunc: func(event.DeleteEvent) bool { return false }}
+}
+
+// isDeleted lets through that an object is gone.
+func isDeleted() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		UpdateFunc: func(event.UpdateEvent) bool { return false },
+	}
 }

@@ -8,8 +8,29 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
+
+// Enqueue wakes the snapshots that an object leads to, of those that are worked on.
+func (r *Reconciler) Enqueue(lead handler.MapFunc) handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(r.options.onlySelected(lead))
+}
+
+// snapshotRequest is the snapshot that a content belongs to.
+func (r *Reconciler) snapshotRequest(c *Content) reconcile.Request {
+	return RequestFor(c.Ref.Namespace, c.Ref.Name)
+}
+
+// snapshotsOfContent leads from a content to its snapshot.
+func (r *Reconciler) snapshotsOfContent(_ context.Context, o client.Object) []reconcile.Request {
+	return []reconcile.Request{r.snapshotRequest(r.kind.ReadContent(o))}
+}
+
+// RequestFor is the request for the snapshot of a name.
+func RequestFor(namespace, name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
+}
 
 // This file leads from objects that change to the snapshots that wait for them.
 
@@ -68,9 +89,4 @@ func (k *singleKind) listWaiting(ctx context.Context, by ...client.ListOption) [
 		}
 	}
 	return requests
-}
-
-// RequestFor is the request for the snapshot of a name.
-func RequestFor(namespace, name string) reconcile.Request {
-	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
 }

@@ -102,21 +102,6 @@ func (k *groupKind) AfterDeletion(ctx context.Context, key client.ObjectKey) err
 	return nil
 }
 
-// deletedMembers returns the members of a group that is gone which were deleted before
-// it. They have waited for that.
-func (k *groupKind) deletedMembers(ctx context.Context, o client.Object) (requests []reconcile.Request) {
-	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(o))
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Could not list the members of a group snapshot that is gone", "group", o.GetName())
-	}
-	for i := range members {
-		if members[i].DeletionTimestamp != nil {
-			requests = append(requests, snapshotcontroller.RequestFor(members[i].Namespace, members[i].Name))
-		}
-	}
-	return requests
-}
-
 func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapshot) error {
 	if s.DeletionTimestamp != nil {
 		return nil // Its own controller removes its finalizers; see deletedMembers.
@@ -130,4 +115,19 @@ func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapsh
 		return fmt.Errorf("deleting VolumeSnapshot %s, a member of the group: %w", s.Name, err)
 	}
 	return nil
+}
+
+// deletedMembers returns the members of a group that is gone which were deleted before
+// it. They have waited for that.
+func (k *groupKind) deletedMembers(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(o))
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the members of a group snapshot that is gone", "group", o.GetName())
+	}
+	for i := range members {
+		if members[i].DeletionTimestamp != nil {
+			requests = append(requests, snapshotcontroller.RequestFor(members[i].Namespace, members[i].Name))
+		}
+	}
+	return requests
 }

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"k8s.io/utils/ptr"
@@ -10,6 +11,22 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
+
+// emitEvent is one event for what has become of the snapshot.
+func (r *Reconciler) emitEvent(before, now *Snapshot) {
+	o := now.Object
+	name := o.GetNamespace() + "/" + o.GetName()
+	switch {
+	case now.Ready && !before.Ready:
+		r.events.Normal(o, r.Reasons.Ready, fmt.Sprintf("%s %s is ready to use.", r.capitalizedNoun(), name))
+	case errorMessage(now.Error) != "" && errorMessage(now.Error) != errorMessage(before.Error):
+		r.events.Warning(o, r.Reasons.ContentCreation, errorMessage(now.Error))
+	case now.Created && !before.Created:
+		r.events.Normal(o, r.Reasons.Created, fmt.Sprintf("%s %s was successfully created by the CSI driver.", r.capitalizedNoun(), name))
+	case !now.Created && before.BoundContent == "":
+		r.events.Normal(o, r.Reasons.Creating, fmt.Sprintf("Waiting for a %s %s to be created by the CSI driver.", r.Noun, name))
+	}
+}
 
 // reportError tells a user's problem where users look: in the snapshot's status and
 // as an event. What only we are concerned with is not told. It returns the
