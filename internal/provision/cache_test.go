@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/protection"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
@@ -165,7 +166,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 			func(*corev1.PersistentVolumeClaim) {}},
 		"protecting a claim that is cloned": {
 			func(ctx context.Context, s *server) error {
-				return (&Controller{client: s, apiReader: s}).Protect(ctx, &pending.Operation{Source: &clones})
+				return protection.New(s, s, protection.Options{}).Protect(ctx, &pending.Operation{Source: &clones})
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
 		"taking a claim for a node, which is written as it was seen": {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
 // Indexes of the cache.
@@ -70,4 +71,24 @@ func claimOfVolume(o client.Object) []string {
 		return nil
 	}
 	return []string{string(volume.Spec.ClaimRef.UID)}
+}
+
+// claimsWithoutVolume returns the claims that wait for a volume from a source and have
+// none yet.
+func (r *Reconciler) claimsWithoutVolume(ctx context.Context, from source.Source) ([]corev1.PersistentVolumeClaim, error) {
+	claims := &corev1.PersistentVolumeClaimList{}
+	if err := r.client.List(ctx, claims, client.MatchingFields{claimsBySource: from.Key()}); err != nil {
+		return nil, fmt.Errorf("listing the claims that wait for a volume from %s: %w", from, err)
+	}
+	var waiting []corev1.PersistentVolumeClaim
+	for _, claim := range claims.Items {
+		volume, err := r.volumeForClaim(ctx, claim.UID)
+		if err != nil {
+			return nil, err
+		}
+		if volume == nil {
+			waiting = append(waiting, claim)
+		}
+	}
+	return waiting, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/protection"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
@@ -24,7 +25,7 @@ type Reconciler struct {
 	driver     *csi.Driver
 	events     *kube.Events
 	pending    *pending.Store
-	protection *Controller
+	protection *protection.Controller
 	race       *Race
 	sources    source.Resolver
 	nodes      *Cache
@@ -158,7 +159,7 @@ func (r *Reconciler) verify(ctx context.Context, s state, op *pending.Operation)
 	if err == nil && ours {
 		err = r.protection.Protect(ctx, op)
 	}
-	if op.SourceHeldByClaim && errors.Is(err, ErrDeleting) {
+	if op.SourceHeldByClaim && errors.Is(err, protection.ErrDeleting) {
 		err = nil
 	}
 	if err != nil || !ours {

@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/protection"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
@@ -30,18 +31,18 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 			Client: m.GetClient(), APIReader: m.GetAPIReader(), Namespace: o.Namespace, Driver: o.Driver, Node: o.Node.Name, Identity: o.Identity,
 			NamesCollide: o.truncatesUID(),
 		}),
-		sources:    source.Resolver{Reader: m.GetAPIReader(), Plugin: o.Plugin},
-		protection: newController(m, o),
-		race:       NewRace(&o.Node),
-		nodes:      &Cache{client: m.GetClient(), driver: o.Driver},
+		sources: source.Resolver{Reader: m.GetAPIReader(), Plugin: o.Plugin},
+		race:    NewRace(&o.Node),
+		nodes:   &Cache{client: m.GetClient(), driver: o.Driver},
 	}
+	r.protection = r.newProtection(m)
 	if err := r.index(ctx, m); err != nil {
 		return err
 	}
 	if err := kube.EnsureInformers(ctx, m, r.cachedKinds()...); err != nil {
 		return err
 	}
-	if err := r.protection.Setup(m, driver, o); err != nil {
+	if err := r.protection.Setup(m); err != nil {
 		return err
 	}
 	b := ctrl.NewControllerManagedBy(m).
@@ -57,6 +58,20 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		return err
 	}
 	return b.Complete(kube.DrainOnStop(r))
+}
+
+// newProtection returns the controller that protects the sources of volumes.
+func (r *Reconciler) newProtection(m ctrl.Manager) *protection.Controller {
+	o := r.options
+	p := protection.Options{
+		Driver: o.Driver, Plugin: o.Plugin, Namespace: o.Namespace, Shared: o.Node.Deployed,
+		Workers: o.ProtectionWorkers, RetryStart: o.RetryStart, RetryMax: o.RetryMax,
+		IsOurClaim: o.isOurClaim, WaitingClaims: r.claimsWithoutVolume,
+	}
+	if r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
+		p.SweepInterval = o.SweepInterval
+	}
+	return protection.New(m.GetClient(), m.GetAPIReader(), p)
 }
 
 // cachedKinds are the kinds that are read but wake nobody.

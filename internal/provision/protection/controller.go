@@ -1,4 +1,4 @@
-package provision
+package protection
 
 import (
 	"context"
@@ -15,58 +15,68 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/migrate"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// A Controller keeps what volumes are being filled from. The finalizer goes on a
-// source when the intent that names it is on record, before the driver is
-// asked; and off when no intent names it any more: one restore that ends does
-// not unprotect another.
-//
-// The intents on record are the truth, those of all nodes. Whoever unprotects a
-// source reads it first and the intents then, and writes only what it has read.
-// Whoever protects it does so after its intent is on record. So either the one
-// sees the other's intent, or its write comes first and the other repairs it.
+// Options are those of a [Controller].
+type Options struct {
+	// Driver is the CSI driver's name, and Plugin the in-tree plugin that it replaces.
+	Driver string
+	Plugin migrate.Plugin
+	// Namespace is that of the records of pending operations.
+	Namespace string
+	// Shared is whether provisioners of other nodes protect the same sources.
+	Shared bool
+	// Workers is how many sources are unprotected at a time.
+	Workers int
+	// RetryStart and RetryMax bound the delay of retries.
+	RetryStart, RetryMax time.Duration
+	// SweepInterval is how often all snapshots are checked for leftover finalizers; 0
+	// is never.
+	SweepInterval time.Duration
+	// IsOurClaim reports whether a claim's volume is to be provisioned by us.
+	IsOurClaim func(*corev1.PersistentVolumeClaim) bool
+	// WaitingClaims returns the cached claims that wait for a volume from a source and
+	// have none yet. csi-provisioner may have called the driver for them, and it keeps
+	// no record.
+	WaitingClaims func(context.Context, source.Source) ([]corev1.PersistentVolumeClaim, error)
+}
+
+// A Controller adds finalizers to sources when the provisioner asks for it, and removes
+// them when no pending operation needs them.
 type Controller struct {
-	client          client.Client
-	apiReader       client.Reader // past the cache
-	namespace       string        // of the intents
-	options         *Options
-	shared          bool // with the provisioners of other nodes
-	recheckInterval time.Duration
+	Options
+	client    client.Client
+	apiReader client.Reader // uncached
 
-	locks [64]sync.Mutex // held over reading and writing a source's finalizers, see lock
+	locks [64]sync.Mutex // held while a source's finalizers are read and written, see lock
 
-	// queue wakes the guard up for a source that a claim has let go of. The end
-	// of the intent does so too, and either can come first.
+	// queue starts a check of a source whose operation has ended. The deletion of the
+	// operation's Lease starts one too, and either can come first.
 	queue chan event.TypedGenericEvent[source.Source]
 }
 
-// queueSize is far more than the workers that can be done at a time; what
-// does not fit is left to the sweeper.
+// queueSize is far more than the workers that can be done at a time. The sweeper finds
+// the sources that do not fit.
 const queueSize = 1024
 
-func newController(m ctrl.Manager, o *Options) *Controller {
-	return &Controller{
-		client: m.GetClient(), apiReader: m.GetAPIReader(), namespace: o.Namespace, options: o,
-		shared: o.Node.Deployed, recheckInterval: o.RetryMax, queue: make(chan event.TypedGenericEvent[source.Source], queueSize),
-	}
+// New returns a controller that protects sources, and unprotects them after its Setup.
+func New(c client.Client, apiReader client.Reader, o Options) *Controller {
+	return &Controller{Options: o, client: c, apiReader: apiReader, queue: make(chan event.TypedGenericEvent[source.Source], queueSize)}
 }
 
 // protectedForAnnotation on a snapshot names the Lease of the last operation that has
 // protected it.
 const protectedForAnnotation = "provision.holdfast.io/protected-for"
 
-var lockSeed = maphash.MakeSeed()
-
-// finalizer is the one that keeps a source of that kind.
+// finalizer returns the finalizer that protects sources of the kind.
 func finalizer(s source.Source) string {
 	if s.Kind == source.KindSnapshot {
 		return kube.SnapshotSourceFinalizer
@@ -74,15 +84,15 @@ func finalizer(s source.Source) string {
 	return kube.CloneSourceFinalizer
 }
 
-// Why a source cannot be protected any more.
+// Errors of [Controller.Protect] for a source that cannot be protected any more.
 var (
-	ErrGone     = errors.New("it went away")
+	ErrGone     = errors.New("it is gone")
 	ErrDeleting = errors.New("it is being deleted")
 )
 
-// ProtectIfPossible protects the source of an intent that was on record before. A source
-// that cannot be protected any more is let go: the driver may have been asked,
-// so it is asked again.
+// ProtectIfPossible protects the source of an operation that was recorded before this
+// attempt. It ignores that a source cannot be protected any more: the driver may have
+// been called already, so the call must be repeated.
 func (c *Controller) ProtectIfPossible(ctx context.Context, op *pending.Operation) error {
 	err := c.Protect(ctx, op)
 	if errors.Is(err, ErrGone) || errors.Is(err, ErrDeleting) {
@@ -91,7 +101,7 @@ func (c *Controller) ProtectIfPossible(ctx context.Context, op *pending.Operatio
 	return err
 }
 
-// Protect puts the finalizer on the source of an intent that is on record.
+// Protect adds the finalizer to the source of a recorded operation.
 func (c *Controller) Protect(ctx context.Context, op *pending.Operation) error {
 	if op.Source == nil {
 		return nil
@@ -125,18 +135,19 @@ func (c *Controller) addFinalizer(ctx context.Context, s source.Source, object c
 	}
 	err := c.client.Update(ctx, object)
 	if s.Kind == source.KindSnapshot && apierrors.IsForbidden(err) {
-		return nil // Some install the program without that right; it never was essential.
+		return nil // Not every role permits it. csi-provisioner works without it too.
 	}
 	return err
 }
 
-// touch changes a source that is protected already, so that another node which has
-// just found that it need not be any more cannot write that. A claim stays protected
-// until it is deleted, so nobody takes that from it before.
+// touch changes a source that is protected already, so that the update of another node
+// that is about to unprotect it fails with a conflict. It reports whether the source
+// has changed. A claim that is not being deleted need not be touched: it stays
+// protected until it is deleted.
 func (c *Controller) touch(s source.Source, object client.Object, record types.UID) bool {
 	notes := object.GetAnnotations()
 	safe := s.Kind == source.KindClaim && object.GetDeletionTimestamp() == nil
-	if !c.shared || safe || notes[protectedForAnnotation] == string(record) {
+	if !c.Shared || safe || notes[protectedForAnnotation] == string(record) {
 		return false
 	}
 	if notes == nil {
@@ -147,7 +158,7 @@ func (c *Controller) touch(s source.Source, object client.Object, record types.U
 	return true
 }
 
-// Enqueue has a source looked at whose intent is off the record.
+// Enqueue starts a check of a source one of whose operations has ended.
 func (c *Controller) Enqueue(s source.Source) {
 	select {
 	case c.queue <- event.TypedGenericEvent[source.Source]{Object: s}:
@@ -155,8 +166,8 @@ func (c *Controller) Enqueue(s source.Source) {
 	}
 }
 
-// Reconcile unprotects a source that nothing is filled from any more. A claim
-// that was cloned keeps its finalizer until it is deleted, for the next clone.
+// Reconcile unprotects a source that no volume is being filled from. A cloned claim
+// keeps its finalizer until it is deleted, for the next clone.
 func (c *Controller) Reconcile(ctx context.Context, s source.Source) (reconcile.Result, error) {
 	defer c.lock(s)()
 	object, err := c.get(ctx, s)
@@ -174,43 +185,23 @@ func (c *Controller) Reconcile(ctx context.Context, s source.Source) (reconcile.
 	return reconcile.Result{}, c.removeFinalizer(ctx, s, object)
 }
 
-// isCloneSourceDone tells whether a claim of ours is being deleted and nobody waits for a clone
-// of it any more.
+// isCloneSourceDone reports whether a claim of ours is being deleted and no claim waits
+// for a clone of it.
 func (c *Controller) isCloneSourceDone(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	ours, err := c.isOurClaim(ctx, claim)
 	if !ours || err != nil || claim.DeletionTimestamp == nil {
 		return false, err
 	}
-	waiting, err := c.waitingClaims(ctx, source.Source{Kind: source.KindClaim, Namespace: claim.Namespace, Name: claim.Name})
+	waiting, err := c.WaitingClaims(ctx, source.Source{Kind: source.KindClaim, Namespace: claim.Namespace, Name: claim.Name})
 	if err != nil {
 		return false, err
 	}
 	return !slices.ContainsFunc(waiting, func(c corev1.PersistentVolumeClaim) bool { return source.IsHeldFor(claim, &c) }), nil
 }
 
-// waitingClaims are the claims that wait for a volume from a source and have none yet: the
-// program whose place we take may have asked the driver for it, and keeps no record.
-func (c *Controller) waitingClaims(ctx context.Context, s source.Source) ([]corev1.PersistentVolumeClaim, error) {
-	claims := &corev1.PersistentVolumeClaimList{}
-	if err := c.client.List(ctx, claims, client.MatchingFields{claimsBySource: s.Key()}); err != nil {
-		return nil, fmt.Errorf("listing the claims that wait for a volume from %s: %w", s, err)
-	}
-	var waiting []corev1.PersistentVolumeClaim
-	for _, claim := range claims.Items {
-		volumes := &corev1.PersistentVolumeList{}
-		if err := c.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim.UID)}); err != nil {
-			return nil, fmt.Errorf("reading the volumes of claim %s/%s: %w", claim.Namespace, claim.Name, err)
-		}
-		if len(volumes.Items) == 0 {
-			waiting = append(waiting, claim)
-		}
-	}
-	return waiting, nil
-}
-
-// removeFinalizer takes the finalizer off. It fails if the object has changed since it
-// was read. Some install the program without the right to change snapshots; the
-// sweeper comes back to those. To a claim nobody comes back.
+// removeFinalizer removes the finalizer. It fails if the object has changed since it was
+// read. A role without permission to update snapshots is no error, because the sweeper
+// retries those. Claims are not swept.
 func (c *Controller) removeFinalizer(ctx context.Context, s source.Source, object client.Object) error {
 	object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == finalizer(s) }))
 	err := c.client.Update(ctx, object)
@@ -223,48 +214,50 @@ func (c *Controller) removeFinalizer(ctx context.Context, s source.Source, objec
 	return nil
 }
 
-// isOurClaim tells whether a claim has a volume of our driver. Provisioners of other
-// drivers use the same finalizer, and only they know what they clone.
+// isOurClaim reports whether a claim's volume is our driver's. Provisioners of other
+// drivers use the same finalizer, and only they know their clones.
 func (c *Controller) isOurClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	volume := &corev1.PersistentVolume{}
 	err := c.apiReader.Get(ctx, types.NamespacedName{Name: claim.Spec.VolumeName}, volume)
 	if apierrors.IsNotFound(err) {
-		return c.options.isOurClaim(claim), nil
+		return c.IsOurClaim(claim), nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading the volume of claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
-	return c.options.Plugin.HasVolume(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == c.options.Driver, nil
+	return c.Plugin.HasVolume(volume) || volume.Spec.CSI != nil && volume.Spec.CSI.Driver == c.Driver, nil
 }
 
-// hasOperations tells whether a volume is being filled from the source, on any node. It
-// asks the API server itself: the cache only has this node's intents.
+// hasOperations reports whether a volume is being filled from the source on any node. It
+// reads from the API server, because the cache has this node's operations only.
 func (c *Controller) hasOperations(ctx context.Context, s source.Source) (bool, error) {
 	leases := &coordinationv1.LeaseList{}
-	if err := c.apiReader.List(ctx, leases, client.InNamespace(c.namespace), pending.Readers(c.options.Driver, s)); err != nil {
-		return false, fmt.Errorf("reading the intents for %s: %w", s, err)
+	if err := c.apiReader.List(ctx, leases, client.InNamespace(c.Namespace), pending.Readers(c.Driver, s)); err != nil {
+		return false, fmt.Errorf("reading the pending operations for %s: %w", s, err)
 	}
 	return len(leases.Items) > 0, nil
 }
 
-// requeueAfter is when to look again at a source that is busy: the end of another
-// node's intent wakes nobody here, and that node may not live to see it.
+// requeueAfter returns when to check a source again that an operation reads. The end of
+// another node's operation starts no check here, and that node may have died.
 func (c *Controller) requeueAfter() time.Duration {
-	if c.shared {
-		return c.recheckInterval
+	if c.Shared {
+		return c.RetryMax
 	}
 	return 0
 }
 
-// lock keeps others from a source's finalizers until unlock. Sources that share
-// a lock wait for each other, which is rare and does no harm.
+var lockSeed = maphash.MakeSeed()
+
+// lock serializes changes of a source's finalizers in this process until unlock is
+// called. Sources that share a mutex wait for each other, which is rare and harmless.
 func (c *Controller) lock(s source.Source) (unlock func()) {
 	l := &c.locks[maphash.Comparable(lockSeed, s)%uint64(len(c.locks))]
 	l.Lock()
 	return l.Unlock
 }
 
-// get reads a source from the API server itself; nil if it is gone.
+// get reads a source from the API server, nil if it is gone.
 func (c *Controller) get(ctx context.Context, s source.Source) (client.Object, error) {
 	var object client.Object = &corev1.PersistentVolumeClaim{}
 	if s.Kind == source.KindSnapshot {

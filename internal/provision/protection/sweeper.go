@@ -1,4 +1,4 @@
-package provision
+package protection
 
 import (
 	"context"
@@ -22,22 +22,21 @@ import (
 // pageSize is how many snapshots are read at a time.
 const pageSize = 500
 
-// A sweeper looks for snapshots that are still protected though nothing is
-// being restored from them: those of a process that died between the two, of
-// this program or the one whose place it takes.
+// A sweeper finds snapshots that are still protected although no volume is being
+// restored from them: holdfast or csi-provisioner died before it removed the finalizer.
 type sweeper struct {
 	controller *Controller
 	interval   time.Duration
 }
 
-// Start sweeps now and then after every interval, until ctx ends. It runs on
-// the leader only.
+// Start sweeps at once and after every interval, until ctx ends. It runs on the leader
+// only.
 func (w *sweeper) Start(ctx context.Context) error {
 	tick := time.NewTicker(w.interval)
 	defer tick.Stop()
 	for {
 		if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Protected snapshots could not be looked for")
+			klog.FromContext(ctx).Error(err, "Failed to check snapshots for leftover finalizers")
 		}
 		select {
 		case <-ctx.Done():
@@ -52,7 +51,7 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	for {
 		err := w.controller.apiReader.List(ctx, list, client.Limit(pageSize), client.Continue(list.Continue))
 		if meta.IsNoMatchError(err) {
-			return nil // Without snapshots in the cluster there are none to unprotect.
+			return nil // The snapshot CRDs are not installed.
 		}
 		if err != nil {
 			return fmt.Errorf("reading snapshots: %w", err)
@@ -68,16 +67,16 @@ func (w *sweeper) sweep(ctx context.Context) error {
 	}
 }
 
-// check has the guard look at a snapshot, until it succeeds, if it is ours to unprotect
-// and no claim waits for a volume from it.
+// check enqueues a snapshot that is ours and that no claim waits to be restored from. The
+// controller retries until it succeeds.
 func (w *sweeper) check(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
 	if ours, err := w.isOurSnapshot(ctx, snapshot); !ours || err != nil {
 		return err
 	}
 	of := source.Source{Kind: source.KindSnapshot, Namespace: snapshot.Namespace, Name: snapshot.Name}
-	waiting, err := w.controller.waitingClaims(ctx, of)
+	waiting, err := w.controller.WaitingClaims(ctx, of)
 	if err != nil || len(waiting) > 0 {
-		return err // The next sweep looks again, if the end of a restore does not.
+		return err // The end of the restore checks it, or the next sweep.
 	}
 	select {
 	case w.controller.queue <- event.TypedGenericEvent[source.Source]{Object: of}:
@@ -87,9 +86,10 @@ func (w *sweeper) check(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot
 	}
 }
 
-// isOurSnapshot tells whether a snapshot is protected and our driver's: provisioners of other
-// drivers use the same finalizer and know better about theirs. One whose content is
-// gone cannot be restored by anybody, and nobody but us may be there to let it go.
+// isOurSnapshot reports whether a snapshot is protected and our driver's: provisioners of
+// other drivers use the same finalizer for theirs. A snapshot without its content
+// cannot be restored, so its finalizer is removed whichever driver it was of: the other
+// driver's provisioner may be gone.
 func (w *sweeper) isOurSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) (bool, error) {
 	if !slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer) || snapshot.Status == nil {
 		return false, nil
@@ -103,6 +103,6 @@ func (w *sweeper) isOurSnapshot(ctx context.Context, snapshot *snapshotv1.Volume
 	case err != nil:
 		return false, err
 	default:
-		return content.Spec.Driver == w.controller.options.Driver, nil
+		return content.Spec.Driver == w.controller.Driver, nil
 	}
 }

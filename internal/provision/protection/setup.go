@@ -1,10 +1,9 @@
-package provision
+package protection
 
 import (
 	"context"
 	"slices"
 
-	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
@@ -17,47 +16,47 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	rawsource "sigs.k8s.io/controller-runtime/pkg/source"
 
-	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// Setup adds the guard to a manager: a source is looked at when an intent that
-// names it goes, when a cloned claim is deleted, and by the sweeper.
-func (c *Controller) Setup(m ctrl.Manager, driver *csi.Driver, o *Options) error {
-	info := driver.Info()
-	if o.SweepInterval > 0 && info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
-		if err := m.Add(&sweeper{controller: c, interval: o.SweepInterval}); err != nil {
+// Setup adds the controller to a manager. It checks a source when an operation that
+// reads it ends, when a cloned claim is deleted, and in each sweep.
+func (c *Controller) Setup(m ctrl.Manager) error {
+	if c.SweepInterval > 0 {
+		if err := m.Add(&sweeper{controller: c, interval: c.SweepInterval}); err != nil {
 			return err
 		}
 	}
-	goes := predicate.Funcs{
+	deleted := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 	return builder.TypedControllerManagedBy[source.Source](m).
-		Named("provision-guard").
-		Watches(&coordinationv1.Lease{}, enqueueSources(sourceOfOperation), builder.WithPredicates(goes)).
+		Named("source-protection").
+		Watches(&coordinationv1.Lease{}, enqueueSources(sourceOfOperation), builder.WithPredicates(deleted)).
 		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(deletedCloneSource)).
 		Watches(&corev1.PersistentVolumeClaim{}, enqueueSources(c.sourceOfClone), builder.WithPredicates(gotVolumeOrDeleted())).
 		WatchesRawSource(rawsource.TypedChannel(c.queue, enqueueItself())).
 		WithOptions(controller.TypedOptions[source.Source]{
-			MaxConcurrentReconciles: o.ProtectionWorkers,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source.Source](o.RetryStart, o.RetryMax),
+			MaxConcurrentReconciles: c.Workers,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[source.Source](c.RetryStart, c.RetryMax),
 		}).
 		Complete(kube.DrainOnStop(c))
 }
 
+// enqueueSources maps objects to the sources to check.
 func enqueueSources(of func(client.Object) []source.Source) handler.TypedEventHandler[client.Object, source.Source] {
 	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []source.Source { return of(o) })
 }
 
-// enqueueItself asks for the source itself.
+// enqueueItself maps an event of the queue to its source.
 func enqueueItself() handler.TypedEventHandler[source.Source, source.Source] {
 	return handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s source.Source) []source.Source { return []source.Source{s} })
 }
 
+// sourceOfOperation maps the Lease of an operation to the source that it reads.
 func sourceOfOperation(lease client.Object) []source.Source {
 	if s, ok := pending.SourceOf(lease); ok {
 		return []source.Source{s}
@@ -65,7 +64,7 @@ func sourceOfOperation(lease client.Object) []source.Source {
 	return nil
 }
 
-// deletedCloneSource is a claim that was cloned and is on its way out.
+// deletedCloneSource maps a claim to itself if it was cloned and is being deleted.
 func deletedCloneSource(o client.Object) []source.Source {
 	if o.GetDeletionTimestamp() == nil || !slices.Contains(o.GetFinalizers(), kube.CloneSourceFinalizer) {
 		return nil
@@ -73,7 +72,7 @@ func deletedCloneSource(o client.Object) []source.Source {
 	return []source.Source{{Kind: source.KindClaim, Namespace: o.GetNamespace(), Name: o.GetName()}}
 }
 
-// gotVolumeOrDeleted lets through that a claim has got a volume, or is gone.
+// gotVolumeOrDeleted passes the events of a claim that got its volume or is gone.
 func gotVolumeOrDeleted() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -85,21 +84,20 @@ func gotVolumeOrDeleted() predicate.Funcs {
 	}
 }
 
-// sourceOfClone is the claim that a claim was to be cloned from, if that is being deleted
-// and may wait for the clone.
+// sourceOfClone maps a claim to the one that it clones, if that one is being deleted and
+// may be kept for the clone.
 func (c *Controller) sourceOfClone(o client.Object) []source.Source {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
 		return nil
 	}
-	from, ours := source.Of(claim)
-	if from == nil || !ours || from.Kind != source.KindClaim {
+	from, supported := source.Of(claim)
+	if from == nil || !supported || from.Kind != source.KindClaim {
 		return nil
 	}
 	cloned := &corev1.PersistentVolumeClaim{}
-	key := client.ObjectKey{Namespace: from.Namespace, Name: from.Name}
-	if err := c.client.Get(context.Background(), key, cloned); err != nil || len(deletedCloneSource(cloned)) == 0 {
-		return nil // It is gone, or stays.
+	if err := c.client.Get(context.Background(), from.ObjectKey(), cloned); err != nil || len(deletedCloneSource(cloned)) == 0 {
+		return nil // It is gone, or it is not being deleted.
 	}
 	return []source.Source{*from}
 }

@@ -1,4 +1,4 @@
-package provision
+package protection
 
 import (
 	"context"
@@ -17,15 +17,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// A protectionWorld has the guards of two nodes. What is set in between happens
-// between the moment at which the first has read the intents and its write.
+const uid = "11111111-2222-3333-4444-555555555555"
+
+// A protectionWorld has the controllers of two nodes. It calls between after the
+// first one has read the operations and before it writes.
 type protectionWorld struct {
 	client.WithWatch
 	one, two *Controller
@@ -52,14 +53,11 @@ func newProtectionWorld(t *testing.T, objects ...client.Object) *protectionWorld
 }
 
 func newTestController(c client.Client) *Controller {
-	return &Controller{
-		client: c, apiReader: c, namespace: "ns", options: options(),
-		shared: true, recheckInterval: time.Minute, queue: make(chan event.TypedGenericEvent[source.Source], queueSize),
-	}
+	return New(c, c, Options{Driver: "csitest.holdfast.io", Namespace: "ns", Shared: true, RetryMax: time.Minute})
 }
 
-// startOperation puts an intent of the second node on record and protects its source,
-// as is done before a driver is asked.
+// startOperation records an operation of the second node and protects its source, as the
+// provisioner does before it calls the driver.
 func (w *protectionWorld) startOperation(t *testing.T, from source.Source) error {
 	t.Helper()
 	op, _, err := w.store().Write(t.Context(), &pending.Operation{
