@@ -9,10 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// AccessMode is the one CSI mode in which a volume with this set of Kubernetes
-// modes is published or expanded. singleNodeMultiWriter is the driver's
-// capability SINGLE_NODE_MULTI_WRITER. ReadWriteOncePod with anything else,
-// ReadOnlyMany with ReadWriteOnce, no mode and an unknown mode are errors.
+// AccessMode is the CSI access mode in which a volume with these Kubernetes access
+// modes is published or expanded. singleNodeMultiWriter is the driver's capability
+// SINGLE_NODE_MULTI_WRITER. These are errors: ReadWriteOncePod with any other mode,
+// ReadOnlyMany with ReadWriteOnce, no mode, and an unknown mode.
 func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) (csipb.VolumeCapability_AccessMode_Mode, error) {
 	mode, err := accessmodes.ToCSIAccessMode(modes, singleNodeMultiWriter)
 	if err != nil {
@@ -21,10 +21,10 @@ func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter
 	return mode, nil
 }
 
-// AccessModes maps each Kubernetes mode of a claim on its own, in order: a new
-// volume must fit every one of them ("CreateVolume", volume_capabilities).
-// Unlike [AccessMode] it allows ReadOnlyMany beside ReadWriteOnce, for the
-// volume will be used in one of them at a time.
+// AccessModes maps each access mode of a claim on its own, in order: a new volume
+// must support all of them ("CreateVolume", volume_capabilities). Unlike
+// [AccessMode] it allows ReadOnlyMany with ReadWriteOnce, because the volume is
+// used in one of them at a time.
 func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) ([]csipb.VolumeCapability_AccessMode_Mode, error) {
 	if len(modes) == 0 {
 		return nil, errors.New("mapping access modes to CSI: there is none")
@@ -32,7 +32,7 @@ func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWrite
 	mapped := make([]csipb.VolumeCapability_AccessMode_Mode, 0, len(modes))
 	for _, m := range modes {
 		if m == corev1.ReadWriteOncePod && len(modes) > 1 {
-			return nil, fmt.Errorf("mapping access modes %q to CSI: ReadWriteOncePod allows no other mode beside it", modes)
+			return nil, fmt.Errorf("mapping access modes %q to CSI: ReadWriteOncePod cannot be combined with other modes", modes)
 		}
 		mode, err := AccessMode([]corev1.PersistentVolumeAccessMode{m}, singleNodeMultiWriter)
 		if err != nil {
@@ -43,8 +43,8 @@ func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWrite
 	return mapped, nil
 }
 
-// Capability is how a volume is used: published, or expanded while it is. fs is
-// the filesystem of volumes that name none; it may be empty.
+// Capability is the capability with which a volume is published, or expanded while
+// it is published. fs is the filesystem of volumes that name none; it may be empty.
 func Capability(volume *corev1.PersistentVolumeSpec, singleNodeMultiWriter bool, fs string) (*csipb.VolumeCapability, error) {
 	mode, err := AccessMode(volume.AccessModes, singleNodeMultiWriter)
 	if err != nil {

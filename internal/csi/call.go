@@ -7,16 +7,19 @@ import (
 	"google.golang.org/grpc"
 )
 
-// operation names a call and what it is about. Calls about nothing in particular,
-// such as listing, have no key and wait for none.
+// operation is the method of a call and the key of the object that the call is
+// about. Calls about no particular object, such as ListVolumes, have no key and
+// wait for no other call.
 type operation struct {
 	method Method
 	key    string
 }
 
-// send waits for the key's turn and for the driver's pace, gives the call its time and wraps what went
-// wrong. The time starts when the call is sent: waiting must not eat it up. A call that is given up before it
-// was sent is still OutcomeUnknown, because the one it waited for may be running.
+// send waits for the lock of the key and for a slot of the method's limiter, checks
+// the precondition, sends the call with the timeout of d and wraps the error. The
+// timeout starts when the call is sent, so that waiting does not use it up. A call
+// that is cancelled before it was sent is still OutcomeUnknown, because the call
+// that it waited for may be running.
 func send[Request, Response any](ctx context.Context, d *Driver, op operation,
 	call func(context.Context, Request, ...grpc.CallOption) (Response, error), req Request,
 ) (Response, error) {
@@ -30,7 +33,7 @@ func send[Request, Response any](ctx context.Context, d *Driver, op operation,
 	}
 	release, err := d.limiters.acquire(ctx, op.method)
 	if err != nil {
-		return none, d.fail(op.method, fmt.Errorf("waiting until the driver has fewer calls to answer: %w", err))
+		return none, d.fail(op.method, fmt.Errorf("waiting for one of the concurrent calls to end: %w", err))
 	}
 	if d.precondition != nil {
 		if err := d.precondition(ctx); err != nil {
@@ -48,7 +51,7 @@ func send[Request, Response any](ctx context.Context, d *Driver, op operation,
 	return resp, nil
 }
 
-// invalidResponse turns a reason for which an answer cannot be used into an error.
+// invalidResponse is the error for a response that cannot be used.
 func (d *Driver) invalidResponse(method Method, id, reason string) *Error {
 	return d.fail(method, &InvalidResponse{ID: id, Reason: reason})
 }

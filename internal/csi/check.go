@@ -6,10 +6,9 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// The checks of answers return the reason for which an answer cannot be used,
-// or nothing. They do no I/O. An answer that works with the programs of
-// kubernetes-csi is taken, unless data are at stake; what is odd about it is said
-// once (see odd.go).
+// The checks of responses return the reason why a response cannot be used, or "".
+// They do no I/O. A response that the kubernetes-csi sidecars accept is accepted here
+// too, unless it puts data at risk. Its deviations are logged once (see deviations.go).
 
 func checkVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) string {
 	if volume.GetVolumeId() == "" {
@@ -21,11 +20,11 @@ func checkVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) string {
 			return reason
 		}
 	}
-	// What it was made from the driver may name in words of its own, as some do for
-	// what was asked for by a path and is answered by a number. That it was made from
-	// something is what counts: without that it may be empty.
+	// Some drivers report the content source under another id: the request has a path
+	// and the response a number. Only a missing source is an error, because the volume
+	// may then be empty.
 	if req.GetVolumeContentSource() != nil && volume.GetContentSource() == nil {
-		return "the volume was asked for with content and is reported without: it may be empty"
+		return "the request has a content source and the response has none: the volume may be empty"
 	}
 	return ""
 }
@@ -51,8 +50,9 @@ func checkSize(allowed *csipb.CapacityRange, size int64) string {
 	}
 }
 
-// checkSnapshot is about any snapshot in an answer. Whoever has its id can follow
-// and delete it: what else is said of it, or is not, makes it no worse.
+// checkSnapshot checks a snapshot in any response. The id is enough to follow and
+// delete the snapshot. Other fields that are missing or invalid do no harm; see
+// deviations.go.
 func checkSnapshot(snapshot *csipb.Snapshot) string {
 	if snapshot.GetSnapshotId() == "" {
 		return "the snapshot has no id"

@@ -21,35 +21,36 @@ import (
 )
 
 const (
-	// DefaultTimeout is the time that one call gets when [Options] name none.
+	// DefaultTimeout of one call, if [Options] have none.
 	DefaultTimeout = 10 * time.Second
 
-	// maxResponseBytes in bytes. gRPC's own limit of 4 MiB is a few thousand
-	// volumes in one page of a driver that does not cut its pages.
+	// maxResponseBytes limits one response. gRPC's default of 4 MiB is too small for
+	// drivers that list all volumes in one page: it holds a few thousand.
 	maxResponseBytes = 256 << 20
 )
 
-// Options say how to reach a driver.
+// Options configure the connection to a driver.
 type Options struct {
 	// Address of the driver's socket: a path, or unix:///path, or unix://path.
 	Address string
-	// Timeout of one call, from the moment at which it is sent. 0 is
-	// [DefaultTimeout].
+	// Timeout of one call, which starts when the call is sent. 0 is [DefaultTimeout].
 	Timeout time.Duration
-	// NodeOnly is for a socket on a node. Its controller services are not asked
-	// for: many drivers announce them there too and serve them elsewhere.
+	// NodeOnly is for a socket on a node. Describe does not call its controller
+	// services: many drivers announce them there although only the controller pod
+	// serves them.
 	NodeOnly bool
 }
 
-// Driver is a CSI driver behind its socket. It is safe for concurrent use, and
-// one process shares one: the order of calls about a volume holds within it.
+// Driver is a CSI driver behind its socket. It is safe for concurrent use. A
+// process shares one Driver, because calls about the same volume are serialized
+// within it.
 type Driver struct {
 	*link
 	timeout      time.Duration
 	precondition Precondition // nil except inside a ConditionalDriver
 }
 
-// link is what all views of one driver share.
+// link is the state that all views of one driver share.
 type link struct {
 	path       string
 	nodeOnly   bool
@@ -61,22 +62,21 @@ type link struct {
 	keyMutex   keymutex.KeyMutex
 	limiters   limiters
 	metrics    *callMetrics
-	deviations sync.Map // those that were logged
+	deviations sync.Map // those that were logged already
 
 	dials       atomic.Int64                // connections made so far
-	description atomic.Pointer[description] // nil until the driver was described once
+	description atomic.Pointer[description] // nil until the first Describe
 
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// Connect makes a [DriverOptions] for the socket at the address. It returns at once:
-// the connection is made in the background and made again whenever it is lost,
-// with pauses of at most a second, until [Driver.Close]. Calls while there is
-// no connection fail as Unavailable, which is [OutcomeUnknown]. The only error is an
-// address that cannot be one. The logger is taken from ctx, here for what
-// happens in the background and in each call for that call; ctx does not bound
-// the connection's life.
+// Connect creates a [Driver] for the socket at the address. It returns at once: the
+// connection is made in the background, and again whenever it is lost, with pauses
+// of at most a second, until [Driver.Close]. Calls without a connection fail as
+// Unavailable, which is [OutcomeUnknown]. The only error is an invalid address. The
+// logger of ctx is used for what happens in the background; each call uses the
+// logger of its own ctx. The end of ctx does not close the connection.
 func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	path, err := socketPath(opts.Address)
 	if err != nil {
@@ -100,15 +100,15 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	return d, nil
 }
 
-// Close ends the connection; calls in flight fail as Canceled.
+// Close closes the connection. Calls in flight fail as Canceled.
 func (d *Driver) Close() error {
 	d.stop()
 	<-d.done
 	return d.conn.Close()
 }
 
-// WithTimeout returns a view of the same driver whose calls get another time:
-// connection, order, metrics and Info stay shared. 0 is [DefaultTimeout].
+// WithTimeout returns a view of the same driver whose calls have another timeout.
+// Connection, locks, metrics and Info stay shared. 0 is [DefaultTimeout].
 func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	if timeout <= 0 {
 		timeout = DefaultTimeout
@@ -116,20 +116,20 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 	return &Driver{link: d.link, timeout: timeout}
 }
 
-// SettleTime is for how long a driver must have refused what an earlier call may have
-// made, before its list is believed that there is none: until then that call may
-// still be at work behind the driver. It is six times what calls are given: whoever
-// knows that the storage takes longer gives them more.
+// SettleTime is how long a driver must have rejected repetitions of an earlier call
+// before its list is believed that the call created nothing: until then the earlier
+// call may still be running behind the driver. It is six times the timeout of
+// calls. Whoever knows that the storage is slower sets a longer timeout.
 func (d *Driver) SettleTime() time.Duration { return 6 * d.timeout }
 
-// dial builds the gRPC client. csi-lib-utils' Connect is not used because it
-// blocks until the driver is there and logs what drivers say in errors; its
-// metrics are.
+// dial creates the gRPC client. It uses the metrics of csi-lib-utils, but not its
+// Connect, which blocks until the driver is there and logs the messages of errors,
+// secrets included.
 func (d *Driver) dial() (*grpc.ClientConn, error) {
 	pauses := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 800 * time.Millisecond}
 	return grpc.NewClient("passthrough:///"+d.path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // a socket in the pod
-		grpc.WithAuthority("localhost"),                          // the path would be refused as an HTTP/2 authority
+		grpc.WithAuthority("localhost"),                          // the path is not a valid HTTP/2 authority
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			var dialer net.Dialer
 			conn, err := dialer.DialContext(ctx, "unix", d.path)
@@ -139,21 +139,21 @@ func (d *Driver) dial() (*grpc.ClientConn, error) {
 			return conn, err
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: 5 * time.Second}),
-		grpc.WithIdleTimeout(0), // a connection that nobody uses tells us when the driver goes away
+		grpc.WithIdleTimeout(0), // an idle connection still notices when the driver goes away
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithChainUnaryInterceptor(logWithoutSecrets, d.metrics.countInFlight,
 			connection.ExtendedCSIMetricsManager{CSIMetricsManager: d.metrics}.RecordMetricsClientInterceptor),
 	)
 }
 
-// socketPath reads the three spellings of an address.
+// socketPath parses the three forms of an address.
 func socketPath(address string) (string, error) {
 	path, isURL := strings.CutPrefix(address, "unix://")
 	switch {
 	case path == "":
 		return "", errors.New("the address of the CSI driver is empty: name its socket")
 	case !isURL && strings.Contains(path, "://"):
-		return "", fmt.Errorf("the address %q of the CSI driver is no Unix socket: give a path or unix://PATH", address)
+		return "", fmt.Errorf("the address %q of the CSI driver is not a Unix socket: use a path or unix://PATH", address)
 	default:
 		return path, nil
 	}

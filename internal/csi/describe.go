@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Info is what a driver says about itself. The zero value announces nothing.
+// Info is the driver's own description. The zero value announces nothing.
 type Info struct {
 	Name          string
 	VendorVersion string
@@ -31,7 +31,7 @@ func (i Info) HasGroup(c csipb.GroupControllerServiceCapability_RPC_Type) bool {
 // VOLUME_ACCESSIBILITY_CONSTRAINTS for topology.
 func (i Info) HasService(c csipb.PluginCapability_Service_Type) bool { return i.services[c] }
 
-// Without is the same driver without a service or constraint.
+// Without returns a copy of i without a service or constraint.
 func (i Info) Without(c csipb.PluginCapability_Service_Type) Info {
 	i.services = maps.Clone(i.services)
 	delete(i.services, c)
@@ -42,15 +42,15 @@ func (i Info) Without(c csipb.PluginCapability_Service_Type) Info {
 // published (ONLINE) or only while they are not (OFFLINE).
 func (i Info) HasExpansion(c csipb.PluginCapability_VolumeExpansion_Type) bool { return i.expansion[c] }
 
-// description is an Info and the connection over which it was read.
+// description is an Info and the number of the connection over which it was read.
 type description struct {
 	info  Info
 	dials int64
 }
 
-// Info returns what the driver last said about itself. It is the zero Info
-// before the first [Driver.Describe] and is read again after each reconnect: a
-// driver may come back as another version.
+// Info returns the result of the last successful [Driver.Describe], or the zero
+// Info before the first one. It is read again after each reconnect, because the
+// driver may have been upgraded.
 func (d *Driver) Info() Info {
 	if k := d.description.Load(); k != nil {
 		return k.info
@@ -58,12 +58,11 @@ func (d *Driver) Info() Info {
 	return Info{}
 }
 
-// Describe asks the driver for its name, version and capabilities
-// ("GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities",
-// "GroupControllerGetCapabilities"), checks them and keeps them for
-// [Driver.Info]. The controller services are only asked if they are announced,
-// and not by one who came for the node's part.
-// It is an error if another driver than before answers.
+// Describe reads the driver's name, version and capabilities ("GetPluginInfo",
+// "GetPluginCapabilities", "ControllerGetCapabilities",
+// "GroupControllerGetCapabilities"), checks them and stores them for [Driver.Info].
+// It calls only the controller services that the driver announces, and none with
+// Options.NodeOnly. It is an error if the name has changed since the last call.
 func (d *Driver) Describe(ctx context.Context) (Info, error) {
 	dials := d.dials.Load()
 	if dials == 0 {
@@ -153,9 +152,9 @@ func (d *Driver) readGroupCapabilities(ctx context.Context, info *Info) error {
 	return nil
 }
 
-// HasNodeCapability asks whether the node service behind this socket has a capability
-// ("NodeGetCapabilities"). A socket without a node service has none. It is no
-// part of Describe because some drivers do not survive the question in their
+// HasNodeCapability reports whether the node service of this socket has a
+// capability ("NodeGetCapabilities"). A socket without a node service has none.
+// Describe does not make this call, because some drivers crash on it in their
 // controller pod.
 func (d *Driver) HasNodeCapability(ctx context.Context, c csipb.NodeServiceCapability_RPC_Type) (bool, error) {
 	resp, err := send(ctx, d, operation{method: NodeGetCapabilities}, d.node.NodeGetCapabilities, &csipb.NodeGetCapabilitiesRequest{})
@@ -171,7 +170,7 @@ func (d *Driver) HasNodeCapability(ctx context.Context, c csipb.NodeServiceCapab
 	return false, err
 }
 
-// displayName is how errors call the driver.
+// displayName is the driver's name in errors.
 func (d *Driver) displayName() string {
 	if name := d.Info().Name; name != "" {
 		return name

@@ -9,31 +9,30 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// logDeviation logs, once for each kind of oddity, an answer that is taken although it
-// differs from what the specification says or the request asked for.
+// logDeviation logs a response that is accepted although it deviates from the
+// specification or the request. Each kind of deviation is logged once.
 func (d *Driver) logDeviation(ctx context.Context, method Method, what, detail string) {
 	if what == "" {
 		return
 	}
 	if _, logged := d.deviations.LoadOrStore(string(method)+": "+what, true); !logged {
-		klog.FromContext(ctx).Info("The driver gave an odd answer, which was taken; it is not logged again",
-			"driver", d.displayName(), "method", method, "oddity", what, "detail", detail)
+		klog.FromContext(ctx).Info("Accepted a response of the driver that deviates from the CSI specification or the request; this is logged once",
+			"driver", d.displayName(), "method", method, "deviation", what, "detail", detail)
 	}
 }
 
-// The functions below return what is odd about an answer and an example of it;
-// both are empty for an answer as it should be. They change what cannot be meant
-// into what the driver does not know.
+// The functions below return the kind of deviation in a response and an example, or
+// empty strings if there is none. They set invalid values to unknown.
 
 func volumeDeviation(req *csipb.CreateVolumeRequest, volume *csipb.Volume) (what, detail string) {
 	asked, got := req.GetVolumeContentSource(), volume.GetContentSource()
 	if asked == nil || proto.Equal(asked, got) {
 		return "", ""
 	}
-	return "it names the content of a volume otherwise than the request did", fmt.Sprintf("asked for %v, reported is %v", asked, got)
+	return "the content source of a volume has another id than in the request", fmt.Sprintf("requested %v, reported %v", asked, got)
 }
 
-// clearInvalid makes sizes and times of a snapshot unknown that cannot be meant.
+// clearInvalid sets an invalid size or creation time of a snapshot to unknown.
 func clearInvalid(snapshot *csipb.Snapshot) (what, detail string) {
 	detail = fmt.Sprintf("snapshot %q", snapshot.GetSnapshotId())
 	if snapshot.GetSizeBytes() < 0 {
@@ -55,9 +54,9 @@ func sourceDeviation(snapshot *csipb.Snapshot, asked string) (what, detail strin
 	case asked:
 		return "", ""
 	case "":
-		return "a snapshot does not say of which volume it is", fmt.Sprintf("snapshot %q", snapshot.GetSnapshotId())
+		return "a snapshot has no source volume", fmt.Sprintf("snapshot %q", snapshot.GetSnapshotId())
 	default:
-		return "it names the volume of a snapshot otherwise than the request did",
-			fmt.Sprintf("snapshot %q is reported to be of %q, asked for was %q", snapshot.GetSnapshotId(), snapshot.GetSourceVolumeId(), asked)
+		return "the source volume of a snapshot has another id than in the request",
+			fmt.Sprintf("snapshot %q is reported with source %q, requested was %q", snapshot.GetSnapshotId(), snapshot.GetSourceVolumeId(), asked)
 	}
 }

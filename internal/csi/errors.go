@@ -8,17 +8,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Error is a failed call to the driver. Every typed call returns its failures
-// as this type; errors.As and status.FromError find what is inside.
+// Error is a failed call to the driver. All calls of [Driver] and [ConditionalDriver]
+// return it; errors.As and status.FromError find the cause in it.
 type Error struct {
 	Method  Method
-	Driver  string     // name of the driver, or its address as long as the name is not known
-	Code    codes.Code // answer of the driver; OK if it answered with something that cannot be true
+	Driver  string     // name of the driver, or its address while the name is unknown
+	Code    codes.Code // of the response; OK if the driver succeeded with an invalid response
 	Outcome Outcome
 	cause   error
 }
 
-// Error reads "driver NAME: METHOD: CODE: what the driver said".
+// Error has the form "driver NAME: METHOD: CODE: MESSAGE".
 func (e *Error) Error() string {
 	if s, ok := e.cause.(interface{ GRPCStatus() *status.Status }); ok {
 		return fmt.Sprintf("driver %s: %s: %s: %s", e.Driver, e.Method, e.Code, s.GRPCStatus().Message())
@@ -26,34 +26,34 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("driver %s: %s: %v", e.Driver, e.Method, e.cause)
 }
 
-// Unwrap returns the gRPC status, the [InvalidResponse], or the reason for which the
-// call was never sent.
+// Unwrap returns the gRPC status, the [InvalidResponse], or the reason why the call
+// was not sent.
 func (e *Error) Unwrap() error { return e.cause }
 
-// InvalidResponse says that the driver reported success but its answer breaks the
-// CSI specification or does not match the request. Whatever it made exists:
-// the caller can delete it by ID, and must not use it.
+// InvalidResponse means that the driver reported success with a response that violates
+// the CSI specification or does not match the request. The object that it created
+// exists: the caller can delete it by ID, and must not use it.
 type InvalidResponse struct {
-	ID     string // of the volume, snapshot or group in the answer; empty if the answer has none
-	Reason string // for the person who must act
+	ID     string // of the volume, snapshot or group in the response; may be empty
+	Reason string // for people
 
-	MemberIDs []string // of the snapshots in a group: deleting it asks for them
+	MemberIDs []string // of the snapshots in a group; DeleteVolumeGroupSnapshot needs them
 }
 
 func (b *InvalidResponse) Error() string {
 	if b.ID == "" {
-		return "the driver's answer cannot be used: " + b.Reason
+		return "the driver's response cannot be used: " + b.Reason
 	}
-	return fmt.Sprintf("the driver's answer about %q cannot be used: %s", b.ID, b.Reason)
+	return fmt.Sprintf("the driver's response about %q cannot be used: %s", b.ID, b.Reason)
 }
 
-// fail wraps what went wrong in a call. Only a status is an answer of the
-// driver; anything else happened on the way to it.
+// fail wraps the error of a call. Only a gRPC status is a response of the driver; any
+// other error happened before the call reached it.
 func (d *Driver) fail(method Method, cause error) *Error {
 	e := &Error{Method: method, Driver: d.displayName(), cause: cause}
 	var bad *InvalidResponse
 	if errors.As(cause, &bad) {
-		return e // OK and OutcomeUnknown: it did something, and we do not know what
+		return e // OK and OutcomeUnknown: the driver did something, and nobody knows what
 	}
 	if resp, ok := status.FromError(cause); ok {
 		e.Code, e.Outcome = resp.Code(), Classify(method, resp.Code())

@@ -10,15 +10,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// CreateVolumeGroupSnapshot cuts a snapshot of each source volume at one moment,
-// under the request's name, or finds them ("CreateVolumeGroupSnapshot":
-// idempotent by name). It waits for other calls with the same name. While
-// ready_to_use is false the driver still works on it: ask again. An answer
-// without the group's id, or from which it cannot be told that there is a snapshot
-// of each source, is a [InvalidResponse] with what there is of ids. In the answer the
-// members name their sources as the request does, wherever that can be told. A
-// creation time that the driver does not tell is nil, of the group and of each
-// member.
+// CreateVolumeGroupSnapshot creates a snapshot of each source volume at the same
+// point in time, under the request's name, or finds the existing group
+// ("CreateVolumeGroupSnapshot": idempotent by name). It waits for other calls with
+// the same name. While ready_to_use is false the driver is still working on it, and
+// the caller repeats the request. A response is an [InvalidResponse], with all ids
+// that it has, if it lacks the group's id or does not have exactly one snapshot for
+// each source. The returned members have the source ids of the request, where the
+// driver's own ids can be matched with them. Unknown creation times are nil, of the
+// group and of each member.
 func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) (*csipb.VolumeGroupSnapshot, error) {
 	resp, err := send(ctx, d, operation{CreateVolumeGroupSnapshot, groupNamed(req.GetName())}, d.group.CreateVolumeGroupSnapshot, req)
 	if err != nil {
@@ -38,8 +38,8 @@ func (d *Driver) CreateVolumeGroupSnapshot(ctx context.Context, req *csipb.Creat
 }
 
 // GetVolumeGroupSnapshot reads a group and its members. Code NotFound means that
-// there is no such group, InvalidArgument that it has other members than the
-// request names. It waits for other calls about the id.
+// the group does not exist, InvalidArgument that it has other members than the
+// request. It waits for other calls about the id.
 func (d *Driver) GetVolumeGroupSnapshot(ctx context.Context, req *csipb.GetVolumeGroupSnapshotRequest) (*csipb.VolumeGroupSnapshot, error) {
 	resp, err := send(ctx, d, operation{GetVolumeGroupSnapshot, groupID(req.GetGroupSnapshotId())}, d.group.GetVolumeGroupSnapshot, req)
 	if err != nil {
@@ -50,14 +50,14 @@ func (d *Driver) GetVolumeGroupSnapshot(ctx context.Context, req *csipb.GetVolum
 		return nil, d.invalidGroup(GetVolumeGroupSnapshot, group, reason)
 	}
 	if got := group.GetGroupSnapshotId(); got != req.GetGroupSnapshotId() {
-		d.logDeviation(ctx, GetVolumeGroupSnapshot, "it names a group otherwise than the request did",
-			fmt.Sprintf("asked for was %q, reported is %q", req.GetGroupSnapshotId(), got))
+		d.logDeviation(ctx, GetVolumeGroupSnapshot, "a group has another id than in the request",
+			fmt.Sprintf("requested %q, reported %q", req.GetGroupSnapshotId(), got))
 	}
 	d.normalizeGroup(ctx, GetVolumeGroupSnapshot, group)
 	return group, nil
 }
 
-// invalidGroup makes an error of a reason for which a group cannot be used.
+// invalidGroup is the error for a group that cannot be used.
 func (d *Driver) invalidGroup(method Method, group *csipb.VolumeGroupSnapshot, reason string) *Error {
 	bad := &InvalidResponse{ID: group.GetGroupSnapshotId(), Reason: reason}
 	for _, member := range group.GetSnapshots() {
@@ -68,8 +68,8 @@ func (d *Driver) invalidGroup(method Method, group *csipb.VolumeGroupSnapshot, r
 	return d.fail(method, bad)
 }
 
-// normalizeGroup logs what is odd about a group that is taken, and makes unknown what
-// cannot be meant.
+// normalizeGroup logs the deviations of a group that is accepted, and sets invalid
+// values to unknown.
 func (d *Driver) normalizeGroup(ctx context.Context, method Method, group *csipb.VolumeGroupSnapshot) {
 	id := group.GetGroupSnapshotId()
 	if !validTime(group.GetCreationTime()) {
@@ -86,9 +86,9 @@ func (d *Driver) normalizeGroup(ctx context.Context, method Method, group *csipb
 	}
 }
 
-// knownTime is a time that the driver knows, or nil. Drivers that do not know one
-// leave it out or send what their language makes of none: the beginning of 1970,
-// or of the calendar.
+// knownTime returns nil for a time that the driver does not know. Such drivers
+// leave it out or send the zero value of their language: the start of 1970, or of
+// the year 1.
 func knownTime(at *timestamppb.Timestamp) *timestamppb.Timestamp {
 	if at.GetSeconds() <= 0 {
 		return nil
@@ -98,8 +98,8 @@ func knownTime(at *timestamppb.Timestamp) *timestamppb.Timestamp {
 
 func validTime(at *timestamppb.Timestamp) bool { return knownTime(at) == nil || at.CheckValid() == nil }
 
-// checkGroup wants the ids by which a group and its members are followed and
-// deleted.
+// checkGroup checks the ids that are needed to follow and delete a group and its
+// members.
 func checkGroup(group *csipb.VolumeGroupSnapshot) string {
 	if group.GetGroupSnapshotId() == "" {
 		return "the group has no id"
@@ -111,16 +111,17 @@ func checkGroup(group *csipb.VolumeGroupSnapshot) string {
 		case id == "":
 			return "a snapshot of the group has no id"
 		case seen[id]:
-			return fmt.Sprintf("snapshot %q is in it twice", id)
+			return fmt.Sprintf("snapshot %q is listed twice", id)
 		}
 		seen[id] = true
 	}
 	return ""
 }
 
-// normalizeSources has the members name their sources as they were asked for, where drivers
-// name a source in words of their own: one that contains the other, and no other
-// one, is meant; and what is left over on both sides belongs together.
+// normalizeSources replaces the source ids of the members with those of the
+// request, for drivers that report them under another id. A reported id matches a
+// requested one if one contains the other and no second requested id matches. If
+// one member and one requested id are left over, they match too.
 func normalizeSources(asked []string, members []*csipb.Snapshot) (what, detail string) {
 	missing, unmatched := slices.Clone(asked), []*csipb.Snapshot(nil)
 	for _, member := range members {
@@ -138,15 +139,14 @@ func normalizeSources(asked []string, members []*csipb.Snapshot) (what, detail s
 		if volume == "" {
 			continue
 		}
-		what = "it names the volume of a snapshot otherwise than the request did"
-		detail = fmt.Sprintf("snapshot %q is reported to be of %q, asked for was %q", member.GetSnapshotId(), member.GetSourceVolumeId(), volume)
+		what = "the source volume of a snapshot has another id than in the request"
+		detail = fmt.Sprintf("snapshot %q is reported with source %q, requested was %q", member.GetSnapshotId(), member.GetSourceVolumeId(), volume)
 		member.SourceVolumeId = volume
 	}
 	return what, detail
 }
 
-// matchVolume is the one of some volumes that a driver's word for a volume is about;
-// empty if that cannot be told.
+// matchVolume returns the only volume that a reported id can stand for, or "".
 func matchVolume(reported string, volumes []string) (match string) {
 	for _, volume := range volumes {
 		if reported == "" || !strings.Contains(volume, reported) && !strings.Contains(reported, volume) {
@@ -160,17 +160,18 @@ func matchVolume(reported string, volumes []string) (match string) {
 	return match
 }
 
-// checkSources wants to know of each volume that was asked for which snapshot is
-// its own: a claim would be left out in silence, or restored from another's.
+// checkSources checks that each requested volume has one snapshot. Otherwise a
+// claim would silently be left out, or be restored from the snapshot of another
+// one.
 func checkSources(asked []string, members []*csipb.Snapshot) string {
 	of := make(map[string]string, len(members))
 	for _, member := range members {
 		volume := member.GetSourceVolumeId()
 		switch other, twice := of[volume]; {
 		case volume == "":
-			return fmt.Sprintf("snapshot %q does not say of which volume it is", member.GetSnapshotId())
+			return fmt.Sprintf("snapshot %q has no source volume", member.GetSnapshotId())
 		case twice:
-			return fmt.Sprintf("snapshots %q and %q are both of volume %q", other, member.GetSnapshotId(), volume)
+			return fmt.Sprintf("snapshots %q and %q have the same source volume %q", other, member.GetSnapshotId(), volume)
 		}
 		of[volume] = member.GetSnapshotId()
 	}

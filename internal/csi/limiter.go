@@ -10,95 +10,95 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// limiter keeps a driver from being asked for more at a time than it can do. As
-// long as calls are answered in time it lets all through: how many workers there
-// are is the bound. When one is not, what runs at that moment was too much, and
-// half of it is let through from then on; with every round of calls that are
-// answered in time it is one more (additive increase, multiplicative decrease,
-// as TCP does it). Each method has a pace of its own, so that slow deletions do
-// not hold up creations.
+// limiter limits the concurrent calls of one method to what the driver can do.
+// There is no limit until a call times out: then the number of calls in flight was
+// too large, and the limit becomes half of it. It grows by one for each batch of
+// that size that is answered in time (additive increase, multiplicative decrease,
+// as in TCP). Each method has its own limiter, so that slow deletions do not hold
+// up creations.
 type limiter struct {
 	mu        sync.Mutex
 	running   int
-	limit     float64 // 0 is none
+	limit     float64 // 0 is unlimited
 	decreases int     // how often the limit was lowered
-	waiting   []*slot // first come, first served
+	waiting   []*slot // in order of arrival
 }
 
-// A slot is a call's permission to be sent.
+// A slot is the permission to send one call.
 type slot struct {
 	ready chan struct{}
-	// decreases when it was given: only one of the calls that were too many together
-	// lowers the limit.
+	// decreases of the limiter when it gave the slot: of the calls that were in flight
+	// together, only the first timeout lowers the limit.
 	decreases int
 }
 
-// acquire waits until the call may be sent. It gives up with the error of ctx.
-func (p *limiter) acquire(ctx context.Context) (*slot, error) {
+// acquire waits for a slot. It returns the error of ctx if that ends first.
+func (l *limiter) acquire(ctx context.Context) (*slot, error) {
 	s := &slot{ready: make(chan struct{})}
-	p.mu.Lock()
-	p.waiting = append(p.waiting, s)
-	p.admit()
-	p.mu.Unlock()
+	l.mu.Lock()
+	l.waiting = append(l.waiting, s)
+	l.admit()
+	l.mu.Unlock()
 	select {
 	case <-s.ready:
 		return s, nil
 	case <-ctx.Done():
-		p.cancel(s)
+		l.cancel(s)
 		return nil, ctx.Err()
 	}
 }
 
-// admit lets through as many of those who wait as the limit allows. The caller
-// holds the lock.
-func (p *limiter) admit() {
-	for len(p.waiting) > 0 && (p.limit == 0 || p.running < int(p.limit)) {
-		s := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		p.running++
-		s.decreases = p.decreases
+// admit gives slots to waiting calls as far as the limit allows. The caller holds
+// the lock.
+func (l *limiter) admit() {
+	for len(l.waiting) > 0 && (l.limit == 0 || l.running < int(l.limit)) {
+		s := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		l.running++
+		s.decreases = l.decreases
 		close(s.ready)
 	}
 }
 
-// cancel takes a call that was given up off the queue, or gives its place to
-// the next one.
-func (p *limiter) cancel(s *slot) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at := slices.Index(p.waiting, s); at >= 0 {
-		p.waiting = slices.Delete(p.waiting, at, at+1)
+// cancel removes a call that no longer waits from the queue. If it has a slot
+// already, the next call gets it.
+func (l *limiter) cancel(s *slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := slices.Index(l.waiting, s); at >= 0 {
+		l.waiting = slices.Delete(l.waiting, at, at+1)
 		return
 	}
-	p.running--
-	p.admit()
+	l.running--
+	l.admit()
 }
 
-// errNotSent ends a call that was not sent: nothing is learned from it.
+// errNotSent ends a call that was not sent, which says nothing about the driver.
 var errNotSent = status.Error(codes.Canceled, "not sent")
 
-// release ends a call and learns from how it went.
-func (p *limiter) release(s *slot, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// release frees the slot of a call that has ended and adjusts the limit to its
+// result.
+func (l *limiter) release(s *slot, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
-		if s.decreases == p.decreases {
-			p.limit = max(1, float64(p.running/2))
-			p.decreases++
+		if s.decreases == l.decreases {
+			l.limit = max(1, float64(l.running/2))
+			l.decreases++
 		}
-	case codes.Canceled, codes.Unavailable: // The driver has not answered.
+	case codes.Canceled, codes.Unavailable: // There is no response of the driver.
 	default:
-		if p.limit > 0 && p.running >= int(p.limit) { // Only a limit that was reached has been tried.
-			p.limit += 1 / p.limit
+		if l.limit > 0 && l.running >= int(l.limit) { // A limit that is not reached has not been tested.
+			l.limit += 1 / l.limit
 		}
 	}
-	p.running--
-	p.admit()
+	l.running--
+	l.admit()
 }
 
-// limiters are the paces of the methods that change something: what only reads is
-// not what a driver is overloaded with.
+// limiters has a limiter for each method that changes something. Calls that only
+// read do not overload a driver.
 type limiters map[Method]*limiter
 
 func newLimiters() limiters {
@@ -113,9 +113,9 @@ func newLimiters() limiters {
 	return all
 }
 
-// acquire waits for a call's permission and returns what to do when it has ended.
-func (p limiters) acquire(ctx context.Context, m Method) (ended func(error), err error) {
-	own, ok := p[m]
+// acquire waits for a slot of the method and returns the function that frees it.
+func (l limiters) acquire(ctx context.Context, m Method) (ended func(error), err error) {
+	own, ok := l[m]
 	if !ok {
 		return func(error) {}, nil
 	}
@@ -126,16 +126,16 @@ func (p limiters) acquire(ctx context.Context, m Method) (ended func(error), err
 	return func(err error) { own.release(s, err) }, nil
 }
 
-// limitMetric has the labels of the other metrics of calls.
+// limitMetric has the same label as the other metrics of calls.
 var limitMetric = prometheus.NewDesc("holdfast_csi_operations_limit",
-	"Calls that are sent to the CSI driver at a time since it did not answer in time.", []string{"method_name"}, nil)
+	"Limit of concurrent calls to the CSI driver, lowered after a call timed out.", []string{"method_name"}, nil)
 
-// Describe is a Prometheus collector's.
-func (p limiters) Describe(to chan<- *prometheus.Desc) { to <- limitMetric }
+// Describe implements prometheus.Collector.
+func (l limiters) Describe(to chan<- *prometheus.Desc) { to <- limitMetric }
 
-// Collect tells the limits of the methods that have one.
-func (p limiters) Collect(to chan<- prometheus.Metric) {
-	for m, own := range p {
+// Collect implements prometheus.Collector. Methods without a limit have no series.
+func (l limiters) Collect(to chan<- prometheus.Metric) {
+	for m, own := range l {
 		own.mu.Lock()
 		limit := own.limit
 		own.mu.Unlock()

@@ -2,8 +2,8 @@ package csi
 
 import "path"
 
-// Method names one call of the CSI services, without the service: it is what
-// errors say and what a [Outcome] depends on.
+// Method is the name of a CSI call without its service. Errors contain it, and the
+// [Outcome] of a call depends on it.
 type Method string
 
 // The calls that this package sends.
@@ -33,11 +33,12 @@ const (
 	GetVolumeGroupSnapshot         Method = "GetVolumeGroupSnapshot"
 )
 
-// MethodOf cuts the service from a full gRPC method such as
+// MethodOf returns the last part of a full gRPC method such as
 // "/csi.v1.Controller/CreateVolume".
 func MethodOf(full string) Method { return Method(path.Base(full)) }
 
-// fullName is the gRPC method, as the metrics call it, of a call that changes something.
+// fullName is the full gRPC method, as in the metrics, of a call that changes
+// something.
 func (m Method) fullName() string {
 	switch m {
 	case CreateVolumeGroupSnapshot, DeleteVolumeGroupSnapshot:

@@ -11,21 +11,22 @@ import (
 )
 
 // callMetrics measures calls. csi_sidecar_operations_seconds comes from
-// csi-lib-utils, so that its labels and buckets are those of every dashboard.
+// csi-lib-utils, so that its labels and buckets are those of the upstream sidecars
+// and their dashboards.
 type callMetrics struct {
 	metrics.CSIMetricsManager
-	mu       sync.RWMutex // the manager does not guard its driver name, and calls are recorded at any time
+	mu       sync.RWMutex // for the driver name, which the manager does not protect against concurrent calls
 	inFlight *prometheus.GaugeVec
 	own      *prometheus.Registry
 }
 
 func newCallMetrics(p limiters) *callMetrics {
 	m := &callMetrics{
-		// The process start time belongs to the process, which may serve several ports.
+		// The process has one start time, and may connect to several drivers.
 		CSIMetricsManager: metrics.NewCSIMetricsManagerWithOptions("", metrics.WithProcessStartTime(false)),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "holdfast_csi_operations_in_flight",
-			Help: "Calls that were sent to the CSI driver and not answered yet.",
+			Help: "Calls to the CSI driver that are in flight.",
 		}, []string{"method_name"}),
 		own: prometheus.NewRegistry(),
 	}
@@ -45,7 +46,7 @@ func (m *callMetrics) SetDriverName(name string) {
 	m.CSIMetricsManager.SetDriverName(name)
 }
 
-// countInFlight is the interceptor for the calls in flight.
+// countInFlight is the interceptor that counts calls in flight.
 func (m *callMetrics) countInFlight(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
 	gauge := m.inFlight.WithLabelValues(method)
 	gauge.Inc()
@@ -53,10 +54,11 @@ func (m *callMetrics) countInFlight(ctx context.Context, method string, req, rep
 	return next(ctx, method, req, reply, cc, opts...)
 }
 
-// Gatherer gives the metrics of the port, to be merged into the process's
-// endpoint: csi_sidecar_operations_seconds{driver_name,method_name,
-// grpc_status_code}, holdfast_csi_operations_in_flight{method_name} and, while
-// there is a limit, holdfast_csi_operations_limit{method_name}.
+// Gatherer returns the metrics of the driver's calls, to be merged into the metrics
+// endpoint of the process:
+// csi_sidecar_operations_seconds{driver_name,method_name,grpc_status_code},
+// holdfast_csi_operations_in_flight{method_name} and, while there is a limit,
+// holdfast_csi_operations_limit{method_name}.
 func (d *Driver) Gatherer() prometheus.Gatherer {
 	return prometheus.Gatherers{d.metrics.GetRegistry().Gatherer(), d.metrics.own}
 }

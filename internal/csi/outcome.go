@@ -6,52 +6,51 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Outcome tells what a failed driver call means for the next one. The zero
+// Outcome is what a failed call to the driver means for the next one. The zero
 // value is the safe one.
 type Outcome int
 
 const (
-	// OutcomeUnknown means that the call may still be running or may have done its
-	// work: repeat the same request until the driver gives an answer.
+	// OutcomeUnknown means that the call may be in progress or may have done its work:
+	// repeat the same request until the driver gives a final response.
 	OutcomeUnknown Outcome = iota
-	// Failed means that nothing was done: the request may be repeated, changed
+	// Failed means that the driver did nothing: the request may be repeated, changed
 	// or dropped.
 	Failed
-	// OutOfCapacity means that nothing was made because this place has no room: another
-	// place may have some.
+	// OutOfCapacity means that the driver created nothing because the requested
+	// topology has no room: another topology segment may have some.
 	OutOfCapacity
-	// Infeasible means that nothing was done and that the same request will
-	// hardly ever succeed: something must change first, so retry slowly.
+	// Infeasible means that the driver did nothing and that the same request is
+	// unlikely to succeed before something changes: retry slowly.
 	Infeasible
-	// InUse means that nothing was done because something still uses the volume
-	// or the snapshot: retry when that has let go of it.
+	// InUse means that the driver did nothing because the volume or the snapshot is
+	// still in use: retry when it is not.
 	InUse
 )
 
-// Final reports whether the call surely neither runs in the background nor did
-// its work. That holds for this call alone: an earlier one whose outcome is not
-// known may have done the work all the same.
-func (v Outcome) Final() bool { return v != OutcomeUnknown }
+// Final reports whether it is certain that the call neither did its work nor
+// continues in the background. That is true for this call alone: an earlier one
+// whose outcome is unknown may still have done the work.
+func (o Outcome) Final() bool { return o != OutcomeUnknown }
 
-// String names the verdict for logs and events.
-func (v Outcome) String() string {
-	switch v {
+// String is the outcome for logs and events.
+func (o Outcome) String() string {
+	switch o {
 	case Failed:
-		return "refused"
+		return "failed"
 	case OutOfCapacity:
-		return "full"
+		return "out of capacity"
 	case Infeasible:
 		return "infeasible"
 	case InUse:
 		return "in use"
 	default:
-		return "unsure"
+		return "unknown"
 	}
 }
 
-// OutcomeOf reads the verdict of an error that a [DriverOptions] returned, however
-// often it was wrapped since. An error that did not come from a driver call
-// proves nothing about the driver: it is [OutcomeUnknown].
+// OutcomeOf returns the outcome of an error of a [Driver], wrapped or not. Other
+// errors say nothing about the driver: they are [OutcomeUnknown].
 func OutcomeOf(err error) Outcome {
 	var called *Error
 	if errors.As(err, &called) {
@@ -60,10 +59,9 @@ func OutcomeOf(err error) Outcome {
 	return OutcomeUnknown
 }
 
-// Responded reports whether the driver has ended a call with an answer of its own,
-// rather than by being slow, busy or out of reach: as far as it knows nothing of
-// that call goes on. Whether the call did its work is another question; see
-// [Outcome].
+// Responded reports whether the driver ended the call with a response of its own,
+// and was not slow, busy or out of reach: as far as the driver knows, the call does
+// not continue. It does not say whether the call did its work; see [Outcome].
 func Responded(err error) bool {
 	var called *Error
 	if !errors.As(err, &called) {
@@ -77,13 +75,13 @@ func Responded(err error) bool {
 	}
 }
 
-// Classify gives the verdict of a driver's answer code to a call. It is the whole
-// rule, and pure. Codes follow the "Errors" table of each call in the CSI
-// specification and its general "Error Scheme".
+// Classify returns the outcome of a call that failed with a code. It has all the
+// rules and no side effects. The codes follow the "Errors" table of each call in
+// the CSI specification and its general "Error Scheme".
 func Classify(method Method, code codes.Code) Outcome {
 	switch code {
 	case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted:
-		return OutcomeUnknown // OK is here because a success has no verdict, and OutcomeUnknown is the harmless one
+		return OutcomeUnknown // OK too: a success has no outcome, and OutcomeUnknown is the safe one
 	case codes.ResourceExhausted:
 		return classifyResourceExhausted(method)
 	case codes.InvalidArgument:
@@ -99,10 +97,10 @@ func Classify(method Method, code codes.Code) Outcome {
 	}
 }
 
-// Calls that make something prove nothing by these codes. Internal and Unknown are
-// what drivers answer when they fail on the way, after the storage may have done
-// the work; AlreadyExists says that there is something under the name, which is
-// derived from a UID and so hardly anybody else's.
+// classifyInternal is unknown for calls that create something. Drivers return
+// Internal and Unknown for failures after the storage may have done the work.
+// AlreadyExists means that an object with the name exists; the name is derived from
+// a UID, so the object is most likely the caller's own.
 func classifyInternal(method Method) Outcome {
 	switch method {
 	case CreateVolume, CreateSnapshot, CreateVolumeGroupSnapshot:
@@ -112,10 +110,10 @@ func classifyInternal(method Method) Outcome {
 	}
 }
 
-// Only CreateVolume promises that nothing was left behind where there was no
-// room ("CreateVolume Errors": Unable to provision in accessible_topology).
-// Elsewhere drivers also use the code for their own throttling, after the work
-// has begun.
+// classifyResourceExhausted is final for CreateVolume only, which promises that
+// nothing is left behind when there is no room ("CreateVolume Errors": Unable to
+// provision in accessible_topology). For other calls, drivers also return the code
+// when they throttle, after the work has begun.
 func classifyResourceExhausted(method Method) Outcome {
 	if method == CreateVolume {
 		return OutOfCapacity
@@ -132,9 +130,9 @@ func classifyInvalidArgument(method Method) Outcome {
 	}
 }
 
-// A size out of range or a volume that is gone stays so for an expansion until
-// the claim changes; the other calls may find their node, source or volume at
-// the next try.
+// classifyNotFound is infeasible for an expansion: a size out of range or a missing
+// volume does not change until the claim does. Other calls may find their node,
+// source or volume at the next attempt.
 func classifyNotFound(method Method) Outcome {
 	if method == ControllerExpandVolume {
 		return Infeasible
@@ -142,10 +140,11 @@ func classifyNotFound(method Method) Outcome {
 	return Failed
 }
 
-// These calls define FailedPrecondition as "in use": expanding and deleting a
-// published volume, publishing one that another node holds, deleting a
-// snapshot, alone or with its group, that a volume still needs. For a group that
-// is to be cut it says that these volumes cannot be cut together as they are.
+// classifyFailedPrecondition is in use for the calls whose specification says so:
+// expanding or deleting a published volume, publishing one that is published on
+// another node, and deleting a snapshot, alone or with its group, that a volume
+// still needs. For the creation of a group it means that these volumes cannot be
+// snapshotted together as they are.
 func classifyFailedPrecondition(method Method) Outcome {
 	switch method {
 	case ControllerExpandVolume, ControllerPublishVolume, DeleteVolume, DeleteSnapshot, DeleteVolumeGroupSnapshot:

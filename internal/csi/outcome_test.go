@@ -203,11 +203,11 @@ func TestErrorMessages(t *testing.T) {
 		},
 		"an answer that cannot be used": {
 			known.invalidResponse(CreateVolume, "volume-1", "it is too small"),
-			`driver local.holdfast.io: CreateVolume: the driver's answer about "volume-1" cannot be used: it is too small`,
+			`driver local.holdfast.io: CreateVolume: the driver's response about "volume-1" cannot be used: it is too small`,
 		},
 		"an answer about nothing": {
 			known.invalidResponse(CreateVolume, "", "the volume has no id"),
-			`driver local.holdfast.io: CreateVolume: the driver's answer cannot be used: the volume has no id`,
+			`driver local.holdfast.io: CreateVolume: the driver's response cannot be used: the volume has no id`,
 		},
 		"a call that was given up while it waited": {
 			known.fail(DeleteVolume, fmt.Errorf("waiting for another call about volume v: %w", context.Canceled)),

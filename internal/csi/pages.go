@@ -2,10 +2,10 @@ package csi
 
 import "iter"
 
-const pageLoop = "a page of the list leads back to one that was read"
+const pageLoop = "the next token of a page leads back to an earlier page"
 
-// paginate yields the entries of all pages in turn and ends with the first error.
-// loop makes the error for a page whose next page was read before.
+// paginate yields the entries of all pages in order and ends with the first error.
+// loop creates the error for a page whose next token was used before.
 func paginate[Entry any](fetch func(token string) ([]Entry, string, error), check func(Entry) error, loop func() error) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		var none Entry

@@ -7,20 +7,19 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// A Precondition returns nil if a call is still wanted. A call may wait for minutes,
-// for other calls about its volume and for a slow driver, and what was true when it
-// was decided on may have changed since. So a precondition reads from the API server,
-// not from a cache. It may also complete the request of its call, with what it has
-// read.
+// A Precondition returns nil if a call is still wanted. A call may wait for
+// minutes, for other calls about its volume and for a slow driver, and the reason
+// for it may be gone since. So a precondition reads from the API server, not from a
+// cache. It may also complete the request of its call with what it has read.
 type Precondition func(context.Context) error
 
-// ErrPreconditionFailed is what a [Precondition] returns, wrapped or not, if the call
-// is not wanted any more.
+// ErrPreconditionFailed is what a [Precondition] returns, wrapped or not, if the
+// call is not wanted any more.
 var ErrPreconditionFailed = errors.New("it is not wanted any more")
 
-// Unconditional is the [Precondition] that always holds. It is for what nobody else
-// can have come to use, such as a snapshot that the driver has only just created and
-// whose response is unusable.
+// Unconditional is the [Precondition] that always holds. It is for objects that
+// nobody can use yet, such as a snapshot that the driver has just created with an
+// unusable response.
 func Unconditional(context.Context) error { return nil }
 
 // ConditionalDriver sends the calls that cannot be undone: those that delete data, and
@@ -29,9 +28,10 @@ func Unconditional(context.Context) error { return nil }
 // fails, the call is not sent and its error wraps the precondition's.
 type ConditionalDriver struct{ driver *Driver }
 
-// WithPrecondition returns the destructive calls of the driver, under a precondition.
-// They exist nowhere else, so that none can be sent without one. It panics if the
-// precondition is nil: [Unconditional] says that there is none.
+// WithPrecondition returns the destructive calls of the driver, with a
+// precondition. They are methods of no other type, so that none can be sent without
+// one. It panics if the precondition is nil; use [Unconditional] if there is
+// nothing to check.
 func (d *Driver) WithPrecondition(holds Precondition) *ConditionalDriver {
 	if holds == nil {
 		panic("csi: WithPrecondition(nil): a destructive call needs a precondition, or csi.Unconditional")

@@ -16,28 +16,28 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// minSecretLength is the length in bytes from which a secret's value is looked
-// for in texts. Shorter ones cannot be told from ordinary words.
+// minSecretLength is the length in bytes from which the value of a secret is
+// redacted. Shorter ones cannot be distinguished from ordinary words.
 const minSecretLength = 4
 
-// logWithoutSecrets is the outermost interceptor: what leaves it, to the log or to the
-// caller, holds no secret of the request. Messages are logged at V(5).
+// logWithoutSecrets is the outermost interceptor: neither its log lines nor its
+// errors contain secrets of the request. It logs messages at V(5).
 func logWithoutSecrets(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
 	log := klog.FromContext(ctx).V(5)
-	if log.Enabled() { // texts are made here: a sink must not get its hands on the messages
+	if log.Enabled() { // formatted here, so that no log sink gets the messages themselves
 		log.Info("Sent a request to the driver", "method", method, "request", protosanitizer.StripSecrets(req).String())
 	}
 	err := redactError(next(ctx, method, req, reply, cc, opts...), req)
 	if log.Enabled() {
-		log.Info("Received an answer from the driver", "method", method, "response", protosanitizer.StripSecrets(reply).String(), "code", status.Code(err), "err", err)
+		log.Info("Received a response from the driver", "method", method, "response", protosanitizer.StripSecrets(reply).String(), "code", status.Code(err), "err", err)
 	}
 	return err
 }
 
-// redactError takes the values of the request's secrets out of the error's
-// message, for drivers repeat in it what they were given or the command they
-// ran. Details go too: the specification forbids them ("Error Scheme") and
-// they could hold anything.
+// redactError removes the values of the request's secrets from the error message,
+// because drivers repeat their input or the command that they ran. It also drops
+// the details of the status: the specification forbids them ("Error Scheme"), and
+// they may contain anything.
 func redactError(err error, req any) error {
 	if err == nil {
 		return nil
@@ -45,7 +45,7 @@ func redactError(err error, req any) error {
 	resp, ok := status.FromError(err)
 	text := redact(resp.Message(), secretsOf(req))
 	if !ok {
-		return errors.New(text) // no status, so no answer of the driver: it must not look like one
+		return errors.New(text) // not a status, so not a response of the driver: it must not look like one
 	}
 	return status.Error(resp.Code(), text)
 }
@@ -57,8 +57,8 @@ func secretsOf(req any) map[string]string {
 	return nil
 }
 
-// redact looks for each value as it is, as it was meant without the newline at
-// its end, and as URLs, Go's %q and Kubernetes write it.
+// redact replaces each value: as it is, without white space around it, and as it is
+// written in URLs, by Go's %q, and by Kubernetes.
 func redact(text string, secrets map[string]string) string {
 	var forms []string
 	for _, whole := range secrets {
@@ -70,7 +70,7 @@ func redact(text string, secrets map[string]string) string {
 				strings.Trim(strconv.Quote(value), `"`), base64.StdEncoding.EncodeToString([]byte(value)))
 		}
 	}
-	// The longest first: a secret may be part of another one.
+	// Longest first: a secret may be part of another one.
 	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	for _, form := range forms {
 		text = strings.ReplaceAll(text, form, "***stripped***")

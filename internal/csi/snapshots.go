@@ -11,13 +11,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// CreateSnapshot cuts the snapshot with the request's name, or finds it
-// ("CreateSnapshot": idempotent by name). It waits for other calls with the
-// same name. While ready_to_use is false the driver still works on it: ask
-// again. An answer without id is a [InvalidResponse]. Drivers are in use that name the
-// source volume in other words than they were asked in, or not at all, and that
-// leave out the time, which is required ("Snapshot": creation_time); see
-// [Nanoseconds].
+// CreateSnapshot creates the snapshot with the request's name, or finds it
+// ("CreateSnapshot": idempotent by name). It waits for other calls with the same
+// name. While ready_to_use is false the driver is still working on it, and the
+// caller repeats the request. A response without id is an [InvalidResponse]. Some
+// drivers report the source volume under another id or not at all, or omit the
+// creation time, which is required ("Snapshot": creation_time); see [Nanoseconds].
 func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRequest) (*csipb.Snapshot, error) {
 	resp, err := send(ctx, d, operation{CreateSnapshot, snapshotNamed(req.GetName())}, d.controller.CreateSnapshot, req)
 	if err != nil {
@@ -33,15 +32,17 @@ func (d *Driver) CreateSnapshot(ctx context.Context, req *csipb.CreateSnapshotRe
 	return snapshot, nil
 }
 
+// normalizeSnapshot logs the deviations of a snapshot and sets invalid values to
+// unknown.
 func (d *Driver) normalizeSnapshot(ctx context.Context, method Method, snapshot *csipb.Snapshot) {
 	what, detail := clearInvalid(snapshot)
 	d.logDeviation(ctx, method, what, detail)
 }
 
-// GetSnapshot reads one snapshot, with the call of that name where the driver
-// has GET_SNAPSHOT and out of ListSnapshots where it has LIST_SNAPSHOTS. Code
-// NotFound means that there is no such snapshot, Unimplemented that the driver
-// has neither capability. It waits for other calls about the id.
+// GetSnapshot reads one snapshot, with the call GetSnapshot if the driver has
+// GET_SNAPSHOT, and with ListSnapshots if it has LIST_SNAPSHOTS. Code NotFound
+// means that the snapshot does not exist, Unimplemented that the driver has neither
+// capability. It waits for other calls about the id.
 func (d *Driver) GetSnapshot(ctx context.Context, req *csipb.GetSnapshotRequest) (*csipb.Snapshot, error) {
 	info := d.Info()
 	if !info.Has(csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT) {
@@ -69,8 +70,8 @@ func (d *Driver) getSnapshotFromList(ctx context.Context, req *csipb.GetSnapshot
 	return d.checkSameSnapshot(ctx, ListSnapshots, req, selectEntry(resp.GetEntries(), req.GetSnapshotId()))
 }
 
-// selectEntry is the snapshot of an id in a list that was asked for it alone: the only
-// one there, or the one with just that id if the driver lists others too.
+// selectEntry returns the snapshot of an id from a list that was requested for this
+// id: the only entry, or the one with this id if the driver ignores the filter.
 func selectEntry(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb.Snapshot {
 	if len(entries) == 1 {
 		return entries[0].GetSnapshot()
@@ -83,23 +84,24 @@ func selectEntry(entries []*csipb.ListSnapshotsResponse_Entry, id string) *csipb
 	return nil
 }
 
-// checkSameSnapshot checks an answer about one snapshot. That its id is in other words is odd:
-// who asks for one is answered about one.
+// checkSameSnapshot checks the response to a request for one snapshot. Another id
+// is only a deviation: the request was for one snapshot, so the response is about
+// it.
 func (d *Driver) checkSameSnapshot(ctx context.Context, method Method, req *csipb.GetSnapshotRequest, snapshot *csipb.Snapshot) (*csipb.Snapshot, error) {
 	if snapshot == nil {
-		return nil, d.invalidResponse(method, "", "the snapshot that was asked for is not in it")
+		return nil, d.invalidResponse(method, "", "the requested snapshot is missing")
 	}
 	if got := snapshot.GetSnapshotId(); got != req.GetSnapshotId() {
-		d.logDeviation(ctx, method, "it names a snapshot otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", req.GetSnapshotId(), got))
+		d.logDeviation(ctx, method, "a snapshot has another id than in the request", fmt.Sprintf("requested %q, reported %q", req.GetSnapshotId(), got))
 	}
 	d.normalizeSnapshot(ctx, method, snapshot)
 	return snapshot, nil
 }
 
-// ListSnapshots walks through the snapshots that fit the request
-// ("ListSnapshots", capability LIST_SNAPSHOTS), from the beginning: max_entries
-// is the size of a page and starting_token is ignored. Everything else is as
-// in [Driver.ListVolumes].
+// ListSnapshots iterates over the snapshots that match the request
+// ("ListSnapshots", capability LIST_SNAPSHOTS), from the beginning: max_entries is
+// the page size, and starting_token is ignored. Errors are as in
+// [Driver.ListVolumes].
 func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequest) iter.Seq2[*csipb.ListSnapshotsResponse_Entry, error] {
 	fetch := func(token string) ([]*csipb.ListSnapshotsResponse_Entry, string, error) {
 		page := &csipb.ListSnapshotsRequest{
@@ -119,8 +121,8 @@ func (d *Driver) ListSnapshots(ctx context.Context, req *csipb.ListSnapshotsRequ
 	return paginate(fetch, check, func() error { return d.invalidResponse(ListSnapshots, "", pageLoop) })
 }
 
-// Nanoseconds is a time in an answer as nanoseconds since 1970; 0 if the driver
-// has not given one, which some do by leaving it out and some by a zero.
+// Nanoseconds converts a time in a response to nanoseconds since 1970. It is 0 if
+// the driver does not report the time; some drivers omit it, and some send a zero.
 func Nanoseconds(t *timestamppb.Timestamp) int64 {
 	if t == nil {
 		return 0

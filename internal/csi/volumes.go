@@ -8,13 +8,13 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// CreateVolume makes the volume with the request's name, or finds it
-// ("CreateVolume": idempotent by name). Sizes are bytes. It waits for other
-// calls with the same name. In the answer the id is set, capacity_bytes lies
-// within the request's range and is the required size if the driver does not
-// know it, and a content source that was asked for is there, perhaps in other
-// words; anything else is a [InvalidResponse] with the id, so that the volume can be
-// deleted.
+// CreateVolume creates the volume with the request's name, or finds it
+// ("CreateVolume": idempotent by name). Sizes are bytes. It waits for other calls
+// with the same name. In the returned volume the id is set, and capacity_bytes is
+// within the requested range; it is the required size if the driver does not know
+// the size. If the request has a content source, the volume has one too, perhaps
+// under another id. Any other response is an [InvalidResponse] with the id, so that
+// the caller can delete the volume.
 func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
 	resp, err := send(ctx, d, operation{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
 	if err != nil {
@@ -33,9 +33,9 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeReques
 }
 
 // ControllerGetVolume reads a volume and the nodes that it is published on
-// ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls
-// about the id. An answer without an id is a [InvalidResponse]; one with another id is
-// about the volume that was asked for, in other words.
+// ("ControllerGetVolume", capability GET_VOLUME). It waits for other calls about
+// the id. A response without an id is an [InvalidResponse]. A response with another
+// id is accepted as the driver's own name for the requested volume.
 func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.ControllerGetVolumeResponse, error) {
 	req := &csipb.ControllerGetVolumeRequest{VolumeId: id}
 	resp, err := send(ctx, d, operation{ControllerGetVolume, volumeID(id)}, d.controller.ControllerGetVolume, req)
@@ -47,15 +47,14 @@ func (d *Driver) ControllerGetVolume(ctx context.Context, id string) (*csipb.Con
 	case "":
 		return nil, d.invalidResponse(ControllerGetVolume, "", "the volume has no id")
 	default:
-		d.logDeviation(ctx, ControllerGetVolume, "it names a volume otherwise than the request did", fmt.Sprintf("asked for was %q, reported is %q", id, got))
+		d.logDeviation(ctx, ControllerGetVolume, "a volume has another id than in the request", fmt.Sprintf("requested %q, reported %q", id, got))
 	}
 	return resp, nil
 }
 
-// ControllerExpandVolume grows a volume to at least the required bytes
-// ("ControllerExpandVolume"). It waits for other calls about the id. The
-// answered capacity is never zero, below what was required or above the limit:
-// that is a [InvalidResponse].
+// ControllerExpandVolume expands a volume to at least the required bytes
+// ("ControllerExpandVolume"). It waits for other calls about the id. A capacity
+// that is zero, less than required or above the limit is an [InvalidResponse].
 func (d *Driver) ControllerExpandVolume(ctx context.Context, req *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
 	resp, err := send(ctx, d, operation{ControllerExpandVolume, volumeID(req.GetVolumeId())}, d.controller.ControllerExpandVolume, req)
 	if err != nil {
@@ -75,26 +74,26 @@ func (d *Driver) ControllerModifyVolume(ctx context.Context, req *csipb.Controll
 	return err
 }
 
-// GetCapacity asks how many bytes are free for volumes of the request's kind
-// and place ("GetCapacity", capability GET_CAPACITY). Negative sizes are a
-// [InvalidResponse].
+// GetCapacity reads how many bytes are available for volumes with the parameters
+// and the topology of the request ("GetCapacity", capability GET_CAPACITY).
+// Negative sizes are an [InvalidResponse].
 func (d *Driver) GetCapacity(ctx context.Context, req *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error) {
 	resp, err := send(ctx, d, operation{method: GetCapacity}, d.controller.GetCapacity, req)
 	if err != nil {
 		return nil, err
 	}
 	if resp.GetAvailableCapacity() < 0 || resp.GetMaximumVolumeSize().GetValue() < 0 {
-		return nil, d.invalidResponse(GetCapacity, "", "it reports a negative size")
+		return nil, d.invalidResponse(GetCapacity, "", "the size is negative")
 	}
 	return resp, nil
 }
 
-// ListVolumes walks through all volumes ("ListVolumes", capability
-// LIST_VOLUMES), asking for pages of at most pageSize entries (0 leaves it to
-// the driver). Each page has the time of a call of its own, however long the
-// caller takes between two. The walk ends with the first error; after code
-// Aborted the driver has forgotten where it was, so start again. A page that
-// leads back to itself and an entry without id are a [InvalidResponse].
+// ListVolumes iterates over all volumes ("ListVolumes", capability LIST_VOLUMES) in
+// pages of at most pageSize entries; with 0 the driver decides. Each page is a call
+// with its own timeout, however long the caller takes between two pages. The
+// iteration ends with the first error. Code Aborted means that the token of a page
+// has expired, and the caller starts again. A page that leads back to an earlier
+// one and an entry without id are an [InvalidResponse].
 func (d *Driver) ListVolumes(ctx context.Context, pageSize int32) iter.Seq2[*csipb.ListVolumesResponse_Entry, error] {
 	fetch := func(token string) ([]*csipb.ListVolumesResponse_Entry, string, error) {
 		req := &csipb.ListVolumesRequest{MaxEntries: pageSize, StartingToken: token}
@@ -103,7 +102,7 @@ func (d *Driver) ListVolumes(ctx context.Context, pageSize int32) iter.Seq2[*csi
 	}
 	check := func(e *csipb.ListVolumesResponse_Entry) error {
 		if e.GetVolume().GetVolumeId() == "" {
-			return d.invalidResponse(ListVolumes, "", "it lists a volume without an id")
+			return d.invalidResponse(ListVolumes, "", "the list has a volume without an id")
 		}
 		return nil
 	}
