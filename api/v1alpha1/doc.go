@@ -1,6 +1,6 @@
 // Package v1alpha1 holds the types of group holdfast.io, version v1alpha1.
 //
-// The definitions for API servers are made from it: see make generate.
+// The CustomResourceDefinitions are generated from it: see make generate.
 //
 // +kubebuilder:object:generate=true
 // +groupName=holdfast.io
@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// GroupVersion is what objects of this package say as their apiVersion.
+// GroupVersion is the apiVersion of the package's objects.
 var GroupVersion = schema.GroupVersion{Group: "holdfast.io", Version: "v1alpha1"}
 
-// AddToScheme makes the types known to a scheme.
+// AddToScheme registers the types with a scheme.
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion, &SnapshotSchedule{}, &SnapshotScheduleList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)

@@ -5,8 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A SnapshotSchedule takes snapshots of the claims of its namespace, again and
-// again, and removes those that are no longer to be kept.
+// A SnapshotSchedule takes snapshots of the PersistentVolumeClaims in its namespace on a
+// schedule, and deletes old snapshots.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -24,11 +24,11 @@ type SnapshotSchedule struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec is what is wanted.
+	// spec is the desired state.
 	// +required
 	Spec SnapshotScheduleSpec `json:"spec"`
 
-	// status is how things are.
+	// status is the observed state.
 	// +optional
 	Status SnapshotScheduleStatus `json:"status,omitempty"`
 }
@@ -43,205 +43,209 @@ type SnapshotScheduleList struct {
 	Items []SnapshotSchedule `json:"items"`
 }
 
-// SnapshotScheduleSpec says which claims are snapshotted when, and which of the
-// snapshots are kept.
+// SnapshotScheduleSpec selects the claims, and sets when snapshots are taken and how long
+// they are kept.
 type SnapshotScheduleSpec struct {
-	// claimSelector selects the claims by their labels. Empty, it selects all claims of the namespace.
+	// claimSelector selects claims by their labels. An empty selector selects all claims in the namespace.
 	// +optional
 	ClaimSelector metav1.LabelSelector `json:"claimSelector,omitempty"`
 
-	// schedule is when: five fields in cron's syntax (minute, hour, day of month, month of year, day of week), or
-	// @hourly, @daily, @weekly, @monthly or @yearly.
+	// schedule is a cron expression with five fields (minute, hour, day of month, month, day of week), or one of
+	// @hourly, @daily, @weekly, @monthly and @yearly.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:XValidation:rule="!self.contains('TZ=')",message="the time zone belongs into spec.timeZone"
-	// +kubebuilder:validation:XValidation:rule="!self.startsWith('@every')",message="@every has no fixed times: write it in fields, such as */15 * * * *"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('TZ=')",message="set the time zone in spec.timeZone"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('@every')",message="@every has no fixed times: use five fields, for example */15 * * * *"
 	Schedule string `json:"schedule"`
 
-	// timeZone is the time zone of schedule, by its name in the IANA database, such as Europe/Berlin.
+	// timeZone is the time zone of schedule: a name from the IANA database, for example Europe/Berlin.
 	// +optional
 	// +kubebuilder:default=UTC
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="self != 'Local'",message="Local would depend on where the controller runs: name the time zone"
+	// +kubebuilder:validation:XValidation:rule="self != 'Local'",message="Local depends on where the controller runs: use the name of a time zone"
 	TimeZone string `json:"timeZone,omitempty"`
 
-	// jitter shifts all runs by the same time between zero and this, another for each SnapshotSchedule, so that not
-	// all of a cluster begin at the same moment. Such as 10m.
+	// jitter delays all runs by a fixed time between zero and this value, for example 10m. The delay differs between
+	// SnapshotSchedules, so that they do not all start at the same moment.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="jitter may be 24h at most"
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="jitter must be at most 24h"
 	Jitter *metav1.Duration `json:"jitter,omitempty"`
 
-	// startingDeadline is how late a snapshot may be taken. A run that is later, because nothing ran at its time, is passed
-	// over, as are claims whose turn comes later. Without it the newest missed run is caught up however late it is.
+	// startingDeadline is how late a snapshot may be taken. A run that would start later, because the controller was
+	// down, is skipped. So is a claim whose turn in a run comes later. Without a deadline, the controller catches up on
+	// the newest missed run, however late it is.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="startingDeadline must be 10s at least"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="startingDeadline must be at least 10s"
 	StartingDeadline *metav1.Duration `json:"startingDeadline,omitempty"`
 
-	// maxConcurrent is how many snapshots of this schedule may be under way, that is not ready to use, at a time. The other
-	// claims wait for their turn. One that reports an error, or takes longer than an hour, does not count.
+	// maxConcurrent is how many snapshots of this schedule may be in progress (not ready to use) at a time. The other
+	// claims wait for their turn. A snapshot that reports an error, or takes longer than an hour, does not count.
 	// +optional
 	// +kubebuilder:default=10
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	MaxConcurrent int32 `json:"maxConcurrent,omitempty"`
 
-	// suspend stops everything: no snapshot is taken and none is removed. Runs that fall into the time of the suspension
-	// are not caught up.
+	// suspend stops the schedule: no snapshot is taken and none is deleted. Runs that are due while it is suspended are
+	// not caught up on.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 
-	// trigger asks for one run now, each time it becomes another value. When every claim has a ready snapshot from after that,
-	// status.lastTrigger says the same.
+	// trigger starts one run now, each time its value changes. Once every claim has a ready snapshot that was taken after
+	// the change, status.lastTrigger has the same value.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Trigger string `json:"trigger,omitempty"`
 
-	// retention says which snapshots are kept. Without it all are.
+	// retention limits which snapshots are kept. Without it, all are kept.
 	// +optional
 	Retention *Retention `json:"retention,omitempty"`
 
-	// snapshotTemplate is what the snapshots have beside their source.
+	// snapshotTemplate describes the VolumeSnapshots to create.
 	// +optional
 	SnapshotTemplate SnapshotTemplate `json:"snapshotTemplate,omitempty"`
 }
 
-// Retention says which of the ready snapshots of a claim are kept. The newest
-// always is.
+// Retention limits which ready snapshots of a claim are kept. The newest one is
+// always kept.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.maxCount) || has(self.maxAge)",message="give maxCount, maxAge or both; without retention all snapshots are kept"
+// +kubebuilder:validation:XValidation:rule="has(self.maxCount) || has(self.maxAge)",message="set maxCount, maxAge or both; without retention all snapshots are kept"
 type Retention struct {
-	// maxCount is how many ready snapshots are kept of each claim.
+	// maxCount is how many ready snapshots of each claim are kept.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	MaxCount *int32 `json:"maxCount,omitempty"`
 
-	// maxAge is how long a ready snapshot is kept that is not its claim's newest. Such as 720h.
+	// maxAge is how long a ready snapshot is kept, for example 720h. The newest one of each claim is kept longer.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="maxAge must be 1m at least"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="maxAge must be at least 1m"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 }
 
-// SnapshotTemplate is what snapshots have beside their source.
+// SnapshotTemplate describes the VolumeSnapshots that a schedule creates.
 type SnapshotTemplate struct {
-	// labels are put on each snapshot.
+	// labels are added to each snapshot.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(key, !key.startsWith('schedule.holdfast.io/'))",message="labels of schedule.holdfast.io/ are the schedule's own"
+	// +kubebuilder:validation:XValidation:rule="self.all(key, !key.startsWith('schedule.holdfast.io/'))",message="labels that begin with schedule.holdfast.io/ are reserved"
 	Labels map[string]string `json:"labels,omitempty"`
 
-	// annotations are put on each snapshot.
+	// annotations are added to each snapshot.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(key, !key.startsWith('schedule.holdfast.io/'))",message="annotations of schedule.holdfast.io/ are the schedule's own"
+	// +kubebuilder:validation:XValidation:rule="self.all(key, !key.startsWith('schedule.holdfast.io/'))",message="annotations that begin with schedule.holdfast.io/ are reserved"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	// snapshotClassName names the VolumeSnapshotClass. Without it the default class of the claim's driver counts.
+	// snapshotClassName is the name of the VolumeSnapshotClass. Without it, the default class of the claim's driver is used.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	SnapshotClassName *string `json:"snapshotClassName,omitempty"`
 }
 
-// SnapshotScheduleStatus is all that the controller has to know of the past.
+// SnapshotScheduleStatus is all that the controller has to know about past runs.
 type SnapshotScheduleStatus struct {
-	// observedGeneration is the generation of the object that this status is about.
+	// observedGeneration is the generation of the object that this status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready and Running, and ClocksDiffer while that keeps snapshots from being removed.
+	// conditions are Ready and Running. ClocksDiffer is added while differing clocks prevent deletions.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// plan is the schedule that is being kept, and since when. There is none while the schedule is suspended.
+	// plan is the schedule in effect, and since when. It is not set while the schedule is suspended.
 	// +optional
 	Plan *Plan `json:"plan,omitempty"`
 
-	// lastScheduleTime is the time, by schedule, of the last run that was begun for it.
+	// lastScheduleTime is the scheduled time of the last run that was started by the schedule.
 	// +optional
 	LastScheduleTime *metav1.Time `json:"lastScheduleTime,omitempty"`
 
-	// lastMissedTime is the time, by schedule, of the last run that was passed over because it would have been too late.
+	// lastMissedTime is the scheduled time of the last run that was skipped because it was too late.
 	// +optional
 	LastMissedTime *metav1.Time `json:"lastMissedTime,omitempty"`
 
-	// nextRunTime is when the next run begins, jitter included.
+	// nextRunTime is when the next run starts, including jitter.
 	// +optional
 	NextRunTime *metav1.Time `json:"nextRunTime,omitempty"`
 
-	// lastTrigger is the last trigger for which every claim has a ready snapshot.
+	// lastTrigger is the last value of spec.trigger for which every claim has a ready snapshot.
 	// +optional
 	LastTrigger string `json:"lastTrigger,omitempty"`
 
-	// run is the last run. It is on record before the first of its snapshots.
+	// run is the last run. It is recorded before its first snapshot is created.
 	// +optional
 	Run *Run `json:"run,omitempty"`
 
-	// claims are the selected claims, those in trouble first if there are more than 500, and how far each is.
+	// claims is the progress of the selected claims. At most 500 are listed: failing ones first, then those without a
+	// ready snapshot from the last run.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=500
 	Claims []ClaimStatus `json:"claims,omitempty"`
 }
 
-// Plan is a schedule as it is being kept.
+// Plan is the schedule in effect.
 type Plan struct {
-	// schedule and timeZone are those of the spec.
+	// schedule and timeZone are copied from the spec.
 	// +required
 	Schedule string `json:"schedule"`
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
 
-	// since is the moment from which on the plan counts. Runs of before are not caught up.
+	// since is when the plan took effect. Earlier runs are not caught up on.
 	// +required
 	Since metav1.Time `json:"since"`
 }
 
 // A Run takes one snapshot of each claim.
 type Run struct {
-	// time names the run: the time by schedule, or for a trigger the moment it was seen, or a little later.
+	// time identifies the run. It is the scheduled time or, for a trigger, the time at which the controller saw it or a
+	// little later.
 	// +required
 	Time metav1.Time `json:"time"`
 
-	// id tells the run from another of the same time, such as one that began because a clock was ahead.
+	// id distinguishes the run from others with the same time, for example one that started early because a clock was
+	// ahead.
 	// +optional
 	ID string `json:"id,omitempty"`
 
-	// startTime is when it began.
+	// startTime is when the run started.
 	// +required
 	StartTime metav1.Time `json:"startTime"`
 
-	// trigger is the trigger that the run answers, if it does.
+	// trigger is the value of spec.trigger that the run is for, if any.
 	// +optional
 	Trigger string `json:"trigger,omitempty"`
 
-	// completionTime is when no claim was waiting any more: each had its snapshot, which need not have been ready, or was
-	// passed over.
+	// completionTime is when the last claim stopped waiting: each claim has a snapshot, which may not be ready yet, or
+	// was skipped.
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
 }
 
-// ClaimStatus is what a schedule has done for a claim.
+// ClaimStatus is the progress of one claim.
 type ClaimStatus struct {
-	// name and uid are the claim's.
+	// name and uid identify the claim.
 	// +required
 	Name string `json:"name"`
 	// +optional
 	UID types.UID `json:"uid,omitempty"`
 
-	// lastRunTime is the time of the last run in which a snapshot was taken.
+	// lastRunTime is the time of the last run that took a snapshot of the claim.
 	// +optional
 	LastRunTime *metav1.Time `json:"lastRunTime,omitempty"`
 
@@ -253,76 +257,76 @@ type ClaimStatus struct {
 	// +optional
 	LastReadySnapshot string `json:"lastReadySnapshot,omitempty"`
 
-	// lastReadyTime is when that was taken.
+	// lastReadyTime is when lastReadySnapshot was taken.
 	// +optional
 	LastReadyTime *metav1.Time `json:"lastReadyTime,omitempty"`
 
-	// reason says in a word why the claim has no snapshot of the last run that is ready. It is empty if it has.
+	// reason is why the claim has no ready snapshot from the last run. It is empty if the claim has one.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 
-	// message says more.
+	// message explains the reason.
 	// +optional
 	Message string `json:"message,omitempty"`
 
-	// retryTime is when a snapshot that the API server refused is tried again.
+	// retryTime is when the controller retries to create a snapshot that the API server rejected.
 	// +optional
 	RetryTime *metav1.Time `json:"retryTime,omitempty"`
 }
 
 // Types of conditions.
 const (
-	// Ready is True while the schedule works as its spec says and no claim is in trouble.
+	// Ready is True while the schedule works as specified and no claim is failing.
 	Ready = "Ready"
 	// Running is True while claims wait for their turn.
 	Running = "Running"
-	// ClocksDiffer is there while snapshots stay because the clock of the controller and that of the API server do not
-	// agree, or the latter is not known. It is the reason of Ready too.
+	// ClocksDiffer is set while expired snapshots are kept because the clocks of the controller and of the API server
+	// differ, or the API server's time is unknown. It is also a reason of Ready.
 	ClocksDiffer = "ClocksDiffer"
 )
 
 // Reasons of condition Ready.
 const (
-	// Scheduled is the reason of all being well.
+	// Scheduled means that there is no problem.
 	Scheduled = "Scheduled"
-	// Suspended says that nothing is done because the spec says so.
+	// Suspended means that spec.suspend is set.
 	Suspended = "Suspended"
-	// NoClaims says that nothing is done because no claim is selected.
+	// NoClaims means that no claim is selected.
 	NoClaims = "NoClaims"
-	// Invalid says that nothing is done because a field of the spec makes no sense.
+	// Invalid means that a field of the spec is invalid. No snapshot is taken or deleted.
 	Invalid = "Invalid"
-	// ClaimsFailing says that some claims do not get their snapshots.
+	// ClaimsFailing means that some claims do not get their snapshots.
 	ClaimsFailing = "ClaimsFailing"
-	// RemovalFailing says that the API server does not let snapshots go that are not to be kept.
+	// RemovalFailing means that the API server rejects the deletion of expired snapshots.
 	RemovalFailing = "RemovalFailing"
 )
 
 // Reasons of condition Running.
 const (
-	// Waiting says that claims wait for their turn, or for a retry.
+	// Waiting means that claims wait for their turn, or for a retry.
 	Waiting = "Waiting"
-	// Idle says that no claim waits.
+	// Idle means that no claim is waiting.
 	Idle = "Idle"
 )
 
 // Reasons of a claim. Waiting is one of them.
 const (
-	// InProgress says that the snapshot is not ready yet.
+	// InProgress means that the snapshot is not ready yet.
 	InProgress = "InProgress"
-	// NotBound says that the claim has no volume.
+	// NotBound means that the claim has no volume.
 	NotBound = "NotBound"
-	// Removed says that somebody has removed the snapshot of the last run.
+	// Removed means that somebody deleted the snapshot of the last run.
 	Removed = "Removed"
-	// Terminating says that the claim is being deleted.
+	// Terminating means that the claim is being deleted.
 	Terminating = "Terminating"
-	// Blocked says that an earlier snapshot of the claim is not ready yet.
+	// Blocked means that an earlier snapshot of the claim is not ready yet.
 	Blocked = "Blocked"
-	// NextRun says that the claim was not there, or not selected, when the last run was.
+	// NextRun means that the claim did not exist, or was not selected, during the last run.
 	NextRun = "NextRun"
-	// Late says that the claim's turn did not come within the starting deadline.
+	// Late means that the claim's turn did not come within the starting deadline.
 	Late = "Late"
-	// CreateFailed says that the API server refused the snapshot.
+	// CreateFailed means that the API server rejected the snapshot.
 	CreateFailed = "CreateFailed"
-	// SnapshotFailed says that the snapshot itself reports an error.
+	// SnapshotFailed means that the snapshot reports an error.
 	SnapshotFailed = "SnapshotFailed"
 )

@@ -34,7 +34,7 @@ const starBit = 1 << 63
 // newCalendar reads schedule and time zone. Its errors name the field.
 func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	if strings.Contains(spec.Schedule, "TZ=") {
-		return nil, fmt.Errorf("spec.schedule %q: the time zone belongs into spec.timeZone", spec.Schedule)
+		return nil, fmt.Errorf("spec.schedule %q: set the time zone in spec.timeZone", spec.Schedule)
 	}
 	parsed, err := cron.NewParser(parserOptions).Parse(spec.Schedule)
 	if err != nil {
@@ -42,7 +42,7 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	}
 	s, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
-		return nil, fmt.Errorf("spec.schedule %q has no fixed times: write it in fields, such as */15 * * * *", spec.Schedule)
+		return nil, fmt.Errorf("spec.schedule %q has no fixed times: use five fields, for example */15 * * * *", spec.Schedule)
 	}
 	zone, err := time.LoadLocation(spec.TimeZone)
 	if err != nil || spec.TimeZone == "Local" {

@@ -131,7 +131,7 @@ func TestWhatIsNoScheduleIsRefusedByTheNameOfItsField(t *testing.T) {
 		"an hour that is none":   {"30 25 * * *", "UTC", "spec.schedule"},
 		"an unknown name":        {"@fortnightly", "UTC", "spec.schedule"},
 		"a pause":                {"@every 1h", "UTC", "no fixed times"},
-		"a time zone in it":      {"CRON_TZ=Asia/Tokyo 0 2 * * *", "UTC", "belongs into spec.timeZone"},
+		"a time zone in it":      {"CRON_TZ=Asia/Tokyo 0 2 * * *", "UTC", "set the time zone in spec.timeZone"},
 		"a day that never comes": {"0 0 31 2 *", "UTC", "there is no such day"},
 		"an unknown zone":        {"@daily", "Europe/Atlantis", `spec.timeZone "Europe/Atlantis"`},
 		"the machine's own zone": {"@daily", "Local", "spec.timeZone"},

@@ -247,20 +247,20 @@ func TestSnapshotSchedules(t *testing.T) {
 
 func invalidIsRejected(t *testing.T, w *scheduleWorld) {
 	for want, change := range map[string]func(*v1alpha1.SnapshotSchedule){
-		"metadata.name may have at most 63": func(s *v1alpha1.SnapshotSchedule) { s.Name = strings.Repeat("x", 64) },
-		"belongs into spec.timeZone":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "TZ=Asia/Tokyo 0 2 * * *" },
-		"@every has no fixed times":         func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "@every 1h" },
-		"name the time zone":                func(s *v1alpha1.SnapshotSchedule) { s.Spec.TimeZone = "Local" },
-		"jitter may be 24h":                 func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: 25 * time.Hour} },
-		"spec.jitter in body should match":  func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: -time.Hour} },
-		"startingDeadline must be 10s":      func(s *v1alpha1.SnapshotSchedule) { s.Spec.StartingDeadline = &metav1.Duration{Duration: time.Second} },
-		"less than or equal to 1000":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.MaxConcurrent = 1001 },
-		"give maxCount, maxAge or both":     func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{} },
-		"greater than or equal to 1":        func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](0)} },
-		"maxAge must be 1m": func(s *v1alpha1.SnapshotSchedule) {
+		"metadata.name may have at most 63":     func(s *v1alpha1.SnapshotSchedule) { s.Name = strings.Repeat("x", 64) },
+		"set the time zone in spec.timeZone":    func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "TZ=Asia/Tokyo 0 2 * * *" },
+		"@every has no fixed times":             func(s *v1alpha1.SnapshotSchedule) { s.Spec.Schedule = "@every 1h" },
+		"use the name of a time zone":           func(s *v1alpha1.SnapshotSchedule) { s.Spec.TimeZone = "Local" },
+		"jitter must be at most 24h":            func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: 25 * time.Hour} },
+		"spec.jitter in body should match":      func(s *v1alpha1.SnapshotSchedule) { s.Spec.Jitter = &metav1.Duration{Duration: -time.Hour} },
+		"startingDeadline must be at least 10s": func(s *v1alpha1.SnapshotSchedule) { s.Spec.StartingDeadline = &metav1.Duration{Duration: time.Second} },
+		"less than or equal to 1000":            func(s *v1alpha1.SnapshotSchedule) { s.Spec.MaxConcurrent = 1001 },
+		"set maxCount, maxAge or both":          func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{} },
+		"greater than or equal to 1":            func(s *v1alpha1.SnapshotSchedule) { s.Spec.Retention = &v1alpha1.Retention{MaxCount: ptr.To[int32](0)} },
+		"maxAge must be at least 1m": func(s *v1alpha1.SnapshotSchedule) {
 			s.Spec.Retention = &v1alpha1.Retention{MaxAge: &metav1.Duration{Duration: time.Second}}
 		},
-		"labels of schedule.holdfast.io/ are": func(s *v1alpha1.SnapshotSchedule) {
+		"labels that begin with schedule.holdfast.io/ are reserved": func(s *v1alpha1.SnapshotSchedule) {
 			s.Spec.SnapshotTemplate.Labels = map[string]string{"schedule.holdfast.io/uid": "x"}
 		},
 		"snapshotClassName in body should be at least 1": func(s *v1alpha1.SnapshotSchedule) { s.Spec.SnapshotTemplate.SnapshotClassName = ptr.To("") },
