@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// CacheOptions narrow what the manager's cache holds: on a node the contents of
-// that node's volumes, and of the contents of other drivers only which they are.
+// CacheOptions limits the manager's cache: on a node, to the contents of that node's
+// volumes. Of the contents of other drivers, the cache has only the name and the driver.
 func CacheOptions(o *Options, into *cache.Options) {
 	contents := cache.ByObject{Transform: o.trim}
 	if o.Node != "" {
@@ -23,10 +23,9 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&snapshotv1.VolumeSnapshotContent{}] = contents
 }
 
-// trim changes an object before anyone else sees it: the object itself, for what
-// is there at the start is reduced when it is read and again when all of it goes
-// into the cache, and copies would be held until then. What is reduced is never
-// written.
+// trim removes fields from an object before it is cached. It changes the object in place:
+// the initial list is transformed when it is read and again when it is put into the cache,
+// and copies would stay in memory until then. Trimmed objects are never written.
 func (o *Options) trim(object any) (any, error) {
 	content, ok := object.(*snapshotv1.VolumeSnapshotContent)
 	if !ok {

@@ -13,80 +13,79 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// A ContentKind is one kind of contents: those of single snapshots, or of groups. It
-// knows the kind's types and the driver's calls, and decides nothing.
+// A ContentKind is a kind of contents: VolumeSnapshotContents or VolumeGroupSnapshotContents.
+// It has the kind's types and CSI calls, and makes no decisions.
 type ContentKind interface {
-	// Name is that of the controllers, and what the kind is called in metrics.
+	// Name is used in the names of controllers and in metrics.
 	Name() string
-	// Keys are the kind's strings.
+	// Keys are the kind's annotations and finalizer.
 	Keys() snapshot.Keys
-	// Reasons are those of the kind's events.
+	// Reasons are the reasons of the kind's events.
 	Reasons() Reasons
-	// Naming says how the kind's snapshots are called at the driver.
+	// Naming is the format of the kind's snapshot names at the driver.
 	Naming() snapshot.Naming
-	// New is an empty content, and NewList an empty list of them.
+	// New returns an empty content, and NewList an empty list.
 	New() client.Object
 	NewList() client.ObjectList
-	// NewClass is an empty class.
+	// NewClass returns an empty class.
 	NewClass() client.Object
-	// Read takes out of a content what the work on it depends on.
+	// Read converts a content of the kind.
 	Read(o client.Object) Content
-	// ReadClass reads a class of the kind; nil if there is none of that name.
+	// ReadClass reads a class of the kind. It returns nil if the class does not exist.
 	ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error)
-	// ReadSecret is the secret that a class names for reading snapshots, with the
-	// tokens that are known for a content; nil if it names none.
+	// ReadSecret returns the secret that a class names for reading snapshots, or nil if it
+	// names none. It resolves the tokens that are known for a content.
 	ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error)
-	// AddMetadata tells the driver, by parameters, of which objects a snapshot is.
+	// AddMetadata adds the names of the content and its snapshot to the driver's parameters.
 	AddMetadata(parameters map[string]string, c *Content)
 
-	// Create asks the driver for a snapshot, or finds it: it is idempotent.
+	// Create creates a snapshot at the driver. It is idempotent.
 	Create(ctx context.Context, driver *csi.Driver, r Request) (*Snapshot, error)
-	// Get reads a snapshot of which the driver has said the handle. Where the
-	// driver cannot do that the code of the error is Unimplemented.
+	// Get reads a snapshot by its handle. The error has code Unimplemented if the driver
+	// does not support that.
 	Get(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (*Snapshot, error)
-	// Delete deletes a snapshot at the driver; one that is gone is a success.
+	// Delete deletes a snapshot at the driver. It succeeds if the snapshot does not exist.
 	Delete(ctx context.Context, driver *csi.ConditionalDriver, c *Content, secrets map[string]string) error
-	// Discard deletes what a [csi.InvalidResponse] was about.
+	// Discard deletes the snapshot of a [csi.InvalidResponse].
 	Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error
-	// ListIDs are the ids of the snapshots of a content's volumes at the driver; false
-	// if the driver cannot tell.
+	// ListIDs returns the ids of the snapshots of a content's volumes at the driver, or
+	// false if the driver does not support that.
 	ListIDs(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error)
-	// StatusPatch is what a content's status says of a snapshot, for a merge patch.
+	// StatusPatch returns the merge patch of a content's status for a snapshot.
 	StatusPatch(c *Content, made *Snapshot) map[string]any
 }
 
-// Reasons of the events about contents.
+// Reasons are the reasons of events about contents.
 type Reasons struct{ Create, Check, Delete string }
 
-// Content is what the work on a content depends on, of either kind.
+// Content has the fields of a content that the sidecar uses, for both kinds.
 type Content struct {
 	Object client.Object
-	// Ref is the object that users made.
+	// Ref refers to the user's VolumeSnapshot or VolumeGroupSnapshot.
 	Ref    corev1.ObjectReference
 	Driver string
 	Class  string // empty for none
 	Retain bool
-	// Volumes are the handles of what is to be cut; none if the snapshot was
-	// there before the content.
+	// Volumes are the handles of the source volumes. It is empty for a pre-provisioned
+	// snapshot.
 	Volumes []string
-	// PreProvisioned is the handle of a snapshot that was there before.
+	// PreProvisioned is the handle of a pre-provisioned snapshot.
 	PreProvisioned string
-	// Handle is the driver's, as the status has it; empty until it is known.
+	// Handle is the snapshot's handle in the status; empty until it is known.
 	Handle string
 	Ready  bool
-	// Created is when the snapshot was cut, in nanoseconds since 1970; 0 if that
-	// is not known yet.
+	// Created is when the snapshot was taken, in nanoseconds since 1970; 0 if unknown.
 	Created int64
-	// Members are the single snapshots of a group snapshot, as the status has them.
+	// Members are the members of a group snapshot in the status.
 	Members []Member
-	// GroupHandle is set for part of a group snapshot: the group's handle.
+	// GroupHandle is the handle of the group of which the snapshot is a member.
 	GroupHandle string
 	Error       *snapshotv1.VolumeSnapshotError
-	// HasStatus is set when anything has been said in the status.
+	// HasStatus is set if the content has a status.
 	HasStatus bool
 }
 
-// handle is the driver's handle of the snapshot, if it is known at all.
+// handle returns the snapshot's handle, or "" if it is unknown.
 func (c *Content) handle() string {
 	if c.Handle != "" {
 		return c.Handle
@@ -94,7 +93,7 @@ func (c *Content) handle() string {
 	return c.PreProvisioned
 }
 
-// Request is what the driver is asked for.
+// Request is a request to create a snapshot.
 type Request struct {
 	Name       string
 	Volumes    []string
@@ -106,26 +105,25 @@ type Request struct {
 type Snapshot struct {
 	Handle string
 	Ready  bool
-	// Created is in nanoseconds since 1970; 0 if the driver does not say.
+	// Created is in nanoseconds since 1970, or 0 if the driver does not say.
 	Created int64
-	// Size is what a volume needs to be restored from it, in bytes; 0 if the
+	// Size is the size in bytes of a volume that is restored from the snapshot, or 0 if the
 	// driver does not say.
 	Size int64
-	// GroupHandle is the handle of the group snapshot that it is part of.
+	// GroupHandle is the handle of the group of which it is a member.
 	GroupHandle string
-	// Members are the single snapshots of a group snapshot, in the order of
-	// their volumes' handles.
+	// Members are the members of a group snapshot, sorted by volume handle.
 	Members []Member
 }
 
-// Member is one snapshot of a group snapshot.
+// Member is one member of a group snapshot.
 type Member struct {
 	Volume, Handle string
 	Ready          bool
-	Created, Size  int64 // as in Cut
+	Created, Size  int64 // as in Snapshot
 }
 
-// readSecret resolves the secret for reading.
+// readSecret resolves the secret that a class names for reading.
 func readSecret(use secretref.Use, class *snapshot.Class, tokens secretref.Tokens) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil

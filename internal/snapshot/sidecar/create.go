@@ -13,8 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// create asks the driver for the snapshot: first the record, then the call, then
-// what came of it.
+// create records the request, calls the driver, and writes the result to the status.
 func (r *Reconciler) create(ctx context.Context, s *state) (time.Duration, error) {
 	first := !r.isBeingCreated(s)
 	request, err := r.prepareRequest(ctx, s)
@@ -31,7 +30,8 @@ func (r *Reconciler) create(ctx context.Context, s *state) (time.Duration, error
 	return r.finishCreate(ctx, s, made.Ready)
 }
 
-// finishCreate takes the mark off, and comes back to a snapshot that is not ready.
+// finishCreate removes the being-created annotation. It returns when to poll a snapshot that
+// is not ready.
 func (r *Reconciler) finishCreate(ctx context.Context, s *state, ready bool) (time.Duration, error) {
 	if err := r.clearBeingCreated(ctx, s); err != nil || ready {
 		return 0, err
@@ -39,7 +39,7 @@ func (r *Reconciler) finishCreate(ctx context.Context, s *state, ready bool) (ti
 	return r.pollInterval(s), nil
 }
 
-// prepareRequest prepares the call and puts it on record.
+// prepareRequest prepares the request and records it on the content.
 func (r *Reconciler) prepareRequest(ctx context.Context, s *state) (*Request, error) {
 	record, err := r.chooseRequest(s)
 	if err != nil {
@@ -55,8 +55,7 @@ func (r *Reconciler) prepareRequest(ctx context.Context, s *state) (*Request, er
 	return &Request{Name: record.Name, Volumes: s.Volumes, Parameters: record.Parameters, Secrets: secrets}, nil
 }
 
-// poll asks the driver how far the snapshot is, by reading it where the driver
-// can do that.
+// poll updates the status from the driver until the snapshot is ready.
 func (r *Reconciler) poll(ctx context.Context, s *state) (time.Duration, error) {
 	made, err := r.readSnapshot(ctx, s)
 	if err != nil {
@@ -68,11 +67,11 @@ func (r *Reconciler) poll(ctx context.Context, s *state) (time.Duration, error) 
 	return r.pollInterval(s), nil
 }
 
-// readSnapshot finds out how far a snapshot is. Where it cannot be read the driver is
-// asked for it again, as it always is by upstream's program: a class that has
-// served that may name no secret for reading, or one that is not there. A snapshot
-// that was there before its content is taken as ready where the driver cannot
-// read, for nobody can tell otherwise; of a member of a group nothing is said.
+// readSnapshot gets the snapshot's state from the driver. If reading fails, it repeats
+// CreateSnapshot, as upstream always does: classes that work with upstream may name no
+// secret for reading, or one that does not exist. If the driver cannot read snapshots, a
+// pre-provisioned one counts as ready, because nothing else is known about it, and a group
+// member keeps its state.
 func (r *Reconciler) readSnapshot(ctx context.Context, s *state) (*Snapshot, error) {
 	made, err := r.getSnapshot(ctx, s)
 	unimplemented := codeOf(err) == codes.Unimplemented
@@ -82,7 +81,7 @@ func (r *Reconciler) readSnapshot(ctx context.Context, s *state) (*Snapshot, err
 	case unimplemented && len(s.Volumes) == 0:
 		return &Snapshot{Handle: s.handle(), Ready: true}, nil
 	case unimplemented && s.GroupHandle != "":
-		return &Snapshot{Handle: s.handle(), Ready: s.Ready}, nil // Its group's content tells.
+		return &Snapshot{Handle: s.handle(), Ready: s.Ready}, nil // The state comes with the group's content.
 	case s.GroupHandle == "" && len(s.Volumes) > 0 && isUnreadable(err):
 		return r.repeatCreate(ctx, s.Object.GetName())
 	default:
@@ -98,17 +97,16 @@ func (r *Reconciler) getSnapshot(ctx context.Context, s *state) (*Snapshot, erro
 	return r.kind.Get(ctx, r.driver, &s.Content, secrets)
 }
 
-// isUnreadable tells whether a snapshot could not be read for a reason that says
-// nothing of the snapshot: what is needed for reading is missing, the driver
-// refuses to, or it answers about something else. One that the driver does not know
-// must not be asked for: it would be made anew.
+// isUnreadable reports whether reading failed for a reason that says nothing about the
+// snapshot: a secret is missing, the driver rejects the call, or the response is about
+// something else. NotFound is none of these: CreateSnapshot would create another snapshot.
 func isUnreadable(err error) bool {
 	var problem *snapshot.Problem
 	var bad *csi.InvalidResponse
 	return errors.As(err, &problem) || errors.As(err, &bad) || csi.OutcomeOf(err).Final() && codeOf(err) != codes.NotFound
 }
 
-// codeOf is the code of a driver's answer; OK if the error is none.
+// codeOf returns the gRPC code of a driver's error, or OK if the error is not from a driver.
 func codeOf(err error) codes.Code {
 	var driverErr *csi.Error
 	if !errors.As(err, &driverErr) {
@@ -117,15 +115,16 @@ func codeOf(err error) codes.Code {
 	return driverErr.Code
 }
 
-// repeatCreate follows a snapshot that cannot be read. It would be made again if it
-// had been deleted, so the content must be there, in the API server itself.
+// repeatCreate repeats CreateSnapshot to get the state of a snapshot that cannot be read. If
+// this controller had deleted the snapshot, the call would create another one. So it reads
+// the content from the API server first.
 func (r *Reconciler) repeatCreate(ctx context.Context, name string) (*Snapshot, error) {
 	s, err := r.observe(ctx, r.apiReader, name)
 	if err != nil {
 		return nil, err
 	}
 	if s == nil || r.decide(s).action != poll {
-		return nil, kube.Conflict("content %s is on its way out", name)
+		return nil, kube.Conflict("content %s is being deleted", name)
 	}
 	record, err := r.chooseRequest(s)
 	if err != nil {
@@ -137,21 +136,21 @@ func (r *Reconciler) repeatCreate(ctx context.Context, name string) (*Snapshot, 
 	}
 	made, err := r.kind.Create(ctx, r.driver, Request{Name: record.Name, Volumes: s.Volumes, Parameters: record.Parameters, Secrets: secrets})
 	if err == nil && made.Handle != s.Handle {
-		return nil, snapshot.Problemf(r.kind.Reasons().Check, "the driver has lost snapshot %s: asked for it again, under the name %s, it has made %s; delete one of them at the driver",
+		return nil, snapshot.Problemf(r.kind.Reasons().Check, "the driver has lost snapshot %s: a repeated call with name %s created %s; delete one of them at the driver",
 			s.Handle, record.Name, made.Handle)
 	}
 	return made, err
 }
 
-// secrets are those for creating and deleting: the cluster's half has resolved
-// them when it made the content.
+// secrets reads the secret for creating and deleting. snapshot-controller resolved its name
+// when it created the content.
 func (r *Reconciler) secrets(ctx context.Context, s *state) (map[string]string, error) {
 	values, err := kube.SecretData(ctx, r.apiReader, r.keys.SecretOf(s.Object.GetAnnotations()))
 	return values, secretError(err, r.kind.Reasons().Create)
 }
 
-// readSecrets are those for reading: the class's, but the group's own for its
-// members.
+// readSecrets reads the secret for reading snapshots: that of the class or, for a group
+// member, that of the group.
 func (r *Reconciler) readSecrets(ctx context.Context, s *state) (map[string]string, error) {
 	if s.GroupHandle != "" {
 		return r.secrets(ctx, s)
@@ -164,27 +163,26 @@ func (r *Reconciler) readSecrets(ctx context.Context, s *state) (map[string]stri
 	return values, secretError(err, r.kind.Reasons().Check)
 }
 
-// Pauses between two questions how far a snapshot is.
+// Bounds of the interval in which the driver is polled.
 const (
 	minPollInterval = 200 * time.Millisecond
 	maxPollInterval = 10 * time.Second
 )
 
-// pollInterval is how long to wait before the driver is asked again: a tenth of what it
-// has taken so far, within bounds. So a quick driver's snapshot is seen at once
-// and a slow one's is not asked for all the time, and nothing has to be
-// remembered.
+// pollInterval returns how long to wait before the next poll: a tenth of the content's age,
+// within bounds. Snapshots of fast drivers become ready quickly, slow drivers are not polled
+// too often, and no state has to be kept.
 func (r *Reconciler) pollInterval(s *state) time.Duration {
 	return min(maxPollInterval, max(minPollInterval, r.now().Sub(s.Object.GetCreationTimestamp().Time)/10))
 }
 
-// secretError makes a missing secret the user's problem.
+// secretError turns a missing secret into a Problem for the user.
 func secretError(err error, reason string) error {
 	if isNotFound(err) {
-		return snapshot.Problemf(reason, "%v: the driver cannot be asked without it", err)
+		return snapshot.Problemf(reason, "%v: the driver cannot be called without it", err)
 	}
 	if err != nil {
-		return fmt.Errorf("preparing what to ask the driver for: %w", err)
+		return fmt.Errorf("reading the secret: %w", err)
 	}
 	return nil
 }

@@ -10,21 +10,20 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// This file is about answers to a request for a snapshot that are none. That nothing
-// was made is known if the very first call is refused, or if what it made was deleted
-// again; or if the driver's list of snapshots shows it.
+// A failed CreateSnapshot does not prove that the driver created nothing. That is certain
+// only if the first call fails with a final code, if the snapshot of an invalid response
+// was deleted, or if ListSnapshots does not show the snapshot.
 
-// A createFailure is why there is no snapshot yet.
+// A createFailure is a failed call to create a snapshot.
 type createFailure struct {
 	err error
-	// firstCall says that the driver had not been asked before.
+	// firstCall is set if no earlier call can have created the snapshot.
 	firstCall bool
 }
 
-// handleCreateFailure acts on an answer that is no snapshot: the mark comes off if nothing was
-// made, so that the content can go, and stays if that is not known. It returns the
-// error to tell. The record of what was asked for stays in either case, for a try
-// without the class.
+// handleCreateFailure removes the being-created annotation if the driver created nothing,
+// so that the content can be deleted, and keeps it if that is unknown. It returns the error
+// to report. The recorded request stays in both cases, for retries after the class is gone.
 func (r *Reconciler) handleCreateFailure(ctx context.Context, s *state, request *Request, e createFailure) error {
 	nothing, err := r.nothingCreated(ctx, s, request, e)
 	if err != nil {
@@ -36,8 +35,8 @@ func (r *Reconciler) handleCreateFailure(ctx context.Context, s *state, request 
 	return errors.Join(r.unresolvedError(s, request, e), r.renewRecord(ctx, s, r.nextRejectedSince(s, e)))
 }
 
-// nothingCreated tells whether it is known that nothing is at the driver. What cannot be used
-// is deleted for that.
+// nothingCreated reports whether the driver certainly has no snapshot. It deletes the
+// snapshot of an invalid response first.
 func (r *Reconciler) nothingCreated(ctx context.Context, s *state, request *Request, e createFailure) (bool, error) {
 	var bad *csi.InvalidResponse
 	if errors.As(e.err, &bad) && bad.ID != "" {
@@ -55,8 +54,8 @@ func (r *Reconciler) nothingCreated(ctx context.Context, s *state, request *Requ
 	return found.absent, err
 }
 
-// nextRejectedSince is since when the driver has given the same kind of answer, which says
-// nothing about an earlier call; zero if this answer is none of that kind.
+// nextRejectedSince returns since when the driver has rejected the request with codes that
+// say nothing about an earlier call. It returns zero if this error has no such code.
 func (r *Reconciler) nextRejectedSince(s *state, e createFailure) time.Time {
 	switch since := rejectedSince(&s.Content); {
 	case !csi.Responded(e.err):
@@ -68,23 +67,24 @@ func (r *Reconciler) nextRejectedSince(s *state, e createFailure) time.Time {
 	}
 }
 
-// unresolvedError says that there may be a snapshot in spite of an answer, and under which name.
+// unresolvedError adds to the error that the driver may have created the snapshot, and its
+// name.
 func (r *Reconciler) unresolvedError(s *state, request *Request, e createFailure) error {
 	if !csi.Responded(e.err) {
 		return e.err
 	}
-	return fmt.Errorf("%w; the driver may have made %s %s of %s all the same: it is asked for again; to end that make sure that there is none and take annotation %s off %s %s",
+	return fmt.Errorf("%w; the driver may have created %s %s of %s nevertheless, so the call is repeated; to stop that, make sure that it does not exist and remove annotation %s from %s %s",
 		e.err, r.kind.Name(), request.Name, strings.Join(s.Volumes, ", "), r.keys.BeingCreated, r.keys.Content, s.Object.GetName())
 }
 
-// listResult is what the driver's list says about a snapshot. The zero value is that
-// it says nothing.
+// A listResult is what ListSnapshots says about a snapshot. The zero value means that the
+// list does not tell.
 type listResult struct {
-	handle string // of the snapshot, if its id has the name in it
-	absent bool   // there is none
+	handle string // of the snapshot, if its id is derived from the name
+	absent bool   // the snapshot does not exist
 }
 
-// findInList looks for a snapshot in the driver's list of those of its volume.
+// findInList searches the snapshot in the driver's list of the volume's snapshots.
 func (r *Reconciler) findInList(ctx context.Context, s *state, request *Request) (listResult, error) {
 	ids, ok, err := r.kind.ListIDs(ctx, r.driver, &s.Content, request.Secrets)
 	if err != nil || !ok {
@@ -97,9 +97,9 @@ func (r *Reconciler) findInList(ctx context.Context, s *state, request *Request)
 	return matchListed(request.Name, string(s.Ref.UID), ids, r.knownHandles(list)), nil
 }
 
-// matchListed tells where the snapshot of a name is, by the ids that the driver lists for
-// its volume and those that contents have. One whose id was made from the name is it.
-// It is absent if every listed id is some content's.
+// matchListed finds the snapshot with the given name among the ids that the driver lists for
+// its volume. It is the one whose id is derived from the name. It is absent if a content
+// refers to each listed id.
 func matchListed(name, uid string, listed []string, known map[string]bool) listResult {
 	unknown := false
 	for _, id := range listed {

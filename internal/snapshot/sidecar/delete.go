@@ -14,9 +14,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// resolveOutcome drives a request whose answer nobody knows to an answer, because what it
-// may have made must be deleted, or at least named. Asking again either finds
-// the snapshot or, the driver being idempotent, makes it now.
+// resolveOutcome repeats a request whose outcome is unknown: a snapshot that it created must
+// be deleted, or its handle recorded. CreateSnapshot is idempotent, so the repeated call
+// returns that snapshot or creates it now.
 func (r *Reconciler) resolveOutcome(ctx context.Context, s *state) error {
 	record, err := r.chooseRequest(s)
 	if err != nil {
@@ -32,7 +32,7 @@ func (r *Reconciler) resolveOutcome(ctx context.Context, s *state) error {
 		made, err = r.resolveByListing(ctx, s, request, createFailure{err: err})
 	}
 	if err != nil {
-		return fmt.Errorf("the content is to go, and it is not known whether there is a snapshot: %w", err)
+		return fmt.Errorf("the content is being deleted, and it is unknown whether the driver created a snapshot: %w", err)
 	}
 	if made == nil {
 		return r.removeFinalizer(ctx, s)
@@ -44,8 +44,8 @@ func (r *Reconciler) resolveOutcome(ctx context.Context, s *state) error {
 	return r.doDeletion(ctx, s, r.decideDeletion(s))
 }
 
-// resolveByListing finds out by other means whether there is a snapshot that the driver does not
-// answer about; nil if there surely is none.
+// resolveByListing finds out without CreateSnapshot whether the driver has the snapshot. It
+// returns nil if the driver certainly has none.
 func (r *Reconciler) resolveByListing(ctx context.Context, s *state, request *Request, e createFailure) (*Snapshot, error) {
 	if csi.Responded(e.err) {
 		listed, err := r.findInList(ctx, s, request)
@@ -67,10 +67,10 @@ func (r *Reconciler) resolveByListing(ctx context.Context, s *state, request *Re
 	}
 }
 
-// deleteSnapshot deletes the snapshot at the driver. The finalizer says that this is
-// still to be done, so a repetition after a death deletes again, which is fine. The
-// call may wait for long before it is sent: the decision is made once more then, from
-// the API server itself, for somebody may have set policy Retain to save the data.
+// deleteSnapshot deletes the snapshot at the driver. The finalizer shows that this is still
+// to do. After a crash the call is repeated, which is harmless. The call may wait long before
+// it is sent. The decision is checked right before, against the API server: a user may have
+// set policy Retain to save the data.
 func (r *Reconciler) deleteSnapshot(ctx context.Context, s *state) error {
 	secrets, err := r.deletionSecrets(ctx, s)
 	if err != nil {
@@ -78,7 +78,7 @@ func (r *Reconciler) deleteSnapshot(ctx context.Context, s *state) error {
 	}
 	err = r.kind.Delete(ctx, r.driver.WithPrecondition(func(ctx context.Context) error { return r.confirmDelete(ctx, s) }), &s.Content, secrets)
 	if errors.Is(err, csi.ErrPreconditionFailed) {
-		return kube.Conflict("content %s is not to be deleted with its snapshot any more", s.Object.GetName())
+		return kube.Conflict("the snapshot of content %s must not be deleted any more", s.Object.GetName())
 	}
 	if err != nil && !r.isDeletedWithGroup(ctx, s, err) {
 		return err
@@ -86,8 +86,8 @@ func (r *Reconciler) deleteSnapshot(ctx context.Context, s *state) error {
 	return r.removeFinalizer(ctx, s)
 }
 
-// confirmDelete is nil if the API server says of a content what was seen of it: that
-// its snapshot is to be deleted. What else it says is taken over.
+// confirmDelete returns nil if the content in the API server still requires to delete the
+// snapshot. It updates s from there.
 func (r *Reconciler) confirmDelete(ctx context.Context, s *state) error {
 	now, err := r.observe(ctx, r.apiReader, s.Object.GetName())
 	if err != nil {
@@ -100,10 +100,10 @@ func (r *Reconciler) confirmDelete(ctx context.Context, s *state) error {
 	return nil
 }
 
-// isDeletedWithGroup tells whether a snapshot cannot be deleted because it is part of a
-// group at the driver: then its deletion is to be asked for no more, only that of the
-// group (CSI specification, errors of DeleteSnapshot). Of one that was there before
-// that is not known until the driver was asked about it, and it may go before.
+// isDeletedWithGroup reports whether a snapshot cannot be deleted because it is a member of a
+// group at the driver. Only the group can be deleted then (CSI specification, errors of
+// DeleteSnapshot). Whether a pre-provisioned snapshot is a member is unknown before the
+// driver was asked, and its content may be deleted before.
 func (r *Reconciler) isDeletedWithGroup(ctx context.Context, s *state, err error) bool {
 	var driverErr *csi.Error
 	if !errors.As(err, &driverErr) || driverErr.Code != codes.InvalidArgument || s.PreProvisioned == "" {
@@ -111,35 +111,35 @@ func (r *Reconciler) isDeletedWithGroup(ctx context.Context, s *state, err error
 	}
 	made, err := r.readSnapshot(ctx, s)
 	if err != nil || made.GroupHandle == "" {
-		return false // The refusal says more.
+		return false // The first error says more.
 	}
 	r.events.Warning(s.Object, r.kind.Reasons().Delete,
-		fmt.Sprintf("The snapshot %s is part of the group snapshot %s at the driver and is deleted with that, not with this content.", s.handle(), made.GroupHandle))
+		fmt.Sprintf("Snapshot %s is a member of group snapshot %s at the driver: it is deleted with the group, not with this content.", s.handle(), made.GroupHandle))
 	return true
 }
 
-// deletionSecrets are those for deleting. One that is gone does not hold that up:
-// the driver decides whether it can do without.
+// deletionSecrets reads the secret for deleting. If it does not exist, the driver is called
+// without it and may still succeed.
 func (r *Reconciler) deletionSecrets(ctx context.Context, s *state) (map[string]string, error) {
 	values, err := kube.SecretData(ctx, r.apiReader, r.keys.SecretOf(s.Object.GetAnnotations()))
 	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("preparing the deletion: %w", err)
+		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
 	return values, nil
 }
 
-// removeFinalizer takes away what keeps the content, and with it the mark.
+// removeFinalizer removes our finalizer and the being-created annotation.
 func (r *Reconciler) removeFinalizer(ctx context.Context, s *state) error {
 	left := slices.DeleteFunc(slices.Clone(s.Object.GetFinalizers()), func(f string) bool { return f == r.keys.Finalizer })
 	err := r.patchMetadata(ctx, s, map[string]any{
-		"resourceVersion": s.Object.GetResourceVersion(), // Only if it is still the one that was seen.
+		"resourceVersion": s.Object.GetResourceVersion(), // Fails if the content has changed.
 		"finalizers":      left,
 		"annotations":     map[string]any{r.keys.BeingCreated: nil},
 	})
 	if isNotFound(err) {
 		return nil
 	}
-	return kube.WrapWriteError(err, "letting the content go")
+	return kube.WrapWriteError(err, "removing the finalizer of the content")
 }
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }

@@ -1,11 +1,14 @@
-// Package sidecar makes snapshots at a driver, follows them until they are ready,
-// and deletes them there: the work of role csi-snapshotter on the contents
-// (VolumeSnapshotContent, VolumeGroupSnapshotContent) of one driver.
+// Package sidecar implements role csi-snapshotter. It creates snapshots at one driver, polls
+// them until they are ready, and deletes them. It works on the driver's contents
+// (VolumeSnapshotContent and VolumeGroupSnapshotContent), which package controller creates.
 //
-// Before the driver is asked for a snapshot, its name and the parameters are on
-// record at the content, together with the mark that a snapshot may exist now
-// and the finalizer. A content that bears the mark does not go before the driver
-// has given an answer; so nothing is left behind, whoever dies when. See
-// behaviour of upstream's csi-snapshotter for the marks, which are shared with
-// it and with the cluster's half.
+// [ContentKind] abstracts over the two kinds of contents and their CSI calls. [SingleKind] is
+// here, that of groups is in package groupsnapshot. Package controller has its own interface,
+// Kind, for the objects that users create.
+//
+// Before it calls CreateSnapshot, the sidecar records the name and the parameters on the
+// content, together with the finalizer and upstream's being-created annotation: a snapshot
+// may exist from now on. A content with this annotation is not deleted before the outcome is
+// known. So no snapshot is orphaned, at whatever moment a process crashes. Upstream's
+// csi-snapshotter and snapshot-controller use the same annotations.
 package sidecar

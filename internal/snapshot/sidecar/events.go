@@ -9,9 +9,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// reportError tells what went wrong, where it concerns users: in the content's status,
-// from where the cluster's half takes it to what they have made, and as an
-// event. It returns the error, for another try.
+// reportError reports an error that concerns users: as an event and in the content's status,
+// from which snapshot-controller copies it to the VolumeSnapshot. It returns the error, so
+// that the content is retried.
 func (r *Reconciler) reportError(ctx context.Context, s *state, err error) error {
 	text := snapshot.UserMessage(err)
 	if text == "" {

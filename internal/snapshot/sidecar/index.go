@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// byClass is the index of contents that have no snapshot yet by their class.
+// byClass is the index, by class, of contents that have no snapshot yet.
 const byClass = "waits-for-class"
 
 func (r *Reconciler) indexByClass(ctx context.Context, m ctrl.Manager) error {
@@ -28,16 +28,16 @@ func (r *Reconciler) indexByClass(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// contentsOfClass leads from a class to the contents that may be waiting for it.
+// contentsOfClass maps a class to the contents that may be waiting for it.
 func (r *Reconciler) contentsOfClass(ctx context.Context, class client.Object) []reconcile.Request {
 	list := r.kind.NewList()
 	if err := r.client.List(ctx, list, client.MatchingFields{byClass: class.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The contents of a class could not be listed", "class", class.GetName())
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the contents of a class", "class", class.GetName())
 		return nil
 	}
 	var waiting []reconcile.Request
 	_ = meta.EachListItem(list, func(o runtime.Object) error {
-		waiting = append(waiting, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o.(client.Object))}) //nolint:forcetypeassert // It is of the kind.
+		waiting = append(waiting, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o.(client.Object))}) //nolint:forcetypeassert // The list has objects of the kind.
 		return nil
 	})
 	return waiting

@@ -10,34 +10,34 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Options say how contents of one kind are worked on.
+// Options configure the controllers for one kind of contents.
 type Options struct {
-	// Kind is what kind of contents is worked on.
+	// Kind is the kind of contents.
 	Kind ContentKind
-	// Driver is the CSI driver's own name: contents carry it.
+	// Driver is the name of the CSI driver.
 	Driver string
-	// ExtraCreateMetadata tells the driver the names of the objects that a snapshot is of.
+	// ExtraCreateMetadata passes the names of the snapshot and its content to the driver.
 	ExtraCreateMetadata bool
-	// Node is the node whose contents alone are worked on, of drivers that stand
-	// on each node; empty for all contents.
+	// Node limits the controllers to the contents of one node, if csi-snapshotter runs on
+	// each node. Empty means all contents.
 	Node string
-	// Workers is how many contents are worked on at a time, and how many deleted.
+	// Workers is the number of workers of each of the two queues.
 	Workers int
-	// RetryStart and RetryMax bound the pause before the next try.
+	// RetryStart and RetryMax bound the exponential backoff.
 	RetryStart, RetryMax time.Duration
 }
 
 // AddFlags declares the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.ExtraCreateMetadata, "extra-create-metadata", false, "tell the driver, by parameters, the names of the snapshot and of its content")
+	fs.BoolVar(&o.ExtraCreateMetadata, "extra-create-metadata", false, "pass the names of the snapshot and of its content to the driver as parameters")
 }
 
-// isOurs tells whether a content is worked on.
+// isOurs reports whether a content is of our driver and node.
 func (o *Options) isOurs(c *Content) bool {
 	return c.Driver == o.Driver && (o.Node == "" || c.Object.GetLabels()[snapshot.ManagedBy] == snapshot.NodeLabel(o.Node))
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors joined.
 func (o *Options) Validate() error {
 	var errs []error
 	if o.Workers < 1 {

@@ -20,24 +20,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// OrphanOptions say how snapshots are looked for that are at the driver and that no
-// content knows.
+// OrphanOptions configure the scan for orphaned snapshots: snapshots at the driver that no
+// content refers to.
 type OrphanOptions struct {
-	// Interval is the pause between two looks; 0 for none.
+	// Interval is the pause between two scans; 0 disables them.
 	Interval time.Duration
-	// Age is how old one must be before it is reported. One of which the driver
-	// does not say when it was cut is old enough.
+	// Age is how old an orphan must be before it is reported. If the driver does not report
+	// its creation time, it counts as old enough.
 	Age time.Duration
 }
 
 // AddFlags declares the flags.
 func (o *OrphanOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.Interval, "orphan-check-interval", time.Hour,
-		"how often to look for snapshots at the driver that no VolumeSnapshotContent knows, for drivers that list theirs; they are only reported; 0 for never")
-	fs.DurationVar(&o.Age, "orphan-age", 24*time.Hour, "how old such a snapshot must be before it is reported")
+		"how often to scan for snapshots at the driver that no VolumeSnapshotContent refers to, if the driver supports LIST_SNAPSHOTS; they are only reported, never deleted; 0 disables the scan")
+	fs.DurationVar(&o.Age, "orphan-age", 24*time.Hour, "how old an orphaned snapshot must be before it is reported")
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors joined.
 func (o *OrphanOptions) Validate() error {
 	var errs []error
 	if o.Interval < 0 {
@@ -49,9 +49,8 @@ func (o *OrphanOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
-// A orphanScanner compares, now and then, the driver's list of snapshots with the
-// contents, and reports what no content knows. It never deletes: see
-// docs/snapshot-metrics.md for why.
+// An orphanScanner compares the driver's list of snapshots with the contents and reports
+// orphans. It never deletes them: the documentation of the metrics says why.
 type orphanScanner struct {
 	client, apiReader client.Reader
 	driver            *csi.Driver
@@ -59,19 +58,18 @@ type orphanScanner struct {
 	naming            snapshot.Naming
 	options           *OrphanOptions
 	now               func() time.Time
-	// logged are the handles that the log has. After a restart it has them twice.
+	// logged are the handles that were logged. After a restart, they are logged again.
 	logged map[string]bool
 	result atomic.Pointer[scanResult]
 }
 
-// scanResult is what the last look has found.
+// A scanResult is the result of one scan.
 type scanResult struct {
 	at      time.Time
 	orphans []orphan
 }
 
-// SetupOrphanScan adds the finder to a manager for which Setup was called with the
-// kind of single snapshots.
+// SetupOrphanScan adds the scanner to a manager. Setup must have been called with SingleKind.
 func SetupOrphanScan(m ctrl.Manager, driver *csi.Driver, events *kube.Events, naming snapshot.Naming, o *OrphanOptions) error {
 	if o.Interval == 0 {
 		return nil
@@ -81,15 +79,14 @@ func SetupOrphanScan(m ctrl.Manager, driver *csi.Driver, events *kube.Events, na
 		now: time.Now, logged: map[string]bool{},
 	}
 	if err := m.Add(s); err != nil {
-		return fmt.Errorf("adding the search for orphans: %w", err)
+		return fmt.Errorf("adding the scanner for orphaned snapshots: %w", err)
 	}
 	return s.registerMetrics()
 }
 
-// Start looks after every interval, until ctx ends. It runs on the leader only.
-// The first look comes somewhen in the first interval: on nodes many processes
-// start at once. A look takes as long as it takes: each page of the list has the
-// time of one call.
+// Start scans in intervals until ctx is done. It runs on the leader only. The first scan
+// starts at a random time within the first interval, because with one csi-snapshotter per
+// node many processes start at once. A scan has no deadline; the call for each page has one.
 func (s *orphanScanner) Start(ctx context.Context) error {
 	timer := time.NewTimer(rand.N(s.options.Interval)) //nolint:gosec // Not a secret.
 	defer timer.Stop()
@@ -108,10 +105,10 @@ func (s *orphanScanner) Start(ctx context.Context) error {
 	}
 }
 
-// scan compares once. What goes meanwhile was known before the list, and what
-// comes meanwhile is known after it. Only where the cache leaves something over
-// is the API server asked, for all contents: on a node the cache has those of the
-// node only, and it may be late.
+// scan does one scan. Contents are read before the driver's snapshots, so a snapshot that is
+// deleted meanwhile is known. If the cache leaves orphans, all contents are read from the API
+// server after the list: a snapshot that was created meanwhile is known then, the cache may
+// be stale, and on a node it has only the contents of that node.
 func (s *orphanScanner) scan(ctx context.Context) error {
 	contents := &snapshotv1.VolumeSnapshotContentList{}
 	if err := s.client.List(ctx, contents, client.UnsafeDisableDeepCopy); err != nil {
@@ -138,10 +135,10 @@ func (s *orphanScanner) scan(ctx context.Context) error {
 	return nil
 }
 
-// pageSize is how many contents, or snapshots, are asked for at a time.
+// pageSize is how many contents or snapshots are listed at a time.
 const pageSize = 500
 
-// addFromAPIServer adds what the API server itself knows, page by page.
+// addFromAPIServer adds all contents from the API server, page by page.
 func (s *orphanScanner) addFromAPIServer(ctx context.Context, to *knownSnapshots) error {
 	for next := ""; ; {
 		contents := &snapshotv1.VolumeSnapshotContentList{}
@@ -155,8 +152,8 @@ func (s *orphanScanner) addFromAPIServer(ctx context.Context, to *knownSnapshots
 	}
 }
 
-// listSnapshots asks the driver for everything, once with each secret that its classes
-// name for that: a snapshot may be visible to one of them only.
+// listSnapshots lists all snapshots at the driver, once with each secret that its classes
+// name for listing: a snapshot may be visible with one of them only.
 func (s *orphanScanner) listSnapshots(ctx context.Context) (map[string]*csipb.Snapshot, error) {
 	secrets, err := s.listSecrets(ctx)
 	if err != nil {
@@ -174,8 +171,8 @@ func (s *orphanScanner) listSnapshots(ctx context.Context) (map[string]*csipb.Sn
 	return listed, nil
 }
 
-// listSecrets are those for listing. One whose name depends on a content cannot be
-// had here, and what only it could show is not found.
+// listSecrets reads the secrets for listing. A secret whose name depends on a content cannot
+// be resolved here. Snapshots that are visible only with that secret are not found.
 func (s *orphanScanner) listSecrets(ctx context.Context) ([]map[string]string, error) {
 	classes, err := s.classes(ctx)
 	if err != nil {
@@ -191,7 +188,7 @@ func (s *orphanScanner) listSecrets(ctx context.Context) ([]map[string]string, e
 		seen[ref.String()] = true
 		values, err := kube.SecretData(ctx, s.apiReader, ref)
 		if err != nil {
-			return nil, fmt.Errorf("preparing to list the driver's snapshots: %w", err)
+			return nil, fmt.Errorf("reading the secret for listing snapshots: %w", err)
 		}
 		all = append(all, values)
 	}
@@ -201,7 +198,7 @@ func (s *orphanScanner) listSecrets(ctx context.Context) ([]map[string]string, e
 	return all, nil
 }
 
-// classes are the driver's.
+// classes returns the driver's classes.
 func (s *orphanScanner) classes(ctx context.Context) ([]snapshotv1.VolumeSnapshotClass, error) {
 	all := &snapshotv1.VolumeSnapshotClassList{}
 	if err := s.client.List(ctx, all); err != nil {

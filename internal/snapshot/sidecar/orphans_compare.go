@@ -14,19 +14,19 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// An orphan is a snapshot at the driver that no content knows.
+// An orphan is a snapshot at the driver that no content refers to.
 type orphan struct {
 	handle, volume     string
 	created            time.Time // zero if the driver does not say
-	bytes              int64     // what a volume needs to be restored from it; 0 if the driver does not say
-	namedBySnapshotter bool      // the handle contains a name as csi-snapshotters give them
+	bytes              int64     // size of a volume that is restored from it; 0 if the driver does not say
+	namedBySnapshotter bool      // the handle contains a name in csi-snapshotter's format
 }
 
-// knownSnapshots is what contents of a driver know of snapshots.
+// knownSnapshots are the snapshots that a driver's contents refer to.
 type knownSnapshots struct {
 	driver  string
 	handles map[string]bool
-	// creating are the volumes of which a snapshot is being made. Its handle is not
+	// creating are the volumes of which a snapshot is being created. Its handle is not
 	// known yet.
 	creating map[string]bool
 }
@@ -35,7 +35,7 @@ func newKnownSnapshots(driver string) *knownSnapshots {
 	return &knownSnapshots{driver: driver, handles: map[string]bool{}, creating: map[string]bool{}}
 }
 
-// add adds what contents know, of whatever class and node.
+// add adds the snapshots of contents, regardless of class and node.
 func (k *knownSnapshots) add(contents []snapshotv1.VolumeSnapshotContent) {
 	for i := range contents {
 		c := SingleKind{}.Read(&contents[i])
@@ -52,11 +52,12 @@ func (k *knownSnapshots) add(contents []snapshotv1.VolumeSnapshotContent) {
 	}
 }
 
-// knownHandles are those that contents of the driver have, of whatever class and node.
+// knownHandles returns the handles that the driver's contents refer to, regardless of class
+// and node.
 func (r *Reconciler) knownHandles(contents client.ObjectList) map[string]bool {
 	handles := map[string]bool{}
 	_ = meta.EachListItem(contents, func(o runtime.Object) error {
-		c := r.kind.Read(o.(client.Object)) //nolint:forcetypeassert // It is of the kind.
+		c := r.kind.Read(o.(client.Object)) //nolint:forcetypeassert // The list has objects of the kind.
 		if c.Driver == r.options.Driver {
 			handles[c.Handle], handles[c.PreProvisioned] = true, true
 		}
@@ -65,8 +66,8 @@ func (r *Reconciler) knownHandles(contents client.ObjectList) map[string]bool {
 	return handles
 }
 
-// orphans are the snapshots, by handle, that nobody knows and that were cut
-// before some time.
+// orphans returns the listed snapshots, sorted by handle, that are not known and were
+// created before the given time.
 func orphans(listed map[string]*csipb.Snapshot, k *knownSnapshots, before time.Time) []orphan {
 	var all []orphan
 	for handle, s := range listed {

@@ -15,42 +15,42 @@ import (
 	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
-// reasonOrphans is that of the event about snapshots that nobody knows.
+// reasonOrphans is the reason of the event about orphaned snapshots.
 const reasonOrphans = "OrphanedSnapshots"
 
-// noTokens: where all snapshots are listed there is no content to name.
+// noTokens are the tokens for listing all snapshots, where no content is known.
 var noTokens = secretref.Tokens{}
 
-// report logs each orphan once, and tells of all at a class of the driver: there
-// administrators look, and a csi-snapshotter may read it.
+// report logs each orphan once and emits an event about all of them. The event is on one of
+// the driver's classes: administrators look there, and csi-snapshotter can read classes.
 func (s *orphanScanner) report(ctx context.Context, r *scanResult) {
 	now := map[string]bool{}
 	for _, o := range r.orphans {
 		now[o.handle] = true
 		if !s.logged[o.handle] {
-			klog.FromContext(ctx).Info("Found a snapshot at the driver that no VolumeSnapshotContent knows",
-				"snapshotHandle", o.handle, "volumeHandle", o.volume, "created", o.created, "bytes", o.bytes, "namedByASnapshotter", o.namedBySnapshotter)
+			klog.FromContext(ctx).Info("Found an orphaned snapshot: no VolumeSnapshotContent refers to it",
+				"snapshotHandle", o.handle, "volumeHandle", o.volume, "created", o.created, "bytes", o.bytes, "namedBySnapshotter", o.namedBySnapshotter)
 		}
 	}
 	s.logged = now
 	classes, err := s.classes(ctx)
 	if err != nil || len(classes) == 0 || len(r.orphans) == 0 {
-		return // The metric and the log tell.
+		return // The metric and the log are enough.
 	}
 	first := slices.MinFunc(classes, func(a, b snapshotv1.VolumeSnapshotClass) int { return strings.Compare(a.Name, b.Name) })
 	total := countByNamer(r.orphans)
 	s.events.Warning(&first, reasonOrphans, fmt.Sprintf(
-		"driver %s has %d snapshots older than %s that no VolumeSnapshotContent knows (%d of them named by a csi-snapshotter), the first is %s. Nothing deletes them: look whether somebody else needs them, then delete them at the storage. The log of csi-snapshotter has all handles",
+		"driver %s has %d snapshots older than %s that no VolumeSnapshotContent refers to (%d of them named by a csi-snapshotter); the first is %s. They are not deleted automatically: check whether they are still needed, then delete them at the storage. The log of csi-snapshotter has all handles",
 		first.Driver, len(r.orphans), s.options.Age, total[true].count, r.orphans[0].handle))
 }
 
-// A total is part of the orphans.
+// A total is the number and the size of some orphans.
 type total struct {
 	count int
 	bytes int64
 }
 
-// countByNamer counts the orphans by whether a csi-snapshotter has named them.
+// countByNamer sums up orphans by whether a csi-snapshotter named them.
 func countByNamer(all []orphan) map[bool]total {
 	shares := map[bool]total{true: {}, false: {}}
 	for _, o := range all {
@@ -62,15 +62,15 @@ func countByNamer(all []orphan) map[bool]total {
 
 var (
 	orphansDesc = prometheus.NewDesc("holdfast_snapshot_orphans",
-		"Snapshots at the driver that no VolumeSnapshotContent knows, at the last look, by who has named them.", []string{"driver_name", "named_by"}, nil)
+		"Snapshots at the driver that no VolumeSnapshotContent referred to at the last scan, by who named them.", []string{"driver_name", "named_by"}, nil)
 	orphanBytesDesc = prometheus.NewDesc("holdfast_snapshot_orphans_bytes",
-		"What volumes that are restored from them would need, as far as the driver says.", []string{"driver_name", "named_by"}, nil)
+		"Size of the volumes that would be restored from orphaned snapshots, as far as the driver reports it.", []string{"driver_name", "named_by"}, nil)
 	lastScanDesc = prometheus.NewDesc("holdfast_snapshot_orphans_checked_timestamp_seconds",
-		"When the driver's snapshots were last compared with the VolumeSnapshotContents.", []string{"driver_name"}, nil)
+		"When the last scan for orphaned snapshots ended.", []string{"driver_name"}, nil)
 )
 
-// registerMetrics makes the metrics known, in place of those of an earlier manager of
-// this process.
+// registerMetrics registers the metrics. It replaces those of an earlier manager in this
+// process.
 func (s *orphanScanner) registerMetrics() error {
 	metrics.Registry.Unregister(s)
 	if err := metrics.Registry.Register(s); err != nil {
@@ -79,15 +79,15 @@ func (s *orphanScanner) registerMetrics() error {
 	return nil
 }
 
-// Describe names the metrics.
+// Describe implements prometheus.Collector.
 func (s *orphanScanner) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{orphansDesc, orphanBytesDesc, lastScanDesc} {
 		to <- d
 	}
 }
 
-// Collect tells what the last look has found; nothing before the first one, and
-// where another replica looks.
+// Collect implements prometheus.Collector. It reports the result of the last scan; nothing
+// before the first scan, or if another replica is the leader.
 func (s *orphanScanner) Collect(to chan<- prometheus.Metric) {
 	r := s.result.Load()
 	if r == nil {

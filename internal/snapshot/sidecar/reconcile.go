@@ -14,32 +14,31 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Reconciler makes and deletes the snapshots of one kind of contents. It
-// remembers nothing that a restart may not forget.
+// Reconciler creates and deletes the snapshots of one kind of contents. It keeps no state
+// that must survive a restart.
 type Reconciler struct {
 	client    client.Client
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	driver    *csi.Driver
 	events    *kube.Events
 	kind      ContentKind
 	keys      snapshot.Keys
 	options   *Options
-	keyMutex  keymutex.KeyMutex // by content
+	keyMutex  keymutex.KeyMutex // by content name
 	now       func() time.Time
 }
 
-// A queue works on the contents that may go, or on all others: deletions do not
-// keep anybody's snapshot waiting.
+// A queue handles the contents to delete, or all others: deletions do not delay new snapshots.
 type queue struct {
 	*Reconciler
 	deletions bool
 }
 
-// Reconcile takes one content a step further, if that is this lane's work.
+// Reconcile does the next step for a content, if it belongs to this queue.
 func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	release, err := q.keyMutex.Lock(ctx, request.Name)
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("waiting for the other lane: %w", err)
+		return reconcile.Result{}, fmt.Errorf("waiting for the other queue: %w", err)
 	}
 	defer release()
 	s, err := q.observe(ctx, q.client, request.Name)
@@ -57,11 +56,11 @@ func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 	return reconcile.Result{RequeueAfter: after}, q.reportError(ctx, s, err)
 }
 
-// reread looks again, at the API server itself, before the driver is asked for a
-// snapshot that bears the mark: this process, or one before it, may have deleted
-// the snapshot and let the content go, which the cache may not show yet, and then
-// the snapshot would be made again. What is not marked yet is written first, which
-// fails if the content is not what it was taken for.
+// reread observes the content again, from the API server, before a repeated CreateSnapshot.
+// This process, or one before it, may have deleted the snapshot and removed the finalizer.
+// The cache may not show that yet, and the call would create the snapshot again. A content
+// without the being-created annotation is patched before the call, and the patch fails if
+// the content has changed.
 func (r *Reconciler) reread(ctx context.Context, s *state, next step) (*state, step, error) {
 	if next.action != resolve && (next.action != create || !r.isBeingCreated(s)) {
 		return s, next, nil
@@ -73,8 +72,8 @@ func (r *Reconciler) reread(ctx context.Context, s *state, next step) (*state, s
 	return s, r.decide(s), nil
 }
 
-// observe reads a content from the given source and its class from the cache;
-// nil if it is gone.
+// observe reads a content with the given reader, and its class from the cache. It returns nil
+// if the content does not exist.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, name string) (*state, error) {
 	o := r.kind.New()
 	if err := from.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
@@ -94,8 +93,8 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, name strin
 	return s, nil
 }
 
-// do takes the step, and returns after how long to come back; 0 for when
-// something changes.
+// do executes a step. It returns after how long to requeue the content, or 0 if a change will
+// do that.
 func (r *Reconciler) do(ctx context.Context, s *state, next step) (time.Duration, error) {
 	switch next.action {
 	case reportProblem:
@@ -111,7 +110,7 @@ func (r *Reconciler) do(ctx context.Context, s *state, next step) (time.Duration
 	}
 }
 
-// doDeletion takes a step on the way out.
+// doDeletion executes a step of the deletion.
 func (r *Reconciler) doDeletion(ctx context.Context, s *state, next step) error {
 	switch next.action {
 	case resolve:

@@ -8,16 +8,16 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// requestAnnotation on a content is what the driver is, or was, asked for. It is
-// written together with the mark that says so. A repetition must ask for the
-// same, whatever has become of the class and of this program's flags.
+// requestAnnotation on a content has the request that is, or was, sent to the driver. It is
+// written together with the being-created annotation. A retry must send the same request,
+// even if the class or the flags of this program have changed.
 const requestAnnotation = "snapshot.holdfast.io/asked-for"
 
-// rejectedSinceAnnotation on a content is since when the driver has refused what it is asked
-// for while it is not known whether an earlier call has made it.
+// rejectedSinceAnnotation on a content is since when the driver has rejected the request,
+// while it is unknown whether an earlier call created the snapshot.
 const rejectedSinceAnnotation = "snapshot.holdfast.io/refused-since"
 
-// rejectedSince reads it; zero if it is not there, or cannot be read.
+// rejectedSince reads the annotation. It returns zero if the annotation is missing or invalid.
 func rejectedSince(c *Content) time.Time {
 	since, err := time.Parse(time.RFC3339, c.Object.GetAnnotations()[rejectedSinceAnnotation])
 	if err != nil {
@@ -26,15 +26,15 @@ func rejectedSince(c *Content) time.Time {
 	return since
 }
 
-// requestRecord is what the driver is asked for, as it is on record.
+// A requestRecord is the request as it is recorded on the content.
 type requestRecord struct {
 	Name       string            `json:"name"`
 	Parameters map[string]string `json:"parameters,omitempty"`
 }
 
-// recordedRequest reads the record; nil if there is none, for upstream's csi-snapshotter
-// writes none. One that cannot be read is treated as none: people can write
-// annotations.
+// recordedRequest reads the recorded request. It returns nil if there is none: upstream's
+// csi-snapshotter does not record it. An invalid record counts as none, because users can
+// change annotations.
 func recordedRequest(c *Content) *requestRecord {
 	text := c.Object.GetAnnotations()[requestAnnotation]
 	record := &requestRecord{}
@@ -47,12 +47,12 @@ func recordedRequest(c *Content) *requestRecord {
 func (r *requestRecord) String() string {
 	text, err := json.Marshal(r)
 	if err != nil {
-		panic(fmt.Sprintf("encoding two fields of text: %v", err)) // Cannot happen.
+		panic(fmt.Sprintf("encoding the request: %v", err)) // Cannot happen.
 	}
 	return string(text)
 }
 
-// newRequestRecord is what a content's class asks for now.
+// newRequestRecord returns the request that follows from a content and its class.
 func newRequestRecord(k ContentKind, c *Content, class *snapshot.Class, describe bool) (*requestRecord, error) {
 	name, err := k.Naming().Name(c.Ref.UID)
 	if err != nil {

@@ -18,16 +18,16 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// CheckCapabilities is an error if the driver can make no snapshots: the role has no work
-// then, and somebody has put it in the wrong place.
+// CheckCapabilities returns an error if the driver does not support snapshots: the role was
+// deployed next to the wrong driver.
 func CheckCapabilities(driver *csi.Driver) error {
 	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
-		return errors.New("driver " + driver.Info().Name + " does not make snapshots: it does not announce CREATE_DELETE_SNAPSHOT")
+		return errors.New("driver " + driver.Info().Name + " does not support snapshots: it lacks capability CREATE_DELETE_SNAPSHOT")
 	}
 	return nil
 }
 
-// Setup adds the two lanes of a kind of contents to a manager.
+// Setup adds the controllers for a kind of contents to a manager, one for each queue.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	kind := o.Kind
 	r := &Reconciler{
@@ -46,10 +46,10 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	return nil
 }
 
-// newController begins a controller for the contents that may go, or for all others. A
-// content whose going is prepared does not wake the lane that deletes: woken
-// twice within a moment, that would delete a snapshot twice before its cache
-// shows that the content is gone.
+// newController builds the controller for the contents to delete, or for all others. Its
+// predicate passes only objects that belong to its queue, so preparing a deletion does not
+// trigger the deletion queue: triggered twice in short order, it would delete a snapshot
+// twice before the cache shows that the content is gone.
 func (r *Reconciler) newController(m ctrl.Manager, verb string, deletions bool) *builder.Builder {
 	return ctrl.NewControllerManagedBy(m).
 		Named(verb+r.kind.Name()).

@@ -13,37 +13,37 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// SingleKind is the Kind of VolumeSnapshotContents.
+// SingleKind is the ContentKind of VolumeSnapshotContents.
 type SingleKind struct{ Names snapshot.Naming }
 
 var _ ContentKind = SingleKind{}
 
-// Name implements Kind.
+// Name implements ContentKind.
 func (SingleKind) Name() string { return "snapshot" }
 
-// Keys implements Kind.
+// Keys implements ContentKind.
 func (SingleKind) Keys() snapshot.Keys { return snapshot.Single }
 
-// Reasons implements Kind.
+// Reasons implements ContentKind.
 func (SingleKind) Reasons() Reasons {
 	return Reasons{Create: "SnapshotCreationFailed", Check: "SnapshotContentCheckandUpdateFailed", Delete: "SnapshotDeleteError"}
 }
 
-// Naming implements Kind.
+// Naming implements ContentKind.
 func (k SingleKind) Naming() snapshot.Naming { return k.Names }
 
-// New implements Kind.
+// New implements ContentKind.
 func (SingleKind) New() client.Object { return &snapshotv1.VolumeSnapshotContent{} }
 
-// NewList implements Kind.
+// NewList implements ContentKind.
 func (SingleKind) NewList() client.ObjectList { return &snapshotv1.VolumeSnapshotContentList{} }
 
-// NewClass implements Kind.
+// NewClass implements ContentKind.
 func (SingleKind) NewClass() client.Object { return &snapshotv1.VolumeSnapshotClass{} }
 
-// Read implements Kind.
+// Read implements ContentKind.
 func (SingleKind) Read(o client.Object) Content {
-	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The engine only has what New has made.
+	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The reconciler only passes objects from New.
 	spec := content.Spec
 	c := Content{
 		Object: content, Ref: spec.VolumeSnapshotRef, Driver: spec.Driver, Class: ptr.Deref(spec.VolumeSnapshotClassName, ""),
@@ -56,7 +56,8 @@ func (SingleKind) Read(o client.Object) Content {
 	if s := content.Status; s != nil {
 		c.HasStatus, c.Handle, c.Ready = true, ptr.Deref(s.SnapshotHandle, ""), ptr.Deref(s.ReadyToUse, false)
 		c.Created, c.Error = ptr.Deref(s.CreationTime, 0), s.Error
-		// Of what was asked for alone a driver may say so too; it is deleted alone.
+		// A driver may report a group for a snapshot that was created alone. It is not a member:
+		// it must be deleted alone.
 		if group := ptr.Deref(s.VolumeGroupSnapshotHandle, ""); group != "" && (c.PreProvisioned != "" || c.GroupHandle != "") {
 			c.GroupHandle = group
 		}
@@ -64,22 +65,22 @@ func (SingleKind) Read(o client.Object) Content {
 	return c
 }
 
-// ReadClass implements Kind.
+// ReadClass implements ContentKind.
 func (SingleKind) ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
 	return snapshot.ReadClass(ctx, from, name)
 }
 
-// ReadSecret implements Kind.
+// ReadSecret implements ContentKind.
 func (SingleKind) ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	return readSecret(snapshot.Lister, class, snapshot.Tokens(content, corev1.ObjectReference{}))
 }
 
-// AddMetadata implements Kind.
+// AddMetadata implements ContentKind.
 func (SingleKind) AddMetadata(parameters map[string]string, c *Content) {
 	snapshot.AddMetadataParameters(parameters, c.Ref, c.Object.GetName())
 }
 
-// Create implements Kind.
+// Create implements ContentKind.
 func (SingleKind) Create(ctx context.Context, driver *csi.Driver, r Request) (*Snapshot, error) {
 	made, err := driver.CreateSnapshot(ctx, &csipb.CreateSnapshotRequest{
 		Name: r.Name, SourceVolumeId: r.Volumes[0], Parameters: r.Parameters, Secrets: r.Secrets,
@@ -90,7 +91,7 @@ func (SingleKind) Create(ctx context.Context, driver *csi.Driver, r Request) (*S
 	return snapshotOf(made), nil
 }
 
-// Get implements Kind.
+// Get implements ContentKind.
 func (SingleKind) Get(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (*Snapshot, error) {
 	found, err := driver.GetSnapshot(ctx, &csipb.GetSnapshotRequest{SnapshotId: c.handle(), Secrets: secrets})
 	if err != nil {
@@ -99,17 +100,17 @@ func (SingleKind) Get(ctx context.Context, driver *csi.Driver, c *Content, secre
 	return snapshotOf(found), nil
 }
 
-// Delete implements Kind.
+// Delete implements ContentKind.
 func (SingleKind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *Content, secrets map[string]string) error {
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: c.handle(), Secrets: secrets})
 }
 
-// Discard implements Kind.
+// Discard implements ContentKind.
 func (SingleKind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: bad.ID, Secrets: secrets})
 }
 
-// ListIDs implements Kind.
+// ListIDs implements ContentKind.
 func (SingleKind) ListIDs(ctx context.Context, driver *csi.Driver, c *Content, secrets map[string]string) (ids []string, ok bool, err error) {
 	if !driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS) || len(c.Volumes) == 0 {
 		return nil, false, nil
@@ -123,8 +124,8 @@ func (SingleKind) ListIDs(ctx context.Context, driver *csi.Driver, c *Content, s
 	return ids, true, nil
 }
 
-// StatusPatch implements Kind. What was said once about handle, time and group is
-// never said again: others rely on it.
+// StatusPatch implements ContentKind. Handle, creation time and group are never changed once
+// they are set: others rely on them.
 func (SingleKind) StatusPatch(c *Content, made *Snapshot) map[string]any {
 	status := map[string]any{"readyToUse": made.Ready}
 	if c.Handle == "" {

@@ -11,9 +11,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// recordRequest puts on record that the driver is about to be asked, and for what, if it
-// is not: with the finalizer, in one write, on the condition that the content is
-// still what was seen.
+// recordRequest records the request on the content, with the being-created annotation and the
+// finalizer, in one write. It does nothing if all of that is there, and fails if the content
+// has changed.
 func (r *Reconciler) recordRequest(ctx context.Context, s *state, record *requestRecord) error {
 	text := record.String()
 	annotations := s.Object.GetAnnotations()
@@ -28,10 +28,11 @@ func (r *Reconciler) recordRequest(ctx context.Context, s *state, record *reques
 		"resourceVersion": s.Object.GetResourceVersion(),
 		"finalizers":      finalizers,
 		"annotations":     map[string]any{r.keys.BeingCreated: snapshot.Yes, requestAnnotation: text},
-	}), "recording what the driver is asked for")
+	}), "recording the request")
 }
 
-// clearBeingCreated takes the mark off: the driver's answer is on record, or nothing was made.
+// clearBeingCreated removes the being-created annotation, once the response is recorded or it
+// is certain that nothing was created.
 func (r *Reconciler) clearBeingCreated(ctx context.Context, s *state) error {
 	if !r.isBeingCreated(s) {
 		return nil
@@ -39,15 +40,15 @@ func (r *Reconciler) clearBeingCreated(ctx context.Context, s *state) error {
 	return kube.WrapWriteError(r.patchMetadata(ctx, s, map[string]any{
 		"uid":         s.Object.GetUID(),
 		"annotations": map[string]any{r.keys.BeingCreated: nil, rejectedSinceAnnotation: nil},
-	}), "recording that the driver has answered")
+	}), "removing the being-created annotation")
 }
 
-// renewRecord puts the mark, and the record, on again when it is not known what the driver
-// has made, and since when the driver has refused to say more; zero for not at all.
-// Usually that changes little. But upstream's controller writes all annotations as its
-// cache shows them when it gives its word that a content may go, and so may have taken
-// off what was put on a moment before. Without the mark the content would go, and what
-// the driver may have made would stay.
+// renewRecord writes the being-created annotation and the recorded request again while the
+// outcome is unknown, and since when the driver has rejected the request (zero if it has
+// not). Usually they are unchanged. But upstream's snapshot-controller writes all annotations
+// from its cache when it sets the being-deleted annotation, and may have removed those that
+// were added just before. Without the annotation, the content would be deleted and a created
+// snapshot would be orphaned.
 func (r *Reconciler) renewRecord(ctx context.Context, s *state, rejectedSince time.Time) error {
 	annotations := map[string]any{
 		r.keys.BeingCreated: snapshot.Yes, rejectedSinceAnnotation: nil,
@@ -57,11 +58,10 @@ func (r *Reconciler) renewRecord(ctx context.Context, s *state, rejectedSince ti
 		annotations[rejectedSinceAnnotation] = rejectedSince.UTC().Format(time.RFC3339)
 	}
 	err := r.patchMetadata(ctx, s, map[string]any{"uid": s.Object.GetUID(), "annotations": annotations})
-	return kube.WrapWriteError(client.IgnoreNotFound(err), "keeping what the driver is asked for on record")
+	return kube.WrapWriteError(client.IgnoreNotFound(err), "recording the request again")
 }
 
-// writeStatus writes what the driver says of the snapshot, and that there is no error
-// any more, if that is news.
+// writeStatus writes the snapshot's state and clears the error, if anything changes.
 func (r *Reconciler) writeStatus(ctx context.Context, s *state, made *Snapshot) error {
 	if made.Created == 0 {
 		made.Created = r.now().UnixNano()
@@ -79,5 +79,5 @@ func (r *Reconciler) patchMetadata(ctx context.Context, s *state, metadata map[s
 	return kube.MergePatch(ctx, r.client, s.Object, map[string]any{"metadata": metadata})
 }
 
-// sameMember tells whether all that may change of a member is as it was.
+// sameMember reports whether the fields of a member that can change are equal.
 func sameMember(a, b Member) bool { return a.Handle == b.Handle && a.Ready == b.Ready }
