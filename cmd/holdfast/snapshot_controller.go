@@ -72,11 +72,11 @@ func (s *snapshotController) complete(command *cobra.Command) error {
 	if s.look < time.Second {
 		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s: at least 1s is needed", s.look))
 	}
-	return errors.Join(err, o.Validate(), s.level.Verbosity(command.Flags()))
+	return errors.Join(err, o.Validate(), s.level.SetVerbosity(command.Flags()))
 }
 
 func (s *snapshotController) run(ctx context.Context) error {
-	ctx = ctrl.LoggerInto(ctx, app.SetLogger(s.level.Apply))
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger(s.level.Filter))
 	config, err := s.kube.Config()
 	if err != nil {
 		return err

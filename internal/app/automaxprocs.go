@@ -8,21 +8,21 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddAutomaxprocsFlag declares --automaxprocs. Go's runtime keeps to the quota of
-// the container by itself since 1.25, so that only the wish not to do so is left
-// to be fulfilled.
+// AddAutomaxprocsFlag declares --automaxprocs, which upstream's sidecars have. Since
+// Go 1.25 the runtime respects the container's CPU limit by default, so only opting
+// out still needs a flag.
 func AddAutomaxprocsFlag(fs *pflag.FlagSet) {
-	fs.Var(processors{}, "automaxprocs", "keep to the processors of the container")
+	fs.Var(automaxprocs{}, "automaxprocs", "limit GOMAXPROCS to the CPU limit of the container")
 	fs.Lookup("automaxprocs").NoOptDefVal = "true"
-	deprecate(fs, "automaxprocs", "the program keeps to the processors of its container by itself; =false has it use all of the machine")
+	deprecate(fs, "automaxprocs", "the program respects the CPU limit of its container by default; =false makes it use all CPUs of the machine")
 }
 
-// processors is the value of --automaxprocs.
-type processors struct{}
+// automaxprocs is the value of --automaxprocs.
+type automaxprocs struct{}
 
-// Set with false has Go use every processor that the process may run on; the
-// environment's GOMAXPROCS comes before that.
-func (processors) Set(text string) error {
+// Set with false makes Go use every CPU that the process may run on, unless
+// GOMAXPROCS is set.
+func (automaxprocs) Set(text string) error {
 	on, err := strconv.ParseBool(text)
 	if err == nil && !on && os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.NumCPU())
@@ -30,8 +30,8 @@ func (processors) Set(text string) error {
 	return err
 }
 
-// String is the default.
-func (processors) String() string { return "true" }
+// String returns the default.
+func (automaxprocs) String() string { return "true" }
 
-// Type is what the help text calls the value.
-func (processors) Type() string { return "bool" }
+// Type returns the type that the help text shows.
+func (automaxprocs) Type() string { return "bool" }

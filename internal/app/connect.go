@@ -13,29 +13,30 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// Connect reaches the driver and returns when it is ready. A driver that is
-// not there yet is waited for.
+// Connect connects to the driver and waits until it is ready, also if its socket
+// does not exist yet.
 func Connect(ctx context.Context, o DriverOptions) (*csi.Driver, error) {
 	driver, err := csi.Connect(ctx, csi.Options{Address: o.Address, Timeout: o.Timeout, NodeOnly: o.NodePart})
 	if err != nil {
 		return nil, err
 	}
 	log := klog.FromContext(ctx)
-	log.Info("Waiting for the driver", "address", o.Address)
+	log.Info("Waiting for the CSI driver to be ready", "address", o.Address)
 	info, err := driver.WaitReady(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the driver at %s: %w", o.Address, err)
 	}
-	log.Info("Found the driver", "driver", info.Name, "version", info.VendorVersion)
+	log.Info("Connected to the CSI driver", "driver", info.Name, "version", info.VendorVersion)
 	return driver, nil
 }
 
-// Config is how to reach the API server. Without a limit from the flags there
-// is none: the server's own fairness protects it.
+// Config returns the configuration of the API server's clients. Without
+// --kube-api-qps they have no rate limit: API Priority and Fairness protects the
+// server.
 func (o *KubeOptions) Config() (*rest.Config, error) {
 	c, err := clientcmd.BuildConfigFromFlags(o.Master, o.Kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("finding the API server (outside of a cluster give --kubeconfig): %w", err)
+		return nil, fmt.Errorf("configuring the API server's clients (outside of a cluster set --kubeconfig): %w", err)
 	}
 	c.QPS, c.Burst = o.QPS, o.Burst
 	if o.QPS == 0 {
@@ -44,8 +45,8 @@ func (o *KubeOptions) Config() (*rest.Config, error) {
 	return c, nil
 }
 
-// SetLogger sends the logs of controllers and clients to klog's, which flags
-// have set up, through filters.
+// SetLogger sends the logs of controller-runtime to klog, through filters, and
+// returns the logger.
 func SetLogger(filters ...func(logr.Logger) logr.Logger) logr.Logger {
 	log := klog.Background()
 	for _, filter := range filters {

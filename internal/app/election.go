@@ -23,42 +23,49 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// releaseTimeout is the time for giving a Lease back. Who cannot do it in that
-// time leaves it to expire.
+// releaseTimeout bounds the release of a Lease. A Lease that is not released in
+// this time expires.
 const releaseTimeout = 5 * time.Second
 
-// An election is a process's part in the competition for a Lease, over all its
-// terms.
-type election struct {
+// A candidate competes for a Lease on behalf of this process, in every leadership
+// term.
+//
+// client-go's LeaderElector acquires and renews the Lease. A candidate adds what
+// the LeaderElector does not do: it watches the Lease (waitUntilFree), frees an
+// expired one (freeExpired), and releases its own only after all work has ended
+// (release).
+type candidate struct {
 	options  *LeaderElectionOptions
 	name     string
 	identity string
 	watchdog *leaderelection.HealthzAdaptor
 	recorder resourcelock.EventRecorder
-	// leases get and write the Lease, with a timeout so that one request without
-	// an answer does not cost it. watches have none.
-	leases, watches coordinationv1client.LeasesGetter
+	// leases reads and writes the Lease. It has a timeout, so that one request
+	// without a response does not cost the Lease.
+	leases coordinationv1client.LeasesGetter
+	// watches watches the Lease, without a timeout.
+	watches coordinationv1client.LeasesGetter
 }
 
-func newElection(c *rest.Config, o *LeaderElectionOptions, name string) (*election, error) {
+func newCandidate(c *rest.Config, o *LeaderElectionOptions, name string) (*candidate, error) {
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("finding a name for this replica: %w", err)
+		return nil, fmt.Errorf("choosing this replica's identity: %w", err)
 	}
-	e := &election{options: o, name: name, identity: host + "_" + string(uuid.NewUUID())}
+	e := &candidate{options: o, name: name, identity: host + "_" + string(uuid.NewUUID())}
 	c = rest.AddUserAgent(c, "leader-election")
-	c.QPS = -1 // A client that waits behind others would cost the Lease.
+	c.QPS = -1 // Waiting in the rate limiter could cost the Lease.
 	if e.watches, err = coordinationv1client.NewForConfig(c); err != nil {
-		return nil, fmt.Errorf("making a client for leader election: %w", err)
+		return nil, fmt.Errorf("creating a client for leader election: %w", err)
 	}
 	c.Timeout = max(o.RenewDeadline/2, time.Second)
 	if e.leases, err = coordinationv1client.NewForConfig(c); err != nil {
-		return nil, fmt.Errorf("making a client for leader election: %w", err)
+		return nil, fmt.Errorf("creating a client for leader election: %w", err)
 	}
 	return e, nil
 }
 
-func (e *election) lock() *resourcelock.LeaseLock {
+func (e *candidate) lock() *resourcelock.LeaseLock {
 	return &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: Namespace(e.options.Namespace), Name: e.name},
 		Client:     e.leases,
@@ -67,36 +74,37 @@ func (e *election) lock() *resourcelock.LeaseLock {
 	}
 }
 
-// run competes for the Lease, calls elected when it is ours, and returns when
-// it is ours no more, or ctx ends. It does not give the Lease back: work that it
-// covers may still go on.
-func (e *election) run(ctx context.Context, elected func()) error {
+// lead competes for the Lease, calls onElected when this process has acquired it,
+// and renews it until it is lost or ctx ends. It does not release the Lease: work
+// that the Lease covers may still run.
+func (e *candidate) lead(ctx context.Context, onElected func()) error {
 	for {
-		led, err := e.compete(ctx, elected)
+		led, err := e.runElector(ctx, onElected)
 		if led || err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// compete takes part until the Lease was ours and is no more, another replica
-// has given it back, or ctx ends. It reports the first.
-func (e *election) compete(ctx context.Context, elected func()) (led bool, err error) {
+// runElector runs one LeaderElector until this process has led and lost the
+// Lease, the Lease becomes free while another replica holds it, or ctx ends. Only
+// in the first case led is true.
+func (e *candidate) runElector(ctx context.Context, onElected func()) (led bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	aside, leading := context.WithCancel(ctx)
-	defer leading()
-	var once, rivalOnce sync.Once // The elector may call when it has returned.
-	rival := make(chan struct{})
+	waiting, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	var once, onceHeld sync.Once // The elector may run callbacks after Run has returned.
+	held := make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Name: e.name, Lock: e.lock(),
 		LeaseDuration: e.options.LeaseDuration, RenewDeadline: e.options.RenewDeadline, RetryPeriod: e.options.RetryPeriod,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) { once.Do(func() { led = true; leading(); elected() }) },
+			OnStartedLeading: func(context.Context) { once.Do(func() { led = true; stopWaiting(); onElected() }) },
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(identity string) {
 				if identity != e.identity {
-					rivalOnce.Do(func() { close(rival) })
+					onceHeld.Do(func() { close(held) })
 				}
 			},
 		},
@@ -107,45 +115,50 @@ func (e *election) compete(ctx context.Context, elected func()) (led bool, err e
 	e.watchdog.SetLeaderElection(elector)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		// There is nothing to wait for before somebody else was seen to have it.
+		// The Lease needs no watch until another replica holds it.
 		select {
-		case <-aside.Done():
-		case <-rival:
+		case <-waiting.Done():
+		case <-held:
 		}
-		if e.awaitVacancy(aside) {
-			cancel() // A new elector tries at once, this one after the retry period.
+		if e.waitUntilFree(waiting) {
+			cancel() // A new elector tries at once, this one only after the retry period.
 		}
 	})
 	elector.Run(ctx)
-	leading()
+	stopWaiting()
 	watching.Wait()
 	once.Do(func() {})
-	// Who was elected just when the Lease was seen to be free counts as one who
-	// has lost it: that costs a moment, and the other way would need a proof.
+	// The elector may acquire the Lease in the moment in which the watch reports
+	// it as free. That counts as led and lost: it costs a short term, and anything
+	// else would have to prove that onElected is not about to run.
 	return led || ctx.Err() == nil || elector.IsLeader(), nil
 }
 
-// awaitVacancy returns true when nobody has the Lease any more, and false when
-// ctx ends.
-func (e *election) awaitVacancy(ctx context.Context) (vacant bool) {
+// waitUntilFree returns true when nobody holds the Lease, and false when ctx ends.
+//
+// client-go does not watch the Lease. It polls, with pauses of up to 2.2 retry
+// periods, and a successor would wait as long after a release
+// (TestAReleasedLeaseIsAcquiredAtOnce).
+func (e *candidate) waitUntilFree(ctx context.Context) (free bool) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if vacant = e.seeVacancy(ctx); vacant {
+		if free = e.watchUntilFree(ctx); free {
 			stop()
 		}
 	}, e.options.RetryPeriod)
-	return vacant
+	return free
 }
 
-// seeVacancy watches the Lease until it is free or the watch ends. Who may not
-// watch finds out when the retry period is over.
-func (e *election) seeVacancy(ctx context.Context) bool {
+// watchUntilFree watches the Lease and returns true when it is free, and false
+// when the watch or ctx ends. Without permission to watch, the elector's polling
+// decides.
+func (e *candidate) watchUntilFree(ctx context.Context) bool {
 	w, err := e.watches.Leases(Namespace(e.options.Namespace)).Watch(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("metadata.name", e.name).String(),
 	})
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("The Lease cannot be watched, so that it is looked at now and then only", "lease", e.name, "err", err)
+		klog.FromContext(ctx).V(2).Info("Cannot watch the Lease; polling it instead", "lease", e.name, "err", err)
 		return false
 	}
 	defer w.Stop()
@@ -157,13 +170,13 @@ func (e *election) seeVacancy(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case <-expiry.C:
-			e.vacate(ctx, last)
-			expiry.Reset(e.options.RetryPeriod) // If that was of no use.
-		case change, ok := <-w.ResultChan():
-			if !ok || vacates(change) {
+			e.freeExpired(ctx, last)
+			expiry.Reset(e.options.RetryPeriod) // In case that failed.
+		case event, ok := <-w.ResultChan():
+			if !ok || isFreed(event) {
 				return ok
 			}
-			if lease, is := change.Object.(*coordinationv1.Lease); is {
+			if lease, is := event.Object.(*coordinationv1.Lease); is {
 				last = lease
 				expiry.Reset(time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second)
 			}
@@ -171,11 +184,14 @@ func (e *election) seeVacancy(ctx context.Context) bool {
 	}
 }
 
-// vacate frees the Lease of a leader that was not heard of for as long as the Lease
-// lasts, on the condition that it is still as it was seen. Whoever competes learns
-// of that at once. An elector by itself only looks every retry period, and counts
-// from when it has looked.
-func (e *election) vacate(ctx context.Context, expired *coordinationv1.Lease) {
+// freeExpired removes the holder of a Lease that has not been renewed for its
+// whole duration, unless the Lease has changed since. All candidates see that
+// change at once.
+//
+// client-go's elector acquires an expired Lease at its next poll only, and a new
+// elector counts the duration from its own first poll
+// (TestAnExpiredLeaseIsAcquiredAtOnce).
+func (e *candidate) freeExpired(ctx context.Context, expired *coordinationv1.Lease) {
 	if expired == nil {
 		return
 	}
@@ -183,22 +199,25 @@ func (e *election) vacate(ctx context.Context, expired *coordinationv1.Lease) {
 	free.Spec.HolderIdentity = ptr.To("")
 	_, err := e.leases.Leases(free.Namespace).Update(ctx, free, metav1.UpdateOptions{})
 	if err != nil && !apierrors.IsConflict(err) {
-		klog.FromContext(ctx).V(2).Info("An expired Lease could not be freed; the retry period decides", "lease", e.name, "err", err)
+		klog.FromContext(ctx).V(2).Info("Cannot free the expired Lease; retrying after the retry period", "lease", e.name, "err", err)
 	}
 }
 
-// vacates tells whether the Lease is free after a change.
-func vacates(change watch.Event) bool {
-	lease, ok := change.Object.(*coordinationv1.Lease)
+// isFreed reports whether the Lease has no holder after an event.
+func isFreed(event watch.Event) bool {
+	lease, ok := event.Object.(*coordinationv1.Lease)
 	if !ok {
 		return false
 	}
-	return change.Type == watch.Deleted || ptr.Deref(lease.Spec.HolderIdentity, "") == ""
+	return event.Type == watch.Deleted || ptr.Deref(lease.Spec.HolderIdentity, "") == ""
 }
 
-// release gives the Lease back, if it is ours: whoever waits for it need not
-// wait until it expires. Nothing that it covers may go on any more.
-func (e *election) release(ctx context.Context) error {
+// release releases the Lease, if this process holds it, so that a successor need
+// not wait until it expires. No work that the Lease covers may run any more.
+//
+// client-go's ReleaseOnCancel is not used: it also releases the Lease when a
+// renewal has failed, while work still runs (TestALostLeaseEndsAllWorkBeforeTheNextTerm).
+func (e *candidate) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	lock := e.lock()
@@ -213,7 +232,7 @@ func (e *election) release(ctx context.Context) error {
 		})
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("giving Lease %s back: %w", lock.Describe(), err)
+		return fmt.Errorf("releasing Lease %s: %w", lock.Describe(), err)
 	}
 	return nil
 }

@@ -17,13 +17,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-// expiredTolerance is how long a Lease may be expired while this process still
-// counts as its holder before it is reported as unhealthy. The program that the
-// role replaces allows the same.
-const expiredTolerance = 20 * time.Second
+// leaseExpiryTolerance is how long a Lease may be expired before a process that
+// still believes to hold it is reported as unhealthy. Upstream's sidecars allow the
+// same.
+const leaseExpiryTolerance = 20 * time.Second
 
-// endpoint serves metrics and health for as long as the process lives, on
-// standbys and between terms too.
+// endpoint serves metrics and health for the lifetime of the process, also on
+// standbys and between leadership terms.
 type endpoint struct {
 	server    *http.Server
 	listeners []net.Listener
@@ -31,22 +31,22 @@ type endpoint struct {
 	caches    atomic.Pointer[cache.Cache] // of the current term
 }
 
-// listen makes the HTTP endpoint. Its addresses are bound at once, so that one
-// that cannot be had is an error of the start.
+// listen creates the HTTP endpoint. It binds the addresses, so that the program does
+// not start if one is in use.
 //
 //	METRICS-PATH              metrics
 //	/healthz                  200 while the process runs
-//	/healthz/leader-election  500 when the Lease is expired and this process has not noticed
-//	/readyz                   200 when the caches are filled
-//	/debug/pprof/             profiles, if they are asked for
+//	/healthz/leader-election  500 if the Lease has expired and this process has not noticed
+//	/readyz                   200 when the caches are synced
+//	/debug/pprof/             profiles, with --enable-pprof
 func listen(ctx context.Context, o EndpointOptions, gatherer prometheus.Gatherer) (*endpoint, error) {
-	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(expiredTolerance)}
+	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(leaseExpiryTolerance)}
 	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: 10 * time.Second}
 	for _, address := range o.addresses() {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err != nil {
 			e.close()
-			return nil, fmt.Errorf("opening the address of metrics and health: %w", err)
+			return nil, fmt.Errorf("listening on the address for metrics and health: %w", err)
 		}
 		e.listeners = append(e.listeners, listener)
 	}
@@ -54,13 +54,13 @@ func listen(ctx context.Context, o EndpointOptions, gatherer prometheus.Gatherer
 }
 
 func (e *endpoint) routes(o EndpointOptions, gatherer prometheus.Gatherer) http.Handler {
-	own := prometheus.NewRegistry()
+	handlerMetrics := prometheus.NewRegistry()
 	mux := http.NewServeMux()
-	mux.Handle(o.MetricsPath, promhttp.InstrumentMetricHandler(own,
-		promhttp.HandlerFor(prometheus.Gatherers{gatherer, own}, promhttp.HandlerOpts{})))
-	mux.HandleFunc("/healthz", fine)
-	mux.HandleFunc("/healthz/leader-election", e.leading)
-	mux.HandleFunc("/readyz", e.ready)
+	mux.Handle(o.MetricsPath, promhttp.InstrumentMetricHandler(handlerMetrics,
+		promhttp.HandlerFor(prometheus.Gatherers{gatherer, handlerMetrics}, promhttp.HandlerOpts{})))
+	mux.HandleFunc("/healthz", writeOK)
+	mux.HandleFunc("/healthz/leader-election", e.serveLeaderElectionHealth)
+	mux.HandleFunc("/readyz", e.serveReadiness)
 	if o.Profiles {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -71,30 +71,30 @@ func (e *endpoint) routes(o EndpointOptions, gatherer prometheus.Gatherer) http.
 	return mux
 }
 
-// follow has readiness tell of these caches from now on.
-func (e *endpoint) follow(c cache.Cache) { e.caches.Store(&c) }
+// setCache makes readiness depend on the caches of a new term.
+func (e *endpoint) setCache(c cache.Cache) { e.caches.Store(&c) }
 
-func (e *endpoint) ready(w http.ResponseWriter, r *http.Request) {
-	now, cancel := context.WithTimeout(r.Context(), time.Second)
+func (e *endpoint) serveReadiness(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
 	caches := e.caches.Load()
-	if caches == nil || !(*caches).WaitForCacheSync(now) {
-		http.Error(w, "the caches are not filled yet", http.StatusServiceUnavailable)
+	if caches == nil || !(*caches).WaitForCacheSync(ctx) {
+		http.Error(w, "the caches are not synced yet", http.StatusServiceUnavailable)
 		return
 	}
-	fine(w, r)
+	writeOK(w, r)
 }
 
-func (e *endpoint) leading(w http.ResponseWriter, r *http.Request) {
+func (e *endpoint) serveLeaderElectionHealth(w http.ResponseWriter, r *http.Request) {
 	if err := e.watchdog.Check(r); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	fine(w, r)
+	writeOK(w, r)
 }
 
-func fine(w http.ResponseWriter, _ *http.Request) {
-	_, _ = w.Write([]byte("ok")) // Whoever asked and left needs no answer.
+func writeOK(w http.ResponseWriter, _ *http.Request) {
+	_, _ = w.Write([]byte("ok")) // An error means that the client is gone.
 }
 
 func (e *endpoint) close() {
@@ -103,7 +103,8 @@ func (e *endpoint) close() {
 	}
 }
 
-// serve serves until ctx ends, if there is something to be served.
+// serve serves HTTP on all addresses until ctx ends. Without addresses it returns at
+// once.
 func (e *endpoint) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { e.server.Close() })
 	defer stop()

@@ -9,15 +9,15 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A EnvVar of the environment sets flags that the command line leaves out.
+// An EnvVar is an environment variable that sets flags.
 type EnvVar struct {
 	Name  string
 	Flags []string
 }
 
-// ApplyEnvironment applies variables to the flags of fs that were not given:
-// the command line comes before the environment, and that before the default.
-// An empty variable counts as not set.
+// ApplyEnvironment sets the flags of fs that are not on the command line. The
+// command line overrides the environment, and the environment overrides the
+// default. An empty variable counts as not set.
 func ApplyEnvironment(fs *pflag.FlagSet, variables ...EnvVar) error {
 	var errs []error
 	for _, v := range variables {
@@ -30,7 +30,7 @@ func ApplyEnvironment(fs *pflag.FlagSet, variables ...EnvVar) error {
 			if flag == nil || flag.Changed {
 				continue
 			}
-			// Not through fs.Set, which would mark the flag as given.
+			// fs.Set would mark the flag as changed on the command line.
 			if err := flag.Value.Set(value); err != nil {
 				errs = append(errs, fmt.Errorf("environment variable %s=%q: %w", v.Name, value, err))
 			}
@@ -39,8 +39,8 @@ func ApplyEnvironment(fs *pflag.FlagSet, variables ...EnvVar) error {
 	return errors.Join(errs...)
 }
 
-// NormalizeDashes rewrites long flags with one dash, as Go's own flag package
-// takes them and old manifests have them, into the form that pflag takes.
+// NormalizeDashes gives long flags with one dash a second one. Go's flag package,
+// which upstream's sidecars use, accepts both forms; pflag accepts only two dashes.
 func NormalizeDashes(fs *pflag.FlagSet, args []string) []string {
 	out := make([]string, 0, len(args))
 	for i, arg := range args {
@@ -57,12 +57,11 @@ func NormalizeDashes(fs *pflag.FlagSet, args []string) []string {
 	return out
 }
 
-// serviceAccountNamespace is where a pod finds its own namespace.
+// serviceAccountNamespace is the file in which a pod finds its own namespace.
 const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// Namespace is the one that this program lives in: the given one, else the
-// environment's POD_NAMESPACE, else that of the pod's service account, else
-// "default".
+// Namespace returns the namespace that this program runs in: the given one, else
+// POD_NAMESPACE, else that of the pod's service account, else "default".
 func Namespace(given string) string {
 	if given != "" {
 		return given

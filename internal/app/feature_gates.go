@@ -10,39 +10,40 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// FeatureGates are what a role does unless it is told not to, under the names and in
-// the form of Kubernetes' feature gates: --feature-gates=Topology=true,…
+// FeatureGates is the value of --feature-gates, in the form of Kubernetes:
+// --feature-gates=Topology=true,…
 //
-// Kubernetes' own implementation is not used: here is nothing that is alpha,
-// locked or counted, and an unknown name shall be told what is known.
-type FeatureGates struct{ known []featureGate }
+// The implementation of k8s.io/component-base is not used: these gates have no
+// maturity levels, locks or metrics, and the error for an unknown name lists the
+// known ones.
+type FeatureGates struct{ gates []featureGate }
 
-// ofLogging are the gates of Kubernetes' library for logging, which the replaced
-// programs have too. They are about flags for log lines; those that are here need
-// none of them, and a manifest that sets one works as it is.
-var ofLogging = []string{"ContextualLogging", "LoggingAlphaOptions", "LoggingBetaOptions"}
+// loggingGates are the gates of k8s.io/component-base/logs. Upstream's sidecars
+// accept them, so existing manifests may set them. They have no effect here: no
+// logging flag of this program needs one.
+var loggingGates = []string{"ContextualLogging", "LoggingAlphaOptions", "LoggingBetaOptions"}
 
 type featureGate struct {
 	name, usage string
-	to          *bool
+	enabled     *bool
 }
 
-// Add declares a gate. It is on by default.
-func (g *FeatureGates) Add(name string, to *bool, usage string) {
-	*to = true
-	g.known = append(g.known, featureGate{name: name, usage: usage, to: to})
+// Add declares a gate and enables it by default.
+func (g *FeatureGates) Add(name string, enabled *bool, usage string) {
+	*enabled = true
+	g.gates = append(g.gates, featureGate{name: name, usage: usage, enabled: enabled})
 }
 
-// AddFlags declares the flag for the gates that were added before.
+// AddFlags declares the flag. All gates must have been added before.
 func (g *FeatureGates) AddFlags(fs *pflag.FlagSet) {
-	usage := []string{"what to do, or with =false not to do:"}
-	for _, one := range g.known {
-		usage = append(usage, one.name+"=true|false: "+one.usage)
+	usage := []string{"features to enable or disable; all are enabled by default:"}
+	for _, gate := range g.gates {
+		usage = append(usage, gate.name+"=true|false: "+gate.usage)
 	}
 	fs.Var(g, "feature-gates", strings.Join(usage, "\n"))
 }
 
-// Set reads Name=true,Name=false. Gates that are not named stay as they are.
+// Set parses Name=true,Name=false. Other gates keep their values.
 func (g *FeatureGates) Set(text string) error {
 	var errs []error
 	for _, pair := range strings.Split(text, ",") {
@@ -56,37 +57,37 @@ func (g *FeatureGates) Set(text string) error {
 func (g *FeatureGates) set(pair string) error {
 	name, value, ok := strings.Cut(pair, "=")
 	name = strings.TrimSpace(name)
-	on, err := strconv.ParseBool(strings.TrimSpace(value))
+	enabled, err := strconv.ParseBool(strings.TrimSpace(value))
 	if !ok || err != nil {
 		return fmt.Errorf("%q is not of the form NAME=true or NAME=false", pair)
 	}
-	if slices.Contains(ofLogging, name) {
+	if slices.Contains(loggingGates, name) {
 		return nil
 	}
-	i := slices.IndexFunc(g.known, func(k featureGate) bool { return k.name == name })
+	i := slices.IndexFunc(g.gates, func(gate featureGate) bool { return gate.name == name })
 	if i < 0 {
-		return fmt.Errorf("there is no gate %q; there are %s", name, strings.Join(g.names(), ", "))
+		return fmt.Errorf("unknown feature gate %q; known are %s", name, strings.Join(g.names(), ", "))
 	}
-	*g.known[i].to = on
+	*g.gates[i].enabled = enabled
 	return nil
 }
 
 func (g *FeatureGates) names() []string {
 	var names []string
-	for _, k := range g.known {
-		names = append(names, k.name)
+	for _, gate := range g.gates {
+		names = append(names, gate.name)
 	}
 	return names
 }
 
-// String is the value as it can be set.
+// String returns the value in the form that Set accepts.
 func (g *FeatureGates) String() string {
 	var pairs []string
-	for _, k := range g.known {
-		pairs = append(pairs, k.name+"="+strconv.FormatBool(*k.to))
+	for _, gate := range g.gates {
+		pairs = append(pairs, gate.name+"="+strconv.FormatBool(*gate.enabled))
 	}
 	return strings.Join(pairs, ",")
 }
 
-// Type is what the help text calls the value.
+// Type returns the type that the help text shows.
 func (g *FeatureGates) Type() string { return "gates" }

@@ -7,29 +7,29 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// A mapper remembers how kinds are served. A cache that is narrowed to namespaces
-// asks at each read whether the kind has any, and to find that out anew costs more
-// than the read. What a kind is served as does not change while a term lasts; one
-// that is not served yet is asked for again.
-type mapper struct {
+// A cachingMapper caches REST mappings. A cache that is restricted to namespaces looks
+// up at each read whether the kind is namespaced, and the lookup in
+// controller-runtime's mapper costs more than the read. A mapping does not change
+// during a term. A kind that is not installed is looked up again.
+type cachingMapper struct {
 	meta.RESTMapper
 
-	mu    sync.RWMutex
-	known map[schema.GroupVersionKind]*meta.RESTMapping
+	mu     sync.RWMutex
+	cached map[schema.GroupVersionKind]*meta.RESTMapping
 }
 
-func remember(m meta.RESTMapper) *mapper {
-	return &mapper{RESTMapper: m, known: map[schema.GroupVersionKind]*meta.RESTMapping{}}
+func newCachingMapper(m meta.RESTMapper) *cachingMapper {
+	return &cachingMapper{RESTMapper: m, cached: map[schema.GroupVersionKind]*meta.RESTMapping{}}
 }
 
 // RESTMapping implements meta.RESTMapper.
-func (m *mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+func (m *cachingMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
 	if len(versions) != 1 {
 		return m.RESTMapper.RESTMapping(kind, versions...)
 	}
 	key := kind.WithVersion(versions[0])
 	m.mu.RLock()
-	found := m.known[key]
+	found := m.cached[key]
 	m.mu.RUnlock()
 	if found != nil {
 		return found, nil
@@ -37,7 +37,7 @@ func (m *mapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.R
 	found, err := m.RESTMapper.RESTMapping(kind, versions...)
 	if err == nil {
 		m.mu.Lock()
-		m.known[key] = found
+		m.cached[key] = found
 		m.mu.Unlock()
 	}
 	return found, err

@@ -8,34 +8,34 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// asked counts what it is asked for.
-type asked struct {
+// countingMapper counts lookups.
+type countingMapper struct {
 	*meta.DefaultRESTMapper
-	times int
+	lookups int
 }
 
-func (a *asked) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
-	a.times++
-	return a.DefaultRESTMapper.RESTMapping(kind, versions...)
+func (m *countingMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+	m.lookups++
+	return m.DefaultRESTMapper.RESTMapping(kind, versions...)
 }
 
-func TestHowAKindIsServedIsAskedOnce(t *testing.T) {
-	served := &asked{DefaultRESTMapper: meta.NewDefaultRESTMapper(nil)}
-	m := remember(served)
+func TestAMappingIsLookedUpOnce(t *testing.T) {
+	installed := &countingMapper{DefaultRESTMapper: meta.NewDefaultRESTMapper(nil)}
+	m := newCachingMapper(installed)
 	pod := corev1.SchemeGroupVersion.WithKind("Pod")
-	for range 2 { // What is not served yet may be the next time.
+	for range 2 { // A kind that is not installed may be installed the next time.
 		if _, err := m.RESTMapping(pod.GroupKind(), pod.Version); !meta.IsNoMatchError(err) {
-			t.Fatalf("a kind is found that is not served: %v", err)
+			t.Fatalf("found a kind that is not installed: %v", err)
 		}
 	}
-	served.Add(pod, meta.RESTScopeNamespace)
+	installed.Add(pod, meta.RESTScopeNamespace)
 	for range 3 {
 		found, err := m.RESTMapping(pod.GroupKind(), pod.Version)
 		if err != nil || found.Scope.Name() != meta.RESTScopeNameNamespace {
-			t.Fatalf("found is %+v, %v", found, err)
+			t.Fatalf("got %+v, %v", found, err)
 		}
 	}
-	if served.times != 3 {
-		t.Errorf("it was asked for %d times", served.times)
+	if installed.lookups != 3 {
+		t.Errorf("the mapping was looked up %d times, want 3", installed.lookups)
 	}
 }

@@ -8,47 +8,50 @@ import (
 )
 
 const (
-	// slack is how many bytes of garbage may come on top of what is held before
-	// they are collected. Go lets as many come as are held, which is good for what
-	// is short-lived; here nearly all that is held are caches, which stay, and a
-	// container would have to be given twice their size.
-	slack = 24 << 20
-	// leastPercent bounds what that costs of processor where very much is held.
-	leastPercent = 25
+	// maxGarbage is how many bytes of garbage may accumulate before a collection.
+	// By default Go lets as much garbage accumulate as the heap has live bytes.
+	// Here nearly the whole live heap is caches, so a container would need twice
+	// their size.
+	maxGarbage = 24 << 20
+	// minGCPercent bounds the CPU time for garbage collection if the live heap is
+	// very large.
+	minGCPercent = 25
 )
 
-// boundGarbage keeps garbage within slack from now on, unless the environment has
-// another wish.
-func boundGarbage() {
+// limitGarbage keeps garbage below maxGarbage, unless GOGC is set.
+func limitGarbage() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	before := garbagePercent(0)
-	afterCollection(func() {
-		if now := garbagePercent(held()); now != before {
-			godebug.SetGCPercent(now)
-			before = now
+	current := gcPercent(0)
+	afterEachGC(func() {
+		if percent := gcPercent(liveHeap()); percent != current {
+			godebug.SetGCPercent(percent)
+			current = percent
 		}
 	})
 }
 
-// garbagePercent is how much garbage may come, in percent of what is held.
-func garbagePercent(held uint64) int {
-	return int(max(leastPercent, 100*slack/max(held, slack)))
+// gcPercent is the value of GOGC that keeps garbage below maxGarbage for a live heap
+// of so many bytes.
+func gcPercent(live uint64) int {
+	return int(max(minGCPercent, 100*maxGarbage/max(live, maxGarbage)))
 }
 
-// held is what the last collection has left over, in bytes.
-func held() uint64 {
+// liveHeap is the number of bytes that the last collection found alive.
+func liveHeap() uint64 {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)
 	return live[0].Value.Uint64()
 }
 
-// afterCollection has something done after each collection.
-func afterCollection(do func()) {
-	type dropped struct{ _ *dropped } // With a pointer in it, it is not kept as long as its neighbours.
-	runtime.AddCleanup(new(dropped), func(struct{}) {
-		do()
-		afterCollection(do)
+// afterEachGC calls f after each garbage collection.
+func afterEachGC(f func()) {
+	// The pointer keeps the object out of the tiny allocator, in which it would live
+	// as long as its neighbours.
+	type sentinel struct{ _ *sentinel }
+	runtime.AddCleanup(new(sentinel), func(struct{}) {
+		f()
+		afterEachGC(f)
 	}, struct{}{})
 }

@@ -7,40 +7,40 @@ import (
 	"time"
 )
 
-func TestHowMuchGarbageMayCome(t *testing.T) {
+func TestGCPercent(t *testing.T) {
 	tests := map[string]struct {
-		held uint64
+		live uint64
 		want int
 	}{
-		"nothing is held":                 {0, 100},
-		"little is held":                  {8 << 20, 100},
-		"as much as garbage may be":       {slack, 100},
-		"twice as much":                   {2 * slack, 50},
-		"so much that it would cost much": {100 * slack, leastPercent},
-		"all that there can be":           {math.MaxUint64 / 200, leastPercent},
+		"an empty heap":                  {0, 100},
+		"a small heap":                   {8 << 20, 100},
+		"as much live as garbage may be": {maxGarbage, 100},
+		"twice as much live":             {2 * maxGarbage, 50},
+		"so much live that collections would take much CPU time": {100 * maxGarbage, minGCPercent},
+		"the largest heap": {math.MaxUint64 / 200, minGCPercent},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := garbagePercent(tt.held); got != tt.want {
+			if got := gcPercent(tt.live); got != tt.want {
 				t.Errorf("got %d percent", got)
 			}
 		})
 	}
 }
 
-func TestEachCollectionIsFollowed(t *testing.T) {
-	followed := make(chan struct{}, 1)
-	afterCollection(func() {
+func TestTheFunctionIsCalledAfterEachGC(t *testing.T) {
+	called := make(chan struct{}, 1)
+	afterEachGC(func() {
 		select {
-		case followed <- struct{}{}:
+		case called <- struct{}{}:
 		default:
 		}
 	})
 	for range 3 {
-		for waiting := true; waiting && t.Context().Err() == nil; { // One that comes too soon after the last is not followed.
+		for waiting := true; waiting && t.Context().Err() == nil; { // The cleanup of a collection may not have run when the next one starts.
 			runtime.GC()
 			select {
-			case <-followed:
+			case <-called:
 				waiting = false
 			case <-time.After(time.Millisecond):
 			}

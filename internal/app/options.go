@@ -1,10 +1,9 @@
-// Package app is what every role of the program is made of: options from the
-// command line and the environment, logging, the connection to the driver, the
-// controllers with their caches and leader election, and the HTTP endpoint.
+// Package app has what all roles of the program share: options from the command
+// line and the environment, logging, the connection to the driver, the manager of
+// the controllers with leader election, and the HTTP endpoint.
 //
-// Flags are declared here once, in groups that a role picks from. What a group
-// holds when its flags are declared comes before the group's own defaults: roles
-// differ in some.
+// Flags are declared here once, in groups that a role picks from. Values that a
+// group has before AddFlags are the role's defaults and override the group's.
 package app
 
 import (
@@ -19,21 +18,21 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 )
 
-// DriverOptions says where the CSI driver is.
+// DriverOptions are the options of the connection to the CSI driver.
 type DriverOptions struct {
 	Address string
 	Timeout time.Duration
-	// NodePart is for roles that stand on a node; see csi.Options.
+	// NodePart is set by roles that run on a node; see csi.Options.
 	NodePart bool
 }
 
 // AddFlags declares the group's flags.
 func (o *DriverOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "csi-address", cmp.Or(o.Address, "/run/csi/socket"), "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
-	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, 10*time.Second), "time for one call to the CSI driver")
+	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, 10*time.Second), "timeout of one call to the CSI driver")
 }
 
-// KubeOptions says how to reach the API server.
+// KubeOptions are the options of the API server's clients.
 type KubeOptions struct {
 	Master     string
 	Kubeconfig string
@@ -43,39 +42,39 @@ type KubeOptions struct {
 
 // AddFlags declares the group's flags.
 func (o *KubeOptions) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Master, "master", "", "URL of the API server, if it is not the one of the kubeconfig file or the cluster")
-	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty inside a cluster [KUBECONFIG]")
-	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "limit of requests a second to the API server; 0 leaves it to the server's own fairness")
-	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps for a moment")
+	fs.StringVar(&o.Master, "master", "", "URL of the API server; overrides the kubeconfig file and the in-cluster configuration")
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty for the in-cluster configuration [KUBECONFIG]")
+	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "maximum requests per second to the API server; 0 for no limit (API Priority and Fairness protects the server)")
+	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps in a burst")
 }
 
-// LeaderElectionOptions says how replicas agree on which of them acts.
+// LeaderElectionOptions are the options of leader election.
 type LeaderElectionOptions struct {
 	Enabled                                   bool
 	Namespace                                 string
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
 	Labels                                    map[string]string
-	// Release is whether the Lease is given back when it is needed no more.
+	// Release is whether the Lease is released when the program ends.
 	Release bool
 }
 
 // AddFlags declares the group's flags.
 func (o *LeaderElectionOptions) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "let only one of several replicas act")
+	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "elect a leader among the replicas; only the leader works")
 	fs.StringVar(&o.Namespace, "leader-election-namespace", o.Namespace,
-		"namespace of the Lease, and of what this program keeps on record; empty for its own [POD_NAMESPACE]")
-	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a silent leader stays leader; above the renew deadline")
-	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to stay leader; above the retry period")
-	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", cmp.Or(o.RetryPeriod, 5*time.Second), "pause between two tries to be, or stay, leader")
-	fs.Var(labels{&o.Labels}, "leader-election-labels", "labels to put on the Lease: key:value,key:value")
+		"namespace of the Lease and of this program's own records; empty for the pod's namespace [POD_NAMESPACE]")
+	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long other replicas wait after the last renewal before they take over; must be above the renew deadline")
+	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long the leader tries to renew the Lease before it steps down; must be above 1.2 times the retry period")
+	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", cmp.Or(o.RetryPeriod, 5*time.Second), "pause between two attempts to acquire or renew the Lease")
+	fs.Var(labelsValue{&o.Labels}, "leader-election-labels", "labels of the Lease: key:value,key:value")
 }
 
 // AddFeatureGates declares the group's feature gates.
 func (o *LeaderElectionOptions) AddFeatureGates(g *FeatureGates) {
-	g.Add("ReleaseLeaderElectionOnExit", &o.Release, "give the Lease back on exit, so that another replica takes over at once")
+	g.Add("ReleaseLeaderElectionOnExit", &o.Release, "release the Lease on exit, so that another replica takes over at once")
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors at once.
 func (o *LeaderElectionOptions) Validate() error {
 	if !o.Enabled {
 		return nil
@@ -85,7 +84,7 @@ func (o *LeaderElectionOptions) Validate() error {
 		errs = append(errs, fmt.Errorf("--leader-election-lease-duration %s must be above --leader-election-renew-deadline %s", o.LeaseDuration, o.RenewDeadline))
 	}
 	if longest := time.Duration(leaderelection.JitterFactor * float64(o.RetryPeriod)); o.RenewDeadline <= longest {
-		errs = append(errs, fmt.Errorf("--leader-election-renew-deadline %s must be above %s, the longest pause that --leader-election-retry-period %s leads to",
+		errs = append(errs, fmt.Errorf("--leader-election-renew-deadline %s must be above %s, the longest pause that --leader-election-retry-period %s causes",
 			o.RenewDeadline, longest, o.RetryPeriod))
 	}
 	if o.RetryPeriod <= 0 {
@@ -94,37 +93,38 @@ func (o *LeaderElectionOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
-// EndpointOptions says where metrics, health and profiles are served.
+// EndpointOptions are the options of the HTTP endpoint for metrics, health and
+// profiles.
 type EndpointOptions struct {
 	Address     string
 	MetricsPath string
 	Profiles    bool
 
-	oldAddress                    string
+	deprecatedAddress             string
 	metricsAddress, healthAddress string
 }
 
 // AddFlags declares the group's flags.
 func (o *EndpointOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "http-endpoint", "", "address of metrics and health, such as :8080; empty for none")
-	fs.StringVar(&o.oldAddress, "metrics-address", "", "the same as --http-endpoint")
+	fs.StringVar(&o.deprecatedAddress, "metrics-address", "", "the same as --http-endpoint")
 	deprecate(fs, "metrics-address", "use --http-endpoint")
-	fs.StringVar(&o.MetricsPath, "metrics-path", "/metrics", "path of the metrics")
-	fs.BoolVar(&o.Profiles, "enable-pprof", false, "serve profiles of this program under /debug/pprof/ at --http-endpoint")
+	fs.StringVar(&o.MetricsPath, "metrics-path", "/metrics", "HTTP path of the metrics")
+	fs.BoolVar(&o.Profiles, "enable-pprof", false, "serve Go profiles under /debug/pprof/ at --http-endpoint")
 }
 
-// AddSplitFlags declares addresses of their own for metrics and health, for roles
-// whose manifests have them. All is served at both.
+// AddSplitFlags declares separate addresses for metrics and health, for roles whose
+// upstream program has them. Both addresses serve everything.
 func (o *EndpointOptions) AddSplitFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.metricsAddress, "metrics-addr", ":8080", "address of metrics; empty for none")
 	fs.StringVar(&o.healthAddress, "health-addr", ":9808", "address of health; empty for none")
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors at once.
 func (o *EndpointOptions) Validate() error {
 	var errs []error
-	if o.Address != "" && o.oldAddress != "" {
-		errs = append(errs, errors.New("--metrics-address and --http-endpoint are the same: give one of them"))
+	if o.Address != "" && o.deprecatedAddress != "" {
+		errs = append(errs, errors.New("--metrics-address and --http-endpoint are the same option: set only one of them"))
 	}
 	if !strings.HasPrefix(o.MetricsPath, "/") {
 		errs = append(errs, fmt.Errorf("--metrics-path %q must begin with /", o.MetricsPath))
@@ -135,25 +135,25 @@ func (o *EndpointOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
-// addresses are where everything is served.
+// addresses returns the addresses to listen on, without duplicates.
 func (o *EndpointOptions) addresses() []string {
-	all := []string{cmp.Or(o.Address, o.oldAddress), o.metricsAddress, o.healthAddress}
+	all := []string{cmp.Or(o.Address, o.deprecatedAddress), o.metricsAddress, o.healthAddress}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(address string) bool { return address == "" })
 }
 
-// deprecate hides a flag that is only there for old manifests.
-func deprecate(fs *pflag.FlagSet, name, instead string) {
-	if err := fs.MarkDeprecated(name, instead); err != nil {
+// deprecate hides a flag that exists only for existing manifests.
+func deprecate(fs *pflag.FlagSet, name, message string) {
+	if err := fs.MarkDeprecated(name, message); err != nil {
 		panic(err) // The flag is declared one line above.
 	}
 }
 
-// WorkerOptions says how much is done at a time, and how soon again.
+// WorkerOptions are the options of the controllers' workers and retries.
 type WorkerOptions struct {
-	// Flag is the name of the flag for Workers; worker-threads if empty.
+	// Flag is the name of the flag for Workers; empty for worker-threads.
 	Flag string
-	// Workers is the default, 100 if 0, until flags are parsed.
+	// Workers is the default before AddFlags; 0 for 100.
 	Workers              int
 	RetryStart, RetryMax time.Duration
 }
@@ -161,7 +161,7 @@ type WorkerOptions struct {
 // AddFlags declares the group's flags.
 func (o *WorkerOptions) AddFlags(fs *pflag.FlagSet) {
 	o.RetryStart, o.RetryMax = time.Second, 300*time.Second
-	fs.IntVar(&o.Workers, cmp.Or(o.Flag, "worker-threads"), cmp.Or(o.Workers, 100), "how many objects of a kind are worked on at a time")
-	fs.Var(seconds{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles each time [RETRY_INTERVAL]")
-	fs.Var(seconds{&o.RetryMax}, "retry-interval-max", "longest pause between two retries [RETRY_INTERVAL]")
+	fs.IntVar(&o.Workers, cmp.Or(o.Flag, "worker-threads"), cmp.Or(o.Workers, 100), "how many objects of a kind are reconciled concurrently")
+	fs.Var(secondsValue{&o.RetryStart}, "retry-interval-start", "pause before the first retry of a failed operation; it doubles with each failure [RETRY_INTERVAL]")
+	fs.Var(secondsValue{&o.RetryMax}, "retry-interval-max", "maximum pause between two retries [RETRY_INTERVAL]")
 }

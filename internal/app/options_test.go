@@ -17,14 +17,14 @@ func flags(w *WorkerOptions, l *LeaderElectionOptions) *pflag.FlagSet {
 	return fs
 }
 
-func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testing.T) {
+func TestTheCommandLineOverridesTheEnvironmentWhichOverridesTheDefault(t *testing.T) {
 	variable := EnvVar{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}}
 	tests := map[string]struct {
 		args       []string
 		set        string
 		start, max time.Duration
 	}{
-		"neither":            {nil, "", time.Second, 5 * time.Minute},
+		"neither is set":     {nil, "", time.Second, 5 * time.Minute},
 		"environment":        {nil, "7", 7 * time.Second, 7 * time.Second},
 		"command line":       {[]string{"--retry-interval-start=2", "--retry-interval-max=1m"}, "", 2 * time.Second, time.Minute},
 		"both":               {[]string{"--retry-interval-start=2"}, "7s", 2 * time.Second, 7 * time.Second},
@@ -48,7 +48,7 @@ func TestTheCommandLineComesBeforeTheEnvironmentAndThatBeforeTheDefault(t *testi
 	}
 }
 
-func TestABadVariableIsAnErrorThatNamesIt(t *testing.T) {
+func TestAnInvalidEnvironmentVariableIsAnErrorThatNamesIt(t *testing.T) {
 	t.Setenv("WORKERS", "many")
 	err := ApplyEnvironment(flags(&WorkerOptions{}, &LeaderElectionOptions{}), EnvVar{Name: "WORKERS", Flags: []string{"worker-threads"}})
 	if err == nil || !strings.Contains(err.Error(), "WORKERS") || !strings.Contains(err.Error(), "many") {
@@ -65,21 +65,21 @@ func TestDoubleDashes(t *testing.T) {
 	}
 }
 
-func TestLeaderDurationsMustFit(t *testing.T) {
-	fits := LeaderElectionOptions{Enabled: true, LeaseDuration: 15, RenewDeadline: 10, RetryPeriod: 5}
+func TestLeaderElectionDurationsAreValidated(t *testing.T) {
+	valid := LeaderElectionOptions{Enabled: true, LeaseDuration: 15, RenewDeadline: 10, RetryPeriod: 5}
 	for name, tt := range map[string]struct {
 		change func(*LeaderElectionOptions)
 		ok     bool
 	}{
-		"the defaults' order":                  {func(*LeaderElectionOptions) {}, true},
-		"a deadline that outlives the lease":   {func(l *LeaderElectionOptions) { l.RenewDeadline = 15 }, false},
-		"a period that outlives the deadline":  {func(l *LeaderElectionOptions) { l.RetryPeriod = 10 }, false},
-		"a period that may outlive it":         {func(l *LeaderElectionOptions) { l.RetryPeriod = 9 }, false},
-		"no period":                            {func(l *LeaderElectionOptions) { l.RetryPeriod = 0 }, false},
-		"anything, while there is no election": {func(l *LeaderElectionOptions) { l.RetryPeriod, l.Enabled = 10, false }, true},
+		"durations in order":                                         {func(*LeaderElectionOptions) {}, true},
+		"a renew deadline as long as the Lease":                      {func(l *LeaderElectionOptions) { l.RenewDeadline = 15 }, false},
+		"a retry period as long as the renew deadline":               {func(l *LeaderElectionOptions) { l.RetryPeriod = 10 }, false},
+		"a retry period that with jitter exceeds the renew deadline": {func(l *LeaderElectionOptions) { l.RetryPeriod = 9 }, false},
+		"no retry period":                                            {func(l *LeaderElectionOptions) { l.RetryPeriod = 0 }, false},
+		"any durations without leader election":                      {func(l *LeaderElectionOptions) { l.RetryPeriod, l.Enabled = 10, false }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := fits
+			l := valid
 			tt.change(&l)
 			if err := l.Validate(); (err == nil) != tt.ok {
 				t.Errorf("got %v", err)
@@ -98,7 +98,7 @@ func TestLabelsOfTheLease(t *testing.T) {
 		t.Error(diff)
 	}
 	if err := fs.Parse([]string{"--leader-election-labels=a"}); err == nil {
-		t.Error("a label without a value was taken")
+		t.Error("a label without a value was accepted")
 	}
 }
 

@@ -19,66 +19,67 @@ import (
 )
 
 const (
-	// drainTime is how long work that has begun may go on when the program is
-	// asked to stop, and stopTime how long all that then ends may take. Together
-	// they are below the 30 seconds that a kubelet waits by default.
-	drainTime = 20 * time.Second
-	stopTime  = 25 * time.Second
+	// drainTimeout bounds how long running work may go on after the program is asked
+	// to stop. stopTimeout bounds how long that and everything else may take to end.
+	// It is below the 30 seconds that a kubelet waits by default
+	// (terminationGracePeriodSeconds).
+	drainTimeout = 20 * time.Second
+	stopTimeout  = 25 * time.Second
 )
 
-// errLost ends a term.
-var errLost = errors.New("the Lease was lost: another replica has it, or the API server was out of reach for too long")
+// errLeaseLost ends a term.
+var errLeaseLost = errors.New("the Lease is lost: another replica holds it, or the API server was unreachable for too long")
 
 // A Program runs the controllers of a role.
 //
-// It does so in terms. In each it fills caches, competes for the Lease, works,
-// and, when it loses the Lease, steps down: all work ends, and only then does
-// the next term begin. The process, its connection to the driver and its HTTP
-// endpoint live on.
+// It runs them in leadership terms. A term fills its caches, competes for the Lease
+// and works. When it loses the Lease it ends all its work, and only then the next
+// term starts. The process, its connection to the driver and its HTTP endpoint
+// outlive terms.
 type Program struct {
 	Kube     KubeOptions
 	Leader   LeaderElectionOptions
 	Endpoint EndpointOptions
-	// LeaseName is the Lease that replicas, and other programs that do the same
-	// job, compete for.
+	// LeaseName is the Lease that replicas compete for, and other programs that do
+	// the same job.
 	LeaseName string
-	// Component is whom events come from.
+	// Component is the source of events.
 	Component string
-	// Metrics are served besides those of the controllers.
+	// Metrics are served in addition to those of the controllers.
 	Metrics prometheus.Gatherer
-	// Scheme adds API types that only this role knows; it may be nil.
+	// Scheme registers API types of this role only; it may be nil.
 	Scheme func(*runtime.Scheme) error
-	// Cache narrows what a term caches; it may be nil.
+	// Cache restricts what a term caches; it may be nil.
 	Cache func(*cache.Options)
 	// Setup adds controllers to the manager of a term.
 	Setup func(ctx context.Context, m ctrl.Manager, events *kube.Events) error
-	// Clock learns the API server's time from its responses; it may be nil.
+	// Clock reads the API server's time from its responses; it may be nil.
 	Clock *kube.Clock
 
-	config   *rest.Config
-	scheme   *runtime.Scheme
-	events   *kube.Events
-	election *election // nil for none
-	endpoint *endpoint
+	config    *rest.Config
+	scheme    *runtime.Scheme
+	events    *kube.Events
+	candidate *candidate // nil without leader election
+	endpoint  *endpoint
 }
 
-// Run works until ctx ends. What has been begun then is finished first, within
-// bounds, and the Lease given back; that is a success.
+// Run runs the controllers until ctx ends. It then finishes running work, within
+// bounds, releases the Lease and returns nil.
 func (p *Program) Run(ctx context.Context) error {
-	boundGarbage()
-	living, end := context.WithCancel(context.WithoutCancel(ctx))
+	limitGarbage()
+	processCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	if err := p.prepare(living); err != nil {
+	if err := p.prepare(processCtx); err != nil {
 		return err
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	go func() {
-		if err := p.endpoint.serve(living); err != nil {
+		if err := p.endpoint.serve(processCtx); err != nil {
 			fail(err)
 		}
 	}()
-	if err := p.terms(ctx); err != nil {
+	if err := p.runTerms(ctx); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -87,7 +88,7 @@ func (p *Program) Run(ctx context.Context) error {
 	return nil
 }
 
-// prepare makes what outlives a term.
+// prepare creates everything that outlives a term.
 func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.config, err = p.Kube.Config(); err != nil {
 		return err
@@ -100,11 +101,11 @@ func (p *Program) prepare(ctx context.Context) (err error) {
 	}
 	config := rest.CopyConfig(p.config)
 	config.ContentType = runtime.ContentTypeProtobuf
-	clients, err := typedcorev1.NewForConfig(config)
+	eventsClient, err := typedcorev1.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("making a client for events: %w", err)
+		return fmt.Errorf("creating a client for events: %w", err)
 	}
-	p.events = kube.NewEvents(ctx, clients, p.scheme, p.Component)
+	p.events = kube.NewEvents(ctx, eventsClient, p.scheme, p.Component)
 	gatherer := prometheus.Gatherers{metrics.Registry}
 	if p.Metrics != nil {
 		gatherer = append(gatherer, p.Metrics)
@@ -112,35 +113,37 @@ func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.endpoint, err = listen(ctx, p.Endpoint, gatherer); err != nil || !p.Leader.Enabled {
 		return err
 	}
-	p.election, err = newElection(p.config, &p.Leader, p.LeaseName)
+	p.candidate, err = newCandidate(p.config, &p.Leader, p.LeaseName)
 	if err == nil {
-		p.election.recorder, p.election.watchdog = p.events, p.endpoint.watchdog
+		p.candidate.recorder, p.candidate.watchdog = p.events, p.endpoint.watchdog
 	}
 	return err
 }
 
-// terms runs one term after the other until ctx ends or one fails. Once the
-// program has worked, an API server that is away does not end it.
-func (p *Program) terms(ctx context.Context) error {
+// runTerms runs one term after another until ctx ends. An error of the first term,
+// or of one that was elected, ends the program. A later term that cannot start is
+// retried, because the API server may be unreachable for a while.
+func (p *Program) runTerms(ctx context.Context) error {
 	log := klog.FromContext(ctx)
 	for first := true; ; first = false {
 		t := p.newTerm(ctx)
 		err := t.run(ctx)
 		switch {
-		case err == nil, errors.Is(err, errStuck):
+		case err == nil, errors.Is(err, errWorkStuck):
 			return err
-		case errors.Is(err, errLost):
-			log.Info("Stepped down, all work has ended; competing again", "lease", p.LeaseName, "reason", err.Error())
+		case errors.Is(err, errLeaseLost):
+			log.Info("Stepped down: all work has ended; competing for the Lease again", "lease", p.LeaseName, "reason", err.Error())
 		case first || t.wasElected():
 			return err
 		default:
-			log.Error(err, "A new term could not begin; trying again", "after", p.Leader.RetryPeriod)
-			pause(ctx, p.Leader.RetryPeriod)
+			log.Error(err, "Could not start a new leadership term; retrying", "after", p.Leader.RetryPeriod)
+			sleep(ctx, p.Leader.RetryPeriod)
 		}
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -12,16 +12,15 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// newScheme knows the API groups that some role reads or writes. All of
-// Kubernetes' would take two megabytes more in every process. A role may have own
-// ones.
-func newScheme(own func(*runtime.Scheme) error) (*runtime.Scheme, error) {
+// newScheme registers the API groups that roles read or write, and those that add
+// adds. All groups of Kubernetes would take two megabytes more in every process.
+func newScheme(add func(*runtime.Scheme) error) (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	adds := []func(*runtime.Scheme) error{
 		corev1.AddToScheme, storagev1.AddToScheme, coordinationv1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme,
 	}
-	if own != nil {
-		adds = append(adds, own)
+	if add != nil {
+		adds = append(adds, add)
 	}
 	for _, add := range adds {
 		if err := add(scheme); err != nil {

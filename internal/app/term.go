@@ -17,79 +17,117 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// errStuck ends the process: work of a term goes on in spite of everything, and
-// nothing else may begin beside it.
-var errStuck = errors.New("work has not ended in time")
+// errWorkStuck ends the process: work of a term does not end, and no other term may
+// start beside it.
+var errWorkStuck = errors.New("running work has not ended in time")
 
-// A term is one manager's life: caches, candidacy, work.
+// A term is one leadership term: one manager that fills its caches, competes for
+// the Lease and works until the Lease is lost or the program stops.
+//
+// controller-runtime's own leader election is not used. When the Lease is lost, its
+// manager sets its graceful shutdown period to zero and returns while reconcilers
+// still run, because it expects the process to exit
+// (TestALostLeaseEndsAllWorkBeforeTheNextTerm). When the program stops, it cancels
+// running reconcilers at once (TestRunningWorkEndsBeforeTheLeaseIsReleased).
 type term struct {
 	program *Program
-	// stopping ends when nothing new may begin, and work when what was begun must
-	// end.
-	stopping, work context.Context //nolint:containedctx // They are the term.
-	stop           context.CancelFunc
-	quit           context.CancelCauseFunc
-	elected        chan struct{}
+	// startCtx ends when no new work may start.
+	startCtx  context.Context //nolint:containedctx // The term owns it.
+	stopStart context.CancelFunc
+	// drainCtx ends when running work must end.
+	drainCtx   context.Context //nolint:containedctx // The term owns it.
+	cancelWork context.CancelCauseFunc
+	elected    chan struct{}
 }
 
 func (p *Program) newTerm(ctx context.Context) *term {
 	t := &term{program: p, elected: make(chan struct{})}
-	t.stopping, t.stop = context.WithCancel(ctx)
-	t.work, t.quit = context.WithCancelCause(context.WithoutCancel(ctx))
+	t.startCtx, t.stopStart = context.WithCancel(ctx)
+	t.drainCtx, t.cancelWork = context.WithCancelCause(context.WithoutCancel(ctx))
 	return t
 }
 
-// run returns when all work of the term has ended: nil if ctx has, errLost if
-// the Lease was lost, errStuck if some work has not ended after all.
+// run returns when all work of the term has ended: nil if ctx has ended,
+// errLeaseLost if the Lease was lost. If work does not end it returns
+// errWorkStuck.
 func (t *term) run(ctx context.Context) error {
-	defer t.quit(nil)
-	defer t.stop()
-	m, err := t.manager(ctx)
+	defer t.cancelWork(nil)
+	defer t.stopStart()
+	m, err := t.newManager(ctx)
 	if err != nil {
 		return err
 	}
-	filled := make(chan struct{})
-	standing := &standing{Manager: m, elected: t.elected, work: t.work}
-	if err := t.program.Setup(t.stopping, standing, t.program.events); err != nil {
+	if err := t.program.Setup(t.startCtx, &gatedManager{Manager: m, elected: t.elected}, t.program.events); err != nil {
 		return err
 	}
-	// What needs election starts when the caches are filled.
-	if err := m.Add(manager.RunnableFunc(func(context.Context) error { close(filled); return nil })); err != nil {
+	// A manager starts runnables that need leader election after it has filled
+	// the caches that Setup asks for. This one is not gated.
+	synced := make(chan struct{})
+	if err := m.Add(manager.RunnableFunc(func(context.Context) error { close(synced); return nil })); err != nil {
 		return err
 	}
-	t.program.endpoint.follow(m.GetCache())
-	candidacy := t.compete(ctx, filled)
-	drained := context.AfterFunc(t.stopping, func() { t.drain(drainTime) })
-	defer drained()
-	return t.conclude(ctx, m.Start(t.stopping), candidacy)
+	t.program.endpoint.setCache(m.GetCache())
+	loop := t.startLeaseLoop(ctx, synced)
+	stopDrain := context.AfterFunc(t.startCtx, func() { t.drain(drainTimeout) })
+	defer stopDrain()
+	return t.end(ctx, t.runManager(m, synced), loop)
 }
 
-// conclude gives the Lease back, because nothing needs it any more.
-func (t *term) conclude(ctx context.Context, err error, candidacy *candidacy) error {
-	// The manager reports that it has not waited any longer as this.
-	if errors.Is(err, context.DeadlineExceeded) {
-		candidacy.end()
-		return fmt.Errorf("%w: %w", errStuck, err)
+// runManager starts the manager and returns when it has stopped.
+//
+// It does not wait for a manager that is stopped while its caches are not synced.
+// Such a manager never returns: its runnableGroup.Start loops until the caches are
+// synced (controller-runtime pull request 3440,
+// TestAReplicaWithoutCachesDoesNotCompete). No work has started, and the process
+// exits.
+func (t *term) runManager(m ctrl.Manager, synced <-chan struct{}) error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.Start(t.startCtx) }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-synced:
+		return <-stopped
+	case <-t.startCtx.Done():
 	}
-	t.quit(nil)
-	lost := candidacy.end()
-	if e := t.program.election; e != nil && t.program.Leader.Release {
-		if failure := e.release(ctx); failure != nil {
-			klog.FromContext(ctx).Error(failure, "Other replicas must wait until the Lease expires")
+	select {
+	case <-synced: // select chooses at random if both are closed.
+		return <-stopped
+	default:
+		return nil
+	}
+}
+
+// end ends the term after the manager has returned err. It releases the Lease,
+// unless work still runs.
+func (t *term) end(ctx context.Context, err error, loop *leaseLoop) error {
+	// The manager returns this error if runnables outlive its graceful shutdown
+	// period.
+	if errors.Is(err, context.DeadlineExceeded) {
+		loop.stop()
+		return fmt.Errorf("%w: %w", errWorkStuck, err)
+	}
+	t.cancelWork(nil)
+	lost := loop.stop()
+	if c := t.program.candidate; c != nil && t.program.Leader.Release {
+		if releaseErr := c.release(ctx); releaseErr != nil {
+			klog.FromContext(ctx).Error(releaseErr, "Could not release the Lease; other replicas wait until it expires")
 		}
 	}
 	if err == nil && lost && ctx.Err() == nil {
-		return errLost
+		return errLeaseLost
 	}
 	return err
 }
 
-// drain ends what was begun, after a while.
-func (t *term) drain(after time.Duration) {
-	pause(t.work, after)
-	t.quit(errors.New("the program is stopping"))
+// drain cancels running work after the timeout.
+func (t *term) drain(timeout time.Duration) {
+	sleep(t.drainCtx, timeout)
+	t.cancelWork(errors.New("the program is stopping"))
 }
 
 func (t *term) wasElected() bool {
@@ -101,46 +139,50 @@ func (t *term) wasElected() bool {
 	}
 }
 
-// manager makes the manager of the term. Names of controllers come again in
-// each term.
-func (t *term) manager(ctx context.Context) (ctrl.Manager, error) {
+// newManager returns the manager of the term. Every term adds controllers of the
+// same names, so their validation is off. Warmup fills the caches and queues of a
+// standby.
+func (t *term) newManager(ctx context.Context) (ctrl.Manager, error) {
 	o := ctrl.Options{
 		Scheme:                  t.program.scheme,
 		Logger:                  klog.FromContext(ctx),
 		Metrics:                 metricsserver.Options{BindAddress: "0"}, // See endpoint.
 		HealthProbeBindAddress:  "0",
-		GracefulShutdownTimeout: ptr.To(stopTime),
+		GracefulShutdownTimeout: ptr.To(stopTimeout),
 		Controller:              config.Controller{EnableWarmup: ptr.To(true), SkipNameValidation: ptr.To(true)},
+		BaseContext:             func() context.Context { return kube.WithDrainContext(context.Background(), t.drainCtx) },
 	}
-	if err := t.narrow(&o); err != nil {
+	if err := t.setCacheOptions(&o); err != nil {
 		return nil, err
 	}
 	o.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	m, err := ctrl.NewManager(t.program.config, o)
 	if err != nil {
-		return nil, fmt.Errorf("preparing for the API server: %w", err)
+		return nil, fmt.Errorf("creating the manager: %w", err)
 	}
 	return m, nil
 }
 
-// narrow has the role say what is cached. What it says of kinds that are not
-// installed is left out, for the cache would not begin with it; who watches such
-// a kind when it appears has to look at what matters to it.
-func (t *term) narrow(o *ctrl.Options) error {
+// setCacheOptions applies the role's cache options. It leaves out kinds that are not
+// installed, because a cache with options for such a kind does not start. A
+// controller that watches such a kind once it is installed must filter its objects
+// itself.
+func (t *term) setCacheOptions(o *ctrl.Options) error {
 	if t.program.Cache == nil {
 		return nil
 	}
 	t.program.Cache(&o.Cache)
-	over, err := rest.HTTPClientFor(t.program.config)
+	httpClient, err := rest.HTTPClientFor(t.program.config)
 	if err != nil {
-		return fmt.Errorf("preparing for the API server: %w", err)
+		return fmt.Errorf("creating the HTTP client of the API server: %w", err)
 	}
-	served, err := apiutil.NewDynamicRESTMapper(t.program.config, over)
+	dynamic, err := apiutil.NewDynamicRESTMapper(t.program.config, httpClient)
 	if err != nil {
-		return fmt.Errorf("preparing for the API server: %w", err)
+		return fmt.Errorf("creating the REST mapper: %w", err)
 	}
-	mapper := remember(served)
-	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil } // What is known need not be asked again.
+	mapper := newCachingMapper(dynamic)
+	// The manager shares the mapper and what it has discovered.
+	o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper, nil }
 	for kind := range o.Cache.ByObject {
 		if _, err := apiutil.IsObjectNamespaced(kind, t.program.scheme, mapper); meta.IsNoMatchError(err) {
 			delete(o.Cache.ByObject, kind)
@@ -149,44 +191,45 @@ func (t *term) narrow(o *ctrl.Options) error {
 	return nil
 }
 
-// A candidacy is a term's part in the election.
-type candidacy struct {
+// A leaseLoop acquires and renews the Lease for one term.
+type leaseLoop struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	lost   bool // set before done is closed
 }
 
-// compete begins to compete for the Lease when the caches are filled, and goes
-// on until the candidacy is ended: the Lease covers work that is being finished.
-// If it is lost the term's work ends at once. Without an election the term is
-// elected unopposed.
-func (t *term) compete(ctx context.Context, filled <-chan struct{}) *candidacy {
-	holding, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &candidacy{cancel: cancel, done: make(chan struct{})}
+// startLeaseLoop competes for the Lease once the caches are synced: a replica that
+// cannot read its objects must not become leader (TestAReplicaWithoutCachesDoesNotCompete).
+// The loop does not end with ctx but when it is stopped, because the Lease covers
+// work that is being finished. If the Lease is lost, it cancels the term's work.
+// Without leader election the term is elected at once.
+func (t *term) startLeaseLoop(ctx context.Context, synced <-chan struct{}) *leaseLoop {
+	loopCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	l := &leaseLoop{cancel: cancel, done: make(chan struct{})}
 	go func() {
-		defer close(c.done)
+		defer close(l.done)
 		select {
-		case <-filled:
-		case <-holding.Done():
+		case <-synced:
+		case <-loopCtx.Done():
 			return
 		}
-		if t.program.election == nil {
+		if t.program.candidate == nil {
 			close(t.elected)
 			return
 		}
-		if err := t.program.election.run(holding, func() { close(t.elected) }); err != nil {
-			klog.FromContext(ctx).Error(err, "This replica takes no part in leader election")
+		if err := t.program.candidate.lead(loopCtx, func() { close(t.elected) }); err != nil {
+			klog.FromContext(ctx).Error(err, "Leader election failed")
 		}
-		c.lost = holding.Err() == nil
-		t.quit(errLost)
-		t.stop()
+		l.lost = loopCtx.Err() == nil
+		t.cancelWork(errLeaseLost)
+		t.stopStart()
 	}()
-	return c
+	return l
 }
 
-// end gives up the candidacy and tells whether the Lease was lost before.
-func (c *candidacy) end() (lost bool) {
-	c.cancel()
-	<-c.done
-	return c.lost
+// stop stops the loop and reports whether it had lost the Lease before.
+func (l *leaseLoop) stop() (lost bool) {
+	l.cancel()
+	<-l.done
+	return l.lost
 }

@@ -10,39 +10,39 @@ import (
 	"time"
 )
 
-// seconds is a flag value that takes a duration or a plain number of seconds.
-type seconds struct{ to *time.Duration }
+// secondsValue is a flag value that accepts a duration or a plain number of seconds.
+type secondsValue struct{ to *time.Duration }
 
 // Set reads "90", "90s" or "1m30s".
-func (s seconds) Set(text string) error {
+func (s secondsValue) Set(text string) error {
 	if n, err := strconv.ParseFloat(text, 64); err == nil {
 		*s.to = time.Duration(n * float64(time.Second))
 		return nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return errors.New("give seconds (90) or a duration (1m30s)")
+		return errors.New("want seconds (90) or a duration (1m30s)")
 	}
 	*s.to = d
 	return nil
 }
 
-// String is the value as it can be set.
-func (s seconds) String() string {
+// String returns the value in the form that Set accepts.
+func (s secondsValue) String() string {
 	if s.to == nil {
 		return ""
 	}
 	return s.to.String()
 }
 
-// Type is what the help text calls the value.
-func (s seconds) Type() string { return "duration" }
+// Type returns the type that the help text shows.
+func (s secondsValue) Type() string { return "duration" }
 
-// labels is a flag value of the form key:value,key:value.
-type labels struct{ to *map[string]string }
+// labelsValue is a flag value of the form key:value,key:value.
+type labelsValue struct{ to *map[string]string }
 
 // Set reads the pairs.
-func (l labels) Set(text string) error {
+func (l labelsValue) Set(text string) error {
 	all := map[string]string{}
 	for _, pair := range strings.Split(text, ",") {
 		key, value, ok := strings.Cut(strings.TrimSpace(pair), ":")
@@ -55,8 +55,8 @@ func (l labels) Set(text string) error {
 	return nil
 }
 
-// String is the value as it can be set.
-func (l labels) String() string {
+// String returns the value in the form that Set accepts.
+func (l labelsValue) String() string {
 	if l.to == nil {
 		return ""
 	}
@@ -67,5 +67,5 @@ func (l labels) String() string {
 	return strings.Join(pairs, ",")
 }
 
-// Type is what the help text calls the value.
-func (l labels) Type() string { return "labels" }
+// Type returns the type that the help text shows.
+func (l labelsValue) Type() string { return "labels" }

@@ -25,7 +25,7 @@ func TestAnAPIServerThatIsAwayIsWaitedFor(t *testing.T) {
 	w.WaitBound(t, "before")
 	api.disconnect()
 	waitForLog(t, p, "Stepped down")
-	waitForLog(t, p, "A new term could not begin")
+	waitForLog(t, p, "Could not start a new leadership term")
 	w.CreateClaim(t, "after", nil)
 	api.reconnect()
 	w.WaitBound(t, "after")
