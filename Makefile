@@ -1,47 +1,47 @@
 # Two commands for a fresh Debian machine with Go and root: make demo, make test.
-# Everything that they lack they install, or say in one line what is missing.
+# They install the packages that they lack, or say in one line what is missing.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
 
-# The version of Kubernetes that devcluster is, as its go.mod has it.
+# The version of Kubernetes in devcluster, from its go.mod.
 KUBERNETES := $(shell sed -n 's/^\tk8s.io\/kubernetes v//p' devcluster/go.mod)
 KUBE_MINOR := $(word 2,$(subst ., ,$(KUBERNETES)))
 KUBE_FLAGS := -X k8s.io/component-base/version.gitVersion=v$(KUBERNETES) \
 	-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(KUBE_MINOR) \
 	-X k8s.io/client-go/pkg/version.gitVersion=v$(KUBERNETES)
 
-# Programs are static: they run in images that hold nothing else.
+# Programs are static: they run in images that contain nothing else.
 BUILD := env CGO_ENABLED=0 go build
-# Traces that nobody looks at would link Go's templates, which keep every method of every type: a third of the program.
+# gRPC's traces would link Go's templates, which keep every method of every type: a third of the program.
 TAGS := -tags grpcnotrace
 
 .PHONY: help
-help: ## Show what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need build ## A volume is made, attached, expanded and moved, until Ctrl-C (ONCE=1: ends by itself)
+demo: need build ## Create, attach, expand, move and restore a volume on a real cluster, until Ctrl-C (ONCE=1: end by itself)
 	@hack/demo.sh $(if $(ONCE),--once)
 
 .PHONY: test
-test: need need-test build ## All tests, on a real Kubernetes with real nodes (root)
+test: need need-test build ## Run all tests, on a real Kubernetes with real nodes (root)
 	@hack/test.sh
 
 .PHONY: crash
-crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: into docs/internals/crash.md)
+crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: update docs/internals/crash.md)
 	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: crash-mutants
-crash-mutants: build ## Show that the crash sweep fails when a precaution is taken out
+crash-mutants: build ## Show that the crash sweep fails when a precaution is removed
 	bin/devcluster exec --name "mutants-$$$$" -- hack/crash-mutants.sh
 
 .PHONY: bench bench-scale
-bench: build ## What volumes and attachments cost: requests, rates, processor, memory (UPDATE=1: into docs/internals/benchmarks.md)
+bench: build ## Measure requests, rates, CPU and memory of volumes and attachments (UPDATE=1: update docs/internals/benchmarks.md)
 	bin/devcluster exec --name "bench-$$$$" -- $(MEASURE) -run 'TestCostOf|TestDelayOf' $(SHOW)
 
-bench-scale: build ## What it costs among 10,000 volumes and snapshots (UPDATE=1: into docs/internals/benchmarks.md)
+bench-scale: build ## Measure the same among 10,000 volumes and snapshots (UPDATE=1: update docs/internals/benchmarks.md)
 	$(MEASURE) -parallel 1 -run TestMany $(SHOW)
 
 MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)
@@ -71,19 +71,19 @@ image-local-driver: bin/local-driver ## The same for the local driver, with this
 		$(addprefix -program /usr/bin/,mount umount)
 
 .PHONY: devcluster
-devcluster: ## Build devcluster, the Kubernetes of demo and tests (minutes, the first time)
+devcluster: ## Build devcluster, the Kubernetes for demo and tests (the first time takes minutes)
 	@hack/progress.sh 'building Kubernetes $(KUBERNETES) as one program' \
 		$(BUILD) -C devcluster -trimpath -ldflags '-s -w $(KUBE_FLAGS)' -o ../bin/devcluster .
 
 .PHONY: need need-test
-need: # Nodes are for root only, so nobody else needs what they are made with.
+need: # Only root can start nodes, so nobody else needs the packages for them.
 	@if [ "$$(id -u)" = 0 ]; then hack/need.sh debootstrap=debootstrap nsenter=util-linux; fi
 
 need-test:
 	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
 
 .PHONY: crds
-crds: ## Copy the CRDs of the snapshot API from the module that has its types
+crds: ## Copy the CRDs of the snapshot API from the module with its types
 	hack/crds.sh
 
 .PHONY: lint
@@ -96,27 +96,27 @@ bin/golangci-lint: go.tools.mod
 		go build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: generate
-generate: bin/controller-gen ## Make what follows from the types in api/: their copies, and the definitions for API servers
+generate: bin/controller-gen ## Generate deepcopy functions and CRDs from the types in api/
 	bin/controller-gen object crd paths=./api/... output:crd:dir=internal/crds
 
 bin/controller-gen: go.tools.mod
 	@hack/progress.sh 'building controller-gen' \
 		go build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
 
-# Compared are contents, not commits, so that it can be run before one.
+# Compares contents, not commits, so that you can run it before a commit.
 GENERATED = find api internal/crds -name 'zz_generated.*' -o -name '*.yaml' | sort | xargs sha256sum
 .PHONY: verify-generated
 verify-generated:
 	@before=$$($(GENERATED)); $(MAKE) -s generate; \
-	diff <(echo "$$before") <($(GENERATED)) || { echo 'these files were not what make generate makes; they are now: commit them' >&2; exit 1; }
+	diff <(echo "$$before") <($(GENERATED)) || { echo 'generated files were out of date; make generate has updated them: commit them' >&2; exit 1; }
 
 .PHONY: verify
-verify: lint verify-generated ## Check that everything is as it should be when it is committed
+verify: lint verify-generated ## Check style, generated files and go.mod
 	hack/crds.sh --check
 	go mod tidy -diff
 	cd devcluster && go mod tidy -diff
 
 .PHONY: clean
-clean: ## Remove what was built and every cluster that is not running
+clean: ## Remove everything built, and what dead clusters left
 	@if [ -x bin/devcluster ]; then bin/devcluster down; fi
 	rm -rf bin

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The CRDs of the snapshot API in internal/crds are those of the module that has
-# its types, byte for byte: Go embeds no file of another module. Without
-# arguments they are copied from there, with --check what differs is told.
+# The CRDs of the snapshot API in internal/crds are those of the module with its
+# types, byte for byte: Go embeds no file of another module. Without arguments this
+# copies them from there, with --check it reports differences.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 module=github.com/kubernetes-csi/external-snapshotter/client/v8
@@ -16,7 +16,7 @@ case "${1:-}" in
 	;;
 --check)
 	diff -ru -x kustomization.yaml -x '*.go' -x 'holdfast.io_*.yaml' "$from" "$to" || {
-		echo "the CRDs in $to are not those of $module as go.mod has it; copy them by: make crds" >&2
+		echo "the CRDs in $to are not those of $module in go.mod; copy them with: make crds" >&2
 		exit 1
 	}
 	;;

@@ -4,16 +4,16 @@ set -euo pipefail
 nodes=$1
 once=${2:-}
 work=$(mktemp -d)
-doing='' # the step that is under way
-exec 3>&1 # what it says goes elsewhere meanwhile
+doing='' # the current step
+exec 3>&1 # the terminal, while a step's output goes to a file
 trap ended EXIT
 trap 'doing=; echo; exit 0' INT TERM # Ctrl-C is how the demo ends.
 
 bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'
 if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then bold='' dim='' plain=''; fi
 
-# ended leaves nothing running. A second signal, as the cluster sends after Ctrl-C,
-# must not cut that short.
+# ended stops everything. A second signal, as the cluster sends after Ctrl-C, must
+# not interrupt that.
 ended() {
 	trap '' INT TERM
 	if [ -n "$doing" ]; then explain >&3; fi
@@ -23,8 +23,8 @@ ended() {
 }
 
 number=0
-# step TITLE COMMAND...: says what is done, does it, says how long it took. What
-# fails in it ends the demo; as a condition it would go on after an error.
+# step TITLE COMMAND...: prints the title, runs the command, prints how long it took.
+# An error ends the demo; in a condition, set -e would not apply.
 step() {
 	number=$((number + 1))
 	printf '\n%s%d. %s%s\n' "$bold" $number "$1" "$plain"
@@ -37,10 +37,10 @@ step() {
 	printf '   %s(%s s)%s\n' "$dim" "$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN {printf "%.1f", b - a}')" "$plain"
 }
 
-# explain shows what there is to see when a step failed.
+# explain shows the state of the cluster after a step failed.
 explain() {
 	cat "$work/out"
-	echo "That failed: $doing. What the cluster says:"
+	echo "That failed: $doing. The state of the cluster:"
 	kubectl get pods,pvc,pv,volumeattachments,volumesnapshots,volumesnapshotcontents -A || true
 	kubectl get events -A --sort-by=.lastTimestamp | tail -n 20 || true
 	cat "$work"/*.log 2>/dev/null | tail -n 20 || true
@@ -55,7 +55,7 @@ load_images() {
 
 # deploy starts driver and roles as pods.
 deploy() {
-	kinds
+	crds
 	kubectl apply -f driver/local/deploy/local-driver-attach.yaml -f deploy/snapshot-controller.yaml
 	classes attach.local.holdfast.io
 	kubectl -n kube-system rollout status deploy/snapshot-controller --timeout=2m
@@ -63,15 +63,15 @@ deploy() {
 	kubectl -n holdfast-attach rollout status daemonset/local-driver-node --timeout=2m
 }
 
-# kinds installs those of snapshots.
-kinds() {
+# crds installs those of snapshots.
+crds() {
 	bin/holdfast crds | kubectl apply --server-side -f - >/dev/null
 	kubectl wait --for=condition=Established crd --all --timeout=1m >/dev/null
 }
 
 # run_here starts driver and roles as processes of this machine.
 run_here() {
-	kinds
+	crds
 	bin/local-driver --csi-address="$work/csi.sock" --data-dir="$work/data" --node-id=here >"$work/driver.log" 2>&1 &
 	bin/holdfast csi-provisioner --csi-address="$work/csi.sock" --immediate-topology=false >"$work/provisioner.log" 2>&1 &
 	bin/holdfast csi-resizer --csi-address="$work/csi.sock" >"$work/resizer.log" 2>&1 &
@@ -80,8 +80,8 @@ run_here() {
 	classes local.holdfast.io
 }
 
-# classes DRIVER: those of the claim and of the snapshot. XFS grows in use on every
-# machine; ext4 only with CAP_SYS_RESOURCE.
+# classes DRIVER: for the claim and the snapshot. XFS grows in use on every machine;
+# ext4 only with CAP_SYS_RESOURCE.
 classes() {
 	kubectl apply -f - <<-Y
 		apiVersion: storage.k8s.io/v1
@@ -125,8 +125,7 @@ volumes() {
 }
 
 # pod NAME NODE SCRIPT: a pod on a node that runs a script with the claim's
-# volume at /data. What the script says first is shown, and which node has the
-# volume.
+# volume at /data. Shows the script's first output, and which node has the volume.
 pod() {
 	kubectl apply -f - <<-Y
 		apiVersion: v1
@@ -143,19 +142,18 @@ pod() {
 		  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 	Y
 	kubectl wait --for=condition=Ready "pod/$1" --timeout=2m
-	# Ready is when it runs; what it says comes a moment later.
+	# The pod is ready when it runs; its output comes a moment later.
 	timeout 60 sh -c "until kubectl logs '$1' | grep .; do sleep 0.2; done"
 	kubectl get volumeattachment
 }
 
-# expand SIZE [POD]: asks for more, and shows what came of it and what the pod
-# sees of it while it runs.
+# expand SIZE [POD]: requests more, and shows the result, in the pod too while it runs.
 expand() {
 	if [ -n "${2:-}" ]; then seen "$2"; fi
 	kubectl patch pvc data --type=merge -p "{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"$1\"}}}}"
 	kubectl wait --for=jsonpath='{.spec.capacity.storage}'="$1" pv --all --timeout=2m
 	if [ -n "${2:-}" ]; then
-		# A kubelet looks once a minute whether a volume has grown, and when its pod changes.
+		# A kubelet checks once a minute whether a volume has grown, and when its pod changes.
 		timeout 120 sh -c "until kubectl annotate --overwrite pod $2 example.com/look=\$(date +%N) >/dev/null
 			kubectl get pvc data -o 'jsonpath={.status.capacity.storage}' | grep -qx $1; do sleep 0.3; done"
 		seen "$2"
@@ -163,12 +161,12 @@ expand() {
 	volumes
 }
 
-# seen POD: what a pod sees of the volume, and has written so far.
+# seen POD: the volume as the pod sees it, and how much the pod has written.
 seen() {
 	kubectl exec "$1" -- sh -c 'df -h /data; echo "$(wc -l </data/written) lines written"'
 }
 
-# snapshot [POD]: with what the pod has written shortly before.
+# snapshot [POD]: takes it, after showing what the pod has written.
 snapshot() {
 	if [ -n "${1:-}" ]; then seen "$1"; fi
 	kubectl apply -f - <<-Y
@@ -183,7 +181,7 @@ snapshot() {
 	kubectl get volumesnapshot
 }
 
-# destroy [POD]: what can go wrong does, and the claim goes too.
+# destroy [POD]: deletes the data, the pod and the claim.
 destroy() {
 	if [ -n "${1:-}" ]; then
 		kubectl exec "$1" -- sh -c 'rm /data/written; ls -l /data'
@@ -198,34 +196,34 @@ gone() {
 	kubectl get pvc,pv,volumesnapshotcontents
 }
 
-# on_nodes is the demo with pods.
+# on_nodes is the demo with nodes and pods.
 on_nodes() {
 	local n1=demo-n1 n2=demo-n2
-	step "Images from the programs just built" load_images
-	step "The local driver on both nodes, and beside it provisioner, attacher, resizer and both halves of the snapshotter, as pods" deploy
-	step "A claim for 1 GiB: the provisioner makes the volume" claim 1Gi
-	step "A pod on $n1 that writes all the time: the attacher gives the volume to the node, the kubelet mounts it" \
+	step "Build images and load them into the nodes" load_images
+	step "Deploy the local driver on both nodes, with csi-provisioner, -attacher, -resizer and -snapshotter, and snapshot-controller" deploy
+	step "Create a claim for 1 GiB: csi-provisioner creates the volume" claim 1Gi
+	step "Start a pod on $n1 that writes all the time: csi-attacher attaches the volume, the kubelet mounts it" \
 		pod writer $n1 "df -h /data; while :; do date >> /data/written; sleep 0.1; done"
-	step "The claim is to have 2 GiB: the resizer expands the volume, the kubelet its filesystem, and the pod goes on writing" \
+	step "Request 2 GiB: csi-resizer expands the volume, the kubelet its filesystem, and the pod keeps writing" \
 		expand 2Gi writer
-	step "A snapshot, while the pod goes on writing: snapshot-controller and csi-snapshotter make it, of one moment" snapshot writer
-	step "The pod goes" kubectl delete pod writer
-	step "A pod on $n2 has what the first one wrote: the attacher has taken the volume there" \
+	step "Take a snapshot while the pod keeps writing: snapshot-controller and csi-snapshotter take it, of one moment" snapshot writer
+	step "Delete the pod" kubectl delete pod writer
+	step "Start a pod on $n2: csi-attacher moves the volume there, with the data of the first pod" \
 		pod reader $n2 "df -h /data; wc -l /data/written; exec sleep 1000000"
-	step "Disaster: the data is destroyed, and then the claim is deleted, and its volume with it" destroy reader
-	step "The same claim again, restored from the snapshot" claim 2Gi before
-	step "A pod on $n1 has back what was there when the snapshot was taken" \
+	step "Disaster: the data are destroyed, and the claim is deleted with its volume" destroy reader
+	step "Create the same claim again, restored from the snapshot" claim 2Gi before
+	step "Start a pod on $n1: it has the data from when the snapshot was taken" \
 		pod survivor $n1 "df -h /data; wc -l /data/written; exec sleep 1000000"
 }
 
-# without_nodes is what of that needs no node.
+# without_nodes is the part that needs no node.
 without_nodes() {
-	step "The local driver, provisioner, resizer and both halves of the snapshotter, as processes" run_here
-	step "A claim for 1 GiB: the provisioner makes the volume" claim 1Gi
-	step "The claim is to have 2 GiB: the resizer expands the volume, and its filesystem will grow when a pod uses it" expand 2Gi
-	step "A snapshot of the volume: snapshot-controller and csi-snapshotter make it" snapshot
-	step "Disaster: the claim is deleted, and its volume with it" destroy
-	step "The same claim again, restored from the snapshot" claim 2Gi before
+	step "Start the local driver, csi-provisioner, csi-resizer, csi-snapshotter and snapshot-controller as processes" run_here
+	step "Create a claim for 1 GiB: csi-provisioner creates the volume" claim 1Gi
+	step "Request 2 GiB: csi-resizer expands the volume; its filesystem will grow when a pod uses it" expand 2Gi
+	step "Take a snapshot of the volume" snapshot
+	step "Disaster: the claim is deleted with its volume" destroy
+	step "Create the same claim again, restored from the snapshot" claim 2Gi before
 }
 
 if [ "$nodes" -gt 0 ]; then on_nodes; else without_nodes; fi
@@ -244,5 +242,5 @@ if [ "$once" != --once ]; then
 	while :; do sleep 3600 & wait $!; done
 fi
 
-if [ "$nodes" -gt 0 ]; then step "The last pod goes" kubectl delete pod survivor; fi
-step "Claim and snapshot are deleted, and with them what the driver has" gone
+if [ "$nodes" -gt 0 ]; then step "Delete the last pod" kubectl delete pod survivor; fi
+step "Delete claim and snapshot, and with them everything at the driver" gone

@@ -1,7 +1,7 @@
 #!/bin/sh
-# need.sh COMMAND=PACKAGE... : makes sure that commands, or files if the name
-# begins with a slash, are there. As root it installs the Debian packages of
-# those that are not; otherwise it says in one line what to install.
+# need.sh COMMAND=PACKAGE... : makes sure that commands exist, or files if the name
+# begins with a slash. As root it installs the Debian packages of those that are
+# missing; otherwise it says in one line what to install.
 set -eu
 
 packages=

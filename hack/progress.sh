@@ -1,6 +1,6 @@
 #!/bin/bash
-# progress.sh WHAT COMMAND... : runs a command that may take minutes and shows
-# that it does. A command that is done within two seconds shows nothing.
+# progress.sh WHAT COMMAND... : runs a command that may take minutes and shows the
+# elapsed time. A command that ends within two seconds shows nothing.
 set -u
 what=$1
 shift

@@ -1,8 +1,8 @@
 #!/bin/bash
-# All tests: those of the product inside a cluster with a real node, then those whose
-# names say that they need two, then those of the cluster itself. One that needs two
-# and has another name fails in the first run and says so. Extra arguments go to all
-# runs of go test.
+# Runs all tests: those of the product in a cluster with a real node, then those whose
+# names say that they need two nodes, then those of devcluster. A test that needs two
+# nodes and has another name fails in the first run and says so. Extra arguments go to
+# all runs of go test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,5 +14,5 @@ two=^TestOnTwoNodes
 bin/devcluster exec --name "test-$$" --nodes 1 -- go test -race -timeout 30m -skip "$two" "$@" ./...
 bin/devcluster exec --name "test-$$" --nodes 2 -- go test -race -timeout 15m -run "$two" "$@" ./test/...
 cd devcluster
-# With the flags of the build, so that Kubernetes is not compiled a second time.
+# With the flags of the build, so that Kubernetes is not compiled twice.
 CGO_ENABLED=0 go test -trimpath -timeout 30m "$@" ./...
