@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/holdfast-io/holdfast/devcluster/internal/image"
 )
 
 // busybox is an image that every node has.
@@ -139,6 +141,24 @@ func loadImage(t *testing.T, c *cluster, nodes []string) {
 		c.kubectl(t, "wait", "pod/"+name, "--for=jsonpath={.status.phase}=Succeeded", "--timeout="+patience.String())
 		if said := c.kubectl(t, "logs", name); !strings.Contains(said, `"gitVersion": "`+version+`"`) {
 			t.Errorf("in the pod on %s the API server says %q", node, said)
+		}
+	}
+	loadArchive(t, c, nodes)
+}
+
+// loadArchive loads an image that is in a file.
+func loadArchive(t *testing.T, c *cluster, nodes []string) {
+	t.Helper()
+	const name = "e2e.example/archive:1"
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	must(t, image.Write(image.Spec{Name: name, Files: map[string]string{"/hosts": "/etc/hosts"}, Entrypoint: []string{"/hosts"}}, archive))
+	_, err := c.run(t, "load", "--name", c.name, "--archive", archive)
+	must(t, err)
+	for _, node := range nodes {
+		images, err := c.shell(t, node, "ctr --namespace k8s.io images ls -q")
+		must(t, err)
+		if !strings.Contains(images, name) {
+			t.Errorf("node %s does not have image %s: %s", node, name, images)
 		}
 	}
 }
