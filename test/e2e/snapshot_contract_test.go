@@ -56,7 +56,7 @@ func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 		Source: snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("any")}, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,
 	})
 	w.CreateSnapshot(t, api, "mismatch", "", fromContent(own("of-volume")))
-	wants("mismatch", "SnapshotContentMismatch", "made from a volume")
+	wants("mismatch", "SnapshotContentMismatch", "created from a volume")
 
 	content("others", corev1.ObjectReference{Namespace: w.Namespace, Name: "somebody"}, kept)
 	w.CreateSnapshot(t, api, "misbound", "", fromContent(own("others")))

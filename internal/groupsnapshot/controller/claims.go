@@ -19,9 +19,6 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// This file tells which claims groups need. Upstream does not keep them: there a claim
-// that is deleted too early takes its volume away from under the cut.
-
 // wakeClaims makes the claims wake that a group stops to need.
 func (k *groupKind) wakeClaims(m ctrl.Manager) error {
 	return errors.Join(
@@ -42,15 +39,15 @@ func (k *groupKind) protectedClaimsOfGroup(ctx context.Context, o client.Object)
 	return k.protectedClaims(ctx, o.GetNamespace())
 }
 
-// protectedClaims are all claims of a namespace that are kept, for one may have been kept for a
-// group that is of other claims by now.
+// protectedClaims are the requests for all claims of a namespace that have our finalizer:
+// a claim may have got it for a group that was then created of other claims.
 func (k *groupKind) protectedClaims(ctx context.Context, namespace string) []reconcile.Request {
 	if !k.options.IsSelected(namespace) {
 		return nil
 	}
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := k.client.List(ctx, claims, client.InNamespace(namespace), client.MatchingFields{protectedClaimsIndex: yes}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The claims that are kept for snapshots could not be listed", "namespace", namespace)
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the claims that are protected for snapshots", "namespace", namespace)
 		return nil
 	}
 	var requests []reconcile.Request
@@ -60,8 +57,9 @@ func (k *groupKind) protectedClaims(ctx context.Context, namespace string) []rec
 	return requests
 }
 
-// needsClaim reports whether a group needs a claim. The cache may not show that a group has just been
-// protected, which relies on its claims being so: that is asked of the API server.
+// needsClaim reports whether a group needs a claim. The cache may not show that a group
+// has just got its finalizer, and such a group relies on the protection of its claims. So
+// a group that does not seem to need claims is read from the API server.
 func (k *groupKind) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := k.client.List(ctx, groups, client.InNamespace(claim.Namespace), client.MatchingFields{groupsNotTaken: yes}); err != nil {
@@ -82,9 +80,9 @@ func (k *groupKind) needsClaim(ctx context.Context, claim *corev1.PersistentVolu
 	return false, nil
 }
 
-// groupNeedsClaim tells whether a group needs a claim, with a source that may lag and one
-// that does not. Only the content says what a group is of: a claim that it does not
-// select may have been selected when that was made.
+// groupNeedsClaim reports whether a group needs a claim, with a cached and an uncached
+// reader. If the content exists, only that states the volumes of the group: the group may
+// have selected a claim when the content was created, and not select it any more.
 func groupNeedsClaim(ctx context.Context, c, apiReader client.Reader, g *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	if !mayNeedClaims(g) {
 		return false, nil
@@ -108,7 +106,7 @@ func groupNeedsClaim(ctx context.Context, c, apiReader client.Reader, g *groupv1
 	return contentIncludes(ctx, c, content, claim)
 }
 
-// contentIncludes tells whether a claim's volume is one of those that a content is of.
+// contentIncludes reports whether a claim's volume is one of a content's.
 func contentIncludes(ctx context.Context, from client.Reader, content *groupv1.VolumeGroupSnapshotContent, claim *corev1.PersistentVolumeClaim) (bool, error) {
 	var volume *corev1.PersistentVolume
 	err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: claim.Spec.VolumeName}, &volume)
@@ -118,18 +116,18 @@ func contentIncludes(ctx context.Context, from client.Reader, content *groupv1.V
 	return slices.Contains(content.Spec.Source.VolumeHandles, volume.Spec.CSI.VolumeHandle), nil
 }
 
-// mayNeedClaims tells whether a group may have begun to protect claims and not be cut.
+// mayNeedClaims reports whether a group may have protected claims and is not taken yet.
 func mayNeedClaims(g *groupv1.VolumeGroupSnapshot) bool {
 	return slices.Contains(g.Finalizers, snapshot.GroupBoundFinalizer) && len(notTaken(g)) > 0
 }
 
-// selects tells whether a claim is one of those that a group shall be of.
+// selects reports whether the selector of a group matches a claim.
 func selects(g *groupv1.VolumeGroupSnapshot, claim *corev1.PersistentVolumeClaim) bool {
 	selector, err := metav1.LabelSelectorAsSelector(g.Spec.Source.Selector)
 	return err == nil && selector.Matches(labels.Set(claim.Labels))
 }
 
-// isTaken tells whether the volumes of a content are in a group snapshot at the driver.
+// isTaken reports whether the group snapshot of a content exists at the driver.
 func isTaken(content *groupv1.VolumeGroupSnapshotContent) bool {
 	return content.Status != nil && content.Status.VolumeGroupSnapshotHandle != nil
 }

@@ -131,7 +131,7 @@ func TestDecide(t *testing.T) {
 		"a selector that finds no claim says what it looked for": {on(func(s *scene) { s.sources = nil }), false, snapshotcontroller.Reject, "(app=shop)"},
 		"a selector that cannot be read is the user's mistake": {on(func(s *scene) {
 			s.group.Spec.Source.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}
-		}), false, snapshotcontroller.Reject, "cannot be read"},
+		}), false, snapshotcontroller.Reject, "is invalid"},
 		"neither selector nor content is the user's mistake": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, snapshotcontroller.Reject, "neither a selector"},
 		"one claim that cannot be cut holds all":             {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, snapshotcontroller.Reject, "claim log has no volume yet"},
 		"every claim that cannot be cut is named": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, snapshotcontroller.Reject,
@@ -149,8 +149,8 @@ func TestDecide(t *testing.T) {
 
 		"a content of the group's own is followed":                      {on(made), false, snapshotcontroller.SyncStatus, ""},
 		"one of its name that is another group's is not":                {on(made, anothers), false, snapshotcontroller.Reject, "bound to another group snapshot"},
-		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Reject, "was there before"},
-		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, snapshotcontroller.Reject, "is gone, and with it"},
+		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Reject, "but it is pre-provisioned"},
+		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, snapshotcontroller.Reject, "is gone, so the group snapshot cannot be used"},
 		"one whose content was lost before is made again":               {on(made, lost), false, snapshotcontroller.Create, ""},
 
 		"a named content is waited for":                   {on(imported, lost), false, snapshotcontroller.Reject, "VolumeGroupSnapshotContent c is not there"},
@@ -158,7 +158,7 @@ func TestDecide(t *testing.T) {
 		"one that goes is not":                            {on(imported, unbound, going), false, snapshotcontroller.Reject, "is being deleted"},
 		"the group's own is followed, also while it goes": {on(imported, going), false, snapshotcontroller.SyncStatus, ""},
 		"one of another group is refused":                 {on(imported, anothers), false, snapshotcontroller.Reject, `with uid "other"`},
-		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Reject, "made from volumes"},
+		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Reject, "created from volumes"},
 
 		"a deleted group gives its content free":    {on(made, deleted), false, snapshotcontroller.DeleteContent, ""},
 		"also one that is kept":                     {on(made, deleted, retain), false, snapshotcontroller.DeleteContent, ""},

@@ -18,9 +18,9 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// DeletionBlocker implements SnapshotKind: a group stays while one of its members is needed. The
-// members are not deleted before the group is gone, so a provisioner may begin to
-// restore one at any time: whether it has is read from the given source.
+// DeletionBlocker implements SnapshotKind: a group stays while one of its members is
+// needed. The members are not deleted before the group is gone, so a provisioner may
+// begin to restore one at any time. Whether it has is read from the given reader.
 func (k *groupKind) DeletionBlocker(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) (*snapshot.Problem, error) {
 	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(of.Object))
 	if err != nil {
@@ -44,7 +44,7 @@ func (k *groupKind) DeletionBlocker(ctx context.Context, from client.Reader, of 
 	return deletionBlocker(restores, beingRestored), nil
 }
 
-// earlier is the earlier one of two times, of which the second may be missing.
+// earlier is the earlier of two times. The second may be nil.
 func earlier(a, b *metav1.Time) *metav1.Time {
 	if b != nil && b.Before(a) {
 		return b
@@ -52,24 +52,24 @@ func earlier(a, b *metav1.Time) *metav1.Time {
 	return a
 }
 
-// deletionBlocker tells which claims wait for volumes from members, or else which members a
-// provisioner restores; nil if there are none.
+// deletionBlocker reports which claims wait for volumes from members, or else which
+// members a provisioner restores; nil if there are none.
 func deletionBlocker(restores, beingRestored []string) *snapshot.Problem {
 	slices.Sort(restores)
 	slices.Sort(beingRestored)
 	switch {
 	case len(restores) > 0:
-		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from a member of this group snapshot: it is deleted when the claim has its volume, or is gone",
+		return snapshot.Problemf(reasonDeletePending, "claim %s waits for a volume from a member of this group snapshot: the group snapshot is deleted when the claim has its volume, or is gone",
 			joinNames(slices.Compact(restores)))
 	case len(beingRestored) > 0:
-		return snapshot.Problemf(reasonDeletePending, "a provisioner restores %s, of this group snapshot: it is deleted when that takes finalizer %s off",
+		return snapshot.Problemf(reasonDeletePending, "a provisioner restores %s, of this group snapshot: the group snapshot is deleted when the provisioner removes finalizer %s",
 			joinNames(beingRestored), kube.SnapshotSourceFinalizer)
 	default:
 		return nil
 	}
 }
 
-// listMembers are the snapshots that name a group as their owner.
+// listMembers lists the snapshots that name a group as their owner.
 func (k *groupKind) listMembers(ctx context.Context, group client.ObjectKey) ([]snapshotv1.VolumeSnapshot, error) {
 	all := &snapshotv1.VolumeSnapshotList{}
 	if err := k.client.List(ctx, all, client.InNamespace(group.Namespace), client.MatchingFields{membersByGroup: group.Name}); err != nil {
@@ -108,10 +108,10 @@ func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapsh
 	}
 	err := client.IgnoreNotFound(k.client.Delete(ctx, s, client.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}))
 	if apierrors.IsConflict(err) {
-		return kube.Conflict("VolumeSnapshot %s is not what was seen any more: %w", s.Name, err)
+		return kube.Conflict("VolumeSnapshot %s has changed: %w", s.Name, err)
 	}
 	if err != nil {
-		k.events.Warning(s, reasonDelete, fmt.Sprintf("The group of this snapshot is gone, and it could not be deleted: %v", err))
+		k.events.Warning(s, reasonDelete, fmt.Sprintf("The group of this snapshot is gone, and the snapshot could not be deleted: %v", err))
 		return fmt.Errorf("deleting VolumeSnapshot %s, a member of the group: %w", s.Name, err)
 	}
 	return nil

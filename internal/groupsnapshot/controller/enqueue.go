@@ -15,16 +15,15 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// This file leads from objects that change to the groups that wait for them.
+// The functions of this file map objects to the groups that wait for them.
 
-// groupsOfContent leads from the content of a member to its group, by the group's
-// handle.
+// groupsOfContent maps the content of a member to its group, by the group's handle.
 func (k *groupKind) groupsOfContent(ctx context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	for _, handle := range memberContentHandle(o) {
 		contents := &groupv1.VolumeGroupSnapshotContentList{}
 		if err := k.client.List(ctx, contents, client.MatchingFields{contentsByGroup: handle}); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be found", "content", o.GetName())
+			ctrl.LoggerFrom(ctx).Error(err, "Could not find the group of a member", "content", o.GetName())
 		}
 		for i := range contents.Items {
 			ref := contents.Items[i].Spec.VolumeGroupSnapshotRef
@@ -34,8 +33,8 @@ func (k *groupKind) groupsOfContent(ctx context.Context, o client.Object) []reco
 	return requests
 }
 
-// groupOfSnapshot leads from a member to its group, if that is there: members go after it,
-// and that is nothing new to it.
+// groupOfSnapshot maps a member to its group. A group that is gone is not enqueued: its
+// members are deleted after it.
 func (k *groupKind) groupOfSnapshot(ctx context.Context, o client.Object) []reconcile.Request {
 	owner := snapshot.GroupOf(o)
 	if owner == nil {
@@ -44,7 +43,7 @@ func (k *groupKind) groupOfSnapshot(ctx context.Context, o client.Object) []reco
 	var g *groupv1.VolumeGroupSnapshot
 	key := snapshotcontroller.RequestFor(o.GetNamespace(), owner.Name)
 	if err := kube.GetIfExists(ctx, k.client, key.NamespacedName, &g); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The group of a snapshot could not be read", "snapshot", o.GetName())
+		ctrl.LoggerFrom(ctx).Error(err, "Could not read the group of a member", "snapshot", o.GetName())
 	}
 	if g == nil {
 		return nil
@@ -52,15 +51,15 @@ func (k *groupKind) groupOfSnapshot(ctx context.Context, o client.Object) []reco
 	return []reconcile.Request{key}
 }
 
-// waitingForClass leads from a class to all groups that have no content yet: it
-// may be the one that they name, or the default.
+// waitingForClass maps a class to all groups that have no content yet: it may be the
+// class that they name, or the default.
 func (k *groupKind) waitingForClass(ctx context.Context, _ client.Object) []reconcile.Request {
 	return k.listWaiting(ctx, "")
 }
 
-// waitingForClaim leads from a claim to the groups of its namespace that have no
-// content yet, and to those of the members that it was to be filled from: they
-// may be waiting to go.
+// waitingForClaim maps a claim to the groups of its namespace that have no content yet,
+// and to the groups of the members that it restores, because their deletion may wait for
+// the claim.
 func (k *groupKind) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok {
@@ -73,7 +72,7 @@ func (k *groupKind) waitingForClaim(ctx context.Context, o client.Object) []reco
 	for _, name := range snapshotcontroller.SnapshotSources(claim) {
 		var s *snapshotv1.VolumeSnapshot
 		if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: claim.Namespace, Name: name}, &s); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "The snapshot that a claim is filled from could not be read", "snapshot", name)
+			ctrl.LoggerFrom(ctx).Error(err, "Could not read the snapshot that a claim restores", "snapshot", name)
 		}
 		if s != nil && snapshot.GroupOf(s) != nil {
 			requests = append(requests, snapshotcontroller.RequestFor(claim.Namespace, snapshot.GroupOf(s).Name))
@@ -82,7 +81,8 @@ func (k *groupKind) waitingForClaim(ctx context.Context, o client.Object) []reco
 	return requests
 }
 
-// waitingForVolume leads from a volume to the groups of its claim's namespace.
+// waitingForVolume maps a volume to the groups of its claim's namespace that have no
+// content yet.
 func (k *groupKind) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil {
@@ -91,11 +91,11 @@ func (k *groupKind) waitingForVolume(ctx context.Context, o client.Object) []rec
 	return k.listWaiting(ctx, volume.Spec.ClaimRef.Namespace)
 }
 
-// listWaiting are the groups of a namespace, or of all, that have no content.
+// listWaiting lists the groups of a namespace, or of all, that have no content yet.
 func (k *groupKind) listWaiting(ctx context.Context, namespace string) []reconcile.Request {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := k.client.List(ctx, groups, client.InNamespace(namespace), client.MatchingFields{waitingGroups: yes}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The group snapshots that wait for something could not be listed")
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the group snapshots that have no content yet")
 		return nil
 	}
 	var requests []reconcile.Request

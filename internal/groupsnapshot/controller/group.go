@@ -19,7 +19,7 @@ import (
 // groupKind is the SnapshotKind of VolumeGroupSnapshots.
 type groupKind struct {
 	client    client.Client
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	events    *kube.Events
 	options   *snapshotcontroller.Options
 	claims    *claimprotection.Controller
@@ -28,7 +28,7 @@ type groupKind struct {
 
 var _ snapshotcontroller.SnapshotKind = (*groupKind)(nil)
 
-// kindInfo are those for a version of the API.
+// kindInfo is the KindInfo for a version of the API.
 func kindInfo(version schema.GroupVersion) snapshotcontroller.KindInfo {
 	return snapshotcontroller.KindInfo{
 		Noun: "group snapshot", Name: "groupsnapshot", APIVersion: version.String(),
@@ -37,7 +37,7 @@ func kindInfo(version schema.GroupVersion) snapshotcontroller.KindInfo {
 		RefField: "volumeGroupSnapshotRef", ClassField: "volumeGroupSnapshotClassName", ClassImmutable: true,
 		PreProvisionedSource: "groupSnapshotHandles", DynamicSource: "volumes",
 		Finalizers: []string{snapshot.GroupBoundFinalizer}, OwnFinalizers: []string{snapshot.GroupBoundFinalizer},
-		ReadFromAPIServer: true, // A claim that the cache does not show would not be part of the group.
+		ReadFromAPIServer: true, // See the field.
 		Reasons: snapshotcontroller.Reasons{
 			Creating: "CreatingGroupSnapshot", Created: "GroupSnapshotCreated", Ready: "GroupSnapshotReady",
 			Validation: reasonValidation, Class: "GetGroupSnapshotClassFailed", DefaultClass: "SetDefaultGroupSnapshotClassFailed",
@@ -46,8 +46,8 @@ func kindInfo(version schema.GroupVersion) snapshotcontroller.KindInfo {
 			Misbound: "GroupSnapshotMisbound", HandleSet: "GroupSnapshotHandleSet",
 			ContentDeletion: "GroupSnapshotContentObjectDeleteError", DeletionPending: reasonDeletePending,
 		},
-		// It has no model upstream. A csi-snapshotter whose driver makes no groups leaves
-		// them alone.
+		// Not in upstream. A csi-snapshotter whose driver cannot create group snapshots ignores
+		// their contents.
 		SidecarWait: snapshot.SidecarWait{
 			Reason: "GroupSnapshotNotServed", ContentKind: "VolumeGroupSnapshotContent",
 			Needs: ", with group snapshots turned on, and does the driver make them",
@@ -59,7 +59,7 @@ const (
 	reasonValidation    = "GroupSnapshotValidationError"
 	reasonCreate        = "CreateGroupSnapshotContentFailed"
 	reasonDeletePending = "SnapshotDeletePending"
-	reasonDelete        = "SnapshotDeleteError" // of members
+	reasonDelete        = "SnapshotDeleteError" // on members
 )
 
 // Info implements SnapshotKind.
@@ -83,10 +83,10 @@ func (*groupKind) ReadSnapshot(o client.Object) *snapshotcontroller.Snapshot {
 		Object: of, Class: ptr.Deref(of.Spec.VolumeGroupSnapshotClassName, ""),
 		PreProvisionedContent: ptr.Deref(of.Spec.Source.VolumeGroupSnapshotContentName, ""), ContentName: contentName(of),
 	}
-	if said := of.Status; said != nil {
-		s.Status, s.Error, s.BoundContent = said, said.Error, ptr.Deref(said.BoundVolumeGroupSnapshotContentName, "")
-		s.Ready = ptr.Deref(said.ReadyToUse, false)
-		s.Created = s.Ready || said.CreationTime != nil
+	if status := of.Status; status != nil {
+		s.Status, s.Error, s.BoundContent = status, status.Error, ptr.Deref(status.BoundVolumeGroupSnapshotContentName, "")
+		s.Ready = ptr.Deref(status.ReadyToUse, false)
+		s.Created = s.Ready || status.CreationTime != nil
 	}
 	return s
 }
@@ -160,8 +160,8 @@ func (*groupKind) NewContent(d *snapshotcontroller.ContentDraft) client.Object {
 	return content
 }
 
-// WithContentStatus implements SnapshotKind. What was said once about its time stays. A group that is
-// ready has all of its members, and they are ready too.
+// WithContentStatus implements SnapshotKind. The time does not change once it is set. A
+// group becomes ready when all of its members exist and are ready.
 func (k *groupKind) WithContentStatus(of *snapshotcontroller.Snapshot, content *snapshotcontroller.Content, unready []string) *snapshotcontroller.Snapshot {
 	s := asGroup(of.Object).DeepCopy()
 	if s.Status == nil {
@@ -185,7 +185,7 @@ func (k *groupKind) WithContentStatus(of *snapshotcontroller.Snapshot, content *
 func (k *groupKind) unfinishedOperations(ctx context.Context) int {
 	all := &groupv1.VolumeGroupSnapshotList{}
 	if k.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
-		return 0 // The cache is not filled yet.
+		return 0 // The cache has not synced yet.
 	}
 	n := 0
 	for i := range all.Items {
@@ -196,11 +196,11 @@ func (k *groupKind) unfinishedOperations(ctx context.Context) int {
 	return n
 }
 
-// asGroup is a snapshot of this kind, and typedContent a content.
+// asGroup is the typed group, and asGroupContent the typed content.
 func asGroup(o client.Object) *groupv1.VolumeGroupSnapshot {
-	return o.(*groupv1.VolumeGroupSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
+	return o.(*groupv1.VolumeGroupSnapshot) //nolint:forcetypeassert // The reconciler only passes what EmptySnapshot has returned.
 }
 
 func asGroupContent(o client.Object) *groupv1.VolumeGroupSnapshotContent {
-	return o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
+	return o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The reconciler only passes what EmptyContent has returned.
 }

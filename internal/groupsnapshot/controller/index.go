@@ -21,9 +21,9 @@ const (
 	membersByGroup       = "member-of"    // VolumeSnapshots by the name of the group that owns them
 	contentsByGroup      = "group-handle" // contents, of single snapshots and of groups, by the group's handle
 	volumesByHandle      = "handle-hash"  // PersistentVolumes by hashes of their handles
-	waitingGroups        = "waits"        // VolumeGroupSnapshots without a content
-	groupsNotTaken       = "uncut"        // VolumeGroupSnapshots of claims that are not cut
-	protectedClaimsIndex = "kept"         // claims that are kept for snapshots
+	waitingGroups        = "waits"        // VolumeGroupSnapshots of claims that have no content yet
+	groupsNotTaken       = "not-taken"    // VolumeGroupSnapshots of claims that are not taken yet
+	protectedClaimsIndex = "protected"    // claims with our finalizer
 )
 
 func index(ctx context.Context, m ctrl.Manager) error {
@@ -48,7 +48,7 @@ func index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// handleKey is a handle of a driver's as a key.
+// handleKey is the key for a handle of a driver.
 func handleKey(driver, handle string) string { return driver + "^" + handle }
 
 func ownerKey(o client.Object) []string {
@@ -83,16 +83,16 @@ func volumeHandleKey(o client.Object) []string {
 	return []string{handleHash(volume.Spec.CSI.VolumeHandle)}
 }
 
-// handleHash is one of a thousand keys for all handles. Each key of an index takes
-// a set of its own: with one for each volume the index would be half as large as
-// the volumes, and it is asked once for each member of a group.
+// handleHash is one of a thousand keys for all handles. Each key of an index has a set of
+// its own: with a key for each volume the index would be half as large as the volumes,
+// and it is only read once for each member of a group.
 func handleHash(handle string) string {
 	sum := fnv.New32a()
 	sum.Write([]byte(handle))
 	return strconv.FormatUint(uint64(sum.Sum32()%1000), 10)
 }
 
-// yes is the one key of an index that only tells who is in it.
+// yes is the only key of an index that is a set.
 const yes = "yes"
 
 func waitingKey(o client.Object) []string {

@@ -18,8 +18,9 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// CreateMembers implements SnapshotKind: it sees to the members of a group that is cut. Those that
-// the driver has told are made, and those that an administrator has made are claimed.
+// CreateMembers implements SnapshotKind. It creates the members that the driver has
+// reported. For a pre-provisioned group it makes members of the snapshots that an
+// administrator has created.
 func (k *groupKind) CreateMembers(ctx context.Context, of *snapshotcontroller.Snapshot, c *snapshotcontroller.Content) (unready []string, err error) {
 	group, content := asGroup(of.Object), asGroupContent(c.Object)
 	if !isTaken(content) || content.DeletionTimestamp != nil {
@@ -52,8 +53,9 @@ func (m *member) names() (single, content string) {
 	return snapshot.MemberNames(m.group.UID, m.info.VolumeHandle)
 }
 
-// ensureMember makes what there is not of a member, and has its content say what the
-// group's says of it. From there it goes on as any other snapshot.
+// ensureMember creates the objects of a member that do not exist, and copies to its
+// content what the group's content states about it. The member is then reconciled like
+// any other snapshot.
 func (k *groupKind) ensureMember(ctx context.Context, m *member) (*snapshotv1.VolumeSnapshot, error) {
 	name, contentName := m.names()
 	var s *snapshotv1.VolumeSnapshot
@@ -72,7 +74,7 @@ func (k *groupKind) ensureMember(ctx context.Context, m *member) (*snapshotv1.Vo
 		}
 	}
 	if owner := snapshot.GroupOf(s); owner == nil || owner.UID != m.group.UID {
-		return nil, snapshot.Problemf(reasonCreate, "VolumeSnapshot %s has the name of a member of this group and is none: delete it", name)
+		return nil, snapshot.Problemf(reasonCreate, "VolumeSnapshot %s has the name of a member of this group, but is not a member: delete it", name)
 	}
 	if content == nil {
 		var err error
@@ -86,9 +88,9 @@ func (k *groupKind) ensureMember(ctx context.Context, m *member) (*snapshotv1.Vo
 	return s, k.updateMemberStatus(ctx, m, content)
 }
 
-// createMemberSnapshot makes the VolumeSnapshot of a member. One that has been there, as its
-// content shows, and was taken away by force, is not made again: another snapshot
-// could not have that content.
+// createMemberSnapshot creates the VolumeSnapshot of a member. If the content shows that
+// it existed, and was removed in spite of its finalizers, it is not created again: the
+// content is bound to the old UID.
 func (k *groupKind) createMemberSnapshot(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) (*snapshotv1.VolumeSnapshot, error) {
 	volume, err := k.volumeByHandle(ctx, m.content.Spec.Driver, m.info.VolumeHandle)
 	if err != nil {
@@ -100,7 +102,7 @@ func (k *groupKind) createMemberSnapshot(ctx context.Context, m *member, content
 			return s, nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
-			return nil, fmt.Errorf("making VolumeSnapshot %s of the group: %w", s.Name, err)
+			return nil, fmt.Errorf("creating VolumeSnapshot %s of the group: %w", s.Name, err)
 		}
 	}
 	var existing *snapshotv1.VolumeSnapshot
@@ -108,13 +110,13 @@ func (k *groupKind) createMemberSnapshot(ctx context.Context, m *member, content
 		return nil, err
 	}
 	if existing == nil {
-		return nil, snapshot.Problemf(reasonCreate, "VolumeSnapshot %s of the group is gone, and its VolumeSnapshotContent is left: the group is not whole", s.Name)
+		return nil, snapshot.Problemf(reasonCreate, "VolumeSnapshot %s of the group is gone, but its VolumeSnapshotContent exists: the group is incomplete", s.Name)
 	}
 	return existing, nil
 }
 
-// newMemberSnapshot is the VolumeSnapshot of one, with all that keeps it. Its source is the
-// claim; where the claim's volume is gone, only its content is left as that.
+// newMemberSnapshot is the VolumeSnapshot of a member, with its finalizers. Its source is
+// the claim, or its content if the claim's volume is gone.
 func (k *groupKind) newMemberSnapshot(m *member, volume *corev1.PersistentVolume) *snapshotv1.VolumeSnapshot {
 	name, content := m.names()
 	s := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{
@@ -137,7 +139,7 @@ func (k *groupKind) ownerReference(group *groupv1.VolumeGroupSnapshot) metav1.Ow
 	return metav1.OwnerReference{APIVersion: k.info.APIVersion, Kind: k.info.Snapshot, Name: group.Name, UID: group.UID}
 }
 
-// volumeByHandle is the volume that a driver knows by a handle; nil if it is gone.
+// volumeByHandle is the volume with a handle of a driver; nil if there is none.
 func (k *groupKind) volumeByHandle(ctx context.Context, driver, handle string) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
 	if err := k.client.List(ctx, volumes, client.MatchingFields{volumesByHandle: handleHash(handle)}); err != nil {
@@ -151,8 +153,9 @@ func (k *groupKind) volumeByHandle(ctx context.Context, driver, handle string) (
 	return nil, nil
 }
 
-// createMemberContent makes the content of a member. It names no class: it is never cut
-// and never deleted by itself. Its secret is the group's, for reading.
+// createMemberContent creates the content of a member. It names no class, because it is
+// never created or deleted at the driver by itself. Its secret is the group's, which
+// reads need.
 func (k *groupKind) createMemberContent(ctx context.Context, m *member, s *snapshotv1.VolumeSnapshot) (*snapshotv1.VolumeSnapshotContent, error) {
 	_, name := m.names()
 	c := &snapshotv1.VolumeSnapshotContent{
@@ -188,25 +191,25 @@ func (k *groupKind) createMemberContent(ctx context.Context, m *member, s *snaps
 		return c, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("making VolumeSnapshotContent %s of the group: %w", name, err)
+		return nil, fmt.Errorf("creating VolumeSnapshotContent %s of the group: %w", name, err)
 	}
 	var existing *snapshotv1.VolumeSnapshotContent
 	if err := kube.GetIfExists(ctx, k.apiReader, client.ObjectKey{Name: name}, &existing); err != nil {
 		return nil, err
 	}
 	if existing == nil {
-		return nil, kube.Conflict("VolumeSnapshotContent %s was there and is gone", name)
+		return nil, kube.Conflict("VolumeSnapshotContent %s was deleted meanwhile", name)
 	}
 	return existing, nil
 }
 
-// bindMember says in a member's content whose it is. Another program makes the content
-// first, and says that last.
+// bindMember writes the member's UID to its content. Upstream's controller creates the
+// content first, and writes the UID last.
 func (k *groupKind) bindMember(ctx context.Context, s *snapshotv1.VolumeSnapshot, content *snapshotv1.VolumeSnapshotContent) error {
 	ref := content.Spec.VolumeSnapshotRef
 	switch {
 	case !snapshot.RefersTo(ref, s.Namespace, s.Name, s.UID):
-		return snapshot.Problemf(reasonCreate, "VolumeSnapshotContent %s of the group is bound to another snapshot than %s, which has its name: the group is not whole", content.Name, s.Name)
+		return snapshot.Problemf(reasonCreate, "VolumeSnapshotContent %s of the group is bound to another snapshot than %s, which has its name: the group is incomplete", content.Name, s.Name)
 	case ref.UID != "":
 		return nil
 	}
@@ -216,8 +219,8 @@ func (k *groupKind) bindMember(ctx context.Context, s *snapshotv1.VolumeSnapshot
 	}), "binding VolumeSnapshotContent "+content.Name)
 }
 
-// updateMemberStatus writes what the group's content says of a member to the member's
-// own, if that is news.
+// updateMemberStatus copies what the group's content states about a member to the status
+// of the member's content, if it differs.
 func (k *groupKind) updateMemberStatus(ctx context.Context, m *member, content *snapshotv1.VolumeSnapshotContent) error {
 	change := m.statusPatch(content.Status)
 	if len(change) == 0 {
@@ -226,9 +229,8 @@ func (k *groupKind) updateMemberStatus(ctx context.Context, m *member, content *
 	return kube.WrapWriteError(kube.PatchStatusIfUnchanged(ctx, k.client, content, change), "writing the status of VolumeSnapshotContent "+content.Name)
 }
 
-// statusPatch is what is to be written to the status of a member's content. What has
-// been said is not said again, and a member that was ready stays so; it is also
-// if its group is as a whole.
+// statusPatch is the patch of the status of a member's content. Values that are set are
+// not changed, and a member stays ready. It is also ready if the whole group is.
 func (m *member) statusPatch(current *snapshotv1.VolumeSnapshotContentStatus) map[string]any {
 	if current == nil {
 		current = &snapshotv1.VolumeSnapshotContentStatus{}
@@ -245,8 +247,7 @@ func (m *member) statusPatch(current *snapshotv1.VolumeSnapshotContentStatus) ma
 	return change
 }
 
-// setOnce puts a value into a change unless one has been said before, or there is
-// none to say.
+// setOnce adds a value to a patch, unless there is one already, or the value is empty.
 func setOnce[T comparable](change map[string]any, field string, before *T, value T) {
 	var none T
 	if before == nil && value != none {
@@ -254,8 +255,8 @@ func setOnce[T comparable](change map[string]any, field string, before *T, value
 	}
 }
 
-// addPreProvisionedMembers makes members of the snapshots that an administrator has made of a group
-// that was there before: those whose contents say that they are part of it.
+// addPreProvisionedMembers makes members of the snapshots that an administrator has
+// created for a pre-provisioned group: those whose contents have the group's handle.
 func (k *groupKind) addPreProvisionedMembers(ctx context.Context, group *groupv1.VolumeGroupSnapshot, content *groupv1.VolumeGroupSnapshotContent) error {
 	contents := &snapshotv1.VolumeSnapshotContentList{}
 	key := handleKey(content.Spec.Driver, *content.Status.VolumeGroupSnapshotHandle)

@@ -22,32 +22,32 @@ func groupDeleted() predicate.Funcs {
 	}
 }
 
-// memberContentChanges lets through what a group must know of the contents of its
-// members: that one has become part of it, or somebody's, has lost what was said
-// of it, or is gone.
+// memberContentChanges passes what a group must know of the contents of its members: that
+// one has become part of the group, is bound to another snapshot, has lost its status, or
+// is deleted.
 func memberContentChanges() predicate.Funcs {
-	type known struct {
+	type identity struct {
 		handle string
-		of     types.UID
+		uid    types.UID
 	}
-	told := func(o client.Object) (k known, ready bool) {
+	read := func(o client.Object) (id identity, ready bool) {
 		content, ok := o.(*snapshotv1.VolumeSnapshotContent)
 		if !ok || content.Status == nil {
-			return known{}, false
+			return identity{}, false
 		}
-		return known{ptr.Deref(content.Status.VolumeGroupSnapshotHandle, ""), content.Spec.VolumeSnapshotRef.UID}, ptr.Deref(content.Status.ReadyToUse, false)
+		return identity{ptr.Deref(content.Status.VolumeGroupSnapshotHandle, ""), content.Spec.VolumeSnapshotRef.UID}, ptr.Deref(content.Status.ReadyToUse, false)
 	}
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			before, was := told(e.ObjectOld)
-			now, is := told(e.ObjectNew)
+			before, was := read(e.ObjectOld)
+			now, is := read(e.ObjectNew)
 			return before != now || was && !is
 		},
 	}
 }
 
-// memberReadyOrReleased lets through what a group waits for of its members: that one is ready,
-// that a provisioner needs it no longer, or that it is gone.
+// memberReadyOrReleased passes what a group waits for: that a member is ready, is not
+// restored any more, or is deleted.
 func memberReadyOrReleased() predicate.Funcs {
 	ready := func(o client.Object) bool {
 		s, ok := o.(*snapshotv1.VolumeSnapshot)
@@ -61,8 +61,8 @@ func memberReadyOrReleased() predicate.Funcs {
 	}
 }
 
-// claimChanges lets through that a claim has got its volume or other labels, is gone,
-// or is another one of its name.
+// claimChanges passes that a claim is bound, has other labels, is deleted, or was deleted
+// and created again.
 func claimChanges() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
@@ -71,17 +71,17 @@ func claimChanges() predicate.Funcs {
 	}
 }
 
-// contentCreatedOrTaken lets through that a group's content is there, which says what it is of,
-// or that it is cut.
+// contentCreatedOrTaken passes that the content of a group is created, which states the
+// volumes of the group, or that it is taken.
 func contentCreatedOrTaken() predicate.Funcs {
-	cut := func(o client.Object) bool { return isTaken(asGroupContent(o)) }
+	taken := func(o client.Object) bool { return isTaken(asGroupContent(o)) }
 	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool { return !cut(e.ObjectOld) && cut(e.ObjectNew) },
+		UpdateFunc: func(e event.UpdateEvent) bool { return !taken(e.ObjectOld) && taken(e.ObjectNew) },
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// noLongerNeedsClaims lets through that a group needs its claims no more.
+// noLongerNeedsClaims passes that a group does not need its claims any more.
 func noLongerNeedsClaims() predicate.Funcs {
 	needs := func(o client.Object) bool { return mayNeedClaims(asGroup(o)) && o.GetDeletionTimestamp() == nil }
 	return predicate.Funcs{

@@ -72,24 +72,24 @@ func (g *Groups) Setup(ctx context.Context, m ctrl.Manager, events *kube.Events,
 		client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: g.options,
 		claims: singles.Claims, info: kindInfo(kind.GroupVersion()),
 	}
-	engine := snapshotcontroller.NewReconciler(k.client, k.apiReader, k, events, g.options)
+	r := snapshotcontroller.NewReconciler(k.client, k.apiReader, k, events, g.options)
 	g.kind.Store(k) // Before any of the controllers protects a claim.
 	err = errors.Join(
 		k.wakeClaims(m),
 		singles.WakeSnapshotsBy(m.GetCache(), &groupv1.VolumeGroupSnapshot{}, k.deletedMembers, groupDeleted()),
-		k.setUpGroups(m, engine), engine.SetUpOrphans(m), engine.SetUpStranded(m))
+		k.setUpGroups(m, r), r.SetUpOrphans(m), r.SetUpStranded(m))
 	if err != nil {
 		return fmt.Errorf("adding the controllers: %w", err)
 	}
 	return nil
 }
 
-func (k *groupKind) setUpGroups(m ctrl.Manager, engine *snapshotcontroller.Reconciler) error {
-	_, err := engine.Build(engine.NewController(m).
-		Watches(&snapshotv1.VolumeSnapshotContent{}, engine.Enqueue(k.groupsOfContent), builder.WithPredicates(memberContentChanges(), kube.SkipInitialList())).
-		Watches(&snapshotv1.VolumeSnapshot{}, engine.Enqueue(k.groupOfSnapshot), builder.WithPredicates(memberReadyOrReleased())).
-		Watches(&groupv1.VolumeGroupSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(snapshotcontroller.IsNotDeleted(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(snapshotcontroller.IsCreated(), kube.SkipInitialList())))
+func (k *groupKind) setUpGroups(m ctrl.Manager, r *snapshotcontroller.Reconciler) error {
+	_, err := r.Build(r.NewController(m).
+		Watches(&snapshotv1.VolumeSnapshotContent{}, r.Enqueue(k.groupsOfContent), builder.WithPredicates(memberContentChanges(), kube.SkipInitialList())).
+		Watches(&snapshotv1.VolumeSnapshot{}, r.Enqueue(k.groupOfSnapshot), builder.WithPredicates(memberReadyOrReleased())).
+		Watches(&groupv1.VolumeGroupSnapshotClass{}, r.Enqueue(k.waitingForClass), builder.WithPredicates(snapshotcontroller.IsNotDeleted(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, r.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolume{}, r.Enqueue(k.waitingForVolume), builder.WithPredicates(snapshotcontroller.IsCreated(), kube.SkipInitialList())))
 	return err
 }

@@ -16,12 +16,12 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// Sources implements SnapshotKind: the claims that a group selects, by name, as the given
-// source has them. A selector that says nothing, or cannot be read, selects none.
+// Sources implements SnapshotKind: the claims that a group selects, sorted by name. An
+// invalid selector selects none.
 func (k *groupKind) Sources(ctx context.Context, from client.Reader, of *snapshotcontroller.Snapshot) ([]snapshot.Source, error) {
 	selector, err := metav1.LabelSelectorAsSelector(asGroup(of.Object).Spec.Source.Selector)
 	if err != nil {
-		return nil, nil //nolint:nilerr // Check says so.
+		return nil, nil //nolint:nilerr // Validate reports it.
 	}
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, claims, client.InNamespace(of.Object.GetNamespace()), client.MatchingLabelsSelector{Selector: selector}); err != nil {
@@ -39,18 +39,18 @@ func (k *groupKind) Sources(ctx context.Context, from client.Reader, of *snapsho
 	return all, nil
 }
 
-// Validate implements SnapshotKind. It tells all that is wrong: no claim is left out in
-// silence.
+// Validate implements SnapshotKind. It reports all problems at once, and rejects the
+// group if one of its claims is not usable.
 func (*groupKind) Validate(of *snapshotcontroller.Snapshot, sources []snapshot.Source) *snapshot.Problem {
 	selector := asGroup(of.Object).Spec.Source.Selector
 	if selector == nil {
 		return snapshot.Problemf(reasonValidation, "the group snapshot has neither a selector of claims nor a content as its source: one of them is needed")
 	}
 	if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
-		return snapshot.Problemf(reasonValidation, "the selector of claims cannot be read: %v", err)
+		return snapshot.Problemf(reasonValidation, "the selector of claims is invalid: %v", err)
 	}
 	if len(sources) == 0 {
-		return snapshot.Problemf(reasonCreate, "no claim of namespace %s has the labels that the selector asks for (%s)",
+		return snapshot.Problemf(reasonCreate, "no claim of namespace %s matches the selector (%s)",
 			of.Object.GetNamespace(), metav1.FormatLabelSelector(selector))
 	}
 	var texts, drivers []string
@@ -63,7 +63,7 @@ func (*groupKind) Validate(of *snapshotcontroller.Snapshot, sources []snapshot.S
 	}
 	slices.Sort(drivers)
 	if drivers = slices.Compact(drivers); len(drivers) > 1 {
-		texts = append(texts, "the claims have volumes of different drivers ("+joinNames(drivers)+"): only those of one driver can be cut together")
+		texts = append(texts, "the claims have volumes of different drivers ("+joinNames(drivers)+"): a group snapshot can only be taken of volumes of one driver")
 	}
 	if len(texts) == 0 {
 		return nil

@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	// recheckUncached is how long after its last check a claim is checked again that a
-	// group needs while groups are not watched.
+	// recheckUncached is when a claim is checked again that a group needs while groups
+	// are not watched.
 	recheckUncached = 10 * time.Second
-	// absentFor is how long it is believed that there are no groups to be seen.
+	// absentFor is how long the result is cached that there are no groups.
 	absentFor = 30 * time.Second
-	// forbiddenTimeout is how long the API server must have said that groups may not be seen:
-	// while it starts it says so of what it will allow.
+	// forbiddenTimeout is how long the API server must have answered Forbidden before
+	// that is final: while it starts, it forbids what it allows later.
 	forbiddenTimeout = 10 * time.Second
 )
 
-// uncachedGroups answers which claims groups need while nobody works on groups: their kinds
-// are not installed, or could not be listed yet. Then each question is a request.
+// uncachedGroups reports which claims group snapshots need while these are not watched:
+// their CRDs are not installed, or could not be listed yet. Each call is a request to the
+// API server.
 type uncachedGroups struct {
 	apiReader client.Reader
 	now       func() time.Time
@@ -60,9 +61,9 @@ func (u *uncachedGroups) knownAbsent() bool {
 	return u.now().Before(u.absentUntil)
 }
 
-// checkList judges how listing groups has ended: with an error if it is not known whether
-// there are any. Where the kinds are not installed, or this program has no right to
-// them, it has protected no claims for groups.
+// checkList returns an error unless the list has shown which groups exist. If the CRDs
+// are not installed, or this program has no permission to list groups, then it has never
+// protected claims for groups.
 func (u *uncachedGroups) checkList(err error) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -77,7 +78,7 @@ func (u *uncachedGroups) checkList(err error) error {
 			u.forbiddenSince = now
 		}
 		if now.Sub(u.forbiddenSince) < forbiddenTimeout {
-			return kube.Conflict("whether groups may be listed is asked again: %w", err)
+			return kube.Conflict("listing group snapshots is forbidden, and is retried: %w", err)
 		}
 	default:
 		return fmt.Errorf("listing group snapshots, which may need a claim: %w", err)

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// DeletionBlocker implements SnapshotKind. The cache is good enough: the API server takes no new
-// finalizers for what is being deleted.
+// DeletionBlocker implements SnapshotKind. The cache is good enough: the API server
+// accepts no new finalizers on an object that is being deleted.
 func (k *singleKind) DeletionBlocker(ctx context.Context, _ client.Reader, of *Snapshot) (*snapshot.Problem, error) {
 	s := asSnapshot(of.Object)
 	restores, err := ClaimsWaitingFor(ctx, k.client, s, s.DeletionTimestamp)
@@ -52,32 +52,32 @@ func (k *singleKind) existingGroup(ctx context.Context, s *snapshotv1.VolumeSnap
 	}
 }
 
-// deletionBlocker tells what still needs a snapshot that is being deleted; nil if nothing
-// does. Claims that wait for a volume from it need it, for not every provisioner may
-// write its finalizer on it. One that has may restore for a claim that the cache
-// does not show yet, or for one of another namespace.
+// deletionBlocker reports what still needs a snapshot that is being deleted; nil if
+// nothing does. Pending claims that restore it need it, because not every provisioner is
+// allowed to add its finalizer. A provisioner that has added it may restore for a claim
+// that the cache does not show yet, or for one of another namespace.
 func deletionBlocker(s *snapshotv1.VolumeSnapshot, restores []string, group string) *snapshot.Problem {
 	reason := singleInfo.Reasons.DeletionPending
 	switch {
 	case len(restores) > 0:
-		return snapshot.Problemf(reason, "claim %s waits for a volume from this snapshot: it is deleted when the claim has its volume, or is gone", strings.Join(restores, ", "))
+		return snapshot.Problemf(reason, "claim %s waits for a volume from this snapshot: the snapshot is deleted when the claim has its volume, or is gone", strings.Join(restores, ", "))
 	case IsBeingRestored(s):
-		return snapshot.Problemf(reason, "a provisioner restores this snapshot: it is deleted when that takes finalizer %s off", kube.SnapshotSourceFinalizer)
+		return snapshot.Problemf(reason, "a provisioner restores this snapshot: it is deleted when the provisioner removes finalizer %s", kube.SnapshotSourceFinalizer)
 	case group != "":
-		return snapshot.Problemf(reason, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with that", group)
+		return snapshot.Problemf(reason, "the snapshot is part of VolumeGroupSnapshot %s: it is deleted with the group", group)
 	default:
 		return nil
 	}
 }
 
-// IsBeingRestored tells whether a provisioner restores a snapshot, for a claim in whatever
-// namespace: it puts its finalizer on the snapshot after it has found a ReferenceGrant.
+// IsBeingRestored reports whether a provisioner restores a snapshot, for a claim of any
+// namespace. It adds its finalizer after it has found a ReferenceGrant.
 func IsBeingRestored(o client.Object) bool {
 	return slices.Contains(o.GetFinalizers(), kube.SnapshotSourceFinalizer)
 }
 
-// ClaimsWaitingFor are the claims that a snapshot which is deleted since a moment waits for.
-// The reader is the cache of a manager that Setup was called for.
+// ClaimsWaitingFor are the claims for which a snapshot that was deleted at a time must
+// stay. The reader is the cache of a manager that Setup was called for.
 func ClaimsWaitingFor(ctx context.Context, from client.Reader, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) ([]string, error) {
 	claims := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, claims, client.InNamespace(of.Namespace), client.MatchingFields{claimsBySnapshot: of.Name}); err != nil {
@@ -93,10 +93,10 @@ func ClaimsWaitingFor(ctx context.Context, from client.Reader, of *snapshotv1.Vo
 	return names, nil
 }
 
-// isWaitingFor tells whether a snapshot that is deleted since a moment must stay for a
-// claim. The provisioner serves the same claims: it refuses to restore a snapshot that
-// was deleted before the claim was made. A claim of another namespace counts only
-// by the finalizer of its provisioner: anybody can make one, without a grant.
+// isWaitingFor reports whether a snapshot that was deleted at a time must stay for a
+// claim. The provisioner has the same rule: it does not restore a snapshot that was
+// deleted before the claim was created. A claim of another namespace only counts by the
+// finalizer of its provisioner, because anybody can create such a claim without a grant.
 func isWaitingFor(claim *corev1.PersistentVolumeClaim, of *snapshotv1.VolumeSnapshot, deleted *metav1.Time) bool {
 	return claim.Namespace == of.Namespace && slices.Contains(awaitedSnapshots(claim), of.Name) &&
 		(deleted == nil || !claim.CreationTimestamp.After(deleted.Time))

@@ -14,9 +14,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// CacheOptions narrow what the manager's cache holds of each kind to what is
-// read of it, for there may be many. Objects are only ever changed by patches of
-// single fields. Snapshots and claims are those of the namespaces that are worked on.
+// CacheOptions reduce what the manager's cache keeps of each object to what is read of
+// it. There may be many objects. They are only changed by patches of single fields, so
+// nothing is lost by that. Snapshots and claims are cached in the selected namespaces
+// only.
 func CacheOptions(o *Options, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
@@ -36,10 +37,9 @@ func CacheOptions(o *Options, into *cache.Options) {
 	}
 }
 
-// transform takes off an object what is not asked of it, before anyone else sees it.
-// It changes the object itself: for what is there at the start it is called when
-// the object is read and again when all of them go into the cache, and a copy each
-// time would be held twice.
+// transform removes what is not needed from an object before it is cached. It changes the
+// object in place: the initial list calls it twice for each object, when it is read and
+// when all of them are put into the cache, and a copy each time would double the memory.
 func (o *Options) transform(object any) (any, error) {
 	switch obj := object.(type) {
 	case *corev1.PersistentVolumeClaim:
@@ -56,8 +56,8 @@ func (o *Options) transform(object any) (any, error) {
 	return object, nil
 }
 
-// transformSnapshot keeps of the labels those that this program has put there, which are
-// the schedules'.
+// transformSnapshot keeps only the labels that this program writes, which are those of
+// schedules.
 func transformSnapshot(s *snapshotv1.VolumeSnapshot) {
 	stripMetadata(&s.ObjectMeta)
 	maps.DeleteFunc(s.Labels, func(key, _ string) bool {
@@ -70,11 +70,10 @@ func transformSnapshot(s *snapshotv1.VolumeSnapshot) {
 	internPtr(s.Spec.VolumeSnapshotClassName)
 }
 
-// ownDomain is what the program's own labels begin with, or with a part of it.
+// ownDomain is the domain of this program's own labels.
 const ownDomain = "holdfast.io"
 
-// transformContent keeps whose it is and by what class, whether it was there before, its
-// node, and what the driver's half says.
+// transformContent keeps the references, the policy, the node, and the status.
 func transformContent(c *snapshotv1.VolumeSnapshotContent) {
 	stripMetadata(&c.ObjectMeta)
 	node, placed := c.Labels[snapshot.ManagedBy]
@@ -91,7 +90,7 @@ func transformContent(c *snapshotv1.VolumeSnapshotContent) {
 	}
 }
 
-// stripMetadata takes off what records how an object came to be what it is.
+// stripMetadata removes the history of an object.
 func stripMetadata(meta *metav1.ObjectMeta) {
 	meta.ManagedFields = nil
 	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
@@ -99,7 +98,7 @@ func stripMetadata(meta *metav1.ObjectMeta) {
 	internAll(meta.Finalizers)
 }
 
-// intern is a text that many objects have, kept once.
+// intern returns the one copy of a text that many objects have.
 func intern(text string) string { return unique.Make(text).Value() }
 
 func internPtr(text *string) {
@@ -122,8 +121,7 @@ func transformClaim(c *corev1.PersistentVolumeClaim) {
 	}
 }
 
-// transformVolume keeps the nodes that a volume can be used on where somebody asks
-// for them.
+// transformVolume keeps the node affinity only with --enable-distributed-snapshotting.
 func (o *Options) transformVolume(v *corev1.PersistentVolume) {
 	spec := corev1.PersistentVolumeSpec{VolumeMode: v.Spec.VolumeMode}
 	if o.Distributed {
@@ -141,12 +139,12 @@ func (o *Options) transformVolume(v *corev1.PersistentVolume) {
 	v.Labels, v.Finalizers = nil, nil
 }
 
-// identityMeta is what says which object it is, since when, which state of it, and
-// what selects or keeps it.
+// identityMeta keeps what identifies an object and its version, its labels, and its
+// finalizers.
 func identityMeta(meta *metav1.ObjectMeta) metav1.ObjectMeta {
 	internAll(meta.Finalizers)
 	for key, value := range meta.Labels {
-		meta.Labels[intern(key)] = value // The map takes the key that it is given, which others have too.
+		meta.Labels[intern(key)] = value // Assigning to an existing key stores the shared copy of the key.
 	}
 	return metav1.ObjectMeta{
 		Namespace: intern(meta.Namespace), Name: meta.Name, UID: meta.UID, ResourceVersion: meta.ResourceVersion, Generation: meta.Generation,

@@ -14,11 +14,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// sidecarGracePeriod is how long the driver's half has until the snapshot says that it is
-// being made. Most drivers are quicker, and then one write says all.
+// sidecarGracePeriod is how long the csi-snapshotter has before the snapshot's status
+// says that it is being created. Most drivers are faster, and then one write of the
+// status is enough.
 const sidecarGracePeriod = time.Second
 
-// createContent makes the content, after what it is made from is protected.
+// createContent adds finalizers to the snapshot and to its claims, then creates the
+// content.
 func (r *Reconciler) createContent(ctx context.Context, s *Observed) (time.Duration, error) {
 	draft, err := r.draftContent(s)
 	if err != nil {
@@ -39,25 +41,24 @@ func (r *Reconciler) createContent(ctx context.Context, s *Observed) (time.Durat
 		return r.useExistingContent(ctx, s)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("making %s %s: %w", r.Content, content.GetName(), err)
+		return 0, fmt.Errorf("creating %s %s: %w", r.Content, content.GetName(), err)
 	}
 	return sidecarGracePeriod, r.deleteContentIfOrphaned(ctx, s)
 }
 
-// useExistingContent goes on with a content of the snapshot's own that the cache does not show
-// yet.
+// useExistingContent continues with a content that the cache does not show yet.
 func (r *Reconciler) useExistingContent(ctx context.Context, s *Observed) (time.Duration, error) {
 	if err := r.readContent(ctx, r.apiReader, s); err != nil {
 		return 0, err
 	}
 	if s.Content == nil {
-		return kube.RetryAfterConflict(r.options.RetryStart), nil // It has gone meanwhile.
+		return kube.RetryAfterConflict(r.options.RetryStart), nil // It was deleted meanwhile.
 	}
 	return r.execute(ctx, s, r.decideDynamic(s))
 }
 
-// draftContent is what a content says that is made for a snapshot, with the finalizer
-// that keeps it until the driver's half has done with it.
+// draftContent is the content to create for a snapshot. Its finalizer keeps it until the
+// csi-snapshotter has deleted the snapshot at the driver.
 func (r *Reconciler) draftContent(s *Observed) (*ContentDraft, error) {
 	o := s.Snapshot.Object
 	d := &ContentDraft{
@@ -83,8 +84,8 @@ func (r *Reconciler) draftContent(s *Observed) (*ContentDraft, error) {
 	return d, nil
 }
 
-// bindContent gives a content that was there before the UID of its snapshot, and what
-// keeps it, in one write: whose it is can only be said once.
+// bindContent writes the UID of the snapshot, and our finalizer, to a pre-provisioned
+// content. It is one write: the UID in a reference cannot be changed later.
 func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
 	if err := r.addFinalizers(ctx, s, s.Content.Retain, ""); err != nil {
 		return err
@@ -108,8 +109,8 @@ func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
 	return r.deleteContentIfOrphaned(ctx, s)
 }
 
-// addFinalizers puts our finalizers on the snapshot, and writes the class that was
-// chosen for it, in one write, on the condition that it is still what was seen.
+// addFinalizers adds our finalizers to the snapshot, and writes the class that was chosen
+// for it. It is one write, which fails if the snapshot has changed since it was observed.
 func (r *Reconciler) addFinalizers(ctx context.Context, s *Observed, retain bool, class string) error {
 	o := s.Snapshot.Object
 	wanted := r.Finalizers
@@ -130,5 +131,5 @@ func (r *Reconciler) addFinalizers(ctx context.Context, s *Observed, retain bool
 	if choose {
 		change["spec"] = map[string]any{r.ClassField: class}
 	}
-	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "protecting the "+r.Noun)
+	return kube.WrapWriteError(kube.MergePatch(ctx, r.client, o, change), "adding finalizers to the "+r.Noun)
 }

@@ -4,24 +4,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// An Action is what is to be done next about a snapshot.
+// An Action is what to do next about a snapshot.
 type Action int
 
 // Actions.
 const (
-	None                Action = iota // nothing, or it is somebody else's turn
-	Reject                            // say why nothing can be done
-	Create                            // protect snapshot and claims, then make the content
-	Bind                              // a content that was there before gets the snapshot's UID
-	SyncStatus                        // take over what the content says
-	ReportBlocker                     // it shall go, and something still needs it: say what
-	ReportDeletionError               // it shall go, and the driver does not let it: say why
-	DeleteContent                     // let the content go, and delete it if that is its policy
-	ReportNodeGone                    // its content is to be deleted by a node that is gone: say what to do
-	RemoveFinalizers                  // nothing is left of it: let the snapshot go
+	None                Action = iota // nothing: it is done, or waits for somebody else
+	Reject                            // report why no snapshot can be taken
+	Create                            // add finalizers to the snapshot and to the claims, then create the content
+	Bind                              // write the snapshot's UID to the pre-provisioned content
+	SyncStatus                        // copy the content's status
+	ReportBlocker                     // it is being deleted: report what still needs it
+	ReportDeletionError               // it is being deleted: report why the driver does not delete it
+	DeleteContent                     // allow the deletion of the content, and delete it if that is its policy
+	ReportNodeGone                    // the node that must delete its content is gone: report what to do
+	RemoveFinalizers                  // it is being deleted, and nothing is left of it
 )
 
-// A Step is an action and, for Refuse, Wait, Explain and Strand, the reason.
+// A Step is an action. The actions that report a problem come with it.
 type Step struct {
 	Action  Action
 	Problem *snapshot.Problem
@@ -31,11 +31,11 @@ func reject(reason, format string, args ...any) Step {
 	return Step{Reject, snapshot.Problemf(reason, format, args...)}
 }
 
-// Decide holds every rule about what becomes of a snapshot of a kind. It does no
-// I/O; each rule is a row of a test, here and beside the other kind.
+// Decide holds every rule about what to do with a snapshot of a kind. It does no I/O.
+// Each rule is a row of a table test, here and in the package of the other kind.
 func Decide(k SnapshotKind, o *Options, s *Observed) Step { return newRules(k, o).decide(s) }
 
-// A rules decides about the snapshots of a kind.
+// rules decides about the snapshots of a kind.
 type rules struct {
 	kind SnapshotKind
 	*KindInfo
@@ -55,16 +55,16 @@ func (r rules) decide(s *Observed) Step {
 	case s.Content != nil:
 		return r.decideDynamic(s)
 	case s.Snapshot.Created:
-		return reject(r.Reasons.ContentMissing, "%s %s is gone, and with it what is known of the %s", r.Content, s.Snapshot.ContentName, r.Noun)
+		return reject(r.Reasons.ContentMissing, "%s %s is gone, so the %s cannot be used any more", r.Content, s.Snapshot.ContentName, r.Noun)
 	default:
 		return r.decideCreate(s)
 	}
 }
 
-// decideCreate tells whether a content can be made.
+// decideCreate decides whether a content can be created.
 func (r rules) decideCreate(s *Observed) Step {
 	if s.Snapshot.IsMember {
-		return Step{Action: None} // Its group's controller makes the content.
+		return Step{Action: None} // The group's controller creates the content.
 	}
 	if problem := r.kind.Validate(s.Snapshot, s.Sources); problem != nil {
 		return Step{Reject, problem}
@@ -73,13 +73,13 @@ func (r rules) decideCreate(s *Observed) Step {
 		return Step{Reject, problem}
 	}
 	if r.distributed && s.hasNodeAffinity() && len(s.Nodes) == 0 {
-		return reject(r.Reasons.Create, "no node can use %s, so there is no driver that could cut it", s.describeVolumes())
+		return reject(r.Reasons.Create, "no node can use %s, so no csi-snapshotter can create the snapshot", s.describeVolumes())
 	}
 	return Step{Action: Create}
 }
 
-// chooseClass finds the class: the one that the snapshot names, else the one that
-// is the default of the volumes' driver.
+// chooseClass checks the class: the one that the snapshot names, or else the default of
+// the volumes' driver.
 func (r rules) chooseClass(s *Observed) *snapshot.Problem {
 	choice := snapshot.ClassChoice{
 		Kind: r.Class, Keys: r.Keys, Named: s.Snapshot.Class, Defaults: s.DefaultClasses, Class: s.Class,
@@ -89,14 +89,14 @@ func (r rules) chooseClass(s *Observed) *snapshot.Problem {
 	return choice.Check()
 }
 
-// decideDynamic is about a snapshot whose content has been made for it.
+// decideDynamic is about a snapshot whose content was created for it.
 func (r rules) decideDynamic(s *Observed) Step {
 	ref, name := s.Content.Ref, s.Content.Object.GetName()
 	switch {
 	case s.Snapshot.IsMember && s.isReferencedByContent():
 		return Step{Action: SyncStatus}
 	case s.Content.PreProvisioned:
-		return reject(r.Reasons.HandleSet, "%s %s has the name of the one for this %s and is of one that was there before", r.Content, name, r.Noun)
+		return reject(r.Reasons.HandleSet, "%s %s has the name that the content of this %s must have, but it is pre-provisioned", r.Content, name, r.Noun)
 	case !s.isBound():
 		return reject(r.Reasons.Misbound, "%s %s is bound to another %s, %s/%s", r.Content, name, r.Noun, ref.Namespace, ref.Name)
 	default:
@@ -104,14 +104,14 @@ func (r rules) decideDynamic(s *Observed) Step {
 	}
 }
 
-// decidePreProvisioned is about a snapshot that names a content that was there before.
+// decidePreProvisioned is about a snapshot that names a pre-provisioned content.
 func (r rules) decidePreProvisioned(s *Observed) Step {
 	name := s.Snapshot.ContentName
 	switch {
 	case s.Content == nil:
 		return reject(r.Reasons.ContentMissing, "%s %s is not there", r.Content, name)
 	case !s.Content.PreProvisioned:
-		return reject(r.Reasons.ContentMismatch, "%s %s is made from %s: a %s can only name one that has %s", r.Content, name, r.DynamicSource, r.Noun, r.PreProvisionedSource)
+		return reject(r.Reasons.ContentMismatch, "%s %s is created from %s: a %s can only name a content that has %s", r.Content, name, r.DynamicSource, r.Noun, r.PreProvisionedSource)
 	case !s.isReferencedByContent():
 		ref := s.Content.Ref
 		return reject(r.Reasons.ContentMisbound, "%s %s is bound to another %s, %s/%s with uid %q", r.Content, name, r.Noun, ref.Namespace, ref.Name, ref.UID)
@@ -124,8 +124,9 @@ func (r rules) decidePreProvisioned(s *Observed) Step {
 	}
 }
 
-// decideDeletion is about a snapshot that is being deleted. It goes when nothing needs
-// it and its content is gone, with what is at the driver, or shall stay.
+// decideDeletion is about a snapshot that is being deleted. Its finalizers are removed
+// when nothing needs it, and its content, with the snapshot at the driver, is gone or is
+// retained.
 func (r rules) decideDeletion(s *Observed) Step {
 	switch {
 	case !r.hasFinalizer(s.Snapshot):
@@ -143,8 +144,8 @@ func (r rules) decideDeletion(s *Observed) Step {
 	}
 }
 
-// decideContentDeletion is about a snapshot whose content may go with what is at the driver.
-// The driver's half has its turn then. That it is done is an event.
+// decideContentDeletion is about a snapshot whose content the csi-snapshotter may delete
+// now. The deletion of the content is an event that wakes the snapshot.
 func (r rules) decideContentDeletion(s *Observed) Step {
 	switch {
 	case s.Stranded && s.Content.MayExistAtDriver:

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// executeDeletion takes a Step with a snapshot that is being deleted.
+// executeDeletion takes a step with a snapshot that is being deleted.
 func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
 	switch next.Action {
 	case ReportBlocker:
@@ -30,8 +30,8 @@ func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step
 	return 0, nil
 }
 
-// deleteContent lets the content go. A snapshot whose content stays is not needed for
-// that any more.
+// deleteContent allows the deletion of the content, and deletes it. If the content is
+// retained, nothing needs the snapshot any more, and its finalizers are removed.
 func (r *Reconciler) deleteContent(ctx context.Context, s *Observed) error {
 	if err := r.allowAndDeleteContent(ctx, s); err != nil || !s.contentIsRetained() {
 		return err
@@ -39,9 +39,10 @@ func (r *Reconciler) deleteContent(ctx context.Context, s *Observed) error {
 	return r.removeFinalizers(ctx, s)
 }
 
-// allowAndDeleteContent gives the driver's half our word that the content may go, and deletes it
-// if that is its policy. Both are on the condition that the content is what was
-// seen: an administrator may just have set the policy to Retain.
+// allowAndDeleteContent sets the being-deleted annotation, which lets the csi-snapshotter
+// delete the snapshot at the driver, and deletes the content unless it is retained. Both
+// writes fail if the content has changed: an administrator may just have set its policy
+// to Retain.
 func (r *Reconciler) allowAndDeleteContent(ctx context.Context, s *Observed) error {
 	content := s.Content.Object
 	if err := r.Keys.AllowDeletion(ctx, r.client, content); err != nil {
@@ -53,7 +54,7 @@ func (r *Reconciler) allowAndDeleteContent(ctx context.Context, s *Observed) err
 	uid, version := content.GetUID(), content.GetResourceVersion()
 	err := client.IgnoreNotFound(r.client.Delete(ctx, content, client.Preconditions{UID: &uid, ResourceVersion: &version}))
 	if apierrors.IsConflict(err) {
-		return kube.Conflict("%s %s is not what was seen any more: %w", r.Content, content.GetName(), err)
+		return kube.Conflict("%s %s has changed: %w", r.Content, content.GetName(), err)
 	}
 	if err != nil {
 		r.events.Warning(s.Snapshot.Object, r.Reasons.ContentDeletion, fmt.Sprintf("%s %s could not be deleted: %v", r.Content, content.GetName(), err))
@@ -62,8 +63,8 @@ func (r *Reconciler) allowAndDeleteContent(ctx context.Context, s *Observed) err
 	return nil
 }
 
-// removeFinalizers takes our finalizers off the snapshot. That the cache shows no content of
-// its own is not enough: it may have been made, or bound, a moment ago.
+// removeFinalizers removes our finalizers from the snapshot. Before that it looks for the
+// content at the API server: the cache may not show one that was just created or bound.
 func (r *Reconciler) removeFinalizers(ctx context.Context, s *Observed) error {
 	if !s.isBound() {
 		if err := r.readContent(ctx, r.apiReader, s); err != nil {
@@ -81,10 +82,10 @@ func (r *Reconciler) removeFinalizers(ctx context.Context, s *Observed) error {
 	if err == nil {
 		r.recordDeletion(ctx, s)
 	}
-	return kube.WrapWriteError(client.IgnoreNotFound(err), "letting the "+r.Noun+" go")
+	return kube.WrapWriteError(client.IgnoreNotFound(err), "removing finalizers from the "+r.Noun)
 }
 
-// recordDeletion measures what has ended with a snapshot that was let go.
+// recordDeletion observes the durations of the operations that end with the snapshot.
 func (r *Reconciler) recordDeletion(ctx context.Context, s *Observed) {
 	if s.Content == nil && s.Snapshot.Class != "" {
 		s.Class, _ = r.kind.GetClass(ctx, s.Snapshot.Class) // Without it the driver is unknown.

@@ -12,29 +12,30 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// Enqueue wakes the snapshots that an object leads to, of those that are worked on.
+// The functions of this file map objects to the snapshots that wait for them.
+
+// Enqueue enqueues the snapshots that an object is mapped to, if their namespaces are
+// selected.
 func (r *Reconciler) Enqueue(lead handler.MapFunc) handler.EventHandler {
 	return handler.EnqueueRequestsFromMapFunc(r.options.onlySelected(lead))
 }
 
-// snapshotRequest is the snapshot that a content belongs to.
+// snapshotRequest is the request for the snapshot of a content.
 func (r *Reconciler) snapshotRequest(c *Content) reconcile.Request {
 	return RequestFor(c.Ref.Namespace, c.Ref.Name)
 }
 
-// snapshotsOfContent leads from a content to its snapshot.
+// snapshotsOfContent maps a content to its snapshot.
 func (r *Reconciler) snapshotsOfContent(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{r.snapshotRequest(r.kind.ReadContent(o))}
 }
 
-// RequestFor is the request for the snapshot of a name.
+// RequestFor is the request for an object of that name.
 func RequestFor(namespace, name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
 }
 
-// This file leads from objects that change to the snapshots that wait for them.
-
-// sourceClaimRequests leads from a snapshot to the claim that it is of.
+// sourceClaimRequests maps a snapshot to the claim that it is taken of.
 func sourceClaimRequests(_ context.Context, o client.Object) []reconcile.Request {
 	var requests []reconcile.Request
 	for _, claim := range sourceClaim(o) {
@@ -43,16 +44,16 @@ func sourceClaimRequests(_ context.Context, o client.Object) []reconcile.Request
 	return requests
 }
 
-// waitingForClass leads from a class to the snapshots that have no content yet:
-// those that name it, and those that name none, for it may be the default.
+// waitingForClass maps a class to the snapshots that have no content yet: those that name
+// it, and those that name no class, because it may be the default.
 func (k *singleKind) waitingForClass(ctx context.Context, class client.Object) []reconcile.Request {
 	return append(
 		k.listWaiting(ctx, client.MatchingFields{snapshotsByClass: class.GetName()}),
 		k.listWaiting(ctx, client.MatchingFields{snapshotsByClass: ""})...)
 }
 
-// waitingForClaim leads from a claim to the snapshots of it that have no content
-// yet, and to those that it was to be filled from: they may be waiting to go.
+// waitingForClaim maps a claim to the snapshots of it that have no content yet, and to
+// those that it restores, because their deletion may wait for the claim.
 func (k *singleKind) waitingForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok || !k.options.IsSelected(claim.Namespace) {
@@ -65,7 +66,7 @@ func (k *singleKind) waitingForClaim(ctx context.Context, o client.Object) []rec
 	return requests
 }
 
-// waitingForVolume leads from a volume to the snapshots of its claim.
+// waitingForVolume maps a volume to the snapshots of its claim.
 func (k *singleKind) waitingForVolume(ctx context.Context, o client.Object) []reconcile.Request {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok || volume.Spec.ClaimRef == nil || !k.options.IsSelected(volume.Spec.ClaimRef.Namespace) {
@@ -75,11 +76,11 @@ func (k *singleKind) waitingForVolume(ctx context.Context, o client.Object) []re
 	return k.listWaiting(ctx, client.InNamespace(ref.Namespace), client.MatchingFields{snapshotsByClaim: ref.Name})
 }
 
-// listWaiting are the snapshots without a content that are found so.
+// listWaiting lists snapshots that have no content yet.
 func (k *singleKind) listWaiting(ctx context.Context, by ...client.ListOption) []reconcile.Request {
 	list := &snapshotv1.VolumeSnapshotList{}
 	if err := k.client.List(ctx, list, by...); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "The snapshots that wait for something could not be listed")
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the snapshots that have no content yet")
 		return nil
 	}
 	var requests []reconcile.Request

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// emitEvent is one event for what has become of the snapshot.
+// emitEvent emits one event for what has changed in the status.
 func (r *Reconciler) emitEvent(before, now *Snapshot) {
 	o := now.Object
 	name := o.GetNamespace() + "/" + o.GetName()
@@ -28,9 +28,9 @@ func (r *Reconciler) emitEvent(before, now *Snapshot) {
 	}
 }
 
-// reportError tells a user's problem where users look: in the snapshot's status and
-// as an event. What only we are concerned with is not told. It returns the
-// error, for another try.
+// reportError reports a [snapshot.Problem] in the snapshot's status and as an event.
+// Other errors, such as failed requests to the API server, are not the user's concern. It
+// returns the error, so that the snapshot is reconciled again.
 func (r *Reconciler) reportError(ctx context.Context, s *Observed, err error) error {
 	var problem *snapshot.Problem
 	if !errors.As(err, &problem) {
@@ -47,8 +47,8 @@ func (r *Reconciler) reportError(ctx context.Context, s *Observed, err error) er
 	return err
 }
 
-// reportDeletionError tells a user why a snapshot is not deleted. Contents are for administrators,
-// and most users may not read them. Whether it is ready does not change by that.
+// reportDeletionError tells the user why a snapshot is not deleted yet. Most users may
+// not read contents. It leaves readyToUse as it is.
 func (r *Reconciler) reportDeletionError(ctx context.Context, s *Observed, problem *snapshot.Problem) error {
 	r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
 	if !snapshot.IsNewError(s.Snapshot.Error, problem, r.now()) {

@@ -14,9 +14,9 @@ import (
 
 // Indexes of the cache.
 const (
-	snapshotsByClaim = "source-claim"   // VolumeSnapshots that are not made yet by the claim that they are of
-	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content by the class that they name; "" for none
-	claimsBySnapshot = "restores"       // claims without a volume by the snapshot of their namespace that they shall be filled from
+	snapshotsByClaim = "source-claim"   // VolumeSnapshots that are not taken yet, by their source claim
+	snapshotsByClass = "waits-in-class" // VolumeSnapshots without a content, by the class that they name; "" for none
+	claimsBySnapshot = "restores"       // pending claims, by the snapshots of their namespace that they restore
 )
 
 func index(ctx context.Context, m ctrl.Manager) error {
@@ -45,8 +45,8 @@ func sourceClaim(o client.Object) []string {
 	return []string{*s.Spec.Source.PersistentVolumeClaimName}
 }
 
-// neededClaim is the claim that a snapshot waits for, or that must stay for it.
-// Most snapshots are ready, and not found by this.
+// neededClaim is the claim that a snapshot waits for, or that must stay for it. Snapshots
+// that are taken are not in this index.
 func neededClaim(o client.Object) []string {
 	s, ok := o.(*snapshotv1.VolumeSnapshot)
 	if !ok || !needsClaim(s) && len(awaitedClass(s)) == 0 {
@@ -63,7 +63,7 @@ func awaitedClass(o client.Object) []string {
 	return []string{ptr.Deref(s.Spec.VolumeSnapshotClassName, "")}
 }
 
-// awaitedSnapshots are the snapshots that a claim waits for a volume from.
+// awaitedSnapshots are the snapshots that a pending claim restores.
 func awaitedSnapshots(o client.Object) []string {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	if !ok || claim.Status.Phase != corev1.ClaimPending {
@@ -72,8 +72,9 @@ func awaitedSnapshots(o client.Object) []string {
 	return SnapshotSources(claim)
 }
 
-// SnapshotSources are the snapshots of its own namespace that a claim names as its source,
-// in the old field or in the new one, which can name another namespace (KEP-3294).
+// SnapshotSources are the snapshots of its own namespace that a claim names as its
+// source: in dataSource, or in dataSourceRef, which can also name another namespace
+// (KEP-3294).
 func SnapshotSources(claim *corev1.PersistentVolumeClaim) []string {
 	var names []string
 	if from := claim.Spec.DataSource; from != nil && from.Kind == "VolumeSnapshot" && ptr.Deref(from.APIGroup, "") == snapshotv1.GroupName {

@@ -19,17 +19,17 @@ import (
 
 var (
 	inFlightDesc = prometheus.NewDesc("snapshot_controller_operations_in_flight",
-		"Operations on snapshots and groups of them that users have asked for and that have not ended.", nil, nil)
+		"Operations on snapshots and group snapshots that have not ended.", nil, nil)
 	statesDesc = prometheus.NewDesc("holdfast_snapshots",
-		"VolumeSnapshots by how far they are.", []string{"state"}, nil)
+		"VolumeSnapshots by state.", []string{"state"}, nil)
 	oldestDesc = prometheus.NewDesc("holdfast_snapshots_oldest_seconds",
-		"How long the oldest of those that are not ready has waited; 0 if there is none.", []string{"state"}, nil)
+		"How long the oldest VolumeSnapshot of a state has waited; 0 if there is none.", []string{"state"}, nil)
 	newestTimestampDesc = prometheus.NewDesc("holdfast_snapshots_newest_timestamp_seconds",
-		"When the newest snapshot that can be restored from was cut.", []string{"driver_name"}, nil)
+		"When the newest snapshot that is ready to use was taken.", []string{"driver_name"}, nil)
 )
 
-// registerMetrics makes the metrics known, in place of those of an earlier manager of
-// this process.
+// registerMetrics registers the metrics. It replaces those of an earlier manager of this
+// process.
 func (r *Reconciler) registerMetrics(m ctrl.Manager, groups Groups) error {
 	for _, c := range []prometheus.Collector{r.durations, &collector{r, m.GetCache(), groups}} {
 		metrics.Registry.Unregister(c)
@@ -46,7 +46,7 @@ func (r *Reconciler) progress(s *Observed) snapshot.Progress {
 	return p
 }
 
-// Progress is how far a snapshot is, as it says itself.
+// Progress is how far a snapshot is, from its own status.
 func (k *KindInfo) Progress(s *Snapshot) snapshot.Progress {
 	return snapshot.Progress{Object: s.Object, Operations: k.Operations, PreProvisioned: s.PreProvisionedContent != "", Created: s.Created, Ready: s.Ready}
 }
@@ -57,32 +57,33 @@ func unfinished(s *snapshotv1.VolumeSnapshot) []string {
 	return p.Unfinished()
 }
 
-// collector counts when it is asked and keeps nothing.
+// collector counts the objects in the cache when the metrics are scraped.
 type collector struct {
 	*Reconciler
 	cache  cache.Cache
 	groups Groups
 }
 
-// Describe names the metrics.
+// Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{inFlightDesc, statesDesc, oldestDesc, newestTimestampDesc} {
 		to <- d
 	}
 }
 
-// Collect counts. There is nothing to tell before the cache is filled.
+// Collect implements prometheus.Collector. It reports nothing before the cache has
+// synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if !c.cache.WaitForCacheSync(ctx) {
 		return
 	}
-	t, cut := newStateCounts(c.now()), newestSnapshots{}
+	t, newest := newStateCounts(c.now()), newestSnapshots{}
 	err := errors.Join(
 		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshot{}, &snapshotv1.VolumeSnapshotList{}, t.add),
 		kube.ForEach(ctx, c.cache, &snapshotv1.VolumeSnapshotContent{}, &snapshotv1.VolumeSnapshotContentList{}, func(content *snapshotv1.VolumeSnapshotContent) {
-			cut.add(content, c.options)
+			newest.add(content, c.options)
 		}))
 	if err != nil {
 		return
@@ -94,15 +95,15 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, t.oldest[state].Seconds(), state)
 		}
 	}
-	for driver, at := range cut {
+	for driver, at := range newest {
 		to <- prometheus.MustNewConstMetric(newestTimestampDesc, prometheus.GaugeValue, float64(at)/1e9, driver)
 	}
 }
 
-// States of snapshots, as the metric calls them.
+// Values of the label "state".
 const (
-	statePending   = "pending"   // not cut yet
-	stateUploading = "uploading" // cut, and the driver still works on it
+	statePending   = "pending"   // not taken yet
+	stateUploading = "uploading" // taken, and not ready to use yet
 	stateErrored   = "errored"   // not ready, and its status says why
 	stateReady     = "ready"
 	stateDeleting  = "deleting"
@@ -123,7 +124,7 @@ func stateOf(s *snapshotv1.VolumeSnapshot) string {
 	}
 }
 
-// A stateCounts is what all snapshots together are.
+// stateCounts aggregates over all snapshots.
 type stateCounts struct {
 	now        time.Time
 	count      map[string]int
@@ -146,13 +147,13 @@ func (t *stateCounts) add(s *snapshotv1.VolumeSnapshot) {
 	}
 	t.count[state]++
 	t.oldest[state] = max(t.oldest[state], t.now.Sub(since))
-	if state != stateReady { // Which has none.
+	if state != stateReady { // A ready snapshot has no unfinished operations.
 		t.operations += len(unfinished(s))
 	}
 }
 
-// newestSnapshots is when the newest snapshot of each driver that can be restored from
-// was cut, in nanoseconds since 1970.
+// newestSnapshots has, by driver, when its newest snapshot that is ready to use was
+// taken, in nanoseconds since 1970.
 type newestSnapshots map[string]int64
 
 func (n newestSnapshots) add(c *snapshotv1.VolumeSnapshotContent, o *Options) {

@@ -12,51 +12,52 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Observed is all that is known about one snapshot at one moment.
+// Observed is the observed state of one snapshot, and of what it depends on, at one
+// moment.
 type Observed struct {
 	Snapshot        *Snapshot         // nil if it is gone
-	Content         *Content          // the one that it names, or that is made for it; nil if it is not there
-	Class           *snapshot.Class   // nil if it names none, or it is not there
-	DefaultClasses  []string          // names of the default classes of the volumes' driver, if it names none
-	Sources         []snapshot.Source // the claims that it is of
-	Nodes           []string          // where all of their volumes are, if that is asked for
-	DeletionBlocker *snapshot.Problem // what still needs it, if it is being deleted
-	Stranded        bool              // its content is on its way out, and the node whose driver must delete it is gone
-	ObservedAt      time.Time         // before it was looked at
+	Content         *Content          // its content; nil if there is none
+	Class           *snapshot.Class   // nil if it names none, or there is no such class
+	DefaultClasses  []string          // the default classes of the volumes' driver, if it names no class
+	Sources         []snapshot.Source // the claims to take it of
+	Nodes           []string          // the nodes that can use all of the volumes, with --enable-distributed-snapshotting
+	DeletionBlocker *snapshot.Problem // why it cannot be deleted yet, if it is being deleted
+	Stranded        bool              // its content is being deleted, and the node whose csi-snapshotter must do that is gone
+	ObservedAt      time.Time         // when the observation began
 }
 
-// isPreProvisioned tells whether the snapshot names a content that was there before.
+// isPreProvisioned reports whether the snapshot names a content, instead of claims.
 func (s *Observed) isPreProvisioned() bool { return s.Snapshot.PreProvisionedContent != "" }
 
 func (s *Observed) isDeleting() bool { return s.Snapshot.Object.GetDeletionTimestamp() != nil }
 
-// isReferencedByContent tells whether the content's reference is to the snapshot.
+// isReferencedByContent reports whether the content's reference is to this snapshot. A
+// reference without a UID is to any snapshot of that name.
 func (s *Observed) isReferencedByContent() bool {
 	o := s.Snapshot.Object
 	return snapshot.RefersTo(s.Content.Ref, o.GetNamespace(), o.GetName(), o.GetUID())
 }
 
-// isBound tells whether the content is there, and is the snapshot's and nobody
-// else's.
+// isBound reports whether the content exists and is bound to this snapshot, by UID.
 func (s *Observed) isBound() bool {
 	return s.Content != nil && s.Content.Ref.UID == s.Snapshot.Object.GetUID() && s.isReferencedByContent()
 }
 
-// contentIsRetained tells whether the content is left when the snapshot goes.
+// contentIsRetained reports whether the content stays when the snapshot is deleted.
 func (s *Observed) contentIsRetained() bool {
 	return s.Content.Retain && !s.Content.MemberWithoutHandle
 }
 
-// contentIsDeleting tells whether the content is on its way out.
+// contentIsDeleting reports whether the content is being deleted.
 func (s *Observed) contentIsDeleting() bool { return s.Content.Object.GetDeletionTimestamp() != nil }
 
-// hasNodeAffinity tells whether one of the volumes is in some places only. One that can be
-// used everywhere is cut by a driver that works for all nodes.
+// hasNodeAffinity reports whether only some nodes can use one of the volumes. The
+// snapshot of a volume that every node can use needs no particular csi-snapshotter.
 func (s *Observed) hasNodeAffinity() bool {
 	return slices.ContainsFunc(s.Sources, func(one snapshot.Source) bool { return one.HasNodeAffinity() })
 }
 
-// describeVolumes names what is to be cut.
+// describeVolumes names the volumes in a message.
 func (s *Observed) describeVolumes() string {
 	var names []string
 	for i := range s.Sources {
@@ -68,7 +69,7 @@ func (s *Observed) describeVolumes() string {
 	return "all of the volumes " + strings.Join(names, ", ")
 }
 
-// driver is the name of the snapshot's driver; empty if it is not known.
+// driver is the name of the CSI driver; empty if it is not known.
 func (s *Observed) driver() string {
 	switch {
 	case s.Content != nil:
@@ -80,8 +81,8 @@ func (s *Observed) driver() string {
 	}
 }
 
-// observe reads a snapshot, and what its kind wants to be sure of, from the given
-// source and all else from the cache.
+// observe reads the state of a snapshot. The snapshot, and what its kind cannot take from
+// a cache, come from the given reader, the rest from the cache.
 func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client.ObjectKey) (*Observed, error) {
 	s := &Observed{ObservedAt: r.now()}
 	o := r.kind.EmptySnapshot()
@@ -101,7 +102,7 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key client
 	return s, r.observeSources(ctx, from, s)
 }
 
-// observeDeletion reads what keeps a snapshot that is being deleted.
+// observeDeletion reads what delays the deletion of a snapshot.
 func (r *Reconciler) observeDeletion(ctx context.Context, from client.Reader, s *Observed) (err error) {
 	if s.DeletionBlocker, err = r.kind.DeletionBlocker(ctx, from, s.Snapshot); err != nil || !s.isBound() || !s.contentIsDeleting() {
 		return err
@@ -121,7 +122,7 @@ func (r *Reconciler) readContent(ctx context.Context, from client.Reader, s *Obs
 	return err
 }
 
-// read reads an object, and tells whether it is there.
+// read reads an object, and reports whether it exists.
 func read(ctx context.Context, from client.Reader, key client.ObjectKey, into client.Object) (bool, error) {
 	err := from.Get(ctx, key, into)
 	switch {
@@ -134,8 +135,8 @@ func read(ctx context.Context, from client.Reader, key client.ObjectKey, into cl
 	}
 }
 
-// observeSources reads what a content is made from. Where something is wrong with
-// that, nothing else matters.
+// observeSources reads what is needed to create a content. It stops at the first thing
+// that is wrong, because only that is reported.
 func (r *Reconciler) observeSources(ctx context.Context, from client.Reader, s *Observed) (err error) {
 	if s.Sources, err = r.kind.Sources(ctx, from, s.Snapshot); err != nil || r.kind.Validate(s.Snapshot, s.Sources) != nil {
 		return err
@@ -164,8 +165,7 @@ func (r *Reconciler) observeClass(ctx context.Context, s *Observed) (err error) 
 	return nil
 }
 
-// observeNodes finds the nodes on which all volumes can be used that cannot be used
-// everywhere.
+// observeNodes finds the nodes that can use all of the volumes that have a node affinity.
 func (r *Reconciler) observeNodes(ctx context.Context, s *Observed) error {
 	first := true
 	for i := range s.Sources {

@@ -19,37 +19,40 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// maxContentAge is how old a content can be whose snapshot is lost: that happens while the
-// content is made.
+// maxContentAge bounds the age of the content of a snapshot that bypassed its finalizers.
+// That happens while the content is created.
 const maxContentAge = time.Minute
 
-// A orphan snapshot cannot give up its content any more. There are two kinds.
+// An orphan is a content whose snapshot is gone, so that no reconciliation of the
+// snapshot will delete it. There are two causes.
 //
-// One went past its finalizers: an API server that is deleting an object without any
-// ignores one that is added at that moment. Its content must be let go now. Later
-// nobody can tell it from one that was copied from another cluster, whose snapshot
-// must not be deleted.
+// The snapshot bypassed its finalizers: if a finalizer is added while the API server is
+// already deleting an object without finalizers, it is ignored. Such a content must be
+// deleted now. Later it cannot be told apart from a content that was copied from another
+// cluster, whose snapshot must not be deleted.
 //
-// The other one was let go when it had no content, and that was made after all: by a
-// leader that was stopped for longer than its Lease, or by an API server that carries
-// out a request which its caller has given up. Its content is newer than its deletion.
+// The content was created after the finalizers of its snapshot were removed: by a leader
+// that was suspended for longer than its Lease, or by an API server that executes a
+// request after its caller has given up. Its creationTimestamp is later than the
+// deletion.
 type orphan struct {
 	key     client.ObjectKey
 	uid     types.UID
 	content string
-	deleted time.Time // zero for one of the first kind
+	deleted time.Time // zero if the snapshot bypassed its finalizers
 }
 
-// orphanReconciler lets the contents of lost snapshots go.
+// orphanReconciler deletes orphans.
 type orphanReconciler struct {
 	*Reconciler
-	// deleted are the lost by UID that may get a content yet. Who makes a content
-	// late looks for its snapshot too, so a restart may forget them.
+	// deleted has the snapshots, by UID, that were deleted and whose content may still be
+	// created. It may be lost by a restart: whoever creates a content late checks its
+	// snapshot too, see deleteContentIfOrphaned.
 	deleted *utilcache.LRUExpireCache
 }
 
 const (
-	// maxRememberedDeletions bounds how many deletions are remembered, and deletedFor how long.
+	// maxRememberedDeletions and rememberDeletionFor bound what is remembered.
 	maxRememberedDeletions = 4096
 	rememberDeletionFor    = 10 * time.Minute
 )
@@ -58,10 +61,10 @@ func newOrphanReconciler(r *Reconciler) orphanReconciler {
 	return orphanReconciler{r, utilcache.NewLRUExpireCache(maxRememberedDeletions)}
 }
 
-// orphanQueue is what lost snapshots wait in.
+// orphanQueue is the queue of the controller.
 type orphanQueue = workqueue.TypedRateLimitingInterface[orphan]
 
-// SetUpOrphans adds the controller that does so.
+// SetUpOrphans adds the controller that deletes orphans.
 func (r *Reconciler) SetUpOrphans(m ctrl.Manager) error {
 	l := newOrphanReconciler(r)
 	return builder.TypedControllerManagedBy[orphan](m).
@@ -84,7 +87,7 @@ func (r *Reconciler) SetUpOrphans(m ctrl.Manager) error {
 		Complete(kube.DrainOnStop(l))
 }
 
-// snapshotDeleted is told of each snapshot that is gone.
+// snapshotDeleted handles the deletion of a snapshot.
 func (r orphanReconciler) snapshotDeleted(ctx context.Context, s *Snapshot, queue orphanQueue) {
 	o := r.orphanOf(s)
 	if o == nil {
@@ -96,26 +99,26 @@ func (r orphanReconciler) snapshotDeleted(ctx context.Context, s *Snapshot, queu
 	}
 	r.deleted.Add(o.uid, *o, rememberDeletionFor)
 	state := o.observed(r.kind)
-	if r.readContent(ctx, r.client, state) == nil && state.Content != nil { // The cache always answers.
+	if r.readContent(ctx, r.client, state) == nil && state.Content != nil { // Reading the cache does not fail.
 		r.contentCreated(state.Content, queue)
 	}
 }
 
-// contentCreated is told of each content that is made.
+// contentCreated handles the creation of a content.
 func (r orphanReconciler) contentCreated(content *Content, queue orphanQueue) {
 	remembered, ok := r.deleted.Get(content.Ref.UID)
 	if !ok {
 		return
 	}
-	if o, ok := remembered.(orphan); ok && o.content == content.Object.GetName() && o.isOrphanedBy(content, r.now()) {
+	if o, ok := remembered.(orphan); ok && o.content == content.Object.GetName() && o.matches(content, r.now()) {
 		queue.Add(o)
 	}
 }
 
-// orphanOf is a snapshot that is gone and may be lost; nil if it is not: it was never
-// ours, or its content was there before it. One that was being deleted was let go by
-// us, or by hand; its last state, which is that before its last write, has our
-// finalizers.
+// orphanOf is the content that a deleted snapshot may have left; nil if it cannot be an
+// orphan, because the snapshot never had our finalizers, or names a pre-provisioned
+// content. The last state of a snapshot that was deleted normally is that before its last
+// write, so it still has our finalizers.
 func (k *KindInfo) orphanOf(s *Snapshot) *orphan {
 	if !k.hasFinalizer(s) {
 		return nil
@@ -130,8 +133,8 @@ func (k *KindInfo) orphanOf(s *Snapshot) *orphan {
 	return o
 }
 
-// isOrphanedBy tells whether a content, of this snapshot, must go with it.
-func (s *orphan) isOrphanedBy(content *Content, now time.Time) bool {
+// matches reports whether a content of this snapshot is the orphan.
+func (s *orphan) matches(content *Content, now time.Time) bool {
 	made := content.Object.GetCreationTimestamp()
 	if s.deleted.IsZero() {
 		return now.Sub(made.Time) <= maxContentAge
@@ -139,7 +142,7 @@ func (s *orphan) isOrphanedBy(content *Content, now time.Time) bool {
 	return made.After(s.deleted)
 }
 
-// observed is as much of the snapshot as is known.
+// observed is as much of the state of the snapshot as is known.
 func (s *orphan) observed(k SnapshotKind) *Observed {
 	object := k.EmptySnapshot()
 	object.SetNamespace(s.key.Namespace)
@@ -148,30 +151,29 @@ func (s *orphan) observed(k SnapshotKind) *Observed {
 	return &Observed{Snapshot: &Snapshot{Object: object, ContentName: s.content}}
 }
 
-// Reconcile implements reconcile.TypedReconciler. A content that is not there yet
-// is let go by whoever is making it, or when it appears. Any other one stays whose
-// snapshot only is not there any more: somebody has taken the snapshot out of the API
-// server's store, or has put back an older state of that, and what is at the driver
-// must not be deleted for that.
+// Reconcile implements reconcile.TypedReconciler. A content that does not exist yet is
+// deleted when it appears, or by whoever creates it. A content for which orphan states no
+// cause stays: somebody may have removed the snapshot from etcd, or restored an older
+// state of etcd, and the snapshot at the driver must survive that.
 func (r orphanReconciler) Reconcile(ctx context.Context, o orphan) (reconcile.Result, error) {
 	s := o.observed(r.kind)
-	if err := r.readContent(ctx, r.apiReader, s); err != nil || s.Content == nil || !o.isOrphanedBy(s.Content, r.now()) {
+	if err := r.readContent(ctx, r.apiReader, s); err != nil || s.Content == nil || !o.matches(s.Content, r.now()) {
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{}, r.deleteOrphan(ctx, s)
 }
 
-// slowCreation is how long making a content may take before it is asked of the API server
-// whether its snapshot is still there: this process may have been stopped meanwhile,
-// and lead no longer.
+// slowCreation is how long the creation of a content may take before its snapshot is read
+// from the API server: this process may have been suspended meanwhile, and not be the
+// leader any more.
 const slowCreation = 5 * time.Second
 
-// deleteContentIfOrphaned lets a content go again whose snapshot was lost while it was made or
-// bound. The cache knows enough unless that took long: what it does not show yet
-// comes to lostOnes.
+// deleteContentIfOrphaned deletes a content whose snapshot was deleted while the content
+// was created or bound. The cache is good enough unless that took long: a deletion that
+// it does not show yet reaches orphanReconciler.
 func (r *Reconciler) deleteContentIfOrphaned(ctx context.Context, s *Observed) error {
 	var from client.Reader = r.client
-	if r.now().Round(0).Sub(s.ObservedAt.Round(0)) > slowCreation { // A clock that only counts while this machine runs is no use here.
+	if r.now().Round(0).Sub(s.ObservedAt.Round(0)) > slowCreation { // The monotonic clock stops while the machine is suspended.
 		from = r.apiReader
 	}
 	current := r.kind.EmptySnapshot()
@@ -182,8 +184,8 @@ func (r *Reconciler) deleteContentIfOrphaned(ctx context.Context, s *Observed) e
 	return r.deleteOrphan(ctx, s)
 }
 
-// deleteOrphan lets a content go if it is the snapshot's, whatever the driver's half is
-// writing meanwhile.
+// deleteOrphan deletes a content if it is the snapshot's. It retries when the
+// csi-snapshotter writes the content meanwhile.
 func (r *Reconciler) deleteOrphan(ctx context.Context, s *Observed) error {
 	return retry.OnError(retry.DefaultBackoff, kube.IsConflict, func() error {
 		if err := r.readContent(ctx, r.apiReader, s); err != nil || !s.isBound() {

@@ -13,13 +13,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// snapshotChanges lets through what users change, and that a snapshot is gone. What is
-// written here wakes nobody, but for bad news: their cause may have gone while the
-// cache did not show them yet.
+// snapshotChanges passes what users change, and deletions. It drops what this program
+// writes, except for errors: their cause may have ended before the cache showed them.
 func (r rules) snapshotChanges() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() || // The resync.
+			return e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion() || // Resync.
 				e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 				e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil ||
@@ -31,21 +30,20 @@ func (r rules) snapshotChanges() predicate.Funcs {
 	}
 }
 
-// restoreEnded tells whether a provisioner needs a snapshot no longer.
+// restoreEnded reports whether a provisioner has removed its finalizer from a snapshot.
 func restoreEnded(e event.UpdateEvent) bool {
 	return IsBeingRestored(e.ObjectOld) && !IsBeingRestored(e.ObjectNew)
 }
 
-// becameUnready tells whether a snapshot has another error, or is not ready any more.
+// becameUnready reports whether a snapshot has a new error, or is not ready any more.
 func becameUnready(before, now *Snapshot) bool {
 	text := errorMessage(now.Error)
 	return text != "" && text != errorMessage(before.Error) || before.Ready && !now.Ready
 }
 
-// contentChanges lets through what a snapshot takes over or waits for. The record
-// that the driver's half keeps in annotations, before and after it asks the
-// driver, is not of it, nor is our own word that the content may go: whoever has
-// given it goes on by himself.
+// contentChanges passes what a snapshot copies from its content or waits for. It drops
+// the annotations by which the csi-snapshotter records its requests, and our own
+// being-deleted annotation: the reconciliation that has written it continues by itself.
 func (r rules) contentChanges() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		return contentChanged(r.kind.ReadContent(e.ObjectOld), r.kind.ReadContent(e.ObjectNew))
@@ -54,14 +52,14 @@ func (r rules) contentChanges() predicate.Funcs {
 
 func contentChanged(before, now *Content) bool {
 	a, b := before.Object, now.Object
-	return a.GetResourceVersion() == b.GetResourceVersion() || // The resync.
-		a.GetUID() != b.GetUID() || a.GetGeneration() != b.GetGeneration() || // Of the spec, or that it is being deleted.
+	return a.GetResourceVersion() == b.GetResourceVersion() || // Resync.
+		a.GetUID() != b.GetUID() || a.GetGeneration() != b.GetGeneration() || // Its spec has changed, or it is being deleted.
 		before.PreProvisioned != now.PreProvisioned ||
 		!slices.Equal(a.GetFinalizers(), b.GetFinalizers()) || !equality.Semantic.DeepEqual(before.Status, now.Status)
 }
 
-// claimChanges lets through that a claim has got its volume, is gone, or is another
-// one of its name.
+// claimChanges passes that a claim is bound, is deleted, or was deleted and created
+// again.
 func claimChanges() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return phase(e.Object) == corev1.ClaimBound },
@@ -69,8 +67,8 @@ func claimChanges() predicate.Funcs {
 	}
 }
 
-// ClaimChanged tells whether who waits for a claim must look at it again: its phase is
-// another one, or it was deleted and made again, which may come as one change.
+// ClaimChanged reports whether a claim has another phase, or is another claim of the same
+// name: a claim that is deleted and created again may come as one update.
 func ClaimChanged(e event.UpdateEvent) bool {
 	return phase(e.ObjectOld) != phase(e.ObjectNew) || e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
 }
@@ -83,7 +81,7 @@ func phase(o client.Object) corev1.PersistentVolumeClaimPhase {
 	return claim.Status.Phase
 }
 
-// noLongerNeedsClaim passes the event by which a snapshot stops to need its claim.
+// noLongerNeedsClaim passes that a snapshot does not need its claim any more.
 func noLongerNeedsClaim() predicate.Funcs {
 	needs := func(o client.Object) bool {
 		s, ok := o.(*snapshotv1.VolumeSnapshot)
@@ -95,7 +93,7 @@ func noLongerNeedsClaim() predicate.Funcs {
 	}
 }
 
-// IsCreated lets through a new object.
+// IsCreated passes new objects only.
 func IsCreated() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
@@ -103,12 +101,12 @@ func IsCreated() predicate.Funcs {
 	}
 }
 
-// IsNotDeleted lets through all but that an object is gone.
+// IsNotDeleted passes everything but deletions.
 func IsNotDeleted() predicate.Funcs {
 	return predicate.Funcs{DeleteFunc: func(event.DeleteEvent) bool { return false }}
 }
 
-// isDeleted lets through that an object is gone.
+// isDeleted passes deletions only.
 func isDeleted() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },

@@ -11,21 +11,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Reconciler is the engine that works on the snapshots of a kind. It remembers
-// nothing that a restart may not forget.
+// Reconciler reconciles the snapshots of one kind. It keeps no state that a restart may
+// not lose.
 type Reconciler struct {
 	rules
 	client    client.Client
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	events    *kube.Events
 	options   *Options
 	durations *snapshot.OperationDurations
 	now       func() time.Time
 }
 
-// NewReconciler makes the engine for a kind of snapshots, with a client that reads from a
-// cache and one that does not. What Controller has begun and FindLost are to be
-// added to the manager.
+// NewReconciler makes the reconciler of a kind of snapshots, with a cached client and an
+// uncached reader. NewController, SetUpOrphans and SetUpStranded add its controllers to a
+// manager.
 func NewReconciler(c client.Client, apiReader client.Reader, kind SnapshotKind, events *kube.Events, o *Options) *Reconciler {
 	return &Reconciler{
 		rules: newRules(kind, o), client: c, apiReader: apiReader,
@@ -33,7 +33,8 @@ func NewReconciler(c client.Client, apiReader client.Reader, kind SnapshotKind, 
 	}
 }
 
-// Reconcile takes one snapshot a Step further.
+// Reconcile takes one snapshot a step further: it observes, decides, executes one step,
+// and reports.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, r.client, request.NamespacedName)
 	if err != nil {
@@ -54,7 +55,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: after}, r.reportError(ctx, s, err)
 }
 
-// requeueOnConflict comes back soon for what was superseded.
+// requeueOnConflict retries soon after a conflict, and reports any other error.
 func (r *Reconciler) requeueOnConflict(err error) (reconcile.Result, error) {
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
@@ -62,8 +63,8 @@ func (r *Reconciler) requeueOnConflict(err error) (reconcile.Result, error) {
 	return reconcile.Result{}, err
 }
 
-// refresh looks again, at the API server itself, before something is done that the
-// cache may be too late for.
+// refresh observes again, from the API server, and decides again, if a stale cache could
+// make the step wrong.
 func (r *Reconciler) refresh(ctx context.Context, s *Observed, next Step) (*Observed, Step, error) {
 	if !r.needsRefresh(s, next.Action) {
 		return s, next, nil
@@ -75,10 +76,10 @@ func (r *Reconciler) refresh(ctx context.Context, s *Observed, next Step) (*Obse
 	return s, r.decide(s), nil
 }
 
-// needsRefresh tells whether that is so. A snapshot that gets a content may be gone, let
-// go by this process itself; one that is not protected yet is written first, which
-// fails then. A group that lets its content go may have a member that a provisioner
-// has begun to restore.
+// needsRefresh reports whether it could. A snapshot that is to get a content may be gone
+// already, because this process has removed its finalizers. If it has no finalizers yet,
+// they are written first, and that fails if the snapshot is gone. A provisioner may have
+// begun to restore a member of the group whose content is to be deleted.
 func (r *Reconciler) needsRefresh(s *Observed, next Action) bool {
 	switch next {
 	case Create, Bind:
@@ -90,8 +91,7 @@ func (r *Reconciler) needsRefresh(s *Observed, next Action) bool {
 	}
 }
 
-// execute takes the Step, and returns after how long to come back; 0 for when
-// something changes.
+// execute takes the step. It returns when to reconcile again; 0 to wait for events.
 func (r *Reconciler) execute(ctx context.Context, s *Observed, next Step) (time.Duration, error) {
 	switch next.Action {
 	case Reject:

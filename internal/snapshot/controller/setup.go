@@ -51,20 +51,20 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups Grou
 			return nil, err
 		}
 	}
-	engine := NewReconciler(m.GetClient(), m.GetAPIReader(), k, events, o)
-	snapshots, err := k.setUpSnapshots(m, engine)
-	err = errors.Join(err, k.setUpClaimProtection(m), engine.SetUpOrphans(m), engine.SetUpStranded(m), engine.registerMetrics(m, groups))
+	r := NewReconciler(m.GetClient(), m.GetAPIReader(), k, events, o)
+	snapshots, err := k.setUpSnapshots(m, r)
+	err = errors.Join(err, k.setUpClaimProtection(m), r.SetUpOrphans(m), r.SetUpStranded(m), r.registerMetrics(m, groups))
 	if err != nil {
 		return nil, fmt.Errorf("adding the controllers: %w", err)
 	}
 	return &Controllers{Claims: k.claims, snapshots: snapshots}, nil
 }
 
-func (k *singleKind) setUpSnapshots(m ctrl.Manager, engine *Reconciler) (controller.Controller, error) {
-	return engine.Build(engine.NewController(m).
-		Watches(&snapshotv1.VolumeSnapshotClass{}, engine.Enqueue(k.waitingForClass), builder.WithPredicates(IsNotDeleted(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, engine.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolume{}, engine.Enqueue(k.waitingForVolume), builder.WithPredicates(IsCreated(), kube.SkipInitialList())))
+func (k *singleKind) setUpSnapshots(m ctrl.Manager, r *Reconciler) (controller.Controller, error) {
+	return r.Build(r.NewController(m).
+		Watches(&snapshotv1.VolumeSnapshotClass{}, r.Enqueue(k.waitingForClass), builder.WithPredicates(IsNotDeleted(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolumeClaim{}, r.Enqueue(k.waitingForClaim), builder.WithPredicates(claimChanges(), kube.SkipInitialList())).
+		Watches(&corev1.PersistentVolume{}, r.Enqueue(k.waitingForVolume), builder.WithPredicates(IsCreated(), kube.SkipInitialList())))
 }
 
 func (k *singleKind) setUpClaimProtection(m ctrl.Manager) error {
@@ -83,8 +83,8 @@ func (c *Controllers) WakeSnapshotsBy(from cache.Cache, object client.Object, le
 	return nil
 }
 
-// NewController begins the controller that works on the snapshots: it wakes them up
-// when they change, or their contents. What else they wait for the kind adds.
+// NewController begins the controller of the snapshots of a kind: their changes, and
+// those of their contents, wake them. The kind adds what else they wait for.
 func (r *Reconciler) NewController(m ctrl.Manager) *builder.Builder {
 	served := predicate.NewPredicateFuncs(func(o client.Object) bool { return r.options.IsSelected(o.GetNamespace()) })
 	b := ctrl.NewControllerManagedBy(m).
@@ -98,13 +98,12 @@ func (r *Reconciler) NewController(m ctrl.Manager) *builder.Builder {
 	return b
 }
 
-// Build adds the controller that NewController has begun.
+// Build adds the controller that NewController has begun to the manager.
 func (r *Reconciler) Build(b *builder.Builder) (controller.Controller, error) {
 	return b.Build(kube.DrainOnStop(r))
 }
 
-// controllerOptions says how many objects a controller works on at a time, and when it tries
-// again.
+// controllerOptions are the concurrency and the backoff of a controller.
 func (o *Options) controllerOptions() controller.Options {
 	return controller.Options{
 		MaxConcurrentReconciles: o.Workers,

@@ -41,7 +41,7 @@ var singleInfo = KindInfo{
 		Misbound: "SnapshotMisbound", HandleSet: "SnapshotHandleSet",
 		ContentDeletion: "SnapshotContentObjectDeleteError", DeletionPending: "SnapshotDeletePending",
 	},
-	// It has no model upstream, where a snapshot without a driver waits in silence.
+	// Not in upstream, where a snapshot without a csi-snapshotter waits in silence.
 	SidecarWait: snapshot.SidecarWait{Reason: "SnapshotNotServed", ContentKind: "VolumeSnapshotContent"},
 }
 
@@ -74,7 +74,7 @@ func (*singleKind) ReadSnapshot(o client.Object) *Snapshot {
 
 // ReadContent implements SnapshotKind.
 func (*singleKind) ReadContent(o client.Object) *Content {
-	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The engine only has what NewContent has made.
+	content := o.(*snapshotv1.VolumeSnapshotContent) //nolint:forcetypeassert // The reconciler only passes what EmptyContent has returned.
 	_, member := content.Annotations[snapshot.GroupHandleAnnotation]
 	c := &Content{
 		Object: content, Ref: content.Spec.VolumeSnapshotRef, Driver: content.Spec.Driver,
@@ -115,8 +115,8 @@ func (*singleKind) SnapshotterSecret(class *snapshot.Class, content string, ref 
 	return snapshot.Snapshotter.Resolve(class.Parameters, snapshot.Tokens(content, ref))
 }
 
-// Sources implements SnapshotKind. The cache is good enough: the claim is written before it
-// is cut, which fails if it is another one.
+// Sources implements SnapshotKind. The cache is good enough: the claim is written before
+// the snapshot is taken, and that fails if it is another claim.
 func (k *singleKind) Sources(ctx context.Context, _ client.Reader, of *Snapshot) ([]snapshot.Source, error) {
 	source := snapshot.Source{Name: ptr.Deref(asSnapshot(of.Object).Spec.Source.PersistentVolumeClaimName, "")}
 	if err := kube.GetIfExists(ctx, k.client, client.ObjectKey{Namespace: of.Object.GetNamespace(), Name: source.Name}, &source.Claim); err != nil {
@@ -168,7 +168,8 @@ func (*singleKind) CreateMembers(context.Context, *Snapshot, *Content) ([]string
 	return nil, nil
 }
 
-// WithContentStatus implements SnapshotKind. What was said once about time and group stays.
+// WithContentStatus implements SnapshotKind. The time and the group do not change once
+// they are set.
 func (k *singleKind) WithContentStatus(of *Snapshot, content *Content, _ []string) *Snapshot {
 	s := asSnapshot(of.Object).DeepCopy()
 	if s.Status == nil {
@@ -198,12 +199,13 @@ func copyContentStatus(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.Vo
 	}
 }
 
-// AfterDeletion implements SnapshotKind. All that belongs to a snapshot goes before it.
+// AfterDeletion implements SnapshotKind. Everything that belongs to a snapshot is deleted
+// before it.
 func (*singleKind) AfterDeletion(context.Context, client.ObjectKey) error { return nil }
 
-// asSnapshot is a snapshot of this kind.
+// asSnapshot is the typed snapshot.
 func asSnapshot(o client.Object) *snapshotv1.VolumeSnapshot {
-	return o.(*snapshotv1.VolumeSnapshot) //nolint:forcetypeassert // The engine only has what New has made.
+	return o.(*snapshotv1.VolumeSnapshot) //nolint:forcetypeassert // The reconciler only passes what EmptySnapshot has returned.
 }
 
 func contentName(of *snapshotv1.VolumeSnapshot) string {
@@ -223,8 +225,8 @@ func contentName(of *snapshotv1.VolumeSnapshot) string {
 
 func isMember(of *snapshotv1.VolumeSnapshot) bool { return snapshot.GroupOf(of) != nil }
 
-// isTaken tells whether the claim's contents are in a snapshot that needs the
-// claim no more. After the cut only the upload may still be going on.
+// isTaken reports whether the snapshot is taken, so that it does not need its claim any
+// more. The driver may still upload it.
 func isTaken(of *snapshotv1.VolumeSnapshot) bool {
 	return of.Status != nil && (of.Status.CreationTime != nil || isReady(of))
 }

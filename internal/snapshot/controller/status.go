@@ -11,9 +11,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// syncStatus takes over what the content says, after all is there that belongs to the
-// snapshot. A content that was made by another program, or by hand, may lack what
-// keeps it.
+// syncStatus copies the status of the content to the snapshot, after all members of a
+// group exist. It adds finalizers that are missing: another program, or a user, may have
+// created the content.
 func (r *Reconciler) syncStatus(ctx context.Context, s *Observed) (time.Duration, error) {
 	if err := r.addFinalizers(ctx, s, s.Content.Retain, ""); err != nil {
 		return 0, err
@@ -35,8 +35,8 @@ func (r *Reconciler) syncStatus(ctx context.Context, s *Observed) (time.Duration
 	return r.reportIfNotServed(s), nil
 }
 
-// reportIfNotServed says so if the driver's half does not begin, and returns how long it has
-// until that is said; 0 if it has begun.
+// reportIfNotServed emits an event if no csi-snapshotter has begun with the content in
+// time. It returns how long that may still take; 0 if one has begun.
 func (r *Reconciler) reportIfNotServed(s *Observed) time.Duration {
 	if s.Content.Status != nil || r.Keys.CreationStarted(s.Content.Object) {
 		return 0
@@ -48,8 +48,8 @@ func (r *Reconciler) reportIfNotServed(s *Observed) time.Duration {
 	return left
 }
 
-// updateStatus writes what the content says to the snapshot, if that is news, and
-// tells it.
+// updateStatus writes the content's status to the snapshot if it differs, and emits an
+// event.
 func (r *Reconciler) updateStatus(ctx context.Context, s *Observed, unready []string) error {
 	now := r.kind.WithContentStatus(s.Snapshot, s.Content, unready)
 	if equality.Semantic.DeepEqual(s.Snapshot.Status, now.Status) {
@@ -69,13 +69,13 @@ func (r *Reconciler) updateStatus(ctx context.Context, s *Observed, unready []st
 	return nil
 }
 
-// patchStatus writes to a snapshot's status.
+// patchStatus patches a snapshot's status.
 func (r *Reconciler) patchStatus(ctx context.Context, s *Snapshot, status map[string]any) error {
 	return kube.WrapWriteError(kube.PatchStatus(ctx, r.client, s.Object, status), "writing the status of the "+r.Noun)
 }
 
-// statusPatch is a status with all that it does not say, for a merge patch: the cache may
-// not show the error that was written a moment ago.
+// statusPatch is a merge patch with a whole status. It removes the error if there is
+// none: the cache may not show an error that was just written.
 func statusPatch(status any) (map[string]any, error) {
 	text, err := json.Marshal(status)
 	if err != nil {

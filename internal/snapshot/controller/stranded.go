@@ -22,23 +22,27 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// This file is about contents of nodes that are gone, where each node has its own
-// csi-snapshotter. Only that could ask the driver to delete what the node has. Where
-// nothing is to be deleted this program ends them; else the user is told what to do.
+// With --enable-distributed-snapshotting each node has its own csi-snapshotter. A content
+// is stranded if it is being deleted and its node is gone: only that node's csi-snapshotter
+// could ask the driver to delete the snapshot. If there is nothing to delete at the
+// driver, the content's finalizer is removed here. Otherwise the user is told what to do.
 
-// nodeGoneTimeout is how long the csi-snapshotter of a node that is gone may take: another one
-// may work for all nodes, and the label say nothing then.
+// nodeGoneTimeout is how long the csi-snapshotter may take to delete the content of a
+// node that is gone. One csi-snapshotter may work for all nodes, and then the label does
+// not matter.
 const nodeGoneTimeout = 30 * time.Second
 
-// nodeGoneProblem is what the user is told. With policy Retain nobody asks the driver.
+// nodeGoneProblem tells the user what to do. With policy Retain no csi-snapshotter is
+// needed.
 func (r rules) nodeGoneProblem(content *Content) *snapshot.Problem {
 	name := content.Object.GetName()
 	return snapshot.Problemf(r.Reasons.DeletionPending,
-		"%s %s is to be deleted by the csi-snapshotter of node %s, and there is no such node: if it is gone for good, run kubectl patch %s %s --type=merge -p '%s', which leaves what is at the driver",
+		"%s %s must be deleted by the csi-snapshotter of node %s, and there is no such node: if it is gone for good, run kubectl patch %s %s --type=merge -p '%s', which leaves the snapshot at the driver",
 		r.Content, name, content.Node, strings.ToLower(r.Content), name, `{"spec":{"deletionPolicy":"Retain"}}`)
 }
 
-// reportNodeGone tells it, in the status too, after a while.
+// reportNodeGone reports the problem as an event and in the status, after
+// nodeGoneTimeout.
 func (r *Reconciler) reportNodeGone(ctx context.Context, s *Observed, problem *snapshot.Problem) (time.Duration, error) {
 	if left := nodeGoneTimeout - r.now().Sub(s.Content.Object.GetDeletionTimestamp().Time); left > 0 {
 		return left, nil
@@ -46,7 +50,7 @@ func (r *Reconciler) reportNodeGone(ctx context.Context, s *Observed, problem *s
 	return 0, r.reportDeletionError(ctx, s, problem)
 }
 
-// isNodeGone tells whether a content is of a node that is gone.
+// isNodeGone reports whether the node of a content does not exist.
 func (r *Reconciler) isNodeGone(ctx context.Context, from client.Reader, content *Content) (bool, error) {
 	if !r.options.Distributed || content.Node == "" {
 		return false, nil
@@ -58,17 +62,18 @@ func (r *Reconciler) isNodeGone(ctx context.Context, from client.Reader, content
 	if len(content.Node) < validation.LabelValueMaxLength {
 		return true, nil
 	}
-	nodes := &corev1.NodeList{} // It may be a longer name, shortened.
+	nodes := &corev1.NodeList{} // The label may have a longer name in its shortened form.
 	if err := from.List(ctx, nodes); err != nil {
 		return false, fmt.Errorf("listing nodes: %w", err)
 	}
 	return !slices.ContainsFunc(nodes.Items, func(n corev1.Node) bool { return snapshot.NodeLabel(n.Name) == content.Node }), nil
 }
 
-// strandedReconciler ends contents of nodes that are gone that need no driver.
+// strandedReconciler removes the finalizer of stranded contents that need no driver.
 type strandedReconciler struct{ *Reconciler }
 
-// SetUpStranded adds the controller that does so, where each node has a csi-snapshotter.
+// SetUpStranded adds the controller of stranded contents, with
+// --enable-distributed-snapshotting.
 func (r *Reconciler) SetUpStranded(m ctrl.Manager) error {
 	if !r.options.Distributed {
 		return nil
@@ -84,9 +89,9 @@ func (r *Reconciler) SetUpStranded(m ctrl.Manager) error {
 
 func contentRequest(c *Content) reconcile.Request { return RequestFor("", c.Object.GetName()) }
 
-// Reconcile takes what keeps a content off it, if that is the only thing left to do.
-// The content must be as it was seen: its csi-snapshotter may have begun, or its policy
-// be another one.
+// Reconcile removes the finalizer of a content if nothing else is left to do. The write
+// fails if the content has changed: its csi-snapshotter may have begun with it, or it may
+// have another policy.
 func (r strandedReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s := &Observed{Snapshot: &Snapshot{ContentName: request.Name}}
 	if err := r.readContent(ctx, r.client, s); err != nil || s.Content == nil || !r.canRemoveFinalizer(s) || !r.options.IsSelected(s.Content.Ref.Namespace) {
@@ -101,11 +106,11 @@ func (r strandedReconciler) Reconcile(ctx context.Context, request reconcile.Req
 	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == r.Keys.Finalizer })
 	return r.requeueOnConflict(kube.WrapWriteError(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
 		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
-	}})), fmt.Sprintf("letting %s %s go", r.Content, o.GetName())))
+	}})), fmt.Sprintf("removing the finalizer from %s %s", r.Content, o.GetName())))
 }
 
-// canRemoveFinalizer tells whether a content is only kept for a csi-snapshotter, which would let it
-// go without asking the driver. See cut for the same rule.
+// canRemoveFinalizer reports whether a csi-snapshotter would remove the finalizer of a
+// content without asking the driver. Package sidecar has the same rule.
 func (r rules) canRemoveFinalizer(s *Observed) bool {
 	c := s.Content
 	neverBound := c.PreProvisioned && c.Ref.UID == ""
@@ -113,17 +118,17 @@ func (r rules) canRemoveFinalizer(s *Observed) bool {
 		(neverBound || r.Keys.DeletionAllowed(c.Object))
 }
 
-// deletingContentsOn leads from a node to the contents of it that are on their way out, or to
-// what they belong to.
+// deletingContentsOn maps a node to its contents that are being deleted, or to their
+// snapshots.
 func (r *Reconciler) deletingContentsOn(to func(*Content) reconcile.Request) handler.MapFunc {
 	return func(ctx context.Context, node client.Object) (requests []reconcile.Request) {
 		all := r.kind.EmptyContentList()
 		if err := r.client.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "The snapshots of a node that is gone could not be listed", "node", node.GetName())
+			ctrl.LoggerFrom(ctx).Error(err, "Could not list the contents of a node that is gone", "node", node.GetName())
 			return nil
 		}
 		label := snapshot.NodeLabel(node.GetName())
-		_ = meta.EachListItem(all, func(o runtime.Object) error { // Nothing in it fails.
+		_ = meta.EachListItem(all, func(o runtime.Object) error { // The function does not fail.
 			content, ok := o.(client.Object)
 			if ok && content.GetDeletionTimestamp() != nil && content.GetLabels()[snapshot.ManagedBy] == label {
 				requests = append(requests, to(r.kind.ReadContent(content)))
