@@ -35,25 +35,25 @@ func protected(s *scene) {
 	}
 }
 
-func cut(s *scene) {
+func taken(s *scene) {
 	s.content.Status = &groupv1.VolumeGroupSnapshotContentStatus{VolumeGroupSnapshotHandle: ptr.To("h")}
 }
 
-func TestAClaimIsNeededUntilItsGroupIsCut(t *testing.T) {
+func TestAClaimIsNeededUntilItsGroupIsTaken(t *testing.T) {
 	tests := map[string]struct {
 		changes []func(*scene)
 		want    bool
 	}{
-		"a group about which nothing has begun":          {nil, false},
-		"one that is about to be made":                   {[]func(*scene){protected}, true},
-		"one that selects others":                        {[]func(*scene){protected, func(s *scene) { s.sources[0].Claim.Labels = nil }}, false},
-		"one that was deleted before it was made":        {[]func(*scene){protected, deleted}, false},
-		"one that is being made":                         {[]func(*scene){made}, true},
-		"one that is being made, and is deleted":         {[]func(*scene){made, deleted}, true},
-		"one that is being made of others":               {[]func(*scene){made, func(s *scene) { s.content.Spec.Source.VolumeHandles = []string{"log"} }}, false},
-		"one that is cut":                                {[]func(*scene){made, cut}, false},
-		"one that is cut, as its own status already has": {[]func(*scene){made, wasCut}, false},
-		"one that was there before":                      {[]func(*scene){imported}, false},
+		"a group without our finalizer":                      {nil, false},
+		"a group that is about to get its content":           {[]func(*scene){protected}, true},
+		"a group that selects other claims":                  {[]func(*scene){protected, func(s *scene) { s.sources[0].Claim.Labels = nil }}, false},
+		"a group that was deleted before it got its content": {[]func(*scene){protected, deleted}, false},
+		"a group with its content":                           {[]func(*scene){made}, true},
+		"a group with its content that is being deleted":     {[]func(*scene){made, deleted}, true},
+		"a group with a content of other claims":             {[]func(*scene){made, func(s *scene) { s.content.Spec.Source.VolumeHandles = []string{"log"} }}, false},
+		"a group that is taken":                              {[]func(*scene){made, taken}, false},
+		"a group that is taken, as its own status shows":     {[]func(*scene){made, groupTaken}, false},
+		"a pre-provisioned group":                            {[]func(*scene){imported}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -77,8 +77,8 @@ func TestAClaimIsNeededUntilItsGroupIsCut(t *testing.T) {
 	}
 }
 
-// The cache may not show that a group has just been protected.
-func TestAClaimIsKeptForAGroupThatTheCacheDoesNotShowAsProtected(t *testing.T) {
+// The cache may not show that a group has just got its finalizer.
+func TestAClaimStaysProtectedForAGroupWhoseFinalizerTheCacheDoesNotShow(t *testing.T) {
 	s := fresh()
 	k := kind()
 	k.client = cluster(t, s.objects()...)
@@ -92,7 +92,7 @@ func TestAClaimIsKeptForAGroupThatTheCacheDoesNotShowAsProtected(t *testing.T) {
 	}
 }
 
-func TestTheClaimsOfAGroupAreKeptBeforeItHasItsContent(t *testing.T) {
+func TestTheClaimsOfAGroupAreProtectedBeforeItHasItsContent(t *testing.T) {
 	s := fresh()
 	protected(s)
 	api := cluster(t, append(s.objects(), s.class)...)
@@ -103,38 +103,36 @@ func TestTheClaimsOfAGroupAreKeptBeforeItHasItsContent(t *testing.T) {
 	for i := range s.sources {
 		claim := &corev1.PersistentVolumeClaim{}
 		if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.sources[i].Claim), claim); err != nil || len(claim.Finalizers) == 0 {
-			t.Errorf("nothing keeps claim %s, %v", claim.Name, err)
+			t.Errorf("claim %s is not protected, %v", claim.Name, err)
 		}
 	}
 }
 
-// A claim is freed by whoever asks at the right moment, which the events of groups and
-// of their contents tell.
-func TestTheClaimsOfAGroupGoFree(t *testing.T) {
-
+// The events of groups and of their contents wake the claims.
+func TestTheFinalizersOfClaimsAreRemovedWithTheNeedOfTheirGroup(t *testing.T) {
 	on := func(then ...func(*scene)) []func(*scene) { return then }
 	tests := map[string]struct {
 		from func(*scene)
 		then []func(*scene) // what happens
-		want string         // of the claims data and log, which are free
+		want string         // those of the claims data and log without a finalizer
 	}{
-		"when it is cut":                         {made, on(cut), "data log"},
-		"also if its content is on its way out":  {made, on(func(s *scene) { cut(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }), "data log"},
-		"not before":                             {made, on(func(s *scene) { s.content.Labels = map[string]string{"a": "b"} }), ""},
-		"when it is deleted, and never was cut":  {protected, on(func(s *scene) { s.group.DeletionTimestamp = ptr.To(metav1.Now()) }), "data log"},
-		"when it is gone":                        {protected, on(func(s *scene) { s.group = nil }), "data log"},
-		"not because it gets a content":          {protected, on(made), ""},
-		"one that the content is not of":         {protected, on(func(s *scene) { made(s); s.content.Spec.Source.VolumeHandles = []string{"log"} }), "data"},
-		"one that it selects no more":            {protected, on(relabelled), "data"},
-		"not one that it selected when it began": {made, on(relabelled), ""},
-		"one that it selected no more, at the cut": {func(s *scene) {
+		"the group is taken": {made, on(taken), "data log"},
+		"the group is taken, and its content is being deleted": {made, on(func(s *scene) { taken(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }), "data log"},
+		"an unrelated change":                                       {made, on(func(s *scene) { s.content.Labels = map[string]string{"a": "b"} }), ""},
+		"the group is deleted before it is taken":                   {protected, on(func(s *scene) { s.group.DeletionTimestamp = ptr.To(metav1.Now()) }), "data log"},
+		"the group is gone":                                         {protected, on(func(s *scene) { s.group = nil }), "data log"},
+		"the group gets its content":                                {protected, on(made), ""},
+		"the content is not of a claim":                             {protected, on(func(s *scene) { made(s); s.content.Spec.Source.VolumeHandles = []string{"log"} }), "data"},
+		"the group does not select a claim any more":                {protected, on(relabelled), "data"},
+		"the group does not select a claim of its content any more": {made, on(relabelled), ""},
+		"the group is taken, and did not select a claim any more": {func(s *scene) {
 			protected(s)
 			made(s)
 			relabelled(s)
 			s.content.Spec.Source.VolumeHandles = []string{"log"}
-		}, on(cut), "data log"},
-		"one whose volume forgot it, at the cut": {func(s *scene) { made(s); s.sources[0].Volume.Spec.ClaimRef = nil }, on(cut), "data log"},
-		"one whose volume is gone, at the cut":   {func(s *scene) { made(s); s.sources[0].Claim.Spec.VolumeName = "gone" }, on(cut), "data log"},
+		}, on(taken), "data log"},
+		"the group is taken, and a volume has lost its claimRef": {func(s *scene) { made(s); s.sources[0].Volume.Spec.ClaimRef = nil }, on(taken), "data log"},
+		"the group is taken, and a volume is gone":               {func(s *scene) { made(s); s.sources[0].Claim.Spec.VolumeName = "gone" }, on(taken), "data log"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -148,16 +146,16 @@ func TestTheClaimsOfAGroupGoFree(t *testing.T) {
 				then(s)
 			}
 			if got := s.freed(t, before); got != tt.want {
-				t.Errorf("the claims %q are free", got)
+				t.Errorf("the claims %q have no finalizer", got)
 			}
 		})
 	}
 }
 
-// relabelled takes claim data out of the group's selector.
+// relabelled removes the labels of claim data that the group selects.
 func relabelled(s *scene) { s.sources[0].Claim.Labels = nil }
 
-// copied is what is there now.
+// copied are copies of the objects.
 func (s *scene) copied() map[string]client.Object {
 	all := map[string]client.Object{}
 	for _, o := range s.objects() {
@@ -168,13 +166,13 @@ func (s *scene) copied() map[string]client.Object {
 	return all
 }
 
-// freed has the claims woken by all that has changed, and names those that are free then.
+// freed reconciles the claims that the changes wake, and names those without a finalizer.
 func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 	t.Helper()
 	var there []client.Object
 	for _, o := range s.objects() {
 		if o.GetDeletionTimestamp() != nil && len(o.GetFinalizers()) == 0 {
-			o.SetFinalizers([]string{"somebody's"}) // The API has no other such objects.
+			o.SetFinalizers([]string{"somebody's"}) // The API server deletes such objects.
 		}
 		there = append(there, o)
 	}
@@ -208,7 +206,7 @@ func groupsOf(k *groupKind) *Groups {
 	return g
 }
 
-// woken are the claims that are woken by what has changed.
+// woken are the claims that the changes wake.
 func (k *groupKind) woken(t *testing.T, before, now map[string]client.Object) (requests []reconcile.Request) {
 	t.Helper()
 	for _, change := range changes(before, now) {
@@ -222,13 +220,13 @@ func (k *groupKind) woken(t *testing.T, before, now map[string]client.Object) (r
 				requests = append(requests, k.protectedClaimsOfGroup(t.Context(), change.of())...)
 			}
 		case *corev1.PersistentVolumeClaim:
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(change.of())}) // See TestAClaimThatIsKeptIsLookedAtLater.
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(change.of())}) // See TestAProtectedClaimIsRecheckedLater.
 		}
 	}
 	return requests
 }
 
-// A change is of one object; before or now may be missing.
+// A change is that of one object; before or now may be nil.
 type change struct{ before, now client.Object }
 
 func changes(before, now map[string]client.Object) (all []change) {
@@ -263,10 +261,9 @@ func (c change) passes(p predicate.Predicate) bool {
 	}
 }
 
-// The cache may not show the content for which a claim was selected, or made just
-// before the group was deleted.
-func TestAClaimIsKeptForAContentThatTheCacheDoesNotShow(t *testing.T) {
-	for name, then := range map[string]func(*scene){"which it selects no more": relabelled, "which is deleted": deleted} {
+// The cache may not show a content that was just created.
+func TestAClaimStaysProtectedForAContentThatTheCacheDoesNotShow(t *testing.T) {
+	for name, then := range map[string]func(*scene){"the group does not select the claim any more": relabelled, "the group is being deleted": deleted} {
 		t.Run(name, func(t *testing.T) {
 			s := fresh()
 			protected(s)
@@ -288,9 +285,9 @@ func TestAClaimIsKeptForAContentThatTheCacheDoesNotShow(t *testing.T) {
 	}
 }
 
-// Who holds claims for a group has nobody free them before its content is there: until
-// then only its selector says what it is of.
-func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T) {
+// The locks of the claims are held until the content exists: until then only the selector
+// shows which claims the group needs.
+func TestAClaimStaysProtectedUntilTheContentThatItWasSelectedForExists(t *testing.T) {
 	s := fresh()
 	protected(s)
 	s.sources[0].Claim.UID, s.sources[1].Claim.UID = "uid-data", "uid-log"
@@ -314,7 +311,7 @@ func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := claims.Reconcile(ctx, reconcile.Request{NamespacedName: key}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("nobody keeps others from freeing it: %v", err)
+		t.Errorf("the claim is not locked: %v", err)
 	}
 	made(s)
 	if err := api.Create(t.Context(), s.content); err != nil {
@@ -325,24 +322,24 @@ func TestAClaimIsNotFreedBeforeTheContentThatItWasSelectedForIsMade(t *testing.T
 		t.Fatal(err)
 	}
 	if err := api.Get(t.Context(), key, data); err != nil || len(data.Finalizers) == 0 {
-		t.Errorf("the claim is freed though the group is made of it, %v", err)
+		t.Errorf("the claim is not protected, though the content is of it, %v", err)
 	}
 }
 
-// A group that cannot protect all of its claims has protected some.
-func TestAClaimThatWasProtectedInVainIsFreedWhenTheSelectorFindsOthers(t *testing.T) {
+// A group that cannot protect all of its claims has protected some of them.
+func TestAClaimThatWasProtectedInVainLosesItsFinalizerWhenTheSelectorMatchesOthers(t *testing.T) {
 	s := fresh()
 	protected(s)
 	s.sources[0].Claim.UID, s.sources[1].Claim.UID = "uid-data", "uid-log"
 	there := slices.DeleteFunc(s.objects(), func(o client.Object) bool { return o == client.Object(s.sources[1].Claim) })
-	s.sources[1].Claim.Finalizers = []string{snapshot.ClaimFinalizer} // So that it is looked for, and it is gone.
+	s.sources[1].Claim.Finalizers = []string{snapshot.ClaimFinalizer} // So that it is read from the API server, where it is gone.
 	api := cluster(t, there...)
 	if _, err := claimprotection.New(api, api, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
 		t.Fatalf("got %v", err)
 	}
 	key := client.ObjectKeyFromObject(s.sources[0].Claim)
 	if err := api.Get(t.Context(), key, s.sources[0].Claim); err != nil || len(s.sources[0].Claim.Finalizers) == 0 {
-		t.Fatalf("nothing is protected, %v", err)
+		t.Fatalf("no claim is protected, %v", err)
 	}
 	s.sources[1].Claim.ResourceVersion = ""
 	s.sources = s.sources[:1]
@@ -352,46 +349,46 @@ func TestAClaimThatWasProtectedInVainIsFreedWhenTheSelectorFindsOthers(t *testin
 	before := s.copied()
 	relabelled(s)
 	if got := s.freed(t, before); got != "data" {
-		t.Errorf("the claims %q are free", got)
+		t.Errorf("the claims %q have no finalizer", got)
 	}
 }
 
-// The kinds of groups may be there, and their controllers not yet: the API server did
-// not answer when they were to be set up.
-func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
+// The CRDs may be installed before the controllers of groups run: the API server may have
+// failed when these were to be set up.
+func TestAClaimStaysProtectedForAGroupBeforeGroupsAreWatched(t *testing.T) {
 	none := &meta.NoKindMatchError{}
 	forbidden := apierrors.NewForbidden(groupv1.Resource("volumegroupsnapshots"), "", errors.New("not yet"))
-	type ask struct {
-		answers error         // of the API server
+	type check struct {
+		listErr error         // of the API server
 		after   time.Duration // since the start
 		kept    bool
 		fails   bool
 	}
 	tests := map[string]struct {
-		from func(*scene)
-		asks []ask
+		from   func(*scene)
+		checks []check
 	}{
-		"a group that is being made":       {made, []ask{{nil, 0, true, false}}},
-		"one that is about to be":          {protected, []ask{{nil, 0, true, false}}},
-		"one that is cut":                  {func(s *scene) { made(s); cut(s) }, []ask{{nil, 0, false, false}}},
-		"one that is of others":            {func(s *scene) { made(s); s.content.Spec.Source.VolumeHandles = nil }, []ask{{nil, 0, false, false}}},
-		"no answer, and then one":          {made, []ask{{errors.New("busy"), 0, true, true}, {nil, time.Second, true, false}}},
-		"kinds that are not installed":     {made, []ask{{none, 0, false, false}}},
-		"no right while the server starts": {made, []ask{{forbidden, 0, true, false}, {nil, 5 * time.Second, true, false}}},
-		"no right for good":                {made, []ask{{forbidden, 0, true, false}, {forbidden, forbiddenTimeout, false, false}}},
+		"a group with its content":                  {made, []check{{nil, 0, true, false}}},
+		"a group that is about to get its content":  {protected, []check{{nil, 0, true, false}}},
+		"a group that is taken":                     {func(s *scene) { made(s); taken(s) }, []check{{nil, 0, false, false}}},
+		"a group of other claims":                   {func(s *scene) { made(s); s.content.Spec.Source.VolumeHandles = nil }, []check{{nil, 0, false, false}}},
+		"a failure, and then a response":            {made, []check{{errors.New("busy"), 0, true, true}, {nil, time.Second, true, false}}},
+		"CRDs that are not installed":               {made, []check{{none, 0, false, false}}},
+		"no permission while the API server starts": {made, []check{{forbidden, 0, true, false}, {nil, 5 * time.Second, true, false}}},
+		"no permission for long":                    {made, []check{{forbidden, 0, true, false}, {forbidden, forbiddenTimeout, false, false}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := fresh()
 			tt.from(s)
 			s.sources[0].Claim.Finalizers = []string{snapshot.ClaimFinalizer}
-			live := &unanswering{Client: cluster(t, s.objects()...)}
+			live := &failingLists{Client: cluster(t, s.objects()...)}
 			start := time.Now()
 			g := New(live, &snapshotcontroller.Options{Groups: true})
 			c := claimprotection.New(live, live, time.Second, g)
-			for i, a := range tt.asks {
+			for i, a := range tt.checks {
 				g.uncached.now = func() time.Time { return start.Add(a.after) }
-				live.err = a.answers
+				live.err = a.listErr
 				key := client.ObjectKeyFromObject(s.sources[0].Claim)
 				result, err := c.Reconcile(t.Context(), reconcile.Request{NamespacedName: key})
 				if (err != nil) != a.fails {
@@ -402,45 +399,45 @@ func TestAClaimIsKeptForAGroupBeforeGroupsAreWatched(t *testing.T) {
 					t.Fatal(err)
 				}
 				if kept := len(claim.Finalizers) > 0; kept != a.kept {
-					t.Errorf("%d: that the claim is kept is %v", i, kept)
+					t.Errorf("%d: the claim is protected: %v", i, kept)
 				}
 				if a.kept && err == nil && result.RequeueAfter == 0 {
-					t.Errorf("%d: nobody looks at the claim again", i)
+					t.Errorf("%d: the claim is not rechecked", i)
 				}
 			}
 		})
 	}
 }
 
-// Where the kinds are not installed that is not asked for each claim.
-func TestThatThereAreNoGroupsIsAskedSeldom(t *testing.T) {
+// Without the CRDs there is no request for each claim.
+func TestTheAbsenceOfGroupsIsCached(t *testing.T) {
 	now := time.Now()
-	live := &unanswering{Client: cluster(t), err: &meta.NoKindMatchError{}}
+	live := &failingLists{Client: cluster(t), err: &meta.NoKindMatchError{}}
 	u := &uncachedGroups{apiReader: live, now: func() time.Time { return now }}
 	for range 10 {
 		if got, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || got {
 			t.Fatal(got, err)
 		}
 	}
-	if live.asked != 1 {
-		t.Errorf("it was asked %d times", live.asked)
+	if live.listed != 1 {
+		t.Errorf("groups were listed %d times", live.listed)
 	}
 	now = now.Add(absentFor)
-	if _, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || live.asked != 2 {
-		t.Errorf("it was asked %d times, %v", live.asked, err)
+	if _, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || live.listed != 2 {
+		t.Errorf("groups were listed %d times, %v", live.listed, err)
 	}
 }
 
-// unanswering is an API server that does not say which groups there are.
-type unanswering struct {
+// failingLists is an API server that fails to list groups.
+type failingLists struct {
 	client.Client
-	err   error
-	asked int
+	err    error
+	listed int
 }
 
-func (c *unanswering) List(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
+func (c *failingLists) List(ctx context.Context, list client.ObjectList, o ...client.ListOption) error {
 	if _, ok := list.(*groupv1.VolumeGroupSnapshotList); ok {
-		c.asked++
+		c.listed++
 		if c.err != nil {
 			return c.err
 		}
@@ -448,7 +445,7 @@ func (c *unanswering) List(ctx context.Context, list client.ObjectList, o ...cli
 	return c.Client.List(ctx, list, o...)
 }
 
-// objects are those that are there.
+// objects are the API objects of the scene.
 func (s *scene) objects() []client.Object {
 	var all []client.Object
 	if s.group != nil {

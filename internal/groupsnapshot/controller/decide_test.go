@@ -18,7 +18,7 @@ import (
 
 const driver = "csi.example.com"
 
-// A scene is all that there is about one group.
+// A scene is one group with the objects around it.
 type scene struct {
 	group    *groupv1.VolumeGroupSnapshot
 	content  *groupv1.VolumeGroupSnapshotContent
@@ -30,8 +30,8 @@ type scene struct {
 	restored []string
 }
 
-// seen is the scene as the engine sees it.
-func (s *scene) seen() *snapshotcontroller.Observed {
+// observed is the observed state of the scene.
+func (s *scene) observed() *snapshotcontroller.Observed {
 	it := &snapshotcontroller.Observed{DefaultClasses: s.defaults, Nodes: s.nodes, Sources: s.sources, DeletionBlocker: deletionBlocker(s.restores, s.restored)}
 	if s.group != nil {
 		it.Snapshot = kind().ReadSnapshot(s.group)
@@ -47,8 +47,7 @@ func (s *scene) seen() *snapshotcontroller.Observed {
 
 func kind() *groupKind { return &groupKind{info: kindInfo(groupv1.SchemeGroupVersion)} }
 
-// fresh is a group of two bound claims, with a class, about which nothing has
-// been done yet.
+// fresh is a new group of two bound claims, with a class.
 func fresh() *scene {
 	return &scene{
 		group: &groupv1.VolumeGroupSnapshot{
@@ -81,7 +80,7 @@ func source(name string) snapshot.Source {
 	}
 }
 
-// Changes of what is seen.
+// Changes of the scene.
 func made(s *scene) {
 	s.group.Finalizers = []string{snapshot.GroupBoundFinalizer}
 	s.content = &groupv1.VolumeGroupSnapshotContent{
@@ -103,7 +102,7 @@ func imported(s *scene) {
 func unbound(s *scene)  { s.content.Spec.VolumeGroupSnapshotRef.UID = "" }
 func anothers(s *scene) { s.content.Spec.VolumeGroupSnapshotRef.UID = "other" }
 func lost(s *scene)     { s.content = nil }
-func wasCut(s *scene) {
+func groupTaken(s *scene) {
 	s.group.Status = &groupv1.VolumeGroupSnapshotStatus{CreationTime: &metav1.Time{}}
 }
 func placed(s *scene) {
@@ -127,49 +126,49 @@ func TestDecide(t *testing.T) {
 		want        snapshotcontroller.Action
 		says        string
 	}{
-		"bound claims of one driver are cut together":            {nil, false, snapshotcontroller.Create, ""},
-		"a selector that finds no claim says what it looked for": {on(func(s *scene) { s.sources = nil }), false, snapshotcontroller.Reject, "(app=shop)"},
-		"a selector that cannot be read is the user's mistake": {on(func(s *scene) {
+		"a group of bound claims of one driver gets a content": {nil, false, snapshotcontroller.Create, ""},
+		"a selector that matches no claim is reported":         {on(func(s *scene) { s.sources = nil }), false, snapshotcontroller.Reject, "(app=shop)"},
+		"an invalid selector is rejected": {on(func(s *scene) {
 			s.group.Spec.Source.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}
 		}), false, snapshotcontroller.Reject, "is invalid"},
-		"neither selector nor content is the user's mistake": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, snapshotcontroller.Reject, "neither a selector"},
-		"one claim that cannot be cut holds all":             {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, snapshotcontroller.Reject, "claim log has no volume yet"},
-		"every claim that cannot be cut is named": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, snapshotcontroller.Reject,
+		"a group without a selector and a content is rejected": {on(func(s *scene) { s.group.Spec.Source.Selector = nil }), false, snapshotcontroller.Reject, "neither a selector"},
+		"one unusable claim rejects the group":                 {on(func(s *scene) { s.sources[1].Claim.Spec.VolumeName = "" }), false, snapshotcontroller.Reject, "claim log has no volume yet"},
+		"every unusable claim is reported": {on(func(s *scene) { s.sources[0].Volume = nil; s.sources[1].Claim.Status.Phase = corev1.ClaimLost }), false, snapshotcontroller.Reject,
 			"PersistentVolume pv-data of claim data is not there; claim log has no volume yet"},
-		"a claim that is being deleted is not left out in silence": {on(func(s *scene) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, snapshotcontroller.Reject, "claim data is being deleted"},
-		"volumes of two drivers cannot be cut together":            {on(func(s *scene) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, snapshotcontroller.Reject, "different drivers (csi.example.com, other)"},
-		"a class that is not there is waited for":                  {on(func(s *scene) { s.class = nil }), false, snapshotcontroller.Reject, "VolumeGroupSnapshotClass gold is not there"},
-		"a class of another driver is refused":                     {on(func(s *scene) { s.class.Driver = "other" }), false, snapshotcontroller.Reject, "is of driver other"},
-		"without a class there must be a default":                  {on(classless), false, snapshotcontroller.Reject, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
-		"two defaults are one too many":                            {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, snapshotcontroller.Reject, "2 default snapshot classes (a, b)"},
-		"one default is the class":                                 {on(change(func(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, snapshotcontroller.Create, ""},
-		"volumes on one node are its driver's":                     {on(placed, func(s *scene) { s.nodes = []string{"a"} }), true, snapshotcontroller.Create, ""},
-		"volumes on different nodes have no driver in common":      {on(placed), true, snapshotcontroller.Reject, "no node can use all of the volumes pv-data, pv-log"},
-		"volumes that can be used everywhere are any driver's":     {nil, true, snapshotcontroller.Create, ""},
+		"a claim that is being deleted rejects the group": {on(func(s *scene) { s.sources[0].Claim.DeletionTimestamp = &metav1.Time{} }), false, snapshotcontroller.Reject, "claim data is being deleted"},
+		"volumes of two drivers are rejected":             {on(func(s *scene) { s.sources[1].Volume.Spec.CSI.Driver = "other" }), false, snapshotcontroller.Reject, "different drivers (csi.example.com, other)"},
+		"a class that does not exist is waited for":       {on(func(s *scene) { s.class = nil }), false, snapshotcontroller.Reject, "VolumeGroupSnapshotClass gold is not there"},
+		"a class of another driver is rejected":           {on(func(s *scene) { s.class.Driver = "other" }), false, snapshotcontroller.Reject, "is of driver other"},
+		"without a class there must be a default":         {on(classless), false, snapshotcontroller.Reject, "groupsnapshot.storage.kubernetes.io/is-default-class=true"},
+		"two defaults are rejected":                       {on(classless, change(func(s *scene) { s.defaults = []string{"a", "b"} })), false, snapshotcontroller.Reject, "2 default snapshot classes (a, b)"},
+		"one default is used":                             {on(change(func(s *scene) { s.group.Spec.VolumeGroupSnapshotClassName, s.defaults = nil, []string{"gold"} })), false, snapshotcontroller.Create, ""},
+		"volumes on one node get the label of the node":   {on(placed, func(s *scene) { s.nodes = []string{"a"} }), true, snapshotcontroller.Create, ""},
+		"volumes on different nodes are rejected":         {on(placed), true, snapshotcontroller.Reject, "no node can use all of the volumes pv-data, pv-log"},
+		"volumes that every node can use get no label":    {nil, true, snapshotcontroller.Create, ""},
 
-		"a content of the group's own is followed":                      {on(made), false, snapshotcontroller.SyncStatus, ""},
-		"one of its name that is another group's is not":                {on(made, anothers), false, snapshotcontroller.Reject, "bound to another group snapshot"},
-		"nor one that was imported":                                     {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Reject, "but it is pre-provisioned"},
-		"a group whose content was lost after the cut is not cut again": {on(made, wasCut, lost), false, snapshotcontroller.Reject, "is gone, so the group snapshot cannot be used"},
-		"one whose content was lost before is made again":               {on(made, lost), false, snapshotcontroller.Create, ""},
+		"the status of the group's content is copied":                         {on(made), false, snapshotcontroller.SyncStatus, ""},
+		"a content of that name that is bound to another group is rejected":   {on(made, anothers), false, snapshotcontroller.Reject, "bound to another group snapshot"},
+		"a pre-provisioned content of that name is rejected":                  {on(imported, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = nil }), false, snapshotcontroller.Reject, "but it is pre-provisioned"},
+		"a taken group whose content is gone is not taken again":              {on(made, groupTaken, lost), false, snapshotcontroller.Reject, "is gone, so the group snapshot cannot be used"},
+		"a group whose content is gone before it is taken gets a new content": {on(made, lost), false, snapshotcontroller.Create, ""},
 
-		"a named content is waited for":                   {on(imported, lost), false, snapshotcontroller.Reject, "VolumeGroupSnapshotContent c is not there"},
-		"a free one is adopted":                           {on(imported, unbound), false, snapshotcontroller.Bind, ""},
-		"one that goes is not":                            {on(imported, unbound, going), false, snapshotcontroller.Reject, "is being deleted"},
-		"the group's own is followed, also while it goes": {on(imported, going), false, snapshotcontroller.SyncStatus, ""},
-		"one of another group is refused":                 {on(imported, anothers), false, snapshotcontroller.Reject, `with uid "other"`},
-		"one that is made from volumes is refused":        {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Reject, "created from volumes"},
+		"a pre-provisioned content that does not exist is waited for":   {on(imported, lost), false, snapshotcontroller.Reject, "VolumeGroupSnapshotContent c is not there"},
+		"an unbound pre-provisioned content is bound":                   {on(imported, unbound), false, snapshotcontroller.Bind, ""},
+		"a pre-provisioned content that is being deleted is rejected":   {on(imported, unbound, going), false, snapshotcontroller.Reject, "is being deleted"},
+		"the status of a bound content that is being deleted is copied": {on(imported, going), false, snapshotcontroller.SyncStatus, ""},
+		"a pre-provisioned content of another group is rejected":        {on(imported, anothers), false, snapshotcontroller.Reject, `with uid "other"`},
+		"a content created from volumes is rejected":                    {on(made, func(s *scene) { s.group.Spec.Source.VolumeGroupSnapshotContentName = &s.content.Name }), false, snapshotcontroller.Reject, "created from volumes"},
 
-		"a deleted group gives its content free":    {on(made, deleted), false, snapshotcontroller.DeleteContent, ""},
-		"also one that is kept":                     {on(made, deleted, retain), false, snapshotcontroller.DeleteContent, ""},
-		"then it waits for the driver":              {on(made, deleted, permitted, going), false, snapshotcontroller.None, ""},
-		"if the deletion was not sent, it is":       {on(made, deleted, permitted), false, snapshotcontroller.DeleteContent, ""},
-		"a kept content is not waited for":          {on(made, deleted, permitted, retain), false, snapshotcontroller.RemoveFinalizers, ""},
-		"without its content it goes":               {on(made, deleted, lost), false, snapshotcontroller.RemoveFinalizers, ""},
-		"another group's content does not hold it":  {on(made, deleted, anothers), false, snapshotcontroller.RemoveFinalizers, ""},
-		"a group that nobody holds is left to go":   {on(deleted), false, snapshotcontroller.None, ""},
-		"a restore of a member holds it":            {on(made, deleted, func(s *scene) { s.restores = []string{"ns/new"} }), false, snapshotcontroller.ReportBlocker, "claim ns/new waits"},
-		"a group that is gone is nobody's business": {on(gone), false, snapshotcontroller.None, ""},
+		"the content of a deleted group is deleted":                         {on(made, deleted), false, snapshotcontroller.DeleteContent, ""},
+		"a retained content gets the annotation":                            {on(made, deleted, retain), false, snapshotcontroller.DeleteContent, ""},
+		"then the csi-snapshotter deletes the group snapshot at the driver": {on(made, deleted, permitted, going), false, snapshotcontroller.None, ""},
+		"the content is deleted if it only has the annotation yet":          {on(made, deleted, permitted), false, snapshotcontroller.DeleteContent, ""},
+		"a retained content is not waited for":                              {on(made, deleted, permitted, retain), false, snapshotcontroller.RemoveFinalizers, ""},
+		"without a content the finalizer is removed":                        {on(made, deleted, lost), false, snapshotcontroller.RemoveFinalizers, ""},
+		"a content of another group does not matter":                        {on(made, deleted, anothers), false, snapshotcontroller.RemoveFinalizers, ""},
+		"a deleted group without our finalizer is ignored":                  {on(deleted), false, snapshotcontroller.None, ""},
+		"a pending claim that restores a member delays the deletion":        {on(made, deleted, func(s *scene) { s.restores = []string{"ns/new"} }), false, snapshotcontroller.ReportBlocker, "claim ns/new waits"},
+		"a group that is gone is ignored":                                   {on(gone), false, snapshotcontroller.None, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -177,7 +176,7 @@ func TestDecide(t *testing.T) {
 			for _, c := range tt.changes {
 				c(s)
 			}
-			got := snapshotcontroller.Decide(kind(), &snapshotcontroller.Options{Distributed: tt.distributed}, s.seen())
+			got := snapshotcontroller.Decide(kind(), &snapshotcontroller.Options{Distributed: tt.distributed}, s.observed())
 			if got.Action != tt.want {
 				t.Errorf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
 			}
@@ -188,7 +187,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestAGroupFollowsItsContent(t *testing.T) {
+func TestTheStatusOfAGroupIsCopiedFromItsContent(t *testing.T) {
 	at, later := metav1.NewTime(time.Unix(1, 0)), metav1.NewTime(time.Unix(2, 0))
 	failure := snapshot.StatusError("full", time.Unix(1, 0))
 	ready := &groupv1.VolumeGroupSnapshotContentStatus{ReadyToUse: ptr.To(true), CreationTime: &at, Error: failure}
@@ -200,19 +199,19 @@ func TestAGroupFollowsItsContent(t *testing.T) {
 		at      *metav1.Time
 		err     bool
 	}{
-		"one that nobody has looked at is not ready": {nil, nil, nil, false, nil, false},
-		"an error is handed on":                      {nil, &groupv1.VolumeGroupSnapshotContentStatus{Error: failure}, nil, false, nil, true},
-		"and taken back when it is ready":            {nil, ready, nil, true, &at, false},
-		"it waits for its members":                   {nil, ready, []string{"a"}, false, &at, true},
-		"it stays ready whatever becomes of them":    {&groupv1.VolumeGroupSnapshotStatus{ReadyToUse: ptr.To(true)}, ready, []string{"a"}, true, &at, false},
-		"when it was cut is said once":               {&groupv1.VolumeGroupSnapshotStatus{CreationTime: &later}, ready, nil, true, &later, false},
+		"a group whose content has no status is not ready": {nil, nil, nil, false, nil, false},
+		"an error is copied":                          {nil, &groupv1.VolumeGroupSnapshotContentStatus{Error: failure}, nil, false, nil, true},
+		"an error is removed when the group is ready": {nil, ready, nil, true, &at, false},
+		"a group is not ready before its members":     {nil, ready, []string{"a"}, false, &at, true},
+		"a ready group stays ready":                   {&groupv1.VolumeGroupSnapshotStatus{ReadyToUse: ptr.To(true)}, ready, []string{"a"}, true, &at, false},
+		"the creation time does not change":           {&groupv1.VolumeGroupSnapshotStatus{CreationTime: &later}, ready, nil, true, &later, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := fresh()
 			made(s)
 			s.group.Status, s.content.Status = tt.before, tt.from
-			it := s.seen()
+			it := s.observed()
 			got := asGroup(kind().WithContentStatus(it.Snapshot, it.Content, tt.unready).Object).Status
 			if *got.ReadyToUse != tt.ready || !got.CreationTime.Equal(tt.at) || (got.Error != nil) != tt.err || *got.BoundVolumeGroupSnapshotContentName != s.content.Name {
 				t.Errorf("got %+v", got)
@@ -221,8 +220,8 @@ func TestAGroupFollowsItsContent(t *testing.T) {
 	}
 }
 
-// Nothing of a member goes back, whatever the list says that was made first.
-func TestAMemberIsToldOnlyWhatIsNews(t *testing.T) {
+// No value of a member is reset, even if the list of the group's content is older.
+func TestOnlyNewValuesAreWrittenToAMember(t *testing.T) {
 	known := &snapshotv1.VolumeSnapshotContentStatus{
 		SnapshotHandle: ptr.To("h"), VolumeGroupSnapshotHandle: ptr.To("g"), CreationTime: ptr.To[int64](5), RestoreSize: ptr.To[int64](6), ReadyToUse: ptr.To(false),
 	}
@@ -233,11 +232,11 @@ func TestAMemberIsToldOnlyWhatIsNews(t *testing.T) {
 		member, group bool // ready
 		want          map[string]any
 	}{
-		"a new one is told all":                {nil, false, false, map[string]any{"snapshotHandle": "h", "volumeGroupSnapshotHandle": "g", "creationTime": int64(1), "restoreSize": int64(2), "readyToUse": false}},
-		"one that is told is left alone":       {known, false, false, map[string]any{}},
-		"it becomes ready alone":               {known, true, false, map[string]any{"readyToUse": true}},
-		"and with its group":                   {known, false, true, map[string]any{"readyToUse": true}},
-		"one that is ready does not fall back": {readyOne, false, false, map[string]any{}},
+		"a new member gets all values":            {nil, false, false, map[string]any{"snapshotHandle": "h", "volumeGroupSnapshotHandle": "g", "creationTime": int64(1), "restoreSize": int64(2), "readyToUse": false}},
+		"a member with all values is not written": {known, false, false, map[string]any{}},
+		"a member becomes ready":                  {known, true, false, map[string]any{"readyToUse": true}},
+		"a member becomes ready with its group":   {known, false, true, map[string]any{"readyToUse": true}},
+		"a ready member stays ready":              {readyOne, false, false, map[string]any{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

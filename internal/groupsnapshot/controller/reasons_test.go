@@ -9,7 +9,7 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// Whoever watches events looks for upstream's reasons.
+// Alerts and users look for upstream's reasons.
 func TestReasonsAreUpstreams(t *testing.T) {
 	want := snapshotcontroller.Reasons{
 		Creating: "CreatingGroupSnapshot", Created: "GroupSnapshotCreated", Ready: "GroupSnapshotReady",

@@ -26,17 +26,16 @@ import (
 	snapshotcontroller "github.com/holdfast-io/holdfast/internal/snapshot/controller"
 )
 
-// The cache may not show that a content is there, or is bound to the group, since a
-// moment ago.
-func TestAGroupThatGoesTakesItsContentAlong(t *testing.T) {
+// The cache may not show a content that was just created, or bound to the group.
+func TestAGroupContentThatTheCacheDoesNotShowIsDeleted(t *testing.T) {
 	tests := map[string]struct {
 		from  func(*scene)
 		stale func(*groupv1.VolumeGroupSnapshotContent) error
 	}{
-		"one that was made": {made, func(c *groupv1.VolumeGroupSnapshotContent) error {
+		"created": {made, func(c *groupv1.VolumeGroupSnapshotContent) error {
 			return apierrors.NewNotFound(groupv1.Resource("volumegroupsnapshotcontents"), c.Name)
 		}},
-		"one that was bound": {imported, func(c *groupv1.VolumeGroupSnapshotContent) error {
+		"bound": {imported, func(c *groupv1.VolumeGroupSnapshotContent) error {
 			c.Spec.VolumeGroupSnapshotRef.UID = ""
 			return nil
 		}},
@@ -49,14 +48,14 @@ func TestAGroupThatGoesTakesItsContentAlong(t *testing.T) {
 			s.content.Finalizers = []string{snapshot.Group.Finalizer}
 			api := cluster(t, s.group, s.content)
 			step(t, s.group, &lagging{Client: api, content: tt.stale}, api)
-			isReleased(t, api, s.content)
+			isDeleted(t, api, s.content)
 		})
 	}
 }
 
-// An API server that is deleting an object does not see a finalizer that comes at
-// that moment. What was made for the group then goes too.
-func TestAGroupThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
+// If a finalizer is added while the API server is already deleting the object, it is
+// ignored. The content that was created after it must be deleted.
+func TestTheContentOfAGroupThatBypassedItsFinalizerIsDeleted(t *testing.T) {
 	s := fresh()
 	objects := []client.Object{s.group, s.class}
 	for i := range s.sources {
@@ -66,7 +65,7 @@ func TestAGroupThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
 	api := cluster(t, objects...)
 	step(t, s.group, &lagging{Client: api, looks: 1}, api)
 	content := &groupv1.VolumeGroupSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: contentName(s.group)}}
-	isReleased(t, api, content)
+	isDeleted(t, api, content)
 }
 
 // memberOf is a member of the group that a provisioner restores.
@@ -77,11 +76,10 @@ func memberOf(s *scene) *snapshotv1.VolumeSnapshot {
 	}}
 }
 
-// A provisioner may restore a member for a claim that is not there any more, or of
-// another namespace, or that the cache does not show yet. The cache may not even show
-// that it does.
-func TestAGroupOfWhichAMemberIsRestoredKeepsItsContent(t *testing.T) {
-	for name, lags := range map[string]bool{"as the cache shows": false, "as only the API server knows": true} {
+// A provisioner may restore a member for a claim that is gone, or of another namespace, or
+// that the cache does not show yet. The cache may not show its finalizer either.
+func TestTheContentOfAGroupStaysWhileAMemberIsRestored(t *testing.T) {
+	for name, lags := range map[string]bool{"the cache shows it": false, "only the API server shows it": true} {
 		t.Run(name, func(t *testing.T) {
 			s := fresh()
 			made(s)
@@ -95,10 +93,10 @@ func TestAGroupOfWhichAMemberIsRestoredKeepsItsContent(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s.content.DeletionTimestamp != nil || len(s.content.Annotations) > 0 {
-				t.Error("the group goes while one of its members is restored")
+				t.Error("the content is deleted while a member is restored")
 			}
 			if len(said) != 1 || !strings.Contains(said[0], "a provisioner restores m") {
-				t.Errorf("it says %q", said)
+				t.Errorf("the events are %q", said)
 			}
 			if err := api.Get(t.Context(), client.ObjectKeyFromObject(one), one); err != nil {
 				t.Fatal(err)
@@ -108,22 +106,22 @@ func TestAGroupOfWhichAMemberIsRestoredKeepsItsContent(t *testing.T) {
 				t.Fatal(err)
 			}
 			step(t, s.group, cached, api)
-			isReleased(t, api, s.content)
+			isDeleted(t, api, s.content)
 		})
 	}
 }
 
-// The member itself may be deleted already, before its group.
-func TestAGroupWaitsForTheClaimsThatWereMadeBeforeItsDeletion(t *testing.T) {
+// A member may be deleted before its group.
+func TestAGroupWaitsForTheClaimsThatWereCreatedBeforeItsDeletion(t *testing.T) {
 	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
 	tests := map[string]struct {
 		made, memberDeleted time.Duration // after the group was deleted
 		want                bool
 	}{
-		"made before": {-time.Hour, 0, true},
-		"made after":  {time.Hour, 0, false},
-		"made after the member was deleted, which was first": {-time.Minute, -time.Hour, false},
-		"made after, before the member was deleted":          {time.Minute, time.Hour, false},
+		"created before": {-time.Hour, 0, true},
+		"created after":  {time.Hour, 0, false},
+		"created after the member was deleted, which was first": {-time.Minute, -time.Hour, false},
+		"created after, before the member was deleted":          {time.Minute, time.Hour, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -152,9 +150,8 @@ func TestAGroupWaitsForTheClaimsThatWereMadeBeforeItsDeletion(t *testing.T) {
 	}
 }
 
-// Who takes a member out of its group, which the cache does not show yet, wants to
-// keep it.
-func TestAMemberThatIsItsGroupsNoMoreStays(t *testing.T) {
+// The cache may not show that a user has just removed a member from its group, to keep it.
+func TestASnapshotThatIsNotAMemberAnyMoreStays(t *testing.T) {
 	s := fresh()
 	one := memberOf(s)
 	api := cluster(t, one)
@@ -177,24 +174,24 @@ func TestAMemberThatIsItsGroupsNoMoreStays(t *testing.T) {
 	}
 }
 
-func TestWhatOfAMemberWakesItsGroup(t *testing.T) {
+func TestMemberChangesThatWakeAGroup(t *testing.T) {
 	s := fresh()
 	restored, free := memberOf(s), memberOf(s)
 	free.Finalizers = nil
 	if !memberReadyOrReleased().Update(event.UpdateEvent{ObjectOld: restored, ObjectNew: free}) {
-		t.Error("that a provisioner needs it no longer wakes nobody")
+		t.Error("the end of a restore does not wake the group")
 	}
 	if memberReadyOrReleased().Update(event.UpdateEvent{ObjectOld: free, ObjectNew: restored}) {
-		t.Error("that a provisioner needs it wakes somebody")
+		t.Error("the beginning of a restore wakes the group")
 	}
 	k := kind()
 	k.client = cluster(t)
 	if got := k.groupOfSnapshot(t.Context(), free); len(got) > 0 {
-		t.Errorf("a member that goes after its group wakes %v", got)
+		t.Errorf("a member of a group that is gone wakes %v", got)
 	}
 	k.client = cluster(t, s.group)
 	if got := k.groupOfSnapshot(t.Context(), free); len(got) != 1 || got[0].Name != "g" {
-		t.Errorf("a member that goes before its group wakes %v", got)
+		t.Errorf("a member that is deleted before its group wakes %v", got)
 	}
 }
 
@@ -224,7 +221,7 @@ func TestTheEndOfAGroupWakesTheMembersThatWereDeletedBefore(t *testing.T) {
 	}
 }
 
-// step takes a group one step further, and returns what is told of it.
+// step reconciles a group once, and returns the events.
 func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client, live client.Reader) (said []string) {
 	t.Helper()
 	recorder := record.NewFakeRecorder(10)
@@ -232,8 +229,8 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	k := kind()
 	k.client, k.apiReader, k.options = cached, live, o
 	k.claims = claimprotection.New(cached, live, 0)
-	engine := snapshotcontroller.NewReconciler(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
-	if _, err := engine.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
+	r := snapshotcontroller.NewReconciler(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
+	if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)
 	}
 	for len(recorder.Events) > 0 {
@@ -242,14 +239,14 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	return said
 }
 
-func isReleased(t *testing.T, api client.Client, content *groupv1.VolumeGroupSnapshotContent) {
+func isDeleted(t *testing.T, api client.Client, content *groupv1.VolumeGroupSnapshotContent) {
 	t.Helper()
 	left := &groupv1.VolumeGroupSnapshotContent{}
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(content), left); err != nil {
 		t.Fatal(err)
 	}
 	if left.DeletionTimestamp == nil || left.Annotations[snapshot.Group.BeingDeleted] == "" {
-		t.Error("the group is gone, and nobody will ever delete its content")
+		t.Error("the group is gone, and its content will never be deleted")
 	}
 }
 
@@ -280,12 +277,12 @@ func (c *lagging) List(ctx context.Context, list client.ObjectList, o ...client.
 	return err
 }
 
-// lagging is a cluster seen through a cache that lags.
+// lagging is a client with a stale cache.
 type lagging struct {
 	client.Client
-	content func(*groupv1.VolumeGroupSnapshotContent) error // what it makes of a content
+	content func(*groupv1.VolumeGroupSnapshotContent) error // changes a content that was read
 	looks   int                                             // how often it shows a group; 0 for always
-	// unrestored is set if it does not show that a provisioner restores a member.
+	// unrestored hides the finalizers of members.
 	unrestored bool
 	looked     int
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// The cache may show that a claim is kept only after its snapshot was cut.
-func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
+// The cache may show the finalizer only after the snapshot was taken.
+func TestAProtectedClaimIsRecheckedLater(t *testing.T) {
 	free := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"}}
 	kept := free.DeepCopy()
 	kept.Finalizers = []string{snapshot.ClaimFinalizer}
@@ -24,31 +24,31 @@ func TestAClaimThatIsKeptIsLookedAtLater(t *testing.T) {
 		before, now *corev1.PersistentVolumeClaim
 		want        int
 	}{
-		"one that is kept now":                  {free, kept, 1},
-		"one that was before":                   {kept, kept, 0},
-		"one that is let go":                    {kept, free, 0},
-		"one that its group may select no more": {kept, relabelled, 1},
-		"one that nobody keeps":                 {free, relabelledFree, 0},
+		"a claim gets the finalizer":             {free, kept, 1},
+		"a claim has the finalizer":              {kept, kept, 0},
+		"a claim loses the finalizer":            {kept, free, 0},
+		"a protected claim gets other labels":    {kept, relabelled, 1},
+		"an unprotected claim gets other labels": {free, relabelledFree, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			queue := &later{}
+			queue := &delayed{}
 			recheckLater().Update(t.Context(), event.UpdateEvent{ObjectOld: tt.before, ObjectNew: tt.now}, queue)
 			if queue.added != tt.want {
-				t.Errorf("it is looked at %d times", queue.added)
+				t.Errorf("it is rechecked %d times", queue.added)
 			}
 		})
 	}
 }
 
-// later counts what is to be looked at after a while.
-type later struct {
+// delayed counts what is enqueued with a delay.
+type delayed struct {
 	workqueue.TypedRateLimitingInterface[reconcile.Request]
 	added int
 }
 
-func (l *later) AddAfter(_ reconcile.Request, pause time.Duration) {
+func (q *delayed) AddAfter(_ reconcile.Request, pause time.Duration) {
 	if pause > 0 {
-		l.added++
+		q.added++
 	}
 }

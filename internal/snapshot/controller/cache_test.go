@@ -14,7 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-func TestWhatTheCacheKeeps(t *testing.T) {
+func TestWhatIsCached(t *testing.T) {
 	whole := metav1.ObjectMeta{
 		Namespace: "team", Name: "it", UID: "uid", ResourceVersion: "8", Generation: 2, Finalizers: []string{"f"},
 		Labels:        map[string]string{"app": "database", "schedule.holdfast.io/uid": "s", "not-holdfast.io/x": "y"},
@@ -41,23 +41,23 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 		options    Options
 		have, want client.Object
 	}{
-		"of a claim its labels, which groups and schedules select by, and its volume": {
+		"a claim keeps its labels, which groups and schedules select by, and its volume": {
 			have: &corev1.PersistentVolumeClaim{ObjectMeta: whole, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "v", StorageClassName: ptr.To("c")}},
 			want: &corev1.PersistentVolumeClaim{ObjectMeta: labelled(maps.Clone(whole.Labels)), Spec: corev1.PersistentVolumeClaimSpec{VolumeName: "v"}},
 		},
-		"of a volume which it is, and whose": {
+		"a volume keeps its identity and its claim": {
 			have: volume(nil), want: volume(func(s *corev1.PersistentVolumeSpec) { s.NodeAffinity = nil }),
 		},
-		"of a volume its nodes, where snapshots are made on nodes": {
+		"a volume keeps its node affinity with distributed snapshotting": {
 			options: Options{Distributed: true}, have: volume(nil), want: volume(func(*corev1.PersistentVolumeSpec) {}),
 		},
-		"of a snapshot all but foreign labels": {
+		"a snapshot keeps everything but foreign labels": {
 			have: &snapshotv1.VolumeSnapshot{ObjectMeta: whole, Spec: snapshotv1.VolumeSnapshotSpec{VolumeSnapshotClassName: ptr.To("c")}},
 			want: &snapshotv1.VolumeSnapshot{
 				ObjectMeta: labelled(map[string]string{"schedule.holdfast.io/uid": "s"}), Spec: snapshotv1.VolumeSnapshotSpec{VolumeSnapshotClassName: ptr.To("c")},
 			},
 		},
-		"of a content whose it is, where it comes from, and what the driver's half says": {
+		"a content keeps its references, its source and its status": {
 			have: &snapshotv1.VolumeSnapshotContent{ObjectMeta: whole, Status: status, Spec: snapshotv1.VolumeSnapshotContentSpec{
 				Driver: "d", DeletionPolicy: "Delete", VolumeSnapshotClassName: ptr.To("c"), SourceVolumeMode: ptr.To(corev1.PersistentVolumeBlock),
 				Source:            snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("v"), SnapshotHandle: ptr.To("h")},
@@ -69,7 +69,7 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 				VolumeSnapshotRef: corev1.ObjectReference{Namespace: "team", Name: "it", UID: "s"},
 			}},
 		},
-		"of a content its node": {
+		"a content keeps its node": {
 			have: &snapshotv1.VolumeSnapshotContent{ObjectMeta: labelled(map[string]string{snapshot.ManagedBy: "n", "app": "database"})},
 			want: &snapshotv1.VolumeSnapshotContent{ObjectMeta: labelled(map[string]string{snapshot.ManagedBy: "n"})},
 		},
@@ -77,10 +77,10 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			given := tt.have.DeepCopyObject()
-			for range 2 { // As it is called for what is there at the start.
+			for range 2 { // The initial list calls it twice.
 				kept, err := tt.options.transform(given)
 				if err != nil || kept != given {
-					t.Fatalf("another object is kept: %v", err)
+					t.Fatalf("the object was not changed in place: %v", err)
 				}
 			}
 			if diff := cmp.Diff(tt.want, given); diff != "" {
@@ -90,17 +90,17 @@ func TestWhatTheCacheKeeps(t *testing.T) {
 	}
 }
 
-func TestOnlySnapshotsThatWaitAreFoundByTheirClaim(t *testing.T) {
+func TestTheClaimIndexHasSnapshotsThatAreNotTaken(t *testing.T) {
 	at := metav1.Now()
 	tests := map[string]struct {
 		finalizers []string
 		status     *snapshotv1.VolumeSnapshotStatus
 		want       bool
 	}{
-		"a new one":             {nil, nil, true},
-		"one that is being cut": {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
-		"one that is cut":       {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
-		"one that never was protected, and bound": {nil, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, false},
+		"a new snapshot":                          {nil, nil, true},
+		"a snapshot that is being taken":          {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, true},
+		"a snapshot that is taken":                {singleInfo.OwnFinalizers, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c"), CreationTime: &at}, false},
+		"a bound snapshot without our finalizers": {nil, &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: ptr.To("c")}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

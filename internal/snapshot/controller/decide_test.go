@@ -16,7 +16,7 @@ import (
 
 const driver = "csi.example.com"
 
-// A scene is all that there is about one snapshot.
+// A scene is one snapshot with the objects around it.
 type scene struct {
 	snapshot *snapshotv1.VolumeSnapshot
 	content  *snapshotv1.VolumeSnapshotContent
@@ -30,8 +30,8 @@ type scene struct {
 	stranded bool
 }
 
-// seen is the scene as the engine sees it.
-func (s *scene) seen() *Observed {
+// observed is the observed state of the scene.
+func (s *scene) observed() *Observed {
 	k := &singleKind{}
 	it := &Observed{DefaultClasses: s.defaults, Nodes: s.nodes, Stranded: s.stranded}
 	if s.snapshot == nil {
@@ -49,8 +49,7 @@ func (s *scene) seen() *Observed {
 	return it
 }
 
-// ofClaim is a snapshot of a bound claim, with a class, about which nothing has
-// been done yet.
+// ofClaim is a new snapshot of a bound claim, with a class.
 func ofClaim() *scene {
 	return &scene{
 		snapshot: &snapshotv1.VolumeSnapshot{
@@ -78,7 +77,7 @@ func ofClaim() *scene {
 	}
 }
 
-// made is a snapshot whose content has been made.
+// made is a snapshot with its content.
 func made() *scene {
 	s := ofClaim()
 	s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
@@ -93,7 +92,7 @@ func made() *scene {
 	return s
 }
 
-// imported is a snapshot that names a content that was there before it.
+// imported is a snapshot that names a pre-provisioned content.
 func imported() *scene {
 	s := made()
 	s.snapshot.Spec = snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: ptr.To("import")}}
@@ -104,7 +103,7 @@ func imported() *scene {
 	return s
 }
 
-// going is a made snapshot that is being deleted.
+// going is a snapshot with its content that is being deleted.
 func going() *scene {
 	s := made()
 	s.snapshot.DeletionTimestamp = ptr.To(metav1.Now())
@@ -124,93 +123,93 @@ func TestDecide(t *testing.T) {
 		from   func() *scene
 		change change
 		want   Action
-		says   string // part of what is told
+		says   string // part of the message
 	}{
-		"a claim of the UID that the label says gets a content": {
+		"a snapshot of a claim with the UID in the label gets a content": {
 			ofClaim, func(s *scene) { labelled(s, "uid-c") }, Create, "",
 		},
-		"a claim that has taken the name of the labelled one is refused": {
+		"a claim of the same name with another UID than the label is rejected": {
 			ofClaim, func(s *scene) { labelled(s, "uid-old") }, Reject, "of the claim with UID uid-old, but claim data now has UID uid-c",
 		},
-		"such a claim is refused before it has a volume too": {
+		"such a claim is rejected before it has a volume": {
 			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim.Spec.VolumeName = "" }, Reject, "delete this VolumeSnapshot, or remove the label",
 		},
-		"a labelled claim that is not there is waited for": {
+		"a labelled claim that does not exist is waited for": {
 			ofClaim, func(s *scene) { labelled(s, "uid-old"); s.claim = nil }, Reject, "claim data is not there",
 		},
-		"a snapshot with a content is followed, whoever has the claim's name": {
+		"a snapshot with a content copies its status, whichever claim has the name": {
 			made, func(s *scene) { labelled(s, "uid-old") }, SyncStatus, "",
 		},
-		"an import is bound, whatever claim its label says": {
+		"a pre-provisioned content is bound, whatever the label": {
 			imported, func(s *scene) { labelled(s, "uid-old") }, Bind, "",
 		},
 
-		"a snapshot of a bound claim gets a content":                {ofClaim, nil, Create, ""},
-		"one without any source says so":                            {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Reject, "neither a claim nor a content"},
-		"a claim that is not there is waited for":                   {ofClaim, func(s *scene) { s.claim = nil }, Reject, "claim data is not there"},
-		"a claim without a volume is waited for":                    {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Reject, "no volume yet"},
-		"a claim that is not bound is waited for":                   {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Reject, "no volume yet"},
-		"a claim on its way out is not cut any more":                {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
-		"a claim that is kept for a snapshot is cut on its way out": {ofClaim, func(s *scene) { keptOnItsWayOut(s.claim) }, Create, ""},
-		"a volume that is not there is waited for":                  {ofClaim, func(s *scene) { s.volume = nil }, Reject, "PersistentVolume pv of claim data is not there"},
-		"a volume that is another claim's is not cut":               {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Reject, "not bound to claim data"},
-		"a volume without a CSI driver cannot be cut":               {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Reject, "not one of a CSI driver"},
-		"a class that is not there is waited for":                   {ofClaim, func(s *scene) { s.class = nil }, Reject, "VolumeSnapshotClass gold is not there"},
-		"a class of another driver is refused":                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Reject, "is of driver other, and claim data has a volume of driver " + driver},
-		"without a class the driver's default is taken":             {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, Create, ""},
-		"without a class and a default it says what to do":          {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Reject, "has no default"},
-		"two defaults are named":                                    {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Reject, "2 default snapshot classes (a, b)"},
-		"a member of a group is left to its group":                  {ofClaim, member, None, ""},
-		"a snapshot whose content is gone is not cut a second time": {ofClaim, func(s *scene) { s.snapshot.Status = wasCut() }, Reject, "is gone"},
-		"a content that is made is followed":                        {made, nil, SyncStatus, ""},
-		"it is followed without its class":                          {made, func(s *scene) { s.class = nil }, SyncStatus, ""},
-		"a content of that name that is another's is not taken":     {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Reject, "bound to another snapshot"},
-		"nor is one without a uid, which we have not made":          {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Reject, "bound to another snapshot"},
-		"nor is one of a snapshot that was there before":            {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Reject, "but it is pre-provisioned"},
-		"an import gets the snapshot's uid":                         {imported, nil, Bind, ""},
-		"an import with the snapshot's uid is followed":             {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, SyncStatus, ""},
-		"an import that is not there is waited for":                 {imported, func(s *scene) { s.content = nil }, Reject, "VolumeSnapshotContent import is not there"},
-		"an import for another snapshot is not taken":               {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Reject, "bound to another snapshot"},
-		"an import for one of that name that is gone is not taken":  {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Reject, "bound to another snapshot"},
-		"a content made from a volume is no import":                 {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Reject, "created from a volume"},
-		"an import that is being deleted is not taken":              {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
-		"a deleted snapshot has its content released":               {going, nil, DeleteContent, ""},
-		"also if nothing is left but the word":                      {going, func(s *scene) { permit(s) }, DeleteContent, ""},
-		"then the driver's half has its turn":                       {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
-		"what the driver says against that is passed on": {going, func(s *scene) {
+		"a snapshot of a bound claim gets a content":                                 {ofClaim, nil, Create, ""},
+		"a snapshot without any source is rejected":                                  {ofClaim, func(s *scene) { s.snapshot.Spec.Source.PersistentVolumeClaimName = nil }, Reject, "neither a claim nor a content"},
+		"a claim that does not exist is waited for":                                  {ofClaim, func(s *scene) { s.claim = nil }, Reject, "claim data is not there"},
+		"a claim without a volume is waited for":                                     {ofClaim, func(s *scene) { s.claim.Spec.VolumeName = "" }, Reject, "no volume yet"},
+		"a claim that is not bound is waited for":                                    {ofClaim, func(s *scene) { s.claim.Status.Phase = corev1.ClaimPending }, Reject, "no volume yet"},
+		"no snapshot is taken of a claim that is being deleted":                      {ofClaim, func(s *scene) { s.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
+		"a snapshot is taken of a protected claim that is being deleted":             {ofClaim, func(s *scene) { protectedAndDeleting(s.claim) }, Create, ""},
+		"a volume that does not exist is waited for":                                 {ofClaim, func(s *scene) { s.volume = nil }, Reject, "PersistentVolume pv of claim data is not there"},
+		"no snapshot is taken of a volume of another claim":                          {ofClaim, func(s *scene) { s.volume.Spec.ClaimRef.UID = "other" }, Reject, "not bound to claim data"},
+		"no snapshot is taken of a volume without a CSI driver":                      {ofClaim, func(s *scene) { s.volume.Spec.CSI = nil }, Reject, "not one of a CSI driver"},
+		"a class that does not exist is waited for":                                  {ofClaim, func(s *scene) { s.class = nil }, Reject, "VolumeSnapshotClass gold is not there"},
+		"a class of another driver is rejected":                                      {ofClaim, func(s *scene) { s.class.Driver = "other" }, Reject, "is of driver other, and claim data has a volume of driver " + driver},
+		"without a class the driver's default is used":                               {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"gold"} }, Create, ""},
+		"without a class and a default the user is told what to do":                  {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.class = nil, nil }, Reject, "has no default"},
+		"two defaults are reported":                                                  {ofClaim, func(s *scene) { s.snapshot.Spec.VolumeSnapshotClassName, s.defaults = nil, []string{"a", "b"} }, Reject, "2 default snapshot classes (a, b)"},
+		"a member of a group is left to its group":                                   {ofClaim, member, None, ""},
+		"a snapshot whose content is gone is not taken a second time":                {ofClaim, func(s *scene) { s.snapshot.Status = taken() }, Reject, "is gone"},
+		"the status of a created content is copied":                                  {made, nil, SyncStatus, ""},
+		"it is copied without the class":                                             {made, func(s *scene) { s.class = nil }, SyncStatus, ""},
+		"a content of that name that is bound to another snapshot is rejected":       {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, Reject, "bound to another snapshot"},
+		"a content of that name whose reference has no UID is rejected":              {made, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }, Reject, "bound to another snapshot"},
+		"a pre-provisioned content of that name is rejected":                         {made, func(s *scene) { s.content.Spec.Source.SnapshotHandle = ptr.To("h") }, Reject, "but it is pre-provisioned"},
+		"a pre-provisioned content is bound to the snapshot":                         {imported, nil, Bind, ""},
+		"the status of a bound pre-provisioned content is copied":                    {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "uid-s" }, SyncStatus, ""},
+		"a pre-provisioned content that does not exist is waited for":                {imported, func(s *scene) { s.content = nil }, Reject, "VolumeSnapshotContent import is not there"},
+		"a pre-provisioned content for another snapshot is rejected":                 {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.Name = "other" }, Reject, "bound to another snapshot"},
+		"a pre-provisioned content for an earlier snapshot of that name is rejected": {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "old" }, Reject, "bound to another snapshot"},
+		"a content created from a volume is not pre-provisioned":                     {imported, func(s *scene) { s.content.Spec.Source = made().content.Spec.Source }, Reject, "created from a volume"},
+		"a pre-provisioned content that is being deleted is rejected":                {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
+		"the content of a deleted snapshot is deleted":                               {going, nil, DeleteContent, ""},
+		"the content is deleted if it only has the annotation yet":                   {going, func(s *scene) { permit(s) }, DeleteContent, ""},
+		"then the csi-snapshotter deletes the snapshot at the driver":                {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
+		"the driver's error is reported": {going, func(s *scene) {
 			permit(s)
 			s.content.DeletionTimestamp = ptr.To(metav1.Now())
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
 		}, ReportDeletionError, "cannot be deleted yet: used by a clone"},
-		"a node that is gone deletes nothing": {going, stranded, ReportNodeGone, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
-		"it is named":                         {going, stranded, ReportNodeGone, "csi-snapshotter of node gone"},
-		"so it is if it has perhaps begun": {going, func(s *scene) {
+		"a node that is gone is reported with the command to run": {going, stranded, ReportNodeGone, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
+		"a node that is gone is reported by name":                 {going, stranded, ReportNodeGone, "csi-snapshotter of node gone"},
+		"a node that is gone is reported if its csi-snapshotter may have begun": {going, func(s *scene) {
 			stranded(s)
 			s.content.Status = nil
 			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
 		}, ReportNodeGone, "gone"},
-		"it need not if it has not begun":                       {going, func(s *scene) { stranded(s); s.content.Status = nil }, None, ""},
-		"nor for part of a group":                               {going, func(s *scene) { stranded(s); memberContent(s) }, None, ""},
-		"nor if it shall stay":                                  {going, func(s *scene) { stranded(s); retain(s) }, RemoveFinalizers, ""},
-		"a content that somebody deleted first is released too": {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, DeleteContent, ""},
-		"without a content the snapshot goes":                   {going, func(s *scene) { s.content = nil }, RemoveFinalizers, ""},
-		"a content that is another's is left alone":             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, RemoveFinalizers, ""},
-		"a content that stays gets the word all the same":       {going, retain, DeleteContent, ""},
-		"after that the snapshot goes":                          {going, func(s *scene) { retain(s); permit(s) }, RemoveFinalizers, ""},
-		"the content of a member stays with it": {going, func(s *scene) {
+		"a node that is gone does not matter if its csi-snapshotter has not begun": {going, func(s *scene) { stranded(s); s.content.Status = nil }, None, ""},
+		"a node that is gone does not matter for a group member":                   {going, func(s *scene) { stranded(s); memberContent(s) }, None, ""},
+		"a node that is gone does not matter for a retained content":               {going, func(s *scene) { stranded(s); retain(s) }, RemoveFinalizers, ""},
+		"a content that a user deleted first gets the annotation too":              {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, DeleteContent, ""},
+		"without a content the finalizers are removed":                             {going, func(s *scene) { s.content = nil }, RemoveFinalizers, ""},
+		"a content of another snapshot is not deleted":                             {going, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, RemoveFinalizers, ""},
+		"a retained content gets the annotation too":                               {going, retain, DeleteContent, ""},
+		"after that the finalizers are removed":                                    {going, func(s *scene) { retain(s); permit(s) }, RemoveFinalizers, ""},
+		"the retained content of a member with a handle stays": {going, func(s *scene) {
 			retain(s)
 			memberContent(s)
 			permit(s)
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("h")}
 		}, RemoveFinalizers, ""},
-		"unless nothing is known of it":                                 {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, DeleteContent, ""},
-		"a claim that waits for its volume keeps the snapshot":          {going, func(s *scene) { s.restores = []string{"ns/new"} }, ReportBlocker, "ns/new waits"},
-		"so does a provisioner whose claim is not known yet":            {going, restore, ReportBlocker, "a provisioner restores"},
-		"a group keeps its members":                                     {going, func(s *scene) { member(s); s.group = "g" }, ReportBlocker, "part of VolumeGroupSnapshot g"},
-		"a member whose group is gone goes":                             {going, member, DeleteContent, ""},
-		"a snapshot that others alone keep is none of ours":             {going, func(s *scene) { s.snapshot.Finalizers = []string{"velero.io/x"} }, None, ""},
-		"a snapshot that is deleted before anything was done just goes": {ofClaim, func(s *scene) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
-		"one that is gone needs nothing":                                {ofClaim, func(s *scene) { s.snapshot = nil }, None, ""},
+		"the content of a member without a handle is deleted":            {going, func(s *scene) { retain(s); memberContent(s); permit(s) }, DeleteContent, ""},
+		"a pending claim that restores the snapshot delays its deletion": {going, func(s *scene) { s.restores = []string{"ns/new"} }, ReportBlocker, "ns/new waits"},
+		"the finalizer of a provisioner delays its deletion":             {going, restore, ReportBlocker, "a provisioner restores"},
+		"the group of a member delays its deletion":                      {going, func(s *scene) { member(s); s.group = "g" }, ReportBlocker, "part of VolumeGroupSnapshot g"},
+		"the content of a member whose group is gone is deleted":         {going, member, DeleteContent, ""},
+		"a snapshot with foreign finalizers only is ignored":             {going, func(s *scene) { s.snapshot.Finalizers = []string{"velero.io/x"} }, None, ""},
+		"a deleted snapshot without our finalizers is ignored":           {ofClaim, func(s *scene) { s.snapshot.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
+		"a snapshot that is gone is ignored":                             {ofClaim, func(s *scene) { s.snapshot = nil }, None, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -218,7 +217,7 @@ func TestDecide(t *testing.T) {
 			if tt.change != nil {
 				tt.change(s)
 			}
-			got := Decide(&singleKind{}, &Options{}, s.seen())
+			got := Decide(&singleKind{}, &Options{}, s.observed())
 			if got.Action != tt.want {
 				t.Fatalf("got %d, want %d (%v)", got.Action, tt.want, got.Problem)
 			}
@@ -229,25 +228,25 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestAVolumeThatIsOnNoNodeHasNobodyToCutIt(t *testing.T) {
+func TestAVolumeThatNoNodeCanUseIsRejected(t *testing.T) {
 	s := ofClaim()
-	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.observed()); got.Action != Create {
 		t.Errorf("a volume that can be used everywhere: %+v", got)
 	}
-	if draft, err := (&Reconciler{rules: newRules(&singleKind{}, &Options{Distributed: true})}).draftContent(s.seen()); err != nil || len(draft.Meta.Labels) > 0 {
+	if draft, err := (&Reconciler{rules: newRules(&singleKind{}, &Options{Distributed: true})}).draftContent(s.observed()); err != nil || len(draft.Meta.Labels) > 0 {
 		t.Errorf("its content has the labels %v (%v)", draft.Meta.Labels, err)
 	}
 	s.volume.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{}}
-	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Reject || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.observed()); got.Action != Reject || !strings.Contains(got.Problem.Text, "no node can use volume pv") {
 		t.Errorf("got %+v", got)
 	}
 	s.nodes = []string{"n"}
-	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.seen()); got.Action != Create {
+	if got := Decide(&singleKind{}, &Options{Distributed: true}, s.observed()); got.Action != Create {
 		t.Errorf("got %+v", got)
 	}
 }
 
-func TestStatusFollowsTheContent(t *testing.T) {
+func TestStatusIsCopiedFromTheContent(t *testing.T) {
 	at := time.Date(2026, 11, 22, 1, 2, 3, 4, time.UTC)
 	failed := &snapshotv1.VolumeSnapshotError{Message: ptr.To("no room")}
 	tests := map[string]struct {
@@ -255,24 +254,24 @@ func TestStatusFollowsTheContent(t *testing.T) {
 		from   *snapshotv1.VolumeSnapshotContentStatus
 		check  func(*snapshotv1.VolumeSnapshotStatus) bool
 	}{
-		"before the cut it is bound and not ready": {nil, nil, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"before it is taken it is bound and not ready": {nil, nil, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return *s.BoundVolumeSnapshotContentName == "snapcontent-uid-s" && !*s.ReadyToUse && s.CreationTime == nil
 		}},
-		"the cut has a time, which is not 1970": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"it has the time when it was taken": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return s.CreationTime.Equal(ptr.To(metav1.NewTime(at.Truncate(time.Second)))) && !*s.ReadyToUse
 		}},
-		"a time of zero is none": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To[int64](0)}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime == nil }},
-		"the time does not change": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"a time of zero is ignored": {nil, &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To[int64](0)}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime == nil }},
+		"the time does not change": {taken(), &snapshotv1.VolumeSnapshotContentStatus{CreationTime: ptr.To(at.UnixNano())}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return s.CreationTime.Unix() == 1
 		}},
-		"an error is taken over": {nil, &snapshotv1.VolumeSnapshotContentStatus{Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.Error == failed }},
-		"an error goes with that of the content": {&snapshotv1.VolumeSnapshotStatus{Error: failed}, &snapshotv1.VolumeSnapshotContentStatus{}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"an error is copied": {nil, &snapshotv1.VolumeSnapshotContentStatus{Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.Error == failed }},
+		"an error is removed with that of the content": {&snapshotv1.VolumeSnapshotStatus{Error: failed}, &snapshotv1.VolumeSnapshotContentStatus{}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return s.Error == nil
 		}},
-		"what is ready has no error": {nil, &snapshotv1.VolumeSnapshotContentStatus{ReadyToUse: ptr.To(true), Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"a ready snapshot has no error": {nil, &snapshotv1.VolumeSnapshotContentStatus{ReadyToUse: ptr.To(true), Error: failed}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return *s.ReadyToUse && s.Error == nil
 		}},
-		"a size that comes later is taken": {wasCut(), &snapshotv1.VolumeSnapshotContentStatus{RestoreSize: ptr.To[int64](1 << 30)}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
+		"a size that is known later is copied": {taken(), &snapshotv1.VolumeSnapshotContentStatus{RestoreSize: ptr.To[int64](1 << 30)}, func(s *snapshotv1.VolumeSnapshotStatus) bool {
 			return s.RestoreSize.String() == "1Gi"
 		}},
 	}
@@ -280,7 +279,7 @@ func TestStatusFollowsTheContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := made()
 			s.snapshot.Status, s.content.Status = tt.before, tt.from
-			it := s.seen()
+			it := s.observed()
 			got := asSnapshot((&singleKind{}).WithContentStatus(it.Snapshot, it.Content, nil).Object).Status
 			if !tt.check(got) {
 				t.Errorf("got %+v", got)
@@ -289,22 +288,22 @@ func TestStatusFollowsTheContent(t *testing.T) {
 	}
 }
 
-func TestAClaimIsNeededUntilItIsCut(t *testing.T) {
+func TestAClaimIsNeededUntilTheSnapshotIsTaken(t *testing.T) {
 	s := made().snapshot
 	if !needsClaim(s) {
-		t.Error("a claim is let go before it is cut")
+		t.Error("the claim is not needed before the snapshot is taken")
 	}
-	s.Status = wasCut()
+	s.Status = taken()
 	if needsClaim(s) {
-		t.Error("a claim is kept though it is cut: it should not wait for the upload")
+		t.Error("the claim is needed after the snapshot is taken: it should not wait for the upload")
 	}
 	s = ofClaim().snapshot
 	if needsClaim(s) {
-		t.Error("a claim is kept for a snapshot about which nothing has begun")
+		t.Error("the claim is needed for a snapshot without finalizers")
 	}
 }
 
-func TestRestoresAreFoundByEitherField(t *testing.T) {
+func TestSnapshotSourcesReadsBothFields(t *testing.T) {
 	group := ptr.To(snapshotv1.GroupName)
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
 	for name, tt := range map[string]struct {
@@ -332,8 +331,8 @@ func TestRestoresAreFoundByEitherField(t *testing.T) {
 	}
 }
 
-// The provisioner decides by the same rule whom it serves: where the two differ, a
-// claim and a snapshot wait for each other.
+// The provisioner has the same rule. If the two differed, a claim and a snapshot would
+// wait for each other.
 func TestWhichClaimsADeletedSnapshotWaitsFor(t *testing.T) {
 	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
 	tests := map[string]struct {
@@ -369,17 +368,17 @@ func TestWhichClaimsADeletedSnapshotWaitsFor(t *testing.T) {
 	}
 }
 
-// refer has a claim name the snapshot by the field that can name a namespace.
+// refer makes a claim name the snapshot in dataSourceRef, with a namespace.
 func refer(c *corev1.PersistentVolumeClaim, namespace string) {
 	c.Spec.DataSource = nil
 	c.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To(snapshotv1.GroupName), Kind: "VolumeSnapshot", Name: "s", Namespace: &namespace}
 }
 
-func wasCut() *snapshotv1.VolumeSnapshotStatus {
+func taken() *snapshotv1.VolumeSnapshotStatus {
 	return &snapshotv1.VolumeSnapshotStatus{CreationTime: &metav1.Time{Time: time.Unix(1, 0)}}
 }
 
-func keptOnItsWayOut(claim *corev1.PersistentVolumeClaim) {
+func protectedAndDeleting(claim *corev1.PersistentVolumeClaim) {
 	claim.DeletionTimestamp, claim.Finalizers = ptr.To(metav1.Now()), []string{snapshot.ClaimFinalizer}
 }
 
@@ -395,7 +394,7 @@ func restore(s *scene) {
 	s.snapshot.Finalizers = append(s.snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
-// stranded is a snapshot that a node has which is gone.
+// stranded is a snapshot whose node is gone.
 func stranded(s *scene) {
 	permit(s)
 	s.stranded = true

@@ -12,9 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// The cache has nothing of namespaces that somebody else works on, and it is an
-// error to ask it for them: a client that is not there stands for that.
-func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
+// The cache has no other namespaces, and reading them is an error. Here the client is nil.
+func TestOtherNamespacesAreNotRead(t *testing.T) {
 	k := &singleKind{options: &Options{Namespaces: []string{"ours"}}}
 	volume := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "theirs", Name: "data"}}}
 	if got := k.waitingForVolume(t.Context(), volume); len(got) > 0 {
@@ -26,20 +25,20 @@ func TestWhatOthersWorkOnIsNotLookedFor(t *testing.T) {
 	}
 }
 
-func TestWhatOfAContentWakesItsSnapshot(t *testing.T) {
+func TestContentChangesThatWakeASnapshot(t *testing.T) {
 	tests := map[string]struct {
 		change func(*snapshotv1.VolumeSnapshotContent)
 		want   bool
 	}{
-		"the resync":                      {func(c *snapshotv1.VolumeSnapshotContent) { c.ResourceVersion = "1" }, true},
-		"another one of the same name":    {func(c *snapshotv1.VolumeSnapshotContent) { c.UID = "other" }, true},
-		"its spec, or that it shall go":   {func(c *snapshotv1.VolumeSnapshotContent) { c.Generation++ }, true},
-		"what keeps it":                   {func(c *snapshotv1.VolumeSnapshotContent) { c.Finalizers = nil }, true},
-		"that it is of a group":           {annotated(snapshot.GroupHandleAnnotation), true},
-		"what the driver has said":        {func(c *snapshotv1.VolumeSnapshotContent) { c.Status.ReadyToUse = ptr.To(true) }, true},
-		"the record of the other half":    {annotated(snapshot.Single.BeingCreated), false},
-		"our own word that it may go":     {annotated(snapshot.Single.BeingDeleted), false},
-		"what concerns nobody, as labels": {func(c *snapshotv1.VolumeSnapshotContent) { c.Labels = map[string]string{"a": "b"} }, false},
+		"the resync":                       {func(c *snapshotv1.VolumeSnapshotContent) { c.ResourceVersion = "1" }, true},
+		"another content of the same name": {func(c *snapshotv1.VolumeSnapshotContent) { c.UID = "other" }, true},
+		"its spec or its deletion":         {func(c *snapshotv1.VolumeSnapshotContent) { c.Generation++ }, true},
+		"its finalizers":                   {func(c *snapshotv1.VolumeSnapshotContent) { c.Finalizers = nil }, true},
+		"its membership in a group":        {annotated(snapshot.GroupHandleAnnotation), true},
+		"its status":                       {func(c *snapshotv1.VolumeSnapshotContent) { c.Status.ReadyToUse = ptr.To(true) }, true},
+		"the being-created annotation":     {annotated(snapshot.Single.BeingCreated), false},
+		"the being-deleted annotation":     {annotated(snapshot.Single.BeingDeleted), false},
+		"labels":                           {func(c *snapshotv1.VolumeSnapshotContent) { c.Labels = map[string]string{"a": "b"} }, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -61,25 +60,25 @@ func annotated(key string) func(*snapshotv1.VolumeSnapshotContent) {
 	return func(c *snapshotv1.VolumeSnapshotContent) { c.Annotations = map[string]string{key: snapshot.Yes} }
 }
 
-// Without the label that speaks against its claim a snapshot can be taken.
-func TestALabelThatIsRemovedWakesItsSnapshot(t *testing.T) {
+// A snapshot can be taken without the label that did not match its claim.
+func TestARemovedClaimLabelWakesTheSnapshot(t *testing.T) {
 	s := ofClaim()
 	labelled(s, "uid-old")
 	before, now := s.snapshot, s.snapshot.DeepCopy()
 	before.ResourceVersion, now.ResourceVersion = "1", "2"
 	wakes := newRules(&singleKind{}, &Options{}).snapshotChanges()
 	if wakes.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: now}) {
-		t.Error("what concerns nobody wakes it")
+		t.Error("an update without a change wakes it")
 	}
 	now.Labels = nil
 	if !wakes.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: now}) {
-		t.Error("it goes on waiting")
+		t.Error("the removed label does not wake it")
 	}
 }
 
-// A claim that was deleted and made again may come as one change. The new one was
-// made after the snapshot was deleted, so that need not wait any longer.
-func TestWhatOfAClaimWakesTheSnapshotThatItIsFilledFrom(t *testing.T) {
+// A claim that was deleted and created again may come as one update. The new claim was
+// created after the snapshot was deleted, so the snapshot does not wait for it.
+func TestClaimChangesThatWakeASnapshot(t *testing.T) {
 	pending := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "one"}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}}
 	changed := func(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 		c := pending.DeepCopy()
@@ -90,9 +89,9 @@ func TestWhatOfAClaimWakesTheSnapshotThatItIsFilledFrom(t *testing.T) {
 		now  *corev1.PersistentVolumeClaim
 		want bool
 	}{
-		"it has its volume":            {changed(func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimBound }), true},
-		"another one of its name":      {changed(func(c *corev1.PersistentVolumeClaim) { c.UID = "two" }), true},
-		"what concerns nobody, labels": {changed(func(c *corev1.PersistentVolumeClaim) { c.Labels = map[string]string{"a": "b"} }), false},
+		"it is bound":               {changed(func(c *corev1.PersistentVolumeClaim) { c.Status.Phase = corev1.ClaimBound }), true},
+		"another claim of its name": {changed(func(c *corev1.PersistentVolumeClaim) { c.UID = "two" }), true},
+		"labels of a claim":         {changed(func(c *corev1.PersistentVolumeClaim) { c.Labels = map[string]string{"a": "b"} }), false},
 	}
 	for name, tt := range tests {
 		if got := claimChanges().Update(event.UpdateEvent{ObjectOld: pending, ObjectNew: tt.now}); got != tt.want {
@@ -100,6 +99,6 @@ func TestWhatOfAClaimWakesTheSnapshotThatItIsFilledFrom(t *testing.T) {
 		}
 	}
 	if !claimChanges().Delete(event.DeleteEvent{Object: pending}) {
-		t.Error("its end wakes nobody")
+		t.Error("its deletion wakes nothing")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-func TestHowFarASnapshotIs(t *testing.T) {
+func TestStateAndUnfinishedOperations(t *testing.T) {
 	at := metav1.NewTime(time.Unix(1000, 0))
 	create, ready, remove := snapshot.OperationCreate, snapshot.OperationReady, snapshot.OperationDelete
 	tests := map[string]struct {
@@ -21,30 +21,30 @@ func TestHowFarASnapshotIs(t *testing.T) {
 		state      string
 		unfinished []string
 	}{
-		"a new one": {func(*snapshotv1.VolumeSnapshot) {}, statePending, []string{create, ready}},
-		"one that is made": {func(s *snapshotv1.VolumeSnapshot) {
+		"a new snapshot": {func(*snapshotv1.VolumeSnapshot) {}, statePending, []string{create, ready}},
+		"a bound snapshot": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(false)}
 		}, statePending, []string{create, ready}},
-		"one that is cut": {func(s *snapshotv1.VolumeSnapshot) {
+		"a snapshot that is taken": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{CreationTime: &at}
 		}, stateUploading, []string{ready}},
-		"one that the driver cannot make": {func(s *snapshotv1.VolumeSnapshot) {
+		"a snapshot with an error": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{Error: &snapshotv1.VolumeSnapshotError{}}
 		}, stateErrored, []string{create, ready}},
-		"one that is ready": {func(s *snapshotv1.VolumeSnapshot) {
+		"a ready snapshot": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{CreationTime: &at, ReadyToUse: ptr.To(true)}
 		}, stateReady, nil},
-		"one that is ready of a driver that names no time": {func(s *snapshotv1.VolumeSnapshot) {
+		"a ready snapshot without a creation time": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 		}, stateReady, nil},
-		"a ready one that is deleted": {func(s *snapshotv1.VolumeSnapshot) {
+		"a ready snapshot that is being deleted": {func(s *snapshotv1.VolumeSnapshot) {
 			s.DeletionTimestamp = &at
 			s.Status = &snapshotv1.VolumeSnapshotStatus{CreationTime: &at, ReadyToUse: ptr.To(true)}
 		}, stateDeleting, []string{remove}},
-		"a new one that is deleted": {func(s *snapshotv1.VolumeSnapshot) {
+		"a new snapshot that is being deleted": {func(s *snapshotv1.VolumeSnapshot) {
 			s.DeletionTimestamp = &at
 		}, stateDeleting, []string{create, ready, remove}},
-		"one that was there before": {func(s *snapshotv1.VolumeSnapshot) {
+		"a pre-provisioned snapshot": {func(s *snapshotv1.VolumeSnapshot) {
 			s.Spec.Source.VolumeSnapshotContentName = ptr.To("content")
 		}, statePending, []string{ready}},
 	}

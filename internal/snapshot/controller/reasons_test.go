@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
-// Whoever watches events looks for upstream's reasons.
+// Alerts and users look for upstream's reasons.
 func TestReasonsAreUpstreams(t *testing.T) {
 	want := Reasons{
 		Creating: "CreatingSnapshot", Created: "SnapshotCreated", Ready: "SnapshotReady",

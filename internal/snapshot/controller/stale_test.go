@@ -22,8 +22,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot/claimprotection"
 )
 
-// The cache may show a snapshot that this process has let go of, a moment ago. A
-// content that it got now would never be deleted.
+// The cache may show a snapshot whose finalizers this process has just removed. A content
+// that is created for it now would never be deleted.
 func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
 	tests := map[string]func() *scene{
 		"of a claim":            ofClaim,
@@ -33,7 +33,7 @@ func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := from()
 			s.snapshot.Finalizers = []string{snapshot.AsSourceFinalizer, snapshot.BoundFinalizer}
-			r := engine(cluster(t, s.objects()...), cluster(t))
+			r := reconcilerOn(cluster(t, s.objects()...), cluster(t))
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
 				t.Error(err)
 			}
@@ -50,15 +50,15 @@ func TestASnapshotThatIsGoneGetsNoContent(t *testing.T) {
 	}
 }
 
-// An API server that is deleting an object does not see a finalizer that comes at
-// that moment. What was made for it then goes too.
-func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
+// If a finalizer is added while the API server is already deleting the object, it is
+// ignored. The content that was created after it must be deleted.
+func TestTheContentOfASnapshotThatBypassedItsFinalizersIsDeleted(t *testing.T) {
 	for name, from := range map[string]func() *scene{"of a claim": ofClaim, "that was there before": imported} {
 		t.Run(name, func(t *testing.T) {
 			s := from()
 			s.snapshot.Finalizers = nil
 			api := cluster(t, s.objects()...)
-			r := engine(&oneLook{Client: api}, api)
+			r := reconcilerOn(&readOnce{Client: api}, api)
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
 				t.Error(err)
 			}
@@ -67,23 +67,23 @@ func TestASnapshotThatGoesPastItsFinalizerTakesItsContentAlong(t *testing.T) {
 				t.Fatalf("there are %d contents, %v", len(contents.Items), err)
 			}
 			if c := contents.Items[0]; c.DeletionTimestamp == nil || c.Annotations[snapshot.Single.BeingDeleted] == "" {
-				t.Error("nobody will ever delete the content")
+				t.Error("the content will never be deleted")
 			}
 		})
 	}
 }
 
-func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
+func TestTheOrphanOfASnapshotThatBypassedItsFinalizersIsDeleted(t *testing.T) {
 	s := made()
-	one := singleInfo.orphanOf(s.seen().Snapshot)
+	one := singleInfo.orphanOf(s.observed().Snapshot)
 	if one == nil {
-		t.Fatal("a snapshot that is gone with its finalizers is not lost")
+		t.Fatal("a snapshot that is gone with its finalizers leaves no orphan")
 	}
 	for age, goes := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
 		now := time.Now()
 		s.content.CreationTimestamp = metav1.NewTime(now.Add(-age))
 		api := cluster(t, s.objects()...)
-		r := newOrphanReconciler(engine(api, api))
+		r := newOrphanReconciler(reconcilerOn(api, api))
 		r.now = func() time.Time { return now }
 		if _, err := r.Reconcile(t.Context(), *one); err != nil {
 			t.Error(err)
@@ -94,14 +94,14 @@ func TestASnapshotThatIsLostLaterTakesItsContentAlong(t *testing.T) {
 			t.Errorf("that a content of %s goes is %v, %v", age, !goes, err)
 		}
 	}
-	if s.snapshot.Finalizers = nil; singleInfo.orphanOf(s.seen().Snapshot) != nil {
-		t.Error("a snapshot that was deleted before anything was done is no lost one")
+	if s.snapshot.Finalizers = nil; singleInfo.orphanOf(s.observed().Snapshot) != nil {
+		t.Error("a snapshot without our finalizers leaves an orphan")
 	}
 }
 
-// A snapshot was let go when it had no content, and then that was made after all. That
-// it is newer than the deletion proves it; without proof a content stays.
-func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
+// The finalizers of a snapshot were removed when it had no content, and the content was
+// created after that. If it is newer than the deletion, it is deleted; otherwise it stays.
+func TestAContentThatIsCreatedForADeletedSnapshotIsDeleted(t *testing.T) {
 	deleted := time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
 	given := func(s *scene) {
 		s.snapshot.Spec.Source = snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &s.content.Name}
@@ -111,18 +111,18 @@ func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
 		change func(*scene)
 		goes   bool
 	}{
-		"made after the deletion":              {time.Second, nil, true},
-		"long after it":                        {8 * time.Minute, nil, true},
-		"for part of a group":                  {time.Second, memberContent, true},
-		"made in the same second":              {0, nil, false},
-		"made before":                          {-time.Second, nil, false},
+		"created after the deletion":           {time.Second, nil, true},
+		"created long after the deletion":      {8 * time.Minute, nil, true},
+		"created for a group member":           {time.Second, memberContent, true},
+		"created in the same second":           {0, nil, false},
+		"created before":                       {-time.Second, nil, false},
 		"of another snapshot":                  {time.Second, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "other" }, false},
-		"that an administrator has made":       {time.Second, given, false},
-		"of a snapshot that was never ours":    {time.Second, func(s *scene) { s.snapshot.Finalizers = nil }, false},
-		"of another name than that is made by": {time.Second, func(s *scene) { s.content.Name = "other" }, false},
+		"created by an administrator":          {time.Second, given, false},
+		"of a snapshot without our finalizers": {time.Second, func(s *scene) { s.snapshot.Finalizers = nil }, false},
+		"of another name":                      {time.Second, func(s *scene) { s.content.Name = "other" }, false},
 	}
 	for name, tt := range tests {
-		for order, contentFirst := range map[string]bool{"known first": true, "known last": false} {
+		for order, contentFirst := range map[string]bool{"content first": true, "deletion first": false} {
 			t.Run(name+", "+order, func(t *testing.T) {
 				s := made()
 				s.content.CreationTimestamp = metav1.NewTime(deleted.Add(tt.made))
@@ -136,9 +136,9 @@ func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
 				if contentFirst {
 					cached = live
 				}
-				r := newOrphanReconciler(engine(cached, live))
+				r := newOrphanReconciler(reconcilerOn(cached, live))
 				r.client = live // For what is written.
-				queue := &lostNow{}
+				queue := &orphansAdded{}
 				if !contentFirst {
 					r.client = cached
 				}
@@ -161,26 +161,26 @@ func TestAContentThatIsMadeForADeletedSnapshotGoes(t *testing.T) {
 	}
 }
 
-// lostNow are the lost that are to be worked on.
-type lostNow struct {
+// orphansAdded is a queue that records the orphans.
+type orphansAdded struct {
 	orphanQueue
 	added []orphan
 }
 
-func (q *lostNow) Add(one orphan) { q.added = append(q.added, one) }
+func (q *orphansAdded) Add(one orphan) { q.added = append(q.added, one) }
 
-// A leader that was stopped for longer than its Lease has a cache of the time before.
-func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
+// The cache of a leader that was suspended for longer than its Lease is stale.
+func TestASuspendedLeaderReadsTheSnapshotFromTheAPIServer(t *testing.T) {
 	for name, tt := range map[string]struct {
 		paused time.Duration
 		goes   bool
-	}{"stopped": {time.Minute, true}, "quick, as its cache is": {time.Millisecond, false}} {
+	}{"suspended": {time.Minute, true}, "fast": {time.Millisecond, false}} {
 		t.Run(name, func(t *testing.T) {
 			s := made()
 			live := cluster(t, s.content)
-			r := engine(live, live)
+			r := reconcilerOn(live, live)
 			r.client = &shows{Client: live, snapshot: s.snapshot}
-			it := s.seen()
+			it := s.observed()
 			it.ObservedAt = r.now().Add(-tt.paused)
 			if err := r.deleteContentIfOrphaned(t.Context(), it); err != nil {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func TestALeaderThatWasStoppedAsksWhetherTheSnapshotIsStillThere(t *testing.T) {
 	}
 }
 
-// shows is a cluster whose cache still shows a snapshot.
+// shows is a client whose cache still shows a snapshot.
 type shows struct {
 	client.Client
 	snapshot *snapshotv1.VolumeSnapshot
@@ -207,14 +207,14 @@ func (c *shows) Get(ctx context.Context, key client.ObjectKey, into client.Objec
 	return c.Client.Get(ctx, key, into, o...)
 }
 
-// Nor may it show that a content is bound to the snapshot, since a moment ago.
-func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
+// The cache may not show a content that was just created, or bound to the snapshot.
+func TestAContentThatTheCacheDoesNotShowIsDeleted(t *testing.T) {
 	tests := map[string]struct {
 		from  func() *scene
 		stale func(s *scene)
 	}{
-		"one that was made":  {going, func(s *scene) { s.content = nil }},
-		"one that was bound": {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
+		"created": {going, func(s *scene) { s.content = nil }},
+		"bound":   {imported, func(s *scene) { s.content.Spec.VolumeSnapshotRef.UID = "" }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 			api := cluster(t, s.objects()...)
 			content := client.ObjectKeyFromObject(s.content)
 			tt.stale(s)
-			if err := engine(api, api).removeFinalizers(t.Context(), s.seen()); err != nil {
+			if err := reconcilerOn(api, api).removeFinalizers(t.Context(), s.observed()); err != nil {
 				t.Error(err)
 			}
 			left := &snapshotv1.VolumeSnapshotContent{}
@@ -231,16 +231,16 @@ func TestASnapshotThatGoesTakesItsContentAlong(t *testing.T) {
 				t.Fatal(err)
 			}
 			if left.DeletionTimestamp == nil || left.Annotations[snapshot.Single.BeingDeleted] == "" {
-				t.Error("the snapshot was let go, and nobody will ever delete its content")
+				t.Error("the snapshot is gone, and its content will never be deleted")
 			}
 		})
 	}
 }
 
-// Who wants to rescue what is at the driver sets the policy to Retain. The cache may
-// still show Delete.
-func TestAContentThatIsRetainedSinceAMomentIsNotDeleted(t *testing.T) {
-	for name, word := range map[string]func(*scene){"before the word is given": func(*scene) {}, "after that": permit} {
+// An administrator who wants to rescue the snapshot at the driver sets the policy to
+// Retain. The cache may still show Delete.
+func TestAContentThatWasJustSetToRetainIsNotDeleted(t *testing.T) {
+	for name, word := range map[string]func(*scene){"before it has the annotation": func(*scene) {}, "with the annotation": permit} {
 		t.Run(name, func(t *testing.T) {
 			s := going()
 			s.snapshot.ResourceVersion = "1"
@@ -255,19 +255,19 @@ func TestAContentThatIsRetainedSinceAMomentIsNotDeleted(t *testing.T) {
 			if err := api.Update(t.Context(), now); err != nil {
 				t.Fatal(err)
 			}
-			r := engine(&lagging{Client: api, content: before}, api)
+			r := reconcilerOn(&lagging{Client: api, content: before}, api)
 			result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)})
 			if err != nil {
-				t.Errorf("that is told, though nobody needs to know: %v", err)
+				t.Errorf("a conflict is reported: %v", err)
 			}
 			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
-				t.Errorf("the content is deleted, though it shall stay: %v", err)
+				t.Errorf("the content is deleted, though its policy is Retain: %v", err)
 			}
 			if result.RequeueAfter == 0 {
-				t.Error("it is not looked at again")
+				t.Error("it is not reconciled again")
 			}
 			for range 2 { // The cache has caught up.
-				if _, err := engine(api, api).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
+				if _, err := reconcilerOn(api, api).Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -275,16 +275,16 @@ func TestAContentThatIsRetainedSinceAMomentIsNotDeleted(t *testing.T) {
 				t.Errorf("the snapshot is still there: %v", err)
 			}
 			if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil || now.DeletionTimestamp != nil {
-				t.Errorf("the content is deleted, though it shall stay: %v", err)
+				t.Errorf("the content is deleted, though its policy is Retain: %v", err)
 			}
 		})
 	}
 }
 
-// A snapshot that has just been protected relies on its claim, which another one has
-// kept until now.
-func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T) {
-	for name, protected := range map[string]bool{"protected meanwhile": true, "not begun": false} {
+// A snapshot that has just got its finalizers relies on the protection of its claim, which
+// an earlier snapshot has needed until now.
+func TestAClaimStaysProtectedForASnapshotWhoseFinalizersTheCacheDoesNotShow(t *testing.T) {
+	for name, protected := range map[string]bool{"protected meanwhile": true, "not protected": false} {
 		t.Run(name, func(t *testing.T) {
 			s := ofClaim()
 			s.claim.Finalizers = []string{snapshot.ClaimFinalizer}
@@ -301,15 +301,15 @@ func TestAClaimIsKeptForASnapshotThatTheCacheDoesNotShowAsProtected(t *testing.T
 				t.Fatal(err)
 			}
 			if kept := len(s.claim.Finalizers) > 0; kept != protected {
-				t.Errorf("that the claim is kept is %v", kept)
+				t.Errorf("the claim is protected: %v", kept)
 			}
 		})
 	}
 }
 
-// A snapshot that will never be taken of a claim, because it is labelled as one of the
-// claim that had the name before, does not protect that claim.
-func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
+// A snapshot whose label has the UID of an earlier claim of that name will never be taken
+// of the claim, so it does not need it.
+func TestAClaimIsNotProtectedForASnapshotOfItsPredecessor(t *testing.T) {
 	for uid, kept := range map[string]bool{"uid-old": false, "uid-c": true} {
 		s := ofClaim()
 		s.snapshot.Finalizers, s.claim.Finalizers = singleInfo.OwnFinalizers, []string{snapshot.ClaimFinalizer}
@@ -323,12 +323,12 @@ func TestAClaimIsNotKeptForASnapshotOfItsPredecessor(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := len(s.claim.Finalizers) > 0; got != kept {
-			t.Errorf("that the claim is kept for a snapshot of %s is %v", uid, got)
+			t.Errorf("the claim is protected for a snapshot of %s: %v", uid, got)
 		}
 	}
 }
 
-// objects are those that are there.
+// objects are the API objects of the scene.
 func (s *scene) objects() []client.Object {
 	all := []client.Object{s.snapshot}
 	if s.content != nil {
@@ -348,8 +348,9 @@ func kindOn(cache client.Client, apiReader client.Reader) *singleKind {
 	return k
 }
 
-// engine is the engine of single snapshots, on a cache and what lies behind it.
-func engine(cache client.Client, live client.Reader) *Reconciler {
+// reconcilerOn is the reconciler of single snapshots, on a cache and the API server behind
+// it.
+func reconcilerOn(cache client.Client, live client.Reader) *Reconciler {
 	o := &Options{RetryStart: time.Millisecond}
 	k := kindOn(cache, live)
 	k.options = o
@@ -368,7 +369,7 @@ func cluster(t *testing.T, objects ...client.Object) client.Client {
 		WithStatusSubresource(&snapshotv1.VolumeSnapshot{}).Build()
 }
 
-// lagging is a cluster whose cache still shows an older content.
+// lagging is a client whose cache still shows an older content.
 type lagging struct {
 	client.Client
 	content *snapshotv1.VolumeSnapshotContent
@@ -382,18 +383,18 @@ func (c *lagging) Get(ctx context.Context, key client.ObjectKey, into client.Obj
 	return c.Client.Get(ctx, key, into, o...)
 }
 
-// oneLook is a cluster whose snapshots are gone when they are looked at again.
-type oneLook struct {
+// readOnce is a client that shows a snapshot once; then it is gone.
+type readOnce struct {
 	client.Client
-	looked bool
+	read bool
 }
 
-func (c *oneLook) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
+func (c *readOnce) Get(ctx context.Context, key client.ObjectKey, into client.Object, o ...client.GetOption) error {
 	if _, ok := into.(*snapshotv1.VolumeSnapshot); ok {
-		if c.looked {
+		if c.read {
 			return apierrors.NewNotFound(snapshotv1.Resource("volumesnapshots"), key.Name)
 		}
-		c.looked = true
+		c.read = true
 	}
 	return c.Client.Get(ctx, key, into, o...)
 }

@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-func TestWhatWakesASnapshot(t *testing.T) {
+func TestSnapshotChangesThatWakeIt(t *testing.T) {
 	plain := func() *snapshotv1.VolumeSnapshot { return &snapshotv1.VolumeSnapshot{} }
 	restored := func() *snapshotv1.VolumeSnapshot {
 		s := plain()
@@ -29,12 +29,12 @@ func TestWhatWakesASnapshot(t *testing.T) {
 		before, now *snapshotv1.VolumeSnapshot
 		wakes       bool
 	}{
-		"the end of a restore, which its deletion may wait for":        {restored(), plain(), true},
-		"the beginning of a restore is nobody's turn":                  {plain(), restored(), false},
-		"an error that was written: its cause may have gone meanwhile": {plain(), failed(), true},
-		"that it is not ready any more":                                {ready(), plain(), true},
-		"what else is written":                                         {failed(), ready(), false},
-		"nothing":                                                      {failed(), failed(), false},
+		"the end of a restore, which its deletion may wait for": {restored(), plain(), true},
+		"the beginning of a restore":                            {plain(), restored(), false},
+		"a new error, whose cause may have ended meanwhile":     {plain(), failed(), true},
+		"that it is not ready any more":                         {ready(), plain(), true},
+		"any other change of the status":                        {failed(), ready(), false},
+		"no change":                                             {failed(), failed(), false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -46,8 +46,8 @@ func TestWhatWakesASnapshot(t *testing.T) {
 	}
 }
 
-// The error that was written a moment ago may not be in the cache.
-func TestAStatusWithoutAnErrorTakesTheErrorAway(t *testing.T) {
+// The cache may not show an error that was just written.
+func TestStatusPatchRemovesTheError(t *testing.T) {
 	status, err := statusPatch(&snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)})
 	if none, said := status["error"]; err != nil || !said || none != nil {
 		t.Errorf("the change is %v, %v", status, err)

@@ -18,29 +18,29 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-func TestContentsOfANodeThatIsGoneEndWhereNobodyNeedsToBeAsked(t *testing.T) {
+func TestStrandedContentsThatNeedNoDriverAreDeleted(t *testing.T) {
 	long := strings.Repeat("n", 70)
 	unasked := func(s *scene) { s.content.Status = nil }
 	change := func(c ...func(*scene)) []func(*scene) { return c }
 	tests := map[string]struct {
 		changes []func(*scene)
-		nodes   []string // as the cache shows
-		live    []string // in fact
+		nodes   []string // in the cache
+		live    []string // at the API server
 		ends    bool
 	}{
-		"one that shall stay at the driver":          {change(retain), nil, nil, true},
-		"one of which nothing is at the driver":      {change(unasked), nil, nil, true},
-		"part of a group, which is deleted as whole": {change(memberContent), nil, nil, true},
-		"one that was there before, and nobody's":    {change(retain, unbind, silence), nil, nil, true},
-		"one of a long name":                         {change(retain, on(snapshot.NodeLabel(long))), nil, nil, true},
-		"not one that is at the driver":              {nil, nil, nil, false},
-		"not one that may be":                        {change(unasked, begin), nil, nil, false},
-		"not one of a node that is there":            {change(retain), []string{"gone"}, []string{"gone"}, false},
-		"not one of a node that has come back":       {change(retain), nil, []string{"gone"}, false},
-		"not one of a node with a long name":         {change(retain, on(snapshot.NodeLabel(long))), []string{long}, []string{long}, false},
-		"not one of no node":                         {change(retain, on("")), nil, nil, false},
-		"not one that nobody has let go":             {change(retain, silence), nil, nil, false},
-		"not one that is not deleted":                {change(retain, func(s *scene) { s.content.DeletionTimestamp = nil }), nil, nil, false},
+		"a retained content":                               {change(retain), nil, nil, true},
+		"a content without a snapshot at the driver":       {change(unasked), nil, nil, true},
+		"a member of a group, which is deleted as a whole": {change(memberContent), nil, nil, true},
+		"a pre-provisioned content that is not bound":      {change(retain, unbind, silence), nil, nil, true},
+		"a node with a long name":                          {change(retain, on(snapshot.NodeLabel(long))), nil, nil, true},
+		"not if the snapshot exists at the driver":         {nil, nil, nil, false},
+		"not if the snapshot may exist at the driver":      {change(unasked, begin), nil, nil, false},
+		"not if the node exists":                           {change(retain), []string{"gone"}, []string{"gone"}, false},
+		"not if the node has come back":                    {change(retain), nil, []string{"gone"}, false},
+		"not if the node exists and has a long name":       {change(retain, on(snapshot.NodeLabel(long))), []string{long}, []string{long}, false},
+		"not without a node":                               {change(retain, on("")), nil, nil, false},
+		"not without the being-deleted annotation":         {change(retain, silence), nil, nil, false},
+		"not if it is not being deleted":                   {change(retain, func(s *scene) { s.content.DeletionTimestamp = nil }), nil, nil, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -51,13 +51,13 @@ func TestContentsOfANodeThatIsGoneEndWhereNobodyNeedsToBeAsked(t *testing.T) {
 			}
 			s.content.Finalizers = []string{snapshot.Single.Finalizer}
 			api := cluster(t, append(nodes(tt.nodes), s.content)...)
-			r := strandedReconciler{engine(api, cluster(t, nodes(tt.live)...))}
+			r := strandedReconciler{reconcilerOn(api, cluster(t, nodes(tt.live)...))}
 			r.options.Distributed = true
 			if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.content)}); err != nil {
 				t.Fatal(err)
 			}
 			if ended := apierrors.IsNotFound(api.Get(t.Context(), client.ObjectKeyFromObject(s.content), s.content)); ended != tt.ends {
-				t.Errorf("that it has ended is %v", ended)
+				t.Errorf("it is deleted: %v", ended)
 			}
 		})
 	}
@@ -82,8 +82,9 @@ func nodes(names []string) (all []client.Object) {
 	return all
 }
 
-// The cache may show the policy Retain, and the content have begun to be made since.
-func TestAContentThatHasChangedIsNotEndedForItsNode(t *testing.T) {
+// The cache may be stale: the policy may have changed, and the csi-snapshotter may have
+// begun.
+func TestAStrandedContentThatHasChangedIsNotDeleted(t *testing.T) {
 	s := going()
 	stranded(s)
 	s.content.Finalizers = []string{snapshot.Single.Finalizer}
@@ -98,30 +99,30 @@ func TestAContentThatHasChangedIsNotEndedForItsNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	before.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
-	r := strandedReconciler{engine(&lagging{Client: api, content: before}, api)}
+	r := strandedReconciler{reconcilerOn(&lagging{Client: api, content: before}, api)}
 	r.options.Distributed, r.options.RetryStart = true, time.Second
 	result, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.content)})
 	if err != nil || result.RequeueAfter == 0 {
 		t.Errorf("got %+v, %v", result, err)
 	}
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(s.content), now); err != nil {
-		t.Errorf("it has ended: %v", err)
+		t.Errorf("it is deleted: %v", err)
 	}
 }
 
-func TestThatANodeIsGoneIsToldWithWhatToDo(t *testing.T) {
+func TestANodeThatIsGoneIsReportedWithACommand(t *testing.T) {
 	s := going()
 	stranded(s)
 	s.snapshot.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	api := cluster(t, s.objects()...)
-	r := engine(api, api)
+	r := reconcilerOn(api, api)
 	r.options.Distributed = true
 	recorder := record.NewFakeRecorder(10)
 	r.events = kube.NewEventsWithRecorder(recorder)
 	key := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.snapshot)}
 	left, err := r.Reconcile(t.Context(), key)
 	if err != nil || left.RequeueAfter <= 0 || len(recorder.Events) > 0 {
-		t.Fatalf("before anybody else could have deleted it: %+v, %v", left, err)
+		t.Fatalf("it is reported too early: %+v, %v", left, err)
 	}
 	r.now = func() time.Time { return time.Now().Add(nodeGoneTimeout) }
 	for range 2 {
