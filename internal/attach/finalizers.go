@@ -29,38 +29,38 @@ type finalizerReconciler struct{ *Reconciler }
 // setupFinalizerController adds the controller to a manager. A volume is
 // enqueued when it is deleted, and when a VolumeAttachment of it is gone.
 func (r *Reconciler) setupFinalizerController(m ctrl.Manager) error {
-	k := finalizerReconciler{r}
+	f := finalizerReconciler{r}
 	gone := predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(event.UpdateEvent) bool { return false },
 	}
 	return ctrl.NewControllerManagedBy(m).
-		Named("attach-keep").
-		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(k.needsRemoval))).
-		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(k.volumeOfDeleted), builder.WithPredicates(gone)).
+		Named("attach-finalizers").
+		For(&corev1.PersistentVolume{}, builder.WithPredicates(predicate.NewPredicateFuncs(f.needsRemoval))).
+		Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(f.volumeOfDeleted), builder.WithPredicates(gone)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](r.options.RetryStart, r.options.RetryMax),
 		}).
-		Complete(kube.DrainOnStop(k))
+		Complete(kube.DrainOnStop(f))
 }
 
 // needsRemoval reports whether a volume is being deleted and has our finalizer.
-func (k finalizerReconciler) needsRemoval(o client.Object) bool {
-	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), k.options.finalizer())
+func (f finalizerReconciler) needsRemoval(o client.Object) bool {
+	return o.GetDeletionTimestamp() != nil && slices.Contains(o.GetFinalizers(), f.options.finalizer())
 }
 
 // volumeOfDeleted maps a deleted VolumeAttachment to its PersistentVolume, if
 // that needs the finalizer removed. If the volume is deleted later, its own
 // event enqueues it.
-func (k finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Object) []reconcile.Request {
+func (f finalizerReconciler) volumeOfDeleted(ctx context.Context, o client.Object) []reconcile.Request {
 	a, ok := o.(*storagev1.VolumeAttachment)
 	if !ok || volumeName(a) == "" {
 		return nil
 	}
 	key := client.ObjectKey{Name: volumeName(a)}
 	var volume *corev1.PersistentVolume
-	if err := kube.GetIfExists(ctx, k.client, key, &volume, client.UnsafeDisableDeepCopy); err == nil && (volume == nil || !k.needsRemoval(volume)) {
+	if err := kube.GetIfExists(ctx, f.client, key, &volume, client.UnsafeDisableDeepCopy); err == nil && (volume == nil || !f.needsRemoval(volume)) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: key}}
@@ -72,13 +72,13 @@ const waitEventDelay = 10 * time.Second
 
 // Reconcile removes the finalizer if the volume is not attached, and reports
 // why if it cannot.
-func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+func (f finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	var volume *corev1.PersistentVolume
-	err := kube.GetIfExists(ctx, k.client, request.NamespacedName, &volume, client.UnsafeDisableDeepCopy)
-	if err != nil || volume == nil || !k.needsRemoval(volume) {
+	err := kube.GetIfExists(ctx, f.client, request.NamespacedName, &volume, client.UnsafeDisableDeepCopy)
+	if err != nil || volume == nil || !f.needsRemoval(volume) {
 		return reconcile.Result{}, err
 	}
-	attachments, err := k.attachments(ctx, attachmentsByVolume, volume.Name)
+	attachments, err := f.attachments(ctx, attachmentsByVolume, volume.Name)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -86,10 +86,10 @@ func (k finalizerReconciler) Reconcile(ctx context.Context, request reconcile.Re
 		if left := waitEventDelay - time.Since(volume.DeletionTimestamp.Time); left > 0 {
 			return reconcile.Result{RequeueAfter: left}, nil
 		}
-		k.events.Normal(volume, kube.ReasonWaitingForDetach, waitingMessage(attachments))
+		f.events.Normal(volume, kube.ReasonWaitingForDetach, waitingMessage(attachments))
 		return reconcile.Result{}, nil // The deletion of each of them enqueues the volume.
 	}
-	return reconcile.Result{}, k.removeVolumeFinalizer(ctx, volume.DeepCopy())
+	return reconcile.Result{}, f.removeVolumeFinalizer(ctx, volume.DeepCopy())
 }
 
 // waitingMessage says which VolumeAttachments a volume waits for.
@@ -108,26 +108,26 @@ func waitingMessage(attachments []storagev1.VolumeAttachment) string {
 // removeVolumeFinalizer removes our finalizer. An admission policy that denies
 // the write causes the same response as a conflict, so removal is tried once
 // more with the current object.
-func (k finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *corev1.PersistentVolume) error {
+func (f finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *corev1.PersistentVolume) error {
 	uid := volume.UID
-	err := kube.RemoveFinalizer(ctx, k.client, volume, k.options.finalizer())
+	err := kube.RemoveFinalizer(ctx, f.client, volume, f.options.finalizer())
 	if !kube.IsConflictResponse(err) {
-		return k.reportStuck(volume, err)
+		return f.reportRemovalFailure(volume, err)
 	}
 	var current *corev1.PersistentVolume
-	err = kube.GetIfExists(ctx, k.apiReader, client.ObjectKeyFromObject(volume), &current)
-	if err != nil || current == nil || current.UID != uid || !k.needsRemoval(current) {
+	err = kube.GetIfExists(ctx, f.apiReader, client.ObjectKeyFromObject(volume), &current)
+	if err != nil || current == nil || current.UID != uid || !f.needsRemoval(current) {
 		return err
 	}
-	return k.reportStuck(current, kube.RemoveFinalizer(ctx, k.client, current.DeepCopy(), k.options.finalizer()))
+	return f.reportRemovalFailure(current, kube.RemoveFinalizer(ctx, f.client, current.DeepCopy(), f.options.finalizer()))
 }
 
-// reportStuck emits an event if the finalizer could not be removed.
-func (k finalizerReconciler) reportStuck(volume *corev1.PersistentVolume, err error) error {
+// reportRemovalFailure emits an event if the finalizer could not be removed.
+func (f finalizerReconciler) reportRemovalFailure(volume *corev1.PersistentVolume, err error) error {
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("removing the finalizer from PersistentVolume %s, which is being deleted and not attached any more: %w", volume.Name, err)
-	k.events.Warning(volume, kube.ReasonFailedDetach, err.Error())
+	f.events.Warning(volume, kube.ReasonFailedDetach, err.Error())
 	return err
 }

@@ -93,13 +93,18 @@ func (o *Options) mayBeHere(volume *corev1.PersistentVolume) bool {
 	return at == thisNode || at == unknownNode
 }
 
+// isOurs reports whether a volume belongs to the driver, or to the in-tree plugin that
+// the driver replaces.
+func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
+}
+
 // isSelected reports whether this provisioner deletes a volume: it belongs to
 // the driver, and it was provisioned for our classes, under the driver's own
 // name, or by hand. An in-tree volume must be annotated as handed over to the
 // driver, or as provisioned by the in-tree plugin or by us.
 func (o *Options) isSelected(volume *corev1.PersistentVolume) bool {
-	inTree := o.Plugin.HasVolume(volume)
-	if !inTree && (volume.Spec.CSI == nil || volume.Spec.CSI.Driver != o.Driver) {
+	if !o.isOurs(volume) {
 		return false
 	}
 	if volume.Annotations[kube.AnnMigratedTo] == o.Driver {
@@ -107,7 +112,7 @@ func (o *Options) isSelected(volume *corev1.PersistentVolume) bool {
 	}
 	by, ok := volume.Annotations[kube.AnnProvisionedBy]
 	if !ok {
-		return !inTree
+		return !o.Plugin.HasVolume(volume)
 	}
 	return by == o.Provisioner || by == o.Driver || o.Plugin.IsProvisioner(by)
 }

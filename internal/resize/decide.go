@@ -59,7 +59,7 @@ func decideExpansion(s state, o *Options, now time.Time) step {
 		return step{action: resume, size: target}
 	}
 	unused := o.HandleInUseError && s.failedInUse()
-	if s.lowersUnknown(target) {
+	if s.lowersUncertainTarget(target) {
 		return step{action: confirm, size: s.allocated(), unused: unused}
 	}
 	if wait := s.retryDelay(target, o.RetryMax, now); wait > 0 {
@@ -106,11 +106,11 @@ func (s *state) targetSize(requested int64) int64 {
 	return requested
 }
 
-// lowersUnknown reports whether a target is less than the size that a call with
+// lowersUncertainTarget reports whether a target is less than the size that a call with
 // an unknown outcome may have given the volume. A later rejection says nothing
 // about that call. If the call expanded the volume, repeating it shows that;
 // otherwise the driver rejects it again.
-func (s *state) lowersUnknown(target int64) bool {
+func (s *state) lowersUncertainTarget(target int64) bool {
 	return target < s.allocated() && !s.sizeRejected && outcomeDoubt(s.claim, corev1.PersistentVolumeClaimResizing) == outcomeUnknown
 }
 

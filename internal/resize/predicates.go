@@ -41,7 +41,7 @@ type relevantFields struct {
 }
 
 func relevantFieldsOf(claim *corev1.PersistentVolumeClaim) relevantFields {
-	n := relevantFields{
+	f := relevantFields{
 		resizer: claim.Annotations[kube.AnnStorageResizer],
 		uid:     claim.UID, volume: claim.Spec.VolumeName, phase: claim.Status.Phase,
 		requested: sizeOf(claim.Spec.Resources.Requests), capacity: sizeOf(claim.Status.Capacity),
@@ -49,10 +49,10 @@ func relevantFieldsOf(claim *corev1.PersistentVolumeClaim) relevantFields {
 	}
 	switch status := claim.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; status {
 	case corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible:
-		n.nodeStatus = status
+		f.nodeStatus = status
 	default:
 	}
-	return n
+	return f
 }
 
 // claimChanged passes new claims, claims with a relevant change, and periodic
@@ -75,19 +75,19 @@ func (r *Reconciler) volumeChanged() predicate.Funcs {
 		claim          types.UID
 		expand, modify corev1.SecretReference
 	}
-	relevantOf := func(o client.Object) (n relevant, ours bool) {
+	relevantOf := func(o client.Object) (f relevant, ours bool) {
 		volume, ok := o.(*corev1.PersistentVolume)
 		if !ok || !r.options.isOurs(volume) {
-			return n, false
+			return f, false
 		}
 		if volume.Spec.ClaimRef != nil {
-			n.claim = volume.Spec.ClaimRef.UID
+			f.claim = volume.Spec.ClaimRef.UID
 		}
 		if volume.Spec.CSI != nil {
-			n.expand = ptr.Deref(volume.Spec.CSI.ControllerExpandSecretRef, corev1.SecretReference{})
+			f.expand = ptr.Deref(volume.Spec.CSI.ControllerExpandSecretRef, corev1.SecretReference{})
 		}
-		n.modify = corev1.SecretReference{Name: volume.Annotations[kube.AnnModifySecretName], Namespace: volume.Annotations[kube.AnnModifySecretNamespace]}
-		return n, true
+		f.modify = corev1.SecretReference{Name: volume.Annotations[kube.AnnModifySecretName], Namespace: volume.Annotations[kube.AnnModifySecretNamespace]}
+		return f, true
 	}
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool {
