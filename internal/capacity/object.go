@@ -24,11 +24,7 @@ const (
 	managerName    = "external-provisioner"
 )
 
-const (
-	generateName = "csisc-"
-	// reservedPrefix of the class parameters that are for Kubernetes, not for the driver.
-	reservedPrefix = "csi.storage.k8s.io/"
-)
+const generateName = "csisc-"
 
 // A pair is what one object is about: a class, and a segment by its text.
 // Equal pairs are equal keys of the queue.
@@ -134,6 +130,6 @@ func equal(a, b *resource.Quantity) bool {
 // driverParameters are a class's parameters without those for Kubernetes.
 func driverParameters(class *storagev1.StorageClass) map[string]string {
 	left := maps.Clone(class.Parameters)
-	maps.DeleteFunc(left, func(key, _ string) bool { return strings.HasPrefix(key, reservedPrefix) })
+	maps.DeleteFunc(left, func(key, _ string) bool { return strings.HasPrefix(key, kube.ReservedParameterPrefix) })
 	return left
 }

@@ -72,3 +72,15 @@ const (
 	ReasonVolumeModifySuccessful   = "VolumeModifySuccessful"
 	ReasonVolumeModifyCanceled     = "VolumeModifyCanceled"
 )
+
+// Keys of parameters in classes and in requests to drivers.
+const (
+	// ReservedParameterPrefix begins the keys of class parameters that are for
+	// Kubernetes and not for the driver.
+	ReservedParameterPrefix = "csi.storage.k8s.io/"
+	// ParameterClaimName, ParameterClaimNamespace and ParameterVolumeName are sent to
+	// drivers with --extra-create-metadata and --extra-modify-metadata.
+	ParameterClaimName      = ReservedParameterPrefix + "pvc/name"
+	ParameterClaimNamespace = ReservedParameterPrefix + "pvc/namespace"
+	ParameterVolumeName     = ReservedParameterPrefix + "pv/name"
+)

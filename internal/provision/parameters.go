@@ -6,19 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
-// prefix of the class parameters that are for Kubernetes, not for the driver.
-const prefix = "csi.storage.k8s.io/"
-
-// Keys of class parameters, and of what a driver is told about a claim.
+// Keys of class parameters.
 const (
-	keyFSType     = prefix + "fstype"
-	keyOldFSType  = "fstype" // in any case; drivers have always seen it too
-	keyClaimName  = prefix + "pvc/name"
-	keyClaimSpace = prefix + "pvc/namespace"
-	keyVolumeName = prefix + "pv/name"
+	keyFSType    = kube.ReservedParameterPrefix + "fstype"
+	keyOldFSType = "fstype" // in any case; drivers have always seen it too
 )
 
 // driverParameters are the class's parameters without those for Kubernetes. A
@@ -33,10 +28,10 @@ func driverParameters(class map[string]string) (map[string]string, error) {
 	left := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(class)) {
 		switch {
-		case !strings.HasPrefix(key, prefix):
+		case !strings.HasPrefix(key, kube.ReservedParameterPrefix):
 			left[key] = class[key]
 		case !known[key]:
-			return nil, fmt.Errorf("parameter %q of the StorageClass is unknown: keys that begin with %s are reserved", key, prefix)
+			return nil, fmt.Errorf("parameter %q of the StorageClass is unknown: keys that begin with %s are reserved", key, kube.ReservedParameterPrefix)
 		}
 	}
 	return left, nil

@@ -46,7 +46,9 @@ func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error
 	}
 	name := o.volumeName(s.claim)
 	if o.ExtraCreateMetadata {
-		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, name
+		parameters[kube.ParameterClaimName] = s.claim.Name
+		parameters[kube.ParameterClaimNamespace] = s.claim.Namespace
+		parameters[kube.ParameterVolumeName] = name
 	}
 	capabilities, err := capabilities(s, fs)
 	if err != nil {

@@ -11,13 +11,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Parameters that tell a driver what a modification is for.
-const (
-	keyClaimName  = "csi.storage.k8s.io/pvc/name"
-	keyClaimSpace = "csi.storage.k8s.io/pvc/namespace"
-	keyVolumeName = "csi.storage.k8s.io/pv/name"
-)
-
 // expandRequest builds the request, including secrets. If only the node expands
 // volumes it needs neither, because the driver's controller is not called.
 func (r *Reconciler) expandRequest(ctx context.Context, s *state, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
@@ -60,7 +53,9 @@ func (r *Reconciler) modifyRequest(ctx context.Context, s *state, parameters map
 		if parameters == nil {
 			parameters = map[string]string{}
 		}
-		parameters[keyClaimName], parameters[keyClaimSpace], parameters[keyVolumeName] = s.claim.Name, s.claim.Namespace, s.volume.Name
+		parameters[kube.ParameterClaimName] = s.claim.Name
+		parameters[kube.ParameterClaimNamespace] = s.claim.Namespace
+		parameters[kube.ParameterVolumeName] = s.volume.Name
 	}
 	return &csipb.ControllerModifyVolumeRequest{
 		VolumeId:          spec.CSI.VolumeHandle,

@@ -10,10 +10,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 const (
-	prefix          = "csi.storage.k8s.io/"
 	suffixName      = "-name"
 	suffixNamespace = "-namespace"
 )
@@ -61,7 +62,7 @@ func ResolveAll(class map[string]string, claim *corev1.PersistentVolumeClaim, vo
 
 // Keys are the parameters of a class that name the secret.
 func (u Use) Keys() (name, namespace string) {
-	return prefix + u.key + suffixName, prefix + u.key + suffixNamespace
+	return kube.ReservedParameterPrefix + u.key + suffixName, kube.ReservedParameterPrefix + u.key + suffixNamespace
 }
 
 // New is a purpose of a class of another kind, by the key of its parameters

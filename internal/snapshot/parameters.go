@@ -8,21 +8,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
-// reservedPrefix is the prefix of parameters that are for Kubernetes, not for the
-// driver.
-const reservedPrefix = "csi.storage.k8s.io/"
-
 // What the driver is told about the objects, where that is asked for.
 const (
-	keySnapshotName      = reservedPrefix + "volumesnapshot/name"
-	keySnapshotNamespace = reservedPrefix + "volumesnapshot/namespace"
-	keyContentName       = reservedPrefix + "volumesnapshotcontent/name"
-	keyGroupName         = reservedPrefix + "volumegroupsnapshot/name"
-	keyGroupNamespace    = reservedPrefix + "volumegroupsnapshot/namespace"
-	keyGroupContentName  = reservedPrefix + "volumegroupsnapshotcontent/name"
+	keySnapshotName      = kube.ReservedParameterPrefix + "volumesnapshot/name"
+	keySnapshotNamespace = kube.ReservedParameterPrefix + "volumesnapshot/namespace"
+	keyContentName       = kube.ReservedParameterPrefix + "volumesnapshotcontent/name"
+	keyGroupName         = kube.ReservedParameterPrefix + "volumegroupsnapshot/name"
+	keyGroupNamespace    = kube.ReservedParameterPrefix + "volumegroupsnapshot/namespace"
+	keyGroupContentName  = kube.ReservedParameterPrefix + "volumegroupsnapshotcontent/name"
 )
 
 // The secrets that a class of snapshots, or of group snapshots, may name: one
@@ -46,10 +43,10 @@ func DriverParameters(class map[string]string) (map[string]string, error) {
 	parameters := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(class)) {
 		switch {
-		case !strings.HasPrefix(key, reservedPrefix):
+		case !strings.HasPrefix(key, kube.ReservedParameterPrefix):
 			parameters[key] = class[key]
 		case !known[key]:
-			return nil, fmt.Errorf("parameter %q of the class is unknown: keys that begin with %s are reserved", key, reservedPrefix)
+			return nil, fmt.Errorf("parameter %q of the class is unknown: keys that begin with %s are reserved", key, kube.ReservedParameterPrefix)
 		}
 	}
 	return parameters, nil
