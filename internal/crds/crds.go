@@ -1,11 +1,10 @@
-// Package crds has the CustomResourceDefinitions that a cluster needs, as the
-// text that is applied to it.
+// Package crds embeds the CustomResourceDefinitions that a cluster needs, as YAML.
 //
 // Those of snapshot.storage.k8s.io and groupsnapshot.storage.k8s.io are copies,
 // byte for byte, of what https://github.com/kubernetes-csi/external-snapshotter
-// publishes under the Apache License 2.0 in the module that go.mod names; "make
-// crds" copies them and "make verify" compares them. Those of holdfast.io are
-// ours.
+// publishes under the Apache License 2.0, in the version of go.mod. "make crds" copies
+// them and "make verify" compares them. Those of holdfast.io are generated from
+// api/v1alpha1.
 package crds
 
 import (
@@ -17,13 +16,13 @@ import (
 	"strings"
 )
 
-// Every file is named as controller-gen names it, GROUP_PLURAL.yaml, holds one
-// CustomResourceDefinition and begins with a line that separates documents.
+// Every file has the name that controller-gen gives it, GROUP_PLURAL.yaml. It contains
+// one CustomResourceDefinition and starts with a document separator.
 //
 //go:embed *.yaml
 var files embed.FS
 
-// Groups are the API groups that there are definitions of, sorted.
+// Groups returns the API groups of all definitions, sorted.
 func Groups() []string {
 	var all []string
 	for _, file := range names() {
@@ -33,13 +32,12 @@ func Groups() []string {
 }
 
 // Write writes the definitions of the given API groups as YAML documents, or all
-// if none is given. A group that there is nothing of is an error, and then
-// nothing is written.
+// without groups. For an unknown group it returns an error and writes nothing.
 func Write(w io.Writer, groups ...string) error {
 	known := Groups()
 	for _, group := range groups {
 		if !slices.Contains(known, group) {
-			return fmt.Errorf("there are no definitions of API group %q; there are some of %s", group, strings.Join(known, ", "))
+			return fmt.Errorf("unknown API group %q; known are %s", group, strings.Join(known, ", "))
 		}
 	}
 	for _, file := range names() {
@@ -57,8 +55,7 @@ func Write(w io.Writer, groups ...string) error {
 	return nil
 }
 
-// names are those of all files, sorted. They are part of the program, so none
-// can be missing.
+// names returns the names of all files, sorted.
 func names() []string {
 	all, err := fs.Glob(files, "*.yaml")
 	if err != nil {

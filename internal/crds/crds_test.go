@@ -19,22 +19,22 @@ func TestWrite(t *testing.T) {
 	groupSnapshots := []string{"volumegroupsnapshotclasses." + groups, "volumegroupsnapshotcontents." + groups, "volumegroupsnapshots." + groups}
 	for name, row := range map[string]struct {
 		groups  []string
-		want    []string // These, and no other ones of the groups of the snapshot API.
-		refused string
+		want    []string // all definitions of the snapshot API that are written
+		wantErr string
 	}{
-		"without a choice there is all":                        {want: slices.Concat(groupSnapshots, snapshots)},
-		"one group is chosen":                                  {groups: []string{ours}, want: snapshots},
-		"several groups come in the order of their names":      {groups: []string{ours, groups}, want: slices.Concat(groupSnapshots, snapshots)},
-		"a group that is chosen twice comes once":              {groups: []string{ours, ours}, want: snapshots},
-		"the end of a group's name is not the group":           {groups: []string{"storage.k8s.io"}, refused: `"storage.k8s.io"; there are some of ` + groups},
-		"with one group that there is not, nothing is written": {groups: []string{ours, "example.com"}, refused: `"example.com"`},
+		"without groups all are written":            {want: slices.Concat(groupSnapshots, snapshots)},
+		"one group":                                 {groups: []string{ours}, want: snapshots},
+		"several groups are sorted by name":         {groups: []string{ours, groups}, want: slices.Concat(groupSnapshots, snapshots)},
+		"a repeated group is written once":          {groups: []string{ours, ours}, want: snapshots},
+		"a suffix of a group's name is unknown":     {groups: []string{"storage.k8s.io"}, wantErr: `"storage.k8s.io"; known are ` + groups},
+		"with one unknown group nothing is written": {groups: []string{ours, "example.com"}, wantErr: `"example.com"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			err := Write(&out, row.groups...)
-			if row.refused != "" {
-				if err == nil || !strings.Contains(err.Error(), row.refused) || out.Len() > 0 {
-					t.Errorf("wrote %d bytes and %v; want nothing and %q", out.Len(), err, row.refused)
+			if row.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), row.wantErr) || out.Len() > 0 {
+					t.Errorf("wrote %d bytes and %v; want nothing and %q", out.Len(), err, row.wantErr)
 				}
 				return
 			}
@@ -49,8 +49,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// definitions are the names of all documents, each of which is as its file's
-// name says.
+// definitions returns the names of all definitions, and checks the names of their files.
 func definitions(t *testing.T, text io.Reader) []string {
 	t.Helper()
 	var all []string
@@ -68,22 +67,23 @@ func definitions(t *testing.T, text io.Reader) []string {
 			t.Fatal(err)
 		}
 		if crd.GetKind() != "CustomResourceDefinition" {
-			t.Errorf("%s %s is among the definitions", crd.GetKind(), crd.GetName())
+			t.Errorf("%s %s is not a CustomResourceDefinition", crd.GetKind(), crd.GetName())
 		}
 		plural, group, _ := strings.Cut(crd.GetName(), ".")
 		if _, err := files.Open(group + "_" + plural + ".yaml"); err != nil {
-			t.Errorf("the file of %s has another name: %v", crd.GetName(), err)
+			t.Errorf("the file of %s has the wrong name: %v", crd.GetName(), err)
 		}
 		all = append(all, crd.GetName())
 	}
 }
 
-type full struct{}
+// failingWriter fails every write.
+type failingWriter struct{}
 
-func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
-func TestAWriteThatFailsIsTold(t *testing.T) {
-	if err := Write(full{}); !errors.Is(err, io.ErrShortWrite) {
+func TestAWriteErrorIsReturned(t *testing.T) {
+	if err := Write(failingWriter{}); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-// Package keymutex lets one at a time through for each key.
+// Package keymutex provides a mutex per key.
 package keymutex
 
 import (
@@ -6,54 +6,53 @@ import (
 	"sync"
 )
 
-// KeyMutex lets one at a time through for each key, first come, first served. It
-// keeps nothing about a key that nobody holds or waits for. The zero value is
-// ready for use.
+// KeyMutex is a mutex per key. Waiters get it in their order. A key that nobody holds or
+// waits for needs no memory. The zero value is ready for use.
 type KeyMutex struct {
-	mu    sync.Mutex
-	turns map[string]*entry
+	mu      sync.Mutex
+	entries map[string]*entry
 }
 
 type entry struct {
-	taken chan struct{} // holds one token while somebody has the turn; waiting senders are served in their order
-	users int           // who have it or wait
+	locked chan struct{} // holds one token while the mutex is locked; Go serves waiting senders in their order
+	users  int           // number of holders and waiters
 }
 
-// Lock waits for the key's turn and returns the function that ends it. It gives
-// up with the error of ctx.
-func (t *KeyMutex) Lock(ctx context.Context, key string) (release func(), err error) {
+// Lock locks the key's mutex and returns the function that unlocks it. It returns the
+// error of ctx if that ends first.
+func (m *KeyMutex) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err // select would pick at random if the turn were free too
+		return nil, err // select would choose at random if the mutex is free
 	}
-	mine := t.join(key)
+	e := m.acquireEntry(key)
 	select {
-	case mine.taken <- struct{}{}:
-		return func() { <-mine.taken; t.leave(key, mine) }, nil
+	case e.locked <- struct{}{}:
+		return func() { <-e.locked; m.releaseEntry(key, e) }, nil
 	case <-ctx.Done():
-		t.leave(key, mine)
+		m.releaseEntry(key, e)
 		return nil, ctx.Err()
 	}
 }
 
-func (t *KeyMutex) join(key string) *entry {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.turns == nil {
-		t.turns = make(map[string]*entry)
+func (m *KeyMutex) acquireEntry(key string) *entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.entries == nil {
+		m.entries = make(map[string]*entry)
 	}
-	mine := t.turns[key]
-	if mine == nil {
-		mine = &entry{taken: make(chan struct{}, 1)}
-		t.turns[key] = mine
+	e := m.entries[key]
+	if e == nil {
+		e = &entry{locked: make(chan struct{}, 1)}
+		m.entries[key] = e
 	}
-	mine.users++
-	return mine
+	e.users++
+	return e
 }
 
-func (t *KeyMutex) leave(key string, mine *entry) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if mine.users--; mine.users == 0 {
-		delete(t.turns, key)
+func (m *KeyMutex) releaseEntry(key string, e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e.users--; e.users == 0 {
+		delete(m.entries, key)
 	}
 }

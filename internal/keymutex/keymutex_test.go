@@ -9,18 +9,17 @@ import (
 	"time"
 )
 
-// patience bounds waits for something that must happen; it is never used up
-// unless it does not.
-const patience = 30 * time.Second
+// timeout bounds waits for something that must happen.
+const timeout = 30 * time.Second
 
-func TestOneCallAtATimeForEachKey(t *testing.T) {
-	var o KeyMutex
+func TestOneHolderPerKey(t *testing.T) {
+	var m KeyMutex
 	var running, most [2]atomic.Int32
 	var all sync.WaitGroup
 	for i := range 200 {
 		key := i % 2
 		all.Go(func() {
-			release, err := o.Lock(t.Context(), []string{"a", "b"}[key])
+			unlock, err := m.Lock(t.Context(), []string{"a", "b"}[key])
 			if err != nil {
 				t.Error(err)
 				return
@@ -29,28 +28,28 @@ func TestOneCallAtATimeForEachKey(t *testing.T) {
 				most[key].Store(now)
 			}
 			running[key].Add(-1)
-			release()
+			unlock()
 		})
 	}
 	all.Wait()
 	if most[0].Load() != 1 || most[1].Load() != 1 {
-		t.Errorf("%d and %d calls at a time", most[0].Load(), most[1].Load())
+		t.Errorf("%d and %d concurrent holders", most[0].Load(), most[1].Load())
 	}
-	if len(o.turns) != 0 {
-		t.Errorf("%d keys are remembered although nobody uses them", len(o.turns))
+	if len(m.entries) != 0 {
+		t.Errorf("%d unused keys are kept", len(m.entries))
 	}
 }
 
-func TestWaitingEndsWithItsContext(t *testing.T) {
-	var o KeyMutex
-	release, err := o.Lock(t.Context(), "a")
+func TestLockReturnsWhenItsContextEnds(t *testing.T) {
+	var m KeyMutex
+	unlock, err := m.Lock(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, err := o.Lock(ctx, "a")
+		_, err := m.Lock(ctx, "a")
 		failed <- err
 	}()
 	cancel()
@@ -59,16 +58,16 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-	case <-time.After(patience):
-		t.Fatal("it still waits")
+	case <-time.After(timeout):
+		t.Fatal("Lock did not return")
 	}
-	for range 50 { // a choice between two ready channels is a random one
-		if _, err := o.Lock(ctx, "free"); !errors.Is(err, context.Canceled) {
-			t.Fatalf("a call that is already given up got its turn: %v", err)
+	for range 50 { // select chooses at random between two ready channels
+		if _, err := m.Lock(ctx, "free"); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Lock with a context that has ended returned %v", err)
 		}
 	}
-	release()
-	if len(o.turns) != 0 {
-		t.Errorf("%d keys are remembered although nobody uses them", len(o.turns))
+	unlock()
+	if len(m.entries) != 0 {
+		t.Errorf("%d unused keys are kept", len(m.entries))
 	}
 }

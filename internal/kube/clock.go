@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// A Clock tells the API server's time, without requests of its own: it reads the Date
-// of each response that passes through [Clock.Wrap]. The zero Clock knows nothing yet,
-// and a nil one never does.
+// A Clock estimates the API server's time without requests of its own: it reads the
+// Date header of each response that passes through [Clock.Wrap]. The zero Clock has no
+// time until the first response. A nil Clock never has one.
 type Clock struct {
 	mu sync.Mutex
-	// date is that of the newest response, and at is when it came. What has passed since
-	// is measured by the monotonic clock, which nobody sets.
+	// date is the Date of the newest response, and at is when it arrived. The
+	// monotonic clock, which nobody can set, measures the time since then.
 	date, at time.Time
 }
 
-// Wrap lets requests through to next and reads the dates of their responses. It is meant
+// Wrap returns a transport that reads the dates of next's responses. It is an argument
 // for rest.Config.Wrap.
-func (c *Clock) Wrap(next http.RoundTripper) http.RoundTripper { return &dated{c, next} }
+func (c *Clock) Wrap(next http.RoundTripper) http.RoundTripper { return &clockTransport{c, next} }
 
-// Now is the API server's time, to a second or two; false if it is not known. While the
-// machine sleeps the monotonic clock stands still, so the answer may be too early until
-// the next response.
+// Now returns the API server's time, accurate to a second or two, or false if it is
+// unknown. The monotonic clock stops while the machine sleeps. After that the time is
+// too early until the next response.
 func (c *Clock) Now() (time.Time, bool) {
 	if c == nil {
 		return time.Time{}, false
@@ -35,8 +35,7 @@ func (c *Clock) Now() (time.Time, bool) {
 	return c.date.Add(time.Since(c.at)), true
 }
 
-// read takes the time from a response. One without a date, or with one that makes no
-// sense, tells nothing.
+// read sets the time from a response. It ignores one without a valid Date header.
 func (c *Clock) read(response *http.Response) {
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	if err != nil {
@@ -47,21 +46,21 @@ func (c *Clock) read(response *http.Response) {
 	c.date, c.at = date, time.Now()
 }
 
-// dated is a transport whose responses a clock reads.
-type dated struct {
+// clockTransport is a transport whose responses a clock reads.
+type clockTransport struct {
 	clock *Clock
 	next  http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper.
-func (d *dated) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := d.next.RoundTrip(request)
+func (t *clockTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
 	if response != nil {
-		d.clock.read(response)
+		t.clock.read(response)
 	}
 	return response, err
 }
 
-// WrappedRoundTripper lets client-go reach the transport below, to close its
+// WrappedRoundTripper returns the transport below, of which client-go closes idle
 // connections.
-func (d *dated) WrappedRoundTripper() http.RoundTripper { return d.next }
+func (t *clockTransport) WrappedRoundTripper() http.RoundTripper { return t.next }

@@ -8,19 +8,19 @@ import (
 
 type drainKey struct{}
 
-// WithDrainContext gives the controllers that are started with ctx another context to
-// work under. When ctx ends they begin nothing new, and what they have begun
-// goes on until work ends.
-func WithDrainContext(ctx, work context.Context) context.Context {
-	return context.WithValue(ctx, drainKey{}, work)
+// WithDrainContext returns a context for controllers whose reconcilers are wrapped by
+// [DrainOnStop]. When ctx ends, they start no reconciliation. Running reconciliations
+// go on until drain ends.
+func WithDrainContext(ctx, drain context.Context) context.Context {
+	return context.WithValue(ctx, drainKey{}, drain)
 }
 
-// DrainOnStop lets a reconciler end what it has begun when its controller is stopped
-// (see WithWork). Without it a volume that the driver has almost made is asked
-// for again by the next leader.
+// DrainOnStop lets running reconciliations finish when their controller is stopped (see
+// [WithDrainContext]). controller-runtime cancels them at once. The next leader would
+// then have to repeat the call to create a volume that the driver has almost created.
 func DrainOnStop[R comparable](r reconcile.TypedReconciler[R]) reconcile.TypedReconciler[R] {
 	return reconcile.TypedFunc[R](func(ctx context.Context, request R) (reconcile.Result, error) {
-		work, ok := ctx.Value(drainKey{}).(context.Context)
+		drain, ok := ctx.Value(drainKey{}).(context.Context)
 		if !ok {
 			return r.Reconcile(ctx, request)
 		}
@@ -29,7 +29,7 @@ func DrainOnStop[R comparable](r reconcile.TypedReconciler[R]) reconcile.TypedRe
 		}
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		defer cancel(nil)
-		defer context.AfterFunc(work, func() { cancel(context.Cause(work)) })()
+		defer context.AfterFunc(drain, func() { cancel(context.Cause(drain)) })()
 		return r.Reconcile(ctx, request)
 	})
 }

@@ -14,33 +14,34 @@ import (
 )
 
 const (
-	// repeatAfter is how long an event is not sent again while nothing has
-	// changed. It is well below the hour that API servers keep events.
+	// repeatAfter is how long an unchanged event is not sent again. It is well below
+	// the hour for which API servers keep events.
 	repeatAfter = 20 * time.Minute
-	// remembered bounds the memory for that.
-	remembered = 4096
-	// messageLimit is what the API takes as an event's message, in bytes.
+	// maxObjects is the number of objects whose last event is remembered.
+	maxObjects = 4096
+	// messageLimit is the maximum length of an event's message, in bytes.
 	messageLimit = 1024
 )
 
-// Events tells users, at the object where they look, what happens to it. An
-// event that only repeats the last one about the object is not sent: a retry
-// is no news. Forgetting that over a restart costs one repetition.
+// Events sends events about objects. It does not send an event that only repeats the
+// last one about the same object, such as that of a retry. After a restart an event is
+// repeated once.
 type Events struct {
 	recorder  record.EventRecorder
 	component string
 	last      *cache.LRUExpireCache
 }
 
-type said struct{ reason, message string }
+// content is what distinguishes an event from the last one about its object.
+type content struct{ reason, message string }
 
-// NewEvents sends events in the name of component, which must be the same in
-// every process that does the same work: the API server counts repetitions by
-// it. It stops when ctx ends.
+// NewEvents sends events with component as their source until ctx ends. The component
+// must be the same in every process that does the same work: client-go counts
+// repetitions by it.
 //
-// Events go to the core API group, where the roles that this program replaces
-// have the right to write. The client is the one of that group, for a whole
-// clientset makes the program, and with it every process, a good deal larger.
+// Events go to the core API group, because the RBAC rules of upstream's sidecars allow
+// that. The client is that of this group only: a whole clientset would make the binary
+// and each process much larger.
 func NewEvents(ctx context.Context, c typedcorev1.EventsGetter, scheme *runtime.Scheme, component string) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.Events("")})
@@ -49,39 +50,39 @@ func NewEvents(ctx context.Context, c typedcorev1.EventsGetter, scheme *runtime.
 	return events
 }
 
-// NewEventsWithRecorder sends events to a recorder.
+// NewEventsWithRecorder sends events to recorder.
 func NewEventsWithRecorder(recorder record.EventRecorder) *Events {
-	return &Events{recorder: recorder, last: cache.NewLRUExpireCache(remembered)}
+	return &Events{recorder: recorder, last: cache.NewLRUExpireCache(maxObjects)}
 }
 
-// Normal tells good news, or news.
+// Normal sends an event of type Normal.
 func (e *Events) Normal(about client.Object, reason, message string) {
 	e.send(about, corev1.EventTypeNormal, reason, message)
 }
 
-// Warning tells what somebody may have to act upon.
+// Warning sends an event of type Warning, which a user may have to act on.
 func (e *Events) Warning(about client.Object, reason, message string) {
 	e.send(about, corev1.EventTypeWarning, reason, message)
 }
 
-func (e *Events) send(about client.Object, kind, reason, message string) {
-	news := said{reason, Truncate(message, messageLimit)}
-	if e.repeats(about, news) {
+func (e *Events) send(about client.Object, eventType, reason, message string) {
+	event := content{reason, Truncate(message, messageLimit)}
+	if e.isRepetition(about, event) {
 		return
 	}
-	e.last.Add(eventKey(about), news, repeatAfter)
-	e.recorder.Event(about, kind, reason, news.message)
+	e.last.Add(eventKey(about), event, repeatAfter)
+	e.recorder.Event(about, eventType, reason, event.message)
 }
 
-func (e *Events) repeats(about client.Object, news said) bool {
+func (e *Events) isRepetition(about client.Object, event content) bool {
 	last, ok := e.last.Get(eventKey(about))
-	return ok && last == news
+	return ok && last == event
 }
 
-// Eventf makes Events the recorder of leader election, whose events are always
-// news.
-func (e *Events) Eventf(about runtime.Object, kind, reason, format string, args ...any) {
-	e.recorder.Eventf(about, kind, reason, format, args...)
+// Eventf implements resourcelock.EventRecorder. Events of leader election are always
+// sent.
+func (e *Events) Eventf(about runtime.Object, eventType, reason, format string, args ...any) {
+	e.recorder.Eventf(about, eventType, reason, format, args...)
 }
 
 func eventKey(o client.Object) types.UID { return o.GetUID() }

@@ -13,32 +13,32 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Event is what an event tells.
+// Event is the content of an event.
 type Event struct{ Type, Reason, Message string }
 
-// EmitOnce tells what many processes are about to tell of the same object. The
-// event's name follows from what it says, so there is one, by whoever is first.
-// Events about objects outside of namespaces are in the namespace default.
-func (e *Events) EmitOnce(ctx context.Context, c client.Client, about client.Object, news Event) error {
-	news.Message = Truncate(news.Message, messageLimit)
-	if e.repeats(about, said{news.Reason, news.Message}) {
+// EmitOnce sends an event that many processes may send about the same object. The
+// event's name is derived from its content, so only the first process creates it.
+// Events about cluster-scoped objects are in the namespace default.
+func (e *Events) EmitOnce(ctx context.Context, c client.Client, about client.Object, event Event) error {
+	event.Message = Truncate(event.Message, messageLimit)
+	if e.isRepetition(about, content{event.Reason, event.Message}) {
 		return nil
 	}
 	ref, err := reference.GetReference(c.Scheme(), about)
 	if err != nil {
-		return fmt.Errorf("naming what an event is about: %w", err)
+		return fmt.Errorf("referring to the object of an event: %w", err)
 	}
 	now := metav1.Now()
-	sum := sha256.Sum256([]byte(news.Type + news.Reason + news.Message))
+	sum := sha256.Sum256([]byte(event.Type + event.Reason + event.Message))
 	err = c.Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: cmp.Or(about.GetNamespace(), metav1.NamespaceDefault), Name: fmt.Sprintf("%s.%x", about.GetUID(), sum[:8])},
-		InvolvedObject: *ref, Type: news.Type, Reason: news.Reason, Message: news.Message,
+		InvolvedObject: *ref, Type: event.Type, Reason: event.Reason, Message: event.Message,
 		Source: corev1.EventSource{Component: e.component}, ReportingController: e.component,
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("telling that %s: %w", news.Message, err)
+		return fmt.Errorf("creating the event %q: %w", event.Message, err)
 	}
-	e.last.Add(eventKey(about), said{news.Reason, news.Message}, repeatAfter)
+	e.last.Add(eventKey(about), content{event.Reason, event.Message}, repeatAfter)
 	return nil
 }

@@ -10,13 +10,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
-func TestWhatManyTellIsToldOnce(t *testing.T) {
+func TestTheSameEventOfManyProcessesIsCreatedOnce(t *testing.T) {
 	c := fake.NewClientBuilder().Build()
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: "1"}}
 	other := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "other", UID: "2"}}
 	full := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no room"}
 	gone := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no class"}
-	for range 3 { // Each process has its own.
+	for range 3 { // Each iteration is another process.
 		events := NewEventsWithRecorder(record.NewFakeRecorder(0))
 		for _, about := range []*corev1.PersistentVolumeClaim{claim, claim, other} {
 			if err := events.EmitOnce(t.Context(), c, about, full); err != nil {
@@ -31,24 +31,24 @@ func TestWhatManyTellIsToldOnce(t *testing.T) {
 	if err := c.List(t.Context(), list); err != nil {
 		t.Fatal(err)
 	}
-	told := map[string]int{}
+	count := map[string]int{}
 	for _, e := range list.Items {
-		told[e.InvolvedObject.Name+": "+e.Message]++
+		count[e.InvolvedObject.Name+": "+e.Message]++
 	}
-	if len(list.Items) != 3 || told["data: no room"] != 1 || told["data: no class"] != 1 || told["other: no room"] != 1 {
-		t.Errorf("there are %v", told)
+	if len(list.Items) != 3 || count["data: no room"] != 1 || count["data: no class"] != 1 || count["other: no room"] != 1 {
+		t.Errorf("got %v", count)
 	}
 }
 
-func TestWhatIsToldOnceOfAnObjectOutsideOfNamespacesIsInDefault(t *testing.T) {
+func TestAnEventAboutAClusterScopedObjectIsInDefault(t *testing.T) {
 	c := fake.NewClientBuilder().Build()
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "1"}}
-	news := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
-	if err := NewEventsWithRecorder(record.NewFakeRecorder(0)).EmitOnce(t.Context(), c, volume, news); err != nil {
+	event := Event{Type: corev1.EventTypeWarning, Reason: "Failed", Message: "no node"}
+	if err := NewEventsWithRecorder(record.NewFakeRecorder(0)).EmitOnce(t.Context(), c, volume, event); err != nil {
 		t.Fatal(err)
 	}
 	list := &corev1.EventList{}
 	if err := c.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)); err != nil || len(list.Items) != 1 {
-		t.Errorf("there are %v, %v", list.Items, err)
+		t.Errorf("got %v, %v", list.Items, err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-func TestAnEventThatOnlyRepeatsTheLastIsNotSent(t *testing.T) {
+func TestARepeatedEventIsNotSent(t *testing.T) {
 	recorder := record.NewFakeRecorder(10)
 	events := NewEventsWithRecorder(recorder)
 	a := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "a"}}
@@ -37,11 +37,11 @@ func TestAnEventThatOnlyRepeatsTheLastIsNotSent(t *testing.T) {
 	}
 }
 
-func TestALongMessageIsCutToWhatTheAPITakes(t *testing.T) {
+func TestALongMessageIsTruncatedToTheLimitOfTheAPI(t *testing.T) {
 	recorder := record.NewFakeRecorder(1)
 	NewEventsWithRecorder(recorder).Normal(&corev1.Pod{}, "Reason", strings.Repeat("x", 3000))
 	message := strings.TrimPrefix(<-recorder.Events, "Normal Reason ")
 	if len(message) != messageLimit || !strings.HasSuffix(message, "...") {
-		t.Errorf("%d bytes that end in %q", len(message), message[len(message)-5:])
+		t.Errorf("the message has %d bytes and ends in %q", len(message), message[len(message)-5:])
 	}
 }

@@ -11,23 +11,23 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// operation is one step of a JSON patch (RFC 6902).
+// operation is one operation of a JSON patch (RFC 6902).
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value"`
 }
 
-// IsConflictResponse tells whether an error of this package says that the object is not
-// the one that was seen any more. The change is an event, so whoever watches
-// the object decides again anyway.
+// IsConflictResponse reports whether the API server rejected a write of this package
+// because the object has changed since it was read. A controller that watches the
+// object reconciles it again anyway.
 func IsConflictResponse(err error) bool {
-	// A condition of a JSON patch that does not hold is reported as Invalid.
+	// The API server reports a failed test operation of a JSON patch as Invalid.
 	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err)
 }
 
-// AddFinalizer puts a finalizer on an object as it was seen; see Changed for
-// when the object has changed since. Nothing is written if it is there already.
+// AddFinalizer adds a finalizer to an object, unless it has it. See
+// [IsConflictResponse] for an object that has changed since it was read.
 func AddFinalizer(ctx context.Context, c client.Client, o client.Object, finalizer string) error {
 	if slices.Contains(o.GetFinalizers(), finalizer) {
 		return nil
@@ -35,10 +35,10 @@ func AddFinalizer(ctx context.Context, c client.Client, o client.Object, finaliz
 	return setFinalizers(ctx, c, o, append(slices.Clone(o.GetFinalizers()), finalizer))
 }
 
-// RemoveFinalizer takes a finalizer off an object as it was seen; see Changed
-// for when the object has changed since, so that nobody else's finalizer is
-// lost or brought back. Nothing is written if it is not there; an object that
-// is gone is a success.
+// RemoveFinalizer removes a finalizer from an object, if it has it. An object that is
+// gone is a success. See [IsConflictResponse] for an object whose finalizers have
+// changed since it was read: writing the list would drop or restore finalizers of
+// others.
 func RemoveFinalizer(ctx context.Context, c client.Client, o client.Object, finalizer string) error {
 	if !slices.Contains(o.GetFinalizers(), finalizer) {
 		return nil
@@ -47,17 +47,16 @@ func RemoveFinalizer(ctx context.Context, c client.Client, o client.Object, fina
 	return client.IgnoreNotFound(setFinalizers(ctx, c, o, left))
 }
 
-// setFinalizers patches one list only, on the condition that the object and the
-// list are still those that were seen. A patch keeps fields that this program
-// does not know, which an update would drop.
+// setFinalizers patches only the list of finalizers, on the condition that UID and list
+// have not changed. An update would drop fields that this program does not know.
 func setFinalizers(ctx context.Context, c client.Client, o client.Object, finalizers []string) error {
-	var seen any // A list that is not there is null.
+	var current any // A missing list is null.
 	if len(o.GetFinalizers()) > 0 {
-		seen = o.GetFinalizers()
+		current = o.GetFinalizers()
 	}
 	patch, err := json.Marshal([]operation{
 		{Op: "test", Path: "/metadata/uid", Value: o.GetUID()},
-		{Op: "test", Path: "/metadata/finalizers", Value: seen},
+		{Op: "test", Path: "/metadata/finalizers", Value: current},
 		{Op: "add", Path: "/metadata/finalizers", Value: finalizers},
 	})
 	if err != nil {

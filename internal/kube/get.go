@@ -7,7 +7,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// GetIfExists reads an object into *into, or leaves it as it is if there is none.
+// GetIfExists reads an object into *into. If the object does not exist, or the key has no
+// name, *into is unchanged.
 func GetIfExists[T any, P interface {
 	*T
 	client.Object

@@ -2,8 +2,8 @@ package kube
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// IdentityMeta is what says which object it is, and which state of it: the least
-// that a cache may keep of an object that is reduced.
+// IdentityMeta returns the metadata that identifies an object and its version. It is
+// the least that a cache transform must keep.
 func IdentityMeta(of *metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: of.Namespace, Name: of.Name, UID: of.UID, ResourceVersion: of.ResourceVersion, DeletionTimestamp: of.DeletionTimestamp,

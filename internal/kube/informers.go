@@ -8,9 +8,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// EnsureInformers has the manager's cache hold some kinds from its start on. Without it a
-// kind that no controller watches is fetched at the first read, while a user
-// waits for it.
+// EnsureInformers starts informers for kinds that no controller watches. Otherwise the
+// cache would list them at the first read, while a user waits.
 func EnsureInformers(ctx context.Context, m ctrl.Manager, kinds ...client.Object) error {
 	for _, kind := range kinds {
 		if _, err := m.GetCache().GetInformer(ctx, kind); err != nil {

@@ -5,10 +5,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 )
 
-// SkipInitialList lets through what is not there when a controller starts. It is for
-// kinds that only lead to the objects that the controller works on. Its start
-// looks at all of those anyway, when all its caches are filled: to look from each
-// of ten thousand volumes for what may wait for it would find nothing else.
+// SkipInitialList drops the events of an informer's initial list. It is for watches that
+// only map to the objects that a controller reconciles. At its start the controller
+// reconciles all of those anyway, with synced caches. Mapping each of ten thousand
+// volumes would find no others.
 func SkipInitialList() predicate.Funcs {
 	return predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList }}
 }

@@ -6,12 +6,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 )
 
-func TestWhatIsThereAtTheStartIsNoNews(t *testing.T) {
-	news := SkipInitialList()
-	if news.Create(event.CreateEvent{IsInInitialList: true}) {
-		t.Error("what is there at the start is let through")
+func TestEventsOfTheInitialListAreSkipped(t *testing.T) {
+	p := SkipInitialList()
+	if p.Create(event.CreateEvent{IsInInitialList: true}) {
+		t.Error("an event of the initial list passes")
 	}
-	if !news.Create(event.CreateEvent{}) || !news.Update(event.UpdateEvent{}) || !news.Delete(event.DeleteEvent{}) {
-		t.Error("what happens later is not let through")
+	if !p.Create(event.CreateEvent{}) || !p.Update(event.UpdateEvent{}) || !p.Delete(event.DeleteEvent{}) {
+		t.Error("a later event does not pass")
 	}
 }

@@ -13,37 +13,37 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// SetupWhenAvailable sets up what works on some kinds: now if they are installed and may
-// be listed, else when that is so, beside what the manager runs meanwhile. A
-// program runs in clusters that know nothing of them, and under manifests that
-// give no right to them; that it goes on without is told once.
-func SetupWhenAvailable(ctx context.Context, m ctrl.Manager, kinds []client.ObjectList, longest time.Duration, setUp func(context.Context) error) error {
-	l := &kindWaiter{live: m.GetAPIReader(), kinds: kinds, longest: longest, setUp: setUp}
-	if l.served(ctx) {
+// SetupWhenAvailable calls setUp when all kinds are installed and may be listed: now, or
+// later while the manager runs. The program must also work in clusters without these
+// kinds, and under manifests without permissions for them. It logs once that it
+// continues without.
+func SetupWhenAvailable(ctx context.Context, m ctrl.Manager, kinds []client.ObjectList, maxInterval time.Duration, setUp func(context.Context) error) error {
+	w := &kindWaiter{apiReader: m.GetAPIReader(), kinds: kinds, maxInterval: maxInterval, setUp: setUp}
+	if w.available(ctx) {
 		return setUp(ctx)
 	}
-	if err := m.Add(l); err != nil {
+	if err := m.Add(w); err != nil {
 		return fmt.Errorf("waiting until %T can be listed: %w", kinds[0], err)
 	}
 	return nil
 }
 
-// kindWaiter sets something up when some kinds are served.
+// kindWaiter calls setUp when all kinds can be listed.
 type kindWaiter struct {
-	live    client.Reader
-	kinds   []client.ObjectList
-	longest time.Duration
-	setUp   func(context.Context) error
-	told    bool
+	apiReader   client.Reader
+	kinds       []client.ObjectList
+	maxInterval time.Duration
+	setUp       func(context.Context) error
+	logged      bool
 }
 
-// NeedLeaderElection lets caches be filled before there is work to do.
+// NeedLeaderElection returns false, so that a standby fills its caches too.
 func (*kindWaiter) NeedLeaderElection() bool { return false }
 
-// Start waits, sets up and returns.
-func (l *kindWaiter) Start(ctx context.Context) error {
-	pause := wait.Backoff{Duration: min(time.Second, l.longest), Factor: 1.5, Steps: 100, Cap: l.longest, Jitter: 0.1}
-	for !l.served(ctx) {
+// Start waits until the kinds are available, calls setUp and returns.
+func (w *kindWaiter) Start(ctx context.Context) error {
+	pause := wait.Backoff{Duration: min(time.Second, w.maxInterval), Factor: 1.5, Steps: 100, Cap: w.maxInterval, Jitter: 0.1}
+	for !w.available(ctx) {
 		timer := time.NewTimer(pause.Step())
 		select {
 		case <-ctx.Done():
@@ -52,20 +52,20 @@ func (l *kindWaiter) Start(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
-	klog.FromContext(ctx).Info("What was missing is there", "kind", fmt.Sprintf("%T", l.kinds[0]))
-	return l.setUp(ctx)
+	klog.FromContext(ctx).Info("A missing API is available now", "kind", fmt.Sprintf("%T", w.kinds[0]))
+	return w.setUp(ctx)
 }
 
-// served tells whether all kinds can be listed, and once why not.
-func (l *kindWaiter) served(ctx context.Context) bool {
-	for _, kind := range l.kinds {
-		err := l.live.List(ctx, kind, client.Limit(1))
+// available reports whether all kinds can be listed, and logs once why not.
+func (w *kindWaiter) available(ctx context.Context) bool {
+	for _, kind := range w.kinds {
+		err := w.apiReader.List(ctx, kind, client.Limit(1))
 		if err == nil {
 			continue
 		}
-		if !l.told {
-			l.told = true
-			klog.FromContext(ctx).Info("Going on without a kind until it can be listed: "+remedy(err), "kind", fmt.Sprintf("%T", kind), "reason", err.Error())
+		if !w.logged {
+			w.logged = true
+			klog.FromContext(ctx).Info("Continuing without an API until it can be listed: "+remedy(err), "kind", fmt.Sprintf("%T", kind), "reason", err.Error())
 		}
 		return false
 	}
@@ -75,10 +75,10 @@ func (l *kindWaiter) served(ctx context.Context) bool {
 func remedy(err error) string {
 	switch {
 	case meta.IsNoMatchError(err) || apierrors.IsNotFound(err):
-		return "apply its CRDs, which the command crds prints"
+		return "apply its CRDs, which \"holdfast crds\" prints"
 	case apierrors.IsForbidden(err):
-		return "give this program's service account the rights"
+		return "grant this program's service account permission to list it"
 	default:
-		return "it is tried again"
+		return "retrying"
 	}
 }

@@ -5,14 +5,14 @@ import (
 	"hash/fnv"
 )
 
-// labelLimit is what the API takes as a label's value. Names of nodes may be
-// four times as long.
+// labelLimit is the maximum length of a label's value. A node's name may be four times
+// as long.
 const labelLimit = 63
 
-// NodeLabelValue is a label's value that names a node after a base of at most 54
-// characters: BASE-NODE, and if that is too long the base cut and hashed, and
-// if even that is too long the base and a hash of all. It is the form of
-// upstream's csi-provisioner, so that either finds what the other has labelled.
+// NodeLabelValue returns a label's value BASE-NODE, with a base of at most 54
+// characters. If that is too long, it truncates the base and adds its hash. If that is
+// still too long, it returns the base and a hash of everything. This is the form of
+// upstream's csi-provisioner, so that each finds what the other has labelled.
 func NodeLabelValue(base, node string) string {
 	whole := base + "-" + node
 	if len(whole) <= labelLimit {
@@ -24,8 +24,8 @@ func NodeLabelValue(base, node string) string {
 	return base + "-" + hash(whole)
 }
 
-// LabelValue is a name as a label's value: itself if that fits, else as much of
-// it as fits with a hash of all.
+// LabelValue returns a name as a label's value. It truncates a name that is too long
+// and adds a hash of it.
 func LabelValue(name string) string {
 	if len(name) <= labelLimit {
 		return name

@@ -7,15 +7,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-func TestNodeValue(t *testing.T) {
+func TestNodeLabelValue(t *testing.T) {
 	const base = "external-provisioner"
 	long := strings.Repeat("n", 42)
 	tests := map[string]struct{ node, want string }{
-		"a name that fits is there as it is":              {"worker-1", "external-provisioner-worker-1"},
-		"the longest that fits":                           {long, base + "-" + long},
-		"a longer one takes room from the base":           {long + "n", "external-p-53f40b57-" + long + "n"},
-		"one that takes all room is only there as a hash": {long + "nnnnnnnnnnn", base + "-698d23b8"},
-		"so is the longest that a node can have":          {strings.Repeat("n", 253), base + "-1a4f7268"},
+		"a short name is unchanged":               {"worker-1", "external-provisioner-worker-1"},
+		"the longest name that fits is unchanged": {long, base + "-" + long},
+		"a longer name truncates the base":        {long + "n", "external-p-53f40b57-" + long + "n"},
+		"a name that leaves no room is hashed":    {long + "nnnnnnnnnnn", base + "-698d23b8"},
+		"the longest possible name is hashed":     {strings.Repeat("n", 253), base + "-1a4f7268"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

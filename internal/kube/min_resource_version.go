@@ -10,59 +10,60 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A MinResourceVersion tells which objects of a cache may be older than the moment at which
-// this process began to lead. A cache may lag. What it shows of the time since
-// then nobody but this process has acted upon; what it shows of the time before
-// a predecessor may have ended long ago, so it has to be read from the API
-// server itself before something is done that cannot be taken back.
+// A MinResourceVersion is the resourceVersion of a kind at the start of this process's
+// leadership term. The cache may lag. Only this process acts on objects with a newer
+// version. The cached version of another object may be outdated, because the previous
+// leader may have acted on the object since. Before anything irreversible is done, such
+// an object must be read from the API server.
 //
-// Versions of objects of one kind can be compared (KEP-5504).
+// Resource versions of one kind can be compared (KEP-5504).
 type MinResourceVersion struct {
-	live client.Reader
-	kind client.ObjectList
+	apiReader client.Reader
+	kind      client.ObjectList
 
-	mu    sync.Mutex
-	began string // the kind's version at that moment; empty until it is known
+	mu  sync.Mutex
+	min string // empty until it has been read
 }
 
-// NewMinResourceVersion makes a fence for the objects of a list's kind. Add it to the manager,
-// which starts it when this process leads; that is the moment. It must not be
-// asked before.
-func NewMinResourceVersion(live client.Reader, kind client.ObjectList) *MinResourceVersion {
-	return &MinResourceVersion{live: live, kind: kind}
+// NewMinResourceVersion returns the MinResourceVersion of a list's kind. Add it to the
+// manager, which starts it at the start of the leadership term. It must not be used
+// before.
+func NewMinResourceVersion(apiReader client.Reader, kind client.ObjectList) *MinResourceVersion {
+	return &MinResourceVersion{apiReader: apiReader, kind: kind}
 }
 
-// Start takes note of the moment. If that fails, the first question does.
-func (f *MinResourceVersion) Start(ctx context.Context) error {
-	if _, err := f.moment(ctx); err != nil {
-		klog.FromContext(ctx).Info("It will be asked again what was there when this process began to lead", "reason", err.Error())
+// Start reads the version. If that fails, the first call of IsOlder retries it.
+func (v *MinResourceVersion) Start(ctx context.Context) error {
+	if _, err := v.get(ctx); err != nil {
+		klog.FromContext(ctx).Info("Cannot read the resource version at the start of the leadership term; retrying at the first use", "reason", err.Error())
 	}
 	return nil
 }
 
-// IsOlder tells whether an object of the cache may be older than that.
-func (f *MinResourceVersion) IsOlder(ctx context.Context, o client.Object) (bool, error) {
-	began, err := f.moment(ctx)
+// IsOlder reports whether a cached object may be older than the leadership term.
+func (v *MinResourceVersion) IsOlder(ctx context.Context, o client.Object) (bool, error) {
+	minVersion, err := v.get(ctx)
 	if err != nil {
 		return false, err
 	}
-	order, err := resourceversion.CompareResourceVersion(o.GetResourceVersion(), began)
+	order, err := resourceversion.CompareResourceVersion(o.GetResourceVersion(), minVersion)
 	if err != nil {
-		return true, nil //nolint:nilerr // An API server that numbers otherwise: nothing can be told, so everything may be old.
+		return true, nil //nolint:nilerr // Versions that are not comparable: any object may be old.
 	}
 	return order <= 0, nil
 }
 
-func (f *MinResourceVersion) moment(ctx context.Context) (string, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.began != "" {
-		return f.began, nil
+func (v *MinResourceVersion) get(ctx context.Context) (string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.min != "" {
+		return v.min, nil
 	}
-	// Without a version in the request the answer is not older than the request.
-	if err := f.live.List(ctx, f.kind, client.Limit(1)); err != nil {
-		return "", fmt.Errorf("asking for the present version of %T: %w", f.kind, err)
+	// Without a resourceVersion in the request, the API server responds with the most
+	// recent one.
+	if err := v.apiReader.List(ctx, v.kind, client.Limit(1)); err != nil {
+		return "", fmt.Errorf("reading the current resource version of %T: %w", v.kind, err)
 	}
-	f.began = f.kind.GetResourceVersion()
-	return f.began, nil
+	v.min = v.kind.GetResourceVersion()
+	return v.min, nil
 }

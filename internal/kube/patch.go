@@ -10,31 +10,31 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// conflict says that the object is not the one that was seen any more. Nobody
-// needs to be told: it is looked at again soon.
+// conflict is an error because the object has changed since it was read. It is not
+// reported: the object is reconciled again soon.
 type conflict struct{ error }
 
-// Unwrap returns what the API server said.
-func (s conflict) Unwrap() error { return s.error }
+// Unwrap returns the API server's error.
+func (c conflict) Unwrap() error { return c.error }
 
-// Conflict makes an error that only says that an object is not the one that
-// was seen any more.
+// Conflict returns an error because an object has changed since it was read.
 func Conflict(format string, args ...any) error { return conflict{fmt.Errorf(format, args...)} }
 
-// IsConflict tells whether an error only says that. One that is joined with
-// another says more.
+// IsConflict reports whether err is only a conflict. It is false for one that is joined
+// with other errors.
 func IsConflict(err error) bool {
 	_, only := err.(conflict) //nolint:errorlint // See above.
 	return only
 }
 
-// RetryAfterConflict is the pause after a write that only met another one: at most a second,
-// however long the first one after a failure shall be, for this is none.
-func RetryAfterConflict(afterFailure time.Duration) time.Duration {
-	return min(afterFailure, time.Second)
+// RetryAfterConflict returns the pause after a conflict: at most a second, even if the
+// first pause after a failure is longer, because a conflict is no failure.
+func RetryAfterConflict(retryStart time.Duration) time.Duration {
+	return min(retryStart, time.Second)
 }
 
-// WrapWriteError wraps the error of writing to an object as it was seen.
+// WrapWriteError wraps the error of a conditional write: as a conflict, or with what
+// was being done.
 func WrapWriteError(err error, verb string) error {
 	switch {
 	case err == nil:
@@ -46,23 +46,23 @@ func WrapWriteError(err error, verb string) error {
 	}
 }
 
-// MergePatch changes single fields of an object by a merge patch (RFC 7386), which
-// keeps those that this program does not know.
-func MergePatch(ctx context.Context, c client.Client, o client.Object, change map[string]any) error {
-	patch, err := json.Marshal(change)
+// MergePatch changes fields of an object by a merge patch (RFC 7386), which keeps fields
+// that this program does not know.
+func MergePatch(ctx context.Context, c client.Client, o client.Object, fields map[string]any) error {
+	patch, err := json.Marshal(fields)
 	if err != nil {
-		return fmt.Errorf("encoding a change of %s: %w", o.GetName(), err)
+		return fmt.Errorf("encoding a patch of %s: %w", o.GetName(), err)
 	}
 	return c.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
 }
 
-// PatchStatus changes single fields of an object's status, if it is still the
-// object that was seen, and not one that has taken its name.
+// PatchStatus changes fields of an object's status, unless the object was replaced by
+// another of the same name.
 func PatchStatus(ctx context.Context, c client.Client, o client.Object, status any) error {
-	return mergeStatus(ctx, c, o, map[string]any{"uid": o.GetUID()}, status)
+	return patchStatus(ctx, c, o, map[string]any{"uid": o.GetUID()}, status)
 }
 
-func mergeStatus(ctx context.Context, c client.Client, o client.Object, condition map[string]any, status any) error {
+func patchStatus(ctx context.Context, c client.Client, o client.Object, condition map[string]any, status any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": condition, "status": status})
 	if err != nil {
 		return fmt.Errorf("encoding the status of %s: %w", o.GetName(), err)
@@ -70,8 +70,8 @@ func mergeStatus(ctx context.Context, c client.Client, o client.Object, conditio
 	return c.Status().Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
 }
 
-// PatchStatusIfUnchanged changes single fields of an object's status, if nothing else
-// of the object has changed since it was seen.
+// PatchStatusIfUnchanged changes fields of an object's status, unless the object has
+// changed since it was read.
 func PatchStatusIfUnchanged(ctx context.Context, c client.Client, o client.Object, status any) error {
-	return mergeStatus(ctx, c, o, map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()}, status)
+	return patchStatus(ctx, c, o, map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()}, status)
 }

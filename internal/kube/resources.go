@@ -15,28 +15,28 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Resources are some of an API group's.
+// Resources are resources of an API group.
 type Resources struct {
 	schema.GroupVersion
 	Names []string // in the plural
 }
 
-// WaitForResources waits until the API server serves some resources. The pause
-// between two looks grows up to longest. That they are not there is told once.
-func WaitForResources(ctx context.Context, config *rest.Config, wanted Resources, longest time.Duration) error {
+// WaitForResources waits until the API server serves resources. The pause between two
+// requests grows up to maxInterval. It logs once that resources are missing.
+func WaitForResources(ctx context.Context, config *rest.Config, resources Resources, maxInterval time.Duration) error {
 	api, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return fmt.Errorf("making a client for discovery: %w", err)
+		return fmt.Errorf("creating a discovery client: %w", err)
 	}
-	pause := wait.Backoff{Duration: min(100*time.Millisecond, longest), Factor: 1.5, Steps: 100, Cap: longest, Jitter: 0.1}
-	for told := false; ; told = true {
-		missing, err := wanted.missing(api)
+	pause := wait.Backoff{Duration: min(100*time.Millisecond, maxInterval), Factor: 1.5, Steps: 100, Cap: maxInterval, Jitter: 0.1}
+	for logged := false; ; logged = true {
+		missing, err := resources.missing(api)
 		if err == nil && missing == "" {
 			return nil
 		}
-		if !told {
-			klog.FromContext(ctx).Info("Waiting for an API to be installed: apply its CRDs, which the command crds prints",
-				"group", wanted.String(), "missing", missing, "reason", err)
+		if !logged {
+			klog.FromContext(ctx).Info("Waiting for an API to be installed: apply its CRDs, which \"holdfast crds\" prints",
+				"group", resources.String(), "missing", missing, "reason", err)
 		}
 		timer := time.NewTimer(pause.Step())
 		select {
@@ -48,7 +48,7 @@ func WaitForResources(ctx context.Context, config *rest.Config, wanted Resources
 	}
 }
 
-// missing names the resources that are not served.
+// missing returns the names of the resources that the API server does not serve.
 func (r Resources) missing(api discovery.ServerResourcesInterface) (string, error) {
 	list, err := api.ServerResourcesForGroupVersion(r.String())
 	if err != nil {

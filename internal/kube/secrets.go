@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// SecretData reads what a driver is to be given with a call; nil for no reference.
-// An error keeps what apierrors.IsNotFound looks for.
+// SecretData reads the secrets of a call to the driver. It returns nil without a
+// reference. apierrors.IsNotFound works on its error.
 func SecretData(ctx context.Context, from client.Reader, ref *corev1.SecretReference) (map[string]string, error) {
 	if ref == nil {
 		return nil, nil

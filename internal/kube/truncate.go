@@ -2,8 +2,8 @@ package kube
 
 import "strings"
 
-// Truncate shortens a message to so many bytes, and says so. No character is cut in two:
-// what is not UTF-8 comes back from the API server as something else.
+// Truncate shortens a message to limit bytes, with "..." at its end. It does not split a
+// character: the API server would replace invalid UTF-8.
 func Truncate(message string, limit int) string {
 	if len(message) <= limit {
 		return message

@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-func TestCut(t *testing.T) {
+func TestTruncate(t *testing.T) {
 	for name, tt := range map[string]struct{ message, want string }{
-		"what fits stays":               {"no room at all", "no room at all"},
-		"what is longer is cut":         {"no room at all!", "no room at ..."},
-		"no character is cut in two":    {"kein Platz für", "kein Platz ..."},
-		"nor is one of several bytes":   {"0123456789€€€", "0123456789..."},
-		"what is cut between is enough": {"01234567€€€", "01234567€..."},
+		"a message that fits is unchanged":         {"no room at all", "no room at all"},
+		"a longer message is truncated":            {"no room at all!", "no room at ..."},
+		"a character of two bytes is not split":    {"kein Platz für", "kein Platz ..."},
+		"a character of three bytes is not split":  {"0123456789€€€", "0123456789..."},
+		"a whole character before the limit stays": {"01234567€€€", "01234567€..."},
 	} {
 		got := Truncate(tt.message, 14)
 		if got != tt.want {

@@ -135,7 +135,7 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 			w.CreateSnapshot(t, api, "single", "data", nil)
 			w.WaitSnapshotReady(t, api, "single")
 			for _, role := range roles {
-				if told := strings.Count(role.Log(), "Going on without a kind until it can be listed: apply its CRDs"); told != 0 != row.late || told > 1 {
+				if told := strings.Count(role.Log(), "Continuing without an API until it can be listed: apply its CRDs"); told != 0 != row.late || told > 1 {
 					t.Errorf("it was told %d times that there are no groups", told)
 				}
 			}
