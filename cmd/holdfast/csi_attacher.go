@@ -29,15 +29,15 @@ func newAttacher() *cobra.Command {
 	}}
 	command := &cobra.Command{
 		Use:   "csi-attacher",
-		Short: "Attach volumes to nodes, and detach them",
-		Long: `Attach volumes to nodes through a CSI driver, and detach them, as
-VolumeAttachments ask for it. It runs beside the driver and takes the place of
-the program of that name, with the same flags.
+		Short: "Attach volumes to nodes and detach them",
+		Long: `Attach volumes to nodes and detach them through a CSI driver, according to
+VolumeAttachments. This role runs as a sidecar of the driver. It replaces
+upstream's csi-attacher and has the same flags.
 
-Flags come before the environment variables in brackets, and those before the
+Flags override the environment variables in brackets, and these override the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: a.runs(a.complete, a.run),
+		RunE: a.runE(a.complete, a.run),
 	}
 	a.endpoint.AddSplitFlags(command.Flags())
 	a.declare(command, &a.attach)

@@ -35,21 +35,23 @@ func newProvisioner() *cobra.Command {
 	p := &provisioner{}
 	command := &cobra.Command{
 		Use:   "csi-provisioner",
-		Short: "Make volumes for claims, and delete those that nobody wants any more",
-		Long: `Make volumes for claims through a CSI driver, and delete those that nobody
-wants any more. It runs beside the driver and takes the place of the program of
-that name, with the same flags.
+		Short: "Create volumes for claims and delete released ones",
+		Long: `Create volumes for PersistentVolumeClaims through a CSI driver, and delete the
+volumes of released PersistentVolumes with reclaim policy Delete. This role runs as
+a sidecar of the driver. It replaces upstream's csi-provisioner and has the same
+flags.
 
-Flags come before the environment variables in brackets, and those before the
+Flags override the environment variables in brackets, and these override the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: p.runs(p.complete, p.run),
+		RunE: p.runE(p.complete, p.run),
 	}
 	p.declare(command, &p.provision, &p.capacity)
 	return command
 }
 
-// complete adds what the environment says and checks what needs no driver.
+// complete applies the environment and validates options that do not depend on the
+// driver.
 func (p *provisioner) complete(command *cobra.Command) error {
 	err := p.sidecar.complete(command,
 		app.EnvVar{Name: "PROVISIONER_NAME", Flags: []string{"provisioner"}},
@@ -69,7 +71,7 @@ func (p *provisioner) run(ctx context.Context) error {
 	if err := p.findNode(ctx, driver); err != nil {
 		return err
 	}
-	if err := p.adopt(driver.Info().Name); err != nil {
+	if err := p.setDriver(driver.Info().Name); err != nil {
 		return err
 	}
 	p.provision.Metrics, p.reclaim.Metrics = provision.NewMetrics(metrics.Registry), reclaim.NewMetrics(metrics.Registry)
@@ -88,15 +90,15 @@ func (p *provisioner) run(ctx context.Context) error {
 	return program.Run(ctx)
 }
 
-// adopt completes the options with the driver's name and checks them.
-func (p *provisioner) adopt(driver string) error {
+// setDriver sets the options that depend on the driver's name and validates them.
+func (p *provisioner) setDriver(driver string) error {
 	o := &p.provision
 	o.Driver, o.Plugin = driver, migrate.ForDriver(driver)
 	if o.Provisioner == "" {
 		o.Provisioner = driver
 	}
-	// The form is that of the program whose place the role takes.
-	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), p.whose(driver)) //nolint:gosec // It tells processes apart and keeps nothing secret.
+	// This is the form of upstream's csi-provisioner.
+	o.Identity = fmt.Sprintf("%d-%d-%s", time.Now().UnixMilli(), rand.IntN(10000), p.identitySuffix(driver)) //nolint:gosec // It distinguishes processes and is no secret.
 	o.Namespace = app.Namespace(p.leader.Namespace)
 	o.Workers, o.RetryStart, o.RetryMax = p.work.Workers, p.work.RetryStart, p.work.RetryMax
 
@@ -121,7 +123,7 @@ func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Dri
 		return fmt.Errorf("setting up reclaiming: %w", err)
 	}
 	if err := capacity.Setup(ctx, m, driver, &p.capacity); err != nil {
-		return fmt.Errorf("setting up the publishing of capacity: %w", err)
+		return fmt.Errorf("setting up capacity: %w", err)
 	}
 	return nil
 }

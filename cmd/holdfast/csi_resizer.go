@@ -28,22 +28,23 @@ func newResizer() *cobra.Command {
 	r := &resizer{sidecar: sidecar{role: role{work: app.WorkerOptions{Flag: "workers", Workers: 10}}}}
 	command := &cobra.Command{
 		Use:   "csi-resizer",
-		Short: "Make volumes larger, and give them other attributes",
-		Long: `Make volumes as large as their claims request, and give them the attributes of
-their claims' VolumeAttributesClass, through a CSI driver. It runs beside the
-driver and takes the place of the program of that name, with the same flags.
+		Short: "Expand volumes and modify their attributes",
+		Long: `Expand volumes to the size that their claims request, and apply the
+VolumeAttributesClass of their claims, through a CSI driver. This role runs as a
+sidecar of the driver. It replaces upstream's csi-resizer and has the same flags.
 
-Flags come before the environment variables in brackets, and those before the
+Flags override the environment variables in brackets, and these override the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: r.runs(r.complete, r.run),
+		RunE: r.runE(r.complete, r.run),
 	}
-	command.Flags().DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are looked at again, changed or not")
+	command.Flags().DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are reconciled, even if unchanged")
 	r.declare(command, &r.resize)
 	return command
 }
 
-// complete adds what the environment says and checks what needs no driver.
+// complete applies the environment and validates options that do not depend on the
+// driver.
 func (r *resizer) complete(command *cobra.Command) error {
 	err := r.sidecar.complete(command)
 	o := &r.resize
@@ -66,7 +67,7 @@ func (r *resizer) run(ctx context.Context) error {
 	program := app.Program{
 		Kube: r.kube, Leader: r.leader, Endpoint: r.endpoint,
 		LeaseName: "external-resizer-" + csi.SafeName(r.resize.Driver),
-		// The component's name is that of the program whose place the role takes.
+		// This is the component of upstream's csi-resizer.
 		Component: "external-resizer " + r.resize.Driver, Metrics: driver.Gatherer(),
 		Cache: func(o *cache.Options) { o.SyncPeriod = &r.resync },
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {

@@ -23,7 +23,7 @@ import (
 type snapshotter struct {
 	sidecar
 	resync    time.Duration
-	deployed  bool // one on each node
+	perNode   bool // one csi-snapshotter on each node
 	naming    snapshot.Naming
 	snapshots snapshotsidecar.Options
 	groups    groupsnapshot.Options
@@ -37,22 +37,22 @@ func newSnapshotter() *cobra.Command {
 	}}
 	command := &cobra.Command{
 		Use:   "csi-snapshotter",
-		Short: "Make snapshots at a driver, and delete them",
-		Long: `Make snapshots through a CSI driver, follow them until they are ready, and delete
-them, as VolumeSnapshotContents ask for it. It runs beside the driver and takes
-the place of the program of that name, with the same flags. It needs a
-snapshot-controller in the cluster, of which there is one for all drivers.
+		Short: "Create and delete snapshots through a CSI driver",
+		Long: `Create snapshots through a CSI driver, watch them until they are ready, and delete
+them, according to VolumeSnapshotContents. This role runs as a sidecar of the
+driver. It replaces upstream's csi-snapshotter and has the same flags. It needs the
+cluster's snapshot-controller, which is shared by all drivers.
 
-Flags come before the environment variables in brackets, and those before the
+Flags override the environment variables in brackets, and these override the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: s.runs(s.complete, s.run),
+		RunE: s.runE(s.complete, s.run),
 	}
 	fs := command.Flags()
-	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all contents are looked at again, changed or not")
-	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "what the driver's names of snapshots begin with")
-	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "how much of the snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
-	fs.BoolVar(&s.deployed, "node-deployment", false, "work only on the snapshots of this node's volumes: there is one csi-snapshotter on each node [NODE_NAME]")
+	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all contents are reconciled, even if unchanged")
+	fs.StringVar(&s.naming.Prefix, "snapshot-name-prefix", "snapshot", "prefix of the names of snapshots at the driver")
+	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "number of characters of the snapshot's UID in its name at the driver, 8 to 32; -1 for the whole UID with dashes")
+	fs.BoolVar(&s.perNode, "node-deployment", false, "run one csi-snapshotter on each node, which handles only the snapshots of its node's volumes [NODE_NAME]")
 	s.declare(command, &s.snapshots, &s.groups, &s.orphans)
 	return command
 }
@@ -64,18 +64,18 @@ func (s *snapshotter) complete(command *cobra.Command) error {
 	return errors.Join(err, o.Validate(), s.orphans.Validate(), s.naming.Validate("snapshot"), s.groups.Naming.Validate("groupsnapshot"), s.checkNode())
 }
 
-// checkNode checks what goes together with one csi-snapshotter on each node.
+// checkNode validates the options of a csi-snapshotter on each node.
 func (s *snapshotter) checkNode() error {
-	if !s.deployed {
+	if !s.perNode {
 		return nil
 	}
 	s.snapshots.Node = os.Getenv("NODE_NAME")
 	var errs []error
 	if s.snapshots.Node == "" {
-		errs = append(errs, errors.New("--node-deployment: which node this is must be in the environment variable NODE_NAME"))
+		errs = append(errs, errors.New("--node-deployment: the environment variable NODE_NAME must be the name of the node"))
 	}
 	if s.leader.Enabled {
-		errs = append(errs, errors.New("--node-deployment and --leader-election: every node's csi-snapshotter acts, so take --leader-election away"))
+		errs = append(errs, errors.New("--node-deployment and --leader-election: the csi-snapshotter of every node must work, so remove --leader-election"))
 	}
 	return errors.Join(errs...)
 }
@@ -94,7 +94,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := kube.WaitForResources(ctx, config, snapshot.Resources, 30*time.Second); err != nil {
+	if err := kube.WaitForResources(ctx, config, snapshot.Resources, crdCheckInterval); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
 	version, err := groupsnapshot.ServedVersion(config)
@@ -115,7 +115,7 @@ func (s *snapshotter) run(ctx context.Context) error {
 				return fmt.Errorf("setting up snapshots: %w", err)
 			}
 			if err := snapshotsidecar.SetupOrphanScan(m, driver, events, s.naming, &s.orphans); err != nil {
-				return fmt.Errorf("setting up the search for orphans: %w", err)
+				return fmt.Errorf("setting up the search for orphaned snapshots: %w", err)
 			}
 			return s.setUpGroups(ctx, m, driver, events)
 		},
@@ -123,19 +123,19 @@ func (s *snapshotter) run(ctx context.Context) error {
 	return program.Run(ctx)
 }
 
-// setUpGroups adds the controllers of groups when their kinds are installed, if
-// the driver makes any.
+// setUpGroups adds the controllers of group snapshots when their CRDs are installed, if
+// the driver supports group snapshots.
 func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events) error {
 	if !s.groups.Enabled {
 		return nil
 	}
 	if !groupsnapshot.Supported(driver) {
-		ctrl.LoggerFrom(ctx).Info("The driver makes no group snapshots: it does not announce CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT", "driver", s.snapshots.Driver)
+		ctrl.LoggerFrom(ctx).Info("The driver does not support group snapshots: it lacks the capability CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT", "driver", s.snapshots.Driver)
 		return nil
 	}
 	o := s.snapshots
 	o.Kind = groupsnapshot.ContentKind{Names: s.groups.Naming}
-	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.SidecarKinds(), lookForGroups, func(ctx context.Context) error {
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.SidecarKinds(), crdCheckInterval, func(ctx context.Context) error {
 		if err := snapshotsidecar.Setup(ctx, m, driver, events, &o); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}
@@ -143,6 +143,5 @@ func (s *snapshotter) setUpGroups(ctx context.Context, m ctrl.Manager, driver *c
 	})
 }
 
-// lookForGroups is the longest pause between two looks whether the kinds of group
-// snapshots are there.
-const lookForGroups = 30 * time.Second
+// crdCheckInterval is the maximum pause between two checks for CRDs.
+const crdCheckInterval = 30 * time.Second

@@ -1,5 +1,5 @@
-// Command holdfast takes care of the state of Kubernetes workloads. Each role
-// is a subcommand, and what the program is when it is called under that name.
+// Command holdfast manages volumes and snapshots of Kubernetes clusters. Each role is a
+// subcommand. The program also takes its role from the name under which it is called.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 func main() {
 	root := &cobra.Command{
 		Use:           "holdfast",
-		Short:         "The control plane for the state of Kubernetes workloads",
+		Short:         "Controllers for Kubernetes volumes and snapshots",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -30,8 +30,8 @@ func main() {
 	}
 }
 
-// arguments puts the role that the program was called under, if it was, before
-// the arguments, and brings flags into the form that cobra reads.
+// arguments returns the arguments for cobra. If the program was called under the name of
+// a role, the role comes first. Long flags have two dashes.
 func arguments(root *cobra.Command, args []string) []string {
 	called, rest := filepath.Base(args[0]), args[1:]
 	for _, role := range root.Commands() {

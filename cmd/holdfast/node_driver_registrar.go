@@ -23,7 +23,7 @@ func newRegistrar() *cobra.Command {
 	r := &registrar{driver: app.DriverOptions{NodePart: true}, logging: logsapi.NewLoggingConfiguration()}
 	command := &cobra.Command{
 		Use:   "node-driver-registrar",
-		Short: "Make a CSI driver known to the kubelet of its node",
+		Short: "Register a CSI driver with the kubelet of its node",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := logsapi.ValidateAndApply(r.logging, nil); err != nil {
@@ -36,7 +36,7 @@ func newRegistrar() *cobra.Command {
 	r.driver.AddFlags(fs)
 	r.options.AddFlags(fs)
 	logsapi.AddFlags(r.logging, fs)
-	withVersion(command)
+	addVersionFlag(command)
 	return command
 }
 

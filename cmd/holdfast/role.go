@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/app"
 )
 
-// role is what all roles have in common that run controllers.
+// role has the options that all roles with controllers share.
 type role struct {
 	kube     app.KubeOptions
 	leader   app.LeaderElectionOptions
@@ -22,14 +22,14 @@ type role struct {
 	logging  *logsapi.LoggingConfiguration
 }
 
-// sidecar is a role that stands beside a driver.
+// sidecar is a role that runs beside a driver.
 type sidecar struct {
 	role
 	driver app.DriverOptions
 }
 
-// A group of options that a role has beside those.
-type group interface{ AddFlags(fs *pflag.FlagSet) }
+// optionGroup is a group of options of one role.
+type optionGroup interface{ AddFlags(fs *pflag.FlagSet) }
 
 // A featureGated group also has feature gates.
 type featureGated interface {
@@ -38,9 +38,9 @@ type featureGated interface {
 	})
 }
 
-// declare gives a role its flags: those of all, and those of its own groups.
-// What the role holds already are its defaults.
-func (r *role) declare(command *cobra.Command, own ...group) {
+// declare declares the flags that all roles share and those of the role's own groups.
+// Values that the role has already are the defaults.
+func (r *role) declare(command *cobra.Command, own ...optionGroup) {
 	r.logging = logsapi.NewLoggingConfiguration()
 	r.leader.AddFeatureGates(&r.gates)
 	for _, g := range own {
@@ -50,20 +50,20 @@ func (r *role) declare(command *cobra.Command, own ...group) {
 	}
 	fs := command.Flags()
 	app.AddAutomaxprocsFlag(fs)
-	for _, g := range append([]group{&r.gates, &r.kube, &r.leader, &r.endpoint, &r.work}, own...) {
+	for _, g := range append([]optionGroup{&r.gates, &r.kube, &r.leader, &r.endpoint, &r.work}, own...) {
 		g.AddFlags(fs)
 	}
 	logsapi.AddFlags(r.logging, fs)
-	withVersion(command)
+	addVersionFlag(command)
 }
 
-// declare also gives the role the flags for its driver.
-func (s *sidecar) declare(command *cobra.Command, own ...group) {
-	s.role.declare(command, append([]group{&s.driver}, own...)...)
+// declare also declares the flags of the driver connection.
+func (s *sidecar) declare(command *cobra.Command, own ...optionGroup) {
+	s.role.declare(command, append([]optionGroup{&s.driver}, own...)...)
 }
 
-// complete adds what the environment says, and checks what all roles have.
-// Further variables and problems are the role's own.
+// complete applies the environment and validates the options that all roles share.
+// Further variables are the role's own.
 func (r *role) complete(command *cobra.Command, further ...app.EnvVar) error {
 	err := app.ApplyEnvironment(command.Flags(), append([]app.EnvVar{
 		{Name: "RETRY_INTERVAL", Flags: []string{"retry-interval-start", "retry-interval-max"}},
@@ -76,9 +76,9 @@ func (s *sidecar) complete(command *cobra.Command, further ...app.EnvVar) error 
 	return s.role.complete(command, append(further, app.EnvVar{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
 }
 
-// runs makes what a role's command does: complete its options, log as they say,
-// and work.
-func (r *role) runs(complete func(*cobra.Command) error, run func(context.Context) error) func(*cobra.Command, []string) error {
+// runE returns the RunE function of a role's command. It completes the options, applies
+// those of logging, and runs the role.
+func (r *role) runE(complete func(*cobra.Command) error, run func(context.Context) error) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, _ []string) error {
 		if err := complete(command); err != nil {
 			return err

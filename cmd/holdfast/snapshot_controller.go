@@ -22,10 +22,10 @@ import (
 // snapshotController is the role snapshot-controller.
 type snapshotController struct {
 	role
-	level  app.LogLevel
-	resync time.Duration
-	look   time.Duration // longest pause between two looks for the CRDs
-	bind   snapshotcontroller.Options
+	level            app.LogLevel
+	resync           time.Duration
+	crdCheckInterval time.Duration // maximum pause between two checks for the CRDs
+	bind             snapshotcontroller.Options
 
 	schedule schedule.Options
 }
@@ -37,22 +37,22 @@ func newSnapshotController() *cobra.Command {
 	}}
 	command := &cobra.Command{
 		Use:   "snapshot-controller",
-		Short: "Turn VolumeSnapshots into contents that drivers' snapshotters make",
-		Long: `Turn VolumeSnapshots into VolumeSnapshotContents, which the csi-snapshotter of
-each driver makes, bind the two to each other, and delete what nobody wants any
-more. There is one for all drivers of a cluster. It takes the place of the program
-of that name, with the same flags.
+		Short: "Create VolumeSnapshotContents for VolumeSnapshots and bind them",
+		Long: `Create VolumeSnapshotContents for VolumeSnapshots, bind the two to each other, and
+delete the contents of deleted VolumeSnapshots. The csi-snapshotter of each driver
+creates the snapshots. There is one snapshot-controller for all drivers of a
+cluster. It replaces upstream's snapshot-controller and has the same flags.
 
-Where SnapshotSchedules are installed it also takes snapshots as they say.
+If the SnapshotSchedule CRD is installed, it also takes snapshots on schedules.
 
-Flags come before the environment variables in brackets, and those before the
+Flags override the environment variables in brackets, and these override the
 defaults.`,
 		Args: cobra.NoArgs,
-		RunE: s.runs(s.complete, s.run),
+		RunE: s.runE(s.complete, s.run),
 	}
 	fs := command.Flags()
-	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all snapshots are looked at again, changed or not")
-	fs.DurationVar(&s.look, "retry-crd-interval-max", 30*time.Second, "longest pause between two looks for the CRDs of the snapshot API, at the start; at least 1s")
+	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all snapshots are reconciled, even if unchanged")
+	fs.DurationVar(&s.crdCheckInterval, "retry-crd-interval-max", 30*time.Second, "maximum pause between two checks for the CRDs of the snapshot API at the start; at least 1s")
 	s.declare(command, &s.level, &s.bind)
 	return command
 }
@@ -69,8 +69,8 @@ func (s *snapshotController) complete(command *cobra.Command) error {
 	o := &s.bind
 	o.Workers, o.RetryStart, o.RetryMax = s.work.Workers, s.work.RetryStart, s.work.RetryMax
 	s.schedule = schedule.Options{Namespaces: o.Namespaces, Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax, Clock: &kube.Clock{}}
-	if s.look < time.Second {
-		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s: at least 1s is needed", s.look))
+	if s.crdCheckInterval < time.Second {
+		err = errors.Join(err, fmt.Errorf("--retry-crd-interval-max %s must be at least 1s", s.crdCheckInterval))
 	}
 	return errors.Join(err, o.Validate(), s.level.SetVerbosity(command.Flags()))
 }
@@ -81,7 +81,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := kube.WaitForResources(ctx, config, snapshot.Resources, s.look); err != nil {
+	if err := kube.WaitForResources(ctx, config, snapshot.Resources, s.crdCheckInterval); err != nil {
 		return fmt.Errorf("waiting for the snapshot API: %w", err)
 	}
 	version, err := groupsnapshot.ServedVersion(config)
@@ -104,7 +104,8 @@ func (s *snapshotController) run(ctx context.Context) error {
 	return program.Run(ctx)
 }
 
-// setUp adds the controllers: those of groups when their kinds are installed.
+// setUp adds the controllers. It adds those of group snapshots when their CRDs are
+// installed.
 func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 	groups := groupcontroller.New(m.GetAPIReader(), &s.bind)
 	controllers, err := snapshotcontroller.Setup(ctx, m, events, groups, &s.bind)
@@ -117,7 +118,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 	if !s.bind.Groups {
 		return nil
 	}
-	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.ControllerKinds(), s.look, func(ctx context.Context) error {
+	return kube.SetupWhenAvailable(ctx, m, groupsnapshot.ControllerKinds(), s.crdCheckInterval, func(ctx context.Context) error {
 		if err := groups.Setup(ctx, m, events, controllers); err != nil {
 			return fmt.Errorf("setting up group snapshots: %w", err)
 		}

@@ -9,11 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Both roles are started by manifests that were written for the programs whose
-// place they take, or by those of this project's users. What is not upstream's
-// default is so on purpose: no limit of requests, fewer workers and a shorter retry
-// period of the controller, and the Lease is given back at the end.
-func TestFlagsOfTheRolesForSnapshots(t *testing.T) {
+// Manifests that were written for upstream's programs must work with both roles. These
+// defaults differ from upstream on purpose: no limit of requests, fewer workers and a
+// shorter retry period of the controller, and the Lease is released on exit.
+func TestFlagsOfSnapshotRoles(t *testing.T) {
 	both := map[string]string{
 		"version": "false", "kubeconfig": "", "resync-period": "15m0s", "kube-api-qps": "0", "kube-api-burst": "0",
 		"leader-election": "false", "leader-election-namespace": "", "leader-election-labels": "",
@@ -50,39 +49,39 @@ func TestFlagsOfTheRolesForSnapshots(t *testing.T) {
 	}
 }
 
-// complains starts a role that cannot start, and returns why.
-func complains(t *testing.T, command *cobra.Command, args ...string) string {
+// startError runs a role that cannot start, and returns its error.
+func startError(t *testing.T, command *cobra.Command, args ...string) string {
 	t.Helper()
 	command.SetArgs(args)
 	command.SetOut(io.Discard)
 	command.SetErr(io.Discard)
 	err := command.ExecuteContext(t.Context())
 	if err == nil {
-		t.Fatal("it has started and ended as if nothing were wrong")
+		t.Fatal("the role ended without an error")
 	}
 	return err.Error()
 }
 
-// Each variable of the environment is what a flag would be. They are given values
-// that do not fit, and all of them are told.
-func TestTheEnvironmentOfTheSnapshotController(t *testing.T) {
+// Each environment variable sets its flag. All values are invalid, and the error names
+// all of them.
+func TestEnvironmentOfTheSnapshotController(t *testing.T) {
 	for name, value := range map[string]string{
 		"LEASE_DURATION": "7s", "RENEW_DEADLINE": "8s", "RETRY_PERIOD": "9s", "WORKERS": "0", "LOG_LEVEL": "loud", "RETRY_INTERVAL": "-1",
 	} {
 		t.Setenv(name, value)
 	}
-	got := complains(t, newSnapshotController(), "--leader-election")
+	got := startError(t, newSnapshotController(), "--leader-election")
 	for _, want := range []string{
 		"--leader-election-lease-duration 7s must be above --leader-election-renew-deadline 8s", "--leader-election-retry-period 9s",
 		"--worker-threads 0", `LOG_LEVEL="loud"`, "--retry-interval-start -1s",
 	} {
 		if !strings.Contains(got, want) {
-			t.Errorf("it does not say %q: %s", want, got)
+			t.Errorf("the error does not contain %q: %s", want, got)
 		}
 	}
 }
 
-func TestMistakesOfTheCommandLineOfTheRolesForSnapshots(t *testing.T) {
+func TestInvalidFlagsOfSnapshotRoles(t *testing.T) {
 	t.Setenv("NODE_NAME", "")
 	if err := os.Unsetenv("NODE_NAME"); err != nil {
 		t.Fatal(err)
@@ -92,24 +91,24 @@ func TestMistakesOfTheCommandLineOfTheRolesForSnapshots(t *testing.T) {
 		args string
 		want string
 	}{
-		"an empty prefix of names":                     {newSnapshotter, "--snapshot-name-prefix=", "--snapshot-name-prefix"},
-		"names that would soon be the same":            {newSnapshotter, "--snapshot-name-uuid-length=0", "--snapshot-name-uuid-length 0"},
-		"more of a UID than there is":                  {newSnapshotter, "--snapshot-name-uuid-length=33", "--snapshot-name-uuid-length 33"},
-		"an empty prefix of groups' names":             {newSnapshotter, "--groupsnapshot-name-prefix=", "--groupsnapshot-name-prefix"},
-		"groups' names that would soon be the same":    {newSnapshotter, "--groupsnapshot-name-uuid-length=7", "--groupsnapshot-name-uuid-length 7"},
-		"a node that has no name":                      {newSnapshotter, "--node-deployment", "NODE_NAME"},
-		"one leader of all nodes":                      {newSnapshotter, "--node-deployment --leader-election", "take --leader-election away"},
-		"nobody to cut":                                {newSnapshotter, "--worker-threads=0", "--worker-threads 0"},
-		"two addresses of metrics":                     {newSnapshotter, "--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
-		"a gate that does not exist":                   {newSnapshotter, "--feature-gates=Surprise=true", "CSIVolumeGroupSnapshot"},
-		"a look for the CRDs more often than a second": {newSnapshotController, "--retry-crd-interval-max=10ms", "--retry-crd-interval-max 10ms"},
-		"nobody to bind":                               {newSnapshotController, "--worker-threads=0", "--worker-threads 0"},
-		"a first pause above the longest":              {newSnapshotController, "--retry-interval-start=1h", "--retry-interval-start 1h0m0s"},
-		"a level that does not exist":                  {newSnapshotController, "--log-level=loud", "debug, info, warn, error"},
+		"an empty name prefix":                  {newSnapshotter, "--snapshot-name-prefix=", "--snapshot-name-prefix"},
+		"names without a UID":                   {newSnapshotter, "--snapshot-name-uuid-length=0", "--snapshot-name-uuid-length 0"},
+		"more characters than a UID has":        {newSnapshotter, "--snapshot-name-uuid-length=33", "--snapshot-name-uuid-length 33"},
+		"an empty group name prefix":            {newSnapshotter, "--groupsnapshot-name-prefix=", "--groupsnapshot-name-prefix"},
+		"group names with too little of a UID":  {newSnapshotter, "--groupsnapshot-name-uuid-length=7", "--groupsnapshot-name-uuid-length 7"},
+		"a node without a name":                 {newSnapshotter, "--node-deployment", "NODE_NAME"},
+		"node deployment with leader election":  {newSnapshotter, "--node-deployment --leader-election", "remove --leader-election"},
+		"no workers of the sidecar":             {newSnapshotter, "--worker-threads=0", "--worker-threads 0"},
+		"two metrics addresses":                 {newSnapshotter, "--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
+		"an unknown feature gate":               {newSnapshotter, "--feature-gates=Surprise=true", "CSIVolumeGroupSnapshot"},
+		"a CRD check interval below a second":   {newSnapshotController, "--retry-crd-interval-max=10ms", "--retry-crd-interval-max 10ms"},
+		"no workers of the controller":          {newSnapshotController, "--worker-threads=0", "--worker-threads 0"},
+		"a first retry pause above the maximum": {newSnapshotController, "--retry-interval-start=1h", "--retry-interval-start 1h0m0s"},
+		"an unknown log level":                  {newSnapshotController, "--log-level=loud", "debug, info, warn, error"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := complains(t, tt.role(), strings.Fields(tt.args)...); !strings.Contains(got, tt.want) {
-				t.Errorf("it does not say %q: %s", tt.want, got)
+			if got := startError(t, tt.role(), strings.Fields(tt.args)...); !strings.Contains(got, tt.want) {
+				t.Errorf("the error does not contain %q: %s", tt.want, got)
 			}
 		})
 	}

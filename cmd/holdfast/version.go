@@ -19,15 +19,15 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// withVersion gives a role the flag --version, after its other flags. It is
-// declared at once, for those who write it with one dash.
-func withVersion(role *cobra.Command) {
+// addVersionFlag declares --version, after the role's other flags. cobra would declare it
+// only when it parses, which is too late for -version with one dash.
+func addVersionFlag(role *cobra.Command) {
 	role.Version = version()
 	role.InitDefaultVersionFlag()
 }
 
-// version is that of the module, as the build recorded it, and what it was
-// built with and for.
+// version returns the version of the module as the build recorded it, the version of Go,
+// and the platform.
 func version() string {
 	module := "(devel)"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {

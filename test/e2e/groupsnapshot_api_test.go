@@ -164,7 +164,7 @@ func TestGroupsCanBeLeftAlone(t *testing.T) {
 		says  string
 	}{
 		"by the gate":               {[]string{"--feature-gates=CSIVolumeGroupSnapshot=false"}, nil, ""},
-		"for the driver makes none": {nil, []csipb.GroupControllerServiceCapability_RPC_Type{}, "The driver makes no group snapshots"},
+		"for the driver makes none": {nil, []csipb.GroupControllerServiceCapability_RPC_Type{}, "The driver does not support group snapshots"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

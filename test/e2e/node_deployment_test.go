@@ -403,7 +403,7 @@ func TestANodeWithoutWhatItNeedsSaysSo(t *testing.T) {
 	}{
 		"a name":          {w.AddNode(t, "", csitest.Options{}), "", "NODE_NAME"},
 		"a topology":      {&world.Node{World: w, NodeName: "a"}, "", "topology"},
-		"no leader":       {w.AddNode(t, "a", csitest.Options{}), "--leader-election", "take --leader-election away"},
+		"no leader":       {w.AddNode(t, "a", csitest.Options{}), "--leader-election", "remove --leader-election"},
 		"a longest pause": {w.AddNode(t, "a", csitest.Options{}), "--node-deployment-max-delay=1s", "--node-deployment-max-delay"},
 	} {
 		t.Run(name, func(t *testing.T) {
