@@ -30,13 +30,13 @@ func (r *Reconciler) createContent(ctx context.Context, s *Observed) (time.Durat
 		return 0, err
 	}
 	draft.Ref.ResourceVersion = s.Snapshot.Object.GetResourceVersion()
-	done, err := r.kind.AddClaimFinalizers(ctx, s.Sources)
+	unlock, err := r.kind.AddClaimFinalizers(ctx, s.Sources)
 	if err != nil {
 		return 0, err
 	}
 	content := r.kind.NewContent(draft)
 	err = r.client.Create(ctx, content)
-	done()
+	unlock()
 	if apierrors.IsAlreadyExists(err) {
 		return r.useExistingContent(ctx, s)
 	}

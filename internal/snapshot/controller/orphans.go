@@ -66,25 +66,25 @@ type orphanQueue = workqueue.TypedRateLimitingInterface[orphan]
 
 // SetUpOrphans adds the controller that deletes orphans.
 func (r *Reconciler) SetUpOrphans(m ctrl.Manager) error {
-	l := newOrphanReconciler(r)
+	o := newOrphanReconciler(r)
 	return builder.TypedControllerManagedBy[orphan](m).
-		Named("lost-"+r.Name).
+		Named("orphan-"+r.Name).
 		Watches(r.kind.EmptySnapshot(), handler.TypedFuncs[client.Object, orphan]{
 			DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[client.Object], queue orphanQueue) {
 				if !e.DeleteStateUnknown {
-					l.snapshotDeleted(ctx, r.kind.ReadSnapshot(e.Object), queue)
+					o.snapshotDeleted(ctx, r.kind.ReadSnapshot(e.Object), queue)
 				}
 			},
 		}).
 		Watches(r.kind.EmptyContent(), handler.TypedFuncs[client.Object, orphan]{
 			CreateFunc: func(_ context.Context, e event.TypedCreateEvent[client.Object], queue orphanQueue) {
-				l.contentCreated(r.kind.ReadContent(e.Object), queue)
+				o.contentCreated(r.kind.ReadContent(e.Object), queue)
 			},
 		}).
 		WithOptions(controller.TypedOptions[orphan]{
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[orphan](r.options.RetryStart, r.options.RetryMax),
 		}).
-		Complete(kube.DrainOnStop(l))
+		Complete(kube.DrainOnStop(o))
 }
 
 // snapshotDeleted handles the deletion of a snapshot.

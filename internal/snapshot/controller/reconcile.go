@@ -76,10 +76,11 @@ func (r *Reconciler) refresh(ctx context.Context, s *Observed, next Step) (*Obse
 	return s, r.decide(s), nil
 }
 
-// needsRefresh reports whether it could. A snapshot that is to get a content may be gone
-// already, because this process has removed its finalizers. If it has no finalizers yet,
-// they are written first, and that fails if the snapshot is gone. A provisioner may have
-// begun to restore a member of the group whose content is to be deleted.
+// needsRefresh reports whether a stale cache could make the step wrong. A snapshot that is
+// to get a content may be gone already, because this process has removed its finalizers.
+// If it has no finalizers yet, they are written first, and that fails if the snapshot is
+// gone. A provisioner may have begun to restore a member of the group whose content is to
+// be deleted.
 func (r *Reconciler) needsRefresh(s *Observed, next Action) bool {
 	switch next {
 	case Create, Bind:
