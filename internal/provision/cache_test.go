@@ -177,7 +177,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return (&Reconciler{client: s, apiReader: s, options: o}).selectNode(ctx, seen.(*corev1.PersistentVolumeClaim))
+				return o.Node.Select(ctx, s, seen.(*corev1.PersistentVolumeClaim))
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }},
 	}

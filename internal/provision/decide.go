@@ -61,9 +61,22 @@ func decideClass(s state, o *Options) decision {
 	case s.waitsForFirstConsumer() && kube.SelectedNode(s.claim) == "":
 		return decision{action: none} // It is the scheduler's turn.
 	case o.Node.IsUnassigned(s.claim):
-		return o.Node.decideClaiming(s, o)
+		return decideClaiming(s, o)
 	}
 	return decideSpec(s, o)
+}
+
+// decideClaiming decides about a claim that any node may serve, because its class binds
+// immediately and the scheduler selects none.
+func decideClaiming(s state, o *Options) decision {
+	if !o.Node.ImmediateBinding || !o.Node.IsAllowedBy(s.class) {
+		return decision{action: none}
+	}
+	next := decideSpec(s, o)
+	if next.action == start {
+		next.action = claimForNode
+	}
+	return next
 }
 
 // decideSpec is about a claim of ours whose time has come.

@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 )
 
 func TestDecideWithoutIntent(t *testing.T) {
@@ -62,7 +63,7 @@ func TestDecideWithoutIntent(t *testing.T) {
 		}, reschedule, "node n1"},
 		"a selected node that is there leads to an intent": {func(s *state) {
 			waitForFirstConsumer(s)
-			s.info, s.claim.Annotations[kube.AnnSelectedNode], s.selected = placed, "n1", &NodeTopology{Name: "n1"}
+			s.info, s.claim.Annotations[kube.AnnSelectedNode], s.selected = placed, "n1", &placement.NodeTopology{Name: "n1"}
 		}, start, ""},
 		"another's data source is left to its populator": {func(s *state) {
 			s.claim.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To("example.com"), Kind: "Backup", Name: "b"}

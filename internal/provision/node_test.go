@@ -7,7 +7,6 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -24,7 +24,7 @@ var nodeSegment = map[string]string{"zone": "a", "host": "n1"}
 // nodeOptions are those of the provisioner on node n1.
 func nodeOptions() *Options {
 	o := options()
-	o.Node = Node{Deployed: true, Name: "n1", Segment: nodeSegment, ImmediateBinding: true, BaseDelay: time.Second, MaxDelay: time.Minute}
+	o.Node = pernode.Node{Deployed: true, Name: "n1", Segment: nodeSegment, ImmediateBinding: true, BaseDelay: time.Second, MaxDelay: time.Minute}
 	return o
 }
 
@@ -93,28 +93,6 @@ func TestDecideOnANode(t *testing.T) {
 			}
 			if got := decide(s, o); got.action != tt.want {
 				t.Errorf("got %+v, want kind %d", got, tt.want)
-			}
-		})
-	}
-}
-
-func TestANodeMakesSureOfAClaimBeforeItAsksTheDriver(t *testing.T) {
-	for name, tt := range map[string]struct {
-		change func(*corev1.PersistentVolumeClaim)
-		want   bool
-	}{
-		"a claim that is the node's":                 {func(*corev1.PersistentVolumeClaim) {}, true},
-		"one that it has given back":                 {func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }, false},
-		"one that another node has taken since":      {func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }, false},
-		"one that another node has served since":     {func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pvc" }, false},
-		"another one that has the name by this time": {func(c *corev1.PersistentVolumeClaim) { c.UID = "new" }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c, o := claim(), nodeOptions()
-			c.Annotations[kube.AnnSelectedNode] = "n1"
-			tt.change(c)
-			if got := o.Node.IsSelectedFor(c, uid); got != tt.want {
-				t.Errorf("got %t", got)
 			}
 		})
 	}
@@ -202,35 +180,23 @@ func TestTheMessageNamesWhoOwnsAnOperation(t *testing.T) {
 	}
 }
 
-func TestNodeFlags(t *testing.T) {
-	var n Node
-	n.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
-	want := Node{ImmediateBinding: true, BaseDelay: 20 * time.Second, MaxDelay: time.Minute}
-	if diff := cmp.Diff(want, n); diff != "" {
+func TestTheQuestionForRoomIsAboutTheVolume(t *testing.T) {
+	s, o := onNode(t), nodeOptions()
+	s.class.Parameters["csi.storage.k8s.io/fstype"] = "xfs"
+	restores(&s)
+	got, err := capacityRequest(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	selects("n1")(&s, o)
+	asked, err := o.request(s, "xfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &csipb.GetCapacityRequest{
+		Parameters: asked.Parameters, VolumeCapabilities: asked.VolumeCapabilities, AccessibleTopology: &csipb.Topology{Segments: nodeSegment},
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestNodeValidate(t *testing.T) {
-	tests := map[string]struct {
-		change func(*Node)
-		want   string // in the error, "" for none
-	}{
-		"the usual is right":                             {func(*Node) {}, ""},
-		"a node has a name":                              {func(n *Node) { n.Name = "" }, "NODE_NAME"},
-		"a node has a topology":                          {func(n *Node) { n.Segment = nil }, "topology"},
-		"who waits has to wait for something":            {func(n *Node) { n.BaseDelay = 0 }, "--node-deployment-base-delay"},
-		"the longest pause is the longest":               {func(n *Node) { n.MaxDelay = time.Millisecond }, "--node-deployment-max-delay"},
-		"a provisioner for all nodes needs none of that": {func(n *Node) { *n = Node{} }, ""},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			o := nodeOptions()
-			tt.change(&o.Node)
-			err := o.Validate()
-			if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-		})
 	}
 }

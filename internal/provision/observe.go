@@ -14,8 +14,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/pernode"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
-	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
 // state is all that is known about one claim at one moment.
@@ -30,8 +31,8 @@ type state struct {
 	source     *source.Resolved                 // what the claim is to be filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
 
-	nodes    *Nodes        // only with a driver that has topology
-	selected *NodeTopology // nil while the scheduler has selected none, or its node is gone
+	nodes    *placement.Nodes        // only with a driver that has topology
+	selected *placement.NodeTopology // nil while the scheduler has selected none, or its node is gone
 }
 
 // observe reads everything from the cache.
@@ -125,32 +126,18 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 		return err
 	}
 	if name := kube.SelectedNode(s.claim); name != "" {
-		s.selected, err = r.nodeTopology(ctx, name)
+		s.selected, err = r.nodes.Node(ctx, name)
 	}
 	return err
 }
 
 // observeOwnNode is all that a node's own provisioner knows of nodes.
-func (s *state) observeOwnNode(n *Node) {
+func (s *state) observeOwnNode(n *pernode.Node) {
 	own := n.Topology()
-	s.nodes = NewNodes(own)
+	s.nodes = placement.NewNodes(own)
 	if kube.SelectedNode(s.claim) == n.Name {
 		s.selected = &own
 	}
-}
-
-// nodeTopology is a node as the driver's topology sees it, without keys if it does
-// not have the driver; nil if the node or its CSINode is gone.
-func (r *Reconciler) nodeTopology(ctx context.Context, name string) (*NodeTopology, error) {
-	node, drivers := &corev1.Node{}, &storagev1.CSINode{}
-	for _, half := range []client.Object{node, drivers} {
-		if found, err := r.get(ctx, types.NamespacedName{Name: name}, half); err != nil || !found {
-			return nil, err
-		}
-	}
-	p := &NodeTopology{Name: name, Labels: node.Labels}
-	p.Keys, _ = topology.Keys(drivers, r.options.Driver)
-	return p, nil
 }
 
 // hasTopology tells whether the driver's volumes are not the same everywhere.
@@ -159,8 +146,8 @@ func (s *state) hasTopology() bool {
 }
 
 // placement is what decides where the claim's volume may be.
-func (s *state) placement(o *Options) Input {
-	return Input{
+func (s *state) placement(o *Options) placement.Input {
+	return placement.Input{
 		ClaimName: s.claim.Name, Selected: s.selected, Strict: o.StrictTopology || o.Node.Deployed, AllSegments: o.ImmediateTopology,
 		Allowed: s.class.AllowedTopologies, Nodes: s.nodes,
 	}

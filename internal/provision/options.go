@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/migrate"
+	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 )
 
 // Options say how claims are served. They are the same for all claims.
@@ -28,7 +29,7 @@ type Options struct {
 	// Namespace is where intents are kept.
 	Namespace string
 	// Node is the only one that is served, if there is a provisioner on each.
-	Node Node
+	Node pernode.Node
 	// Classes are the ones that may be served; empty means all.
 	Classes []string
 	// VolumeNamePrefix begins the name of every volume, before the claim's UID.

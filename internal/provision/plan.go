@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 	"github.com/holdfast-io/holdfast/internal/secretref"
 	"github.com/holdfast-io/holdfast/internal/topology"
@@ -64,7 +65,7 @@ func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error
 		r.MutableParameters = s.attributes.Parameters
 	}
 	if s.hasTopology() {
-		r.AccessibilityRequirements, err = Requirement(s.placement(o))
+		r.AccessibilityRequirements, err = placement.Requirement(s.placement(o))
 	}
 	return r, err
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 )
 
 // What is asked of the driver and what is published, field by field, for a
@@ -201,7 +202,7 @@ func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
 
 func TestPlanAsksForAPlaceOnlyWhereTheDriverHasPlaces(t *testing.T) {
 	s := readyState(t)
-	s.nodes = NewNodes(NodeTopology{Name: "n1", Labels: map[string]string{"zone": "a"}, Keys: []string{"zone"}})
+	s.nodes = placement.NewNodes(placement.NodeTopology{Name: "n1", Labels: map[string]string{"zone": "a"}, Keys: []string{"zone"}})
 	i, err := plan(s, options())
 	if err != nil || i.Request.AccessibilityRequirements != nil {
 		t.Errorf("without topology: %v, %v", i.Request.AccessibilityRequirements, err)

@@ -13,6 +13,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/pernode"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/provision/protection"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
@@ -26,9 +28,9 @@ type Reconciler struct {
 	events     *kube.Events
 	pending    *pending.Store
 	protection *protection.Controller
-	race       *Race
+	race       *pernode.Race
 	sources    source.Resolver
-	nodes      *Cache
+	nodes      *placement.Cache
 	options    *Options
 	log        logr.Logger // for what happens outside of Reconcile
 }
@@ -155,7 +157,7 @@ func otherNodeError(op *pending.Operation) error {
 // verify makes sure, once the intent is on record, of what may have changed just
 // before. If something has, the intent goes: the driver has not been asked yet.
 func (r *Reconciler) verify(ctx context.Context, s state, op *pending.Operation) (*pending.Operation, error) {
-	ours, err := r.isStillOurs(ctx, s)
+	ours, err := r.options.Node.IsStillSelected(ctx, r.apiReader, s.claim)
 	if err == nil && ours {
 		err = r.protection.Protect(ctx, op)
 	}

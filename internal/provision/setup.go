@@ -19,6 +19,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
+	"github.com/holdfast-io/holdfast/internal/provision/pernode"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/provision/protection"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
@@ -32,8 +34,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 			NamesCollide: o.truncatesUID(),
 		}),
 		sources: source.Resolver{Reader: m.GetAPIReader(), Plugin: o.Plugin},
-		race:    NewRace(&o.Node),
-		nodes:   &Cache{client: m.GetClient(), driver: o.Driver},
+		race:    pernode.NewRace(&o.Node),
+		nodes:   placement.NewCache(m.GetClient(), o.Driver),
 	}
 	r.protection = r.newProtection(m)
 	if err := r.index(ctx, m); err != nil {

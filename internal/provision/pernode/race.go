@@ -1,4 +1,4 @@
-package provision
+package pernode
 
 import (
 	"math/rand/v2"
@@ -8,12 +8,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A Race settles which of many nodes takes a claim that each could: all wait
-// for a random time, and the first one that has room writes its name on the
-// claim. The API server lets one of them.
+// A Race spreads the tries of many nodes to get a claim that each of them could serve:
+// all wait for a random time, and the first one that has capacity writes its name to the
+// claim. The API server accepts one of them.
 //
-// What it remembers only spreads the tries. A process that starts again begins
-// with the shortest pauses.
+// The state in memory only spreads the tries. After a restart the delays are short again.
 type Race struct {
 	base, max time.Duration
 	now       func() time.Time
@@ -21,25 +20,26 @@ type Race struct {
 
 	mu       sync.Mutex
 	attempts map[types.UID]*attempt
-	pruneAt  int // how many runs there may be until those are dropped that are over
+	pruneAt  int // number of attempts at which old ones are removed
 }
 
-// A attempt is one claim's race as this node has it.
+// A attempt is the state of one claim on this node.
 type attempt struct {
 	tries   int
-	due     time.Time // of the next try; zero while the claim is somebody's
+	due     time.Time // of the next try; zero while a node has the claim
 	touched time.Time
 }
 
-// pruneThreshold is how many runs are kept before anybody looks which are over.
+// pruneThreshold is how many claims are kept before those that are over are removed.
 const pruneThreshold = 1024
 
+// NewRace returns the race of a node.
 func NewRace(n *Node) *Race {
 	return &Race{base: n.BaseDelay, max: n.MaxDelay, now: time.Now, random: rand.Float64, attempts: map[types.UID]*attempt{}, pruneAt: pruneThreshold}
 }
 
-// pause is how long to wait before a try. It is random below a ceiling that
-// doubles with each try that came before, up to longest.
+// pause returns how long to wait before a try. It is random below a ceiling that doubles
+// with each earlier try, up to longest.
 func pause(base, longest time.Duration, tries int, random float64) time.Duration {
 	return time.Duration(random * float64(ceiling(base, longest, tries)))
 }
@@ -54,7 +54,7 @@ func ceiling(base, longest time.Duration, tries int) time.Duration {
 	return min(base, longest)
 }
 
-// Wait is how long this node has to wait before it may try to take a claim.
+// Wait returns how long this node has to wait before it may try to get a claim.
 func (r *Race) Wait(claim types.UID) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,8 +65,8 @@ func (r *Race) Wait(claim types.UID) time.Duration {
 	return max(0, one.due.Sub(r.now()))
 }
 
-// Tried ends a try and says when the next one is, if it takes one. It has been
-// long if the pause cannot get longer: by then every node has tried.
+// Tried ends a try and returns the delay of the next one. Long is true if the delay has
+// reached its maximum: by then every node has tried.
 func (r *Race) Tried(claim types.UID) (next time.Duration, long bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,8 +78,8 @@ func (r *Race) Tried(claim types.UID) (next time.Duration, long bool) {
 	return next, long
 }
 
-// Settled says that somebody has the claim. If it comes back because there was
-// no room after all, the pauses go on where they were.
+// Settled records that a node has the claim. If the claim is given back because that
+// node had no capacity after all, the delays continue where they were.
 func (r *Race) Settled(claim types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,8 +99,8 @@ func (r *Race) attempt(claim types.UID) *attempt {
 	return one
 }
 
-// prune drops what nobody has asked for in a long time. A claim that waits is
-// looked at once in every pause.
+// prune removes the claims that have not been reconciled for a long time. A claim that
+// waits is reconciled after each delay.
 func (r *Race) prune() {
 	if len(r.attempts) < r.pruneAt {
 		return

@@ -1,4 +1,4 @@
-package provision
+package pernode
 
 import (
 	"fmt"
@@ -6,8 +6,6 @@ import (
 	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -111,30 +109,9 @@ func TestFits(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := hasCapacityFor(tt.room, 10); got != tt.want {
+			if got := HasCapacityFor(tt.room, 10); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
-	}
-}
-
-func TestTheQuestionForRoomIsAboutTheVolume(t *testing.T) {
-	s, o := onNode(t), nodeOptions()
-	s.class.Parameters["csi.storage.k8s.io/fstype"] = "xfs"
-	restores(&s)
-	got, err := capacityRequest(s, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	selects("n1")(&s, o)
-	asked, err := o.request(s, "xfs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := &csipb.GetCapacityRequest{
-		Parameters: asked.Parameters, VolumeCapabilities: asked.VolumeCapabilities, AccessibleTopology: &csipb.Topology{Segments: nodeSegment},
-	}
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-		t.Error(diff)
 	}
 }

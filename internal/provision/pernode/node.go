@@ -1,4 +1,4 @@
-package provision
+package pernode
 
 import (
 	"errors"
@@ -14,26 +14,27 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// A Node is the one that a provisioner serves of which there is one beside the
-// driver on every node. The zero value is for a provisioner that serves all.
+// A Node has the options of a provisioner that serves one node. The zero value is for a
+// provisioner that serves all nodes.
 type Node struct {
-	// Deployed is whether there is one on every node.
+	// Deployed is whether a provisioner is deployed on every node.
 	Deployed bool
-	// Name is the node's, and Segment where its driver makes volumes.
+	// Name is the node's name, and Segment is where its driver creates volumes.
 	Name    string
 	Segment topology.Segment
-	// ImmediateBinding is whether claims are served for which no scheduler
-	// selects a node.
+	// ImmediateBinding is whether claims are served whose class binds immediately, so
+	// that the scheduler selects no node for them.
 	ImmediateBinding bool
-	// BaseDelay and MaxDelay bound the random pause before the node takes such a
-	// claim for itself: the longest first one, and the longest after many tries.
+	// BaseDelay and MaxDelay bound the random delay before the node tries to get such a
+	// claim: for the first try, and after many tries.
 	BaseDelay, MaxDelay time.Duration
 }
 
-// AddFlags declares the options that are only about nodes.
+// AddFlags adds the flags of these options.
 func (n *Node) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&n.Deployed, "node-deployment", false, "serve only the node that this process runs on: there is a provisioner beside the driver on every node [NODE_NAME]")
 	fs.BoolVar(&n.ImmediateBinding, "node-deployment-immediate-binding", true, "with --node-deployment: serve classes that bind immediately too; the nodes settle who makes the volume")
@@ -41,7 +42,7 @@ func (n *Node) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&n.MaxDelay, "node-deployment-max-delay", time.Minute, "with --node-deployment: what that time does not exceed")
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors in the options.
 func (n *Node) Validate() error {
 	if !n.Deployed {
 		return nil
@@ -59,51 +60,39 @@ func (n *Node) Validate() error {
 	return errors.Join(errs...)
 }
 
-// IsElsewhere tells whether a claim's selected node has a provisioner of its own.
+// IsElsewhere reports whether a claim's selected node has a provisioner of its own.
 func (n *Node) IsElsewhere(selected string) bool {
 	return n.Deployed && selected != "" && selected != n.Name
 }
 
-// IsSelectedFor tells whether the node is to serve a claim, and it is still the one that
-// was seen.
-func (n *Node) IsSelectedFor(claim *corev1.PersistentVolumeClaim, seen types.UID) bool {
-	return claim.UID == seen && claim.Spec.VolumeName == "" && kube.SelectedNode(claim) == n.Name
+// IsSelectedFor reports whether a claim waits for a volume on this node, and is the one
+// with that UID.
+func (n *Node) IsSelectedFor(claim *corev1.PersistentVolumeClaim, uid types.UID) bool {
+	return claim.UID == uid && claim.Spec.VolumeName == "" && kube.SelectedNode(claim) == n.Name
 }
 
-// IsUnassigned tells whether a claim's volume may be on any node that takes it.
+// IsUnassigned reports whether no node is selected for a claim, so that all nodes may
+// compete for it.
 func (n *Node) IsUnassigned(claim *corev1.PersistentVolumeClaim) bool {
 	return n.Deployed && kube.SelectedNode(claim) == ""
 }
 
-// decideClaiming is about a claim that any node may take, because its class binds
-// immediately and no scheduler selects one.
-func (n *Node) decideClaiming(s state, o *Options) decision {
-	if !n.ImmediateBinding || !n.IsAllowedBy(s.class) {
-		return decision{action: none}
-	}
-	next := decideSpec(s, o)
-	if next.action == start {
-		next.action = claimForNode
-	}
-	return next
-}
-
-// IsAllowedBy tells whether the class lets volumes be on the node.
+// IsAllowedBy reports whether the class allows volumes on this node.
 func (n *Node) IsAllowedBy(class *storagev1.StorageClass) bool {
-	return len(class.AllowedTopologies) == 0 || slices.ContainsFunc(ExpandTerms(class.AllowedTopologies),
+	return len(class.AllowedTopologies) == 0 || slices.ContainsFunc(placement.ExpandTerms(class.AllowedTopologies),
 		func(s topology.Segment) bool { return s.Contains(n.Segment) })
 }
 
-// Topology is the node as what it says about itself.
-func (n *Node) Topology() NodeTopology {
-	return NodeTopology{Name: n.Name, Labels: n.Segment, Keys: slices.Sorted(maps.Keys(n.Segment))}
+// Topology returns the driver's topology on this node, as the driver announces it.
+func (n *Node) Topology() placement.NodeTopology {
+	return placement.NodeTopology{Name: n.Name, Labels: n.Segment, Keys: slices.Sorted(maps.Keys(n.Segment))}
 }
 
-// Affinity is a new volume's node affinity. A driver may say nothing about where
-// a volume is accessible; one that has been made by a node's own driver is there.
-func (n *Node) Affinity(said *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
-	if !n.Deployed || said != nil {
-		return said
+// Affinity returns a new volume's node affinity. A driver need not say where a volume is
+// accessible; a volume that this node's driver has created is on this node.
+func (n *Node) Affinity(fromDriver *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+	if !n.Deployed || fromDriver != nil {
+		return fromDriver
 	}
 	return topology.NodeAffinity([]*csipb.Topology{{Segments: n.Segment}})
 }

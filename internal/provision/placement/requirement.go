@@ -1,4 +1,4 @@
-package provision
+package placement
 
 import (
 	"errors"
@@ -15,24 +15,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Input is all that decides where a volume may be.
+// Input is all that the place of a new volume depends on.
 type Input struct {
-	ClaimName   string        // its name
+	ClaimName   string
 	Selected    *NodeTopology // by the scheduler; nil if the class binds immediately
 	Strict      bool          // --strict-topology
-	AllSegments bool          // --immediate-topology: list all places for a class that binds immediately
+	AllSegments bool          // --immediate-topology: all segments for a class that binds immediately
 	Allowed     []corev1.TopologySelectorTerm
-	Nodes       *Nodes // all; nil for none
+	Nodes       *Nodes // of the cluster; nil for none
 }
 
-// Requirement is the topology requirement of a new volume, nil for none.
+// Requirement returns the topology requirement of a new volume, nil for none.
 //
 //	binding    strict  allowedTopologies  requisite                         preferred
 //	waits      yes     any                segment of the selected node      the same
 //	waits      no      none               all segments of the cluster       rotated: selected node's first
 //	waits      no      set                allowedTopologies                 rotated: selected node's first
 //	immediate  -       set                allowedTopologies                 rotated by the claim's name
-//	immediate  -       none               all, or nothing unless anywhere   rotated by the claim's name
+//	immediate  -       none               all if AllSegments, else nothing  rotated by the claim's name
 func Requirement(in Input) (*csipb.TopologyRequirement, error) {
 	allowed := topology.Normalize(ExpandTerms(in.Allowed))
 	if in.Selected != nil {
@@ -51,7 +51,8 @@ func Requirement(in Input) (*csipb.TopologyRequirement, error) {
 	return newRequirement(requisite, rotation(in.ClaimName, len(requisite))), nil
 }
 
-// waitForFirstConsumer is the requirement of a class that waits for the first consumer.
+// waitForFirstConsumer returns the requirement for a class that waits for the first
+// consumer.
 func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.TopologyRequirement, error) {
 	own, err := in.Selected.Segment()
 	if err != nil {
@@ -72,20 +73,20 @@ func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.Topolog
 	return newRequirement(requisite, first), nil
 }
 
-// Segment is where the place itself is.
-func (p *NodeTopology) Segment() (topology.Segment, error) {
-	if len(p.Keys) == 0 {
+// Segment returns the node's own segment.
+func (n *NodeTopology) Segment() (topology.Segment, error) {
+	if len(n.Keys) == 0 {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, has no topology keys of the driver in its CSINode: the claim waits until the driver is registered there; "+
-			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", p.Name)
+			"where the driver shall not be, keep the scheduler away by --enable-capacity with storageCapacity in the CSIDriver, or by allowedTopologies of the StorageClass", n.Name)
 	}
-	s, missing := topology.SegmentOf(p.Labels, p.Keys)
+	s, missing := topology.SegmentOf(n.Labels, n.Keys)
 	if missing != "" {
-		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", p.Name, missing)
+		return nil, fmt.Errorf("node %s lacks the label %s that the driver's topology needs", n.Name, missing)
 	}
 	return s, nil
 }
 
-// withSegment is a list of distinct segments, in order, with one more if it lacks it.
+// withSegment adds a segment to a sorted list of distinct ones if the list lacks it.
 func withSegment(all []topology.Segment, one topology.Segment) []topology.Segment {
 	if at, has := slices.BinarySearchFunc(all, one, topology.Compare); !has {
 		return slices.Concat(all[:at], []topology.Segment{one}, all[at:])
@@ -93,7 +94,8 @@ func withSegment(all []topology.Segment, one topology.Segment) []topology.Segmen
 	return all
 }
 
-// ExpandTerms makes the product of every term's values.
+// ExpandTerms returns the segments that the terms of allowedTopologies select: for each
+// term the product of the values of its expressions.
 func ExpandTerms(terms []corev1.TopologySelectorTerm) []topology.Segment {
 	var all []topology.Segment
 	for _, term := range terms {
@@ -114,9 +116,10 @@ func ExpandTerms(terms []corev1.TopologySelectorTerm) []topology.Segment {
 	return all
 }
 
-// rotation is where the preferred list of n places begins: the claims of a
-// StatefulSet go round the places, and all claims of one of its pods begin at
-// the same one. A name NAME-SET-3 counts 3 from the hash of SET.
+// rotation returns where in n segments the preferred list begins. It spreads the claims
+// of a StatefulSet over the segments, and the claims of one pod begin at the same
+// segment: a name NAME-SET-3 counts 3 from the hash of SET. external-provisioner does
+// the same.
 func rotation(claim string, n int) int {
 	hash, index := claim, uint32(0)
 	if cut := strings.LastIndexByte(claim, '-'); cut >= 0 {
@@ -130,6 +133,7 @@ func rotation(claim string, n int) int {
 	return int((h.Sum32() + index) % uint32(n))
 }
 
+// newRequirement returns a requirement whose preferred list begins at first.
 func newRequirement(requisite []topology.Segment, first int) *csipb.TopologyRequirement {
 	r := &csipb.TopologyRequirement{}
 	for i := range requisite {

@@ -1,6 +1,7 @@
-package provision
+package placement
 
 import (
+	"strings"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -122,5 +123,13 @@ func TestRotationSpreadsAStatefulSet(t *testing.T) {
 		if at := rotation(name, n); at < 0 || at >= n {
 			t.Errorf("claim %q begins at %d of %d", name, at, n)
 		}
+	}
+}
+
+// checkError wants an error that contains part, or none if part is empty.
+func checkError(t *testing.T, err error, part string) {
+	t.Helper()
+	if (err != nil) != (part != "") || (err != nil && !strings.Contains(err.Error(), part)) {
+		t.Errorf("got error %v, want one that contains %q", err, part)
 	}
 }

@@ -1,4 +1,4 @@
-package provision
+package placement
 
 import (
 	"context"
@@ -14,10 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-
-	"github.com/holdfast-io/holdfast/internal/csi/csitest"
-	"github.com/holdfast-io/holdfast/internal/kube"
 )
+
+const driver = "csitest.holdfast.io"
 
 // fleet is a cache of nodes that copies what it hands out, as the manager's does.
 type fleet struct {
@@ -40,7 +39,7 @@ func (f *fleet) add(name, zone string) {
 		"zone": zone, "kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux",
 	}}}
 	f.drivers = append(f.drivers, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSINodeSpec{
-		Drivers: []storagev1.CSINodeDriver{{Name: "other.example.com"}, {Name: "csitest.holdfast.io", NodeID: name, TopologyKeys: []string{"zone"}}},
+		Drivers: []storagev1.CSINodeDriver{{Name: "other.example.com"}, {Name: driver, NodeID: name, TopologyKeys: []string{"zone"}}},
 	}})
 }
 
@@ -88,44 +87,41 @@ func (f *fleet) List(_ context.Context, into client.ObjectList, options ...clien
 	return nil
 }
 
-func TestNodesAreLookedAtOnceForAllClaims(t *testing.T) {
+func TestNodesAreListedOnceForAllClaims(t *testing.T) {
 	f := newFleet(6)
-	r := newNodeReconciler(f)
-	info := driverInfo(t, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
-	look := func(selected string) state {
-		s := state{claim: claim(), class: class(), info: info}
-		s.claim.Annotations[kube.AnnSelectedNode] = selected
-		if err := r.observeNodes(t.Context(), &s); err != nil {
+	c := NewCache(f, driver)
+	zones := func() int {
+		nodes, err := c.Nodes(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
-		return s
+		return len(nodes.Segments(nodes.AnyKeys()))
 	}
-	zones := func(s state) int { return len(s.nodes.Segments(s.nodes.AnyKeys())) }
 	for range 3 {
-		if s := look(""); zones(s) != 3 || s.selected != nil {
-			t.Errorf("%d zones, selected node %v", zones(s), s.selected)
+		if n := zones(); n != 3 {
+			t.Errorf("%d zones", n)
 		}
 	}
 	if f.lists != 2 {
 		t.Errorf("nodes and CSINodes were listed %d times", f.lists)
 	}
 	f.add("new", "zone-new")
-	if s := look("new"); s.selected == nil || s.selected.Labels["zone"] != "zone-new" {
-		t.Errorf("the selected node, of which we have not been told yet, is %v", s.selected)
+	if n, err := c.Node(t.Context(), "new"); err != nil || n == nil || n.Labels["zone"] != "zone-new" {
+		t.Errorf("the selected node, of which no event has come yet, is %v, %v", n, err)
 	}
-	woken := 0
-	r.nodes.InvalidateBefore(predicate.NewPredicateFuncs(func(client.Object) bool {
-		woken = zones(look(""))
+	atEvent := 0
+	c.InvalidateBefore(predicate.NewPredicateFuncs(func(client.Object) bool {
+		atEvent = zones()
 		return true
 	})).Create(event.CreateEvent{Object: f.nodes["new"]})
-	if woken != 4 {
-		t.Errorf("who is woken up by a node that came sees %d zones", woken)
+	if atEvent != 4 {
+		t.Errorf("a claim that a new node wakes sees %d zones", atEvent)
 	}
 }
 
 func TestWhatMovesANode(t *testing.T) {
 	f := newFleet(1)
-	a := &Cache{driver: "csitest.holdfast.io"}
+	c := NewCache(f, driver)
 	for name, tt := range map[string]struct {
 		node   func(*corev1.Node)
 		driver func(*storagev1.CSINode)
@@ -148,30 +144,27 @@ func TestWhatMovesANode(t *testing.T) {
 				tt.driver(driver)
 				before, after = f.drivers[0], driver
 			}
-			if got := a.isMoved(before, after); got != tt.want {
+			if got := c.isMoved(before, after); got != tt.want {
 				t.Errorf("got %t", got)
 			}
 		})
 	}
 }
 
-func BenchmarkPlaceOfAVolumeAmong1000Nodes(b *testing.B) {
-	r := newNodeReconciler(newFleet(1000))
-	info := driverInfo(b, csitest.Options{Segments: []map[string]string{{"zone": "zone-0"}}})
+func BenchmarkRequirementAmong1000Nodes(b *testing.B) {
+	c := NewCache(newFleet(1000), driver)
 	b.ReportAllocs()
 	for b.Loop() {
-		s := state{claim: claim(), class: class(), info: info}
-		waitForFirstConsumer(&s)
-		s.claim.Annotations[kube.AnnSelectedNode] = "n0500"
-		if err := r.observeNodes(b.Context(), &s); err != nil {
+		nodes, err := c.Nodes(b.Context())
+		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := Requirement(s.placement(r.options)); err != nil {
+		selected, err := c.Node(b.Context(), "n0500")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := Requirement(Input{ClaimName: "data", Selected: selected, AllSegments: true, Nodes: nodes}); err != nil {
 			b.Fatal(err)
 		}
 	}
-}
-
-func newNodeReconciler(f *fleet) *Reconciler {
-	return &Reconciler{client: f, options: options(), nodes: &Cache{client: f, driver: options().Driver}}
 }
