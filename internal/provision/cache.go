@@ -10,13 +10,13 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// CacheOptions narrow what the manager's cache holds: of Leases our intents, and
-// of claims and volumes whole objects only where they are ours to act upon. All
-// others are reduced to what decisions read of them, for there may be many.
+// CacheOptions restricts the manager's cache to the Leases of our pending operations, and
+// to whole claims and volumes only if they are ours. Of other claims and volumes, which
+// can be many, it keeps the fields that decisions read.
 //
-// A reduced object lacks fields, so it is never written back as a whole. What is
-// updated was read from the API server itself, or is a claim that waits for us;
-// all other writes are patches of single fields.
+// A reduced object is never updated, because the update would clear the missing fields.
+// What is updated was read from the API server, or is a claim that waits for a volume
+// from us. All other writes are patches of single fields.
 func CacheOptions(o *Options, into *cache.Options) {
 	topology.CacheOptions(into)
 	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
@@ -26,9 +26,9 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}
 }
 
-// reduce changes an object before anyone else sees it: the object itself, for what
-// is there at the start is reduced when it is read and again when all of it goes
-// into the cache, and copies would be held until then.
+// reduce is the cache's transform. It changes the object itself: client-go transforms the
+// objects of the initial list when it reads them and again when it replaces the store,
+// and would keep the originals until then.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *corev1.PersistentVolumeClaim:
@@ -45,20 +45,19 @@ func (o *Options) reduce(object any) (any, error) {
 	return object, nil
 }
 
-// needsVolume tells whether a claim waits for a volume from us.
+// needsVolume reports whether a claim waits for a volume from us.
 func (o *Options) needsVolume(claim *corev1.PersistentVolumeClaim) bool {
 	return claim.Spec.VolumeName == "" && o.isOurClaim(claim)
 }
 
-// isOurVolume tells whether a volume is the driver's, or one of the plugin whose place
-// it has taken.
+// isOurVolume reports whether a volume is the driver's, or one of the in-tree plugin that
+// the driver replaces.
 func (o *Options) isOurVolume(volume *corev1.PersistentVolume) bool {
 	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
 }
 
-// reduceClaim keeps of a claim that waits for nothing, or for somebody else,
-// whether it has a volume, for its clones wait for that, and whether it is a
-// cloned one on its way out.
+// reduceClaim reduces a claim that does not wait for a volume from us. Its clones wait for
+// its volume and its phase, and source protection reads the finalizer of cloned claims.
 func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
 	small := &corev1.PersistentVolumeClaim{ObjectMeta: kube.IdentityMeta(&claim.ObjectMeta)}
 	for _, f := range claim.Finalizers {
@@ -70,8 +69,8 @@ func reduceClaim(claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeCl
 	return small
 }
 
-// reduceVolume keeps of a volume of another driver, or of none, whom it is for:
-// a claim that has one needs none from us.
+// reduceVolume reduces a volume that is not our driver's. A claim that has one needs none
+// from us, so the UID of its claim stays.
 func reduceVolume(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 	small := &corev1.PersistentVolume{ObjectMeta: kube.IdentityMeta(&volume.ObjectMeta)}
 	if ref := volume.Spec.ClaimRef; ref != nil && ref.UID != "" {

@@ -9,31 +9,30 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// A action is what is to be done next about a claim.
+// An action is the next step for a claim.
 type action int
 
 const (
-	none         action = iota // nothing, or it is somebody else's turn
-	emitEvent                  // nothing but tell the claim's owner
-	start                      // put an intent on record, then carry it out
-	resume                     // carry out the intent that is on record, or take it off
-	reschedule                 // let the scheduler select another node
-	claimForNode               // take the claim for this node, if it has room
+	none         action = iota // nothing, or another program has to act first
+	emitEvent                  // emit an event on the claim
+	start                      // record an operation and execute it
+	resume                     // execute the recorded operation, or delete its record
+	reschedule                 // have the scheduler select another node
+	claimForNode               // select this node for the claim, if it has capacity
 )
 
-// A decision is a decision: what to do and, for say, what to tell.
+// A decision is an action and the event that belongs to it, if any.
 type decision struct {
 	action  action
 	reason  string
 	message string
 }
 
-// decide holds every rule about which claims are served, and when. It does no
-// I/O; each rule is a row of its test.
+// decide has every rule about which claims get a volume from us, and when. It does no
+// I/O. Each rule is a row of its test.
 func decide(s state, o *Options) decision {
 	if s.operation != nil {
-		// Whether its claim, its class or its node are still there does not matter:
-		// the driver may have been asked.
+		// Even if its claim, class or node is gone: the driver may have been called.
 		return decision{action: resume}
 	}
 	switch {
@@ -42,24 +41,24 @@ func decide(s state, o *Options) decision {
 	case !o.isOurClaim(s.claim):
 		return decision{action: none}
 	case s.volume != nil:
-		return decision{action: none} // It is the PV controller's turn to bind the two.
+		return decision{action: none} // The PV controller binds the two.
 	case o.Node.IsElsewhere(kube.SelectedNode(s.claim)):
-		return decision{action: none} // It is that node's turn.
+		return decision{action: none} // That node's provisioner acts.
 	}
 	return decideClass(s, o)
 }
 
-// decideClass is about a claim that waits for us, or for its node.
+// decideClass decides about a claim whose provisioner is us, by its class.
 func decideClass(s state, o *Options) decision {
 	switch {
 	case s.class == nil:
-		return failWith("StorageClass %q of the claim does not exist; the claim is served when it does", kube.ClaimClass(s.claim))
+		return failWith("StorageClass %q of the claim does not exist: waiting for it", kube.ClaimClass(s.claim))
 	case !o.isOurProvisioner(s.class.Provisioner):
 		return decision{action: none}
 	case !o.isSelectedClass(s.class.Name):
 		return failWith("StorageClass %q may not be served: it is not in --storageclass-whitelist", s.class.Name)
 	case s.waitsForFirstConsumer() && kube.SelectedNode(s.claim) == "":
-		return decision{action: none} // It is the scheduler's turn.
+		return decision{action: none} // The scheduler selects a node first.
 	case o.Node.IsUnassigned(s.claim):
 		return decideClaiming(s, o)
 	}
@@ -79,11 +78,11 @@ func decideClaiming(s state, o *Options) decision {
 	return next
 }
 
-// decideSpec is about a claim of ours whose time has come.
+// decideSpec decides about a claim that is ours to serve now, by its spec.
 func decideSpec(s state, o *Options) decision {
 	switch {
 	case s.claim.Spec.Selector != nil:
-		return failWith("the claim has a selector: a selector finds existing volumes, and a new one has no labels; remove it")
+		return failWith("the claim has a selector: a selector finds existing volumes, and a new volume has no labels; remove it")
 	case !s.canCreate():
 		return failWith("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
 	}
@@ -95,18 +94,18 @@ func decideSpec(s state, o *Options) decision {
 		return failWith("the claim has a VolumeAttributesClass and driver %s does not announce MODIFY_VOLUME", s.info.Name)
 	case s.isNodeGone():
 		return decision{action: reschedule, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(
-			"node %s, which the scheduler selected, is gone: waiting for another", kube.SelectedNode(s.claim))}
+			"node %s, which the scheduler selected, is gone: waiting for another one", kube.SelectedNode(s.claim))}
 	}
 	return decision{action: start}
 }
 
-// decideSource is about what the claim is to be filled from.
+// decideSource decides about a claim by the source of its volume.
 func decideSource(s state, o *Options) decision {
-	from, ours := source.Of(s.claim)
+	from, supported := source.Of(s.claim)
 	switch {
-	case !ours:
+	case !supported:
 		return decision{action: emitEvent, reason: kube.ReasonProvisioning,
-			message: "the claim's data source is not one of ours: a volume populator is expected to fill it"}
+			message: "the claim's data source is of another kind: a volume populator is expected to fill the volume"}
 	case from == nil:
 		return decision{action: start}
 	case !s.info.Has(from.Capability()):
@@ -117,18 +116,18 @@ func decideSource(s state, o *Options) decision {
 	return decision{action: start}
 }
 
-// canCreate tells whether the driver can make volumes at all.
+// canCreate reports whether the driver can create volumes.
 func (s *state) canCreate() bool {
 	return s.info.HasService(csipb.PluginCapability_Service_CONTROLLER_SERVICE) &&
 		s.info.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 }
 
-// isNodeGone tells whether the node is needed that the scheduler has selected,
-// and is not there any more.
+// isNodeGone reports whether the volume depends on the selected node, and that node is gone.
 func (s *state) isNodeGone() bool {
 	return s.waitsForFirstConsumer() && s.hasTopology() && s.selected == nil
 }
 
+// failWith returns the decision to emit a warning.
 func failWith(format string, args ...any) decision {
 	return decision{action: emitEvent, reason: kube.ReasonProvisioningFailed, message: fmt.Sprintf(format, args...)}
 }

@@ -1,23 +1,36 @@
-// Package provision makes volumes for claims: PersistentVolumeClaim →
+// Package provision creates volumes for claims: PersistentVolumeClaim →
 // CreateVolume → PersistentVolume.
 //
-//	claim ──▶ intent ──▶ volume at the driver ──▶ PersistentVolume ──▶ (intent goes)
-//	          on record                            claimRef: the claim
+//	claim ──▶ pending operation ──▶ volume at the driver ──▶ PersistentVolume
+//	          (a Lease)                                      (the Lease is deleted)
 //
-// The intent is a Lease in the controller's own namespace that holds the whole
-// CreateVolume request and all that the PersistentVolume will say. It is
-// written before the driver is asked and goes when the PersistentVolume is
-// there. Whoever finds one, after whatever death, repeats exactly that request
-// until the driver has answered, and publishes what came of it, also when the
-// claim, its class or its node are gone by then: a volume that nobody wants any
-// more is published too, found Released, and reclaimed like any other. So one
-// path serves all cases and nothing is ever deleted on a guess.
+// A pending operation is the record of a CreateVolume call: the whole request and
+// everything that the PersistentVolume will contain. The provisioner records it before
+// it calls the driver, and deletes the record once the PersistentVolume exists. Whichever
+// replica finds a record after a crash repeats exactly that request until the outcome
+// is known, and creates the PersistentVolume, even if the claim, its class or its node
+// are gone by then: the PersistentVolume of a deleted claim becomes Released and is
+// reclaimed like any other. So there is one path for all cases, and nothing is deleted
+// on a guess.
 //
-// It is a Lease, and not an annotation of the claim, because tenants can write
-// their claims: a request that is repeated must not be theirs to change. And
-// because the rights that csi-provisioner is deployed with include Leases.
+// # Where to find things
 //
-// With one provisioner on each node (node.go) there still is one intent for each
-// claim, which belongs to a node. Nobody else carries it out: another node's
-// driver would make another volume.
+// Every rule about a claim is in one of two files:
+//
+//   - decide.go: what to do about a claim, and when. It does no I/O.
+//   - response.go: what to do about a response other than a usable volume.
+//
+// reconcile.go reads from top to bottom: observe, decide, act. observe.go reads the
+// state, plan.go builds the request and the PersistentVolume, create.go calls the driver
+// and creates the PersistentVolume. watches.go starts the reconcile of claims that wait
+// for something.
+//
+// The packages below know nothing of the reconciler:
+//
+//   - pending: records, finds and deletes pending operations.
+//   - source: which snapshot or claim a volume is to be filled from, and may it be?
+//   - protection: adds finalizers to sources, and removes them when no operation needs
+//     them.
+//   - placement: which topology requirement does a volume have?
+//   - pernode: with one provisioner per node, which claims are this node's?
 package provision

@@ -13,20 +13,19 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// Indexes of the cache.
+// Indexes of the cache. Package pending has those of Leases.
 const (
 	volumesByClaim = "provision.claimUID"
 
-	// Of the claims that wait for a volume from us, by what they wait for.
+	// Claims that wait for a volume from us, by what they wait for.
 	claimsByClass      = "provision.class"
 	claimsBySource     = "provision.claimSource"
-	claimsByGrantor    = "provision.grantor" // the namespace whose grant they need
+	claimsByGrantor    = "provision.grantor" // namespace whose ReferenceGrant they need
 	claimsByAttributes = "provision.attributesClass"
 	claimsByNode       = "provision.node"
 )
 
-// index has the cache answer what is asked for each claim without looking at
-// all objects.
+// index adds the indexes to the cache.
 func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	if err := pending.IndexLeases(ctx, m); err != nil {
 		return err
@@ -50,7 +49,7 @@ func (r *Reconciler) index(ctx context.Context, m ctrl.Manager) error {
 	return nil
 }
 
-// indexWaiting indexes the claims that wait for a volume from us, and no others.
+// indexWaiting indexes the claims that wait for a volume from us, and only those.
 func (r *Reconciler) indexWaiting(keys func(*corev1.PersistentVolumeClaim) []string) client.IndexerFunc {
 	return func(o client.Object) []string {
 		claim, ok := o.(*corev1.PersistentVolumeClaim)

@@ -14,17 +14,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
-// lookupResult is what a driver's list says about the volume of an intent. The zero
-// value is that it says nothing.
+// lookupResult is what the driver's list shows about the volume of an operation. The zero
+// value means that it shows nothing.
 type lookupResult struct {
-	handle string // of the volume, if its id has the name in it
-	absent bool   // there is none
+	handle string // of the volume, if its id was derived from the name
+	absent bool   // whether the volume does not exist
 }
 
-// findInList looks for the volume of an intent in the driver's list, if it has one. The
-// list has ids only, no names; what that says see [locate]. While the claim waits,
-// asking for the volume again is cheaper than all of a driver's volumes, and only
-// what is certain by then is of use.
+// findInList looks for the volume of an operation in the driver's list, if the driver
+// supports ListVolumes. The list has ids and no names, see [locate]. While the claim waits
+// a repeated CreateVolume is cheaper than the list of all volumes. So the list is read
+// only once calls have been failing for long enough to prove that a volume is absent.
 func (r *Reconciler) findInList(ctx context.Context, s state, op *pending.Operation) (lookupResult, error) {
 	settled := time.Since(op.FailingSince) >= r.driver.SettleTime()
 	if !r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_LIST_VOLUMES) || s.isWanted(op) && !settled {
@@ -46,8 +46,7 @@ func (r *Reconciler) findInList(ctx context.Context, s state, op *pending.Operat
 	return found, nil
 }
 
-// knownHandles are the ids of the driver's volumes that have a PersistentVolume, by
-// that one's name.
+// knownHandles returns the names of the PersistentVolumes of our driver, by volume handle.
 func (r *Reconciler) knownHandles(ctx context.Context) (map[string]string, error) {
 	all := &corev1.PersistentVolumeList{}
 	if err := r.client.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
@@ -62,10 +61,11 @@ func (r *Reconciler) knownHandles(ctx context.Context) (map[string]string, error
 	return known, nil
 }
 
-// locate tells where the volume of a name is, by the ids that a driver lists and
-// those that PersistentVolumes have. One whose id was made from the name is it. It is
-// absent if every listed id is some PersistentVolume's; or if the driver makes ids from
-// names, as those of the PersistentVolumes show, and none is made from this one.
+// locate finds the volume of a name among the ids that the driver lists, given the ids of
+// all PersistentVolumes. A volume whose id was derived from the name is the one. The
+// volume is absent if each listed id is that of a PersistentVolume; or if the driver
+// derives ids from names, as the PersistentVolumes show, and no id is derived from this
+// name.
 func locate(name, uid string, known map[string]string, listed []string) lookupResult {
 	unknown := false
 	for _, id := range listed {
@@ -74,7 +74,7 @@ func locate(name, uid string, known map[string]string, listed []string) lookupRe
 		case csi.DerivedFrom(id, name, uid):
 			return lookupResult{handle: id}
 		case strings.Contains(id, name):
-			return lookupResult{} // It may be that of another claim.
+			return lookupResult{} // It may be another claim's.
 		default:
 			unknown = true
 		}
@@ -82,8 +82,7 @@ func locate(name, uid string, known map[string]string, listed []string) lookupRe
 	return lookupResult{absent: !unknown || namesInIDs(known)}
 }
 
-// namesInIDs tells whether all ids that are known have the names of their
-// PersistentVolumes in them.
+// namesInIDs reports whether each known id contains the name of its PersistentVolume.
 func namesInIDs(known map[string]string) bool {
 	for id, name := range known {
 		if !strings.Contains(id, name) {

@@ -11,16 +11,16 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// Metrics count what becomes of claims. Names and labels are those of the
-// csi-provisioner whose role this is, for its dashboards; class is the
-// StorageClass and source the kind that the volume is filled from, "" for none.
+// Metrics count attempts to provision. Names and labels are those of csi-provisioner, so
+// that its dashboards keep working. Label class is the StorageClass, and label source is
+// the kind of the volume's source, "" for none.
 type Metrics struct {
 	succeeded, failed *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
 }
 
-// NewMetrics makes and registers them, once in a process. Buckets are those of
-// the csi-provisioner and more: a restore takes minutes.
+// NewMetrics registers the metrics, once in a process. The buckets are those of
+// csi-provisioner and larger ones, because a restore takes minutes.
 func NewMetrics(to prometheus.Registerer) *Metrics {
 	labels := []string{"class", "source"}
 	m := &Metrics{
@@ -42,7 +42,7 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 	return m
 }
 
-// metricLabels are what a claim, or the intent that has survived it, is counted under.
+// metricLabels returns the labels for the claim, or for the operation of a deleted claim.
 func (s *state) metricLabels() []string {
 	switch {
 	case s.operation != nil:
@@ -55,10 +55,12 @@ func (s *state) metricLabels() []string {
 	}
 }
 
+// metricLabels returns the labels for an operation.
 func metricLabels(op *pending.Operation) []string {
 	return []string{op.Volume.Spec.StorageClassName, kindOf(op.Source)}
 }
 
+// kindOf returns the kind of a source, "" for none.
 func kindOf(s *source.Source) string {
 	if s == nil {
 		return ""
@@ -66,13 +68,13 @@ func kindOf(s *source.Source) string {
 	return s.Kind
 }
 
-// recordSuccess counts a volume that was made by an attempt that has begun then.
-func (m *Metrics) recordSuccess(op *pending.Operation, began time.Time) {
+// recordSuccess counts an attempt that has succeeded.
+func (m *Metrics) recordSuccess(op *pending.Operation, started time.Time) {
 	if m == nil {
 		return
 	}
 	m.succeeded.WithLabelValues(metricLabels(op)...).Inc()
-	m.duration.WithLabelValues(metricLabels(op)...).Observe(time.Since(began).Seconds())
+	m.duration.WithLabelValues(metricLabels(op)...).Observe(time.Since(started).Seconds())
 }
 
 // recordFailure counts an attempt that has failed.

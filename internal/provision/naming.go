@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// wholeUID is the length that leaves the UID in a volume's name as it is.
+	// wholeUID is the length for the whole UID with dashes.
 	wholeUID = -1
 	// uidLength is the length of a UID without its dashes.
 	uidLength = 32
 )
 
-// volumeName is the same for every try, here and after any restart, as long as
-// the flags are. Nothing is found by it: see volumesByClaim and intentName.
+// volumeName returns the name of a claim's volume. It stays the same as long as the flags
+// do. Volumes and operations are found by the claim's UID and never by this name.
 func (o *Options) volumeName(claim *corev1.PersistentVolumeClaim) string {
 	id := string(claim.UID)
 	if o.NameLength != wholeUID {
@@ -24,5 +24,5 @@ func (o *Options) volumeName(claim *corev1.PersistentVolumeClaim) string {
 	return o.VolumeNamePrefix + "-" + id
 }
 
-// truncatesUID tells whether two claims can come to the same name.
+// truncatesUID reports whether the volumes of two claims can get the same name.
 func (o *Options) truncatesUID() bool { return o.NameLength != wholeUID && o.NameLength < uidLength }

@@ -19,23 +19,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// state is all that is known about one claim at one moment.
+// state is what is observed about one claim at one moment.
 type state struct {
-	claim     *corev1.PersistentVolumeClaim // nil if it is gone
-	class     *storagev1.StorageClass       // nil if there is none of that name
-	operation *pending.Operation            // nil if none is on record
-	volume    *corev1.PersistentVolume      // for the claim, or the intent's; nil if there is none
-	info      csi.Info                      // what the driver can
-	started   time.Time                     // when it was looked at
+	claim     *corev1.PersistentVolumeClaim // nil if it does not exist
+	class     *storagev1.StorageClass       // nil if it does not exist
+	operation *pending.Operation            // nil if none is recorded
+	volume    *corev1.PersistentVolume      // of the claim, or of the operation; nil if there is none
+	info      csi.Info                      // capabilities of the driver
+	started   time.Time                     // when the reconcile started
 
-	source     *source.Resolved                 // what the claim is to be filled from; nil for nothing
+	source     *source.Resolved                 // what the volume is filled from; nil for nothing
 	attributes *storagev1.VolumeAttributesClass // nil for none
 
 	nodes    *placement.Nodes        // only with a driver that has topology
-	selected *placement.NodeTopology // nil while the scheduler has selected none, or its node is gone
+	selected *placement.NodeTopology // nil if the scheduler has selected none, or it is gone
 }
 
-// observe reads everything from the cache.
+// observe reads the state from the cache.
 func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (state, error) {
 	s := state{info: r.info(), started: time.Now()}
 	claim := &corev1.PersistentVolumeClaim{}
@@ -53,7 +53,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (sta
 		return s, err
 	}
 	if s.claim == nil || s.operation != nil {
-		return s, nil // An intent holds all that it needs.
+		return s, nil // The operation contains everything else.
 	}
 	class := &storagev1.StorageClass{}
 	if found, err = r.get(ctx, types.NamespacedName{Name: kube.ClaimClass(s.claim)}, class); err != nil {
@@ -65,7 +65,7 @@ func (r *Reconciler) observe(ctx context.Context, key types.NamespacedName) (sta
 	return s, r.observeNodes(ctx, &s)
 }
 
-// info is what the driver announces and the options let count.
+// info returns the capabilities of the driver without those that options switch off.
 func (r *Reconciler) info() csi.Info {
 	info := r.driver.Info()
 	if !r.options.Topology {
@@ -74,6 +74,7 @@ func (r *Reconciler) info() csi.Info {
 	return info
 }
 
+// get reads an object from the cache and reports whether it exists.
 func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {
 	err := r.client.Get(ctx, key, into)
 	if client.IgnoreNotFound(err) != nil {
@@ -82,9 +83,8 @@ func (r *Reconciler) get(ctx context.Context, key types.NamespacedName, into cli
 	return err == nil, nil
 }
 
-// observeVolume finds the volume of the claim, or of the intent, by the claim's
-// UID: a volume's name depends on a flag, and may have been given by another
-// program.
+// observeVolume finds the volume of the claim, or of the operation, by the claim's UID. A
+// volume's name depends on flags, and another program may have chosen it.
 func (r *Reconciler) observeVolume(ctx context.Context, s *state) error {
 	var uid types.UID
 	switch {
@@ -100,7 +100,7 @@ func (r *Reconciler) observeVolume(ctx context.Context, s *state) error {
 	return err
 }
 
-// volumeForClaim is the volume for a claim, nil if the cache has none.
+// volumeForClaim returns the cached volume of a claim, nil for none.
 func (r *Reconciler) volumeForClaim(ctx context.Context, claim types.UID) (*corev1.PersistentVolume, error) {
 	volumes := &corev1.PersistentVolumeList{}
 	if err := r.client.List(ctx, volumes, client.MatchingFields{volumesByClaim: string(claim)}); err != nil {
@@ -112,8 +112,8 @@ func (r *Reconciler) volumeForClaim(ctx context.Context, claim types.UID) (*core
 	return &volumes.Items[0], nil
 }
 
-// observeNodes reads the driver's topology, if it has one. The selected node is
-// always looked at: one that is missing is asked to be replaced.
+// observeNodes reads the topology of the nodes, if the driver has topology. The selected
+// node is read from the cache for each claim: if it is gone the claim is rescheduled.
 func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 	if o := &r.options.Node; o.Deployed {
 		s.observeOwnNode(o)
@@ -131,7 +131,7 @@ func (r *Reconciler) observeNodes(ctx context.Context, s *state) (err error) {
 	return err
 }
 
-// observeOwnNode is all that a node's own provisioner knows of nodes.
+// observeOwnNode sets the only node that a node's own provisioner knows.
 func (s *state) observeOwnNode(n *pernode.Node) {
 	own := n.Topology()
 	s.nodes = placement.NewNodes(own)
@@ -140,12 +140,12 @@ func (s *state) observeOwnNode(n *pernode.Node) {
 	}
 }
 
-// hasTopology tells whether the driver's volumes are not the same everywhere.
+// hasTopology reports whether the driver's volumes are not accessible from everywhere.
 func (s *state) hasTopology() bool {
 	return s.info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
-// placement is what decides where the claim's volume may be.
+// placement returns what the topology requirement of the claim's volume depends on.
 func (s *state) placement(o *Options) placement.Input {
 	return placement.Input{
 		ClaimName: s.claim.Name, Selected: s.selected, Strict: o.StrictTopology || o.Node.Deployed, AllSegments: o.ImmediateTopology,
@@ -153,7 +153,59 @@ func (s *state) placement(o *Options) placement.Input {
 	}
 }
 
-// waitsForFirstConsumer tells whether the claim's class waits for the first consumer.
+// waitsForFirstConsumer reports the volume binding mode of the claim's class.
 func (s *state) waitsForFirstConsumer() bool {
 	return s.class.VolumeBindingMode != nil && *s.class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+}
+
+// isWanted reports whether the claim of an operation still waits for a volume.
+func (s *state) isWanted(op *pending.Operation) bool {
+	return s.claim != nil && s.claim.UID == op.ClaimUID() && s.claim.DeletionTimestamp == nil
+}
+
+// canReschedule reports whether the scheduler can select another node for the claim of an
+// operation.
+func (s *state) canReschedule(op *pending.Operation) bool {
+	return s.claim != nil && s.claim.UID == op.ClaimUID() && kube.SelectedNode(s.claim) != "" &&
+		op.Request.GetAccessibilityRequirements() != nil
+}
+
+// observeReferences reads what only some claims refer to, from the API server.
+func (r *Reconciler) observeReferences(ctx context.Context, s *state) (err error) {
+	if s.class, err = r.options.Plugin.ClassToCSI(ctx, s.class); err != nil {
+		return err
+	}
+	if from, supported := source.Of(s.claim); from != nil && supported {
+		if s.source, err = r.sources.Resolve(ctx, *from, s.claim.Namespace); err != nil {
+			return err
+		}
+	}
+	if name := r.options.attributesClass(s.claim); name != "" {
+		s.attributes, err = r.readAttributesClass(ctx, name)
+	}
+	return err
+}
+
+// readAttributesClass reads the VolumeAttributesClass that a claim names.
+func (r *Reconciler) readAttributesClass(ctx context.Context, name string) (*storagev1.VolumeAttributesClass, error) {
+	class := &storagev1.VolumeAttributesClass{}
+	found, err := r.getUncached(ctx, types.NamespacedName{Name: name}, class)
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, fmt.Errorf("VolumeAttributesClass %q of the claim does not exist", name)
+	case class.DriverName != r.options.Driver:
+		return nil, fmt.Errorf("VolumeAttributesClass %q is for driver %s, and the StorageClass is of driver %s", name, class.DriverName, r.options.Driver)
+	}
+	return class, nil
+}
+
+// getUncached reads an object from the API server and reports whether it exists.
+func (r *Reconciler) getUncached(ctx context.Context, key types.NamespacedName, into client.Object) (bool, error) {
+	err := r.apiReader.Get(ctx, key, into)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading %s: %w", key, err)
+	}
+	return err == nil, nil
 }

@@ -16,60 +16,60 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 )
 
-// Options say how claims are served. They are the same for all claims.
+// Options are those of the controller that creates volumes.
 type Options struct {
-	// Driver is the CSI driver's own name: volumes carry it.
+	// Driver is the CSI driver's name.
 	Driver string
-	// Provisioner is the name that classes carry; by default the driver's.
+	// Provisioner is the provisioner of the classes to serve; the driver's name by default.
 	Provisioner string
 	// Plugin is what the driver has taken the place of, if it has.
 	Plugin migrate.Plugin
-	// Identity of this process, recorded in the attributes of what it makes.
+	// Identity of this process. Volumes have it in their attributes.
 	Identity string
-	// Namespace is where intents are kept.
+	// Namespace is that of the Leases that record pending operations.
 	Namespace string
-	// Node is the only one that is served, if there is a provisioner on each.
+	// Node is the only node that is served, if a provisioner is deployed on each node.
 	Node pernode.Node
-	// Classes are the ones that may be served; empty means all.
+	// Classes are the only classes to serve; empty means all.
 	Classes []string
-	// VolumeNamePrefix begins the name of every volume, before the claim's UID.
+	// VolumeNamePrefix is what the names of volumes start with, before the claim's UID.
 	VolumeNamePrefix string
-	// NameLength is how much of the claim's UID the name has, without its dashes;
-	// -1 is all of it, as it is.
+	// NameLength is how many characters of the claim's UID, without dashes, the name has;
+	// -1 is the whole UID with dashes.
 	NameLength int
-	// DefaultFSType is used when the class gives no filesystem; it may be empty.
+	// DefaultFSType is the filesystem if the class has none; it may be empty.
 	DefaultFSType string
-	// ExtraCreateMetadata tells the driver the names of claim and volume.
+	// ExtraCreateMetadata passes the names of claim and volume to the driver.
 	ExtraCreateMetadata bool
-	// StrictTopology asks for a volume on the selected node's segment only.
+	// StrictTopology requires a volume on the selected node's segment.
 	StrictTopology bool
-	// ImmediateTopology names all segments for classes that bind immediately.
+	// ImmediateTopology passes all segments for classes that bind immediately.
 	ImmediateTopology bool
 	// ReadOnlyPublish marks volumes of ReadOnlyMany claims as read-only.
 	ReadOnlyPublish bool
-	// PreventModeConversion refuses to restore a snapshot to a volume of another
-	// mode, unless an administrator has allowed it at the snapshot's content.
+	// PreventModeConversion rejects to restore a snapshot to a volume of another mode,
+	// unless an administrator has allowed it on the snapshot's content.
 	PreventModeConversion bool
-	// SweepInterval is how often snapshots are looked for that are still
-	// protected though nothing is being restored from them; 0 is never.
+	// SweepInterval is how often all snapshots are checked for leftover finalizers; 0 is
+	// never.
 	SweepInterval time.Duration
-	// Topology is whether the driver's topology counts, if it has one.
+	// Topology is whether the driver's topology is used, if it has one.
 	Topology bool
-	// Attributes is whether claims' VolumeAttributesClasses count.
+	// Attributes is whether the VolumeAttributesClass of a claim is used.
 	Attributes bool
 	// CrossNamespace is whether sources may be in other namespaces.
 	CrossNamespace bool
 	// ProtectionWorkers is how many sources are unprotected at a time.
 	ProtectionWorkers int
-	// Metrics count what is done; nil for nobody.
+	// Metrics count attempts; nil for none.
 	Metrics *Metrics
-	// Workers is how many claims are worked on at a time.
+	// Workers is how many claims are reconciled at a time.
 	Workers int
-	// RetryStart and RetryMax bound the pause before a failed claim's next try.
+	// RetryStart and RetryMax bound the backoff of a failed claim.
 	RetryStart, RetryMax time.Duration
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all errors in the options.
 func (o *Options) Validate() error {
 	var errs []error
 	for _, problem := range validation.IsQualifiedName(strings.ToLower(o.Provisioner)) {
@@ -93,7 +93,7 @@ func (o *Options) Validate() error {
 	return errors.Join(append(errs, o.Node.Validate())...)
 }
 
-// attributesClass is the VolumeAttributesClass that the claim names, "" for none.
+// attributesClass returns the VolumeAttributesClass of the claim, "" for none.
 func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
 	if !o.Attributes {
 		return ""
@@ -101,18 +101,18 @@ func (o *Options) attributesClass(claim *corev1.PersistentVolumeClaim) string {
 	return ptr.Deref(claim.Spec.VolumeAttributesClassName, "")
 }
 
-// isOurClaim tells whether the claim is to be served by us.
+// isOurClaim reports whether the PV controller has asked us to provision the claim.
 func (o *Options) isOurClaim(claim *corev1.PersistentVolumeClaim) bool {
 	by := kube.ClaimProvisioner(claim)
 	return o.isOurProvisioner(by) || claim.Annotations[kube.AnnMigratedTo] == o.Driver
 }
 
-// isOurProvisioner tells whether a class of that provisioner is ours.
+// isOurProvisioner reports whether classes of a provisioner are ours.
 func (o *Options) isOurProvisioner(provisioner string) bool {
 	return provisioner == o.Provisioner || o.Plugin.IsProvisioner(provisioner)
 }
 
-// isSelectedClass tells whether claims of a class may be served at all.
+// isSelectedClass reports whether --storageclass-whitelist permits a class.
 func (o *Options) isSelectedClass(class string) bool {
 	return len(o.Classes) == 0 || slices.Contains(o.Classes, class)
 }

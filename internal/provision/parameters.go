@@ -13,12 +13,11 @@ import (
 // Keys of class parameters.
 const (
 	keyFSType    = kube.ReservedParameterPrefix + "fstype"
-	keyOldFSType = "fstype" // in any case; drivers have always seen it too
+	keyOldFSType = "fstype" // in any case; csi-provisioner passes it to drivers too
 )
 
-// driverParameters are the class's parameters without those for Kubernetes. A
-// key with that prefix that nobody knows is an error: it is a typing mistake,
-// most likely in the name of a secret.
+// driverParameters returns the parameters of a class that are for the driver. An unknown
+// key with the reserved prefix is an error: most likely the name of a secret is mistyped.
 func driverParameters(class map[string]string) (map[string]string, error) {
 	known := map[string]bool{keyFSType: true}
 	for _, use := range secretref.Uses {
@@ -37,7 +36,7 @@ func driverParameters(class map[string]string) (map[string]string, error) {
 	return left, nil
 }
 
-// fsType is the filesystem that the class asks for, else fallback.
+// fsType returns the filesystem of a class, or fallback if it has none.
 func fsType(class map[string]string, fallback string) (string, error) {
 	var found []string
 	for _, key := range slices.Sorted(maps.Keys(class)) {

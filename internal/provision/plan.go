@@ -16,8 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// plan turns a claim and its class into the intent to serve it. It does no I/O.
-// Its errors are for the owner of the claim or of the class.
+// plan returns the operation to create the claim's volume. It does no I/O. Its errors are
+// for the owner of the claim or of the class.
 func plan(s state, o *Options) (*pending.Operation, error) {
 	fs, err := fsType(s.class.Parameters, o.DefaultFSType)
 	if err != nil {
@@ -39,7 +39,7 @@ func plan(s state, o *Options) (*pending.Operation, error) {
 	return op, err
 }
 
-// request is what the driver is asked for, but for the content source.
+// request returns the CreateVolume request without its content source.
 func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error) {
 	parameters, err := driverParameters(s.class.Parameters)
 	if err != nil {
@@ -70,7 +70,7 @@ func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error
 	return r, err
 }
 
-// capabilities are one for each access mode of the claim.
+// capabilities returns one volume capability for each access mode of the claim.
 func capabilities(s state, fs string) ([]*csipb.VolumeCapability, error) {
 	modes, err := csi.AccessModes(s.claim.Spec.AccessModes, s.info.Has(csipb.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))
 	if err != nil {
@@ -93,8 +93,7 @@ func block(claim *corev1.PersistentVolumeClaim) bool {
 	return claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock
 }
 
-// volume is the object that will be published, without what the driver's
-// answer adds.
+// volume returns the PersistentVolume without what the driver's response adds.
 func (o *Options) volume(s state, fs string, secrets map[secretref.Use]*corev1.SecretReference) *corev1.PersistentVolume {
 	annotations := map[string]string{
 		kube.AnnProvisionedBy:           s.class.Provisioner,
@@ -110,7 +109,7 @@ func (o *Options) volume(s state, fs string, secrets map[secretref.Use]*corev1.S
 	if block(s.claim) {
 		fs = ""
 	}
-	// A retained volume is not kept for us, and would be freed of it at once.
+	// The reclaim controller removes the finalizer of retained volumes, so they get none.
 	var finalizers []string
 	if reclaimPolicy(s.class) == corev1.PersistentVolumeReclaimDelete {
 		finalizers = []string{kube.VolumeFinalizer}
@@ -142,7 +141,7 @@ func (o *Options) volume(s state, fs string, secrets map[secretref.Use]*corev1.S
 	}
 }
 
-// attributesName is the claim's attributes class, nil for none.
+// attributesName returns the name of the claim's VolumeAttributesClass, nil for none.
 func (s *state) attributesName() *string {
 	if s.attributes == nil {
 		return nil
@@ -150,7 +149,7 @@ func (s *state) attributesName() *string {
 	return &s.attributes.Name
 }
 
-// reclaimPolicy is Delete unless the class says otherwise, as the API has it.
+// reclaimPolicy returns the policy of the class; it defaults to Delete.
 func reclaimPolicy(class *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {
 	if class.ReclaimPolicy == nil {
 		return corev1.PersistentVolumeReclaimDelete
@@ -169,7 +168,7 @@ func reference(claim *corev1.PersistentVolumeClaim) *corev1.ObjectReference {
 	}
 }
 
-// complete adds the driver's answer to the volume of an intent.
+// complete returns the PersistentVolume of an operation with what the response adds.
 func complete(op *pending.Operation, created *csipb.Volume) *corev1.PersistentVolume {
 	volume := op.Volume.DeepCopy()
 	volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(created.GetCapacityBytes(), resource.BinarySI)}
@@ -180,7 +179,7 @@ func complete(op *pending.Operation, created *csipb.Volume) *corev1.PersistentVo
 		csiSource.VolumeAttributes = map[string]string{}
 	}
 	for key, value := range created.GetVolumeContext() {
-		if _, ours := csiSource.VolumeAttributes[key]; !ours {
+		if _, exists := csiSource.VolumeAttributes[key]; !exists {
 			csiSource.VolumeAttributes[key] = value
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -19,11 +22,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-// Reconciler takes claims to their volumes. It remembers nothing between calls:
-// what it needs it reads from the cluster and asks the driver.
+// Reconciler creates the volumes of claims. Between calls it keeps in memory only what
+// package pending and package pernode document.
 type Reconciler struct {
 	client     client.Client
-	apiReader  client.Reader // past the cache
+	apiReader  client.Reader // uncached
 	driver     *csi.Driver
 	events     *kube.Events
 	pending    *pending.Store
@@ -32,11 +35,11 @@ type Reconciler struct {
 	sources    source.Resolver
 	nodes      *placement.Cache
 	options    *Options
-	log        logr.Logger // for what happens outside of Reconcile
+	log        logr.Logger // for event handlers, which have none in their context
 }
 
-// Reconcile takes one claim a step closer to its volume. The claim may be gone:
-// what was begun for it is brought to an end all the same.
+// Reconcile takes the next step for one claim. The claim may be gone: its pending
+// operation is finished all the same.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, request.NamespacedName)
 	if err != nil {
@@ -46,13 +49,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if s.claim != nil && next.action != claimForNode {
 		r.race.Settled(s.claim.UID)
 	}
-	again, err := r.act(ctx, s, next)
-	return reconcile.Result{RequeueAfter: again}, err
+	after, err := r.act(ctx, s, next)
+	return reconcile.Result{RequeueAfter: after}, err
 }
 
-// act takes one step. It returns after how long to look again, 0 for when
-// something changes, or an error for after a pause that grows.
-func (r *Reconciler) act(ctx context.Context, s state, next decision) (again time.Duration, err error) {
+// act takes one step. It returns when to reconcile again, 0 for when something changes,
+// or an error for the work queue's backoff.
+func (r *Reconciler) act(ctx context.Context, s state, next decision) (after time.Duration, err error) {
 	switch next.action {
 	case emitEvent:
 		return 0, r.emit(ctx, s, next)
@@ -61,12 +64,7 @@ func (r *Reconciler) act(ctx context.Context, s state, next decision) (again tim
 	case reschedule:
 		return 0, errors.Join(r.emit(ctx, s, next), r.unselectNode(ctx, s.claim))
 	case start:
-		defer r.pending.Start(s.claim.UID)()
-		op, err := r.prepare(ctx, s)
-		if err != nil || op == nil {
-			return r.retryAfter(err, s.claim.CreationTimestamp.Time)
-		}
-		return r.execute(ctx, s, op)
+		return r.start(ctx, s)
 	case resume:
 		return r.resume(ctx, s)
 	case none:
@@ -74,121 +72,115 @@ func (r *Reconciler) act(ctx context.Context, s state, next decision) (again tim
 	return 0, nil
 }
 
-func (r *Reconciler) emit(ctx context.Context, s state, next decision) error {
-	if next.reason == kube.ReasonProvisioningFailed {
-		r.options.Metrics.recordFailure(s)
-	}
-	switch {
-	case r.options.Node.IsUnassigned(s.claim):
-		return r.emitOnce(ctx, s.claim, next)
-	case next.reason == kube.ReasonProvisioningFailed:
-		r.events.Warning(s.claim, next.reason, next.message)
-	default:
-		r.events.Normal(s.claim, next.reason, next.message)
-	}
-	return nil
-}
-
-// reportFailure tells the owner of a claim, if there still is one, what went wrong.
-func (r *Reconciler) reportFailure(s state, err error) {
-	r.options.Metrics.recordFailure(s)
-	if s.claim != nil {
-		r.events.Warning(s.claim, kube.ReasonProvisioningFailed, err.Error())
-	}
-}
-
-// prepare puts the intent on record; nil if the claim turns out not to be ours.
-func (r *Reconciler) prepare(ctx context.Context, s state) (*pending.Operation, error) {
-	op, err := r.planAndRecord(ctx, s)
+// start records a new operation and executes it.
+func (r *Reconciler) start(ctx context.Context, s state) (time.Duration, error) {
+	defer r.pending.Start(s.claim.UID)()
+	op, err := r.record(ctx, s)
 	if err != nil {
 		r.reportFailure(s, err)
-		return nil, err
 	}
-	return op, nil
+	if err != nil || op == nil {
+		return r.retryAfter(err, s.claim.CreationTimestamp.Time)
+	}
+	return r.execute(ctx, s, op)
 }
 
-func (r *Reconciler) planAndRecord(ctx context.Context, s state) (*pending.Operation, error) {
-	if err := r.readReferences(ctx, &s); err != nil {
+// record plans the claim's volume and records the operation. It returns the operation to
+// execute, nil for none.
+func (r *Reconciler) record(ctx context.Context, s state) (*pending.Operation, error) {
+	if err := r.observeReferences(ctx, &s); err != nil {
 		return nil, fmt.Errorf("looking up what the claim names: %w", err)
 	}
 	planned, err := plan(s, r.options)
 	if err != nil {
 		return nil, fmt.Errorf("planning the volume: %w", err)
 	}
-	// Before anything is on record, so that a claim whose secret never was there
-	// leaves nothing behind.
+	// The secret is read before anything is recorded, so that a claim whose secret has
+	// never existed leaves nothing behind.
 	if err := r.readSecret(ctx, planned); err != nil {
 		return nil, err
 	}
 	if err := r.pending.ReserveName(ctx, planned); err != nil {
 		return nil, err
 	}
-	op, err := r.record(ctx, s, planned)
+	op, err := r.recordPlanned(ctx, s, planned)
 	if err != nil || op == nil || op.Volume.Name != planned.Volume.Name {
 		r.pending.ReleaseName(planned)
 	}
 	return op, err
 }
 
-// record puts a planned intent on record and returns the one that is to be
-// carried out, nil for none.
-func (r *Reconciler) record(ctx context.Context, s state, planned *pending.Operation) (*pending.Operation, error) {
-	op, fresh, err := r.pending.Write(ctx, planned)
+// recordPlanned records a planned operation, unless the claim has one already, and
+// protects its source. It returns the operation to execute, nil for none.
+func (r *Reconciler) recordPlanned(ctx context.Context, s state, planned *pending.Operation) (*pending.Operation, error) {
+	op, created, err := r.pending.Write(ctx, planned)
 	switch {
 	case err != nil:
 		return nil, err
 	case op.Node != r.options.Node.Name:
 		return nil, otherNodeError(op)
-	case !fresh:
+	case !created:
 		return op, r.protection.ProtectIfPossible(ctx, op)
 	}
 	return r.verify(ctx, s, op)
 }
 
-// otherNodeError tells that an intent is on record that is not ours to carry out.
-func otherNodeError(op *pending.Operation) error {
-	owner := "a provisioner for all nodes"
-	if op.Node != "" {
-		owner = "the provisioner of node " + op.Node
-	}
-	return fmt.Errorf("%s may have made the volume, so Lease %s says: waiting for it; if it is gone for good, delete that Lease", owner, op.Record)
-}
-
-// verify makes sure, once the intent is on record, of what may have changed just
-// before. If something has, the intent goes: the driver has not been asked yet.
+// verify checks, now that the operation is recorded, what may have changed just before
+// that. If something has, it deletes the record: the driver has not been called yet.
 func (r *Reconciler) verify(ctx context.Context, s state, op *pending.Operation) (*pending.Operation, error) {
-	ours, err := r.options.Node.IsStillSelected(ctx, r.apiReader, s.claim)
-	if err == nil && ours {
+	selected, err := r.options.Node.IsStillSelected(ctx, r.apiReader, s.claim)
+	if err == nil && selected {
 		err = r.protection.Protect(ctx, op)
 	}
 	if op.SourceHeldByClaim && errors.Is(err, protection.ErrDeleting) {
 		err = nil
 	}
-	if err != nil || !ours {
+	if err != nil || !selected {
 		return nil, errors.Join(err, r.finish(ctx, op))
 	}
 	return op, nil
 }
 
-// readReferences reads what only claims of some kinds need.
-func (r *Reconciler) readReferences(ctx context.Context, s *state) (err error) {
-	if s.class, err = r.options.Plugin.ClassToCSI(ctx, s.class); err != nil {
-		return err
+// resume executes an operation that the cache shows. The cache may be stale. Creating a
+// volume for an operation whose record is gone would orphan the volume, and creating one
+// while its PersistentVolume is being deleted may create a volume that outlives it. So
+// both are read from the API server.
+func (r *Reconciler) resume(ctx context.Context, s state) (time.Duration, error) {
+	op, err := r.pending.Read(ctx, s.operation.ClaimUID())
+	if apierrors.IsNotFound(err) || err == nil && op.Node != r.options.Node.Name {
+		return 0, r.finish(ctx, s.operation) // Another node may have recorded one of that name since.
 	}
-	if from, ours := source.Of(s.claim); from != nil && ours {
-		if s.source, err = r.sources.Resolve(ctx, *from, s.claim.Namespace); err != nil {
-			return err
-		}
+	if err != nil {
+		return 0, err
 	}
-	if name := r.options.attributesClass(s.claim); name != "" {
-		s.attributes, err = r.readAttributesClass(ctx, name)
-	}
-	return err
+	return r.resumeCurrent(ctx, s, op)
 }
 
-// finish takes an intent that is done off the record. Its source is let go of
-// even if that may have failed: nothing is being filled from it any more, and if
-// the answer was lost nobody will come here again.
+// resumeCurrent executes an operation that was just read from the API server, unless its
+// PersistentVolume exists.
+func (r *Reconciler) resumeCurrent(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
+	if err := r.protection.ProtectIfPossible(ctx, op); err != nil {
+		return 0, err
+	}
+	existing := &corev1.PersistentVolume{}
+	err := r.apiReader.Get(ctx, types.NamespacedName{Name: op.Volume.Name}, existing)
+	switch {
+	case apierrors.IsNotFound(err):
+		return r.execute(ctx, s, op)
+	case err != nil:
+		return 0, fmt.Errorf("reading PersistentVolume %s: %w", op.Volume.Name, err)
+	case isBeingDeleted(existing):
+		return r.options.RetryStart, nil
+	case existing.Spec.ClaimRef != nil && existing.Spec.ClaimRef.UID == op.ClaimUID():
+		return 0, r.finish(ctx, op)
+	default:
+		return r.execute(ctx, s, op) // Another claim's has the name. Creating ours reports that.
+	}
+}
+
+// finish deletes the record of an operation and has its source checked. The source is
+// checked even if the deletion may have failed: no volume is being filled from it any
+// more, and if only the response was lost there is no further reconcile.
 func (r *Reconciler) finish(ctx context.Context, op *pending.Operation) error {
 	err := r.pending.Delete(ctx, op)
 	if op.Source != nil {

@@ -76,7 +76,7 @@ func (r *Reconciler) newProtection(m ctrl.Manager) *protection.Controller {
 	return protection.New(m.GetClient(), m.GetAPIReader(), p)
 }
 
-// cachedKinds are the kinds that are read but wake nobody.
+// cachedKinds returns the kinds that are read from the cache and not watched.
 func (r *Reconciler) cachedKinds() []client.Object {
 	kinds := []client.Object{&corev1.PersistentVolume{}}
 	if r.readsNodes() {
@@ -85,13 +85,12 @@ func (r *Reconciler) cachedKinds() []client.Object {
 	return kinds
 }
 
-// readsNodes tells whether the driver's topology is read from the cluster's
-// nodes.
+// readsNodes reports whether the driver's topology is read from the nodes.
 func (r *Reconciler) readsNodes() bool {
 	return !r.options.Node.Deployed && r.info().HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 }
 
-// needsVolume tells whether a claim waits for a volume from us.
+// needsVolume reports whether an object is a claim that waits for a volume from us.
 func (r *Reconciler) needsVolume(o client.Object) bool {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	return ok && r.options.needsVolume(claim)

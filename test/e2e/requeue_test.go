@@ -187,7 +187,7 @@ func TestAnIntentWithoutClaimAndSecretTellsWhatToDo(t *testing.T) {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, "make the secret again") {
+			if e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, "create the secret again") {
 				return nil
 			}
 		}

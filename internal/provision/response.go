@@ -18,17 +18,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
-// This file is about answers other than a volume that could be published. An
-// intent ends in one of these ways: the volume is published; nothing was made,
-// which only a refusal of the very first request proves; or what was made has been
-// deleted at the driver. Anything else leaves the intent on record.
+// This file has the rules about responses other than a usable volume. An operation ends
+// in one of three ways:
+//
+//   - the PersistentVolume is created;
+//   - the driver has created nothing, which only the failure of the very first call
+//     proves, or the driver's list of volumes;
+//   - the driver has deleted what it has created.
+//
+// In all other cases the record stays and the call is repeated.
 
-// createFailed acts on a CreateVolume that failed, by what that means for the next.
+// createFailed acts on a CreateVolume that failed, by what its code says about the
+// outcome (CSI spec, error scheme).
 func (r *Reconciler) createFailed(ctx context.Context, s state, op *pending.Operation, failure error) (time.Duration, error) {
 	failure = fmt.Errorf("creating volume %s: %w", op.Request.GetName(), failure)
-	var bad *csi.InvalidResponse
-	if errors.As(failure, &bad) && bad.ID != "" {
-		return r.deleteUnusable(ctx, s, op, bad.ID, failure)
+	var invalid *csi.InvalidResponse
+	if errors.As(failure, &invalid) && invalid.ID != "" {
+		return r.deleteUnusable(ctx, s, op, invalid.ID, failure)
 	}
 	outcome := csi.OutcomeOf(failure)
 	switch {
@@ -44,7 +50,7 @@ func (r *Reconciler) createFailed(ctx context.Context, s state, op *pending.Oper
 	return r.retryAfter(failure, op.Since) // The same request again.
 }
 
-// endWithoutVolume ends an intent of which the driver has made nothing.
+// endWithoutVolume ends an operation for which the driver has created nothing.
 func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *pending.Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
 	canMove := outcome == csi.OutOfCapacity && s.canReschedule(op)
 	if canMove {
@@ -56,7 +62,7 @@ func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *pending.
 	}
 	switch {
 	case s.claim == nil:
-		return 0, nil // Nobody wants it any more.
+		return 0, nil
 	case canMove:
 		return 0, r.unselectNode(ctx, s.claim)
 	case outcome == csi.Infeasible:
@@ -66,11 +72,11 @@ func (r *Reconciler) endWithoutVolume(ctx context.Context, s state, op *pending.
 	}
 }
 
-// createFailedInDoubt is about a request that the driver refuses when it may have made the
-// volume: an earlier call was not answered, or this one failed inside the driver. The
-// refusal says nothing about that: many drivers check quotas and credentials before
-// they look for the volume. So the intent stays, and with it the place that was asked
-// for, unless the driver's own list shows that there is no such volume, or which one
+// createFailedInDoubt acts on a failed call when the driver may have created the volume
+// all the same: an earlier call had no response, or this one failed inside the driver.
+// The error says nothing about that, because many drivers check quotas and credentials
+// before they look for the volume. So the record stays, and with it the topology that was
+// requested, unless the driver's list shows that the volume does not exist, or which one
 // it is.
 func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *pending.Operation, outcome csi.Outcome, failure error) (time.Duration, error) {
 	if op.FailingSince.IsZero() {
@@ -89,7 +95,7 @@ func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *pendi
 		op.Handle = found.handle
 		return r.deleteUnwanted(ctx, s, op)
 	}
-	r.reportPending(s, op, fmt.Errorf("%w; the driver may have made volume %s all the same: it is asked for again, and nowhere else; to begin anew make sure that there is no such volume and delete Lease %s",
+	r.reportPending(s, op, fmt.Errorf("%w; the driver may have created volume %s all the same, so the same request is repeated; to start again, make sure that no such volume exists and delete Lease %s",
 		failure, op.Request.GetName(), op.Record))
 	if outcome == csi.Infeasible {
 		return r.options.RetryMax, nil
@@ -97,9 +103,40 @@ func (r *Reconciler) createFailedInDoubt(ctx context.Context, s state, op *pendi
 	return 0, failure
 }
 
-// deleteUnusable gives back a volume that nobody can use, and ends the intent with that:
-// what was made and deleted is not there. While the claim waits it is tried again,
-// slowly, because each try makes a volume.
+// persistentVolumeFailed acts on a volume whose PersistentVolume could not be created. If
+// the API server rejects it for good the volume is deleted. After any other error the
+// volume stays, and its handle is recorded.
+func (r *Reconciler) persistentVolumeFailed(ctx context.Context, s state, op *pending.Operation, handle string, failure error) (time.Duration, error) {
+	if isPermanentRejection(failure) {
+		return r.deleteUnusable(ctx, s, op, handle, fmt.Errorf("%w; volume %s, which the driver has created for it, is deleted", failure, handle))
+	}
+	r.reportPending(s, op, failure)
+	return 0, errors.Join(failure, r.pending.SetHandle(ctx, op, handle))
+}
+
+// isPermanentRejection reports whether the API server has rejected a PersistentVolume in a
+// way that a retry does not change: it is invalid, too large, its name is taken, or a
+// policy or a missing permission forbids it.
+func isPermanentRejection(err error) bool {
+	var taken *nameTakenError
+	if errors.As(err, &taken) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	switch status.Status().Code {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return true
+	default:
+		return false
+	}
+}
+
+// deleteUnusable deletes a volume that cannot be used and ends the operation with that.
+// While the claim waits the next attempt is made slowly, because each one creates a
+// volume.
 func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *pending.Operation, handle string, reason error) (time.Duration, error) {
 	r.reportPending(s, op, reason)
 	handles := []string{handle}
@@ -118,23 +155,11 @@ func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *pending.Op
 	return r.options.RetryMax, nil
 }
 
-// persistentVolumeFailed acts on a volume whose PersistentVolume could not be created. If the
-// API server will not have it as it is the volume is given back; for anything else
-// it is kept, and on record.
-func (r *Reconciler) persistentVolumeFailed(ctx context.Context, s state, op *pending.Operation, handle string, failure error) (time.Duration, error) {
-	if isPermanentRejection(failure) {
-		return r.deleteUnusable(ctx, s, op, handle, fmt.Errorf("%w; volume %s, which the driver has made for it, is deleted", failure, handle))
-	}
-	r.reportPending(s, op, failure)
-	return 0, errors.Join(failure, r.pending.SetHandle(ctx, op, handle))
-}
-
-// deleteUnwanted deletes a volume that the driver has made and nobody wants, and ends its
-// intent.
+// deleteUnwanted deletes a volume whose claim is gone and ends its operation.
 func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
 	if err := r.readSecret(ctx, op); err != nil {
 		var missing *secretMissingError
-		if !errors.As(err, &missing) { // Without it the driver may be able to delete all the same.
+		if !errors.As(err, &missing) { // The driver may not need the secret to delete.
 			return 0, err
 		}
 	}
@@ -146,8 +171,8 @@ func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *pending.Op
 	return 0, r.finish(ctx, op)
 }
 
-// deleteVolume deletes a volume that was made for an intent. If a PersistentVolume turns
-// out to have it nothing is deleted, and the error is [csi.ErrPreconditionFailed].
+// deleteVolume deletes a volume that was created for an operation. If a PersistentVolume
+// has the volume, nothing is deleted and the error is [csi.ErrPreconditionFailed].
 func (r *Reconciler) deleteVolume(ctx context.Context, op *pending.Operation, handle string) error {
 	if handle == "" {
 		return nil
@@ -160,12 +185,12 @@ func (r *Reconciler) deleteVolume(ctx context.Context, op *pending.Operation, ha
 	return nil
 }
 
-// checkUnused is nil if no PersistentVolume has a volume of the driver's. The one of the
-// intent's claim is read from the API server: it may have been published a moment
-// ago, and be in use.
+// checkUnused returns nil if no PersistentVolume has a volume of the driver. It reads the
+// PersistentVolume of the operation's claim from the API server, because that one may
+// have been created a moment ago.
 func (r *Reconciler) checkUnused(ctx context.Context, op *pending.Operation, handle string) error {
 	own := &corev1.PersistentVolume{}
-	there, err := r.getUncached(ctx, types.NamespacedName{Name: op.Volume.Name}, own)
+	found, err := r.getUncached(ctx, types.NamespacedName{Name: op.Volume.Name}, own)
 	if err != nil {
 		return err
 	}
@@ -173,44 +198,17 @@ func (r *Reconciler) checkUnused(ctx context.Context, op *pending.Operation, han
 	if err := r.client.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing PersistentVolumes: %w", err)
 	}
-	if there {
+	if found {
 		all.Items = append(all.Items, *own)
 	}
 	for n := range all.Items {
 		if !r.options.isOurVolume(&all.Items[n]) {
 			continue
 		}
-		// One that cannot be translated is not known to be another volume's.
+		// A PersistentVolume that cannot be translated may have the volume.
 		if v, err := r.options.Plugin.ToCSI(ctx, &all.Items[n]); err != nil || v.Spec.CSI.VolumeHandle == handle {
 			return fmt.Errorf("PersistentVolume %s has it: %w", all.Items[n].Name, csi.ErrPreconditionFailed)
 		}
 	}
 	return nil
-}
-
-// nameTakenError says that another PersistentVolume has the name of ours.
-type nameTakenError struct{ name string }
-
-func (n *nameTakenError) Error() string {
-	return fmt.Sprintf("creating PersistentVolume %s: another one of that name is there, which is not this claim's; rename or delete it", n.name)
-}
-
-// isPermanentRejection tells whether the API server has refused a PersistentVolume in a
-// way that asking again does not change: it is invalid, too large, its name is
-// taken, or a policy or a missing right forbids it.
-func isPermanentRejection(err error) bool {
-	var taken *nameTakenError
-	if errors.As(err, &taken) {
-		return true
-	}
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		return false
-	}
-	switch status.Status().Code {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-		return true
-	default:
-		return false
-	}
 }

@@ -8,14 +8,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 )
 
 // claimForThisNode selects this node for a claim that any node may serve, once the delay
 // of the race is over and if the driver has capacity. Before that it writes nothing. The
 // update of the claim starts a reconcile on the nodes that lost.
-func (r *Reconciler) claimForThisNode(ctx context.Context, s state) (again time.Duration, err error) {
+func (r *Reconciler) claimForThisNode(ctx context.Context, s state) (after time.Duration, err error) {
 	if left := r.race.Wait(s.claim.UID); left > 0 {
 		return left, nil
 	}
@@ -33,7 +32,7 @@ func (r *Reconciler) claimForThisNode(ctx context.Context, s state) (again time.
 
 // noCapacity is the same on every node, so that the event is emitted once.
 func noCapacity(claim *corev1.PersistentVolumeClaim) decision {
-	return failWith("no node has taken the claim: none where the volume may be has room for %s; they go on trying",
+	return failWith("no node has taken the claim: none of the nodes where the volume may be has room for %s; they keep trying",
 		claim.Spec.Resources.Requests.Storage())
 }
 
@@ -61,21 +60,12 @@ func capacityRequest(s state, o *Options) (*csipb.GetCapacityRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	kinds, err := capabilities(s, fs)
+	volumeCapabilities, err := capabilities(s, fs)
 	if err != nil {
 		return nil, err
 	}
 	parameters, err := driverParameters(s.class.Parameters)
 	return &csipb.GetCapacityRequest{
-		VolumeCapabilities: kinds, Parameters: parameters, AccessibleTopology: &csipb.Topology{Segments: o.Node.Segment},
+		VolumeCapabilities: volumeCapabilities, Parameters: parameters, AccessibleTopology: &csipb.Topology{Segments: o.Node.Segment},
 	}, err
-}
-
-// emitOnce emits an event that every node could emit, once for all of them.
-func (r *Reconciler) emitOnce(ctx context.Context, claim *corev1.PersistentVolumeClaim, d decision) error {
-	kind := corev1.EventTypeNormal
-	if d.reason == kube.ReasonProvisioningFailed {
-		kind = corev1.EventTypeWarning
-	}
-	return r.events.EmitOnce(ctx, r.client, claim, kube.Event{Type: kind, Reason: d.reason, Message: d.message})
 }
