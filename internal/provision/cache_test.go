@@ -15,7 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
+func TestClaimsAreReducedInTheCache(t *testing.T) {
 	bound := func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Status.Phase = "pv", corev1.ClaimBound }
 	going := func(c *corev1.PersistentVolumeClaim) {
 		c.DeletionTimestamp = &metav1.Time{}
@@ -28,16 +28,16 @@ func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
 		changes []func(*corev1.PersistentVolumeClaim)
 		want    func(*corev1.PersistentVolumeClaim) // nil for all of it
 	}{
-		"a claim that waits for us is whole": {nil, nil},
-		"also when it is being deleted":      {[]func(*corev1.PersistentVolumeClaim){going}, nil},
-		"of a bound claim only that it is":   {[]func(*corev1.PersistentVolumeClaim){bound}, bound},
-		"and that it was cloned and goes, for the guard": {[]func(*corev1.PersistentVolumeClaim){bound, going},
+		"a claim that waits for us is kept whole":                     {nil, nil},
+		"a claim that waits for us is kept whole while it is deleted": {[]func(*corev1.PersistentVolumeClaim){going}, nil},
+		"a bound claim keeps its volume name and phase":               {[]func(*corev1.PersistentVolumeClaim){bound}, bound},
+		"a cloned claim that is being deleted keeps its finalizer": {[]func(*corev1.PersistentVolumeClaim){bound, going},
 			func(c *corev1.PersistentVolumeClaim) {
 				bound(c)
 				going(c)
 				c.Finalizers = c.Finalizers[1:]
 			}},
-		"of a claim of another provisioner, or of none yet, its name": {
+		"a claim of another provisioner keeps its identity": {
 			[]func(*corev1.PersistentVolumeClaim){func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }},
 			func(*corev1.PersistentVolumeClaim) {}},
 	}
@@ -58,16 +58,16 @@ func TestWhatTheCacheKeepsOfClaims(t *testing.T) {
 	}
 }
 
-func TestAClaimIsSeenToBecomeBoundInTheCache(t *testing.T) {
+func TestReducedClaimsShowThatTheyBecomeBound(t *testing.T) {
 	foreign, bound := claim(), claim()
 	foreign.Annotations, bound.Annotations = nil, nil
 	foreign.Spec.VolumeName, bound.Spec.VolumeName, bound.Status.Phase = "pv", "pv", corev1.ClaimBound
 	if !becameBound(reduceClaim(foreign), reduceClaim(bound)) || becameBound(reduceClaim(bound), reduceClaim(bound)) {
-		t.Error("who is to be cloned from it would not be woken up, or all the time")
+		t.Error("its clones would not be reconciled, or all the time")
 	}
 }
 
-func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
+func TestVolumesAreReducedInTheCache(t *testing.T) {
 	volume := func(source corev1.PersistentVolumeSource) *corev1.PersistentVolume {
 		return &corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{Name: "pv", UID: "pv-uid", ResourceVersion: "8", Finalizers: []string{"kubernetes.io/pv-protection"}},
@@ -83,10 +83,10 @@ func TestWhatTheCacheKeepsOfVolumes(t *testing.T) {
 		Spec:       corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{UID: uid}},
 	}
 	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
-		"our driver's volume is whole":                      {volume(of("csitest.holdfast.io")), volume(of("csitest.holdfast.io"))},
-		"of another driver's, whom it is for":               {volume(of("other.example.com")), small},
-		"of one without a driver, the same":                 {volume(corev1.PersistentVolumeSource{NFS: &corev1.NFSVolumeSource{}}), small},
-		"a volume of another driver that is for nobody yet": {unclaimed(volume(of("other.example.com"))), unclaimed(small)},
+		"our driver's volume is kept whole":                          {volume(of("csitest.holdfast.io")), volume(of("csitest.holdfast.io"))},
+		"another driver's volume keeps the UID of its claim":         {volume(of("other.example.com")), small},
+		"a volume without a driver keeps the UID of its claim":       {volume(corev1.PersistentVolumeSource{NFS: &corev1.NFSVolumeSource{}}), small},
+		"another driver's volume without a claim keeps its identity": {unclaimed(volume(of("other.example.com"))), unclaimed(small)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
@@ -102,9 +102,9 @@ func unclaimed(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 func checkReduced(t *testing.T, have, want client.Object) {
 	t.Helper()
 	have = have.DeepCopyObject().(client.Object)
-	for range 2 { // As what is there at the start is.
+	for range 2 { // As client-go does with the initial list.
 		if got, err := options().reduce(have); err != nil || got != any(have) {
-			t.Fatalf("another object is kept, %v: %v", got, err)
+			t.Fatalf("the transform returned another object, %v: %v", got, err)
 		}
 	}
 	if diff := cmp.Diff(want, have); diff != "" {
@@ -135,9 +135,9 @@ func (s *server) cached() *corev1.PersistentVolumeClaim {
 	}}
 }
 
-// An update writes the whole object, so what the cache has not kept would be
-// lost if what is written were made from it.
-func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
+// An update writes the whole object. If it were built from a reduced object it would
+// clear the fields that the cache lacks.
+func TestUpdatesAreNotBuiltFromReducedObjects(t *testing.T) {
 	selected := claim()
 	selected.Annotations[kube.AnnSelectedNode] = "n1"
 	clones := source.Source{Kind: source.KindClaim, Namespace: "team", Name: "data"}
@@ -157,7 +157,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 				return (&Reconciler{client: s, apiReader: s}).unselectNode(ctx, old)
 			},
 			func(*corev1.PersistentVolumeClaim) {}},
-		"asking for another node for a claim that was made anew": {
+		"asking for another node for a claim that was created again": {
 			func(ctx context.Context, s *server) error {
 				old := s.cached().DeepCopy()
 				old.UID = "another"
@@ -169,7 +169,7 @@ func TestAnUpdateLosesNothingThatTheCacheHasNotKept(t *testing.T) {
 				return protection.New(s, s, protection.Options{}).Protect(ctx, &pending.Operation{Source: &clones})
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
-		"taking a claim for a node, which is written as it was seen": {
+		"selecting a node for a claim, which is updated as observed": {
 			func(ctx context.Context, s *server) error {
 				o := options()
 				o.Node.Name = "n2"

@@ -19,8 +19,7 @@ import (
 
 const uid = "11111111-2222-3333-4444-555555555555"
 
-// options are those of a provisioner whose classes carry another name than the
-// driver.
+// options are those of a provisioner whose name differs from the driver's.
 func options() *Options {
 	return &Options{
 		Driver: "csitest.holdfast.io", Provisioner: "storage.example.com/csi", Identity: "identity", Namespace: "ns",
@@ -56,7 +55,7 @@ func class() *storagev1.StorageClass {
 	}
 }
 
-// driverInfo is what a driver with the given options says about itself.
+// driverInfo returns what a driver with the given options announces.
 func driverInfo(t testing.TB, o csitest.Options) csi.Info {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: csitest.New(o).Serve(t)})
@@ -71,7 +70,7 @@ func driverInfo(t testing.TB, o csitest.Options) csi.Info {
 	return info
 }
 
-// readyState is everything as it should be for a volume to be made.
+// readyState is the state in which a volume is created.
 func readyState(t *testing.T) state {
 	t.Helper()
 	return state{claim: claim(), class: class(), info: driverInfo(t, csitest.Options{})}
@@ -81,7 +80,7 @@ func waitForFirstConsumer(s *state) {
 	s.class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 }
 
-// withOperation adds the intent to serve the claim.
+// withOperation adds the claim's operation.
 func withOperation(t *testing.T, s *state) {
 	t.Helper()
 	op, err := plan(*s, options())
@@ -91,7 +90,7 @@ func withOperation(t *testing.T, s *state) {
 	s.operation = op
 }
 
-// withVolume adds the volume that the intent leads to.
+// withVolume adds the operation's volume.
 func withVolume(s *state) {
 	s.volume = complete(s.operation, &csipb.Volume{VolumeId: "vol-1", CapacityBytes: 1 << 30})
 }

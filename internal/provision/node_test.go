@@ -28,7 +28,7 @@ func nodeOptions() *Options {
 	return o
 }
 
-// onNode is everything as it should be for node n1 to make a volume.
+// onNode is the state in which node n1 creates a volume.
 func onNode(t *testing.T) state {
 	t.Helper()
 	s := readyState(t)
@@ -62,27 +62,27 @@ func TestDecideOnANode(t *testing.T) {
 		changes changes
 		want    action
 	}{
-		"a claim that waits and for which this node is selected is served": {changes{waits, selects("n1")}, start},
-		"one for which another node is selected is left to that":           {changes{waits, selects("n2")}, none},
-		"one for which none is selected is left to the scheduler":          {changes{waits}, none},
-		"a claim that binds immediately is up for taking":                  {nil, claimForNode},
-		"one that this node has taken is served":                           {changes{selects("n1")}, start},
-		"one that another node has taken is left to that":                  {changes{selects("n2")}, none},
-		"one that may be on this node is up for taking":                    {changes{only("a")}, claimForNode},
-		"one that may not be on this node is left to others":               {changes{only("b")}, none},
-		"one is left to others if it is not to be served immediately":      {changes{immediateOff}, none},
-		"but one that somebody has given to this node is served":           {changes{immediateOff, selects("n1")}, start},
-		"a claim that waits is served even if immediate ones are not":      {changes{waits, selects("n1"), immediateOff}, start},
-		"what is wrong with a claim that anyone may take is told":          {changes{wrong}, emitEvent},
-		"what is wrong with a claim of this node is told":                  {changes{wrong, selects("n1")}, emitEvent},
-		"what is wrong with a claim of another node is told there":         {changes{wrong, selects("n2")}, none},
-		"a class that is missing is told about a claim of this node":       {changes{classless, selects("n1")}, emitEvent},
-		"a class that is missing is no business of other nodes":            {changes{classless, selects("n2")}, none},
-		"a claim that is gone is not taken":                                {changes{func(s *state, _ *Options) { s.claim = nil }}, none},
-		"a claim that is being deleted is not taken":                       {changes{func(s *state, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, none},
-		"a claim that has a volume is not taken":                           {changes{func(s *state, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, none},
-		"a claim of another provisioner is not taken":                      {changes{func(s *state, _ *Options) { s.claim.Annotations = nil }}, none},
-		"an intent is carried out even if another node has been selected":  {changes{func(s *state, _ *Options) { s.operation = &pending.Operation{} }, selects("n2")}, resume},
+		"a claim that waits for this node is served":                 {changes{waits, selects("n1")}, start},
+		"a claim that waits for another node is left to that":        {changes{waits, selects("n2")}, none},
+		"a claim without a selected node is left to the scheduler":   {changes{waits}, none},
+		"all nodes compete for a claim that binds immediately":       {nil, claimForNode},
+		"a claim that this node has got is served":                   {changes{selects("n1")}, start},
+		"a claim that another node has got is left to that":          {changes{selects("n2")}, none},
+		"the node competes for a claim that its class allows here":   {changes{only("a")}, claimForNode},
+		"the node leaves a claim that its class does not allow here": {changes{only("b")}, none},
+		"the node competes for no claims without immediate binding":  {changes{immediateOff}, none},
+		"without immediate binding a claim of this node is served":   {changes{immediateOff, selects("n1")}, start},
+		"without immediate binding a claim that waits is served":     {changes{waits, selects("n1"), immediateOff}, start},
+		"an invalid claim of any node is reported":                   {changes{wrong}, emitEvent},
+		"an invalid claim of this node is reported":                  {changes{wrong, selects("n1")}, emitEvent},
+		"an invalid claim of another node is left to that":           {changes{wrong, selects("n2")}, none},
+		"a missing class of a claim of this node is reported":        {changes{classless, selects("n1")}, emitEvent},
+		"a missing class of a claim of another node is left to that": {changes{classless, selects("n2")}, none},
+		"a claim that is gone is left alone":                         {changes{func(s *state, _ *Options) { s.claim = nil }}, none},
+		"a claim that is being deleted is left alone":                {changes{func(s *state, _ *Options) { s.claim.DeletionTimestamp = &metav1.Time{} }}, none},
+		"a claim that has a volume is left alone":                    {changes{func(s *state, _ *Options) { s.volume = &corev1.PersistentVolume{} }}, none},
+		"a claim of another provisioner is left alone":               {changes{func(s *state, _ *Options) { s.claim.Annotations = nil }}, none},
+		"an operation is resumed even if another node is selected":   {changes{func(s *state, _ *Options) { s.operation = &pending.Operation{} }, selects("n2")}, resume},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -92,15 +92,15 @@ func TestDecideOnANode(t *testing.T) {
 				change(&s, o)
 			}
 			if got := decide(s, o); got.action != tt.want {
-				t.Errorf("got %+v, want kind %d", got, tt.want)
+				t.Errorf("got %+v, want action %d", got, tt.want)
 			}
 		})
 	}
 }
 
-// The driver of a node can only make volumes there, so that is what it is asked
-// for, whatever else the class allows.
-func TestANodeAsksForItsOwnSegment(t *testing.T) {
+// A node's driver can create volumes on the node only, so the request has the node's
+// segment, whatever else the class allows.
+func TestTheRequestOfANodeHasItsSegment(t *testing.T) {
 	want := &csipb.TopologyRequirement{
 		Requisite: []*csipb.Topology{{Segments: nodeSegment}}, Preferred: []*csipb.Topology{{Segments: nodeSegment}},
 	}
@@ -127,24 +127,24 @@ func TestANodeAsksForItsOwnSegment(t *testing.T) {
 	s.class.AllowedTopologies = terms("zone", "b")
 	selects("n1")(&s, o)
 	if _, err := plan(s, o); err == nil || !strings.Contains(err.Error(), "allowedTopologies") {
-		t.Errorf("a node that the class does not allow was selected and gets %v", err)
+		t.Errorf("a node that the class does not allow gets %v", err)
 	}
 }
 
-// Without an affinity nobody could tell later which node has the volume.
+// Without a node affinity Kubernetes would not know which node has the volume.
 func TestAVolumeOfANodeHasANodeAffinity(t *testing.T) {
 	at := func(segments map[string]string) []*csipb.Topology { return []*csipb.Topology{{Segments: segments}} }
 	elsewhere := at(map[string]string{"zone": "a"})
 	for name, tt := range map[string]struct {
 		options    *Options
-		accessible []*csipb.Topology // as the driver answers
+		accessible []*csipb.Topology // in the response
 		want       []*csipb.Topology
 	}{
-		"the driver's answer is taken":                                    {nodeOptions(), elsewhere, elsewhere},
-		"without one the volume is where its driver is":                   {nodeOptions(), nil, at(nodeSegment)},
-		"also if the answer says nothing at length":                       {nodeOptions(), at(nil), at(nodeSegment)},
-		"a provisioner for all nodes does not know where the driver is":   {options(), nil, nil},
-		"a provisioner for all nodes takes the driver's answer, as it is": {options(), elsewhere, elsewhere},
+		"the driver's response is used":                              {nodeOptions(), elsewhere, elsewhere},
+		"without topology in the response the volume is on the node": {nodeOptions(), nil, at(nodeSegment)},
+		"an empty topology in the response counts as none":           {nodeOptions(), at(nil), at(nodeSegment)},
+		"a provisioner for all nodes adds no affinity":               {options(), nil, nil},
+		"a provisioner for all nodes uses the driver's response":     {options(), elsewhere, elsewhere},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := readyState(t)
@@ -180,7 +180,7 @@ func TestTheMessageNamesWhoOwnsAnOperation(t *testing.T) {
 	}
 }
 
-func TestTheQuestionForRoomIsAboutTheVolume(t *testing.T) {
+func TestTheCapacityRequestIsAboutTheVolume(t *testing.T) {
 	s, o := onNode(t), nodeOptions()
 	s.class.Parameters["csi.storage.k8s.io/fstype"] = "xfs"
 	restores(&s)

@@ -16,8 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/placement"
 )
 
-// What is asked of the driver and what is published, field by field, for a
-// class that says as much as it can.
+// The request and the PersistentVolume, field by field, for a class that sets as much as
+// it can.
 func TestPlanAndCompleteOfARichClass(t *testing.T) {
 	s, o := readyState(t), options()
 	o.ExtraCreateMetadata = true
@@ -101,11 +101,11 @@ func TestPlanAndCompleteOfARichClass(t *testing.T) {
 		t.Errorf("volume: %s", diff)
 	}
 	if i.Volume.Spec.CSI.VolumeHandle != "" || len(i.Volume.Spec.CSI.VolumeAttributes) != 1 {
-		t.Error("completing a volume changed the intent that it came from")
+		t.Error("complete has changed the volume of the operation")
 	}
 }
 
-func TestPlanHoldsOnlyVolumesThatAreDeleted(t *testing.T) {
+func TestOnlyVolumesThatAreDeletedGetAFinalizer(t *testing.T) {
 	s := readyState(t)
 	s.class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
 	i, err := plan(s, options())
@@ -116,7 +116,7 @@ func TestPlanHoldsOnlyVolumesThatAreDeleted(t *testing.T) {
 		t.Errorf("the policy is %s, and the class says Retain", policy)
 	}
 	if f := i.Volume.Finalizers; len(f) > 0 {
-		t.Errorf("a retained volume is held by %v", f)
+		t.Errorf("a retained volume has finalizers %v", f)
 	}
 }
 
@@ -183,10 +183,10 @@ func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
 		t.Fatal(err)
 	}
 	if id := i.Request.GetVolumeContentSource().GetSnapshot().GetSnapshotId(); id != "snap-1" {
-		t.Errorf("the driver is told to restore %q", id)
+		t.Errorf("the request restores %q", id)
 	}
 	if i.Source == nil || *i.Source != s.source.Source {
-		t.Errorf("the intent names %v as its source", i.Source)
+		t.Errorf("the operation has source %v", i.Source)
 	}
 	if diff := cmp.Diff(map[string]string{"iops": "9000"}, i.Request.GetMutableParameters()); diff != "" {
 		t.Error(diff)
@@ -196,11 +196,11 @@ func TestPlanNamesTheSourceAndTheAttributesClass(t *testing.T) {
 	}
 	s.source.Snapshot.Content = nil
 	if _, err := plan(s, options()); err == nil {
-		t.Error("a volume was planned from a snapshot that is not there")
+		t.Error("a volume was planned from a snapshot that does not exist")
 	}
 }
 
-func TestPlanAsksForAPlaceOnlyWhereTheDriverHasPlaces(t *testing.T) {
+func TestTheRequestHasARequirementOnlyIfTheDriverHasTopology(t *testing.T) {
 	s := readyState(t)
 	s.nodes = placement.NewNodes(placement.NodeTopology{Name: "n1", Labels: map[string]string{"zone": "a"}, Keys: []string{"zone"}})
 	i, err := plan(s, options())

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-func TestRefusedForGood(t *testing.T) {
+func TestIsPermanentRejection(t *testing.T) {
 	volumes := schema.GroupResource{Resource: "persistentvolumes"}
 	tests := map[string]struct {
 		err  error
@@ -47,16 +47,16 @@ func TestLocate(t *testing.T) {
 		listed []string
 		want   lookupResult
 	}{
-		"an id with the name in it is the volume":           {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/" + name}, lookupResult{handle: "projects/p/disks/" + name}},
-		"also where nothing else is known":                  {name, nil, []string{name}, lookupResult{handle: name}},
-		"one of a shortened name may be somebody else's":    {"pvc-1111", named, []string{"projects/p/disks/pvc-1111"}, lookupResult{}},
-		"a name without dashes has the whole UID too":       {"pvc-11111111222233334444555555555555", nil, []string{"x/pvc-11111111222233334444555555555555"}, lookupResult{handle: "x/pvc-11111111222233334444555555555555"}},
-		"where ids have names, one without is another's":    {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/boot"}, lookupResult{absent: true}},
-		"where they have none, a stranger may be it":        {name, numbered, []string{"vol-1", "vol-2", "vol-3"}, lookupResult{}},
-		"where every id is known, it is none of them":       {name, numbered, []string{"vol-2", "vol-1"}, lookupResult{absent: true}},
-		"an empty list has no volume":                       {name, nil, nil, lookupResult{absent: true}},
-		"a first volume whose id says nothing may be it":    {name, nil, []string{"vol-1"}, lookupResult{}},
-		"one id without a name spoils what the others show": {name, map[string]string{"disks/pvc-1": "pvc-1", "vol-2": "pvc-2"}, []string{"disks/pvc-1", "vol-2", "vol-3"}, lookupResult{}},
+		"an id with the name in it is the volume":            {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/" + name}, lookupResult{handle: "projects/p/disks/" + name}},
+		"also where nothing else is known":                   {name, nil, []string{name}, lookupResult{handle: name}},
+		"an id with a truncated name may be another claim's": {"pvc-1111", named, []string{"projects/p/disks/pvc-1111"}, lookupResult{}},
+		"a name without dashes has the whole UID too":        {"pvc-11111111222233334444555555555555", nil, []string{"x/pvc-11111111222233334444555555555555"}, lookupResult{handle: "x/pvc-11111111222233334444555555555555"}},
+		"where ids have names, one without is another's":     {name, named, []string{"projects/p/disks/pvc-1", "projects/p/disks/boot"}, lookupResult{absent: true}},
+		"where they have none, a stranger may be it":         {name, numbered, []string{"vol-1", "vol-2", "vol-3"}, lookupResult{}},
+		"where every id is known, it is none of them":        {name, numbered, []string{"vol-2", "vol-1"}, lookupResult{absent: true}},
+		"an empty list has no volume":                        {name, nil, nil, lookupResult{absent: true}},
+		"a first volume whose id says nothing may be it":     {name, nil, []string{"vol-1"}, lookupResult{}},
+		"one id without a name spoils what the others show":  {name, map[string]string{"disks/pvc-1": "pvc-1", "vol-2": "pvc-2"}, []string{"disks/pvc-1", "vol-2", "vol-3"}, lookupResult{}},
 	}
 	for title, tt := range tests {
 		if got := locate(tt.name, uid, tt.known, tt.listed); got != tt.want {

@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
 
-func TestWhatAClaimWaitsFor(t *testing.T) {
+func TestIndexKeysOfAWaitingClaim(t *testing.T) {
 	far := func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.DataSourceRef = &corev1.TypedObjectReference{
 			APIGroup: ptr.To(source.GroupSnapshot), Kind: source.KindSnapshot, Name: "s", Namespace: ptr.To("prod"),
@@ -60,7 +60,7 @@ func TestWhatAClaimWaitsFor(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsNewsAboutADriverWakesClaims(t *testing.T) {
+func TestRegistrationEvents(t *testing.T) {
 	r := &Reconciler{options: options()}
 	csiNode := func(driver string, keys ...string) *storagev1.CSINode {
 		return &storagev1.CSINode{Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: driver, TopologyKeys: keys}}}}
@@ -93,7 +93,7 @@ func TestOnlyWhatIsNewsAboutADriverWakesClaims(t *testing.T) {
 	}
 }
 
-func TestAKindThatCannotBeWatchedIsToldOnce(t *testing.T) {
+func TestAKindThatCannotBeWatchedIsReportedOnce(t *testing.T) {
 	var said []string
 	resource := schema.GroupVersionResource{Group: source.GroupSnapshot, Version: "v1", Resource: "volumesnapshots"}
 	k := &optionalWatch{resource: resource, log: funcr.New(func(_, args string) { said = append(said, args) }, funcr.Options{})}
@@ -110,6 +110,6 @@ func TestAKindThatCannotBeWatchedIsToldOnce(t *testing.T) {
 		t.Error("an API server in trouble ends the watch")
 	}
 	if len(said) != 1 {
-		t.Errorf("told %d times: %q", len(said), said)
+		t.Errorf("reported %d times: %q", len(said), said)
 	}
 }

@@ -36,10 +36,10 @@ type Node struct {
 
 // AddFlags adds the flags of these options.
 func (n *Node) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&n.Deployed, "node-deployment", false, "serve only the node that this process runs on: there is a provisioner beside the driver on every node [NODE_NAME]")
-	fs.BoolVar(&n.ImmediateBinding, "node-deployment-immediate-binding", true, "with --node-deployment: serve classes that bind immediately too; the nodes settle who makes the volume")
-	fs.DurationVar(&n.BaseDelay, "node-deployment-base-delay", 20*time.Second, "with --node-deployment: a node waits up to this long before it first takes a claim that binds immediately; it doubles with each try")
-	fs.DurationVar(&n.MaxDelay, "node-deployment-max-delay", time.Minute, "with --node-deployment: what that time does not exceed")
+	fs.BoolVar(&n.Deployed, "node-deployment", false, "serve only the node of this process: a provisioner is deployed beside the driver on every node [NODE_NAME]")
+	fs.BoolVar(&n.ImmediateBinding, "node-deployment-immediate-binding", true, "with --node-deployment: serve classes that bind immediately too; the nodes compete for each claim")
+	fs.DurationVar(&n.BaseDelay, "node-deployment-base-delay", 20*time.Second, "with --node-deployment: maximum of the random delay before a node first tries to get a claim that binds immediately; it doubles with each try")
+	fs.DurationVar(&n.MaxDelay, "node-deployment-max-delay", time.Minute, "with --node-deployment: upper bound of that delay")
 }
 
 // Validate returns all errors in the options.
@@ -52,7 +52,7 @@ func (n *Node) Validate() error {
 		errs = append(errs, errors.New("--node-deployment: set NODE_NAME to the pod's spec.nodeName"))
 	}
 	if len(n.Segment) == 0 {
-		errs = append(errs, errors.New("--node-deployment: the driver announces no topology of this node, so nobody could tell later which node has a volume; deploy one provisioner for all nodes"))
+		errs = append(errs, errors.New("--node-deployment: the driver announces no topology of this node, so volumes would have no node affinity; deploy one provisioner for all nodes"))
 	}
 	if n.BaseDelay <= 0 || n.MaxDelay < n.BaseDelay {
 		errs = append(errs, fmt.Errorf("--node-deployment-base-delay %s must be positive and not above --node-deployment-max-delay %s", n.BaseDelay, n.MaxDelay))

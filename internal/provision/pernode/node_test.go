@@ -21,16 +21,16 @@ func node() *Node {
 	}
 }
 
-func TestANodeMakesSureOfAClaimBeforeItAsksTheDriver(t *testing.T) {
+func TestIsSelectedFor(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*corev1.PersistentVolumeClaim)
 		want   bool
 	}{
-		"a claim that is the node's":                 {func(*corev1.PersistentVolumeClaim) {}, true},
-		"one that it has given back":                 {func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }, false},
-		"one that another node has taken since":      {func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }, false},
-		"one that another node has served since":     {func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pvc" }, false},
-		"another one that has the name by this time": {func(c *corev1.PersistentVolumeClaim) { c.UID = "new" }, false},
+		"a claim of the node":                        {func(*corev1.PersistentVolumeClaim) {}, true},
+		"a claim that it has given back":             {func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, kube.AnnSelectedNode) }, false},
+		"a claim that another node has got since":    {func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }, false},
+		"a claim that another node has served since": {func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pvc" }, false},
+		"another claim of the same name":             {func(c *corev1.PersistentVolumeClaim) { c.UID = "new" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "old", Annotations: map[string]string{kube.AnnSelectedNode: "n1"}}}
@@ -56,12 +56,12 @@ func TestNodeValidate(t *testing.T) {
 		change func(*Node)
 		want   string // in the error, "" for none
 	}{
-		"the usual is right":                             {func(*Node) {}, ""},
-		"a node has a name":                              {func(n *Node) { n.Name = "" }, "NODE_NAME"},
-		"a node has a topology":                          {func(n *Node) { n.Segment = nil }, "topology"},
-		"who waits has to wait for something":            {func(n *Node) { n.BaseDelay = 0 }, "--node-deployment-base-delay"},
-		"the longest pause is the longest":               {func(n *Node) { n.MaxDelay = time.Millisecond }, "--node-deployment-max-delay"},
-		"a provisioner for all nodes needs none of that": {func(n *Node) { *n = Node{} }, ""},
+		"valid options":                                      {func(*Node) {}, ""},
+		"a node without a name":                              {func(n *Node) { n.Name = "" }, "NODE_NAME"},
+		"a node without topology":                            {func(n *Node) { n.Segment = nil }, "topology"},
+		"the base delay must be positive":                    {func(n *Node) { n.BaseDelay = 0 }, "--node-deployment-base-delay"},
+		"the maximum delay must not be below the base delay": {func(n *Node) { n.MaxDelay = time.Millisecond }, "--node-deployment-max-delay"},
+		"a provisioner for all nodes needs no other option":  {func(n *Node) { *n = Node{} }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

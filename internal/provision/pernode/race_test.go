@@ -34,7 +34,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// newTestRace has a clock of its own and always the same chance.
+// newTestRace has a clock of its own and no randomness.
 func newTestRace() (r *Race, pass func(time.Duration)) {
 	r = NewRace(&Node{BaseDelay: 20 * time.Second, MaxDelay: time.Minute})
 	now := time.Unix(0, 0)
@@ -70,13 +70,13 @@ func TestRace(t *testing.T) {
 
 	r.Settled("c")
 	pass(10 * time.Minute)
-	left("when it comes back from who had it", 30*time.Second)
+	left("when the node that had it gives it back", 30*time.Second)
 	if got := r.Wait("d"); got != 10*time.Second {
 		t.Errorf("another claim waits %s", got)
 	}
 }
 
-func TestRacesThatAreOverAreForgotten(t *testing.T) {
+func TestOldAttemptsAreRemoved(t *testing.T) {
 	r, pass := newTestRace()
 	for n := range pruneThreshold {
 		r.Wait(types.UID(fmt.Sprint("over-", n)))
@@ -88,10 +88,10 @@ func TestRacesThatAreOverAreForgotten(t *testing.T) {
 		r.Wait(types.UID(fmt.Sprint("new-", n)))
 	}
 	if len(r.attempts) > pruneThreshold+1 {
-		t.Errorf("it knows of %d races", len(r.attempts))
+		t.Errorf("it has %d attempts", len(r.attempts))
 	}
 	if r.attempts["waits"] == nil {
-		t.Error("it forgot one that is still on")
+		t.Error("it removed one that is still going on")
 	}
 }
 

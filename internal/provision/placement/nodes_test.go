@@ -18,7 +18,7 @@ import (
 
 const driver = "csitest.holdfast.io"
 
-// fleet is a cache of nodes that copies what it hands out, as the manager's does.
+// fleet is a cached reader of nodes that copies what it returns, as the manager's does.
 type fleet struct {
 	client.Client
 	nodes   map[string]*corev1.Node
@@ -119,7 +119,7 @@ func TestNodesAreListedOnceForAllClaims(t *testing.T) {
 	}
 }
 
-func TestWhatMovesANode(t *testing.T) {
+func TestIsMoved(t *testing.T) {
 	f := newFleet(1)
 	c := NewCache(f, driver)
 	for name, tt := range map[string]struct {
@@ -127,11 +127,11 @@ func TestWhatMovesANode(t *testing.T) {
 		driver func(*storagev1.CSINode)
 		want   bool
 	}{
-		"a node that reports is where it was":        {func(n *corev1.Node) { n.ResourceVersion = "2" }, nil, false},
-		"a node with another label may be elsewhere": {func(n *corev1.Node) { n.Labels["zone"] = "z" }, nil, true},
-		"a driver with other keys is elsewhere":      {nil, func(d *storagev1.CSINode) { d.Spec.Drivers[1].TopologyKeys = []string{"rack"} }, true},
-		"a driver that goes is nowhere":              {nil, func(d *storagev1.CSINode) { d.Spec.Drivers = nil }, true},
-		"another driver does not matter":             {nil, func(d *storagev1.CSINode) { d.Spec.Drivers[0].TopologyKeys = []string{"rack"} }, false},
+		"an update without a change of labels":    {func(n *corev1.Node) { n.ResourceVersion = "2" }, nil, false},
+		"a changed label of the node":             {func(n *corev1.Node) { n.Labels["zone"] = "z" }, nil, true},
+		"changed topology keys of the driver":     {nil, func(d *storagev1.CSINode) { d.Spec.Drivers[1].TopologyKeys = []string{"rack"} }, true},
+		"the driver is unregistered":              {nil, func(d *storagev1.CSINode) { d.Spec.Drivers = nil }, true},
+		"changed topology keys of another driver": {nil, func(d *storagev1.CSINode) { d.Spec.Drivers[0].TopologyKeys = []string{"rack"} }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after client.Object

@@ -28,8 +28,7 @@ func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.To
 	return []corev1.TopologySelectorTerm{{MatchLabelExpressions: expressions}}
 }
 
-// Every row of the table in behaviour of the csi-provisioner: binding mode,
-// strictness and allowedTopologies against requisite and preferred.
+// Each row of the table of [Requirement], which is that of csi-provisioner.
 func TestRequirement(t *testing.T) {
 	nodes := NewNodes(inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b"))
 	on := func(name, zone string) *NodeTopology { p := inZone(name, zone); return &p }
@@ -39,25 +38,25 @@ func TestRequirement(t *testing.T) {
 		requisite, preferred []topology.Segment
 		err                  string
 	}{
-		"late and strict: the selected node's segment": {
+		"first consumer, strict: the selected node's segment": {
 			Input{Selected: on("n2", "b"), Strict: true, Nodes: nodes}, zone("b"), zone("b"), ""},
-		"late and strict, inside what is allowed": {
+		"first consumer, strict, inside allowedTopologies": {
 			Input{Selected: on("n2", "b"), Strict: true, Nodes: nodes, Allowed: ab}, zone("b"), zone("b"), ""},
-		"late and strict, outside of what is allowed": {
+		"first consumer, strict, outside allowedTopologies": {
 			Input{Selected: on("n3", "c"), Strict: true, Nodes: nodes, Allowed: ab}, nil, nil, "allowedTopologies"},
-		"late: all segments, the selected one first": {
+		"first consumer: all segments, the selected one first": {
 			Input{Selected: on("n2", "b"), Nodes: nodes}, zone("a", "b", "c"), zone("b", "c", "a"), ""},
-		"late: what is allowed, the selected one first": {
+		"first consumer: allowedTopologies, the selected one first": {
 			Input{Selected: on("n2", "b"), Nodes: nodes, Allowed: ab}, zone("a", "b"), zone("b", "a"), ""},
-		"late, outside of what is allowed": {
+		"first consumer, outside allowedTopologies": {
 			Input{Selected: on("n3", "c"), Nodes: nodes, Allowed: ab}, nil, nil, "node n3"},
-		"late, on a node that the list does not have yet": {
+		"first consumer, on a node that the list does not have yet": {
 			Input{Selected: on("n9", "z"), Nodes: nodes}, zone("a", "b", "c", "z"), zone("z", "a", "b", "c"), ""},
 		"immediate: all segments, rotated by the claim's name": {
 			Input{ClaimName: "data", AllSegments: true, Nodes: nodes}, zone("a", "b", "c"), nil, ""},
-		"immediate: what is allowed": {
+		"immediate: allowedTopologies": {
 			Input{ClaimName: "data", AllSegments: true, Nodes: nodes, Allowed: ab}, zone("a", "b"), nil, ""},
-		"immediate: what is allowed, though not all is told": {
+		"immediate: allowedTopologies, without --immediate-topology": {
 			Input{ClaimName: "data", Nodes: nodes, Allowed: ab}, zone("a", "b"), nil, ""},
 		"immediate: nothing":             {Input{ClaimName: "data", Nodes: nodes}, nil, nil, ""},
 		"immediate without any node":     {Input{ClaimName: "data", AllSegments: true}, nil, nil, "no node has the driver"},
@@ -111,13 +110,13 @@ func TestAllowedTopologiesAreMultipliedSortedAndDistinct(t *testing.T) {
 func TestRotationSpreadsAStatefulSet(t *testing.T) {
 	const n = 3
 	if (rotation("data-web-0", n)+1)%n != rotation("data-web-1", n) {
-		t.Error("two pods of a set begin at the same place")
+		t.Error("two pods of a set begin at the same segment")
 	}
 	if rotation("data-web-1", n) != rotation("logs-web-1", n) {
-		t.Error("two claims of one pod begin at different places")
+		t.Error("two claims of one pod begin at different segments")
 	}
 	if rotation("data-web-0", n) != rotation("data-web-3", n) {
-		t.Error("the places are not gone round")
+		t.Error("the rotation does not wrap around")
 	}
 	for _, name := range []string{"data", "data-", "-1", "data-99999999999", "1"} {
 		if at := rotation(name, n); at < 0 || at >= n {

@@ -70,7 +70,7 @@ func (w *protectionWorld) startOperation(t *testing.T, from source.Source) error
 	if err != nil {
 		t.Fatal(err)
 	}
-	op.UID = "lease" // What an API server gives it.
+	op.UID = "lease" // As the API server sets it.
 	return w.two.Protect(t.Context(), op)
 }
 
@@ -94,7 +94,7 @@ func restored() *snapshotv1.VolumeSnapshot {
 
 var before = source.Source{Kind: source.KindSnapshot, Namespace: "team", Name: "before"}
 
-func TestASourceIsFreeWhenNobodyReadsIt(t *testing.T) {
+func TestASourceIsUnprotectedWithoutOperations(t *testing.T) {
 	w := newProtectionWorld(t, restored())
 	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
 		t.Fatal(err)
@@ -104,22 +104,22 @@ func TestASourceIsFreeWhenNobodyReadsIt(t *testing.T) {
 	}
 }
 
-func TestASourceStaysWhileAnotherNodeReadsIt(t *testing.T) {
+func TestASourceStaysProtectedWhileAnotherNodeReadsIt(t *testing.T) {
 	w := newProtectionWorld(t, restored())
 	if err := w.startOperation(t, before); err != nil {
 		t.Fatal(err)
 	}
 	again, err := w.one.Reconcile(t.Context(), before)
 	if err != nil || again.RequeueAfter == 0 {
-		t.Errorf("it is looked at again after %s, %v", again.RequeueAfter, err)
+		t.Errorf("it is checked again after %s, %v", again.RequeueAfter, err)
 	}
 	if !w.isProtected(t, before) {
 		t.Error("it was unprotected")
 	}
 }
 
-// Nobody else's view of the source may be older than the intent.
-func TestASourceStaysThatAnotherNodeBeginsToReadJustNow(t *testing.T) {
+// An update of the source by a node that has not read the operation must fail.
+func TestASourceStaysProtectedThatAnotherNodeJustStartsToRead(t *testing.T) {
 	w := newProtectionWorld(t, restored())
 	w.between = func() {
 		if err := w.startOperation(t, before); err != nil {
@@ -127,14 +127,14 @@ func TestASourceStaysThatAnotherNodeBeginsToReadJustNow(t *testing.T) {
 		}
 	}
 	if _, err := w.one.Reconcile(t.Context(), before); !apierrors.IsConflict(err) {
-		t.Errorf("it was written by somebody who does not know of the intent: %v", err)
+		t.Errorf("it was updated by a node that has not read the operation: %v", err)
 	}
 	if !w.isProtected(t, before) {
 		t.Error("it was unprotected")
 	}
 }
 
-func TestASourceThatWasJustFreedIsProtectedAgain(t *testing.T) {
+func TestAnUnprotectedSourceIsProtectedAgain(t *testing.T) {
 	w := newProtectionWorld(t, restored())
 	if _, err := w.one.Reconcile(t.Context(), before); err != nil {
 		t.Fatal(err)
@@ -144,9 +144,9 @@ func TestASourceThatWasJustFreedIsProtectedAgain(t *testing.T) {
 	}
 }
 
-// The finalizer may be about to be taken off a claim that is being deleted: whoever
-// relies on it writes the claim, so that the other's write fails.
-func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
+// Another node may be about to remove the finalizer of a claim that is being deleted. An
+// operation that relies on the finalizer updates the claim, so that the removal fails.
+func TestAProtectedClaimThatIsBeingDeletedIsTouched(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
@@ -163,11 +163,11 @@ func TestAClaimThatIsBeingDeletedIsReadWhileItIsProtected(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if version() == before {
-		t.Error("nothing was written that could keep another node from unprotecting it")
+		t.Error("nothing was updated, so another node could unprotect it")
 	}
 }
 
-func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
+func TestAnUnprotectedClaimThatIsBeingDeletedCannotBeProtected(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "team", Name: "source", Finalizers: []string{"example.com/other"}, DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)},
 	}}
@@ -180,13 +180,13 @@ func TestAClaimThatIsBeingDeletedUnprotectedIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.two.ProtectIfPossible(t.Context(), op); err != nil {
-		t.Errorf("an intent that was on record before does not go on: %v", err)
+		t.Errorf("an operation that was recorded before cannot continue: %v", err)
 	}
 }
 
-// A refusal may be over soon: a claim that nobody comes back to would be Terminating
+// A rejected update of a claim must be retried: otherwise the claim would be Terminating
 // for ever. Snapshots are swept.
-func TestAClaimIsUnprotectedAgainAfterARefusal(t *testing.T) {
+func TestARejectedUpdateOfAClaimIsRetried(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}}}
 	w := newProtectionWorld(t, claim, restored())
 	refusing := newTestController(interceptor.NewClient(w.WithWatch, interceptor.Funcs{

@@ -39,7 +39,7 @@ func TestOf(t *testing.T) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: KindClaim, Name: "one"}
 			c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: KindClaim, Name: "two"}
 		}, &Source{KindClaim, "team", "one"}, true},
-		"a kind of somebody else": {func(c *corev1.PersistentVolumeClaim) {
+		"another kind": {func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To("example.com"), Kind: "Backup", Name: "b"}
 		}, &Source{"Backup", "team", "b"}, false},
 		"a snapshot of another group": {func(c *corev1.PersistentVolumeClaim) {
@@ -90,15 +90,15 @@ func TestRestore(t *testing.T) {
 		"a size that is not known": {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) {
 			o.Snapshot.Snapshot.Status.RestoreSize = nil
 		}, ""},
-		"no such snapshot":          {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) { o.Snapshot = &Snapshot{} }, "VolumeSnapshot team/before: does not exist"},
-		"a snapshot on its way out": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, -time.Second) }, "is being deleted"},
-		"one on its way out that we hold": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
+		"no such snapshot":                 {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) { o.Snapshot = &Snapshot{} }, "VolumeSnapshot team/before: does not exist"},
+		"a snapshot that is being deleted": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, -time.Second) }, "is being deleted"},
+		"a snapshot that is being deleted and protected": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
 			o.deleteAfter(c, -time.Second)
 			o.Snapshot.Snapshot.Finalizers = []string{kube.SnapshotSourceFinalizer}
 		}, ""},
-		"one whose deletion was asked for after the claim": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, time.Second) }, ""},
-		"or in the same second":                            {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, 0) }, ""},
-		"but not in another namespace": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
+		"a snapshot that was deleted after the claim was created": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, time.Second) }, ""},
+		"a snapshot that was deleted in the same second":          {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) { o.deleteAfter(c, 0) }, ""},
+		"a snapshot of another namespace that was deleted after the claim was created": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
 			moveAway(o)
 			o.Granted = true
 			o.deleteAfter(c, time.Second)
@@ -111,7 +111,7 @@ func TestRestore(t *testing.T) {
 		"a content of another": {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) {
 			o.Snapshot.Content.Spec.VolumeSnapshotRef.UID = "x"
 		}, "bound to another"},
-		"a content of a namesake": {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) {
+		"a content of a snapshot in another namespace": {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) {
 			o.Snapshot.Content.Spec.VolumeSnapshotRef.Namespace = "x"
 		}, "bound to another"},
 		"a snapshot of another driver": {func(o *Resolved, _ *corev1.PersistentVolumeClaim, _ *Rules) { o.Snapshot.Content.Spec.Driver = "x" }, "driver x"},
@@ -129,11 +129,11 @@ func TestRestore(t *testing.T) {
 			c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 			o.Snapshot.Content.Annotations[kube.AnnAllowModeChange] = "true"
 		}, ""},
-		"another mode that is allowed by no clear word": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
+		"another mode with an invalid annotation": {func(o *Resolved, c *corev1.PersistentVolumeClaim, _ *Rules) {
 			c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 			o.Snapshot.Content.Annotations[kube.AnnAllowModeChange] = "yes"
 		}, kube.AnnAllowModeChange},
-		"another mode where nobody minds": {func(_ *Resolved, c *corev1.PersistentVolumeClaim, rules *Rules) {
+		"another mode without --prevent-volume-mode-conversion": {func(_ *Resolved, c *corev1.PersistentVolumeClaim, rules *Rules) {
 			c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 			rules.PreventModeConversion = false
 		}, ""},
@@ -150,19 +150,19 @@ func TestRestore(t *testing.T) {
 			got, err := o.ContentSource(c, rules)
 			checkError(t, err, tt.err)
 			if id := got.GetSnapshot().GetSnapshotId(); (err == nil) != (id == "snap-1") {
-				t.Errorf("the driver is told %q", got)
+				t.Errorf("the content source is %q", got)
 			}
 		})
 	}
 }
 
-// deleteAfter has a snapshot be deleted some time after the claim was made.
+// deleteAfter deletes a snapshot some time after the claim was created.
 func (o *Resolved) deleteAfter(c *corev1.PersistentVolumeClaim, after time.Duration) {
 	c.CreationTimestamp = metav1.NewTime(time.Unix(1_800_000_000, 0))
 	o.Snapshot.Snapshot.DeletionTimestamp = ptr.To(metav1.NewTime(c.CreationTimestamp.Add(after)))
 }
 
-// moveAway puts a snapshot into another namespace.
+// moveAway moves a snapshot to another namespace.
 func moveAway(o *Resolved) {
 	o.Namespace, o.Snapshot.Snapshot.Namespace, o.Snapshot.Content.Spec.VolumeSnapshotRef.Namespace = "other", "other", "other"
 }
@@ -176,21 +176,21 @@ func TestClone(t *testing.T) {
 		change func(*Claim, *corev1.PersistentVolumeClaim)
 		err    string
 	}{
-		"a bound claim":                    {func(*Claim, *corev1.PersistentVolumeClaim) {}, ""},
-		"a larger claim":                   {func(_ *Claim, c *corev1.PersistentVolumeClaim) { request(c, "2Gi") }, ""},
-		"a claim of another class":         {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Spec.StorageClassName = ptr.To("other") }, ""},
-		"a smaller claim":                  {func(_ *Claim, c *corev1.PersistentVolumeClaim) { request(c, "1Mi") }, "the claim asks for 1Mi and its source for 1Gi"},
-		"no such claim":                    {func(from *Claim, _ *corev1.PersistentVolumeClaim) { *from = Claim{} }, "PersistentVolumeClaim team/source: does not exist"},
-		"a claim on its way out":           {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, time.Second) }, "is being deleted"},
-		"one that is kept for the clone":   {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, time.Second).addFinalizer() }, ""},
-		"one that is kept for an older":    {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, -time.Second).addFinalizer() }, "is being deleted"},
-		"a claim that waits for its own":   {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Status.Phase = corev1.ClaimPending }, "not bound"},
-		"a claim without a class":          {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Spec.StorageClassName = nil }, "StorageClass"},
-		"a volume that is gone":            {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume = nil }, "volume pv-source does not exist"},
-		"a volume of another driver":       {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.CSI.Driver = "x" }, "not one of driver csitest.holdfast.io"},
-		"a volume without a driver":        {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.CSI = nil }, "not one of driver csitest.holdfast.io"},
-		"a volume bound to another":        {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.ClaimRef.UID = "x" }, "not bound to it"},
-		"a volume that is bound to nobody": {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Status.Phase = corev1.VolumeReleased }, "not bound to it"},
+		"a bound claim":                         {func(*Claim, *corev1.PersistentVolumeClaim) {}, ""},
+		"a larger claim":                        {func(_ *Claim, c *corev1.PersistentVolumeClaim) { request(c, "2Gi") }, ""},
+		"a claim of another class":              {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Spec.StorageClassName = ptr.To("other") }, ""},
+		"a smaller claim":                       {func(_ *Claim, c *corev1.PersistentVolumeClaim) { request(c, "1Mi") }, "the claim asks for 1Mi and its source for 1Gi"},
+		"no such claim":                         {func(from *Claim, _ *corev1.PersistentVolumeClaim) { *from = Claim{} }, "PersistentVolumeClaim team/source: does not exist"},
+		"a claim that is being deleted":         {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, time.Second) }, "is being deleted"},
+		"a claim that is kept for the clone":    {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, time.Second).addFinalizer() }, ""},
+		"a claim that is kept for older clones": {func(from *Claim, c *corev1.PersistentVolumeClaim) { from.deleteAfter(c, -time.Second).addFinalizer() }, "is being deleted"},
+		"a claim without a volume":              {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Status.Phase = corev1.ClaimPending }, "not bound"},
+		"a claim without a class":               {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Claim.Spec.StorageClassName = nil }, "StorageClass"},
+		"a volume that is gone":                 {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume = nil }, "volume pv-source does not exist"},
+		"a volume of another driver":            {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.CSI.Driver = "x" }, "not one of driver csitest.holdfast.io"},
+		"a volume without a driver":             {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.CSI = nil }, "not one of driver csitest.holdfast.io"},
+		"a volume bound to another":             {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Spec.ClaimRef.UID = "x" }, "not bound to it"},
+		"a volume that is not bound":            {func(from *Claim, _ *corev1.PersistentVolumeClaim) { from.Volume.Status.Phase = corev1.VolumeReleased }, "not bound to it"},
 		"a volume of another mode": {func(from *Claim, _ *corev1.PersistentVolumeClaim) {
 			from.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 		}, "mode Block"},
@@ -202,13 +202,13 @@ func TestClone(t *testing.T) {
 			got, err := o.ContentSource(c, Rules{Driver: "csitest.holdfast.io"})
 			checkError(t, err, tt.err)
 			if id := got.GetVolume().GetVolumeId(); (err == nil) != (id == "vol-source") {
-				t.Errorf("the driver is told %q", got)
+				t.Errorf("the content source is %q", got)
 			}
 		})
 	}
 }
 
-// deleteAfter has the source be deleted some time after the clone was made.
+// deleteAfter deletes the source some time after the clone was created.
 func (c *Claim) deleteAfter(clone *corev1.PersistentVolumeClaim, after time.Duration) *Claim {
 	clone.CreationTimestamp = metav1.NewTime(time.Unix(1_800_000_000, 0))
 	c.Claim.DeletionTimestamp = ptr.To(metav1.NewTime(clone.CreationTimestamp.Add(after)))
