@@ -14,10 +14,11 @@
 // time until the cache shows its own writes:
 //
 //   - active: claims whose operation this process is working on. The creation of
-//     their Lease starts no second reconcile. It saves a GET of the Lease and one of
-//     the PersistentVolume per volume.
+//     their Lease starts no second reconcile. It saves that reconcile, and after a
+//     failed call a retry without backoff.
 //   - deleted: Leases that this process has deleted and the cache may still show.
-//     It saves the same two GETs when anything else about the claim changes.
+//     It saves a GET and a DELETE of the Lease when anything else about the claim
+//     changes meanwhile.
 //   - names: volume names that are reserved until the cache shows their Lease. It is
 //     used only if names can collide because the claim's UID is truncated. Reading
 //     instead would need a LIST of Leases per volume.
