@@ -7,17 +7,16 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 )
 
-// A changes is a decision about the objects of one pair. The zero step is to leave
-// them as they are.
+// changes are what to do with the objects of one pair. The zero value is nothing.
 type changes struct {
 	create   *storagev1.CSIStorageCapacity
-	update   *storagev1.CSIStorageCapacity  // the kept one, as it should be
-	existing *storagev1.CSIStorageCapacity  // the kept one, as it is
-	obsolete []storagev1.CSIStorageCapacity // obsolete ones, or doubles
+	update   *storagev1.CSIStorageCapacity  // the object that stays, as it should be
+	existing *storagev1.CSIStorageCapacity  // the object that stays, as it is
+	obsolete []storagev1.CSIStorageCapacity // to be deleted; duplicates too
 }
 
-// decide holds every rule about which objects there are and what they say. It
-// does no I/O; each rule is a row of its test.
+// decide has all rules about which objects exist and what they contain. It does no
+// I/O; each rule is a row of its test.
 func decide(s state, o *Options) changes {
 	if !s.isWanted() {
 		return changes{obsolete: s.objects}
@@ -33,9 +32,8 @@ func decide(s state, o *Options) changes {
 	return next
 }
 
-// untilPoll is the time until the pair's next poll. Each pair has its own
-// moment in every interval, so that the driver is not asked about all at once
-// however they were found.
+// untilPoll is the time until the pair's next poll. Each pair has its own offset in
+// the interval, so that the calls to the driver are spread over the interval.
 func untilPoll(p pair, interval time.Duration, now time.Time) time.Duration {
 	hash := fnv.New64a()
 	hash.Write([]byte(p.String()))

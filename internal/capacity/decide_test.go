@@ -14,7 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// summary is a step in few words.
+// summary describes the changes in a line.
 func (s changes) summary() string {
 	var all strings.Builder
 	if s.create != nil {
@@ -42,35 +42,35 @@ func TestDecide(t *testing.T) {
 		change func(*state)
 		want   string
 	}{
-		"a wanted pair gets an object":        {func(*state) {}, "create 100; "},
-		"also if there is no room":            {func(s *state) { s.response = capacityResponse(0, 0) }, "create 0; "},
-		"an object that is true stays":        {func(s *state) { s.objects = append(s.objects, there("x", 100)) }, ""},
-		"an object follows the driver":        {func(s *state) { s.objects = append(s.objects, there("x", 99)) }, "update x from 99 to 100; "},
-		"an object without capacity gets one": {func(s *state) { s.objects = append(s.objects, there("x", 1)); s.objects[0].Capacity = nil }, "update x from <nil> to 100; "},
-		"a new largest size is news":          {func(s *state) { s.objects = append(s.objects, there("x", 100)); s.response = capacityResponse(100, 7) }, "update x from 100 to 100; "},
-		"a largest size that is gone is news": {func(s *state) {
+		"a wanted pair gets an object":           {func(*state) {}, "create 100; "},
+		"also without free capacity":             {func(s *state) { s.response = capacityResponse(0, 0) }, "create 0; "},
+		"an object that is up to date stays":     {func(s *state) { s.objects = append(s.objects, there("x", 100)) }, ""},
+		"an object is updated":                   {func(s *state) { s.objects = append(s.objects, there("x", 99)) }, "update x from 99 to 100; "},
+		"an object without capacity gets one":    {func(s *state) { s.objects = append(s.objects, there("x", 1)); s.objects[0].Capacity = nil }, "update x from <nil> to 100; "},
+		"a new maximum volume size is an update": {func(s *state) { s.objects = append(s.objects, there("x", 100)); s.response = capacityResponse(100, 7) }, "update x from 100 to 100; "},
+		"a maximum volume size that is gone is an update": {func(s *state) {
 			s.objects = append(s.objects, there("x", 100))
 			s.objects[0].MaximumVolumeSize = resource.NewQuantity(7, resource.BinarySI)
 		}, "update x from 100 to 100; "},
-		"the same size written otherwise is not": {func(s *state) {
+		"the same quantity in another unit is no update": {func(s *state) {
 			s.objects = append(s.objects, there("x", 1))
 			s.response = capacityResponse(1<<30, 0)
 			s.objects[0].Capacity = ptr.To(resource.MustParse("1024Mi"))
 		}, ""},
-		"of several the first is kept": {func(s *state) { s.objects = append(s.objects, there("x", 100), there("y", 100)) }, "remove y; "},
-		"and told the truth":           {func(s *state) { s.objects = append(s.objects, there("x", 9), there("y", 100)) }, "update x from 9 to 100; remove y; "},
-		"a new owner is news": {func(s *state) {
+		"of several objects the first stays": {func(s *state) { s.objects = append(s.objects, there("x", 100), there("y", 100)) }, "remove y; "},
+		"and is updated":                     {func(s *state) { s.objects = append(s.objects, there("x", 9), there("y", 100)) }, "update x from 9 to 100; remove y; "},
+		"a new owner is an update": {func(s *state) {
 			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("a")))
 		}, "update x from 100 to 100; "},
-		"the same owner is not": {func(s *state) {
+		"the same owner is no update": {func(s *state) {
 			s.owner, s.objects = owner("b"), append(s.objects, owned(there("x", 100), owner("b")))
 		}, ""},
-		"an owner that there should not be is news": {func(s *state) {
+		"an obsolete owner is removed": {func(s *state) {
 			s.objects = append(s.objects, owned(there("x", 100), owner("a")))
 		}, "update x from 100 to 100; "},
-		"without the class all goes":   {func(s *state) { s.class = nil; s.objects = append(s.objects, there("x", 1), there("y", 1)) }, "remove x; remove y; "},
-		"without the segment all goes": {func(s *state) { s.segment = nil; s.objects = append(s.objects, there("x", 1)) }, "remove x; "},
-		"without objects nothing goes": {func(s *state) { s.segment = nil }, ""},
+		"without the class all objects are obsolete":   {func(s *state) { s.class = nil; s.objects = append(s.objects, there("x", 1), there("y", 1)) }, "remove x; remove y; "},
+		"without the segment all objects are obsolete": {func(s *state) { s.segment = nil; s.objects = append(s.objects, there("x", 1)) }, "remove x; "},
+		"without objects nothing is obsolete":          {func(s *state) { s.segment = nil }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -93,12 +93,12 @@ func TestUpdatedOwners(t *testing.T) {
 		there, should, want refs
 		right               bool
 	}{
-		"nothing is right":                     {nil, nil, nil, true},
-		"the right one is right":               {refs{plain, ref("a", true)}, refs{ref("a", true)}, refs{plain, ref("a", true)}, true},
-		"another controller gives way":         {refs{ref("a", true), plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
-		"a missing one is added":               {refs{plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
-		"one too many goes":                    {refs{ref("a", true)}, nil, refs{}, false},
-		"an owner that controls nothing stays": {refs{ref("a", false)}, nil, refs{ref("a", false)}, true},
+		"no owner":                                {nil, nil, nil, true},
+		"the desired controller stays":            {refs{plain, ref("a", true)}, refs{ref("a", true)}, refs{plain, ref("a", true)}, true},
+		"another controller is replaced":          {refs{ref("a", true), plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
+		"a missing controller is added":           {refs{plain}, refs{ref("b", true)}, refs{plain, ref("b", true)}, false},
+		"an obsolete controller is removed":       {refs{ref("a", true)}, nil, refs{}, false},
+		"an owner that is not a controller stays": {refs{ref("a", false)}, nil, refs{ref("a", false)}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -110,8 +110,7 @@ func TestUpdatedOwners(t *testing.T) {
 	}
 }
 
-// The driver is asked about each pair once in each interval, and never about
-// many at a time.
+// Each pair is polled once in each interval, and the polls are spread over it.
 func TestPollsAreSpread(t *testing.T) {
 	const interval, slots = time.Minute, 60
 	start := time.Date(2026, 1, 1, 0, 0, 17, 0, time.UTC)

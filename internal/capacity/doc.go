@@ -1,17 +1,19 @@
-// Package capacity tells the scheduler where there is room for volumes:
+// Package capacity publishes the capacity of the driver for the scheduler (KEP-1472):
 // StorageClass × topology segment → GetCapacity → CSIStorageCapacity.
 //
-//	nodes, CSINodes ──▶ segments ─┐
+//	Nodes, CSINodes ──▶ segments ─┐
 //	                              ├─▶ pairs ──▶ GetCapacity ──▶ one object each
 //	StorageClasses ───────────────┘
 //
-// What is worked on is a pair of a class and a segment, by value, so that
-// however often one is asked for it is in the queue once. A pair is looked at
-// when its class or its segment comes or goes, when a volume near it comes,
-// goes or grows, when a volume has found no room there, when its object is
-// deleted, and once in every poll interval, each at a time of its own.
+// The key of the work queue is a pair of a class and a segment, so that a pair is queued
+// only once. A pair is reconciled when
+//   - its class or its segment is added or removed,
+//   - a volume in the segment is added, removed or expanded,
+//   - a claim was scheduled to the segment and found no capacity there,
+//   - its object is deleted, and
+//   - once in every poll interval, with a different offset for each pair.
 //
-// Nothing is written unless it says something new, and an object that nobody
-// needs any more goes. Objects carry the labels of the csi-provisioner whose
-// role this is, so that either takes over the other's.
+// The controller writes objects only when they change, and deletes obsolete ones.
+// Objects have the labels of the external-provisioner (csi-provisioner), so that either
+// program can take over the objects of the other.
 package capacity

@@ -30,7 +30,7 @@ import (
 
 const driverName = "csitest.holdfast.io"
 
-// options are those of a driver whose classes carry another name than it.
+// options of a driver whose classes have another provisioner name.
 func options() *Options {
 	return &Options{
 		Enabled: true, Driver: driverName, Provisioner: "storage.example.com/csi", Namespace: "ns", Pod: "driver-0",
@@ -38,7 +38,7 @@ func options() *Options {
 	}
 }
 
-// class is one whose capacity is published.
+// class is a class whose capacity is published.
 func class(name string) *storagev1.StorageClass {
 	return &storagev1.StorageClass{
 		ObjectMeta:        metav1.ObjectMeta{Name: name},
@@ -61,7 +61,7 @@ func node(name, zone string) []client.Object {
 	}
 }
 
-// object is what is published about a class in a zone.
+// object is the published object of a class in a zone.
 func object(name, class, zone string, bytes int64) *storagev1.CSIStorageCapacity {
 	s := &state{pair: pair{class, "zone=" + zone}, segment: map[string]string{"zone": zone}, response: capacityResponse(bytes, 0)}
 	o := options().object(s)
@@ -69,7 +69,7 @@ func object(name, class, zone string, bytes int64) *storagev1.CSIStorageCapacity
 	return o
 }
 
-// capacityResponse is an answer of the driver.
+// capacityResponse is a response to GetCapacity.
 func capacityResponse(bytes, largest int64) *csipb.GetCapacityResponse {
 	answer := &csipb.GetCapacityResponse{AvailableCapacity: bytes}
 	if largest > 0 {
@@ -78,12 +78,12 @@ func capacityResponse(bytes, largest int64) *csipb.GetCapacityResponse {
 	return answer
 }
 
-// A fixture is a Reconciler, what it sees, and what it does.
+// A fixture is a Reconciler with a fake cache, API server and driver.
 type fixture struct {
 	*Reconciler
 	*memory
 	requests  []*csipb.GetCapacityRequest
-	freeBytes int64 // everywhere
+	freeBytes int64 // of each segment
 	err       error
 }
 
@@ -104,7 +104,7 @@ func newFixture(objects ...client.Object) *fixture {
 	return w
 }
 
-// published are the objects there are, as class, zone and capacity.
+// published are the existing objects, as class, zone and capacity.
 func (w *fixture) published() []string {
 	var all []string
 	for _, o := range w.stored {
@@ -116,9 +116,8 @@ func (w *fixture) published() []string {
 	return all
 }
 
-// sendEvent sends an event about an object through the watches of its kind and
-// returns the pairs that it wakes up. Before is nil if the object comes, after
-// if it goes.
+// sendEvent sends an event through the watches of the object's kind. before is nil
+// if the object is created, after if it is deleted.
 func (w *fixture) sendEvent(t *testing.T, q queue, before, after client.Object) {
 	t.Helper()
 	subject := after
@@ -146,7 +145,7 @@ func (w *fixture) sendEvent(t *testing.T, q queue, before, after client.Object) 
 	}
 }
 
-// change puts an object and tells of it, or takes it away if it is nil.
+// change stores or deletes an object and sends the event.
 func (w *fixture) change(t *testing.T, q queue, before, after client.Object) {
 	t.Helper()
 	if after != nil {
@@ -157,12 +156,12 @@ func (w *fixture) change(t *testing.T, q queue, before, after client.Object) {
 	w.sendEvent(t, q, before, after)
 }
 
-// memory is a cache and an API server that are always of one mind.
+// memory is both the cache and the API server.
 type memory struct {
 	mu      sync.Mutex
 	stored  map[string]client.Object
 	byPair  map[string][]string // keys of objects
-	lists   map[string]int      // how often each kind was listed
+	lists   map[string]int      // number of lists by kind
 	writes  []string
 	created int
 }
@@ -238,7 +237,7 @@ func (m *memory) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...
 	defer m.mu.Unlock()
 	there, ok := m.stored[key(o, o.GetName())]
 	if !ok || there.GetResourceVersion() != o.GetResourceVersion() {
-		return apierrors.NewConflict(schema.GroupResource{}, o.GetName(), errors.New("it has changed"))
+		return apierrors.NewConflict(schema.GroupResource{}, o.GetName(), errors.New("the object has changed"))
 	}
 	m.writes = append(m.writes, "update "+o.GetName())
 	m.put(o)
@@ -254,13 +253,13 @@ func (m *memory) Delete(_ context.Context, o client.Object, _ ...client.DeleteOp
 }
 
 func (m *memory) Apply(context.Context, runtime.ApplyConfiguration, ...client.ApplyOption) error {
-	return errors.New("nothing is applied")
+	return errors.New("Apply is not used")
 }
 
 func (m *memory) Update(context.Context, client.Object, ...client.UpdateOption) error {
-	return errors.New("nothing is updated whole")
+	return errors.New("Update is not used")
 }
 
 func (m *memory) DeleteAllOf(context.Context, client.Object, ...client.DeleteAllOfOption) error {
-	return errors.New("nothing is deleted by the dozen")
+	return errors.New("DeleteAllOf is not used")
 }

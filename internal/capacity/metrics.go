@@ -11,27 +11,27 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// The names are those of the csi-provisioner, for its dashboards.
+// The names are those of the external-provisioner, for its dashboards.
 var (
 	desiredGoal = prometheus.NewDesc("csistoragecapacities_desired_goal",
-		"Number of CSIStorageCapacity objects that there should be.", nil, nil)
+		"Number of CSIStorageCapacity objects that should exist.", nil, nil)
 	desiredCurrent = prometheus.NewDesc("csistoragecapacities_desired_current",
-		"Number of CSIStorageCapacity objects that there should be and are.", nil, nil)
+		"Number of CSIStorageCapacity objects that should exist and do.", nil, nil)
 	obsolete = prometheus.NewDesc("csistoragecapacities_obsolete",
-		"Number of CSIStorageCapacity objects that there are and should not be.", nil, nil)
+		"Number of CSIStorageCapacity objects that exist and should not.", nil, nil)
 )
 
-// counts is what the metrics say.
+// counts are the values of the metrics.
 type counts struct{ goal, current, obsolete int }
 
-// collector counts when it is asked and keeps nothing.
+// collector counts at each scrape and stores nothing.
 type collector struct {
 	count func() (counts, bool)
 	to    prometheus.Registerer
 }
 
-// Start registers the metrics for as long as ctx lives: the next manager of the
-// same process has a cache of its own to count in.
+// Start registers the metrics until ctx ends: the next manager of the same process
+// has a cache of its own.
 func (c *collector) Start(ctx context.Context) error {
 	if err := c.to.Register(c); err != nil {
 		return fmt.Errorf("registering metrics of capacities: %w", err)
@@ -41,17 +41,18 @@ func (c *collector) Start(ctx context.Context) error {
 	return nil
 }
 
-// NeedLeaderElection is false: standbys count too.
+// NeedLeaderElection is false: standby replicas have the metrics too.
 func (c *collector) NeedLeaderElection() bool { return false }
 
-// Describe names the metrics.
+// Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	to <- desiredGoal
 	to <- desiredCurrent
 	to <- obsolete
 }
 
-// Collect counts. There is nothing to tell before the cache is filled.
+// Collect implements prometheus.Collector. There are no series before the cache has
+// synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	t, ok := c.count()
 	if !ok {
@@ -62,7 +63,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(obsolete, prometheus.GaugeValue, float64(t.obsolete))
 }
 
-// countIfSynced counts what there is in the cache, and what there should be.
+// countIfSynced counts the objects in the cache, and those that should exist. It is
+// false if the cache has not synced.
 func (r *Reconciler) countIfSynced(ctx context.Context, c cache.Cache) (counts, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -71,7 +73,7 @@ func (r *Reconciler) countIfSynced(ctx context.Context, c cache.Cache) (counts, 
 	}
 	t, err := r.counts(ctx)
 	if err != nil {
-		r.log.Error(err, "The capacities could not be counted")
+		r.log.Error(err, "Failed to count CSIStorageCapacity objects")
 	}
 	return t, err == nil
 }
@@ -81,7 +83,7 @@ func (r *Reconciler) counts(ctx context.Context) (counts, error) {
 	if err != nil {
 		return counts{}, err
 	}
-	known, err := r.segments.get(ctx)
+	segments, err := r.segments.get(ctx)
 	if err != nil {
 		return counts{}, err
 	}
@@ -89,9 +91,9 @@ func (r *Reconciler) counts(ctx context.Context) (counts, error) {
 	if err := r.client.List(ctx, objects, client.InNamespace(r.options.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return counts{}, err
 	}
-	missing := make(map[pair]bool, len(classes)*len(known))
+	missing := make(map[pair]bool, len(classes)*len(segments))
 	for _, class := range classes {
-		for segment := range known {
+		for segment := range segments {
 			missing[pair{class, segment}] = true
 		}
 	}

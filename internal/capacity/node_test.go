@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// newNodeFixture is a world of one node's provisioner. The cluster has other
-// nodes, of which it is to know nothing.
+// newNodeFixture is a fixture of one node's provisioner. The cluster has other
+// nodes, which it must ignore.
 func newNodeFixture(name string, objects ...client.Object) *fixture {
 	w := newFixture(slices.Concat(node("n1", "a"), node("n2", "b"), objects)...)
 	w.options.Node, w.options.Segment = name, topology.Segment{"host": name}
@@ -26,7 +26,7 @@ func TestANodePublishesItsOwnSegmentOnly(t *testing.T) {
 	for _, watch := range w.watches() {
 		switch watch.object.(type) {
 		case *corev1.Node, *storagev1.CSINode:
-			t.Errorf("%T is watched, by every node", watch.object)
+			t.Errorf("%T is watched by every node", watch.object)
 		}
 	}
 	q := &recordingQueue{pairs: map[pair]bool{}}
@@ -43,7 +43,7 @@ func TestANodePublishesItsOwnSegmentOnly(t *testing.T) {
 		t.Error(diff)
 	}
 	if w.lists["*v1.Node"] > 0 {
-		t.Error("nodes were read, for which there may be no right")
+		t.Error("nodes were read, for which there may be no permission")
 	}
 }
 
@@ -55,10 +55,10 @@ func TestANodeIgnoresClaimsAndVolumesOfOtherNodes(t *testing.T) {
 		before, after client.Object
 		want          []string
 	}{
-		"a claim that found no room here":      {claim("n1"), claim(""), []string{"fast host=n1"}},
-		"a claim that found no room elsewhere": {claim("n2"), claim(""), nil},
-		"a volume that comes here":             {nil, at("n1"), []string{"fast host=n1"}},
-		"a volume that comes elsewhere":        {nil, at("n2"), nil},
+		"a claim that found no capacity on this node":    {claim("n1"), claim(""), []string{"fast host=n1"}},
+		"a claim that found no capacity on another node": {claim("n2"), claim(""), nil},
+		"a volume that is created on this node":          {nil, at("n1"), []string{"fast host=n1"}},
+		"a volume that is created on another node":       {nil, at("n2"), nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -86,6 +86,6 @@ func TestObjectsOfNodesAreDistinct(t *testing.T) {
 		t.Errorf("the names are %s, %s and %s", one.Name, two.Name, all.Name)
 	}
 	if !on("n1").isOurs(one) || on("n1").isOurs(two) || on("n1").isOurs(all) || options().isOurs(one) {
-		t.Error("what is whose is mixed up")
+		t.Error("isOurs is true for objects of another provisioner")
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Labels by which the objects are found, unchanged from the csi-provisioner
-// that role csi-provisioner replaces, so that either can take over from the
-// other. The second tells them from those of provisioners on single nodes.
+// Labels of the objects. They are those of the external-provisioner, so that it and
+// this role can take over from each other. The second distinguishes the objects from
+// those of provisioners that run on each node.
 const (
 	LabelDriver    = "csi.storage.k8s.io/drivername"
 	LabelManagedBy = "csi.storage.k8s.io/managed-by"
@@ -26,15 +26,15 @@ const (
 
 const generateName = "csisc-"
 
-// A pair is what one object is about: a class, and a segment by its text.
-// Equal pairs are equal keys of the queue.
+// A pair is a class and the string of a segment, which one object is about. It is
+// the key of the work queue.
 type pair struct{ class, segment string }
 
-// String is the pair as a key of the index.
+// String is the key of the index.
 func (p pair) String() string { return p.class + " " + p.segment }
 
-// pairOf is what an object is about. One that is about nodes in a way in which
-// no segment is, such as none at all, gets a pair that nobody wants.
+// pairOf is the pair that an object is about. An object whose topology cannot be a
+// segment, such as one for no nodes, gets a pair that no class and segment have.
 func pairOf(o *storagev1.CSIStorageCapacity) pair {
 	p := pair{class: o.StorageClassName}
 	if o.NodeTopology == nil || len(o.NodeTopology.MatchExpressions) > 0 {
@@ -45,12 +45,13 @@ func pairOf(o *storagev1.CSIStorageCapacity) pair {
 	return p
 }
 
-// labels of our objects.
+// labels are the labels of our objects.
 func (o *Options) labels() map[string]string {
 	return map[string]string{LabelDriver: o.Driver, LabelManagedBy: o.managedBy()}
 }
 
-// managedBy tells our objects from those of the provisioners on other nodes.
+// managedBy distinguishes our objects from those of the provisioners on other
+// nodes.
 func (o *Options) managedBy() string {
 	if o.Node == "" {
 		return managerName
@@ -58,14 +59,13 @@ func (o *Options) managedBy() string {
 	return kube.NodeLabelValue(managerName, o.Node)
 }
 
-// isOurs tells whether an object is among those that we look after.
+// isOurs reports whether this process manages an object.
 func (o *Options) isOurs(object *storagev1.CSIStorageCapacity) bool {
 	return object.Namespace == o.Namespace && object.Labels[LabelDriver] == o.Driver && object.Labels[LabelManagedBy] == o.managedBy()
 }
 
-// object is how the object of a wanted pair should be. Its name follows from
-// what it is about: whoever makes it, and however little it knows of what its
-// predecessor did, there is one.
+// object is the desired object of a pair. Its name is derived from the pair, so
+// that there is one object even if two processes create it, or one process twice.
 func (o *Options) object(s *state) *storagev1.CSIStorageCapacity {
 	hash := sha256.Sum256([]byte(strings.Join(append(o.identity(), s.pair.class, s.pair.segment), "\x00")))
 	object := &storagev1.CSIStorageCapacity{
@@ -85,8 +85,8 @@ func (o *Options) object(s *state) *storagev1.CSIStorageCapacity {
 	return object
 }
 
-// identity objects ours are, apart from what they are about: nodes may share a
-// segment.
+// identity is what distinguishes the names of our objects, besides the pair: nodes
+// may share a segment.
 func (o *Options) identity() []string {
 	if o.Node == "" {
 		return []string{o.Driver}
@@ -94,8 +94,8 @@ func (o *Options) identity() []string {
 	return []string{o.Driver, o.Node}
 }
 
-// updated is an object that is there with what it should say, or nil if it says
-// that already.
+// updated is an existing object with the desired content, or nil if it has that
+// already.
 func updated(existing, desired *storagev1.CSIStorageCapacity) *storagev1.CSIStorageCapacity {
 	owners, unchanged := updatedOwners(existing.OwnerReferences, desired.OwnerReferences)
 	if unchanged && equal(existing.Capacity, desired.Capacity) && equal(existing.MaximumVolumeSize, desired.MaximumVolumeSize) {
@@ -106,8 +106,8 @@ func updated(existing, desired *storagev1.CSIStorageCapacity) *storagev1.CSIStor
 	return existing
 }
 
-// updatedOwners are the owners that are there with the right controller among
-// them, of which there can be one.
+// updatedOwners are the existing owners with the desired controller, of which there
+// can be only one.
 func updatedOwners(existing, desired []metav1.OwnerReference) (owners []metav1.OwnerReference, unchanged bool) {
 	controls := func(o metav1.OwnerReference) bool { return o.Controller != nil && *o.Controller }
 	at := slices.IndexFunc(existing, controls)
@@ -127,7 +127,8 @@ func equal(a, b *resource.Quantity) bool {
 	return a.Cmp(*b) == 0
 }
 
-// driverParameters are a class's parameters without those for Kubernetes.
+// driverParameters are a class's parameters without those that are reserved for
+// Kubernetes.
 func driverParameters(class *storagev1.StorageClass) map[string]string {
 	left := maps.Clone(class.Parameters)
 	maps.DeleteFunc(left, func(key, _ string) bool { return strings.HasPrefix(key, kube.ReservedParameterPrefix) })

@@ -46,10 +46,10 @@ func TestNamesAreUniquePerDriverClassAndSegment(t *testing.T) {
 		name("d", "c", "s"): true, name("e", "c", "s"): true, name("d", "e", "s"): true, name("d", "c", "e"): true, name("d", "cs", ""): true,
 	}
 	if len(names) != 5 {
-		t.Errorf("five objects share the names %v", names)
+		t.Errorf("five objects have the names %v", names)
 	}
 	if got := name("d", "c", "s"); got != "csisc-475e0fd7076461a5" {
-		t.Errorf("the object of another version has another name than %s", got)
+		t.Errorf("objects have the new name %s, which another version would not find", got)
 	}
 }
 
@@ -59,11 +59,11 @@ func TestPairOf(t *testing.T) {
 		topology *metav1.LabelSelector
 		want     string
 	}{
-		"labels are a segment":                {&metav1.LabelSelector{MatchLabels: map[string]string{"zone": "a", "rack": "1"}}, "rack=1,zone=a"},
-		"an empty selector is all nodes":      {&metav1.LabelSelector{}, ""},
-		"none is no node":                     {nil, "other: <none>"},
-		"an expression is never one of ours":  {&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{in}}, "other: zone in (a)"},
-		"nor is one in addition to the right": {&metav1.LabelSelector{MatchLabels: map[string]string{"zone": "a"}, MatchExpressions: []metav1.LabelSelectorRequirement{in}}, "other: zone=a,zone in (a)"},
+		"labels":                   {&metav1.LabelSelector{MatchLabels: map[string]string{"zone": "a", "rack": "1"}}, "rack=1,zone=a"},
+		"an empty selector":        {&metav1.LabelSelector{}, ""},
+		"no selector":              {nil, "other: <none>"},
+		"an expression":            {&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{in}}, "other: zone in (a)"},
+		"an expression and labels": {&metav1.LabelSelector{MatchLabels: map[string]string{"zone": "a"}, MatchExpressions: []metav1.LabelSelectorRequirement{in}}, "other: zone=a,zone in (a)"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -75,8 +75,7 @@ func TestPairOf(t *testing.T) {
 	}
 }
 
-// What a class says to Kubernetes is no business of the driver, which may
-// refuse parameters that it does not know.
+// A driver may reject parameters that it does not know.
 func TestReservedParametersAreNotSentToTheDriver(t *testing.T) {
 	c := class("fast")
 	c.Parameters = map[string]string{"pool": "ssd", "csi.storage.k8s.io/fstype": "xfs", "csi.storage.k8s.io/provisioner-secret-name": "key"}
@@ -91,7 +90,7 @@ func TestReservedParametersAreNotSentToTheDriver(t *testing.T) {
 		t.Error("the class in the cache was changed")
 	}
 	if q := request(&state{class: c, segment: map[string]string{}}); q.GetAccessibleTopology() != nil {
-		t.Errorf("a driver without topology is asked about %v", q.GetAccessibleTopology())
+		t.Errorf("the request for a driver without topology has %v", q.GetAccessibleTopology())
 	}
 }
 
@@ -101,14 +100,14 @@ func TestIsSelected(t *testing.T) {
 		class   func(*storagev1.StorageClass)
 		want    bool
 	}{
-		"a class of ours that waits":         {func(*Options) {}, func(*storagev1.StorageClass) {}, true},
-		"a class of another provisioner":     {func(*Options) {}, func(c *storagev1.StorageClass) { c.Provisioner = driverName }, false},
-		"a class that binds immediately":     {func(*Options) {}, func(c *storagev1.StorageClass) { c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingImmediate) }, false},
-		"a class that says nothing about it": {func(*Options) {}, func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil }, false},
-		"either, with the flag":              {func(o *Options) { o.Immediate = true }, func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil }, true},
-		"a class that may be served":         {func(o *Options) { o.Classes = []string{"fast"} }, func(*storagev1.StorageClass) {}, true},
-		"a class that may not be":            {func(o *Options) { o.Classes = []string{"slow"} }, func(*storagev1.StorageClass) {}, false},
-		"another provisioner, with the flag": {func(o *Options) { o.Immediate = true }, func(c *storagev1.StorageClass) { c.Provisioner = "x" }, false},
+		"a class of ours with delayed binding": {func(*Options) {}, func(*storagev1.StorageClass) {}, true},
+		"a class of another provisioner":       {func(*Options) {}, func(c *storagev1.StorageClass) { c.Provisioner = driverName }, false},
+		"a class with immediate binding":       {func(*Options) {}, func(c *storagev1.StorageClass) { c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingImmediate) }, false},
+		"a class without binding mode":         {func(*Options) {}, func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil }, false},
+		"any binding mode, with the flag":      {func(o *Options) { o.Immediate = true }, func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil }, true},
+		"a class that the flags name":          {func(o *Options) { o.Classes = []string{"fast"} }, func(*storagev1.StorageClass) {}, true},
+		"a class that the flags do not name":   {func(o *Options) { o.Classes = []string{"slow"} }, func(*storagev1.StorageClass) {}, false},
+		"another provisioner, with the flag":   {func(o *Options) { o.Immediate = true }, func(c *storagev1.StorageClass) { c.Provisioner = "x" }, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

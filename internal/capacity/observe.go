@@ -15,31 +15,31 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// state is all that is known about one pair at one moment.
+// state is the observed state of one pair.
 type state struct {
 	pair     pair
-	class    *storagev1.StorageClass        // nil if there is none whose capacity is published
+	class    *storagev1.StorageClass        // nil if its capacity is not published
 	segment  topology.Segment               // nil if no node is in it
-	objects  []storagev1.CSIStorageCapacity // about the pair, the one to keep first
+	objects  []storagev1.CSIStorageCapacity // of the pair; the first one stays
 	response *csipb.GetCapacityResponse     // nil if the pair is not wanted
-	owner    *metav1.OwnerReference         // that objects should have, nil for none
+	owner    *metav1.OwnerReference         // of objects; nil for none
 }
 
-// isWanted tells whether there should be an object.
+// isWanted reports whether the pair should have an object.
 func (s *state) isWanted() bool { return s.class != nil && s.segment != nil }
 
-// observe reads the cache and, about a pair that is wanted, asks the driver.
+// observe reads the cache and, for a wanted pair, the capacity from the driver.
 func (r *Reconciler) observe(ctx context.Context, p pair) (state, error) {
 	s := state{pair: p, owner: r.owner}
 	var err error
 	if s.class, err = r.class(ctx, p.class); err != nil {
 		return s, err
 	}
-	known, err := r.segments.get(ctx)
+	segments, err := r.segments.get(ctx)
 	if err != nil {
 		return s, err
 	}
-	s.segment = known[p.segment]
+	s.segment = segments[p.segment]
 	if s.objects, err = r.objects(ctx, p); err != nil || !s.isWanted() {
 		return s, err
 	}
@@ -47,7 +47,7 @@ func (r *Reconciler) observe(ctx context.Context, p pair) (state, error) {
 	return s, err
 }
 
-// request is what the driver is asked about a wanted pair.
+// request is the GetCapacity request for a wanted pair.
 func request(s *state) *csipb.GetCapacityRequest {
 	q := &csipb.GetCapacityRequest{Parameters: driverParameters(s.class)}
 	if len(s.segment) > 0 {
@@ -56,7 +56,7 @@ func request(s *state) *csipb.GetCapacityRequest {
 	return q
 }
 
-// class reads a class if its capacity is published.
+// class reads a class; it is nil unless its capacity is published.
 func (r *Reconciler) class(ctx context.Context, name string) (*storagev1.StorageClass, error) {
 	class := &storagev1.StorageClass{}
 	err := r.client.Get(ctx, types.NamespacedName{Name: name}, class)
@@ -70,7 +70,7 @@ func (r *Reconciler) class(ctx context.Context, name string) (*storagev1.Storage
 	}
 }
 
-// classes are the names of those whose capacity is published.
+// classes are the names of the classes whose capacity is published.
 func (r *Reconciler) classes(ctx context.Context) ([]string, error) {
 	all := &storagev1.StorageClassList{}
 	if err := r.client.List(ctx, all); err != nil {
@@ -89,13 +89,13 @@ func (r *Reconciler) isPublished(class *storagev1.StorageClass) bool {
 	return r.hasGetCapacity() && r.options.isSelected(class)
 }
 
-// objects are those about a pair. The oldest comes first, so that of several
-// all agree which one to keep.
+// objects are the objects of a pair, the oldest first, so that all processes keep
+// the same one of several.
 func (r *Reconciler) objects(ctx context.Context, p pair) ([]storagev1.CSIStorageCapacity, error) {
 	list := &storagev1.CSIStorageCapacityList{}
 	err := r.client.List(ctx, list, client.InNamespace(r.options.Namespace), client.MatchingFields{objectsByPair: p.String()})
 	if err != nil {
-		return nil, fmt.Errorf("reading the objects about %s: %w", p, err)
+		return nil, fmt.Errorf("reading the CSIStorageCapacity objects of %s: %w", p, err)
 	}
 	slices.SortFunc(list.Items, func(a, b storagev1.CSIStorageCapacity) int {
 		if by := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); by != 0 {

@@ -12,55 +12,55 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// Options say which capacity is published, and how.
+// Options configure which capacity is published, and how.
 type Options struct {
-	// Enabled is whether any is.
+	// Enabled publishes capacity at all.
 	Enabled bool
-	// Driver is the CSI driver's own name.
+	// Driver is the name of the CSI driver.
 	Driver string
-	// Provisioner is the name that classes carry; by default the driver's.
+	// Provisioner is the provisioner of the classes; by default the driver's name.
 	Provisioner string
-	// Classes are the ones that may be served; empty means all.
+	// Classes are the names of the classes to publish; empty means all.
 	Classes []string
-	// Namespace is where the objects are, and this process's pod.
+	// Namespace of the objects and of this process's pod.
 	Namespace string
-	// Pod is the name of this process's pod, from which owners are found.
+	// Pod is the name of this process's pod, which leads to the objects' owner.
 	Pod string
-	// Node is the only node whose capacity this process publishes, and Segment
-	// where its driver has room; "" and nil for all.
+	// Node is the only node whose capacity this process publishes, and Segment is its
+	// topology segment; "" and nil for all nodes.
 	Node    string
 	Segment topology.Segment
-	// Immediate is whether classes count that do not wait for the first consumer.
+	// Immediate publishes capacity for classes with binding mode Immediate too.
 	Immediate bool
-	// PollInterval is how often the driver is asked if nothing happens.
+	// PollInterval is the interval between two GetCapacity calls for a pair.
 	PollInterval time.Duration
-	// Topology is whether the driver's topology counts, if it has one. Otherwise
-	// the cluster is one segment.
+	// Topology uses the driver's topology, if it has one. Otherwise the cluster is one
+	// segment.
 	Topology bool
-	// OwnerLevel is how far up from the pod the objects' owner is; -1 for none.
+	// OwnerLevel is how many levels above the pod the objects' owner is; -1 for none.
 	OwnerLevel int
-	// Workers is how many pairs are worked on at a time.
+	// Workers is the number of pairs that are reconciled concurrently.
 	Workers int
-	// QPS and Burst limit the writing of objects; 0 is no limit.
+	// QPS and Burst limit writes of objects; 0 is unlimited.
 	QPS   float32
 	Burst int
-	// RetryStart and RetryMax bound the pause before a failed pair's next try,
+	// RetryStart and RetryMax are the shortest and the longest pause before a retry,
 	// which is never longer than the poll interval.
 	RetryStart, RetryMax time.Duration
 }
 
-// AddFlags declares the options that are only about this controller.
+// AddFlags declares the flags that only this controller has.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&o.Enabled, "enable-capacity", false, "publish where the driver has how much room, as CSIStorageCapacity objects in the own namespace [NAMESPACE]")
-	fs.BoolVar(&o.Immediate, "capacity-for-immediate-binding", false, "publish it for classes that bind immediately too; the scheduler does not need it")
-	fs.DurationVar(&o.PollInterval, "capacity-poll-interval", time.Minute, "how often the driver is asked for its capacity when nothing happens")
-	fs.IntVar(&o.OwnerLevel, "capacity-ownerref-level", 1, "what owns the objects, and takes them along when it is deleted: 0 the own pod, 1 what controls the pod, 2 what controls that; -1 nothing [POD_NAME]")
-	fs.IntVar(&o.Workers, "capacity-threads", 1, "how many capacities are asked for at a time")
-	fs.Float32Var(&o.QPS, "kube-api-capacity-qps", 0, "limit of writes a second of CSIStorageCapacity objects; 0 leaves it to the API server's own fairness")
-	fs.IntVar(&o.Burst, "kube-api-capacity-burst", 0, "how many writes may exceed --kube-api-capacity-qps for a moment")
+	fs.BoolVar(&o.Enabled, "enable-capacity", false, "publish the driver's capacity as CSIStorageCapacity objects, in the namespace of the pod [NAMESPACE]")
+	fs.BoolVar(&o.Immediate, "capacity-for-immediate-binding", false, "publish capacity for classes with immediate binding too; the scheduler does not need it")
+	fs.DurationVar(&o.PollInterval, "capacity-poll-interval", time.Minute, "how often GetCapacity is called for each class and segment")
+	fs.IntVar(&o.OwnerLevel, "capacity-ownerref-level", 1, "owner of the objects, with which they are deleted: 0 the pod of this process, 1 the controller of the pod, 2 the controller of that; -1 none [POD_NAME]")
+	fs.IntVar(&o.Workers, "capacity-threads", 1, "number of concurrent GetCapacity calls")
+	fs.Float32Var(&o.QPS, "kube-api-capacity-qps", 0, "limit of writes per second of CSIStorageCapacity objects; 0 leaves it to API Priority and Fairness")
+	fs.IntVar(&o.Burst, "kube-api-capacity-burst", 0, "burst above --kube-api-capacity-qps")
 }
 
-// Validate tells all that is wrong at once.
+// Validate returns all mistakes at once.
 func (o *Options) Validate() error {
 	if !o.Enabled {
 		return nil
@@ -81,14 +81,14 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// isSelected tells whether capacity for a class is published.
+// isSelected reports whether the flags select a class.
 func (o *Options) isSelected(class *storagev1.StorageClass) bool {
-	late := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
-	return class.Provisioner == o.Provisioner && (late || o.Immediate) &&
+	waits := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	return class.Provisioner == o.Provisioner && (waits || o.Immediate) &&
 		(len(o.Classes) == 0 || slices.Contains(o.Classes, class.Name))
 }
 
-// maxRetry is the pause after many failures.
+// maxRetry is the longest pause before a retry.
 func (o *Options) maxRetry() time.Duration {
 	return max(o.RetryStart, min(o.RetryMax, o.PollInterval))
 }

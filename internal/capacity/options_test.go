@@ -23,15 +23,15 @@ func TestValidate(t *testing.T) {
 		change func(*Options)
 		want   string // in the error, "" for none
 	}{
-		"the usual is right":                    {func(*Options) {}, ""},
-		"a poll needs time":                     {func(o *Options) { o.PollInterval = 0 }, "--capacity-poll-interval"},
-		"work needs somebody":                   {func(o *Options) { o.Workers = 0 }, "--capacity-threads"},
-		"there is nothing below none":           {func(o *Options) { o.OwnerLevel = -2 }, "--capacity-ownerref-level"},
-		"an owner is found from the pod":        {func(o *Options) { o.OwnerLevel, o.Pod = 0, "" }, "POD_NAME"},
-		"without owner no pod is needed":        {func(o *Options) { o.Pod = "" }, ""},
-		"what is not enabled cannot be wrong":   {func(o *Options) { *o = Options{} }, ""},
-		"all mistakes are told, also the first": {func(o *Options) { o.PollInterval, o.Workers = 0, 0 }, "--capacity-poll-interval"},
-		"all mistakes are told, also the last":  {func(o *Options) { o.PollInterval, o.Workers = 0, 0 }, "--capacity-threads"},
+		"valid options":             {func(*Options) {}, ""},
+		"no poll interval":          {func(o *Options) { o.PollInterval = 0 }, "--capacity-poll-interval"},
+		"no workers":                {func(o *Options) { o.Workers = 0 }, "--capacity-threads"},
+		"a level below -1":          {func(o *Options) { o.OwnerLevel = -2 }, "--capacity-ownerref-level"},
+		"an owner without a pod":    {func(o *Options) { o.OwnerLevel, o.Pod = 0, "" }, "POD_NAME"},
+		"no owner and no pod":       {func(o *Options) { o.Pod = "" }, ""},
+		"not enabled":               {func(o *Options) { *o = Options{} }, ""},
+		"the first of two mistakes": {func(o *Options) { o.PollInterval, o.Workers = 0, 0 }, "--capacity-poll-interval"},
+		"the last of two mistakes":  {func(o *Options) { o.PollInterval, o.Workers = 0, 0 }, "--capacity-threads"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -45,12 +45,12 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// Whatever pauses other work needs, a poll comes round at least as often.
+// A retry is never later than the next poll.
 func TestMaxRetry(t *testing.T) {
 	for name, tt := range map[string]struct{ start, longest, poll, want time.Duration }{
-		"the poll is sooner":                {time.Second, time.Hour, time.Minute, time.Minute},
-		"the longest pause is sooner":       {time.Second, time.Minute, time.Hour, time.Minute},
-		"the first pause is longer already": {time.Minute, time.Hour, time.Second, time.Minute},
+		"the poll interval is shorter":                     {time.Second, time.Hour, time.Minute, time.Minute},
+		"the longest pause is shorter":                     {time.Second, time.Minute, time.Hour, time.Minute},
+		"the first pause is longer than the poll interval": {time.Minute, time.Hour, time.Second, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{RetryStart: tt.start, RetryMax: tt.longest, PollInterval: tt.poll}

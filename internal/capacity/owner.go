@@ -10,9 +10,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// findOwner walks up from this process's pod, from each object to what controls
-// it, as many times as the options say. Only what it passes is read: the right
-// to read pods is enough for level 1.
+// findOwner follows the controller references from this process's pod, as many
+// levels as the options say. It reads only the objects on the way: level 1 needs
+// permission to read pods only.
 func findOwner(ctx context.Context, from client.Reader, o *Options) (*metav1.OwnerReference, error) {
 	if o.OwnerLevel < 0 {
 		return nil, nil

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// owners is an API server that knows what controls what.
+// owners is an API server with the controllers of objects.
 type owners struct {
 	client.Reader
 	controllers map[string]*metav1.OwnerReference // by kind and name
@@ -51,13 +51,13 @@ func TestFindOwner(t *testing.T) {
 		read  []string
 		err   string
 	}{
-		"none":                 {"driver-0", -1, nil, nil, ""},
-		"the pod":              {"driver-0", 0, &metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: "driver-0", UID: "uid of Pod ns/driver-0"}, []string{"Pod ns/driver-0"}, ""},
-		"what controls it":     {"driver-0", 1, &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "driver-abc", UID: "rs"}, []string{"Pod ns/driver-0"}, ""},
-		"what controls that":   {"driver-0", 2, &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "driver", UID: "deploy"}, []string{"Pod ns/driver-0", "ReplicaSet ns/driver-abc"}, ""},
-		"more than there is":   {"driver-0", 3, nil, []string{"Pod ns/driver-0", "ReplicaSet ns/driver-abc", "Deployment ns/driver"}, "Deployment driver has no controller: lower --capacity-ownerref-level to 2"},
-		"a pod of its own":     {"alone", 1, nil, []string{"Pod ns/alone"}, "Pod alone has no controller: lower --capacity-ownerref-level to 0"},
-		"a pod that is absent": {"gone", 1, nil, []string{"Pod ns/gone"}, "reading Pod ns/gone"},
+		"level -1 is none":                  {"driver-0", -1, nil, nil, ""},
+		"level 0 is the pod":                {"driver-0", 0, &metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: "driver-0", UID: "uid of Pod ns/driver-0"}, []string{"Pod ns/driver-0"}, ""},
+		"level 1 is its controller":         {"driver-0", 1, &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "driver-abc", UID: "rs"}, []string{"Pod ns/driver-0"}, ""},
+		"level 2 is the controller of that": {"driver-0", 2, &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "driver", UID: "deploy"}, []string{"Pod ns/driver-0", "ReplicaSet ns/driver-abc"}, ""},
+		"a level too many":                  {"driver-0", 3, nil, []string{"Pod ns/driver-0", "ReplicaSet ns/driver-abc", "Deployment ns/driver"}, "Deployment driver has no controller: lower --capacity-ownerref-level to 2"},
+		"a pod without controller":          {"alone", 1, nil, []string{"Pod ns/alone"}, "Pod alone has no controller: lower --capacity-ownerref-level to 0"},
+		"a missing pod":                     {"gone", 1, nil, []string{"Pod ns/gone"}, "reading Pod ns/gone"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -16,24 +16,24 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// Reconciler keeps the objects of all pairs true.
+// Reconciler keeps the objects of all pairs up to date.
 type Reconciler struct {
 	client    client.Reader // the cache
-	apiReader client.Reader // past the cache
+	apiReader client.Reader // uncached
 	writer    client.Writer
 	segments  *segmentCache
 	owner     *metav1.OwnerReference
 	options   *Options
-	log       logr.Logger // for what happens outside of Reconcile
+	log       logr.Logger // outside of Reconcile
 
-	hasGetCapacity func() bool // whether the driver knows its capacity
+	hasGetCapacity func() bool // whether the driver has GET_CAPACITY
 	getCapacity    func(context.Context, *csipb.GetCapacityRequest) (*csipb.GetCapacityResponse, error)
 	now            func() time.Time
 }
 
-// Reconcile makes the objects of one pair say what the driver says, and comes
-// back for the next poll. Polls and retries give way to pairs of which
-// something has happened.
+// Reconcile updates the objects of one pair from the driver's capacity and
+// schedules the next poll. Polls and retries have low priority: pairs with events
+// come first.
 func (r *Reconciler) Reconcile(ctx context.Context, p pair) (reconcile.Result, error) {
 	result := reconcile.Result{Priority: ptr.To(handler.LowPriority)}
 	s, err := r.observe(ctx, p)
@@ -52,8 +52,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, p pair) (reconcile.Result, e
 	return result, nil
 }
 
-// apply takes one step. It is late if the objects are not those any more that were
-// seen: a moment later the cache knows.
+// apply makes the changes. It reports a conflict if the objects have changed since
+// they were read; the cache will have them shortly.
 func (r *Reconciler) apply(ctx context.Context, c changes) (conflict bool, err error) {
 	if c.create != nil {
 		err = r.create(ctx, c.create)
@@ -72,8 +72,8 @@ func (r *Reconciler) apply(ctx context.Context, c changes) (conflict bool, err e
 	return conflict, nil
 }
 
-// create makes an object. If there is one of its name, it is most likely ours
-// and the cache is late; if it is somebody else's, any other name will do.
+// create creates an object. If one with its name exists, it is most likely ours and
+// not in the cache yet; if it is not ours, a generated name is used.
 func (r *Reconciler) create(ctx context.Context, object *storagev1.CSIStorageCapacity) error {
 	err := r.writer.Create(ctx, object)
 	if apierrors.IsAlreadyExists(err) {
@@ -88,7 +88,7 @@ func (r *Reconciler) create(ctx context.Context, object *storagev1.CSIStorageCap
 		err = r.writer.Create(ctx, object)
 	}
 	if err != nil {
-		return fmt.Errorf("creating a CSIStorageCapacity about %s: %w", pairOf(object), err)
+		return fmt.Errorf("creating a CSIStorageCapacity for %s: %w", pairOf(object), err)
 	}
 	return nil
 }

@@ -24,35 +24,35 @@ func TestReconcile(t *testing.T) {
 		change func(*fixture)
 		want   []string // published
 		writes []string
-		polls  bool // another poll is due
+		polls  bool // another poll is scheduled
 	}{
 		"a pair gets its object": {fastInA, func(*fixture) {}, []string{"fast zone=a 100"}, []string{"create"}, true},
-		"an object that says so already is left alone": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 100)) },
+		"an object that is up to date stays": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 100)) },
 			[]string{"fast zone=a 100"}, nil, true},
-		"an object is brought up to date": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 7)) },
+		"an object is updated": {fastInA, func(w *fixture) { w.put(object("x", "fast", "a", 7)) },
 			[]string{"fast zone=a 100"}, []string{"update x"}, true},
-		"of two that were made at once one stays": {fastInA, func(w *fixture) { w.put(object("y", "fast", "a", 100)); w.put(object("x", "fast", "a", 100)) },
+		"of two objects of the same age one stays": {fastInA, func(w *fixture) { w.put(object("y", "fast", "a", 100)); w.put(object("x", "fast", "a", 100)) },
 			[]string{"fast zone=a 100"}, []string{"delete y"}, true},
-		"of two the older stays": {fastInA, func(w *fixture) {
+		"of two objects the older stays": {fastInA, func(w *fixture) {
 			late := object("a", "fast", "a", 100)
 			late.CreationTimestamp.Time = time.Unix(9, 0)
 			w.put(late)
 			w.put(object("x", "fast", "a", 100))
 		}, []string{"fast zone=a 100"}, []string{"delete a"}, true},
-		"a segment that is not there has no object": {pair{"fast", "zone=b"}, func(w *fixture) { w.put(object("x", "fast", "b", 100)) },
+		"an object of a missing segment is deleted": {pair{"fast", "zone=b"}, func(w *fixture) { w.put(object("x", "fast", "b", 100)) },
 			nil, []string{"delete x"}, false},
-		"a class that is not there has no object": {pair{"slow", "zone=a"}, func(w *fixture) { w.put(object("x", "slow", "a", 100)) },
+		"an object of a missing class is deleted": {pair{"slow", "zone=a"}, func(w *fixture) { w.put(object("x", "slow", "a", 100)) },
 			nil, []string{"delete x"}, false},
-		"a driver that cannot tell has no objects": {fastInA, func(w *fixture) {
+		"an object is deleted if the driver has no GET_CAPACITY": {fastInA, func(w *fixture) {
 			w.put(object("x", "fast", "a", 100))
 			w.hasGetCapacity = func() bool { return false }
 		}, nil, []string{"delete x"}, false},
-		"nothing is about nothing": {pair{"slow", "zone=b"}, func(*fixture) {}, nil, nil, false},
-		"a name that somebody took does not matter": {fastInA, func(w *fixture) {
+		"a missing class and a missing segment": {pair{"slow", "zone=b"}, func(*fixture) {}, nil, nil, false},
+		"a name that is taken is replaced by a generated one": {fastInA, func(w *fixture) {
 			w.put(unlabelled())
-			w.byPair = map[string][]string{} // The cache has only what has our labels.
+			w.byPair = map[string][]string{} // The cache has only objects with our labels.
 		}, []string{"fast zone=a 1", "fast zone=a 100"}, []string{"create"}, true},
-		"an object that the cache does not have yet is not made twice": {fastInA, func(w *fixture) {
+		"an object that is not in the cache yet is not created twice": {fastInA, func(w *fixture) {
 			w.put(object(named, "fast", "a", 100))
 			w.byPair = map[string][]string{}
 		}, []string{"fast zone=a 100"}, nil, true},
@@ -75,10 +75,10 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("it is polled after %s", result.RequeueAfter)
 			}
 			if asked := len(w.requests) > 0; asked != tt.polls {
-				t.Errorf("the driver was asked %v", w.requests)
+				t.Errorf("the driver got %v", w.requests)
 			}
 			if *result.Priority != handler.LowPriority {
-				t.Errorf("a poll has priority %d and would delay news", *result.Priority)
+				t.Errorf("a poll has priority %d, want low priority", *result.Priority)
 			}
 		})
 	}
@@ -86,7 +86,7 @@ func TestReconcile(t *testing.T) {
 
 func TestAFailedGetCapacityChangesNothing(t *testing.T) {
 	w := newFixture(append(node("n1", "a"), class("fast"), object("x", "fast", "a", 7), object("y", "fast", "a", 7))...)
-	w.err = errors.New("the array is on fire")
+	w.err = errors.New("the array is down")
 	if _, err := w.Reconcile(t.Context(), fastInA); !errors.Is(err, w.err) {
 		t.Errorf("got %v", err)
 	}
@@ -99,13 +99,13 @@ func TestAConflictIsRetriedSoon(t *testing.T) {
 	w := newFixture(append(node("n1", "a"), class("fast"))...)
 	late, err := w.update(t.Context(), object("x", "fast", "a", 7), object("x", "fast", "a", 100))
 	if err != nil || !late {
-		t.Errorf("an object that is gone: %t, %v", late, err)
+		t.Errorf("a deleted object: %t, %v", late, err)
 	}
 	w.put(object("x", "fast", "a", 7))
 	stale := object("x", "fast", "a", 100)
 	stale.ResourceVersion = "0"
 	if late, err = w.update(t.Context(), stale, stale); err != nil || !late {
-		t.Errorf("an object that is another: %t, %v", late, err)
+		t.Errorf("a changed object: %t, %v", late, err)
 	}
 }
 

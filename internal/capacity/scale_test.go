@@ -18,7 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// work takes pairs from a queue as the manager's controller does, until ctx ends.
+// work reconciles pairs from a queue as controller-runtime does, until the queue
+// shuts down.
 func (w *fixture) work(ctx context.Context, q priorityqueue.PriorityQueue[pair]) {
 	for {
 		p, _, shutdown := q.GetWithPriority()
@@ -38,13 +39,13 @@ func (w *fixture) work(ctx context.Context, q priorityqueue.PriorityQueue[pair])
 }
 
 // One process for 1,840 nodes, each a segment of its own, and two classes, over
-// ten minutes in which every node reports every ten seconds and a volume comes
-// every second:
-//   - the queue never holds more than there are pairs;
-//   - each pair is polled once a minute, spread over it, and nothing else is
-//     asked of the driver but what volumes make worth asking;
-//   - each pair is written once, because nothing changes;
-//   - nodes are gone through once, however often they report.
+// ten minutes in which every node is updated every ten seconds and a volume
+// is created every second:
+//   - the queue is never longer than the number of pairs;
+//   - each pair is polled once a minute, spread over the minute, and the only other
+//     calls to the driver are for the segments of new volumes;
+//   - each object is written once, because nothing changes;
+//   - nodes are listed once, however often they are updated.
 func TestManyNodes(t *testing.T) {
 	const nodes, minutes = 1840, 10
 	const pairs = 2 * nodes
@@ -84,7 +85,7 @@ func TestManyNodes(t *testing.T) {
 		workers.Wait()
 
 		if deepest > pairs {
-			t.Errorf("%d pairs were in the queue at a time, there are %d", deepest, pairs)
+			t.Errorf("the queue had %d pairs, there are %d", deepest, pairs)
 		}
 		for minute := 1; minute < minutes; minute++ {
 			calls := 0
@@ -92,22 +93,22 @@ func TestManyNodes(t *testing.T) {
 				calls += n
 			}
 			if want := pairs + 2*60; calls < pairs-pairs/50 || calls > want+want/50 {
-				t.Errorf("the driver was asked %d times in minute %d about %d pairs near %d volumes", calls, minute, pairs, 60)
+				t.Errorf("%d calls in minute %d for %d pairs and %d new volumes", calls, minute, pairs, 60)
 			}
 		}
 		if most := slices.Max(asked[60:]); most > 2*pairs/60 {
-			t.Errorf("the driver was asked %d times in one second", most)
+			t.Errorf("%d calls in one second", most)
 		}
 		if len(w.writes) != pairs {
 			t.Errorf("%d writes for %d pairs", len(w.writes), pairs)
 		}
 		if n := w.lists["*v1.Node"]; n != 1 {
-			t.Errorf("all nodes were gone through %d times", n)
+			t.Errorf("nodes were listed %d times", n)
 		}
 	})
 }
 
-// A driver that is down fails every call: each pair waits for its own retry and
+// A driver that is down fails every call: each pair waits for its own retry, and
 // none is in the queue twice.
 func TestADriverThatFailsDoesNotFillTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -130,8 +131,8 @@ func TestADriverThatFailsDoesNotFillTheQueue(t *testing.T) {
 	})
 }
 
-// At a start the classes and the objects wake all pairs; what else there is
-// already, perhaps in great number, wakes nobody.
+// At the start the classes and the objects enqueue all pairs. The objects of other
+// kinds, of which there may be many, enqueue nothing.
 func TestInitialListsOfOtherKindsEnqueueNothing(t *testing.T) {
 	w := newFixture(slices.Concat(node("n1", "a"), []client.Object{class("fast")})...)
 	news := map[string]bool{}

@@ -13,23 +13,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// segmentSet by their text. One that was handed out is never changed.
+// segmentSet has segments by their string. It is never changed once it was
+// returned.
 type segmentSet map[string]topology.Segment
 
-// A segmentCache knows the segments of the cluster: those of the nodes that have the
-// driver and all labels that it needs. It says what the cache says and is only
-// kept because every poll of every pair asks, so that each would look at every
-// node. Whoever sees a node change in a way that matters renews it.
+// A segmentCache has the segments of the cluster: those of all nodes where the
+// driver is registered and that have all its topology labels. It only saves time:
+// every poll of every pair needs the segments, and would iterate over all nodes.
+// The watches of nodes and CSINodes refresh it.
 type segmentCache struct {
 	client client.Reader // the cache
 	driver string
-	fixed  topology.Segment // the one that never changes, nil if nodes have to be looked at
+	fixed  topology.Segment // the only segment; nil if the nodes have them
 
 	mu      sync.Mutex
-	current segmentSet // nil if nobody has looked yet
+	current segmentSet // nil before the first call
 }
 
-// get are those of now.
+// get returns the current segments.
 func (s *segmentCache) get(ctx context.Context) (segmentSet, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,8 +42,7 @@ func (s *segmentCache) get(ctx context.Context) (segmentSet, error) {
 	return found, err
 }
 
-// refresh looks again and returns which segments have come or gone since the
-// last time.
+// refresh lists the segments again and returns which ones were added or removed.
 func (s *segmentCache) refresh(ctx context.Context) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,12 +67,12 @@ func (s *segmentCache) refresh(ctx context.Context) ([]string, error) {
 	return changed, nil
 }
 
-// list goes through all nodes, once.
+// list computes the segments from all nodes in the cache.
 func (s *segmentCache) list(ctx context.Context) (segmentSet, error) {
 	if s.fixed != nil {
 		return segmentSet{s.fixed.String(): s.fixed}, nil
 	}
-	// Nothing of what is listed is changed, so it need not be copied.
+	// The lists are only read, so they need no copy.
 	nodes, drivers := &corev1.NodeList{}, &storagev1.CSINodeList{}
 	if err := s.client.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("reading nodes: %w", err)
@@ -88,7 +88,7 @@ func (s *segmentCache) list(ctx context.Context) (segmentSet, error) {
 	for i := range drivers.Items {
 		at, ok := labels[drivers.Items[i].Name]
 		if !ok {
-			continue // The node is gone, its CSINode follows.
+			continue // The node was deleted, and its CSINode will be.
 		}
 		if segment := segmentOf(at, &drivers.Items[i], s.driver); segment != nil {
 			found[segment.String()] = segment
@@ -97,8 +97,8 @@ func (s *segmentCache) list(ctx context.Context) (segmentSet, error) {
 	return found, nil
 }
 
-// segmentOf is the segment that a node is in, or nil if the driver is not there,
-// has no topology there, or a label is missing.
+// segmentOf is the segment of a node, or nil if the driver is not registered or has
+// no topology there, or if a label is missing.
 func segmentOf(labels map[string]string, node *storagev1.CSINode, driver string) topology.Segment {
 	keys, _ := topology.Keys(node, driver)
 	if len(keys) == 0 {

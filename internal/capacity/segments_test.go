@@ -32,27 +32,27 @@ func TestSegments(t *testing.T) {
 		nodes [][]client.Object
 		want  []string
 	}{
-		"nodes with the same values are one segment": {[][]client.Object{node("n1", "a"), node("n2", "a"), node("n3", "b")}, []string{"zone=a", "zone=b"}},
-		"several keys make one segment":              {[][]client.Object{keys(node("n1", "a"), "zone", "host")}, []string{"host=n1,zone=a"}},
-		"nodes may have different keys":              {[][]client.Object{keys(node("n1", "a"), "host"), node("n2", "a")}, []string{"host=n1", "zone=a"}},
-		"a node that lacks a label does not count":   {[][]client.Object{without(node("n1", "a"), "zone"), node("n2", "b")}, []string{"zone=b"}},
-		"a node without keys does not count":         {[][]client.Object{keys(node("n1", "a"))}, nil},
-		"a node without CSINode does not count":      {[][]client.Object{node("n1", "a")[:1]}, nil},
-		"a CSINode without node does not count":      {[][]client.Object{node("n1", "a")[1:]}, nil},
-		"keys of other drivers do not count":         {[][]client.Object{keys(node("n1", "a"), "zone")}, []string{"zone=a"}},
+		"nodes with the same values are one segment":  {[][]client.Object{node("n1", "a"), node("n2", "a"), node("n3", "b")}, []string{"zone=a", "zone=b"}},
+		"several keys are one segment":                {[][]client.Object{keys(node("n1", "a"), "zone", "host")}, []string{"host=n1,zone=a"}},
+		"nodes may have different keys":               {[][]client.Object{keys(node("n1", "a"), "host"), node("n2", "a")}, []string{"host=n1", "zone=a"}},
+		"a node without one of the labels is ignored": {[][]client.Object{without(node("n1", "a"), "zone"), node("n2", "b")}, []string{"zone=b"}},
+		"a node without keys is ignored":              {[][]client.Object{keys(node("n1", "a"))}, nil},
+		"a node without CSINode is ignored":           {[][]client.Object{node("n1", "a")[:1]}, nil},
+		"a CSINode without node is ignored":           {[][]client.Object{node("n1", "a")[1:]}, nil},
+		"keys of other drivers are ignored":           {[][]client.Object{keys(node("n1", "a"), "zone")}, []string{"zone=a"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			known, err := newFixture(slices.Concat(tt.nodes...)...).segments.get(t.Context())
+			segments, err := newFixture(slices.Concat(tt.nodes...)...).segments.get(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, slices.Sorted(maps.Keys(known))); diff != "" {
+			if diff := cmp.Diff(tt.want, slices.Sorted(maps.Keys(segments))); diff != "" {
 				t.Error(diff)
 			}
-			for text, segment := range known {
+			for text, segment := range segments {
 				if segment.String() != text {
-					t.Errorf("%v is known as %s", segment, text)
+					t.Errorf("the key of %v is %s", segment, text)
 				}
 			}
 		})
@@ -67,7 +67,7 @@ func TestSegmentsAreListedOnceUntilTheyChange(t *testing.T) {
 		}
 	}
 	if n := w.lists["*v1.Node"]; n != 1 {
-		t.Errorf("nodes were read %d times", n)
+		t.Errorf("nodes were listed %d times", n)
 	}
 	for _, o := range node("n2", "c") {
 		w.put(o)

@@ -22,11 +22,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// objectsByPair indexes objects by what they are about.
+// objectsByPair is the index of objects by their pair.
 const objectsByPair = "capacity.pair"
 
-// CacheOptions narrow what the manager's cache holds of the objects that only
-// this package reads, and of nodes.
+// CacheOptions reduce the manager's cache to the objects of this process, and nodes
+// to their metadata.
 func CacheOptions(o *Options, into *cache.Options) {
 	if !o.Enabled {
 		return
@@ -37,8 +37,8 @@ func CacheOptions(o *Options, into *cache.Options) {
 	}
 }
 
-// Setup adds the controller, if it is enabled, to a manager whose cache has
-// CacheOptions.
+// Setup adds the controller to a manager, if it is enabled. The manager's cache
+// must have CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) error {
 	if !o.Enabled {
 		return nil
@@ -50,7 +50,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		segments:       &segmentCache{client: m.GetClient(), driver: o.Driver, fixed: onlySegment(driver.Info(), o)},
 	}
 	if !r.hasGetCapacity() {
-		r.log.Info("The driver does not announce GET_CAPACITY, so none is published in spite of --enable-capacity", "driver", o.Driver)
+		r.log.Info("--enable-capacity has no effect: the driver does not announce GET_CAPACITY", "driver", o.Driver)
 	}
 	var err error
 	if r.owner, err = findOwner(ctx, r.apiReader, o); err != nil {
@@ -61,7 +61,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 	}
 	err = m.GetFieldIndexer().IndexField(ctx, &storagev1.CSIStorageCapacity{}, objectsByPair, indexByPair)
 	if err != nil {
-		return fmt.Errorf("indexing capacities: %w", err)
+		return fmt.Errorf("indexing CSIStorageCapacity objects: %w", err)
 	}
 	if err := m.Add(&collector{count: func() (counts, bool) { return r.countIfSynced(ctx, m.GetCache()) }, to: metrics.Registry}); err != nil {
 		return fmt.Errorf("adding the metrics of capacities: %w", err)
@@ -69,8 +69,9 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 	return r.build(m)
 }
 
-// onlySegment is the one segment that there is for this process, nil for those
-// of all nodes: its node's, or for a driver without topology the whole cluster.
+// onlySegment is the only segment of this process: that of its node, or the whole
+// cluster for a driver without topology. It is nil if the segments are those of all
+// nodes.
 func onlySegment(driver csi.Info, o *Options) topology.Segment {
 	topological := o.Topology && driver.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	if o.Segment == nil && !topological {
@@ -87,7 +88,7 @@ func indexByPair(o client.Object) []string {
 	return []string{pairOf(object).String()}
 }
 
-// newWriter is the manager's own client unless flags ask for a limit.
+// newWriter returns the manager's client, unless flags set a limit.
 func newWriter(m ctrl.Manager, o *Options) (client.Writer, error) {
 	if o.QPS <= 0 {
 		return m.GetClient(), nil
@@ -96,7 +97,7 @@ func newWriter(m ctrl.Manager, o *Options) (client.Writer, error) {
 	limited.QPS, limited.Burst = o.QPS, max(o.Burst, 1)
 	writer, err := client.New(limited, client.Options{HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper()})
 	if err != nil {
-		return nil, fmt.Errorf("making a client for capacities: %w", err)
+		return nil, fmt.Errorf("creating the client for CSIStorageCapacity objects: %w", err)
 	}
 	return writer, nil
 }

@@ -18,15 +18,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// A watch says which changes of a kind wake which pairs up.
+// A watch is a kind of object, the events that matter, and the pairs that they
+// enqueue.
 type watch struct {
 	object    client.Object
 	predicate predicate.Predicate
 	handler   handler.TypedEventHandler[client.Object, pair]
 }
 
-// watches are all. At a start the classes wake all pairs and the objects the
-// obsolete ones, so what else is in the first lists is no news.
+// watches are all watches of the controller. At the start, the classes enqueue all
+// pairs and the existing objects enqueue the obsolete ones, so the initial lists of
+// the other kinds enqueue nothing.
 func (r *Reconciler) watches() []watch {
 	all := []watch{
 		{&storagev1.CSIStorageCapacity{}, r.unexpectedObjects(), handler.TypedEnqueueRequestsFromMapFunc(pairsOfObject)},
@@ -47,25 +49,25 @@ func (r *Reconciler) watches() []watch {
 
 func ignoreUpdate(event.UpdateEvent) bool { return false }
 
-// classCreatedOrDeleted lets through classes that come or go: all that matters about one
-// is immutable.
+// classCreatedOrDeleted selects classes that are created or deleted: the fields
+// that matter are immutable.
 func classCreatedOrDeleted() predicate.Funcs { return predicate.Funcs{UpdateFunc: ignoreUpdate} }
 
-// pairsOfClass leads from a class to all its pairs.
+// pairsOfClass maps a class to all its pairs.
 func (r *Reconciler) pairsOfClass(ctx context.Context, o client.Object) []pair {
 	class, ok := o.(*storagev1.StorageClass)
 	if !ok || !r.options.isSelected(class) {
 		return nil
 	}
-	known, err := r.segments.get(ctx)
+	segments, err := r.segments.get(ctx)
 	if err != nil {
-		r.log.Error(err, "The segments of a class could not be found", "class", class.Name)
+		r.log.Error(err, "Failed to list the segments of a class", "class", class.Name)
 		return nil
 	}
-	return pairs([]string{class.Name}, slices.Collect(maps.Keys(known)))
+	return pairs([]string{class.Name}, slices.Collect(maps.Keys(segments)))
 }
 
-// pairsOfObject leads from an object to its pair.
+// pairsOfObject maps an object to its pair.
 func pairsOfObject(_ context.Context, o client.Object) []pair {
 	object, ok := o.(*storagev1.CSIStorageCapacity)
 	if !ok {
@@ -74,8 +76,9 @@ func pairsOfObject(_ context.Context, o client.Object) []pair {
 	return []pair{pairOf(object)}
 }
 
-// unexpectedObjects lets through the objects that there were before us, those that
-// should not have come, and those that went. Others are our own work.
+// unexpectedObjects selects objects that existed before this process, objects that
+// should not have been created, and objects that were deleted. All other events
+// come from our own writes.
 func (r *Reconciler) unexpectedObjects() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool {
@@ -87,9 +90,9 @@ func (r *Reconciler) unexpectedObjects() predicate.Funcs {
 }
 
 func (r *Reconciler) isUnexpected(object *storagev1.CSIStorageCapacity) bool {
-	ctx, p := context.Background(), pairOf(object) // All is in the cache.
-	known, err := r.segments.get(ctx)
-	if err != nil || known[p.segment] == nil {
+	ctx, p := context.Background(), pairOf(object) // Reads only the cache.
+	segments, err := r.segments.get(ctx)
+	if err != nil || segments[p.segment] == nil {
 		return true
 	}
 	if class, err := r.class(ctx, p.class); err != nil || class == nil {
@@ -99,7 +102,8 @@ func (r *Reconciler) isUnexpected(object *storagev1.CSIStorageCapacity) bool {
 	return err != nil || len(same) > 1
 }
 
-// volumeSizeChanged lets through volumes of the driver that come, go or grow.
+// volumeSizeChanged selects volumes of the driver that are created, deleted or
+// expanded.
 func (r *Reconciler) volumeSizeChanged() predicate.Funcs {
 	ours := func(o client.Object) bool {
 		volume, ok := o.(*corev1.PersistentVolume)
@@ -118,23 +122,24 @@ func (r *Reconciler) volumeSizeChanged() predicate.Funcs {
 	}
 }
 
-// pairsOfVolume leads from a volume to the pairs that its room may be taken from:
-// those of all classes where it is, and if it is everywhere those of its class.
+// pairsOfVolume maps a volume to the pairs whose capacity it may use: those of all
+// classes in its segments, or those of its own class if it is accessible from
+// everywhere.
 func (r *Reconciler) pairsOfVolume(ctx context.Context, o client.Object) []pair {
 	volume, ok := o.(*corev1.PersistentVolume)
 	if !ok {
 		return nil
 	}
-	known, err := r.segments.get(ctx)
+	segments, err := r.segments.get(ctx)
 	if err != nil {
-		r.log.Error(err, "The segments of a volume could not be found", "volume", volume.Name)
+		r.log.Error(err, "Failed to list the segments of a volume", "volume", volume.Name)
 		return nil
 	}
 	if volume.Spec.NodeAffinity == nil {
-		return pairs([]string{volume.Spec.StorageClassName}, slices.Collect(maps.Keys(known)))
+		return pairs([]string{volume.Spec.StorageClassName}, slices.Collect(maps.Keys(segments)))
 	}
 	var near []string
-	for text, segment := range known {
+	for text, segment := range segments {
 		if segment.CanReach(volume.Spec.NodeAffinity) {
 			near = append(near, text)
 		}
@@ -142,21 +147,21 @@ func (r *Reconciler) pairsOfVolume(ctx context.Context, o client.Object) []pair 
 	return r.pairsOfSegments(ctx, near)
 }
 
-// selectedNodeRemoved lets through claims for which the scheduler is asked for another
-// node: what it knows about the room near the last one was not true.
+// selectedNodeRemoved selects claims whose selected node was removed so that the
+// scheduler chooses another one: the published capacity of the last node was wrong.
 func selectedNodeRemoved() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			claim, ok := e.ObjectNew.(*corev1.PersistentVolumeClaim)
-			waits := ok && claim.Spec.VolumeName == "" // Of others the cache does not keep annotations.
+			waits := ok && claim.Spec.VolumeName == "" // The cache has no annotations of bound claims.
 			return waits && e.ObjectOld.GetAnnotations()[kube.AnnSelectedNode] != "" && claim.Annotations[kube.AnnSelectedNode] == ""
 		},
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 }
 
-// pairsOfClaim leads from a claim to the pair of its class and its selected node.
+// pairsOfClaim maps a claim to the pair of its class and its selected node.
 func (r *Reconciler) pairsOfClaim(ctx context.Context, o client.Object) []pair {
 	claim, ok := o.(*corev1.PersistentVolumeClaim)
 	name := o.GetAnnotations()[kube.AnnSelectedNode]
@@ -170,7 +175,8 @@ func (r *Reconciler) pairsOfClaim(ctx context.Context, o client.Object) []pair {
 	return []pair{{class: *claim.Spec.StorageClassName, segment: segment.String()}}
 }
 
-// segmentOfNodeName is where a node is, nil if that is not ours to know.
+// segmentOfNodeName is the segment of a node, or nil if this process does not
+// publish it.
 func (r *Reconciler) segmentOfNodeName(ctx context.Context, name string) topology.Segment {
 	switch r.options.Node {
 	case name:
@@ -178,16 +184,16 @@ func (r *Reconciler) segmentOfNodeName(ctx context.Context, name string) topolog
 	case "":
 		node := &corev1.Node{}
 		if err := r.client.Get(ctx, types.NamespacedName{Name: name}, node); err != nil {
-			return nil // It is gone, and perhaps its segment with it.
+			return nil // The node is gone, and its segment may be too.
 		}
 		return r.segmentOfNode(ctx, node)
 	default:
-		return nil // The provisioner there publishes it.
+		return nil // The provisioner on that node publishes it.
 	}
 }
 
-// nodeSegmentChanged lets through nodes that come, go or change their segment. That is
-// seldom, and nodes change every few seconds.
+// nodeSegmentChanged selects nodes that are created, deleted or change their
+// segment. Nodes are updated every few seconds, and this happens rarely.
 func (r *Reconciler) nodeSegmentChanged() predicate.Funcs {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
@@ -196,14 +202,14 @@ func (r *Reconciler) nodeSegmentChanged() predicate.Funcs {
 			if maps.Equal(before, after) {
 				return false
 			}
-			ctx := context.Background() // All is in the cache.
+			ctx := context.Background() // Reads only the cache.
 			return !equalSegments(r.segmentOfNode(ctx, e.ObjectOld), r.segmentOfNode(ctx, e.ObjectNew))
 		},
 	}
 }
 
-// topologyKeysChanged lets through nodes where the driver comes, goes or changes its
-// topology keys.
+// topologyKeysChanged selects nodes where the driver is added, removed or changes
+// its topology keys.
 func (r *Reconciler) topologyKeysChanged() predicate.Funcs {
 	keys := func(o client.Object) []string {
 		node, ok := o.(*storagev1.CSINode)
@@ -220,11 +226,11 @@ func (r *Reconciler) topologyKeysChanged() predicate.Funcs {
 	}
 }
 
-// segmentOfNode is the segment of a node by what the cache has of its CSINode.
+// segmentOfNode is the segment of a node, with its CSINode from the cache.
 func (r *Reconciler) segmentOfNode(ctx context.Context, node client.Object) topology.Segment {
 	driver := &storagev1.CSINode{}
 	if err := r.client.Get(ctx, types.NamespacedName{Name: node.GetName()}, driver, client.UnsafeDisableDeepCopy); err != nil {
-		return nil // When it comes that is an event of its own.
+		return nil // Its creation is an event of its own.
 	}
 	return segmentOf(node.GetLabels(), driver, r.options.Driver)
 }
@@ -233,14 +239,14 @@ func equalSegments(a, b topology.Segment) bool { return (a == nil) == (b == nil)
 
 type queue = workqueue.TypedRateLimitingInterface[pair]
 
-// enqueueChangedSegments renews the survey and wakes up the pairs of the segments that came
-// or went. Which node the event was about does not matter, so that none is
-// missed of which the cache has forgotten one half already.
+// enqueueChangedSegments refreshes the segment cache and enqueues the pairs of
+// segments that were added or removed. It does not use the object of the event, so
+// that it also finds a node whose CSINode is gone from the cache already.
 func (r *Reconciler) enqueueChangedSegments() handler.TypedEventHandler[client.Object, pair] {
 	renew := func(ctx context.Context, q queue) {
 		changed, err := r.segments.refresh(ctx)
 		if err != nil {
-			r.log.Error(err, "The segments of the cluster could not be found")
+			r.log.Error(err, "Failed to list the segments of the cluster")
 			return
 		}
 		for _, p := range r.pairsOfSegments(ctx, changed) {
@@ -261,7 +267,7 @@ func (r *Reconciler) pairsOfSegments(ctx context.Context, segments []string) []p
 	}
 	classes, err := r.classes(ctx)
 	if err != nil {
-		r.log.Error(err, "The classes of the driver could not be found")
+		r.log.Error(err, "Failed to list the StorageClasses of the driver")
 		return nil
 	}
 	return pairs(classes, segments)

@@ -18,7 +18,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
-// recordingQueue is a queue that only remembers what was added, each once.
+// recordingQueue is a queue that records what was added, each pair once.
 type recordingQueue struct {
 	queue
 	pairs map[pair]bool
@@ -35,7 +35,7 @@ func (w *recordingQueue) sorted() []string {
 	return all
 }
 
-// changed is a copy with a change.
+// changed is a changed copy.
 func changed[T client.Object](o T, change func(T)) T {
 	o, _ = o.DeepCopyObject().(T)
 	change(o)
@@ -60,7 +60,7 @@ func claim(node string) *corev1.PersistentVolumeClaim {
 	}
 }
 
-// Each row is a change in a cluster of two nodes in zone a and one in b, with
+// Each row is a change in a cluster of two nodes in zone a and one in zone b, with
 // the classes fast and slow.
 func TestWatches(t *testing.T) {
 	n1, n2, n3 := node("n1", "a"), node("n2", "a"), node("n3", "b")
@@ -83,45 +83,45 @@ func TestWatches(t *testing.T) {
 		before, after client.Object
 		want          []string
 	}{
-		"a class that comes wakes its pairs":            {nil, class("fast"), []string{"fast zone=a", "fast zone=b"}},
-		"a class that goes too":                         {class("fast"), nil, []string{"fast zone=a", "fast zone=b"}},
-		"a class in which something changes does not":   {class("fast"), changed(class("fast"), func(c *storagev1.StorageClass) { c.Labels = map[string]string{"a": "b"} }), nil},
-		"a class of others does not":                    {nil, changed(class("fast"), func(c *storagev1.StorageClass) { c.Provisioner = "other" }), nil},
-		"the last node of a zone takes it along":        {n3[0], nil, []string{"fast zone=b", "slow zone=b"}},
-		"also if its driver goes":                       {n3[1], nil, []string{"fast zone=b", "slow zone=b"}},
-		"also if its driver goes without the CSINode":   {n3[1], changed(n3[1].(*storagev1.CSINode), func(n *storagev1.CSINode) { n.Spec.Drivers = n.Spec.Drivers[:1] }), []string{"fast zone=b", "slow zone=b"}},
-		"one of several nodes in a zone does not":       {n2[0], nil, nil},
-		"a node that moves to a new zone":               {n2[0], labelled(n2[0], "zone", "c"), []string{"fast zone=c", "slow zone=c"}},
-		"a node that empties a zone and founds another": {n3[0], labelled(n3[0], "zone", "c"), []string{"fast zone=b", "fast zone=c", "slow zone=b", "slow zone=c"}},
-		"a node that loses its label":                   {n3[0], changed(n3[0], func(o client.Object) { o.SetLabels(nil) }), []string{"fast zone=b", "slow zone=b"}},
-		"a label that is no business of the driver":     {n3[0], labelled(n3[0], "host", "other"), nil},
-		"a topology key more is another segment":        {n3[1], keyed(n3[1], "zone", "host"), []string{"fast host=n3,zone=b", "fast zone=b", "slow host=n3,zone=b", "slow zone=b"}},
-		"a node without topology is in no segment":      {n3[1], keyed(n3[1]), []string{"fast zone=b", "slow zone=b"}},
-		"a volume that comes takes room where it is":    {nil, pv, []string{"fast zone=a", "slow zone=a"}},
-		"a volume that goes gives it back":              {pv, nil, []string{"fast zone=a", "slow zone=a"}},
-		"a volume that grows takes more": {pv, changed(pv, func(v *corev1.PersistentVolume) {
+		"a class that is created":                     {nil, class("fast"), []string{"fast zone=a", "fast zone=b"}},
+		"a class that is deleted":                     {class("fast"), nil, []string{"fast zone=a", "fast zone=b"}},
+		"a class that is updated":                     {class("fast"), changed(class("fast"), func(c *storagev1.StorageClass) { c.Labels = map[string]string{"a": "b"} }), nil},
+		"a class of another provisioner":              {nil, changed(class("fast"), func(c *storagev1.StorageClass) { c.Provisioner = "other" }), nil},
+		"the last node of a zone is deleted":          {n3[0], nil, []string{"fast zone=b", "slow zone=b"}},
+		"its CSINode is deleted":                      {n3[1], nil, []string{"fast zone=b", "slow zone=b"}},
+		"the driver is removed from its CSINode":      {n3[1], changed(n3[1].(*storagev1.CSINode), func(n *storagev1.CSINode) { n.Spec.Drivers = n.Spec.Drivers[:1] }), []string{"fast zone=b", "slow zone=b"}},
+		"one of several nodes in a zone is deleted":   {n2[0], nil, nil},
+		"a node that moves to a new zone":             {n2[0], labelled(n2[0], "zone", "c"), []string{"fast zone=c", "slow zone=c"}},
+		"the last node of a zone moves to a new zone": {n3[0], labelled(n3[0], "zone", "c"), []string{"fast zone=b", "fast zone=c", "slow zone=b", "slow zone=c"}},
+		"a node that loses its labels":                {n3[0], changed(n3[0], func(o client.Object) { o.SetLabels(nil) }), []string{"fast zone=b", "slow zone=b"}},
+		"a label that is no topology key":             {n3[0], labelled(n3[0], "host", "other"), nil},
+		"an additional topology key":                  {n3[1], keyed(n3[1], "zone", "host"), []string{"fast host=n3,zone=b", "fast zone=b", "slow host=n3,zone=b", "slow zone=b"}},
+		"a node that loses its topology keys":         {n3[1], keyed(n3[1]), []string{"fast zone=b", "slow zone=b"}},
+		"a volume that is created":                    {nil, pv, []string{"fast zone=a", "slow zone=a"}},
+		"a volume that is deleted":                    {pv, nil, []string{"fast zone=a", "slow zone=a"}},
+		"a volume that is expanded": {pv, changed(pv, func(v *corev1.PersistentVolume) {
 			v.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
 		}), []string{"fast zone=a", "slow zone=a"}},
-		"a volume that is bound takes nothing":              {pv, changed(pv, func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound }), nil},
-		"a volume that is everywhere may be anywhere":       {nil, free, []string{"fast zone=a", "fast zone=b"}},
-		"a volume of another driver is no news":             {nil, foreign, nil},
-		"nor is its growth":                                 {foreign, changed(foreign, func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }), nil},
-		"nor is its end":                                    {foreign, nil, nil},
-		"a claim that found no room":                        {claim("n3"), claim(""), []string{"fast zone=b"}},
-		"a claim that a node is selected for":               {claim(""), claim("n3"), nil},
-		"a claim that found no room on a node that is lost": {claim("n9"), claim(""), nil},
-		"an object of ours that comes is no news":           {nil, object("x", "fast", "a", 1), nil},
-		"an object that changes neither":                    {object("x", "fast", "a", 1), object("x", "fast", "a", 2), nil},
-		"an object that goes is to come back":               {object("x", "fast", "a", 1), nil, []string{"fast zone=a"}},
-		"an object about a zone that is not there":          {nil, object("x", "fast", "c", 1), []string{"fast zone=c"}},
-		"an object about a class that is not there":         {nil, object("x", "other", "a", 1), []string{"other zone=a"}},
-		"a second object about the same":                    {nil, object("y", "slow", "b", 1), []string{"slow zone=b"}},
+		"a volume that is bound":                                {pv, changed(pv, func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound }), nil},
+		"a volume without affinity":                             {nil, free, []string{"fast zone=a", "fast zone=b"}},
+		"a volume of another driver is created":                 {nil, foreign, nil},
+		"a volume of another driver is expanded":                {foreign, changed(foreign, func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }), nil},
+		"a volume of another driver is deleted":                 {foreign, nil, nil},
+		"a claim that found no capacity":                        {claim("n3"), claim(""), []string{"fast zone=b"}},
+		"a claim that gets a selected node":                     {claim(""), claim("n3"), nil},
+		"a claim that found no capacity on a node that is gone": {claim("n9"), claim(""), nil},
+		"an object that is created as expected":                 {nil, object("x", "fast", "a", 1), nil},
+		"an object that is updated":                             {object("x", "fast", "a", 1), object("x", "fast", "a", 2), nil},
+		"an object that is deleted":                             {object("x", "fast", "a", 1), nil, []string{"fast zone=a"}},
+		"an object of a missing zone":                           {nil, object("x", "fast", "c", 1), []string{"fast zone=c"}},
+		"an object of a missing class":                          {nil, object("x", "other", "a", 1), []string{"other zone=a"}},
+		"a second object of the same pair":                      {nil, object("y", "slow", "b", 1), []string{"slow zone=b"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newFixture(slices.Concat(n1, n2, n3, []client.Object{class("fast"), class("slow"), object("there", "slow", "b", 1)})...)
-			if known, err := w.segments.get(t.Context()); err != nil || len(known) != 2 {
-				t.Fatalf("the segments are %v, %v", known, err)
+			if segments, err := w.segments.get(t.Context()); err != nil || len(segments) != 2 {
+				t.Fatalf("the segments are %v, %v", segments, err)
 			}
 			q := &recordingQueue{pairs: map[pair]bool{}}
 			w.change(t, q, tt.before, tt.after)
@@ -130,14 +130,14 @@ func TestWatches(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a label that is no business of the driver makes nobody go through all nodes", func(t *testing.T) {
+	t.Run("a label that is no topology key lists no nodes", func(t *testing.T) {
 		w := newFixture(slices.Concat(n1, n3, []client.Object{class("fast")})...)
 		w.change(t, &recordingQueue{pairs: map[pair]bool{}}, n3[0], labelled(n3[0], "host", "other"))
 		if w.lists["*v1.Node"] > 0 {
-			t.Error("somebody did")
+			t.Error("nodes were listed")
 		}
 	})
-	t.Run("a node that comes brings a zone once its driver is there", func(t *testing.T) {
+	t.Run("a new node adds its zone when its driver is registered", func(t *testing.T) {
 		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
 		if _, err := w.segments.get(t.Context()); err != nil {
 			t.Fatal(err)
@@ -145,14 +145,14 @@ func TestWatches(t *testing.T) {
 		n4 := node("n4", "d")
 		w.change(t, q, nil, n4[0])
 		if len(q.pairs) > 0 {
-			t.Errorf("without the driver it woke %v", q.sorted())
+			t.Errorf("without the driver it enqueued %v", q.sorted())
 		}
 		w.change(t, q, nil, n4[1])
 		if diff := cmp.Diff([]string{"fast zone=d", "slow zone=d"}, q.sorted()); diff != "" {
 			t.Error(diff)
 		}
 	})
-	t.Run("a node is not missed of which both halves have gone before anyone is told", func(t *testing.T) {
+	t.Run("a node that is gone from the cache with its CSINode before the events", func(t *testing.T) {
 		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
 		if _, err := w.segments.get(t.Context()); err != nil {
 			t.Fatal(err)
@@ -165,7 +165,7 @@ func TestWatches(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	t.Run("with the flag all classes have pairs", func(t *testing.T) {
+	t.Run("with the flag classes with immediate binding have pairs", func(t *testing.T) {
 		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast")})...), &recordingQueue{pairs: map[pair]bool{}}
 		w.options.Immediate = true
 		immediate := changed(class("slow"), func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil })
@@ -175,7 +175,7 @@ func TestWatches(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-	t.Run("a driver without topology has one segment, whatever the nodes", func(t *testing.T) {
+	t.Run("a driver without topology has one segment", func(t *testing.T) {
 		w, q := newFixture(slices.Concat(n1, n3, []client.Object{class("fast"), class("slow")})...), &recordingQueue{pairs: map[pair]bool{}}
 		w.segments.fixed = topology.Segment{}
 		w.change(t, q, nil, class("fast"))
@@ -187,25 +187,25 @@ func TestWatches(t *testing.T) {
 		for _, watch := range w.watches() {
 			switch watch.object.(type) {
 			case *corev1.Node, *storagev1.CSINode:
-				t.Errorf("%T is watched, for which there may be no right", watch.object)
+				t.Errorf("%T is watched, for which there may be no permission", watch.object)
 			}
 		}
 		if w.lists["*v1.Node"] > 0 {
-			t.Error("nodes were read, for which there may be no right")
+			t.Error("nodes were read, for which there may be no permission")
 		}
 	})
 }
 
-// A claim that is bound is in the cache without its annotations.
+// A bound claim is in the cache without its annotations.
 func TestABoundClaimEnqueuesNothing(t *testing.T) {
 	update := func(change func(*corev1.PersistentVolumeClaim)) bool {
 		before := claim("n1")
 		return selectedNodeRemoved().Update(event.UpdateEvent{ObjectOld: before, ObjectNew: changed(before, change)})
 	}
 	if !update(func(c *corev1.PersistentVolumeClaim) { c.Annotations = nil }) {
-		t.Error("a claim for which another node is wanted wakes nobody")
+		t.Error("a claim that waits for another node enqueues nothing")
 	}
 	if update(func(c *corev1.PersistentVolumeClaim) { c.Annotations, c.Spec.VolumeName = nil, "pv" }) {
-		t.Error("a claim that is bound wakes its last node's pair")
+		t.Error("a bound claim enqueues the pair of its last node")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// NodeAffinity keeps pods where a volume can be reached, as the driver said; it
-// is nil for everywhere.
+// NodeAffinity is the node affinity of a volume that is accessible from these
+// topologies, or nil if it is accessible from everywhere.
 func NodeAffinity(accessible []*csipb.Topology) *corev1.VolumeNodeAffinity {
 	var terms []corev1.NodeSelectorTerm
 	for _, t := range accessible {
@@ -27,9 +27,9 @@ func NodeAffinity(accessible []*csipb.Topology) *corev1.VolumeNodeAffinity {
 	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: terms}}
 }
 
-// CanReach tells whether a volume with the affinity may be reached from the
-// segment: no requirement of some term speaks against it. A requirement about a
-// label that is not the segment's does not.
+// CanReach reports whether a volume with the affinity may be accessible from the
+// segment: at least one term has no requirement that excludes it. Requirements for
+// labels that the segment does not have are ignored.
 func (s Segment) CanReach(affinity *corev1.VolumeNodeAffinity) bool {
 	if affinity == nil || affinity.Required == nil {
 		return true
@@ -44,8 +44,8 @@ func (s Segment) isExcludedBy(by corev1.NodeSelectorRequirement) bool {
 	return ok && excludesValue(by, value)
 }
 
-// excludesValue tells whether a requirement about a label, or a field, does not hold
-// if it has this value. Gt and Lt are not looked at.
+// excludesValue reports whether a requirement for a label or a field is not met by
+// this value. Gt and Lt are ignored.
 func excludesValue(r corev1.NodeSelectorRequirement, value string) bool {
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn:

@@ -6,9 +6,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// CacheOptions reduce the nodes in the cache to their metadata: specs, and
-// statuses with their lists of images, are many times as large and nobody reads
-// them. Whoever needs topology may ask for it, once or more often.
+// CacheOptions reduce nodes in the cache to their metadata: specs and statuses,
+// with their lists of images, are many times as large and not used. It may be
+// called more than once.
 func CacheOptions(into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
@@ -21,7 +21,8 @@ func CacheOptions(into *cache.Options) {
 	into.ByObject[&corev1.Node{}] = cache.ByObject{Transform: reduce}
 }
 
-// reduce changes an object before anyone else sees it.
+// reduce is the transform for nodes. It may change the object, because nothing else
+// has it yet.
 func reduce(o any) (any, error) {
 	if node, ok := o.(*corev1.Node); ok {
 		node.ManagedFields = nil

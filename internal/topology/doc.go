@@ -1,4 +1,3 @@
-// Package topology is about where volumes can be. A CSI driver divides the
-// cluster into segments by labels of nodes; the CSINode of each node says which
-// labels these are.
+// Package topology handles CSI topology. A CSI driver divides the cluster into segments
+// by labels of nodes; the CSINode object of each node has the keys of these labels.
 package topology

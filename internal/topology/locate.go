@@ -6,26 +6,27 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Location is what a volume's node affinity says about one node.
+// Location is where a volume is, relative to one node, according to its node
+// affinity.
 type Location int
 
 const (
-	// Unknown means that the affinity may hold on this node, and on others too.
+	// Unknown means that the affinity may match this node, and others too.
 	Unknown Location = iota
-	// Here means that the affinity holds on this node and on no other.
+	// Here means that the affinity matches this node and no other.
 	Here
-	// Elsewhere means that the affinity does not hold on this node.
+	// Elsewhere means that the affinity does not match this node.
 	Elsewhere
 )
 
-// nodeName is the field of a node that an affinity can ask for.
+// nodeName is the field of nodes that an affinity can require.
 const nodeName = "metadata.name"
 
-// Locate tells whether a volume with the affinity is on the node of this name,
-// which is in the segment. Several nodes may be in one segment, and nothing is
-// known here about the others. So only the node's own name tells it apart, where
-// every term asks for it: by the field, by the label kubernetes.io/hostname, or by
-// a label of the segment whose value it is.
+// Locate reports whether a volume with the affinity is on a node. s is the segment
+// of the node. Other nodes may be in the same segment, so the affinity identifies
+// the node only if each of its terms requires the node's own name: by the field, by
+// the label kubernetes.io/hostname, or by a label of the segment whose value is the
+// name.
 func (s Segment) Locate(affinity *corev1.VolumeNodeAffinity, node string) Location {
 	if affinity == nil || affinity.Required == nil || len(affinity.Required.NodeSelectorTerms) == 0 {
 		return Unknown
@@ -33,7 +34,7 @@ func (s Segment) Locate(affinity *corev1.VolumeNodeAffinity, node string) Locati
 	first := s.locateTerm(&affinity.Required.NodeSelectorTerms[0], node)
 	for i := range affinity.Required.NodeSelectorTerms {
 		if s.locateTerm(&affinity.Required.NodeSelectorTerms[i], node) != first {
-			return Unknown // One term is enough for the volume to be elsewhere, or here.
+			return Unknown // The terms are alternatives, and they disagree.
 		}
 	}
 	return first
@@ -54,7 +55,7 @@ func (s Segment) locateTerm(term *corev1.NodeSelectorTerm, node string) Location
 	return Unknown
 }
 
-// requiresValue tells whether a requirement allows this value only.
+// requiresValue reports whether a requirement allows this value only.
 func requiresValue(r corev1.NodeSelectorRequirement, value string) bool {
 	return r.Operator == corev1.NodeSelectorOpIn && len(r.Values) == 1 && r.Values[0] == value
 }

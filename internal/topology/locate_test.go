@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Node n1 is in zone a, as others may be, and its driver calls it d1.
+// Node n1 is in zone a, which other nodes may share, and its driver calls it d1.
 func TestLocate(t *testing.T) {
 	is := func(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorRequirement {
 		return corev1.NodeSelectorRequirement{Key: key, Operator: operator, Values: values}
@@ -27,33 +27,33 @@ func TestLocate(t *testing.T) {
 		terms []corev1.NodeSelectorTerm
 		want  Location
 	}{
-		"the driver's label names the node":                      {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"))}, Here},
-		"it names another node":                                  {[]corev1.NodeSelectorTerm{all(is("host", in, "n2"))}, Elsewhere},
-		"it names the node, in its zone":                         {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"), is("zone", in, "a"))}, Here},
-		"it names the node, in another zone":                     {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"), is("zone", in, "b"))}, Elsewhere},
-		"it names the node and another, in two terms":            {[]corev1.NodeSelectorTerm{all(is("host", in, "n2")), all(is("host", in, "n1"))}, Unknown},
-		"it names the node and another, in one term":             {[]corev1.NodeSelectorTerm{all(is("host", in, "n2", "n1"))}, Unknown},
-		"it names two others":                                    {[]corev1.NodeSelectorTerm{all(is("host", in, "n2")), all(is("host", in, "n3"))}, Elsewhere},
-		"two terms name the node":                                {[]corev1.NodeSelectorTerm{all(is("host", in, "n1")), all(is("host", in, "n1"), is("disk", exists))}, Here},
-		"a label of the segment that others may share":           {[]corev1.NodeSelectorTerm{all(is("zone", in, "a"))}, Unknown},
-		"a label of another segment":                             {[]corev1.NodeSelectorTerm{all(is("zone", in, "b"))}, Elsewhere},
-		"the driver's own word for the node may be one for many": {[]corev1.NodeSelectorTerm{all(is("id", in, "d1"))}, Unknown},
-		"the driver's own word for another node":                 {[]corev1.NodeSelectorTerm{all(is("id", in, "d2"))}, Elsewhere},
-		"the hostname is the node's name":                        {[]corev1.NodeSelectorTerm{all(is("kubernetes.io/hostname", in, "n1"))}, Here},
-		"the hostname may be this node's under another name":     {[]corev1.NodeSelectorTerm{all(is("kubernetes.io/hostname", in, "n1.example.com"))}, Unknown},
-		"the field is the node's name":                           {[]corev1.NodeSelectorTerm{field(in, "n1")}, Here},
-		"the field is another node's name":                       {[]corev1.NodeSelectorTerm{field(in, "n2")}, Elsewhere},
-		"the field is not this node's name":                      {[]corev1.NodeSelectorTerm{field(notIn, "n1")}, Elsewhere},
-		"the field is not another node's name":                   {[]corev1.NodeSelectorTerm{field(notIn, "n2")}, Unknown},
-		"the field is the node's name, in another zone":          {[]corev1.NodeSelectorTerm{zoned}, Elsewhere},
-		"a label of another kind may be the node's":              {[]corev1.NodeSelectorTerm{all(is("disk", in, "n1"))}, Unknown},
-		"all but another node":                                   {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n2"))}, Unknown},
-		"all but this node":                                      {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n1"))}, Elsewhere},
-		"all nodes with the label":                               {[]corev1.NodeSelectorTerm{all(is("host", exists))}, Unknown},
-		"all nodes without the label":                            {[]corev1.NodeSelectorTerm{all(is("host", absent))}, Elsewhere},
-		"a comparison is not looked at":                          {[]corev1.NodeSelectorTerm{all(is("host", corev1.NodeSelectorOpGt, "7"))}, Unknown},
-		"a term that asks for nothing":                           {[]corev1.NodeSelectorTerm{{}}, Unknown},
-		"no terms":                                               {nil, Unknown},
+		"the driver's label names the node":                  {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"))}, Here},
+		"it names another node":                              {[]corev1.NodeSelectorTerm{all(is("host", in, "n2"))}, Elsewhere},
+		"it names the node, in its zone":                     {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"), is("zone", in, "a"))}, Here},
+		"it names the node, in another zone":                 {[]corev1.NodeSelectorTerm{all(is("host", in, "n1"), is("zone", in, "b"))}, Elsewhere},
+		"it names the node and another, in two terms":        {[]corev1.NodeSelectorTerm{all(is("host", in, "n2")), all(is("host", in, "n1"))}, Unknown},
+		"it names the node and another, in one term":         {[]corev1.NodeSelectorTerm{all(is("host", in, "n2", "n1"))}, Unknown},
+		"it names two others":                                {[]corev1.NodeSelectorTerm{all(is("host", in, "n2")), all(is("host", in, "n3"))}, Elsewhere},
+		"two terms name the node":                            {[]corev1.NodeSelectorTerm{all(is("host", in, "n1")), all(is("host", in, "n1"), is("disk", exists))}, Here},
+		"a label of the segment that others may share":       {[]corev1.NodeSelectorTerm{all(is("zone", in, "a"))}, Unknown},
+		"a label of another segment":                         {[]corev1.NodeSelectorTerm{all(is("zone", in, "b"))}, Elsewhere},
+		"the driver's own id of the node may be shared":      {[]corev1.NodeSelectorTerm{all(is("id", in, "d1"))}, Unknown},
+		"the driver's own id of another node":                {[]corev1.NodeSelectorTerm{all(is("id", in, "d2"))}, Elsewhere},
+		"the hostname is the node's name":                    {[]corev1.NodeSelectorTerm{all(is("kubernetes.io/hostname", in, "n1"))}, Here},
+		"the hostname may be this node's under another name": {[]corev1.NodeSelectorTerm{all(is("kubernetes.io/hostname", in, "n1.example.com"))}, Unknown},
+		"the field is the node's name":                       {[]corev1.NodeSelectorTerm{field(in, "n1")}, Here},
+		"the field is another node's name":                   {[]corev1.NodeSelectorTerm{field(in, "n2")}, Elsewhere},
+		"the field is not this node's name":                  {[]corev1.NodeSelectorTerm{field(notIn, "n1")}, Elsewhere},
+		"the field is not another node's name":               {[]corev1.NodeSelectorTerm{field(notIn, "n2")}, Unknown},
+		"the field is the node's name, in another zone":      {[]corev1.NodeSelectorTerm{zoned}, Elsewhere},
+		"a label of another kind may be the node's":          {[]corev1.NodeSelectorTerm{all(is("disk", in, "n1"))}, Unknown},
+		"all but another node":                               {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n2"))}, Unknown},
+		"all but this node":                                  {[]corev1.NodeSelectorTerm{all(is("host", notIn, "n1"))}, Elsewhere},
+		"all nodes with the label":                           {[]corev1.NodeSelectorTerm{all(is("host", exists))}, Unknown},
+		"all nodes without the label":                        {[]corev1.NodeSelectorTerm{all(is("host", absent))}, Elsewhere},
+		"a comparison is ignored":                            {[]corev1.NodeSelectorTerm{all(is("host", corev1.NodeSelectorOpGt, "7"))}, Unknown},
+		"a term without requirements":                        {[]corev1.NodeSelectorTerm{{}}, Unknown},
+		"no terms":                                           {nil, Unknown},
 	}
 	s := Segment{"zone": "a", "host": "n1", "id": "d1"}
 	for name, tt := range tests {
@@ -66,7 +66,7 @@ func TestLocate(t *testing.T) {
 	}
 	for _, none := range []*corev1.VolumeNodeAffinity{nil, {}} {
 		if got := s.Locate(none, "n1"); got != Unknown {
-			t.Errorf("a volume without affinity is at %d", got)
+			t.Errorf("got %d for a volume without affinity", got)
 		}
 	}
 }

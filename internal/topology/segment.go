@@ -9,12 +9,12 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 )
 
-// A Segment is one place: topology keys of the driver with their values. The
-// one without keys is the whole cluster.
+// A Segment is a topology segment: the driver's topology keys with their values.
+// The segment without keys is the whole cluster.
 type Segment map[string]string
 
-// Keys are a driver's topology keys on a node. The driver may be there without
-// any.
+// Keys returns a driver's topology keys on a node, and whether the driver is
+// registered there. A registered driver may have no keys.
 func Keys(node *storagev1.CSINode, driver string) (keys []string, found bool) {
 	for _, d := range node.Spec.Drivers {
 		if d.Name == driver {
@@ -24,9 +24,9 @@ func Keys(node *storagev1.CSINode, driver string) (keys []string, found bool) {
 	return nil, false
 }
 
-// SegmentOf is the segment that a node with these labels is in. If a label is missing
-// it is nil, and missing the first such key: the kubelet writes the labels a
-// moment after the keys.
+// SegmentOf returns the segment of a node with these labels. If a label is missing
+// it returns nil and the first missing key: the kubelet sets the labels shortly
+// after the keys.
 func SegmentOf(labels map[string]string, keys []string) (s Segment, missing string) {
 	s = make(Segment, len(keys))
 	for _, key := range keys {
@@ -39,7 +39,7 @@ func SegmentOf(labels map[string]string, keys []string) (s Segment, missing stri
 	return s, ""
 }
 
-// Contains tells whether a node with these labels is in the segment.
+// Contains reports whether a node with these labels is in the segment.
 func (s Segment) Contains(labels map[string]string) bool {
 	for key, value := range s {
 		if got, ok := labels[key]; !ok || got != value {
@@ -49,8 +49,8 @@ func (s Segment) Contains(labels map[string]string) bool {
 	return true
 }
 
-// String is the same for equal segments and different for others: neither keys
-// nor values of labels can have a comma or an equals sign.
+// String is unique for each segment: keys and values of labels cannot contain a
+// comma or an equals sign.
 func (s Segment) String() string {
 	var b strings.Builder
 	for i, key := range s.keys() {
@@ -66,8 +66,8 @@ func (s Segment) String() string {
 
 func (s Segment) keys() []string { return slices.Sorted(maps.Keys(s)) }
 
-// Compare orders segments by number of keys, then key by key, each with its
-// value.
+// Compare orders segments by the number of keys, then by the first key or value
+// that differs.
 func Compare(a, b Segment) int {
 	if by := cmp.Compare(len(a), len(b)); by != 0 {
 		return by
@@ -81,8 +81,8 @@ func Compare(a, b Segment) int {
 	return 0
 }
 
-// Normalize sorts segments and drops doubles, so that the same cluster always
-// gives the same list.
+// Normalize sorts segments and removes duplicates, so that the same cluster always
+// has the same list.
 func Normalize(all []Segment) []Segment {
 	slices.SortFunc(all, Compare)
 	return slices.CompactFunc(all, maps.Equal[Segment])

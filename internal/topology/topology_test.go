@@ -19,10 +19,10 @@ func TestSegmentOf(t *testing.T) {
 		want    Segment
 		missing string
 	}{
-		"a node is where its labels say":                {[]string{"zone", "rack"}, Segment{"zone": "a", "rack": "1"}, ""},
-		"other labels do not matter":                    {[]string{"zone"}, Segment{"zone": "a"}, ""},
-		"a node that lacks a label is nowhere":          {[]string{"zone", "room", "row"}, nil, "room"},
-		"without keys a node is in the cluster's whole": {nil, Segment{}, ""},
+		"the labels of a node are its segment":            {[]string{"zone", "rack"}, Segment{"zone": "a", "rack": "1"}, ""},
+		"other labels are ignored":                        {[]string{"zone"}, Segment{"zone": "a"}, ""},
+		"a node without one of the labels has no segment": {[]string{"zone", "room", "row"}, nil, "room"},
+		"without keys the segment is the whole cluster":   {nil, Segment{}, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -43,10 +43,10 @@ func TestKeys(t *testing.T) {
 		keys   []string
 		there  bool
 	}{
-		"a driver with topology":      {"one", []string{"zone"}, true},
-		"a driver without":            {"two", nil, true},
-		"a driver that is elsewhere":  {"three", nil, false},
-		"a driver whose name is near": {"on", nil, false},
+		"a driver with topology":          {"one", []string{"zone"}, true},
+		"a driver without topology":       {"two", nil, true},
+		"a driver that is not registered": {"three", nil, false},
+		"a driver whose name is a prefix": {"on", nil, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -63,10 +63,10 @@ func TestContains(t *testing.T) {
 		segment Segment
 		want    bool
 	}{
-		"all labels are there":             {Segment{"zone": "a", "rack": "1"}, true},
-		"one has another value":            {Segment{"zone": "a", "rack": "2"}, false},
-		"one is missing":                   {Segment{"zone": "a", "room": ""}, false},
-		"the whole cluster holds any node": {Segment{}, true},
+		"all labels are there":                {Segment{"zone": "a", "rack": "1"}, true},
+		"one has another value":               {Segment{"zone": "a", "rack": "2"}, false},
+		"one is missing":                      {Segment{"zone": "a", "room": ""}, false},
+		"the whole cluster contains any node": {Segment{}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,8 +91,8 @@ func TestStringIsOneToOne(t *testing.T) {
 	}
 }
 
-// The order of segments is part of requests that other programs repeat: it goes
-// by whole keys and values, not by how they are written down.
+// The order of segments is part of requests that other programs repeat: it compares
+// keys and values, not the strings of segments.
 func TestNormalize(t *testing.T) {
 	sorted := []Segment{
 		{},
@@ -114,12 +114,12 @@ func TestNodeAffinity(t *testing.T) {
 		accessible []*csipb.Topology
 		want       []corev1.NodeSelectorTerm
 	}{
-		"a volume that the driver places nowhere in particular": {nil, nil},
-		"also if it says so at length":                          {[]*csipb.Topology{{}}, nil},
-		"the keys of a segment all hold, in order": {
+		"a volume without topology":       {nil, nil},
+		"a volume with an empty topology": {[]*csipb.Topology{{}}, nil},
+		"all keys of a segment are required, in order": {
 			[]*csipb.Topology{{Segments: map[string]string{"zone": "a", "rack": "1"}}},
 			[]corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{in("rack", "1"), in("zone", "a")}}}},
-		"of several segments any holds": {
+		"several segments are alternatives": {
 			[]*csipb.Topology{{Segments: map[string]string{"zone": "b"}}, {Segments: map[string]string{"zone": "a"}}},
 			[]corev1.NodeSelectorTerm{
 				{MatchExpressions: []corev1.NodeSelectorRequirement{in("zone", "b")}},
@@ -148,16 +148,16 @@ func TestCanReach(t *testing.T) {
 		terms []corev1.NodeSelectorTerm
 		want  bool
 	}{
-		"a volume of this segment":              {[]corev1.NodeSelectorTerm{term("zone", in, "a")}, true},
-		"a volume of another segment":           {[]corev1.NodeSelectorTerm{term("zone", in, "b")}, false},
-		"a volume of both":                      {[]corev1.NodeSelectorTerm{term("zone", in, "b"), term("zone", in, "a")}, true},
-		"a volume of both, in one term":         {[]corev1.NodeSelectorTerm{term("zone", in, "b", "a")}, true},
-		"a volume of a part of the segment":     {[]corev1.NodeSelectorTerm{term("host", in, "n1")}, true},
-		"a volume of everywhere but another":    {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "b")}, true},
-		"a volume of everywhere but here":       {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "a")}, false},
-		"a volume of where there are no zones":  {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpDoesNotExist)}, false},
-		"a volume that can be reached nowhere":  {[]corev1.NodeSelectorTerm{}, false},
-		"a volume of a part of another segment": {[]corev1.NodeSelectorTerm{{MatchExpressions: slices.Concat(term("host", in, "n1").MatchExpressions, term("zone", in, "b").MatchExpressions)}}, false},
+		"a volume in this segment":                 {[]corev1.NodeSelectorTerm{term("zone", in, "a")}, true},
+		"a volume in another segment":              {[]corev1.NodeSelectorTerm{term("zone", in, "b")}, false},
+		"a volume in both":                         {[]corev1.NodeSelectorTerm{term("zone", in, "b"), term("zone", in, "a")}, true},
+		"a volume in both, in one term":            {[]corev1.NodeSelectorTerm{term("zone", in, "b", "a")}, true},
+		"a volume in a part of the segment":        {[]corev1.NodeSelectorTerm{term("host", in, "n1")}, true},
+		"a volume anywhere but in another segment": {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "b")}, true},
+		"a volume anywhere but here":               {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpNotIn, "a")}, false},
+		"a volume on nodes without a zone":         {[]corev1.NodeSelectorTerm{term("zone", corev1.NodeSelectorOpDoesNotExist)}, false},
+		"a volume without terms":                   {[]corev1.NodeSelectorTerm{}, false},
+		"a volume in a part of another segment":    {[]corev1.NodeSelectorTerm{{MatchExpressions: slices.Concat(term("host", in, "n1").MatchExpressions, term("zone", in, "b").MatchExpressions)}}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestCanReach(t *testing.T) {
 		})
 	}
 	if !(Segment{"zone": "a"}).CanReach(nil) {
-		t.Error("a volume without affinity is everywhere")
+		t.Error("a volume without affinity cannot be reached")
 	}
 }
 
@@ -177,7 +177,7 @@ func TestNodesInTheCacheAreSmall(t *testing.T) {
 	CacheOptions(&o)
 	CacheOptions(&o)
 	if len(o.ByObject) != 1 {
-		t.Fatalf("two wishes for nodes make %d entries, of which the cache takes one", len(o.ByObject))
+		t.Fatalf("after two calls there are %d entries for nodes, want one", len(o.ByObject))
 	}
 	for _, by := range o.ByObject {
 		node := &corev1.Node{
