@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// Calls of every kind about the same volumes, from many sides at once.
+// Concurrent calls of every kind about the same volumes.
 func TestCallsAboutOneVolumeNeverOverlap(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
@@ -119,8 +119,8 @@ func TestWaitingForAnotherCallEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A call that waits for longer than its time still has all of its time: a
-// third call of the same length measures that so much has passed.
+// A call that waits for longer than its timeout still has its whole timeout. A third
+// call with the same timeout measures that as much time has passed.
 func TestTheTimeoutOfACallStartsWhenItIsSent(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
@@ -140,12 +140,12 @@ func TestTheTimeoutOfACallStartsWhenItIsSent(t *testing.T) {
 	})
 	for _, err := range hasty.ListVolumes(t.Context(), 0) {
 		if status.Code(err) != codes.DeadlineExceeded {
-			t.Errorf("the measuring call: %v", err)
+			t.Errorf("the call that measures the time: %v", err)
 		}
 	}
 	slow.Release()
 	if err := <-waited; err != nil {
-		t.Errorf("waiting used up its time: %v", err)
+		t.Errorf("waiting used up its timeout: %v", err)
 	}
 }
 
@@ -160,9 +160,9 @@ func TestACallThatTimedOutIsRepeatedUntilThereIsAResponse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	slow.Release()
-	eventually(t, func() error { // nobody waits, and it is made all the same
+	eventually(t, func() error { // the volume is created although nobody waits
 		if len(fake.Volumes()) == 0 {
-			return errors.New("it is not made yet")
+			return errors.New("there is no volume yet")
 		}
 		return nil
 	})
@@ -195,27 +195,27 @@ func TestOutcomesOfCalls(t *testing.T) {
 		call    func(context.Context, *csi.Driver) error
 		want    csi.Outcome
 	}{
-		"a driver without room is full": {
+		"a driver without capacity": {
 			func(fake *csitest.Driver) { fake.Reconfigure(func(o *csitest.Options) { o.Capacity = mib }) },
 			func(ctx context.Context, d *csi.Driver) error {
 				_, err := d.CreateVolume(ctx, volumeRequest("big", 2*mib))
 				return err
 			}, csi.OutOfCapacity,
 		},
-		"a lost answer is no answer": {
+		"a lost response": {
 			func(fake *csitest.Driver) { fake.LoseResponse(csi.CreateVolume) },
 			func(ctx context.Context, d *csi.Driver) error {
 				_, err := d.CreateVolume(ctx, volumeRequest("lost", mib))
 				return err
 			}, csi.OutcomeUnknown,
 		},
-		"a modification of an unknown kind is infeasible": {
+		"a modification with an unknown parameter": {
 			func(*csitest.Driver) {},
 			func(ctx context.Context, d *csi.Driver) error {
 				return d.ControllerModifyVolume(ctx, &csipb.ControllerModifyVolumeRequest{VolumeId: "volume-1", MutableParameters: map[string]string{"colour": "red"}})
 			}, csi.Infeasible,
 		},
-		"an expansion of a volume in use waits": {
+		"an expansion of a volume in use": {
 			func(fake *csitest.Driver) {
 				fake.FailNext(csi.ControllerExpandVolume, codes.FailedPrecondition, "in use")
 			},

@@ -18,8 +18,8 @@ func fromVolume(id string) *csipb.VolumeContentSource {
 	return &csipb.VolumeContentSource{Type: &csipb.VolumeContentSource_Volume{Volume: &csipb.VolumeContentSource_VolumeSource{VolumeId: id}}}
 }
 
-// wantReason compares a reason with a part of it; empty means that the answer
-// is good.
+// wantReason checks that the reason contains want; "" means that the response is
+// valid.
 func wantReason(t *testing.T, got, want string) {
 	t.Helper()
 	if (got == "") != (want == "") || !strings.Contains(got, want) {
@@ -32,41 +32,41 @@ func TestCheckVolume(t *testing.T) {
 		change func(*csipb.CreateVolumeRequest, *csipb.Volume)
 		want   string
 	}{
-		"what was asked for is good": {func(*csipb.CreateVolumeRequest, *csipb.Volume) {}, ""},
+		"a volume as requested is valid": {func(*csipb.CreateVolumeRequest, *csipb.Volume) {}, ""},
 		"a volume without id cannot be found again": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.VolumeId = ""
 		}, "no id"},
-		"an unknown size is good": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"an unknown size is valid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.CapacityBytes = 0
 		}, ""},
-		"a larger volume is good": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a larger volume is valid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.CapacityBytes = 15
 		}, ""},
-		"a volume that is too small is not": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a volume that is too small is invalid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.CapacityBytes = 9
 		}, "less than the required 10"},
-		"a volume above the limit is not": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a volume above the limit is invalid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.CapacityBytes = 21
 		}, "more than the limit of 20"},
-		"without a limit any larger size is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"without a limit any larger size is valid": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			r.CapacityRange.LimitBytes, v.CapacityBytes = 0, 1<<50
 		}, ""},
-		"a negative size is no size": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a negative size is invalid": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			r.CapacityRange, v.CapacityBytes = nil, -1
 		}, "negative"},
-		"content that was asked for and is there is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"the requested content source is valid": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			r.VolumeContentSource, v.ContentSource = fromSnapshot("s"), fromSnapshot("s")
 		}, ""},
-		"content that was asked for and is not there is not": {func(r *csipb.CreateVolumeRequest, _ *csipb.Volume) {
+		"a missing content source is invalid": {func(r *csipb.CreateVolumeRequest, _ *csipb.Volume) {
 			r.VolumeContentSource = fromSnapshot("s")
 		}, "may be empty"},
-		"content that the driver names in its own words is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a content source under another id is valid": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			r.VolumeContentSource, v.ContentSource = fromSnapshot("projects/P/global/snapshots/S"), fromSnapshot("1234567890")
 		}, ""},
-		"an image that is reported as a snapshot is good": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a volume source that is reported as a snapshot is valid": {func(r *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			r.VolumeContentSource, v.ContentSource = fromVolume("projects/P/zones/Z/disks/D"), fromSnapshot("1234567890")
 		}, ""},
-		"content that nobody asked for is the driver's business": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a content source that was not requested is ignored": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.ContentSource = fromSnapshot("image")
 		}, ""},
 	}
@@ -87,12 +87,12 @@ func TestCheckExpansion(t *testing.T) {
 		bytes int64
 		want  string
 	}{
-		"the required size is good":                   {10, ""},
-		"a larger size is good":                       {20, ""},
-		"no size would make the claim shrink to zero": {0, "no size"},
-		"a smaller size is not what was asked for":    {9, "less than the required 10"},
-		"a size above the limit is neither":           {21, "more than the limit of 20"},
-		"a negative size is no size":                  {-1, "negative"},
+		"the required size is valid":        {10, ""},
+		"a larger size is valid":            {20, ""},
+		"no size is invalid":                {0, "no size"},
+		"a smaller size is invalid":         {9, "less than the required 10"},
+		"a size above the limit is invalid": {21, "more than the limit of 20"},
+		"a negative size is invalid":        {-1, "negative"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -106,12 +106,12 @@ func TestCheckSnapshot(t *testing.T) {
 		change func(*csipb.Snapshot)
 		want   string
 	}{
-		"a whole answer is good":                        {func(*csipb.Snapshot) {}, ""},
-		"an unknown size is good":                       {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
-		"one that is not ready is good":                 {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
-		"a snapshot without id cannot be found again":   {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
-		"a snapshot need not say of which volume it is": {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, ""},
-		"a snapshot may leave out when it was made":     {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
+		"a complete snapshot is valid":                {func(*csipb.Snapshot) {}, ""},
+		"an unknown size is valid":                    {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
+		"a snapshot that is not ready is valid":       {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
+		"a snapshot without id cannot be found again": {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
+		"the source volume may be missing":            {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, ""},
+		"the creation time may be missing":            {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -129,21 +129,21 @@ func TestCheckSnapshot(t *testing.T) {
 func TestInvalidValuesBecomeUnknown(t *testing.T) {
 	tests := map[string]struct {
 		given, want *csipb.Snapshot
-		odd         string
+		deviation   string
 	}{
-		"a snapshot as it should be": {
+		"a valid snapshot stays": {
 			&csipb.Snapshot{SizeBytes: 10, CreationTime: &timestamppb.Timestamp{Seconds: 1}},
 			&csipb.Snapshot{SizeBytes: 10, CreationTime: &timestamppb.Timestamp{Seconds: 1}}, "",
 		},
-		"one that is larger than nothing by less than nothing": {&csipb.Snapshot{SizeBytes: -1}, &csipb.Snapshot{}, "negative"},
-		"one of an impossible time": {
+		"a negative size becomes unknown": {&csipb.Snapshot{SizeBytes: -1}, &csipb.Snapshot{}, "negative"},
+		"an invalid creation time becomes unknown": {
 			&csipb.Snapshot{CreationTime: &timestamppb.Timestamp{Seconds: 1, Nanos: -1}}, &csipb.Snapshot{}, "creation time",
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			what, _ := clearInvalid(tt.given)
-			wantReason(t, what, tt.odd)
+			wantReason(t, what, tt.deviation)
 			if !proto.Equal(tt.given, tt.want) {
 				t.Errorf("it became %v, want %v", tt.given, tt.want)
 			}
@@ -158,20 +158,20 @@ func TestNormalizeSources(t *testing.T) {
 		}
 		return members
 	}
-	tests := map[string]struct{ asked, given, want []string }{
-		"the same words stay":                           {[]string{"a", "b"}, []string{"b", "a"}, []string{"b", "a"}},
-		"the array is left out":                         {[]string{"v1/array7/scsi", "v2/array7/scsi"}, []string{"v2", "v1"}, []string{"v2/array7/scsi", "v1/array7/scsi"}},
-		"the project is added":                          {[]string{"v1", "v2"}, []string{"projects/P/v1", "projects/P/v2"}, []string{"v1", "v2"}},
-		"what is left over belongs together":            {[]string{"a", "b"}, []string{"a", "17"}, []string{"a", "b"}},
-		"one that says nothing is the last one":         {[]string{"a", "b"}, []string{"", "a"}, []string{"b", "a"}},
-		"two numbers cannot be told apart":              {[]string{"a", "b"}, []string{"17", "18"}, []string{"17", "18"}},
-		"a word for two is for neither":                 {[]string{"v1/a", "v1/b"}, []string{"v1", "x"}, []string{"v1", "x"}},
-		"nor is silence, with more than one to be told": {[]string{"a", "b"}, []string{"", ""}, []string{"", ""}},
+	tests := map[string]struct{ requested, given, want []string }{
+		"the requested ids stay":                         {[]string{"a", "b"}, []string{"b", "a"}, []string{"b", "a"}},
+		"the reported id is a part of the requested one": {[]string{"v1/array7/scsi", "v2/array7/scsi"}, []string{"v2", "v1"}, []string{"v2/array7/scsi", "v1/array7/scsi"}},
+		"the requested id is a part of the reported one": {[]string{"v1", "v2"}, []string{"projects/P/v1", "projects/P/v2"}, []string{"v1", "v2"}},
+		"the last id matches the last member":            {[]string{"a", "b"}, []string{"a", "17"}, []string{"a", "b"}},
+		"a missing id matches the last member":           {[]string{"a", "b"}, []string{"", "a"}, []string{"b", "a"}},
+		"two unknown ids match nothing":                  {[]string{"a", "b"}, []string{"17", "18"}, []string{"17", "18"}},
+		"an id that matches two volumes matches neither": {[]string{"v1/a", "v1/b"}, []string{"v1", "x"}, []string{"v1", "x"}},
+		"two missing ids match nothing":                  {[]string{"a", "b"}, []string{"", ""}, []string{"", ""}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			members, got := of(tt.given...), []string(nil)
-			normalizeSources(tt.asked, members)
+			normalizeSources(tt.requested, members)
 			for _, m := range members {
 				got = append(got, m.GetSourceVolumeId())
 			}

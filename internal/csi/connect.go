@@ -119,7 +119,7 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 // SettleTime is how long a driver must have rejected repetitions of an earlier call
 // before its list is believed that the call created nothing: until then the earlier
 // call may still be running behind the driver. It is six times the timeout of
-// calls. Whoever knows that the storage is slower sets a longer timeout.
+// calls. Set a longer timeout for slower storage.
 func (d *Driver) SettleTime() time.Duration { return 6 * d.timeout }
 
 // dial creates the gRPC client. It uses the metrics of csi-lib-utils, but not its

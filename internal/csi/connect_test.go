@@ -28,7 +28,7 @@ func TestEveryAddressReachesTheDriver(t *testing.T) {
 		}
 	}
 	if _, err := csi.Connect(t.Context(), csi.Options{Address: "tcp://127.0.0.1:1"}); err == nil {
-		t.Error("an address that is no socket was taken")
+		t.Error("an address that is not a socket was accepted")
 	}
 }
 
@@ -55,7 +55,7 @@ func TestCallsFailWhileTheDriverIsAwayAndWorkWhenItIsBack(t *testing.T) {
 	}
 }
 
-// What the driver can do is read again although nobody calls.
+// Capabilities are read again without a call by a user of the driver.
 func TestInfoFollowsARestartedDriver(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connectReady(t, fake)
@@ -67,18 +67,18 @@ func TestInfoFollowsARestartedDriver(t *testing.T) {
 		o.Version = "2"
 		o.Controller = []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
 	})
-	fake.FailNext(csi.GetPluginInfo, codes.Internal, "not yet") // the first try is not the last
+	fake.FailNext(csi.GetPluginInfo, codes.Internal, "not yet") // the first attempt fails
 	if err := fake.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
 		if got := driver.Info().VendorVersion; got != "2" {
-			return fmt.Errorf("version %q is known", got)
+			return fmt.Errorf("got version %q", got)
 		}
 		return nil
 	})
 	if driver.Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME) {
-		t.Error("the second version is believed to expand")
+		t.Error("the second version still has EXPAND_VOLUME")
 	}
 }
 
@@ -96,7 +96,7 @@ func TestAnotherDriverBehindTheSocketIsRejected(t *testing.T) {
 			return fmt.Errorf("got %w", err)
 		}
 		if !strings.Contains(err.Error(), `was "one.example.com" and is now "two.example.com"`) {
-			t.Errorf("the error does not say what happened: %v", err)
+			t.Errorf("the error does not have both names: %v", err)
 		}
 		return nil
 	})
@@ -111,21 +111,21 @@ func TestWaitReady(t *testing.T) {
 		probes  int    // at least
 		failure string // part of the error; empty is success
 	}{
-		"a driver that says nothing about it is ready": {func(*csitest.Driver) {}, 1, ""},
-		"one that is not ready is asked again": {func(fake *csitest.Driver) {
+		"a driver without a ready field is ready": {func(*csitest.Driver) {}, 1, ""},
+		"a driver that is not ready is probed again": {func(fake *csitest.Driver) {
 			left := 1
 			changeResponse(fake, csi.Probe, func(r *csipb.ProbeResponse) { r.Ready = wrapperspb.Bool(left <= 0); left-- })
 		}, 2, ""},
-		"one that answers too late is asked again": {func(fake *csitest.Driver) {
+		"a driver that times out is probed again": {func(fake *csitest.Driver) {
 			fake.LoseResponse(csi.Probe)
 		}, 2, ""},
-		"one that breaks off is asked again": {func(fake *csitest.Driver) {
+		"a driver that is unavailable is probed again": {func(fake *csitest.Driver) {
 			fake.FailNext(csi.Probe, codes.Unavailable, "shutting down")
 		}, 2, ""},
-		"one that is not healthy is an error": {func(fake *csitest.Driver) {
+		"an unhealthy driver is an error": {func(fake *csitest.Driver) {
 			fake.FailNext(csi.Probe, codes.FailedPrecondition, "the array is gone")
 		}, 1, "not healthy, see its own log: driver at"},
-		"one that cannot say its name is an error": {func(fake *csitest.Driver) {
+		"a driver without a name is an error": {func(fake *csitest.Driver) {
 			fake.FailNext(csi.GetPluginInfo, codes.Internal, "who knows")
 		}, 1, "GetPluginInfo: Internal: who knows"},
 	}
@@ -168,7 +168,7 @@ func TestWaitReadyWaitsForASocketThatAppearsLater(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(waitTimeout):
-		t.Error("it is still waited for")
+		t.Error("WaitReady did not return")
 	}
 }
 
@@ -181,8 +181,8 @@ func TestWaitReadyEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// The listener that Crash leaves behind must not be mistaken for a driver that
-// hangs: calls fail at once although their time is long.
+// A socket file that a crash left must not look like a driver that hangs: calls fail at
+// once although their timeout is long.
 func TestCallsToADeadSocketFailAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

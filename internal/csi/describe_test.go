@@ -22,7 +22,7 @@ func TestDescribe(t *testing.T) {
 	})
 	driver := connect(t, fake)
 	if got := driver.Info(); got.Name != "" || got.Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
-		t.Errorf("before it was asked it is %+v", got)
+		t.Errorf("before Describe it is %+v", got)
 	}
 	info, err := driver.Describe(t.Context())
 	if err != nil {
@@ -32,14 +32,14 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("got %+v and then %+v", info, driver.Info())
 	}
 	tests := map[string]struct{ got, want bool }{
-		"a capability that is announced is there":      {info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
-		"one that is not is not":                       {info.Has(csipb.ControllerServiceCapability_RPC_CLONE_VOLUME), false},
-		"topology is announced":                        {info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS), true},
-		"groups are not":                               {info.HasService(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE), false},
-		"nor is what groups can do":                    {info.HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT), false},
-		"volumes grow while they are not published":    {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_OFFLINE), true},
-		"and not while they are":                       {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_ONLINE), false},
-		"views of the driver know the same as it does": {driver.WithTimeout(1).Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
+		"an announced capability":                {info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
+		"a capability that is not announced":     {info.Has(csipb.ControllerServiceCapability_RPC_CLONE_VOLUME), false},
+		"topology":                               {info.HasService(csipb.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS), true},
+		"no group service":                       {info.HasService(csipb.PluginCapability_Service_GROUP_CONTROLLER_SERVICE), false},
+		"no group capability":                    {info.HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT), false},
+		"offline expansion":                      {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_OFFLINE), true},
+		"no online expansion":                    {info.HasExpansion(csipb.PluginCapability_VolumeExpansion_ONLINE), false},
+		"a view of the driver has the same info": {driver.WithTimeout(1).Info().Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME), true},
 	}
 	for name, tt := range tests {
 		if tt.got != tt.want {
@@ -89,7 +89,7 @@ func TestADriverWithoutAValidNameIsRejected(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if got := driver.Info(); got.VendorVersion != "" {
-		t.Errorf("it is kept as %+v", got)
+		t.Errorf("it is stored as %+v", got)
 	}
 }
 
@@ -102,10 +102,10 @@ func TestHasNodeCapability(t *testing.T) {
 		want bool
 		fail bool
 	}{
-		"a capability that is announced is there":    {codes.OK, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, true, false},
-		"one that is not is not":                     {codes.OK, csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, false, false},
-		"a socket without a node service has none":   {codes.Unimplemented, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, false},
-		"a node service that fails says neither way": {codes.Internal, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, true},
+		"an announced capability":            {codes.OK, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, true, false},
+		"a capability that is not announced": {codes.OK, csipb.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, false, false},
+		"a socket without a node service":    {codes.Unimplemented, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, false},
+		"a node service that fails":          {codes.Internal, csipb.NodeServiceCapability_RPC_EXPAND_VOLUME, false, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -25,11 +25,11 @@ func (d *Driver) logDeviation(ctx context.Context, method Method, what, detail s
 // empty strings if there is none. They set invalid values to unknown.
 
 func volumeDeviation(req *csipb.CreateVolumeRequest, volume *csipb.Volume) (what, detail string) {
-	asked, got := req.GetVolumeContentSource(), volume.GetContentSource()
-	if asked == nil || proto.Equal(asked, got) {
+	requested, got := req.GetVolumeContentSource(), volume.GetContentSource()
+	if requested == nil || proto.Equal(requested, got) {
 		return "", ""
 	}
-	return "the content source of a volume has another id than in the request", fmt.Sprintf("requested %v, reported %v", asked, got)
+	return "the content source of a volume has another id than in the request", fmt.Sprintf("requested %v, reported %v", requested, got)
 }
 
 // clearInvalid sets an invalid size or creation time of a snapshot to unknown.
@@ -49,14 +49,14 @@ func clearInvalid(snapshot *csipb.Snapshot) (what, detail string) {
 	return what, detail
 }
 
-func sourceDeviation(snapshot *csipb.Snapshot, asked string) (what, detail string) {
+func sourceDeviation(snapshot *csipb.Snapshot, requested string) (what, detail string) {
 	switch snapshot.GetSourceVolumeId() {
-	case asked:
+	case requested:
 		return "", ""
 	case "":
 		return "a snapshot has no source volume", fmt.Sprintf("snapshot %q", snapshot.GetSnapshotId())
 	default:
 		return "the source volume of a snapshot has another id than in the request",
-			fmt.Sprintf("snapshot %q is reported with source %q, requested was %q", snapshot.GetSnapshotId(), snapshot.GetSourceVolumeId(), asked)
+			fmt.Sprintf("snapshot %q is reported with source %q, requested was %q", snapshot.GetSnapshotId(), snapshot.GetSourceVolumeId(), requested)
 	}
 }

@@ -16,8 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// waitTimeout bounds waits for something that must happen; it is never used up
-// unless it does not.
+// waitTimeout limits waiting for something that must happen.
 const waitTimeout = 30 * time.Second
 
 // connect serves the fake and connects to it.
@@ -40,7 +39,7 @@ func connectTo(t *testing.T, opts csi.Options) *csi.Driver {
 	return driver
 }
 
-// connectReady serves the fake, connects and waits until it is described.
+// connectReady serves the fake, connects and waits until the driver is ready.
 func connectReady(t *testing.T, fake *csitest.Driver) *csi.Driver {
 	t.Helper()
 	driver := connect(t, fake)
@@ -52,7 +51,7 @@ func connectReady(t *testing.T, fake *csitest.Driver) *csi.Driver {
 	return driver
 }
 
-// eventually tries until there is no error.
+// eventually calls try until it succeeds.
 func eventually(t *testing.T, try func() error) {
 	t.Helper()
 	tick, end := time.NewTicker(5*time.Millisecond), time.After(waitTimeout)
@@ -65,27 +64,27 @@ func eventually(t *testing.T, try func() error) {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("still not so: %v", err)
+			t.Fatalf("timed out: %v", err)
 		}
 	}
 }
 
-// waitFor waits for a slow call to arrive at the driver.
+// waitFor waits until a blocked call has reached the driver.
 func waitFor(t *testing.T, happened <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-happened:
 	case <-time.After(waitTimeout):
-		t.Fatal("the slow call did not arrive")
+		t.Fatal("the blocked call did not reach the driver")
 	}
 }
 
 func wantOutcome(t *testing.T, err error, want csi.Outcome) {
 	t.Helper()
 	if err == nil {
-		t.Errorf("it succeeded and should have failed as %s", want)
+		t.Errorf("got no error, want outcome %s", want)
 	} else if got := csi.OutcomeOf(err); got != want {
-		t.Errorf("got verdict %s, want %s: %v", got, want, err)
+		t.Errorf("got outcome %s, want %s: %v", got, want, err)
 	}
 }
 
@@ -93,10 +92,10 @@ func wantInvalidResponse(t *testing.T, err error, id string) {
 	t.Helper()
 	var bad *csi.InvalidResponse
 	if !errors.As(err, &bad) {
-		t.Fatalf("got %v, want a bad answer", err)
+		t.Fatalf("got %v, want an invalid response", err)
 	}
 	if bad.ID != id {
-		t.Errorf("the bad answer is about %q, want %q: %v", bad.ID, id, err)
+		t.Errorf("the invalid response is about %q, want %q: %v", bad.ID, id, err)
 	}
 	wantOutcome(t, err, csi.OutcomeUnknown)
 }
@@ -130,7 +129,7 @@ func createVolumes(t *testing.T, driver *csi.Driver, n int) []string {
 	return ids
 }
 
-// changeResponse changes the answers of one method.
+// changeResponse changes the responses of one method.
 func changeResponse[Response any](fake *csitest.Driver, method csi.Method, change func(Response)) {
 	fake.SetHooks(csitest.Hooks{After: func(_ context.Context, called csi.Method, _, resp any, err error) (any, error) {
 		if resp, ok := resp.(Response); ok && called == method {

@@ -122,8 +122,8 @@ func checkGroup(group *csipb.VolumeGroupSnapshot) string {
 // request, for drivers that report them under another id. A reported id matches a
 // requested one if one contains the other and no second requested id matches. If
 // one member and one requested id are left over, they match too.
-func normalizeSources(asked []string, members []*csipb.Snapshot) (what, detail string) {
-	missing, unmatched := slices.Clone(asked), []*csipb.Snapshot(nil)
+func normalizeSources(requested []string, members []*csipb.Snapshot) (what, detail string) {
+	missing, unmatched := slices.Clone(requested), []*csipb.Snapshot(nil)
 	for _, member := range members {
 		if at := slices.Index(missing, member.GetSourceVolumeId()); at >= 0 {
 			missing = slices.Delete(missing, at, at+1)
@@ -163,7 +163,7 @@ func matchVolume(reported string, volumes []string) (match string) {
 // checkSources checks that each requested volume has one snapshot. Otherwise a
 // claim would silently be left out, or be restored from the snapshot of another
 // one.
-func checkSources(asked []string, members []*csipb.Snapshot) string {
+func checkSources(requested []string, members []*csipb.Snapshot) string {
 	of := make(map[string]string, len(members))
 	for _, member := range members {
 		volume := member.GetSourceVolumeId()
@@ -175,7 +175,7 @@ func checkSources(asked []string, members []*csipb.Snapshot) string {
 		}
 		of[volume] = member.GetSnapshotId()
 	}
-	for _, volume := range asked {
+	for _, volume := range requested {
 		if of[volume] == "" {
 			return fmt.Sprintf("there is no snapshot of volume %q", volume)
 		}

@@ -21,25 +21,25 @@ func TestCreateVolumeGroupSnapshotChecksTheResponse(t *testing.T) {
 		id      string
 		members []string
 	}{
-		"a whole group is taken":                {func(*csipb.VolumeGroupSnapshot) {}, false, "", nil},
-		"members need not name their group":     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[0].GroupSnapshotId = "" }, false, "", nil},
-		"a time may be unknown":                 {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = nil }, false, "", nil},
-		"a member may name another group":       {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].GroupSnapshotId = "other" }, false, "", nil},
-		"a member may have no size":             {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SizeBytes = -1 }, false, "", nil},
-		"a member may be of no time":            {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].CreationTime = noTime() }, false, "", nil},
-		"a group may be of no time":             {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = noTime() }, false, "", nil},
-		"the last member may name no source":    {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "" }, false, "", nil},
-		"the last member may name it otherwise": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "17" }, false, "", nil},
-		"there may be a member too many":        {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, stray()) }, false, "", nil},
-		"without an id its members are known":   {func(g *csipb.VolumeGroupSnapshot) { g.GroupSnapshotId = "" }, true, "", []string{"snapshot-4", "snapshot-5"}},
-		"a member without an id":                {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "" }, true, "group-3", []string{"snapshot-4"}},
-		"members of which nobody can tell whose they are": {func(g *csipb.VolumeGroupSnapshot) {
+		"a complete group is accepted":                        {func(*csipb.VolumeGroupSnapshot) {}, false, "", nil},
+		"a member may have no group id":                       {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[0].GroupSnapshotId = "" }, false, "", nil},
+		"the creation time may be missing":                    {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = nil }, false, "", nil},
+		"a member may have another group id":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].GroupSnapshotId = "other" }, false, "", nil},
+		"a member may have an invalid size":                   {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SizeBytes = -1 }, false, "", nil},
+		"a member may have an invalid time":                   {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].CreationTime = noTime() }, false, "", nil},
+		"a group may have an invalid time":                    {func(g *csipb.VolumeGroupSnapshot) { g.CreationTime = noTime() }, false, "", nil},
+		"the last member may have no source":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "" }, false, "", nil},
+		"the last member may have an unknown source":          {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SourceVolumeId = "17" }, false, "", nil},
+		"there may be an additional member":                   {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, stray()) }, false, "", nil},
+		"a group without an id is rejected, with its members": {func(g *csipb.VolumeGroupSnapshot) { g.GroupSnapshotId = "" }, true, "", []string{"snapshot-4", "snapshot-5"}},
+		"a member without an id is rejected":                  {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "" }, true, "group-3", []string{"snapshot-4"}},
+		"two members without a source are rejected": {func(g *csipb.VolumeGroupSnapshot) {
 			g.Snapshots[0].SourceVolumeId, g.Snapshots[1].SourceVolumeId = "", ""
 		}, true, "group-3", both()},
-		"one snapshot for both":     {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "snapshot-4" }, true, "group-3", []string{"snapshot-4", "snapshot-4"}},
-		"two snapshots of a volume": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, again()) }, true, "group-3", append(both(), "again")},
-		"a volume that is left out": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = g.GetSnapshots()[:1] }, true, "group-3", []string{"snapshot-4"}},
-		"no members at all":         {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = nil }, true, "group-3", nil},
+		"one snapshot for both volumes is rejected": {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots[1].SnapshotId = "snapshot-4" }, true, "group-3", []string{"snapshot-4", "snapshot-4"}},
+		"two snapshots of a volume are rejected":    {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = append(g.Snapshots, again()) }, true, "group-3", append(both(), "again")},
+		"a missing volume is rejected":              {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = g.GetSnapshots()[:1] }, true, "group-3", []string{"snapshot-4"}},
+		"no members are rejected":                   {func(g *csipb.VolumeGroupSnapshot) { g.Snapshots = nil }, true, "group-3", nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func noTime() *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: 1,
 func stray() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "stray", SourceVolumeId: "volume-9"} }
 func again() *csipb.Snapshot         { return &csipb.Snapshot{SnapshotId: "again", SourceVolumeId: "volume-1"} }
 
-// What is not told is nil, never a date long ago.
+// A time that the driver does not know is nil, and not 1970.
 func TestAnUnknownTimeIsNil(t *testing.T) {
 	for name, at := range map[string]*timestamppb.Timestamp{
 		"nothing": nil, "1970": {}, "the year 1": timestamppb.New(time.Time{}),
@@ -109,14 +109,14 @@ func TestGetVolumeGroupSnapshotChecksTheResponse(t *testing.T) {
 		}
 	})
 	if got, err := driver.GetVolumeGroupSnapshot(t.Context(), req); err != nil || len(got.GetSnapshots()) != 2 {
-		t.Errorf("in other words: got %v, %v", got, err)
+		t.Errorf("with another id: got %v, %v", got, err)
 	}
 	changeResponse(fake, csi.GetVolumeGroupSnapshot, func(r *csipb.GetVolumeGroupSnapshotResponse) { r.GroupSnapshot.GroupSnapshotId = "" })
 	_, err = driver.GetVolumeGroupSnapshot(t.Context(), req)
 	wantInvalidResponse(t, err, "")
 }
 
-// The series must be found beside the others of the same call.
+// The series must have the same label value as the other metrics of the call.
 func TestTheLimitOfGroupsHasTheNameOfTheirService(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)

@@ -8,8 +8,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/keymutex"
 )
 
-// waitTimeout bounds waits for something that must happen; it is never used up
-// unless it does not.
+// waitTimeout limits waiting for something that must happen.
 const waitTimeout = 30 * time.Second
 
 func TestKeysDoNotWaitForEachOther(t *testing.T) {

@@ -9,10 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// errLate is what a call that the driver did not answer in time ends with.
+// errLate is the error of a call that timed out.
 var errLate = status.Error(codes.DeadlineExceeded, "too slow")
 
-// acquireAll asks a pace for n calls at once and returns those that may be sent.
+// acquireAll starts n calls at once and returns the slots of those that may be
+// sent.
 func acquireAll(t *testing.T, p *limiter, n int) []*slot {
 	t.Helper()
 	var through []*slot
@@ -34,15 +35,15 @@ func acquireAll(t *testing.T, p *limiter, n int) []*slot {
 func TestLimiter(t *testing.T) {
 	all := func(ends ...error) []error { return ends }
 	tests := map[string]struct {
-		ends []error // how calls ended that were under way together
-		want int     // limit after that; 0 is none
+		ends []error // results of calls that were in flight together
+		want int     // limit after that; 0 is unlimited
 	}{
-		"calls that are answered have no limit":                        {all(nil, nil, nil, nil), 0},
-		"nor have those that the driver refuses in time":               {all(status.Error(codes.Internal, ""), status.Error(codes.ResourceExhausted, "")), 0},
-		"one call that is late halves what was under way":              {all(errLate, nil, nil, nil, nil, nil, nil, nil), 4},
-		"calls that are late together halve it once":                   {all(errLate, errLate, errLate, errLate, errLate, errLate, errLate, errLate), 4},
-		"one call at a time is always let through":                     {all(errLate), 1},
-		"a driver that is away, or a caller that leaves, says nothing": {all(status.Error(codes.Unavailable, ""), context.Canceled), 0},
+		"successful calls set no limit":                        {all(nil, nil, nil, nil), 0},
+		"errors that arrive in time set no limit":              {all(status.Error(codes.Internal, ""), status.Error(codes.ResourceExhausted, "")), 0},
+		"one timeout halves the number of calls in flight":     {all(errLate, nil, nil, nil, nil, nil, nil, nil), 4},
+		"timeouts of one batch halve it once":                  {all(errLate, errLate, errLate, errLate, errLate, errLate, errLate, errLate), 4},
+		"one call at a time is always allowed":                 {all(errLate), 1},
+		"unavailable drivers and cancelled calls set no limit": {all(status.Error(codes.Unavailable, ""), context.Canceled), 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +61,7 @@ func TestLimiter(t *testing.T) {
 func TestALimitGrowsByOneForEachFullBatchOfCalls(t *testing.T) {
 	p := &limiter{limit: 4}
 	if n := len(acquireAll(t, p, 3)); n != 3 {
-		t.Fatalf("%d were let through", n)
+		t.Fatalf("%d got a slot", n)
 	}
 	idle := &limiter{limit: 4}
 	for range 10 {
@@ -72,7 +73,7 @@ func TestALimitGrowsByOneForEachFullBatchOfCalls(t *testing.T) {
 	busy := &limiter{limit: 4}
 	running := acquireAll(t, busy, 20)
 	if len(running) != 4 {
-		t.Fatalf("%d were let through", len(running))
+		t.Fatalf("%d got a slot", len(running))
 	}
 	for _, s := range running {
 		busy.release(s, nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// series finds the one series of a family that has these labels and no others.
+// series returns the series of a family that has exactly these labels.
 func series(t *testing.T, driver *csi.Driver, family string, labels map[string]string) *dto.Metric {
 	t.Helper()
 	families, err := driver.Gatherer().Gather()
@@ -77,7 +77,7 @@ func TestCallsInFlightAreCounted(t *testing.T) {
 	slow.Release()
 	all.Wait()
 	if got := inFlight(); got != 0 {
-		t.Errorf("%v calls are in flight after the last answer", got)
+		t.Errorf("%v calls are in flight after the last response", got)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestTheLimitOfASlowDriverIsAMetric(t *testing.T) {
 	}
 	createVolumes(t, driver, 1)
 	if got := limit(); got != nil {
-		t.Errorf("there is a limit of %v though nothing was late", got)
+		t.Errorf("there is a limit of %v without a timeout", got)
 	}
 	fake.FailNext(csi.CreateVolume, codes.DeadlineExceeded, "too slow")
 	if _, err := driver.CreateVolume(t.Context(), volumeRequest("late", mib)); err == nil {

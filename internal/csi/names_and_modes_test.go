@@ -11,12 +11,12 @@ import (
 
 func TestSafeName(t *testing.T) {
 	tests := map[string]struct{ driver, want string }{
-		"dots become dashes":                     {"ebs.csi.aws.com", "ebs-csi-aws-com"},
-		"dashes, digits and capitals stay":       {"My-Driver2", "My-Driver2"},
-		"a trailing dash gets a letter":          {"driver-", "driver-X"},
-		"a trailing dot is a trailing dash":      {"driver.", "driver-X"},
-		"a character of several bytes is one":    {"drivér.io", "driv-r-io"},
-		"no name stays no name, and is no panic": {"", ""},
+		"dots become dashes":                  {"ebs.csi.aws.com", "ebs-csi-aws-com"},
+		"dashes, digits and capitals stay":    {"My-Driver2", "My-Driver2"},
+		"a trailing dash gets a letter":       {"driver-", "driver-X"},
+		"a trailing dot is a trailing dash":   {"driver.", "driver-X"},
+		"a character of several bytes is one": {"drivér.io", "driv-r-io"},
+		"an empty name stays empty":           {"", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -32,10 +32,10 @@ func TestCheckName(t *testing.T) {
 		name string
 		good bool
 	}{
-		"a domain name is good":         {"local.holdfast.io", true},
-		"one letter is good":            {"a", true},
-		"63 characters are good":        {strings.Repeat("a", 63), true},
-		"no name is none":               {"", false},
+		"a domain name is valid":        {"local.holdfast.io", true},
+		"one letter is valid":           {"a", true},
+		"63 characters are valid":       {strings.Repeat("a", 63), true},
+		"an empty name is invalid":      {"", false},
 		"64 characters are too many":    {strings.Repeat("a", 64), false},
 		"a slash cannot be in a name":   {"holdfast.io/local", false},
 		"a name cannot end with a dash": {"local-", false},
@@ -55,14 +55,14 @@ func TestSocketPath(t *testing.T) {
 		address, want string
 		good          bool
 	}{
-		"a path is a path":                {"/run/csi/socket", "/run/csi/socket", true},
-		"a relative path too":             {"csi.sock", "csi.sock", true},
-		"a URL names an absolute path":    {"unix:///run/csi/socket", "/run/csi/socket", true},
-		"a URL can name a relative path":  {"unix://csi.sock", "csi.sock", true},
-		"signs in a path mean nothing":    {"/run/a b%2F?c", "/run/a b%2F?c", true},
-		"no address is an error":          {"", "", false},
-		"a URL without a path is one too": {"unix://", "", false},
-		"another protocol is not spoken":  {"tcp://127.0.0.1:9000", "", false},
+		"a path is a path":                             {"/run/csi/socket", "/run/csi/socket", true},
+		"a relative path is a path":                    {"csi.sock", "csi.sock", true},
+		"a URL names an absolute path":                 {"unix:///run/csi/socket", "/run/csi/socket", true},
+		"a URL can name a relative path":               {"unix://csi.sock", "csi.sock", true},
+		"special characters in a path have no meaning": {"/run/a b%2F?c", "/run/a b%2F?c", true},
+		"no address is an error":                       {"", "", false},
+		"a URL without a path is an error":             {"unix://", "", false},
+		"another scheme is an error":                   {"tcp://127.0.0.1:9000", "", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -98,8 +98,8 @@ func TestAccessMode(t *testing.T) {
 		modes         kubeModes
 		without, with csipb.VolumeCapability_AccessMode_Mode // noMode is an error
 	}{
-		"one pod":                               {kubeModes{rwop}, singleWriter, singleSingleWriter},
-		"one pod beside anything is an error":   {kubeModes{rwop, rwo}, noMode, noMode},
+		"one pod": {kubeModes{rwop}, singleWriter, singleSingleWriter},
+		"one pod with any other mode is an error": {kubeModes{rwop, rwo}, noMode, noMode},
 		"many writers":                          {kubeModes{rwx}, multiWriter, multiWriter},
 		"many writers win over many readers":    {kubeModes{rox, rwx}, multiWriter, multiWriter},
 		"many writers win over one node":        {kubeModes{rwo, rwx}, multiWriter, multiWriter},
@@ -128,9 +128,9 @@ func TestAccessModes(t *testing.T) {
 		without, with csiModes // nil is an error
 	}{
 		"each mode is mapped on its own, in order": {kubeModes{rwx, rwo}, csiModes{multiWriter, singleWriter}, csiModes{multiWriter, singleMultiWriter}},
-		"readers beside one node are good":         {kubeModes{rwo, rox}, csiModes{singleWriter, multiReader}, csiModes{singleMultiWriter, multiReader}},
+		"many readers and one node are valid":      {kubeModes{rwo, rox}, csiModes{singleWriter, multiReader}, csiModes{singleMultiWriter, multiReader}},
 		"one pod":                                  {kubeModes{rwop}, csiModes{singleWriter}, csiModes{singleSingleWriter}},
-		"one pod beside anything is an error":      {kubeModes{rwo, rwop}, nil, nil},
+		"one pod with any other mode is an error":  {kubeModes{rwo, rwop}, nil, nil},
 		"no mode is an error":                      {nil, nil, nil},
 		"an unknown mode is an error":              {kubeModes{rwo, "ReadSometimes"}, nil, nil},
 	}

@@ -27,34 +27,34 @@ func wantClassifications(t *testing.T, tests map[string]classification) {
 
 func TestOutcomesOfCreating(t *testing.T) {
 	wantClassifications(t, map[string]classification{
-		"a create that was cancelled may be running":                      {CreateVolume, codes.Canceled, OutcomeUnknown},
-		"a create that took too long may be running":                      {CreateVolume, codes.DeadlineExceeded, OutcomeUnknown},
-		"a create whose connection broke may be running":                  {CreateVolume, codes.Unavailable, OutcomeUnknown},
-		"a create that collided with another call may be running":         {CreateVolume, codes.Aborted, OutcomeUnknown},
-		"a create without room may find some elsewhere":                   {CreateVolume, codes.ResourceExhausted, OutOfCapacity},
-		"a create with wrong arguments is retried slowly":                 {CreateVolume, codes.InvalidArgument, Infeasible},
-		"a create of an impossible size is refused":                       {CreateVolume, codes.OutOfRange, Failed},
-		"a create from a missing source is refused":                       {CreateVolume, codes.NotFound, Failed},
-		"a create whose conditions are not met is refused":                {CreateVolume, codes.FailedPrecondition, Failed},
-		"a create under a name that is taken may have taken it":           {CreateVolume, codes.AlreadyExists, OutcomeUnknown},
-		"a create that fails inside the driver may have done its work":    {CreateVolume, codes.Internal, OutcomeUnknown},
-		"a create that fails without a code of its own may have, too":     {CreateVolume, codes.Unknown, OutcomeUnknown},
-		"a success has no verdict, so nobody can act upon one by mistake": {CreateVolume, codes.OK, OutcomeUnknown},
+		"a create that was cancelled may be running":               {CreateVolume, codes.Canceled, OutcomeUnknown},
+		"a create that took too long may be running":               {CreateVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a create whose connection broke may be running":           {CreateVolume, codes.Unavailable, OutcomeUnknown},
+		"a create that collided with another call may be running":  {CreateVolume, codes.Aborted, OutcomeUnknown},
+		"a create without capacity may succeed in another segment": {CreateVolume, codes.ResourceExhausted, OutOfCapacity},
+		"a create with wrong arguments is retried slowly":          {CreateVolume, codes.InvalidArgument, Infeasible},
+		"a create of an impossible size has failed":                {CreateVolume, codes.OutOfRange, Failed},
+		"a create from a missing source has failed":                {CreateVolume, codes.NotFound, Failed},
+		"a create whose conditions are not met has failed":         {CreateVolume, codes.FailedPrecondition, Failed},
+		"a create of a name that exists may have created it":       {CreateVolume, codes.AlreadyExists, OutcomeUnknown},
+		"a create with an internal error may have done its work":   {CreateVolume, codes.Internal, OutcomeUnknown},
+		"a create with an unknown error may have done its work":    {CreateVolume, codes.Unknown, OutcomeUnknown},
+		"a success has no outcome, and gets the safe one":          {CreateVolume, codes.OK, OutcomeUnknown},
 	})
 }
 
 func TestOutcomesOfPublishing(t *testing.T) {
 	wantClassifications(t, map[string]classification{
-		"a publish that was cancelled may be running":              {ControllerPublishVolume, codes.Canceled, OutcomeUnknown},
-		"a publish that took too long may be running":              {ControllerPublishVolume, codes.DeadlineExceeded, OutcomeUnknown},
-		"a publish whose connection broke may be running":          {ControllerPublishVolume, codes.Unavailable, OutcomeUnknown},
-		"a publish that collided may be running":                   {ControllerPublishVolume, codes.Aborted, OutcomeUnknown},
-		"a publish on a full node may be running":                  {ControllerPublishVolume, codes.ResourceExhausted, OutcomeUnknown},
-		"a publish with wrong arguments is refused":                {ControllerPublishVolume, codes.InvalidArgument, Failed},
-		"a publish out of range is refused":                        {ControllerPublishVolume, codes.OutOfRange, Failed},
-		"a publish of a missing volume is refused":                 {ControllerPublishVolume, codes.NotFound, Failed},
-		"a publish of a volume that another node has waits for it": {ControllerPublishVolume, codes.FailedPrecondition, InUse},
-		"a publish in another way than before is refused":          {ControllerPublishVolume, codes.AlreadyExists, Failed},
+		"a publish that was cancelled may be running":        {ControllerPublishVolume, codes.Canceled, OutcomeUnknown},
+		"a publish that took too long may be running":        {ControllerPublishVolume, codes.DeadlineExceeded, OutcomeUnknown},
+		"a publish whose connection broke may be running":    {ControllerPublishVolume, codes.Unavailable, OutcomeUnknown},
+		"a publish that collided may be running":             {ControllerPublishVolume, codes.Aborted, OutcomeUnknown},
+		"a publish on a full node may be running":            {ControllerPublishVolume, codes.ResourceExhausted, OutcomeUnknown},
+		"a publish with wrong arguments has failed":          {ControllerPublishVolume, codes.InvalidArgument, Failed},
+		"a publish out of range has failed":                  {ControllerPublishVolume, codes.OutOfRange, Failed},
+		"a publish of a missing volume has failed":           {ControllerPublishVolume, codes.NotFound, Failed},
+		"a publish of a volume that another node uses waits": {ControllerPublishVolume, codes.FailedPrecondition, InUse},
+		"a publish with another mode than before has failed": {ControllerPublishVolume, codes.AlreadyExists, Failed},
 	})
 }
 
@@ -64,12 +64,12 @@ func TestOutcomesOfExpanding(t *testing.T) {
 		"an expansion that took too long may be running":        {ControllerExpandVolume, codes.DeadlineExceeded, OutcomeUnknown},
 		"an expansion whose connection broke may be running":    {ControllerExpandVolume, codes.Unavailable, OutcomeUnknown},
 		"an expansion that collided may be running":             {ControllerExpandVolume, codes.Aborted, OutcomeUnknown},
-		"an expansion without room may be running":              {ControllerExpandVolume, codes.ResourceExhausted, OutcomeUnknown},
+		"an expansion without capacity may be running":          {ControllerExpandVolume, codes.ResourceExhausted, OutcomeUnknown},
 		"an expansion with wrong arguments is retried slowly":   {ControllerExpandVolume, codes.InvalidArgument, Infeasible},
 		"an expansion to an impossible size is retried slowly":  {ControllerExpandVolume, codes.OutOfRange, Infeasible},
 		"an expansion of a missing volume is retried slowly":    {ControllerExpandVolume, codes.NotFound, Infeasible},
 		"an expansion of a volume in use waits for its release": {ControllerExpandVolume, codes.FailedPrecondition, InUse},
-		"an expansion that fails inside the driver is refused":  {ControllerExpandVolume, codes.Internal, Failed},
+		"an expansion with an internal error has failed":        {ControllerExpandVolume, codes.Internal, Failed},
 	})
 }
 
@@ -81,42 +81,42 @@ func TestOutcomesOfModifying(t *testing.T) {
 		"a modification that collided may be running":              {ControllerModifyVolume, codes.Aborted, OutcomeUnknown},
 		"a modification that is throttled may be running":          {ControllerModifyVolume, codes.ResourceExhausted, OutcomeUnknown},
 		"a modification with unknown parameters is retried slowly": {ControllerModifyVolume, codes.InvalidArgument, Infeasible},
-		"a modification out of range is refused":                   {ControllerModifyVolume, codes.OutOfRange, Failed},
-		"a modification of a missing volume is refused":            {ControllerModifyVolume, codes.NotFound, Failed},
-		"a modification whose conditions are not met is refused":   {ControllerModifyVolume, codes.FailedPrecondition, Failed},
-		"a modification that fails inside the driver is refused":   {ControllerModifyVolume, codes.Internal, Failed},
+		"a modification out of range has failed":                   {ControllerModifyVolume, codes.OutOfRange, Failed},
+		"a modification of a missing volume has failed":            {ControllerModifyVolume, codes.NotFound, Failed},
+		"a modification whose conditions are not met has failed":   {ControllerModifyVolume, codes.FailedPrecondition, Failed},
+		"a modification with an internal error has failed":         {ControllerModifyVolume, codes.Internal, Failed},
 	})
 }
 
 func TestOutcomesOfSnapshots(t *testing.T) {
 	wantClassifications(t, map[string]classification{
-		"a snapshot that was cancelled may be running":        {CreateSnapshot, codes.Canceled, OutcomeUnknown},
-		"a snapshot that took too long may be running":        {CreateSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
-		"a snapshot whose connection broke may be running":    {CreateSnapshot, codes.Unavailable, OutcomeUnknown},
-		"a snapshot that collided may be running":             {CreateSnapshot, codes.Aborted, OutcomeUnknown},
-		"a snapshot without room may be running":              {CreateSnapshot, codes.ResourceExhausted, OutcomeUnknown},
-		"a snapshot with wrong arguments is refused":          {CreateSnapshot, codes.InvalidArgument, Failed},
-		"a snapshot under a taken name may have taken it":     {CreateSnapshot, codes.AlreadyExists, OutcomeUnknown},
-		"a snapshot that fails inside the driver may exist":   {CreateSnapshot, codes.Internal, OutcomeUnknown},
-		"a snapshot that fails without a code may exist":      {CreateSnapshot, codes.Unknown, OutcomeUnknown},
-		"a delete of a snapshot in use waits for its release": {DeleteSnapshot, codes.FailedPrecondition, InUse},
+		"a snapshot that was cancelled may be running":         {CreateSnapshot, codes.Canceled, OutcomeUnknown},
+		"a snapshot that took too long may be running":         {CreateSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
+		"a snapshot whose connection broke may be running":     {CreateSnapshot, codes.Unavailable, OutcomeUnknown},
+		"a snapshot that collided may be running":              {CreateSnapshot, codes.Aborted, OutcomeUnknown},
+		"a snapshot without capacity may be running":           {CreateSnapshot, codes.ResourceExhausted, OutcomeUnknown},
+		"a snapshot with wrong arguments has failed":           {CreateSnapshot, codes.InvalidArgument, Failed},
+		"a snapshot of a name that exists may have created it": {CreateSnapshot, codes.AlreadyExists, OutcomeUnknown},
+		"a snapshot with an internal error may exist":          {CreateSnapshot, codes.Internal, OutcomeUnknown},
+		"a snapshot with an unknown error may exist":           {CreateSnapshot, codes.Unknown, OutcomeUnknown},
+		"a delete of a snapshot in use waits for its release":  {DeleteSnapshot, codes.FailedPrecondition, InUse},
 	})
 }
 
 func TestOutcomesOfGroupSnapshots(t *testing.T) {
 	wantClassifications(t, map[string]classification{
-		"a group that took too long may be running":                       {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
-		"a group that collided may be running":                            {CreateVolumeGroupSnapshot, codes.Aborted, OutcomeUnknown},
-		"a group without room may be running":                             {CreateVolumeGroupSnapshot, codes.ResourceExhausted, OutcomeUnknown},
-		"a group under a taken name may have taken it":                    {CreateVolumeGroupSnapshot, codes.AlreadyExists, OutcomeUnknown},
-		"a group that fails inside the driver may exist":                  {CreateVolumeGroupSnapshot, codes.Internal, OutcomeUnknown},
-		"a group that fails without a code of its own may exist":          {CreateVolumeGroupSnapshot, codes.Unknown, OutcomeUnknown},
-		"volumes that cannot be cut together are retried slowly":          {CreateVolumeGroupSnapshot, codes.FailedPrecondition, Infeasible},
-		"a delete of a group in use waits for its release":                {DeleteVolumeGroupSnapshot, codes.FailedPrecondition, InUse},
-		"a delete with other members than the group's is refused":         {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Failed},
-		"a question about a group that is not there is refused":           {GetVolumeGroupSnapshot, codes.NotFound, Failed},
-		"a question about other members than the group's is refused":      {GetVolumeGroupSnapshot, codes.InvalidArgument, Failed},
-		"a delete of a snapshot that goes with its group only is refused": {DeleteSnapshot, codes.InvalidArgument, Failed},
+		"a group that took too long may be running":                      {CreateVolumeGroupSnapshot, codes.DeadlineExceeded, OutcomeUnknown},
+		"a group that collided may be running":                           {CreateVolumeGroupSnapshot, codes.Aborted, OutcomeUnknown},
+		"a group without capacity may be running":                        {CreateVolumeGroupSnapshot, codes.ResourceExhausted, OutcomeUnknown},
+		"a group of a name that exists may have created it":              {CreateVolumeGroupSnapshot, codes.AlreadyExists, OutcomeUnknown},
+		"a group with an internal error may exist":                       {CreateVolumeGroupSnapshot, codes.Internal, OutcomeUnknown},
+		"a group with an unknown error may exist":                        {CreateVolumeGroupSnapshot, codes.Unknown, OutcomeUnknown},
+		"volumes that cannot be snapshotted together are retried slowly": {CreateVolumeGroupSnapshot, codes.FailedPrecondition, Infeasible},
+		"a delete of a group in use waits for its release":               {DeleteVolumeGroupSnapshot, codes.FailedPrecondition, InUse},
+		"a delete with other members than the group's has failed":        {DeleteVolumeGroupSnapshot, codes.InvalidArgument, Failed},
+		"a read of a missing group has failed":                           {GetVolumeGroupSnapshot, codes.NotFound, Failed},
+		"a read with other members than the group's has failed":          {GetVolumeGroupSnapshot, codes.InvalidArgument, Failed},
+		"a delete of a member without its group has failed":              {DeleteSnapshot, codes.InvalidArgument, Failed},
 	})
 }
 
@@ -124,8 +124,8 @@ func TestOutcomesOfOtherCalls(t *testing.T) {
 	wantClassifications(t, map[string]classification{
 		"a delete of a volume in use waits for its release": {DeleteVolume, codes.FailedPrecondition, InUse},
 		"a delete that took too long may be running":        {DeleteVolume, codes.DeadlineExceeded, OutcomeUnknown},
-		"a delete that fails inside the driver is refused":  {DeleteVolume, codes.Internal, Failed},
-		"an unpublish that is not allowed is refused":       {ControllerUnpublishVolume, codes.PermissionDenied, Failed},
+		"a delete with an internal error has failed":        {DeleteVolume, codes.Internal, Failed},
+		"an unpublish that is not allowed has failed":       {ControllerUnpublishVolume, codes.PermissionDenied, Failed},
 	})
 }
 
@@ -135,17 +135,17 @@ func TestResponded(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"a driver that refuses":                  {driver.fail(CreateVolume, status.Error(codes.InvalidArgument, "")), true},
-		"a driver that has no room":              {driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "")), true},
-		"a driver that failed":                   {driver.fail(CreateVolume, status.Error(codes.Internal, "")), true},
-		"a driver that has it already":           {driver.fail(CreateSnapshot, status.Error(codes.AlreadyExists, "")), true},
-		"whatever it is wrapped in":              {fmt.Errorf("creating: %w", driver.fail(CreateVolume, status.Error(codes.Unknown, ""))), true},
-		"a driver that is slow":                  {driver.fail(CreateVolume, status.Error(codes.DeadlineExceeded, "")), false},
-		"a driver that is busy with it":          {driver.fail(CreateVolume, status.Error(codes.Aborted, "")), false},
-		"a driver out of reach":                  {driver.fail(CreateVolume, status.Error(codes.Unavailable, "")), false},
-		"a driver that throttles":                {driver.fail(CreateSnapshot, status.Error(codes.ResourceExhausted, "")), false},
-		"an answer that cannot be used":          {driver.invalidResponse(CreateVolume, "v", "too small"), false},
-		"an error that is not one of the driver": {errors.New("no"), false},
+		"a rejected request":         {driver.fail(CreateVolume, status.Error(codes.InvalidArgument, "")), true},
+		"no capacity":                {driver.fail(CreateVolume, status.Error(codes.ResourceExhausted, "")), true},
+		"an internal error":          {driver.fail(CreateVolume, status.Error(codes.Internal, "")), true},
+		"an object that exists":      {driver.fail(CreateSnapshot, status.Error(codes.AlreadyExists, "")), true},
+		"a wrapped error":            {fmt.Errorf("creating: %w", driver.fail(CreateVolume, status.Error(codes.Unknown, ""))), true},
+		"a timeout":                  {driver.fail(CreateVolume, status.Error(codes.DeadlineExceeded, "")), false},
+		"an operation in progress":   {driver.fail(CreateVolume, status.Error(codes.Aborted, "")), false},
+		"an unreachable driver":      {driver.fail(CreateVolume, status.Error(codes.Unavailable, "")), false},
+		"a driver that throttles":    {driver.fail(CreateSnapshot, status.Error(codes.ResourceExhausted, "")), false},
+		"an invalid response":        {driver.invalidResponse(CreateVolume, "v", "too small"), false},
+		"an error of something else": {errors.New("no"), false},
 	} {
 		if got := Responded(tt.err); got != tt.want {
 			t.Errorf("%s: got %t", name, got)
@@ -160,13 +160,13 @@ func TestOutcomeOf(t *testing.T) {
 		err  error
 		want Outcome
 	}{
-		"nothing went wrong":                                   {nil, OutcomeUnknown},
-		"a driver's answer is judged":                          {full, OutOfCapacity},
-		"wrapping changes no verdict":                          {fmt.Errorf("creating volume a: %w", full), OutOfCapacity},
-		"an error that is no gRPC status proves nothing":       {driver.fail(CreateVolume, errors.New("broken pipe")), OutcomeUnknown},
-		"a call that was never sent proves nothing":            {driver.fail(CreateVolume, context.Canceled), OutcomeUnknown},
-		"an answer that cannot be used did something":          {driver.invalidResponse(CreateVolume, "volume-1", "it is too small"), OutcomeUnknown},
-		"a status that no call of ours returned is not judged": {status.Error(codes.Internal, "elsewhere"), OutcomeUnknown},
+		"no error": {nil, OutcomeUnknown},
+		"a response of the driver has an outcome":   {full, OutOfCapacity},
+		"wrapping does not change the outcome":      {fmt.Errorf("creating volume a: %w", full), OutOfCapacity},
+		"an error without a gRPC status is unknown": {driver.fail(CreateVolume, errors.New("broken pipe")), OutcomeUnknown},
+		"a call that was not sent is unknown":       {driver.fail(CreateVolume, context.Canceled), OutcomeUnknown},
+		"an invalid response is unknown":            {driver.invalidResponse(CreateVolume, "volume-1", "it is too small"), OutcomeUnknown},
+		"a status of another call is unknown":       {status.Error(codes.Internal, "elsewhere"), OutcomeUnknown},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -193,23 +193,23 @@ func TestErrorMessages(t *testing.T) {
 		err  error
 		want string
 	}{
-		"an answer of the driver": {
+		"a response of the driver": {
 			known.fail(CreateVolume, status.Error(codes.ResourceExhausted, "no room")),
 			"driver local.holdfast.io: CreateVolume: ResourceExhausted: no room",
 		},
-		"a driver whose name is not known yet": {
+		"a driver whose name is unknown": {
 			unknown.fail(Probe, status.Error(codes.Unavailable, "connection refused")),
 			"driver at /csi.sock: Probe: Unavailable: connection refused",
 		},
-		"an answer that cannot be used": {
+		"an invalid response": {
 			known.invalidResponse(CreateVolume, "volume-1", "it is too small"),
 			`driver local.holdfast.io: CreateVolume: the driver's response about "volume-1" cannot be used: it is too small`,
 		},
-		"an answer about nothing": {
+		"an invalid response without an id": {
 			known.invalidResponse(CreateVolume, "", "the volume has no id"),
 			`driver local.holdfast.io: CreateVolume: the driver's response cannot be used: the volume has no id`,
 		},
-		"a call that was given up while it waited": {
+		"a call that was cancelled while it waited": {
 			known.fail(DeleteVolume, fmt.Errorf("waiting for another call about volume v: %w", context.Canceled)),
 			"driver local.holdfast.io: DeleteVolume: waiting for another call about volume v: context canceled",
 		},

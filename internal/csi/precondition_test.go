@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// A call that waits for its turn is not sent if what it rests on has changed
-// meanwhile: its precondition is checked when the turn has come, and not before.
+// A call that waits for another one is not sent if its reason is gone meanwhile:
+// the precondition is checked right before the call is sent, and not earlier.
 func TestAPreconditionIsCheckedRightBeforeTheCallIsSent(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connectReady(t, fake)
@@ -38,7 +38,7 @@ func TestAPreconditionIsCheckedRightBeforeTheCallIsSent(t *testing.T) {
 			return nil
 		}).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: id})
 	}()
-	for range 10 { // The deletion waits by now, or begins to later, which is as good.
+	for range 10 { // The deletion waits by now, or will soon, which is as good.
 		if _, err := driver.Probe(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -49,15 +49,15 @@ func TestAPreconditionIsCheckedRightBeforeTheCallIsSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-deleting; !errors.Is(err, csi.ErrPreconditionFailed) {
-		t.Errorf("got %v, want an error that says that the call is not wanted", err)
+		t.Errorf("got %v, want ErrPreconditionFailed", err)
 	}
 	if n := fake.Calls(csi.DeleteVolume); n != 0 {
 		t.Errorf("DeleteVolume was sent %d times", n)
 	}
 }
 
-// What a precondition fills into its request is sent, and only the view that it
-// was given to has it.
+// The changes of a precondition to its request are sent, and only with its own
+// calls.
 func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 	fake := csitest.New(csitest.Options{Record: true})
 	driver := connectReady(t, fake)
@@ -79,13 +79,13 @@ func TestAPreconditionMayCompleteItsRequest(t *testing.T) {
 		}
 	}
 	if len(secrets) != 2 || secrets[0] != "fresh" || secrets[1] != "" {
-		t.Errorf("the driver was given %q", secrets)
+		t.Errorf("the driver got secrets %q", secrets)
 	}
 }
 
-// The compiler refuses a destructive call without a precondition: the methods exist on
-// ConditionalDriver alone. That holds for calls of later versions of the specification
-// too, as soon as somebody adds one of them.
+// The compiler rejects a destructive call without a precondition, because only
+// ConditionalDriver has these methods. The test also covers calls that a later version
+// of the specification adds.
 func TestDestructiveCallsNeedAPrecondition(t *testing.T) {
 	driver, conditional := reflect.TypeFor[*csi.Driver](), reflect.TypeFor[*csi.ConditionalDriver]()
 	destructive := 0

@@ -14,7 +14,7 @@ import (
 
 const mib = 1 << 20
 
-func TestCreateVolumeChecksTheAnswer(t *testing.T) {
+func TestCreateVolumeChecksTheResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	changeResponse(fake, csi.CreateVolume, func(r *csipb.CreateVolumeResponse) { r.Volume.CapacityBytes = mib - 1 })
@@ -28,7 +28,7 @@ func TestCreateVolumeChecksTheAnswer(t *testing.T) {
 	}
 }
 
-func TestACopyThatIsNoneIsNotTaken(t *testing.T) {
+func TestAMissingContentSourceIsRejected(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	req := volumeRequest("copy", mib)
@@ -40,7 +40,7 @@ func TestACopyThatIsNoneIsNotTaken(t *testing.T) {
 	wantInvalidResponse(t, err, fake.Volumes()[1].ID)
 }
 
-func TestExpandChecksTheAnswer(t *testing.T) {
+func TestExpandChecksTheResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	req := &csipb.ControllerExpandVolumeRequest{VolumeId: createVolumes(t, driver, 1)[0], CapacityRange: &csipb.CapacityRange{RequiredBytes: 2 * mib}}
@@ -51,7 +51,7 @@ func TestExpandChecksTheAnswer(t *testing.T) {
 	}
 }
 
-func TestGetVolumeChecksTheAnswer(t *testing.T) {
+func TestGetVolumeChecksTheResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	id := createVolumes(t, driver, 1)[0]
@@ -60,14 +60,14 @@ func TestGetVolumeChecksTheAnswer(t *testing.T) {
 	}
 	changeResponse(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "projects/p/" + id })
 	if got, err := driver.ControllerGetVolume(t.Context(), id); err != nil || got.GetVolume() == nil {
-		t.Errorf("in other words: got %v, %v", got, err)
+		t.Errorf("with another id: got %v, %v", got, err)
 	}
 	changeResponse(fake, csi.ControllerGetVolume, func(r *csipb.ControllerGetVolumeResponse) { r.Volume.VolumeId = "" })
 	_, err := driver.ControllerGetVolume(t.Context(), id)
 	wantInvalidResponse(t, err, "")
 }
 
-func TestGetCapacityChecksTheAnswer(t *testing.T) {
+func TestGetCapacityChecksTheResponse(t *testing.T) {
 	fake := csitest.New(csitest.Options{Capacity: 5 * mib})
 	driver := connect(t, fake)
 	if got, err := driver.GetCapacity(t.Context(), &csipb.GetCapacityRequest{}); err != nil || got.GetAvailableCapacity() != 5*mib {
@@ -96,9 +96,9 @@ func TestPublishReturnsThePublishContext(t *testing.T) {
 	}
 }
 
-// Whoever has the id of a snapshot can follow and delete it. PowerStore answers
-// with the first part of the volume's id only.
-func TestCreateSnapshotTakesWhatCanBeUsed(t *testing.T) {
+// The id is enough to follow and delete a snapshot. PowerStore responds with only the
+// first part of the source volume's id.
+func TestCreateSnapshotAcceptsDeviations(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	req := &csipb.CreateSnapshotRequest{Name: "s", SourceVolumeId: createVolumes(t, driver, 1)[0]}
@@ -126,12 +126,12 @@ func TestGetSnapshotFallsBackToListSnapshots(t *testing.T) {
 	get, list := csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT, csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
 	tests := map[string]struct {
 		can          []csipb.ControllerServiceCapability_RPC_Type
-		gets, lists  int
+		gets, lists  int // calls
 		code, absent codes.Code
 	}{
-		"its own call is the best":      {[]csipb.ControllerServiceCapability_RPC_Type{get, list}, 2, 0, codes.OK, codes.NotFound},
-		"the list will do":              {[]csipb.ControllerServiceCapability_RPC_Type{list}, 0, 2, codes.OK, codes.NotFound},
-		"with neither nothing is asked": {nil, 0, 0, codes.Unimplemented, codes.Unimplemented},
+		"GetSnapshot is preferred":       {[]csipb.ControllerServiceCapability_RPC_Type{get, list}, 2, 0, codes.OK, codes.NotFound},
+		"ListSnapshots is the fallback":  {[]csipb.ControllerServiceCapability_RPC_Type{list}, 0, 2, codes.OK, codes.NotFound},
+		"without both nothing is called": {nil, 0, 0, codes.Unimplemented, codes.Unimplemented},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestGetSnapshotFallsBackToListSnapshots(t *testing.T) {
 			}
 			_, err = driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "none"})
 			if status.Code(err) != tt.absent || csi.OutcomeOf(err) != csi.Failed {
-				t.Errorf("one that is not there: got %v", err)
+				t.Errorf("a missing snapshot: got %v", err)
 			}
 			if gets, lists := fake.Calls(csi.GetSnapshot), fake.Calls(csi.ListSnapshots); gets != tt.gets || lists != tt.lists {
 				t.Errorf("%d calls of GetSnapshot and %d of ListSnapshots", gets, lists)
@@ -157,8 +157,8 @@ func TestGetSnapshotFallsBackToListSnapshots(t *testing.T) {
 	}
 }
 
-// Who asks for one snapshot is answered about it, in whatever words; only a list
-// of several has to have it.
+// The response to a request for one snapshot may have another id. Only a list of
+// several must have the requested one.
 func TestGetSnapshotAcceptsAnotherSpellingOfTheID(t *testing.T) {
 	entry := func(id string) *csipb.ListSnapshotsResponse_Entry {
 		return &csipb.ListSnapshotsResponse_Entry{Snapshot: &csipb.Snapshot{SnapshotId: id, ReadyToUse: true}}
@@ -167,11 +167,11 @@ func TestGetSnapshotAcceptsAnotherSpellingOfTheID(t *testing.T) {
 		listed []*csipb.ListSnapshotsResponse_Entry
 		bad    bool
 	}{
-		"the one":                  {[]*csipb.ListSnapshotsResponse_Entry{entry("asked")}, false},
-		"the one in other words":   {[]*csipb.ListSnapshotsResponse_Entry{entry("123")}, false},
-		"the one among others":     {[]*csipb.ListSnapshotsResponse_Entry{entry("123"), entry("asked")}, false},
-		"others and not that one":  {[]*csipb.ListSnapshotsResponse_Entry{entry("123"), entry("456")}, true},
-		"one of which nothing is ": {[]*csipb.ListSnapshotsResponse_Entry{{}}, true},
+		"the requested one":              {[]*csipb.ListSnapshotsResponse_Entry{entry("asked")}, false},
+		"one with another id":            {[]*csipb.ListSnapshotsResponse_Entry{entry("123")}, false},
+		"the requested one among others": {[]*csipb.ListSnapshotsResponse_Entry{entry("123"), entry("asked")}, false},
+		"others only":                    {[]*csipb.ListSnapshotsResponse_Entry{entry("123"), entry("456")}, true},
+		"an empty entry":                 {[]*csipb.ListSnapshotsResponse_Entry{{}}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestAListThatIsLeftEarlyReadsNoFurtherPage(t *testing.T) {
 func TestAListEndsWithTheFirstError(t *testing.T) {
 	tests := map[string]struct {
 		prepare func(*csitest.Driver)
-		entries int // that come before the error
+		entries int // before the error
 		bad     bool
 	}{
 		"a page fails": {func(fake *csitest.Driver) {
@@ -234,7 +234,7 @@ func TestAListEndsWithTheFirstError(t *testing.T) {
 		"a page leads back to itself": {func(fake *csitest.Driver) {
 			changeResponse(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { r.NextToken = "2" })
 		}, 4, true}, // two pages of two: the second begins with volume number 2
-		"a page leads back to the first but one": {func(fake *csitest.Driver) {
+		"a page leads back to an earlier one": {func(fake *csitest.Driver) {
 			pages := 0
 			changeResponse(fake, csi.ListVolumes, func(r *csipb.ListVolumesResponse) { pages++; r.NextToken = []string{"2", "1"}[pages%2] })
 		}, 6, true},
@@ -293,7 +293,7 @@ func TestListSnapshotsReadsAllPagesAndChecksThem(t *testing.T) {
 	}
 	changeResponse(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SourceVolumeId = "" })
 	if seen, err := list(); seen != 3 || err != nil {
-		t.Errorf("with one that does not say of which volume it is: got %d, %v", seen, err)
+		t.Errorf("with a snapshot without a source: got %d, %v", seen, err)
 	}
 	changeResponse(fake, csi.ListSnapshots, func(r *csipb.ListSnapshotsResponse) { r.Entries[0].Snapshot.SnapshotId = "" })
 	_, err := list()

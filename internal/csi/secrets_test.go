@@ -20,14 +20,14 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// A value that looks different raw, in a URL and in base64.
+// secret looks different raw, in a URL and in base64.
 const secret = "p@ss/word+&=?"
 
 func secretForms() []string {
 	return []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))}
 }
 
-// logBuffer is a log that can be read.
+// logBuffer is a log that tests can read.
 type logBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -106,16 +106,16 @@ func secretCalls() map[csi.Method]func(context.Context, *csi.Driver) error {
 	}
 }
 
-// At every verbosity, whether the driver succeeds or repeats in its message
-// what it was given.
+// At every verbosity, whether the driver succeeds or repeats the secrets in its
+// message.
 func TestSecretsAreInNeitherLogsNorErrors(t *testing.T) {
-	tells := status.Errorf(codes.Internal, "running: array --pass %s && curl https://u:%s@array/ -H %q: as asked", secretForms()[0], secretForms()[1], secretForms()[2])
+	leak := status.Errorf(codes.Internal, "running: array --pass %s && curl https://u:%s@array/ -H %q: as asked", secretForms()[0], secretForms()[1], secretForms()[2])
 	for method, call := range secretCalls() {
 		t.Run(string(method), func(t *testing.T) {
 			fake := csitest.New(csitest.Options{})
 			driver := connectReady(t, fake)
 			for verbosity := range 11 {
-				for _, resp := range []error{nil, tells} {
+				for _, resp := range []error{nil, leak} {
 					fake.SetHooks(csitest.Hooks{Before: func(context.Context, csi.Method, any) error { return resp }})
 					book := &logBuffer{}
 					err := call(klog.NewContext(t.Context(), book.logger(verbosity)), driver)
@@ -132,7 +132,7 @@ func TestSecretsAreInNeitherLogsNorErrors(t *testing.T) {
 	}
 }
 
-// wantMessage sees to it that what the driver said is still there.
+// wantMessage checks that the rest of the driver's message is still there.
 func wantMessage(t *testing.T, err error, part string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), part) {
@@ -149,16 +149,16 @@ func wantNoSecret(t *testing.T, text string) {
 	}
 }
 
-// Details could hold anything, and the specification forbids them.
+// The specification forbids details, and they may contain anything.
 func TestDetailsOfErrorsAreDropped(t *testing.T) {
 	fake := csitest.New(csitest.Options{})
 	driver := connect(t, fake)
 	fake.SetHooks(csitest.Hooks{Before: func(context.Context, csi.Method, any) error {
-		told, err := status.New(codes.Internal, "no").WithDetails(&csipb.CreateVolumeRequest{Name: secret})
+		withDetails, err := status.New(codes.Internal, "no").WithDetails(&csipb.CreateVolumeRequest{Name: secret})
 		if err != nil {
 			return err
 		}
-		return told.Err()
+		return withDetails.Err()
 	}})
 	_, err := driver.CreateVolume(t.Context(), volumeRequest("a", mib))
 	if got, _ := status.FromError(err); got.Code() != codes.Internal || len(got.Details()) != 0 {

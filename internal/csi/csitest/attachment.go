@@ -23,17 +23,17 @@ func (d controller) ControllerPublishVolume(_ context.Context, req *csipb.Contro
 	if !d.hasNode(req.GetNodeId()) {
 		return nil, status.Errorf(codes.NotFound, "there is no node %q", req.GetNodeId())
 	}
-	asked := publication{readonly: req.GetReadonly(), mode: proto.CloneOf(req.GetVolumeCapability())}
+	requested := publication{readonly: req.GetReadonly(), mode: proto.CloneOf(req.GetVolumeCapability())}
 	if there, ok := v.published[req.GetNodeId()]; ok {
-		if there.readonly != asked.readonly || !proto.Equal(there.mode, asked.mode) {
-			return nil, status.Errorf(codes.AlreadyExists, "volume %q is published there in another way", req.GetVolumeId())
+		if there.readonly != requested.readonly || !proto.Equal(there.mode, requested.mode) {
+			return nil, status.Errorf(codes.AlreadyExists, "volume %q is published on the node with another mode", req.GetVolumeId())
 		}
 		return published(v), nil
 	}
-	if err := d.checkOtherPublications(req.GetNodeId(), v, asked); err != nil {
+	if err := d.checkOtherPublications(req.GetNodeId(), v, requested); err != nil {
 		return nil, err
 	}
-	v.published[req.GetNodeId()] = asked
+	v.published[req.GetNodeId()] = requested
 	return published(v), nil
 }
 
@@ -52,10 +52,11 @@ func (d controller) checkPublish(req *csipb.ControllerPublishVolumeRequest) erro
 	}
 }
 
-// checkOtherPublications checks the other nodes and the other volumes.
-func (d controller) checkOtherPublications(node string, v *volume, asked publication) error {
+// checkOtherPublications checks the other nodes of the volume and the other volumes
+// of the node.
+func (d controller) checkOtherPublications(node string, v *volume, requested publication) error {
 	for other, there := range v.published {
-		if isSingleNode(asked.mode) || isSingleNode(there.mode) {
+		if isSingleNode(requested.mode) || isSingleNode(there.mode) {
 			return status.Errorf(codes.FailedPrecondition, "volume %q is published on node %q", v.info.GetVolumeId(), other)
 		}
 	}
@@ -69,7 +70,7 @@ func (d controller) checkOtherPublications(node string, v *volume, asked publica
 		}
 	}
 	if there >= d.opts.MaxVolumesPerNode {
-		return status.Errorf(codes.ResourceExhausted, "node %q has all the volumes that it can have", node)
+		return status.Errorf(codes.ResourceExhausted, "node %q has the maximum number of volumes", node)
 	}
 	return nil
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// Call is one call that the driver answered.
+// Call is a call that has ended.
 type Call struct {
 	Method  csi.Method
 	Subject string // the volume, snapshot or group that a controller call is about
-	Request any    // as it came, secrets included
+	Request any    // with its secrets
 	Code    codes.Code
 }
 
@@ -29,7 +29,7 @@ type Volume struct {
 	Nodes    []string // that it is published on, sorted
 	Mutable  map[string]string
 	Info     *csipb.Volume
-	SourceID string // of the volume or snapshot that it was made from
+	SourceID string // of the volume or snapshot that is its content source
 	Params   map[string]string
 }
 
@@ -46,7 +46,7 @@ type Snapshot struct {
 type Group struct {
 	Name      string
 	ID        string
-	MemberIDs []string // in the order of the volumes that were asked for
+	MemberIDs []string // in the order of the requested volumes
 	Params    map[string]string
 }
 
@@ -92,9 +92,9 @@ func (s *callRecorder) end(call *Call) {
 	s.running[call.Subject] = left
 }
 
-// subjectOf is the volume or snapshot that a request is about. A create is
-// about the volume of that name if there is one, so that it is seen to overlap
-// with that volume's deletion.
+// subjectOf is the id of the volume, snapshot or group that a request is about. A
+// create request is about the existing object of that name, if there is one, so
+// that an overlap with its deletion is recorded.
 func (d *Driver) subjectOf(req any) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -106,7 +106,7 @@ func (d *Driver) subjectOf(req any) string {
 	case *csipb.CreateVolumeGroupSnapshotRequest:
 		return d.state.groupSubject(r.GetName())
 	case *csipb.ListSnapshotsRequest:
-		return "" // a question about many, even if it names one
+		return "" // a list, even if it is filtered by an id
 	case interface{ GetVolumeId() string }:
 		return r.GetVolumeId()
 	case interface{ GetSnapshotId() string }:
@@ -139,29 +139,29 @@ func (s *state) groupSubject(name string) string {
 	return "group snapshot named " + name
 }
 
-// Calls is how often the method was called.
+// Calls is the number of calls of the method.
 func (d *Driver) Calls(method csi.Method) int {
 	d.calls.mu.Lock()
 	defer d.calls.mu.Unlock()
 	return d.calls.counts[method]
 }
 
-// Log is every answered call in order, if Options.Record is set.
+// Log returns all ended calls in order, if Options.Record is set.
 func (d *Driver) Log() []Call {
 	d.calls.mu.Lock()
 	defer d.calls.mu.Unlock()
 	return slices.Clone(d.calls.log)
 }
 
-// Overlaps tells of calls that came while another one about the same volume or
-// snapshot was running. There should be none.
+// Overlaps describes the calls that came while another call about the same object
+// was running. There should be none.
 func (d *Driver) Overlaps() []string {
 	d.calls.mu.Lock()
 	defer d.calls.mu.Unlock()
 	return slices.Clone(d.calls.overlaps)
 }
 
-// Volumes are the volumes that exist, oldest first.
+// Volumes returns the existing volumes, oldest first.
 func (d *Driver) Volumes() []Volume {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -177,7 +177,7 @@ func (d *Driver) Volumes() []Volume {
 	return all
 }
 
-// Snapshots are the snapshots that exist, oldest first.
+// Snapshots returns the existing snapshots, oldest first.
 func (d *Driver) Snapshots() []Snapshot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -188,7 +188,7 @@ func (d *Driver) Snapshots() []Snapshot {
 	return all
 }
 
-// Groups are the groups of snapshots that exist, oldest first. Their members are
+// Groups returns the existing groups of snapshots, oldest first. Their members are
 // among the Snapshots too.
 func (d *Driver) Groups() []Group {
 	d.mu.Lock()

@@ -43,10 +43,10 @@ func checkCapabilities(all ...*csipb.VolumeCapability) error {
 func (d *Driver) checkRange(r *csipb.CapacityRange) error {
 	required, limit := r.GetRequiredBytes(), r.GetLimitBytes()
 	if required < 0 || limit < 0 || (limit > 0 && required > limit) {
-		return status.Errorf(codes.InvalidArgument, "%d to %d bytes is no range", required, limit)
+		return status.Errorf(codes.InvalidArgument, "%d to %d bytes is not a valid range", required, limit)
 	}
 	if d.opts.MaxVolumeSize > 0 && required > d.opts.MaxVolumeSize {
-		return status.Errorf(codes.OutOfRange, "%d bytes are more than a volume can have", required)
+		return status.Errorf(codes.OutOfRange, "%d bytes are more than the maximum volume size", required)
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func (d *Driver) checkRange(r *csipb.CapacityRange) error {
 func (d *Driver) checkMutable(parameters map[string]string) error {
 	for key := range parameters {
 		if !slices.Contains(d.opts.MutableKeys, key) {
-			return status.Errorf(codes.InvalidArgument, "parameter %q is not known", key)
+			return status.Errorf(codes.InvalidArgument, "parameter %q is unknown", key)
 		}
 	}
 	return nil

@@ -14,15 +14,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// contractSize in bytes is small enough for drivers that store something, and
-// what most storage can cut without rounding.
+// contractSize in bytes is small enough for drivers with real storage, and most
+// storage needs no rounding for it.
 const contractSize = 64 << 20
 
-// Contract runs what the controllers rely on against the driver at the
-// address: the same request gets the same answer, sizes are kept, lists are
-// whole, and errors have the codes from which a verdict follows. What the
-// driver does not announce is skipped. It needs the controller service and
-// leaves nothing behind.
+// Contract tests the driver at the address for what the controllers rely on:
+// repeated requests get the same response, sizes are as requested, lists are
+// complete, and errors have codes with the right outcome. It skips what the driver
+// does not announce. It needs the controller service and deletes all that it
+// creates.
 func Contract(t *testing.T, address string) {
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: address, Timeout: time.Minute})
 	if err != nil {
@@ -86,7 +86,7 @@ func (c *contract) needs(t *testing.T, all ...csipb.ControllerServiceCapability_
 	}
 }
 
-// volumeRequest is a request for a volume of the size whose name nobody else has.
+// volumeRequest is a request for a volume of the size with a unique name.
 func (c *contract) volumeRequest(t *testing.T, suffix string, bytes int64) *csipb.CreateVolumeRequest {
 	t.Helper()
 	return &csipb.CreateVolumeRequest{
@@ -97,7 +97,8 @@ func (c *contract) volumeRequest(t *testing.T, suffix string, bytes int64) *csip
 	}
 }
 
-// uniqueName differs from one run to the next: a driver with disks remembers.
+// uniqueName differs between runs, because the driver may have objects of earlier
+// runs.
 func uniqueName(t *testing.T, suffix string) string {
 	t.Helper()
 	return fmt.Sprintf("contract-%x-%s", time.Now().UnixNano(), suffix)
@@ -110,7 +111,7 @@ func oneWriter() *csipb.VolumeCapability {
 	}
 }
 
-// createVolume creates a volume and sees to its end.
+// createVolume creates a volume and deletes it at the end of the test.
 func (c *contract) createVolume(t *testing.T, req *csipb.CreateVolumeRequest) *csipb.Volume {
 	t.Helper()
 	volume, err := c.driver.CreateVolume(t.Context(), req)
@@ -123,7 +124,7 @@ func (c *contract) createVolume(t *testing.T, req *csipb.CreateVolumeRequest) *c
 
 func (c *contract) deleteVolume(t *testing.T, id string) {
 	t.Helper()
-	// The test's own context has ended where this runs.
+	// The test's own context has ended when this runs in its cleanup.
 	if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(context.WithoutCancel(t.Context()), &csipb.DeleteVolumeRequest{VolumeId: id}); err != nil {
 		t.Error(err)
 	}
@@ -144,7 +145,7 @@ func (c *contract) createSnapshot(t *testing.T, req *csipb.CreateSnapshotRequest
 	return snapshot
 }
 
-// wantSame compares two answers byte by byte.
+// wantSame compares two responses byte by byte.
 func wantSame(t *testing.T, first, second proto.Message) {
 	t.Helper()
 	var bytes [2]string
@@ -156,14 +157,14 @@ func wantSame(t *testing.T, first, second proto.Message) {
 		bytes[i] = string(b)
 	}
 	if bytes[0] != bytes[1] {
-		t.Errorf("the same request got another answer:\nfirst  %v\nsecond %v", first, second)
+		t.Errorf("the same request got another response:\nfirst  %v\nsecond %v", first, second)
 	}
 }
 
-// wantError checks the code and the verdict of an error.
-func wantError(t *testing.T, err error, code codes.Code, verdict csi.Outcome) {
+// wantError checks the code and the outcome of an error.
+func wantError(t *testing.T, err error, code codes.Code, outcome csi.Outcome) {
 	t.Helper()
-	if status.Code(err) != code || csi.OutcomeOf(err) != verdict {
-		t.Errorf("got %v (%s), want code %s (%s)", err, csi.OutcomeOf(err), code, verdict)
+	if status.Code(err) != code || csi.OutcomeOf(err) != outcome {
+		t.Errorf("got %v (%s), want code %s (%s)", err, csi.OutcomeOf(err), code, outcome)
 	}
 }

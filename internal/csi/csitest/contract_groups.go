@@ -25,8 +25,8 @@ func (c *contract) groups(t *testing.T) {
 	t.Run("members", func(t *testing.T) { c.members(t, sources) })
 }
 
-// createGroup cuts a group and sees to its end. That its members are one of each
-// source is checked by the port.
+// createGroup creates a group and deletes it at the end of the test. The csi
+// package checks that the members are one snapshot of each source.
 func (c *contract) createGroup(t *testing.T, suffix string, sources []string) (*csipb.CreateVolumeGroupSnapshotRequest, *csipb.VolumeGroupSnapshot) {
 	t.Helper()
 	req := &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeIds: sources}
@@ -42,7 +42,7 @@ func (c *contract) createGroup(t *testing.T, suffix string, sources []string) (*
 	return req, group
 }
 
-// deleteGroupRequest is a request to delete the group that names all its members.
+// deleteGroupRequest is a request to delete the group, with all its members.
 func deleteGroupRequest(group *csipb.VolumeGroupSnapshot) *csipb.DeleteVolumeGroupSnapshotRequest {
 	return &csipb.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group.GetGroupSnapshotId(), SnapshotIds: memberIDs(group)}
 }
@@ -55,8 +55,7 @@ func memberIDs(group *csipb.VolumeGroupSnapshot) []string {
 	return ids
 }
 
-// wantSameGroup compares but for what may change, which is only whether all is
-// ready to use.
+// wantSameGroup compares two groups without ready_to_use, which may change.
 func wantSameGroup(t *testing.T, first, second *csipb.VolumeGroupSnapshot) {
 	t.Helper()
 	first.ReadyToUse = second.GetReadyToUse()
@@ -69,7 +68,7 @@ func wantSameGroup(t *testing.T, first, second *csipb.VolumeGroupSnapshot) {
 }
 
 func (c *contract) creatingGroups(t *testing.T, sources []string) {
-	t.Run("the same request gets the same answer", func(t *testing.T) {
+	t.Run("the same request gets the same response", func(t *testing.T) {
 		req, first := c.createGroup(t, "same", sources)
 		second, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
 		if err != nil {
@@ -77,13 +76,13 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 		}
 		wantSameGroup(t, first, second)
 	})
-	t.Run("a name that is taken by a group of other volumes is refused", func(t *testing.T) {
+	t.Run("an existing name with other volumes is rejected", func(t *testing.T) {
 		req, _ := c.createGroup(t, "taken", sources)
 		req.SourceVolumeIds = sources[:1]
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
-	t.Run("with a volume that is not there none is cut", func(t *testing.T) {
+	t.Run("no group is created if a volume does not exist", func(t *testing.T) {
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{
 			Name: uniqueName(t, "orphan"), SourceVolumeIds: []string{sources[0], "no-such-volume"},
 		})
@@ -95,7 +94,7 @@ func (c *contract) creatingGroups(t *testing.T, sources []string) {
 			t.Errorf("there is a snapshot: %v, %v", entry, err)
 		}
 	})
-	t.Run("a request without volumes is refused", func(t *testing.T) {
+	t.Run("a request without volumes is rejected", func(t *testing.T) {
 		_, err := c.driver.CreateVolumeGroupSnapshot(t.Context(), &csipb.CreateVolumeGroupSnapshotRequest{Name: uniqueName(t, "empty")})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
@@ -106,18 +105,18 @@ func (c *contract) readingGroups(t *testing.T, sources []string) {
 	ask := func(id string, members []string) (*csipb.VolumeGroupSnapshot, error) {
 		return c.driver.GetVolumeGroupSnapshot(t.Context(), &csipb.GetVolumeGroupSnapshotRequest{GroupSnapshotId: id, SnapshotIds: members})
 	}
-	t.Run("it is what creating it answered", func(t *testing.T) {
+	t.Run("it is the same as in the response to its creation", func(t *testing.T) {
 		got, err := ask(group.GetGroupSnapshotId(), memberIDs(group))
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantSameGroup(t, group, got)
 	})
-	t.Run("other members than it has are refused", func(t *testing.T) {
+	t.Run("a request with other members is rejected", func(t *testing.T) {
 		_, err := ask(group.GetGroupSnapshotId(), memberIDs(group)[:1])
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
-	t.Run("one that is not there is not found", func(t *testing.T) {
+	t.Run("a missing group is not found", func(t *testing.T) {
 		_, err := ask("no-such-group", []string{"no-such-snapshot"})
 		wantError(t, err, codes.NotFound, csi.Failed)
 	})
@@ -125,7 +124,7 @@ func (c *contract) readingGroups(t *testing.T, sources []string) {
 
 func (c *contract) deletingGroups(t *testing.T, sources []string) {
 	t.Run("a group that is gone is deleted", func(t *testing.T) {
-		_, group := c.createGroup(t, "gone", sources) // and its end deletes it again
+		_, group := c.createGroup(t, "gone", sources) // its cleanup deletes it again
 		if err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolumeGroupSnapshot(t.Context(), deleteGroupRequest(group)); err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +132,7 @@ func (c *contract) deletingGroups(t *testing.T, sources []string) {
 			c.wantNoSnapshot(t, id)
 		}
 	})
-	t.Run("with other members than it has it stays", func(t *testing.T) {
+	t.Run("a request with other members deletes nothing", func(t *testing.T) {
 		_, group := c.createGroup(t, "kept", sources)
 		req := deleteGroupRequest(group)
 		req.SnapshotIds = req.GetSnapshotIds()[:1]
@@ -147,7 +146,7 @@ func (c *contract) deletingGroups(t *testing.T, sources []string) {
 	})
 }
 
-// wantNoSnapshot looks for a snapshot where the driver can be asked.
+// wantNoSnapshot checks that a snapshot is gone, if the driver can read snapshots.
 func (c *contract) wantNoSnapshot(t *testing.T, id string) {
 	t.Helper()
 	if !c.canGetSnapshot() {
@@ -163,9 +162,9 @@ func (c *contract) canGetSnapshot() bool {
 
 func (c *contract) members(t *testing.T, sources []string) {
 	_, group := c.createGroup(t, "members", sources)
-	t.Run("each is a snapshot that names its group", func(t *testing.T) {
+	t.Run("each member is a snapshot with the id of its group", func(t *testing.T) {
 		if !c.canGetSnapshot() {
-			t.Skip("the driver cannot be asked about a snapshot")
+			t.Skip("the driver cannot read a snapshot")
 		}
 		for _, id := range memberIDs(group) {
 			got, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id})
@@ -174,14 +173,14 @@ func (c *contract) members(t *testing.T, sources []string) {
 			}
 		}
 	})
-	t.Run("none is deleted alone", func(t *testing.T) {
+	t.Run("no member is deleted alone", func(t *testing.T) {
 		c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
 		err := c.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: memberIDs(group)[0]})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
-	t.Run("each can be restored", func(t *testing.T) {
+	t.Run("each member can be restored", func(t *testing.T) {
 		if !group.GetReadyToUse() {
-			t.Skip("snapshots take time to become ready, and how long is not in the contract")
+			t.Skip("the snapshots are not ready yet, and the contract has no time for that")
 		}
 		for _, id := range memberIDs(group) {
 			req := c.volumeRequest(t, "restored", contractSize)

@@ -20,7 +20,7 @@ func fromSnapshot(id string) *csipb.VolumeContentSource {
 func (c *contract) cloning(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CLONE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	c.copying(t, fromVolume(c.createVolume(t, c.volumeRequest(t, "original", contractSize)).GetVolumeId()))
-	t.Run("a source that is not there is refused", func(t *testing.T) {
+	t.Run("a source that does not exist is rejected", func(t *testing.T) {
 		req := c.volumeRequest(t, "orphan", contractSize)
 		req.VolumeContentSource = fromVolume("no-such-volume")
 		_, err := c.driver.CreateVolume(t.Context(), req)
@@ -33,10 +33,10 @@ func (c *contract) restoring(t *testing.T) {
 	original := c.createVolume(t, c.volumeRequest(t, "original", contractSize)).GetVolumeId()
 	snapshot := c.createSnapshot(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, "source"), SourceVolumeId: original})
 	if !snapshot.GetReadyToUse() {
-		t.Skip("snapshots take time to become ready, and how long is not in the contract")
+		t.Skip("the snapshot is not ready yet, and the contract has no time for that")
 	}
 	c.copying(t, fromSnapshot(snapshot.GetSnapshotId()))
-	t.Run("a source that is not there is refused", func(t *testing.T) {
+	t.Run("a source that does not exist is rejected", func(t *testing.T) {
 		req := c.volumeRequest(t, "orphan", contractSize)
 		req.VolumeContentSource = fromSnapshot("no-such-snapshot")
 		_, err := c.driver.CreateVolume(t.Context(), req)
@@ -44,10 +44,10 @@ func (c *contract) restoring(t *testing.T) {
 	})
 }
 
-// copying is what clones and restored snapshots have in common. That the
-// answer names the source is checked by the port.
+// copying tests what clones and restored snapshots have in common. The csi package
+// checks that the response has a content source.
 func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
-	t.Run("the same request gets the same answer", func(t *testing.T) {
+	t.Run("the same request gets the same response", func(t *testing.T) {
 		req := c.volumeRequest(t, "copy", contractSize)
 		req.VolumeContentSource = source
 		first := c.createVolume(t, req)
@@ -62,7 +62,7 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 		req.VolumeContentSource = source
 		c.createVolume(t, req)
 	})
-	t.Run("a name that is taken by an empty volume is refused", func(t *testing.T) {
+	t.Run("an existing name of an empty volume is rejected", func(t *testing.T) {
 		req := c.volumeRequest(t, "empty", contractSize)
 		c.createVolume(t, req)
 		req.VolumeContentSource = source
@@ -74,24 +74,24 @@ func (c *contract) copying(t *testing.T, source *csipb.VolumeContentSource) {
 func (c *contract) snapshots(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	source := c.createVolume(t, c.volumeRequest(t, "source", contractSize)).GetVolumeId()
-	t.Run("the same request gets the same answer", func(t *testing.T) {
+	t.Run("the same request gets the same response", func(t *testing.T) {
 		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "same"), SourceVolumeId: source}
 		first := c.createSnapshot(t, req)
 		second, err := c.driver.CreateSnapshot(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		first.ReadyToUse = second.GetReadyToUse() // all that may change, and only that
+		first.ReadyToUse = second.GetReadyToUse() // only this may change
 		wantSame(t, first, second)
 	})
-	t.Run("a name that is taken by another volume's snapshot is refused", func(t *testing.T) {
+	t.Run("an existing name with another source is rejected", func(t *testing.T) {
 		req := &csipb.CreateSnapshotRequest{Name: uniqueName(t, "taken"), SourceVolumeId: source}
 		c.createSnapshot(t, req)
 		req.SourceVolumeId = c.createVolume(t, c.volumeRequest(t, "other", contractSize)).GetVolumeId()
 		_, err := c.driver.CreateSnapshot(t.Context(), req)
 		wantError(t, err, codes.AlreadyExists, csi.OutcomeUnknown)
 	})
-	t.Run("a volume that is not there is refused", func(t *testing.T) {
+	t.Run("a volume that does not exist is rejected", func(t *testing.T) {
 		_, err := c.driver.CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: uniqueName(t, "orphan"), SourceVolumeId: "no-such-volume"})
 		wantError(t, err, codes.NotFound, csi.Failed)
 	})
@@ -110,7 +110,7 @@ func (c *contract) listingSnapshots(t *testing.T) {
 	for _, suffix := range []string{"a", "b", "c"} {
 		wanted[c.createSnapshot(t, &csipb.CreateSnapshotRequest{Name: uniqueName(t, suffix), SourceVolumeId: source}).GetSnapshotId()] = true
 	}
-	t.Run("by its source each is listed once", func(t *testing.T) {
+	t.Run("a list by source has each snapshot once", func(t *testing.T) {
 		seen := 0
 		for entry, err := range c.driver.ListSnapshots(t.Context(), &csipb.ListSnapshotsRequest{SourceVolumeId: source, MaxEntries: 2}) {
 			if err != nil {
@@ -125,14 +125,14 @@ func (c *contract) listingSnapshots(t *testing.T) {
 			t.Errorf("%d were listed, there are %d", seen, len(wanted))
 		}
 	})
-	t.Run("by its id it is found", func(t *testing.T) {
+	t.Run("each snapshot is found by its id", func(t *testing.T) {
 		for id := range wanted {
 			if _, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: id}); err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	t.Run("one that is not there is not found", func(t *testing.T) {
+	t.Run("a missing snapshot is not found", func(t *testing.T) {
 		_, err := c.driver.GetSnapshot(t.Context(), &csipb.GetSnapshotRequest{SnapshotId: "no-such-snapshot"})
 		wantError(t, err, codes.NotFound, csi.Failed)
 	})

@@ -11,7 +11,7 @@ import (
 
 func (c *contract) creating(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
-	t.Run("the same request gets the same answer", func(t *testing.T) {
+	t.Run("the same request gets the same response", func(t *testing.T) {
 		req := c.volumeRequest(t, "same", contractSize)
 		first := c.createVolume(t, req)
 		second, err := c.driver.CreateVolume(t.Context(), req)
@@ -20,7 +20,7 @@ func (c *contract) creating(t *testing.T) {
 		}
 		wantSame(t, first, second)
 	})
-	t.Run("a name that is taken by a smaller volume is refused", func(t *testing.T) {
+	t.Run("an existing name with a larger size is rejected", func(t *testing.T) {
 		req := c.volumeRequest(t, "taken", contractSize)
 		c.createVolume(t, req)
 		req.CapacityRange = &csipb.CapacityRange{RequiredBytes: 8 * contractSize}
@@ -64,7 +64,7 @@ func (c *contract) deleting(t *testing.T) {
 		c.deleteVolume(t, id)
 		c.deleteVolume(t, id)
 	})
-	t.Run("a request without an id is refused", func(t *testing.T) {
+	t.Run("a request without an id is rejected", func(t *testing.T) {
 		err := c.driver.WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{})
 		wantError(t, err, codes.InvalidArgument, csi.Failed)
 	})
@@ -77,7 +77,7 @@ func (c *contract) expanding(t *testing.T) {
 			VolumeId: id, CapacityRange: &csipb.CapacityRange{RequiredBytes: bytes}, VolumeCapability: oneWriter(),
 		}
 	}
-	t.Run("the same request gets the same answer", func(t *testing.T) {
+	t.Run("the same request gets the same response", func(t *testing.T) {
 		id := c.createVolume(t, c.volumeRequest(t, "grow", contractSize)).GetVolumeId()
 		first, err := c.driver.ControllerExpandVolume(t.Context(), ask(id, 2*contractSize))
 		if err != nil {
@@ -96,7 +96,7 @@ func (c *contract) expanding(t *testing.T) {
 			t.Errorf("it has %d bytes and had %d", got.GetCapacityBytes(), 2*contractSize)
 		}
 	})
-	t.Run("a volume that is not there cannot grow", func(t *testing.T) {
+	t.Run("a missing volume cannot be expanded", func(t *testing.T) {
 		_, err := c.driver.ControllerExpandVolume(t.Context(), ask("no-such-volume", contractSize))
 		wantError(t, err, codes.NotFound, csi.Infeasible)
 	})
@@ -104,14 +104,14 @@ func (c *contract) expanding(t *testing.T) {
 
 func (c *contract) modifying(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
-	t.Run("a parameter that nobody knows is infeasible", func(t *testing.T) {
+	t.Run("an unknown parameter is infeasible", func(t *testing.T) {
 		err := c.driver.ControllerModifyVolume(t.Context(), &csipb.ControllerModifyVolumeRequest{
 			VolumeId:          c.createVolume(t, c.volumeRequest(t, "modify", contractSize)).GetVolumeId(),
 			MutableParameters: map[string]string{"no.such.parameter": "1"},
 		})
 		wantError(t, err, codes.InvalidArgument, csi.Infeasible)
 	})
-	t.Run("a volume that is not there is refused", func(t *testing.T) {
+	t.Run("a volume that does not exist is rejected", func(t *testing.T) {
 		err := c.driver.ControllerModifyVolume(t.Context(), &csipb.ControllerModifyVolumeRequest{VolumeId: "no-such-volume"})
 		wantError(t, err, codes.NotFound, csi.Failed)
 	})
@@ -120,9 +120,9 @@ func (c *contract) modifying(t *testing.T) {
 func (c *contract) publishing(t *testing.T) {
 	c.needs(t, csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME)
 	if c.node == "" {
-		t.Skip("there is no node service to ask for a node")
+		t.Skip("the driver has no node service to get a node id from")
 	}
-	t.Run("both ways can be repeated", func(t *testing.T) {
+	t.Run("publish and unpublish can be repeated", func(t *testing.T) {
 		volume := c.createVolume(t, c.volumeRequest(t, "publish", contractSize))
 		req := &csipb.ControllerPublishVolumeRequest{
 			VolumeId: volume.GetVolumeId(), NodeId: c.node, VolumeCapability: oneWriter(), VolumeContext: volume.GetVolumeContext(),
@@ -139,7 +139,7 @@ func (c *contract) publishing(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a volume that is not there is refused", func(t *testing.T) {
+	t.Run("a volume that does not exist is rejected", func(t *testing.T) {
 		_, err := c.driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
 			VolumeId: "no-such-volume", NodeId: c.node, VolumeCapability: oneWriter(),
 		})

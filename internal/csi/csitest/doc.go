@@ -1,10 +1,9 @@
-// Package csitest is a CSI driver in memory, for tests, crash sweeps and
-// benchmarks, and the contract that every driver behind the port must keep.
+// Package csitest is an in-memory CSI driver for tests, crash sweeps and benchmarks, and
+// the contract that the controllers expect of every driver.
 //
-// The [DriverOptions] behaves as the CSI specification asks, keeps its state through
-// crashes of its own and of its callers, and knows the score afterwards: what
-// exists, what was called, and which calls about one volume overlapped. Faults
-// are ordered with [Driver.FailNext], [Driver.LoseAnswer], [Driver.Block] and
-// [Driver.SetHooks]. A socket is all that links it to its callers, so that they
+// The [Driver] follows the CSI specification and keeps its state through crashes of its
+// own and of its callers. It records what exists, what was called, and which calls about
+// one volume overlapped. [Driver.FailNext], [Driver.LoseResponse], [Driver.Block] and
+// [Driver.SetHooks] inject faults. Callers connect only through a socket, so that they
 // may be other processes.
 package csitest

@@ -13,21 +13,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// Driver is a CSI driver in memory. It is safe for concurrent use.
+// Driver is an in-memory CSI driver. It is safe for concurrent use.
 type Driver struct {
-	mu      sync.Mutex // guards opts and all that is stored
+	mu      sync.Mutex // for opts and state
 	opts    Options
-	missing map[csi.Method]fmt.Stringer // capability that the method needs and the options leave out
+	missing map[csi.Method]fmt.Stringer // capability that the method needs and the options do not have
 	state   state
 
 	calls   callRecorder
 	faults  faults
 	hooks   atomic.Pointer[Hooks]
-	latency atomic.Int64 // nanoseconds of latency
+	latency atomic.Int64 // in nanoseconds
 	server  server
 }
 
-// state is the storage: what a real driver would find on its disks again.
+// state is the storage, which survives a crash of the driver.
 type state struct {
 	last          int64 // number of the newest volume, snapshot or group
 	volumes       map[string]*volume
@@ -42,7 +42,7 @@ type state struct {
 type volume struct {
 	number    int64
 	req       *csipb.CreateVolumeRequest // without secrets
-	info      *csipb.Volume              // replaced, never changed, so that answers can share it
+	info      *csipb.Volume              // replaced, never changed, so that responses can share it
 	segment   int                        // index into the segments, -1 without topology
 	mutable   map[string]string
 	published map[string]publication // by node
@@ -56,11 +56,11 @@ type publication struct {
 type snapshot struct {
 	number  int64
 	name    string
-	info    *csipb.Snapshot // ready_to_use is left out
-	reports int             // answers about it so far
+	info    *csipb.Snapshot // without ready_to_use
+	reports int             // responses about it so far
 }
 
-// New makes a driver with no volumes that serves nobody yet.
+// New creates a driver without volumes that is not listening yet.
 func New(opts Options) *Driver {
 	opts = opts.withDefaults()
 	return &Driver{
@@ -81,7 +81,7 @@ func New(opts Options) *Driver {
 }
 
 // Reconfigure changes the driver's options, as an upgrade would: use it between
-// [Driver.Crash] and [Driver.Restart]. What is stored stays, and so does Record.
+// [Driver.Crash] and [Driver.Restart]. The storage stays, and so does Record.
 func (d *Driver) Reconfigure(change func(*Options)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -98,7 +98,7 @@ func (d *Driver) canNode(c csipb.NodeServiceCapability_RPC_Type) bool {
 	return slices.Contains(d.opts.Node, c)
 }
 
-// addVolume stores a new volume. A number is never used twice: a volume that is made
+// addVolume stores a new volume. Numbers are never reused: a volume that is created
 // again after it was deleted is another volume.
 func (s *state) addVolume(v *volume) {
 	s.last++
@@ -122,7 +122,7 @@ func (s *state) createSnapshot(name string, of *volume) *snapshot {
 	return snap
 }
 
-// addSnapshot is a snapshot without a name.
+// addSnapshot stores a snapshot without a name.
 func (s *state) addSnapshot(of *volume, at *timestamppb.Timestamp) *snapshot {
 	s.last++
 	snap := &snapshot{number: s.last, info: &csipb.Snapshot{

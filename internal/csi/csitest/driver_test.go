@@ -31,7 +31,7 @@ func TestContract(t *testing.T) {
 			address := d.Serve(t)
 			t.Run("contract", func(t *testing.T) { Contract(t, address) })
 			if diff := cmp.Diff(inventory{}, inventoryOf(d)); diff != "" {
-				t.Errorf("the contract left something behind:\n%s", diff)
+				t.Errorf("the contract left objects behind:\n%s", diff)
 			}
 			if overlaps := d.Overlaps(); overlaps != nil {
 				t.Errorf("overlapping calls: %q", overlaps)

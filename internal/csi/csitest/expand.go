@@ -12,19 +12,19 @@ import (
 func (d controller) ControllerExpandVolume(_ context.Context, req *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	asked := req.GetCapacityRange()
-	if req.GetVolumeId() != "" && asked == nil {
+	requested := req.GetCapacityRange()
+	if req.GetVolumeId() != "" && requested == nil {
 		return nil, errMissing("capacity_range")
 	}
 	v, err := d.findVolume(req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	if err := d.checkRange(asked); err != nil {
+	if err := d.checkRange(requested); err != nil {
 		return nil, err
 	}
-	now, target := v.info.GetCapacityBytes(), asked.GetRequiredBytes()
-	if limit := asked.GetLimitBytes(); limit > 0 && now > limit {
+	now, target := v.info.GetCapacityBytes(), requested.GetRequiredBytes()
+	if limit := requested.GetLimitBytes(); limit > 0 && now > limit {
 		return nil, status.Errorf(codes.OutOfRange, "the volume has %d bytes already", now)
 	}
 	if target > now {

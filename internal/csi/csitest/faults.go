@@ -11,10 +11,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// Hooks see every call. Before runs before the work and can refuse it. After
-// runs after the work, gets what the caller would get and decides what it gets
-// instead; resp is nil beside an error and is its own to change otherwise.
-// Either may take as long as it likes.
+// Hooks run for every call. Before runs before the work and can fail the call.
+// After runs after the work, gets the response and the error, and returns those
+// that the caller gets; resp is a copy, or nil if there is an error. Both may
+// block.
 type Hooks struct {
 	Before func(ctx context.Context, method csi.Method, req any) error
 	After  func(ctx context.Context, method csi.Method, req, resp any, err error) (any, error)
@@ -23,42 +23,40 @@ type Hooks struct {
 // SetHooks replaces the hooks; the zero value removes them.
 func (d *Driver) SetHooks(h Hooks) { d.hooks.Store(&h) }
 
-// SetLatency lets every call wait before its work. The work is done even if
-// the caller gives up meanwhile, but not if the driver crashes.
+// SetLatency delays the work of every call. The work is done even if the caller's
+// deadline passes meanwhile, but not if the driver crashes.
 func (d *Driver) SetLatency(pause time.Duration) { d.latency.Store(int64(pause)) }
 
-// FailNext lets the next call of the method fail without any work. Several
-// faults of one method strike one call each, in the order in which they were
-// asked for.
+// FailNext fails the next call of the method before its work. Several faults of one
+// method affect one call each, in order.
 func (d *Driver) FailNext(method csi.Method, code codes.Code, message string) {
 	d.faults.add(method, fault{before: func(<-chan struct{}) error { return status.Error(code, message) }})
 }
 
 // LoseResponse lets the next call of the method do its work and then fail with
-// DeadlineExceeded: what a caller sees whose patience ends just before the
-// answer.
+// DeadlineExceeded, as for a caller whose deadline passes just before the response.
 func (d *Driver) LoseResponse(method csi.Method) {
 	d.faults.add(method, fault{after: func(error) error {
-		return status.Error(codes.DeadlineExceeded, "the answer was lost")
+		return status.Error(codes.DeadlineExceeded, "the response was lost")
 	}})
 }
 
-// Blocked is a call that a test holds.
+// Blocked is a call that [Driver.Block] blocks.
 type Blocked struct {
 	arrived chan struct{}
 	release chan struct{}
 	once    sync.Once
 }
 
-// Arrived is closed when the call is there.
+// Arrived is closed when the driver gets the call.
 func (b *Blocked) Arrived() <-chan struct{} { return b.arrived }
 
 // Release lets the call do its work. It may be called more than once.
 func (b *Blocked) Release() { b.once.Do(func() { close(b.release) }) }
 
-// Block holds the next call of the method before its work until it is released
-// or the driver crashes. The caller's deadline does not end it: the work is
-// done when the call is released, whether or not anyone still waits.
+// Block blocks the next call of the method before its work, until it is released or
+// the driver crashes. The caller's deadline does not end it: the work is done after
+// the release, whether or not the caller still waits.
 func (d *Driver) Block(method csi.Method) *Blocked {
 	b := &Blocked{arrived: make(chan struct{}), release: make(chan struct{})}
 	d.faults.add(method, fault{before: func(dead <-chan struct{}) error {
@@ -73,7 +71,7 @@ func (d *Driver) Block(method csi.Method) *Blocked {
 	return b
 }
 
-// fault strikes one call.
+// fault changes one call.
 type fault struct {
 	before func(dead <-chan struct{}) error
 	after  func(error) error

@@ -17,10 +17,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// waitTimeout bounds waits for something that must happen.
+// waitTimeout limits waiting for something that must happen.
 const waitTimeout = 30 * time.Second
 
-// dial connects without the port, which would put calls in order.
+// dial connects without the csi package, which would serialize calls.
 func dial(t *testing.T, d *Driver) csipb.ControllerClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+d.Serve(t), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -75,7 +75,7 @@ func TestEachFaultAffectsOneCallInOrder(t *testing.T) {
 		logged = append(logged, call.Code)
 	}
 	if diff := cmp.Diff(got, logged); diff != "" {
-		t.Errorf("the log has other answers: %s", diff)
+		t.Errorf("the log has other codes: %s", diff)
 	}
 }
 
@@ -139,7 +139,7 @@ func TestACrashKeepsTheStorageAndFailsWaitingCalls(t *testing.T) {
 	}()
 	waitFor(t, "the slow call", slow.Arrived())
 	d.Crash()
-	d.Crash() // a dead driver cannot die
+	d.Crash() // a second crash does nothing
 	select {
 	case err := <-failed:
 		if status.Code(err) != codes.Unavailable {

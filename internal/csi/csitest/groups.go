@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// group is a set of snapshots that were cut at one moment.
+// group is a set of snapshots that were created at the same point in time.
 type group struct {
 	number  int64
 	id      string
@@ -78,7 +78,7 @@ func (d groupController) CreateVolumeGroupSnapshot(_ context.Context, req *csipb
 	return &csipb.CreateVolumeGroupSnapshotResponse{GroupSnapshot: d.groupResponse(g)}, nil
 }
 
-// findVolumes finds all volumes or none.
+// findVolumes returns all volumes, or an error if one does not exist.
 func (d *Driver) findVolumes(ids []string) ([]*volume, error) {
 	var all []*volume
 	for _, id := range ids {
@@ -87,7 +87,7 @@ func (d *Driver) findVolumes(ids []string) ([]*volume, error) {
 			return nil, err
 		}
 		if slices.Contains(all, v) {
-			return nil, status.Errorf(codes.InvalidArgument, "volume %q is asked for twice", id)
+			return nil, status.Errorf(codes.InvalidArgument, "volume %q is requested twice", id)
 		}
 		all = append(all, v)
 	}
@@ -144,8 +144,8 @@ func (d groupController) DeleteVolumeGroupSnapshot(_ context.Context, req *csipb
 	return &csipb.DeleteVolumeGroupSnapshotResponse{}, nil
 }
 
-// checkMembers refuses a request that does not know the members, as the specification
-// asks of a driver that can tell.
+// checkMembers rejects a request with other members than the group's, as the
+// specification requires of drivers that can check.
 func (g *group) checkMembers(ids []string) error {
 	if !sameSet(g.memberIDs(), ids) {
 		return status.Errorf(codes.InvalidArgument, "snapshot_ids %q are not the members of group snapshot %q", ids, g.id)
@@ -157,7 +157,8 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// groupResponse answers about a group and counts the answer for each member.
+// groupResponse is a response about a group. It counts as a response about each
+// member.
 func (d *Driver) groupResponse(g *group) *csipb.VolumeGroupSnapshot {
 	info := &csipb.VolumeGroupSnapshot{GroupSnapshotId: g.id, CreationTime: g.at, ReadyToUse: true}
 	for _, member := range g.members {

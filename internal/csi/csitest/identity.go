@@ -18,7 +18,7 @@ func (d identity) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (*
 }
 
 func (d identity) Probe(context.Context, *csipb.ProbeRequest) (*csipb.ProbeResponse, error) {
-	return &csipb.ProbeResponse{}, nil // nothing to initialise; use hooks to say otherwise
+	return &csipb.ProbeResponse{}, nil // always ready, unless a hook changes the response
 }
 
 func (d identity) GetPluginCapabilities(context.Context, *csipb.GetPluginCapabilitiesRequest) (*csipb.GetPluginCapabilitiesResponse, error) {

@@ -16,7 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// intercept surrounds every call: score, capability, faults, latency.
+// intercept wraps every call: it records the call, checks capabilities, and runs
+// faults, hooks and latency.
 func (d *Driver) intercept(dead <-chan struct{}) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, work grpc.UnaryHandler) (any, error) {
 		call := &Call{Method: csi.MethodOf(info.FullMethod), Request: req}
@@ -60,7 +61,8 @@ func (d *Driver) handle(ctx context.Context, call *Call, dead <-chan struct{}, w
 	return resp, nil
 }
 
-// cloneResponse lets a hook change an answer that shares parts with what is stored.
+// cloneResponse copies a response, which may share memory with the storage, so that
+// a hook can change it.
 func cloneResponse(resp any, err error) any {
 	if message, ok := resp.(proto.Message); ok && err == nil {
 		return proto.Clone(message)
@@ -68,8 +70,8 @@ func cloneResponse(resp any, err error) any {
 	return nil
 }
 
-// waitLatency is the latency. The caller's deadline does not end it: a driver goes on
-// with its work when nobody waits for it any more.
+// waitLatency waits for the latency. The caller's deadline does not end it: a
+// driver continues its work when the caller is gone.
 func (d *Driver) waitLatency(dead <-chan struct{}) error {
 	pause := time.Duration(d.latency.Load())
 	if pause <= 0 {
@@ -85,9 +87,10 @@ func (d *Driver) waitLatency(dead <-chan struct{}) error {
 	}
 }
 
-func errCrashed() error { return status.Error(codes.Unavailable, "the driver died") }
+func errCrashed() error { return status.Error(codes.Unavailable, "the driver crashed") }
 
-// checkCapability refuses calls that need a capability which the driver lacks.
+// checkCapability rejects calls that need a capability which the driver does not
+// announce.
 func (d *Driver) checkCapability(method csi.Method) error {
 	d.mu.Lock()
 	missing := d.missing[method]
@@ -98,7 +101,8 @@ func (d *Driver) checkCapability(method csi.Method) error {
 	return nil
 }
 
-// missingCapabilities are the methods that need what the options leave out.
+// missingCapabilities are the methods that need a capability which the options do
+// not have.
 func missingCapabilities(opts Options) map[csi.Method]fmt.Stringer {
 	missing := make(map[csi.Method]fmt.Stringer)
 	for method, needed := range neededController() {

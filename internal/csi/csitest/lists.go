@@ -58,8 +58,8 @@ func (d controller) ListSnapshots(_ context.Context, req *csipb.ListSnapshotsReq
 	return resp, nil
 }
 
-// page cuts a page out of n entries that are sorted by number. Tokens are the
-// number of the next entry, so that deletions between two pages lose nothing.
+// page selects a page of n entries that are sorted by number. The token is the
+// number of the next entry, so that deletions between two pages skip nothing.
 func page(req interface {
 	GetMaxEntries() int32
 	GetStartingToken() string
@@ -71,7 +71,7 @@ func page(req interface {
 	if token := req.GetStartingToken(); token != "" {
 		start, err := strconv.ParseInt(token, 10, 64)
 		if err != nil {
-			return 0, 0, "", status.Errorf(codes.Aborted, "starting_token %q is not known", token)
+			return 0, 0, "", status.Errorf(codes.Aborted, "starting_token %q is unknown", token)
 		}
 		for from < n && number(from) < start {
 			from++

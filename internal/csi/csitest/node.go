@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// node is the node service. Nothing is mounted: a published volume is an empty
+// node is the node service. It mounts nothing: a published volume is an empty
 // directory, or an empty file for a block volume.
 type node struct {
 	csipb.UnimplementedNodeServer
@@ -90,17 +90,17 @@ func (d node) NodePublishVolume(_ context.Context, req *csipb.NodePublishVolumeR
 	wanted := target{volume: req.GetVolumeId(), mode: proto.CloneOf(req.GetVolumeCapability())}
 	if there, ok := at[req.GetTargetPath()]; ok {
 		if there.volume != wanted.volume || !proto.Equal(there.mode, wanted.mode) {
-			return nil, status.Errorf(codes.AlreadyExists, "something else is published at %s", req.GetTargetPath())
+			return nil, status.Errorf(codes.AlreadyExists, "another volume or mode is published at %s", req.GetTargetPath())
 		}
 		return &csipb.NodePublishVolumeResponse{}, nil
 	}
 	for path, there := range at {
 		if there.volume == wanted.volume && wanted.mode.GetAccessMode().GetMode() == csipb.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
-			return nil, status.Errorf(codes.FailedPrecondition, "the volume's only writer is at %s", path)
+			return nil, status.Errorf(codes.FailedPrecondition, "the volume is published at %s for a single writer", path)
 		}
 	}
 	if err := createTarget(req.GetTargetPath(), wanted.mode.GetBlock() != nil); err != nil {
-		return nil, status.Errorf(codes.Internal, "making the target: %v", err)
+		return nil, status.Errorf(codes.Internal, "creating the target: %v", err)
 	}
 	at[req.GetTargetPath()] = wanted
 	return &csipb.NodePublishVolumeResponse{}, nil
@@ -164,7 +164,7 @@ func (d node) NodeExpandVolume(_ context.Context, req *csipb.NodeExpandVolumeReq
 	return &csipb.NodeExpandVolumeResponse{CapacityBytes: v.info.GetCapacityBytes()}, nil
 }
 
-// findVolumeAt finds a volume that must be published or staged at the path.
+// findVolumeAt returns a volume that must be published or staged at the path.
 func (d node) findVolumeAt(id, path string) (*volume, error) {
 	if path == "" {
 		return nil, errMissing("volume_path")

@@ -4,41 +4,41 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// DefaultSize in bytes is what a volume gets whose request names no size.
+// DefaultSize in bytes of volumes whose request has no size.
 const DefaultSize = 1 << 30
 
-// Options shape a [DriverOptions]. The zero value is a driver that can do everything
+// Options configure a [Driver]. The zero value is a driver with all capabilities
 // that this package implements, without limits and without topology.
 type Options struct {
 	Name    string // csitest.holdfast.io if empty
 	Version string // 1 if empty
 
-	// Controller, Group and Node are the capabilities to announce; nil announces
-	// all that are implemented, an empty list none. Calls that need a capability
-	// which is not announced are Unimplemented.
+	// Controller, Group and Node are the announced capabilities; nil announces all that
+	// are implemented, an empty list none. Calls that need another capability are
+	// Unimplemented.
 	Controller []csipb.ControllerServiceCapability_RPC_Type
 	Group      []csipb.GroupControllerServiceCapability_RPC_Type
 	Node       []csipb.NodeServiceCapability_RPC_Type
 
-	Capacity      int64 // bytes in all of a segment's volumes together; 0 is no limit
-	MaxVolumeSize int64 // bytes in one volume; 0 is no limit
+	Capacity      int64 // bytes of all volumes of a segment; 0 is unlimited
+	MaxVolumeSize int64 // bytes of one volume; 0 is unlimited
 
-	// Segments are the places where volumes can be. With any, the driver
-	// announces VOLUME_ACCESSIBILITY_CONSTRAINTS, each segment has Capacity of
-	// its own, and the driver's own node is in the first.
+	// Segments are the topology segments. If there are any, the driver announces
+	// VOLUME_ACCESSIBILITY_CONSTRAINTS, each segment has its own Capacity, and the
+	// driver's own node is in the first one.
 	Segments []map[string]string
 
 	NodeID            string   // of the driver's own node; node-1 if empty
 	Nodes             []string // further nodes that volumes can be published on
 	AnyNode           bool     // volumes can be published on every node
-	MaxVolumesPerNode int64    // 0 is no limit
+	MaxVolumesPerNode int64    // 0 is unlimited
 
 	MutableKeys        []string // keys that ControllerModifyVolume accepts; iops and throughput if nil
 	OfflineExpansion   bool     // published volumes cannot be expanded
-	NodeExpansion      bool     // expanding needs the node's half too
-	SnapshotReadyAfter int      // how often a snapshot is reported as not ready before it is
+	NodeExpansion      bool     // expansion needs NodeExpandVolume too
+	SnapshotReadyAfter int      // number of responses before a snapshot is ready
 
-	// Record keeps every call for [Driver.Log]. Counts are always kept.
+	// Record stores every call for [Driver.Log]. Calls are always counted.
 	Record bool
 }
 

@@ -17,20 +17,20 @@ import (
 	"github.com/onsi/gomega"
 )
 
-// reportVariable names the file for the report of TestSanityChild, which does
-// nothing without it. A process can run a Ginkgo suite only once, so each run
-// of csi-sanity gets a process of its own.
+// reportVariable is the environment variable with the file for the report of
+// TestSanityChild, which is skipped without it. A process can run only one Ginkgo
+// suite, so each run of csi-sanity has its own process.
 const reportVariable = "CSITEST_SANITY_REPORT"
 
-// Skips that are right, with the capability that is not announced. Anything
-// else that csi-sanity leaves out fails TestSanity.
+// expectedSkips are the messages of skipped specs, with the capability that is not
+// announced. Any other skip fails TestSanity.
 func expectedSkips() map[string]string {
 	return map[string]string{
 		"ControllerGetVolumeHealth not supported":          "GET_VOLUME_HEALTH is not announced",
 		"ControllerListVolumeHealth not supported":         "LIST_VOLUME_HEALTH is not announced",
 		"NodeGetVolumeHealth not supported":                "the node's GET_VOLUME_HEALTH is not announced",
 		"NodeGetStorageHealth not supported":               "the node's GET_STORAGE_HEALTH is not announced",
-		"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported": "snapshots are everywhere",
+		"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported": "snapshots have no topology",
 	}
 }
 
@@ -79,22 +79,22 @@ func checkReport(t *testing.T, path string) {
 		case spec.State == types.SpecStateSkipped && right[spec.FailureMessage()] != "":
 			skipped++
 		case spec.State == types.SpecStatePending:
-			t.Logf("switched off in csi-sanity itself: %s", spec.FullText())
+			t.Logf("pending in csi-sanity itself: %s", spec.FullText())
 		default:
 			t.Errorf("%s: %s: %s", spec.State, spec.FullText(), spec.FailureMessage())
 		}
 	}
 	t.Logf("%d specs passed, %d skipped", passed, skipped)
 	if passed < 75 {
-		t.Errorf("only %d specs passed: were they run?", passed)
+		t.Errorf("only %d specs passed, want at least 75", passed)
 	}
 }
 
-// TestSanityChild is csi-sanity itself.
+// TestSanityChild runs csi-sanity.
 func TestSanityChild(t *testing.T) {
 	report := os.Getenv(reportVariable)
 	if report == "" {
-		t.Skip("runs as a process of its own, started by TestSanity")
+		t.Skip("TestSanity runs this test in a process of its own")
 	}
 	for name, change := range variants() {
 		t.Run(name, func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestSanityChild(t *testing.T) {
 			ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
 			context.Finalize()
 			if diff := cmp.Diff(inventory{}, inventoryOf(d)); diff != "" {
-				t.Errorf("csi-sanity left something behind:\n%s", diff)
+				t.Errorf("csi-sanity left objects behind:\n%s", diff)
 			}
 		})
 	}
@@ -128,7 +128,6 @@ type inventory struct {
 
 func inventoryOf(d *Driver) inventory { return inventory{d.Volumes(), d.Snapshots(), d.Groups()} }
 
-// A capability that is not announced is not there either.
 func TestCallsWithoutTheirCapabilityAreUnimplemented(t *testing.T) {
 	d := New(Options{
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_LIST_VOLUMES},

@@ -18,15 +18,14 @@ type server struct {
 	mu      sync.Mutex
 	path    string
 	grpc    *grpc.Server  // nil while the driver is down
-	crashed chan struct{} // closed when it goes down
-	served  chan struct{} // closed when it no longer accepts
+	crashed chan struct{} // closed by a crash
+	served  chan struct{} // closed when it accepts no more connections
 }
 
-// Serve runs the driver until the test ends and returns the path of its
-// socket.
+// Serve runs the driver until the test ends and returns the path of its socket.
 func (d *Driver) Serve(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "csi") // t.TempDir is too long for a socket in tests with long names
+	dir, err := os.MkdirTemp("", "csi") // the path of t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatalf("making a directory for the socket: %v", err)
 	}
@@ -43,8 +42,8 @@ func (d *Driver) Serve(t testing.TB) string {
 	return path
 }
 
-// Listen serves the driver on a socket at the path until [Driver.Crash]. A
-// socket that an earlier run left there is replaced.
+// Listen serves the driver on a socket at the path until [Driver.Crash]. It
+// replaces the socket of an earlier run.
 func (d *Driver) Listen(path string) error {
 	s := &d.server
 	s.mu.Lock()
@@ -59,7 +58,7 @@ func (d *Driver) Listen(path string) error {
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	listener.SetUnlinkOnClose(false) // a process that dies leaves its socket
+	listener.SetUnlinkOnClose(false) // a process that dies leaves its socket file
 	s.path, s.crashed, s.served = path, make(chan struct{}), make(chan struct{})
 	s.grpc = grpc.NewServer(grpc.UnaryInterceptor(d.intercept(s.crashed)), grpc.WaitForHandlers(true))
 	csipb.RegisterIdentityServer(s.grpc, identity{Driver: d})
@@ -68,14 +67,14 @@ func (d *Driver) Listen(path string) error {
 	csipb.RegisterNodeServer(s.grpc, node{Driver: d})
 	go func(running *grpc.Server, served chan struct{}) {
 		defer close(served)
-		_ = running.Serve(listener) // it only ends by Stop, and says so
+		_ = running.Serve(listener) // it returns only after Stop
 	}(s.grpc, s.served)
 	return nil
 }
 
-// Crash ends the driver as if its process had died: connections break, calls
-// that wait for a fault or for latency do no work, and the socket stays behind.
-// What is stored stays. It does nothing to a driver that is down.
+// Crash stops the driver as if its process had died: connections break, calls that
+// are blocked or delayed do no work, and the socket file and the storage stay. It
+// does nothing to a driver that is down.
 func (d *Driver) Crash() {
 	s := &d.server
 	s.mu.Lock()
@@ -89,7 +88,7 @@ func (d *Driver) Crash() {
 	s.grpc = nil
 }
 
-// Restart serves the driver again where it served before it crashed.
+// Restart serves the driver again on the socket that it had before the crash.
 func (d *Driver) Restart() error {
 	d.server.mu.Lock()
 	path := d.server.path

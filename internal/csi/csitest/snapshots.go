@@ -40,7 +40,7 @@ func (d controller) DeleteSnapshot(_ context.Context, req *csipb.DeleteSnapshotR
 	}
 	snap := d.state.snapshots[req.GetSnapshotId()]
 	if group := snap.group(); group != "" {
-		return nil, status.Errorf(codes.InvalidArgument, "the snapshot goes with its group %q and not alone", group)
+		return nil, status.Errorf(codes.InvalidArgument, "the snapshot can only be deleted with its group %q", group)
 	}
 	if snap != nil {
 		d.state.removeSnapshot(snap)
@@ -61,7 +61,7 @@ func (d controller) GetSnapshot(_ context.Context, req *csipb.GetSnapshotRequest
 	return &csipb.GetSnapshotResponse{Snapshot: d.snapshotResponse(snap)}, nil
 }
 
-// group is the id of the group that the snapshot belongs to.
+// group is the id of the snapshot's group, if it has one.
 func (s *snapshot) group() string {
 	if s == nil {
 		return ""
@@ -69,7 +69,8 @@ func (s *snapshot) group() string {
 	return s.info.GetGroupSnapshotId()
 }
 
-// snapshotResponse answers about a snapshot and counts the answer.
+// snapshotResponse is a response about a snapshot. It counts the responses, after
+// some of which the snapshot is ready.
 func (d *Driver) snapshotResponse(snap *snapshot) *csipb.Snapshot {
 	info := proto.CloneOf(snap.info)
 	info.ReadyToUse = snap.reports >= d.opts.SnapshotReadyAfter

@@ -17,17 +17,17 @@ func zone(name string) *csipb.Topology {
 func TestChooseSegment(t *testing.T) {
 	all := Options{Capacity: 10, Segments: []map[string]string{{"zone": "a"}, {"zone": "b"}}}
 	tests := map[string]struct {
-		asked *csipb.TopologyRequirement
-		taken []string // zones without room
-		want  string   // zone, or nothing if there is no room
+		requested *csipb.TopologyRequirement
+		taken     []string // zones without free capacity
+		want      string   // zone, or "" if none has enough capacity
 	}{
-		"nothing asked takes the first":      {nil, nil, "a"},
-		"nothing asked takes one with room":  {nil, []string{"a"}, "b"},
-		"the preferred one comes first":      {&csipb.TopologyRequirement{Preferred: []*csipb.Topology{zone("b")}, Requisite: []*csipb.Topology{zone("a"), zone("b")}}, nil, "b"},
-		"the requisite ones come next":       {&csipb.TopologyRequirement{Preferred: []*csipb.Topology{zone("b")}, Requisite: []*csipb.Topology{zone("a"), zone("b")}}, []string{"b"}, "a"},
-		"no other one is taken":              {&csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone("a")}}, []string{"a"}, ""},
-		"a zone that is not there has none":  {&csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone("c")}}, nil, ""},
-		"two full zones have no room at all": {nil, []string{"a", "b"}, ""},
+		"a request without requirements takes the first zone": {nil, nil, "a"},
+		"a request without requirements skips a full zone":    {nil, []string{"a"}, "b"},
+		"preferred zones come first":                          {&csipb.TopologyRequirement{Preferred: []*csipb.Topology{zone("b")}, Requisite: []*csipb.Topology{zone("a"), zone("b")}}, nil, "b"},
+		"requisite zones come next":                           {&csipb.TopologyRequirement{Preferred: []*csipb.Topology{zone("b")}, Requisite: []*csipb.Topology{zone("a"), zone("b")}}, []string{"b"}, "a"},
+		"other zones are not used":                            {&csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone("a")}}, []string{"a"}, ""},
+		"an unknown zone has no capacity":                     {&csipb.TopologyRequirement{Requisite: []*csipb.Topology{zone("c")}}, nil, ""},
+		"all zones are full":                                  {nil, []string{"a", "b"}, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestChooseSegment(t *testing.T) {
 				}
 			}
 			req := volumeRequest("placed")
-			req.AccessibilityRequirements = tt.asked
+			req.AccessibilityRequirements = tt.requested
 			resp, err := client.CreateVolume(t.Context(), req)
 			if tt.want == "" {
 				if status.Code(err) != codes.ResourceExhausted {
@@ -80,17 +80,17 @@ func TestCapacity(t *testing.T) {
 
 func TestDefaultSizes(t *testing.T) {
 	tests := map[string]struct {
-		asked  *csipb.CapacityRange
-		source bool
-		want   int64
-		code   codes.Code
+		requested *csipb.CapacityRange
+		source    bool
+		want      int64
+		code      codes.Code
 	}{
-		"nothing is the default":            {nil, false, DefaultSize, codes.OK},
-		"a limit is kept":                   {&csipb.CapacityRange{LimitBytes: 7}, false, 7, codes.OK},
+		"without a size it is the default":  {nil, false, DefaultSize, codes.OK},
+		"a limit is the size":               {&csipb.CapacityRange{LimitBytes: 7}, false, 7, codes.OK},
 		"a copy has the size of its source": {nil, true, 10, codes.OK},
 		"a copy cannot be smaller":          {&csipb.CapacityRange{RequiredBytes: 9}, true, 0, codes.OutOfRange},
-		"nor limited to less":               {&csipb.CapacityRange{LimitBytes: 9}, true, 0, codes.OutOfRange},
-		"a range that is none is refused":   {&csipb.CapacityRange{RequiredBytes: 9, LimitBytes: 8}, false, 0, codes.InvalidArgument},
+		"a copy cannot be limited to less":  {&csipb.CapacityRange{LimitBytes: 9}, true, 0, codes.OutOfRange},
+		"an invalid range is rejected":      {&csipb.CapacityRange{RequiredBytes: 9, LimitBytes: 8}, false, 0, codes.InvalidArgument},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestDefaultSizes(t *testing.T) {
 				t.Fatal(err)
 			}
 			req := volumeRequest("sized")
-			req.CapacityRange = tt.asked
+			req.CapacityRange = tt.requested
 			if tt.source {
 				req.VolumeContentSource = fromVolume("volume-1")
 			}
@@ -116,16 +116,16 @@ func TestARepeatedNameMustAskForTheSame(t *testing.T) {
 		change func(*csipb.CreateVolumeRequest)
 		code   codes.Code
 	}{
-		"the same":                  {func(*csipb.CreateVolumeRequest) {}, codes.OK},
-		"other secrets":             {func(r *csipb.CreateVolumeRequest) { r.Secrets = map[string]string{"a": "b"} }, codes.OK},
-		"less":                      {func(r *csipb.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 9 }, codes.OK},
-		"more":                      {func(r *csipb.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 11 }, codes.AlreadyExists},
-		"less than is there":        {func(r *csipb.CreateVolumeRequest) { r.CapacityRange = &csipb.CapacityRange{LimitBytes: 9} }, codes.AlreadyExists},
-		"other parameters":          {func(r *csipb.CreateVolumeRequest) { r.Parameters = map[string]string{"a": "b"} }, codes.AlreadyExists},
-		"other mutable parameters":  {func(r *csipb.CreateVolumeRequest) { r.MutableParameters = map[string]string{"iops": "1"} }, codes.AlreadyExists},
-		"another place":             {func(r *csipb.CreateVolumeRequest) { r.AccessibilityRequirements.Requisite[0] = zone("b") }, codes.AlreadyExists},
-		"a choice with this place":  {func(r *csipb.CreateVolumeRequest) { r.AccessibilityRequirements = nil }, codes.OK},
-		"content instead of nought": {func(r *csipb.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("volume-1") }, codes.AlreadyExists},
+		"the same":                 {func(*csipb.CreateVolumeRequest) {}, codes.OK},
+		"other secrets":            {func(r *csipb.CreateVolumeRequest) { r.Secrets = map[string]string{"a": "b"} }, codes.OK},
+		"less":                     {func(r *csipb.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 9 }, codes.OK},
+		"more":                     {func(r *csipb.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 11 }, codes.AlreadyExists},
+		"a limit below the size":   {func(r *csipb.CreateVolumeRequest) { r.CapacityRange = &csipb.CapacityRange{LimitBytes: 9} }, codes.AlreadyExists},
+		"other parameters":         {func(r *csipb.CreateVolumeRequest) { r.Parameters = map[string]string{"a": "b"} }, codes.AlreadyExists},
+		"other mutable parameters": {func(r *csipb.CreateVolumeRequest) { r.MutableParameters = map[string]string{"iops": "1"} }, codes.AlreadyExists},
+		"another zone":             {func(r *csipb.CreateVolumeRequest) { r.AccessibilityRequirements.Requisite[0] = zone("b") }, codes.AlreadyExists},
+		"no required zone":         {func(r *csipb.CreateVolumeRequest) { r.AccessibilityRequirements = nil }, codes.OK},
+		"a content source":         {func(r *csipb.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("volume-1") }, codes.AlreadyExists},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -213,13 +213,13 @@ func TestPublishing(t *testing.T) {
 		before, then *csipb.ControllerPublishVolumeRequest
 		code         codes.Code
 	}{
-		"the same again":                {publish("volume-1", "node-1", one), publish("volume-1", "node-1", one), codes.OK},
-		"in another way":                {publish("volume-1", "node-1", one), publish("volume-1", "node-1", many), codes.AlreadyExists},
-		"on a second node for many":     {publish("volume-1", "node-1", many), publish("volume-1", "node-2", many), codes.OK},
-		"on a second node for one":      {publish("volume-1", "node-1", one), publish("volume-1", "node-2", one), codes.FailedPrecondition},
-		"more volumes than a node has":  {publish("volume-1", "node-1", one), publish("volume-2", "node-1", one), codes.ResourceExhausted},
-		"on a node that nobody knows":   {publish("volume-1", "node-1", one), publish("volume-2", "node-3", one), codes.NotFound},
-		"a volume that nobody knows of": {publish("volume-1", "node-1", one), publish("volume-3", "node-1", one), codes.NotFound},
+		"the same again":                            {publish("volume-1", "node-1", one), publish("volume-1", "node-1", one), codes.OK},
+		"with another mode":                         {publish("volume-1", "node-1", one), publish("volume-1", "node-1", many), codes.AlreadyExists},
+		"on a second node, with a multi-node mode":  {publish("volume-1", "node-1", many), publish("volume-1", "node-2", many), codes.OK},
+		"on a second node, with a single-node mode": {publish("volume-1", "node-1", one), publish("volume-1", "node-2", one), codes.FailedPrecondition},
+		"more volumes than a node can have":         {publish("volume-1", "node-1", one), publish("volume-2", "node-1", one), codes.ResourceExhausted},
+		"on an unknown node":                        {publish("volume-1", "node-1", one), publish("volume-2", "node-3", one), codes.NotFound},
+		"an unknown volume":                         {publish("volume-1", "node-1", one), publish("volume-3", "node-1", one), codes.NotFound},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

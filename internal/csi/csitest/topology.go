@@ -15,29 +15,30 @@ import (
 // noSegment is the segment of volumes of a driver without topology.
 const noSegment = -1
 
-// chooseSegment picks the first allowed segment that has room: preferred ones in
-// order, then the requisite ones, then, if nothing is asked for, any.
-func (d *Driver) chooseSegment(asked *csipb.TopologyRequirement, size int64) (int, error) {
-	for _, segment := range d.allowedSegments(asked) {
+// chooseSegment returns the first allowed segment that has enough capacity:
+// preferred ones in order, then the requisite ones, or any if the request has no
+// requirements.
+func (d *Driver) chooseSegment(requested *csipb.TopologyRequirement, size int64) (int, error) {
+	for _, segment := range d.allowedSegments(requested) {
 		if d.freeBytes(segment) >= size {
 			return segment, nil
 		}
 	}
-	return 0, status.Errorf(codes.ResourceExhausted, "there is no room for %d bytes where the volume may be", size)
+	return 0, status.Errorf(codes.ResourceExhausted, "no allowed segment has %d free bytes", size)
 }
 
-func (d *Driver) allowedSegments(asked *csipb.TopologyRequirement) []int {
+func (d *Driver) allowedSegments(requested *csipb.TopologyRequirement) []int {
 	if len(d.opts.Segments) == 0 {
 		return []int{noSegment}
 	}
 	var allowed []int
-	if len(asked.GetPreferred())+len(asked.GetRequisite()) == 0 {
+	if len(requested.GetPreferred())+len(requested.GetRequisite()) == 0 {
 		for i := range d.opts.Segments {
 			allowed = append(allowed, i)
 		}
 		return allowed
 	}
-	for _, topology := range slices.Concat(asked.GetPreferred(), asked.GetRequisite()) {
+	for _, topology := range slices.Concat(requested.GetPreferred(), requested.GetRequisite()) {
 		for i := range d.opts.Segments {
 			if d.isInTopology(i, topology) && !slices.Contains(allowed, i) {
 				allowed = append(allowed, i)
@@ -47,9 +48,9 @@ func (d *Driver) allowedSegments(asked *csipb.TopologyRequirement) []int {
 	return allowed
 }
 
-// isAllowed reports whether a volume in the segment is where a request wants it.
-func (d *Driver) isAllowed(segment int, asked *csipb.TopologyRequirement) bool {
-	return segment == noSegment || slices.Contains(d.allowedSegments(asked), segment)
+// isAllowed reports whether a volume in the segment meets the requirements.
+func (d *Driver) isAllowed(segment int, requested *csipb.TopologyRequirement) bool {
+	return segment == noSegment || slices.Contains(d.allowedSegments(requested), segment)
 }
 
 func (d *Driver) isInTopology(segment int, topology *csipb.Topology) bool {
@@ -61,7 +62,7 @@ func (d *Driver) isInTopology(segment int, topology *csipb.Topology) bool {
 	return true
 }
 
-// freeBytes is the room in a segment, in bytes.
+// freeBytes is the free capacity of a segment.
 func (d *Driver) freeBytes(segment int) int64 {
 	if d.opts.Capacity == 0 {
 		return math.MaxInt64
@@ -90,12 +91,12 @@ func (d controller) GetCapacity(_ context.Context, req *csipb.GetCapacityRequest
 			return nil, err
 		}
 	}
-	var asked *csipb.TopologyRequirement
+	var requested *csipb.TopologyRequirement
 	if t := req.GetAccessibleTopology(); t != nil {
-		asked = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{t}}
+		requested = &csipb.TopologyRequirement{Requisite: []*csipb.Topology{t}}
 	}
 	resp := &csipb.GetCapacityResponse{}
-	for _, segment := range d.allowedSegments(asked) {
+	for _, segment := range d.allowedSegments(requested) {
 		if free := d.freeBytes(segment); free > math.MaxInt64-resp.AvailableCapacity {
 			resp.AvailableCapacity = math.MaxInt64
 		} else {

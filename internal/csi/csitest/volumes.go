@@ -37,7 +37,7 @@ func (d controller) CreateVolume(_ context.Context, req *csipb.CreateVolumeReque
 	}
 	if v := d.state.volumeNames[req.GetName()]; v != nil {
 		if !d.matches(v, req) {
-			return nil, status.Errorf(codes.AlreadyExists, "volume %q exists and is not what is asked for", req.GetName())
+			return nil, status.Errorf(codes.AlreadyExists, "volume %q exists and does not match the request", req.GetName())
 		}
 		return &csipb.CreateVolumeResponse{Volume: v.info}, nil
 	}
@@ -61,7 +61,7 @@ func (d controller) CreateVolume(_ context.Context, req *csipb.CreateVolumeReque
 	return &csipb.CreateVolumeResponse{Volume: v.info}, nil
 }
 
-// checkCreate holds what makes a request wrong whatever is stored.
+// checkCreate checks what makes a request invalid whatever exists.
 func (d controller) checkCreate(req *csipb.CreateVolumeRequest) error {
 	if err := checkName(req.GetName()); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (d controller) checkCreate(req *csipb.CreateVolumeRequest) error {
 
 // matches reports whether a volume is what a repeated request asks for.
 func (d controller) matches(v *volume, req *csipb.CreateVolumeRequest) bool {
-	size, asked := v.info.GetCapacityBytes(), req.GetCapacityRange()
+	size, requested := v.info.GetCapacityBytes(), req.GetCapacityRange()
 	same := &csipb.CreateVolumeRequest{
 		VolumeCapabilities: req.GetVolumeCapabilities(), VolumeContentSource: req.GetVolumeContentSource(),
 		Parameters: req.GetParameters(), MutableParameters: req.GetMutableParameters(),
@@ -92,11 +92,11 @@ func (d controller) matches(v *volume, req *csipb.CreateVolumeRequest) bool {
 		VolumeCapabilities: v.req.GetVolumeCapabilities(), VolumeContentSource: v.req.GetVolumeContentSource(),
 		Parameters: v.req.GetParameters(), MutableParameters: v.req.GetMutableParameters(),
 	}
-	return size >= asked.GetRequiredBytes() && (asked.GetLimitBytes() == 0 || size <= asked.GetLimitBytes()) &&
+	return size >= requested.GetRequiredBytes() && (requested.GetLimitBytes() == 0 || size <= requested.GetLimitBytes()) &&
 		proto.Equal(same, stored) && d.isAllowed(v.segment, req.GetAccessibilityRequirements())
 }
 
-// sizeOf is the size of a volume that is to be made, in bytes.
+// sizeOf is the size in bytes of a new volume.
 func (d controller) sizeOf(req *csipb.CreateVolumeRequest) (int64, error) {
 	source, err := d.sizeOfSource(req.GetVolumeContentSource())
 	if err != nil {
@@ -110,7 +110,7 @@ func (d controller) sizeOf(req *csipb.CreateVolumeRequest) (int64, error) {
 		size = cmp.Or(source, min(DefaultSize, limit))
 	}
 	if size < source || size > limit {
-		return 0, status.Errorf(codes.OutOfRange, "the source has %d bytes, %d to %d were asked for", source, size, limit)
+		return 0, status.Errorf(codes.OutOfRange, "the source has %d bytes, %d to %d were requested", source, size, limit)
 	}
 	return size, nil
 }
@@ -184,7 +184,8 @@ func (d controller) ControllerModifyVolume(_ context.Context, req *csipb.Control
 	return &csipb.ControllerModifyVolumeResponse{}, nil
 }
 
-// findVolume returns the volume or the error that every call owes its caller.
+// findVolume returns a volume, or the error that every call returns for a missing
+// one.
 func (d *Driver) findVolume(id string) (*volume, error) {
 	if id == "" {
 		return nil, errMissing("volume_id")
