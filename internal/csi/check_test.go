@@ -33,7 +33,7 @@ func TestCheckVolume(t *testing.T) {
 		want   string
 	}{
 		"a volume as requested is valid": {func(*csipb.CreateVolumeRequest, *csipb.Volume) {}, ""},
-		"a volume without id cannot be found again": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
+		"a volume without id is invalid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
 			v.VolumeId = ""
 		}, "no id"},
 		"an unknown size is valid": {func(_ *csipb.CreateVolumeRequest, v *csipb.Volume) {
@@ -106,12 +106,12 @@ func TestCheckSnapshot(t *testing.T) {
 		change func(*csipb.Snapshot)
 		want   string
 	}{
-		"a complete snapshot is valid":                {func(*csipb.Snapshot) {}, ""},
-		"an unknown size is valid":                    {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
-		"a snapshot that is not ready is valid":       {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
-		"a snapshot without id cannot be found again": {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
-		"the source volume may be missing":            {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, ""},
-		"the creation time may be missing":            {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
+		"a complete snapshot is valid":          {func(*csipb.Snapshot) {}, ""},
+		"an unknown size is valid":              {func(s *csipb.Snapshot) { s.SizeBytes = 0 }, ""},
+		"a snapshot that is not ready is valid": {func(s *csipb.Snapshot) { s.ReadyToUse = false }, ""},
+		"a snapshot without id is invalid":      {func(s *csipb.Snapshot) { s.SnapshotId = "" }, "no id"},
+		"the source volume may be missing":      {func(s *csipb.Snapshot) { s.SourceVolumeId = "" }, ""},
+		"the creation time may be missing":      {func(s *csipb.Snapshot) { s.CreationTime = nil }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
