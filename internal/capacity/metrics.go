@@ -34,7 +34,7 @@ type collector struct {
 // has a cache of its own.
 func (c *collector) Start(ctx context.Context) error {
 	if err := c.to.Register(c); err != nil {
-		return fmt.Errorf("registering metrics of capacities: %w", err)
+		return fmt.Errorf("registering the metrics of CSIStorageCapacity objects: %w", err)
 	}
 	<-ctx.Done()
 	c.to.Unregister(c)

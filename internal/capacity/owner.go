@@ -42,7 +42,7 @@ func metadata(ctx context.Context, from client.Reader, namespace string, ref met
 	object := &metav1.PartialObjectMetadata{}
 	object.SetGroupVersionKind(schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind))
 	if err := from.Get(ctx, client.ObjectKey{Namespace: namespace, Name: ref.Name}, object); err != nil {
-		return nil, fmt.Errorf("reading %s %s/%s to find the owner of capacities: %w", ref.Kind, namespace, ref.Name, err)
+		return nil, fmt.Errorf("reading %s %s/%s to find the owner of CSIStorageCapacity objects: %w", ref.Kind, namespace, ref.Name, err)
 	}
 	return object, nil
 }

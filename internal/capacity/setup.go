@@ -50,7 +50,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		segments:       &segmentCache{client: m.GetClient(), driver: o.Driver, fixed: onlySegment(driver.Info(), o)},
 	}
 	if !r.hasGetCapacity() {
-		r.log.Info("--enable-capacity has no effect: the driver does not announce GET_CAPACITY", "driver", o.Driver)
+		r.log.Info("No capacity is published in spite of --enable-capacity: the driver does not announce GET_CAPACITY", "driver", o.Driver)
 	}
 	var err error
 	if r.owner, err = findOwner(ctx, r.apiReader, o); err != nil {
@@ -64,7 +64,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) 
 		return fmt.Errorf("indexing CSIStorageCapacity objects: %w", err)
 	}
 	if err := m.Add(&collector{count: func() (counts, bool) { return r.countIfSynced(ctx, m.GetCache()) }, to: metrics.Registry}); err != nil {
-		return fmt.Errorf("adding the metrics of capacities: %w", err)
+		return fmt.Errorf("adding the metrics of CSIStorageCapacity objects: %w", err)
 	}
 	return r.build(m)
 }

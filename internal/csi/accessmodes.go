@@ -27,7 +27,7 @@ func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter
 // used in one of them at a time.
 func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) ([]csipb.VolumeCapability_AccessMode_Mode, error) {
 	if len(modes) == 0 {
-		return nil, errors.New("mapping access modes to CSI: there is none")
+		return nil, errors.New("mapping access modes to CSI: there are none")
 	}
 	mapped := make([]csipb.VolumeCapability_AccessMode_Mode, 0, len(modes))
 	for _, m := range modes {

@@ -123,8 +123,8 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 func (d *Driver) SettleTime() time.Duration { return 6 * d.timeout }
 
 // dial creates the gRPC client. It uses the metrics of csi-lib-utils, but not its
-// Connect, which blocks until the driver is there and logs the messages of errors,
-// secrets included.
+// Connect, which blocks until the driver is there and logs the messages of the
+// driver's errors.
 func (d *Driver) dial() (*grpc.ClientConn, error) {
 	pauses := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 800 * time.Millisecond}
 	return grpc.NewClient("passthrough:///"+d.path,
@@ -151,7 +151,7 @@ func socketPath(address string) (string, error) {
 	path, isURL := strings.CutPrefix(address, "unix://")
 	switch {
 	case path == "":
-		return "", errors.New("the address of the CSI driver is empty: name its socket")
+		return "", errors.New("the address of the CSI driver is empty: set it to the path of its socket")
 	case !isURL && strings.Contains(path, "://"):
 		return "", fmt.Errorf("the address %q of the CSI driver is not a Unix socket: use a path or unix://PATH", address)
 	default:
