@@ -8,7 +8,6 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -35,13 +34,10 @@ func (s *environment) cleanUp(ctx context.Context, t testing.TB) {
 		drop("a claim", s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(ctx, there.claims[i].Name, none))
 	}
 	for i := range there.pendingOperations {
-		drop("an intent", s.Client.CoordinationV1().Leases(s.Namespace).Delete(ctx, there.pendingOperations[i].Name, none))
+		drop("a pending operation", s.Client.CoordinationV1().Leases(s.Namespace).Delete(ctx, there.pendingOperations[i].Name, none))
 	}
 	for i := range there.volumes {
-		name := there.volumes[i].Name
-		_, err := s.Client.CoreV1().PersistentVolumes().Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-		drop("a finalizer", err)
-		drop("a volume", s.Client.CoreV1().PersistentVolumes().Delete(ctx, name, none))
+		s.ForceDeletePV(ctx, t, there.volumes[i].Name)
 	}
 	for i := range there.attachments {
 		s.ForceDeleteAttachment(ctx, t, there.attachments[i].Name)

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // runLabel is on the claims of a run, so that a group is of them and of no other.
@@ -227,10 +228,7 @@ func groupSnapshots(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, re
 
 // cleanUpGroups removes what a run that failed has left in the cluster.
 func (s *environment) cleanUpGroups(ctx context.Context, there *clusterState) (errs []error) {
-	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	remove := func(o client.Object) {
-		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, o, free)), client.IgnoreNotFound(s.api.Delete(ctx, o)))
-	}
+	remove := func(o client.Object) { errs = append(errs, world.ForceDelete(ctx, s.api, o)) }
 	for i := range there.groups {
 		remove(&there.groups[i])
 	}

@@ -13,7 +13,6 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/world"
@@ -78,10 +77,10 @@ var scenarios = []*scenario{
 	{name: "create, then delete at any moment", disruptionName: claimDeleted, disruption: deleteClaimsAndWait},
 	{name: "create, delete and create under the same name at any moment", disruptionName: "replaced", disruption: replaceClaims},
 	{name: "two claims at once", claims: 2},
-	{name: "the first consumer's node is full", driver: twoZones, class: waits, outOfCapacity: onlyIn("a"), shortTimeouts: true},
+	{name: "the first consumer's node is full", driver: twoZones, class: world.WaitForFirstConsumer, outOfCapacity: onlyIn("a"), shortTimeouts: true},
 	{
 		name: "the first consumer's node is deleted at any moment, after a response that was late", disruptionName: "node deleted", disruption: deleteFirstNode,
-		driver: twoZones, class: waits, lateResponses: 1,
+		driver: twoZones, class: world.WaitForFirstConsumer, lateResponses: 1,
 	},
 	{name: "clone", claims: 2, claim: cloneOfFirst},
 	{name: "clone, then delete it and its source at any moment", claims: 2, claim: cloneOfFirst, disruptionName: claimDeleted, disruption: deleteClaims},
@@ -295,11 +294,6 @@ func slowSnapshots(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.
 		Controller: append(extra, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT),
 	}
-}
-
-// waits makes a class one that waits for the first consumer.
-func waits(c *storagev1.StorageClass) {
-	c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 }
 
 // playsScheduler tells whether the run has to play the scheduler.

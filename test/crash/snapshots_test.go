@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // takesSnapshots tells whether snapshots are made in the scenario, by the roles that do so.
@@ -444,10 +445,8 @@ func (s *environment) wasReady(id string) bool {
 // cleanUpSnapshots removes what is left of a run that failed, in the cluster and
 // at the driver.
 func (s *environment) cleanUpSnapshots(ctx context.Context, there *clusterState) (errs []error) {
-	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 	for i := range there.contents {
-		c := &there.contents[i]
-		errs = append(errs, client.IgnoreNotFound(s.api.Patch(ctx, c, free)), client.IgnoreNotFound(s.api.Delete(ctx, c)))
+		errs = append(errs, world.ForceDelete(ctx, s.api, &there.contents[i]))
 	}
 	errs = append(errs, s.cleanUpSchedules(ctx))
 	errs = append(errs, s.cleanUpGroups(ctx, there)...)

@@ -2,7 +2,6 @@ package crash
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,12 +13,12 @@ import (
 	"google.golang.org/grpc/status"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // createRestoreSource makes what all runs of a stage restore: a snapshot at the driver
@@ -70,12 +69,7 @@ func (s *environment) createSnapshotAtDriver(ctx context.Context, name string) (
 // createSourceAtDriver makes a volume at the driver, of which the cluster knows nothing, and
 // returns its handle.
 func (s *environment) createSourceAtDriver(ctx context.Context, name string) (string, error) {
-	volume, err := s.csi.CreateVolume(ctx, &csipb.CreateVolumeRequest{
-		Name: name, VolumeCapabilities: []*csipb.VolumeCapability{{
-			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
-			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-		}},
-	})
+	volume, err := s.csi.CreateVolume(ctx, world.VolumeRequest(name))
 	if err != nil {
 		return "", err
 	}
@@ -136,8 +130,7 @@ func (s *environment) listSnapshots(ctx context.Context) ([]snapshotv1.VolumeSna
 
 // forceDeleteSnapshot deletes a snapshot that is held.
 func (s *environment) forceDeleteSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
-	free := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	return errors.Join(client.IgnoreNotFound(s.api.Patch(ctx, snapshot, free)), client.IgnoreNotFound(s.api.Delete(ctx, snapshot)))
+	return world.ForceDelete(ctx, s.api, snapshot)
 }
 
 // compareSnapshots tells which snapshots are not as wanted: there, and free to

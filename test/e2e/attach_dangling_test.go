@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"testing"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
@@ -19,40 +16,30 @@ import (
 // publishAtDriver attaches a volume at the driver behind the attacher's back.
 func publishAtDriver(t *testing.T, w *world.World, volume *corev1.PersistentVolume, node string) {
 	t.Helper()
-	withDriver(t, w, func(driver *csi.Driver) error {
-		capability, err := csi.Capability(&volume.Spec, true, "")
-		if err != nil {
-			return err
-		}
-		_, err = driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
-			VolumeId: volume.Spec.CSI.VolumeHandle, NodeId: node, VolumeCapability: capability,
-		})
-		return err
+	capability, err := csi.Capability(&volume.Spec, true, "")
+	must(t, err)
+	_, err = w.ConnectDriver(t).ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
+		VolumeId: volume.Spec.CSI.VolumeHandle, NodeId: node, VolumeCapability: capability,
 	})
+	must(t, err)
+}
+
+// markAttachedByUpstream writes to a VolumeAttachment what upstream's external-attacher
+// writes: a finalizer, the node's id and that the volume is attached.
+func markAttachedByUpstream(t *testing.T, w *world.World, name string) {
+	t.Helper()
+	attachments := w.Client.StorageV1().VolumeAttachments()
+	patch := fmt.Sprintf(`{"metadata":{"finalizers":[%q],"annotations":{"csi.alpha.kubernetes.io/node-id":"id-1"}}}`, "external-attacher/"+csi.SafeName(w.Name))
+	_, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	must(t, err)
+	_, err = attachments.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status")
+	must(t, err)
 }
 
 // waitForListVolumes waits until the driver's list has been compared so often.
 func waitForListVolumes(t *testing.T, w *world.World, times int) {
 	t.Helper()
-	before := w.Driver.Calls(csi.ListVolumes)
-	world.Eventually(t, func(context.Context) error {
-		if n := w.Driver.Calls(csi.ListVolumes) - before; n < times {
-			return fmt.Errorf("the list was asked for %d times", n)
-		}
-		return nil
-	})
-}
-
-// waitForDanglingEvent waits until it is told of a volume that it dangles.
-func waitForDanglingEvent(t *testing.T, w *world.World, volume *corev1.PersistentVolume) {
-	t.Helper()
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + volume.Name})
-		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "DanglingPublication" }) {
-			err = errors.New("nothing was reported")
-		}
-		return err
-	})
+	w.WaitCalls(t, csi.ListVolumes, w.Driver.Calls(csi.ListVolumes)+times)
 }
 
 // Drivers list every disk of the project with its users: the nodes' own disks too.
@@ -79,13 +66,7 @@ func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 	node := w.CreateCSINode(t, "node", "id-1")
 	lost, here, there := w.CreatePV(t, "lost", nil), w.CreatePV(t, "here", nil), w.CreatePV(t, "there", nil)
 	name := w.CreateAttachment(t, lost.Name, node)
-	patch := fmt.Sprintf(`{"metadata":{"finalizers":[%q],"annotations":{"csi.alpha.kubernetes.io/node-id":"id-1"}}}`, "external-attacher/"+csi.SafeName(w.Name))
-	if _, err := w.Client.StorageV1().VolumeAttachments().Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Client.StorageV1().VolumeAttachments().Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status"); err != nil {
-		t.Fatal(err)
-	}
+	markAttachedByUpstream(t, w, name)
 	publishAtDriver(t, w, lost, "id-1")
 	w.ForceDeletePV(t.Context(), t, lost.Name)
 	w.WaitPVGone(t, lost)
@@ -93,7 +74,7 @@ func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 	publishAtDriver(t, w, there, "id-2")
 	w.StartAttacher(t, "--reconcile-sync=50ms", "--detach-dangling")
 	waitPublished(t, w, there.Spec.CSI.VolumeHandle)
-	waitForDanglingEvent(t, w, here)
+	w.WaitEvent(t, "PersistentVolume/"+here.Name, "", "DanglingPublication", "")
 	waitPublished(t, w, here.Spec.CSI.VolumeHandle, "id-1")
 	waitPublished(t, w, lost.Spec.CSI.VolumeHandle, "id-1")
 }
@@ -113,7 +94,7 @@ func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
 	second := w.CreateAttachment(t, volume.Name, other)
 	<-slow.Arrived()
 	publishAtDriver(t, w, volume, "id-1")
-	waitForDanglingEvent(t, w, volume)
+	w.WaitEvent(t, "PersistentVolume/"+volume.Name, "", "DanglingPublication", "")
 	w.CreateAttachment(t, volume.Name, node)
 	w.WaitAttachment(t, world.AttachmentName(volume.Name, node), isRecorded)
 	slow.Release()

@@ -44,7 +44,6 @@ func TestALostAnswerLeavesNoErrorAtAnAttachment(t *testing.T) {
 	if !a.Status.Attached || a.Status.AttachError != nil {
 		t.Errorf("its status is %+v", a.Status)
 	}
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }

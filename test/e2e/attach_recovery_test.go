@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -83,9 +82,7 @@ func TestADriverThatDoesNotSayThatItPublishesIsAskedToDetach(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	first := w.StartAttacher(t)
-	volume := w.CreatePV(t, "data", nil)
-	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
-	w.WaitAttached(t, name)
+	volume, name := attachData(t, w)
 	first.Kill()
 	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, _ csi.Method, _, resp any, err error) (any, error) {
 		if r, ok := resp.(*csipb.ControllerGetCapabilitiesResponse); ok {
@@ -94,8 +91,7 @@ func TestADriverThatDoesNotSayThatItPublishesIsAskedToDetach(t *testing.T) {
 		return resp, err
 	}})
 	w.StartAttacher(t)
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -104,27 +100,12 @@ func TestADriverThatDoesNotPublishAnyMoreLetsItsAttachmentsGo(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	first := w.StartAttacher(t)
-	volume := w.CreatePV(t, "data", nil)
-	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
-	w.WaitAttached(t, name)
+	volume, name := attachData(t, w)
 	first.Kill()
 	w.Driver.Reconfigure(func(o *csitest.Options) { o.Controller = []csipb.ControllerServiceCapability_RPC_Type{} })
 	w.StartAttacher(t)
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
-	waitForEvent(t, w, volume.Name, "does not detach volumes any more")
-}
-
-// waitForEvent waits for an event about an object without a namespace.
-func waitForEvent(t *testing.T, w *world.World, name, message string) {
-	t.Helper()
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
-		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, message) }) {
-			err = fmt.Errorf("%s was not told that %s, but %v", name, message, events.Items)
-		}
-		return err
-	})
+	detachAndWait(t, w, name)
+	w.WaitEvent(t, "PersistentVolume/"+volume.Name, "", "", "does not detach volumes any more")
 }
 
 // The volume on a node belongs to whoever has it on record: a machine may have two
@@ -138,11 +119,9 @@ func TestWhatAnotherAttachmentHasOnRecordStays(t *testing.T) {
 	w.WaitAttached(t, old)
 	now := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "new-name", "id-1"))
 	w.WaitAttached(t, now)
-	w.DeleteAttachment(t, old)
-	w.WaitDetached(t, old)
+	detachAndWait(t, w, old)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1")
-	w.DeleteAttachment(t, now)
-	w.WaitDetached(t, now)
+	detachAndWait(t, w, now)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -193,8 +172,7 @@ func TestARecordThatIsTakenOffWhileItIsBeingAttachedIsPutOnAgain(t *testing.T) {
 		}
 		return nil
 	})
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -204,14 +182,11 @@ func TestAVolumeThatWaitsForItsAttachmentSaysSo(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
-	volume := w.CreatePV(t, "data", nil)
-	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "node", "id-1"))
-	w.WaitAttached(t, name)
+	volume, name := attachData(t, w)
 	if err := w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	waitForEvent(t, w, volume.Name, name)
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	w.WaitEvent(t, "PersistentVolume/"+volume.Name, "", "", name)
+	detachAndWait(t, w, name)
 	w.WaitPVGone(t, volume)
 }

@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
@@ -58,8 +57,7 @@ func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
 		t.Errorf("the volume has %q, %v", got.Finalizers, err)
 	}
 
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 	if err := w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -76,10 +74,7 @@ func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}, StringData: map[string]string{"key": "value"}}
-	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	createSecret(t, w, "publish")
 	node := w.CreateCSINode(t, "node", "id-1")
 	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
@@ -92,8 +87,7 @@ func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 	w.WaitPVGone(t, volume)
 	w.DeleteCSINode(t.Context(), t, node)
 	w.CreateCSINode(t, "node", "id-of-another-machine")
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, handle)
 	var told map[string]string
 	for _, call := range w.Driver.Log() {
@@ -101,7 +95,7 @@ func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 			told = request.GetSecrets()
 		}
 	}
-	if told["key"] != "value" {
+	if told["key"] != "publish" {
 		t.Errorf("the driver was given the secret %v", told)
 	}
 }
@@ -111,10 +105,7 @@ func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "publish"}}
-	if _, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	createSecret(t, w, "publish")
 	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.CSI.ControllerPublishSecretRef = &corev1.SecretReference{Namespace: w.Namespace, Name: "publish"}
 	})
@@ -123,8 +114,7 @@ func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
 	if err := w.Client.CoreV1().Secrets(w.Namespace).Delete(t.Context(), "publish", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -177,8 +167,7 @@ func TestANodeThatGetsTheDriverWakesItsAttachments(t *testing.T) {
 	})
 	w.CreateCSINode(t, "node", "id-1")
 	w.WaitAttached(t, name)
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 }
 
 // The first node may have the volume: nobody knows, for the answer was lost.
@@ -201,8 +190,7 @@ func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
 	w.CreateCSINode(t, "node", "id-2")
 	w.WaitAttached(t, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -217,12 +205,7 @@ func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
 	<-slow.Arrived()
 	w.ForceDeleteAttachment(t.Context(), t, name)
 	slow.Release()
-	world.Eventually(t, func(context.Context) error {
-		if n := w.Driver.Calls(csi.ControllerUnpublishVolume); n == 0 {
-			return errors.New("nothing was detached")
-		}
-		return nil
-	})
+	w.WaitCalls(t, csi.ControllerUnpublishVolume, 1)
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
@@ -241,8 +224,7 @@ func TestAnAttachmentThatTakesTooLongIsMarkedAndGoesOn(t *testing.T) {
 	})
 	slow.Release()
 	w.WaitAttached(t, name)
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 }
 
 func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
@@ -256,8 +238,7 @@ func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
 	if a := w.WaitAttached(t, name); len(a.Finalizers) > 0 {
 		t.Errorf("it got the finalizers %q", a.Finalizers)
 	}
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w, name)
 }
 
 // The status and the driver disagree: the driver is asked again. What nobody
@@ -271,45 +252,15 @@ func TestTheDriversOwnListIsCompared(t *testing.T) {
 	name := w.CreateAttachment(t, one.Name, node)
 	w.WaitAttached(t, name)
 
-	withDriver(t, w, func(driver *csi.Driver) error {
-		request := &csipb.ControllerUnpublishVolumeRequest{VolumeId: one.Spec.CSI.VolumeHandle, NodeId: "id-1"}
-		return driver.WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), request)
-	})
+	request := &csipb.ControllerUnpublishVolumeRequest{VolumeId: one.Spec.CSI.VolumeHandle, NodeId: "id-1"}
+	must(t, w.ConnectDriver(t).WithPrecondition(csi.Unconditional).ControllerUnpublishVolume(t.Context(), request))
 	waitPublished(t, w, one.Spec.CSI.VolumeHandle, "id-1")
 
-	withDriver(t, w, func(driver *csi.Driver) error {
-		capability, err := csi.Capability(&two.Spec, true, "")
-		if err != nil {
-			return err
-		}
-		request := &csipb.ControllerPublishVolumeRequest{VolumeId: two.Spec.CSI.VolumeHandle, NodeId: "id-1", VolumeCapability: capability}
-		_, err = driver.ControllerPublishVolume(t.Context(), request)
-		return err
-	})
+	publishAtDriver(t, w, two, "id-1")
 	waitPublished(t, w, two.Spec.CSI.VolumeHandle)
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + two.Name})
-		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "DanglingPublication" }) {
-			err = errors.New("nothing was reported")
-		}
-		return err
-	})
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	w.WaitEvent(t, "PersistentVolume/"+two.Name, "", "DanglingPublication", "")
+	detachAndWait(t, w, name)
 	waitPublished(t, w, one.Spec.CSI.VolumeHandle)
-}
-
-// withDriver talks to the driver behind the attacher's back.
-func withDriver(t *testing.T, w *world.World, what func(*csi.Driver) error) {
-	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer driver.Close()
-	if err := what(driver); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Upstream's attacher keeps the node's id on record and nothing else.
@@ -318,24 +269,8 @@ func TestWhatUpstreamHasAttachedIsDetached(t *testing.T) {
 	w := world.New(t, attachable)
 	volume := w.CreatePV(t, "data", nil)
 	name := w.CreateAttachment(t, volume.Name, w.Namespace+"-gone")
-	withDriver(t, w, func(driver *csi.Driver) error {
-		capability, err := csi.Capability(&volume.Spec, true, "")
-		if err != nil {
-			return err
-		}
-		_, err = driver.ControllerPublishVolume(t.Context(), &csipb.ControllerPublishVolumeRequest{
-			VolumeId: volume.Spec.CSI.VolumeHandle, NodeId: "id-1", VolumeCapability: capability,
-		})
-		return err
-	})
-	attachments := w.Client.StorageV1().VolumeAttachments()
-	patch := fmt.Sprintf(`{"metadata":{"finalizers":[%q],"annotations":{"csi.alpha.kubernetes.io/node-id":"id-1"}}}`, "external-attacher/"+csi.SafeName(w.Name))
-	if _, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := attachments.Patch(t.Context(), name, types.MergePatchType, []byte(`{"status":{"attached":true}}`), metav1.PatchOptions{}, "status"); err != nil {
-		t.Fatal(err)
-	}
+	publishAtDriver(t, w, volume, "id-1")
+	markAttachedByUpstream(t, w, name)
 	w.DeleteAttachment(t, name)
 	w.StartAttacher(t)
 	w.WaitDetached(t, name)

@@ -48,21 +48,8 @@ func (w *capacityWorld) startPublisher(t *testing.T, args ...string) *world.Proc
 // addNode makes a node in a zone, without a machine, and with the driver.
 func (w *capacityWorld) addNode(t *testing.T, zone string) {
 	t.Helper()
-	name := w.nodeName(zone)
-	_, err := w.Client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{zoneKey: zone}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = w.deleteNode(context.Background(), zone) }) // It may be gone.
-	_, err = w.Client.StorageV1().CSINodes().Create(t.Context(), &storagev1.CSINode{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: name, TopologyKeys: []string{zoneKey}}}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.CreateNode(t, w.nodeName(zone), map[string]string{zoneKey: zone})
+	w.CreateCSINode(t, zone, w.nodeName(zone), zoneKey)
 }
 
 func (w *capacityWorld) nodeName(zone string) string { return w.Namespace + "-" + zone }
@@ -79,7 +66,7 @@ func (w *capacityWorld) createDelayedClass(t *testing.T, suffix string) string {
 	t.Helper()
 	return w.CreateClass(t, func(c *storagev1.StorageClass) {
 		c.Name += suffix
-		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+		world.WaitForFirstConsumer(c)
 	}).Name
 }
 
@@ -228,7 +215,7 @@ func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
 			o.Labels["csi.storage.k8s.io/drivername"] = "other.example.com"
 		}),
 	}
-	address := freeAddress(t)
+	address := world.FreeAddress(t)
 	w.startPublisher(t, "--http-endpoint="+address)
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	for _, before := range append(foreign, right) {
@@ -260,13 +247,7 @@ func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
 		return all
 	}
 	polled := func(times int) {
-		before := w.Driver.Calls(csi.GetCapacity)
-		world.Eventually(t, func(context.Context) error {
-			if n := w.Driver.Calls(csi.GetCapacity) - before; n < 2*times {
-				return fmt.Errorf("the driver was asked %d times about 2 pairs", n)
-			}
-			return nil
-		})
+		w.WaitCalls(t, csi.GetCapacity, w.Driver.Calls(csi.GetCapacity)+2*times) // There are two pairs of class and zone.
 	}
 	before := versions()
 	polled(5)

@@ -2,14 +2,12 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -96,20 +94,9 @@ func TestASourceInAnotherNamespaceIsUsedWhenItIsGranted(t *testing.T) {
 				}
 			}
 
-			world.Eventually(t, func(context.Context) error {
-				if isProtected(t, api, snapshot) {
-					return errors.New("the snapshot is still protected")
-				}
-				return nil
-			})
+			waitUnprotected(t, api, snapshot)
 			there.DeleteClaim(t, "source")
-			world.Eventually(t, func(ctx context.Context) error {
-				left, err := w.Client.CoreV1().PersistentVolumeClaims(there.Namespace).Get(ctx, "source", metav1.GetOptions{})
-				if !apierrors.IsNotFound(err) {
-					return fmt.Errorf("the source is still there with %q: %w", left.Finalizers, err)
-				}
-				return nil
-			})
+			there.WaitClaimGone(t, "source")
 			w.DeleteClaim(t, "filled")
 			w.WaitNothingLeft(t)
 		})

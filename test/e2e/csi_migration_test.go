@@ -53,8 +53,7 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	if size := w.Driver.Volumes()[0].Bytes; size != 2<<30 {
 		t.Errorf("the driver has made %d bytes of it", size)
 	}
-	w.DeleteAttachment(t, attachment)
-	w.WaitDetached(t, attachment)
+	detachAndWait(t, w, attachment)
 	w.DeleteClaim(t, "data")
 	w.WaitPVGone(t, volume)
 	w.WaitNothingLeft(t)

@@ -1,13 +1,9 @@
 package e2e
 
 import (
-	"context"
-	"errors"
-	"slices"
 	"testing"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -16,34 +12,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/test/world"
 )
-
-// createReadySnapshot makes a snapshot of a volume at the driver and the objects that a
-// snapshot controller would make for it.
-func createReadySnapshot(t *testing.T, w *world.World, api client.Client, volume *corev1.PersistentVolume, name string) *snapshotv1.VolumeSnapshot {
-	t.Helper()
-	handle := w.CreateSnapshotAtDriver(t, w.Namespace+name, volume.Spec.CSI.VolumeHandle)
-	snapshot, content, err := w.CreateSnapshotObjects(t.Context(), api, name, handle)
-	must(t, err)
-	t.Cleanup(func() { must(t, client.IgnoreNotFound(api.Delete(context.Background(), content))) })
-	return snapshot
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func withSource(kind, name string) func(*corev1.PersistentVolumeClaim) {
-	group := ""
-	if kind == "VolumeSnapshot" {
-		group = "snapshot.storage.k8s.io"
-	}
-	return func(c *corev1.PersistentVolumeClaim) {
-		c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &group, Kind: kind, Name: name}
-	}
-}
 
 // Two restores run from one snapshot. While any of them runs the snapshot is
 // protected, and the one that ends first does not take that from the other.
@@ -69,12 +37,7 @@ func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 	}
 	slow.Release()
 	restored := w.WaitBound(t, "slow")
-	world.Eventually(t, func(context.Context) error {
-		if isProtected(t, api, snapshot) {
-			return errors.New("the snapshot is still protected")
-		}
-		return nil
-	})
+	waitUnprotected(t, api, snapshot)
 	for _, v := range w.Driver.Volumes() {
 		handle := v.Info.GetContentSource().GetSnapshot().GetSnapshotId()
 		if isRestored := v.ID == quick.Spec.CSI.VolumeHandle || v.ID == restored.Spec.CSI.VolumeHandle; isRestored != (handle != "") {
@@ -85,12 +48,6 @@ func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 		w.DeleteClaim(t, name)
 	}
 	w.WaitNothingLeft(t)
-}
-
-func isProtected(t *testing.T, api client.Client, snapshot *snapshotv1.VolumeSnapshot) bool {
-	t.Helper()
-	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(snapshot), snapshot))
-	return slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
 // What a process that died has left protected is found at the next start; what
@@ -118,12 +75,7 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 
 	w.StartProvisioner(t)
 	w.WaitSnapshotGone(t, api, lost.Name) // Whose content is gone, so nobody can tell whose it is.
-	world.Eventually(t, func(context.Context) error {
-		if isProtected(t, api, ours) {
-			return errors.New("our snapshot is still protected")
-		}
-		return nil
-	})
+	waitUnprotected(t, api, ours)
 	w.CreateClaim(t, "later", nil) // By now the sweep that freed ours is over.
 	w.WaitBound(t, "later")
 	if !isProtected(t, api, other) {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -28,18 +27,6 @@ import (
 
 // This file is about odd answers of drivers, and about what is left of volumes that
 // nobody can use.
-
-var fastRetries = []string{"--retry-interval-start=0.1", "--retry-interval-max=1"}
-
-// changeResponses changes the answers of one method.
-func changeResponses[R any](w *world.World, method csi.Method, change func(R)) {
-	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, called csi.Method, _, resp any, err error) (any, error) {
-		if r, ok := resp.(R); ok && called == method {
-			change(r)
-		}
-		return resp, err
-	}})
-}
 
 // An answer that was lost, or came too late, is not taken back by the next one: the
 // volume may be there, and stays on record until that is known.
@@ -76,13 +63,7 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 // waitForAnotherCall waits until a method was called again.
 func waitForAnotherCall(t *testing.T, w *world.World, method csi.Method) {
 	t.Helper()
-	before := w.Driver.Calls(method)
-	world.Eventually(t, func(context.Context) error {
-		if w.Driver.Calls(method) <= before+1 { // One may have begun before.
-			return fmt.Errorf("%s was not called again", method)
-		}
-		return nil
-	})
+	w.WaitCalls(t, method, w.Driver.Calls(method)+2) // One may have begun before.
 }
 
 // A call that takes too long does its work all the same. Nothing was answered, and
@@ -283,13 +264,7 @@ func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
 	w.DeleteClaim(t, "first")
 	<-slow.Arrived()
 	w.DeleteClaim(t, "second")
-	world.Eventually(t, func(ctx context.Context) error {
-		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, second.Name, metav1.GetOptions{})
-		if err == nil && v.Status.Phase != corev1.VolumeReleased {
-			err = fmt.Errorf("it is %s", v.Status.Phase)
-		}
-		return err
-	})
+	w.WaitPVPhase(t, second.Name, corev1.VolumeReleased)
 	// A third one, made meanwhile, shows that the release of the second was seen.
 	w.CreateClaim(t, "third", nil)
 	w.WaitBound(t, "third")
@@ -332,13 +307,7 @@ func TestAVolumeThatWasFreedByHandGoesWhenItIsDeleted(t *testing.T) {
 	volumes := w.Client.CoreV1().PersistentVolumes()
 	_, err := volumes.Patch(t.Context(), volume.Name, types.MergePatchType, []byte(`{"spec":{"claimRef":null}}`), metav1.PatchOptions{})
 	must(t, err)
-	world.Eventually(t, func(ctx context.Context) error {
-		v, err := volumes.Get(ctx, volume.Name, metav1.GetOptions{})
-		if err == nil && v.Status.Phase != corev1.VolumeAvailable {
-			err = fmt.Errorf("it is %s", v.Status.Phase)
-		}
-		return err
-	})
+	w.WaitPVPhase(t, volume.Name, corev1.VolumeAvailable)
 	w.Driver.SetHooks(csitest.Hooks{})
 	must(t, volumes.Delete(t.Context(), volume.Name, metav1.DeleteOptions{}))
 	w.WaitPVGone(t, volume)
@@ -359,7 +328,7 @@ func TestADeletedSnapshotServesTheClaimsThatWereMadeBefore(t *testing.T) {
 	snapshot.Finalizers = []string{"example.com/snapshot-controller"} // That waits for the claim.
 	must(t, api.Update(t.Context(), snapshot))
 	t.Cleanup(func() {
-		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+		patch := world.RemoveFinalizers
 		must(t, client.IgnoreNotFound(api.Patch(context.Background(), snapshot, patch)))
 	})
 	w.CreateClaim(t, "older", withSource("VolumeSnapshot", "before"))
@@ -368,12 +337,7 @@ func TestADeletedSnapshotServesTheClaimsThatWereMadeBefore(t *testing.T) {
 	selectNode(t, w, "older", "a")
 	w.WaitBound(t, "older")
 
-	world.Eventually(t, func(context.Context) error { // The times of objects are whole seconds.
-		if time.Now().Before(snapshot.DeletionTimestamp.Add(time.Second)) {
-			return errors.New("it is the same second")
-		}
-		return nil
-	})
+	waitNextSecond(t, snapshot.DeletionTimestamp.Time)
 	w.CreateClaim(t, "younger", withSource("VolumeSnapshot", "before"))
 	selectNode(t, w, "younger", "a")
 	w.WaitClaimEvent(t, "younger", corev1.EventTypeWarning, "ProvisioningFailed", "is being deleted")
@@ -408,12 +372,7 @@ func TestATakeoverLeavesWhatAClaimWaitsFor(t *testing.T) {
 		c.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}} // Ours does not even begin.
 	})
 	w.StartProvisioner(t, fastRetries...)
-	world.Eventually(t, func(context.Context) error {
-		if isProtected(t, api, idle) {
-			return errors.New("the snapshot that nobody waits for is still protected")
-		}
-		return nil
-	})
+	waitUnprotected(t, api, idle)
 	if !isProtected(t, api, waited) {
 		t.Error("the snapshot that a claim is being restored from is not protected any more")
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -31,7 +32,7 @@ const attacherLease = "external-attacher-leader-attach-local-holdfast-io"
 // takes over when that one is stopped, and when it dies.
 func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Parallel() // Most of its time it waits for a Lease to expire.
-	r := newReadmeRunner(t, "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
+	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
 	w := &attacherExample{r, localWorld{&world.World{Cluster: r.Cluster, Name: "attach.local.holdfast.io"}}}
 	load, apply, use, look, handOver, drop, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5], r.steps[6]
 	r.cleanUpWith(t, `kubectl describe pvc,pod || true
@@ -139,8 +140,7 @@ func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, l
 	if n := w.countPublishCalls(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.countPublishCalls(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
 		t.Errorf("the drivers were asked %d times to attach the volume", n)
 	}
-	w.DeleteAttachment(t, name)
-	w.WaitDetached(t, name)
+	detachAndWait(t, w.World, name)
 	w.DeleteClaim(t, "gap")
 	w.WaitPVGone(t, volume)
 }

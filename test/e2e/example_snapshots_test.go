@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,9 +15,8 @@ import (
 // halves of the work on snapshots as pods.
 type snapshotNodeWorld struct {
 	localWorld
-	api   client.Client
-	dir   string // in which the commands of the README work
-	steps []string
+	api    client.Client
+	readme *readmeRunner
 }
 
 // logs shows what the roles say.
@@ -34,24 +31,13 @@ func newSnapshotNode(t *testing.T) *snapshotNodeWorld {
 	t.Helper()
 	c := cluster.New(t, cluster.Own(), cluster.WithNodes(1), cluster.WithAPIServerArgs("--feature-gates=CrossNamespaceVolumeDataSource=true"))
 	w := &snapshotNodeWorld{
-		localWorld: localWorld{&world.World{Cluster: c, Name: "local.holdfast.io"}}, dir: checkoutDir(t),
-		steps: readmeSteps(t, filepath.Join("..", "..", "examples", "snapshots", "README.md")),
+		localWorld: localWorld{&world.World{Cluster: c, Name: "local.holdfast.io"}},
+		readme:     newReadmeRunner(t, c, "snapshots", "load", "install", "fill", "snapshot", "drop", "remove"),
 	}
-	if len(w.steps) != 6 {
-		t.Fatalf("the README has %d blocks of commands and the test knows 6: load, install, fill, snapshot, drop, remove", len(w.steps))
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := runShell(context.Background(), t, c, w.dir, `kubectl get pvc,pv,volumesnapshots,volumesnapshotcontents -A || true
-				kubectl describe volumesnapshots -A || true`, logs)
-			t.Log(out)
-		}
-		out, err := runShell(context.Background(), t, c, w.dir, w.steps[5])
-		if err != nil {
-			t.Errorf("%v: %s", err, out)
-		}
-	})
-	running := w.run(t, w.steps[0], w.steps[1])
+	w.readme.cleanUpWith(t, `kubectl get pvc,pv,volumesnapshots,volumesnapshotcontents -A || true
+		kubectl describe volumesnapshots -A || true
+		`+logs, w.readme.steps[5])
+	running := w.readme.run(t, w.readme.steps[0], w.readme.steps[1])
 	if n := strings.Count(running, " Running "); n != 2 {
 		t.Fatalf("%d snapshot-controllers are running, want 2:\n%s", n, running)
 	}
@@ -61,21 +47,11 @@ func newSnapshotNode(t *testing.T) *snapshotNodeWorld {
 	return w
 }
 
-// run runs commands, of the README or others, and returns what they said.
-func (w *snapshotNodeWorld) run(t *testing.T, commands ...string) string {
-	t.Helper()
-	out, err := runShell(t.Context(), t, w.Cluster, w.dir, commands...)
-	if err != nil {
-		t.Fatalf("%v:\n%s", err, out)
-	}
-	return out
-}
-
 // testReadme is what the README of the example says, step by step, with a manifest
 // that knows nothing of this program.
 func (w *snapshotNodeWorld) testReadme(t *testing.T) {
 	t.Parallel()
-	out := w.run(t, w.steps[2], w.steps[3], `echo "$(kubectl exec reader -- df -m /data | awk 'END {print $2}') MiB"`)
+	out := w.readme.run(t, w.readme.steps[2], w.readme.steps[3], `echo "$(kubectl exec reader -- df -m /data | awk 'END {print $2}') MiB"`)
 	if !strings.Contains(out, "\nkept\n") {
 		t.Errorf("the restored volume does not have the file: %s", out)
 	}

@@ -74,10 +74,10 @@ type readmeRunner struct {
 
 // newReadmeRunner reads the README of an example. It must have the steps that the test
 // knows.
-func newReadmeRunner(t *testing.T, example string, known ...string) *readmeRunner {
+func newReadmeRunner(t *testing.T, c *cluster.Cluster, example string, known ...string) *readmeRunner {
 	t.Helper()
 	r := &readmeRunner{
-		Cluster: cluster.New(t, cluster.WithNodes(1)), dir: checkoutDir(t),
+		Cluster: c, dir: checkoutDir(t),
 		steps: readmeSteps(t, filepath.Join("..", "..", "examples", example, "README.md")),
 	}
 	if len(r.steps) != len(known) {
@@ -115,7 +115,7 @@ func (r *readmeRunner) cleanUpWith(t *testing.T, show string, remove ...string) 
 // that knows nothing of this program: its claim is bound, a pod uses the volume,
 // and both go again without a trace.
 func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
-	c := newReadmeRunner(t, "csi-provisioner", "load", "apply", "use", "drop", "remove")
+	c := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "csi-provisioner", "load", "apply", "use", "drop", "remove")
 	all := c.steps
 	c.cleanUpWith(t, `kubectl describe pvc,pod || true
 		kubectl -n kube-system describe pod -l app=csi-provisioner || true

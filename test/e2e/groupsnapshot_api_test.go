@@ -22,19 +22,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/groupsnapshot"
-	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
-
-// newAPIOnlyWorld is a world with an API server of its own, on which nothing acts by
-// itself, without any CRDs.
-func newAPIOnlyWorld(t *testing.T) *world.World {
-	t.Helper()
-	c := cluster.NewAPIOnly(t)
-	name := "csitest." + c.Namespace + ".example.com"
-	driver := csitest.New(csitest.Options{Name: name})
-	return &world.World{Cluster: c, Driver: driver, Name: name, Socket: driver.Serve(t)}
-}
 
 // groupClient is a client for an API server that serves groups in a version.
 func groupClient(t *testing.T, w *world.World, version string) client.Client {
@@ -51,18 +40,7 @@ func groupClient(t *testing.T, w *world.World, version string) client.Client {
 // the controllers of Kubernetes would leave.
 func createBoundClaim(t *testing.T, w *world.World, api client.Client) {
 	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	must(t, err)
-	defer driver.Close()
-	_, err = driver.WaitReady(t.Context())
-	must(t, err)
-	made, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
-		Name: "data", VolumeCapabilities: []*csipb.VolumeCapability{{
-			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
-			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-		}},
-	})
-	must(t, err)
+	handle := w.CreateVolumeAtDriver(t, "data")
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
 	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 	claim := &corev1.PersistentVolumeClaim{
@@ -80,7 +58,7 @@ func createBoundClaim(t *testing.T, w *world.World, api client.Client) {
 			Capacity: size, AccessModes: modes,
 			ClaimRef: &corev1.ObjectReference{Namespace: w.Namespace, Name: "data", UID: claim.UID},
 			PersistentVolumeSource: corev1.PersistentVolumeSource{
-				CSI: &corev1.CSIPersistentVolumeSource{Driver: w.Name, VolumeHandle: made.GetVolumeId()},
+				CSI: &corev1.CSIPersistentVolumeSource{Driver: w.Name, VolumeHandle: handle},
 			},
 		},
 	}))
@@ -120,7 +98,7 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newAPIOnlyWorld(t)
+			w := world.NewAPIOnly(t, csitest.Options{})
 			singles := func(crd *unstructured.Unstructured) bool {
 				return strings.HasSuffix(crd.GetName(), "."+snapshotv1.GroupName)
 			}
@@ -168,7 +146,7 @@ func TestGroupsCanBeLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newAPIOnlyWorld(t)
+			w := world.NewAPIOnly(t, csitest.Options{})
 			w.Driver.Reconfigure(func(o *csitest.Options) { o.Group = row.group })
 			world.InstallCRDs(t, w.Config)
 			w.StartSnapshotController(t, row.args...)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +17,6 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -35,9 +33,9 @@ func newTwoNodeGroupWorld(t *testing.T) (w *world.World, api client.Client, here
 	var nodes []*world.Node
 	for i, name := range []string{"here", "there"} {
 		n := w.AddNode(t, w.Namespace+"-"+name, csitest.Options{})
-		createNode(t, w, n.NodeName)
+		w.CreateNode(t, n.NodeName, placeLabel(n.NodeName))
 		for v := range 10 * i {
-			createVolumeAtDriver(t, n.World, fmt.Sprintf("other-%d", v)) // So that no two volumes have one handle.
+			n.CreateVolumeAtDriver(t, fmt.Sprintf("other-%d", v)) // So that no two volumes have one handle.
 		}
 		for _, part := range []string{"data", "log"} {
 			createBoundClaimOn(t, n.World, n.NodeName, name+"-"+part, withLabels("app", "shop", "node", name))
@@ -154,7 +152,7 @@ func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
 				w.StartSnapshotter(t)
 			} else {
 				node = w.Namespace + "-" + node
-				createNode(t, w, node)
+				w.CreateNode(t, node, placeLabel(node))
 				w.StartSnapshotterOnNode(t, node)
 			}
 			createBoundClaimOn(t, w, node, "data", withLabels("app", "shop"))
@@ -183,7 +181,7 @@ func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 	w.CreateSnapshotClass(t, api, nil)
 	w.CreateGroupClass(t, api, nil)
 	node := w.Namespace + "-gone"
-	createNode(t, w, node)
+	w.CreateNode(t, node, placeLabel(node))
 	createBoundClaimOn(t, w, node, "data", withLabels("app", "shop"))
 	snapshotter := w.StartSnapshotterOnNode(t, node)
 	w.CreateSnapshot(t, api, "single", "data", nil)
@@ -200,12 +198,7 @@ func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 	w.DeleteGroup(t, api, "group")
 	must(t, w.Client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}))
 	w.WaitSnapshotGone(t, api, "unbegun")
-	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
-		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-			return fmt.Errorf("it is kept for a snapshot that will never be taken: %v", c.Finalizers)
-		}
-		return nil
-	})
+	waitClaimProtection(t, w, "data", false)
 
 	end := func(kind, name string) string {
 		run := []string{"patch", kind, name, "--type=merge", "-p"}

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -48,15 +47,6 @@ func newGroupWorld(t *testing.T, o csitest.Options, controller ...string) (*worl
 	w.WaitBound(t, "data")
 	w.WaitBound(t, "log")
 	return w, api
-}
-
-func withLabels(pairs ...string) func(*corev1.PersistentVolumeClaim) {
-	return func(c *corev1.PersistentVolumeClaim) {
-		c.Labels = map[string]string{}
-		for i := 0; i < len(pairs); i += 2 {
-			c.Labels[pairs[i]] = pairs[i+1]
-		}
-	}
 }
 
 func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
@@ -123,7 +113,7 @@ func checkMemberContent(t *testing.T, group csitest.Group, content *snapshotv1.V
 
 func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
+	address := world.FreeAddress(t)
 	w, api := newGroupWorld(t, csitest.Options{}, "--http-endpoint="+address)
 	says := func(line string) {
 		t.Helper()
@@ -171,32 +161,13 @@ func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
 	group := w.WaitGroupReady(t, api, "one")
 	name := w.ListMembers(t, api, group)["data"].Name
 	w.DeleteSnapshot(t, api, name)
-	waitDeletePending(t, w, name, "the snapshot is part of VolumeGroupSnapshot one")
+	w.WaitEvent(t, "VolumeSnapshot/"+name, "", "SnapshotDeletePending", "the snapshot is part of VolumeGroupSnapshot one")
 	if s := w.WaitSnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
 		t.Errorf("the member is %+v, and the driver was asked to delete one %d times", s, w.Driver.Calls(csi.DeleteSnapshot))
 	}
 	w.WaitGroupReady(t, api, "one")
 	w.DeleteGroup(t, api, "one")
 	w.WaitNoGroupsLeft(t, api) // Also the member, which had been waiting.
-}
-
-// waitDeletePending waits until it is told of an object why it does not go.
-func waitDeletePending(t *testing.T, w *world.World, name, part string) {
-	t.Helper()
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.name=" + name,
-		})
-		if err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Reason == "SnapshotDeletePending" && strings.Contains(e.Message, part) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%s has no event that says %q; there are: %+v", name, part, events.Items)
-	})
 }
 
 // A restore that has not ended keeps the whole group, and that is told.
@@ -209,7 +180,7 @@ func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
 	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", w.ListMembers(t, api, group)["data"].Name))
 	<-slow.Arrived()
 	w.DeleteGroup(t, api, "one")
-	waitDeletePending(t, w, "one", w.Namespace+"/restored waits for a volume")
+	w.WaitEvent(t, "VolumeGroupSnapshot/one", "", "SnapshotDeletePending", w.Namespace+"/restored waits for a volume")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
 		t.Errorf("the driver was asked %d times to delete the group", n)
 	}
@@ -228,15 +199,9 @@ func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
 	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", w.ListMembers(t, api, group)["data"].Name))
 	<-slow.Arrived()
 	w.DeleteClaim(t, "restored")
-	world.Eventually(t, func(ctx context.Context) error {
-		_, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, "restored", metav1.GetOptions{})
-		if !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the claim is still there: %w", err)
-		}
-		return nil
-	})
+	w.WaitClaimGone(t, "restored")
 	w.DeleteGroup(t, api, "one")
-	waitDeletePending(t, w, "one", "a provisioner restores")
+	w.WaitEvent(t, "VolumeGroupSnapshot/one", "", "SnapshotDeletePending", "a provisioner restores")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
 		t.Errorf("the driver was asked %d times to delete the group", n)
 	}
@@ -260,18 +225,8 @@ func TestAClaimThatLeavesAGroupInTimeIsFreed(t *testing.T) {
 	})
 	_, err := claims.Patch(t.Context(), "left", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":null}}}`), metav1.PatchOptions{})
 	must(t, err)
-	w.WaitClaim(t, "left", func(c *corev1.PersistentVolumeClaim) error {
-		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-			return fmt.Errorf("it is still kept: %v", c.Finalizers)
-		}
-		return nil
-	})
-	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
-		if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-			return fmt.Errorf("it is not kept: %v", c.Finalizers)
-		}
-		return nil
-	})
+	waitClaimProtection(t, w, "left", false)
+	waitClaimProtection(t, w, "data", true)
 	call.Release()
 	w.WaitGroupReady(t, api, "one")
 	w.DeleteGroup(t, api, "one")
@@ -391,21 +346,11 @@ func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
 	<-call.Arrived()
 	w.DeleteClaim(t, "data")
 	for _, name := range []string{"data", "log"} {
-		w.WaitClaim(t, name, func(c *corev1.PersistentVolumeClaim) error {
-			if !slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-				return fmt.Errorf("claim %s is not kept while it is cut: %v", name, c.Finalizers)
-			}
-			return nil
-		})
+		waitClaimProtection(t, w, name, true)
 	}
 	call.Release()
 	w.WaitPVGone(t, volume)
-	w.WaitClaim(t, "log", func(c *corev1.PersistentVolumeClaim) error {
-		if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-			return fmt.Errorf("claim log is kept after the cut: %v", c.Finalizers)
-		}
-		return nil
-	})
+	waitClaimProtection(t, w, "log", false)
 	w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
 	if members := w.ListMembers(t, api, w.WaitGroupReady(t, api, "one")); len(members) != 2 {
 		t.Errorf("the group has %d members", len(members))

@@ -63,7 +63,7 @@ func (w *snapshotNodeWorld) snapshotOfTwoVolumes(t *testing.T) {
 // createBankPod is a pod with a claim at /log and another one at /data.
 func (w *snapshotNodeWorld) createBankPod(t *testing.T, name, log, data, script string) {
 	t.Helper()
-	w.run(t, fmt.Sprintf(`kubectl apply -n %s -f - <<-'Y'
+	w.readme.run(t, fmt.Sprintf(`kubectl apply -n %s -f - <<-'Y'
 		apiVersion: v1
 		kind: Pod
 		metadata: {name: %s}

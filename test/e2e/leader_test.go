@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 
@@ -19,19 +17,13 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// longLeases are durations that no test lives to see the end of: whoever gets the
-// Lease got it from somebody.
-func longLeases() []string {
-	return []string{"--leader-election", "--leader-election-lease-duration=3h", "--leader-election-renew-deadline=2h", "--leader-election-retry-period=1h"}
-}
-
 // A process that loses its Lease stops working at once, lives on, and works
 // again when it gets the Lease back. What it was at is neither lost nor made
 // twice.
 func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
-	at := "http://" + freeAddress(t)
+	at := "http://" + world.FreeAddress(t)
 	p := w.StartProvisioner(t, "--leader-election", "--leader-election-lease-duration=3s", "--leader-election-renew-deadline=2s",
 		"--leader-election-retry-period=200ms", "--http-endpoint="+strings.TrimPrefix(at, "http://"))
 	w.CreateClass(t, nil)
@@ -78,7 +70,7 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 	w.CreateClass(t, nil)
 	w.CreateClaim(t, "one", nil)
 	w.WaitBound(t, "one")
-	at := freeAddress(t)
+	at := world.FreeAddress(t)
 	second := w.StartProvisioner(t, append(longLeases(), "--http-endpoint="+at)...)
 	world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+at+"/readyz", "ok") })
 
@@ -102,7 +94,7 @@ func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
 	w := world.New(t, csitest.Options{})
 	for gate, kept := range map[string]bool{"true": false, "false": true} {
 		t.Run("gate "+gate, func(t *testing.T) {
-			at := freeAddress(t)
+			at := world.FreeAddress(t)
 			p := w.StartProvisioner(t, append(longLeases(), "--http-endpoint="+at, "--feature-gates=ReleaseLeaderElectionOnExit="+gate)...)
 			world.Eventually(t, func(ctx context.Context) error {
 				return checkServed(ctx, "http://"+at+"/metrics", fmt.Sprintf(`leader_election_master_status{name=%q} 1`, csi.SafeName(w.Name)))
@@ -168,36 +160,4 @@ func setLeaseHolder(t *testing.T, w *world.World, name, holder string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// waitForLog waits until the process has logged a message.
-func waitForLog(t *testing.T, p *world.Process, message string) {
-	t.Helper()
-	world.Eventually(t, func(context.Context) error {
-		if !strings.Contains(p.Log(), message) {
-			return errors.New("it does not say: " + message)
-		}
-		return nil
-	})
-}
-
-// checkRunning fails if the process has ended.
-func checkRunning(t *testing.T, p *world.Process) {
-	t.Helper()
-	select {
-	case <-p.Done():
-		t.Errorf("the process has ended: %v", p.Err())
-	default:
-	}
-}
-
-// freeAddress is one that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return free.Addr().String()
 }

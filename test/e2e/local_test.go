@@ -209,7 +209,7 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			}, name)
 			class := w.CreateClass(t, func(c *storagev1.StorageClass) {
 				c.Name = w.Namespace + "-" + kind
-				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+				world.WaitForFirstConsumer(c)
 				if tt.class != nil {
 					tt.class(c)
 				}
@@ -262,7 +262,7 @@ func (w localWorld) growVolumesInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			class := w.CreateClass(t, func(c *storagev1.StorageClass) {
 				c.Name = w.Namespace + "-" + name
-				c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+				world.WaitForFirstConsumer(c)
 				c.AllowVolumeExpansion = ptr.To(true)
 				c.Parameters = tt.parameters
 			})

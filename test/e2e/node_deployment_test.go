@@ -9,14 +9,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -56,7 +54,7 @@ func (w *nodeWorld) startProvisioners(t *testing.T, args ...string) []*world.Pro
 func (w *nodeWorld) createDelayedClass(t *testing.T) {
 	t.Helper()
 	w.CreateClass(t, func(c *storagev1.StorageClass) {
-		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+		world.WaitForFirstConsumer(c)
 	})
 }
 
@@ -311,14 +309,7 @@ func TestASnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
 	}
 	slow.Release()
 	w.WaitBound(t, "slow")
-	world.Eventually(t, func(context.Context) error {
-		for _, s := range []*snapshotv1.VolumeSnapshot{snapshot, twin} {
-			if isProtected(t, api, s) {
-				return fmt.Errorf("%s is still protected", s.Name)
-			}
-		}
-		return nil
-	})
+	waitUnprotected(t, api, snapshot, twin)
 	for _, name := range []string{"source", "twin", "slow", "quick", "plain"} {
 		w.DeleteClaim(t, name)
 	}
@@ -371,13 +362,7 @@ func TestAVolumeOfANodeThatIsGoneCanBeDeleted(t *testing.T) {
 	processes[0].Kill()
 	w.DeleteClaim(t, "data")
 	volumes := w.Client.CoreV1().PersistentVolumes()
-	world.Eventually(t, func(ctx context.Context) error {
-		v, err := volumes.Get(ctx, volume.Name, metav1.GetOptions{})
-		if err == nil && v.Status.Phase != corev1.VolumeReleased {
-			err = fmt.Errorf("it is %s", v.Status.Phase)
-		}
-		return err
-	})
+	w.WaitPVPhase(t, volume.Name, corev1.VolumeReleased)
 	must(t, volumes.Delete(t.Context(), volume.Name, metav1.DeleteOptions{}))
 	w.CreateClaim(t, "other", withSelectedNode("b"))
 	w.WaitBound(t, "other")

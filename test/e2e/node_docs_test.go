@@ -99,12 +99,7 @@ func TestTheCommandsForANodeThatIsGoneWork(t *testing.T) {
 	}
 	w.run(t, leases, "NODE", "a", "CLAIM", "taken")
 	w.run(t, capacities, "NODE", "a")
-	world.Eventually(t, func(context.Context) error {
-		if isProtected(t, api, snapshot) {
-			return errors.New("the snapshot is still protected")
-		}
-		return nil
-	})
+	waitUnprotected(t, api, snapshot)
 	w.waitOnlyNodeB(t)
 }
 

@@ -8,7 +8,6 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -37,18 +36,8 @@ func (w *nodeWorld) setCapabilities(also ...csipb.ControllerServiceCapability_RP
 // a claim to an object for it that somebody has written.
 func (w *nodeWorld) createVolumeByHand(t *testing.T, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	t.Helper()
-	createVolumeAtDriver(t, w.nodes[1].World, "other")
-	volume := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: "pv-" + w.Namespace},
-		Spec: corev1.PersistentVolumeSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: w.Namespace,
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
-			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
-			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: w.Name, VolumeHandle: createVolumeAtDriver(t, w.nodes[1].World, "data").GetVolumeId(), FSType: "ext4",
-			}},
-		},
-	}
+	w.nodes[1].CreateVolumeAtDriver(t, "other")
+	volume := handWrittenPV(w.World, w.nodes[1].CreateVolumeAtDriver(t, "data"))
 	if change != nil {
 		change(volume)
 	}

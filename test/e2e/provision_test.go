@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -131,7 +129,7 @@ func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
 func TestMetricsAndHealthAreServed(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	address := freeAddress(t)
+	address := world.FreeAddress(t)
 	w.StartProvisioner(t, "--metrics-address="+address, "--metrics-path=/numbers", "--enable-pprof")
 	w.CreateClass(t, nil)
 	w.CreateClaim(t, "data", nil)
@@ -160,24 +158,6 @@ func TestMetricsAndHealthAreServed(t *testing.T) {
 	} {
 		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/numbers", want) })
 	}
-}
-
-// checkServed wants 200 and a line in the answer.
-func checkServed(ctx context.Context, url, line string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains("\n"+string(body)+"\n", "\n"+line+"\n") {
-		return fmt.Errorf("%s: %s, %w, without the line %s: %.3000s", url, answer.Status, err, line, body)
-	}
-	return nil
 }
 
 // What is asked of the driver is on record before it is asked: whoever comes

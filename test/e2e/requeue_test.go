@@ -3,9 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,10 +15,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/test/world"
 )
-
-// noRetries are the arguments with which no retry is due while a test runs: a
-// claim that failed once is only served if something wakes it up.
-var noRetries = []string{"--retry-interval-start=1h", "--retry-interval-max=1h"}
 
 func waitProvisioningFailed(t *testing.T, w *world.World, claim, part string) {
 	t.Helper()
@@ -179,20 +173,7 @@ func TestAnIntentWithoutClaimAndSecretTellsWhatToDo(t *testing.T) {
 	w.DeleteClaim(t, "data")
 	must(t, w.Client.CoreV1().Secrets(w.Namespace).Delete(t.Context(), "key", metav1.DeleteOptions{}))
 	w.StartProvisioner(t)
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=Lease,involvedObject.name=provision-" + string(claim.UID),
-		})
-		if err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, "create the secret again") {
-				return nil
-			}
-		}
-		return errors.New("nothing is told on the Lease")
-	})
+	w.WaitEvent(t, "Lease/provision-"+string(claim.UID), corev1.EventTypeWarning, "", "create the secret again")
 	createSecret(t, w, "key")
 	w.WaitNothingLeft(t)
 }

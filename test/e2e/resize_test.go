@@ -89,12 +89,11 @@ func TestANodeDoesItsHalf(t *testing.T) {
 	}
 	w.ExpandOnNode(t, "data", "3Gi")
 	w.WaitSize(t, "data", "3Gi")
-	world.Eventually(t, func(ctx context.Context) error {
-		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
-		if err == nil && v.Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"] != "" {
-			err = errors.New("the old size is still noted at the volume")
+	w.WaitPV(t, volume.Name, func(v *corev1.PersistentVolume) error {
+		if v.Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"] != "" {
+			return errors.New("the old size is still noted at the volume")
 		}
-		return err
+		return nil
 	})
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)

@@ -321,7 +321,7 @@ func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
 	}
 	w.checkColumns(t, "keeps-one")
 	w.waitMetric(t, "keeps-one", "shop-a")
-	w.waitEvent(t, "keeps-one", "SnapshotRunStarted", `as spec.trigger "two" asked`)
+	w.WaitEvent(t, "SnapshotSchedule/keeps-one", "", "SnapshotRunStarted", `as spec.trigger "two" asked`)
 }
 
 // checkColumns are what kubectl get shows.
@@ -363,23 +363,6 @@ func (w *scheduleWorld) waitMetric(t *testing.T, schedule, claim string) {
 	})
 }
 
-// waitEvent waits for an event about a schedule.
-func (w *scheduleWorld) waitEvent(t *testing.T, schedule, reason, part string) {
-	t.Helper()
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events(w.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + schedule})
-		if err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Reason == reason && strings.Contains(e.Message, part) {
-				return nil
-			}
-		}
-		return fmt.Errorf("among %d events there is no %s", len(events.Items), reason)
-	})
-}
-
 func missedRunIsCaughtUp(t *testing.T, w *scheduleWorld) {
 	w.createBoundClaims(t, "night", "night-a")
 	s := w.newSchedule("night", "nightly")
@@ -418,7 +401,7 @@ func failingClaimBlocksNoOther(t *testing.T, w *scheduleWorld) {
 	if c := is.Claims[1]; c.Reason != v1alpha1.SnapshotFailed || !strings.Contains(c.Message, "on fire") || is.LastTrigger == "go" {
 		t.Errorf("%+v", is)
 	}
-	w.waitEvent(t, "mixed", v1alpha1.ClaimsFailing, "on fire")
+	w.WaitEvent(t, "SnapshotSchedule/mixed", "", v1alpha1.ClaimsFailing, "on fire")
 }
 
 func maxConcurrentIsKept(t *testing.T, w *scheduleWorld) {
@@ -577,13 +560,7 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	})
 	waiting := slices.DeleteFunc(w.snapshotsByClaim(t, "often")["db"], func(name string) bool { return name == genuine })[0]
 	w.DeleteClaim(t, "db")
-	world.Eventually(t, func(ctx context.Context) error {
-		err := w.api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: "db"}, &corev1.PersistentVolumeClaim{})
-		if err == nil {
-			err = errors.New("the claim is still there")
-		}
-		return client.IgnoreNotFound(err)
-	})
+	w.WaitClaimGone(t, "db")
 	heir := w.CreateClaim(t, "db", nil)
 	w.WaitBound(t, "db")
 	w.CreateSnapshotClass(t, snapshots, func(c *snapshotv1.VolumeSnapshotClass) { c.Name = late })

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -17,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -105,12 +102,7 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	}
 	call.Release()
 	w.WaitSnapshotReady(t, api, "first")
-	world.Eventually(t, func(ctx context.Context) error {
-		if _, err := claims.Get(ctx, "data", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return errors.Join(err, errors.New("the claim is there"))
-		}
-		return nil
-	})
+	w.WaitClaimGone(t, "data")
 
 	hold := []byte(`{"metadata":{"finalizers":["example.com/hold"]}}`)
 	w.CreateClaim(t, "going", nil)
@@ -138,7 +130,7 @@ func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
 	s := w.CreateSnapshot(t, api, "taken", "data", nil)
 	w.WaitSnapshotReady(t, api, "taken")
 	content := w.WaitContent(t, api, s)
-	must(t, api.Patch(t.Context(), s, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
+	must(t, api.Patch(t.Context(), s, world.RemoveFinalizers))
 	w.DeleteSnapshot(t, api, "taken")
 	w.WaitSnapshotGone(t, api, "taken")
 	w.CreateSnapshot(t, api, "later", "data", nil) // Whoever acts on one acts on the other before.
@@ -335,7 +327,7 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 		return err
 	})
 	made := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot)
-	first, second := freeAddress(t), freeAddress(t)
+	first, second := world.FreeAddress(t), world.FreeAddress(t)
 	w.StartSnapshotController(t, "--resync-period=100ms", "--http-endpoint="+first)
 	w.StartSnapshotter(t, "--resync-period=100ms", "--http-endpoint="+second)
 	waitForReconciles(t, first, "bind-snapshot", "bind-groupsnapshot")
@@ -358,23 +350,17 @@ func waitForReconciles(t *testing.T, address string, controllers ...string) {
 	t.Helper()
 	for _, name := range controllers {
 		world.Eventually(t, func(ctx context.Context) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+			metrics, err := world.HTTPGet(ctx, "http://"+address+"/metrics")
 			if err != nil {
 				return err
 			}
-			answer, err := http.DefaultClient.Do(request)
-			if err != nil {
-				return err
-			}
-			defer answer.Body.Close()
-			lines := bufio.NewScanner(answer.Body)
-			for lines.Scan() {
-				count, ok := strings.CutPrefix(lines.Text(), fmt.Sprintf("controller_runtime_reconcile_total{controller=%q,result=\"success\"} ", name))
+			for line := range strings.Lines(metrics) {
+				count, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), fmt.Sprintf("controller_runtime_reconcile_total{controller=%q,result=\"success\"} ", name))
 				if n, err := strconv.Atoi(count); ok && err == nil && n >= 5 {
 					return nil
 				}
 			}
-			return errors.Join(lines.Err(), fmt.Errorf("controller %s has not looked five times", name))
+			return fmt.Errorf("controller %s has not looked five times", name)
 		})
 	}
 }

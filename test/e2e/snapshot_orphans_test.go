@@ -3,10 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
@@ -33,22 +30,13 @@ func TestASnapshotThatNobodyKnowsIsReported(t *testing.T) {
 		})
 	}
 	describe("known", known)
-	address := freeAddress(t)
+	address := world.FreeAddress(t)
 	w.StartSnapshotter(t, "--orphan-check-interval=200ms", "--orphan-age=0s", "--http-endpoint="+address)
 	count := func(n int) string {
 		return fmt.Sprintf("holdfast_snapshot_orphans{driver_name=%q,named_by=\"unknown\"} %d", w.Name, n)
 	}
 	world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, "http://"+address+"/metrics", count(1)) })
-	world.Eventually(t, func(ctx context.Context) error {
-		events, err := w.Client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=OrphanedSnapshots,involvedObject.uid=" + string(class.UID)})
-		if err != nil {
-			return err
-		}
-		if len(events.Items) == 0 || !strings.Contains(events.Items[0].Message, unknown) {
-			return fmt.Errorf("the class has the events %v", events.Items)
-		}
-		return nil
-	})
+	w.WaitEvent(t, "VolumeSnapshotClass/"+class.Name, "", "OrphanedSnapshots", unknown)
 	if n := w.Driver.Calls(csi.DeleteSnapshot); n > 0 {
 		t.Errorf("%d snapshots were deleted", n)
 	}

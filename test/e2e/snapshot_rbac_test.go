@@ -62,7 +62,7 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	})
 	w.CreateGroupClass(t, api, nil)
 	node := w.Namespace + "-here"
-	createNode(t, w, node)
+	w.CreateNode(t, node, placeLabel(node))
 	createBoundClaimOn(t, w, node, "data", withLabels("app", "shop"))
 	w.CreateSnapshot(t, api, "one", "data", nil)
 	w.WaitSnapshotReady(t, api, "one")

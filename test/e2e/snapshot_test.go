@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
-	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,9 +37,6 @@ func newSnapshotWorld(t *testing.T, o csitest.Options, args ...string) (*world.W
 	w.WaitBound(t, "data")
 	return w, api
 }
-
-// instantRetries are the arguments with which a retry is due at once.
-var instantRetries = []string{"--retry-interval-start=100ms", "--retry-interval-max=200ms"}
 
 func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	t.Parallel()
@@ -189,19 +183,8 @@ func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
 			w.CreateSnapshot(t, api, "slow", "data", nil)
 			w.WaitSnapshot(t, api, "slow", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.CreationTime != nil && !*s.ReadyToUse })
 			w.WaitEvent(t, "VolumeSnapshot/slow", corev1.EventTypeNormal, "SnapshotCreated", "created by the CSI driver")
-			w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
-				if slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) {
-					return fmt.Errorf("the claim is kept after the cut: %v", c.Finalizers)
-				}
-				return nil
-			})
-			asked := w.Driver.Calls(tt.method)
-			world.Eventually(t, func(context.Context) error {
-				if w.Driver.Calls(tt.method) < asked+2 {
-					return fmt.Errorf("%s was called %d times", tt.method, w.Driver.Calls(tt.method))
-				}
-				return nil
-			})
+			waitClaimProtection(t, w, "data", false)
+			w.WaitCalls(t, tt.method, w.Driver.Calls(tt.method)+2)
 			w.Driver.Reconfigure(func(o *csitest.Options) { o.SnapshotReadyAfter = 0 })
 			w.WaitSnapshotReady(t, api, "slow")
 			w.DeleteSnapshot(t, api, "slow")
@@ -395,12 +378,7 @@ func createClaimAfterDeletion(t *testing.T, w *world.World, api client.Client, s
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: snapshot}, s))
-	world.Eventually(t, func(context.Context) error {
-		if time.Now().Before(s.DeletionTimestamp.Add(time.Second)) {
-			return errors.New("the snapshot was deleted in this second")
-		}
-		return nil
-	})
+	waitNextSecond(t, s.DeletionTimestamp.Time)
 	if made := w.CreateClaim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
 		t.Fatalf("the claim was made at %s, and the snapshot deleted at %s", made.CreationTimestamp, s.DeletionTimestamp)
 	}
@@ -460,25 +438,15 @@ func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
+// placeLabel is the label of a node that volumes of [createBoundClaimOn] select.
+func placeLabel(node string) map[string]string { return map[string]string{"place": node} }
+
 // createClaimOnNode makes a node and a bound claim, on-NODE, whose volume can only be used
 // there.
 func createClaimOnNode(t *testing.T, w *world.World, node string) {
 	t.Helper()
-	createNode(t, w, w.Namespace+"-"+node)
+	w.CreateNode(t, w.Namespace+"-"+node, placeLabel(w.Namespace+"-"+node))
 	createBoundClaimOn(t, w, w.Namespace+"-"+node, "on-"+node, nil)
-}
-
-// createNode makes a Node that nothing stands behind. It goes with the test.
-func createNode(t *testing.T, w *world.World, name string) {
-	t.Helper()
-	nodes := w.Client.CoreV1().Nodes()
-	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"place": name}}}, metav1.CreateOptions{})
-	must(t, err)
-	t.Cleanup(func() {
-		if err := nodes.Delete(context.Background(), name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-			must(t, err)
-		}
-	})
 }
 
 // createBoundClaimOn makes a bound claim whose volume can only be used on a node; anywhere if

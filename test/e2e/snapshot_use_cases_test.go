@@ -39,7 +39,7 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 		t.Run("what was kept is imported", w.testImport)
 	})
 	w.checkNothingForbidden(t)
-	if left := w.run(t, w.steps[4]); !strings.Contains(left, "No resources found") {
+	if left := w.readme.run(t, w.readme.steps[4]); !strings.Contains(left, "No resources found") {
 		t.Errorf("after the README's last step there is %s", left)
 	}
 	images := "ls /var/lib/holdfast/local/volumes /var/lib/holdfast/local/snapshots | grep img || true"
@@ -51,7 +51,7 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 // checkNothingForbidden fails if a role lacked a right that the manifests should give it.
 func (w *snapshotNodeWorld) checkNothingForbidden(t *testing.T) {
 	t.Helper()
-	for _, line := range strings.Split(w.run(t, logs), "\n") {
+	for _, line := range strings.Split(w.readme.run(t, logs), "\n") {
 		if strings.Contains(line, "forbidden") {
 			t.Error(line)
 		}
@@ -158,7 +158,7 @@ func (w *snapshotNodeWorld) testSchedule(t *testing.T) {
 	w.createClaimWithPod(t, "ledger", "monday")
 	w.kubectl(t, "-n", w.Namespace, "label", "pvc/ledger", "backup=yes")
 	backedUp := func(day string) string {
-		said := strings.TrimSpace(w.run(t, fmt.Sprintf(`set +x
+		said := strings.TrimSpace(w.readme.run(t, fmt.Sprintf(`set +x
 			kubectl apply -n %[1]s -f - >&2 <<-Y
 				apiVersion: holdfast.io/v1alpha1
 				kind: SnapshotSchedule

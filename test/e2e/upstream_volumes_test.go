@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,34 +23,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/test/world"
 )
-
-// createSecret makes a secret of the test's namespace that holds its own name.
-func createSecret(t *testing.T, w *world.World, name string) {
-	t.Helper()
-	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"key": name},
-	}, metav1.CreateOptions{})
-	must(t, err)
-}
-
-// createVolumeAtDriver makes a volume at the driver, as another program would have.
-func createVolumeAtDriver(t *testing.T, w *world.World, name string) *csipb.Volume {
-	t.Helper()
-	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
-	must(t, err)
-	defer driver.Close()
-	_, err = driver.WaitReady(t.Context())
-	must(t, err)
-	made, err := driver.CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
-		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
-		VolumeCapabilities: []*csipb.VolumeCapability{{
-			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{FsType: "ext4"}},
-		}},
-	})
-	must(t, err)
-	return made
-}
 
 // Volumes that others have written, the csi-provisioner whose place the role
 // takes or an administrator, are given back by us: with their handle, and with
@@ -99,17 +70,7 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 					"csi.storage.k8s.io/provisioner-secret-name": "by-class", "csi.storage.k8s.io/provisioner-secret-namespace": "${pvc.namespace}",
 				}
 			})
-			volume := &corev1.PersistentVolume{
-				ObjectMeta: metav1.ObjectMeta{Name: "pv-" + w.Namespace},
-				Spec: corev1.PersistentVolumeSpec{
-					AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: w.Namespace,
-					Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
-					PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
-					PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-						Driver: w.Name, VolumeHandle: createVolumeAtDriver(t, w, name).GetVolumeId(), FSType: "ext4",
-					}},
-				},
-			}
+			volume := handWrittenPV(w, w.CreateVolumeAtDriver(t, name))
 			tt.change(w, volume)
 			made, err := w.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
 			must(t, err)
@@ -118,12 +79,11 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 			})
 			w.WaitBound(t, "data")
 			w.StartProvisioner(t)
-			world.Eventually(t, func(ctx context.Context) error {
-				got, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, made.Name, metav1.GetOptions{})
-				if err == nil && !slices.Contains(got.Finalizers, "external-provisioner.volume.kubernetes.io/finalizer") {
-					err = fmt.Errorf("the volume could go unnoticed: its finalizers are %q", got.Finalizers)
+			w.WaitPV(t, made.Name, func(v *corev1.PersistentVolume) error {
+				if !slices.Contains(v.Finalizers, "external-provisioner.volume.kubernetes.io/finalizer") {
+					return fmt.Errorf("the volume could go unnoticed: its finalizers are %q", v.Finalizers)
 				}
-				return err
+				return nil
 			})
 			w.DeleteClaim(t, "data")
 			w.WaitPVGone(t, made)
@@ -183,7 +143,6 @@ func TestACloneSourceThatAnotherProgramProtectedIsLetGo(t *testing.T) {
 	w := world.New(t, csitest.Options{})
 	first := w.StartProvisioner(t)
 	w.CreateClass(t, nil)
-	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
 	for _, name := range []string{"before", "after"} {
 		w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} })
 		w.WaitBound(t, name)
@@ -193,12 +152,7 @@ func TestACloneSourceThatAnotherProgramProtectedIsLetGo(t *testing.T) {
 	w.StartProvisioner(t)
 	w.DeleteClaim(t, "after")
 	for _, name := range []string{"before", "after"} {
-		world.Eventually(t, func(ctx context.Context) error {
-			if claim, err := claims.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("claim %s is still there with %q: %w", name, claim.Finalizers, err)
-			}
-			return nil
-		})
+		w.WaitClaimGone(t, name)
 	}
 	w.WaitNothingLeft(t)
 }
@@ -219,7 +173,7 @@ func TestAVolumeObjectIsWrittenFieldByField(t *testing.T) {
 	parameters["csi.storage.k8s.io/provisioner-secret-name"] = "provision"
 	class := w.CreateClass(t, func(c *storagev1.StorageClass) {
 		c.Provisioner, c.Parameters, c.MountOptions = "storage.example.com/"+w.Namespace, parameters, []string{"noatime", "discard"}
-		c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+		world.WaitForFirstConsumer(c)
 		c.AllowVolumeExpansion = ptr.To(true)
 	})
 	_, err := w.Client.StorageV1().VolumeAttributesClasses().Create(t.Context(), &storagev1.VolumeAttributesClass{

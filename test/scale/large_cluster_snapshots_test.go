@@ -15,7 +15,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
-	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -65,9 +64,7 @@ func TestManySnapshots(t *testing.T) {
 // newAPIOnlySnapshotWorld is a world whose cluster does nothing by itself.
 func newAPIOnlySnapshotWorld(t *testing.T) (*world.World, client.Client) {
 	t.Helper()
-	c := cluster.NewAPIOnly(t)
-	driver := csitest.New(csitest.Options{})
-	w := &world.World{Cluster: c, Driver: driver, Name: "csitest.holdfast.io", Socket: driver.Serve(t)}
+	w := world.NewAPIOnly(t, csitest.Options{})
 	api := w.SnapshotClient(t)
 	w.CreateSnapshotClass(t, api, nil)
 	return w, api

@@ -13,7 +13,6 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
@@ -82,15 +81,13 @@ func TestManyObjects(t *testing.T) {
 // controllers.
 func newAPIOnlyWorld(t *testing.T) *world.World {
 	t.Helper()
-	c := cluster.NewAPIOnly(t)
-	c.Config.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(c.Config)
+	w := world.NewAPIOnly(t, csitest.Options{})
+	w.Config.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(w.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Client = client
-	driver := csitest.New(csitest.Options{})
-	w := &world.World{Cluster: c, Driver: driver, Name: "csitest.holdfast.io", Socket: driver.Serve(t)}
+	w.Client = client
 	w.CreateClass(t, nil)
 	return w
 }

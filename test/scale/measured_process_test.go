@@ -1,11 +1,9 @@
 package scale
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -38,19 +36,9 @@ func startProvisioner(t *testing.T, w *world.World) *measuredProcess {
 // for each object.
 func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *measuredProcess {
 	t.Helper()
-	s := &measuredProcess{world: w, counter: proxy.NewCounter(t, w.Config), endpoint: freeAddress(t), started: time.Now(), methods: methods}
+	s := &measuredProcess{world: w, counter: proxy.NewCounter(t, w.Config), endpoint: world.FreeAddress(t), started: time.Now(), methods: methods}
 	s.Process = start(t, append(profileFlags(), "--kubeconfig="+s.counter.Kubeconfig, "--http-endpoint="+s.endpoint)...)
 	return s
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // driverCalls are how many were made for objects so far.
@@ -185,13 +173,12 @@ func (s *measuredProcess) metric(t *testing.T, name string) float64 {
 // findMetric also tells whether the process has it yet.
 func (s *measuredProcess) findMetric(t *testing.T, name string) (value float64, ok bool) {
 	t.Helper()
-	answer, err := http.Get("http://" + s.endpoint + "/metrics")
+	metrics, err := world.HTTPGet(t.Context(), "http://"+s.endpoint+"/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+	for line := range strings.Lines(metrics) {
+		if text, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), name+" "); ok {
 			n, err := strconv.ParseFloat(text, 64)
 			if err != nil {
 				t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -28,16 +27,22 @@ func (w *World) AttacherArgs(args ...string) []string {
 	}, args...)
 }
 
-// CreateCSINode makes the driver known on a node, under an id; there is no kubelet behind
-// it. It returns the node's name. It goes with the test.
-func (w *World) CreateCSINode(t testing.TB, name, id string) string {
+// CreateCSINode registers the driver on a node, with the id that it has there. No
+// kubelet runs on the node. The name is prefixed with the namespace and returned.
+func (w *World) CreateCSINode(t testing.TB, name, id string, topologyKeys ...string) string {
 	t.Helper()
 	name = w.Namespace + "-" + name
 	create(t, w.Client.StorageV1().CSINodes(), deleteObject, &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: id}}},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: w.Name, NodeID: id, TopologyKeys: topologyKeys}}},
 	})
 	return name
+}
+
+// CreateNode creates a Node without a machine.
+func (w *World) CreateNode(t testing.TB, name string, labels map[string]string) {
+	t.Helper()
+	create(t, w.Client.CoreV1().Nodes(), deleteObject, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 }
 
 // DeleteCSINode takes a node of [World.CSINode] away. One that is gone is fine.
@@ -58,7 +63,7 @@ func (w *World) CreatePV(t testing.TB, name string, change func(*corev1.Persiste
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 			StorageClassName:              w.Namespace,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: w.Name, VolumeHandle: w.createVolumeAtDriver(t, name),
+				Driver: w.Name, VolumeHandle: w.CreateVolumeAtDriver(t, name),
 			}},
 		},
 	}
@@ -74,19 +79,26 @@ func (w *World) ForceDeletePV(ctx context.Context, t testing.TB, name string) {
 	forceDelete(ctx, t, w.Client.CoreV1().PersistentVolumes(), name)
 }
 
-func (w *World) createVolumeAtDriver(t testing.TB, name string) (id string) {
+// CreateVolumeAtDriver creates a volume at the driver only, as another program could
+// have, and returns its handle.
+func (w *World) CreateVolumeAtDriver(t testing.TB, name string) (handle string) {
 	t.Helper()
-	volume, err := w.ConnectDriver(t).CreateVolume(t.Context(), &csipb.CreateVolumeRequest{
+	volume, err := w.ConnectDriver(t).CreateVolume(t.Context(), VolumeRequest(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return volume.GetVolumeId()
+}
+
+// VolumeRequest asks for a filesystem volume of 1 GiB that many nodes can write to.
+func VolumeRequest(name string) *csipb.CreateVolumeRequest {
+	return &csipb.CreateVolumeRequest{
 		Name: name, CapacityRange: &csipb.CapacityRange{RequiredBytes: 1 << 30},
 		VolumeCapabilities: []*csipb.VolumeCapability{{
 			AccessType: &csipb.VolumeCapability_Mount{Mount: &csipb.VolumeCapability_MountVolume{}},
 			AccessMode: &csipb.VolumeCapability_AccessMode{Mode: csipb.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER},
 		}},
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	return volume.GetVolumeId()
 }
 
 // CreateAttachment asks for a volume on a node, as the attach/detach controller does. The
@@ -147,16 +159,7 @@ func (w *World) WaitAttachment(t testing.TB, name string, wanted func(*storagev1
 // WaitDetached waits until a VolumeAttachment is gone.
 func (w *World) WaitDetached(t testing.TB, name string) {
 	t.Helper()
-	Eventually(t, func(ctx context.Context) error {
-		a, err := w.Client.StorageV1().VolumeAttachments().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err == nil {
-			err = fmt.Errorf("%s is still there: %+v", name, a.Status)
-		}
-		return err
-	})
+	WaitDeleted(t, name, w.Client.StorageV1().VolumeAttachments().Get)
 }
 
 // PublishedNodes are the nodes that the driver has published a volume on.

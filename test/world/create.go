@@ -7,7 +7,36 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
+
+// noFinalizers is a merge patch that removes all finalizers.
+const noFinalizers = `{"metadata":{"finalizers":null}}`
+
+// RemoveFinalizers is a patch that removes all finalizers of an object.
+var RemoveFinalizers = client.RawPatch(types.MergePatchType, []byte(noFinalizers))
+
+// ForceDelete removes an object's finalizers and deletes it. It succeeds if the object
+// is gone already.
+func ForceDelete(ctx context.Context, api client.Client, object client.Object) error {
+	if err := client.IgnoreNotFound(api.Patch(ctx, object, RemoveFinalizers)); err != nil {
+		return err
+	}
+	return client.IgnoreNotFound(api.Delete(ctx, object))
+}
+
+// createForTest creates an object and deletes it when the test ends.
+func createForTest(t testing.TB, api client.Client, object client.Object) {
+	t.Helper()
+	if err := api.Create(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := api.Delete(context.Background(), object); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // objectClient are what a client offers for one kind of object.
 type objectClient[T metav1.Object] interface {
@@ -41,7 +70,7 @@ func deleteObject[T metav1.Object](ctx context.Context, t testing.TB, of objectC
 // forceDelete is a [removal] that waits for nobody whose finalizer is there.
 func forceDelete[T metav1.Object](ctx context.Context, t testing.TB, of objectClient[T], name string) {
 	t.Helper()
-	_, err := of.Patch(ctx, name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	_, err := of.Patch(ctx, name, types.MergePatchType, []byte(noFinalizers), metav1.PatchOptions{})
 	if err == nil {
 		err = of.Delete(ctx, name, metav1.DeleteOptions{})
 	}

@@ -23,14 +23,7 @@ func (w *World) CreateGroupClass(t testing.TB, api client.Client, change func(*g
 	if change != nil {
 		change(class)
 	}
-	if err := api.Create(t.Context(), class); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := api.Delete(context.Background(), class); client.IgnoreNotFound(err) != nil {
-			t.Error(err)
-		}
-	})
+	createForTest(t, api, class)
 	return class
 }
 

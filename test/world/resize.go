@@ -24,6 +24,12 @@ func (w *World) ResizerArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
 }
 
+// WaitForFirstConsumer makes a class delay provisioning until a pod needs the volume;
+// see [World.CreateClass].
+func WaitForFirstConsumer(c *storagev1.StorageClass) {
+	c.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+}
+
 // Expandable makes a class one whose volumes may grow; see [World.Class].
 func Expandable(c *storagev1.StorageClass) { c.AllowVolumeExpansion = ptr.To(true) }
 

@@ -64,14 +64,7 @@ func (w *World) CreateSnapshotClass(t testing.TB, api client.Client, change func
 	if change != nil {
 		change(class)
 	}
-	if err := api.Create(t.Context(), class); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := api.Delete(context.Background(), class); client.IgnoreNotFound(err) != nil {
-			t.Error(err)
-		}
-	})
+	createForTest(t, api, class)
 	return class
 }
 

@@ -57,11 +57,22 @@ type World struct {
 	Socket string
 }
 
-// New makes a world for a test and all its subtests, in a cluster with what the
+// New returns a world for a test and its subtests, in a cluster that has what the
 // options ask for.
 func New(t testing.TB, o csitest.Options, options ...cluster.Option) *World {
 	t.Helper()
-	c := cluster.New(t, options...)
+	return newWorld(t, cluster.New(t, options...), o)
+}
+
+// NewAPIOnly returns a world in an API server of its own. No controllers run there: the
+// test plays them.
+func NewAPIOnly(t testing.TB, o csitest.Options) *World {
+	t.Helper()
+	return newWorld(t, cluster.NewAPIOnly(t), o)
+}
+
+func newWorld(t testing.TB, c *cluster.Cluster, o csitest.Options) *World {
+	t.Helper()
 	o.Name = "csitest." + c.Namespace + ".example.com"
 	driver := csitest.New(o)
 	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
