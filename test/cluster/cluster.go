@@ -1,9 +1,9 @@
 // Package cluster gives tests a real Kubernetes.
 //
-// Under "devcluster exec" a test uses the cluster that runs around it.
-// Otherwise the first test that asks starts one, which all tests of its
-// process share and which ends with the process, however that ends. Nothing is
-// skipped for what a machine lacks: the test fails and says what is missing.
+// Under "devcluster exec" a test uses that cluster. Otherwise the first test starts one.
+// All tests of the process share it, and it ends with the process, even if that is
+// killed. No test is skipped because the machine lacks something: it fails and says
+// what is missing.
 package cluster
 
 import (
@@ -19,9 +19,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// A Cluster is what one test has of a cluster.
+// A Cluster is a cluster as one test uses it.
 type Cluster struct {
-	// Name is the cluster's name, as devcluster's --name wants it.
+	// Name is the cluster's name for devcluster --name.
 	Name string
 	// Kubeconfig is a file that reaches the cluster as its administrator.
 	Kubeconfig string
@@ -29,15 +29,17 @@ type Cluster struct {
 	Config *rest.Config
 	// Client is made from Config.
 	Client kubernetes.Interface
-	// Namespace is the test's own. It goes, with all that is in it, when the test ends.
+	// Namespace belongs to the test. It is deleted with everything in it when the test
+	// ends.
 	Namespace string
-	// Nodes are the names of the cluster's nodes: at least as many as were asked for.
+	// Nodes are the names of the cluster's ready nodes, at least as many as the test asked
+	// for.
 	Nodes []string
 
 	shared *runningCluster
 }
 
-// An Option says what a test needs of its cluster.
+// An Option is a requirement of a test for its cluster.
 type Option func(*needs)
 
 type needs struct {
@@ -46,7 +48,7 @@ type needs struct {
 	own           bool
 }
 
-// flags are those of "devcluster up".
+// flags returns the flags of "devcluster up".
 func (w *needs) flags() []string {
 	all := []string{"--nodes", fmt.Sprint(w.nodes)}
 	for _, arg := range w.apiServerArgs {
@@ -55,25 +57,25 @@ func (w *needs) flags() []string {
 	return all
 }
 
-// WithNodes asks for at least n real nodes, which takes root.
+// WithNodes requires at least n real nodes, which take root.
 func WithNodes(n int) Option { return func(w *needs) { w.nodes = n } }
 
-// WithAPIServerArgs asks for a cluster whose API server has further flags. It is
-// one of this process, also under "devcluster exec".
+// WithAPIServerArgs requires a cluster whose API server has additional flags. This
+// process starts it, also under "devcluster exec".
 func WithAPIServerArgs(args ...string) Option {
 	return func(w *needs) { w.apiServerArgs = append(w.apiServerArgs, args...) }
 }
 
-// Own asks for a cluster that no other test is in, also under "devcluster exec".
-// It is for what works on all namespaces, and goes when the test ends.
+// Own requires a cluster that no other test uses, also under "devcluster exec". It is
+// for programs that work on all namespaces. The cluster ends with the test.
 func Own() Option { return func(w *needs) { w.own = true } }
 
-// New returns a cluster with all that the options ask for and a namespace for
-// this test. If the test fails, what happened in the namespace is logged.
+// New returns a cluster that meets the options, with a namespace for this test. If the
+// test fails, the events, pods and logs of the namespace are logged.
 //
-// A test that asked for nodes ends when its namespace is gone, and fails if
-// something holds it. That takes five seconds, which Kubernetes gives clients
-// to notice; where nothing runs in the namespace nobody waits for it.
+// A test that asked for nodes ends when its namespace is gone, and fails if something
+// blocks that. This takes the five seconds that Kubernetes gives clients to notice the
+// deletion. A test without nodes does not wait: nothing runs in its namespace.
 func New(t testing.TB, options ...Option) *Cluster {
 	t.Helper()
 	var want needs
@@ -91,9 +93,8 @@ func New(t testing.TB, options ...Option) *Cluster {
 	return c
 }
 
-// NewAPIOnly returns an API server of the test's own, with nothing that acts by
-// itself: the test plays the controllers. It is for many objects, which nobody
-// then works on and which go with the server.
+// NewAPIOnly returns an API server of the test's own, without any controllers: the
+// test plays them. It is for many objects, which disappear with the server.
 func NewAPIOnly(t testing.TB) *Cluster {
 	t.Helper()
 	c, err := connect(startOwn(t, "--api-only"))
@@ -110,7 +111,7 @@ func NewAPIOnly(t testing.TB) *Cluster {
 	return c
 }
 
-// find is the cluster for a test, running.
+// find returns a running cluster for a test.
 func find(t testing.TB, want needs) *runningCluster {
 	t.Helper()
 	if want.own {
@@ -123,7 +124,7 @@ func find(t testing.TB, want needs) *runningCluster {
 	return shared
 }
 
-// owned counts the clusters of tests of their own, for their names.
+// owned counts the clusters that tests own, for their names.
 var owned atomic.Int32
 
 func startOwn(t testing.TB, flags ...string) *runningCluster {

@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// helperRole in the environment makes this test binary a test that is killed
-// while it uses a cluster.
+// helperRole in the environment makes this test binary start a cluster and wait to be
+// killed.
 const helperRole = "TEST_CLUSTER_HELPER"
 
 func TestMain(m *testing.M) {
@@ -39,7 +39,7 @@ func waitToBeKilled() int {
 	select {}
 }
 
-func TestATestHasANamespaceOfItsOwn(t *testing.T) {
+func TestNamespaceBelongsToOneTest(t *testing.T) {
 	var first, second *Cluster
 	t.Run("while it runs", func(t *testing.T) {
 		first, second = New(t), New(t)
@@ -47,7 +47,7 @@ func TestATestHasANamespaceOfItsOwn(t *testing.T) {
 			t.Errorf("both have namespace %s", first.Namespace)
 		}
 		if first.Name != second.Name {
-			t.Errorf("they are in clusters %s and %s, want one", first.Name, second.Name)
+			t.Errorf("they use clusters %s and %s, want one", first.Name, second.Name)
 		}
 		if first.Config.QPS >= 0 {
 			t.Errorf("the client throttles itself: QPS %v", first.Config.QPS)
@@ -62,42 +62,42 @@ func TestATestHasANamespaceOfItsOwn(t *testing.T) {
 
 func TestNodes(t *testing.T) {
 	var c *Cluster
-	t.Cleanup(func() { // It runs after the cluster's own.
+	t.Cleanup(func() { // Runs after the cluster's own cleanup.
 		_, err := c.Client.CoreV1().Namespaces().Get(context.WithoutCancel(t.Context()), c.Namespace, metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
-			t.Errorf("namespace %s after the test: %v, want that it is gone", c.Namespace, err)
+			t.Errorf("namespace %s after the test: %v, want it to be gone", c.Namespace, err)
 		}
 	})
 	c = New(t, WithNodes(1))
 	node := c.Nodes[0]
 	t.Run("run commands", func(t *testing.T) {
 		if got := c.Run(t, node, "hostname"); got != node+"\n" {
-			t.Errorf("the node calls itself %q, want %q", got, node)
+			t.Errorf("the node's hostname is %q, want %q", got, node)
 		}
 		_, err := c.TryRun(t.Context(), node, "sh", "-c", "echo no >&2; exit 3")
 		if err == nil || !strings.Contains(err.Error(), "no") {
-			t.Errorf("a command that fails: %v, want what it said", err)
+			t.Errorf("a command that fails: %v, want its output", err)
 		}
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 3 {
 			t.Errorf("a command that fails: %v, want its code 3", err)
 		}
 	})
-	t.Run("run images of local programs, and what happens in them is told", func(t *testing.T) {
+	t.Run("run images of local programs, and a failure shows their output", func(t *testing.T) {
 		script := filepath.Join(t.TempDir(), "run")
 		if err := os.WriteFile(script, []byte("#!/bin/busybox sh\necho some words\nexit 3\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		c.LoadImage(t, "test.example/script:1", map[string]string{"/run": script, "/bin/busybox": busyboxOf(t, c)})
-		c.runToItsEnd(t, "told", "test.example/script:1")
+		c.runToItsEnd(t, "failing", "test.example/script:1")
 		facts := c.report(t.Context())
-		for _, want := range []string{"pod told on " + node + ": Failed", "ended with code 3", "some words", "Scheduled"} {
+		for _, want := range []string{"pod failing on " + node + ": Failed", "ended with code 3", "some words", "Scheduled"} {
 			if !strings.Contains(facts, want) {
 				t.Errorf("the facts lack %q:\n%s", want, facts)
 			}
 		}
 	})
-	t.Run("more than there are is an error that says so", func(t *testing.T) {
+	t.Run("more than exist are an error that says so", func(t *testing.T) {
 		_, err := c.readyNodes(t.Context(), len(c.Nodes)+1)
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("devcluster exec --nodes %d", len(c.Nodes)+1)) {
 			t.Errorf("got %v", err)
@@ -105,7 +105,7 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// busyboxOf takes a static busybox out of a node.
+// busyboxOf copies a static busybox out of a node.
 func busyboxOf(t *testing.T, c *Cluster) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "busybox")
@@ -137,8 +137,8 @@ func (c *Cluster) runToItsEnd(t *testing.T, name, image string) {
 	}
 }
 
-// A test that is aborted runs no cleanups. Its cluster must go all the same.
-func TestTheClusterOfAKilledProcessGoes(t *testing.T) {
+// A test that is aborted runs no cleanups. Its cluster must stop anyway.
+func TestClusterOfKilledProcessIsStopped(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	self, err := os.Executable()
@@ -171,12 +171,12 @@ func TestTheClusterOfAKilledProcessGoes(t *testing.T) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%s is still there", folder)
+			t.Fatalf("%s still exists", folder)
 		}
 	}
 }
 
-func TestTheClusterOfTheEnvironmentIsUsed(t *testing.T) {
+func TestClusterOfEnvironmentIsUsed(t *testing.T) {
 	t.Setenv("DEVCLUSTER_NAME", "around")
 	t.Setenv("KUBECONFIG", "/around/kubeconfig")
 	r, err := new(pool).get(needs{})
@@ -185,7 +185,7 @@ func TestTheClusterOfTheEnvironmentIsUsed(t *testing.T) {
 	}
 }
 
-func TestAKubeconfigOfTheUserIsLeftAlone(t *testing.T) {
+func TestUsersKubeconfigIsNotUsed(t *testing.T) {
 	t.Setenv("DEVCLUSTER_NAME", "")
 	t.Setenv("KUBECONFIG", "/home/user/production")
 	t.Setenv("DEVCLUSTER", "/does/not/exist")
@@ -214,12 +214,12 @@ func TestBinary(t *testing.T) {
 	})
 }
 
-func TestHolders(t *testing.T) {
+func TestRemainingObjects(t *testing.T) {
 	namespace := &corev1.Namespace{Status: corev1.NamespaceStatus{Conditions: []corev1.NamespaceCondition{
 		{Type: corev1.NamespaceDeletionContentFailure, Status: corev1.ConditionFalse, Message: "all is well"},
 		{Type: corev1.NamespaceFinalizersRemaining, Status: corev1.ConditionTrue, Message: "a finalizer is in 1 resource"},
 	}}}
 	if got := remainingObjects(namespace); !strings.Contains(got, "a finalizer is in 1 resource") || strings.Contains(got, "well") {
-		t.Errorf("got %q, want what remains and nothing else", got)
+		t.Errorf("got %q, want the remaining objects only", got)
 	}
 }

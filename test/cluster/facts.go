@@ -11,16 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// logLines is how much of a container's log a failed test shows.
+// logLines is how many lines of a container's log a failed test shows.
 const logLines = 40
 
-// report tells what happened in the namespace: its events, its pods and what
-// they said.
+// report describes the namespace: its events, its pods and their logs.
 func (c *Cluster) report(ctx context.Context) string {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "what happened in namespace %s of cluster %s:\n", c.Namespace, c.Name)
+	fmt.Fprintf(&text, "namespace %s of cluster %s:\n", c.Namespace, c.Name)
 	if c.shared.output != nil {
-		fmt.Fprintf(&text, "devcluster said:\n%s", c.shared.output)
+		fmt.Fprintf(&text, "output of devcluster:\n%s", c.shared.output)
 	}
 	if c.shared.ended.Load() {
 		text.WriteString("the cluster has ended\n")
@@ -34,7 +33,7 @@ func (c *Cluster) report(ctx context.Context) string {
 		return text.String()
 	}
 	if len(pods.Items) == 0 {
-		text.WriteString("there are no pods\n")
+		text.WriteString("the namespace has no pods\n")
 	}
 	for i := range pods.Items {
 		c.writePod(ctx, &text, &pods.Items[i])
@@ -42,7 +41,7 @@ func (c *Cluster) report(ctx context.Context) string {
 	return text.String()
 }
 
-// writeNodes names the nodes that are in trouble: then so are the pods on them.
+// writeNodes names the nodes that are not ready: their pods are in trouble, too.
 func (c *Cluster) writeNodes(ctx context.Context, text *bytes.Buffer) {
 	nodes, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 	pollInterval = 100 * time.Millisecond
 )
 
-// makeNamespace makes the test's namespace, and arranges for its end.
+// makeNamespace creates the test's namespace, and deletes it when the test ends.
 func (c *Cluster) makeNamespace(t testing.TB, await bool) {
 	t.Helper()
 	ctx := t.Context()
@@ -27,7 +27,7 @@ func (c *Cluster) makeNamespace(t testing.TB, await bool) {
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatalf("making a namespace: %v", err)
+		t.Fatalf("creating a namespace: %v", err)
 	}
 	c.Namespace = namespace.Name
 	t.Cleanup(func() {
@@ -47,13 +47,13 @@ func (c *Cluster) makeNamespace(t testing.TB, await bool) {
 		}
 	})
 	if err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, c.hasPodDefaults); err != nil {
-		t.Fatalf("waiting for what pods need in namespace %s: %v", c.Namespace, err)
+		t.Fatalf("waiting for the service account and CA certificate of namespace %s: %v", c.Namespace, err)
 	}
 }
 
-// hasPodDefaults tells whether the controllers have put into the namespace what
-// every pod needs: an account, without which it is refused, and the authority's
-// certificate, without which its start is delayed.
+// hasPodDefaults reports whether the controllers have created what every pod needs:
+// the default service account, without which the API server rejects the pod, and the
+// cluster's CA certificate, without which it starts late.
 func (c *Cluster) hasPodDefaults(ctx context.Context) (bool, error) {
 	core := c.Client.CoreV1()
 	_, accountErr := core.ServiceAccounts(c.Namespace).Get(ctx, "default", metav1.GetOptions{})
@@ -73,13 +73,14 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// removeNamespace deletes the namespace, and its pods faster than Kubernetes would.
+// removeNamespace deletes the namespace, and its pods with a grace period of one
+// second.
 func (c *Cluster) removeNamespace(ctx context.Context) error {
 	err := c.Client.CoreV1().Namespaces().Delete(ctx, c.Namespace, metav1.DeleteOptions{})
 	if ignoreNotFound(err) != nil {
 		return fmt.Errorf("removing namespace %s: %w", c.Namespace, err)
 	}
-	// Nothing is made in it any more. Many a test's program does not listen to SIGTERM: no reason to wait for it.
+	// Many test programs ignore SIGTERM: do not wait 30 seconds for them.
 	second := int64(1)
 	err = c.Client.CoreV1().Pods(c.Namespace).DeleteCollection(ctx,
 		metav1.DeleteOptions{GracePeriodSeconds: &second}, metav1.ListOptions{})
@@ -89,7 +90,8 @@ func (c *Cluster) removeNamespace(ctx context.Context) error {
 	return nil
 }
 
-// namespaceGone returns when the namespace is gone, or with what holds it.
+// namespaceGone returns when the namespace is gone, or an error that says what blocks
+// it.
 func (c *Cluster) namespaceGone(ctx context.Context) error {
 	var last *corev1.Namespace
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
@@ -106,7 +108,7 @@ func (c *Cluster) namespaceGone(ctx context.Context) error {
 	return nil
 }
 
-// remainingObjects is what the API server says is still in a namespace.
+// remainingObjects returns what the API server says is left in a namespace.
 func remainingObjects(namespace *corev1.Namespace) string {
 	var held []string
 	if namespace != nil {
@@ -116,5 +118,5 @@ func remainingObjects(namespace *corev1.Namespace) string {
 			}
 		}
 	}
-	return "the API server says what holds it: " + strings.Join(held, "; ")
+	return "the API server reports what is left: " + strings.Join(held, "; ")
 }

@@ -17,13 +17,13 @@ import (
 // BusyboxImage is on every node: a shell and the usual small programs.
 const BusyboxImage = "devcluster.local/busybox:1"
 
-// LoadImage builds an image from files of this machine and loads it into every
-// node; it is there under that name until the cluster ends. Files maps absolute
-// paths in the image to files here; programs, absolute paths too, come with
-// their libraries from the nodes' Debian. The image runs its first file, in the
-// order of their paths, unless a pod names a command.
+// LoadImage builds an image from files of this machine and loads it into every node,
+// where it stays until the cluster ends. files maps absolute paths in the image to
+// files here. programs are absolute paths of programs of the nodes' Debian, which are
+// copied with their libraries. The image runs its first file, in the order of paths,
+// unless a pod has a command.
 //
-// Pods that use it must not try to pull: any tag but "latest" will do.
+// Pods must not try to pull the image: use any tag but "latest".
 func (c *Cluster) LoadImage(t testing.TB, name string, files map[string]string, programs ...string) {
 	t.Helper()
 	args := []string{"load", "--name", c.Name, name}
@@ -38,8 +38,8 @@ func (c *Cluster) LoadImage(t testing.TB, name string, files map[string]string, 
 	}
 }
 
-// Run runs a command as root inside a node and returns what it printed. The
-// test fails if the command does.
+// Run runs a command as root on a node and returns its output. The test fails if the
+// command does.
 func (c *Cluster) Run(t testing.TB, node string, command ...string) string {
 	t.Helper()
 	out, err := c.TryRun(t.Context(), node, command...)
@@ -49,8 +49,8 @@ func (c *Cluster) Run(t testing.TB, node string, command ...string) string {
 	return out
 }
 
-// TryRun is Run for commands that may fail: the error, an *exec.ExitError
-// inside, holds what the command said.
+// TryRun is Run for commands that may fail: the error wraps an *exec.ExitError and has
+// the command's stderr.
 func (c *Cluster) TryRun(ctx context.Context, node string, command ...string) (string, error) {
 	out, err := c.devcluster(ctx, append([]string{"shell", "--name", c.Name, node, "--"}, command...)...)
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *Cluster) devcluster(ctx context.Context, args ...string) (string, error
 	return stdout.String(), nil
 }
 
-// readyNodes are the names of the nodes that pods can run on.
+// readyNodes returns the names of the ready nodes.
 func (c *Cluster) readyNodes(ctx context.Context, want int) ([]string, error) {
 	list, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"sync/atomic"
 )
 
-// clusters are those that the tests of this process share.
+// clusters are shared by the tests of this process.
 var clusters pool
 
-// A pool starts clusters when they are needed.
+// A pool starts clusters when tests need them.
 type pool struct {
 	mu      sync.Mutex
 	started []*runningCluster
@@ -35,13 +35,13 @@ type runningCluster struct {
 	gone       chan struct{} // closed when it has ended
 }
 
-// get returns a cluster with at least that many nodes and just those flags.
+// get returns a cluster with at least that many nodes and exactly those flags.
 func (p *pool) get(want needs) (*runningCluster, error) {
 	name, kubeconfig := os.Getenv("DEVCLUSTER_NAME"), os.Getenv("KUBECONFIG")
 	if name != "" && kubeconfig != "" && len(want.apiServerArgs) == 0 {
 		return &runningCluster{name: name, kubeconfig: kubeconfig}, nil
 	}
-	p.mu.Lock() // Until it is up: whoever waits wants the same one.
+	p.mu.Lock() // Other tests wait for the same cluster.
 	defer p.mu.Unlock()
 	for _, r := range p.started {
 		if r.ended.Load() {
@@ -60,9 +60,9 @@ func (p *pool) get(want needs) (*runningCluster, error) {
 	return r, nil
 }
 
-// start runs "devcluster up" and returns when the cluster is ready. The child's
-// standard input is a pipe of which nobody but this process has the other end,
-// so the cluster goes down when this process ends, whichever way.
+// start runs "devcluster up" and returns when the cluster is ready. Only this process
+// has the other end of the child's stdin, so the cluster stops when this process ends,
+// even if it is killed.
 func start(name string, flags ...string) (*runningCluster, error) {
 	binary, err := Binary()
 	if err != nil {
@@ -87,7 +87,7 @@ func start(name string, flags ...string) (*runningCluster, error) {
 	}
 	r.kubeconfig = strings.TrimPrefix(strings.TrimSpace(line), "export KUBECONFIG=")
 	go func() {
-		_ = cmd.Wait() // What it said tells more than its exit code.
+		_ = cmd.Wait() // Its output says more than its exit code.
 		r.ended.Store(true)
 		close(r.gone)
 	}()
@@ -101,11 +101,12 @@ func ignoreEOF(err error) error {
 	return err
 }
 
-// Binary is the devcluster program: $DEVCLUSTER, else bin/devcluster of this module.
+// Binary returns the devcluster program: $DEVCLUSTER, or bin/devcluster of this
+// module.
 func Binary() (string, error) {
 	if binary := os.Getenv("DEVCLUSTER"); binary != "" {
 		if _, err := os.Stat(binary); err != nil {
-			return "", fmt.Errorf("looking for the program that $DEVCLUSTER names: %w", err)
+			return "", fmt.Errorf("looking for the program in $DEVCLUSTER: %w", err)
 		}
 		return binary, nil
 	}
@@ -115,12 +116,12 @@ func Binary() (string, error) {
 	}
 	binary := filepath.Join(root, "bin", "devcluster")
 	if _, err := os.Stat(binary); err != nil {
-		return "", fmt.Errorf("tests need a Kubernetes and its program is not built; build it by: make devcluster (%w)", err)
+		return "", fmt.Errorf("tests need devcluster, which is not built; run: make devcluster (%w)", err)
 	}
 	return binary, nil
 }
 
-// moduleRoot is the nearest folder above that has a go.mod: tests run in their
+// moduleRoot returns the nearest parent folder with a go.mod: tests run in their
 // package's folder.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
@@ -139,7 +140,7 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// output keeps what a program wrote, to be read while it runs.
+// output collects the output of a program while it runs.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// attachTo attaches the volumes of all wanted claims to the node in a zone, as
-// the attach/detach controller does.
+// attachTo attaches the volumes of all wanted claims to the node of a zone, as the
+// attach/detach controller does.
 func attachTo(zone string) step {
 	return func(ctx context.Context, r *run) {
 		volumes, err := r.ListPVs(ctx)
@@ -28,7 +28,7 @@ func attachTo(zone string) step {
 	}
 }
 
-// createAttachment makes a VolumeAttachment that is wanted from now on.
+// createAttachment creates a VolumeAttachment, which users want from now on.
 func (r *run) createAttachment(ctx context.Context, volume, zone string) {
 	name := world.AttachmentName(volume, r.node(zone))
 	r.mu.Lock()
@@ -46,8 +46,8 @@ func (r *run) createAttachment(ctx context.Context, volume, zone string) {
 	r.trace.note("volume %s is wanted in zone %s", volume, zone)
 }
 
-// detach deletes all VolumeAttachments, which nobody wants from now on, and does
-// not wait: they stay until their volumes are detached.
+// detach deletes all VolumeAttachments, which nobody wants any more, without waiting
+// until they are gone.
 func detach(ctx context.Context, r *run) {
 	r.mu.Lock()
 	clear(r.wantedAttachments)
@@ -66,13 +66,13 @@ func detach(ctx context.Context, r *run) {
 	}
 }
 
-// deleteFirstNodeAndDetach lets the node go with all that was attached there.
+// deleteFirstNodeAndDetach deletes the first node and detaches everything.
 func deleteFirstNodeAndDetach(ctx context.Context, r *run) {
 	deleteFirstNode(ctx, r)
 	detach(ctx, r)
 }
 
-// listAttachments are those of the stage's driver.
+// listAttachments returns the VolumeAttachments of the environment's driver.
 func (s *environment) listAttachments(ctx context.Context) ([]storagev1.VolumeAttachment, error) {
 	if !s.scenario.driver.AnyNode {
 		return nil, nil
@@ -84,7 +84,7 @@ func (s *environment) listAttachments(ctx context.Context) ([]storagev1.VolumeAt
 	return slices.DeleteFunc(list.Items, func(a storagev1.VolumeAttachment) bool { return a.Spec.Attacher != s.Name }), nil
 }
 
-// compareAttachments tells what is not attached as wanted, in the cluster and at
+// compareAttachments reports attachments that are not as wanted, in the cluster and at
 // the driver.
 func (s *clusterState) compareAttachments(want map[string]string, found *result) {
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
@@ -95,28 +95,29 @@ func (s *clusterState) compareAttachments(want map[string]string, found *result)
 		zone, wanted := want[a.Name]
 		switch {
 		case !wanted:
-			wrong("VolumeAttachment %s is there, held by %v, and nobody wants it", a.Name, a.Finalizers)
+			wrong("VolumeAttachment %s exists with the finalizers %v, and nobody wants it", a.Name, a.Finalizers)
 		case !a.Status.Attached || a.Status.AttachError != nil || a.Status.DetachError != nil:
 			wrong("VolumeAttachment %s is not attached: %+v", a.Name, a.Status)
 		case !slices.Contains(s.publishedNodes(a), zone):
-			wrong("VolumeAttachment %s says that it is attached, and the driver does not", a.Name)
+			wrong("VolumeAttachment %s is attached, but the driver has not published the volume", a.Name)
 		}
 	}
 	for name := range want {
 		if !left[name] {
-			wrong("VolumeAttachment %s is gone and was wanted", name)
+			wrong("VolumeAttachment %s is gone although it is wanted", name)
 		}
 	}
 	for _, at := range s.driverVolumes {
 		for _, zone := range at.Nodes {
 			if !s.hasAttachment(at, zone) {
-				found.leaks = append(found.leaks, fmt.Sprintf("%s is published on %s, and no VolumeAttachment tells of it", at.ID, zone))
+				found.leaks = append(found.leaks, fmt.Sprintf("%s is published on %s without a VolumeAttachment", at.ID, zone))
 			}
 		}
 	}
 }
 
-// publishedNodes are the nodes on which the driver has what is attached.
+// publishedNodes returns the nodes on which the driver has published the volume of an
+// attachment.
 func (s *clusterState) publishedNodes(a *storagev1.VolumeAttachment) []string {
 	for _, at := range s.driverVolumes {
 		if s.isOfVolume(a, at) {
@@ -126,14 +127,14 @@ func (s *clusterState) publishedNodes(a *storagev1.VolumeAttachment) []string {
 	return nil
 }
 
-// hasAttachment tells whether a VolumeAttachment leads to a publication.
+// hasAttachment reports whether a VolumeAttachment exists for a published volume.
 func (s *clusterState) hasAttachment(at csitest.Volume, zone string) bool {
 	return slices.ContainsFunc(s.attachments, func(a storagev1.VolumeAttachment) bool {
 		return a.Name == world.AttachmentName(*a.Spec.Source.PersistentVolumeName, s.node(zone)) && s.isOfVolume(&a, at)
 	})
 }
 
-// isOfVolume tells whether a VolumeAttachment is of a volume at the driver.
+// isOfVolume reports whether a VolumeAttachment is for a volume at the driver.
 func (s *clusterState) isOfVolume(a *storagev1.VolumeAttachment, at csitest.Volume) bool {
 	for i := range s.volumes {
 		if s.volumes[i].Name == *a.Spec.Source.PersistentVolumeName {

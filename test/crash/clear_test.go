@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// cleanUp removes what is left when no process is running: of a run that failed,
-// so that the next one begins afresh, and of the nodes at the end.
+// cleanUp deletes everything that a failed run has left, so that the next one starts
+// clean, and the nodes at the end. No process may be running.
 func (s *environment) cleanUp(ctx context.Context, t testing.TB) {
 	t.Helper()
 	s.Driver.SetHooks(csitest.Hooks{})

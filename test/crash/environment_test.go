@@ -22,33 +22,33 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A environment is where the runs of one scenario take place, one after another: a
-// world, and the processes under test.
+// An environment is where the runs of one scenario take place, one after another: a
+// world and the processes under test.
 type environment struct {
 	*world.World
 	scenario    *scenario
 	trace       trace
 	controllers []*testedProcess
 
-	api      client.Client // for snapshots, nil if the scenario has none
-	csi      *csi.Driver   // as the test calls the driver
-	snapshot string        // the driver's handle of what is restored
+	api      client.Client // for snapshots; nil if the scenario has none
+	csi      *csi.Driver   // the test's own connection to the driver
+	snapshot string        // handle of the snapshot that is restored
 
 	mu                 sync.Mutex
-	disrupt            func()                 // what the world does at the scenario's turn
-	shortTimeouts      bool                   // the processes give a call to the driver little time
-	pendingFaults      map[any]*injectedFault // by request: calls that are to be struck when the driver has done its work
+	disrupt            func()                 // runs the scenario's disruption
+	shortTimeouts      bool                   // driver calls have a short timeout
+	pendingFaults      map[any]*injectedFault // by request: calls with a fault after the driver's work
 	slowCalls          map[any]*slowCall
-	createsReceived    int // CreateVolume calls of the run that have come
-	createsDone        int // those that the driver has worked on
+	createsReceived    int // CreateVolume calls of the run that have arrived
+	createsDone        int // those that the driver has finished
 	protections        map[*csipb.CreateVolumeRequest]protection
-	unknownOutcomes    map[string]string // by volume: the request of which nobody knows how it ended
-	requestedNames     map[string]bool   // names of snapshots that were asked for in the run
-	ready              map[string]bool   // handles of snapshots that the driver has said to be ready
-	classes            int               // VolumeSnapshotClasses that were made
+	unknownOutcomes    map[string]string // by volume: the request with an unknown outcome
+	requestedNames     map[string]bool   // names of snapshots that were requested in the run
+	ready              map[string]bool   // handles of snapshots that the driver has reported as ready
+	classes            int               // VolumeSnapshotClasses that were created
 	events             int               // that the processes have written in the run
-	snapshotsForbidden bool              // the right to protect snapshots was refused in the run
-	violations         []error           // what should not happen in any run
+	snapshotsForbidden bool              // protecting snapshots was forbidden in the run
+	violations         []error           // what must not happen in any run
 }
 
 func newStage(t *testing.T, sc *scenario) *environment {
@@ -92,7 +92,7 @@ func newStage(t *testing.T, sc *scenario) *environment {
 	return s
 }
 
-// startBackground starts a process that is not struck.
+// startBackground starts a process that gets no faults.
 func (s *environment) startBackground(t *testing.T, role string) {
 	t.Helper()
 	p, err := world.Start(role, s.argsOf(role)...)
@@ -102,12 +102,12 @@ func (s *environment) startBackground(t *testing.T, role string) {
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s, which is not struck, said:\n%s", role, p.Log())
+			t.Logf("output of %s, which gets no faults:\n%s", role, p.Log())
 		}
 	})
 }
 
-// argsOf are a role's, then args.
+// argsOf returns the arguments of a role, followed by args.
 func (s *environment) argsOf(role string, args ...string) []string {
 	args = append([]string{"--retry-interval-start=0.1", "--retry-interval-max=1"}, args...)
 	switch role {
@@ -124,7 +124,7 @@ func (s *environment) argsOf(role string, args ...string) []string {
 	}
 }
 
-// roleOf is who makes a call.
+// roleOf returns the role that makes a call.
 func roleOf(method csi.Method) string {
 	switch method {
 	case csi.ControllerPublishVolume, csi.ControllerUnpublishVolume:
@@ -154,8 +154,8 @@ func (s *environment) callerOf(ctx context.Context, method csi.Method) *testedPr
 	return last
 }
 
-// inject does to the caller what is to happen. The scenario's turn comes after
-// its death and before the fresh process starts.
+// inject injects a fault into the caller. The disruption comes after its death and
+// before the new process starts.
 func (s *environment) inject(caller *testedProcess, hit *injectedFault) {
 	if hit.kills {
 		caller.kill()
@@ -167,7 +167,7 @@ func (s *environment) inject(caller *testedProcess, hit *injectedFault) {
 	s.trace.faultDone(hit)
 }
 
-// disruptIfDue is what the world does if it is the scenario's turn.
+// disruptIfDue runs the scenario's disruption if it is due.
 func (s *environment) disruptIfDue(hit *injectedFault) {
 	if !hit.disrupts {
 		return
@@ -179,8 +179,8 @@ func (s *environment) disruptIfDue(hit *injectedFault) {
 	turn()
 }
 
-// proxyFault is what becomes of a request of the process to the API server. A lease
-// that is written is an intent: nobody has to be elected here.
+// proxyFault returns the fault for a request of the process to the API server. A write
+// to a Lease is a pending operation: leader election is off.
 func (c *testedProcess) proxyFault(r *http.Request) proxy.Fault {
 	var fate proxy.Fault
 	if sc := c.stage.scenario; proxy.IsWatch(r) && proxy.Resource(r) == sc.delayedResource {
@@ -213,21 +213,21 @@ func (c *testedProcess) proxyFault(r *http.Request) proxy.Fault {
 	return fate
 }
 
-// beforeCall comes before the driver does its work.
+// beforeCall runs before the driver works on a call.
 func (s *environment) beforeCall(ctx context.Context, method csi.Method, req any) error {
 	if !s.isPoint(method) {
 		return nil
 	}
 	s.waitForSlowCalls(method, req)
 	err := s.admit(ctx, method, req)
-	if err != nil { // It does not come to done.
+	if err != nil { // afterCall is not called.
 		s.finishCall(req)
 		s.retryAnswered(req, err)
 	}
 	return err
 }
 
-// admit lets a call through to the driver, unless it is struck before.
+// admit forwards a call to the driver, unless a fault prevents that.
 func (s *environment) admit(ctx context.Context, method csi.Method, req any) error {
 	if err := s.checkRequest(ctx, req); err != nil {
 		return err
@@ -255,8 +255,7 @@ func (s *environment) admit(ctx context.Context, method csi.Method, req any) err
 	return nil
 }
 
-// checkRequest looks at what is asked for, and whether it may be. A call may
-// have to wait.
+// checkRequest checks a request's precondition. A call may have to wait.
 func (s *environment) checkRequest(ctx context.Context, req any) error {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
@@ -272,7 +271,7 @@ func (s *environment) checkRequest(ctx context.Context, req any) error {
 	return nil
 }
 
-// afterCall comes after the driver has done its work.
+// afterCall runs after the driver has worked on a call.
 func (s *environment) afterCall(ctx context.Context, method csi.Method, req, resp any, err error) (any, error) {
 	s.mu.Lock()
 	hit := s.pendingFaults[req]
@@ -280,7 +279,7 @@ func (s *environment) afterCall(ctx context.Context, method csi.Method, req, res
 	s.mu.Unlock()
 	obsolete := s.finishCall(req)
 	if hit != nil && hit.outlivesCaller() && !obsolete {
-		ctx = context.WithoutCancel(ctx) // What is being filled is to be protected though nobody waits for it.
+		ctx = context.WithoutCancel(ctx) // The source must be protected although nobody waits for the call.
 	}
 	if create, ok := req.(*csipb.CreateVolumeRequest); ok {
 		err = s.endCreate(ctx, create, err)
@@ -289,7 +288,7 @@ func (s *environment) afterCall(ctx context.Context, method csi.Method, req, res
 		made.Volume.VolumeId = namedHandle(made.Volume.VolumeContext["name"])
 	}
 	s.noteReady(resp)
-	if hit == nil || !hit.outlivesCaller() { // Else it is noted already, and another call may have ended that.
+	if hit == nil || !hit.outlivesCaller() { // Otherwise delayCall has recorded it, and a retry may have resolved it.
 		s.noteUnknownOutcome(req, hit != nil && hit.leavesOutcomeUnknown(method))
 	}
 	err = s.respond(ctx, method, hit, err)
@@ -300,22 +299,22 @@ func (s *environment) afterCall(ctx context.Context, method csi.Method, req, res
 	return resp, nil
 }
 
-// driverError is what the driver says to a request that it cannot fulfil.
+// driverError is the driver's error for a request that it cannot fulfil.
 func (sc *scenario) driverError(req any) error {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
 		if sc.outOfCapacity != nil && sc.outOfCapacity(r) {
-			return status.Error(codes.ResourceExhausted, "there is no room there")
+			return status.Error(codes.ResourceExhausted, "the zone is full")
 		}
 	case *csipb.ControllerExpandVolumeRequest:
 		if sc.maxSize > 0 && r.GetCapacityRange().GetRequiredBytes() > sc.maxSize {
-			return status.Error(codes.Internal, "there is no room for that")
+			return status.Error(codes.Internal, "the pool is full")
 		}
 	}
 	return nil
 }
 
-// beginCreate lets the first call of a run wait if the scenario says so.
+// beginCreate delays the first call of a run if the scenario says so.
 func (s *environment) beginCreate(ctx context.Context, create *csipb.CreateVolumeRequest) error {
 	before := s.checkSource(ctx, create, noSource)
 	s.mu.Lock()
@@ -329,7 +328,7 @@ func (s *environment) beginCreate(ctx context.Context, create *csipb.CreateVolum
 	return nil
 }
 
-// endCreate changes what the driver says if the scenario says so.
+// endCreate replaces the driver's response if the scenario says so.
 func (s *environment) endCreate(ctx context.Context, create *csipb.CreateVolumeRequest, err error) error {
 	s.mu.Lock()
 	before := s.protections[create]
@@ -345,7 +344,7 @@ func (s *environment) endCreate(ctx context.Context, create *csipb.CreateVolumeR
 	return err
 }
 
-// respond is what the caller gets when the driver is done.
+// respond returns what the caller gets when the driver is done.
 func (s *environment) respond(ctx context.Context, method csi.Method, hit *injectedFault, err error) error {
 	if hit == nil {
 		return err
@@ -353,7 +352,7 @@ func (s *environment) respond(ctx context.Context, method csi.Method, hit *injec
 	s.inject(s.callerOf(ctx, method), hit)
 	switch {
 	case hit.kills || hit.dropsResponse || hit.outlivesCaller():
-		return status.Error(codes.DeadlineExceeded, "the answer is lost")
+		return status.Error(codes.DeadlineExceeded, "the response is lost")
 	case hit.code != codes.OK:
 		return status.Error(hit.code, "the driver fails on the way back")
 	default:
@@ -361,12 +360,12 @@ func (s *environment) respond(ctx context.Context, method csi.Method, hit *injec
 	}
 }
 
-// isPoint tells whether a call is a point. What every process asks at its start
-// is one only in the scenario that is about the start.
+// isPoint reports whether a call is a point. Calls that every process makes at its
+// start are points only in the scenario that tests the start.
 func (s *environment) isPoint(method csi.Method) bool {
 	switch method {
 	case csi.ListVolumes:
-		return false // The clock asks for it.
+		return false // It is called periodically.
 	case csi.Probe, csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities:
 		return s.scenario.fromStart
 	default:
@@ -374,10 +373,10 @@ func (s *environment) isPoint(method csi.Method) bool {
 	}
 }
 
-// namedHandle is the handle of a volume of a driver that has no numbers.
+// namedHandle returns the handle of a volume at a driver whose handles are names.
 func namedHandle(name string) string { return "named-" + name }
 
-// driverID is the id under which the score knows a handle.
+// driverID returns the driver's id of a handle.
 func (s *environment) driverID(handle string) string {
 	for _, v := range s.Driver.Volumes() {
 		if namedHandle(v.Name) == handle {
@@ -387,7 +386,7 @@ func (s *environment) driverID(handle string) string {
 	return handle
 }
 
-// handle is what a PersistentVolume says about a volume at the driver.
+// handle returns the volumeHandle of a volume at the driver.
 func (s *environment) handle(v csitest.Volume) string {
 	if s.scenario.handlesAreNames {
 		return namedHandle(v.Name)
@@ -395,37 +394,37 @@ func (s *environment) handle(v csitest.Volume) string {
 	return v.ID
 }
 
-// reportViolation keeps what should not happen, for the run to fail with.
+// reportViolation records what must not happen; the run fails.
 func (s *environment) reportViolation(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.violations = append(s.violations, err)
 }
 
-// testedProcess is a process under test with somebody who starts it again.
+// testedProcess is a process under test that is restarted when it ends.
 type testedProcess struct {
 	stage       *environment
 	role        string
 	args        []string
-	callTimeout time.Duration // what it gives a call to the driver
+	callTimeout time.Duration // of driver calls
 
 	mu        sync.Mutex
 	running   *world.Process
-	logs      []string // of the dead ones of this run
-	logOffset int      // how much of the running one's log is about earlier runs
-	exits     int      // how many have ended by themselves
+	logs      []string // of processes of this run that have ended
+	logOffset int      // where this run starts in the log of the running process
+	exits     int      // how many processes have ended by themselves
 }
 
-// maxExits is after how many ends by themselves processes are not started again.
+// maxExits is how often a process is restarted after it has ended by itself.
 const maxExits = 100
 
-// start starts a fresh process. One that ends by itself is started again, as
-// the kubelet would.
+// start starts a new process. Like a kubelet, it restarts a process that ends by
+// itself.
 func (c *testedProcess) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	args := c.args
-	if c.role != "snapshot-controller" { // It has no driver.
+	if c.role != "snapshot-controller" { // It has no such flag.
 		args = append(args[:len(args):len(args)], "--timeout="+c.callTimeout.String())
 	}
 	p, err := world.Start(c.role, args...)
@@ -457,7 +456,7 @@ func (c *testedProcess) start() {
 	}()
 }
 
-// kill ends the process as a power cut would.
+// kill sends SIGKILL.
 func (c *testedProcess) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -468,13 +467,13 @@ func (c *testedProcess) kill() {
 	c.collectLog()
 }
 
-// collectLog keeps what the process that has ended said.
+// collectLog keeps the output of the process that has ended.
 func (c *testedProcess) collectLog() {
 	c.logs = append(c.logs, c.running.Log()[c.logOffset:])
 	c.running, c.logOffset = nil, 0
 }
 
-// log is what its processes have said in this run.
+// log returns the output of the processes in this run.
 func (c *testedProcess) log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -482,10 +481,10 @@ func (c *testedProcess) log() string {
 	if c.running != nil {
 		all = append(all[:len(all):len(all)], c.running.Log()[c.logOffset:])
 	}
-	return strings.Join(all, "----- a fresh process -----\n")
+	return strings.Join(all, "----- new process -----\n")
 }
 
-// startNewLog begins a run.
+// startNewLog starts the log of a run.
 func (c *testedProcess) startNewLog() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

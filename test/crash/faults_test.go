@@ -12,24 +12,24 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A fault is how a point is struck.
+// A fault is what happens at a point.
 type fault struct {
 	name          string
-	before        bool // before the work is done, else after it
+	before        bool // before the work is done, otherwise after it
 	kills         bool // the process dies
-	dropsResponse bool // the process lives and gets no answer
+	dropsResponse bool // the process lives and gets no response
 
-	// code is what the driver answers in place of what it would, unless it is OK.
+	// code is the error that the driver returns instead of its response, unless it is OK.
 	code codes.Code
-	// status is what the API server answers in place of what it would, unless it
-	// is 0.
+	// status is the HTTP status that the API server returns instead of its response,
+	// unless it is 0.
 	status int
-	// slow calls are worked on when their caller has given up, and late ones not
-	// before the driver has answered the caller's next try.
+	// slow calls are worked on after their caller has given up; late calls not before the
+	// driver has answered the caller's retry.
 	slow, late bool
 }
 
-// killFaults are the ways to strike at any point.
+// killFaults apply to any point.
 var killFaults = []fault{
 	{name: "killed before", before: true, kills: true},
 	{name: "killed after", kills: true},
@@ -38,7 +38,7 @@ var killFaults = []fault{
 
 var responseLost = fault{name: "response lost at", dropsResponse: true}
 
-// apiErrors are what the API server may answer to a write.
+// apiErrors are errors that the API server may return for a write.
 var apiErrors = []fault{
 	{name: "403 instead of", before: true, status: http.StatusForbidden},
 	{name: "409 instead of", before: true, status: http.StatusConflict},
@@ -54,7 +54,7 @@ var (
 	lateFault = fault{name: "late", late: true}
 )
 
-// internalAfter is an error of a driver that has done its work: it fails on the way back.
+// internalAfter is an error of a driver that has done its work.
 var internalAfter = fault{name: codes.Internal.String() + " after", code: codes.Internal}
 
 // errorInstead is an error of a driver that has done nothing.
@@ -62,44 +62,44 @@ func errorInstead(code codes.Code) fault {
 	return fault{name: code.String() + " instead of", before: true, code: code}
 }
 
-// outlivesCaller tells whether a call takes longer than its caller waits.
+// outlivesCaller reports whether the call lasts longer than its caller waits.
 func (w fault) outlivesCaller() bool { return w.slow || w.late }
 
-// leavesOutcomeUnknown tells whether a caller that was struck cannot know what became of its
-// call. That calls which make something may have done so when they fail inside the
-// driver is what internal/csi says of these codes.
+// leavesOutcomeUnknown reports whether the caller cannot know the outcome of its call.
+// internal/csi says with which codes a call may have done its work.
 func (w fault) leavesOutcomeUnknown(method csi.Method) bool {
 	return w.kills || w.dropsResponse || w.outlivesCaller() || w.code != codes.OK && csi.Classify(method, w.code) == csi.OutcomeUnknown
 }
 
-// driverError is what the driver answers that does no work; nil if it does.
+// driverError returns the error of a driver that does nothing; nil if it works.
 func (w fault) driverError() error {
 	switch {
 	case w.kills:
 		return status.Error(codes.Unavailable, "the caller died")
 	case w.code != codes.OK:
-		return status.Error(w.code, "the driver refuses")
+		return status.Error(w.code, "the driver rejects the call")
 	default:
 		return nil
 	}
 }
 
-// A injection is what one run is about; the zero value is a run without a fault.
+// An injection is what one run tests; the zero value is a run without a fault.
 type injection struct {
+	// at is the point of the fault; "" for none.
 	at    point // where the process is struck; "" for nowhere
 	fault fault
-	// retryFault is how the repetition of the call is struck that was struck at that
-	// point: the next call about the same thing. The zero value leaves it alone.
+	// retryFault is the fault of the next call for the same object, after a fault at point
+	// at. The zero value is none.
 	retryFault fault
-	// disruption is where the world takes the scenario's turn; "" for nowhere. If it
-	// is where the process is killed too, it is dead at that time.
+	// disruption is the point of the scenario's disruption; "" for none. If the process is
+	// killed there too, it is dead during the disruption.
 	disruption point
 }
 
-// retryPoint is the point at which a call that was struck is repeated.
+// retryPoint is the point at which a call with a fault is retried.
 const retryPoint point = "its retry"
 
-// label names a strike, in a way that suits -run; turn says what happens there.
+// label names an injection for -run; disruption describes the scenario's disruption.
 func (s injection) label(turn string) string {
 	var parts []string
 	if s.disruption != "" && s.disruption == s.at {
@@ -122,8 +122,8 @@ func (s injection) label(turn string) string {
 	return strings.Join(parts, ", ")
 }
 
-// kind is the way of a strike, whatever the point: of a second one if there are
-// two. It is "" for a run without a fault.
+// kind is the fault of an injection without its point: the second one of a pair. It is
+// "" without a fault.
 func (s injection) kind() string {
 	if s.retryFault.name != "" {
 		return fmt.Sprintf("%s %s", s.retryFault.name, retryPoint)
@@ -131,7 +131,7 @@ func (s injection) kind() string {
 	return s.fault.name
 }
 
-// faultKinds are all that there are.
+// faultKinds returns all kinds of faults.
 func faultKinds() []string {
 	var all []string
 	add := func(s injection) {
@@ -150,10 +150,10 @@ func faultKinds() []string {
 	return all
 }
 
-// needsShortTimeouts tells whether the processes must have little patience with the driver.
+// needsShortTimeouts reports whether driver calls need a short timeout.
 func (s injection) needsShortTimeouts() bool { return s.fault.outlivesCaller() }
 
-// countFaults is how many there are in a run.
+// countFaults returns the number of faults and disruptions of a run.
 func (s injection) countFaults() int {
 	n := 0
 	if s.at != "" {
@@ -168,24 +168,23 @@ func (s injection) countFaults() int {
 	return n
 }
 
-// creatingMethods are the calls that make something, which can be lost.
+// creatingMethods are calls whose result can be lost.
 var creatingMethods = []csi.Method{
 	csi.CreateVolume, csi.CreateSnapshot, csi.CreateVolumeGroupSnapshot, csi.ControllerPublishVolume, csi.ControllerExpandVolume,
 }
 
-// changingMethods are the calls that change something.
+// changingMethods are calls that change something.
 var changingMethods = append([]csi.Method{
 	csi.DeleteVolume, csi.DeleteSnapshot, csi.DeleteVolumeGroupSnapshot, csi.ControllerUnpublishVolume, csi.ControllerModifyVolume,
 }, creatingMethods...)
 
-// method is the call that a point is; ok is false for a write.
+// method returns the call of a point; ok is false for a write.
 func (p point) method() (method csi.Method, ok bool) {
 	parts := strings.Fields(string(p))
 	return csi.Method(parts[0]), len(parts) == 2
 }
 
-// errorFaults are the ways to strike at a point with an answer that is an error, or
-// with one that comes too late.
+// errorFaults returns the faults at a point that return an error, or respond too late.
 func errorFaults(p point) []fault {
 	method, call := p.method()
 	switch {
@@ -200,11 +199,10 @@ func errorFaults(p point) []fault {
 	}
 }
 
-// unknownOutcomeFaults are the ways to strike that leave a caller without knowing whether
-// something was made.
+// unknownOutcomeFaults leave the caller without knowing whether something was created.
 var unknownOutcomeFaults = []fault{{name: "killed after", kills: true}, responseLost, internalAfter, slowFault, lateFault}
 
-// retryErrors are what a driver may answer to the repetition of a call.
+// retryErrors are errors that a driver may return for the retry of a call.
 func retryErrors(method csi.Method) []fault {
 	all := []fault{errorInstead(codes.Internal), errorInstead(codes.InvalidArgument)}
 	if method != csi.ControllerExpandVolume {
@@ -216,12 +214,12 @@ func retryErrors(method csi.Method) []fault {
 	return all
 }
 
-// faultPairs strike twice at all points at which something is made: the caller does
-// not learn whether it was, and the repetition is refused. If the scenario has a
-// turn, that comes with the first strike or with the second.
+// faultPairs returns the injections of two faults at all points at which something is
+// created: the caller does not learn the outcome, and its retry fails. The scenario's
+// disruption comes with the first fault or with the second.
 func (sc *scenario) faultPairs(points []point) []injection {
 	if sc.leaders > 1 {
-		return nil // The other leader's call is no repetition.
+		return nil // The other leader's call is no retry.
 	}
 	turns := func(point) []point { return []point{""} }
 	if sc.disruption != nil {
@@ -244,8 +242,8 @@ func (sc *scenario) faultPairs(points []point) []injection {
 	return all
 }
 
-// injectionsAt strikes in every way at all points from the turn on. With errors, and with
-// answers that come too late, it strikes at the turn only if there is one.
+// injectionsAt returns the injections of every fault at all points from the disruption
+// on. Errors and late responses are injected only at the disruption, if there is one.
 func injectionsAt(points []point, turn point) []injection {
 	points = points[max(0, slices.Index(points, turn)):]
 	var all []injection

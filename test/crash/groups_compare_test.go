@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// readGroups reads what the cluster has of groups.
+// readGroups reads the groups and their contents.
 func (s *clusterState) readGroups(ctx context.Context) (err error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err = s.api.List(ctx, groups, client.InNamespace(s.Namespace)); err != nil {
@@ -27,7 +27,7 @@ func (s *clusterState) readGroups(ctx context.Context) (err error) {
 	return err
 }
 
-// compareGroups tells which groups and contents of them are not as wanted.
+// compareGroups reports groups and their contents that are not as wanted.
 func (s *clusterState) compareGroups(want map[string]types.UID, retained map[string]bool, members map[string]bool, found *result) {
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
 	left := map[string]bool{}
@@ -35,14 +35,14 @@ func (s *clusterState) compareGroups(want map[string]types.UID, retained map[str
 		g := &s.groups[i]
 		left[g.Name] = true
 		if want[g.Name] != g.UID {
-			wrong("group snapshot %s is there, held by %v, and nobody wants it: %s", g.Name, g.Finalizers, toJSON(g.Status))
+			wrong("group snapshot %s exists with the finalizers %v, and nobody wants it: %s", g.Name, g.Finalizers, toJSON(g.Status))
 		} else if why := s.groupProblem(g, members); why != "" {
 			wrong("group snapshot %s %s: %s", g.Name, why, toJSON(g.Status))
 		}
 	}
 	for name := range want {
 		if !left[name] {
-			wrong("group snapshot %s is gone and was wanted", name)
+			wrong("group snapshot %s is gone although it is wanted", name)
 		}
 	}
 	for i := range s.groupContents {
@@ -51,9 +51,9 @@ func (s *clusterState) compareGroups(want map[string]types.UID, retained map[str
 		_, wanted := want[c.Spec.VolumeGroupSnapshotRef.Name]
 		switch why := s.groupContentProblem(c, len(members)); {
 		case !wanted && !stays:
-			wrong("content %s is there, held by %v, and nobody wants it: %s", c.Name, c.Finalizers, toJSON(c.Status))
+			wrong("content %s exists with the finalizers %v, and nobody wants it: %s", c.Name, c.Finalizers, toJSON(c.Status))
 		case stays && !s.scenario.retain && c.Spec.VolumeGroupSnapshotRef.UID != "":
-			wrong("content %s is there, and its group is not", c.Name)
+			wrong("content %s exists without its group", c.Name)
 		case stays && !s.scenario.retain: // It was not bound.
 		case why != "":
 			wrong("content %s %s: %s", c.Name, why, toJSON(c.Status))
@@ -61,12 +61,12 @@ func (s *clusterState) compareGroups(want map[string]types.UID, retained map[str
 	}
 	for name, must := range retained {
 		if must && s.groupContent(name) == nil {
-			wrong("content %s is gone and was to be retained", name)
+			wrong("content %s is gone, but must be retained", name)
 		}
 	}
 }
 
-// groupProblem is what is wrong with a wanted group.
+// groupProblem returns what is wrong with a wanted group.
 func (s *clusterState) groupProblem(g *groupv1.VolumeGroupSnapshot, members map[string]bool) string {
 	switch status := g.Status; {
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
@@ -74,13 +74,13 @@ func (s *clusterState) groupProblem(g *groupv1.VolumeGroupSnapshot, members map[
 	case status.Error != nil:
 		return "is ready and has an error"
 	case status.CreationTime == nil || status.CreationTime.Year() < 2000:
-		return "does not say when it was cut"
+		return "has no creation time"
 	case s.groupContent(ptr.Deref(status.BoundVolumeGroupSnapshotContentName, "")) == nil:
 		return "has no content"
 	}
 	for i := range s.snapshots {
 		if v := &s.snapshots[i]; members[v.Name] && !isMemberOf(v, g) {
-			return "has a member that does not say so: " + v.Name
+			return "has a member that does not refer to it: " + v.Name
 		}
 	}
 	return ""
@@ -92,30 +92,30 @@ func isMemberOf(v *snapshotv1.VolumeSnapshot, g *groupv1.VolumeGroupSnapshot) bo
 		v.Status != nil && ptr.Deref(v.Status.VolumeGroupSnapshotName, "") == g.Name
 }
 
-// groupContentProblem is what is wrong with a wanted content of a group.
+// groupContentProblem returns what is wrong with a wanted content of a group.
 func (s *clusterState) groupContentProblem(c *groupv1.VolumeGroupSnapshotContent, members int) string {
 	_, marked := c.Annotations[snapshot.Group.BeingCreated]
 	switch status := c.Status; {
 	case marked:
-		return "says that it may be being cut"
+		return "has the being-created annotation"
 	case !slices.Contains(c.Finalizers, snapshot.Group.Finalizer):
 		return "is not protected"
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
 		return "is not ready"
 	case !s.wasReady(*status.VolumeGroupSnapshotHandle):
-		return "is ready, which the driver has not said"
+		return "is ready although the driver has not reported that"
 	case status.Error != nil:
 		return "is ready and has an error"
 	case len(status.VolumeSnapshotInfoList) != members:
 		return "does not have all members"
 	case !s.hasAllMembers(status):
-		return "is not at the driver, or with other members"
+		return "is not at the driver, or has other members there"
 	default:
 		return ""
 	}
 }
 
-// hasAllMembers tells whether the driver has a group with the same members.
+// hasAllMembers reports whether the driver has the group with the same members.
 func (s *clusterState) hasAllMembers(status *groupv1.VolumeGroupSnapshotContentStatus) bool {
 	var told []string
 	for _, info := range status.VolumeSnapshotInfoList {
@@ -136,9 +136,9 @@ func (s *clusterState) groupContent(name string) *groupv1.VolumeGroupSnapshotCon
 	return nil
 }
 
-// findOrphanGroups finds groups at the driver that nothing in the cluster tells of,
-// as findLost does with single snapshots. That a member has a content is not
-// enough: only the group's content deletes them.
+// findOrphanGroups finds groups at the driver to which nothing in the cluster refers,
+// as findOrphans does for single snapshots. A content of a member is not enough: only
+// the group's content deletes the group.
 func (s *clusterState) findOrphanGroups(spared string, found *result) {
 	for _, at := range s.driverGroups {
 		told := slices.ContainsFunc(s.groupContents, func(c groupv1.VolumeGroupSnapshotContent) bool {

@@ -21,10 +21,10 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// runLabel is on the claims of a run, so that a group is of them and of no other.
+// runLabel is on the claims of a run, so that a group selects only them.
 const runLabel = "example.com/run"
 
-// takeGroupSnapshot makes a group snapshot of all wanted claims.
+// takeGroupSnapshot takes a group snapshot of all wanted claims.
 func takeGroupSnapshot(ctx context.Context, r *run) {
 	uid := r.createGroup(ctx, groupv1.VolumeGroupSnapshotSource{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{runLabel: r.name}}})
 	volumes, err := r.ListPVs(ctx)
@@ -41,8 +41,8 @@ func takeGroupSnapshot(ctx context.Context, r *run) {
 	}
 }
 
-// createGroup makes a VolumeGroupSnapshot that is wanted from now on. It has the run's
-// name.
+// createGroup creates a VolumeGroupSnapshot with the run's name, which users want from
+// now on.
 func (r *run) createGroup(ctx context.Context, from groupv1.VolumeGroupSnapshotSource) types.UID {
 	made := &groupv1.VolumeGroupSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name},
@@ -52,7 +52,7 @@ func (r *run) createGroup(ctx context.Context, from groupv1.VolumeGroupSnapshotS
 		r.reportViolation(err)
 		return ""
 	}
-	r.trace.note("group snapshot %s was made", made.Name)
+	r.trace.note("group snapshot %s was created", made.Name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wantedGroups[made.Name] = made.UID
@@ -60,8 +60,8 @@ func (r *run) createGroup(ctx context.Context, from groupv1.VolumeGroupSnapshotS
 	return made.UID
 }
 
-// importGroup brings the run's group snapshot, which is at the driver, into the
-// cluster with its members: what names a content comes first, so that it has to
+// importGroup imports the run's pre-provisioned group snapshot and its members. It
+// creates the objects that name a content before the content, so that they have to
 // wait.
 func importGroup(ctx context.Context, r *run) {
 	content := r.Namespace + "-" + r.name
@@ -86,7 +86,7 @@ func importGroup(ctx context.Context, r *run) {
 	if err != nil {
 		r.reportViolation(err)
 	}
-	r.trace.note("content %s was made", content)
+	r.trace.note("content %s was created", content)
 }
 
 func (r *run) importMember(ctx context.Context, handle string) {
@@ -98,8 +98,8 @@ func (r *run) importMember(ctx context.Context, handle string) {
 	r.members[name] = true
 }
 
-// noteRetainedGroups keeps in mind which contents of groups may stay, as leave does for
-// single snapshots. Members may be there whose group knows nothing of them yet.
+// noteRetainedGroups records which contents of groups may stay, as noteRetained does
+// for single snapshots. Members may exist before the group knows them.
 func (r *run) noteRetainedGroups(ctx context.Context) error {
 	for _, name := range r.groupNames() {
 		group := &groupv1.VolumeGroupSnapshot{}
@@ -120,8 +120,8 @@ func (r *run) noteRetainedGroups(ctx context.Context) error {
 	return nil
 }
 
-// deleteGroups deletes the run's group snapshots, which nobody wants from now on.
-// Their members go with them.
+// deleteGroups deletes the run's group snapshots, which nobody wants any more. Their
+// members are deleted with them.
 func (r *run) deleteGroups(ctx context.Context) {
 	for _, name := range r.groupNames() {
 		r.mu.Lock()
@@ -144,8 +144,8 @@ func (r *run) groupNames() []string {
 	return slices.Sorted(maps.Keys(r.wantedGroups))
 }
 
-// deleteRetainedGroups deletes what policy Retain has left of groups. Their members at the
-// driver go with that.
+// deleteRetainedGroups deletes what policy Retain has left of groups, with their
+// members at the driver.
 func (r *run) deleteRetainedGroups(ctx context.Context) {
 	r.mu.Lock()
 	left := slices.Sorted(maps.Keys(r.retainedGroups))
@@ -158,8 +158,8 @@ func (r *run) deleteRetainedGroups(ctx context.Context) {
 	}
 }
 
-// checkGroupProtected complains of claims that are not held while their volumes are about
-// to be cut together.
+// checkGroupProtected reports claims that are not protected while the driver takes a
+// group snapshot of them.
 func (s *environment) checkGroupProtected(ctx context.Context, req *csipb.CreateVolumeGroupSnapshotRequest) {
 	s.noteName(req.GetName())
 	var free []string
@@ -179,13 +179,13 @@ func (s *environment) checkGroupProtected(ctx context.Context, req *csipb.Create
 		return strings.HasSuffix(req.GetName(), string(g.UID)) && (g.DeletionTimestamp == nil || !s.scenario.retain)
 	}
 	if err != nil || !slices.ContainsFunc(there.Items, waits) {
-		return // What is to be retained is cut also when nobody waits for it any more.
+		return // With policy Retain it is taken although nobody waits for it any more.
 	}
-	s.reportViolation(fmt.Errorf("%s is being cut, and the claims of %v are not kept", req.GetName(), free))
+	s.reportViolation(fmt.Errorf("%s is being taken, and the claims of %v are not protected", req.GetName(), free))
 }
 
-// createGroupAtDriver makes the run's group snapshot at the driver, of which the cluster
-// knows nothing. Its volumes are gone.
+// createGroupAtDriver creates the run's group snapshot at the driver only, and deletes
+// its source volumes.
 func (r *run) createGroupAtDriver(ctx context.Context) (handle string, err error) {
 	var sources []string
 	for i := range 2 {
@@ -217,8 +217,8 @@ func (s *environment) deleteGroupsAtDriver(ctx context.Context) error {
 	return nil
 }
 
-// groupSnapshots is what the driver has said of a group: its members, and that it is
-// ready itself.
+// groupSnapshots returns the members in a driver's response, and the group's own
+// handle if the group is ready.
 func groupSnapshots(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, ready []string) {
 	if g.GetReadyToUse() {
 		ready = append(ready, g.GetGroupSnapshotId())
@@ -226,7 +226,7 @@ func groupSnapshots(g *csipb.VolumeGroupSnapshot) (members []*csipb.Snapshot, re
 	return g.GetSnapshots(), ready
 }
 
-// cleanUpGroups removes what a run that failed has left in the cluster.
+// cleanUpGroups deletes what a failed run has left of groups in the cluster.
 func (s *environment) cleanUpGroups(ctx context.Context, there *clusterState) (errs []error) {
 	remove := func(o client.Object) { errs = append(errs, world.ForceDelete(ctx, s.api, o)) }
 	for i := range there.groups {

@@ -14,23 +14,22 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// What makes something is struck twice, with the turn at either strike; what does
-// not is struck once.
+// Pairs of faults exist for creating calls only, twice as many with a disruption.
 func TestPairs(t *testing.T) {
 	t.Parallel()
 	points := []point{"POST leases 1", "CreateVolume 1", "DeleteVolume 1"}
 	once := (&scenario{}).faultPairs(points)
 	if want := len(unknownOutcomeFaults) * len(retryErrors(csi.CreateVolume)); len(once) != want {
-		t.Errorf("there are %d pairs without a turn, want %d", len(once), want)
+		t.Errorf("%d pairs without a disruption, want %d", len(once), want)
 	}
 	turned := (&scenario{disruption: deleteClaims}).faultPairs(points)
 	if len(turned) != 2*len(once) {
-		t.Errorf("there are %d pairs with a turn, and %d without", len(turned), len(once))
+		t.Errorf("%d pairs with a disruption, and %d without", len(turned), len(once))
 	}
 	labels := map[string]bool{}
 	for _, s := range turned {
 		if s.at != points[1] {
-			t.Errorf("a pair begins at %s", s.at)
+			t.Errorf("a pair starts at %s", s.at)
 		}
 		labels[s.label("claim deleted")] = true
 	}
@@ -38,12 +37,12 @@ func TestPairs(t *testing.T) {
 		t.Errorf("%d pairs have %d names", len(turned), len(labels))
 	}
 	if s := (&scenario{leaders: 2}).faultPairs(points); len(s) > 0 {
-		t.Errorf("with two leaders there are %d pairs", len(s))
+		t.Errorf("two leaders have %d pairs", len(s))
 	}
 }
 
-// The sample strikes in every way, at one point of a scenario or another.
-func TestTheSampleStrikesInEveryWay(t *testing.T) {
+// The sample injects every fault in some scenario.
+func TestSampleHasEveryFault(t *testing.T) {
 	t.Parallel()
 	points := []point{
 		"POST leases 1", "CreateVolume 1", "POST persistentvolumes 1", "DELETE leases 1", "DeleteVolume 1", "PATCH persistentvolumes 1",
@@ -59,12 +58,12 @@ func TestTheSampleStrikesInEveryWay(t *testing.T) {
 		}
 	}
 	for kind := range missing {
-		t.Errorf("no scenario is struck in the way %q", kind)
+		t.Errorf("no scenario has the fault %q", kind)
 	}
 }
 
-// A repetition is the next call about the same thing, whatever its number is.
-func TestARepetitionIsStruck(t *testing.T) {
+// A retry is the next call for the same object, whatever its number.
+func TestRetryGetsFault(t *testing.T) {
 	t.Parallel()
 	tr := &trace{}
 	tr.start(injection{at: "CreateVolume 1", fault: responseLost, retryFault: errorInstead(codes.Internal), disruption: retryPoint})
@@ -73,30 +72,30 @@ func TestARepetitionIsStruck(t *testing.T) {
 		hit := tr.record("CreateVolume", subject)
 		if want == "" {
 			if hit != nil {
-				t.Errorf("%s is struck: %s", subject, hit.name)
+				t.Errorf("%s gets the fault %s", subject, hit.name)
 			}
 			return
 		}
 		if hit == nil || hit.name != want || hit.disrupts != turn {
-			t.Fatalf("%s is struck with %+v, want %s", subject, hit, want)
+			t.Fatalf("%s gets the fault %+v, want %s", subject, hit, want)
 		}
 		tr.faultDone(hit)
 	}
 	arrives("one", "response lost at", false)
 	if _, all := tr.result(); all {
-		t.Error("all blows were struck, and one was not")
+		t.Error("all faults are reported as injected, and one was not")
 	}
 	arrives("another", "", false)
 	arrives("one", "Internal instead of", true)
 	arrives("one", "", false)
 	if _, all := tr.result(); !all {
-		t.Error("not all blows were struck")
+		t.Error("not all faults were injected")
 	}
 }
 
-// A late call is worked on when the next try has its answer. What else is to
-// change waits for it.
-func TestALateCall(t *testing.T) {
+// The driver works on a late call after the retry has its response. Other changes wait
+// for it.
+func TestLateCall(t *testing.T) {
 	t.Parallel()
 	s := &environment{
 		World: &world.World{Driver: csitest.New(csitest.Options{})}, scenario: &scenario{roles: provisioner},
@@ -108,7 +107,7 @@ func TestALateCall(t *testing.T) {
 	working := make(chan struct{})
 	given, cancel := context.WithCancel(t.Context())
 	go func() {
-		_ = s.beforeCall(given, csi.CreateVolume, first) // It is let through, in the end.
+		_ = s.beforeCall(given, csi.CreateVolume, first) // It succeeds in the end.
 		close(working)
 	}()
 	cancel()
@@ -123,21 +122,21 @@ func TestALateCall(t *testing.T) {
 	}
 	select {
 	case <-working:
-		t.Fatal("the work is done before the next try")
+		t.Fatal("the work is done before the retry")
 	default:
 	}
 	if err := s.beforeCall(t.Context(), csi.CreateVolume, second); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("the next try ends with %v", err)
+		t.Errorf("the retry ends with %v", err)
 	}
 	deleting := make(chan struct{})
 	go func() {
-		_ = s.beforeCall(t.Context(), csi.DeleteVolume, &csipb.DeleteVolumeRequest{VolumeId: "volume-1"}) // It is not struck.
+		_ = s.beforeCall(t.Context(), csi.DeleteVolume, &csipb.DeleteVolumeRequest{VolumeId: "volume-1"}) // It gets no fault.
 		close(deleting)
 	}()
 	<-working
 	select {
 	case <-deleting:
-		t.Error("what comes after it did not wait")
+		t.Error("the next change did not wait")
 	default:
 	}
 	if _, err := s.afterCall(given, csi.CreateVolume, first, &csipb.CreateVolumeResponse{Volume: &csipb.Volume{}}, nil); status.Code(err) != codes.DeadlineExceeded {

@@ -9,27 +9,26 @@ import (
 	"testing"
 )
 
-// The mutants are changed along with the code that they change; hack/crash-mutants.sh
-// shows that the sweep notices them.
+// The mutants change along with the code that they patch. hack/crash-mutants.sh shows
+// that the sweep detects them.
 func TestMutantsApply(t *testing.T) {
 	t.Parallel()
 	mutants, err := filepath.Glob(filepath.Join("mutants", "*.patch"))
 	if err != nil || len(mutants) == 0 {
-		t.Fatalf("there are no mutants: %v", err)
+		t.Fatalf("no mutants were found: %v", err)
 	}
 	for _, mutant := range mutants {
 		check := exec.CommandContext(t.Context(), "git", "apply", "--check", filepath.Join("test", "crash", mutant))
 		check.Dir = filepath.Join("..", "..")
 		if out, err := check.CombinedOutput(); err != nil {
-			t.Errorf("%s does not fit the code any more, change it too: %v\n%s", mutant, err, out)
+			t.Errorf("%s does not apply to the code any more, adapt it: %v\n%s", mutant, err, out)
 		}
 	}
 }
 
-// A way to strike with which the sweep could not fail would show nothing: for each
-// there is a mutant that is to be noticed by it. Processes that die have been tried
-// with the first mutants, which name no ways.
-func TestEveryWayHasAMutant(t *testing.T) {
+// For each fault a mutant shows that the sweep can detect something with it. The first
+// mutants, which name no faults, show that for killed processes.
+func TestEveryFaultHasAMutant(t *testing.T) {
 	t.Parallel()
 	mutants, err := filepath.Glob(filepath.Join("mutants", "*.patch"))
 	if err != nil {
@@ -42,9 +41,9 @@ func TestEveryWayHasAMutant(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if ways, ok := strings.CutPrefix(line, "Faults: "); ok {
-				for _, way := range strings.Split(strings.TrimSpace(ways), ", ") {
-					named[way] = true
+			if faults, ok := strings.CutPrefix(line, "Faults: "); ok {
+				for _, fault := range strings.Split(strings.TrimSpace(faults), ", ") {
+					named[fault] = true
 				}
 			}
 		}
@@ -52,12 +51,12 @@ func TestEveryWayHasAMutant(t *testing.T) {
 	all := faultKinds()
 	for _, kind := range all {
 		if !named[kind] && !strings.HasPrefix(kind, "killed") {
-			t.Errorf("no mutant is to be noticed by the way %q", kind)
+			t.Errorf("no mutant names the fault %q", kind)
 		}
 	}
 	for kind := range named {
 		if !slices.Contains(all, kind) {
-			t.Errorf("a mutant is to be noticed by %q, which is no way", kind)
+			t.Errorf("a mutant names %q, which is no fault", kind)
 		}
 	}
 }

@@ -26,42 +26,43 @@ import (
 
 const (
 	pollInterval = 20 * time.Millisecond
-	// leakAfter of all processes after which a volume that nothing in the cluster
-	// tells of is a leak: nobody will ever ask for it again.
+	// leakAfter is how long all processes are silent before a volume without a reference
+	// in the cluster counts as leaked: nobody will ever request it again.
 	leakAfter = 3 * time.Second
-	// nudgeAfter is the silence after which other controllers are helped along.
+	// nudgeAfter is how long all processes are silent before the run nudges Kubernetes'
+	// controllers.
 	nudgeAfter = 500 * time.Millisecond
 )
 
-// A run is a scenario played once, with at most one strike.
+// A run executes a scenario once, with at most one injection.
 type run struct {
 	*environment
-	name string // what its claims' names begin with
+	name string // prefix of its claims' names
 
 	stepMu           sync.Mutex
 	wanted           map[string]types.UID // claims that their users want, by name
-	lastNode         map[string]string    // by claim: the node that was last selected for it
+	lastNode         map[string]string    // by claim: the node that was selected last
 	wantedSnapshots  map[string]bool      // VolumeSnapshots that their users want, by name
 	createdSnapshots []types.UID          // VolumeSnapshots that users have made
 	wantedGroups     map[string]types.UID // VolumeGroupSnapshots that their users want, by name
 	createdGroups    []types.UID          // VolumeGroupSnapshots that users have made
-	members          map[string]bool      // VolumeSnapshots that are in a group, or shall be
-	// retained are VolumeSnapshotContents that may stay, and whether they must;
-	// retainedGroups are contents of groups.
+	members          map[string]bool      // VolumeSnapshots that are, or will be, in a group
+	// retained has the VolumeSnapshotContents that may stay, and whether they must;
+	// retainedGroups has the contents of groups.
 	retained, retainedGroups map[string]bool
 
-	trigger  string // the last one that users have given their schedule; none if they have none
-	triggers int    // how many they have given
+	trigger  string // the schedule's last trigger; empty without a schedule
+	triggers int    // how many triggers there were
 
 	importDeleted     bool              // given was taken out of the cluster again
 	preProvisioned    string            // the handle of what is at the driver, and unknown to the cluster
 	wantedAttachments map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
 }
 
-// result is what was found when a run was over or given up.
+// result is what was found when a run ended or gave up.
 type result struct {
-	leaks []string // volumes that nothing tells of
-	stuck []string // objects that are not as they should be
+	leaks []string // volumes without a reference in the cluster
+	stuck []string // objects that are not in the wanted state
 	other error
 }
 
@@ -81,10 +82,10 @@ func (r *result) String() string {
 	return strings.Join(lines, "\n")
 }
 
-// execute does what the scenario's users do, and waits each time until all is as
-// they want it.
+// execute performs the users' steps, and waits after each until everything is as they
+// want it.
 func (r *run) execute(ctx context.Context, s injection) result {
-	r.trace.start(injection{}) // What is prepared is no point of the last run.
+	r.trace.start(injection{}) // The preparation belongs to no run.
 	if err := errors.Join(r.createNodes(ctx), r.createSourceSnapshot(ctx), r.createSnapshotClass(ctx), r.createPreProvisioned(ctx)); err != nil {
 		return result{other: err}
 	}
@@ -116,20 +117,20 @@ func (r *run) execute(ctx context.Context, s injection) result {
 	return result{other: r.checkEventCount()}
 }
 
-// runStep does what users do, one thing after another: a strike may come while
-// claims are being made.
+// runStep performs one step at a time: a disruption may come while claims are being
+// created.
 func (r *run) runStep(what func()) {
 	r.stepMu.Lock()
 	defer r.stepMu.Unlock()
 	what()
 }
 
-// createClaim makes a claim as the scenario says.
+// createClaim creates a claim of the scenario.
 func (r *run) createClaim(ctx context.Context, name string) {
 	r.createClaimWith(ctx, name, r.scenario.claim)
 }
 
-// createClaimWith makes a claim that is wanted from now on.
+// createClaimWith creates a claim, which users want from now on.
 func (r *run) createClaimWith(ctx context.Context, name string, change func(*corev1.PersistentVolumeClaim)) {
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{runLabel: r.name}},
@@ -147,13 +148,13 @@ func (r *run) createClaimWith(ctx context.Context, name string, change func(*cor
 		r.reportViolation(err)
 		return
 	}
-	r.trace.note("claim %s was made", name)
+	r.trace.note("claim %s was created", name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wanted[name] = made.UID
 }
 
-// deleteClaim deletes a claim, which nobody wants from now on.
+// deleteClaim deletes a claim, which nobody wants any more.
 func (r *run) deleteClaim(ctx context.Context, name string) {
 	r.mu.Lock()
 	delete(r.wanted, name)
@@ -165,7 +166,7 @@ func (r *run) deleteClaim(ctx context.Context, name string) {
 	r.trace.note("claim %s was deleted", name)
 }
 
-// wantedClaims are the wanted claims.
+// wantedClaims returns the names of the wanted claims.
 func (r *run) wantedClaims() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,8 +178,8 @@ func (r *run) wantedClaims() []string {
 	return names
 }
 
-// waitSettled waits until all is as wanted and the processes have come to rest. It
-// gives up with what is wrong.
+// waitSettled waits until everything is as wanted and the processes are idle. When it
+// times out it returns what is wrong.
 func (r *run) waitSettled(ctx context.Context) result {
 	deadline := time.Now().Add(*settleTimeout)
 	for {
@@ -192,7 +193,7 @@ func (r *run) waitSettled(ctx context.Context) result {
 			return found
 		case time.Now().After(deadline):
 			if found.ok() {
-				found.other = errors.New("the processes do not come to rest")
+				found.other = errors.New("the processes do not become idle")
 			}
 			return found
 		}
@@ -200,15 +201,15 @@ func (r *run) waitSettled(ctx context.Context) result {
 	}
 }
 
-// observe compares the cluster and the driver with what is wanted. On the way it
-// does what the scheduler would do, and hurries the controllers of Kubernetes.
+// observe compares the cluster and the driver with what is wanted. It also plays the
+// scheduler and nudges Kubernetes' controllers.
 func (r *run) observe(ctx context.Context) result {
 	r.mu.Lock()
 	broken, want, kept, places := errors.Join(r.violations...), maps.Clone(r.wanted), maps.Clone(r.wantedSnapshots), maps.Clone(r.wantedAttachments)
 	groups, members, retained, retainedGroups := maps.Clone(r.wantedGroups), maps.Clone(r.members), maps.Clone(r.retained), maps.Clone(r.retainedGroups)
 	r.mu.Unlock()
 
-	// The driver first: a volume that is on record later was so before, too.
+	// Read the driver first: a volume with a reference later had one before, too.
 	there := &clusterState{environment: r.environment, driverVolumes: r.Driver.Volumes(), driverSnapshots: r.Driver.Snapshots(), driverGroups: r.Driver.Groups()}
 	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
 		return result{other: err}
@@ -233,10 +234,9 @@ func (r *run) observe(ctx context.Context) result {
 	return found
 }
 
-// nudgeControllers touches volumes that are not Released yet when their claim has gone. The
-// PV controller may miss that its claim goes while it is binding the two, and
-// looks again every 15 seconds; nobody else has anything to do about them. What
-// snapshots need is there again when nothing but that is missing.
+// nudgeControllers patches volumes that are not Released although their claim is gone.
+// The PV controller may miss that a claim is deleted while it is being bound, and
+// resyncs only every 15 seconds. It also creates missing snapshot classes again.
 func (r *run) nudgeControllers(ctx context.Context, there *clusterState) {
 	if err := r.createSnapshotClass(ctx); err != nil {
 		r.reportViolation(err)
@@ -248,11 +248,11 @@ func (r *run) nudgeControllers(ctx context.Context, there *clusterState) {
 		}
 		patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/touched":%q}}}`, time.Now())
 		_, err := r.Client.CoreV1().PersistentVolumes().Patch(ctx, v.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-		r.trace.note("volume %s, whose claim has gone, was touched: %v", v.Name, err)
+		r.trace.note("volume %s, whose claim is gone, was patched: %v", v.Name, err)
 	}
 }
 
-// clusterState is all that there is of a world's claims.
+// clusterState is everything that exists in the cluster and at the driver.
 type clusterState struct {
 	*environment
 	driverVolumes     []csitest.Volume
@@ -299,7 +299,7 @@ func (s *clusterState) read(ctx context.Context, r *run) error {
 	return err
 }
 
-// compare tells what is not as wanted.
+// compare reports what is not as wanted.
 func (s *clusterState) compare(want map[string]types.UID) result {
 	var found result
 	wrong := func(format string, args ...any) { found.stuck = append(found.stuck, fmt.Sprintf(format, args...)) }
@@ -308,9 +308,9 @@ func (s *clusterState) compare(want map[string]types.UID) result {
 		owner := v.Spec.ClaimRef
 		switch {
 		case owner == nil || want[owner.Name] != owner.UID:
-			wrong("PersistentVolume %s is there, %s, and nobody wants it", v.Name, v.Status.Phase)
+			wrong("PersistentVolume %s exists, %s, and nobody wants it", v.Name, v.Status.Phase)
 		case !slices.ContainsFunc(s.driverVolumes, func(at csitest.Volume) bool { return s.handle(at) == v.Spec.CSI.VolumeHandle }):
-			wrong("PersistentVolume %s says %s, which the driver does not have", v.Name, v.Spec.CSI.VolumeHandle)
+			wrong("PersistentVolume %s has handle %s, which the driver does not have", v.Name, v.Spec.CSI.VolumeHandle)
 		case v.Status.Phase != corev1.VolumeBound:
 			wrong("PersistentVolume %s is %s", v.Name, v.Status.Phase)
 		default:
@@ -322,7 +322,7 @@ func (s *clusterState) compare(want map[string]types.UID) result {
 		left[c.Name] = c.UID
 		switch {
 		case want[c.Name] != c.UID:
-			wrong("claim %s is there, %s, and nobody wants it", c.Name, c.Status.Phase)
+			wrong("claim %s exists, %s, and nobody wants it", c.Name, c.Status.Phase)
 		case s.cannotBeRestored(&c):
 		case c.Status.Phase != corev1.ClaimBound || bound[c.UID] != 1:
 			wrong("claim %s is %s with %d volumes", c.Name, c.Status.Phase, bound[c.UID])
@@ -330,11 +330,11 @@ func (s *clusterState) compare(want map[string]types.UID) result {
 	}
 	for name, uid := range want {
 		if left[name] != uid {
-			wrong("claim %s is gone and was wanted", name)
+			wrong("claim %s is gone although it is wanted", name)
 		}
 	}
 	for _, i := range s.pendingOperations {
-		wrong("intent %s is on record", i.Name)
+		wrong("pending operation %s is left", i.Name)
 	}
 	for _, at := range s.driverVolumes {
 		if !s.isReferenced(at) {
@@ -344,9 +344,9 @@ func (s *clusterState) compare(want map[string]types.UID) result {
 	return found
 }
 
-// isReferenced tells whether anything in the cluster leads to a volume at the driver: a
-// PersistentVolume, an intent, or a claim that has none yet and for which a
-// volume of that name would be asked for again.
+// isReferenced reports whether anything in the cluster refers to a volume at the
+// driver: a PersistentVolume, a pending operation, or an unbound claim for which a
+// volume of that name would be requested again.
 func (s *clusterState) isReferenced(at csitest.Volume) bool {
 	return slices.ContainsFunc(s.volumes, func(v corev1.PersistentVolume) bool { return v.Spec.CSI.VolumeHandle == s.handle(at) }) ||
 		slices.ContainsFunc(s.pendingOperations, func(i coordinationv1.Lease) bool {
@@ -357,8 +357,8 @@ func (s *clusterState) isReferenced(at csitest.Volume) bool {
 		})
 }
 
-// schedule selects a node for a claim that has none, as the scheduler would
-// for its pod: another one than the last time, and one that is there.
+// schedule selects a node for a claim without one, as the scheduler would for a pod:
+// one that exists, and not the same as last time.
 func (r *run) schedule(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
 	if claim.Annotations[kube.AnnSelectedNode] != "" || claim.Spec.VolumeName != "" || claim.DeletionTimestamp != nil {
 		return
@@ -376,18 +376,18 @@ func (r *run) schedule(ctx context.Context, claim *corev1.PersistentVolumeClaim)
 			r.lastNode[claim.Name] = name
 			r.trace.note("claim %s was scheduled to zone %s", claim.Name, zone)
 		}
-		return // If it has changed, the next look decides again.
+		return // After a conflict the next observation decides again.
 	}
 }
 
-// Nodes of a stage with topology: one in each zone.
+// zoneKey is the topology key of an environment with topology: each zone has one node.
 const zoneKey = "topology.csitest.holdfast.io/zone"
 
 var zones = []string{"a", "b"}
 
 func (s *environment) node(zone string) string { return s.Namespace + "-" + zone }
 
-// createNodes makes the stage's nodes, those that the last run has deleted.
+// createNodes creates the environment's nodes that do not exist.
 func (s *environment) createNodes(ctx context.Context) error {
 	if !s.scenario.hasNodes() {
 		return nil
@@ -395,7 +395,7 @@ func (s *environment) createNodes(ctx context.Context) error {
 	for _, zone := range zones {
 		_, err := s.Client.CoreV1().Nodes().Create(ctx, &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: s.node(zone), Labels: map[string]string{zoneKey: zone}},
-			// No pod of anybody else's may come here.
+			// No pod may be scheduled here.
 			Spec: corev1.NodeSpec{Unschedulable: true, Taints: []corev1.Taint{{Key: "example.com/made-up", Effect: corev1.TaintEffectNoSchedule}}},
 		}, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -412,7 +412,7 @@ func (s *environment) createNodes(ctx context.Context) error {
 	return nil
 }
 
-// deleteNode lets a node go for good.
+// deleteNode deletes a node for good.
 func (s *environment) deleteNode(ctx context.Context, zone string) {
 	err := errors.Join(
 		s.Client.CoreV1().Nodes().Delete(ctx, s.node(zone), metav1.DeleteOptions{}),
@@ -421,5 +421,5 @@ func (s *environment) deleteNode(ctx context.Context, zone string) {
 		s.trace.note("node in zone %s: %v", zone, err)
 		return
 	}
-	s.trace.note("the node in zone %s is gone", zone)
+	s.trace.note("the node in zone %s was deleted", zone)
 }

@@ -18,58 +18,59 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A scenario is one row of the table. Every one goes from a claim, or several,
-// to bound volumes and, when the claims are deleted, to nothing.
+// A scenario is one row of the table. It starts with creating one or several claims,
+// and ends when everything is deleted.
 type scenario struct {
 	name string
 
-	// roles are those whose processes are struck, beside those that run and are
-	// not; csi-provisioner, and none, if there are no roles.
+	// roles are tested with faults; csi-provisioner by default. Those in background run
+	// without faults.
 	roles, background []string
-	// steps is what users do with the bound claims, one thing after the other. Each
-	// time all must become as they want it. In the end they delete the claims.
+	// steps is what users do with the bound claims, one after the other. After each,
+	// everything must become as they want it. At the end they delete the claims.
 	steps []step
 
-	// disruption is what the world does at one point after the other, with processes
-	// that are struck at that point or at a later one. turns says what it is.
+	// disruption is what the world does at any point, while a process gets a fault at that
+	// point or at a later one; disruptionName describes it.
 	disruption     step
 	disruptionName string
-	// once strikes at the turn only, also in a full sweep; docs/internals/crash.md says why.
+	// once injects faults at the disruption only, in a full sweep too; see
+	// docs/internals/crash.md.
 	once bool
 
 	claims    int // 1 if 0
-	leaders   int // processes that act at once; 1 if 0
+	leaders   int // processes that act at the same time; 1 if 0
 	fromStart bool
 
 	driver          csitest.Options
-	handlesAreNames bool // the driver's handles are its volumes' names, so they come again
-	lateResponses   int  // how many answers to CreateVolume come too late
+	handlesAreNames bool // the driver's handles are its volumes' names, so handles are reused
+	lateResponses   int  // how many responses to CreateVolume come too late
 	outOfCapacity   func(*csipb.CreateVolumeRequest) bool
-	// shortTimeouts gives calls little time in all runs: how long a refusal leaves open what
-	// an earlier call has done is a multiple of that.
+	// shortTimeouts gives all calls short timeouts: how long a rejection leaves the
+	// outcome of an earlier call open is a multiple of the timeout.
 	shortTimeouts bool
 	maxSize       int64 // bytes to which the driver expands volumes; 0 for no limit
 
 	restores bool // every run has a VolumeSnapshot to restore from
 
-	// With role csi-snapshotter, users make snapshots.
+	// With role csi-snapshotter, users take snapshots.
 	snapshots      int  // of each claim; 1 if 0
-	retain         bool // by policy Retain
+	retain         bool // with policy Retain
 	secret         bool // the driver is sent a secret
-	preProvisioned bool // every run has a snapshot at the driver that the cluster does not know
+	preProvisioned bool // every run has a snapshot at the driver that users import
 	grouped        bool // the snapshots are members of a group
-	scheduled      bool // the snapshots are made by a schedule
+	scheduled      bool // a schedule takes the snapshots
 
-	slowFirstCreate bool // the first CreateVolume takes until nothing else happens
+	slowFirstCreate bool // the first CreateVolume takes until everything else is idle
 
 	class func(*storagev1.StorageClass)
 	claim func(*corev1.PersistentVolumeClaim)
 
-	watchDelay      time.Duration // of what the cache of lagOf is told
+	watchDelay      time.Duration // delays watches of delayedResource
 	delayedResource string        // a resource
 }
 
-// watchDelay is longer than the first retries take: they see what was before.
+// watchDelay is longer than the first retries take: they read stale data.
 const watchDelay = 400 * time.Millisecond
 
 var scenarios = []*scenario{
@@ -241,7 +242,7 @@ var scenarios = []*scenario{
 	{name: "two leaders, then delete at any moment", disruptionName: claimDeleted, disruption: deleteClaimsAndWait, once: true, handlesAreNames: true, leaders: 2},
 }
 
-// An step is something that users, or the world, do.
+// A step is an action of users, or of the world.
 type step = func(context.Context, *run)
 
 const claimDeleted, detached, snapshotDeleted, groupDeleted = "claim deleted", "detached", "snapshot deleted", "group deleted"
@@ -249,6 +250,8 @@ const claimDeleted, detached, snapshotDeleted, groupDeleted = "claim deleted", "
 // Roles. A volume has to be there before it is attached or grows; how that may
 // fail has scenarios of its own.
 var (
+	// The roles. A volume must exist before it is attached or expanded; other scenarios
+	// test how that may fail.
 	provisioner            = []string{"csi-provisioner"}
 	attacher               = []string{"csi-attacher"}
 	resizer                = []string{"csi-resizer"}
@@ -257,7 +260,7 @@ var (
 	snapshotters = []string{"snapshot-controller", "csi-snapshotter"}
 )
 
-// testedRoles are the roles that are.
+// testedRoles returns the roles that get faults.
 func (sc *scenario) testedRoles() []string {
 	if len(sc.roles) == 0 {
 		return provisioner
@@ -265,7 +268,7 @@ func (sc *scenario) testedRoles() []string {
 	return sc.roles
 }
 
-// allSteps are all that users do.
+// allSteps returns all steps of the users.
 func (sc *scenario) allSteps() []step {
 	all := slices.Concat([]step{createClaims}, sc.steps, []step{deleteAll})
 	if sc.takesSnapshots() {
@@ -274,20 +277,21 @@ func (sc *scenario) allSteps() []step {
 	return all
 }
 
-// hasNodes tells whether the scenario needs nodes.
+// hasNodes reports whether the scenario needs nodes.
 func (sc *scenario) hasNodes() bool { return sc.driver.AnyNode || len(sc.driver.Segments) > 0 }
 
 var anyNode = csitest.Options{AnyNode: true}
 
 var twoZones = csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}}
 
-// What a driver may be able to do beside making snapshots.
+// Optional capabilities of drivers that take snapshots.
 const (
 	getSnapshot   = csipb.ControllerServiceCapability_RPC_GET_SNAPSHOT
 	listSnapshots = csipb.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
 )
 
-// slowSnapshots is a driver whose snapshots become ready some time after they are cut.
+// slowSnapshots is a driver whose snapshots become ready some time after they are
+// taken.
 func slowSnapshots(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.Options {
 	return csitest.Options{
 		SnapshotReadyAfter: 2,
@@ -296,10 +300,10 @@ func slowSnapshots(extra ...csipb.ControllerServiceCapability_RPC_Type) csitest.
 	}
 }
 
-// playsScheduler tells whether the run has to play the scheduler.
+// playsScheduler reports whether the run has to play the scheduler.
 func (sc *scenario) playsScheduler() bool { return sc.class != nil && len(sc.driver.Segments) > 0 }
 
-// onlyIn tells of a request whether the volume may only be in one zone.
+// onlyIn matches requests for a volume in one zone only.
 func onlyIn(zone string) func(*csipb.CreateVolumeRequest) bool {
 	return func(request *csipb.CreateVolumeRequest) bool {
 		places := request.GetAccessibilityRequirements().GetRequisite()
@@ -320,8 +324,8 @@ func createClaims(ctx context.Context, r *run) {
 	}
 }
 
-// deleteClaims deletes what is still wanted and does not wait: what is being
-// cloned stays until somebody has done it.
+// deleteClaims deletes the wanted claims without waiting: the source of a clone stays
+// until the clone is done.
 func deleteClaims(ctx context.Context, r *run) {
 	for _, name := range r.wantedClaims() {
 		r.deleteClaim(ctx, name)
@@ -334,15 +338,15 @@ func restoreOfSnapshot(c *corev1.PersistentVolumeClaim) {
 	c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: &snapshotv1.SchemeGroupVersion.Group, Kind: "VolumeSnapshot", Name: run}
 }
 
-// deleteAll deletes the attachments and the snapshot too: that stays until nobody
-// reads it any more.
+// deleteAll deletes the claims, the attachments and the snapshots without waiting: a
+// snapshot stays while it is being restored.
 func deleteAll(ctx context.Context, r *run) {
 	detach(ctx, r)
 	deleteClaims(ctx, r)
 	r.deleteSnapshots(ctx)
 }
 
-// deleteClaimsAndWait deletes what is still wanted and waits until it is gone.
+// deleteClaimsAndWait deletes the wanted claims and waits until they are gone.
 func deleteClaimsAndWait(ctx context.Context, r *run) {
 	for _, name := range r.wantedClaims() {
 		r.deleteClaim(ctx, name)

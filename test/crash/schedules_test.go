@@ -14,14 +14,14 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// What a schedule writes onto its snapshots.
+// A schedule's label and annotation on its snapshots.
 const (
 	scheduleClaim = "schedule.holdfast.io/claim-uid"
 	scheduleRun   = "schedule.holdfast.io/run"
 )
 
-// triggerSchedule has a schedule of the run's claims, which is made if it is not there,
-// take one snapshot of each. It keeps one of each.
+// triggerSchedule makes a schedule take one snapshot of each claim of the run. The
+// first call creates the schedule, which retains one snapshot of each claim.
 func triggerSchedule(value string) step {
 	return func(ctx context.Context, r *run) {
 		r.mu.Lock()
@@ -44,17 +44,17 @@ func triggerSchedule(value string) step {
 		if err != nil {
 			r.reportViolation(err)
 		}
-		r.trace.note("trigger %s was given", value)
+		r.trace.note("trigger %s was set", value)
 	}
 }
 
-// newSchedule is the run's.
+// newSchedule returns the run's schedule, with its name only.
 func (r *run) newSchedule() *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: r.name}}
 }
 
-// deleteSchedule deletes the run's schedule. Its snapshots stay, and are from then on
-// as if users had made them.
+// deleteSchedule deletes the run's schedule. Its snapshots stay, as if users had
+// created them.
 func (r *run) deleteSchedule(ctx context.Context) {
 	if !r.scenario.scheduled {
 		return
@@ -76,9 +76,9 @@ func (r *run) deleteSchedule(ctx context.Context) {
 	}
 }
 
-// scheduledSnapshots are the snapshots that are wanted by the run's schedule: of each wanted
-// claim that of its last run. It tells which are missing, and whether the run was
-// not of the last trigger.
+// scheduledSnapshots returns the snapshots that the schedule must retain: for each
+// wanted claim the one of the last run. It also returns what is missing, and whether
+// the last run does not belong to the last trigger.
 func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[string]types.UID) (kept map[string]bool, wrong []string) {
 	r.mu.Lock()
 	value, most := r.trigger, r.triggers*len(want)
@@ -88,7 +88,7 @@ func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[
 		return nil, nil
 	}
 	if asked > most {
-		wrong = append(wrong, fmt.Sprintf("%d snapshots were cut, and %d were to be", asked, most))
+		wrong = append(wrong, fmt.Sprintf("%d snapshots were taken, want at most %d", asked, most))
 	}
 	schedule := r.newSchedule()
 	if err := r.api.Get(ctx, client.ObjectKeyFromObject(schedule), schedule); err != nil {
@@ -96,7 +96,7 @@ func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[
 	}
 	last := schedule.Status.Run
 	if schedule.Status.LastTrigger != value || last == nil || last.CompletionTime == nil {
-		return nil, append(wrong, fmt.Sprintf("the schedule has not answered trigger %s: %s", value, toJSON(&schedule.Status)))
+		return nil, append(wrong, fmt.Sprintf("the schedule has not completed trigger %s: %s", value, toJSON(&schedule.Status)))
 	}
 	kept = map[string]bool{}
 	for name, uid := range want {
@@ -117,7 +117,7 @@ func isOfRun(v *snapshotv1.VolumeSnapshot, one *v1alpha1.Run) bool {
 	return v.Annotations[scheduleRun] == one.Time.UTC().Format(time.RFC3339)
 }
 
-// cleanUpSchedules removes what a run that failed has left in the cluster.
+// cleanUpSchedules deletes what a failed run has left of schedules.
 func (s *environment) cleanUpSchedules(ctx context.Context) error {
 	if !s.scenario.scheduled {
 		return nil

@@ -20,11 +20,12 @@ import (
 
 // Classes of attributes, by the value of their one parameter.
 const (
+	// Classes of attributes, by the value of their only parameter.
 	iops         = "iops"
 	gold, silver = "1000", "100"
 )
 
-// createAttributesClasses makes the stage's VolumeAttributesClasses.
+// createAttributesClasses creates the environment's VolumeAttributesClasses.
 func (s *environment) createAttributesClasses(t *testing.T) {
 	t.Helper()
 	for _, value := range []string{gold, silver} {
@@ -32,37 +33,38 @@ func (s *environment) createAttributesClasses(t *testing.T) {
 	}
 }
 
-// attributesClass is the name of a class.
+// attributesClass returns the name of a class.
 func (s *environment) attributesClass(value string) string { return s.Namespace + "-" + value }
 
-// requestSize changes how much all wanted claims request.
+// requestSize changes the size that all wanted claims request.
 func requestSize(size string) step {
 	return func(ctx context.Context, r *run) {
 		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"resources":{"requests":{"storage":%q}}}}`, size))
 	}
 }
 
-// requestClass changes which class all wanted claims want.
+// requestClass changes the VolumeAttributesClass that all wanted claims request.
 func requestClass(class string) step {
 	return func(ctx context.Context, r *run) {
 		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q}}`, r.attributesClass(class)))
 	}
 }
 
-// requestSizeAndClass does both at once.
+// requestSizeAndClass changes both at once.
 func requestSizeAndClass(size, class string) step {
 	return func(ctx context.Context, r *run) {
 		r.patchClaims(ctx, fmt.Sprintf(`{"spec":{"volumeAttributesClassName":%q,"resources":{"requests":{"storage":%q}}}}`, r.attributesClass(class), size))
 	}
 }
 
-// requestTooMuch requests what cannot be had and, when that has been told, less.
+// requestTooMuch requests a size that the driver rejects and, when all claims report
+// that, a smaller one.
 func requestTooMuch(size, less string) step {
 	return func(ctx context.Context, r *run) {
 		requestSize(size)(ctx, r)
 		for until := time.Now().Add(*settleTimeout); !r.allFailed(ctx); time.Sleep(pollInterval) {
 			if time.Now().After(until) {
-				r.reportViolation(errors.New("nobody was told that there is no room"))
+				r.reportViolation(errors.New("no claim reports that the driver has no room"))
 				return
 			}
 		}
@@ -83,20 +85,20 @@ func (r *run) allFailed(ctx context.Context) bool {
 	return true
 }
 
-// patchClaims patches all wanted claims. The API server takes no request that is below
-// what a claim has already.
+// patchClaims patches all wanted claims. The API server rejects a request below the
+// capacity that a claim has already.
 func (r *run) patchClaims(ctx context.Context, patch string) {
 	for _, name := range r.wantedClaims() {
 		_, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		if err != nil && !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) {
 			r.reportViolation(err)
 		}
-		r.trace.note("claim %s was edited: %s: %v", name, patch, err)
+		r.trace.note("claim %s was patched: %s: %v", name, patch, err)
 	}
 }
 
-// compareSizes tells which claims, PersistentVolumes and volumes at the driver
-// do not agree about size and class, and what is left to do about them.
+// compareSizes reports claims, PersistentVolumes and volumes at the driver that differ
+// in size or class, and claims with unfinished operations.
 func (s *clusterState) compareSizes() (wrong []string) {
 	for i := range s.claims {
 		claim := &s.claims[i]
@@ -109,7 +111,7 @@ func (s *clusterState) compareSizes() (wrong []string) {
 			}
 		}
 		if st := &claim.Status; len(st.AllocatedResourceStatuses) > 0 || len(st.Conditions) > 0 || st.ModifyVolumeStatus != nil {
-			wrong = append(wrong, fmt.Sprintf("claim %s is not done with: %+v", claim.Name, *st))
+			wrong = append(wrong, fmt.Sprintf("claim %s has an unfinished operation: %+v", claim.Name, *st))
 		}
 	}
 	return wrong
@@ -118,7 +120,7 @@ func (s *clusterState) compareSizes() (wrong []string) {
 func (s *clusterState) sizeProblems(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (wrong []string) {
 	at := slices.IndexFunc(s.driverVolumes, func(v csitest.Volume) bool { return s.handle(v) == volume.Spec.CSI.VolumeHandle })
 	if at < 0 {
-		return nil // Which is told elsewhere.
+		return nil // compare reports that.
 	}
 	stored := s.driverVolumes[at]
 	size := claim.Status.Capacity.Storage()
@@ -134,7 +136,7 @@ func (s *clusterState) sizeProblems(claim *corev1.PersistentVolumeClaim, volume 
 	return wrong
 }
 
-// classOf is the class whose attributes a volume has at the driver.
+// classOf returns the class whose attributes a volume has at the driver.
 func (s *clusterState) classOf(at csitest.Volume) string {
 	if value := at.Mutable[iops]; value != "" {
 		return s.attributesClass(value)
@@ -142,7 +144,7 @@ func (s *clusterState) classOf(at csitest.Volume) string {
 	return ""
 }
 
-// requestTarget is the volume of a request that changes it, and to what.
+// requestTarget returns what a request changes, and to which value.
 func requestTarget(req any) (volume, target string) {
 	switch r := req.(type) {
 	case *csipb.ControllerExpandVolumeRequest:
@@ -158,8 +160,8 @@ func requestTarget(req any) (volume, target string) {
 	}
 }
 
-// noteUnknownOutcome keeps a request whose caller did not learn how it ended: only the
-// driver knows.
+// noteUnknownOutcome records a request whose caller does not know the outcome: only
+// the driver does.
 func (s *environment) noteUnknownOutcome(req any, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,20 +172,20 @@ func (s *environment) noteUnknownOutcome(req any, lost bool) {
 	}
 }
 
-// checkUnknownOutcome complains of a request for something else than what may
-// still be under way (KEP-1790, KEP-3751).
+// checkUnknownOutcome reports a request for another value than the one that may still
+// be in progress (KEP-1790, KEP-3751).
 func (s *environment) checkUnknownOutcome(req any) {
 	volume, target := requestTarget(req)
 	s.mu.Lock()
 	before, ok := s.unknownOutcomes[volume]
 	s.mu.Unlock()
 	if ok && before != target {
-		s.reportViolation(fmt.Errorf("%s was to be %s while %s may be under way", volume, target, before))
+		s.reportViolation(fmt.Errorf("%s was requested to be %s while %s may be in progress", volume, target, before))
 	}
 }
 
-// maxEvents is more than a run has to tell: a process that tells the same with
-// every retry comes to more.
+// maxEvents is more than a run has to emit: only a process that emits the same event
+// on every retry exceeds it.
 const maxEvents = 40
 
 // countEvent counts an event.
@@ -193,7 +195,7 @@ func (s *environment) countEvent() {
 	s.events++
 }
 
-// checkEventCount is what is wrong about the number of events.
+// checkEventCount returns an error if there were too many events.
 func (s *environment) checkEventCount() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,20 +11,21 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// A slowCall is one that the driver works on when its caller has given up. As with
-// a queue of an array, whatever else is to change waits for it then. If it is
-// overtaken, the caller's next try comes first.
+// A slowCall is one on which the driver works after the caller's deadline. Other
+// changes wait for it, as in an array's queue. If retriedFirst is set, the driver
+// serves the caller's retry first.
 type slowCall struct {
-	method         csi.Method
-	subject        string
-	retriedFirst   bool
-	retry          any           // the request that overtakes it; nil if none has come
-	retrySucceeded bool          // the repetition, with what was asked for
-	started        chan struct{} // closed when its turn has come
+	method       csi.Method
+	subject      string
+	retriedFirst bool
+	// retry is the request that the driver serves first; nil if none has come.
+	retry          any           // the request that is served first; nil if none has come
+	retrySucceeded bool          // the retry has succeeded
+	started        chan struct{} // closed when the driver may work on it
 	done           chan struct{} // closed when the work is done
 }
 
-// start lets the driver do the work. The caller holds the stage's lock.
+// start lets the driver do the work. The caller holds the environment's lock.
 func (l *slowCall) start() {
 	select {
 	case <-l.started:
@@ -33,8 +34,9 @@ func (l *slowCall) start() {
 	}
 }
 
-// delayCall holds up a call that is slow or late until its caller has given up, or
-// has got an answer to its next try. Then it may be the scenario's turn.
+// delayCall delays a slow or late call until its caller has given up, and a late one
+// also until the caller's retry has its response. Then the scenario's disruption may
+// be due.
 func (s *environment) delayCall(ctx context.Context, method csi.Method, req any, hit *injectedFault) {
 	l := &slowCall{method: method, subject: callSubject(req), retriedFirst: hit.late, started: make(chan struct{}), done: make(chan struct{})}
 	s.mu.Lock()
@@ -53,15 +55,15 @@ func (s *environment) delayCall(ctx context.Context, method csi.Method, req any,
 			return
 		case <-time.After(pollInterval):
 			if s.trace.isSilent(leakAfter) {
-				return // Nobody asks again.
+				return // Nobody retries.
 			}
 		}
 	}
 }
 
-// waitForSlowCalls has a call wait for late ones if they must have an end before it: all but
-// questions, calls of the same kind about something else, and the repetition that
-// overtakes.
+// waitForSlowCalls makes a changing call wait for slow ones that must end before it:
+// all except calls of the same kind for another object, and the retry that is served
+// first.
 func (s *environment) waitForSlowCalls(method csi.Method, req any) {
 	if !slices.Contains(changingMethods, method) {
 		return
@@ -85,7 +87,7 @@ func (s *environment) waitForSlowCalls(method csi.Method, req any) {
 	}
 }
 
-// retryAnswered lets the late call begin that a call was the repetition of.
+// retryAnswered starts the late call of which a call was the retry.
 func (s *environment) retryAnswered(req any, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,8 +99,8 @@ func (s *environment) retryAnswered(req any, err error) {
 	}
 }
 
-// finishCall ends a call that may have been late. It tells whether its caller had
-// got what it asked for in the meantime.
+// finishCall ends a call that may have been slow. It reports whether the caller's
+// retry has succeeded in the meantime.
 func (s *environment) finishCall(req any) (obsolete bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,8 +113,8 @@ func (s *environment) finishCall(req any) (obsolete bool) {
 	return l.retrySucceeded
 }
 
-// callSubject is what a call is about that changes something: what is made goes by
-// its name.
+// callSubject returns the object that a call changes; the name for one that is
+// created.
 func callSubject(req any) string {
 	switch r := req.(type) {
 	case *csipb.CreateVolumeRequest:
@@ -136,11 +138,11 @@ func callSubject(req any) string {
 	}
 }
 
-// shortCallTimeout is what a process gives a call to the driver in runs with a call
-// that takes longer; patience with calls is what it gives them in others.
+// shortCallTimeout is the processes' timeout for driver calls in runs with a slow
+// call; longCallTimeout is the one in other runs.
 const shortCallTimeout, longCallTimeout = time.Second, time.Minute
 
-// setCallTimeouts has the processes give calls little time, or much.
+// setCallTimeouts restarts the processes with another timeout for driver calls.
 func (s *environment) setCallTimeouts(hasty bool) {
 	if s.shortTimeouts == hasty {
 		return
@@ -153,8 +155,8 @@ func (s *environment) setCallTimeouts(hasty bool) {
 	}
 }
 
-// callTimeoutOf is what the i-th process of a role gives a call to the driver. All
-// come through one socket: how much time a call has tells whose it is.
+// callTimeoutOf returns the timeout for driver calls of a role's i-th process. All
+// processes use one socket: the deadline of a call shows who made it.
 func (s *environment) callTimeoutOf(i int) time.Duration {
 	each := longCallTimeout
 	if s.shortTimeouts || s.scenario.shortTimeouts {

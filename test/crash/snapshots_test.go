@@ -25,21 +25,21 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// takesSnapshots tells whether snapshots are made in the scenario, by the roles that do so.
+// takesSnapshots reports whether csi-snapshotter is tested in the scenario.
 func (sc *scenario) takesSnapshots() bool {
 	return slices.Contains(sc.testedRoles(), "csi-snapshotter")
 }
 
-// takeSnapshots makes as many snapshots of each wanted claim as the scenario says.
+// takeSnapshots takes the scenario's number of snapshots of each wanted claim.
 func takeSnapshots(ctx context.Context, r *run) {
 	for _, claim := range r.wantedClaims() {
 		for i := range max(1, r.scenario.snapshots) {
-			r.createSnapshot(ctx, fmt.Sprintf("%s-cut-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
+			r.createSnapshot(ctx, fmt.Sprintf("%s-snapshot-%d", claim, i), snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim})
 		}
 	}
 }
 
-// createSnapshot makes a VolumeSnapshot that is wanted from now on.
+// createSnapshot creates a VolumeSnapshot, which users want from now on.
 func (r *run) createSnapshot(ctx context.Context, name string, from snapshotv1.VolumeSnapshotSource) {
 	made := &snapshotv1.VolumeSnapshot{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name},
@@ -49,21 +49,21 @@ func (r *run) createSnapshot(ctx context.Context, name string, from snapshotv1.V
 		r.reportViolation(err)
 		return
 	}
-	r.trace.note("snapshot %s was made", name)
+	r.trace.note("snapshot %s was created", name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wantedSnapshots[name] = true
 	r.createdSnapshots = append(r.createdSnapshots, made.UID)
 }
 
-// importSnapshot brings the run's snapshot, which is at the driver, into the cluster: what
-// names the content comes first, so that it has to wait.
+// importSnapshot imports the run's pre-provisioned snapshot. It creates the
+// VolumeSnapshot before the content that it names, so that the snapshot has to wait.
 func importSnapshot(ctx context.Context, r *run) {
 	r.importAs(ctx, r.name, r.Namespace+"-"+r.name, r.preProvisioned)
 }
 
-// importAs makes a snapshot of what is at the driver, and then the content that it
-// names.
+// importAs creates a VolumeSnapshot for a snapshot at the driver, and then the content
+// that it names.
 func (r *run) importAs(ctx context.Context, name, content, handle string) {
 	r.createSnapshot(ctx, name, snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content})
 	err := r.api.Create(ctx, &snapshotv1.VolumeSnapshotContent{
@@ -77,11 +77,11 @@ func (r *run) importAs(ctx context.Context, name, content, handle string) {
 	if err != nil {
 		r.reportViolation(err)
 	}
-	r.trace.note("content %s was made", content)
+	r.trace.note("content %s was created", content)
 }
 
-// unknownHandle is the handle of what users have not brought into the cluster yet, or
-// have taken out of it before anybody knew whose it is.
+// unknownHandle returns the handle of the pre-provisioned snapshot while users have
+// not imported it yet, or have deleted the import before it was bound.
 func (r *run) unknownHandle() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +98,7 @@ func (s *environment) deletionPolicy() snapshotv1.DeletionPolicy {
 	return snapshotv1.VolumeSnapshotContentDelete
 }
 
-// restoreAll makes a claim from each snapshot that is wanted.
+// restoreAll restores each wanted snapshot to a new claim.
 func restoreAll(ctx context.Context, r *run) {
 	for _, name := range r.snapshotNames() {
 		r.createClaimWith(ctx, name+"-restored", func(c *corev1.PersistentVolumeClaim) {
@@ -114,11 +114,11 @@ func (r *run) snapshotNames() []string {
 	return slices.Sorted(maps.Keys(r.wantedSnapshots))
 }
 
-// deleteSnapshots deletes all snapshots and does not wait.
+// deleteSnapshots deletes all snapshots without waiting.
 func deleteSnapshots(ctx context.Context, r *run) { r.deleteSnapshots(ctx) }
 
-// deleteRetained deletes what policy Retain has left, with what is at the driver, as
-// administrators do: they change the policy first.
+// deleteRetained deletes what policy Retain has left, in the cluster and at the
+// driver. As administrators do, it sets policy Delete first.
 func deleteRetained(ctx context.Context, r *run) {
 	r.deleteRetainedGroups(ctx)
 	r.mu.Lock()
@@ -132,9 +132,9 @@ func deleteRetained(ctx context.Context, r *run) {
 	}
 }
 
-// deleteRetainedContent deletes a content of either kind. With one that nobody has bound
-// goes what the cluster knows of what is at the driver; but the members of a group
-// go with that.
+// deleteRetainedContent deletes a content of a snapshot or a group. If the content was
+// never bound, the cluster then knows nothing of the snapshot at the driver any more;
+// members of a group are deleted with the group.
 func (r *run) deleteRetainedContent(ctx context.Context, content client.Object, unbound bool) {
 	if _, single := content.(*snapshotv1.VolumeSnapshotContent); unbound && (!single || !r.scenario.grouped) {
 		r.mu.Lock()
@@ -149,11 +149,11 @@ func (r *run) deleteRetainedContent(ctx context.Context, content client.Object, 
 	if err != nil {
 		r.reportViolation(err)
 	}
-	r.trace.note("content %s was given up", content.GetName())
+	r.trace.note("content %s was deleted with policy Delete", content.GetName())
 }
 
-// deleteClasses deletes the class of the snapshots, which administrators make again,
-// with other parameters, when they see what is missing.
+// deleteClasses deletes the snapshot classes. When they are missing, administrators
+// create them again with other parameters.
 func deleteClasses(ctx context.Context, r *run) {
 	name := metav1.ObjectMeta{Name: r.Namespace}
 	for _, class := range []client.Object{&snapshotv1.VolumeSnapshotClass{ObjectMeta: name}, &groupv1.VolumeGroupSnapshotClass{ObjectMeta: name}} {
@@ -161,19 +161,20 @@ func deleteClasses(ctx context.Context, r *run) {
 			r.reportViolation(err)
 		}
 	}
-	r.trace.note("the class is gone")
+	r.trace.note("the class was deleted")
 }
 
-// deleteSecret deletes what the driver is to be sent.
+// deleteSecret deletes the secret for the driver.
 func deleteSecret(ctx context.Context, r *run) {
 	err := r.Client.CoreV1().Secrets(r.Namespace).Delete(ctx, "snapshots", metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		r.reportViolation(err)
 	}
-	r.trace.note("the secret is gone")
+	r.trace.note("the secret was deleted")
 }
 
-// createSnapshotClass makes what snapshots need, if it is not there.
+// createSnapshotClass creates the class and the secret that snapshots need, if they do
+// not exist.
 func (s *environment) createSnapshotClass(ctx context.Context) error {
 	if !s.scenario.takesSnapshots() {
 		return nil
@@ -198,9 +199,9 @@ func (s *environment) createSnapshotClass(ctx context.Context) error {
 	return client.IgnoreAlreadyExists(s.api.Create(ctx, class))
 }
 
-// noteRetained keeps in mind which contents may stay when the snapshots that are wanted
-// now are deleted: by policy Retain, and surely of those that are ready, or because
-// users have made them and nobody has bound them yet.
+// noteRetained records which contents may stay when the wanted snapshots are deleted:
+// with policy Retain, where those of ready snapshots must stay, or because users
+// created the contents and nobody has bound them yet.
 func (r *run) noteRetained(ctx context.Context) {
 	if !r.scenario.retain && !r.scenario.preProvisioned {
 		return
@@ -219,8 +220,8 @@ func (r *run) noteRetained(ctx context.Context) {
 	}
 }
 
-// compareContents tells which snapshots and contents, and which at the driver, are
-// not as wanted.
+// compareContents reports snapshots, contents and snapshots at the driver that are not
+// as wanted.
 func (s *clusterState) compareContents(r *run, kept, retained map[string]bool, found *result) {
 	if !s.scenario.takesSnapshots() {
 		return
@@ -237,13 +238,13 @@ func (s *clusterState) compareContents(r *run, kept, retained map[string]bool, f
 		content := &s.contents[i]
 		if name := content.Spec.VolumeSnapshotRef.Name; !kept[name] && !slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == name && s.waitsForUnstartedRestore(&v) }) {
 			if _, stays := retained[content.Name]; !stays {
-				wrong("content %s is there, held by %v, and nobody wants it: %s", content.Name, content.Finalizers, toJSON(content.Status))
+				wrong("content %s exists with the finalizers %v, and nobody wants it: %s", content.Name, content.Finalizers, toJSON(content.Status))
 				continue
 			}
 		}
 		if _, stays := retained[content.Name]; stays && !s.scenario.retain {
 			if content.Spec.VolumeSnapshotRef.UID != "" {
-				wrong("content %s is there, and its snapshot is not", content.Name)
+				wrong("content %s exists without its snapshot", content.Name)
 			}
 			continue
 		}
@@ -253,12 +254,12 @@ func (s *clusterState) compareContents(r *run, kept, retained map[string]bool, f
 	}
 	for name, must := range retained {
 		if must && s.content(name) == nil {
-			wrong("content %s is gone and was to be retained", name)
+			wrong("content %s is gone, but must be retained", name)
 		}
 	}
 	for i := range s.claims {
 		if c := &s.claims[i]; slices.Contains(c.Finalizers, snapshot.ClaimFinalizer) && !s.hasImpossibleSnapshot(c) {
-			wrong("claim %s is kept, and all snapshots of it are cut", c.Name)
+			wrong("claim %s is protected although all snapshots of it are taken", c.Name)
 		}
 	}
 	s.findOrphans(r.unknownHandle(), found)
@@ -266,7 +267,7 @@ func (s *clusterState) compareContents(r *run, kept, retained map[string]bool, f
 	s.compareNames(r, found)
 }
 
-// snapshotProblem is what is wrong with a wanted snapshot.
+// snapshotProblem returns what is wrong with a wanted snapshot.
 func (s *clusterState) snapshotProblem(v *snapshotv1.VolumeSnapshot) string {
 	switch status := v.Status; {
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
@@ -274,7 +275,7 @@ func (s *clusterState) snapshotProblem(v *snapshotv1.VolumeSnapshot) string {
 	case status.Error != nil:
 		return "is ready and has an error"
 	case status.CreationTime == nil || status.CreationTime.Year() < 2000:
-		return "does not say when it was cut"
+		return "has no creation time"
 	case s.content(ptr.Deref(status.BoundVolumeSnapshotContentName, "")) == nil:
 		return "has no content"
 	default:
@@ -282,18 +283,18 @@ func (s *clusterState) snapshotProblem(v *snapshotv1.VolumeSnapshot) string {
 	}
 }
 
-// contentProblem is what is wrong with a wanted content.
+// contentProblem returns what is wrong with a wanted content.
 func (s *clusterState) contentProblem(c *snapshotv1.VolumeSnapshotContent) string {
 	_, marked := c.Annotations[snapshot.Single.BeingCreated]
 	switch status := c.Status; {
 	case marked:
-		return "says that it may be being cut"
+		return "has the being-created annotation"
 	case !slices.Contains(c.Finalizers, snapshot.Single.Finalizer):
 		return "is not protected"
 	case status == nil || !ptr.Deref(status.ReadyToUse, false):
 		return "is not ready"
 	case !s.wasReady(*status.SnapshotHandle):
-		return "is ready, which the driver has not said"
+		return "is ready although the driver has not reported that"
 	case status.Error != nil:
 		return "is ready and has an error"
 	case !slices.ContainsFunc(s.driverSnapshots, func(at csitest.Snapshot) bool { return at.ID == *status.SnapshotHandle }):
@@ -303,15 +304,16 @@ func (s *clusterState) contentProblem(c *snapshotv1.VolumeSnapshotContent) strin
 	}
 }
 
-// cannotBeTaken tells whether a snapshot cannot be made: its claim was gone before it
-// was known. That is told, and there is no content.
+// cannotBeTaken reports whether a snapshot cannot be taken because its claim was
+// deleted before the controller saw it. Then the status has an error, and no content
+// exists.
 func (s *clusterState) cannotBeTaken(v *snapshotv1.VolumeSnapshot) bool {
 	claim := ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "")
 	left := slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == claim && c.DeletionTimestamp == nil })
 	return claim != "" && !left && v.Status != nil && v.Status.Error != nil && s.content(snapshot.ContentName(v.UID)) == nil
 }
 
-// hasImpossibleSnapshot tells whether there is a snapshot of a claim that cannot be made.
+// hasImpossibleSnapshot reports whether a snapshot of the claim cannot be taken.
 func (s *clusterState) hasImpossibleSnapshot(c *corev1.PersistentVolumeClaim) bool {
 	return slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool {
 		return ptr.Deref(v.Spec.Source.PersistentVolumeClaimName, "") == c.Name && s.cannotBeTaken(&v)
@@ -327,14 +329,13 @@ func (s *clusterState) content(name string) *snapshotv1.VolumeSnapshotContent {
 	return nil
 }
 
-// findOrphans finds snapshots at the driver that nothing in the cluster tells of: no
-// content with its handle, none that says it may be being cut, and no snapshot
-// that is wanted and would ask for it again. One is spared: what users have not
-// told the cluster of yet.
+// findOrphans finds snapshots at the driver to which nothing in the cluster refers: no
+// content has the handle or the being-created annotation, and no wanted snapshot would
+// request it again. The snapshot with handle spared is not imported yet.
 func (s *clusterState) findOrphans(spared string, found *result) {
 	for _, at := range s.driverSnapshots {
 		if at.GroupID != "" {
-			continue // Nothing is done about it but with its group.
+			continue // It is deleted with its group.
 		}
 		told := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
 			_, marked := c.Annotations[snapshot.Single.BeingCreated]
@@ -347,20 +348,20 @@ func (s *clusterState) findOrphans(spared string, found *result) {
 	}
 }
 
-// compareNames tells which names the driver was asked for that are not those of
-// the run's snapshots.
+// compareNames reports names of snapshots in the driver's requests that belong to no
+// snapshot of the run.
 func (s *clusterState) compareNames(r *run, found *result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range r.requestedNames {
 		if !r.scenario.scheduled && !slices.ContainsFunc(r.createdSnapshots, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
 			!slices.ContainsFunc(r.createdGroups, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
-			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot's name", name))
+			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot of this run", name))
 		}
 	}
 }
 
-// toJSON is what a status says.
+// toJSON formats a status.
 func toJSON[T any](status *T) string {
 	if status == nil {
 		return "no status"
@@ -372,7 +373,8 @@ func toJSON[T any](status *T) string {
 	return string(text)
 }
 
-// checkClaimProtected complains of a claim that is not held while it is about to be cut.
+// checkClaimProtected reports a claim that is not protected while the driver takes a
+// snapshot of it.
 func (s *environment) checkClaimProtected(ctx context.Context, req *csipb.CreateSnapshotRequest) {
 	s.noteName(req.GetName())
 	hold, err := s.claimProtection(ctx, req.GetSourceVolumeId(), snapshot.ClaimFinalizer)
@@ -384,19 +386,19 @@ func (s *environment) checkClaimProtected(ctx context.Context, req *csipb.Create
 		return strings.HasSuffix(req.GetName(), string(v.UID)) && (v.DeletionTimestamp == nil || !s.scenario.retain)
 	}
 	if err != nil || !slices.ContainsFunc(there, waits) {
-		return // What is to be retained is cut also when nobody waits for it any more.
+		return // With policy Retain it is taken although nobody waits for it any more.
 	}
-	s.reportViolation(fmt.Errorf("%s is being cut, and its claim is not kept", req.GetSourceVolumeId()))
+	s.reportViolation(fmt.Errorf("a snapshot of %s is being taken, and its claim is not protected", req.GetSourceVolumeId()))
 }
 
-// noteName keeps what the driver was asked for in the run.
+// noteName records a name that the driver was asked to create.
 func (s *environment) noteName(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requestedNames[name] = true
 }
 
-// existsAtDriver tells whether the driver has a snapshot of that name.
+// existsAtDriver reports whether the driver has a snapshot of that name.
 func (s *environment) existsAtDriver(name string) bool {
 	for _, at := range s.Driver.Snapshots() {
 		if at.Name == name {
@@ -406,7 +408,7 @@ func (s *environment) existsAtDriver(name string) bool {
 	return false
 }
 
-// noteReady keeps which snapshots the driver has said to be ready.
+// noteReady records which snapshots the driver has reported as ready.
 func (s *environment) noteReady(resp any) {
 	var all []*csipb.Snapshot
 	var ready []string
@@ -442,7 +444,7 @@ func (s *environment) wasReady(id string) bool {
 	return s.ready[id]
 }
 
-// cleanUpSnapshots removes what is left of a run that failed, in the cluster and
+// cleanUpSnapshots deletes what a failed run has left of snapshots, in the cluster and
 // at the driver.
 func (s *environment) cleanUpSnapshots(ctx context.Context, there *clusterState) (errs []error) {
 	for i := range there.contents {
@@ -458,17 +460,17 @@ func (s *environment) cleanUpSnapshots(ctx context.Context, there *clusterState)
 	return errs
 }
 
-// cannotBeRestored tells whether a claim cannot have a volume: its snapshot was
-// deleted before anybody began to restore it. If it waits for the claim
-// nevertheless, that is told, and it goes with the claim.
+// cannotBeRestored reports whether a claim cannot get a volume, because its snapshot
+// was deleted before a provisioner started to restore it. If the snapshot waits for
+// the claim, its status says so, and it is deleted with the claim.
 func (s *clusterState) cannotBeRestored(c *corev1.PersistentVolumeClaim) bool {
 	from := c.Spec.DataSource
 	return s.scenario.takesSnapshots() && from != nil && from.Kind == "VolumeSnapshot" && c.Status.Phase == corev1.ClaimPending &&
 		!slices.ContainsFunc(s.snapshots, func(v snapshotv1.VolumeSnapshot) bool { return v.Name == from.Name && !s.waitsForUnstartedRestore(&v) })
 }
 
-// waitsForUnstartedRestore tells whether a snapshot that was deleted waits for a claim whose
-// provisioner has not begun, and takes no snapshot any more that is deleted.
+// waitsForUnstartedRestore reports whether a deleted snapshot waits for a claim whose
+// provisioner has not started, and does not start from a deleted snapshot any more.
 func (s *clusterState) waitsForUnstartedRestore(v *snapshotv1.VolumeSnapshot) bool {
 	return v.DeletionTimestamp != nil && !slices.Contains(v.Finalizers, kube.SnapshotSourceFinalizer) &&
 		slices.ContainsFunc(s.claims, func(c corev1.PersistentVolumeClaim) bool {

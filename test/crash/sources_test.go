@@ -21,8 +21,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// createRestoreSource makes what all runs of a stage restore: a snapshot at the driver
-// whose volume is gone. The objects for it are made anew for every run.
+// createRestoreSource creates the snapshot that all runs restore: one at the driver
+// whose source volume is deleted. Each run creates its own objects for it.
 func (s *environment) createRestoreSource(t *testing.T) {
 	t.Helper()
 	var err error
@@ -31,8 +31,7 @@ func (s *environment) createRestoreSource(t *testing.T) {
 	}
 }
 
-// createPreProvisioned makes the run's snapshot at the driver, of which the cluster knows
-// nothing.
+// createPreProvisioned creates the run's snapshot at the driver only.
 func (r *run) createPreProvisioned(ctx context.Context) (err error) {
 	if !r.scenario.preProvisioned {
 		return nil
@@ -44,7 +43,7 @@ func (r *run) createPreProvisioned(ctx context.Context) (err error) {
 		r.preProvisioned, err = r.createGroupAtDriver(ctx)
 		return err
 	}
-	for _, at := range r.Driver.Snapshots() { // Of the last run, whose users have forgotten it.
+	for _, at := range r.Driver.Snapshots() { // They are left from the last run.
 		if err := r.csi.WithPrecondition(csi.Unconditional).DeleteSnapshot(ctx, &csipb.DeleteSnapshotRequest{SnapshotId: at.ID}); err != nil {
 			return err
 		}
@@ -53,7 +52,8 @@ func (r *run) createPreProvisioned(ctx context.Context) (err error) {
 	return err
 }
 
-// createSnapshotAtDriver makes a snapshot whose volume is gone, and returns its handle.
+// createSnapshotAtDriver creates a snapshot, deletes its source volume, and returns
+// the handle.
 func (s *environment) createSnapshotAtDriver(ctx context.Context, name string) (string, error) {
 	volume, err := s.createSourceAtDriver(ctx, "source")
 	if err != nil {
@@ -66,8 +66,7 @@ func (s *environment) createSnapshotAtDriver(ctx context.Context, name string) (
 	return made.GetSnapshotId(), s.csi.WithPrecondition(csi.Unconditional).DeleteVolume(ctx, &csipb.DeleteVolumeRequest{VolumeId: volume})
 }
 
-// createSourceAtDriver makes a volume at the driver, of which the cluster knows nothing, and
-// returns its handle.
+// createSourceAtDriver creates a volume at the driver only, and returns its handle.
 func (s *environment) createSourceAtDriver(ctx context.Context, name string) (string, error) {
 	volume, err := s.csi.CreateVolume(ctx, world.VolumeRequest(name))
 	if err != nil {
@@ -76,8 +75,8 @@ func (s *environment) createSourceAtDriver(ctx context.Context, name string) (st
 	return volume.GetVolumeId(), nil
 }
 
-// createSourceSnapshot makes the run's snapshot, which is wanted from now on. It has the
-// run's name.
+// createSourceSnapshot creates the objects of the run's snapshot, which has the run's
+// name and is wanted from now on.
 func (r *run) createSourceSnapshot(ctx context.Context) error {
 	if !r.scenario.restores {
 		return nil
@@ -87,7 +86,7 @@ func (r *run) createSourceSnapshot(ctx context.Context) error {
 	return err
 }
 
-// deleteSnapshots deletes the run's snapshots, which nobody wants from now on.
+// deleteSnapshots deletes the run's snapshots, which nobody wants any more.
 func (r *run) deleteSnapshots(ctx context.Context) {
 	if r.api == nil {
 		return
@@ -107,7 +106,7 @@ func (r *run) deleteSnapshots(ctx context.Context) {
 	}
 }
 
-// deleteContent does what the snapshot controller would do in the end.
+// deleteContent deletes the content as a snapshot-controller would in the end.
 func (r *run) deleteContent(ctx context.Context) {
 	if !r.scenario.restores {
 		return
@@ -118,7 +117,7 @@ func (r *run) deleteContent(ctx context.Context) {
 	}
 }
 
-// listSnapshots are those of the stage.
+// listSnapshots returns the VolumeSnapshots of the environment.
 func (s *environment) listSnapshots(ctx context.Context) ([]snapshotv1.VolumeSnapshot, error) {
 	if s.api == nil {
 		return nil, nil
@@ -128,13 +127,13 @@ func (s *environment) listSnapshots(ctx context.Context) ([]snapshotv1.VolumeSna
 	return list.Items, err
 }
 
-// forceDeleteSnapshot deletes a snapshot that is held.
+// forceDeleteSnapshot deletes a snapshot in spite of its finalizers.
 func (s *environment) forceDeleteSnapshot(ctx context.Context, snapshot *snapshotv1.VolumeSnapshot) error {
 	return world.ForceDelete(ctx, s.api, snapshot)
 }
 
-// compareSnapshots tells which snapshots are not as wanted: there, and free to
-// be deleted.
+// compareSnapshots reports snapshots that do not exist although they are wanted, or
+// are still protected by a provisioner.
 func (s *clusterState) compareSnapshots(want map[string]bool) (wrong []string) {
 	left := map[string]bool{}
 	for i := range s.snapshots {
@@ -143,29 +142,29 @@ func (s *clusterState) compareSnapshots(want map[string]bool) (wrong []string) {
 		switch {
 		case !want[name] && s.waitsForUnstartedRestore(&s.snapshots[i]):
 		case !want[name]:
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is there and nobody wants it", name))
+			wrong = append(wrong, fmt.Sprintf("snapshot %s exists and nobody wants it", name))
 		case slices.Contains(s.snapshots[i].Finalizers, kube.SnapshotSourceFinalizer):
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is protected and nothing is restored from it", name))
+			wrong = append(wrong, fmt.Sprintf("snapshot %s is protected although nothing is restored from it", name))
 		}
 	}
 	for name := range want {
 		if !left[name] {
-			wrong = append(wrong, fmt.Sprintf("snapshot %s is gone and was wanted", name))
+			wrong = append(wrong, fmt.Sprintf("snapshot %s is gone although it is wanted", name))
 		}
 	}
 	return wrong
 }
 
-// A protection is what keeps the source that a volume is being filled from.
+// protection says whether the source of a volume is protected from deletion.
 type protection int
 
 const (
-	noSource    protection = iota // or it has gone before the call came, which the driver would say
-	unprotected                   // anybody can delete it
+	noSource    protection = iota // or it was gone before the call, which the driver would report
+	unprotected                   // it can be deleted
 	protected
 )
 
-// sourceProtection looks at what a volume is being filled from.
+// sourceProtection returns the protection of the source of a CreateVolume request.
 func (s *environment) sourceProtection(ctx context.Context, create *csipb.CreateVolumeRequest) (protection, error) {
 	switch content := create.GetVolumeContentSource(); {
 	case content.GetSnapshot() != nil:
@@ -177,7 +176,8 @@ func (s *environment) sourceProtection(ctx context.Context, create *csipb.Create
 	}
 }
 
-// snapshotProtection looks whether the snapshot of a handle is kept for a provisioner.
+// snapshotProtection reports whether a provisioner protects the snapshot with a
+// handle.
 func (s *environment) snapshotProtection(ctx context.Context, handle string) (protection, error) {
 	contents, err := s.ListContents(ctx, s.api)
 	if err != nil {
@@ -188,7 +188,7 @@ func (s *environment) snapshotProtection(ctx context.Context, handle string) (pr
 			of := &snapshotv1.VolumeSnapshot{}
 			err := s.api.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: ref.Name}, of)
 			if apierrors.IsNotFound(err) {
-				continue // It is that of an earlier run.
+				continue // It belongs to an earlier run.
 			}
 			return protectionOf(of, kube.SnapshotSourceFinalizer), err
 		}
@@ -196,7 +196,7 @@ func (s *environment) snapshotProtection(ctx context.Context, handle string) (pr
 	return noSource, nil
 }
 
-// claimProtection looks whether the claim of a volume bears a finalizer.
+// claimProtection reports whether the claim of a volume has a finalizer.
 func (s *environment) claimProtection(ctx context.Context, handle, finalizer string) (protection, error) {
 	volumes, err := s.ListPVs(ctx)
 	if err != nil {
@@ -227,8 +227,8 @@ func protectionOf(object client.Object, finalizer string) protection {
 	}
 }
 
-// noteForbidden keeps that a process was told that it has no right to protect snapshots. The
-// provisioner goes on without then: some install it so.
+// noteForbidden records that a process may not protect snapshots. The provisioner then
+// restores them without protection: some installations do not grant that permission.
 func (s *environment) noteForbidden(resource string, status int) {
 	if resource == "volumesnapshots" && status == http.StatusForbidden {
 		s.mu.Lock()
@@ -237,19 +237,19 @@ func (s *environment) noteForbidden(resource string, status int) {
 	}
 }
 
-// mayBeUnprotected tells whether what a volume is filled from need not be protected.
+// mayBeUnprotected reports whether the source of a volume need not be protected.
 func (s *environment) mayBeUnprotected(create *csipb.CreateVolumeRequest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.snapshotsForbidden && create.GetVolumeContentSource().GetSnapshot() != nil
 }
 
-// checkSource looks at what a volume is being filled from, when the call comes and
-// when the driver has done its work: it must be held all that time.
+// checkSource checks the source of a volume when the call arrives and when the driver
+// is done: it must be protected all that time.
 func (s *environment) checkSource(ctx context.Context, create *csipb.CreateVolumeRequest, before protection) protection {
 	now, err := s.sourceProtection(ctx, create)
 	if err == nil && (now == unprotected || before == protected && now != protected) && !s.mayBeUnprotected(create) {
-		err = fmt.Errorf("volume %s is being filled from what nobody protects", create.GetName())
+		err = fmt.Errorf("volume %s is created from an unprotected source", create.GetName())
 	}
 	if err != nil && ctx.Err() == nil {
 		s.reportViolation(err)
@@ -257,11 +257,11 @@ func (s *environment) checkSource(ctx context.Context, create *csipb.CreateVolum
 	return now
 }
 
-// quietPeriod is how long nothing happens before a call that is held up goes on.
+// quietPeriod is how long nothing happens before a delayed call continues.
 const quietPeriod = 100 * time.Millisecond
 
-// waitForQuiet holds up a call until nothing else happens, or until nobody waits for
-// its answer any more.
+// waitForQuiet delays a call until everything else is idle, or its caller has given
+// up.
 func (s *environment) waitForQuiet(ctx context.Context) error {
 	for !s.trace.isIdle(s.scenario.watchDelay + quietPeriod) {
 		select {

@@ -19,14 +19,14 @@ import (
 
 var (
 	update = flag.Bool("update", false, "write the table into docs/internals/crash.md")
-	full   = flag.Bool("full", false, "play every run, not a sample of them")
-	// Generous: a run takes half a second on a machine that has time.
-	settleTimeout = flag.Duration("patience", time.Minute, "how long a run may take for one half of it")
+	full   = flag.Bool("full", false, "execute every run, not a sample of them")
+	// Generous: a run takes half a second on an idle machine.
+	settleTimeout = flag.Duration("patience", time.Minute, "how long a step of a run may take")
 )
 
-// parallelRuns is how many runs take place at a time: of one scenario in a full
-// sweep, of different ones in a sample, which has too few of each to be worth
-// the stages. They wait most of the time, so there can be more of them than
+// parallelRuns is how many runs take place at the same time: of one scenario in a full
+// sweep, of different ones in a sample, which has too few runs of each scenario to be
+// worth several environments. Runs mostly wait, so there can be more of them than
 // processors.
 const parallelRuns = 6
 
@@ -42,15 +42,14 @@ func TestMain(m *testing.M) {
 	os.Exit(world.Main(m))
 }
 
-// A process may die at any write and at any call. Whichever it was, its
-// successor leads every claim to its end, with exactly the volumes that are
-// wanted and nothing left over.
+// A process may die at any write and at any call. Its successor must bring every claim
+// to its end, with exactly the wanted volumes and nothing left over.
 func TestSweep(t *testing.T) {
 	if _, err := world.Programs(); err != nil {
 		t.Fatal(err)
 	}
 	all := &table{}
-	t.Cleanup(func() { // When all scenarios are over.
+	t.Cleanup(func() { // When all scenarios have ended.
 		fmt.Println(all)
 		fmt.Println(all.byFault())
 		all.check(t)
@@ -63,12 +62,12 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// sweep plays a scenario without a fault, to find its points, and then once for
-// every way to strike at each of them. If the scenario has a turn, that is
-// swept over the points too; what comes after it may be other points.
+// sweep runs a scenario without a fault, to find its points, and then once for every
+// fault at each point. If the scenario has a disruption, that is swept over the points
+// too; the points after it may differ.
 //
-// A sample has one way for every third point, or every twelfth, other points and
-// ways in the next scenario, and takes the turn at that point only.
+// A sample has one fault at every third point, or every twelfth, with other points and
+// faults in the next scenario, and disrupts at that point only.
 func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	stages := parallelRuns
 	if !*full {
@@ -80,11 +79,11 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 		free <- newStage(t, sc)
 	}
 	counted.plan(1)
-	first := <-free // The oldest: the controllers of Kubernetes know its class by now.
+	first := <-free // The oldest: Kubernetes' controllers know its class by now.
 	points, ok := first.runOnce(t, injection{}, counted)
 	free <- first
 	if !ok {
-		t.Fatal("a scenario that fails without a fault has no points")
+		t.Fatal("the scenario fails without a fault, so its points are unknown")
 	}
 	strikes := sc.injections(t, points, number, free, counted)
 	counted.plan(len(strikes))
@@ -100,8 +99,8 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	}
 }
 
-// injections are those that come after the run without a fault. Runs in which calls
-// take too long come last: the processes are started anew for them.
+// injections are the runs after the one without a fault. Runs with slow calls come
+// last: the processes are restarted for them.
 func (sc *scenario) injections(t *testing.T, points []point, number int, free chan *environment, counted *row) []injection {
 	var all []injection
 	switch {
@@ -125,8 +124,8 @@ func (sc *scenario) injections(t *testing.T, points []point, number int, free ch
 	return all
 }
 
-// disruptAtEachPoint takes the scenario's turn at every point, with no process struck, and
-// returns the strikes at what comes then.
+// disruptAtEachPoint runs the scenario's disruption at each point without a fault, and
+// returns the injections at the points that follow.
 func (sc *scenario) disruptAtEachPoint(t *testing.T, points []point, free chan *environment, counted *row) []injection {
 	counted.plan(len(points))
 	strikes := make([][]injection, len(points))
@@ -137,7 +136,7 @@ func (sc *scenario) disruptAtEachPoint(t *testing.T, points []point, free chan *
 			defer func() { free <- on }()
 			then, ok := on.runOnce(t, injection{disruption: turn}, counted)
 			if !ok {
-				then = []point{turn} // Its points are those of a failure.
+				then = []point{turn} // The points of a failed run are not reliable.
 			}
 			if sc.once {
 				then = []point{turn}
@@ -149,8 +148,8 @@ func (sc *scenario) disruptAtEachPoint(t *testing.T, points []point, free chan *
 	return slices.Concat(strikes...)
 }
 
-// sampleInterval is how many points there are for each that a sample strikes. With groups
-// and schedules there are many that are the same, once for each claim.
+// sampleInterval is the number of points for each one that a sample uses. Scenarios
+// with groups and schedules have many similar points, one for each claim.
 func (sc *scenario) sampleInterval() int {
 	if sc.grouped || sc.scheduled {
 		return 12
@@ -158,8 +157,8 @@ func (sc *scenario) sampleInterval() int {
 	return 3
 }
 
-// sample strikes once at every so many points, at a third of these once more with
-// an error, and at one point twice. Which points, and in which ways, depends on the
+// sample injects a fault at every sampleInterval-th point, another one with an error
+// at a third of these, and one pair of faults. Which points and faults depends on the
 // scenario's number.
 func (sc *scenario) sample(points []point, number int) []injection {
 	var all []injection
@@ -183,15 +182,14 @@ func (sc *scenario) sample(points []point, number int) []injection {
 	return all
 }
 
-// pairStride takes pairs from everywhere among the scenarios': it has no divisor in
-// common with how many they have.
+// pairStride spreads the pairs over the scenarios: it shares no divisor with their
+// numbers.
 const pairStride = 37
 
 var runCount atomic.Int64
 
-// runOnce plays one run, counts it, and returns its points and whether all went
-// well. What is left of one that failed is removed, so that the next one begins
-// afresh.
+// runOnce executes one run, counts it, and returns its points and whether it passed.
+// After a failure it cleans up, so that the next run starts clean.
 func (s *environment) runOnce(t *testing.T, with injection, counted *row) ([]point, bool) {
 	r := &run{
 		environment: s, name: fmt.Sprintf("run-%d", runCount.Add(1)),
@@ -208,10 +206,10 @@ func (s *environment) runOnce(t *testing.T, with injection, counted *row) ([]poi
 	}
 	said := &strings.Builder{}
 	for i, c := range s.controllers {
-		fmt.Fprintf(said, "process %d, %s, said:\n%s", i, c.role, c.log())
+		fmt.Fprintf(said, "output of process %d, %s:\n%s", i, c.role, c.log())
 		c.kill()
 	}
-	t.Errorf("%s:\n%s\nwhat was done:\n%s\n%s", with.label(s.scenario.disruptionName), &found, &s.trace, said)
+	t.Errorf("%s:\n%s\nlog of the run:\n%s\n%s", with.label(s.scenario.disruptionName), &found, &s.trace, said)
 	s.cleanUp(context.WithoutCancel(t.Context()), t)
 	for _, c := range s.controllers {
 		c.start()

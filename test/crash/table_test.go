@@ -11,29 +11,29 @@ import (
 	"testing"
 )
 
-// page is where the table is kept, between two marks.
+// page is the document that has the table, between two markers.
 var page = filepath.Join("..", "..", "docs", "internals", "crash.md")
 
 const beginMark, endMark = "<!-- the sweep's table -->\n", "<!-- end of the table -->\n"
 
-// table is what a sweep is judged by.
+// table is the result of a sweep.
 type table struct{ rows []*row }
 
-// row counts one scenario.
+// row counts the runs of one scenario.
 type row struct {
 	mu            sync.Mutex
 	name          string
-	deterministic bool           // the points come in the same order each time
-	points        map[point]bool // at which something was struck
-	planned       int            // runs that the scenario has
-	runs          int            // that count
-	missed        int            // runs that did not come to their point
+	deterministic bool           // the points have the same order each time
+	points        map[point]bool // at which a fault was injected
+	planned       int            // runs of the scenario
+	runs          int            // that reached their point
+	missed        int            // runs that never reached their point
 	leaks         int
 	stuck         int
-	faults        map[string]*tally // by the strike's kind
+	faults        map[string]*tally // by kind
 }
 
-// tally counts the runs with one way to strike.
+// tally counts the runs with one fault.
 type tally struct{ runs, failed int }
 
 func (t *table) row(sc *scenario) *row {
@@ -42,8 +42,7 @@ func (t *table) row(sc *scenario) *row {
 	return r
 }
 
-// add counts a run. One that did not come to its point and went well has shown
-// nothing.
+// add counts a run. A run that passed without reaching its point has tested nothing.
 func (r *row) add(with injection, found result, came bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +67,7 @@ func (r *row) add(with injection, found result, came bool) {
 	}
 }
 
-// byFault is a table of the ways to strike, in Markdown.
+// byFault is a table of the faults, in Markdown.
 func (t *table) byFault() string {
 	all := map[string]*tally{}
 	for _, r := range t.rows {
@@ -92,7 +91,7 @@ func (t *table) byFault() string {
 	return b.String()
 }
 
-// String is the table in Markdown.
+// String returns the table in Markdown.
 func (t *table) String() string {
 	var b strings.Builder
 	b.WriteString("| scenario | points | runs | missed | leaks | stuck |\n|---|---|---|---|---|---|\n")
@@ -113,35 +112,35 @@ func (r *row) print(b *strings.Builder, points int) {
 	fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d |\n", r.name, points, r.runs, r.missed, r.leaks, r.stuck)
 }
 
-// check fails a sweep most of whose runs have shown nothing, as a whole and in each
-// scenario but those with two leaders: which of them comes first is another one
-// each time.
+// check fails a sweep if most runs missed their points, in all or in one scenario.
+// Scenarios with two leaders are exempt: the order of their requests differs each
+// time.
 func (t *table) check(test *testing.T) {
 	test.Helper()
 	runs, missed := 0, 0
 	for _, r := range t.rows {
 		runs, missed = runs+r.runs, missed+r.missed
 		if len(r.points) == 0 && r.missed > 0 {
-			test.Errorf("no run of scenario %q has come to its point", r.name)
+			test.Errorf("no run of scenario %q has reached its point", r.name)
 		}
 		if r.deterministic && r.missed > r.runs {
-			test.Errorf("%d runs of scenario %q did not come to their point and only %d did", r.missed, r.name, r.runs)
+			test.Errorf("%d runs of scenario %q missed their points and only %d reached them", r.missed, r.name, r.runs)
 		}
 	}
 	if missed > runs {
-		test.Errorf("%d runs did not come to their point and only %d did", missed, runs)
+		test.Errorf("%d runs missed their points and only %d reached them", missed, runs)
 	}
 }
 
-// plan says how many runs are to be counted from now on.
+// plan adds runs that are to be counted.
 func (r *row) plan(runs int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.planned += runs
 }
 
-// complete is the table with all scenarios: those that were not swept this time have
-// the rows that the page has.
+// complete returns a table with all scenarios. Scenarios that were not swept keep the
+// page's rows.
 func (t *table) complete(page string) (*table, error) {
 	all := &table{}
 	for _, sc := range scenarios {
@@ -155,14 +154,14 @@ func (t *table) complete(page string) (*table, error) {
 		}
 		r := t.rows[i]
 		if r.runs+r.missed != r.planned {
-			return nil, fmt.Errorf("of scenario %q only a part was swept: it cannot be written down", r.name)
+			return nil, fmt.Errorf("only a part of scenario %q was swept: its row cannot be written", r.name)
 		}
 		all.rows = append(all.rows, r)
 	}
 	return all, nil
 }
 
-// readFrom takes a row from the page.
+// readFrom reads a row from the page.
 func (r *row) readFrom(page string) error {
 	_, line, _ := strings.Cut(page, "\n| "+r.name+" |")
 	points := 0
@@ -175,11 +174,11 @@ func (r *row) readFrom(page string) error {
 	return nil
 }
 
-// write puts the table into the page. Scenarios that were not swept keep their rows.
+// write writes the table to the page. Scenarios that were not swept keep their rows.
 func (t *table) write(test *testing.T) {
 	test.Helper()
 	if test.Failed() || !*full {
-		test.Fatal("a sweep that failed, or was not full, is not written down")
+		test.Fatal("the table of a sweep that failed, or was not full, is not written")
 	}
 	text, err := os.ReadFile(page)
 	if err != nil {
@@ -192,15 +191,15 @@ func (t *table) write(test *testing.T) {
 	head, rest, ok := strings.Cut(string(text), beginMark)
 	_, tail, ended := strings.Cut(rest, endMark)
 	if !ok || !ended {
-		test.Fatalf("%s lacks the marks of the table", page)
+		test.Fatalf("%s lacks the markers of the table", page)
 	}
 	if err := os.WriteFile(page, []byte(head+beginMark+all.String()+endMark+tail), 0o644); err != nil {
 		test.Fatal(err)
 	}
 }
 
-// Scenarios are swept one by one where time is short: the others' rows stay.
-func TestRowsOfWhatWasNotSweptStay(t *testing.T) {
+// A sweep of some scenarios keeps the rows of the others.
+func TestOtherRowsStay(t *testing.T) {
 	t.Parallel()
 	before := &table{}
 	for i, sc := range scenarios {
@@ -222,6 +221,6 @@ func TestRowsOfWhatWasNotSweptStay(t *testing.T) {
 	}
 	r.plan(1)
 	if _, err := swept.complete("text\n" + before.String()); err == nil {
-		t.Error("a scenario of which a run is missing was written down")
+		t.Error("a scenario with a missing run was written")
 	}
 }

@@ -9,25 +9,26 @@ import (
 	"time"
 )
 
-// A point is a moment at which a process can die: its n-th write of a kind to
-// the API server, as in "POST leases 1", or its n-th call of a kind to the
-// driver, as in "CreateVolume 2". Counting by kind keeps the names when things
-// happen in another order.
+// A point is a moment at which a fault can be injected: a process's n-th write of a
+// kind to the API server, as in "POST leases 1", or its n-th call of a kind to the
+// driver, as in "CreateVolume 2". Counting by kind keeps the names if the order
+// changes.
 type point string
 
-// A injectedFault is what happens at one point: the scenario's turn, a strike, or both.
+// An injectedFault is what happens at one point: a fault, the scenario's disruption,
+// or both.
 type injectedFault struct {
 	fault
 	disrupts bool
 }
 
-// trace is what the controllers of one stage did in one run.
+// trace records what the processes of an environment do in one run.
 type trace struct {
 	mu       sync.Mutex
 	plan     injection
-	pending  int    // blows that are to come
-	active   int    // blows that are happening: a fresh process is not there yet
-	subject  string // of the call whose repetition is to be struck; "" for none
+	pending  int    // faults to be injected
+	active   int    // faults that are being injected: a new process may not run yet
+	subject  string // of the call whose retry gets a fault; "" for none
 	counts   map[string]int
 	points   []point
 	lines    []string
@@ -35,7 +36,7 @@ type trace struct {
 	lastLine time.Time // of the newest line
 }
 
-// start begins a run.
+// start starts a run.
 func (t *trace) start(s injection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,9 +44,8 @@ func (t *trace) start(s injection) {
 	t.started, t.lastLine = time.Now(), time.Now()
 }
 
-// record gives what has come its number; subject is what a call is about. It
-// returns what is to happen there, nil for nothing; then the caller says when it
-// has happened.
+// record gives a request its number; subject is the object of a call. It returns the
+// fault to inject, or nil. The caller must call faultDone afterwards.
 func (t *trace) record(what, subject string) *injectedFault {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,15 +81,15 @@ func (t *trace) faultAt(p point, subject string) *injectedFault {
 	}
 }
 
-// faultDone says that a blow is over.
+// faultDone ends an injected fault.
 func (t *trace) faultDone(b *injectedFault) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.active--
-	t.write("  that was it: %s", cmp.Or(b.name, "the turn"))
+	t.write("  injected: %s", cmp.Or(b.name, "the disruption"))
 }
 
-// note adds to the story of the run.
+// note adds a line to the run's log.
 func (t *trace) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,21 +101,21 @@ func (t *trace) write(format string, args ...any) {
 	t.lines = append(t.lines, fmt.Sprintf("%7.3f ", time.Since(t.started).Seconds())+fmt.Sprintf(format, args...))
 }
 
-// isIdle tells whether nothing has happened for that long, and nothing is happening.
+// isIdle reports whether nothing has happened for that long, and no fault is active.
 func (t *trace) isIdle(pause time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.active == 0 && time.Since(t.lastLine) >= pause
 }
 
-// isSilent tells whether nothing has come for that long.
+// isSilent reports whether nothing has happened for that long.
 func (t *trace) isSilent(pause time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return time.Since(t.lastLine) >= pause
 }
 
-// result are the points of the run so far, and whether all its blows were struck.
+// result returns the points of the run so far, and whether all faults were injected.
 func (t *trace) result() ([]point, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -12,11 +12,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// A Counter counts what one process asks the API server for, but for watches:
-// those are begun once, and again when the server ends them, however many
-// objects there are.
+// A Counter counts the requests of one process to the API server, except watches:
+// their number does not depend on how many objects exist.
 type Counter struct {
-	// Kubeconfig leads through the counter.
+	// Kubeconfig reaches the API server through the counter.
 	Kubeconfig string
 
 	mu     sync.Mutex
@@ -24,9 +23,9 @@ type Counter struct {
 	reject func(*http.Request) bool
 }
 
-// NewCounter serves a counter until the test ends. It speaks HTTP/2 as the API server
-// does, so that many requests take few connections, and cost the process what
-// they cost it there.
+// NewCounter serves a counter until the test ends. It uses HTTP/2 as the API server
+// does, so that requests cost the process the same number of connections as without
+// it.
 func NewCounter(t testing.TB, config *rest.Config) *Counter {
 	t.Helper()
 	c := &Counter{counts: Counts{}, reject: func(*http.Request) bool { return false }}
@@ -42,14 +41,14 @@ func NewCounter(t testing.TB, config *rest.Config) *Counter {
 	return c
 }
 
-// polledResources are asked for once a minute where they are not installed,
-// however many objects there are.
+// polledResources are requested once a minute while their CRD is not installed,
+// however many objects exist.
 var polledResources = map[string]bool{
 	"/apis/gateway.networking.k8s.io/v1beta1/referencegrants": true,
 	"/apis/snapshot.storage.k8s.io/v1/volumesnapshots":        true,
 }
 
-// count counts a request and returns what decides whether it is turned away.
+// count counts a request, and returns the function that decides whether to reject it.
 func (c *Counter) count(r *http.Request) (refuse func(*http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,15 +58,15 @@ func (c *Counter) count(r *http.Request) (refuse func(*http.Request) bool) {
 	return c.reject
 }
 
-// Reject has the requests that refuse tells turned away from now on. They are
-// counted, too.
+// Reject makes the proxy reject requests with status 429 if reject returns true. They
+// are counted, too.
 func (c *Counter) Reject(refuse func(*http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reject = refuse
 }
 
-// Reset returns what was counted since the last time.
+// Reset returns the counts since the last call.
 func (c *Counter) Reset() Counts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,7 +85,7 @@ func (c Counts) Add(more Counts) {
 	}
 }
 
-// Total is how many requests there were.
+// Total returns the number of all requests.
 func (c Counts) Total() int {
 	sum := 0
 	for _, n := range c {
@@ -95,7 +94,7 @@ func (c Counts) Total() int {
 	return sum
 }
 
-// PerObject tells how many requests of each name there were for each of n objects.
+// PerObject formats how many requests of each name were sent for each of n objects.
 func (c Counts) PerObject(n int) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(c)) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// delayedBody delivers a stream some time after it has come.
+// delayedBody delivers a stream with a delay.
 type delayedBody struct {
 	source    io.ReadCloser
 	chunks    chan chunk
@@ -27,7 +27,7 @@ func newDelayedBody(source io.ReadCloser, pause time.Duration) *delayedBody {
 	return l
 }
 
-// collect notes when each piece of the stream has come.
+// collect records when each chunk of the stream arrives.
 func (l *delayedBody) collect() {
 	for {
 		buffer := make([]byte, 32<<10)
@@ -35,14 +35,14 @@ func (l *delayedBody) collect() {
 		if !l.push(chunk{arrived: time.Now(), bytes: buffer[:n]}) {
 			return
 		}
-		if err != nil { // It may come along with the last bytes.
+		if err != nil { // The error may come with the last bytes.
 			l.push(chunk{arrived: time.Now(), err: err})
 			return
 		}
 	}
 }
 
-// push tells whether somebody still reads.
+// push reports whether the stream is still read.
 func (l *delayedBody) push(p chunk) bool {
 	select {
 	case l.chunks <- p:
@@ -52,7 +52,7 @@ func (l *delayedBody) push(p chunk) bool {
 	}
 }
 
-// Read waits until the next piece is old enough.
+// Read waits until the next chunk is old enough.
 func (l *delayedBody) Read(into []byte) (int, error) {
 	for len(l.remaining) == 0 {
 		var next chunk

@@ -1,7 +1,6 @@
-// Package proxy stands between one process under test and the API server: it
-// counts what the process asks for, breaks its connections, loses its answers,
-// and delays what it watches. Every process has a proxy of its own, so whoever
-// comes through it is known.
+// Package proxy stands between one process under test and the API server. It counts
+// the process's requests, breaks its connections, drops responses and delays watches.
+// Each process has its own proxy, so the sender of a request is known.
 package proxy
 
 import (
@@ -23,21 +22,20 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// A Fault is what becomes of a request. The zero value lets it through.
+// A Fault is what the proxy does to a request. The zero value forwards it.
 type Fault struct {
 	// Disconnect breaks the connection; the request does not arrive.
 	Disconnect bool
-	// RejectStatus is the HTTP status of an error with which the request is turned
-	// away; it does not arrive. 0 for none.
+	// RejectStatus is the HTTP status with which the proxy rejects the request, which does
+	// not arrive. 0 forwards it.
 	RejectStatus int
-	// AfterResponse, if any, is called when the API server has done what it was asked
-	// for, and before the process learns of it. It tells whether the answer is
-	// lost.
+	// AfterResponse, if set, is called when the API server has responded and before the
+	// process gets the response. If it returns true the response is dropped.
 	AfterResponse func() (lost bool)
-	// ReplaceStatus is the HTTP status of an error that the process gets in place of
-	// the answer, when the API server has done what it was asked for. 0 for none.
+	// ReplaceStatus is the HTTP status of an error that replaces the response of the API
+	// server. 0 keeps the response.
 	ReplaceStatus int
-	// Delay is how much later than it was sent each piece of the answer comes.
+	// Delay is how much later each part of the response arrives.
 	Delay time.Duration
 }
 
@@ -46,14 +44,14 @@ type proxy struct {
 	reverse *httputil.ReverseProxy
 }
 
-// faultKey is where the context of a request holds its fate.
+// faultKey is the key of the fault in a request's context.
 type faultKey struct{}
 
-var errResponseLost = errors.New("the answer is lost")
+var errResponseLost = errors.New("the response is dropped")
 
-// Start serves a proxy until the test ends and returns a kubeconfig that leads
-// through it to the API server of config. Decide is asked about every request,
-// several at a time; it may read the body if it puts another one in its place.
+// Start serves a proxy until the test ends, and returns a kubeconfig for the API
+// server of config through it. It calls decide for every request, concurrently. decide
+// may read the body if it replaces it.
 func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fault) (kubeconfig string) {
 	t.Helper()
 	server := newServer(t, config, decide)
@@ -61,8 +59,7 @@ func Start(t testing.TB, config *rest.Config, decide func(*http.Request) Fault) 
 	return writeKubeconfig(t, server)
 }
 
-// newServer makes a proxy that is still to be started, and that ends with the
-// test.
+// newServer returns a proxy that is not started yet. It ends with the test.
 func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fault) *httptest.Server {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
@@ -74,11 +71,11 @@ func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fau
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(&proxy{decide: decide, reverse: &httputil.ReverseProxy{
-		Transport: transport, FlushInterval: -1, // Watches are read while they run.
+		Transport: transport, FlushInterval: -1, // Forwards watch events at once.
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
 		ModifyResponse: modifyResponse,
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
-		ErrorLog:       log.New(io.Discard, "", 0), // Whoever is killed leaves requests behind.
+		ErrorLog:       log.New(io.Discard, "", 0), // A killed process leaves open requests.
 	}})
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -87,7 +84,7 @@ func newServer(t testing.TB, config *rest.Config, decide func(*http.Request) Fau
 	return server
 }
 
-// writeKubeconfig writes a kubeconfig that leads to a proxy that has been started.
+// writeKubeconfig writes a kubeconfig for a proxy that has been started.
 func writeKubeconfig(t testing.TB, to *httptest.Server) (kubeconfig string) {
 	t.Helper()
 	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
@@ -101,8 +98,8 @@ func kubeconfigFor(server *httptest.Server) *clientcmdapi.Config {
 	const name = "proxy"
 	config := clientcmdapi.NewConfig()
 	cluster := &clientcmdapi.Cluster{Server: server.URL}
-	if known := server.Certificate(); known != nil {
-		cluster.CertificateAuthorityData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.Raw})
+	if certificate := server.Certificate(); certificate != nil {
+		cluster.CertificateAuthorityData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})
 	}
 	config.Clusters[name] = cluster
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name}
@@ -110,9 +107,8 @@ func kubeconfigFor(server *httptest.Server) *clientcmdapi.Config {
 	return config
 }
 
-// ServeHTTP forwards a request if that is its fate. A connection that breaks
-// before the answer is what a client sees of a proxy that panics with
-// ErrAbortHandler.
+// ServeHTTP injects the request's fault. A handler that panics with ErrAbortHandler
+// breaks the connection before the response.
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fate := p.decide(r)
 	switch {
@@ -125,7 +121,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// modifyResponse is called when the API server has done what it was asked for.
+// modifyResponse is called when the API server has responded.
 func modifyResponse(answer *http.Response) error {
 	fate, ok := answer.Request.Context().Value(faultKey{}).(Fault)
 	if !ok {

@@ -18,28 +18,28 @@ func TestNames(t *testing.T) {
 		method, path, name string
 		write              bool
 	}{
-		"an object of a namespace":       {"POST", "/api/v1/namespaces/ns/persistentvolumeclaims", "POST persistentvolumeclaims", true},
-		"its status":                     {"PATCH", "/api/v1/namespaces/ns/persistentvolumeclaims/data/status", "PATCH persistentvolumeclaims/status", true},
-		"an object of the cluster":       {"DELETE", "/api/v1/persistentvolumes/pv", "DELETE persistentvolumes", true},
-		"one of a group":                 {"PATCH", "/apis/storage.k8s.io/v1/volumeattachments/va/status", "PATCH volumeattachments/status", true},
-		"one of a group in a namespace":  {"PUT", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l", "PUT leases", true},
-		"a namespace itself":             {"DELETE", "/api/v1/namespaces/ns", "DELETE namespaces", true},
-		"a list":                         {"GET", "/api/v1/nodes", "GET nodes", false},
-		"a resource of everywhere":       {"GET", "/apis/snapshot.storage.k8s.io/v1/volumesnapshots", "GET volumesnapshots", false},
-		"an event is no write of note":   {"POST", "/api/v1/namespaces/ns/events", "POST events", false},
-		"also one of the newer API":      {"PATCH", "/apis/events.k8s.io/v1/namespaces/ns/events/e", "PATCH events", false},
-		"discovery goes by its path":     {"GET", "/apis/storage.k8s.io/v1", "GET /apis/storage.k8s.io/v1", false},
-		"so does what is not of the API": {"GET", "/version", "GET /version", false},
+		"a namespaced object":                          {"POST", "/api/v1/namespaces/ns/persistentvolumeclaims", "POST persistentvolumeclaims", true},
+		"its status":                                   {"PATCH", "/api/v1/namespaces/ns/persistentvolumeclaims/data/status", "PATCH persistentvolumeclaims/status", true},
+		"a cluster-scoped object":                      {"DELETE", "/api/v1/persistentvolumes/pv", "DELETE persistentvolumes", true},
+		"an object of an API group":                    {"PATCH", "/apis/storage.k8s.io/v1/volumeattachments/va/status", "PATCH volumeattachments/status", true},
+		"a namespaced object of an API group":          {"PUT", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l", "PUT leases", true},
+		"a namespace itself":                           {"DELETE", "/api/v1/namespaces/ns", "DELETE namespaces", true},
+		"a list":                                       {"GET", "/api/v1/nodes", "GET nodes", false},
+		"a resource of all namespaces":                 {"GET", "/apis/snapshot.storage.k8s.io/v1/volumesnapshots", "GET volumesnapshots", false},
+		"an event does not count as a write":           {"POST", "/api/v1/namespaces/ns/events", "POST events", false},
+		"an event of the newer API does not either":    {"PATCH", "/apis/events.k8s.io/v1/namespaces/ns/events/e", "PATCH events", false},
+		"discovery is named by its path":               {"GET", "/apis/storage.k8s.io/v1", "GET /apis/storage.k8s.io/v1", false},
+		"a path outside of the API is named by itself": {"GET", "/version", "GET /version", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, http.NoBody)
 			if got := Name(r); got != tt.name {
-				t.Errorf("it is %q, want %q", got, tt.name)
+				t.Errorf("the name is %q, want %q", got, tt.name)
 			}
 			if got := IsWrite(r); got != tt.write {
-				t.Errorf("that it writes is %v", got)
+				t.Errorf("IsWrite is %v", got)
 			}
 		})
 	}
@@ -52,13 +52,13 @@ func TestFates(t *testing.T) {
 		arrives bool
 		says    int // 0 for no answer
 	}{
-		"it is let through":            {Fault{}, true, http.StatusOK},
-		"the connection breaks before": {Fault{Disconnect: true}, false, 0},
-		"it is turned away":            {Fault{RejectStatus: http.StatusTooManyRequests}, false, http.StatusTooManyRequests},
-		"an error is put in its place": {Fault{ReplaceStatus: http.StatusInternalServerError}, true, http.StatusInternalServerError},
-		"the answer is lost":           {Fault{AfterResponse: func() bool { return true }}, true, 0},
-		"somebody learns of it":        {Fault{AfterResponse: func() bool { return false }}, true, http.StatusOK},
-		"the answer is late":           {Fault{Delay: 10 * time.Millisecond}, true, http.StatusOK},
+		"the request is forwarded":                {Fault{}, true, http.StatusOK},
+		"the connection breaks before it arrives": {Fault{Disconnect: true}, false, 0},
+		"the request is rejected":                 {Fault{RejectStatus: http.StatusTooManyRequests}, false, http.StatusTooManyRequests},
+		"an error replaces the response":          {Fault{ReplaceStatus: http.StatusInternalServerError}, true, http.StatusInternalServerError},
+		"the response is dropped":                 {Fault{AfterResponse: func() bool { return true }}, true, 0},
+		"the response is observed":                {Fault{AfterResponse: func() bool { return false }}, true, http.StatusOK},
+		"the response is delayed":                 {Fault{Delay: 10 * time.Millisecond}, true, http.StatusOK},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -66,32 +66,32 @@ func TestFates(t *testing.T) {
 			arrived := 0
 			config := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 				arrived++
-				_, _ = w.Write([]byte("done")) // If nobody reads it, the test says so.
+				_, _ = w.Write([]byte("done")) // If this fails, the test fails.
 			})
 			through := newRequester(t, Start(t, config, func(*http.Request) Fault { return tt.fate }))
 			answer, err := through(http.MethodPost, "/api/v1/nodes")
 			if (arrived > 0) != tt.arrives {
-				t.Errorf("it arrived %d times", arrived)
+				t.Errorf("the request arrived %d times", arrived)
 			}
 			if (err != nil) != (tt.says == 0) || err == nil && answer.code != tt.says {
-				t.Errorf("the answer is %+v, %v", answer, err)
+				t.Errorf("the response is %+v, %v", answer, err)
 			}
 			if tt.says == http.StatusOK && answer.body != "done" {
-				t.Errorf("the answer says %q", answer.body)
+				t.Errorf("the body is %q", answer.body)
 			}
 		})
 	}
 }
 
-// What comes late comes in full, and not before its time.
-func TestAWatchIsLate(t *testing.T) {
+// A delayed watch delivers all events, and none too early.
+func TestWatchIsDelayed(t *testing.T) {
 	t.Parallel()
 	const pause = 50 * time.Millisecond
 	sent := make(chan time.Time, 2)
 	config := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		for _, piece := range []string{"one", "two"} {
 			sent <- time.Now()
-			_, _ = w.Write([]byte(piece)) // If nobody reads it, the test says so.
+			_, _ = w.Write([]byte(piece)) // If this fails, the test fails.
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
@@ -103,15 +103,15 @@ func TestAWatchIsLate(t *testing.T) {
 	}))
 	answer, err := through(http.MethodGet, "/api/v1/nodes?watch=true")
 	if err != nil || answer.body != "onetwo" {
-		t.Fatalf("the answer is %+v, %v", answer, err)
+		t.Fatalf("the response is %+v, %v", answer, err)
 	}
 	<-sent
 	if early := pause - time.Since(<-sent); early > 0 {
-		t.Errorf("it came %s early", early)
+		t.Errorf("the event came %s early", early)
 	}
 }
 
-func TestACounterCountsAndTurnsAway(t *testing.T) {
+func TestCounterCountsAndRejects(t *testing.T) {
 	t.Parallel()
 	c := NewCounter(t, startServer(t, func(http.ResponseWriter, *http.Request) {}))
 	through := newRequester(t, c.Kubeconfig)
@@ -128,17 +128,17 @@ func TestACounterCountsAndTurnsAway(t *testing.T) {
 	ask(http.MethodDelete, "/api/v1/nodes/one", http.StatusTooManyRequests)
 	got := c.Reset()
 	if got["PATCH nodes/status"] != 2 || got["DELETE nodes"] != 1 || got.Total() != 3 {
-		t.Errorf("it has counted %v", got)
+		t.Errorf("the counts are %v", got)
 	}
 	if says := got.PerObject(2); says != "DELETE nodes 0.50, PATCH nodes/status 1.00" {
-		t.Errorf("for each of two that is %s", says)
+		t.Errorf("per object the counts are %s", says)
 	}
 	if left := c.Reset().Total(); left != 0 {
 		t.Errorf("%d are counted twice", left)
 	}
 }
 
-// startServer is a server in the place of the API server.
+// startServer is a server in place of the API server.
 func startServer(t *testing.T, serve http.HandlerFunc) *rest.Config {
 	t.Helper()
 	server := httptest.NewServer(serve)
@@ -151,7 +151,7 @@ type response struct {
 	body string
 }
 
-// newRequester returns what asks through a kubeconfig.
+// newRequester returns a function that sends requests through a kubeconfig.
 func newRequester(t *testing.T, kubeconfig string) func(method, path string) (response, error) {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -162,7 +162,7 @@ func newRequester(t *testing.T, kubeconfig string) func(method, path string) (re
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}} // Nothing is tried again.
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}} // So that no request is repeated.
 	return func(method, path string) (response, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

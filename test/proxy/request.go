@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Name tells what a request asks for: the method and the resource with its
-// subresource, as in "PATCH persistentvolumeclaims/status". What is not about a
-// resource goes by its path.
+// Name returns the method of a request and its resource with the subresource, as in
+// "PATCH persistentvolumeclaims/status". A request for no resource is named by its
+// path.
 func Name(r *http.Request) string {
 	resource, subresource := parsePath(r.URL.Path)
 	if resource == "" {
@@ -16,26 +16,25 @@ func Name(r *http.Request) string {
 	return r.Method + " " + strings.TrimSuffix(resource+"/"+subresource, "/")
 }
 
-// Resource is the resource that a request is about, as in "persistentvolumes";
-// empty for none.
+// Resource returns the resource of a request, as in "persistentvolumes", or "" for
+// none.
 func Resource(r *http.Request) string {
 	resource, _ := parsePath(r.URL.Path)
 	return resource
 }
 
-// IsWatch tells whether a request is for what changes from now on.
+// IsWatch reports whether a request is a watch.
 func IsWatch(r *http.Request) bool { return r.URL.Query().Get("watch") == "true" }
 
-// IsWrite tells whether a request changes a resource. An event does not count:
-// it is sent in the background, nothing depends on it, and how many there are
-// depends on the time that things take.
+// IsWrite reports whether a request changes a resource. Events do not count: they are
+// sent in the background, nothing depends on them, and their number depends on timing.
 func IsWrite(r *http.Request) bool {
 	resource := Resource(r)
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 	return !reads && resource != "" && resource != "events"
 }
 
-// parsePath takes a path of the API apart.
+// parsePath splits a path of the API.
 func parsePath(path string) (resource, subresource string) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	var rest []string

@@ -10,20 +10,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// retryAfter is how many seconds a client is to wait that is told that it asks
-// too much.
+// retryAfter is how many seconds a client must wait after status 429.
 const retryAfter = 1
 
-// writeError answers a request with an error, as the API server does.
+// writeError responds with an error as the API server does.
 func writeError(w http.ResponseWriter, code int) {
 	for name, values := range errorHeader(code) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(code)
-	_, _ = w.Write(errorBody(code)) // If nobody reads it, the request has failed anyway.
+	_, _ = w.Write(errorBody(code)) // If this fails, the request has failed anyway.
 }
 
-// replaceResponse puts an error in the place of an answer.
+// replaceResponse replaces a response by an error.
 func replaceResponse(answer *http.Response, code int) {
 	answer.Body.Close()
 	body := errorBody(code)
@@ -40,11 +39,11 @@ func errorHeader(code int) http.Header {
 	return header
 }
 
-// errorBody is the object that goes with an error.
+// errorBody returns the Status object of an error.
 func errorBody(code int) []byte {
 	body, err := json.Marshal(errorStatus(code))
 	if err != nil {
-		panic(err) // It has nothing that cannot be written.
+		panic(err) // A Status can always be marshalled.
 	}
 	return body
 }
@@ -53,7 +52,7 @@ func errorStatus(code int) *metav1.Status {
 	s := &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
 		Status:   metav1.StatusFailure, Code: int32(code), Reason: statusReason(code),
-		Message: fmt.Sprintf("the test answers %d %s", code, http.StatusText(code)),
+		Message: fmt.Sprintf("the test responds %d %s", code, http.StatusText(code)),
 	}
 	if code == http.StatusTooManyRequests {
 		s.Details = &metav1.StatusDetails{RetryAfterSeconds: retryAfter}
@@ -61,8 +60,9 @@ func errorStatus(code int) *metav1.Status {
 	return s
 }
 
-// statusReason is what clients go by. A conflict is one with another writer, or with
-// a quota: that an object exists already would be another reason.
+// statusReason returns the reason by which clients distinguish errors. A conflict is
+// one with another writer, or with a quota; that an object exists already would be
+// another reason.
 func statusReason(code int) metav1.StatusReason {
 	switch code {
 	case http.StatusForbidden:

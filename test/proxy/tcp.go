@@ -49,6 +49,7 @@ func NewTCP(t testing.TB, to string) *TCP {
 // Address is where the proxy listens.
 func (p *TCP) Address() string { return p.listener.Addr().String() }
 
+// forward copies bytes both ways until one side closes its connection.
 func (p *TCP) forward(ctx context.Context, from io.ReadWriteCloser) {
 	defer from.Close()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.to)

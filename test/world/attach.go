@@ -13,14 +13,15 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// StartAttacher starts role csi-attacher for the world's driver; see [World.Provisioner].
+// StartAttacher starts role csi-attacher for the world's driver; see
+// [World.StartProvisioner].
 func (w *World) StartAttacher(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, nil, "csi-attacher", w.AttacherArgs(args...))
 }
 
-// AttacherArgs are what role csi-attacher needs to serve the world's driver, then
-// args.
+// AttacherArgs returns the arguments with which csi-attacher uses the world's driver,
+// followed by args.
 func (w *World) AttacherArgs(args ...string) []string {
 	return append([]string{
 		"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket, "--leader-election=false", "--metrics-addr=", "--health-addr=",
@@ -45,14 +46,16 @@ func (w *World) CreateNode(t testing.TB, name string, labels map[string]string) 
 	create(t, w.Client.CoreV1().Nodes(), deleteObject, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 }
 
-// DeleteCSINode takes a node of [World.CSINode] away. One that is gone is fine.
+// DeleteCSINode deletes a node of [World.CreateCSINode]. It succeeds if the node is
+// gone already.
 func (w *World) DeleteCSINode(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
 	deleteObject(ctx, t, w.Client.StorageV1().CSINodes(), name)
 }
 
-// CreatePV makes a volume at the driver, and a PersistentVolume for it that the
-// reclaim controller leaves alone. It goes with the test.
+// CreatePV creates a volume at the driver and a PersistentVolume for it. Its reclaim
+// policy is Retain, so that no provisioner acts on it. Both are removed when the test
+// ends.
 func (w *World) CreatePV(t testing.TB, name string, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	t.Helper()
 	volume := &corev1.PersistentVolume{
@@ -73,7 +76,8 @@ func (w *World) CreatePV(t testing.TB, name string, change func(*corev1.Persiste
 	return create(t, w.Client.CoreV1().PersistentVolumes(), forceDelete, volume)
 }
 
-// ForceDeletePV removes a PersistentVolume by force. One that is gone is fine.
+// ForceDeletePV deletes a PersistentVolume in spite of its finalizers. It succeeds if
+// it is gone already.
 func (w *World) ForceDeletePV(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
 	forceDelete(ctx, t, w.Client.CoreV1().PersistentVolumes(), name)
@@ -101,8 +105,8 @@ func VolumeRequest(name string) *csipb.CreateVolumeRequest {
 	}
 }
 
-// CreateAttachment asks for a volume on a node, as the attach/detach controller does. The
-// VolumeAttachment goes with the test.
+// CreateAttachment requests a volume on a node, as the attach/detach controller does.
+// It returns the name of the VolumeAttachment, which is deleted when the test ends.
 func (w *World) CreateAttachment(t testing.TB, volume, node string) string {
 	t.Helper()
 	name := AttachmentName(volume, node)
@@ -115,16 +119,18 @@ func (w *World) CreateAttachment(t testing.TB, volume, node string) string {
 	return name
 }
 
-// ForceDeleteAttachment removes a VolumeAttachment by force. One that is gone is fine.
+// ForceDeleteAttachment deletes a VolumeAttachment in spite of its finalizers. It
+// succeeds if it is gone already.
 func (w *World) ForceDeleteAttachment(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
 	forceDelete(ctx, t, w.Client.StorageV1().VolumeAttachments(), name)
 }
 
-// AttachmentName is the name of the VolumeAttachment that [World.Attach] makes.
+// AttachmentName returns the name of the VolumeAttachment that
+// [World.CreateAttachment] creates.
 func AttachmentName(volume, node string) string { return "va-" + volume + "-" + node }
 
-// DeleteAttachment deletes a VolumeAttachment and does not wait until it is gone.
+// DeleteAttachment deletes a VolumeAttachment without waiting until it is gone.
 func (w *World) DeleteAttachment(t testing.TB, name string) {
 	t.Helper()
 	if err := w.Client.StorageV1().VolumeAttachments().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
@@ -143,15 +149,15 @@ func (w *World) WaitAttached(t testing.TB, name string) *storagev1.VolumeAttachm
 	})
 }
 
-// WaitAttachment waits until a VolumeAttachment is as wanted.
-func (w *World) WaitAttachment(t testing.TB, name string, wanted func(*storagev1.VolumeAttachment) error) *storagev1.VolumeAttachment {
+// WaitAttachment waits until a VolumeAttachment passes check, and returns it.
+func (w *World) WaitAttachment(t testing.TB, name string, check func(*storagev1.VolumeAttachment) error) *storagev1.VolumeAttachment {
 	t.Helper()
 	var a *storagev1.VolumeAttachment
 	Eventually(t, func(ctx context.Context) (err error) {
 		if a, err = w.Client.StorageV1().VolumeAttachments().Get(ctx, name, metav1.GetOptions{}); err != nil {
 			return err
 		}
-		return wanted(a)
+		return check(a)
 	})
 	return a
 }
@@ -162,7 +168,8 @@ func (w *World) WaitDetached(t testing.TB, name string) {
 	WaitDeleted(t, name, w.Client.StorageV1().VolumeAttachments().Get)
 }
 
-// PublishedNodes are the nodes that the driver has published a volume on.
+// PublishedNodes returns the ids of the nodes on which the driver has published a
+// volume.
 func (w *World) PublishedNodes(handle string) []string {
 	for _, v := range w.Driver.Volumes() {
 		if v.ID == handle {

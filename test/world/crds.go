@@ -18,10 +18,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// InstallCRDs installs what "holdfast crds" prints, as its help says, and returns when
-// all of it is served. It stays: other tests of the cluster may be using it. A
-// change may alter what is installed, or leave it out; it is for clusters of a
-// test's own.
+// InstallCRDs installs the output of "holdfast crds" as its help says, and returns
+// when the API server serves all of it. The CRDs stay installed, because other tests
+// may use them. In a cluster of its own a test may pass functions that change a CRD,
+// or leave it out.
 func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstructured) (install bool)) {
 	t.Helper()
 	c, err := client.New(config, client.Options{})
@@ -45,7 +45,7 @@ func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructure
 	}
 }
 
-// printedCRDs are the objects that "holdfast crds" prints.
+// printedCRDs returns the objects that "holdfast crds" prints.
 func printedCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	programs, err := Programs()
 	if err != nil {
@@ -64,14 +64,14 @@ func printedCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 			return all, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading what holdfast crds printed: %w", err)
+			return nil, fmt.Errorf("reading the output of holdfast crds: %w", err)
 		}
 		all = append(all, crd)
 	}
 }
 
-// crdServed is nil when the API server serves all versions that a definition says
-// it does.
+// crdServed returns nil if the API server serves all versions of a CRD that are marked
+// as served.
 func crdServed(ctx context.Context, c client.Client, crd *unstructured.Unstructured) error {
 	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
 	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "listKind")

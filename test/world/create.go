@@ -38,17 +38,17 @@ func createForTest(t testing.TB, api client.Client, object client.Object) {
 	})
 }
 
-// objectClient are what a client offers for one kind of object.
+// objectClient is the part of a typed client that create and delete use.
 type objectClient[T metav1.Object] interface {
 	Create(ctx context.Context, object T, o metav1.CreateOptions) (T, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, patch []byte, o metav1.PatchOptions, subresources ...string) (T, error)
 	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
 }
 
-// A deleteFunc takes an object away. One that is gone is fine.
+// A deleteFunc deletes an object. It succeeds if the object is gone already.
 type deleteFunc[T metav1.Object] func(ctx context.Context, t testing.TB, of objectClient[T], name string)
 
-// create makes an object that goes with the test.
+// create creates an object and deletes it when the test ends.
 func create[T metav1.Object](t testing.TB, of objectClient[T], remove deleteFunc[T], object T) T {
 	t.Helper()
 	made, err := of.Create(t.Context(), object, metav1.CreateOptions{})
@@ -59,7 +59,7 @@ func create[T metav1.Object](t testing.TB, of objectClient[T], remove deleteFunc
 	return made
 }
 
-// deleteObject is a [removal] that asks for it.
+// deleteObject is a [deleteFunc] that does not wait for finalizers.
 func deleteObject[T metav1.Object](ctx context.Context, t testing.TB, of objectClient[T], name string) {
 	t.Helper()
 	if err := of.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
@@ -67,7 +67,7 @@ func deleteObject[T metav1.Object](ctx context.Context, t testing.TB, of objectC
 	}
 }
 
-// forceDelete is a [removal] that waits for nobody whose finalizer is there.
+// forceDelete is a [deleteFunc] that removes the finalizers first.
 func forceDelete[T metav1.Object](ctx context.Context, t testing.TB, of objectClient[T], name string) {
 	t.Helper()
 	_, err := of.Patch(ctx, name, types.MergePatchType, []byte(noFinalizers), metav1.PatchOptions{})

@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// CreateGroupClass makes a VolumeGroupSnapshotClass of the driver with the namespace's
-// name and policy Delete. It goes with the test.
+// CreateGroupClass creates a VolumeGroupSnapshotClass of the driver, with the
+// namespace's name and policy Delete. It is deleted when the test ends.
 func (w *World) CreateGroupClass(t testing.TB, api client.Client, change func(*groupv1.VolumeGroupSnapshotClass)) *groupv1.VolumeGroupSnapshotClass {
 	t.Helper()
 	class := &groupv1.VolumeGroupSnapshotClass{
@@ -27,8 +27,8 @@ func (w *World) CreateGroupClass(t testing.TB, api client.Client, change func(*g
 	return class
 }
 
-// CreateGroup makes a VolumeGroupSnapshot of the claims that a selector finds, of the
-// class with the namespace's name.
+// CreateGroup creates a VolumeGroupSnapshot of the claims that a selector matches,
+// with the class of the namespace's name.
 func (w *World) CreateGroup(t testing.TB, api client.Client, name string, selector metav1.LabelSelector, change func(*groupv1.VolumeGroupSnapshot)) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
 	group := &groupv1.VolumeGroupSnapshot{
@@ -47,8 +47,9 @@ func (w *World) CreateGroup(t testing.TB, api client.Client, name string, select
 	return group
 }
 
-// WaitGroup waits until a group's status is as asked for.
-func (w *World) WaitGroup(t testing.TB, api client.Client, name string, ask func(*groupv1.VolumeGroupSnapshotStatus) error) *groupv1.VolumeGroupSnapshot {
+// WaitGroup waits until the status of a VolumeGroupSnapshot passes check, and returns
+// the group.
+func (w *World) WaitGroup(t testing.TB, api client.Client, name string, check func(*groupv1.VolumeGroupSnapshotStatus) error) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
 	group := &groupv1.VolumeGroupSnapshot{}
 	Eventually(t, func(ctx context.Context) error {
@@ -58,12 +59,12 @@ func (w *World) WaitGroup(t testing.TB, api client.Client, name string, ask func
 		if group.Status == nil {
 			return fmt.Errorf("group snapshot %s has no status", name)
 		}
-		return ask(group.Status)
+		return check(group.Status)
 	})
 	return group
 }
 
-// WaitGroupReady waits until all members of a group can be restored from.
+// WaitGroupReady waits until a VolumeGroupSnapshot is ready to use.
 func (w *World) WaitGroupReady(t testing.TB, api client.Client, name string) *groupv1.VolumeGroupSnapshot {
 	t.Helper()
 	return w.WaitGroup(t, api, name, func(s *groupv1.VolumeGroupSnapshotStatus) error {
@@ -74,7 +75,7 @@ func (w *World) WaitGroupReady(t testing.TB, api client.Client, name string) *gr
 	})
 }
 
-// ListMembers are the VolumeSnapshots of a group, by the claims that they are of.
+// ListMembers returns the VolumeSnapshots of a group, by their source claims.
 func (w *World) ListMembers(t testing.TB, api client.Client, group *groupv1.VolumeGroupSnapshot) map[string]snapshotv1.VolumeSnapshot {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
@@ -90,7 +91,7 @@ func (w *World) ListMembers(t testing.TB, api client.Client, group *groupv1.Volu
 	return members
 }
 
-// DeleteGroup deletes a group and does not wait until it is gone.
+// DeleteGroup deletes a VolumeGroupSnapshot without waiting until it is gone.
 func (w *World) DeleteGroup(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	err := api.Delete(t.Context(), &groupv1.VolumeGroupSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name}})
@@ -99,7 +100,7 @@ func (w *World) DeleteGroup(t testing.TB, api client.Client, name string) {
 	}
 }
 
-// ListGroupContents are the VolumeGroupSnapshotContents of the world's driver.
+// ListGroupContents returns the VolumeGroupSnapshotContents of the world's driver.
 func (w *World) ListGroupContents(ctx context.Context, api client.Client) ([]groupv1.VolumeGroupSnapshotContent, error) {
 	all := &groupv1.VolumeGroupSnapshotContentList{}
 	if err := api.List(ctx, all); err != nil {
@@ -108,8 +109,8 @@ func (w *World) ListGroupContents(ctx context.Context, api client.Client) ([]gro
 	return slices.DeleteFunc(all.Items, func(c groupv1.VolumeGroupSnapshotContent) bool { return c.Spec.Driver != w.Name }), nil
 }
 
-// WaitNoGroupsLeft waits until neither the world's driver nor the cluster has any of
-// its groups, or members of one.
+// WaitNoGroupsLeft waits until neither the world's driver nor the cluster has groups,
+// their contents or members.
 func (w *World) WaitNoGroupsLeft(t testing.TB, api client.Client) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {

@@ -6,15 +6,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// NodeKey is the topology key of drivers that are on a [AddNode].
+// NodeKey is the topology key of the drivers of [World.AddNode].
 const NodeKey = "topology.example.com/node"
 
-// A Node is one of several on which the world's driver runs, each time with
-// storage of its own. There is no machine and no Node object behind it: a
-// provisioner that is deployed on every node needs neither.
+// A Node is one of several on which the world's driver runs, each with storage of its
+// own. Neither a machine nor a Node object exists: a csi-provisioner with
+// --node-deployment needs neither.
 type Node struct {
 	*World
-	// NodeName is the node's, and the value of its driver's topology key.
+	// NodeName is the node's name, and the value of its driver's topology key.
 	NodeName string
 }
 
@@ -28,7 +28,8 @@ func (w *World) AddNode(t testing.TB, name string, o csitest.Options) *Node {
 	return &Node{World: &here, NodeName: name}
 }
 
-// StartProvisioner starts role csi-provisioner beside the node's driver.
+// StartProvisioner starts role csi-provisioner with --node-deployment for the node's
+// driver.
 func (n *Node) StartProvisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
 	args = append([]string{"--node-deployment"}, args...)

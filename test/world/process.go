@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// A Process is the program under test in one of its roles. It ends with the
-// test process, however that ends.
+// A Process is the program under test in one of its roles. It ends with the test
+// process, even if that is killed.
 type Process struct {
 	cmd  *exec.Cmd
 	log  outputBuffer
@@ -20,12 +20,11 @@ type Process struct {
 	err  error // set before done is closed
 }
 
-// Start runs holdfast under the name of a role, as in "csi-provisioner". It
-// belongs to the caller, who kills it; see [World.Provisioner] for one that
-// belongs to a test.
+// Start runs holdfast under the name of a role, such as "csi-provisioner". The caller
+// must kill it; [World.StartProvisioner] starts a process that ends with the test.
 func Start(role string, args ...string) (*Process, error) { return startProcess(nil, role, args) }
 
-// startProcess adds variables to the environment.
+// startProcess is Start with additional environment variables.
 func startProcess(variables []string, role string, args []string) (*Process, error) {
 	programs, err := Programs()
 	if err != nil {
@@ -46,14 +45,14 @@ func startProcess(variables []string, role string, args []string) (*Process, err
 	return p, nil
 }
 
-// Kill ends the process as a power cut would and returns when it is gone. It
-// does nothing to one that has ended.
+// Kill sends SIGKILL and returns when the process is gone. It does nothing to a
+// process that has ended.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // The only error is that it has ended.
 	<-p.done
 }
 
-// Terminate asks the process to end, as a kubelet does.
+// Terminate sends SIGTERM, as a kubelet does.
 func (p *Process) Terminate() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // The only error is that it has ended.
 }
@@ -61,31 +60,31 @@ func (p *Process) Terminate() {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err is what the process ended with; it waits for the end.
+// Err waits for the end of the process and returns its error.
 func (p *Process) Err() error {
 	<-p.done
 	return p.err
 }
 
-// Role is what the process runs as.
+// Role returns the role of the process.
 func (p *Process) Role() string { return p.cmd.Args[0] }
 
-// PID is the number of the process.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Log is what the process has said so far.
+// Log returns the output of the process so far.
 func (p *Process) Log() string { return p.log.String() }
 
-// StartProvisioner starts role csi-provisioner for the world's driver. It ends with
-// the test, which shows what it said if it failed. Later arguments win over
+// StartProvisioner starts role csi-provisioner for the world's driver. It is killed
+// when the test ends; its output is shown if the test failed. Later arguments override
 // those that the world gives.
 func (w *World) StartProvisioner(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, nil, "csi-provisioner", w.ProvisionerArgs(args...))
 }
 
-// startForTest starts a role, with variables added to the environment, that ends with
-// the test.
+// startForTest starts a role with additional environment variables, and kills it when
+// the test ends.
 func startForTest(t testing.TB, variables []string, role string, args []string) *Process {
 	t.Helper()
 	p, err := startProcess(variables, role, args)
@@ -95,21 +94,21 @@ func startForTest(t testing.TB, variables []string, role string, args []string) 
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", role, p.Log())
+			t.Logf("output of %s:\n%s", role, p.Log())
 		}
 	})
 	return p
 }
 
-// ProvisionerArgs are what role csi-provisioner needs to serve the world's
-// driver and to keep its records in the test's namespace, then args.
+// ProvisionerArgs returns the arguments with which csi-provisioner uses the world's
+// driver and keeps its records in the test's namespace, followed by args.
 func (w *World) ProvisionerArgs(args ...string) []string {
 	return append([]string{
 		"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket, "--leader-election-namespace=" + w.Namespace,
 	}, args...)
 }
 
-// outputBuffer collects what a process says.
+// outputBuffer collects the output of a process.
 type outputBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer

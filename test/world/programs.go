@@ -11,25 +11,25 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// programsVariable names a folder with programs that are built already: for a
-// second run without the minute of building, or to try other ones.
+// programsVariable names a folder with programs that are built already. It saves the
+// minute of building them, or selects other programs.
 const programsVariable = "HOLDFAST_PROGRAMS"
 
-// module is where the programs are, in whatever folder of it a test runs.
+// module is the path of the module that has the programs.
 const module = "github.com/holdfast-io/holdfast"
 
-// built are the programs of this process.
+// built holds the programs that this process has built.
 var built struct {
 	sync.Mutex
 	dir string // removed by Main
 	err error
 }
 
-// Main runs the tests of a package and returns their exit code. A package that
-// starts programs calls it from its TestMain, because what was built for it is
-// removed when its last test has ended.
+// Main runs the tests of a package and returns their exit code. A package that starts
+// programs calls it from TestMain: it removes the programs when the last test has
+// ended.
 func Main(m *testing.M) int {
-	ctrl.SetLogger(logr.Discard()) // What the tests say is enough.
+	ctrl.SetLogger(logr.Discard()) // The tests' own messages are enough.
 	defer func() {
 		built.Lock()
 		defer built.Unlock()
@@ -38,14 +38,14 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// Programs is the folder with the programs under test, holdfast and
-// local-driver. They are built at the first call, as they are shipped: static,
-// so that they can go into images too.
+// Programs returns the folder with the programs under test, holdfast and local-driver.
+// The first call builds them as they are released: static, so that they also run in
+// images.
 func Programs() (string, error) {
 	if dir := os.Getenv(programsVariable); dir != "" {
 		return dir, nil
 	}
-	built.Lock() // Until they are there: whoever waits wants the same ones.
+	built.Lock() // Other tests wait for the same build.
 	defer built.Unlock()
 	if built.dir == "" && built.err == nil {
 		built.dir, built.err = build()

@@ -16,46 +16,47 @@ import (
 )
 
 // StartSnapshotter starts role csi-snapshotter for the world's driver; see
-// [World.Provisioner].
+// [World.StartProvisioner].
 func (w *World) StartSnapshotter(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, nil, "csi-snapshotter", w.SnapshotterArgs(args...))
 }
 
-// StartSnapshotterOnNode starts role csi-snapshotter for the volumes of a node.
+// StartSnapshotterOnNode starts role csi-snapshotter with --node-deployment for a
+// node.
 func (w *World) StartSnapshotterOnNode(t testing.TB, node string, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, []string{"NODE_NAME=" + node}, "csi-snapshotter", w.SnapshotterArgs(append(args, "--node-deployment")...))
 }
 
-// SnapshotterArgs are what role csi-snapshotter needs to serve the world's
-// driver, then args.
+// SnapshotterArgs returns the arguments with which csi-snapshotter uses the world's
+// driver, followed by args.
 func (w *World) SnapshotterArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--csi-address=" + w.Socket}, args...)
 }
 
 // StartSnapshotController starts role snapshot-controller for the world's namespace;
-// see [World.Provisioner].
+// see [World.StartProvisioner].
 func (w *World) StartSnapshotController(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, nil, "snapshot-controller", w.SnapshotControllerArgs(args...))
 }
 
-// StartSnapshotControllerForAll starts it as users do, for all namespaces: only for a
-// cluster of the test's own.
+// StartSnapshotControllerForAll starts role snapshot-controller for all namespaces, as
+// users do. It needs a cluster of the test's own.
 func (w *World) StartSnapshotControllerForAll(t testing.TB, args ...string) *Process {
 	t.Helper()
 	return startForTest(t, nil, "snapshot-controller", append([]string{"--kubeconfig=" + w.Kubeconfig}, args...))
 }
 
-// SnapshotControllerArgs are what role snapshot-controller needs to serve the
-// world's namespace, and no other test's, then args.
+// SnapshotControllerArgs returns the arguments with which snapshot-controller works on
+// the world's namespace only, followed by args.
 func (w *World) SnapshotControllerArgs(args ...string) []string {
 	return append([]string{"--kubeconfig=" + w.Kubeconfig, "--watch-namespace=" + w.Namespace}, args...)
 }
 
-// CreateSnapshotClass makes a VolumeSnapshotClass of the driver with the namespace's
-// name and policy Delete. It goes with the test.
+// CreateSnapshotClass creates a VolumeSnapshotClass of the driver, with the
+// namespace's name and policy Delete. It is deleted when the test ends.
 func (w *World) CreateSnapshotClass(t testing.TB, api client.Client, change func(*snapshotv1.VolumeSnapshotClass)) *snapshotv1.VolumeSnapshotClass {
 	t.Helper()
 	class := &snapshotv1.VolumeSnapshotClass{
@@ -68,8 +69,8 @@ func (w *World) CreateSnapshotClass(t testing.TB, api client.Client, change func
 	return class
 }
 
-// CreateSnapshot makes a VolumeSnapshot of a claim, of the class with the namespace's
-// name.
+// CreateSnapshot creates a VolumeSnapshot of a claim, with the class of the
+// namespace's name.
 func (w *World) CreateSnapshot(t testing.TB, api client.Client, name, claim string, change func(*snapshotv1.VolumeSnapshot)) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{
@@ -88,14 +89,14 @@ func (w *World) CreateSnapshot(t testing.TB, api client.Client, name, claim stri
 	return s
 }
 
-// WaitSnapshotReady waits until a snapshot can be restored from.
+// WaitSnapshotReady waits until a VolumeSnapshot is ready to use.
 func (w *World) WaitSnapshotReady(t testing.TB, api client.Client, name string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	return w.WaitSnapshot(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool { return ptr.Deref(s.ReadyToUse, false) })
 }
 
-// WaitSnapshotError waits until a snapshot's status has an error with part in it,
-// and says that it is not ready.
+// WaitSnapshotError waits until the status of a VolumeSnapshot has an error that
+// contains part, and says that the snapshot is not ready.
 func (w *World) WaitSnapshotError(t testing.TB, api client.Client, name, part string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	return w.WaitSnapshot(t, api, name, func(s *snapshotv1.VolumeSnapshotStatus) bool {
@@ -103,8 +104,9 @@ func (w *World) WaitSnapshotError(t testing.TB, api client.Client, name, part st
 	})
 }
 
-// WaitSnapshot waits until a snapshot has a status and that is as wanted.
-func (w *World) WaitSnapshot(t testing.TB, api client.Client, name string, wanted func(*snapshotv1.VolumeSnapshotStatus) bool) *snapshotv1.VolumeSnapshot {
+// WaitSnapshot waits until a VolumeSnapshot has a status that passes check, and
+// returns the snapshot.
+func (w *World) WaitSnapshot(t testing.TB, api client.Client, name string, check func(*snapshotv1.VolumeSnapshotStatus) bool) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	Eventually(t, func(ctx context.Context) error {
@@ -112,7 +114,7 @@ func (w *World) WaitSnapshot(t testing.TB, api client.Client, name string, wante
 		if err := api.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: name}, s); err != nil {
 			return err
 		}
-		if s.Status == nil || !wanted(s.Status) {
+		if s.Status == nil || !check(s.Status) {
 			text, err := json.Marshal(s.Status)
 			return errors.Join(err, fmt.Errorf("snapshot %s has the status %s", name, text))
 		}
@@ -121,7 +123,7 @@ func (w *World) WaitSnapshot(t testing.TB, api client.Client, name string, wante
 	return s
 }
 
-// WaitContent waits for the VolumeSnapshotContent of a snapshot that is made from a
+// WaitContent waits for the VolumeSnapshotContent of a snapshot whose source is a
 // claim.
 func (w *World) WaitContent(t testing.TB, api client.Client, of *snapshotv1.VolumeSnapshot) *snapshotv1.VolumeSnapshotContent {
 	t.Helper()
@@ -132,7 +134,7 @@ func (w *World) WaitContent(t testing.TB, api client.Client, of *snapshotv1.Volu
 	return c
 }
 
-// DeleteSnapshot deletes a snapshot and does not wait until it is gone.
+// DeleteSnapshot deletes a VolumeSnapshot without waiting until it is gone.
 func (w *World) DeleteSnapshot(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	err := api.Delete(t.Context(), &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name}})
@@ -141,7 +143,7 @@ func (w *World) DeleteSnapshot(t testing.TB, api client.Client, name string) {
 	}
 }
 
-// WaitSnapshotGone waits until a snapshot is gone.
+// WaitSnapshotGone waits until a VolumeSnapshot is gone.
 func (w *World) WaitSnapshotGone(t testing.TB, api client.Client, name string) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
@@ -150,11 +152,11 @@ func (w *World) WaitSnapshotGone(t testing.TB, api client.Client, name string) {
 		if err != nil {
 			return client.IgnoreNotFound(err)
 		}
-		return fmt.Errorf("snapshot %s is there, with the finalizers %v", name, s.Finalizers)
+		return fmt.Errorf("snapshot %s still exists, with the finalizers %q", name, s.Finalizers)
 	})
 }
 
-// ListContents are the VolumeSnapshotContents of the world's driver.
+// ListContents returns the VolumeSnapshotContents of the world's driver.
 func (w *World) ListContents(ctx context.Context, api client.Client) ([]snapshotv1.VolumeSnapshotContent, error) {
 	all := &snapshotv1.VolumeSnapshotContentList{}
 	if err := api.List(ctx, all); err != nil {
@@ -163,8 +165,8 @@ func (w *World) ListContents(ctx context.Context, api client.Client) ([]snapshot
 	return slices.DeleteFunc(all.Items, func(c snapshotv1.VolumeSnapshotContent) bool { return c.Spec.Driver != w.Name }), nil
 }
 
-// WaitNoSnapshotsLeft waits until neither the world's driver nor the cluster has any
-// of its snapshots, and no claim is kept for one.
+// WaitNoSnapshotsLeft waits until neither the world's driver nor the cluster has
+// snapshots or their contents, and no claim is protected for one.
 func (w *World) WaitNoSnapshotsLeft(t testing.TB, api client.Client) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
@@ -185,7 +187,7 @@ func (w *World) WaitNoSnapshotsLeft(t testing.TB, api client.Client) {
 		}
 		for _, claim := range claims.Items {
 			if slices.Contains(claim.Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
-				return fmt.Errorf("claim %s is still kept for a snapshot", claim.Name)
+				return fmt.Errorf("claim %s is still protected for a snapshot", claim.Name)
 			}
 		}
 		return nil

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// SnapshotClient is a client for the API of snapshots and of groups of them, whose CRDs
-// it installs.
+// SnapshotClient installs the snapshot CRDs, and returns a client for VolumeSnapshots
+// and VolumeGroupSnapshots.
 func (w *World) SnapshotClient(t testing.TB) client.Client {
 	t.Helper()
 	InstallCRDs(t, w.Config)
@@ -32,7 +32,8 @@ func (w *World) SnapshotClient(t testing.TB) client.Client {
 	return c
 }
 
-// CreateSnapshotAtDriver makes a snapshot of a volume at the driver and returns its handle there.
+// CreateSnapshotAtDriver creates a snapshot of a volume at the driver only, and
+// returns its handle.
 func (w *World) CreateSnapshotAtDriver(t testing.TB, name, volumeHandle string) string {
 	t.Helper()
 	made, err := w.ConnectDriver(t).CreateSnapshot(t.Context(), &csipb.CreateSnapshotRequest{Name: name, SourceVolumeId: volumeHandle})
@@ -42,9 +43,9 @@ func (w *World) CreateSnapshotAtDriver(t testing.TB, name, volumeHandle string) 
 	return made.SnapshotId
 }
 
-// CreateSnapshotObjects makes the objects that a snapshot controller would make for a
-// snapshot at the driver: ready to be restored from. The content belongs to the
-// caller: it is not in the namespace.
+// CreateSnapshotObjects creates the ready VolumeSnapshot and VolumeSnapshotContent of
+// a snapshot that exists at the driver, as a snapshot-controller would. The caller
+// must delete the content, which is not in the namespace.
 func (w *World) CreateSnapshotObjects(ctx context.Context, api client.Client, name, handle string) (*snapshotv1.VolumeSnapshot, *snapshotv1.VolumeSnapshotContent, error) {
 	content := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name},
@@ -60,15 +61,15 @@ func (w *World) CreateSnapshotObjects(ctx context.Context, api client.Client, na
 		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{VolumeSnapshotContentName: &content.Name}},
 	}
 	if err := api.Create(ctx, snapshot); err != nil {
-		return nil, nil, fmt.Errorf("making snapshot %s: %w", name, err)
+		return nil, nil, fmt.Errorf("creating snapshot %s: %w", name, err)
 	}
 	content.Spec.VolumeSnapshotRef.UID = snapshot.UID
 	if err := api.Create(ctx, content); err != nil {
-		return nil, nil, fmt.Errorf("making the content of snapshot %s: %w", name, err)
+		return nil, nil, fmt.Errorf("creating the content of snapshot %s: %w", name, err)
 	}
 	before := content.DeepCopy()
 	content.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: &handle, ReadyToUse: ptr.To(true)}
-	if err := api.Status().Patch(ctx, content, client.MergeFrom(before)); err != nil { // A csi-snapshotter may have begun with it.
+	if err := api.Status().Patch(ctx, content, client.MergeFrom(before)); err != nil { // A csi-snapshotter may have written to it.
 		return nil, nil, fmt.Errorf("making the content of snapshot %s ready: %w", name, err)
 	}
 	snapshot.Status = &snapshotv1.VolumeSnapshotStatus{BoundVolumeSnapshotContentName: &content.Name, ReadyToUse: ptr.To(true)}

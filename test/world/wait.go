@@ -110,8 +110,8 @@ func (w *World) WaitCalls(t testing.TB, method csi.Method, n int) {
 	})
 }
 
-// WaitNothingLeft waits until neither the cluster nor the driver has anything of
-// the test's claims.
+// WaitNothingLeft waits until neither the cluster nor the driver has volumes or
+// pending operations of the test's claims.
 func (w *World) WaitNothingLeft(t testing.TB) {
 	t.Helper()
 	Eventually(t, func(ctx context.Context) error {
@@ -124,17 +124,17 @@ func (w *World) WaitNothingLeft(t testing.TB) {
 			return err
 		}
 		if left := w.Driver.Volumes(); len(left) > 0 || len(volumes) > 0 || len(leases.Items) > 0 {
-			return fmt.Errorf("left: %d at the driver, %d PersistentVolumes, %d intents", len(left), len(volumes), len(leases.Items))
+			return fmt.Errorf("left are %d volumes at the driver, %d PersistentVolumes and %d pending operations", len(left), len(volumes), len(leases.Items))
 		}
 		return nil
 	})
 }
 
-// WaitClaimEvent waits until a claim has an event of that type and reason whose message
-// has part in it.
-func (w *World) WaitClaimEvent(t testing.TB, claim, kind, reason, part string) {
+// WaitClaimEvent waits until a claim has an event of that type and reason whose
+// message contains part.
+func (w *World) WaitClaimEvent(t testing.TB, claim, eventType, reason, part string) {
 	t.Helper()
-	w.WaitEvent(t, "PersistentVolumeClaim/"+claim, kind, reason, part)
+	w.WaitEvent(t, "PersistentVolumeClaim/"+claim, eventType, reason, part)
 }
 
 // WaitEvent waits until an object, KIND/NAME, has an event of that type and reason

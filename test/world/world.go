@@ -40,20 +40,20 @@ import (
 const (
 	// Timeout is how long anything may take on a slow machine.
 	Timeout = 2 * time.Minute
-	// PollInterval is the pause between two looks.
+	// PollInterval is the pause between two checks.
 	PollInterval = 50 * time.Millisecond
 )
 
-// A World is a cluster with a driver, under a name of its own so that tests do
-// not see each other's claims. A test that brings its driver along by other
-// means fills in Cluster and Name itself; what needs the score is not for it.
+// A World is a cluster with a CSI driver. The driver's name is unique, so that tests
+// do not see each other's claims. A test that brings its own driver sets Cluster and
+// Name itself, and cannot use what needs Driver.
 type World struct {
 	*cluster.Cluster
-	// Driver keeps score; nil if the driver is not csitest's.
+	// Driver is the driver and records its calls; nil if it is not a csitest driver.
 	Driver *csitest.Driver
-	// Name is the driver's.
+	// Name is the driver's name.
 	Name string
-	// Socket is where the driver serves.
+	// Socket is where the driver listens.
 	Socket string
 }
 
@@ -78,8 +78,8 @@ func newWorld(t testing.TB, c *cluster.Cluster, o csitest.Options) *World {
 	return &World{Cluster: c, Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
 }
 
-// ConnectDriver is a connection to the world's driver, which is ready. It is closed with
-// the test.
+// ConnectDriver returns a connection to the world's driver, which is ready. It is
+// closed when the test ends.
 func (w *World) ConnectDriver(t testing.TB) *csi.Driver {
 	t.Helper()
 	driver, err := csi.Connect(t.Context(), csi.Options{Address: w.Socket})
@@ -93,8 +93,8 @@ func (w *World) ConnectDriver(t testing.TB) *csi.Driver {
 	return driver
 }
 
-// CreateClass makes a StorageClass of the driver. By default it has the namespace's
-// name, which is what claims ask for by default. It goes with the test.
+// CreateClass creates a StorageClass of the driver. By default it has the namespace's
+// name, which claims use by default. It is deleted when the test ends.
 func (w *World) CreateClass(t testing.TB, change func(*storagev1.StorageClass)) *storagev1.StorageClass {
 	t.Helper()
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}, Provisioner: w.Name}
@@ -104,13 +104,13 @@ func (w *World) CreateClass(t testing.TB, change func(*storagev1.StorageClass)) 
 	return create(t, w.Client.StorageV1().StorageClasses(), deleteObject, class)
 }
 
-// DeleteClass deletes a StorageClass. One that is gone is fine.
+// DeleteClass deletes a StorageClass. It succeeds if the class is gone already.
 func (w *World) DeleteClass(ctx context.Context, t testing.TB, name string) {
 	t.Helper()
 	deleteObject(ctx, t, w.Client.StorageV1().StorageClasses(), name)
 }
 
-// CreateClaim makes a claim of the world's class for 1 GiB.
+// CreateClaim creates a claim of the world's class for 1 GiB.
 func (w *World) CreateClaim(t testing.TB, name string, change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := &corev1.PersistentVolumeClaim{
@@ -131,7 +131,7 @@ func (w *World) CreateClaim(t testing.TB, name string, change func(*corev1.Persi
 	return made
 }
 
-// DeleteClaim deletes a claim and does not wait until it is gone.
+// DeleteClaim deletes a claim without waiting until it is gone.
 func (w *World) DeleteClaim(t testing.TB, name string) {
 	t.Helper()
 	if err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
@@ -139,7 +139,7 @@ func (w *World) DeleteClaim(t testing.TB, name string) {
 	}
 }
 
-// SetReclaimPolicy changes what becomes of a PersistentVolume that is released.
+// SetReclaimPolicy changes the reclaim policy of a PersistentVolume.
 func (w *World) SetReclaimPolicy(t testing.TB, volume string, policy corev1.PersistentVolumeReclaimPolicy) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"spec":{"persistentVolumeReclaimPolicy":%q}}`, policy)
@@ -149,7 +149,7 @@ func (w *World) SetReclaimPolicy(t testing.TB, volume string, policy corev1.Pers
 	}
 }
 
-// ListPVs are the PersistentVolumes of the world's driver.
+// ListPVs returns the PersistentVolumes of the world's driver.
 func (w *World) ListPVs(ctx context.Context) ([]corev1.PersistentVolume, error) {
 	list, err := w.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
