@@ -8,9 +8,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// An API server that is away for longer than a leader may keep its Lease costs
-// the term and nothing else.
-func TestAnAPIServerThatIsAwayIsWaitedFor(t *testing.T) {
+// An outage of the API server that is longer than the Lease ends the leadership term,
+// and nothing else.
+func TestAPIServerOutageEndsOnlyTheLeadershipTerm(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := proxy.NewTCP(t, w.Config.Host)

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// publishAtDriver attaches a volume at the driver behind the attacher's back.
+// publishAtDriver attaches a volume at the driver only.
 func publishAtDriver(t *testing.T, w *world.World, volume *corev1.PersistentVolume, node string) {
 	t.Helper()
 	capability, err := csi.Capability(&volume.Spec, true, "")
@@ -36,14 +36,15 @@ func markAttachedByUpstream(t *testing.T, w *world.World, name string) {
 	must(t, err)
 }
 
-// waitForListVolumes waits until the driver's list has been compared so often.
+// waitForListVolumes waits for so many reconciliations with the driver's ListVolumes.
 func waitForListVolumes(t *testing.T, w *world.World, times int) {
 	t.Helper()
 	w.WaitCalls(t, csi.ListVolumes, w.Driver.Calls(csi.ListVolumes)+times)
 }
 
-// Drivers list every disk of the project with its users: the nodes' own disks too.
-func TestWhatKubernetesNeverAttachedIsNotDetached(t *testing.T) {
+// Drivers list all disks of a project with the nodes that use them, also the nodes'
+// own disks.
+func TestVolumesUnknownToKubernetesStayAttached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.CreateCSINode(t, "node", "id-1")
@@ -58,9 +59,9 @@ func TestWhatKubernetesNeverAttachedIsNotDetached(t *testing.T) {
 	waitPublished(t, w, etcd.Spec.CSI.VolumeHandle, "id-1")
 }
 
-// Upstream's attacher does not keep the volume on record. If the PersistentVolume
-// is gone its VolumeAttachment may be about whatever is published on its node.
-func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
+// Upstream's attacher does not record the volume. If the PersistentVolume is gone, its
+// VolumeAttachment may be for any volume that is published on its node.
+func TestAttachmentOfUnknownVolumeKeepsItsNode(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	node := w.CreateCSINode(t, "node", "id-1")
@@ -79,9 +80,9 @@ func TestAnAttachmentWhoseVolumeCannotBeToldKeepsItsNodeAsItIs(t *testing.T) {
 	waitPublished(t, w, lost.Spec.CSI.VolumeHandle, "id-1")
 }
 
-// The detachment of what dangles may wait for another call about the volume. What
-// was attached meanwhile stays.
-func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
+// The detachment of a dangling attachment may wait for another call for the volume. If
+// the volume is attached to the node meanwhile, it stays there.
+func TestDanglingAttachmentThatIsRequestedAgainStays(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	node, other := w.CreateCSINode(t, "node", "id-1"), w.CreateCSINode(t, "other", "id-2")
@@ -89,7 +90,7 @@ func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
 		v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 	})
 	w.StartAttacher(t, "--reconcile-sync=50ms", "--detach-dangling", "--timeout=10m")
-	slow := w.Driver.Block(csi.ControllerPublishVolume) // It has the volume's turn.
+	slow := w.Driver.Block(csi.ControllerPublishVolume) // It holds the volume's lock.
 	defer slow.Release()
 	second := w.CreateAttachment(t, volume.Name, other)
 	<-slow.Arrived()
@@ -101,7 +102,7 @@ func TestWhatIsAttachedWhileItsDetachmentWaitsStays(t *testing.T) {
 	w.WaitAttached(t, second)
 	w.WaitAttached(t, world.AttachmentName(volume.Name, node))
 	if n := w.Driver.Calls(csi.ControllerUnpublishVolume); n != 0 {
-		t.Errorf("the driver was asked %d times to unpublish", n)
+		t.Errorf("ControllerUnpublishVolume was called %d times", n)
 	}
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1", "id-2")
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// The volume is attached and the status says so, only the attacher has not heard
-// it. What it writes about that must not stay: nothing has failed.
-func TestALostAnswerLeavesNoErrorAtAnAttachment(t *testing.T) {
+// The volume is attached and the status says so, but the attacher gets no response to
+// that write. It must not leave an error in the status: nothing has failed.
+func TestLostStatusResponseLeavesNoError(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	var writes, answers atomic.Int32
@@ -33,7 +33,7 @@ func TestALostAnswerLeavesNoErrorAtAnAttachment(t *testing.T) {
 	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "one", "id-1"))
 	world.Eventually(t, func(context.Context) error {
 		if answers.Load() < 2 {
-			return errors.New("nothing was written about the lost answer")
+			return errors.New("the status was not written again")
 		}
 		return nil
 	})

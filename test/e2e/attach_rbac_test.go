@@ -19,7 +19,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// exampleAttacherRules are those of all roles in the manifests of the example csi-attacher.
+// exampleAttacherRules returns the rules of all roles in the manifests of the example
+// csi-attacher.
 func exampleAttacherRules(t *testing.T) []rbacv1.PolicyRule {
 	t.Helper()
 	var all []rbacv1.PolicyRule
@@ -43,7 +44,7 @@ func exampleAttacherRules(t *testing.T) []rbacv1.PolicyRule {
 	return all
 }
 
-// withoutVerbs takes verbs on a resource out of rules, and the rule if none is left.
+// withoutVerbs removes verbs on a resource from rules, and rules without verbs.
 func withoutVerbs(all []rbacv1.PolicyRule, verbs, resource string) []rbacv1.PolicyRule {
 	var left []rbacv1.PolicyRule
 	for _, rule := range all {
@@ -57,12 +58,12 @@ func withoutVerbs(all []rbacv1.PolicyRule, verbs, resource string) []rbacv1.Poli
 	return left
 }
 
-// impersonate gives a user these rights and returns a kubeconfig of that user.
-func impersonate(t *testing.T, w *world.World, user string, rights []rbacv1.PolicyRule) string {
+// impersonate grants permissions to a user, and returns a kubeconfig of that user.
+func impersonate(t *testing.T, w *world.World, user string, rules []rbacv1.PolicyRule) string {
 	t.Helper()
 	user = w.Namespace + "-" + user
 	roles := w.Client.RbacV1()
-	_, err := roles.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: rights}, metav1.CreateOptions{})
+	_, err := roles.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: rules}, metav1.CreateOptions{})
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, roles.ClusterRoles().Delete(context.Background(), user, metav1.DeleteOptions{}))
@@ -86,24 +87,24 @@ func impersonate(t *testing.T, w *world.World, user string, rights []rbacv1.Poli
 	return file
 }
 
-// The rights of the example are enough, and for each one that is missing the log
-// says which it is.
-func TestARightThatTheAttacherLacksIsNamed(t *testing.T) {
+// The permissions of the example are sufficient, and for each missing one the log
+// names it.
+func TestMissingAttacherPermissionIsLogged(t *testing.T) {
 	t.Parallel()
 	if len(exampleAttacherRules(t)) < 7 {
 		t.Fatalf("the example's manifests have %d rules", len(exampleAttacherRules(t)))
 	}
-	for name, lacks := range map[string][2]string{ // verbs, of which the first is named, and resource
+	for name, lacks := range map[string][2]string{ // verbs, of which the first is logged, and resource
 		"nothing":                      {},
 		"to read volumes":              {"list watch", "persistentvolumes"},
-		"to protect volumes":           {"patch", "persistentvolumes"},
-		"to read the ids of nodes":     {"list watch", "csinodes"},
-		"to see what is to be done":    {"list watch", "volumeattachments"},
-		"to record what it does":       {"patch", "volumeattachments"},
-		"to say that it is done":       {"patch", "volumeattachments/status"},
-		"to tell users what is wrong":  {"create", "events"},
-		"to lead":                      {"update", "leases"},
-		"to see that nobody leads now": {"watch", "leases"},
+		"to add finalizers to volumes": {"patch", "persistentvolumes"},
+		"to read node ids":             {"list watch", "csinodes"},
+		"to read VolumeAttachments":    {"list watch", "volumeattachments"},
+		"to record operations":         {"patch", "volumeattachments"},
+		"to write the status":          {"patch", "volumeattachments/status"},
+		"to emit events":               {"create", "events"},
+		"to become leader":             {"update", "leases"},
+		"to watch the Lease":           {"watch", "leases"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +120,7 @@ func TestARightThatTheAttacherLacksIsNamed(t *testing.T) {
 				w.WaitAttached(t, attachment)
 				return
 			}
-			if lacks[1] == "leases" && lacks[0] == "watch" { // Only who has seen another lead watches.
+			if lacks[1] == "leases" && lacks[0] == "watch" { // Only a replica that has seen another leader watches.
 				w.WaitAttached(t, attachment)
 				setLeaseHolder(t, w, "external-attacher-leader-"+csi.SafeName(w.Name), "another")
 				p = w.StartAttacher(t, append(longLeases(), "--kubeconfig="+impersonate(t, w, "second", rights), "--leader-election-namespace="+w.Namespace, "--v=2")...)
@@ -127,7 +128,7 @@ func TestARightThatTheAttacherLacksIsNamed(t *testing.T) {
 			world.Eventually(t, func(context.Context) error {
 				verb, _, _ := strings.Cut(lacks[0], " ")
 				if want := `cannot ` + verb + ` resource "` + lacks[1] + `"`; !strings.Contains(strings.ReplaceAll(p.Log(), `\`, ""), want) {
-					return errors.New("it does not say: " + want)
+					return errors.New("the log lacks: " + want)
 				}
 				return nil
 			})
@@ -135,9 +136,9 @@ func TestARightThatTheAttacherLacksIsNamed(t *testing.T) {
 	}
 }
 
-// A replica that cannot see what it needs does not lead, so another one that can
-// does.
-func TestAReplicaThatMayNotSeeVolumesDoesNotLead(t *testing.T) {
+// A replica that cannot read what it needs must not become leader, so that another one
+// can.
+func TestReplicaWithoutPermissionsDoesNotLead(t *testing.T) {
 	t.Parallel()
 	for _, resource := range []string{"persistentvolumes", "csinodes"} {
 		t.Run(resource, func(t *testing.T) {

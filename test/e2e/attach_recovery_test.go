@@ -20,15 +20,15 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// isRecorded is nil if the volume of a VolumeAttachment is on record.
+// isRecorded returns nil if the VolumeAttachment records its volume.
 func isRecorded(a *storagev1.VolumeAttachment) error {
 	if a.Annotations["attach.holdfast.io/volume-handle"] == "" {
-		return errors.New("it is not on record")
+		return errors.New("the volume is not recorded")
 	}
 	return nil
 }
 
-// hideNode lets the driver know nothing of a node any more.
+// hideNode makes the driver return NotFound for a node.
 func hideNode(w *world.World, id string) {
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, _ csi.Method, req any) error {
 		if r, ok := req.(interface{ GetNodeId() string }); ok && r.GetNodeId() == id {
@@ -39,7 +39,7 @@ func hideNode(w *world.World, id string) {
 }
 
 // Nothing is attached to a machine that neither the driver nor the cluster knows.
-func TestAVolumeIsDetachedFromANodeThatNobodyKnows(t *testing.T) {
+func TestVolumeIsDetachedFromUnknownNode(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--retry-interval-start=100ms", "--retry-interval-max=1s")
@@ -61,7 +61,7 @@ func TestAVolumeIsDetachedFromANodeThatNobodyKnows(t *testing.T) {
 	w.WaitDetached(t, name)
 }
 
-func TestANodeThatNobodyKnowsDoesNotKeepItsSuccessorFromAttaching(t *testing.T) {
+func TestUnknownNodeDoesNotBlockItsSuccessor(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--retry-interval-start=100ms", "--retry-interval-max=1s")
@@ -77,8 +77,9 @@ func TestANodeThatNobodyKnowsDoesNotKeepItsSuccessorFromAttaching(t *testing.T) 
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-2")
 }
 
-// A driver may say less of itself after a restart. What is on record was attached.
-func TestADriverThatDoesNotSayThatItPublishesIsAskedToDetach(t *testing.T) {
+// A driver may announce fewer capabilities after a restart. A recorded attachment was
+// attached.
+func TestRecordedAttachmentIsDetachedWithoutCapability(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	first := w.StartAttacher(t)
@@ -95,8 +96,9 @@ func TestADriverThatDoesNotSayThatItPublishesIsAskedToDetach(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-// One that does not detach any more says so, and the object does not stay for ever.
-func TestADriverThatDoesNotPublishAnyMoreLetsItsAttachmentsGo(t *testing.T) {
+// If a driver does not detach any more, an event says so and the VolumeAttachment is
+// deleted.
+func TestAttachmentsOfDriverWithoutPublishAreRemoved(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	first := w.StartAttacher(t)
@@ -108,9 +110,9 @@ func TestADriverThatDoesNotPublishAnyMoreLetsItsAttachmentsGo(t *testing.T) {
 	w.WaitEvent(t, "PersistentVolume/"+volume.Name, "", "", "does not detach volumes any more")
 }
 
-// The volume on a node belongs to whoever has it on record: a machine may have two
-// names for a while.
-func TestWhatAnotherAttachmentHasOnRecordStays(t *testing.T) {
+// A volume on a node belongs to the VolumeAttachment that records it: a machine may
+// have two names for a while.
+func TestVolumeRecordedByAnotherAttachmentStays(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -125,9 +127,9 @@ func TestWhatAnotherAttachmentHasOnRecordStays(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-// A detachment that waits for another call about the volume rests on an object that
-// may be removed by force meanwhile, and made anew.
-func TestWhatIsMadeAnewWhileItsDetachmentWaitsIsAttached(t *testing.T) {
+// A detachment that waits for another call for the volume must notice that its
+// VolumeAttachment was deleted by force and created again.
+func TestRecreatedAttachmentIsNotDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--timeout=10m")
@@ -150,9 +152,9 @@ func TestWhatIsMadeAnewWhileItsDetachmentWaitsIsAttached(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle, "id-1", "id-2")
 }
 
-// Somebody takes our finalizer off, and leaves the object: what was attached stays
+// Somebody removes the attacher's finalizer but not the object. The attachment stays
 // on record.
-func TestARecordThatIsTakenOffWhileItIsBeingAttachedIsPutOnAgain(t *testing.T) {
+func TestRemovedFinalizerIsAddedAgain(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -168,7 +170,7 @@ func TestARecordThatIsTakenOffWhileItIsBeingAttachedIsPutOnAgain(t *testing.T) {
 	slow.Release()
 	w.WaitAttachment(t, name, func(a *storagev1.VolumeAttachment) error {
 		if !a.Status.Attached || len(a.Finalizers) == 0 {
-			return fmt.Errorf("it has %q, %+v", a.Finalizers, a.Status)
+			return fmt.Errorf("the VolumeAttachment has the finalizers %q and the status %+v", a.Finalizers, a.Status)
 		}
 		return nil
 	})
@@ -176,9 +178,9 @@ func TestARecordThatIsTakenOffWhileItIsBeingAttachedIsPutOnAgain(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-// A PersistentVolume that is being deleted and is still attached says what it waits
-// for, in whatever phase it is, with or without a claim.
-func TestAVolumeThatWaitsForItsAttachmentSaysSo(t *testing.T) {
+// A PersistentVolume that is deleted while it is attached gets an event, in every
+// phase and with or without a claim.
+func TestEventSaysWhichAttachmentBlocksDeletion(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)

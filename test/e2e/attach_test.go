@@ -35,7 +35,7 @@ func waitPublished(t *testing.T, w *world.World, handle string, nodes ...string)
 	})
 }
 
-func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
+func TestVolumeIsAttachedAndDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -64,13 +64,13 @@ func TestAVolumeIsAttachedAndDetachedAgain(t *testing.T) {
 	}
 	w.WaitPVGone(t, volume)
 	if n, m := w.Driver.Calls(csi.ControllerPublishVolume), w.Driver.Calls(csi.ControllerUnpublishVolume); n != 1 || m != 1 {
-		t.Errorf("the driver was asked %d times to publish and %d times to unpublish", n, m)
+		t.Errorf("the driver was called %d times to publish and %d times to unpublish", n, m)
 	}
 }
 
-// What is detached is what was attached: volume, node and class may be gone, or
-// be something else under the same name.
-func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
+// The attacher detaches what it attached: volume, node and class may be deleted, or
+// recreated under the same name.
+func TestDetachNeedsOnlyTheVolumeAttachment(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -100,8 +100,8 @@ func TestDetachingNeedsNothingButTheVolumeAttachment(t *testing.T) {
 	}
 }
 
-// A secret that is gone must not keep a volume where it is.
-func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
+// A secret that is gone must not keep a volume attached.
+func TestDetachWithoutDeletedSecret(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -118,7 +118,7 @@ func TestDetachingGoesOnWithoutASecretThatIsGone(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
+func TestAttachAndDetachErrorsAreReported(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--retry-interval-start=0.1")
@@ -126,7 +126,7 @@ func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
 	volume := w.CreatePV(t, "data", func(v *corev1.PersistentVolume) {
 		v.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: w.Namespace, Name: "data", UID: "made-up"}
 	})
-	for range 3 { // Long enough to be seen.
+	for range 3 { // Long enough to be observed.
 		w.Driver.FailNext(csi.ControllerPublishVolume, codes.ResourceExhausted, "all slots are taken")
 	}
 	name := w.CreateAttachment(t, volume.Name, node)
@@ -141,18 +141,18 @@ func TestWhatHoldsAnAttachmentUpIsTold(t *testing.T) {
 	}
 	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "FailedAttachVolume", "all slots are taken")
 	if a = w.WaitAttached(t, name); a.Status.AttachError != nil {
-		t.Errorf("it is attached, and still says %+v", a.Status.AttachError)
+		t.Errorf("it is attached, and still has the error %+v", a.Status.AttachError)
 	}
 
-	w.Driver.FailNext(csi.ControllerUnpublishVolume, codes.Internal, "the door is stuck")
+	w.Driver.FailNext(csi.ControllerUnpublishVolume, codes.Internal, "the device is busy")
 	w.DeleteAttachment(t, name)
-	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "FailedDetachVolume", "the door is stuck")
+	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "FailedDetachVolume", "the device is busy")
 	w.WaitDetached(t, name)
 }
 
-// The pause before the next try is longer than the test is patient: only the
-// change can have woken it up.
-func TestANodeThatGetsTheDriverWakesItsAttachments(t *testing.T) {
+// The retry interval is longer than the test: only the new CSINode can requeue the
+// attachment.
+func TestDriverRegistrationRequeuesAttachments(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
@@ -170,8 +170,8 @@ func TestANodeThatGetsTheDriverWakesItsAttachments(t *testing.T) {
 	detachAndWait(t, w, name)
 }
 
-// The first node may have the volume: nobody knows, for the answer was lost.
-func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
+// The response was lost, so the volume may be on the first node.
+func TestRecreatedNodeDoesNotLeaveVolumeOnOldOne(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--retry-interval-start=1h", "--retry-interval-max=1h")
@@ -194,8 +194,8 @@ func TestANodeThatIsMadeAnewDoesNotLeaveTheVolumeOnTheOldOne(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-// Somebody takes the finalizers off while the driver is at work.
-func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
+// Somebody removes the finalizers while the driver is attaching.
+func TestAttachmentDeletedByForceIsDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t)
@@ -209,7 +209,7 @@ func TestWhatIsRemovedByForceWhileItIsBeingAttachedIsDetached(t *testing.T) {
 	waitPublished(t, w, volume.Spec.CSI.VolumeHandle)
 }
 
-func TestAnAttachmentThatTakesTooLongIsMarkedAndGoesOn(t *testing.T) {
+func TestSlowAttachmentIsReportedAndContinues(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--volume-attachment-timeout=1s", "--timeout=10m")
@@ -227,7 +227,7 @@ func TestAnAttachmentThatTakesTooLongIsMarkedAndGoesOn(t *testing.T) {
 	detachAndWait(t, w, name)
 }
 
-func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
+func TestDriverWithoutPublishNeedsNoCall(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
 		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
@@ -241,9 +241,9 @@ func TestADriverThatDoesNotPublishHasItsVolumesAttachedAtOnce(t *testing.T) {
 	detachAndWait(t, w, name)
 }
 
-// The status and the driver disagree: the driver is asked again. What nobody
-// tells of is reported, and taken away if that is wanted.
-func TestTheDriversOwnListIsCompared(t *testing.T) {
+// If the status and the driver disagree, the driver is called again. A dangling
+// attachment is reported, and detached with --detach-dangling.
+func TestReconcileWithListVolumes(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	w.StartAttacher(t, "--reconcile-sync=100ms", "--max-entries=1", "--detach-dangling")
@@ -263,8 +263,8 @@ func TestTheDriversOwnListIsCompared(t *testing.T) {
 	waitPublished(t, w, one.Spec.CSI.VolumeHandle)
 }
 
-// Upstream's attacher keeps the node's id on record and nothing else.
-func TestWhatUpstreamHasAttachedIsDetached(t *testing.T) {
+// Upstream's attacher records the node's id and nothing else.
+func TestAttachmentOfUpstreamIsDetached(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	volume := w.CreatePV(t, "data", nil)

@@ -22,8 +22,8 @@ import (
 
 const zoneKey = "topology.example.com/zone"
 
-// A capacityWorld is one in which the driver has zones with 10 GiB each, a and
-// b, and there is one node in each.
+// A capacityWorld has a driver with two zones, a and b, of 10 GiB each, and one node
+// in each zone.
 type capacityWorld struct{ *world.World }
 
 func newCapacityWorld(t *testing.T) *capacityWorld {
@@ -37,7 +37,7 @@ func newCapacityWorld(t *testing.T) *capacityWorld {
 }
 
 // startPublisher starts a provisioner that publishes capacity. Unless args say
-// otherwise it never polls: whatever it notices, something has told it.
+// otherwise it never polls: it must react to events.
 func (w *capacityWorld) startPublisher(t *testing.T, args ...string) *world.Process {
 	t.Helper()
 	return w.StartProvisioner(t, append([]string{
@@ -45,7 +45,7 @@ func (w *capacityWorld) startPublisher(t *testing.T, args ...string) *world.Proc
 	}, args...)...)
 }
 
-// addNode makes a node in a zone, without a machine, and with the driver.
+// addNode creates a Node in a zone, with the driver registered.
 func (w *capacityWorld) addNode(t *testing.T, zone string) {
 	t.Helper()
 	w.CreateNode(t, w.nodeName(zone), map[string]string{zoneKey: zone})
@@ -61,7 +61,7 @@ func (w *capacityWorld) deleteNode(ctx context.Context, zone string) error {
 	)
 }
 
-// createDelayedClass makes a class that waits for the first consumer.
+// createDelayedClass creates a class with WaitForFirstConsumer.
 func (w *capacityWorld) createDelayedClass(t *testing.T, suffix string) string {
 	t.Helper()
 	return w.CreateClass(t, func(c *storagev1.StorageClass) {
@@ -70,7 +70,8 @@ func (w *capacityWorld) createDelayedClass(t *testing.T, suffix string) string {
 	}).Name
 }
 
-// createClaimInZone makes a claim for which the scheduler has selected the node of a zone.
+// createClaimInZone creates a claim for which the scheduler has selected the node of a
+// zone.
 func (w *capacityWorld) createClaimInZone(t *testing.T, name, zone, size string) {
 	t.Helper()
 	w.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) {
@@ -79,7 +80,8 @@ func (w *capacityWorld) createClaimInZone(t *testing.T, name, zone, size string)
 	})
 }
 
-// listCapacities are those of the world's driver that a provisioner publishes.
+// listCapacities returns the objects of the world's driver that a provisioner
+// publishes.
 func (w *capacityWorld) listCapacities(ctx context.Context) ([]storagev1.CSIStorageCapacity, error) {
 	list, err := w.Client.StorageV1().CSIStorageCapacities(w.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: "csi.storage.k8s.io/managed-by=external-provisioner,csi.storage.k8s.io/drivername=" + w.Name,
@@ -87,7 +89,7 @@ func (w *capacityWorld) listCapacities(ctx context.Context) ([]storagev1.CSIStor
 	return list.Items, err
 }
 
-// createCapacity makes an object as another provisioner would.
+// createCapacity creates an object as another provisioner would.
 func (w *capacityWorld) createCapacity(t *testing.T, class, zone, size string, change func(*storagev1.CSIStorageCapacity)) *storagev1.CSIStorageCapacity {
 	t.Helper()
 	o := &storagev1.CSIStorageCapacity{
@@ -115,7 +117,8 @@ func (w *capacityWorld) deleteCapacity(t *testing.T, name string) {
 	}
 }
 
-// waitCapacities waits until just these objects are there, each as "class zone capacity".
+// waitCapacities waits until exactly these objects exist, each as "class zone
+// capacity".
 func (w *capacityWorld) waitCapacities(t *testing.T, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -140,7 +143,7 @@ func (w *capacityWorld) waitCapacities(t *testing.T, want ...string) {
 	})
 }
 
-func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
+func TestCapacityIsPublishedAndUpdated(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	w.startPublisher(t)
@@ -148,7 +151,7 @@ func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-immediate" })
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 
-	// A volume takes room where it is, and gives it back.
+	// A volume uses capacity in its zone until it is deleted.
 	w.createClaimInZone(t, "data", "a", "3Gi")
 	w.WaitBound(t, "data")
 	w.waitCapacities(t, fast+" a 7Gi", fast+" b 10Gi")
@@ -156,7 +159,7 @@ func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 	w.WaitNothingLeft(t)
 
-	// Classes and zones come and go. A zone that the driver does not have has no room, and that is published too.
+	// Classes and zones are added and removed. The capacity of a zone unknown to the driver is 0.
 	slow := w.createDelayedClass(t, "-slow")
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi", slow+" a 10Gi", slow+" b 10Gi")
 	w.addNode(t, "c")
@@ -168,7 +171,7 @@ func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 	}
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 
-	// What somebody deletes comes back, what somebody adds goes.
+	// Deleted objects are created again, and others deleted.
 	objects, err := w.listCapacities(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -179,24 +182,24 @@ func TestCapacityIsPublishedAndFollowsWhatHappens(t *testing.T) {
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
 }
 
-// A claim that finds no room shows that what is published is not true: the
-// scheduler, which is asked for another node, must know before it selects.
-func TestCapacityIsLookedAtAgainWhereThereWasNoRoom(t *testing.T) {
+// A claim that finds no room shows that the published capacity is outdated. The
+// scheduler must know before it selects another node.
+func TestCapacityIsRefreshedAfterResourceExhausted(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	w.startPublisher(t)
 	fast := w.createDelayedClass(t, "")
 	w.waitCapacities(t, fast+" a 10Gi", fast+" b 10Gi")
-	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 1 << 30 }) // Nobody is told.
+	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 1 << 30 }) // Without an event.
 	w.createClaimInZone(t, "data", "a", "5Gi")
 	w.waitCapacities(t, fast+" a 1Gi", fast+" b 10Gi")
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// A provisioner takes over what another one has published, here or upstream's:
-// it leaves alone what is right, and what is not its business.
-func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
+// A provisioner adopts what another one has published, be it this program or
+// upstream's. It does not write what is correct, or not its own.
+func TestCapacityOfOtherProvisionerIsAdopted(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	fast := w.createDelayedClass(t, "")
@@ -229,7 +232,7 @@ func TestCapacityOfAnotherProvisionerIsTakenOver(t *testing.T) {
 	}
 }
 
-func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
+func TestPollingWritesOnlyChanges(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	p := w.startPublisher(t, "--capacity-poll-interval=200ms")
@@ -252,20 +255,20 @@ func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
 	before := versions()
 	polled(5)
 	if diff := cmp.Diff(before, versions()); diff != "" {
-		t.Errorf("something was written though nothing had changed: %s", diff)
+		t.Errorf("objects were written without a change: %s", diff)
 	}
 
-	// A driver that cannot be asked leaves everything as it is; when it is back, it is believed.
+	// While the driver is down all objects stay as they are; afterwards they are updated.
 	w.Driver.Crash()
 	w.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity, o.MaxVolumeSize = 5<<30, 1<<30 })
 	world.Eventually(t, func(context.Context) error {
 		if n := strings.Count(p.Log(), "GetCapacity: Unavailable"); n < 4 {
-			return fmt.Errorf("the driver was missed %d times", n)
+			return fmt.Errorf("the driver was unavailable %d times", n)
 		}
 		return nil
 	})
 	if diff := cmp.Diff(before, versions()); diff != "" {
-		t.Errorf("something was written without the driver: %s", diff)
+		t.Errorf("objects were written without the driver: %s", diff)
 	}
 	if err := w.Driver.Restart(); err != nil {
 		t.Fatal(err)
@@ -277,9 +280,9 @@ func TestPollsFollowTheDriverAndWriteOnlyNews(t *testing.T) {
 	}
 }
 
-// Whenever a provisioner dies, there is one object for each pair when its
-// successor is done. They write slowly, so that each dies a little further on.
-func TestCapacityIsPublishedOnceByProvisionersThatDie(t *testing.T) {
+// Whenever a provisioner dies, each pair has one object when its successor is done.
+// They write slowly, so that each dies a little later.
+func TestCapacityIsPublishedOnceAfterCrashes(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	var want []string
@@ -302,9 +305,9 @@ func TestCapacityIsPublishedOnceByProvisionersThatDie(t *testing.T) {
 	w.waitCapacities(t, want...)
 }
 
-// The objects go with what deployed the provisioner: nobody else would delete
+// The objects are owned by the workload of the provisioner: nobody else would delete
 // them.
-func TestCapacityGoesWithItsOwner(t *testing.T) {
+func TestCapacityIsDeletedWithItsOwner(t *testing.T) {
 	w := newCapacityWorld(t)
 	t.Setenv("POD_NAME", "driver-0")
 	core := w.Client.CoreV1()

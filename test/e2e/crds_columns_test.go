@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// What people type and see: the short names and the columns of kubectl get.
-func TestKindsOfTheSnapshotAPILookAsTheyAlwaysDid(t *testing.T) {
+// Users type the short names, and see the columns of kubectl get.
+func TestSnapshotCRDsHaveUpstreamsNamesAndColumns(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t)
 	world.InstallCRDs(t, c.Config)
@@ -68,7 +68,7 @@ func TestKindsOfTheSnapshotAPILookAsTheyAlwaysDid(t *testing.T) {
 	}
 }
 
-// servedVersions are those of a group, the preferred one first.
+// servedVersions returns the versions of a group, the preferred one first.
 func servedVersions(t *testing.T, c *cluster.Cluster, group string) []string {
 	t.Helper()
 	all, err := c.Client.Discovery().ServerGroups()
@@ -95,7 +95,7 @@ func discoverResources(t *testing.T, c *cluster.Cluster, groupVersion string) ma
 	return all
 }
 
-// printedColumns are the names of those that "kubectl get" prints.
+// printedColumns returns the names of the columns that "kubectl get" prints.
 func printedColumns(t *testing.T, c *cluster.Cluster, path string) string {
 	t.Helper()
 	text, err := c.Client.Discovery().RESTClient().Get().AbsPath("/apis", path).

@@ -23,7 +23,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// applyCommand is the command that the help of "holdfast crds" has a reader type.
+// applyCommand returns the command in the help of "holdfast crds".
 func applyCommand(t *testing.T) string {
 	t.Helper()
 	programs, err := world.Programs()
@@ -35,25 +35,25 @@ func applyCommand(t *testing.T) string {
 			return "PATH=$PWD/bin:$PATH; " + strings.TrimSpace(line)
 		}
 	}
-	t.Fatalf("the help has no line to type:\n%s", help)
+	t.Fatalf("the help has no command:\n%s", help)
 	return ""
 }
 
-// Whoever put the definitions there, and however, applying ours updates them in
-// place: the objects stay, and so does what others have added to a definition.
-func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
+// Applying the CRDs updates existing ones in place, whoever installed them and how:
+// the objects stay, and so do others' additions to the CRDs.
+func TestCRDsAreAppliedOverExistingOnes(t *testing.T) {
 	t.Parallel()
 	dir, line := checkoutDir(t), applyCommand(t)
 	for _, row := range []struct {
 		name, put string
 		conflicts bool
 	}{
-		{name: "ours are there", put: line},
-		{name: "kubectl has applied the same at the client", put: "bin/holdfast crds | kubectl apply -f -"},
-		{name: "kubectl has created the same", put: "bin/holdfast crds | kubectl create -f -"},
-		{name: "another manager has applied the same at the server", put: "bin/holdfast crds | kubectl apply --server-side --field-manager=helm -f -"},
+		{name: "by the help's own command", put: line},
+		{name: "by client-side apply", put: "bin/holdfast crds | kubectl apply -f -"},
+		{name: "by kubectl create", put: "bin/holdfast crds | kubectl create -f -"},
+		{name: "by server-side apply of another manager", put: "bin/holdfast crds | kubectl apply --server-side --field-manager=helm -f -"},
 		{
-			name:      "another manager has applied those of another release",
+			name:      "by server-side apply of another manager, of another release",
 			put:       "bin/holdfast crds | sed 's/name: ReadyToUse/name: Ready/' | kubectl apply --server-side --field-manager=helm -f -",
 			conflicts: true,
 		},
@@ -74,20 +74,20 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 			before := listCRDs(t, api)
 			if row.conflicts {
 				if out, err := runShell(t.Context(), t, c, dir, apply); err == nil || !strings.Contains(out, `conflict with "helm"`) {
-					t.Errorf("what another manager has was taken over unasked: %v\n%s", err, out)
+					t.Errorf("another manager's fields were taken without --force-conflicts: %v\n%s", err, out)
 				}
 				apply += " --force-conflicts"
 			}
 			sh(apply)
 			if !row.conflicts {
 				if diff := cmp.Diff(before, listCRDs(t, api)); diff != "" {
-					t.Errorf("applying has changed (-before +after):\n%s", diff)
+					t.Errorf("applying changed the CRDs (-before +after):\n%s", diff)
 				}
 			}
 			between := listCRDs(t, api)
 			sh(apply)
 			if diff := cmp.Diff(between, listCRDs(t, api)); diff != "" {
-				t.Errorf("applying again has changed (-before +after):\n%s", diff)
+				t.Errorf("applying again changed the CRDs (-before +after):\n%s", diff)
 			}
 			for name, s := range listCRDs(t, api) {
 				if s.UID != before[name].UID || s.Label != "here" || s.Conversion != before[name].Conversion {
@@ -101,7 +101,7 @@ func TestCRDsAreAppliedOverThoseThatAreThere(t *testing.T) {
 }
 
 const (
-	// changeAllCRDs is what others do to definitions: they label them, and have objects converted.
+	// changeAllCRDs is what others do to CRDs: they add labels and conversion webhooks.
 	changeAllCRDs = `kubectl label crd --all kept=here
 		kubectl patch crd volumegroupsnapshots.groupsnapshot.storage.k8s.io --type=merge -p '{"spec": {"conversion": {
 			"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://conversion.example.com/"}}}}}'`
@@ -110,13 +110,13 @@ const (
 		Y`
 )
 
-// A crdState is what of it may not be lost.
+// crdState is the part of a CRD that must not be lost.
 type crdState struct {
 	UID, Label, Conversion string
 	Generation             int64
 }
 
-// listCRDs are all definitions of the cluster.
+// listCRDs returns the state of all CRDs of the cluster.
 func listCRDs(t *testing.T, api client.Client) map[string]crdState {
 	t.Helper()
 	list := &unstructured.UnstructuredList{}
@@ -130,15 +130,15 @@ func listCRDs(t *testing.T, api client.Client) map[string]crdState {
 		all[crd.GetName()] = crdState{string(crd.GetUID()), crd.GetLabels()["kept"], strategy, crd.GetGeneration()}
 	}
 	if len(all) == 0 {
-		t.Fatal("there are no definitions")
+		t.Fatal("there are no CRDs")
 	}
 	return all
 }
 
 const quotaResource corev1.ResourceName = "count/volumesnapshots.snapshot.storage.k8s.io"
 
-// How many snapshots a namespace may have is for its ResourceQuota to say.
-func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
+// A ResourceQuota can limit the number of snapshots in a namespace.
+func TestQuotaLimitsSnapshots(t *testing.T) {
 	t.Parallel()
 	w := &world.World{Cluster: cluster.New(t)}
 	api := w.SnapshotClient(t)
@@ -160,11 +160,11 @@ func TestAQuotaLimitsHowManySnapshotsThereAre(t *testing.T) {
 	}
 }
 
-// waitForQuota waits until the quota counts snapshots. Its controller asks for
-// new kinds every 30 s, but then looks at a quota only when its limits change,
-// or after minutes; so another limit of it is changed all the time. It is done
-// when it has looked at the last change: it would count once more after that, and
-// for a moment miss what was made meanwhile.
+// waitForQuota waits until the quota counts snapshots. Its controller looks for new
+// CRDs every 30 s, but then updates a quota only when its limits change, or after
+// minutes. So this function keeps changing another limit. It returns when the
+// controller has seen the last change: after that it would count once more, and for a
+// moment miss what was created meanwhile.
 func waitForQuota(t *testing.T, w *world.World) {
 	t.Helper()
 	quotas, other := w.Client.CoreV1().ResourceQuotas(w.Namespace), 1
@@ -178,13 +178,13 @@ func waitForQuota(t *testing.T, w *world.World) {
 		case counts && settled:
 			return nil
 		case counts:
-			return fmt.Errorf("it has not looked at %v yet", quota.Spec.Hard)
+			return fmt.Errorf("the controller has not seen %v yet", quota.Spec.Hard)
 		}
 		other++
 		patch := fmt.Sprintf(`{"spec": {"hard": {"count/secrets": "%d"}}}`, other)
 		if _, err := quotas.Patch(ctx, "snapshots", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 			return err
 		}
-		return fmt.Errorf("what it counts is %v", quota.Status.Used)
+		return fmt.Errorf("the quota counts %v", quota.Status.Used)
 	})
 }

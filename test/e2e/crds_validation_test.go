@@ -18,7 +18,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// validObjects are an object of each kind that is as it should be.
+// validObjects has a valid object of each kind.
 var validObjects = map[string]string{
 	"VolumeSnapshot":           `{spec: {source: {persistentVolumeClaimName: data}}}`,
 	"VolumeSnapshotClass":      `{driver: a.example.com, deletionPolicy: Delete, parameters: {kind: fast}}`,
@@ -29,12 +29,12 @@ var validObjects = map[string]string{
 		source: {volumeHandles: [v1, v2]}, volumeGroupSnapshotRef: {name: group, namespace: default}}}`,
 }
 
-// A validationRule is what the API server makes of an object. Both parts are merge
-// patches: object of a sound one, change of that object once it is there.
+// A validationRule is what the API server does with an object. Both parts are merge
+// patches: object of a valid one, change of that object after it is created.
 type validationRule struct {
 	name           string
 	object, change string
-	rejected       string // With these words, or not at all.
+	rejected       string // Part of the error; empty if it is accepted.
 }
 
 const existing = `groupSnapshotHandles: {volumeGroupSnapshotHandle: g1, volumeSnapshotHandles: [s1, s2]}`
@@ -44,7 +44,7 @@ var validationRules = map[string][]validationRule{
 		{name: "a claim is snapshotted, with the default class"},
 		{name: "a class is named", object: `spec: {volumeSnapshotClassName: fast}`},
 		{name: "a class that is named has a name", object: `spec: {volumeSnapshotClassName: ""}`, rejected: "volumeSnapshotClassName must not be the empty string when set"},
-		{name: "a content that is there is taken", object: `spec: {source: {persistentVolumeClaimName: null, volumeSnapshotContentName: c1}}`},
+		{name: "an existing content is named", object: `spec: {source: {persistentVolumeClaimName: null, volumeSnapshotContentName: c1}}`},
 		{name: "a source is needed", object: `spec: {source: {persistentVolumeClaimName: null}}`, rejected: "exactly one of volumeSnapshotContentName and persistentVolumeClaimName must be set"},
 		{name: "one source is enough", object: `spec: {source: {volumeSnapshotContentName: c1}}`, rejected: "exactly one of volumeSnapshotContentName and persistentVolumeClaimName must be set"},
 		{name: "another claim does not become the source", change: `spec: {source: {persistentVolumeClaimName: other}}`, rejected: "persistentVolumeClaimName is immutable"},
@@ -76,7 +76,7 @@ var validationRules = map[string][]validationRule{
 	},
 	"VolumeSnapshotContent": {
 		{name: "a volume is snapshotted"},
-		{name: "a snapshot that is there is taken", object: `spec: {source: {volumeHandle: null, snapshotHandle: s1}}`},
+		{name: "an existing snapshot is named", object: `spec: {source: {volumeHandle: null, snapshotHandle: s1}}`},
 		{name: "a source is needed", object: `spec: {source: {volumeHandle: null}}`, rejected: "exactly one of volumeHandle and snapshotHandle must be set"},
 		{name: "one source is enough", object: `spec: {source: {snapshotHandle: s1}}`, rejected: "exactly one of volumeHandle and snapshotHandle must be set"},
 		{name: "the snapshot is named", object: `spec: {volumeSnapshotRef: {name: null}}`, rejected: "both spec.volumeSnapshotRef.name and spec.volumeSnapshotRef.namespace must be set"},
@@ -106,7 +106,7 @@ var validationRules = map[string][]validationRule{
 		{name: "the claims with a label are snapshotted, with the default class"},
 		{name: "a class is named", object: `spec: {volumeGroupSnapshotClassName: fast}`},
 		{name: "a class that is named has a name", object: `spec: {volumeGroupSnapshotClassName: ""}`, rejected: "volumeGroupSnapshotClassName must not be the empty string when set"},
-		{name: "a content that is there is taken", object: `spec: {source: {selector: null, volumeGroupSnapshotContentName: c1}}`},
+		{name: "an existing content is named", object: `spec: {source: {selector: null, volumeGroupSnapshotContentName: c1}}`},
 		{name: "a source is needed", object: `spec: {source: {selector: null}}`, rejected: "exactly one of selector and volumeGroupSnapshotContentName must be set"},
 		{name: "one source is enough", object: `spec: {source: {volumeGroupSnapshotContentName: c1}}`, rejected: "exactly one of selector and volumeGroupSnapshotContentName must be set"},
 		{name: "another selector does not become the source", change: `spec: {source: {selector: {matchLabels: {app: web}}}}`, rejected: "selector is immutable"},
@@ -140,7 +140,7 @@ var validationRules = map[string][]validationRule{
 	},
 	"VolumeGroupSnapshotContent": {
 		{name: "volumes are snapshotted"},
-		{name: "a group snapshot that is there is taken", object: `spec: {source: {volumeHandles: null, ` + existing + `}}`},
+		{name: "an existing group snapshot is named", object: `spec: {source: {volumeHandles: null, ` + existing + `}}`},
 		{name: "the group snapshot's namespace is named", object: `spec: {volumeGroupSnapshotRef: {namespace: null}}`, rejected: "both volumeGroupSnapshotRef.name and volumeGroupSnapshotRef.namespace must be set"},
 		{name: "the group snapshot is named", object: `spec: {volumeGroupSnapshotRef: {name: null}}`, rejected: "both volumeGroupSnapshotRef.name and volumeGroupSnapshotRef.namespace must be set"},
 		{name: "one source is enough", object: `spec: {source: {` + existing + `}}`, rejected: "exactly one of volumeHandles and groupSnapshotHandles must be set"},
@@ -175,17 +175,17 @@ var validationRules = map[string][]validationRule{
 			change: `spec: {source: {volumeHandles: [v1, v2], groupSnapshotHandles: null}}`, rejected: "groupSnapshotHandles is required once set",
 		},
 		{
-			name:   "the handle of what was made stays what it is",
+			name:   "the handle of a created group snapshot does not change",
 			object: `status: {volumeGroupSnapshotHandle: g1}`, change: `status: {volumeGroupSnapshotHandle: g2}`, rejected: "volumeGroupSnapshotHandle is immutable once set",
 		},
-		{name: "the handle of what was deleted is removed", object: `status: {volumeGroupSnapshotHandle: g1}`, change: `status: {volumeGroupSnapshotHandle: null}`},
+		{name: "the handle of a deleted group snapshot is removed", object: `status: {volumeGroupSnapshotHandle: g1}`, change: `status: {volumeGroupSnapshotHandle: null}`},
 	},
 }
 
-// The API server refuses what a controller could make nothing of, and changes of
-// what has been acted on, in every version that is for use. The server is the
-// test's own: nobody acts on the objects, and they go with it.
-func TestTheAPIServerKeepsTheRulesOfTheSnapshotAPI(t *testing.T) {
+// The API server rejects objects that no controller could handle, and changes of
+// fields that controllers have acted on, in every supported version. The API server is
+// the test's own: no controller acts on the objects.
+func TestAPIServerValidatesSnapshotObjects(t *testing.T) {
 	t.Parallel()
 	c := cluster.NewAPIOnly(t)
 	world.InstallCRDs(t, c.Config)
@@ -213,9 +213,9 @@ func TestTheAPIServerKeepsTheRulesOfTheSnapshotAPI(t *testing.T) {
 					}
 					switch {
 					case r.rejected == "" && err != nil:
-						t.Errorf("it is refused: %v", err)
+						t.Errorf("it is rejected: %v", err)
 					case r.rejected != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), r.rejected)):
-						t.Errorf("it is not refused with %q: %v", r.rejected, err)
+						t.Errorf("it is not rejected with %q: %v", r.rejected, err)
 					}
 				})
 			}
@@ -223,7 +223,7 @@ func TestTheAPIServerKeepsTheRulesOfTheSnapshotAPI(t *testing.T) {
 	}
 }
 
-// create makes an object with its status, which takes two steps.
+// create creates an object and its status, which takes two requests.
 func create(ctx context.Context, api client.Client, o *unstructured.Unstructured) error {
 	status, ok := o.Object["status"]
 	if err := api.Create(ctx, o); err != nil || !ok {
@@ -233,7 +233,7 @@ func create(ctx context.Context, api client.Client, o *unstructured.Unstructured
 	return api.Status().Update(ctx, o)
 }
 
-// change patches an object, or its status if that is what the patch is about.
+// change patches an object, or its status if the patch has one.
 func change(t *testing.T, api client.Client, o *unstructured.Unstructured, patch map[string]any) error {
 	t.Helper()
 	text, err := json.Marshal(patch)
@@ -252,7 +252,8 @@ func parseYAML(t *testing.T, text string) map[string]any {
 	return all
 }
 
-// mergeObjects is RFC 7386: null removes, maps are merged, all else is put in place.
+// mergeObjects implements RFC 7386: null removes a key, maps are merged, everything
+// else is replaced.
 func mergeObjects(into, patch map[string]any) map[string]any {
 	all := map[string]any{}
 	maps.Copy(all, into)

@@ -17,8 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// inNewNamespace is the world as seen from another namespace of its own, with the same
-// class and driver.
+// inNewNamespace returns the same world in another namespace of its own.
 func inNewNamespace(t *testing.T, w *world.World) *world.World {
 	t.Helper()
 	namespaces := w.Client.CoreV1().Namespaces()
@@ -30,13 +29,14 @@ func inNewNamespace(t *testing.T, w *world.World) *world.World {
 	return &there
 }
 
-// installingGrants is held while the kind of grants is installed.
+// installingGrants is locked while the CRD of ReferenceGrants is installed.
 var installingGrants sync.Mutex
 
-// createGrant lets claims of the world's namespace use one source in another.
+// createGrant allows claims of the world's namespace to use one source in another
+// namespace.
 func createGrant(t *testing.T, w *world.World, from string, source corev1.TypedLocalObjectReference) {
 	t.Helper()
-	installingGrants.Lock() // Two that find nothing there at a time would both make it.
+	installingGrants.Lock() // Two tests would create it at the same time.
 	localWorld{w}.kubectl(t, "apply", "-f", filepath.Join("testdata", "referencegrants.yaml"))
 	installingGrants.Unlock()
 	localWorld{w}.kubectl(t, "wait", "--for=condition=Established", "crd/referencegrants.gateway.networking.k8s.io")
@@ -53,10 +53,11 @@ func createGrant(t *testing.T, w *world.World, from string, source corev1.TypedL
 	must(t, api.Create(t.Context(), g))
 }
 
-// A claim may be filled from another namespace once somebody there has granted
-// it. Until then it says so, once; the grant wakes it up, even if its kind was
-// not installed when the provisioner started. What was read is let go.
-func TestASourceInAnotherNamespaceIsUsedWhenItIsGranted(t *testing.T) {
+// A claim may use a source in another namespace once a ReferenceGrant allows it. Until
+// then one event says so. The grant requeues the claim, even if its CRD was not
+// installed when the provisioner started. Afterwards the source is not protected any
+// more.
+func TestSourceInAnotherNamespaceNeedsAGrant(t *testing.T) {
 	t.Parallel()
 	gate := cluster.WithAPIServerArgs("--feature-gates=CrossNamespaceVolumeDataSource=true")
 	for kind, group := range map[string]string{"PersistentVolumeClaim": "", "VolumeSnapshot": "snapshot.storage.k8s.io"} {
@@ -86,11 +87,11 @@ func TestASourceInAnotherNamespaceIsUsedWhenItIsGranted(t *testing.T) {
 			})
 			must(t, err)
 			if len(warnings.Items) != 1 || warnings.Items[0].Count > 1 {
-				t.Errorf("told more than once: %+v", warnings.Items)
+				t.Errorf("there is more than one event: %+v", warnings.Items)
 			}
 			for _, v := range w.Driver.Volumes() {
 				if v.ID == filled.Spec.CSI.VolumeHandle && v.SourceID == "" {
-					t.Errorf("volume %s is filled from nothing", v.ID)
+					t.Errorf("volume %s has no source", v.ID)
 				}
 			}
 

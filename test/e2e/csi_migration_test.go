@@ -13,12 +13,12 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A class of a plugin that Kubernetes once had built in is served by the CSI
-// driver that took its place: Kubernetes hands over its claims and volumes, and
-// users see the plugin's volumes. They are attached and expanded as the driver's.
-func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
+// A class of an in-tree plugin is served by the CSI driver that replaced it:
+// Kubernetes migrates its claims and volumes, and users see volumes of the plugin.
+// They are attached and expanded as the driver's.
+func TestInTreeClassIsServedByItsCSIDriver(t *testing.T) {
 	t.Parallel()
-	// The driver's name is what it is about, so there is one in a cluster.
+	// CSI migration depends on the driver's name, so the cluster has only one.
 	o := csitest.Options{Record: true, Name: "ebs.csi.aws.com", AnyNode: true}
 	driver := csitest.New(o)
 	w := &world.World{Cluster: cluster.New(t), Driver: driver, Name: o.Name, Socket: driver.Serve(t)}
@@ -41,7 +41,7 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	}
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.CreateVolumeRequest); ok && (len(r.GetParameters()) > 0 || r.GetVolumeCapabilities()[0].GetMount().GetFsType() != "xfs") {
-			t.Errorf("the driver was asked for %v", r)
+			t.Errorf("the CreateVolume request is %v", r)
 		}
 	}
 	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "ProvisioningSucceeded", volume.Name)
@@ -51,7 +51,7 @@ func TestAClassOfABuiltInPluginIsServedByItsCSIDriver(t *testing.T) {
 	w.RequestSize(t, "data", "2Gi")
 	w.WaitSize(t, "data", "2Gi")
 	if size := w.Driver.Volumes()[0].Bytes; size != 2<<30 {
-		t.Errorf("the driver has made %d bytes of it", size)
+		t.Errorf("the volume has %d bytes at the driver", size)
 	}
 	detachAndWait(t, w, attachment)
 	w.DeleteClaim(t, "data")

@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// Two restores run from one snapshot. While any of them runs the snapshot is
-// protected, and the one that ends first does not take that from the other.
-func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
+// Two restores use one snapshot. The snapshot is protected while any of them runs: the
+// first to finish does not remove the protection of the other.
+func TestSnapshotIsProtectedDuringRestores(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -29,11 +29,11 @@ func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 	<-slow.Arrived()
 	w.CreateClaim(t, "quick", withSource("VolumeSnapshot", "before"))
 	quick := w.WaitBound(t, "quick")
-	// The intent of the quick one is off the record once a third claim is through the same steps.
+	// After a third claim the pending operation of the quick one is deleted.
 	w.CreateClaim(t, "plain", nil)
 	w.WaitBound(t, "plain")
 	if !isProtected(t, api, snapshot) {
-		t.Error("the first restore that ended has unprotected the other's snapshot")
+		t.Error("the first restore to finish removed the protection of the other")
 	}
 	slow.Release()
 	restored := w.WaitBound(t, "slow")
@@ -50,9 +50,9 @@ func TestASnapshotIsRestoredAndProtectedMeanwhile(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// What a process that died has left protected is found at the next start; what
-// another driver's provisioner protects is not ours to touch.
-func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
+// The next start finds what a dead process has left protected. Snapshots that another
+// driver's provisioner protects are not touched.
+func TestLeftoverProtectionIsRemovedAtStart(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -74,9 +74,9 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	w.DeleteSnapshot(t, api, lost.Name)
 
 	w.StartProvisioner(t)
-	w.WaitSnapshotGone(t, api, lost.Name) // Whose content is gone, so nobody can tell whose it is.
+	w.WaitSnapshotGone(t, api, lost.Name) // Its content is gone, so nobody knows which driver's it is.
 	waitUnprotected(t, api, ours)
-	w.CreateClaim(t, "later", nil) // By now the sweep that freed ours is over.
+	w.CreateClaim(t, "later", nil) // By now the cleanup that unprotected ours is done.
 	w.WaitBound(t, "later")
 	if !isProtected(t, api, other) {
 		t.Error("another driver's snapshot was unprotected")
@@ -88,10 +88,10 @@ func TestLeftProtectionIsFoundAtTheStart(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestAClaimIsClonedAndItsSourceStaysMeanwhile(t *testing.T) {
+func TestCloneSourceStaysDuringClone(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
-	// Another driver's provisioner, up and working, has nothing to do with the claim.
+	// Another driver's provisioner must not touch the claim.
 	other := world.New(t, csitest.Options{})
 	other.StartProvisioner(t)
 	other.CreateClass(t, nil)
@@ -105,14 +105,14 @@ func TestAClaimIsClonedAndItsSourceStaysMeanwhile(t *testing.T) {
 	w.CreateClaim(t, "clone", withSource("PersistentVolumeClaim", "source"))
 	<-working.Arrived()
 	w.DeleteClaim(t, "source")
-	// A whole other claim comes and goes, and the source is still there.
+	// The source still exists after another claim was created and deleted.
 	w.CreateClaim(t, "other", nil)
 	w.WaitBound(t, "other")
 	w.DeleteClaim(t, "other")
 	other.DeleteClaim(t, "other")
 	other.WaitNothingLeft(t)
 	if claim, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), "source", metav1.GetOptions{}); err != nil || claim.DeletionTimestamp == nil {
-		t.Errorf("the source is not held back: %v", err)
+		t.Errorf("the source was deleted: %v", err)
 	}
 	working.Release()
 	clone := w.WaitBound(t, "clone")

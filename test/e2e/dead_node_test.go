@@ -17,14 +17,14 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// stagingDir is where the kubelet of a node has the driver's volumes, mounted or not.
+// stagingDir is where the kubelet of a node stages the driver's volumes.
 const stagingDir = "/var/lib/kubelet/plugins/kubernetes.io/csi/attach.local.holdfast.io"
 
-// A node stops answering while its pods run on, among them the driver's controller.
-// An administrator takes it out of service (KEP-2268), and its volume is taken away
-// by force. As long as the node writes, the next one waits; when the node has really
-// ended, the pod is there with all that was written. The node comes back, finds
-// that its volume is gone, lets go of what it had of it, and can have it anew.
+// A node stops responding while its pods continue, among them the driver's controller.
+// An administrator takes it out of service (KEP-2268), and its volume is detached by
+// force. As long as the node writes, the next one waits. When the node is really down,
+// the pod starts there with all that was written. The old node comes back, finds that
+// its volume is gone, cleans up, and can use the volume again.
 func TestOnTwoNodesOneDies(t *testing.T) {
 	w := newAttachWorld(t)
 	w.checkSingleAttachment(t)
@@ -59,8 +59,8 @@ func TestOnTwoNodesOneDies(t *testing.T) {
 	w.checkNothingShared(t)
 }
 
-// stopKubelet has the node no longer answer, and returns how many lines the pod has
-// written at least that is still on it.
+// stopKubelet makes the node stop responding, and returns a lower bound for the number
+// of lines that its pod has written.
 func (w localWorld) stopKubelet(t *testing.T, s *statefulSet, dead, other string) int {
 	t.Helper()
 	w.Run(t, dead, "sh", "-c", "kill -STOP $(pidof kubelet)")
@@ -78,8 +78,8 @@ func (w localWorld) stopKubelet(t *testing.T, s *statefulSet, dead, other string
 	return w.countLines(t, s, dead)
 }
 
-// recoverNode brings the node up and into service, and returns when nothing is left
-// on it of the volume, which is the other node's.
+// recoverNode powers the node on and takes it into service. It returns when nothing is
+// left on it of the volume, which the other node has.
 func (w localWorld) recoverNode(t *testing.T, s *statefulSet, dead, other string) {
 	t.Helper()
 	w.powerOn(t.Context(), t, dead)
@@ -102,7 +102,7 @@ func (w localWorld) recoverNode(t *testing.T, s *statefulSet, dead, other string
 	w.waitAttachedTo(t, s.volume(t, 0), other)
 }
 
-// controllerNode is where the driver's controller is.
+// controllerNode returns the node of the driver's controller.
 func (w localWorld) controllerNode(t *testing.T) string {
 	t.Helper()
 	pods, err := w.Client.CoreV1().Pods("holdfast-attach").List(t.Context(), metav1.ListOptions{LabelSelector: "app=local-driver-controller"})
@@ -112,8 +112,8 @@ func (w localWorld) controllerNode(t *testing.T) string {
 	return pods.Items[0].Spec.NodeName
 }
 
-// countLines are how many lines the set's pod has written so far, as a node sees it that
-// has its volume mounted.
+// countLines returns how many lines the pod has written so far, as seen on a node that
+// has mounted the volume.
 func (w localWorld) countLines(t *testing.T, s *statefulSet, node string) int {
 	t.Helper()
 	text := w.Run(t, node, "sh", "-c", "cat /var/lib/kubelet/pods/*/volumes/kubernetes.io~csi/"+s.volume(t, 0)+"/mount/beats | wc -l")
@@ -124,11 +124,11 @@ func (w localWorld) countLines(t *testing.T, s *statefulSet, node string) int {
 	return n
 }
 
-// notReadyTimeout is how long Kubernetes may take to see that a node does not answer: 50
-// seconds by default, --node-monitor-grace-period.
+// notReadyTimeout is how long Kubernetes may take to notice that a node does not
+// respond: 50 seconds by default, --node-monitor-grace-period.
 const notReadyTimeout = world.Timeout + time.Minute
 
-// waitNotReady waits until Kubernetes has seen that a node does not answer.
+// waitNotReady waits until Kubernetes has noticed that a node does not respond.
 func (w localWorld) waitNotReady(t *testing.T, node string) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), world.PollInterval, notReadyTimeout, true, func(ctx context.Context) (bool, error) {
@@ -153,9 +153,9 @@ func (w localWorld) nodeReady(ctx context.Context, node string) (corev1.Conditio
 	return "", fmt.Errorf("node %s does not say whether it is ready", node)
 }
 
-// powerOff leaves of a node what a power cut does: files, and nothing that runs or
-// is mounted for pods. The node's own programs, which hold nothing of a volume, are
-// stopped instead of ended, because they would be started again.
+// powerOff leaves on a node what a power cut leaves: files, but no processes and
+// mounts of pods. The node's own programs, which use no volumes, are stopped instead
+// of killed, because they would be restarted.
 func (w localWorld) powerOff(t *testing.T, node string) {
 	t.Helper()
 	w.Run(t, node, "sh", "-ec", `

@@ -25,12 +25,11 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// This file is about odd answers of drivers, and about what is left of volumes that
-// nobody can use.
+// These tests cover odd responses of drivers, and volumes that nobody can use.
 
-// An answer that was lost, or came too late, is not taken back by the next one: the
-// volume may be there, and stays on record until that is known.
-func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
+// An error does not resolve an earlier call whose response was lost or late. The
+// volume may exist, and stays on record until its outcome is known.
+func TestErrorDoesNotResolveEarlierUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, code := range []codes.Code{
 		codes.Internal, codes.Unknown, codes.AlreadyExists, codes.ResourceExhausted, codes.InvalidArgument, codes.OutOfRange,
@@ -60,15 +59,14 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 	}
 }
 
-// waitForAnotherCall waits until a method was called again.
+// waitForAnotherCall waits until a method is called again.
 func waitForAnotherCall(t *testing.T, w *world.World, method csi.Method) {
 	t.Helper()
 	w.WaitCalls(t, method, w.Driver.Calls(method)+2) // One may have begun before.
 }
 
-// A call that takes too long does its work all the same. Nothing was answered, and
-// what comes later is no answer to it.
-func TestAVolumeThatIsMadeTooLateIsFound(t *testing.T) {
+// A call that times out may still do its work. A later error does not resolve it.
+func TestVolumeCreatedAfterTimeoutIsDeleted(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -82,9 +80,9 @@ func TestAVolumeThatIsMadeTooLateIsFound(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// The first call may have made the volume where it was asked for. Another place is
-// not asked under the same name.
-func TestAVolumeThatMayBeInAZoneIsNotAskedForInAnother(t *testing.T) {
+// The first call may have created the volume in the requested zone. The retry must not
+// request another zone under the same name.
+func TestUnknownOutcomeIsResolvedInItsZone(t *testing.T) {
 	t.Parallel()
 	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}, Record: true})}
 	w.addNode(t, "a")
@@ -108,7 +106,7 @@ func TestAVolumeThatMayBeInAZoneIsNotAskedForInAnother(t *testing.T) {
 		}
 		for _, place := range r.GetAccessibilityRequirements().GetRequisite() {
 			if place.GetSegments()[zoneKey] != "a" {
-				t.Errorf("the volume was asked for in %v", place)
+				t.Errorf("the volume was requested in %v", place)
 			}
 		}
 	}
@@ -116,22 +114,22 @@ func TestAVolumeThatMayBeInAZoneIsNotAskedForInAnother(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// A PersistentVolume that the API server will not have leaves nothing behind: what
-// the driver has made for it is deleted, and the claim says why.
-func TestAVolumeThatCannotBePublishedIsGivenBack(t *testing.T) {
+// If the API server rejects the PersistentVolume, the driver's volume is deleted, and
+// an event on the claim says why.
+func TestVolumeWithoutPersistentVolumeIsDeleted(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		change func(w *world.World, v *csipb.Volume)
 		before func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim)
 		said   string
 	}{
-		"its place has no name that a label could have": {change: func(_ *world.World, v *csipb.Volume) {
+		"its topology segment is no valid label value": {change: func(_ *world.World, v *csipb.Volume) {
 			v.AccessibleTopology = []*csipb.Topology{{Segments: map[string]string{"topology.odd/zone": "Rack 7 / Row B"}}}
 		}, said: "Rack 7 / Row B"},
 		"its attributes are too large": {change: func(_ *world.World, v *csipb.Volume) {
 			v.VolumeContext = map[string]string{"large": strings.Repeat("x", 4<<20)}
 		}, said: "creating PersistentVolume"},
-		"its name is taken": {before: func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
+		"its name is used by another object": {before: func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
 			w.CreatePV(t, "foreign", func(v *corev1.PersistentVolume) {
 				v.Name = "pvc-" + string(claim.UID)
 				v.Spec.CSI = nil
@@ -163,22 +161,22 @@ func TestAVolumeThatCannotBePublishedIsGivenBack(t *testing.T) {
 					return err
 				}
 				if left := w.Driver.Volumes(); len(left) != others || len(leases.Items) > 0 {
-					return fmt.Errorf("%d volumes are left at the driver, and %d records", len(left)-others, len(leases.Items))
+					return fmt.Errorf("left are %d volumes at the driver and %d pending operations", len(left)-others, len(leases.Items))
 				}
 				return nil
 			})
 			calls := w.Driver.Calls(csi.CreateVolume)
 			w.CreateClaim(t, "other", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = new(string) })
 			if now := w.Driver.Calls(csi.CreateVolume); now != calls {
-				t.Errorf("the driver was asked %d times more for a volume that nobody wants", now-calls)
+				t.Errorf("CreateVolume was called %d times more for a volume that nobody wants", now-calls)
 			}
 		})
 	}
 }
 
-// A volume that is too small, or may be empty, is deleted; and deleted it is not
-// there, so nothing is asked any more for a claim that is gone.
-func TestAnAnswerThatCannotBeUsedIsUndone(t *testing.T) {
+// A volume that is too small, or may be empty, is deleted. It does not exist any more,
+// so the driver is not called again for a claim that is gone.
+func TestVolumeOfUnusableResponseIsDeleted(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -191,13 +189,13 @@ func TestAnAnswerThatCannotBeUsedIsUndone(t *testing.T) {
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 	if made, deleted := w.Driver.Calls(csi.CreateVolume), w.Driver.Calls(csi.DeleteVolume); made != deleted {
-		t.Errorf("%d volumes were made and %d deleted", made, deleted)
+		t.Errorf("%d volumes were created and %d deleted", made, deleted)
 	}
 }
 
-// The undo of an answer that cannot be used does not delete a volume that somebody
+// Cleaning up after an unusable response does not delete a volume that another claim
 // uses.
-func TestAVolumeThatIsPublishedIsNotUndone(t *testing.T) {
+func TestVolumeInUseIsNotDeleted(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -213,18 +211,18 @@ func TestAVolumeThatIsPublishedIsNotUndone(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		leases, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.DriverLabel})
 		if err == nil && len(leases.Items) > 0 {
-			err = errors.New("the record stays")
+			err = errors.New("the pending operation is left")
 		}
 		return err
 	})
 	if n := w.Driver.Calls(csi.DeleteVolume); n != 0 {
-		t.Errorf("DeleteVolume was called %d times, and the volume is in use", n)
+		t.Errorf("DeleteVolume was called %d times for a volume in use", n)
 	}
 }
 
-// Drivers name the content of a volume in their own words: GCE PD is asked for
-// projects/P/global/snapshots/S and answers with a number.
-func TestContentInTheDriversOwnWordsIsTaken(t *testing.T) {
+// Drivers may return a content source in their own notation: GCE PD gets
+// projects/P/global/snapshots/S and returns a number.
+func TestContentSourceInDriversNotationIsAccepted(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -244,13 +242,13 @@ func TestContentInTheDriversOwnWordsIsTaken(t *testing.T) {
 	w.CreateClaim(t, "cloned", withSource("PersistentVolumeClaim", "source"))
 	w.WaitBound(t, "cloned")
 	if n := w.Driver.Calls(csi.CreateVolume); n != 3 {
-		t.Errorf("the driver was asked %d times for three volumes", n)
+		t.Errorf("CreateVolume was called %d times for three volumes", n)
 	}
 }
 
-// What waits for a slow driver is decided when it is sent: an administrator who sets
-// Retain meanwhile saves the data.
-func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
+// The provisioner decides a deletion when it sends the call, not when it queues it: an
+// administrator who sets Retain meanwhile saves the data.
+func TestPolicyIsReadBeforeEachDeletion(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -259,13 +257,13 @@ func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
 		w.CreateClaim(t, name, nil)
 	}
 	first, second := w.WaitBound(t, "first"), w.WaitBound(t, "second")
-	w.Driver.FailNext(csi.DeleteVolume, codes.DeadlineExceeded, "slow") // From now on one deletion at a time is sent.
+	w.Driver.FailNext(csi.DeleteVolume, codes.DeadlineExceeded, "slow") // From now on one deletion is sent at a time.
 	slow := w.Driver.Block(csi.DeleteVolume)
 	w.DeleteClaim(t, "first")
 	<-slow.Arrived()
 	w.DeleteClaim(t, "second")
 	w.WaitPVPhase(t, second.Name, corev1.VolumeReleased)
-	// A third one, made meanwhile, shows that the release of the second was seen.
+	// Another volume shows that the provisioner has seen the release of the second.
 	w.CreateClaim(t, "third", nil)
 	w.WaitBound(t, "third")
 	w.SetReclaimPolicy(t, second.Name, corev1.PersistentVolumeReclaimRetain)
@@ -275,7 +273,7 @@ func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		v, err := w.Client.CoreV1().PersistentVolumes().Get(ctx, second.Name, metav1.GetOptions{})
 		if err == nil && len(v.Finalizers) > 1 {
-			err = fmt.Errorf("it still has the finalizers %q", v.Finalizers)
+			err = fmt.Errorf("the volume still has the finalizers %q", v.Finalizers)
 		}
 		if left := w.Driver.Volumes(); err == nil && len(left) != 1 {
 			err = fmt.Errorf("the driver has %d volumes", len(left))
@@ -283,13 +281,13 @@ func TestAVolumeThatIsToBeRetainedMeanwhileIsNotDeleted(t *testing.T) {
 		return err
 	})
 	if left := w.Driver.Volumes()[0].ID; left != second.Spec.CSI.VolumeHandle {
-		t.Errorf("left is %s", left)
+		t.Errorf("the driver still has %s", left)
 	}
 }
 
-// A volume that was freed by hand, while its deletion failed, is nobody's. It goes
-// when its object is deleted, by its policy.
-func TestAVolumeThatWasFreedByHandGoesWhenItIsDeleted(t *testing.T) {
+// An administrator removes the claimRef of a volume while its deletion fails. The
+// volume is then deleted with its object, according to the policy.
+func TestVolumeWithRemovedClaimRefIsDeletedByPolicy(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -314,9 +312,9 @@ func TestAVolumeThatWasFreedByHandGoesWhenItIsDeleted(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// A claim that waits for its first consumer is older than the deletion of the snapshot
-// that it is to be restored from: it is served. A younger one is not.
-func TestADeletedSnapshotServesTheClaimsThatWereMadeBefore(t *testing.T) {
+// A claim that is older than the deletion of its snapshot, and waited for its first
+// consumer, is restored. A younger one is not.
+func TestDeletedSnapshotIsRestoredToOlderClaims(t *testing.T) {
 	t.Parallel()
 	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}}})}
 	api := w.SnapshotClient(t)
@@ -325,7 +323,7 @@ func TestADeletedSnapshotServesTheClaimsThatWereMadeBefore(t *testing.T) {
 	w.StartProvisioner(t, fastRetries...)
 	w.createClaimInZone(t, "source", "a", "1Gi")
 	snapshot := createReadySnapshot(t, w.World, api, w.WaitBound(t, "source"), "before")
-	snapshot.Finalizers = []string{"example.com/snapshot-controller"} // That waits for the claim.
+	snapshot.Finalizers = []string{"example.com/snapshot-controller"} // It waits for the claim.
 	must(t, api.Update(t.Context(), snapshot))
 	t.Cleanup(func() {
 		patch := world.RemoveFinalizers
@@ -351,9 +349,9 @@ func selectNode(t *testing.T, w *capacityWorld, claim, zone string) {
 	must(t, err)
 }
 
-// Upstream's csi-provisioner keeps no record of what it restores. Whoever takes its
-// place leaves a snapshot protected that a claim waits for.
-func TestATakeoverLeavesWhatAClaimWaitsFor(t *testing.T) {
+// Upstream's csi-provisioner keeps no record of its restores. Its replacement keeps a
+// snapshot protected while a claim waits for it.
+func TestMigrationKeepsProtectionForWaitingClaims(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -369,31 +367,31 @@ func TestATakeoverLeavesWhatAClaimWaitsFor(t *testing.T) {
 	}
 	w.CreateClaim(t, "restored", func(c *corev1.PersistentVolumeClaim) {
 		withSource("VolumeSnapshot", "waited")(c)
-		c.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}} // Ours does not even begin.
+		c.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}} // This provisioner does not start with such a claim.
 	})
 	w.StartProvisioner(t, fastRetries...)
 	waitUnprotected(t, api, idle)
 	if !isProtected(t, api, waited) {
-		t.Error("the snapshot that a claim is being restored from is not protected any more")
+		t.Error("the snapshot of a waiting claim is not protected any more")
 	}
 	w.DeleteClaim(t, "restored")
 }
 
-// A snapshot that the driver has made before it failed is found and deleted, and until
-// then the VolumeSnapshot says what may be left.
-func TestASnapshotThatWasMadeByAFailedCallIsDeleted(t *testing.T) {
+// The driver takes a snapshot and then fails. The snapshot is found and deleted; until
+// then the status of the VolumeSnapshot says what may be left.
+func TestSnapshotOfFailedCallIsDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, fastRetries...)
 	var broken atomic.Bool
 	broken.Store(true)
 	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
 		if m == csi.CreateSnapshot && broken.Load() {
-			return nil, status.Error(codes.Internal, "the array has lost its voice")
+			return nil, status.Error(codes.Internal, "the array has a problem")
 		}
 		return resp, err
 	}})
 	s := w.CreateSnapshot(t, api, "before", "data", nil)
-	w.WaitSnapshotError(t, api, "before", "lost its voice")
+	w.WaitSnapshotError(t, api, "before", "the array has a problem")
 	w.DeleteSnapshot(t, api, "before")
 	w.WaitSnapshot(t, api, "before", func(said *snapshotv1.VolumeSnapshotStatus) bool {
 		return said.Error != nil && strings.Contains(*said.Error.Message, "cannot be deleted yet") && strings.Contains(*said.Error.Message, "snapshot-"+string(s.UID))
@@ -404,9 +402,9 @@ func TestASnapshotThatWasMadeByAFailedCallIsDeleted(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// Nobody but administrators can read contents. Why a snapshot is not deleted is on the
-// VolumeSnapshot too, which stays ready.
-func TestWhyASnapshotIsNotDeletedIsOnTheSnapshot(t *testing.T) {
+// Only administrators can read contents, so the VolumeSnapshot says too why it is not
+// deleted. It stays ready.
+func TestSnapshotStatusSaysWhyDeletionFails(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, fastRetries...)
 	w.CreateSnapshot(t, api, "before", "data", nil)
@@ -428,8 +426,8 @@ func TestWhyASnapshotIsNotDeletedIsOnTheSnapshot(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// PowerStore answers vol1 for the volume vol1/array7/scsi.
-func TestASnapshotOfAVolumeInTheDriversOwnWordsIsTaken(t *testing.T) {
+// PowerStore returns the source vol1 for the volume vol1/array7/scsi.
+func TestSnapshotSourceInDriversNotationIsAccepted(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, fastRetries...)
 	changeResponses(w, csi.CreateSnapshot, func(r *csipb.CreateSnapshotResponse) { r.Snapshot.SourceVolumeId = r.Snapshot.SourceVolumeId[:3] })

@@ -15,10 +15,10 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A driver is on one of two nodes, and the scheduler, left to itself, would rather
-// have pods on the other, which has less to do. Where the driver has room is published,
-// so pods whose claims wait for them go where their volumes can be.
-func TestOnTwoNodesPodsGoWhereTheDriverIs(t *testing.T) {
+// The driver runs on one of two nodes; the scheduler would prefer the other one, which
+// is less loaded. The driver's capacity is published, so pods whose claims wait for
+// the first consumer go where their volumes can be.
+func TestOnTwoNodesPodsAreScheduledToTheDriver(t *testing.T) {
 	w := deploy(t, deployment{
 		nodes: 2, manifest: manifest, driver: "local.holdfast.io", namespace: "holdfast-system", workloads: []string{"deploy/local-driver"},
 	})
@@ -37,7 +37,8 @@ func TestOnTwoNodesPodsGoWhereTheDriverIs(t *testing.T) {
 	}
 }
 
-// waitForDriverPod waits until the one pod of the driver is ready, and is not the one of before.
+// waitForDriverPod waits until the driver's only pod is ready and is not the previous
+// one.
 func (w localWorld) waitForDriverPod(t *testing.T, before string) (pod, node string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -61,7 +62,7 @@ func (w localWorld) waitForDriverPod(t *testing.T, before string) (pod, node str
 	return pod, node
 }
 
-// pinDriver has the driver run on a node, as the driver's README has it; "" for any.
+// pinDriver makes the driver run on a node, as its README says; "" allows any node.
 func (w localWorld) pinDriver(t *testing.T, node string) {
 	t.Helper()
 	selector := "null"
@@ -71,9 +72,10 @@ func (w localWorld) pinDriver(t *testing.T, node string) {
 	w.kubectl(t, "-n", "holdfast-system", "patch", "deployment", "local-driver", "-p", `{"spec":{"template":{"spec":{"nodeSelector":`+selector+`}}}}`)
 }
 
-// A driver whose node is drained goes back to it. One that was put on another node deletes
-// nothing that the first has, says who has it, and the deletion comes to its end when it is back.
-func TestOnTwoNodesADriverDeletesOnlyWhatItHas(t *testing.T) {
+// A driver whose node is drained returns to it. On another node it deletes no volumes
+// of the first one; an event says which node has them. When it is back it completes
+// the deletion.
+func TestOnTwoNodesDriverDeletesOnlyItsVolumes(t *testing.T) {
 	w := deploy(t, deployment{
 		nodes: 2, manifest: manifest, driver: "local.holdfast.io", namespace: "holdfast-system", workloads: []string{"deploy/local-driver"},
 	})

@@ -19,7 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// attacherExample are the two replicas of the example csi-attacher.
+// attacherExample has the two replicas of the example csi-attacher.
 type attacherExample struct {
 	*readmeRunner
 	localWorld
@@ -27,11 +27,11 @@ type attacherExample struct {
 
 const attacherLease = "external-attacher-leader-attach-local-holdfast-io"
 
-// What the README of the example says is done step by step, with a manifest
-// that knows nothing of this program. One of its replicas acts, and the other
-// takes over when that one is stopped, and when it dies.
-func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
-	t.Parallel() // Most of its time it waits for a Lease to expire.
+// The test follows the README of the example, with a manifest that was not written for
+// this program. One replica acts; the other takes over when the first is stopped, and
+// when it dies.
+func TestAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
+	t.Parallel() // It mostly waits for a Lease to expire.
 	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "csi-attacher", "load", "apply", "use", "look", "hand over", "drop", "remove")
 	w := &attacherExample{r, localWorld{&world.World{Cluster: r.Cluster, Name: "attach.local.holdfast.io"}}}
 	load, apply, use, look, handOver, drop, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5], r.steps[6]
@@ -58,7 +58,7 @@ func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
 	second := w.deleteLeader(t, handOver, holders, first)
 	w.killLeader(t, holders, second)
 	if after, err := w.attachmentOf(t.Context(), volume.Name); err != nil || after.ResourceVersion != attachment.ResourceVersion {
-		t.Errorf("what was attached before was touched by a successor: it was %+v and is %+v, %v", attachment, after, err)
+		t.Errorf("a successor changed an existing attachment from %+v to %+v, %v", attachment, after, err)
 	}
 
 	r.run(t, "volume="+volume.Name, drop)
@@ -68,8 +68,8 @@ func TestTheAttacherExampleWorksAsItsReadmeSays(t *testing.T) {
 	r.run(t, remove)
 }
 
-// checkOneLeader checks what both replicas serve, and that the leader alone has asked the
-// driver for the volume.
+// checkOneLeader checks what both replicas serve, and that only the leader has called
+// the driver for the volume.
 func (w *attacherExample) checkOneLeader(t *testing.T, served, leader, handle string) {
 	t.Helper()
 	for _, want := range []string{"ok", fmt.Sprintf("leader_election_master_status{name=%q} 1", attacherLease), fmt.Sprintf("leader_election_master_status{name=%q} 0", attacherLease)} {
@@ -82,20 +82,20 @@ func (w *attacherExample) checkOneLeader(t *testing.T, served, leader, handle st
 		if n := w.countPublishCalls(t, pod, handle); (n == 1) != leads {
 			t.Errorf("the driver of %s was asked %d times to attach the volume, and the leader is %s", pod, n, leader)
 		}
-		// Two that act need not both have come to ask the driver.
+		// If both act, not both need to have called the driver.
 		if worked := w.hasReconciled(t, pod); worked != leads {
-			t.Errorf("that %s has worked on VolumeAttachments is %t, and the leader is %s", pod, worked, leader)
+			t.Errorf("%s has reconciled VolumeAttachments: %t, and the leader is %s", pod, worked, leader)
 		}
 	}
-	// It says so at --v=5 only.
+	// It is logged at --v=5 only.
 	if log := w.podLog(t, podOf(leader), "external-attacher"); !strings.Contains(log, "Sent a request to the driver") {
 		t.Errorf("--v=5 has no effect: %s", log)
 	}
 }
 
-// deleteLeader has the leader's pod deleted and returns its successor. With the
-// manifest's Lease there is no telling by the clock whether that was given back or
-// has expired, but by what the holder has left there.
+// deleteLeader deletes the leader's pod and returns its successor. With the manifest's
+// Lease, time does not show whether the Lease was released or has expired; the fields
+// that its holder leaves do.
 func (w *attacherExample) deleteLeader(t *testing.T, handOver string, holders <-chan leaseHolder, leader string) (successor string) {
 	t.Helper()
 	began := time.Now()
@@ -114,9 +114,8 @@ func (w *attacherExample) deleteLeader(t *testing.T, handOver string, holders <-
 	return taken.name
 }
 
-// killLeader kills the leader's process and asks for a volume before anybody has taken
-// its place. No pod is needed for that, whose kubelet would look for the volume less
-// and less often in the meantime.
+// killLeader kills the leader's process, and requests a volume before another one
+// takes over. It needs no pod: a kubelet would retry less and less often meanwhile.
 func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, leader string) {
 	t.Helper()
 	w.CreateClaim(t, "gap", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("local-attach") })
@@ -131,7 +130,7 @@ func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, l
 	if taken.released {
 		t.Errorf("%s gave the Lease back, so it was not killed", leader)
 	}
-	if taken.name == "" { // Who stood by has freed it: it was over.
+	if taken.name == "" { // A standby has released the expired Lease.
 		taken = nextHolder(t, holders)
 	}
 	asked := w.WaitAttached(t, name).CreationTimestamp
@@ -145,14 +144,14 @@ func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, l
 	w.WaitPVGone(t, volume)
 }
 
-// A leaseHolder of the Lease, "" for nobody, and when that was seen.
+// leaseHolder is the holder of the Lease, "" for nobody, and when it was observed.
 type leaseHolder struct {
 	name     string
-	released bool // it was given back: that leaves it with a second to last
+	released bool // it was released, which sets its duration to one second
 	since    time.Time
 }
 
-// watchHolders are the present holder of the Lease and those after it.
+// watchHolders returns the current holder of the Lease and all later ones.
 func (w *attacherExample) watchHolders(t *testing.T) <-chan leaseHolder {
 	t.Helper()
 	changes, err := w.Client.CoordinationV1().Leases("kube-system").Watch(t.Context(), metav1.ListOptions{
@@ -195,13 +194,13 @@ func nextHolder(t *testing.T, holders <-chan leaseHolder) leaseHolder {
 	}
 }
 
-// podOf is the pod of a holder, whose name begins with it.
+// podOf returns the pod of a holder, whose name starts with the pod's.
 func podOf(holder string) string {
 	pod, _, _ := strings.Cut(holder, "_")
 	return pod
 }
 
-// attachmentOf is the one VolumeAttachment of a volume, which is attached.
+// attachmentOf returns the only VolumeAttachment of a volume, which is attached.
 func (w *attacherExample) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -216,7 +215,8 @@ func (w *attacherExample) attachmentOf(ctx context.Context, volume string) (*sto
 	return &all[0], nil
 }
 
-// countPublishCalls counts the calls for a volume that the driver of a pod has answered.
+// countPublishCalls counts the ControllerPublishVolume calls for a volume in the
+// driver log of a pod.
 func (w *attacherExample) countPublishCalls(t *testing.T, pod, handle string) int {
 	t.Helper()
 	n := 0
@@ -228,7 +228,7 @@ func (w *attacherExample) countPublishCalls(t *testing.T, pod, handle string) in
 	return n
 }
 
-// hasReconciled tells whether a replica has looked at a VolumeAttachment to act on it.
+// hasReconciled reports whether a replica has reconciled a VolumeAttachment.
 func (w *attacherExample) hasReconciled(t *testing.T, pod string) bool {
 	t.Helper()
 	metrics, err := w.Client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/kube-system/pods", pod+":8080", "proxy/metrics").DoRaw(t.Context())

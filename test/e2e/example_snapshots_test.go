@@ -11,22 +11,21 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// snapshotNodeWorld is a cluster with a real node, the local driver on it, and both
-// halves of the work on snapshots as pods.
+// snapshotNodeWorld has a real node, with the local driver, snapshot-controller and
+// csi-snapshotter as pods.
 type snapshotNodeWorld struct {
 	localWorld
 	api    client.Client
 	readme *readmeRunner
 }
 
-// logs shows what the roles say.
+// logs shows the logs of the roles.
 const logs = `kubectl -n kube-system logs deploy/snapshot-controller --all-pods --tail=100 || true
 	kubectl -n holdfast-system logs deploy/local-driver --all-containers --tail=100 || true`
 
-// newSnapshotNode installs everything as the README of the example says. The
-// cluster is the test's own: the snapshot-controller works on all namespaces, and
-// other tests have controllers of their own. It lets claims name a source in
-// another namespace.
+// newSnapshotNode installs everything as the README of the example says. The cluster
+// is the test's own, because the snapshot-controller works on all namespaces. It
+// allows claims to name a source in another namespace.
 func newSnapshotNode(t *testing.T) *snapshotNodeWorld {
 	t.Helper()
 	c := cluster.New(t, cluster.Own(), cluster.WithNodes(1), cluster.WithAPIServerArgs("--feature-gates=CrossNamespaceVolumeDataSource=true"))
@@ -47,8 +46,8 @@ func newSnapshotNode(t *testing.T) *snapshotNodeWorld {
 	return w
 }
 
-// testReadme is what the README of the example says, step by step, with a manifest
-// that knows nothing of this program.
+// testReadme follows the README of the example, with a manifest that was not written
+// for this program.
 func (w *snapshotNodeWorld) testReadme(t *testing.T) {
 	t.Parallel()
 	out := w.readme.run(t, w.readme.steps[2], w.readme.steps[3], `echo "$(kubectl exec reader -- df -m /data | awk 'END {print $2}') MiB"`)

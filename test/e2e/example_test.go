@@ -15,8 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// readmeSteps are the commands that an example's README has a reader type, from its
-// heading "Steps" on.
+// readmeSteps returns the commands in the section "Steps" of an example's README.
 func readmeSteps(t *testing.T, readme string) []string {
 	t.Helper()
 	text, err := os.ReadFile(readme)
@@ -49,8 +48,8 @@ func checkoutDir(t *testing.T) string {
 	return dir
 }
 
-// runShell runs commands as one session of a shell in a cluster, as "devcluster
-// exec -- bash" gives it, and returns what they said.
+// runShell runs commands in one shell, as in "devcluster exec -- bash", and returns
+// their output.
 func runShell(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string, commands ...string) (string, error) {
 	t.Helper()
 	binary, err := cluster.Binary()
@@ -65,15 +64,14 @@ func runShell(ctx context.Context, t *testing.T, c *cluster.Cluster, dir string,
 	return string(out), err
 }
 
-// A readmeRunner does in a cluster what an example's README says.
+// A readmeRunner follows the README of an example in a cluster.
 type readmeRunner struct {
 	*cluster.Cluster
 	dir   string
 	steps []string
 }
 
-// newReadmeRunner reads the README of an example. It must have the steps that the test
-// knows.
+// newReadmeRunner reads the README of an example, which must have the known steps.
 func newReadmeRunner(t *testing.T, c *cluster.Cluster, example string, known ...string) *readmeRunner {
 	t.Helper()
 	r := &readmeRunner{
@@ -86,7 +84,7 @@ func newReadmeRunner(t *testing.T, c *cluster.Cluster, example string, known ...
 	return r
 }
 
-// run runs commands, of the README or others, and returns what they said.
+// run runs commands, of the README or others, and returns their output.
 func (r *readmeRunner) run(t *testing.T, commands ...string) string {
 	t.Helper()
 	out, err := runShell(t.Context(), t, r.Cluster, r.dir, commands...)
@@ -96,8 +94,8 @@ func (r *readmeRunner) run(t *testing.T, commands ...string) string {
 	return out
 }
 
-// cleanUpWith removes everything when the test ends, and shows before what there
-// is to see if it failed.
+// cleanUpWith removes everything when the test ends. If the test failed it first shows
+// the output of a command.
 func (r *readmeRunner) cleanUpWith(t *testing.T, show string, remove ...string) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -111,10 +109,10 @@ func (r *readmeRunner) cleanUpWith(t *testing.T, show string, remove ...string) 
 	})
 }
 
-// What the README of the example says is done step by step, with a manifest
-// that knows nothing of this program: its claim is bound, a pod uses the volume,
-// and both go again without a trace.
-func TestTheProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
+// The test follows the README of the example, with a manifest that was not written for
+// this program: its claim is bound, a pod uses the volume, and both are deleted
+// without a trace.
+func TestProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
 	c := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "csi-provisioner", "load", "apply", "use", "drop", "remove")
 	all := c.steps
 	c.cleanUpWith(t, `kubectl describe pvc,pod || true

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/cluster"
 )
 
-func TestFinalizersOfOthersSurviveOurs(t *testing.T) {
+func TestOthersFinalizersAreKept(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t)
 	api, err := client.New(c.Config, client.Options{})
@@ -54,7 +54,7 @@ func TestFinalizersOfOthersSurviveOurs(t *testing.T) {
 	}
 }
 
-// removeFinalizers takes all finalizers off, so that the namespace can go.
+// removeFinalizers removes all finalizers, so that the namespace can be deleted.
 func removeFinalizers(t *testing.T, api client.Client, key client.ObjectKey) {
 	t.Helper()
 	o := &corev1.ConfigMap{}

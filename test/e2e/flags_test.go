@@ -15,9 +15,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// Names that are cut to one character collide. To a driver the name is the
-// volume, so it must not be asked for two claims under one.
-func TestClaimsWhoseVolumesWouldHaveOneNameDoNotShareAVolume(t *testing.T) {
+// Volume names with one character of the UID collide. For a driver the name identifies
+// the volume, so it must not get one name for two claims.
+func TestClaimsWithCollidingVolumeNamesDoNotShareAVolume(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t, "--volume-name-uuid-length=1", "--volume-name-prefix="+w.Namespace, "--retry-interval-start=0.1", "--retry-interval-max=1")
@@ -33,7 +33,7 @@ func TestClaimsWhoseVolumesWouldHaveOneNameDoNotShareAVolume(t *testing.T) {
 		world.Eventually(t, func(ctx context.Context) error { return oneBound(ctx, w, group) })
 	}
 	if asked := w.Driver.Calls(csi.CreateVolume); asked != len(groups) {
-		t.Errorf("the driver was asked %d times for volumes of %d names", asked, len(groups))
+		t.Errorf("CreateVolume was called %d times for volumes of %d names", asked, len(groups))
 	}
 	for i := range claims {
 		w.DeleteClaim(t, fmt.Sprintf("data-%d", i))
@@ -41,8 +41,8 @@ func TestClaimsWhoseVolumesWouldHaveOneNameDoNotShareAVolume(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// oneBound wants one claim to be bound and all others to be told why they are
-// not.
+// oneBound wants one claim to be bound, and an event on all others that says why they
+// are not.
 func oneBound(ctx context.Context, w *world.World, names []string) error {
 	bound := 0
 	for _, name := range names {
@@ -63,7 +63,7 @@ func oneBound(ctx context.Context, w *world.World, names []string) error {
 			told = told || strings.Contains(e.Message, "--volume-name-uuid-length")
 		}
 		if !told && len(names) > 1 {
-			return fmt.Errorf("claim %s was not told of the collision", name)
+			return fmt.Errorf("claim %s has no event about the collision", name)
 		}
 	}
 	if bound != 1 {
@@ -83,7 +83,7 @@ func TestTopologyCanBeSwitchedOff(t *testing.T) {
 	}
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.CreateVolumeRequest); ok && r.GetAccessibilityRequirements() != nil {
-			t.Errorf("the driver was asked for a place: %v", r.GetAccessibilityRequirements())
+			t.Errorf("the driver was asked for a topology: %v", r.GetAccessibilityRequirements())
 		}
 	}
 	w.DeleteClaim(t, "data")

@@ -36,8 +36,8 @@ func groupClient(t *testing.T, w *world.World, version string) client.Client {
 	return api
 }
 
-// createBoundClaim makes a volume at the driver and the claim and volume objects that
-// the controllers of Kubernetes would leave.
+// createBoundClaim creates a volume at the driver, and the claim and PersistentVolume
+// that Kubernetes' controllers would leave.
 func createBoundClaim(t *testing.T, w *world.World, api client.Client) {
 	t.Helper()
 	handle := w.CreateVolumeAtDriver(t, "data")
@@ -68,7 +68,7 @@ func isGroup(crd *unstructured.Unstructured) bool {
 	return strings.Contains(crd.GetName(), "."+groupv1.GroupName)
 }
 
-// withoutV1 leaves of the definitions of groups what releases before v1 had.
+// withoutV1 removes v1 from the CRDs of groups, as in releases before v1.
 func withoutV1(crd *unstructured.Unstructured) bool {
 	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
 	if err != nil || !isGroup(crd) {
@@ -83,18 +83,18 @@ func withoutV1(crd *unstructured.Unstructured) bool {
 	return unstructured.SetNestedSlice(crd.Object, left, "spec", "versions") == nil
 }
 
-// Without the kinds of groups both roles work on single snapshots, and take
-// groups up when their kinds appear. Nothing but them acts on this API server,
-// so they also leave nothing to the garbage collector.
-func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
+// Without the group CRDs both roles work on single snapshots; they start with groups
+// when the CRDs appear. No garbage collector runs on this API server, so they must
+// leave nothing to it.
+func TestGroupsAreServedInAnyVersionOnceInstalled(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		version string
 		late    bool
 		change  func(*unstructured.Unstructured) bool
 	}{
-		"the kinds appear later": {"v1", true, func(*unstructured.Unstructured) bool { return true }},
-		"only v1beta2 is served": {"v1beta2", false, withoutV1},
+		"the CRDs are installed later": {"v1", true, func(*unstructured.Unstructured) bool { return true }},
+		"only v1beta2 is served":       {"v1beta2", false, withoutV1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,7 +114,7 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 			w.WaitSnapshotReady(t, api, "single")
 			for _, role := range roles {
 				if told := strings.Count(role.Log(), "Continuing without an API until it can be listed: apply its CRDs"); told != 0 != row.late || told > 1 {
-					t.Errorf("it was told %d times that there are no groups", told)
+					t.Errorf("it logged %d times that groups are not installed", told)
 				}
 			}
 			world.InstallCRDs(t, w.Config, row.change)
@@ -132,17 +132,17 @@ func TestGroupsAreWorkedOnInWhateverVersionAndWhenTheyAreThere(t *testing.T) {
 	}
 }
 
-// Where groups are turned off, or the driver makes none, single snapshots are
-// worked on as ever, and groups are left alone.
-func TestGroupsCanBeLeftAlone(t *testing.T) {
+// If groups are disabled, or the driver does not support them, the roles work on
+// single snapshots only.
+func TestGroupsCanBeDisabled(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		args  []string
 		group []csipb.GroupControllerServiceCapability_RPC_Type // nil for all
 		says  string
 	}{
-		"by the gate":               {[]string{"--feature-gates=CSIVolumeGroupSnapshot=false"}, nil, ""},
-		"for the driver makes none": {nil, []csipb.GroupControllerServiceCapability_RPC_Type{}, "The driver does not support group snapshots"},
+		"by the feature gate":                {[]string{"--feature-gates=CSIVolumeGroupSnapshot=false"}, nil, ""},
+		"by a driver without the capability": {nil, []csipb.GroupControllerServiceCapability_RPC_Type{}, "The driver does not support group snapshots"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,11 +162,11 @@ func TestGroupsCanBeLeftAlone(t *testing.T) {
 			if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 || row.args != nil && (group.Status != nil || len(group.Finalizers) > 0) {
 				t.Errorf("the driver was asked %d times for a group, which is %+v", n, group)
 			}
-			if row.args == nil { // The cluster's half does not know, but what it sees.
+			if row.args == nil { // The snapshot-controller does not know the capability; it reports what it observes.
 				w.WaitEvent(t, "VolumeGroupSnapshot/one", corev1.EventTypeWarning, "GroupSnapshotNotServed", "does the driver make them?")
 			}
 			if !strings.Contains(snapshotter.Log(), row.says) {
-				t.Errorf("it does not say %q", row.says)
+				t.Errorf("the log lacks %q", row.says)
 			}
 			w.DeleteSnapshot(t, api, "single")
 			world.Eventually(t, func(context.Context) error {

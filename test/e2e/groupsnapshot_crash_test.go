@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A doomedProcess is a process that is killed at its nth write to the API server, before
-// it is done or when it is done and nobody knows.
+// A doomedProcess is killed at its nth write to the API server, before the write or
+// after it, without a response.
 type doomedProcess struct {
 	killAt int64
 	after  bool
@@ -28,7 +28,7 @@ type doomedProcess struct {
 	process *world.Process
 }
 
-// fault is asked about every request of the process.
+// fault returns the fault for a request of the process.
 func (m *doomedProcess) fault(r *http.Request) proxy.Fault {
 	if !proxy.IsWrite(r) || m.writes.Add(1) != m.killAt {
 		return proxy.Fault{}
@@ -41,13 +41,12 @@ func (m *doomedProcess) fault(r *http.Request) proxy.Fault {
 }
 
 func (m *doomedProcess) kill() {
-	m.mu.Lock() // It may strike before its starter has returned.
+	m.mu.Lock() // The fault may come before start has returned.
 	defer m.mu.Unlock()
 	m.process.Kill()
 }
 
-// waitKilledOrReady waits until the process was killed, or the group needs nothing more
-// of it.
+// waitKilledOrReady waits until the process was killed, or the group is ready.
 func (m *doomedProcess) waitKilledOrReady(t *testing.T, w *world.World, api client.Client) {
 	t.Helper()
 	w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
@@ -58,8 +57,7 @@ func (m *doomedProcess) waitKilledOrReady(t *testing.T, w *world.World, api clie
 	})
 }
 
-// start starts the process, and a successor that comes straight to the API server
-// when it was killed.
+// start starts the process, and when it is killed a successor that uses no proxy.
 func (m *doomedProcess) start(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process) {
 	t.Helper()
 	kubeconfig := proxy.Start(t, w.Config, m.fault)
@@ -78,11 +76,10 @@ func (m *doomedProcess) start(t *testing.T, w *world.World, start func(testing.T
 	t.Cleanup(func() { close(over); watching.Wait() })
 }
 
-// Whichever of the two halves dies at whichever write, its successor makes the
-// group, and a group that is deleted leaves nothing: where the death comes after
-// the write one that is ready, and where it comes before one that is just being
-// made.
-func TestAGroupOutlivesDeaths(t *testing.T) {
+// Whichever of the two processes dies at whichever write, its successor completes the
+// group, and deleting the group leaves nothing. If the process dies after the write, a
+// ready group is deleted; if it dies before the write, one that is being taken.
+func TestGroupSurvivesCrashes(t *testing.T) {
 	t.Parallel()
 	var struck atomic.Int64
 	t.Run("deaths", func(t *testing.T) {
@@ -104,12 +101,12 @@ func TestAGroupOutlivesDeaths(t *testing.T) {
 	n := struck.Load()
 	t.Logf("%d processes died", n)
 	if n < 30 {
-		t.Errorf("only %d processes died: the writes are not where this test strikes", n)
+		t.Errorf("only %d processes died: the others have fewer writes than this test expects", n)
 	}
 }
 
-// runWithCrash has a group made and deleted while one of the halves dies, and tells
-// whether it has.
+// runWithCrash takes and deletes a group while one of the processes dies, and returns
+// the number of processes that died.
 func runWithCrash(t *testing.T, controller, snapshotter *doomedProcess) (died int64) {
 	t.Helper()
 	w := world.New(t, csitest.Options{})

@@ -20,9 +20,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newTwoNodeGroupWorld is a world with a driver of its own on each of two nodes, a
-// csi-snapshotter beside each, and on each node two bound claims of an app,
-// NODE-data and NODE-log, which carry the node's name as a label.
+// newTwoNodeGroupWorld is a world with two nodes. Each has a driver of its own, a
+// csi-snapshotter, and two bound claims of an app, NODE-data and NODE-log, with the
+// node's name as a label.
 func newTwoNodeGroupWorld(t *testing.T) (w *world.World, api client.Client, here, there *world.Node) {
 	t.Helper()
 	w = world.New(t, csitest.Options{})
@@ -46,10 +46,10 @@ func newTwoNodeGroupWorld(t *testing.T) (w *world.World, api client.Client, here
 	return w, api, nodes[0], nodes[1]
 }
 
-// The csi-snapshotter of the node on which all volumes of a group are cuts and
-// deletes it, and so it is with a single one. The driver of another node does not
-// have those volumes and is not asked.
-func TestGroupsAreCutOnTheirNode(t *testing.T) {
+// The csi-snapshotter of the node that has all volumes of a group takes and deletes
+// it, and likewise single snapshots. The other node's driver does not have these
+// volumes and gets no calls.
+func TestGroupsAreTakenOnTheirNode(t *testing.T) {
 	t.Parallel()
 	w, api, here, there := newTwoNodeGroupWorld(t)
 	on := func(node string) metav1.LabelSelector {
@@ -79,7 +79,7 @@ func TestGroupsAreCutOnTheirNode(t *testing.T) {
 			}
 		}
 		if single := n.Driver.Calls(csi.CreateSnapshot); single != 1 {
-			t.Errorf("the driver of node %s was asked for %d single snapshots", name, single)
+			t.Errorf("the driver of node %s was called for %d single snapshots", name, single)
 		}
 	}
 
@@ -102,9 +102,10 @@ func TestGroupsAreCutOnTheirNode(t *testing.T) {
 
 const managedBy = "snapshot.storage.kubernetes.io/managed-by"
 
-// No driver has volumes of two nodes, so nobody can cut them at one moment. That is
-// told, nothing is cut, and when the selector finds those of one node it goes on.
-func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
+// No driver has volumes of two nodes, so nobody can take them at the same moment. The
+// status says so, nothing is taken, and when the selector matches claims of one node
+// only, the group is taken.
+func TestGroupOnDifferentNodesIsRejected(t *testing.T) {
 	t.Parallel()
 	w, api, here, there := newTwoNodeGroupWorld(t)
 	w.CreateGroup(t, api, "both", shop, nil)
@@ -136,12 +137,12 @@ func TestAGroupOnDifferentNodesIsRefused(t *testing.T) {
 }
 
 // A volume without node affinity can be used anywhere. Groups of such volumes are
-// cut by a csi-snapshotter that works for all nodes, as those of network drivers are
-// in a cluster that has drivers on each node too; one that is in a group with a
-// volume of a node is cut there.
-func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
+// taken by a csi-snapshotter for all nodes, such as the one of a network driver in a
+// cluster whose other drivers run on each node. In a group with a volume of a node,
+// they are taken on that node.
+func TestVolumesWithoutNodeAffinityAreTakenTogether(t *testing.T) {
 	t.Parallel()
-	for name, node := range map[string]string{"all of them": "", "beside one that is on a node": "here"} {
+	for name, node := range map[string]string{"all of them": "", "in a group with a volume of a node": "here"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{})
@@ -170,10 +171,10 @@ func TestVolumesThatAreAnywhereAreCutTogether(t *testing.T) {
 	}
 }
 
-// Only the csi-snapshotter of a node deletes what its driver has. When the node is gone
-// for good, what nobody has begun with just goes, and for all else the user is told
-// what ends it.
-func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
+// Only the csi-snapshotter of a node deletes the snapshots there. If the node is gone
+// for good, unstarted snapshots are removed; for all others an event says what the
+// user must do.
+func TestSnapshotsOfDeletedNodeSayHowToRemoveThem(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -212,7 +213,7 @@ func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), gone)
 	})
 	if told, did := ptr.Deref(s.Status.Error.Message, ""), end("volumesnapshotcontent", content.Name); !strings.Contains(told, did) || !strings.Contains(told, node) {
-		t.Errorf("what ends it is %q, and it is told %q", did, told)
+		t.Errorf("the command is %q, and the status says %q", did, told)
 	}
 	w.WaitSnapshotGone(t, api, "single")
 	w.WaitEvent(t, "VolumeGroupSnapshot/group", corev1.EventTypeWarning, "SnapshotDeletePending", gone)
@@ -230,6 +231,6 @@ func TestSnapshotsOfANodeThatIsGoneSayWhatEndsThem(t *testing.T) {
 		return nil
 	})
 	if n := w.Driver.Calls(csi.DeleteSnapshot) + w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n > 0 {
-		t.Errorf("the driver was asked %d times to delete something", n)
+		t.Errorf("the driver was called %d times to delete something", n)
 	}
 }

@@ -31,8 +31,8 @@ const groupFinalizer = "snapshot.storage.kubernetes.io/volumesnapshot-in-group-p
 
 var shop = metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}
 
-// newGroupWorld is a world with two bound claims of an app, data and log, a class
-// of group snapshots, and both halves at work.
+// newGroupWorld is a world with two bound claims of an app, data and log, a class for
+// group snapshots, a snapshot-controller and a csi-snapshotter.
 func newGroupWorld(t *testing.T, o csitest.Options, controller ...string) (*world.World, client.Client) {
 	t.Helper()
 	w := world.New(t, o)
@@ -49,7 +49,7 @@ func newGroupWorld(t *testing.T, o csitest.Options, controller ...string) (*worl
 	return w, api
 }
 
-func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
+func TestGroupIsTakenRestoredAndDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroup(t, api, "one", shop, nil)
@@ -70,7 +70,7 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 		checkMemberContent(t, there[0], content)
 	}
 	if single := w.Driver.Calls(csi.CreateSnapshot); single != 0 || len(members) != 2 {
-		t.Errorf("there are %d members, and %d snapshots were cut alone", len(members), single)
+		t.Errorf("there are %d members, and %d snapshots were taken individually", len(members), single)
 	}
 
 	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", members["log"].Name))
@@ -79,7 +79,7 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 	w.DeleteGroup(t, api, "one")
 	w.WaitNoGroupsLeft(t, api)
 	if single := w.Driver.Calls(csi.DeleteSnapshot); single != 0 {
-		t.Errorf("%d members were deleted alone", single)
+		t.Errorf("%d members were deleted individually", single)
 	}
 	for _, claim := range []string{"data", "log", "restored"} {
 		w.DeleteClaim(t, claim)
@@ -87,7 +87,7 @@ func TestAGroupIsCutRestoredAndDeleted(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// checkMember holds a member to what other programs, and people, rely on.
+// checkMember checks the parts of a member on which other programs and users rely.
 func checkMember(t *testing.T, group *groupv1.VolumeGroupSnapshot, s *snapshotv1.VolumeSnapshot, volume *corev1.PersistentVolume) {
 	t.Helper()
 	hash := sha256.Sum256([]byte(string(group.UID) + volume.Spec.CSI.VolumeHandle))
@@ -111,7 +111,7 @@ func checkMemberContent(t *testing.T, group csitest.Group, content *snapshotv1.V
 	}
 }
 
-func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
+func TestGroupOperationsAreMeasured(t *testing.T) {
 	t.Parallel()
 	address := world.FreeAddress(t)
 	w, api := newGroupWorld(t, csitest.Options{}, "--http-endpoint="+address)
@@ -126,7 +126,7 @@ func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
 	slow := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
 	w.CreateGroup(t, api, "one", shop, nil)
 	<-slow.Arrived()
-	says("snapshot_controller_operations_in_flight 2") // To be cut, and to be ready.
+	says("snapshot_controller_operations_in_flight 2") // Creating, and becoming ready.
 	slow.Release()
 	w.WaitGroupReady(t, api, "one")
 	measured("CreateGroupSnapshot", "success")
@@ -154,7 +154,7 @@ func TestWhatUsersOfGroupsWaitForIsMeasured(t *testing.T) {
 	says("snapshot_controller_operations_in_flight 0")
 }
 
-func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
+func TestMemberIsNotDeletedBeforeItsGroup(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroup(t, api, "one", shop, nil)
@@ -170,8 +170,9 @@ func TestAMemberDoesNotGoBeforeItsGroup(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api) // Also the member, which had been waiting.
 }
 
-// A restore that has not ended keeps the whole group, and that is told.
-func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
+// An unfinished restore of a member blocks the deletion of the group, and an event
+// says so.
+func TestGroupDeletionWaitsForRestoresOfMembers(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroup(t, api, "one", shop, nil)
@@ -182,15 +183,15 @@ func TestAGroupWaitsForTheRestoresOfItsMembers(t *testing.T) {
 	w.DeleteGroup(t, api, "one")
 	w.WaitEvent(t, "VolumeGroupSnapshot/one", "", "SnapshotDeletePending", w.Namespace+"/restored waits for a volume")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
-		t.Errorf("the driver was asked %d times to delete the group", n)
+		t.Errorf("DeleteVolumeGroupSnapshot was called %d times", n)
 	}
 	slow.Release()
 	w.WaitBound(t, "restored")
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// A provisioner goes on with a restore whose claim is gone meanwhile.
-func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
+// A provisioner completes a restore whose claim was deleted meanwhile.
+func TestGroupDeletionWaitsForRestoreOfDeletedClaim(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroup(t, api, "one", shop, nil)
@@ -203,21 +204,21 @@ func TestAGroupWaitsForARestoreWhoseClaimIsGone(t *testing.T) {
 	w.DeleteGroup(t, api, "one")
 	w.WaitEvent(t, "VolumeGroupSnapshot/one", "", "SnapshotDeletePending", "a provisioner restores")
 	if n := w.Driver.Calls(csi.DeleteVolumeGroupSnapshot); n != 0 || len(w.Driver.Groups()) != 1 {
-		t.Errorf("the driver was asked %d times to delete the group", n)
+		t.Errorf("DeleteVolumeGroupSnapshot was called %d times", n)
 	}
 	slow.Release()
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// A claim that is taken out of the group before that could be made is not kept for it.
-func TestAClaimThatLeavesAGroupInTimeIsFreed(t *testing.T) {
+// A claim that leaves the group before its volume is known is not protected any more.
+func TestClaimRemovedFromGroupIsUnprotected(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	call := w.Driver.Block(csi.CreateVolumeGroupSnapshot)
 	w.CreateGroup(t, api, "one", shop, nil)
 	<-call.Arrived()
 	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
-	// As a process leaves it that has protected the claim and not made the content.
+	// As left by a process that protected the claim and did not create the content.
 	w.CreateClaim(t, "left", func(c *corev1.PersistentVolumeClaim) {
 		withUnknownClass(c)
 		withLabels("app", "shop")(c)
@@ -233,8 +234,8 @@ func TestAClaimThatLeavesAGroupInTimeIsFreed(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// The selector counts as a whole: what its expressions exclude is not cut.
-func TestAGroupIsOfTheClaimsThatItsWholeSelectorFinds(t *testing.T) {
+// The whole selector counts, including matchExpressions.
+func TestGroupUsesItsWholeSelector(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateClaim(t, "cache", withLabels("app", "shop", "part", "cache"))
@@ -250,9 +251,9 @@ func TestAGroupIsOfTheClaimsThatItsWholeSelectorFinds(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// One claim that cannot be cut is named, nothing is cut without it, and when it
-// can be the group goes on.
-func TestAClaimThatCannotBeCutIsNamed(t *testing.T) {
+// A claim without a volume is named in the status, nothing is taken without it, and
+// the group is taken when the claim is bound.
+func TestUnboundClaimBlocksGroup(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
@@ -285,21 +286,21 @@ func TestAClaimThatCannotBeCutIsNamed(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// The driver refuses, then takes its time: the group tells of both, becomes ready
-// with its members, and no member is ready before.
-func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
+// The driver first fails and then takes its time. The group reports both, and becomes
+// ready with its members; no member is ready before it.
+func TestSlowGroupIsFollowed(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{
 		SnapshotReadyAfter: 6,
-		Controller: []csipb.ControllerServiceCapability_RPC_Type{ // Nothing to read single snapshots by.
+		Controller: []csipb.ControllerServiceCapability_RPC_Type{ // Single snapshots cannot be read.
 			csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
 		},
 	})
-	w.Driver.FailNext(csi.CreateVolumeGroupSnapshot, codes.ResourceExhausted, "no room for a cut")
+	w.Driver.FailNext(csi.CreateVolumeGroupSnapshot, codes.ResourceExhausted, "no room for a snapshot")
 	blocked := w.Driver.Block(csi.GetVolumeGroupSnapshot)
 	w.CreateGroup(t, api, "one", shop, nil)
 	w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
-		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), "no room for a cut") {
+		if s.Error == nil || !strings.Contains(ptr.Deref(s.Error.Message, ""), "no room for a snapshot") {
 			return fmt.Errorf("the error is %+v", s.Error)
 		}
 		return nil
@@ -307,7 +308,7 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 	<-blocked.Arrived()
 	group := w.WaitGroup(t, api, "one", func(s *groupv1.VolumeGroupSnapshotStatus) error {
 		if s.CreationTime == nil {
-			return errors.New("it is not cut")
+			return errors.New("it is not taken")
 		}
 		return nil
 	})
@@ -335,9 +336,9 @@ func TestAGroupThatTakesItsTimeIsFollowed(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// A claim that is deleted while its group is being made stays until the cut, and not
-// until the upload is over.
-func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
+// A claim that is deleted while its group is being taken stays until the snapshot is
+// taken, but not until it is uploaded.
+func TestClaimsAreProtectedUntilGroupIsTaken(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{SnapshotReadyAfter: 1 << 30})
 	volume := w.WaitBound(t, "data")
@@ -359,8 +360,8 @@ func TestTheClaimsOfAGroupAreKeptUntilTheCut(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// What is kept is kept whole, and can be taken over by another group.
-func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
+// A group with policy Retain stays complete, and can be imported as another group.
+func TestRetainedGroupIsImported(t *testing.T) {
 	t.Parallel()
 	w, api := newGroupWorld(t, csitest.Options{})
 	w.CreateGroupClass(t, api, func(c *groupv1.VolumeGroupSnapshotClass) {
@@ -398,8 +399,8 @@ func TestAGroupThatWasThereBeforeIsTakenOver(t *testing.T) {
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// deleteContents deletes the contents that are kept when their snapshots are gone,
-// and returns those of single snapshots. What is at the driver stays.
+// deleteContents deletes the retained contents, and returns those of single snapshots.
+// The snapshots stay at the driver.
 func deleteContents(t *testing.T, w *world.World, api client.Client) []snapshotv1.VolumeSnapshotContent {
 	t.Helper()
 	groups, err := w.ListGroupContents(t.Context(), api)
@@ -422,8 +423,8 @@ func deleteContents(t *testing.T, w *world.World, api client.Client) []snapshotv
 	return singles
 }
 
-// importGroup makes the objects of a group that is at the driver, as an
-// administrator does: the group two, its content, and both for each member.
+// importGroup creates the objects of a group at the driver, as an administrator does:
+// group two with its content, and a VolumeSnapshot with its content for each member.
 func importGroup(t *testing.T, w *world.World, api client.Client, there csitest.Group) {
 	t.Helper()
 	must(t, api.Create(t.Context(), &groupv1.VolumeGroupSnapshotContent{

@@ -13,9 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// snapshotOfTwoVolumes takes group snapshots under a database that always writes an entry
-// to its log, on one volume, and then to its data, on another. Copies of one
-// moment have as many entries in both, or one more in the log; copies that were
+// snapshotOfTwoVolumes takes group snapshots of a database that writes each entry
+// first to its log, on one volume, and then to its data, on another. In a snapshot of
+// one moment the log has as many entries as the data, or one more. Snapshots that were
 // taken one after the other do not.
 func (w *snapshotNodeWorld) snapshotOfTwoVolumes(t *testing.T) {
 	t.Parallel()
@@ -53,14 +53,14 @@ func (w *snapshotNodeWorld) snapshotOfTwoVolumes(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		left, err := w.ListGroupContents(ctx, w.api)
 		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("there are still %d contents of groups", len(left))
+			err = fmt.Errorf("%d contents of groups still exist", len(left))
 		}
 		return err
 	})
 	w.deleteAndWait(t, []string{"bank-log", "bank-data", "bank-log-restored", "bank-data-restored"}, nil)
 }
 
-// createBankPod is a pod with a claim at /log and another one at /data.
+// createBankPod creates a pod with a claim at /log and another one at /data.
 func (w *snapshotNodeWorld) createBankPod(t *testing.T, name, log, data, script string) {
 	t.Helper()
 	w.readme.run(t, fmt.Sprintf(`kubectl apply -n %s -f - <<-'Y'
@@ -80,7 +80,7 @@ func (w *snapshotNodeWorld) createBankPod(t *testing.T, name, log, data, script 
 	Y`, w.Namespace, name, strings.ReplaceAll(script, "\t", " ")+"\nsleep 100000", log, data))
 }
 
-// countEntries is how many entries a member of a group has, at the driver.
+// countEntries returns the number of entries in a member of a group, at the driver.
 func (w *snapshotNodeWorld) countEntries(t *testing.T, member *snapshotv1.VolumeSnapshot) int {
 	t.Helper()
 	content := &snapshotv1.VolumeSnapshotContent{}

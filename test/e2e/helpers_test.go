@@ -22,8 +22,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// createReadySnapshot makes a snapshot of a volume at the driver and the objects that a
-// snapshot controller would make for it.
+// createReadySnapshot creates a snapshot of a volume at the driver, and the objects
+// that a snapshot-controller would create for it.
 func createReadySnapshot(t *testing.T, w *world.World, api client.Client, volume *corev1.PersistentVolume, name string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	handle := w.CreateSnapshotAtDriver(t, w.Namespace+name, volume.Spec.CSI.VolumeHandle)
@@ -33,6 +33,7 @@ func createReadySnapshot(t *testing.T, w *world.World, api client.Client, volume
 	return snapshot
 }
 
+// must ends the test if there is an error.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -40,6 +41,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// withSource makes a claim a clone of a claim, or a restore of a snapshot.
 func withSource(kind, name string) func(*corev1.PersistentVolumeClaim) {
 	group := ""
 	if kind == "VolumeSnapshot" {
@@ -50,12 +52,14 @@ func withSource(kind, name string) func(*corev1.PersistentVolumeClaim) {
 	}
 }
 
+// isProtected reports whether a provisioner protects a snapshot.
 func isProtected(t *testing.T, api client.Client, snapshot *snapshotv1.VolumeSnapshot) bool {
 	t.Helper()
 	must(t, api.Get(t.Context(), client.ObjectKeyFromObject(snapshot), snapshot))
 	return slices.Contains(snapshot.Finalizers, kube.SnapshotSourceFinalizer)
 }
 
+// withLabels gives a claim labels.
 func withLabels(pairs ...string) func(*corev1.PersistentVolumeClaim) {
 	return func(c *corev1.PersistentVolumeClaim) {
 		c.Labels = map[string]string{}
@@ -65,7 +69,8 @@ func withLabels(pairs ...string) func(*corev1.PersistentVolumeClaim) {
 	}
 }
 
-// createSecret makes a secret of the test's namespace that holds its own name.
+// createSecret creates a secret in the test's namespace with its own name as the value
+// of "key".
 func createSecret(t *testing.T, w *world.World, name string) {
 	t.Helper()
 	_, err := w.Client.CoreV1().Secrets(w.Namespace).Create(t.Context(), &corev1.Secret{
@@ -74,18 +79,18 @@ func createSecret(t *testing.T, w *world.World, name string) {
 	must(t, err)
 }
 
-// waitForLog waits until the process has logged a message.
+// waitForLog waits until a process has logged a message.
 func waitForLog(t *testing.T, p *world.Process, message string) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
 		if !strings.Contains(p.Log(), message) {
-			return errors.New("it does not say: " + message)
+			return errors.New("the log lacks: " + message)
 		}
 		return nil
 	})
 }
 
-// checkRunning fails if the process has ended.
+// checkRunning fails the test if a process has ended.
 func checkRunning(t *testing.T, p *world.Process) {
 	t.Helper()
 	select {
@@ -95,13 +100,13 @@ func checkRunning(t *testing.T, p *world.Process) {
 	}
 }
 
-// longLeases are durations that no test lives to see the end of: whoever gets the
-// Lease got it from somebody.
+// longLeases are durations that no test outlives: a new leader got the Lease from the
+// old one.
 func longLeases() []string {
 	return []string{"--leader-election", "--leader-election-lease-duration=3h", "--leader-election-renew-deadline=2h", "--leader-election-retry-period=1h"}
 }
 
-// changeResponses changes the answers of one method.
+// changeResponses changes the driver's responses to one method.
 func changeResponses[R any](w *world.World, method csi.Method, change func(R)) {
 	w.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, called csi.Method, _, resp any, err error) (any, error) {
 		if r, ok := resp.(R); ok && called == method {
@@ -111,13 +116,14 @@ func changeResponses[R any](w *world.World, method csi.Method, change func(R)) {
 	}})
 }
 
+// fastRetries are arguments with which failures are retried within a second.
 var fastRetries = []string{"--retry-interval-start=0.1", "--retry-interval-max=1"}
 
-// instantRetries are the arguments with which a retry is due at once.
+// instantRetries are arguments with which failures are retried at once.
 var instantRetries = []string{"--retry-interval-start=100ms", "--retry-interval-max=200ms"}
 
-// noRetries are the arguments with which no retry is due while a test runs: a
-// claim that failed once is only served if something wakes it up.
+// noRetries are arguments with which nothing is retried while a test runs: what failed
+// once continues only if an event requeues it.
 var noRetries = []string{"--retry-interval-start=1h", "--retry-interval-max=1h"}
 
 // checkServed wants status 200 and a line in the body of a URL.

@@ -17,10 +17,10 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A process that loses its Lease stops working at once, lives on, and works
-// again when it gets the Lease back. What it was at is neither lost nor made
-// twice.
-func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
+// A process that loses its Lease stops working at once, keeps running, and works again
+// when it gets the Lease back. The operation that was in progress is neither lost nor
+// repeated as another one.
+func TestProcessSurvivesLostLease(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
 	at := "http://" + world.FreeAddress(t)
@@ -45,10 +45,10 @@ func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
 		world.Eventually(t, func(ctx context.Context) error { return checkServed(ctx, at+path, "ok") })
 	}
 	w.CreateClaim(t, "meanwhile", nil)
-	// Kubernetes has asked for the volume, and the process knows the claim.
+	// Kubernetes has requested the volume, and the process has seen the claim.
 	w.WaitClaimEvent(t, "meanwhile", corev1.EventTypeNormal, "ExternalProvisioning", "")
 	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
-		t.Errorf("the driver was asked for %d volumes; one of them was before the Lease was lost", n)
+		t.Errorf("CreateVolume was called %d times, and once before the Lease was lost", n)
 	}
 
 	setLeaseHolder(t, w, lease, "")
@@ -63,7 +63,7 @@ func TestALostLeaseIsNotTheEndOfTheProcess(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
+func TestStoppedLeaderReleasesLease(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	first := w.StartProvisioner(t, longLeases()...)
@@ -89,7 +89,7 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 	}
 }
 
-func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
+func TestFeatureGateKeepsLeaseOnExit(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	for gate, kept := range map[string]bool{"true": false, "false": true} {
@@ -115,9 +115,9 @@ func TestALeaseIsKeptOnExitIfAsked(t *testing.T) {
 	}
 }
 
-// A volume that is being made when the program is asked to stop is made and
-// published by it: nothing is left for its successor to find out about.
-func TestWhatHasBegunIsFinishedOnExit(t *testing.T) {
+// A volume that is being created when the program gets SIGTERM is completed: its
+// successor has nothing to resolve.
+func TestStartedOperationIsCompletedOnExit(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	p := w.StartProvisioner(t)
@@ -140,7 +140,7 @@ func TestWhatHasBegunIsFinishedOnExit(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// setLeaseHolder writes a holder into a Lease; "" frees it.
+// setLeaseHolder writes a holder into a Lease; "" releases it.
 func setLeaseHolder(t *testing.T, w *world.World, name, holder string) {
 	t.Helper()
 	leases := w.Client.CoordinationV1().Leases(w.Namespace)

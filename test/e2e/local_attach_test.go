@@ -16,7 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newAttachWorld deploys the local driver for volumes that nodes take turns with.
+// newAttachWorld deploys the local driver whose volumes are attached to one node at a
+// time.
 func newAttachWorld(t *testing.T) localWorld {
 	t.Helper()
 	w := deploy(t, deployment{
@@ -32,7 +33,8 @@ func newAttachWorld(t *testing.T) localWorld {
 	return w
 }
 
-// waitRegistered waits until a node's kubelet has put the driver on record.
+// waitRegistered waits until a node's kubelet has registered the driver in the
+// CSINode.
 func (w localWorld) waitRegistered(t *testing.T, node string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -47,7 +49,7 @@ func (w localWorld) waitRegistered(t *testing.T, node string) {
 	})
 }
 
-// attachedNodes are the nodes that have a volume, as Kubernetes sees it.
+// attachedNodes returns the nodes of a volume's VolumeAttachments.
 func (w localWorld) attachedNodes(ctx context.Context, volume string) ([]string, error) {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -62,7 +64,7 @@ func (w localWorld) attachedNodes(ctx context.Context, volume string) ([]string,
 	return nodes, nil
 }
 
-// waitAttachedTo waits until just these nodes have a volume.
+// waitAttachedTo waits until a volume is attached to exactly these nodes.
 func (w localWorld) waitAttachedTo(t *testing.T, volume string, nodes ...string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -77,7 +79,7 @@ func (w localWorld) waitAttachedTo(t *testing.T, volume string, nodes ...string)
 func (w localWorld) cordon(t *testing.T, node string) {
 	t.Helper()
 	w.kubectl(t, "cordon", node)
-	t.Cleanup(func() { w.uncordon(t, node) }) // Once more, if the test does it itself.
+	t.Cleanup(func() { w.uncordon(t, node) }) // The test may have done it already.
 }
 
 func (w localWorld) uncordon(t *testing.T, node string) {
@@ -85,16 +87,16 @@ func (w localWorld) uncordon(t *testing.T, node string) {
 	w.kubectl(t, "uncordon", node)
 }
 
-// Two nodes take turns with volumes in all the ways in which that happens: by the
-// hands of the real scheduler, attach/detach controller and kubelets.
-func TestOnTwoNodesVolumesTakeTurns(t *testing.T) {
+// Volumes move between two nodes in all common ways, by the real scheduler,
+// attach/detach controller and kubelets.
+func TestOnTwoNodesVolumesAreMoved(t *testing.T) {
 	w := newAttachWorld(t)
 	w.checkSingleAttachment(t)
 	t.Run("volumes", func(t *testing.T) {
-		t.Run("a file goes from node to node", func(t *testing.T) {
+		t.Run("a file moves from node to node", func(t *testing.T) {
 			w.movePod(t, corev1.PersistentVolumeFilesystem, "echo kept > /data/file; echo written", "cat /data/file")
 		})
-		t.Run("a device goes from node to node", func(t *testing.T) {
+		t.Run("a device moves from node to node", func(t *testing.T) {
 			w.movePod(t, corev1.PersistentVolumeBlock, "echo kept | dd of=/dev/data bs=512 conv=sync; sync; echo written", "head -c 4 /dev/data; echo")
 		})
 		t.Run("a StatefulSet is scaled", w.scaleStatefulSet)
@@ -107,7 +109,7 @@ func TestOnTwoNodesVolumesTakeTurns(t *testing.T) {
 	t.Run("nothing is left on the machine", w.checkNothingShared)
 }
 
-// movePod has what a pod wrote on one node read by a pod on another node.
+// movePod reads on one node what a pod wrote on another one.
 func (w localWorld) movePod(t *testing.T, mode corev1.PersistentVolumeMode, write, read string) {
 	t.Parallel()
 	name := "goes-" + strings.ToLower(string(mode))
@@ -128,8 +130,8 @@ func (w localWorld) movePod(t *testing.T, mode corev1.PersistentVolumeMode, writ
 	w.WaitPVGone(t, volume)
 }
 
-// scaleStatefulSet is about replicas that come back to their own data, and about what is
-// attached meanwhile.
+// scaleStatefulSet checks that replicas get their own data back, and what is attached
+// meanwhile.
 func (w localWorld) scaleStatefulSet(t *testing.T) {
 	t.Parallel()
 	const replicas = 3
@@ -148,7 +150,7 @@ func (w localWorld) scaleStatefulSet(t *testing.T) {
 	s.delete(t)
 }
 
-// drainNodes takes a file and a device from one node to the other and back.
+// drainNodes moves a file and a device from one node to the other and back.
 func (w localWorld) drainNodes(t *testing.T) {
 	sets := []*statefulSet{
 		w.createSet(t, "drained-file", corev1.PersistentVolumeFilesystem, nil),
@@ -176,8 +178,8 @@ func (w localWorld) drainNodes(t *testing.T) {
 	}
 }
 
-// deletePodByForce deletes a pod whose container goes on for seconds: its replacement on
-// another node, which is there at once, must wait for the volume.
+// deletePodByForce deletes a pod whose container continues for seconds. Its
+// replacement on another node, which exists at once, must wait for the volume.
 func (w localWorld) deletePodByForce(t *testing.T) {
 	s := w.createSet(t, "forced", corev1.PersistentVolumeFilesystem, func(pod *corev1.PodSpec) {
 		pod.TerminationGracePeriodSeconds = ptr.To(int64(3))
@@ -189,13 +191,13 @@ func (w localWorld) deletePodByForce(t *testing.T) {
 	w.kubectl(t, "-n", w.Namespace, "delete", "pod", s.pod(0), "--force", "--grace-period=0")
 	s.waitStarted(t, 0, 2)
 	if to := s.node(t, 0); to == from {
-		t.Errorf("the replacement is on %s, as the pod was: this test does not show what it should", to)
+		t.Errorf("the replacement is on %s as the pod was, so this test shows nothing", to)
 	}
 	w.uncordon(t, from)
 	s.delete(t)
 }
 
-// checkNothingShared looks for what tests have left in the folder that nodes share.
+// checkNothingShared checks that the folder shared by the nodes is empty.
 func (w localWorld) checkNothingShared(t *testing.T) {
 	const shared = "/var/lib/holdfast/shared"
 	for _, what := range []string{"ls " + shared + "/volumes", "ls " + shared + "/attached", "grep -l holdfast/shared /sys/block/loop*/loop/backing_file || true"} {

@@ -22,7 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// manifest is what a user applies to have the local driver on a node.
+// manifest is what a user applies to run the local driver on a node.
 var manifest = filepath.Join("..", "..", "driver", "local", "deploy", "local-driver.yaml")
 
 // driverTools are the programs that the local driver runs.
@@ -31,10 +31,10 @@ var driverTools = []string{
 	"/usr/bin/mount", "/usr/bin/umount",
 }
 
-// localWorld is a cluster with a real node and the local driver on it.
+// localWorld is a cluster with real nodes and the local driver.
 type localWorld struct{ *world.World }
 
-// deployment is how the local driver is put on a cluster.
+// deployment describes how the local driver is deployed.
 type deployment struct {
 	nodes                       int
 	manifest, driver, namespace string
@@ -49,7 +49,7 @@ func newLocalWorld(t *testing.T) localWorld {
 	})
 }
 
-// deploy deploys the driver by its manifest.
+// deploy deploys the driver with its manifest.
 func deploy(t *testing.T, d deployment) localWorld {
 	t.Helper()
 	programs, err := world.Programs()
@@ -65,7 +65,7 @@ func deploy(t *testing.T, d deployment) localWorld {
 		for _, workload := range d.workloads {
 			if t.Failed() {
 				out, _ := w.tryKubectl(context.Background(), "-n", d.namespace, "logs", workload, "--all-pods", "--all-containers", "--tail=100")
-				t.Logf("the pods of %s said:\n%s", workload, out)
+				t.Logf("logs of the pods of %s:\n%s", workload, out)
 			}
 		}
 		w.kubectl(t, "delete", "-f", d.manifest, "--wait")
@@ -102,7 +102,7 @@ func (w localWorld) createPod(t *testing.T, name, claim, script string) {
 	w.createPodOn(t, "", name, claim, script)
 }
 
-// createPodOn is pod on a node of one's choice.
+// createPodOn is createPod on a given node.
 func (w localWorld) createPodOn(t *testing.T, node, name, claim, script string) {
 	t.Helper()
 	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", script + "\nsleep 100000"}}
@@ -137,13 +137,13 @@ func (w localWorld) waitForPodLog(t *testing.T, pod, line string) {
 	world.Eventually(t, func(ctx context.Context) error {
 		log, err := w.Client.CoreV1().Pods(w.Namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
 		if err == nil && !strings.Contains("\n"+string(log), "\n"+line+"\n") {
-			err = fmt.Errorf("pod %s has not said %q but: %s", pod, line, log)
+			err = fmt.Errorf("the log of pod %s lacks %q: %s", pod, line, log)
 		}
 		return err
 	})
 }
 
-// annotatePod has the kubelet look at a pod and its volumes, which it does otherwise
+// annotatePod makes the kubelet sync a pod and its volumes, which it does otherwise
 // every minute or so.
 func (w localWorld) annotatePod(t *testing.T, pod string) {
 	t.Helper()
@@ -169,8 +169,8 @@ func (w localWorld) deletePod(t *testing.T, name string) {
 	})
 }
 
-// A claim becomes a volume that a pod on a real node writes to, another pod
-// reads, and that goes away again without a trace.
+// A claim gets a volume to which a pod on a real node writes, and which another pod
+// reads. The volume is deleted without a trace.
 func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 	w := newLocalWorld(t)
 	const write = `echo kept > /data/file; sync; grep " /data " /proc/mounts | cut -d' ' -f3; echo written`
@@ -178,7 +178,7 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 		class       func(*storagev1.StorageClass)
 		claim       func(*corev1.PersistentVolumeClaim)
 		write, read string
-		says        string // by the writer, before it is done
+		says        string // logged by the writer
 	}{
 		"ext4": {
 			write: write, says: "ext4", read: "cat /data/file",
@@ -236,7 +236,7 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 			w.WaitPVGone(t, volume)
 		})
 	}
-	t.Run("volumes grow while pods use them", func(t *testing.T) { w.growVolumesInUse(t) })
+	t.Run("volumes are expanded in use", func(t *testing.T) { w.growVolumesInUse(t) })
 	t.Run("nothing is left on the node", func(t *testing.T) {
 		for _, what := range []string{"ls /var/lib/holdfast/local/volumes", "grep -l /var/lib/holdfast/local /sys/block/loop*/loop/backing_file || true"} {
 			if left := w.Run(t, w.Nodes[0], "sh", "-c", what); strings.TrimSpace(left) != "" {
@@ -246,9 +246,9 @@ func TestPodsUseVolumesOfTheLocalDriver(t *testing.T) {
 	})
 }
 
-// growVolumesInUse makes volumes larger under a pod that sees it happen. Growing an
-// ext4 in use takes CAP_SYS_RESOURCE, which not every machine has; the
-// driver's own tests are about that.
+// growVolumesInUse expands volumes while a pod uses them. Growing an ext4 filesystem
+// in use takes CAP_SYS_RESOURCE, which not every machine has; the driver's own tests
+// cover it.
 func (w localWorld) growVolumesInUse(t *testing.T) {
 	tests := map[string]struct {
 		parameters map[string]string
@@ -270,7 +270,7 @@ func (w localWorld) growVolumesInUse(t *testing.T) {
 				c.Spec.StorageClassName, c.Spec.VolumeMode = &class.Name, &tt.mode
 				c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("400Mi")
 			})
-			// The pod says so when it sees more than what it began with could ever hold.
+			// The pod logs when it sees more than the original volume could hold.
 			w.createPod(t, name, name, "echo started; while [ $("+tt.size+") -lt 700 ]; do sleep 0.2; done; echo grown")
 			w.waitForPodLog(t, name, "started")
 			volume := w.WaitBound(t, name)

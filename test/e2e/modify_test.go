@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-func TestAClaimGetsAnotherClass(t *testing.T) {
+func TestClaimGetsAnotherAttributesClass(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{}, "--extra-modify-metadata")
 	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
@@ -43,9 +43,8 @@ func TestAClaimGetsAnotherClass(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// Size and class may change at once; the driver is asked for one after the
-// other.
-func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
+// Size and class may change at once; the driver gets one call after the other.
+func TestClaimIsExpandedAndModifiedAtOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
 	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
@@ -69,8 +68,8 @@ func TestAClaimGrowsAndGetsAnotherClassAtOnce(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// A class that cannot be applied is given up for another one at once.
-func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
+// An infeasible class is abandoned for another one at once.
+func TestInfeasibleAttributesClassIsReplaced(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=5m")
 	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})
@@ -97,28 +96,28 @@ func TestAClassThatCannotBeAppliedIsGivenUp(t *testing.T) {
 	w.RequestAttributesClass(t, "data", gold) // It has gold, but half of silver too.
 	waitForClass(t, w, gold)
 	if n := w.Driver.Calls(csi.ControllerModifyVolume) - before; n != 1 {
-		t.Errorf("the driver was asked %d times for the old class", n)
+		t.Errorf("ControllerModifyVolume was called %d times for the old class", n)
 	}
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-func TestAClassThatIsMissingIsAwaited(t *testing.T) {
+func TestMissingAttributesClassIsAwaited(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
 	name := w.Namespace + "-late"
 	w.RequestAttributesClass(t, "data", name)
 	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "VolumeModifyFailed", "does not exist")
 	waitModifyStatus(t, w, corev1.PersistentVolumeClaimModifyVolumePending, name)
-	w.CreateAttributesClass(t, "late", map[string]string{"iops": "1"}) // It wakes the claim up.
+	w.CreateAttributesClass(t, "late", map[string]string{"iops": "1"}) // It requeues the claim.
 	waitForClass(t, w, name)
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// Nobody but the driver knows how a call ended whose caller died. It is made
-// again, and only then is the class applied that the claim wants by now.
-func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
+// Only the driver knows the outcome of a call whose caller died. The call is repeated,
+// and only then the class is applied that the claim requests now.
+func TestUnknownModificationIsCompletedFirst(t *testing.T) {
 	t.Parallel()
 	w, _ := newExpandable(t, csitest.Options{}, nil)
 	first := w.StartResizer(t)
@@ -140,14 +139,14 @@ func TestAModificationThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff([]string{"1000", "1000", "100"}, asked); diff != "" {
-		t.Errorf("the driver was asked for iops:\n%s", diff)
+		t.Errorf("the requested iops are:\n%s", diff)
 	}
 	checkNoWarnings(t, w)
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// waitForClass waits until claim data has a class and nothing is left to do.
+// waitForClass waits until claim data has a class and no modification is in progress.
 func waitForClass(t *testing.T, w *world.World, class string) {
 	t.Helper()
 	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
@@ -158,6 +157,7 @@ func waitForClass(t *testing.T, w *world.World, class string) {
 	})
 }
 
+// checkNotModifying returns an error while a claim is being modified.
 func checkNotModifying(c *corev1.PersistentVolumeClaim) error {
 	if c.Status.ModifyVolumeStatus != nil || hasCondition(c, corev1.PersistentVolumeClaimVolumeModifyingVolume) || hasCondition(c, corev1.PersistentVolumeClaimVolumeModifyVolumeError) {
 		return fmt.Errorf("it is still being modified: %+v", c.Status)
@@ -165,7 +165,7 @@ func checkNotModifying(c *corev1.PersistentVolumeClaim) error {
 	return nil
 }
 
-// waitModifyStatus waits until the claim's status says so.
+// waitModifyStatus waits until the status of claim data has a modification.
 func waitModifyStatus(t *testing.T, w *world.World, status corev1.PersistentVolumeClaimModifyVolumeStatus, to string) {
 	t.Helper()
 	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {

@@ -21,13 +21,13 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A nodeWorld is one in which every node has a driver with storage of its own.
+// A nodeWorld has a driver on every node, with storage of its own.
 type nodeWorld struct {
 	*world.World
 	nodes []*world.Node
 }
 
-// newNodeWorld has nodes with 10 GiB each.
+// newNodeWorld returns a world whose nodes have 10 GiB each.
 func newNodeWorld(t *testing.T, names ...string) *nodeWorld {
 	t.Helper()
 	w := &nodeWorld{World: world.New(t, csitest.Options{})}
@@ -37,7 +37,7 @@ func newNodeWorld(t *testing.T, names ...string) *nodeWorld {
 	return w
 }
 
-// fastNodeRetries are flags with which nobody waits for long.
+// fastNodeRetries are arguments with which nodes do not wait long.
 var fastNodeRetries = []string{
 	"--node-deployment-base-delay=100ms", "--node-deployment-max-delay=400ms", "--retry-interval-start=0.1", "--retry-interval-max=1",
 }
@@ -58,7 +58,7 @@ func (w *nodeWorld) createDelayedClass(t *testing.T) {
 	})
 }
 
-// withSelectedNode makes a claim for which a node is selected.
+// withSelectedNode selects a node for a claim.
 func withSelectedNode(node string) func(*corev1.PersistentVolumeClaim) {
 	return func(c *corev1.PersistentVolumeClaim) {
 		c.Annotations = map[string]string{"volume.kubernetes.io/selected-node": node}
@@ -71,7 +71,7 @@ func withSize(size string) func(*corev1.PersistentVolumeClaim) {
 	}
 }
 
-// callsPerNode are how often each node's driver was called.
+// callsPerNode returns how often each node's driver was called.
 func (w *nodeWorld) callsPerNode(method csi.Method) []int {
 	var all []int
 	for _, n := range w.nodes {
@@ -80,8 +80,8 @@ func (w *nodeWorld) callsPerNode(method csi.Method) []int {
 	return all
 }
 
-// nodeOf is the node that has a volume, as its affinity says; the driver there
-// must have made it.
+// nodeOf returns the node of a volume according to its affinity, and checks that the
+// driver there created it.
 func (w *nodeWorld) nodeOf(t *testing.T, volume *corev1.PersistentVolume) string {
 	t.Helper()
 	name := volume.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0]
@@ -94,7 +94,7 @@ func (w *nodeWorld) nodeOf(t *testing.T, volume *corev1.PersistentVolume) string
 	return name
 }
 
-// waitNothingLeft waits until neither the cluster nor a driver has anything.
+// waitNothingLeft waits until nothing is left in the cluster and at the drivers.
 func (w *nodeWorld) waitNothingLeft(t *testing.T) {
 	t.Helper()
 	for _, n := range w.nodes {
@@ -102,7 +102,7 @@ func (w *nodeWorld) waitNothingLeft(t *testing.T) {
 	}
 }
 
-func TestANodeServesWhatIsSelectedForIt(t *testing.T) {
+func TestNodeServesItsSelectedClaims(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	w.startProvisioners(t)
@@ -122,7 +122,7 @@ func TestANodeServesWhatIsSelectedForIt(t *testing.T) {
 		t.Error(diff)
 	}
 
-	// Volumes go where they are, and nobody else's driver is asked: it would say that there is none.
+	// Only the driver that has the volume is called: others would say that it does not exist.
 	w.DeleteClaim(t, "on-b")
 	world.Eventually(t, func(context.Context) error {
 		if n := len(w.nodes[1].Driver.Volumes()); n > 0 {
@@ -137,13 +137,13 @@ func TestANodeServesWhatIsSelectedForIt(t *testing.T) {
 	w.waitNothingLeft(t)
 }
 
-// Without anyone who selects nodes, they settle it themselves: every claim gets
-// one volume by one call.
-func TestOneOfManyNodesTakesAClaim(t *testing.T) {
+// Without a scheduler the nodes decide among themselves: every claim gets one volume
+// with one call.
+func TestOneNodeClaimsAPendingClaim(t *testing.T) {
 	t.Parallel()
 	const claims = 20
 	w := newNodeWorld(t, "a", "b", "c")
-	for _, n := range w.nodes { // So many that none finds out at the last moment that it is full.
+	for _, n := range w.nodes { // Enough that no node gets full meanwhile.
 		n.Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = claims << 30 })
 	}
 	w.startProvisioners(t)
@@ -169,7 +169,7 @@ func TestOneOfManyNodesTakesAClaim(t *testing.T) {
 	w.waitNothingLeft(t)
 }
 
-func TestTheNodeWithRoomTakesAClaim(t *testing.T) {
+func TestNodeWithCapacityServesTheClaim(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	w.nodes[0].Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 1 << 30 })
@@ -179,14 +179,14 @@ func TestTheNodeWithRoomTakesAClaim(t *testing.T) {
 		name := fmt.Sprint("data-", n)
 		w.CreateClaim(t, name, withSize("3Gi"))
 		if home := w.nodeOf(t, w.WaitBound(t, name)); home != "b" {
-			t.Errorf("it is on node %s, which has no room", home)
+			t.Errorf("it is on node %s, which has too little capacity", home)
 		}
 	}
 	if diff := cmp.Diff([]int{0, 3}, w.callsPerNode(csi.CreateVolume)); diff != "" {
 		t.Error(diff)
 	}
 
-	// Where nobody has room that is told, once, and healed.
+	// If no node has capacity, one event says so; later the claim is served.
 	w.CreateClaim(t, "large", withSize("20Gi"))
 	w.WaitClaimEvent(t, "large", corev1.EventTypeWarning, "ProvisioningFailed", "no node has taken the claim")
 	w.nodes[0].Driver.Reconfigure(func(o *csitest.Options) { o.Capacity = 30 << 30 })
@@ -195,7 +195,7 @@ func TestTheNodeWithRoomTakesAClaim(t *testing.T) {
 	}
 	events, err := w.Client.CoreV1().Events(w.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=large,reason=ProvisioningFailed"})
 	if err != nil || len(events.Items) != 1 {
-		t.Errorf("it was told %d times, %v", len(events.Items), err)
+		t.Errorf("there are %d events, %v", len(events.Items), err)
 	}
 	for _, name := range []string{"data-0", "data-1", "data-2", "large"} {
 		w.DeleteClaim(t, name)
@@ -203,15 +203,15 @@ func TestTheNodeWithRoomTakesAClaim(t *testing.T) {
 	w.waitNothingLeft(t)
 }
 
-// A driver that cannot tell how much room it has finds out when it makes the
-// volume. The claim is given back, and another node takes it.
-func TestAClaimThatFoundNoRoomIsUpForTakingAgain(t *testing.T) {
+// A driver that cannot report its capacity fails when it creates the volume. The node
+// releases the claim, and another one serves it.
+func TestClaimIsReleasedAfterResourceExhausted(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	for _, n := range w.nodes {
 		n.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
 			if method == csi.GetCapacity {
-				return errors.New("nobody has counted")
+				return errors.New("the capacity is unknown")
 			}
 			return nil
 		}})
@@ -226,15 +226,15 @@ func TestAClaimThatFoundNoRoomIsUpForTakingAgain(t *testing.T) {
 		t.Errorf("it is on node %s", home)
 	}
 	if n := w.nodes[1].Driver.Calls(csi.CreateVolume); n != 1 {
-		t.Errorf("node b was asked %d times", n)
+		t.Errorf("CreateVolume was called %d times on node b", n)
 	}
 	a.Kill()
 	w.DeleteClaim(t, "data")
 	w.waitNothingLeft(t)
 }
 
-// What a node has begun it finishes, whenever it comes back; nobody else can.
-func TestANodeFinishesWhatItHasBegun(t *testing.T) {
+// A node completes its operations whenever it comes back; nobody else can.
+func TestNodeCompletesItsOperations(t *testing.T) {
 	for name, meanwhile := range map[string]func(*testing.T, *nodeWorld){
 		"the claim still wants the volume": func(*testing.T, *nodeWorld) {},
 		"somebody has selected another node": func(t *testing.T, w *nodeWorld) {
@@ -255,7 +255,7 @@ func TestANodeFinishesWhatItHasBegun(t *testing.T) {
 			<-working.Arrived()
 			processes[0].Kill()
 			meanwhile(t, w)
-			// A whole other claim comes and goes on the other node, which has seen all that.
+			// Another claim on the other node shows that it has seen all changes.
 			w.CreateClaim(t, "other", withSelectedNode("b"))
 			w.WaitBound(t, "other")
 			working.Release()
@@ -276,9 +276,9 @@ func TestANodeFinishesWhatItHasBegun(t *testing.T) {
 	}
 }
 
-// Two nodes restore from one snapshot. Whichever ends first does not take the
-// protection from the other; and none is left when both are done.
-func TestASnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
+// Two nodes restore one snapshot. The first to finish does not remove the protection
+// of the other, and no protection is left when both are done.
+func TestSnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	api := w.SnapshotClient(t)
@@ -286,7 +286,7 @@ func TestASnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
 	w.createDelayedClass(t)
 	w.CreateClaim(t, "source", withSelectedNode("a"))
 	snapshot := createReadySnapshot(t, w.nodes[0].World, api, w.WaitBound(t, "source"), "before")
-	// The other node's driver has one of the same handle.
+	// The other node's driver has a snapshot with the same handle.
 	w.CreateClaim(t, "twin", withSelectedNode("b"))
 	volume := w.WaitBound(t, "twin")
 	twin := createReadySnapshot(t, w.nodes[1].World, api, volume, "twin")
@@ -305,7 +305,7 @@ func TestASnapshotIsProtectedWhileAnyNodeRestoresIt(t *testing.T) {
 	w.CreateClaim(t, "plain", withSelectedNode("b"))
 	w.WaitBound(t, "plain")
 	if !isProtected(t, api, snapshot) {
-		t.Error("one node has unprotected what another one restores")
+		t.Error("one node has removed the protection of another node's restore")
 	}
 	slow.Release()
 	w.WaitBound(t, "slow")
@@ -350,9 +350,9 @@ func TestEachNodePublishesItsCapacity(t *testing.T) {
 	w.waitNothingLeft(t)
 }
 
-// An administrator who knows that a node will not come back says so by the
-// policy Retain. Then deleting the object is enough, whoever is left.
-func TestAVolumeOfANodeThatIsGoneCanBeDeleted(t *testing.T) {
+// An administrator who knows that a node will not come back sets policy Retain. Then
+// deleting the object is enough, whichever nodes are left.
+func TestVolumeOfLostNodeCanBeDeleted(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	processes := w.startProvisioners(t)
@@ -367,18 +367,18 @@ func TestAVolumeOfANodeThatIsGoneCanBeDeleted(t *testing.T) {
 	w.CreateClaim(t, "other", withSelectedNode("b"))
 	w.WaitBound(t, "other")
 	if _, err := volumes.Get(t.Context(), volume.Name, metav1.GetOptions{}); err != nil {
-		t.Fatalf("it went though nobody has said that it may: %v", err)
+		t.Fatalf("the volume was deleted without permission: %v", err)
 	}
 	w.SetReclaimPolicy(t, volume.Name, corev1.PersistentVolumeReclaimRetain)
 	w.WaitPVGone(t, volume)
 	if diff := cmp.Diff([]int{0, 0}, w.callsPerNode(csi.DeleteVolume)); diff != "" {
-		t.Errorf("a driver was asked to delete a volume that is to be retained: %s", diff)
+		t.Errorf("DeleteVolume was called for a retained volume: %s", diff)
 	}
 	w.DeleteClaim(t, "other")
 	w.nodes[1].WaitNothingLeft(t)
 }
 
-func TestANodeWithoutWhatItNeedsSaysSo(t *testing.T) {
+func TestNodeDeploymentChecksItsArguments(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	for name, tt := range map[string]struct {
@@ -395,7 +395,7 @@ func TestANodeWithoutWhatItNeedsSaysSo(t *testing.T) {
 			args := strings.Fields(tt.arg)
 			p := tt.node.StartProvisioner(t, args...)
 			if err := p.Err(); err == nil || !strings.Contains(p.Log(), tt.want) {
-				t.Errorf("it ended with %v and said nothing of %q", err, tt.want)
+				t.Errorf("it ended with %v, and the log lacks %q", err, tt.want)
 			}
 		})
 	}

@@ -23,7 +23,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// nodeDocsCommands are the commands of a section of the page about provisioners on nodes.
+// nodeDocsCommands returns the commands in a section of
+// docs/how-to/node-deployment.md.
 func nodeDocsCommands(t *testing.T, section string, known int) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "how-to", "node-deployment.md"))
@@ -40,7 +41,7 @@ func nodeDocsCommands(t *testing.T, section string, known int) []string {
 	return all
 }
 
-// run runs commands of the page, with names of the test in the place of the page's.
+// run runs commands of the page, with the test's names instead of the page's.
 func (w *nodeWorld) run(t *testing.T, commands string, names ...string) string {
 	t.Helper()
 	names = append([]string{"my-driver", w.Namespace, "TEAM", w.Namespace}, names...)
@@ -51,21 +52,21 @@ func (w *nodeWorld) run(t *testing.T, commands string, names ...string) string {
 	return out
 }
 
-// What the page says is copied and pasted by somebody who has lost a node.
-func TestTheCommandsForANodeThatIsGoneWork(t *testing.T) {
+// Users who have lost a node copy these commands.
+func TestCommandsForALostNodeWork(t *testing.T) {
 	t.Parallel()
 	show, volumes, leases, capacities := "", "", "", ""
-	for i, block := range nodeDocsCommands(t, "When a node is gone for good", 5)[:4] { // The fifth is about snapshots.
+	for i, block := range nodeDocsCommands(t, "When a node is gone for good", 5)[:4] { // The fifth is for snapshots.
 		*[]*string{&show, &volumes, &leases, &capacities}[i] = block
 	}
 	w := newNodeWorld(t, "a", "b")
 	api := w.SnapshotClient(t)
 	processes := w.startProvisioners(t, "--enable-capacity", "--capacity-ownerref-level=-1", "--snapshot-orphan-sweep-interval=1s")
-	w.CreateClass(t, func(c *storagev1.StorageClass) { // Only a class that waits has capacities.
+	w.CreateClass(t, func(c *storagev1.StorageClass) { // Only a class with WaitForFirstConsumer has capacities.
 		c.Name, c.VolumeBindingMode = w.Namespace+"-waits", ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 	})
 	w.waitCapacities(t, "a", "b")
-	unknown := w.createVolumeByHand(t, nil) // It is at node b, where it goes before anybody looks for it.
+	unknown := w.createVolumeByHand(t, nil) // It is at node b, and is deleted before anybody looks for it.
 	must(t, w.nodes[1].ConnectDriver(t).WithPrecondition(csi.Unconditional).DeleteVolume(t.Context(), &csipb.DeleteVolumeRequest{VolumeId: unknown.Spec.CSI.VolumeHandle}))
 	w.CreateClaim(t, "source", withSelectedNode("a"))
 	volume := w.WaitBound(t, "source")
@@ -91,7 +92,7 @@ func TestTheCommandsForANodeThatIsGoneWork(t *testing.T) {
 	w.waitSingleWarning(t, unknown, "no node's driver has found it")
 
 	if out := w.run(t, show); !strings.Contains(out, volume.Name) || !strings.Contains(out, w.Name+"-a") {
-		t.Errorf("what it says does not name the volume or its maker:\n%s", out)
+		t.Errorf("the output does not name the volume or the node that created it:\n%s", out)
 	}
 	for _, v := range []*corev1.PersistentVolume{volume, unknown} {
 		w.run(t, volumes, "PV", v.Name)
@@ -103,7 +104,8 @@ func TestTheCommandsForANodeThatIsGoneWork(t *testing.T) {
 	w.waitOnlyNodeB(t)
 }
 
-// waitOnlyNodeB waits until nothing of node a is left but claim taken, which node b has.
+// waitOnlyNodeB waits until nothing of node a is left except claim taken, which node b
+// serves.
 func (w *nodeWorld) waitOnlyNodeB(t *testing.T) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -112,10 +114,10 @@ func (w *nodeWorld) waitOnlyNodeB(t *testing.T) {
 			return err
 		}
 		if node := claim.Annotations["volume.kubernetes.io/selected-node"]; node != "b" {
-			return fmt.Errorf("the claim is node %q's", node)
+			return fmt.Errorf("the claim's selected node is %q", node)
 		}
 		if _, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(ctx, "restored", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the claim that was deleted is still there: %w", err)
+			return fmt.Errorf("the deleted claim still exists: %w", err)
 		}
 		left, err := w.Client.CoordinationV1().Leases(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: pending.NodeLabel + "=node-a"})
 		if err != nil {
@@ -129,7 +131,7 @@ func (w *nodeWorld) waitOnlyNodeB(t *testing.T) {
 	w.waitCapacities(t, "b")
 }
 
-// waitCapacities waits until these nodes, and no others, have a CSIStorageCapacity.
+// waitCapacities waits until exactly these nodes have a CSIStorageCapacity.
 func (w *nodeWorld) waitCapacities(t *testing.T, nodes ...string) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -148,8 +150,8 @@ func (w *nodeWorld) waitCapacities(t *testing.T, nodes ...string) {
 	})
 }
 
-// The annotation and the affinity are ways to say where a volume is.
-func TestTheCommandsThatNameTheNodeOfAVolumeWork(t *testing.T) {
+// The annotation and the node affinity both say where a volume is.
+func TestCommandsForTheNodeOfAVolumeWork(t *testing.T) {
 	for i, block := range nodeDocsCommands(t, "Which node deletes a volume", 2) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()

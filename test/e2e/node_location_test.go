@@ -23,7 +23,8 @@ const (
 	listVolumes = csipb.ControllerServiceCapability_RPC_LIST_VOLUMES
 )
 
-// setCapabilities limits what the drivers announce to making and deleting volumes, and to these.
+// setCapabilities limits what the drivers announce to creating and deleting volumes,
+// and these.
 func (w *nodeWorld) setCapabilities(also ...csipb.ControllerServiceCapability_RPC_Type) {
 	for _, n := range w.nodes {
 		n.Driver.Reconfigure(func(o *csitest.Options) {
@@ -32,8 +33,9 @@ func (w *nodeWorld) setCapabilities(also ...csipb.ControllerServiceCapability_RP
 	}
 }
 
-// createVolumeByHand makes a volume at node b's driver, with a handle that node a's does not have, and binds
-// a claim to an object for it that somebody has written.
+// createVolumeByHand creates a volume at node b's driver, with a handle that node a's
+// driver does not have, and binds a claim to a PersistentVolume that an administrator
+// wrote for it.
 func (w *nodeWorld) createVolumeByHand(t *testing.T, change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	t.Helper()
 	w.nodes[1].CreateVolumeAtDriver(t, "other")
@@ -49,7 +51,8 @@ func (w *nodeWorld) createVolumeByHand(t *testing.T, change func(*corev1.Persist
 	return made
 }
 
-// waitSingleWarning waits until a volume has an event that says part, and counts its warnings.
+// waitSingleWarning waits until a volume has an event with part, and checks that it is
+// the only warning.
 func (w *nodeWorld) waitSingleWarning(t *testing.T, volume *corev1.PersistentVolume, part string) {
 	t.Helper()
 	w.WaitEvent(t, "PersistentVolume/"+volume.Name, corev1.EventTypeWarning, "VolumeFailedDelete", part)
@@ -58,11 +61,11 @@ func (w *nodeWorld) waitSingleWarning(t *testing.T, volume *corev1.PersistentVol
 	})
 	must(t, err)
 	if len(events.Items) != 1 {
-		t.Errorf("it has %d events, and every node's is the same", len(events.Items))
+		t.Errorf("it has %d events, want one for all nodes", len(events.Items))
 	}
 }
 
-// checkDeleteCalls checks how often the driver of each node was asked to delete a volume.
+// checkDeleteCalls checks the number of DeleteVolume calls of each node's driver.
 func (w *nodeWorld) checkDeleteCalls(t *testing.T, want ...int) {
 	t.Helper()
 	if diff := cmp.Diff(want, w.callsPerNode(csi.DeleteVolume)); diff != "" {
@@ -70,8 +73,9 @@ func (w *nodeWorld) checkDeleteCalls(t *testing.T, want ...int) {
 	}
 }
 
-// A driver need not say where a volume is. It is where the driver is that has made it.
-func TestAVolumeHasTheAffinityOfTheNodeThatHasMadeIt(t *testing.T) {
+// A driver need not return a topology. The volume is on the node whose driver created
+// it.
+func TestVolumeHasAffinityOfItsNode(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	for _, n := range w.nodes {
@@ -93,9 +97,9 @@ func TestAVolumeHasTheAffinityOfTheNodeThatHasMadeIt(t *testing.T) {
 	w.checkDeleteCalls(t, 0, 1)
 }
 
-// An object that somebody has written may not say on which node its volume is.
-// Then it is where a driver finds it, and goes by that one, whatever becomes of the call.
-func TestAVolumeThatMayBeOnAnyNodeIsDeletedWhereItIs(t *testing.T) {
+// A PersistentVolume that an administrator wrote may not say on which node the volume
+// is. The node whose driver finds it deletes it, whatever the outcome of the call.
+func TestVolumeWithoutNodeIsDeletedWhereItIs(t *testing.T) {
 	hostname := func(v *corev1.PersistentVolume) {
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "kubernetes.io/hostname", Operator: corev1.NodeSelectorOpIn, Values: []string{"b.example.com"}}},
@@ -123,7 +127,7 @@ func TestAVolumeThatMayBeOnAnyNodeIsDeletedWhereItIs(t *testing.T) {
 			w.nodes[0].StartProvisioner(t, fastNodeRetries...)
 			volume := w.createVolumeByHand(t, tt.change)
 			w.DeleteClaim(t, "data")
-			// Node b is away. In the end that is told, and nobody else deletes it.
+			// Node b is down. In the end an event says so, and nobody else deletes the volume.
 			w.waitSingleWarning(t, volume, "no node's driver has found it")
 			w.nodes[1].Driver.LoseResponse(csi.DeleteVolume)
 			w.nodes[1].StartProvisioner(t, fastNodeRetries...)
@@ -136,8 +140,9 @@ func TestAVolumeThatMayBeOnAnyNodeIsDeletedWhereItIs(t *testing.T) {
 	}
 }
 
-// Where no driver can tell, nobody guesses. Who knows may say so.
-func TestAVolumeOfWhichNobodyCanTellWhereItIsStays(t *testing.T) {
+// If no driver can locate a volume, nobody guesses. An administrator may name the
+// node.
+func TestVolumeThatCannotBeLocatedStays(t *testing.T) {
 	annotate := func(t *testing.T, w *nodeWorld, volume *corev1.PersistentVolume) {
 		t.Helper()
 		patch := []byte(`{"metadata":{"annotations":{"reclaim.holdfast.io/node":"b"}}}`)
@@ -178,7 +183,7 @@ func TestAVolumeOfWhichNobodyCanTellWhereItIsStays(t *testing.T) {
 			w.DeleteClaim(t, "later")
 			world.Eventually(t, func(context.Context) error {
 				if n := w.nodes[0].Driver.Calls(csi.DeleteVolume) + w.nodes[1].Driver.Calls(csi.DeleteVolume); n == 0 {
-					return errors.New("the other claim's volume is still there")
+					return errors.New("the other claim's volume still exists")
 				}
 				return nil
 			})
@@ -187,7 +192,7 @@ func TestAVolumeOfWhichNobodyCanTellWhereItIsStays(t *testing.T) {
 			w.WaitPVGone(t, volume)
 			for i, n := range w.callsPerNode(csi.DeleteVolume) {
 				if n-before[i] != tt.asked[i] {
-					t.Errorf("node %s was asked to delete it %d times", w.nodes[i].NodeName, n-before[i])
+					t.Errorf("DeleteVolume was called %[2]d times on node %[1]s", w.nodes[i].NodeName, n-before[i])
 				}
 			}
 			if n := len(w.nodes[1].Driver.Volumes()); n != tt.left {
@@ -197,8 +202,9 @@ func TestAVolumeOfWhichNobodyCanTellWhereItIsStays(t *testing.T) {
 	}
 }
 
-// Nodes may share a segment, such as a zone. Their volumes have the same affinity, and here the same handle.
-func TestAVolumeOfASharedSegmentIsDeletedByItsMaker(t *testing.T) {
+// Nodes may share a topology segment, such as a zone. Their volumes have the same
+// affinity, and here the same handle.
+func TestVolumeOfSharedSegmentIsDeletedByItsNode(t *testing.T) {
 	t.Parallel()
 	w := newNodeWorld(t, "a", "b")
 	for _, n := range w.nodes {

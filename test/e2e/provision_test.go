@@ -21,7 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-func TestAClaimBecomesAVolumeAndGoesAgain(t *testing.T) {
+func TestVolumeIsProvisionedAndDeleted(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t, "--provisioner=storage.example.com/"+w.Namespace, "-volume-name-prefix=csi")
@@ -44,11 +44,11 @@ func TestAClaimBecomesAVolumeAndGoesAgain(t *testing.T) {
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 	if created, deleted := w.Driver.Calls(csi.CreateVolume), w.Driver.Calls(csi.DeleteVolume); created != 1 || deleted != 1 {
-		t.Errorf("the driver was asked %d times to create and %d times to delete one volume", created, deleted)
+		t.Errorf("the driver was called %d times to create and %d times to delete one volume", created, deleted)
 	}
 }
 
-func TestARetainedVolumeStays(t *testing.T) {
+func TestRetainedVolumeStays(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t)
@@ -56,7 +56,7 @@ func TestARetainedVolumeStays(t *testing.T) {
 	w.CreateClaim(t, "data", nil)
 	volume := w.WaitBound(t, "data")
 	w.DeleteClaim(t, "data")
-	// A volume that comes and goes after it shows that the controller is not just late.
+	// Another volume, deleted after it, shows that the controller is not just slow.
 	w.CreateClaim(t, "other", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) })
 	other := w.WaitBound(t, "other")
 	w.SetReclaimPolicy(t, other.Name, corev1.PersistentVolumeReclaimDelete)
@@ -68,7 +68,7 @@ func TestARetainedVolumeStays(t *testing.T) {
 		return nil
 	})
 	if left := w.Driver.Volumes()[0].ID; left != volume.Spec.CSI.VolumeHandle {
-		t.Fatalf("%s was deleted, which was to be retained", volume.Spec.CSI.VolumeHandle)
+		t.Fatalf("the retained volume %s was deleted", volume.Spec.CSI.VolumeHandle)
 	}
 	got, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume.Name, metav1.GetOptions{})
 	if err != nil || got.Status.Phase != corev1.VolumeReleased {
@@ -78,19 +78,19 @@ func TestARetainedVolumeStays(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestErrorsAreToldOnTheClaimAndHealed(t *testing.T) {
+func TestErrorsAreReportedOnTheClaimAndRetried(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t, "--storageclass-whitelist="+w.Namespace+",other", "--retry-interval-start=0.1")
 
-	// The driver refuses once.
+	// The driver fails once.
 	w.Driver.FailNext(csi.CreateVolume, codes.Internal, "the array is on fire")
 	w.CreateClass(t, nil)
 	w.CreateClaim(t, "refused", nil)
 	w.WaitClaimEvent(t, "refused", corev1.EventTypeWarning, "ProvisioningFailed", "the array is on fire")
 	w.WaitBound(t, "refused")
 
-	// The class is not one that may be served.
+	// The class is not in the whitelist.
 	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-unlisted" })
 	w.CreateClaim(t, "unlisted", func(c *corev1.PersistentVolumeClaim) { *c.Spec.StorageClassName += "-unlisted" })
 	w.WaitClaimEvent(t, "unlisted", corev1.EventTypeWarning, "ProvisioningFailed", "--storageclass-whitelist")
@@ -107,7 +107,7 @@ func TestErrorsAreToldOnTheClaimAndHealed(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
+func TestUnknownParameterIsReportedUntilClassIsFixed(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t)
@@ -120,7 +120,7 @@ func TestAMistypedParameterIsToldAndHealedByTheRightClass(t *testing.T) {
 		t.Errorf("the driver was asked %d times", calls)
 	}
 	w.DeleteClass(t.Context(), t, wrong.Name)
-	w.CreateClass(t, nil) // The new class wakes the claim up: no retry is due for a while.
+	w.CreateClass(t, nil) // The new class requeues the claim: no retry is due for a while.
 	w.WaitBound(t, "data")
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
@@ -160,30 +160,29 @@ func TestMetricsAndHealthAreServed(t *testing.T) {
 	}
 }
 
-// What is asked of the driver is on record before it is asked: whoever comes
-// after a death at the worst moment repeats it, even when the class now says
-// something else.
-func TestAProvisionerThatDiesDuringCreateIsFollowedUp(t *testing.T) {
+// A request is recorded before it is sent. Whoever resumes it after a crash repeats
+// it, even if the class has changed.
+func TestCreateVolumeIsResumedAfterCrash(t *testing.T) {
 	for name, tt := range map[string]struct {
 		meanwhile func(*testing.T, *world.World)
 		then      func(*testing.T, *world.World)
 	}{
-		"the claim still wants the volume": {
+		"the claim still needs the volume": {
 			func(*testing.T, *world.World) {},
 			func(t *testing.T, w *world.World) { w.WaitBound(t, "data"); w.DeleteClaim(t, "data") },
 		},
-		"the class says something else by then": {
+		"the class has changed": {
 			func(t *testing.T, w *world.World) {
 				w.DeleteClass(t.Context(), t, w.Namespace)
 				w.CreateClass(t, func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"pool": "other"} })
 			},
 			func(t *testing.T, w *world.World) { w.WaitBound(t, "data"); w.DeleteClaim(t, "data") },
 		},
-		"the claim is gone by then": {
+		"the claim is gone": {
 			func(t *testing.T, w *world.World) { w.DeleteClaim(t, "data") },
 			func(*testing.T, *world.World) {},
 		},
-		"the claim and the class are gone by then": {
+		"the claim and the class are gone": {
 			func(t *testing.T, w *world.World) {
 				w.DeleteClaim(t, "data")
 				w.DeleteClass(t.Context(), t, w.Namespace)
@@ -201,10 +200,10 @@ func TestAProvisionerThatDiesDuringCreateIsFollowedUp(t *testing.T) {
 			<-working.Arrived()
 			first.Kill()
 			tt.meanwhile(t, w)
-			working.Release() // The driver finishes what nobody waits for any more.
+			working.Release() // The driver completes the call without its caller.
 			world.Eventually(t, func(context.Context) error {
 				if len(w.Driver.Volumes()) == 0 {
-					return errors.New("the driver is still at it")
+					return errors.New("the driver has not created the volume")
 				}
 				return nil
 			})
@@ -216,7 +215,7 @@ func TestAProvisionerThatDiesDuringCreateIsFollowedUp(t *testing.T) {
 	}
 }
 
-// checkSameRequests wants every CreateVolume call to be the same to the byte.
+// checkSameRequests checks that all CreateVolume requests are equal.
 func checkSameRequests(t *testing.T, w *world.World) {
 	t.Helper()
 	var first *csipb.CreateVolumeRequest
@@ -230,15 +229,15 @@ func checkSameRequests(t *testing.T, w *world.World) {
 		if first == nil {
 			first = request
 		} else if !proto.Equal(first, request) {
-			t.Errorf("a repeated request is another: %s", cmp.Diff(first.String(), request.String()))
+			t.Errorf("a repeated request differs: %s", cmp.Diff(first.String(), request.String()))
 		}
 	}
 	if seen < 2 {
-		t.Errorf("the request was sent %d times and should have been repeated", seen)
+		t.Errorf("the request was sent %d times, want a repetition", seen)
 	}
 }
 
-func TestALostAnswerIsAskedForAgain(t *testing.T) {
+func TestLostResponseIsRequestedAgain(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
 	w.StartProvisioner(t, "--retry-interval-start=0.1")
@@ -255,7 +254,7 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestALostDriverIsWaitedFor(t *testing.T) {
+func TestCrashedDriverIsAwaited(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	p := w.StartProvisioner(t, "--retry-interval-start=0.1", "--retry-interval-max=1")
@@ -279,29 +278,29 @@ func TestALostDriverIsWaitedFor(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestMistakesOfTheCommandLineEndTheStart(t *testing.T) {
+func TestInvalidFlagsAreRejected(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	for name, tt := range map[string]struct{ arg, want string }{
-		"a provisioner name that no class can have":  {"--provisioner=a/b/c", "a/b/c"},
-		"an empty prefix of volume names":            {"--volume-name-prefix=", "--volume-name-prefix"},
-		"no workers":                                 {"--worker-threads=0", "--worker-threads"},
-		"a first pause above the longest":            {"--retry-interval-start=1h", "--retry-interval-start"},
-		"a renew deadline that outlives the lease":   {"--leader-election=true --leader-election-renew-deadline=20s", "--leader-election-lease-duration"},
-		"a pause that is neither seconds nor a time": {"--retry-interval-max=soon", "seconds"},
-		"a flag that does not exist":                 {"--surprise", "surprise"},
-		"a gate that does not exist":                 {"--feature-gates=Surprise=true", "VolumeAttributesClass"},
-		"an address of metrics that is given twice":  {"--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
-		"profiles that are served nowhere":           {"--enable-pprof", "--http-endpoint"},
-		"names of volumes without a UID":             {"--volume-name-uuid-length=0", "--volume-name-uuid-length"},
-		"nodes of their own without topology":        {"--node-deployment --feature-gates=Topology=false", "Topology=false"},
-		"nobody to free sources":                     {"--cloning-protection-threads=0", "--cloning-protection-threads"},
-		"a choice of processors that is none":        {"--automaxprocs=some", "--automaxprocs"},
+		"a provisioner name that no class can have": {"--provisioner=a/b/c", "a/b/c"},
+		"an empty prefix of volume names":           {"--volume-name-prefix=", "--volume-name-prefix"},
+		"no workers":                                {"--worker-threads=0", "--worker-threads"},
+		"a first retry interval above the longest":  {"--retry-interval-start=1h", "--retry-interval-start"},
+		"a renew deadline that outlives the lease":  {"--leader-election=true --leader-election-renew-deadline=20s", "--leader-election-lease-duration"},
+		"a retry interval that is no duration":      {"--retry-interval-max=soon", "seconds"},
+		"a flag that does not exist":                {"--surprise", "surprise"},
+		"a gate that does not exist":                {"--feature-gates=Surprise=true", "VolumeAttributesClass"},
+		"two addresses for metrics":                 {"--metrics-address=:1 --http-endpoint=:1", "--metrics-address"},
+		"profiles without an address":               {"--enable-pprof", "--http-endpoint"},
+		"names of volumes without a UID":            {"--volume-name-uuid-length=0", "--volume-name-uuid-length"},
+		"node deployment without topology":          {"--node-deployment --feature-gates=Topology=false", "Topology=false"},
+		"no workers for clone sources":              {"--cloning-protection-threads=0", "--cloning-protection-threads"},
+		"an invalid choice of processors":           {"--automaxprocs=some", "--automaxprocs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := w.StartProvisioner(t, strings.Fields(tt.arg)...)
 			if err := p.Err(); err == nil || !strings.Contains(p.Log(), tt.want) {
-				t.Errorf("it ended with %v and said nothing of %q", err, tt.want)
+				t.Errorf("it ended with %v, and the log lacks %q", err, tt.want)
 			}
 		})
 	}

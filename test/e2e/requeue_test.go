@@ -16,12 +16,13 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
+// waitProvisioningFailed waits for a ProvisioningFailed event with part.
 func waitProvisioningFailed(t *testing.T, w *world.World, claim, part string) {
 	t.Helper()
 	w.WaitClaimEvent(t, claim, corev1.EventTypeWarning, "ProvisioningFailed", part)
 }
 
-func TestASnapshotThatGetsReadyWakesItsClaims(t *testing.T) {
+func TestReadySnapshotRequeuesItsClaims(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	api := w.SnapshotClient(t)
@@ -50,7 +51,7 @@ func TestASnapshotThatGetsReadyWakesItsClaims(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestASourceThatIsBoundWakesItsClones(t *testing.T) {
+func TestBoundSourceRequeuesItsClones(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t, noRetries...)
@@ -64,7 +65,7 @@ func TestASourceThatIsBoundWakesItsClones(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestAnAttributesClassWakesItsClaimsAndReachesTheDriver(t *testing.T) {
+func TestAttributesClassRequeuesItsClaims(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t, noRetries...)
@@ -90,9 +91,9 @@ func TestAnAttributesClassWakesItsClaimsAndReachesTheDriver(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// A node can be selected before the driver on it is registered, and before it
-// has the labels that the driver's topology needs.
-func TestANodeThatGetsWhatItLacksWakesItsClaims(t *testing.T) {
+// A node can be selected before the driver on it is registered, and before it has the
+// labels of the driver's topology.
+func TestCompletedNodeRequeuesItsClaims(t *testing.T) {
 	t.Parallel()
 	w := newCapacityWorld(t)
 	w.StartProvisioner(t, append(noRetries, "--strict-topology")...)
@@ -138,9 +139,9 @@ func withProvisionerSecret(w *world.World) func(*storagev1.StorageClass) {
 	}
 }
 
-// A claim whose secret never was there leaves nothing behind; one whose secret
-// comes is served.
-func TestAMissingSecretIsToldAndLookedForAgain(t *testing.T) {
+// A claim whose secret never existed leaves nothing behind; one whose secret is
+// created is served.
+func TestMissingSecretIsReportedAndRetried(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.StartProvisioner(t)
@@ -157,9 +158,9 @@ func TestAMissingSecretIsToldAndLookedForAgain(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// What may have been made for a claim that is gone cannot be found out without
-// the secret. The record of it says so to whoever looks, and what to do.
-func TestAnIntentWithoutClaimAndSecretTellsWhatToDo(t *testing.T) {
+// Without its secret the outcome of a deleted claim's CreateVolume cannot be resolved.
+// An event on the record says so, and what to do.
+func TestPendingOperationWithoutSecretSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	first := w.StartProvisioner(t)

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// loseFirstThenFail lets the driver do its work once, without an answer, and then refuse
-// everything of that kind until the returned switch is off.
+// loseFirstThenFail loses the driver's response to the first call of a method. Later
+// calls fail until the returned switch is false.
 func loseFirstThenFail(w *world.World, method csi.Method, code codes.Code) *atomic.Bool {
 	refuses := &atomic.Bool{}
 	refuses.Store(true)
@@ -32,9 +32,9 @@ func loseFirstThenFail(w *world.World, method csi.Method, code codes.Code) *atom
 		},
 		After: func(_ context.Context, m csi.Method, req, resp any, err error) (any, error) {
 			if m == method && calls.Load() == 1 {
-				return nil, status.Error(codes.DeadlineExceeded, "the answer was lost")
+				return nil, status.Error(codes.DeadlineExceeded, "the response was lost")
 			}
-			if r, ok := resp.(*csipb.ControllerExpandVolumeResponse); ok { // It says what it was asked for.
+			if r, ok := resp.(*csipb.ControllerExpandVolumeResponse); ok { // It returns the requested size.
 				r.CapacityBytes = req.(*csipb.ControllerExpandVolumeRequest).GetCapacityRange().GetRequiredBytes()
 			}
 			return resp, err
@@ -43,9 +43,9 @@ func loseFirstThenFail(w *world.World, method csi.Method, code codes.Code) *atom
 	return refuses
 }
 
-// The volume has grown, the answer was lost, and then the driver refused. A lower
-// request must not make anybody forget what the volume has.
-func TestASizeWhoseAnswerWasLostIsRecordedAlthoughTheRequestIsLowered(t *testing.T) {
+// The volume was expanded, the response was lost, and then the driver failed. A lower
+// request must not lose the volume's real size.
+func TestSizeOfLostResponseIsRecordedAfterLowering(t *testing.T) {
 	t.Parallel()
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.OutOfRange, codes.Internal} {
 		t.Run(code.String(), func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestASizeWhoseAnswerWasLostIsRecordedAlthoughTheRequestIsLowered(t *testing
 			w.RequestSize(t, "data", "4Gi")
 			w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 				if !hasCondition(c, corev1.PersistentVolumeClaimControllerResizeError) {
-					return fmt.Errorf("it was not refused: %+v", c.Status)
+					return fmt.Errorf("it has not failed: %+v", c.Status)
 				}
 				return nil
 			})
@@ -72,8 +72,8 @@ func TestASizeWhoseAnswerWasLostIsRecordedAlthoughTheRequestIsLowered(t *testing
 	}
 }
 
-// If the driver still refuses, the lower request is served.
-func TestARequestThatWasNotAnsweredAndThenRefusedIsLowered(t *testing.T) {
+// If the driver keeps rejecting the size, the lower request is served.
+func TestExpansionThatKeepsFailingIsLowered(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
 	w.Driver.FailNext(csi.ControllerExpandVolume, codes.DeadlineExceeded, "no answer")
@@ -92,9 +92,9 @@ func TestARequestThatWasNotAnsweredAndThenRefusedIsLowered(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// The attributes were applied, the answer was lost, and then the driver refused
-// them. Who goes back to the old class gets its attributes.
-func TestAClassWhoseAnswerWasLostIsTakenBack(t *testing.T) {
+// The attributes were applied, the response was lost, and then the driver rejected
+// them. A claim that goes back to the old class gets its attributes.
+func TestClassOfLostResponseIsReverted(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1", "--retry-interval-max=5m")
 	silver := w.CreateAttributesClass(t, "silver", map[string]string{"iops": "100"})
@@ -114,8 +114,8 @@ func TestAClassWhoseAnswerWasLostIsTakenBack(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// Without a class to go back to, the claim says what the volume has.
-func TestAFirstClassWhoseAnswerWasLostIsRecorded(t *testing.T) {
+// Without a class to go back to, the claim's status has the class that the volume has.
+func TestFirstClassOfLostResponseIsRecorded(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1", "--retry-interval-max=5m")
 	gold := w.CreateAttributesClass(t, "gold", map[string]string{"iops": "1000"})

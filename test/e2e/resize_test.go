@@ -22,8 +22,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newResizable is a world with a bound claim, data, of 1 GiB. Its resizer is
-// started with args.
+// newResizable returns a world with a bound claim, data, of 1 GiB, and a resizer with
+// args.
 func newResizable(t *testing.T, o csitest.Options, args ...string) (*world.World, *corev1.PersistentVolume) {
 	t.Helper()
 	w, volume := newExpandable(t, o, nil)
@@ -31,8 +31,8 @@ func newResizable(t *testing.T, o csitest.Options, args ...string) (*world.World
 	return w, volume
 }
 
-// newExpandable is a world with a bound claim, data, of 1 GiB, that may grow. It
-// has no resizer.
+// newExpandable returns a world with a bound claim, data, of 1 GiB, whose class allows
+// expansion. It has no resizer.
 func newExpandable(t *testing.T, o csitest.Options, parameters map[string]string) (*world.World, *corev1.PersistentVolume) {
 	t.Helper()
 	o.Record = true
@@ -46,37 +46,37 @@ func newExpandable(t *testing.T, o csitest.Options, parameters map[string]string
 	return w, w.WaitBound(t, "data")
 }
 
-func TestAClaimGrows(t *testing.T) {
+func TestClaimIsExpanded(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{})
 	w.RequestSize(t, "data", "3Gi")
 	claim := w.WaitSize(t, "data", "3Gi")
 	if claim.Annotations["volume.kubernetes.io/node-expansion-not-required"] != "true" {
-		t.Errorf("kubelets are not told that they have nothing to do: %v", claim.Annotations)
+		t.Errorf("the claim lacks the annotation for kubelets: %v", claim.Annotations)
 	}
 	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "VolumeResizeSuccessful", "")
 	checkCapacity(t, w, volume.Name, "3Gi")
 	if diff := cmp.Diff([]int64{3 << 30}, requestedSizes(w)); diff != "" {
-		t.Errorf("the driver was asked for:\n%s", diff)
+		t.Errorf("the requested sizes are:\n%s", diff)
 	}
 	if size := w.Driver.Volumes()[0].Bytes; size != 3<<30 {
-		t.Errorf("the driver has made %d bytes of it", size)
+		t.Errorf("the volume has %d bytes at the driver", size)
 	}
 	checkNoWarnings(t, w)
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-func TestANodeDoesItsHalf(t *testing.T) {
+func TestNodeCompletesExpansion(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{NodeExpansion: true})
 	w.RequestSize(t, "data", "2Gi")
 	w.WaitClaim(t, "data", checkNodeResizePending)
 	w.WaitClaimEvent(t, "data", corev1.EventTypeNormal, "FileSystemResizeRequired", "")
 	if noted := checkCapacity(t, w, volume.Name, "2Gi").Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"]; noted != "1Gi" {
-		t.Errorf("the old size is noted as %q", noted)
+		t.Errorf("the recorded old size is %q", noted)
 	}
-	w.RequestSize(t, "data", "3Gi") // More is only asked for when the node has done its half.
+	w.RequestSize(t, "data", "3Gi") // The next size is requested only when the node is done.
 	w.ExpandOnNode(t, "data", "2Gi")
 	w.WaitClaim(t, "data", func(c *corev1.PersistentVolumeClaim) error {
 		if size := c.Status.AllocatedResources.Storage().String(); size != "3Gi" {
@@ -85,13 +85,13 @@ func TestANodeDoesItsHalf(t *testing.T) {
 		return checkNodeResizePending(c)
 	})
 	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, requestedSizes(w)); diff != "" {
-		t.Errorf("the driver was asked for:\n%s", diff)
+		t.Errorf("the requested sizes are:\n%s", diff)
 	}
 	w.ExpandOnNode(t, "data", "3Gi")
 	w.WaitSize(t, "data", "3Gi")
 	w.WaitPV(t, volume.Name, func(v *corev1.PersistentVolume) error {
 		if v.Annotations["volume.alpha.kubernetes.io/pre-resize-capacity"] != "" {
-			return errors.New("the old size is still noted at the volume")
+			return errors.New("the volume still records the old size")
 		}
 		return nil
 	})
@@ -99,7 +99,7 @@ func TestANodeDoesItsHalf(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestADriverWithNothingButNodesIsNotAskedToExpand(t *testing.T) {
+func TestNodeOnlyDriverIsNotCalledToExpand(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
 		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
@@ -110,22 +110,22 @@ func TestADriverWithNothingButNodesIsNotAskedToExpand(t *testing.T) {
 	w.ExpandOnNode(t, "data", "2Gi")
 	w.WaitSize(t, "data", "2Gi")
 	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 0 {
-		t.Errorf("it was asked %d times", n)
+		t.Errorf("it was called %d times", n)
 	}
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// What cannot be had is not asked for again and again, and a smaller request is
-// served at once.
-func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
+// An expansion that fails is not retried all the time, and a smaller request is served
+// at once.
+func TestFailedExpansionCanBeLowered(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		code   codes.Code
 		status corev1.ClaimResourceStatus
 	}{
 		"infeasible": {codes.OutOfRange, corev1.PersistentVolumeClaimControllerResizeInfeasible},
-		"refused":    {codes.Internal, corev1.PersistentVolumeClaimControllerResizeInProgress},
+		"failed":     {codes.Internal, corev1.PersistentVolumeClaimControllerResizeInProgress},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
 			if size := claim.Status.AllocatedResources.Storage().String(); size != "10Gi" {
 				t.Errorf("%s are allocated", size)
 			}
-			// Another claim, that comes and grows after it, shows that it is left alone.
+			// Another claim, expanded after it, shows that it is not retried.
 			w.CreateClaim(t, "other", nil)
 			w.WaitBound(t, "other")
 			w.RequestSize(t, "other", "3Gi")
@@ -158,7 +158,7 @@ func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
 			w.WaitSize(t, "data", "2Gi")
 			checkCapacity(t, w, volume.Name, "2Gi")
 			if diff := cmp.Diff([]int64{10 << 30, 3 << 30, 2 << 30}, requestedSizes(w)); diff != "" {
-				t.Errorf("the driver was asked for:\n%s", diff)
+				t.Errorf("the requested sizes are:\n%s", diff)
 			}
 			w.DeleteClaim(t, "data")
 			w.WaitNothingLeft(t)
@@ -166,8 +166,8 @@ func TestARequestThatCannotBeMetIsLowered(t *testing.T) {
 	}
 }
 
-// What was infeasible is tried again after the longest pause.
-func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
+// An infeasible expansion is retried after the longest retry interval.
+func TestInfeasibleExpansionIsRetriedLater(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-max=2s")
 	w.Driver.FailNext(csi.ControllerExpandVolume, codes.OutOfRange, "the pool has 1Gi")
@@ -178,9 +178,9 @@ func TestARequestThatCouldNotBeMetIsMetLater(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// Nobody but the driver knows how a call ended whose caller died. Until it has
-// said so nothing else is asked for, not even less.
-func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
+// Only the driver knows the outcome of a call whose caller died. Until the outcome is
+// known no other size is requested, not even a smaller one.
+func TestUnknownExpansionIsCompletedFirst(t *testing.T) {
 	t.Parallel()
 	w, volume := newExpandable(t, csitest.Options{}, nil)
 	first := w.StartResizer(t)
@@ -196,7 +196,7 @@ func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	checkCapacity(t, w, volume.Name, "4Gi")
 	for _, asked := range requestedSizes(w) {
 		if asked != 4<<30 {
-			t.Errorf("the driver was asked for %d bytes", asked)
+			t.Errorf("the driver got a request for %d bytes", asked)
 		}
 	}
 	checkNoWarnings(t, w)
@@ -204,8 +204,8 @@ func TestAnExpansionThatMayBeUnderWayIsBroughtToAnEnd(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// A lost answer is no failure: the next try finds that all is done.
-func TestALostAnswerIsNotToldAsAFailure(t *testing.T) {
+// A lost response is no failure: the retry finds that everything is done.
+func TestLostExpansionResponseIsNoFailure(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
 	w.Driver.LoseResponse(csi.ControllerExpandVolume)
@@ -217,8 +217,9 @@ func TestALostAnswerIsNotToldAsAFailure(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// Somebody who edits a claim while its volume grows does not make it fail.
-func TestAnEditOfTheClaimDisturbsNoExpansion(t *testing.T) {
+// An edit of the claim while its volume is being expanded does not make the expansion
+// fail.
+func TestEditDuringExpansionDoesNotFailIt(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
 	call := w.Driver.Block(csi.ControllerExpandVolume)
@@ -229,16 +230,16 @@ func TestAnEditOfTheClaimDisturbsNoExpansion(t *testing.T) {
 	call.Release()
 	w.WaitSize(t, "data", "3Gi")
 	if diff := cmp.Diff([]int64{2 << 30, 3 << 30}, requestedSizes(w)); diff != "" {
-		t.Errorf("the driver was asked for:\n%s", diff)
+		t.Errorf("the requested sizes are:\n%s", diff)
 	}
 	checkNoWarnings(t, w)
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// A volume that the driver does not expand while it is in use is left alone
-// until the pod that uses it has ended, and then expanded at once.
-func TestAVolumeInUseIsExpandedWhenItIsNot(t *testing.T) {
+// If the driver does not expand a volume in use, the volume is expanded as soon as the
+// pod that uses it has ended.
+func TestVolumeInUseIsExpandedLater(t *testing.T) {
 	t.Parallel()
 	w, _ := newResizable(t, csitest.Options{})
 	var used atomic.Bool
@@ -271,14 +272,14 @@ func TestAVolumeInUseIsExpandedWhenItIsNot(t *testing.T) {
 	}
 	w.WaitSize(t, "data", "2Gi") // No retry is due for five minutes.
 	if n := w.Driver.Calls(csi.ControllerExpandVolume); n != 2 {
-		t.Errorf("the driver was asked %d times", n)
+		t.Errorf("the driver was called %d times", n)
 	}
 	w.DeleteClaim(t, "data")
 	w.WaitNothingLeft(t)
 }
 
-// A size that cannot be true is told, and never written.
-func TestAnAnswerThatCannotBeTrueIsNotWritten(t *testing.T) {
+// An impossible size in a response is reported and not written.
+func TestInvalidCapacityInResponseIsNotWritten(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int64{"no size": 0, "less than the required": 1 << 30} {
 		t.Run(name, func(t *testing.T) {
@@ -305,7 +306,7 @@ func TestAnAnswerThatCannotBeTrueIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestAMissingSecretIsLookedForUntilItIsThere(t *testing.T) {
+func TestMissingExpandSecretIsRetried(t *testing.T) {
 	t.Parallel()
 	w, _ := newExpandable(t, csitest.Options{}, map[string]string{
 		"csi.storage.k8s.io/controller-expand-secret-name": "key", "csi.storage.k8s.io/controller-expand-secret-namespace": "${pvc.namespace}",
@@ -329,7 +330,7 @@ func TestAMissingSecretIsLookedForUntilItIsThere(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-func TestADriverThatCannotBeServedIsAClearError(t *testing.T) {
+func TestDriverWithoutExpandOrModifyIsAnError(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{
 		Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME},
@@ -338,7 +339,7 @@ func TestADriverThatCannotBeServedIsAClearError(t *testing.T) {
 	p := w.StartResizer(t)
 	<-p.Done()
 	if p.Err() == nil || !strings.Contains(p.Log(), "neither EXPAND_VOLUME") {
-		t.Errorf("it ended with %v and said: %s", p.Err(), p.Log())
+		t.Errorf("it ended with %v and logged: %s", p.Err(), p.Log())
 	}
 }
 
@@ -351,6 +352,8 @@ func hasCondition(claim *corev1.PersistentVolumeClaim, condition corev1.Persiste
 	return false
 }
 
+// checkNodeResizePending returns nil if the node must still expand the claim's
+// filesystem.
 func checkNodeResizePending(c *corev1.PersistentVolumeClaim) error {
 	if got := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]; got != corev1.PersistentVolumeClaimNodeResizePending || !hasCondition(c, corev1.PersistentVolumeClaimFileSystemResizePending) {
 		return fmt.Errorf("it is %q with conditions %+v", got, c.Status.Conditions)
@@ -358,6 +361,7 @@ func checkNodeResizePending(c *corev1.PersistentVolumeClaim) error {
 	return nil
 }
 
+// checkCapacity checks and returns a PersistentVolume's capacity.
 func checkCapacity(t *testing.T, w *world.World, volume, size string) *corev1.PersistentVolume {
 	t.Helper()
 	v, err := w.Client.CoreV1().PersistentVolumes().Get(t.Context(), volume, metav1.GetOptions{})
@@ -365,12 +369,12 @@ func checkCapacity(t *testing.T, w *world.World, volume, size string) *corev1.Pe
 		t.Fatal(err)
 	}
 	if got := v.Spec.Capacity.Storage().String(); got != size {
-		t.Errorf("volume %s says that it has %s, want %s", volume, got, size)
+		t.Errorf("volume %s has capacity %s, want %s", volume, got, size)
 	}
 	return v
 }
 
-// requestedSizes are the sizes that the driver was asked for.
+// requestedSizes returns the sizes of all ControllerExpandVolume requests.
 func requestedSizes(w *world.World) []int64 {
 	var all []int64
 	for _, call := range w.Driver.Log() {
@@ -381,8 +385,8 @@ func requestedSizes(w *world.World) []int64 {
 	return all
 }
 
-// checkNoWarnings fails if the claim was told of a failure of ours. Others have
-// failures too: the PV controller's, when it learns of the class after the claim.
+// checkNoWarnings checks that the claim has no warnings of the resizer. Others may
+// emit warnings: the PV controller does when it sees the class after the claim.
 func checkNoWarnings(t *testing.T, w *world.World) {
 	t.Helper()
 	events, err := w.Client.CoreV1().Events(w.Namespace).List(t.Context(), metav1.ListOptions{
@@ -393,7 +397,7 @@ func checkNoWarnings(t *testing.T, w *world.World) {
 	}
 	for _, e := range events.Items {
 		if e.Reason == "VolumeResizeFailed" || e.Reason == "VolumeModifyFailed" {
-			t.Errorf("the claim was told %s: %s", e.Reason, e.Message)
+			t.Errorf("the claim has the event %s: %s", e.Reason, e.Message)
 		}
 	}
 }

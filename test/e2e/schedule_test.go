@@ -38,21 +38,21 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A scheduleWorld is an API server in which the test plays all controllers but
-// that of schedules.
+// A scheduleWorld is an API server in which the test plays all controllers except the
+// one of schedules.
 type scheduleWorld struct {
 	*world.World
 	api client.Client
-	// pendingPrefix has snapshots of claims whose names begin with this stay as they are.
+	// pendingPrefix keeps snapshots pending if the names of their claims start with it.
 	pendingPrefix atomic.Pointer[string]
-	// maxConcurrent is how many snapshots of schedule "turns" were under way at a time.
+	// maxConcurrent is the largest number of pending snapshots of schedule "turns".
 	maxConcurrent atomic.Int32
 }
 
 func newScheduleWorld(t *testing.T) *scheduleWorld {
 	w := &scheduleWorld{World: &world.World{Cluster: cluster.NewAPIOnly(t)}}
 	scheme := scheduleScheme(t)
-	// Nothing is installed yet: it is looked for until it is.
+	// No CRDs are installed yet: the controller waits for them.
 	w.startController(t, scheme)
 	w.SnapshotClient(t)
 	var err error
@@ -93,8 +93,9 @@ func (w *scheduleWorld) startController(t *testing.T, scheme *runtime.Scheme) {
 	})
 }
 
-// playSnapshotController makes snapshots ready, as a snapshot controller with a driver would. Claims
-// are told by their own names: a hash is part of a snapshot's, and may spell "bad".
+// playSnapshotController makes snapshots ready, as a snapshot-controller and a driver
+// would. It recognizes claims by their names: a snapshot's name has a hash, which may
+// contain "bad".
 func (w *scheduleWorld) playSnapshotController(t *testing.T) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan struct{})
@@ -134,11 +135,11 @@ func (w *scheduleWorld) updateSnapshots(ctx context.Context) {
 		if strings.HasSuffix(claim, "-bad") {
 			v.Status = &snapshotv1.VolumeSnapshotStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("the driver is on fire")}}
 		}
-		_ = w.api.Status().Update(ctx, v) // It is tried again.
+		_ = w.api.Status().Update(ctx, v) // It is retried.
 	}
 }
 
-// createBoundClaims makes claims with volumes.
+// createBoundClaims creates bound claims.
 func (w *scheduleWorld) createBoundClaims(t *testing.T, app string, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -161,7 +162,7 @@ func (w *scheduleWorld) createPendingClaim(t *testing.T, app, name string) *core
 	return claim
 }
 
-// newSchedule is one whose next run is far away, for the claims of an app.
+// newSchedule returns a schedule for the claims of an app, whose next run is far away.
 func (w *scheduleWorld) newSchedule(app, name string) *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name},
@@ -171,7 +172,7 @@ func (w *scheduleWorld) newSchedule(app, name string) *v1alpha1.SnapshotSchedule
 	}
 }
 
-// updateSpec changes a schedule, and changes it again if somebody else has.
+// updateSpec changes the spec of a schedule, and retries after a conflict.
 func (w *scheduleWorld) updateSpec(t *testing.T, name string, change func(*v1alpha1.SnapshotScheduleSpec)) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -184,14 +185,14 @@ func (w *scheduleWorld) updateSpec(t *testing.T, name string, change func(*v1alp
 	})
 }
 
-// triggerAndWait asks for a run and waits for the answer.
+// triggerAndWait triggers a run and waits until it has ended.
 func (w *scheduleWorld) triggerAndWait(t *testing.T, name, value string) {
 	t.Helper()
 	w.updateSpec(t, name, func(s *v1alpha1.SnapshotScheduleSpec) { s.Trigger = value })
 	w.waitStatus(t, name, func(s *v1alpha1.SnapshotScheduleStatus) bool { return s.LastTrigger == value })
 }
 
-// waitStatus waits for a schedule's status.
+// waitStatus waits until a schedule's status passes check, and returns it.
 func (w *scheduleWorld) waitStatus(t *testing.T, name string, want func(*v1alpha1.SnapshotScheduleStatus) bool) *v1alpha1.SnapshotScheduleStatus {
 	t.Helper()
 	s := &v1alpha1.SnapshotSchedule{}
@@ -209,12 +210,13 @@ func (w *scheduleWorld) waitStatus(t *testing.T, name string, want func(*v1alpha
 	return &s.Status
 }
 
+// hasReadyReason reports whether condition Ready has a reason.
 func hasReadyReason(s *v1alpha1.SnapshotScheduleStatus, reason string) bool {
 	c := meta.FindStatusCondition(s.Conditions, v1alpha1.Ready)
 	return c != nil && c.Reason == reason
 }
 
-// snapshotsByClaim are those of a schedule, by claim.
+// snapshotsByClaim returns the names of a schedule's snapshots.
 func (w *scheduleWorld) snapshotsByClaim(t *testing.T, schedule string) map[string][]string {
 	t.Helper()
 	all := &snapshotv1.VolumeSnapshotList{}
@@ -231,15 +233,15 @@ func TestSnapshotSchedules(t *testing.T) {
 	t.Parallel()
 	w := newScheduleWorld(t)
 	for name, test := range map[string]func(*testing.T, *scheduleWorld){
-		"nonsense is refused":                       invalidIsRejected,
-		"what the documentation shows is taken":     documentedIsAccepted,
-		"a trigger takes a snapshot of every claim": triggerTakesSnapshots,
-		"a missed run is caught up":                 missedRunIsCaughtUp,
-		"a bad claim stops nobody":                  failingClaimBlocksNoOther,
-		"claims wait for their turn":                maxConcurrentIsKept,
-		"what is suspended does nothing":            suspendedDoesNothing,
-		"a schedule that cannot be read says so":    invalidScheduleIsReported,
-		"snapshots stay when their schedule goes":   snapshotsStay,
+		"invalid schedules are rejected":                invalidIsRejected,
+		"documented examples are accepted":              documentedIsAccepted,
+		"a trigger takes a snapshot of every claim":     triggerTakesSnapshots,
+		"a missed run is made up for":                   missedRunIsCaughtUp,
+		"a failing claim blocks no other":               failingClaimBlocksNoOther,
+		"maxConcurrent is kept":                         maxConcurrentIsKept,
+		"a suspended schedule does nothing":             suspendedDoesNothing,
+		"an invalid cron expression is reported":        invalidScheduleIsReported,
+		"snapshots stay when their schedule is deleted": snapshotsStay,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}
@@ -273,8 +275,8 @@ func invalidIsRejected(t *testing.T, w *scheduleWorld) {
 	}
 }
 
-// The first example of the documentation is a whole object, the others are parts
-// of its spec.
+// The first example of the documentation is a whole object, the others are parts of
+// its spec.
 func documentedIsAccepted(t *testing.T, w *scheduleWorld) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "tutorials", "schedules.md"))
 	must(t, err)
@@ -324,7 +326,7 @@ func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
 	w.WaitEvent(t, "SnapshotSchedule/keeps-one", "", "SnapshotRunStarted", `as spec.trigger "two" asked`)
 }
 
-// checkColumns are what kubectl get shows.
+// checkColumns checks the columns of kubectl get.
 func (w *scheduleWorld) checkColumns(t *testing.T, name string) {
 	t.Helper()
 	text, err := w.Client.CoreV1().RESTClient().Get().SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").
@@ -343,7 +345,7 @@ func (w *scheduleWorld) checkColumns(t *testing.T, name string) {
 	}
 }
 
-// waitMetric waits for the age of a claim's newest snapshot among the metrics.
+// waitMetric waits for the metric with the age of a claim's newest snapshot.
 func (w *scheduleWorld) waitMetric(t *testing.T, schedule, claim string) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
@@ -366,11 +368,11 @@ func (w *scheduleWorld) waitMetric(t *testing.T, schedule, claim string) {
 func missedRunIsCaughtUp(t *testing.T, w *scheduleWorld) {
 	w.createBoundClaims(t, "night", "night-a")
 	s := w.newSchedule("night", "nightly")
-	s.Spec.Suspend = true // Until it has a past.
+	s.Spec.Suspend = true // Until it has a last run.
 	must(t, w.api.Create(t.Context(), s))
 	w.waitStatus(t, "nightly", func(is *v1alpha1.SnapshotScheduleStatus) bool { return hasReadyReason(is, v1alpha1.Suspended) })
 	long := metav1.NewTime(time.Now().AddDate(0, 0, -9))
-	world.Eventually(t, func(ctx context.Context) error { // The controller may take the past away before the suspension ends.
+	world.Eventually(t, func(ctx context.Context) error { // The controller may reset the status before the suspension ends.
 		if err := w.api.Get(ctx, client.ObjectKeyFromObject(s), s); err != nil {
 			return err
 		}
@@ -423,7 +425,7 @@ func maxConcurrentIsKept(t *testing.T, w *scheduleWorld) {
 		return is.LastTrigger == "go" && meta.IsStatusConditionFalse(is.Conditions, v1alpha1.Running)
 	})
 	if most := w.maxConcurrent.Load(); most != 2 {
-		t.Errorf("%d were under way at a time", most)
+		t.Errorf("%d were pending at the same time", most)
 	}
 }
 
@@ -440,7 +442,7 @@ func suspendedDoesNothing(t *testing.T, w *scheduleWorld) {
 		return hasReadyReason(is, v1alpha1.Suspended) && is.NextRunTime == nil
 	})
 	if n := len(w.snapshotsByClaim(t, "still")["still-a"]); n != 2 {
-		t.Errorf("suspended, it has %d snapshots", n)
+		t.Errorf("the suspended schedule has %d snapshots", n)
 	}
 	w.updateSpec(t, "still", func(s *v1alpha1.SnapshotScheduleSpec) { s.Suspend = false })
 	w.waitStatus(t, "still", func(is *v1alpha1.SnapshotScheduleStatus) bool {
@@ -474,14 +476,13 @@ func snapshotsStay(t *testing.T, w *scheduleWorld) {
 	must(t, w.api.Create(t.Context(), heir))
 	w.triggerAndWait(t, "gone", "two")
 	if n := len(w.snapshotsByClaim(t, "gone")["gone-a"]); n != 2 {
-		t.Errorf("there are %d snapshots: one is of a schedule that is gone, one of its namesake", n)
+		t.Errorf("%d snapshots, want one of the deleted schedule and one of its namesake", n)
 	}
 }
 
-// The program, with a driver: what the schedule takes can be restored from, what
-// it does not keep goes at the driver, and a process that is killed leaves it to
-// the next.
-func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
+// This test runs the program with a driver: snapshots of the schedule can be restored,
+// old ones are deleted at the driver, and a killed process is replaced by the next.
+func TestScheduleTakesAndDeletesSnapshots(t *testing.T) {
 	t.Parallel()
 	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
 	snapshots := w.SnapshotClient(t)
@@ -528,9 +529,9 @@ func TestAScheduleTakesAndRemovesSnapshots(t *testing.T) {
 }
 
 // A claim that was deleted and created again, empty, has the name of the lost one. A
-// snapshot of the lost claim that was not taken before is not taken of the new one: as
-// the newest of the lost claim it would have the last real snapshot removed.
-func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
+// pending snapshot of the lost claim must not be taken of the new one: as the newest
+// snapshot of the lost claim it would cause the deletion of the last real one.
+func TestScheduleKeepsSnapshotsOfReplacedClaim(t *testing.T) {
 	t.Parallel()
 	w := &scheduleWorld{World: world.New(t, csitest.Options{Record: true})}
 	snapshots := w.SnapshotClient(t)
@@ -551,7 +552,7 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	w.triggerAndWait(t, "often", "one")
 	genuine := w.snapshotsByClaim(t, "often")["db"][0]
 
-	late := w.Namespace + "-late" // This class is not there yet.
+	late := w.Namespace + "-late" // This class does not exist yet.
 	w.updateSpec(t, "often", func(s *v1alpha1.SnapshotScheduleSpec) {
 		s.Trigger, s.SnapshotTemplate.SnapshotClassName = "two", &late
 	})
@@ -570,7 +571,7 @@ func TestAScheduleKeepsTheSnapshotsOfAClaimThatWasReplaced(t *testing.T) {
 	w.WaitSnapshotReady(t, snapshots, genuine)
 	all := w.snapshotsByClaim(t, "often")["db"]
 	if n := len(w.Driver.Snapshots()); n != 2 || len(all) != 3 {
-		t.Errorf("the driver has %d snapshots, the schedule %v: wanted are %s, one of the new claim, and %s, which is not taken", n, all, genuine, waiting)
+		t.Errorf("the driver has %d snapshots, the schedule %v; want %s, one of the new claim, and %s, which is not taken", n, all, genuine, waiting)
 	}
 	for _, name := range all {
 		w.DeleteSnapshot(t, snapshots, name)

@@ -11,8 +11,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// checkSingleAttachment fails the test if two VolumeAttachments of one volume are there at
-// a time, from now on until the test ends.
+// checkSingleAttachment fails the test if two VolumeAttachments of one volume exist at
+// the same time, from now on until the test ends.
 func (w localWorld) checkSingleAttachment(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
@@ -26,7 +26,7 @@ func (w localWorld) checkSingleAttachment(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	t.Cleanup(func() { // The context of the test has ended before.
+	t.Cleanup(func() { // The test's context has ended already.
 		changes.Stop()
 		<-done
 	})
@@ -35,7 +35,7 @@ func (w localWorld) checkSingleAttachment(t *testing.T) {
 		holders := map[string]string{} // volume to VolumeAttachment
 		for change := range changes.ResultChan() {
 			if change.Type == watch.Error && ctx.Err() != nil {
-				return // The test is over, and a watch that is stopped may end in an error.
+				return // The test has ended; a stopped watch may return an error.
 			}
 			if err := trackHolder(holders, change); err != nil {
 				t.Error(err)
@@ -47,16 +47,16 @@ func (w localWorld) checkSingleAttachment(t *testing.T) {
 	}()
 }
 
-// trackHolder follows in holders which VolumeAttachment each volume has. It fails when
-// one comes before the last is gone.
+// trackHolder records in holders which VolumeAttachment each volume has. It fails if a
+// new one comes before the last one is gone.
 func trackHolder(holders map[string]string, change watch.Event) error {
 	a, ok := change.Object.(*storagev1.VolumeAttachment)
 	if !ok {
-		return fmt.Errorf("the watch of VolumeAttachments says %+v", change)
+		return fmt.Errorf("the watch of VolumeAttachments returns %+v", change)
 	}
 	volume := ptr.Deref(a.Spec.Source.PersistentVolumeName, "")
 	if holder, held := holders[volume]; held && holder != a.Name {
-		return fmt.Errorf("%s is to be attached to %s while %s is there", volume, a.Spec.NodeName, holder)
+		return fmt.Errorf("%s is attached to %s while %s exists", volume, a.Spec.NodeName, holder)
 	}
 	if change.Type == watch.Deleted {
 		delete(holders, volume)
@@ -66,7 +66,7 @@ func trackHolder(holders map[string]string, change watch.Event) error {
 	return nil
 }
 
-func TestTurnsAreTaken(t *testing.T) {
+func TestTrackHolder(t *testing.T) {
 	of := func(kind watch.EventType, volume, name string) watch.Event {
 		return watch.Event{Type: kind, Object: &storagev1.VolumeAttachment{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -77,10 +77,10 @@ func TestTurnsAreTaken(t *testing.T) {
 		changes []watch.Event
 		ok      bool
 	}{
-		"one after the other":              {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Deleted, "v", "a"), of(watch.Added, "v", "b")}, true},
-		"another volume does not matter":   {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Added, "w", "b")}, true},
-		"one that is going is still there": {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Modified, "v", "a"), of(watch.Added, "v", "b")}, false},
-		"an error is no silence":           {[]watch.Event{{Type: watch.Error, Object: &metav1.Status{}}}, false},
+		"one after the other":            {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Deleted, "v", "a"), of(watch.Added, "v", "b")}, true},
+		"another volume does not matter": {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Added, "w", "b")}, true},
+		"one in deletion still counts":   {[]watch.Event{of(watch.Added, "v", "a"), of(watch.Modified, "v", "a"), of(watch.Added, "v", "b")}, false},
+		"an error is reported":           {[]watch.Event{{Type: watch.Error, Object: &metav1.Status{}}}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -25,9 +25,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A snapshot and a content that do not fit each other are told so, each time by the
-// reason that tools look for, and the snapshot is bound when they do.
-func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
+// A snapshot and a content that do not match are reported with the reasons that tools
+// expect, and are bound when they match.
+func TestBindingErrorsHaveUpstreamsReasons(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	handle := w.CreateSnapshotAtDriver(t, "before", w.WaitBound(t, "data").Spec.CSI.VolumeHandle)
@@ -67,13 +67,13 @@ func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 	missing := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: "misbound"}, missing))
 	if missing.Status.BoundVolumeSnapshotContentName != nil {
-		t.Errorf("one that does not fit is bound: %+v", missing.Status)
+		t.Errorf("a snapshot with a wrong content is bound: %+v", missing.Status)
 	}
 	w.CreateSnapshot(t, api, "fits", "", fromContent(own("fits")))
 	createContent(t, w, api, "fits", kept)
 	w.WaitSnapshotReady(t, api, "fits")
 	if brought.Spec.VolumeSnapshotRef.UID != "" {
-		t.Errorf("a content that nobody names is %+v", brought.Spec)
+		t.Errorf("a content that no snapshot names is %+v", brought.Spec)
 	}
 	must(t, api.Delete(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: own("fits")}}))
 	for _, name := range []string{"missing", "mismatch", "misbound", "again", "fits"} {
@@ -85,9 +85,9 @@ func TestWhatDoesNotFitIsToldByItsReason(t *testing.T) {
 	}
 }
 
-// A claim that is being deleted is not cut any more; one that is being cut is not
-// deleted before.
-func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
+// No snapshot is taken of a claim that is being deleted; and a claim is not deleted
+// while a snapshot of it is being taken.
+func TestClaimIsNotDeletedWhileItsSnapshotIsTaken(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
@@ -98,7 +98,7 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	claim, err := claims.Get(t.Context(), "data", metav1.GetOptions{})
 	must(t, err)
 	if claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
-		t.Errorf("the claim is held by %v", claim.Finalizers)
+		t.Errorf("the claim has the finalizers %v", claim.Finalizers)
 	}
 	call.Release()
 	w.WaitSnapshotReady(t, api, "first")
@@ -121,10 +121,10 @@ func TestAClaimIsNotDeletedWhileItIsCut(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// A VolumeSnapshot may vanish by mistake, with its finalizers taken off by hand, or
-// with an older state of the API server's store. What is at the driver stays then,
-// and so does the content, which tells of it.
-func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
+// A VolumeSnapshot may vanish by mistake: somebody removes its finalizers, or etcd is
+// restored from a backup. The snapshot at the driver stays then, and so does the
+// content, which refers to it.
+func TestContentOutlivesSnapshotDeletedByForce(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	s := w.CreateSnapshot(t, api, "taken", "data", nil)
@@ -133,7 +133,7 @@ func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
 	must(t, api.Patch(t.Context(), s, world.RemoveFinalizers))
 	w.DeleteSnapshot(t, api, "taken")
 	w.WaitSnapshotGone(t, api, "taken")
-	w.CreateSnapshot(t, api, "later", "data", nil) // Whoever acts on one acts on the other before.
+	w.CreateSnapshot(t, api, "later", "data", nil) // Whoever acts on this one has acted on the other before.
 	w.WaitSnapshotReady(t, api, "later")
 	w.DeleteSnapshot(t, api, "later")
 	w.WaitSnapshotGone(t, api, "later")
@@ -146,8 +146,8 @@ func TestAContentOutlivesASnapshotThatIsTakenAwayByForce(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// What a driver says of a deletion is told, and it is tried again until it succeeds.
-func TestADeletionThatFailsIsToldAndTriedAgain(t *testing.T) {
+// An error of the driver is reported, and the deletion is retried until it succeeds.
+func TestFailedDeletionIsReportedAndRetried(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	content := w.WaitContent(t, api, w.CreateSnapshot(t, api, "one", "data", nil))
@@ -174,9 +174,9 @@ func TestADeletionThatFailsIsToldAndTriedAgain(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// The secret that a class names is resolved once, and is sent with the calls that
-// make and delete. One that is not there is told, and is looked for again.
-func TestTheSecretOfAClassReachesTheDriver(t *testing.T) {
+// The secret of a class is resolved once and sent with CreateSnapshot and
+// DeleteSnapshot. A missing secret is reported, and retried.
+func TestClassSecretIsSentToTheDriver(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
@@ -201,18 +201,18 @@ func TestTheSecretOfAClassReachesTheDriver(t *testing.T) {
 		switch asked := call.Request.(type) {
 		case *csipb.CreateSnapshotRequest:
 			if asked.GetSecrets()["key"] != "of-one" || len(asked.GetParameters()) != 1 || asked.GetParameters()["tier"] != "gold" {
-				t.Errorf("the driver was asked to make %v", asked)
+				t.Errorf("the CreateSnapshot request is %v", asked)
 			}
 		case *csipb.DeleteSnapshotRequest:
 			if asked.GetSecrets()["key"] != "of-one" {
-				t.Errorf("the driver was asked to delete %v", asked)
+				t.Errorf("the DeleteSnapshot request is %v", asked)
 			}
 		}
 	}
 }
 
-// What a driver is told, and what a content says of its volume, follows the flags.
-func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
+// Flags change the requests to the driver, and what a content records of its volume.
+func TestSnapshotFlags(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		controller, snapshotter []string
@@ -261,7 +261,7 @@ func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
 			}
 			for _, call := range w.Driver.Log() {
 				if asked, ok := call.Request.(*csipb.CreateSnapshotRequest); ok && fmt.Sprint(asked.GetParameters()) != fmt.Sprint(want) {
-					t.Errorf("the driver was told %v", asked.GetParameters())
+					t.Errorf("the parameters at the driver are %v", asked.GetParameters())
 				}
 			}
 			w.DeleteSnapshot(t, api, "one")
@@ -270,8 +270,8 @@ func TestWhatTheFlagsOfSnapshotsChange(t *testing.T) {
 	}
 }
 
-// Nothing is written when nothing has changed, also by a process that has just come
-// and looks at everything, again and again.
+// Nothing is written without a change, not even by a process that has just started and
+// resyncs all the time.
 func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
@@ -308,11 +308,11 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 		return strings.Join(all, "\n"), nil
 	}
 	var before string
-	world.Eventually(t, func(ctx context.Context) error { // The claims are let go a moment later.
+	world.Eventually(t, func(ctx context.Context) error { // The claims' finalizers are removed a moment later.
 		claims, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{})
 		for i := range claims.Items {
 			if slices.Contains(claims.Items[i].Finalizers, "snapshot.storage.kubernetes.io/pvc-as-source-protection") {
-				err = errors.New("a claim is still kept")
+				err = errors.New("a claim is still protected")
 			}
 		}
 		return err
@@ -322,7 +322,7 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 		was := before
 		before = now
 		if err == nil && now != was {
-			err = errors.New("something is still being written")
+			err = errors.New("objects are still being written")
 		}
 		return err
 	})
@@ -335,17 +335,17 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 	now, err := versions(t.Context())
 	must(t, err)
 	if now != before {
-		t.Errorf("something was written; before:\n%s\nnow:\n%s", before, now)
+		t.Errorf("objects were written; before:\n%s\nnow:\n%s", before, now)
 	}
 	if n := w.Driver.Calls(csi.CreateSnapshot) + w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != made {
-		t.Errorf("the driver was asked %d times more", n-made)
+		t.Errorf("the driver was called %d times more", n-made)
 	}
 	w.DeleteSnapshot(t, api, "one")
 	w.DeleteGroup(t, api, "all")
 	w.WaitNoGroupsLeft(t, api)
 }
 
-// waitForReconciles waits until each of some controllers has looked at something five times.
+// waitForReconciles waits until each controller has reconciled five times.
 func waitForReconciles(t *testing.T, address string, controllers ...string) {
 	t.Helper()
 	for _, name := range controllers {
@@ -360,19 +360,19 @@ func waitForReconciles(t *testing.T, address string, controllers ...string) {
 					return nil
 				}
 			}
-			return fmt.Errorf("controller %s has not looked five times", name)
+			return fmt.Errorf("controller %s has not reconciled five times", name)
 		})
 	}
 }
 
-// A driver that makes no snapshots has no work for the role: somebody has put it in
-// the wrong place, and sees that by its end.
-func TestADriverThatMakesNoSnapshotsEndsTheStart(t *testing.T) {
+// For a driver without snapshots the role is deployed by mistake. It ends, so that
+// users notice.
+func TestDriverWithoutSnapshotsIsAnError(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}})
 	p := w.StartSnapshotter(t)
 	var exit *exec.ExitError
 	if err := p.Err(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(p.Log(), "CREATE_DELETE_SNAPSHOT") {
-		t.Errorf("it ended with %v and said: %s", err, p.Log())
+		t.Errorf("it ended with %v and logged: %s", err, p.Log())
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A snapshot at the driver that no content knows is counted and told, and stays.
-func TestASnapshotThatNobodyKnowsIsReported(t *testing.T) {
+// A snapshot at the driver without a content is counted and reported, and not deleted.
+func TestOrphanedSnapshotIsReported(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
 	api := w.SnapshotClient(t)

@@ -12,14 +12,14 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// policyRule is what may be done with resources of an API group.
+// policyRule allows verbs on resources of an API group.
 func policyRule(group, verbs string, resources ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: strings.Fields(verbs)}
 }
 
-// Who replaces the images of upstream's two programs, and nothing else, has
-// given them no further rights: also not for groups, and for drivers on each node.
-func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
+// Users who only replace the images of upstream's two programs grant no new
+// permissions, not even for groups and for drivers on each node.
+func TestUpstreamsSnapshotPermissionsAreSufficient(t *testing.T) {
 	t.Parallel()
 	const snapshots, groups = "snapshot.storage.k8s.io", "groupsnapshot.storage.k8s.io"
 	controller := []rbacv1.PolicyRule{
@@ -40,7 +40,7 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	}
 	snapshotter := []rbacv1.PolicyRule{
 		policyRule("", "list watch create update patch", "events"),
-		policyRule("", "get list", "secrets"), // It is commented out there, for drivers that want none.
+		policyRule("", "get list", "secrets"), // Commented out there, for drivers without secrets.
 		policyRule(snapshots, "get list watch", "volumesnapshotclasses"),
 		policyRule(snapshots, "get list watch update patch", "volumesnapshotcontents"),
 		policyRule(snapshots, "update patch", "volumesnapshotcontents/status"),
@@ -70,7 +70,7 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	w.WaitGroupReady(t, api, "all")
 	for _, name := range []string{"snapshot-controller-leader", "external-snapshotter-leader-" + strings.ReplaceAll(w.Name, ".", "-")} {
 		if _, err := w.Client.CoordinationV1().Leases(w.Namespace).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
-			t.Errorf("upstream's programs compete for another Lease: %v", err)
+			t.Errorf("upstream's programs use another Lease: %v", err)
 		}
 	}
 	w.DeleteSnapshot(t, api, "one")
@@ -78,9 +78,9 @@ func TestTheRightsOfUpstreamsManifestsAreEnoughForSnapshots(t *testing.T) {
 	w.DeleteGroup(t, api, "all")
 	w.WaitNoGroupsLeft(t, api)
 	for _, role := range roles {
-		for line := range strings.SplitSeq(role.Log(), "\n") { // The kind of schedules is this project's own.
+		for line := range strings.SplitSeq(role.Log(), "\n") { // Schedules exist only in this project.
 			if strings.Contains(line, "forbidden") && !strings.Contains(line, "holdfast.io") && !strings.Contains(line, "persistentvolumeclaims") {
-				t.Errorf("it was refused: %s", line)
+				t.Errorf("a request was forbidden: %s", line)
 			}
 		}
 	}

@@ -21,8 +21,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// newSnapshotWorld is a world with a bound claim, data, a class of snapshots, and
-// both halves at work. No retry is due while a test runs, unless it says so.
+// newSnapshotWorld returns a world with a bound claim, data, a snapshot class, a
+// snapshot-controller and a csi-snapshotter. Without args nothing is retried while a
+// test runs.
 func newSnapshotWorld(t *testing.T, o csitest.Options, args ...string) (*world.World, client.Client) {
 	t.Helper()
 	o.Record = true
@@ -38,7 +39,7 @@ func newSnapshotWorld(t *testing.T, o csitest.Options, args ...string) (*world.W
 	return w, api
 }
 
-func TestASnapshotIsMadeAndDeleted(t *testing.T) {
+func TestSnapshotIsTakenAndDeleted(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	w.CreateSnapshot(t, api, "one", "data", nil)
@@ -56,7 +57,7 @@ func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	}
 	w.WaitEvent(t, "VolumeSnapshot/one", corev1.EventTypeNormal, "SnapshotReady", "ready to use")
 	if n := w.Driver.Calls(csi.CreateSnapshot); n != 1 {
-		t.Errorf("the driver was asked %d times", n)
+		t.Errorf("CreateSnapshot was called %d times", n)
 	}
 	w.DeleteSnapshot(t, api, "one")
 	w.WaitSnapshotGone(t, api, "one")
@@ -65,8 +66,8 @@ func TestASnapshotIsMadeAndDeleted(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// What a snapshot waits for wakes it: no retry is due in this test.
-func TestASnapshotSaysWhatItWaitsForAndIsWokenByIt(t *testing.T) {
+// A dependency that appears requeues the snapshot: no retry is due in this test.
+func TestMissingDependencyIsReportedAndRequeuesSnapshot(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	class := func(name, driver string, isDefault bool) *snapshotv1.VolumeSnapshotClass {
@@ -119,9 +120,9 @@ func TestASnapshotSaysWhatItWaitsForAndIsWokenByIt(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// A driver's refusal reaches the user in words, says whether it is worth waiting,
-// and goes away with its cause.
-func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
+// The status has the driver's error, says whether it is terminal or transient, and is
+// cleared when the call succeeds.
+func TestDriverErrorIsReportedAndCleared(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	var refuse codes.Code
@@ -143,10 +144,10 @@ func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 	s := w.CreateSnapshot(t, api, "refused", "data", nil)
 	w.WaitSnapshotError(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
 	content := w.WaitContent(t, api, s)
-	world.Eventually(t, func(ctx context.Context) error { // The next try is soon, and says so again while it lasts.
+	world.Eventually(t, func(ctx context.Context) error { // The retry comes soon, and sets the annotation again while it lasts.
 		err := api.Get(ctx, client.ObjectKeyFromObject(content), content)
 		if _, marked := content.Annotations[snapshot.Single.BeingCreated]; err == nil && marked {
-			return errors.New("a content that was surely not cut still says that it may have been")
+			return errors.New("the content still has the being-created annotation after a terminal error")
 		}
 		return err
 	})
@@ -161,9 +162,9 @@ func TestADriversRefusalIsToldAndForgotten(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// The cut is what the claim is needed for. What comes after it, an upload maybe,
-// is followed by the best means that the driver has.
-func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
+// The claim is needed only until the snapshot is taken. The upload afterwards is
+// followed with the best capability of the driver.
+func TestSlowSnapshotIsFollowedAndItsClaimUnprotected(t *testing.T) {
 	rpc := func(extra ...csipb.ControllerServiceCapability_RPC_Type) []csipb.ControllerServiceCapability_RPC_Type {
 		return append(extra, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
 	}
@@ -194,7 +195,7 @@ func TestASlowSnapshotIsFollowedAndItsClaimLetGoAtTheCut(t *testing.T) {
 }
 
 // A snapshot that is deleted at any moment of its creation leaves nothing.
-func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
+func TestSnapshotIsDeletedDuringCreation(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	t.Run("during the call", func(t *testing.T) {
@@ -206,7 +207,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 		w.WaitSnapshotGone(t, api, "during")
 		w.WaitNoSnapshotsLeft(t, api)
 	})
-	t.Run("after the answer was lost, its class too", func(t *testing.T) {
+	t.Run("after a lost response, with its class deleted", func(t *testing.T) {
 		class := w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
 			c.Name, c.Parameters = w.Namespace+"-brief", map[string]string{"tier": "gold"}
 		})
@@ -214,7 +215,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 		call, first := make(chan struct{}), w.Driver.Calls(csi.CreateSnapshot)+1
 		w.Driver.SetHooks(csitest.Hooks{Before: func(ctx context.Context, method csi.Method, req any) error {
 			if r, ok := req.(*csipb.CreateSnapshotRequest); ok && r.GetParameters()["tier"] != "gold" {
-				t.Errorf("a repetition asks for %v", r.GetParameters())
+				t.Errorf("the retry has the parameters %v", r.GetParameters())
 			}
 			if method == csi.CreateSnapshot && w.Driver.Calls(csi.CreateSnapshot) > first {
 				select {
@@ -228,7 +229,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 		w.CreateSnapshot(t, api, "lost", "data", func(s *snapshotv1.VolumeSnapshot) { s.Spec.VolumeSnapshotClassName = &class.Name })
 		world.Eventually(t, func(context.Context) error {
 			if len(w.Driver.Snapshots()) == 0 {
-				return errors.New("it is not cut yet")
+				return errors.New("it is not taken yet")
 			}
 			return nil
 		})
@@ -248,7 +249,7 @@ func TestASnapshotIsDeletedWhileItIsMade(t *testing.T) {
 	})
 }
 
-func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
+func TestRetainedSnapshotCanBeImported(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	class := w.CreateSnapshotClass(t, api, func(c *snapshotv1.VolumeSnapshotClass) {
@@ -280,8 +281,8 @@ func TestARetainedSnapshotStaysAtTheDriverAndCanBeImported(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// importRestoreAndDelete makes a VolumeSnapshot of a snapshot that is at the driver, restores
-// it, and lets it go without deleting what is at the driver.
+// importRestoreAndDelete imports a snapshot that exists at the driver, restores it,
+// and deletes it without deleting it at the driver.
 func importRestoreAndDelete(t *testing.T, w *world.World, api client.Client, handle string, contentFirst bool) {
 	name := fmt.Sprintf("import-%v", contentFirst)
 	if contentFirst {
@@ -309,7 +310,7 @@ func fromContent(content string) func(*snapshotv1.VolumeSnapshot) {
 	}
 }
 
-// createContent makes the content of a snapshot that is at the driver, for a
+// createContent creates the content of a snapshot that exists at the driver, for a
 // VolumeSnapshot of that name.
 func createContent(t *testing.T, w *world.World, api client.Client, name string, spec snapshotv1.VolumeSnapshotContentSpec) {
 	t.Helper()
@@ -317,12 +318,12 @@ func createContent(t *testing.T, w *world.World, api client.Client, name string,
 	must(t, api.Create(t.Context(), &snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace + "-" + name}, Spec: spec}))
 }
 
-// preProvisioned is what is at the driver, with a policy for its end.
+// preProvisioned returns the spec of a content for a handle, with a deletion policy.
 func preProvisioned(handle string, policy snapshotv1.DeletionPolicy) snapshotv1.VolumeSnapshotContentSpec {
 	return snapshotv1.VolumeSnapshotContentSpec{Source: snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &handle}, DeletionPolicy: policy}
 }
 
-func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
+func TestRestoreBlocksDeletionOfItsSnapshot(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	w.CreateSnapshot(t, api, "wanted", "data", nil)
@@ -333,7 +334,7 @@ func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
 	w.DeleteSnapshot(t, api, "wanted")
 	w.WaitEvent(t, "VolumeSnapshot/wanted", corev1.EventTypeWarning, "SnapshotDeletePending", w.Namespace+"/restored waits")
 	if len(w.Driver.Snapshots()) != 1 {
-		t.Error("a snapshot went while a volume was being filled from it")
+		t.Error("the snapshot was deleted while a volume was being created from it")
 	}
 	call.Release()
 	w.WaitBound(t, "restored")
@@ -341,14 +342,14 @@ func TestAClaimThatWaitsForItsVolumeKeepsTheSnapshot(t *testing.T) {
 	w.WaitNoSnapshotsLeft(t, api)
 }
 
-// withUnknownClass has no provisioner make a claim's volume: it waits for ever, as one that waits
-// for a pod that never comes.
+// withUnknownClass gives a claim a class that does not exist: it stays pending, as a
+// claim whose pod never comes.
 func withUnknownClass(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = ptr.To("nobodys") }
 
-// A deleted snapshot waits for the claims that a provisioner still fills from it: those
-// of its namespace that were made before. Neither a later one nor one of another
-// namespace, which anybody can make without a grant, holds it up.
-func TestADeletedSnapshotWaitsForNoOtherClaims(t *testing.T) {
+// A deleted snapshot waits for claims of its namespace that were created before the
+// deletion. Later claims do not block it, nor do claims of other namespaces, which
+// anybody can create without a grant.
+func TestDeletedSnapshotWaitsOnlyForOlderClaims(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	w.CreateSnapshot(t, api, "wanted", "data", nil)
@@ -372,15 +373,15 @@ func TestADeletedSnapshotWaitsForNoOtherClaims(t *testing.T) {
 	w.WaitClaim(t, "after", checkPending)
 }
 
-// createClaimAfterDeletion makes the claim after, later than a snapshot was deleted: that is told in
-// whole seconds.
+// createClaimAfterDeletion creates the claim after, in a later second than the
+// deletion of a snapshot.
 func createClaimAfterDeletion(t *testing.T, w *world.World, api client.Client, snapshot string, change func(*corev1.PersistentVolumeClaim)) {
 	t.Helper()
 	s := &snapshotv1.VolumeSnapshot{}
 	must(t, api.Get(t.Context(), client.ObjectKey{Namespace: w.Namespace, Name: snapshot}, s))
 	waitNextSecond(t, s.DeletionTimestamp.Time)
 	if made := w.CreateClaim(t, "after", change); !made.CreationTimestamp.After(s.DeletionTimestamp.Time) {
-		t.Fatalf("the claim was made at %s, and the snapshot deleted at %s", made.CreationTimestamp, s.DeletionTimestamp)
+		t.Fatalf("the claim was created at %s, and the snapshot deleted at %s", made.CreationTimestamp, s.DeletionTimestamp)
 	}
 }
 
@@ -391,9 +392,9 @@ func checkPending(c *corev1.PersistentVolumeClaim) error {
 	return nil
 }
 
-// The word to delete comes from the snapshot. A content that somebody deletes
-// while its snapshot lives waits, and its snapshot can still be restored.
-func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
+// Only deleting the snapshot allows deleting the content. A content that somebody
+// deletes before waits, and its snapshot can still be restored.
+func TestContentDeletedByHandWaitsForItsSnapshot(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{})
 	w.CreateSnapshot(t, api, "lives", "data", nil)
@@ -402,7 +403,7 @@ func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
 	w.CreateClaim(t, "restored", withSource("VolumeSnapshot", "lives"))
 	w.WaitBound(t, "restored")
 	if len(w.Driver.Snapshots()) != 1 {
-		t.Error("the snapshot was deleted though it lives")
+		t.Error("the snapshot was deleted although its VolumeSnapshot exists")
 	}
 	w.DeleteSnapshot(t, api, "lives")
 	w.WaitSnapshotGone(t, api, "lives")
@@ -410,7 +411,7 @@ func TestAContentThatIsDeletedByHandWaits(t *testing.T) {
 }
 
 // Each node's csi-snapshotter works on the contents of that node's volumes.
-func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
+func TestSnapshotsAreTakenOnTheirNode(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
 	api := w.SnapshotClient(t)
@@ -433,7 +434,7 @@ func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 		w.DeleteSnapshot(t, api, "on-"+node)
 	}
 	w.WaitSnapshotGone(t, api, "on-here")
-	// Nobody began with the other one, and nobody is there to say so.
+	// The other one was not started, and its node has no csi-snapshotter yet.
 	w.StartSnapshotterOnNode(t, w.Namespace+"-there")
 	w.WaitNoSnapshotsLeft(t, api)
 }
@@ -441,16 +442,16 @@ func TestSnapshotsAreMadeOnTheirNode(t *testing.T) {
 // placeLabel is the label of a node that volumes of [createBoundClaimOn] select.
 func placeLabel(node string) map[string]string { return map[string]string{"place": node} }
 
-// createClaimOnNode makes a node and a bound claim, on-NODE, whose volume can only be used
-// there.
+// createClaimOnNode creates a node and a bound claim, on-NODE, whose volume can only
+// be used there.
 func createClaimOnNode(t *testing.T, w *world.World, node string) {
 	t.Helper()
 	w.CreateNode(t, w.Namespace+"-"+node, placeLabel(w.Namespace+"-"+node))
 	createBoundClaimOn(t, w, w.Namespace+"-"+node, "on-"+node, nil)
 }
 
-// createBoundClaimOn makes a bound claim whose volume can only be used on a node; anywhere if
-// that is empty.
+// createBoundClaimOn creates a bound claim whose volume can only be used on a node, or
+// anywhere if node is empty.
 func createBoundClaimOn(t *testing.T, w *world.World, node, claim string, change func(*corev1.PersistentVolumeClaim)) {
 	t.Helper()
 	volume := w.CreatePV(t, claim, func(v *corev1.PersistentVolume) {

@@ -25,9 +25,9 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// In these tests one half is ours, and the other one is played: with the writes of
-// upstream's program, in its order and its way, which is less careful. Strings are
-// written out, for they are what the two have in common.
+// In these tests one program is ours. The test plays upstream's other program: it sends
+// the same writes in the same order, without checking for conflicts. Strings are
+// literals, because they are the contract between the two.
 const (
 	contentFinalizer = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
 	beingCreated     = "snapshot.storage.kubernetes.io/volumesnapshot-being-created"
@@ -39,21 +39,20 @@ const (
 	memberAnnotation      = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 )
 
-// An patchOp is one of a JSON patch.
+// A patchOp is one operation of a JSON patch.
 type patchOp struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value,omitempty"`
 }
 
-// patch writes an object as upstream's programs do: without looking whether it is
-// still what was seen.
+// patch writes an object as upstream's programs do: without checking for conflicts.
 func patch(t *testing.T, api client.Client, o client.Object, ops ...patchOp) {
 	t.Helper()
 	must(t, api.Patch(t.Context(), o, jsonPatch(t, ops)))
 }
 
-// patchStatus does so with an object's status.
+// patchStatus writes an object's status in the same way.
 func patchStatus(t *testing.T, api client.Client, o client.Object, ops ...patchOp) {
 	t.Helper()
 	must(t, api.Status().Patch(t.Context(), o, jsonPatch(t, ops)))
@@ -72,7 +71,7 @@ type upstreamController struct {
 	api client.Client
 }
 
-// createContent makes a content, and puts the finalizer on it in a second write.
+// createContent creates a content, and adds the finalizer in a second write.
 func (c *upstreamController) createContent(t *testing.T, name string, change func(*snapshotv1.VolumeSnapshotContent)) *snapshotv1.VolumeSnapshotContent {
 	t.Helper()
 	content := &snapshotv1.VolumeSnapshotContent{
@@ -88,7 +87,7 @@ func (c *upstreamController) createContent(t *testing.T, name string, change fun
 	return content
 }
 
-// addFinalizer adds a finalizer to whatever there is.
+// addFinalizer adds a finalizer to an object.
 func (c *upstreamController) addFinalizer(t *testing.T, o client.Object, finalizer string) {
 	t.Helper()
 	one := patchOp{"add", "/metadata/finalizers/-", finalizer}
@@ -98,20 +97,21 @@ func (c *upstreamController) addFinalizer(t *testing.T, o client.Object, finaliz
 	patch(t, c.api, o, one)
 }
 
-// allowDeletion gives the word that a content may go, and deletes it. All annotations are
-// written, as they were seen before the other half began.
+// allowDeletion sets a being-deleted annotation on a content and deletes it. It
+// replaces all annotations by those from before the csi-snapshotter started.
 func (c *upstreamController) allowDeletion(t *testing.T, o client.Object, word string) {
 	t.Helper()
 	patch(t, c.api, o, patchOp{"add", "/metadata/annotations", map[string]string{word: "yes"}})
 	must(t, c.api.Delete(t.Context(), o))
 }
 
-// waitGone waits until an object is, and the driver has neither snapshots nor groups.
+// waitGone waits until an object is gone, and the driver has neither snapshots nor
+// groups.
 func (c *upstreamController) waitGone(t *testing.T, o client.Object) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		if err := c.api.Get(ctx, client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
-			return errors.Join(err, fmt.Errorf("%s is there, held by %v", o.GetName(), o.GetFinalizers()))
+			return errors.Join(err, fmt.Errorf("%s exists with the finalizers %v", o.GetName(), o.GetFinalizers()))
 		}
 		if left := c.Driver.Snapshots(); len(left)+len(c.Driver.Groups()) > 0 {
 			return fmt.Errorf("the driver has %+v", left)
@@ -120,12 +120,12 @@ func (c *upstreamController) waitGone(t *testing.T, o client.Object) {
 	})
 }
 
-// waitContent waits until a content is as wanted.
-func (c *upstreamController) waitContent(t *testing.T, content *snapshotv1.VolumeSnapshotContent, wanted func(*snapshotv1.VolumeSnapshotContent) bool) {
+// waitContent waits until a content passes check.
+func (c *upstreamController) waitContent(t *testing.T, content *snapshotv1.VolumeSnapshotContent, check func(*snapshotv1.VolumeSnapshotContent) bool) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		*content = snapshotv1.VolumeSnapshotContent{ObjectMeta: metav1.ObjectMeta{Name: content.Name}}
-		if err := c.api.Get(ctx, client.ObjectKeyFromObject(content), content); err != nil || wanted(content) {
+		if err := c.api.Get(ctx, client.ObjectKeyFromObject(content), content); err != nil || check(content) {
 			return err
 		}
 		text, err := json.Marshal(content)
@@ -138,8 +138,8 @@ func contentReady(c *snapshotv1.VolumeSnapshotContent) bool {
 	return c.Status != nil && ptr.Deref(c.Status.ReadyToUse, false) && !marked
 }
 
-// Upstream's snapshot-controller may be the other half.
-func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
+// csi-snapshotter works with upstream's snapshot-controller.
+func TestWithUpstreamsSnapshotController(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{Record: true})
 	c := &upstreamController{w, w.SnapshotClient(t)}
@@ -148,7 +148,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 	handle := w.CreatePV(t, "data", nil).Spec.CSI.VolumeHandle
 	of := func(content *snapshotv1.VolumeSnapshotContent) { content.Spec.Source.VolumeHandle = &handle }
 
-	t.Run("made and deleted", func(t *testing.T) {
+	t.Run("taken and deleted", func(t *testing.T) {
 		content := c.createContent(t, "one", of)
 		c.waitContent(t, content, contentReady)
 		there := w.Driver.Snapshots()
@@ -159,7 +159,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		c.allowDeletion(t, content, beingDeleted)
 		c.waitGone(t, content)
 	})
-	t.Run("kept by policy Retain, and deleted by hand", func(t *testing.T) {
+	t.Run("retained, and deleted by hand", func(t *testing.T) {
 		content := c.createContent(t, "kept", func(content *snapshotv1.VolumeSnapshotContent) {
 			of(content)
 			content.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentRetain
@@ -169,7 +169,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		c.allowDeletion(t, content, beingDeleted)
 		world.Eventually(t, func(ctx context.Context) error {
 			if err := c.api.Get(ctx, client.ObjectKeyFromObject(content), content); !apierrors.IsNotFound(err) {
-				return errors.Join(err, errors.New("the content is there"))
+				return errors.Join(err, errors.New("the content still exists"))
 			}
 			return nil
 		})
@@ -178,7 +178,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		}
 		c.importAndDelete(t, kept)
 	})
-	t.Run("deleted during the call, whose mark is overwritten", func(t *testing.T) {
+	t.Run("deleted during the call, with the being-created annotation overwritten", func(t *testing.T) {
 		call := w.Driver.Block(csi.CreateSnapshot)
 		content := c.createContent(t, "during", of)
 		<-call.Arrived()
@@ -186,7 +186,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 		call.Release()
 		c.waitGone(t, content)
 	})
-	t.Run("deleted during a call without an answer, whose mark is overwritten", func(t *testing.T) {
+	t.Run("deleted during a call without a response, with the being-created annotation overwritten", func(t *testing.T) {
 		arrived, released := make(chan struct{}), make(chan struct{})
 		lost := w.Driver.Calls(csi.CreateSnapshot) + 1
 		first := func(method csi.Method) bool { return method == csi.CreateSnapshot && w.Driver.Calls(method) == lost }
@@ -200,7 +200,7 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 			},
 			After: func(_ context.Context, method csi.Method, _, resp any, err error) (any, error) {
 				if first(method) {
-					return nil, status.Error(codes.DeadlineExceeded, "the answer was lost")
+					return nil, status.Error(codes.DeadlineExceeded, "the response was lost")
 				}
 				return resp, err
 			},
@@ -215,8 +215,8 @@ func TestContentsOfAnotherSnapshotControllerAreServed(t *testing.T) {
 	t.Run("a group", func(t *testing.T) { c.testGroup(t, handle, w.CreatePV(t, "log", nil).Spec.CSI.VolumeHandle) })
 }
 
-// importAndDelete imports a snapshot that is at the driver, and deletes it. The secret for
-// that is only in the annotations, which an administrator has written.
+// importAndDelete imports a snapshot that exists at the driver, and deletes it. The
+// secret for that is only in the annotations, which an administrator has written.
 func (c *upstreamController) importAndDelete(t *testing.T, handle string) {
 	t.Helper()
 	createSecret(t, c.World, "key")
@@ -227,7 +227,7 @@ func (c *upstreamController) importAndDelete(t *testing.T, handle string) {
 	patch(t, c.api, content, patchOp{"add", "/spec/volumeSnapshotRef/uid", "uid-of-given"})
 	c.waitContent(t, content, contentReady)
 	if got := ptr.Deref(content.Status.SnapshotHandle, ""); got != handle {
-		t.Errorf("the content says %q of snapshot %s", got, handle)
+		t.Errorf("the content has handle %q, want %s", got, handle)
 	}
 	patch(t, c.api, content, patchOp{"add", "/metadata/annotations", map[string]string{
 		beingDeleted: "yes",
@@ -242,12 +242,12 @@ func (c *upstreamController) importAndDelete(t *testing.T, handle string) {
 		}
 	}
 	if last.GetSnapshotId() != handle || last.GetSecrets()["key"] != "key" {
-		t.Errorf("the driver was asked last for %v", last)
+		t.Errorf("the last DeleteSnapshot request is %v", last)
 	}
 }
 
-// testGroup makes a group and, when it is cut, its members: the content first, then
-// whose it is, then what is known of it.
+// testGroup creates a group and, when it is taken, its members: for each it creates
+// the content, then binds it, then writes its status.
 func (c *upstreamController) testGroup(t *testing.T, volumes ...string) {
 	c.CreateGroupClass(t, c.api, nil)
 	group := &groupv1.VolumeGroupSnapshotContent{
@@ -296,7 +296,7 @@ func (c *upstreamController) testGroup(t *testing.T, volumes ...string) {
 	}
 	c.waitGone(t, group)
 	if got := []int{c.Driver.Calls(csi.CreateSnapshot), c.Driver.Calls(csi.DeleteSnapshot)}; !slices.Equal(got, single) {
-		t.Errorf("members were made or deleted alone: %v calls, and %v before", got, single)
+		t.Errorf("members were taken or deleted individually: %v calls, and %v before", got, single)
 	}
 }
 
@@ -306,8 +306,8 @@ type upstreamSnapshotter struct {
 	api client.Client
 }
 
-// setBeingCreated says that the driver is about to be asked, in a write of all annotations as
-// they were seen.
+// setBeingCreated sets the being-created annotation. It writes all annotations as they
+// were observed.
 func (o *upstreamSnapshotter) setBeingCreated(t *testing.T, content *snapshotv1.VolumeSnapshotContent, seen map[string]string) {
 	t.Helper()
 	all := map[string]string{beingCreated: "yes"}
@@ -317,7 +317,8 @@ func (o *upstreamSnapshotter) setBeingCreated(t *testing.T, content *snapshotv1.
 	patch(t, o.api, content, patchOp{"add", "/metadata/annotations", all})
 }
 
-// takeSnapshot asks the driver, writes what it says, and takes the mark off.
+// takeSnapshot calls the driver, writes the status, and removes the being-created
+// annotation.
 func (o *upstreamSnapshotter) takeSnapshot(t *testing.T, content *snapshotv1.VolumeSnapshotContent, ready bool) string {
 	t.Helper()
 	handle := o.CreateSnapshotAtDriver(t, "snapshot-"+string(content.Spec.VolumeSnapshotRef.UID), *content.Spec.Source.VolumeHandle)
@@ -328,7 +329,8 @@ func (o *upstreamSnapshotter) takeSnapshot(t *testing.T, content *snapshotv1.Vol
 	return handle
 }
 
-// waitDeletionAllowed waits for the word that a content may go, and that it was deleted.
+// waitDeletionAllowed waits until a content is deleted and has the being-deleted
+// annotation.
 func (o *upstreamSnapshotter) waitDeletionAllowed(t *testing.T, content *snapshotv1.VolumeSnapshotContent) {
 	t.Helper()
 	(&upstreamController{o.World, o.api}).waitContent(t, content, func(c *snapshotv1.VolumeSnapshotContent) bool {
@@ -336,8 +338,8 @@ func (o *upstreamSnapshotter) waitDeletionAllowed(t *testing.T, content *snapsho
 	})
 }
 
-// deleteSnapshot deletes the snapshot at the driver, says so in the status, and lets the
-// content go.
+// deleteSnapshot deletes the snapshot at the driver, clears the status, and removes
+// the content's finalizers.
 func (o *upstreamSnapshotter) deleteSnapshot(t *testing.T, content *snapshotv1.VolumeSnapshotContent) {
 	t.Helper()
 	must(t, o.ConnectDriver(t).WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: *content.Status.SnapshotHandle}))
@@ -346,19 +348,19 @@ func (o *upstreamSnapshotter) deleteSnapshot(t *testing.T, content *snapshotv1.V
 	patch(t, o.api, content, patchOp{"replace", "/metadata/finalizers", []string{}})
 }
 
-// Upstream's csi-snapshotter may be the other half.
-func TestAnotherSnapshotterServesContents(t *testing.T) {
+// snapshot-controller works with upstream's csi-snapshotter.
+func TestWithUpstreamsCSISnapshotter(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	o := &upstreamSnapshotter{w, w.SnapshotClient(t)}
-	w.StartSnapshotController(t, noRetries...) // No write that meets another one is a failure, to be tried again after an hour.
+	w.StartSnapshotController(t, noRetries...) // A conflict must be no failure, which would be retried after an hour.
 	w.StartProvisioner(t)
 	w.CreateClass(t, nil)
 	w.CreateSnapshotClass(t, o.api, nil)
 	w.CreateClaim(t, "data", nil)
 	w.WaitBound(t, "data")
 
-	t.Run("made, followed and deleted", func(t *testing.T) {
+	t.Run("taken, followed and deleted", func(t *testing.T) {
 		content := w.WaitContent(t, o.api, w.CreateSnapshot(t, o.api, "one", "data", nil))
 		o.setBeingCreated(t, content, nil)
 		handle := o.takeSnapshot(t, content, false)
@@ -374,13 +376,13 @@ func TestAnotherSnapshotterServesContents(t *testing.T) {
 		w.DeleteSnapshot(t, o.api, "one")
 		o.waitDeletionAllowed(t, content)
 		if got := ptr.Deref(content.Status.SnapshotHandle, ""); got != handle {
-			t.Errorf("the content says %q of snapshot %s", got, handle)
+			t.Errorf("the content has handle %q, want %s", got, handle)
 		}
 		o.deleteSnapshot(t, content)
 		w.WaitSnapshotGone(t, o.api, "one")
 		w.WaitNoSnapshotsLeft(t, o.api)
 	})
-	t.Run("the word is overwritten by the mark, and given again", func(t *testing.T) {
+	t.Run("the being-deleted annotation is overwritten and set again", func(t *testing.T) {
 		content := w.WaitContent(t, o.api, w.CreateSnapshot(t, o.api, "brief", "data", nil))
 		seen := content.Annotations
 		w.DeleteSnapshot(t, o.api, "brief")
@@ -392,7 +394,7 @@ func TestAnotherSnapshotterServesContents(t *testing.T) {
 		w.WaitSnapshotGone(t, o.api, "brief")
 		w.WaitNoSnapshotsLeft(t, o.api)
 	})
-	t.Run("kept by policy Retain", func(t *testing.T) {
+	t.Run("retained", func(t *testing.T) {
 		class := w.CreateSnapshotClass(t, o.api, func(c *snapshotv1.VolumeSnapshotClass) {
 			c.Name, c.DeletionPolicy = w.Namespace+"-keep", snapshotv1.VolumeSnapshotContentRetain
 		})
@@ -411,12 +413,12 @@ func TestAnotherSnapshotterServesContents(t *testing.T) {
 		o.deleteSnapshot(t, content)
 		w.WaitNoSnapshotsLeft(t, o.api)
 	})
-	t.Run("a snapshot that was there before", func(t *testing.T) { o.testImport(t) })
+	t.Run("an imported snapshot", func(t *testing.T) { o.testImport(t) })
 	t.Run("a group", func(t *testing.T) { o.testGroup(t) })
 }
 
-// testImport is a snapshot that is imported: the csi-snapshotter fills in what the
-// driver says of it when the content has the UID of its VolumeSnapshot.
+// testImport imports a snapshot. The csi-snapshotter writes its status when the
+// content has the UID of its VolumeSnapshot.
 func (o *upstreamSnapshotter) testImport(t *testing.T) {
 	t.Helper()
 	handle := o.CreateSnapshotAtDriver(t, "before", o.WaitBound(t, "data").Spec.CSI.VolumeHandle)
@@ -435,7 +437,8 @@ func (o *upstreamSnapshotter) testImport(t *testing.T) {
 	o.WaitNoSnapshotsLeft(t, o.api)
 }
 
-// testGroup cuts a group, and in the end deletes it and lets its members' contents go.
+// testGroup takes a group, and in the end deletes it and removes the finalizers of its
+// members' contents.
 func (o *upstreamSnapshotter) testGroup(t *testing.T) {
 	t.Helper()
 	o.CreateGroupClass(t, o.api, nil)

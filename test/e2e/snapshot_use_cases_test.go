@@ -21,22 +21,21 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// What users take snapshots for is done by the hands of users: with the
-// manifests that they apply, and pods that write and read.
-func TestWhatSnapshotsAreFor(t *testing.T) {
+// These tests use snapshots as users do: with manifests, and pods that write and read.
+func TestSnapshotUseCases(t *testing.T) {
 	t.Parallel()
 	w := newSnapshotNode(t)
 	t.Run("uses", func(t *testing.T) {
 		t.Run("the example works as its README says", w.testReadme)
 		t.Run("a backup is restored to a new claim", w.testBackup)
-		t.Run("backups are taken again and again, and the old ones removed", w.testSchedule)
-		t.Run("a StatefulSet goes back to what it was", w.testRollback)
+		t.Run("backups are taken on a schedule, and old ones deleted", w.testSchedule)
+		t.Run("a StatefulSet is rolled back", w.testRollback)
 		t.Run("a test environment gets a clone", w.testClone)
 		t.Run("another namespace gets a copy", w.testCrossNamespaceRestore)
 		t.Run("a device is restored as a device", w.testBlockDevice)
 		t.Run("a snapshot in use is of one moment", w.testConsistency)
 		t.Run("a database on two volumes is of one moment", w.snapshotOfTwoVolumes)
-		t.Run("what was kept is imported", w.testImport)
+		t.Run("a retained snapshot is imported", w.testImport)
 	})
 	w.checkNothingForbidden(t)
 	if left := w.readme.run(t, w.readme.steps[4]); !strings.Contains(left, "No resources found") {
@@ -48,7 +47,7 @@ func TestWhatSnapshotsAreFor(t *testing.T) {
 	}
 }
 
-// checkNothingForbidden fails if a role lacked a right that the manifests should give it.
+// checkNothingForbidden fails if the manifests lack a permission.
 func (w *snapshotNodeWorld) checkNothingForbidden(t *testing.T) {
 	t.Helper()
 	for _, line := range strings.Split(w.readme.run(t, logs), "\n") {
@@ -58,7 +57,8 @@ func (w *snapshotNodeWorld) checkNothingForbidden(t *testing.T) {
 	}
 }
 
-// withSmallSize is a claim that takes no time to copy, then changes of it.
+// withSmallSize makes a claim so small that copies take no time, then applies other
+// changes.
 func withSmallSize(changes ...func(*corev1.PersistentVolumeClaim)) func(*corev1.PersistentVolumeClaim) {
 	return func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse("48Mi")
@@ -72,7 +72,7 @@ func withBlockMode(c *corev1.PersistentVolumeClaim) {
 	c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 }
 
-// createClaimWithPod makes a claim with a pod that writes a word to it.
+// createClaimWithPod creates a claim and a pod that writes a word to it.
 func (w *snapshotNodeWorld) createClaimWithPod(t *testing.T, name, word string) {
 	t.Helper()
 	w.CreateClaim(t, name, withSmallSize())
@@ -80,13 +80,13 @@ func (w *snapshotNodeWorld) createClaimWithPod(t *testing.T, name, word string) 
 	w.waitForPodLog(t, name, "ready")
 }
 
-// writeWord has a pod write another word.
+// writeWord makes a pod write another word.
 func (w *snapshotNodeWorld) writeWord(t *testing.T, pod, word string) {
 	t.Helper()
 	w.kubectl(t, "-n", w.Namespace, "exec", pod, "--", "sh", "-c", "echo "+word+" > /data/file; sync")
 }
 
-// checkContent fails unless a claim's volume has a word in it.
+// checkContent checks that a claim's volume has a word.
 func (w *snapshotNodeWorld) checkContent(t *testing.T, claim, word string) {
 	t.Helper()
 	w.createPod(t, "reader-"+claim, claim, "cat /data/file")
@@ -94,20 +94,22 @@ func (w *snapshotNodeWorld) checkContent(t *testing.T, claim, word string) {
 	w.deletePod(t, "reader-"+claim)
 }
 
+// takeSnapshot takes a snapshot of a claim and waits until it is ready.
 func (w *snapshotNodeWorld) takeSnapshot(t *testing.T, name, claim string) *snapshotv1.VolumeSnapshot {
 	t.Helper()
 	w.CreateSnapshot(t, w.api, name, claim, nil)
 	return w.WaitSnapshotReady(t, w.api, name)
 }
 
-// restoreClaim makes a claim from a snapshot, and returns when it has its volume.
+// restoreClaim creates a claim from a snapshot, and waits until it is bound.
 func (w *snapshotNodeWorld) restoreClaim(t *testing.T, claim, snapshot string, changes ...func(*corev1.PersistentVolumeClaim)) {
 	t.Helper()
 	w.CreateClaim(t, claim, withSmallSize(append(changes, withSource("VolumeSnapshot", snapshot))...))
 	w.WaitBound(t, claim)
 }
 
-// deleteAndWait deletes claims and snapshots, and returns when they are gone everywhere.
+// deleteAndWait deletes claims and snapshots, and returns when they are gone, also at
+// the driver.
 func (w *snapshotNodeWorld) deleteAndWait(t *testing.T, claims, snapshots []string) {
 	t.Helper()
 	for _, name := range snapshots {
@@ -122,12 +124,12 @@ func (w *snapshotNodeWorld) deleteAndWait(t *testing.T, claims, snapshots []stri
 	}
 }
 
-// waitUnused waits until the node has let go of a volume whose pod is gone. Kubelet
-// takes a moment, and the driver's refusal meanwhile costs another one.
+// waitUnused waits until the node does not use a volume any more whose pod is gone.
+// The kubelet takes a moment, and an error of the driver meanwhile costs another one.
 func (w *snapshotNodeWorld) waitUnused(t *testing.T, volume *corev1.PersistentVolume) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
-		devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // All nodes have those of the machine.
+		devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // All nodes see the machine's devices.
 		must(t, err)
 		for _, device := range devices {
 			if image, err := os.ReadFile(device); err == nil && strings.Contains(string(image), volume.Spec.CSI.VolumeHandle) {
@@ -138,8 +140,8 @@ func (w *snapshotNodeWorld) waitUnused(t *testing.T, volume *corev1.PersistentVo
 	})
 }
 
-// testBackup is the plain case: the pod goes on, and what it does later makes no
-// difference to the copy.
+// testBackup is the simple case: what the pod writes after the snapshot does not
+// change it.
 func (w *snapshotNodeWorld) testBackup(t *testing.T) {
 	t.Parallel()
 	w.createClaimWithPod(t, "kept", "old")
@@ -152,7 +154,7 @@ func (w *snapshotNodeWorld) testBackup(t *testing.T) {
 	w.deleteAndWait(t, []string{"kept", "restored"}, []string{"backup"})
 }
 
-// testSchedule has backups taken when it is time, of which one is kept.
+// testSchedule takes scheduled backups, of which one is retained.
 func (w *snapshotNodeWorld) testSchedule(t *testing.T) {
 	t.Parallel()
 	w.createClaimWithPod(t, "ledger", "monday")
@@ -181,7 +183,7 @@ func (w *snapshotNodeWorld) testSchedule(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		out, err := w.tryKubectl(ctx, "-n", w.Namespace, "get", "volumesnapshots", "-l", "schedule.holdfast.io/name=daily", "-o", "name")
 		if err == nil && strings.Count(out, "\n") != 1 {
-			err = fmt.Errorf("there are the backups %q, and one is to be kept", out)
+			err = fmt.Errorf("the backups are %q, want one", out)
 		}
 		return err
 	})
@@ -193,7 +195,7 @@ func (w *snapshotNodeWorld) testSchedule(t *testing.T) {
 	w.deleteAndWait(t, []string{"ledger", "of-tuesday"}, []string{backup})
 }
 
-// testRollback replaces the claim of a replica by one of the same name.
+// testRollback replaces the claim of a replica by one with the same name.
 func (w *snapshotNodeWorld) testRollback(t *testing.T) {
 	t.Parallel()
 	const pod, claim = "db-0", "data-db-0"
@@ -218,7 +220,8 @@ type statefulSetDeleter interface {
 	Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
 }
 
-// createDatabase makes a StatefulSet db without replicas, which say what they find.
+// createDatabase creates a StatefulSet db without replicas, which log the content of
+// their volumes.
 func (w *snapshotNodeWorld) createDatabase(t *testing.T) statefulSetDeleter {
 	t.Helper()
 	labels := map[string]string{"app": "db"}
@@ -252,7 +255,7 @@ func (w *snapshotNodeWorld) createDatabase(t *testing.T) statefulSetDeleter {
 	return sets
 }
 
-// scaleDatabase returns when the StatefulSet db has so many pods.
+// scaleDatabase returns when the StatefulSet db has that number of pods.
 func (w *snapshotNodeWorld) scaleDatabase(t *testing.T, replicas int) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
@@ -267,8 +270,8 @@ func (w *snapshotNodeWorld) scaleDatabase(t *testing.T, replicas int) {
 	})
 }
 
-// testClone copies the volume of a pod that goes on, without a snapshot, and what is
-// done to the copy does not come back.
+// testClone clones the volume of a running pod without a snapshot. Changes of the
+// clone do not affect the source.
 func (w *snapshotNodeWorld) testClone(t *testing.T) {
 	t.Parallel()
 	w.createClaimWithPod(t, "production", "real")
@@ -283,7 +286,8 @@ func (w *snapshotNodeWorld) testClone(t *testing.T) {
 	w.deleteAndWait(t, []string{"clone", "production"}, nil)
 }
 
-// testCrossNamespaceRestore restores a snapshot of another namespace, which that one has granted.
+// testCrossNamespaceRestore restores a snapshot of another namespace, with a grant of
+// that namespace.
 func (w *snapshotNodeWorld) testCrossNamespaceRestore(t *testing.T) {
 	t.Parallel()
 	there := *w
@@ -305,14 +309,14 @@ func (w *snapshotNodeWorld) testCrossNamespaceRestore(t *testing.T) {
 	w.deleteAndWait(t, []string{"copied"}, nil)
 }
 
-// testBlockDevice is about raw devices: whole, and not taken for filesystems.
+// testBlockDevice restores block devices completely, and not as filesystems.
 func (w *snapshotNodeWorld) testBlockDevice(t *testing.T) {
 	t.Parallel()
 	w.CreateClaim(t, "device", withSmallSize(withBlockMode))
 	w.createPod(t, "device", "device", "echo kept | dd of=/dev/data bs=512 seek=80000 conv=sync; sync; echo ready")
 	w.waitForPodLog(t, "device", "ready")
 	w.deletePod(t, "device")
-	w.waitUnused(t, w.WaitBound(t, "device")) // This node's disk cannot copy a device in one instant.
+	w.waitUnused(t, w.WaitBound(t, "device")) // This node's disk cannot copy a device instantly.
 	w.takeSnapshot(t, "of-device", "device")
 	w.CreateClaim(t, "as-files", withSmallSize(withSource("VolumeSnapshot", "of-device")))
 	w.WaitClaimEvent(t, "as-files", corev1.EventTypeWarning, "ProvisioningFailed", "Block")
@@ -324,10 +328,10 @@ func (w *snapshotNodeWorld) testBlockDevice(t *testing.T) {
 	w.deleteAndWait(t, []string{"device", "as-device"}, []string{"of-device"})
 }
 
-// testConsistency takes snapshots under a pod that always writes an entry to one file and
-// then the same to another, each to the disk. A copy of one moment has as many
-// entries in both, or one more in the first; and its filesystem is clean, because
-// it was brought to rest for that moment, and not merely able to be repaired.
+// testConsistency takes snapshots while a pod writes each entry to one file and then
+// to another, each synced to disk. A snapshot of one moment has as many entries in
+// both files, or one more in the first. Its filesystem is clean, because it was frozen
+// for the snapshot.
 func (w *snapshotNodeWorld) testConsistency(t *testing.T) {
 	t.Parallel()
 	w.CreateClaim(t, "pairs", withSmallSize())
@@ -343,7 +347,7 @@ func (w *snapshotNodeWorld) testConsistency(t *testing.T) {
 		handles[name] = *w.WaitContent(t, w.api, w.takeSnapshot(t, name, "pairs")).Status.SnapshotHandle
 		world.Eventually(t, func(context.Context) error {
 			if w.countPairs(t) == before {
-				return errors.New("the pod does not go on after the snapshot")
+				return errors.New("the pod does not continue after the snapshot")
 			}
 			return nil
 		})
@@ -351,7 +355,7 @@ func (w *snapshotNodeWorld) testConsistency(t *testing.T) {
 	for name, handle := range handles {
 		image := "/var/lib/holdfast/local/snapshots/" + handle + ".img"
 		if out := w.Run(t, w.Nodes[0], "dumpe2fs", "-h", image); strings.Contains(out, "needs_recovery") {
-			t.Errorf("%s was not at rest when it was copied: its journal must be replayed\n%s", name, out)
+			t.Errorf("%s was not frozen when it was copied: its journal must be replayed\n%s", name, out)
 		}
 		if out, err := w.TryRun(t.Context(), w.Nodes[0], "e2fsck", "-fn", image); err != nil {
 			t.Errorf("%s: %v: %s", name, err, out)
@@ -368,14 +372,14 @@ func (w *snapshotNodeWorld) testConsistency(t *testing.T) {
 	w.deleteAndWait(t, []string{"pairs", "of-moment"}, []string{"moment-0", "moment-1", "moment-2"})
 }
 
-// countPairs is how many the pod has written.
+// countPairs returns how many entries the pod has written.
 func (w *snapshotNodeWorld) countPairs(t *testing.T) string {
 	t.Helper()
 	return w.kubectl(t, "-n", w.Namespace, "exec", "pairs", "--", "wc", "-l", "/data/second")
 }
 
-// testImport deletes a snapshot that is kept at the driver, and makes objects for
-// it anew, as one does in another cluster.
+// testImport deletes a snapshot that is retained at the driver, and creates new
+// objects for it, as in another cluster.
 func (w *snapshotNodeWorld) testImport(t *testing.T) {
 	t.Parallel()
 	w.createClaimWithPod(t, "original", "treasure")

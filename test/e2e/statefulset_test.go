@@ -17,16 +17,16 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// A statefulSet is a StatefulSet each of whose replicas counts its starts on its own
-// volume, and then writes on: it never ends by itself or when it is asked to.
+// A statefulSet is a StatefulSet whose replicas count their starts on their own
+// volume, and then keep writing. They do not end by themselves or on SIGTERM.
 type statefulSet struct {
 	world       localWorld
 	name        string
-	maxReplicas int // the most replicas that it has had
+	maxReplicas int // the largest number of replicas so far
 }
 
-// replicaScripts are what replicas run. Both say how many starts the volume has seen, and
-// which replica's was the first; a file system gets something to do all the time.
+// replicaScripts are the scripts of replicas. Both log how many starts the volume has
+// seen, and which replica used it first; on a filesystem they keep writing.
 var replicaScripts = map[corev1.PersistentVolumeMode]string{
 	corev1.PersistentVolumeFilesystem: `
 		test -e /data/owner || echo $HOSTNAME > /data/owner
@@ -43,7 +43,7 @@ var replicaScripts = map[corev1.PersistentVolumeMode]string{
 		sleep 100000`,
 }
 
-// createSet makes a StatefulSet without replicas. Its pods have the label test=NAME.
+// createSet creates a StatefulSet without replicas. Its pods have the label test=NAME.
 func (w localWorld) createSet(t *testing.T, name string, mode corev1.PersistentVolumeMode, change func(*corev1.PodSpec)) *statefulSet {
 	t.Helper()
 	container := corev1.Container{Name: "main", Image: cluster.BusyboxImage, Command: []string{"sh", "-ec", replicaScripts[mode]}}
@@ -82,13 +82,13 @@ func (s *statefulSet) pod(replica int) string { return fmt.Sprintf("%s-%d", s.na
 
 func (s *statefulSet) claim(replica int) string { return "data-" + s.pod(replica) }
 
-// volume is the PersistentVolume of a replica.
+// volume returns the name of a replica's PersistentVolume.
 func (s *statefulSet) volume(t *testing.T, replica int) string {
 	t.Helper()
 	return s.world.WaitBound(t, s.claim(replica)).Name
 }
 
-// node is where a replica is.
+// node returns the node of a replica.
 func (s *statefulSet) node(t *testing.T, replica int) string {
 	t.Helper()
 	pod, err := s.world.Client.CoreV1().Pods(s.world.Namespace).Get(t.Context(), s.pod(replica), metav1.GetOptions{})
@@ -98,14 +98,14 @@ func (s *statefulSet) node(t *testing.T, replica int) string {
 	return pod.Spec.NodeName
 }
 
-// waitStarted waits until a replica has found its own data, which has seen so many
+// waitStarted waits until a replica has found its own data, with that number of
 // starts.
 func (s *statefulSet) waitStarted(t *testing.T, replica, starts int) {
 	t.Helper()
 	s.world.waitForPodLog(t, s.pod(replica), fmt.Sprintf("start %d of %s", starts, s.pod(replica)))
 }
 
-// scale returns when what is too much is gone.
+// scale returns when surplus pods are gone.
 func (s *statefulSet) scale(t *testing.T, replicas int) {
 	t.Helper()
 	s.maxReplicas = max(s.maxReplicas, replicas)
@@ -117,13 +117,14 @@ func (s *statefulSet) scale(t *testing.T, replicas int) {
 	world.Eventually(t, func(ctx context.Context) error {
 		pods, err := s.world.Client.CoreV1().Pods(s.world.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "test=" + s.name})
 		if err == nil && len(pods.Items) > replicas {
-			err = errors.New("there are still more pods")
+			err = errors.New("there are still surplus pods")
 		}
 		return err
 	})
 }
 
-// delete removes the set with its volumes, and returns when they are gone.
+// delete deletes the StatefulSet and its claims, and returns when the volumes are
+// gone.
 func (s *statefulSet) delete(t *testing.T) {
 	t.Helper()
 	s.scale(t, 0)

@@ -24,10 +24,10 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// Volumes that others have written, the csi-provisioner whose place the role
-// takes or an administrator, are given back by us: with their handle, and with
-// the secret that their object names.
-func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
+// PersistentVolumes that upstream's csi-provisioner or an administrator has written
+// are deleted by this program too: by their handle, and with the secret that the
+// object names.
+func TestVolumesOfOthersAreDeleted(t *testing.T) {
 	t.Parallel()
 	const (
 		nameKey      = "volume.kubernetes.io/provisioner-deletion-secret-name"
@@ -35,7 +35,7 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 	)
 	tests := map[string]struct {
 		change func(w *world.World, v *corev1.PersistentVolume)
-		secret string // that the driver is to be given
+		secret string // expected in the driver's request
 	}{
 		"with all that csi-provisioner writes": {func(w *world.World, v *corev1.PersistentVolume) {
 			v.Name = "k8s-" + w.Namespace + "-0123456789ab" // another prefix, and a UID cut short
@@ -81,7 +81,7 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 			w.StartProvisioner(t)
 			w.WaitPV(t, made.Name, func(v *corev1.PersistentVolume) error {
 				if !slices.Contains(v.Finalizers, "external-provisioner.volume.kubernetes.io/finalizer") {
-					return fmt.Errorf("the volume could go unnoticed: its finalizers are %q", v.Finalizers)
+					return fmt.Errorf("the volume lacks the provisioner's finalizer: %q", v.Finalizers)
 				}
 				return nil
 			})
@@ -90,15 +90,16 @@ func TestVolumesThatOthersHaveWrittenAreGivenBack(t *testing.T) {
 			w.WaitNothingLeft(t)
 			deleted := deleteRequests(w)
 			if len(deleted) != 1 || deleted[0].GetVolumeId() != volume.Spec.CSI.VolumeHandle || deleted[0].GetSecrets()["key"] != tt.secret {
-				t.Errorf("the driver was told %v, want %s with secret %q", deleted, volume.Spec.CSI.VolumeHandle, tt.secret)
+				t.Errorf("the DeleteVolume requests are %v, want %s with secret %q", deleted, volume.Spec.CSI.VolumeHandle, tt.secret)
 			}
 		})
 	}
 }
 
-// The name that classes carry can be changed where there are volumes already. Those by the
-// driver's own name stay ours; of those by any other name it is told why they stay.
-func TestVolumesByAnotherNameOfTheProvisioner(t *testing.T) {
+// The provisioner name of classes can change while volumes exist. Volumes of the
+// driver's own name stay this program's; for those of any other name an event says why
+// they are not deleted.
+func TestVolumesOfFormerProvisionerName(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
@@ -126,6 +127,7 @@ func TestVolumesByAnotherNameOfTheProvisioner(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
+// deleteRequests returns all DeleteVolume requests.
 func deleteRequests(w *world.World) []*csipb.DeleteVolumeRequest {
 	var all []*csipb.DeleteVolumeRequest
 	for _, call := range w.Driver.Log() {
@@ -136,9 +138,9 @@ func deleteRequests(w *world.World) []*csipb.DeleteVolumeRequest {
 	return all
 }
 
-// A claim that was cloned by another program, or by a process that died, is let
-// go when it is deleted, whether that was before our start or after.
-func TestACloneSourceThatAnotherProgramProtectedIsLetGo(t *testing.T) {
+// A clone source that another program, or a dead process, has protected is unprotected
+// when it is deleted, before the start or after.
+func TestCloneSourceProtectedByOthersIsReleased(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	first := w.StartProvisioner(t)
@@ -157,9 +159,9 @@ func TestACloneSourceThatAnotherProgramProtectedIsLetGo(t *testing.T) {
 	w.WaitNothingLeft(t)
 }
 
-// The whole object that is written for a claim, field by field: others, the
-// csi-provisioner among them, have to find in it what they look for.
-func TestAVolumeObjectIsWrittenFieldByField(t *testing.T) {
+// The test compares the whole PersistentVolume, field by field: other programs, such
+// as upstream's csi-provisioner, rely on it.
+func TestPersistentVolumeHasAllFields(t *testing.T) {
 	t.Parallel()
 	w := &capacityWorld{world.New(t, csitest.Options{Segments: []map[string]string{{zoneKey: "a"}, {zoneKey: "b"}}})}
 	w.addNode(t, "a")
@@ -224,7 +226,7 @@ func TestAVolumeObjectIsWrittenFieldByField(t *testing.T) {
 			if at := slices.IndexFunc(w.Driver.Volumes(), func(v csitest.Volume) bool { return v.ID == got.Spec.CSI.VolumeHandle }); at < 0 {
 				t.Errorf("the driver does not have %s", got.Spec.CSI.VolumeHandle)
 			} else if diff := cmp.Diff(map[string]string{"pool": "ssd"}, maps.Clone(w.Driver.Volumes()[at].Params)); diff != "" {
-				t.Errorf("what the driver was told of the class: %s", diff)
+				t.Errorf("the class parameters at the driver: %s", diff)
 			}
 			w.DeleteClaim(t, name)
 			w.WaitNothingLeft(t)
@@ -232,8 +234,8 @@ func TestAVolumeObjectIsWrittenFieldByField(t *testing.T) {
 	}
 }
 
-// expectedVolume is the object for a claim in zone b, but for what only its
-// creation tells.
+// expectedVolume returns the object for a claim in zone b, without the fields that are
+// known only after its creation.
 func expectedVolume(w *capacityWorld, class *storagev1.StorageClass, claim string) *corev1.PersistentVolume {
 	ref := func(use string) *corev1.SecretReference {
 		return &corev1.SecretReference{Name: claim + "-" + use, Namespace: w.Namespace}
@@ -247,7 +249,7 @@ func expectedVolume(w *capacityWorld, class *storagev1.StorageClass, claim strin
 				"volume.kubernetes.io/controller-modify-secret-name":         claim + "-controller-modify",
 				"volume.kubernetes.io/controller-modify-secret-namespace":    w.Namespace,
 			},
-			// The second is the API server's.
+			// The API server adds the second one.
 			Finalizers: []string{"external-provisioner.volume.kubernetes.io/finalizer", "kubernetes.io/pv-protection"},
 		},
 		Spec: corev1.PersistentVolumeSpec{

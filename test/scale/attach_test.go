@@ -20,8 +20,8 @@ const (
 	detachBudget      = 1
 )
 
-// The first attachment of a volume costs at most three requests of ours, later
-// ones two, a detachment one, and every driver call is made once.
+// The first attachment of a volume costs at most three requests, later ones two, a
+// detachment one. Every driver call is made once.
 func TestCostOfAnAttachment(t *testing.T) {
 	w := world.New(t, csitest.Options{AnyNode: true})
 	s := startRole(t, w, w.StartAttacher, csi.ControllerPublishVolume, csi.ControllerUnpublishVolume)
@@ -96,16 +96,15 @@ func noAttachmentsOn(ctx context.Context, w *world.World, node string) error {
 	}
 	for i := range list.Items {
 		if list.Items[i].Spec.NodeName == node {
-			return fmt.Errorf("%s is still there", list.Items[i].Name)
+			return fmt.Errorf("%s still exists", list.Items[i].Name)
 		}
 	}
 	return nil
 }
 
-// A node that goes leaves many detachments behind. A pod that comes meanwhile does
-// not wait for them: here they do not end before its volume is attached, and
-// there are many times as many as workers.
-func TestDetachmentsDoNotHoldUpAnAttachment(t *testing.T) {
+// A lost node leaves many detachments. A new pod does not wait for them: here they
+// block until its volume is attached, and there are many more of them than workers.
+func TestDetachmentsDoNotDelayAttachments(t *testing.T) {
 	w := world.New(t, csitest.Options{AnyNode: true})
 	w.StartAttacher(t, "--worker-threads=4", "--timeout=10m")
 	const many = 40
@@ -126,10 +125,11 @@ func TestDetachmentsDoNotHoldUpAnAttachment(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error { return noAttachmentsOn(ctx, w, gone) })
 }
 
-// How long it takes with a driver that is slow, beside 1,000 detachments.
+// This test measures the delay of an attachment beside 1,000 detachments, with a slow
+// driver.
 func TestDelayOfAnAttachment(t *testing.T) {
 	if !*full {
-		t.Skip("only a figure, for which there is -full; TestDetachmentsDoNotHoldUpAnAttachment asserts what it is about")
+		t.Skip("this only measures, with -full; TestDetachmentsDoNotDelayAttachments asserts the behavior")
 	}
 	w := world.New(t, csitest.Options{AnyNode: true})
 	w.StartAttacher(t, "--worker-threads=4")
@@ -147,8 +147,7 @@ func TestDelayOfAnAttachment(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error { return noAttachmentsOn(ctx, w, gone) })
 }
 
-// attachMany attaches many volumes to a node, and makes one more that is not
-// attached.
+// attachMany attaches many volumes to a node, and creates one more.
 func attachMany(t *testing.T, w *world.World, many int) (node string, volumes []string) {
 	t.Helper()
 	node, volumes = w.CreateCSINode(t, "gone", "gone"), make([]string, many+1)

@@ -8,13 +8,13 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// sizeBudget in bytes is what the program may be: most of what a process has
-// resident is its file.
+// sizeBudget is the largest size of the program in bytes: most of a process's resident
+// memory is its file.
 const sizeBudget = 44 << 20
 
-// A package that makes Go's templates reachable, such as cobra with a template
-// of one's own, has the linker keep every method of every type: ten megabytes.
-func TestTheProgramIsSmall(t *testing.T) {
+// A package that makes Go's templates reachable, such as cobra with a custom template,
+// makes the linker keep every method of every type: ten megabytes.
+func TestProgramIsSmall(t *testing.T) {
 	programs, err := world.Programs()
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,7 @@ package scale
 
 import "strings"
 
-// columns are a table with one column for each thing that was measured.
+// columns is a table with one column for each result.
 type columns[T any] struct {
 	strings.Builder
 	of []T
@@ -18,5 +18,5 @@ func (c *columns[T]) row(name string, value func(T) string) {
 	c.WriteString("\n")
 }
 
-// line ends the head of the table.
+// line ends the table's head.
 func (c *columns[T]) line() { c.WriteString("|" + strings.Repeat("---|", len(c.of)+1) + "\n") }

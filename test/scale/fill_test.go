@@ -16,11 +16,11 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// everyNthIsOurs of the objects is ours: one of so many.
+// everyNthIsOurs is the share of this program's objects: one in ten.
 const everyNthIsOurs = 10
 
-// createObjects makes claims with volumes and attachments, those of [from, to), as they
-// are in a cluster that has been in use for a while.
+// createObjects creates the claims with volumes and attachments [from, to), as in a
+// cluster that is in use.
 func createObjects(t *testing.T, w *world.World, from, to int) {
 	t.Helper()
 	inParallel(to-from, func(n int) {
@@ -88,8 +88,8 @@ func boundClaim(name, volume string) *corev1.PersistentVolumeClaim {
 	}
 }
 
-// foreignVolume is a volume of another driver for a claim; without a UID it is
-// for any claim of that name.
+// foreignVolume is a volume of another driver for a claim; without a UID it is for any
+// claim of that name.
 func foreignVolume(name, namespace, claim string, uid types.UID) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{kube.AnnProvisionedBy: "other.example.com"}},

@@ -11,7 +11,7 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// attacherResult is what was seen of the attacher in a cluster of some size.
+// attacherResult is the result of measuring the attacher in a cluster of some size.
 type attacherResult struct {
 	objects            int
 	ready              time.Duration
@@ -22,8 +22,8 @@ type attacherResult struct {
 	attached, detached *cost
 }
 
-// measureAttacher measures one process from its start to its last detachment.
-// There is no survey: the driver does not know the volumes that were there.
+// measureAttacher measures one process from its start to its last detachment. It does
+// not reconcile with ListVolumes: the driver does not know the existing volumes.
 func measureAttacher(t *testing.T, w *world.World, objects int) *attacherResult {
 	t.Helper()
 	node := w.CreateCSINode(t, fmt.Sprintf("node-%d", objects), "node-1")
@@ -59,11 +59,11 @@ func measureAttacher(t *testing.T, w *world.World, objects int) *attacherResult 
 	return s
 }
 
-// compareAttachers asserts that an attachment costs as much among many others.
+// compareAttachers checks that an attachment costs the same among many others.
 func compareAttachers(t *testing.T, few, many *attacherResult) {
 	t.Helper()
 	if few.start.Total() != many.start.Total() {
-		t.Errorf("a start of the attacher takes other requests among few (%v) than among many (%v)", few.start, many.start)
+		t.Errorf("starting the attacher takes other requests among few (%v) than among many (%v)", few.start, many.start)
 	}
 	few.attached.checkSame(t, "attached", many.attached)
 	few.detached.checkSame(t, "detached", many.detached)

@@ -19,15 +19,16 @@ import (
 )
 
 const (
-	// snapshotsMeasured is how many snapshots are made and deleted among the others.
+	// snapshotsMeasured is the number of snapshots that are taken and deleted among the
+	// others.
 	snapshotsMeasured = 30
-	// manySnapshotsBudget is what either process may take with 10,000 snapshots,
-	// and never more: well below the 256 MiB that users are told to allow the
-	// controller.
+	// manySnapshotsBudget is the largest memory of either process with 10,000 snapshots:
+	// well below the documented limit of 256 MiB for the controller.
 	manySnapshotsBudget = 136 << 20
 )
 
-// A snapshotResult is what was seen of both halves in a cluster of some size.
+// A snapshotResult is the result of measuring both processes in a cluster of some
+// size.
 type snapshotResult struct {
 	there         int
 	ready         time.Duration
@@ -36,8 +37,8 @@ type snapshotResult struct {
 	made, deleted *cost
 }
 
-// What a snapshot costs does not depend on how many others there are, and 10,000
-// of them fit into what users allow.
+// The cost of a snapshot does not depend on the number of others, and 10,000 of them
+// fit into the documented memory limit.
 func TestManySnapshots(t *testing.T) {
 	t.Parallel()
 	sizes := []int{300, 1500}
@@ -61,7 +62,7 @@ func TestManySnapshots(t *testing.T) {
 	publishTable(t, "many snapshots", manySnapshotsTable(sights))
 }
 
-// newAPIOnlySnapshotWorld is a world whose cluster does nothing by itself.
+// newAPIOnlySnapshotWorld is a world without controllers, with a snapshot class.
 func newAPIOnlySnapshotWorld(t *testing.T) (*world.World, client.Client) {
 	t.Helper()
 	w := world.NewAPIOnly(t, csitest.Options{})
@@ -70,8 +71,8 @@ func newAPIOnlySnapshotWorld(t *testing.T) (*world.World, client.Client) {
 	return w, api
 }
 
-// createSnapshots makes snapshots of claims, those of [from, to), as they are in a
-// cluster that has been in use for a while.
+// createSnapshots creates the snapshots [from, to) with their claims, as in a cluster
+// that is in use.
 func createSnapshots(t *testing.T, w *world.World, api client.Client, from, to int) {
 	t.Helper()
 	inParallel(to-from, func(n int) {
@@ -112,7 +113,7 @@ func createSnapshot(ctx context.Context, w *world.World, api client.Client, n in
 	return createContent(ctx, w, api, s, volume.Spec.CSI)
 }
 
-// createContent makes the content of a snapshot, and both ready.
+// createContent creates the content of a snapshot, and makes both ready.
 func createContent(ctx context.Context, w *world.World, api client.Client, s *snapshotv1.VolumeSnapshot, of *corev1.CSIPersistentVolumeSource) error {
 	c := &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: snapshot.ContentName(s.UID), Finalizers: []string{snapshot.Single.Finalizer}},
@@ -139,17 +140,17 @@ func createContent(ctx context.Context, w *world.World, api client.Client, s *sn
 	return api.Status().Update(ctx, s)
 }
 
-// measureSnapshots measures both processes from their start to the end of the last
-// snapshot.
+// measureSnapshots measures both processes from their start to the deletion of the
+// last snapshot.
 func measureSnapshots(t *testing.T, w *world.World, api client.Client, size int) *snapshotResult {
 	t.Helper()
 	b := &snapshotProcesses{World: w, api: api}
 	b.controller = startRole(t, w, w.StartSnapshotControllerForAll)
 	b.snapshotter = startRole(t, w, w.StartSnapshotter, csi.CreateSnapshot, csi.DeleteSnapshot)
 	s := &snapshotResult{there: size, ready: max(b.controller.waitReady(t), b.snapshotter.waitReady(t))}
-	world.Eventually(t, func(context.Context) error { // All are looked at once, which asks for nothing.
+	world.Eventually(t, func(context.Context) error { // All are reconciled once, without a request.
 		if n, _ := b.controller.findMetric(t, metricReconciles); n < float64(size) {
-			return fmt.Errorf("%v snapshots of %d were looked at", n, size)
+			return fmt.Errorf("%v snapshots of %d were reconciled", n, size)
 		}
 		return nil
 	})
@@ -159,7 +160,7 @@ func measureSnapshots(t *testing.T, w *world.World, api client.Client, size int)
 	}
 	s.memory = [2]memoryUse{memoryOf(t, b.controller.PID()), memoryOf(t, b.snapshotter.PID())}
 
-	name := func(n int) string { return fmt.Sprintf("cut-%d-%d", size, n) }
+	name := func(n int) string { return fmt.Sprintf("new-%d-%d", size, n) }
 	inParallel(snapshotsMeasured, func(n int) { b.bindByHand(t, name(n)) })
 	b.waitIdle(t)
 	s.made = b.measure(t, snapshotsMeasured, func() {
@@ -184,8 +185,8 @@ func measureSnapshots(t *testing.T, w *world.World, api client.Client, size int)
 	return s
 }
 
-// bindByHand makes a claim and its volume, and binds them as the controller
-// manager does.
+// bindByHand creates a claim and its volume, and binds them as the controller manager
+// does.
 func (b *snapshotProcesses) bindByHand(t *testing.T, name string) {
 	t.Helper()
 	claim := b.CreateClaim(t, name, func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = b.Namespace + "-" + name })

@@ -18,20 +18,21 @@ import (
 )
 
 const (
-	// measured is how many volumes are made and deleted among the others, and
-	// clonesMeasured how many are cloned.
+	// measured is the number of volumes that are created and deleted among the others;
+	// clonesMeasured is the number of clones.
 	measured, clonesMeasured = 100, 20
 	// cloneBudget of requests for each clone.
 	cloneBudget = 9
-	// manyMemoryBudget is what one process may take among 10,000 objects, and
-	// never more: at the start it decodes all of them.
+	// manyMemoryBudget is the largest memory of one process among 10,000 objects. At the
+	// start it decodes all of them.
 	manyMemoryBudget = 120 << 20
-	// maxGrowth is how much more may be allocated for one object among many others
-	// than among few. Whatever looks at all of them takes many times as much.
+	// maxGrowth is the largest factor by which one object may allocate more among many
+	// others than among few. A process that reads all objects exceeds it by far.
 	maxGrowth = 1.5
 )
 
-// A provisionerResult is what was seen in a cluster of some size.
+// A provisionerResult is the result of measuring the provisioner in a cluster of some
+// size.
 type provisionerResult struct {
 	objects               int
 	ready                 time.Duration
@@ -42,8 +43,8 @@ type provisionerResult struct {
 	made, cloned, dropped *cost
 }
 
-// What an object costs does not depend on how many others there are: neither in
-// requests and calls, nor in what is allocated for it.
+// The cost of an object does not depend on the number of others, neither in requests
+// and calls nor in allocations.
 func TestManyObjects(t *testing.T) {
 	t.Parallel()
 	sizes := []int{1000, 2000}
@@ -67,7 +68,7 @@ func TestManyObjects(t *testing.T) {
 	}
 	few, many := sights[0], sights[len(sights)-1]
 	if few.start.Total() != many.start.Total() {
-		t.Errorf("a start takes other requests among few (%v) than among many (%v)", few.start, many.start)
+		t.Errorf("starting takes other requests among few (%v) than among many (%v)", few.start, many.start)
 	}
 	few.made.checkSame(t, "made", many.made)
 	few.cloned.checkSame(t, "cloned", many.cloned)
@@ -77,8 +78,7 @@ func TestManyObjects(t *testing.T) {
 	publishTable(t, "attachments among many", manyAttachTable(attachers))
 }
 
-// newAPIOnlyWorld is one whose cluster does nothing by itself: the test plays the
-// controllers.
+// newAPIOnlyWorld is a world without controllers, with the protobuf encoding.
 func newAPIOnlyWorld(t *testing.T) *world.World {
 	t.Helper()
 	w := world.NewAPIOnly(t, csitest.Options{})
@@ -92,7 +92,7 @@ func newAPIOnlyWorld(t *testing.T) *world.World {
 	return w
 }
 
-// measureProvisioner measures one process from its start to the end of its last volume.
+// measureProvisioner measures one process from its start to its last volume.
 func measureProvisioner(t *testing.T, w *world.World, objects int) *provisionerResult {
 	t.Helper()
 	p := startProvisioner(t, w)
@@ -134,8 +134,8 @@ func measureProvisioner(t *testing.T, w *world.World, objects int) *provisionerR
 	return s
 }
 
-// createClaims makes claims that wait for us, as the controller manager marks
-// them, and waits until the driver has been asked for all of them.
+// createClaims creates claims with the controller manager's annotation, and waits
+// until the driver was called for all of them.
 func (s *measuredProcess) createClaims(t *testing.T, prefix string, n int, change func(*corev1.PersistentVolumeClaim)) []*corev1.PersistentVolumeClaim {
 	t.Helper()
 	all := make([]*corev1.PersistentVolumeClaim, n)
@@ -152,7 +152,7 @@ func (s *measuredProcess) createClaims(t *testing.T, prefix string, n int, chang
 	return all
 }
 
-// waitCalls waits for n more calls for volumes than there were before.
+// waitCalls waits for n more calls than before.
 func (s *measuredProcess) waitCalls(t *testing.T, before, n int) {
 	t.Helper()
 	world.Eventually(t, func(context.Context) error {
@@ -163,10 +163,10 @@ func (s *measuredProcess) waitCalls(t *testing.T, before, n int) {
 	})
 }
 
-// volumeName is what the program calls the volume of a claim.
+// volumeName returns the name of a claim's volume.
 func volumeName(claim *corev1.PersistentVolumeClaim) string { return "pvc-" + string(claim.UID) }
 
-// bindClaim does what the controller manager does when a volume has come.
+// bindClaim binds a claim to its new volume, as the controller manager does.
 func bindClaim(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
 	t.Helper()
 	setPhase(t, w, claim, corev1.VolumeBound)
@@ -182,7 +182,7 @@ func bindClaim(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim
 	}
 }
 
-// setPhase does what the controller manager does to a volume in the end.
+// setPhase sets the phase of a volume, as the controller manager does.
 func setPhase(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim, phase corev1.PersistentVolumePhase) {
 	t.Helper()
 	volumes := w.Client.CoreV1().PersistentVolumes()
@@ -197,7 +197,7 @@ func setPhase(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim,
 	})
 }
 
-// checkSame asserts that an object costs as much among many others.
+// checkSame checks that an object costs the same among many others.
 func (c *cost) checkSame(t *testing.T, what string, among *cost) {
 	t.Helper()
 	if c.calls != among.calls {

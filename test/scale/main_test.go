@@ -19,8 +19,8 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 
-// publishTable shows a table and, when asked, puts it into the page between the
-// marks of its name. Only full measurements that went well go there.
+// publishTable logs a table and, with -update, writes it to the page between the
+// markers of its name. Only full measurements that passed are written.
 func publishTable(t *testing.T, name, table string) {
 	t.Helper()
 	t.Log("\n" + table)
@@ -28,7 +28,7 @@ func publishTable(t *testing.T, name, table string) {
 		return
 	}
 	if !*full {
-		t.Fatal("only what is measured with -full is written down")
+		t.Fatal("only measurements with -full are written")
 	}
 	page := filepath.Join("..", "..", "docs", "internals", "benchmarks.md")
 	text, err := os.ReadFile(page)
@@ -39,7 +39,7 @@ func publishTable(t *testing.T, name, table string) {
 	head, rest, ok := strings.Cut(string(text), begin)
 	_, tail, ended := strings.Cut(rest, end)
 	if !ok || !ended {
-		t.Fatalf("%s lacks the marks of %s", page, name)
+		t.Fatalf("%s lacks the markers of %s", page, name)
 	}
 	if err := os.WriteFile(page, []byte(head+begin+table+end+tail), 0o644); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ type measuredProcess struct {
 	endpoint      string
 	started       time.Time
 	methods       []csi.Method // the calls that count
-	profilesTaken int          // how often
+	profilesTaken int          // number of profiles
 }
 
 // startProvisioner starts role csi-provisioner with its default flags.
@@ -32,8 +32,8 @@ func startProvisioner(t *testing.T, w *world.World) *measuredProcess {
 	return startRole(t, w, w.StartProvisioner, csi.CreateVolume, csi.DeleteVolume)
 }
 
-// startRole starts a role with its default flags. The methods are what it calls
-// for each object.
+// startRole starts a role with its default flags. methods are its driver calls for
+// each object.
 func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *world.Process, methods ...csi.Method) *measuredProcess {
 	t.Helper()
 	s := &measuredProcess{world: w, counter: proxy.NewCounter(t, w.Config), endpoint: world.FreeAddress(t), started: time.Now(), methods: methods}
@@ -41,7 +41,7 @@ func startRole(t *testing.T, w *world.World, start func(testing.TB, ...string) *
 	return s
 }
 
-// driverCalls are how many were made for objects so far.
+// driverCalls returns the number of these calls so far.
 func (s *measuredProcess) driverCalls() (sum int) {
 	for _, m := range s.methods {
 		sum += s.world.Driver.Calls(m)
@@ -49,7 +49,7 @@ func (s *measuredProcess) driverCalls() (sum int) {
 	return sum
 }
 
-// A cost is what n objects have taken.
+// A cost is what n objects have cost.
 type cost struct {
 	n         int
 	requests  proxy.Counts
@@ -66,10 +66,10 @@ func (c *cost) perSecond() float64    { return float64(c.n) / c.duration.Seconds
 func (c *cost) kiBEach() float64      { return c.allocated / 1024 / float64(c.n) }
 
 func (c *cost) String() string {
-	return fmt.Sprintf("%.2f requests, %.2f calls, %.0f KiB allocated, %.2f ms of processor", c.requestsEach(), c.callsEach(), c.kiBEach(), c.cpuEach())
+	return fmt.Sprintf("%.2f requests, %.2f calls, %.0f KiB allocated, %.2f ms of CPU", c.requestsEach(), c.callsEach(), c.kiBEach(), c.cpuEach())
 }
 
-// checkBudget asserts a budget of requests for each object.
+// checkBudget checks a budget of requests for each object.
 func (c *cost) checkBudget(t *testing.T, budget int) {
 	t.Helper()
 	if n := c.requests.Total(); n > budget*c.n {
@@ -77,14 +77,14 @@ func (c *cost) checkBudget(t *testing.T, budget int) {
 	}
 }
 
-// measure measures what n objects take, until nothing is asked for any more. The
-// rate is that of what do waits for. What it takes to ask the process for its
-// metrics is left out of the time of the processor and of what is allocated.
+// measure runs do for n objects, and returns the cost until the process is idle again.
+// duration covers only do. Reading the process's metrics is not part of its CPU time
+// and allocations.
 func (s *measuredProcess) measure(t *testing.T, n int, do func()) *cost {
 	t.Helper()
 	s.profile(t)
 	before, look := s.allocatedSoFar(t)
-	c := &cost{n: n, calls: -s.driverCalls(), allocated: -before - look} // For the look that ends the phase.
+	c := &cost{n: n, calls: -s.driverCalls(), allocated: -before - look} // look is for the read at the end.
 	c.cpu = -cpuTime(t, s.PID())
 	began := time.Now()
 	do()
@@ -97,8 +97,8 @@ func (s *measuredProcess) measure(t *testing.T, n int, do func()) *cost {
 	return c
 }
 
-// allocatedSoFar is what the process has allocated so far, and what a look at its metrics
-// allocates: the least of several, for one now and then has buffers to make anew.
+// allocatedSoFar returns what the process has allocated so far, and what reading its
+// metrics allocates: the least of several reads, because some have to grow buffers.
 func (s *measuredProcess) allocatedSoFar(t *testing.T) (now, look float64) {
 	t.Helper()
 	now, look = s.metric(t, metricAllocated), math.Inf(1)
@@ -109,11 +109,11 @@ func (s *measuredProcess) allocatedSoFar(t *testing.T) (now, look float64) {
 	return now, look
 }
 
-// waitIdle returns what was counted when nothing is asked for any more.
+// waitIdle returns the counted requests when the process has been idle for a second.
 func (s *measuredProcess) waitIdle(t *testing.T) proxy.Counts {
 	t.Helper()
 	sum, quiet, last := proxy.Counts{}, 0, s.driverCalls()
-	const enough = 20 // looks without anything new, a second in all
+	const enough = 20 // checks without a request, a second in all
 	world.Eventually(t, func(context.Context) error {
 		more := s.counter.Reset()
 		sum.Add(more)
@@ -129,8 +129,7 @@ func (s *measuredProcess) waitIdle(t *testing.T) proxy.Counts {
 	return sum
 }
 
-// waitReady waits until the process has all its caches and returns how long that
-// took from its start.
+// waitReady waits until the process is ready, and returns the time since its start.
 func (s *measuredProcess) waitReady(t *testing.T) time.Duration {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -155,12 +154,13 @@ func (s *measuredProcess) waitReady(t *testing.T) time.Duration {
 
 // Metrics that the process has about itself.
 const (
+	// Metrics of the process.
 	metricAllocated     = "go_memstats_alloc_bytes_total"
 	metricReconciles    = `controller_runtime_reconcile_total{controller="bind-snapshot",result="success"}`
 	metricReconcileTime = `controller_runtime_reconcile_time_seconds_sum{controller="provision"}`
 )
 
-// metric is the value of one of the process's metrics.
+// metric returns the value of one of the process's metrics.
 func (s *measuredProcess) metric(t *testing.T, name string) float64 {
 	t.Helper()
 	n, ok := s.findMetric(t, name)
@@ -170,7 +170,7 @@ func (s *measuredProcess) metric(t *testing.T, name string) float64 {
 	return n
 }
 
-// findMetric also tells whether the process has it yet.
+// findMetric also reports whether the metric exists.
 func (s *measuredProcess) findMetric(t *testing.T, name string) (value float64, ok bool) {
 	t.Helper()
 	metrics, err := world.HTTPGet(t.Context(), "http://"+s.endpoint+"/metrics")

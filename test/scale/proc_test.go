@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// A memoryUse is what a process takes of memory, in bytes.
+// memoryUse is the memory of a process, in bytes.
 type memoryUse struct {
 	resident  int64
-	anonymous int64 // of that, what it has written; the rest is pages of its program
+	anonymous int64 // part that is not mapped from the program's file
 }
 
 func (f memoryUse) String() string {
 	return fmt.Sprintf("%d MiB RSS (%d of its own, %d of its program's file)", f.resident>>20, f.anonymous>>20, (f.resident-f.anonymous)>>20)
 }
 
-// memoryOf is the footprint of a process now.
+// memoryOf returns the memory of a process now.
 func memoryOf(t *testing.T, pid int) memoryUse {
 	t.Helper()
 	s := kernelSizes(t, pid, "smaps_rollup")
 	return memoryUse{resident: s["Rss"], anonymous: s["Anonymous"]}
 }
 
-// peakMemory is the most that a process has had resident, in bytes.
+// peakMemory returns the largest resident size of a process so far, in bytes.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
 	return kernelSizes(t, pid, "status")["VmHWM"]
 }
 
-// kernelSizes are those that a file of the kernel about a process says, in bytes.
+// kernelSizes reads sizes from a file in /proc, in bytes.
 func kernelSizes(t *testing.T, pid int, file string) map[string]int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
@@ -54,17 +54,17 @@ func kernelSizes(t *testing.T, pid int, file string) map[string]int64 {
 	return sizes
 }
 
-// ticksPerSecond a second is how the kernel counts the time of a processor for others.
+// ticksPerSecond is the unit of CPU times in /proc.
 const ticksPerSecond = 100
 
-// cpuTime is the time that a process has taken of processors so far.
+// cpuTime returns the CPU time of a process so far.
 func cpuTime(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := bytes.Cut(text, []byte(") ")) // The name may have anything in it.
+	_, rest, _ := bytes.Cut(text, []byte(") ")) // The name may contain any character.
 	fields := strings.Fields(string(rest))
 	var sum int64
 	for _, at := range []int{11, 12} { // utime and stime, proc(5)

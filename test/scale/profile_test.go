@@ -11,12 +11,12 @@ import (
 	"testing"
 )
 
-// Profiles are for whoever looks for the reason of a figure. What is allocated is
-// sampled; with GODEBUG=memprofilerate=1 in the environment all of it is there,
-// and no figure of memory or processor means anything.
-var profiles = flag.String("profiles", "", "directory for profiles of memory, in the order in which they are taken: before and after all that is measured")
+// Profiles show the reason for a figure. Allocations are sampled;
+// GODEBUG=memprofilerate=1 records all of them, but then no figure of memory or CPU
+// time is valid.
+var profiles = flag.String("profiles", "", "directory for memory profiles, numbered in order: before and after each measurement")
 
-// profileFlags are what a process needs for that.
+// profileFlags are the process's flags for profiles.
 func profileFlags() []string {
 	if *profiles == "" {
 		return nil
@@ -24,14 +24,14 @@ func profileFlags() []string {
 	return []string{"--enable-pprof"}
 }
 
-// profile keeps what the process holds and what it has allocated so far.
+// profile saves the heap and the allocations of the process so far.
 func (s *measuredProcess) profile(t *testing.T) {
 	t.Helper()
 	if *profiles == "" {
 		return
 	}
 	s.profilesTaken++
-	for _, path := range []string{"heap?gc=1", "allocs"} { // What was allocated is known up to the last collection.
+	for _, path := range []string{"heap?gc=1", "allocs"} { // Allocations are known up to the last garbage collection.
 		kind, _, _ := strings.Cut(path, "?")
 		name := fmt.Sprintf("%s-%s-%d-%s.pb.gz", strings.ReplaceAll(t.Name(), "/", "-"), s.Role(), s.profilesTaken, kind)
 		if err := saveURL(filepath.Join(*profiles, name), "http://"+s.endpoint+"/debug/pprof/"+path); err != nil {
@@ -40,7 +40,7 @@ func (s *measuredProcess) profile(t *testing.T) {
 	}
 }
 
-// saveURL writes what is found at an address into a file.
+// saveURL writes the content of a URL to a file.
 func saveURL(file, address string) error {
 	answer, err := http.Get(address)
 	if err != nil {

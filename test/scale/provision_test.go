@@ -18,21 +18,21 @@ import (
 
 const (
 	claims = 300
-	// budget of requests of our process for each volume that is made, and for
-	// each that is deleted, events included.
+	// budget of requests of the process for each volume that is created, and for each that
+	// is deleted, including events.
 	budget = 4
-	// memoryBudget is what one process may have resident with that many volumes.
+	// memoryBudget is the resident memory of one process with that many volumes.
 	memoryBudget = 60 << 20
 )
 
-// Provisioning and deleting costs at most four requests of ours each, every
-// driver call that succeeds is made once, one process stays below its memory
-// budget, and nothing holds the rate back.
+// Creating and deleting a volume costs at most four requests each. Every successful
+// driver call is made once, the process stays within its memory budget, and nothing
+// limits the rate.
 func TestCostOfAVolume(t *testing.T) {
 	w := world.New(t, csitest.Options{})
 	s := startProvisioner(t, w)
 	w.CreateClass(t, nil)
-	w.CreateClaim(t, "first", nil) // When it is bound the process is up, and a moment later idle.
+	w.CreateClaim(t, "first", nil) // Once it is bound the process has started, and a moment later it is idle.
 	w.WaitBound(t, "first")
 	s.waitIdle(t)
 
@@ -74,8 +74,8 @@ func TestCostOfAVolume(t *testing.T) {
 		claims/published.Seconds(), busy*1000/claims))
 }
 
-// costTable is about a process of role csi-provisioner; the peers' processor
-// time and memory are of five processes, of which csi-provisioner is one.
+// costTable is for a process of role csi-provisioner. The CPU time and memory of
+// upstream are of five processes, including csi-provisioner.
 func costTable(made, dropped *cost, took memoryUse) string {
 	return comparisonTable("300 claims",
 		tableRow{"claims bound a second", figure("%.1f", made.perSecond()), "59.5", "5.3"},
@@ -106,7 +106,7 @@ func inParallel(n int, do func(n int)) {
 	all.Wait()
 }
 
-// checkBound tells whether n claims are.
+// checkBound checks that n claims are bound.
 func checkBound(ctx context.Context, w *world.World, want int) error {
 	list, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {

@@ -19,14 +19,14 @@ import (
 
 const (
 	resized = 60 // claims
-	// Budgets of requests of our process for each expansion and each
-	// modification, events included. What the node has to finish costs one more:
-	// the note of the old size is taken off the volume.
+	// Budgets of requests of the process for each expansion and modification,
+	// including events. An expansion that the node completes costs one more, which
+	// removes the old size from the volume.
 	expandBudget, nodeExpandBudget, modifyBudget = 4, 5, 4
 )
 
-// Making a volume larger and changing its attributes costs three writes and one
-// event each, and one call of the driver.
+// Expanding a volume and changing its attributes costs three writes, one event and one
+// driver call each.
 func TestCostOfAnExpansionAndOfAModification(t *testing.T) {
 	r := newResizeWorld(t, csitest.Options{})
 	gold := r.CreateAttributesClass(t, "gold", map[string]string{"iops": "1"})
@@ -57,8 +57,7 @@ func TestCostOfAnExpansionThatANodeFinishes(t *testing.T) {
 	r.deleteAll(t)
 }
 
-// resizeWorld are a world with bound claims, and a resizer whose requests are
-// counted.
+// resizeWorld is a world with bound claims, and a resizer whose requests are counted.
 type resizeWorld struct {
 	*world.World
 	counter *proxy.Counter
@@ -83,8 +82,8 @@ func (r *resizeWorld) forEach(do func(name string)) {
 	}
 }
 
-// waitClaims waits until all claims are as wanted.
-func (r *resizeWorld) waitClaims(t *testing.T, wanted func(*corev1.PersistentVolumeClaim) bool) {
+// waitClaims waits until all claims pass check.
+func (r *resizeWorld) waitClaims(t *testing.T, check func(*corev1.PersistentVolumeClaim) bool) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		list, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).List(ctx, metav1.ListOptions{})
@@ -93,7 +92,7 @@ func (r *resizeWorld) waitClaims(t *testing.T, wanted func(*corev1.PersistentVol
 		}
 		n := 0
 		for i := range list.Items {
-			if wanted(&list.Items[i]) {
+			if check(&list.Items[i]) {
 				n++
 			}
 		}
@@ -104,7 +103,7 @@ func (r *resizeWorld) waitClaims(t *testing.T, wanted func(*corev1.PersistentVol
 	})
 }
 
-// measure counts what work costs.
+// measure counts the cost of work.
 func (r *resizeWorld) measure(t *testing.T, name string, budget int, method csi.Method, work func()) {
 	t.Helper()
 	began := time.Now()
@@ -120,7 +119,7 @@ func (r *resizeWorld) measure(t *testing.T, name string, budget int, method csi.
 	}
 }
 
-// waitIdle returns what was counted when nothing is asked for any more.
+// waitIdle returns the counted requests when the process has been idle for a second.
 func (r *resizeWorld) waitIdle(t *testing.T) proxy.Counts {
 	t.Helper()
 	sum, looks := proxy.Counts{}, 0

@@ -18,19 +18,20 @@ import (
 )
 
 const (
-	// Budgets of requests of both our processes for one snapshot, events
-	// included: the content, the driver's record and answer, what keeps snapshot
-	// and claim, and what users are told.
+	// Budgets of requests of both processes for one snapshot, including events: the
+	// content, the record and the response of the driver call, the finalizers of
+	// snapshot and claim, and the status.
 	snapshotBudget, snapshotDeleteBudget = 9, 6
-	// snapshotsOfOneClaim is how many snapshots of one claim are asked for at once.
+	// snapshotsOfOneClaim is the number of snapshots of one claim that are taken at the
+	// same time.
 	snapshotsOfOneClaim = 30
-	// snapshotMemoryBudget is what either process may have resident with 300
-	// snapshots: half of what users are told to set aside for the controller.
+	// snapshotMemoryBudget is the resident memory of either process with 300 snapshots:
+	// half of the documented memory request of the controller.
 	snapshotMemoryBudget = 64 << 20
 )
 
-// Making a snapshot costs at most nine requests of ours, deleting it six, and the
-// driver is asked once for each.
+// Taking a snapshot costs at most nine requests and deleting it six, with one driver
+// call each.
 func TestCostOfASnapshot(t *testing.T) {
 	b := newSnapshotProcesses(t)
 	inParallel(claims, func(n int) { b.createBoundClaim(t, claimName(n)) })
@@ -59,8 +60,8 @@ func TestCostOfASnapshot(t *testing.T) {
 	publishTable(t, "snapshots", snapshotTable(made, dropped, took))
 }
 
-// Snapshots of one claim share what is written to it, as far as they are made at
-// once; instead each looks whether the claim is still kept.
+// Concurrent snapshots of one claim share the writes to the claim; instead each checks
+// whether the claim is still protected.
 func TestCostOfSnapshotsOfOneClaim(t *testing.T) {
 	b := newSnapshotProcesses(t)
 	b.createBoundClaim(t, "data")
@@ -80,7 +81,8 @@ func TestCostOfSnapshotsOfOneClaim(t *testing.T) {
 	t.Logf("made: %s", made.requests.PerObject(snapshotsOfOneClaim))
 }
 
-// snapshotProcesses are the two processes that make snapshots, with their default flags.
+// snapshotProcesses are snapshot-controller and csi-snapshotter, with their default
+// flags.
 type snapshotProcesses struct {
 	*world.World
 	api                     client.Client
@@ -99,7 +101,7 @@ func newSnapshotProcesses(t *testing.T) *snapshotProcesses {
 	return b
 }
 
-// createBoundClaim makes a claim and a volume for each other.
+// createBoundClaim creates a claim and a volume for each other.
 func (b *snapshotProcesses) createBoundClaim(t *testing.T, name string) {
 	t.Helper()
 	volume := b.CreatePV(t, name, func(v *corev1.PersistentVolume) {
@@ -110,7 +112,7 @@ func (b *snapshotProcesses) createBoundClaim(t *testing.T, name string) {
 
 func snapshotName(n int) string { return fmt.Sprintf("snapshot-%d", n) }
 
-// waitAllReady waits until n snapshots can be restored from.
+// waitAllReady waits until n snapshots are ready to use.
 func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
@@ -130,9 +132,9 @@ func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 	})
 }
 
-// checkBudget asserts a budget of requests for each snapshot that is made. Of one that
-// is not ready within a second users are told that it is on its way, which is one
-// more write and one more event; on a busy machine there are some.
+// checkBudget checks a budget of requests for each snapshot. A snapshot that is not
+// ready within a second gets an event and a status that it is being created, which
+// costs two more requests; on a busy machine some do.
 func (b *snapshotProcesses) checkBudget(t *testing.T, c *cost, budget int) {
 	t.Helper()
 	told, err := b.Client.CoreV1().Events(b.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=CreatingSnapshot"})
@@ -140,7 +142,7 @@ func (b *snapshotProcesses) checkBudget(t *testing.T, c *cost, budget int) {
 		t.Fatal(err)
 	}
 	if n := c.requests.Total() - 2*len(told.Items); n > budget*c.n {
-		t.Errorf("%d requests for %d snapshots, and %d for telling of %d that they are on their way: %s",
+		t.Errorf("%d requests for %d snapshots, and %d for reporting %d of them as being created: %s",
 			n, c.n, 2*len(told.Items), len(told.Items), c.requests.PerObject(c.n))
 	}
 }
@@ -154,7 +156,8 @@ func (b *snapshotProcesses) checkCalls(t *testing.T, n int) {
 	}
 }
 
-// checkMetrics asserts that each operation was measured once, and that none is left.
+// checkMetrics checks that each operation was measured once, and that none is in
+// progress.
 func (b *snapshotProcesses) checkMetrics(t *testing.T, n int) {
 	t.Helper()
 	for _, operation := range []string{"CreateSnapshot", "CreateSnapshotAndReady", "DeleteSnapshot"} {
@@ -165,11 +168,11 @@ func (b *snapshotProcesses) checkMetrics(t *testing.T, n int) {
 		}
 	}
 	if got := b.controller.metric(t, "snapshot_controller_operations_in_flight"); got != 0 {
-		t.Errorf("%v operations are under way", got)
+		t.Errorf("%v operations are in progress", got)
 	}
 }
 
-// measure is what both have taken; the parts are told.
+// measure returns the cost of both processes, and logs each.
 func (b *snapshotProcesses) measure(t *testing.T, n int, do func()) *cost {
 	t.Helper()
 	var of *cost
@@ -190,7 +193,7 @@ func (b *snapshotProcesses) measure(t *testing.T, n int, do func()) *cost {
 	return sum
 }
 
-// waitIdle waits until neither asks for anything.
+// waitIdle waits until both processes are idle.
 func (b *snapshotProcesses) waitIdle(t *testing.T) {
 	t.Helper()
 	b.controller.waitIdle(t)

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// A tableRow is a figure of ours beside those of the programs whose place this one
-// takes, with limits raised to 1000/2000 requests a second and with their
-// default limits: measured at their newest versions, on the same kind of
-// machine, cluster and driver.
+// A tableRow has a figure of this program beside those of the programs that it
+// replaces, with limits raised to 1000/2000 requests a second and with default limits.
+// Those were measured with their newest versions, on the same kind of machine, cluster
+// and driver.
 type tableRow struct{ name, ours, raised, defaults string }
 
-// comparisonTable is a table in Markdown of what was measured with that many objects.
+// comparisonTable returns a table in Markdown.
 func comparisonTable(objects string, lines ...tableRow) string {
 	var b strings.Builder
 	write := func(l tableRow) { fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", l.name, l.ours, l.raised, l.defaults) }

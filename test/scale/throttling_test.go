@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
-// firstTryRejections turns away the first try of each write, as an API server does that
-// has too much to do.
+// firstTryRejections rejects the first try of each write, as an overloaded API server
+// does.
 type firstTryRejections struct {
 	mu    sync.Mutex
 	tried map[string]int // by method, path and body
@@ -36,10 +36,10 @@ func (f *firstTryRejections) reject(r *http.Request) bool {
 	return f.tried[r.Method+" "+r.URL.Path+" "+string(body)] == 1
 }
 
-// A write that the API server turns away (429) is tried again after the pause
-// that it asks for, and nothing else happens: the driver is not asked once more,
-// and there are exactly as many requests as were refused on top of the others.
-func TestAnOverloadedServerIsNotPressed(t *testing.T) {
+// A write that the API server rejects with 429 is retried after the pause in
+// Retry-After. Nothing else happens: the driver is not called again, and the only
+// additional requests are the retries.
+func TestThrottledWritesAreRetriedOnce(t *testing.T) {
 	t.Parallel()
 	const n = 20
 	f := &firstTryRejections{tried: map[string]int{}}
@@ -60,12 +60,12 @@ func TestAnOverloadedServerIsNotPressed(t *testing.T) {
 
 	for what, want := range map[string]int{"POST leases": 2 * n, "POST persistentvolumes": 2 * n, "DELETE leases": 2 * n} {
 		if got := made.requests[what]; got != want {
-			t.Errorf("%d times %s for %d volumes, of which each was refused once", got, what, n)
+			t.Errorf("%d times %s for %d volumes, each of which was rejected once", got, what, n)
 		}
 	}
 	for what, want := range map[string]int{"PATCH persistentvolumes": 2 * n, "DELETE persistentvolumes": 2 * n} {
 		if got := dropped.requests[what]; got != want {
-			t.Errorf("%d times %s for %d volumes, of which each was refused once", got, what, n)
+			t.Errorf("%d times %s for %d volumes, each of which was rejected once", got, what, n)
 		}
 	}
 	for _, method := range []csi.Method{csi.CreateVolume, csi.DeleteVolume} {
