@@ -57,8 +57,8 @@ func (s *environment) cleanUp(ctx context.Context, t testing.TB) {
 
 func (s *environment) cleanUpDriver(ctx context.Context, t testing.TB) {
 	t.Helper()
-	left, cut := s.Driver.Volumes(), s.Driver.Snapshots()
-	if len(left)+len(cut) == 0 {
+	left, snapshots := s.Driver.Volumes(), s.Driver.Snapshots()
+	if len(left)+len(snapshots) == 0 {
 		return
 	}
 	driver, err := csi.Connect(ctx, csi.Options{Address: s.Socket})
@@ -72,7 +72,7 @@ func (s *environment) cleanUpDriver(ctx context.Context, t testing.TB) {
 			t.Error(err)
 		}
 	}
-	for _, c := range cut {
+	for _, c := range snapshots {
 		if c.ID == s.snapshot || c.GroupID != "" {
 			continue
 		}

@@ -174,9 +174,9 @@ func (s *environment) disruptIfDue(hit *injectedFault) {
 	}
 	hit.disrupts = false
 	s.mu.Lock()
-	turn := s.disrupt
+	disrupt := s.disrupt
 	s.mu.Unlock()
-	turn()
+	disrupt()
 }
 
 // proxyFault returns the fault for a request of the process to the API server. A write

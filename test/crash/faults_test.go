@@ -63,21 +63,21 @@ func errorInstead(code codes.Code) fault {
 }
 
 // outlivesCaller reports whether the call lasts longer than its caller waits.
-func (w fault) outlivesCaller() bool { return w.slow || w.late }
+func (f fault) outlivesCaller() bool { return f.slow || f.late }
 
 // leavesOutcomeUnknown reports whether the caller cannot know the outcome of its call.
 // internal/csi says with which codes a call may have done its work.
-func (w fault) leavesOutcomeUnknown(method csi.Method) bool {
-	return w.kills || w.dropsResponse || w.outlivesCaller() || w.code != codes.OK && csi.Classify(method, w.code) == csi.OutcomeUnknown
+func (f fault) leavesOutcomeUnknown(method csi.Method) bool {
+	return f.kills || f.dropsResponse || f.outlivesCaller() || f.code != codes.OK && csi.Classify(method, f.code) == csi.OutcomeUnknown
 }
 
 // driverError returns the error of a driver that does nothing; nil if it works.
-func (w fault) driverError() error {
+func (f fault) driverError() error {
 	switch {
-	case w.kills:
+	case f.kills:
 		return status.Error(codes.Unavailable, "the caller died")
-	case w.code != codes.OK:
-		return status.Error(w.code, "the driver rejects the call")
+	case f.code != codes.OK:
+		return status.Error(f.code, "the driver rejects the call")
 	default:
 		return nil
 	}
@@ -86,7 +86,7 @@ func (w fault) driverError() error {
 // An injection is what one run tests; the zero value is a run without a fault.
 type injection struct {
 	// at is the point of the fault; "" for none.
-	at    point // where the process is struck; "" for nowhere
+	at    point
 	fault fault
 	// retryFault is the fault of the next call for the same object, after a fault at point
 	// at. The zero value is none.
@@ -100,18 +100,18 @@ type injection struct {
 const retryPoint point = "its retry"
 
 // label names an injection for -run; disruption describes the scenario's disruption.
-func (s injection) label(turn string) string {
+func (s injection) label(disruption string) string {
 	var parts []string
 	if s.disruption != "" && s.disruption == s.at {
-		parts = append(parts, turn)
+		parts = append(parts, disruption)
 	} else if s.disruption != "" && s.disruption != retryPoint {
-		parts = append(parts, fmt.Sprintf("%s before %s", turn, s.disruption))
+		parts = append(parts, fmt.Sprintf("%s before %s", disruption, s.disruption))
 	}
 	if s.at != "" {
 		parts = append(parts, fmt.Sprintf("%s %s", s.fault.name, s.at))
 	}
 	if s.disruption == retryPoint {
-		parts = append(parts, turn)
+		parts = append(parts, disruption)
 	}
 	if s.retryFault.name != "" {
 		parts = append(parts, fmt.Sprintf("%s %s", s.retryFault.name, retryPoint))
@@ -221,9 +221,9 @@ func (sc *scenario) faultPairs(points []point) []injection {
 	if sc.leaders > 1 {
 		return nil // The other leader's call is no retry.
 	}
-	turns := func(point) []point { return []point{""} }
+	disruptions := func(point) []point { return []point{""} }
 	if sc.disruption != nil {
-		turns = func(p point) []point { return []point{p, retryPoint} }
+		disruptions = func(p point) []point { return []point{p, retryPoint} }
 	}
 	var all []injection
 	for _, p := range points {
@@ -233,8 +233,8 @@ func (sc *scenario) faultPairs(points []point) []injection {
 		}
 		for _, first := range unknownOutcomeFaults {
 			for _, second := range retryErrors(method) {
-				for _, turn := range turns(p) {
-					all = append(all, injection{at: p, fault: first, retryFault: second, disruption: turn})
+				for _, disruption := range disruptions(p) {
+					all = append(all, injection{at: p, fault: first, retryFault: second, disruption: disruption})
 				}
 			}
 		}
@@ -244,16 +244,16 @@ func (sc *scenario) faultPairs(points []point) []injection {
 
 // injectionsAt returns the injections of every fault at all points from the disruption
 // on. Errors and late responses are injected only at the disruption, if there is one.
-func injectionsAt(points []point, turn point) []injection {
-	points = points[max(0, slices.Index(points, turn)):]
+func injectionsAt(points []point, disruption point) []injection {
+	points = points[max(0, slices.Index(points, disruption)):]
 	var all []injection
 	for _, p := range points {
-		ways := killFaults
-		if turn == "" || turn == p {
-			ways = slices.Concat(killFaults, errorFaults(p))
+		faults := killFaults
+		if disruption == "" || disruption == p {
+			faults = slices.Concat(killFaults, errorFaults(p))
 		}
-		for _, w := range ways {
-			all = append(all, injection{at: p, fault: w, disruption: turn})
+		for _, f := range faults {
+			all = append(all, injection{at: p, fault: f, disruption: disruption})
 		}
 	}
 	return all

@@ -117,13 +117,13 @@ func (s *clusterState) groupContentProblem(c *groupv1.VolumeGroupSnapshotContent
 
 // hasAllMembers reports whether the driver has the group with the same members.
 func (s *clusterState) hasAllMembers(status *groupv1.VolumeGroupSnapshotContentStatus) bool {
-	var told []string
+	var handles []string
 	for _, info := range status.VolumeSnapshotInfoList {
-		told = append(told, info.SnapshotHandle)
+		handles = append(handles, info.SnapshotHandle)
 	}
-	slices.Sort(told)
+	slices.Sort(handles)
 	return slices.ContainsFunc(s.driverGroups, func(at csitest.Group) bool {
-		return at.ID == *status.VolumeGroupSnapshotHandle && slices.Equal(slices.Sorted(slices.Values(at.MemberIDs)), told)
+		return at.ID == *status.VolumeGroupSnapshotHandle && slices.Equal(slices.Sorted(slices.Values(at.MemberIDs)), handles)
 	})
 }
 
@@ -141,14 +141,14 @@ func (s *clusterState) groupContent(name string) *groupv1.VolumeGroupSnapshotCon
 // the group's content deletes the group.
 func (s *clusterState) findOrphanGroups(spared string, found *result) {
 	for _, at := range s.driverGroups {
-		told := slices.ContainsFunc(s.groupContents, func(c groupv1.VolumeGroupSnapshotContent) bool {
+		referenced := slices.ContainsFunc(s.groupContents, func(c groupv1.VolumeGroupSnapshotContent) bool {
 			_, marked := c.Annotations[snapshot.Group.BeingCreated]
 			given := c.Spec.Source.GroupSnapshotHandles
 			return given != nil && given.VolumeGroupSnapshotHandle == at.ID ||
 				c.Status != nil && ptr.Deref(c.Status.VolumeGroupSnapshotHandle, "") == at.ID ||
 				(marked || c.DeletionTimestamp == nil) && strings.HasSuffix(at.Name, string(c.Spec.VolumeGroupSnapshotRef.UID))
 		})
-		if !told && at.ID != spared {
+		if !referenced && at.ID != spared {
 			found.leaks = append(found.leaks, fmt.Sprintf("group snapshot %s, named %s, with %v", at.ID, at.Name, at.MemberIDs))
 		}
 	}

@@ -67,7 +67,7 @@ func TestRetryGetsFault(t *testing.T) {
 	t.Parallel()
 	tr := &trace{}
 	tr.start(injection{at: "CreateVolume 1", fault: responseLost, retryFault: errorInstead(codes.Internal), disruption: retryPoint})
-	arrives := func(subject, want string, turn bool) {
+	arrives := func(subject, want string, disrupts bool) {
 		t.Helper()
 		hit := tr.record("CreateVolume", subject)
 		if want == "" {
@@ -76,7 +76,7 @@ func TestRetryGetsFault(t *testing.T) {
 			}
 			return
 		}
-		if hit == nil || hit.name != want || hit.disrupts != turn {
+		if hit == nil || hit.name != want || hit.disrupts != disrupts {
 			t.Fatalf("%s gets the fault %+v, want %s", subject, hit, want)
 		}
 		tr.faultDone(hit)

@@ -205,13 +205,13 @@ func (r *run) waitSettled(ctx context.Context) result {
 // scheduler and nudges Kubernetes' controllers.
 func (r *run) observe(ctx context.Context) result {
 	r.mu.Lock()
-	broken, want, kept, places := errors.Join(r.violations...), maps.Clone(r.wanted), maps.Clone(r.wantedSnapshots), maps.Clone(r.wantedAttachments)
+	violations, want, wantedSnapshots, attachments := errors.Join(r.violations...), maps.Clone(r.wanted), maps.Clone(r.wantedSnapshots), maps.Clone(r.wantedAttachments)
 	groups, members, retained, retainedGroups := maps.Clone(r.wantedGroups), maps.Clone(r.members), maps.Clone(r.retained), maps.Clone(r.retainedGroups)
 	r.mu.Unlock()
 
 	// Read the driver first: a volume with a reference later had one before, too.
 	there := &clusterState{environment: r.environment, driverVolumes: r.Driver.Volumes(), driverSnapshots: r.Driver.Snapshots(), driverGroups: r.Driver.Groups()}
-	if err := errors.Join(broken, there.read(ctx, r)); err != nil {
+	if err := errors.Join(violations, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
 	if r.scenario.playsScheduler() {
@@ -223,13 +223,13 @@ func (r *run) observe(ctx context.Context) result {
 		r.nudgeControllers(ctx, there)
 	}
 	asScheduled, missing := there.scheduledSnapshots(ctx, r, want)
-	maps.Copy(kept, asScheduled)
+	maps.Copy(wantedSnapshots, asScheduled)
 	found := there.compare(want)
 	found.stuck = append(found.stuck, missing...)
-	found.stuck = append(found.stuck, there.compareSnapshots(kept)...)
+	found.stuck = append(found.stuck, there.compareSnapshots(wantedSnapshots)...)
 	found.stuck = append(found.stuck, there.compareSizes()...)
-	there.compareAttachments(places, &found)
-	there.compareContents(r, kept, retained, &found)
+	there.compareAttachments(attachments, &found)
+	there.compareContents(r, wantedSnapshots, retained, &found)
 	there.compareGroups(groups, retainedGroups, members, &found)
 	return found
 }
@@ -276,11 +276,11 @@ func (s *clusterState) read(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	intents, err := r.Client.CoordinationV1().Leases(r.Namespace).List(ctx, metav1.ListOptions{})
+	leases, err := r.Client.CoordinationV1().Leases(r.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
-	s.claims, s.pendingOperations = claims.Items, intents.Items
+	s.claims, s.pendingOperations = claims.Items, leases.Items
 	if s.volumes, err = r.ListPVs(ctx); err != nil {
 		return err
 	}

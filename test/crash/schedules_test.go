@@ -79,16 +79,16 @@ func (r *run) deleteSchedule(ctx context.Context) {
 // scheduledSnapshots returns the snapshots that the schedule must retain: for each
 // wanted claim the one of the last run. It also returns what is missing, and whether
 // the last run does not belong to the last trigger.
-func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[string]types.UID) (kept map[string]bool, wrong []string) {
+func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[string]types.UID) (retained map[string]bool, wrong []string) {
 	r.mu.Lock()
 	value, most := r.trigger, r.triggers*len(want)
-	asked := len(r.requestedNames)
+	taken := len(r.requestedNames)
 	r.mu.Unlock()
 	if value == "" {
 		return nil, nil
 	}
-	if asked > most {
-		wrong = append(wrong, fmt.Sprintf("%d snapshots were taken, want at most %d", asked, most))
+	if taken > most {
+		wrong = append(wrong, fmt.Sprintf("%d snapshots were taken, want at most %d", taken, most))
 	}
 	schedule := r.newSchedule()
 	if err := r.api.Get(ctx, client.ObjectKeyFromObject(schedule), schedule); err != nil {
@@ -98,19 +98,19 @@ func (s *clusterState) scheduledSnapshots(ctx context.Context, r *run, want map[
 	if schedule.Status.LastTrigger != value || last == nil || last.CompletionTime == nil {
 		return nil, append(wrong, fmt.Sprintf("the schedule has not completed trigger %s: %s", value, toJSON(&schedule.Status)))
 	}
-	kept = map[string]bool{}
+	retained = map[string]bool{}
 	for name, uid := range want {
 		of := 0
 		for i := range s.snapshots {
 			if v := &s.snapshots[i]; v.Labels[scheduleClaim] == string(uid) && isOfRun(v, last) {
-				kept[v.Name], of = true, of+1
+				retained[v.Name], of = true, of+1
 			}
 		}
 		if of != 1 {
 			wrong = append(wrong, fmt.Sprintf("claim %s has %d snapshots of the last run", name, of))
 		}
 	}
-	return kept, wrong
+	return retained, wrong
 }
 
 func isOfRun(v *snapshotv1.VolumeSnapshot, one *v1alpha1.Run) bool {

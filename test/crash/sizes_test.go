@@ -75,10 +75,10 @@ func requestTooMuch(size, less string) step {
 func (r *run) allFailed(ctx context.Context) bool {
 	for _, name := range r.wantedClaims() {
 		claim, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Get(ctx, name, metav1.GetOptions{})
-		refused := func(c corev1.PersistentVolumeClaimCondition) bool {
+		failed := func(c corev1.PersistentVolumeClaimCondition) bool {
 			return c.Type == corev1.PersistentVolumeClaimControllerResizeError && c.Status == corev1.ConditionTrue
 		}
-		if err != nil || !slices.ContainsFunc(claim.Status.Conditions, refused) {
+		if err != nil || !slices.ContainsFunc(claim.Status.Conditions, failed) {
 			return false
 		}
 	}

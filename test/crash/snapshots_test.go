@@ -337,12 +337,12 @@ func (s *clusterState) findOrphans(spared string, found *result) {
 		if at.GroupID != "" {
 			continue // It is deleted with its group.
 		}
-		told := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
+		referenced := slices.ContainsFunc(s.contents, func(c snapshotv1.VolumeSnapshotContent) bool {
 			_, marked := c.Annotations[snapshot.Single.BeingCreated]
 			return ptr.Deref(c.Spec.Source.SnapshotHandle, "") == at.ID || c.Status != nil && ptr.Deref(c.Status.SnapshotHandle, "") == at.ID ||
 				(marked || c.DeletionTimestamp == nil) && strings.HasSuffix(at.Name, string(c.Spec.VolumeSnapshotRef.UID))
 		})
-		if !told && at.ID != s.snapshot && at.ID != spared {
+		if !referenced && at.ID != s.snapshot && at.ID != spared {
 			found.leaks = append(found.leaks, fmt.Sprintf("snapshot %s, named %s", at.ID, at.Name))
 		}
 	}
@@ -356,7 +356,7 @@ func (s *clusterState) compareNames(r *run, found *result) {
 	for name := range r.requestedNames {
 		if !r.scenario.scheduled && !slices.ContainsFunc(r.createdSnapshots, func(uid types.UID) bool { return name == "snapshot-"+string(uid) }) &&
 			!slices.ContainsFunc(r.createdGroups, func(uid types.UID) bool { return name == "groupsnapshot-"+string(uid) }) {
-			found.stuck = append(found.stuck, fmt.Sprintf("the driver was asked for %s, which is no snapshot of this run", name))
+			found.stuck = append(found.stuck, fmt.Sprintf("the driver got a request for %s, which is no snapshot of this run", name))
 		}
 	}
 }
@@ -391,7 +391,7 @@ func (s *environment) checkClaimProtected(ctx context.Context, req *csipb.Create
 	s.reportViolation(fmt.Errorf("a snapshot of %s is being taken, and its claim is not protected", req.GetSourceVolumeId()))
 }
 
-// noteName records a name that the driver was asked to create.
+// noteName records a name that the driver got in a request.
 func (s *environment) noteName(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -85,9 +85,9 @@ func (sc *scenario) sweep(t *testing.T, number int, counted *row) {
 	if !ok {
 		t.Fatal("the scenario fails without a fault, so its points are unknown")
 	}
-	strikes := sc.injections(t, points, number, free, counted)
-	counted.plan(len(strikes))
-	for _, s := range strikes {
+	all := sc.injections(t, points, number, free, counted)
+	counted.plan(len(all))
+	for _, s := range all {
 		t.Run(s.label(sc.disruptionName), func(t *testing.T) {
 			if *full {
 				t.Parallel()
@@ -128,24 +128,24 @@ func (sc *scenario) injections(t *testing.T, points []point, number int, free ch
 // returns the injections at the points that follow.
 func (sc *scenario) disruptAtEachPoint(t *testing.T, points []point, free chan *environment, counted *row) []injection {
 	counted.plan(len(points))
-	strikes := make([][]injection, len(points))
+	found := make([][]injection, len(points))
 	var all sync.WaitGroup
-	for i, turn := range points {
+	for i, at := range points {
 		on := <-free
 		all.Go(func() {
 			defer func() { free <- on }()
-			then, ok := on.runOnce(t, injection{disruption: turn}, counted)
+			then, ok := on.runOnce(t, injection{disruption: at}, counted)
 			if !ok {
-				then = []point{turn} // The points of a failed run are not reliable.
+				then = []point{at} // The points of a failed run are not reliable.
 			}
 			if sc.once {
-				then = []point{turn}
+				then = []point{at}
 			}
-			strikes[i] = injectionsAt(then, turn)
+			found[i] = injectionsAt(then, at)
 		})
 	}
 	all.Wait()
-	return slices.Concat(strikes...)
+	return slices.Concat(found...)
 }
 
 // sampleInterval is the number of points for each one that a sample uses. Scenarios
@@ -162,8 +162,8 @@ func (sc *scenario) sampleInterval() int {
 // scenario's number.
 func (sc *scenario) sample(points []point, number int) []injection {
 	var all []injection
-	strikeAt := func(p point, ways []fault, n int) {
-		s := injection{at: p, fault: ways[n%len(ways)]}
+	injectAt := func(p point, faults []fault, n int) {
+		s := injection{at: p, fault: faults[n%len(faults)]}
 		if sc.disruption != nil {
 			s.disruption = p
 		}
@@ -171,10 +171,10 @@ func (sc *scenario) sample(points []point, number int) []injection {
 	}
 	every := sc.sampleInterval()
 	for i := number % every; i < len(points); i += every {
-		strikeAt(points[i], killFaults, i/every+number/every)
+		injectAt(points[i], killFaults, i/every+number/every)
 	}
 	for i := number * 2 % (3 * every); i < len(points); i += 3 * every {
-		strikeAt(points[i], errorFaults(points[i]), number+i)
+		injectAt(points[i], errorFaults(points[i]), number+i)
 	}
 	if pairs := sc.faultPairs(points); len(pairs) > 0 {
 		all = append(all, pairs[number*pairStride%len(pairs)])

@@ -18,21 +18,21 @@ import (
 func TestLostStatusResponseLeavesNoError(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
-	var writes, answers atomic.Int32
+	var writes, responses atomic.Int32
 	w.StartAttacher(t, "--kubeconfig="+proxy.Start(t, w.Config, func(r *http.Request) proxy.Fault {
 		if proxy.Name(r) != "PATCH volumeattachments/status" {
 			return proxy.Fault{}
 		}
 		n := writes.Add(1)
 		return proxy.Fault{AfterResponse: func() bool {
-			answers.Add(1)
+			responses.Add(1)
 			return n == 1
 		}}
 	}))
 	volume := w.CreatePV(t, "data", nil)
 	name := w.CreateAttachment(t, volume.Name, w.CreateCSINode(t, "one", "id-1"))
 	world.Eventually(t, func(context.Context) error {
-		if answers.Load() < 2 {
+		if responses.Load() < 2 {
 			return errors.New("the status was not written again")
 		}
 		return nil

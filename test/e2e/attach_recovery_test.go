@@ -49,13 +49,13 @@ func TestVolumeIsDetachedFromUnknownNode(t *testing.T) {
 	w.WaitAttached(t, name)
 	hideNode(w, "id-1")
 	w.DeleteAttachment(t, name)
-	told := func(a *storagev1.VolumeAttachment) error {
+	hasError := func(a *storagev1.VolumeAttachment) error {
 		if e := a.Status.DetachError; e == nil || !strings.Contains(e.Message, "there is no node") {
 			return fmt.Errorf("its status is %+v", a.Status)
 		}
 		return nil
 	}
-	w.WaitAttachment(t, name, told) // As long as the cluster knows the node.
+	w.WaitAttachment(t, name, hasError) // As long as the cluster knows the node.
 	w.DeleteCSINode(t.Context(), t, node)
 	w.CreateCSINode(t, "node", "id-2")
 	w.WaitDetached(t, name)
@@ -67,7 +67,7 @@ func TestUnknownNodeDoesNotBlockItsSuccessor(t *testing.T) {
 	w.StartAttacher(t, "--retry-interval-start=100ms", "--retry-interval-max=1s")
 	volume := w.CreatePV(t, "data", nil)
 	node := w.CreateCSINode(t, "node", "id-1")
-	w.Driver.FailNext(csi.ControllerPublishVolume, codes.DeadlineExceeded, "no answer")
+	w.Driver.FailNext(csi.ControllerPublishVolume, codes.DeadlineExceeded, "no response")
 	hideNode(w, "id-1")
 	name := w.CreateAttachment(t, volume.Name, node)
 	w.WaitAttachment(t, name, isRecorded)

@@ -89,14 +89,14 @@ func TestDetachNeedsOnlyTheVolumeAttachment(t *testing.T) {
 	w.CreateCSINode(t, "node", "id-of-another-machine")
 	detachAndWait(t, w, name)
 	waitPublished(t, w, handle)
-	var told map[string]string
+	var secrets map[string]string
 	for _, call := range w.Driver.Log() {
 		if request, ok := call.Request.(*csipb.ControllerUnpublishVolumeRequest); ok {
-			told = request.GetSecrets()
+			secrets = request.GetSecrets()
 		}
 	}
-	if told["key"] != "publish" {
-		t.Errorf("the driver was given the secret %v", told)
+	if secrets["key"] != "publish" {
+		t.Errorf("the driver was given the secret %v", secrets)
 	}
 }
 

@@ -39,21 +39,21 @@ func TestErrorDoesNotResolveEarlierUnknownOutcome(t *testing.T) {
 			t.Parallel()
 			w := world.New(t, csitest.Options{})
 			w.CreateClass(t, nil)
-			var refuse atomic.Bool
+			var failing atomic.Bool
 			w.Driver.LoseResponse(csi.CreateVolume)
 			w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
-				if m == csi.CreateVolume && w.Driver.Calls(csi.CreateVolume) > 1 && refuse.Load() {
+				if m == csi.CreateVolume && w.Driver.Calls(csi.CreateVolume) > 1 && failing.Load() {
 					return status.Error(code, "not today")
 				}
 				return nil
 			}})
-			refuse.Store(true)
+			failing.Store(true)
 			w.StartProvisioner(t, fastRetries...)
 			w.CreateClaim(t, "data", nil)
 			w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "not today")
 			w.DeleteClaim(t, "data")
 			waitForAnotherCall(t, w, csi.CreateVolume)
-			refuse.Store(false)
+			failing.Store(false)
 			w.WaitNothingLeft(t)
 		})
 	}

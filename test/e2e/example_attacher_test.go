@@ -80,7 +80,7 @@ func (w *attacherExample) checkOneLeader(t *testing.T, served, leader, handle st
 	for _, pod := range []string{"csi-controller-0", "csi-controller-1"} {
 		leads := pod == podOf(leader)
 		if n := w.countPublishCalls(t, pod, handle); (n == 1) != leads {
-			t.Errorf("the driver of %s was asked %d times to attach the volume, and the leader is %s", pod, n, leader)
+			t.Errorf("the driver of %s was called %d times to attach the volume, and the leader is %s", pod, n, leader)
 		}
 		// If both act, not both need to have called the driver.
 		if worked := w.hasReconciled(t, pod); worked != leads {
@@ -133,11 +133,11 @@ func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, l
 	if taken.name == "" { // A standby has released the expired Lease.
 		taken = nextHolder(t, holders)
 	}
-	asked := w.WaitAttached(t, name).CreationTimestamp
-	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the volume was asked for at %s and the Lease taken at %s",
-		podOf(taken.name), taken.since.Sub(began).Round(time.Millisecond), asked.Format(time.TimeOnly), taken.since.Format(time.TimeOnly))
+	created := w.WaitAttached(t, name).CreationTimestamp
+	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the volume was created for at %s and the Lease taken at %s",
+		podOf(taken.name), taken.since.Sub(began).Round(time.Millisecond), created.Format(time.TimeOnly), taken.since.Format(time.TimeOnly))
 	if n := w.countPublishCalls(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.countPublishCalls(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
-		t.Errorf("the drivers were asked %d times to attach the volume", n)
+		t.Errorf("the drivers were called %d times to attach the volume", n)
 	}
 	detachAndWait(t, w.World, name)
 	w.DeleteClaim(t, "gap")

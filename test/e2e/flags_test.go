@@ -32,8 +32,8 @@ func TestClaimsWithCollidingVolumeNamesDoNotShareAVolume(t *testing.T) {
 	for _, group := range groups {
 		world.Eventually(t, func(ctx context.Context) error { return oneBound(ctx, w, group) })
 	}
-	if asked := w.Driver.Calls(csi.CreateVolume); asked != len(groups) {
-		t.Errorf("CreateVolume was called %d times for volumes of %d names", asked, len(groups))
+	if calls := w.Driver.Calls(csi.CreateVolume); calls != len(groups) {
+		t.Errorf("CreateVolume was called %d times for volumes of %d names", calls, len(groups))
 	}
 	for i := range claims {
 		w.DeleteClaim(t, fmt.Sprintf("data-%d", i))
@@ -58,11 +58,11 @@ func oneBound(ctx context.Context, w *world.World, names []string) error {
 		if err != nil {
 			return err
 		}
-		told := false
+		reported := false
 		for _, e := range events.Items {
-			told = told || strings.Contains(e.Message, "--volume-name-uuid-length")
+			reported = reported || strings.Contains(e.Message, "--volume-name-uuid-length")
 		}
-		if !told && len(names) > 1 {
+		if !reported && len(names) > 1 {
 			return fmt.Errorf("claim %s has no event about the collision", name)
 		}
 	}
@@ -83,7 +83,7 @@ func TestTopologyCanBeSwitchedOff(t *testing.T) {
 	}
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.CreateVolumeRequest); ok && r.GetAccessibilityRequirements() != nil {
-			t.Errorf("the driver was asked for a topology: %v", r.GetAccessibilityRequirements())
+			t.Errorf("the driver got a request with a topology: %v", r.GetAccessibilityRequirements())
 		}
 	}
 	w.DeleteClaim(t, "data")

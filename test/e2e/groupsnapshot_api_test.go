@@ -113,8 +113,8 @@ func TestGroupsAreServedInAnyVersionOnceInstalled(t *testing.T) {
 			w.CreateSnapshot(t, api, "single", "data", nil)
 			w.WaitSnapshotReady(t, api, "single")
 			for _, role := range roles {
-				if told := strings.Count(role.Log(), "Continuing without an API until it can be listed: apply its CRDs"); told != 0 != row.late || told > 1 {
-					t.Errorf("it logged %d times that groups are not installed", told)
+				if n := strings.Count(role.Log(), "Continuing without an API until it can be listed: apply its CRDs"); n != 0 != row.late || n > 1 {
+					t.Errorf("it logged %d times that groups are not installed", n)
 				}
 			}
 			world.InstallCRDs(t, w.Config, row.change)
@@ -160,7 +160,7 @@ func TestGroupsCanBeDisabled(t *testing.T) {
 			w.WaitSnapshotReady(t, api, "single")
 			must(t, api.Get(t.Context(), client.ObjectKeyFromObject(group), group))
 			if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 || row.args != nil && (group.Status != nil || len(group.Finalizers) > 0) {
-				t.Errorf("the driver was asked %d times for a group, which is %+v", n, group)
+				t.Errorf("the driver was called %d times for a group, which is %+v", n, group)
 			}
 			if row.args == nil { // The snapshot-controller does not know the capability; it reports what it observes.
 				w.WaitEvent(t, "VolumeGroupSnapshot/one", corev1.EventTypeWarning, "GroupSnapshotNotServed", "does the driver make them?")

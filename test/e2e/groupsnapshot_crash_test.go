@@ -81,24 +81,24 @@ func (m *doomedProcess) start(t *testing.T, w *world.World, start func(testing.T
 // ready group is deleted; if it dies before the write, one that is being taken.
 func TestGroupSurvivesCrashes(t *testing.T) {
 	t.Parallel()
-	var struck atomic.Int64
+	var deaths atomic.Int64
 	t.Run("deaths", func(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			for nth := int64(1); nth <= 20; nth++ {
 				t.Run(fmt.Sprintf("controller, write %d, after it %v", nth, after), func(t *testing.T) {
 					t.Parallel()
-					struck.Add(runWithCrash(t, &doomedProcess{killAt: nth, after: after}, nil))
+					deaths.Add(runWithCrash(t, &doomedProcess{killAt: nth, after: after}, nil))
 				})
 			}
 			for nth := int64(1); nth <= 5; nth++ {
 				t.Run(fmt.Sprintf("snapshotter, write %d, after it %v", nth, after), func(t *testing.T) {
 					t.Parallel()
-					struck.Add(runWithCrash(t, nil, &doomedProcess{killAt: nth, after: after}))
+					deaths.Add(runWithCrash(t, nil, &doomedProcess{killAt: nth, after: after}))
 				})
 			}
 		}
 	})
-	n := struck.Load()
+	n := deaths.Load()
 	t.Logf("%d processes died", n)
 	if n < 30 {
 		t.Errorf("only %d processes died: the others have fewer writes than this test expects", n)

@@ -92,7 +92,7 @@ func TestGroupsAreTakenOnTheirNode(t *testing.T) {
 		return nil
 	})
 	if n := there.Driver.Calls(csi.DeleteVolumeGroupSnapshot) + there.Driver.Calls(csi.DeleteSnapshot); n > 0 || len(there.Driver.Snapshots()) != 3 {
-		t.Errorf("the other node's driver was asked %d times to delete something, and has %+v", n, there.Driver.Snapshots())
+		t.Errorf("the other node's driver was called %d times to delete something, and has %+v", n, there.Driver.Snapshots())
 	}
 	w.DeleteGroup(t, api, "there")
 	w.DeleteSnapshot(t, api, "single-there")
@@ -120,7 +120,7 @@ func TestGroupOnDifferentNodesIsRejected(t *testing.T) {
 	contents, err := w.ListGroupContents(t.Context(), api)
 	must(t, err)
 	if n := here.Driver.Calls(csi.CreateVolumeGroupSnapshot) + there.Driver.Calls(csi.CreateVolumeGroupSnapshot); n > 0 || len(contents) > 0 {
-		t.Errorf("the drivers were asked %d times, and there are the contents %+v", n, contents)
+		t.Errorf("the drivers were called %d times, and there are the contents %+v", n, contents)
 	}
 
 	claims := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace)
@@ -212,8 +212,8 @@ func TestSnapshotsOfDeletedNodeSayHowToRemoveThem(t *testing.T) {
 	s := w.WaitSnapshot(t, api, "single", func(s *snapshotv1.VolumeSnapshotStatus) bool {
 		return s.Error != nil && strings.Contains(ptr.Deref(s.Error.Message, ""), gone)
 	})
-	if told, did := ptr.Deref(s.Status.Error.Message, ""), end("volumesnapshotcontent", content.Name); !strings.Contains(told, did) || !strings.Contains(told, node) {
-		t.Errorf("the command is %q, and the status says %q", did, told)
+	if message, command := ptr.Deref(s.Status.Error.Message, ""), end("volumesnapshotcontent", content.Name); !strings.Contains(message, command) || !strings.Contains(message, node) {
+		t.Errorf("the command is %q, and the status says %q", command, message)
 	}
 	w.WaitSnapshotGone(t, api, "single")
 	w.WaitEvent(t, "VolumeGroupSnapshot/group", corev1.EventTypeWarning, "SnapshotDeletePending", gone)

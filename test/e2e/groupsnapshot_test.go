@@ -163,7 +163,7 @@ func TestMemberIsNotDeletedBeforeItsGroup(t *testing.T) {
 	w.DeleteSnapshot(t, api, name)
 	w.WaitEvent(t, "VolumeSnapshot/"+name, "", "SnapshotDeletePending", "the snapshot is part of VolumeGroupSnapshot one")
 	if s := w.WaitSnapshotReady(t, api, name); s.DeletionTimestamp == nil || w.Driver.Calls(csi.DeleteSnapshot) != 0 {
-		t.Errorf("the member is %+v, and the driver was asked to delete one %d times", s, w.Driver.Calls(csi.DeleteSnapshot))
+		t.Errorf("the member is %+v, and the driver was called %d times to delete one", s, w.Driver.Calls(csi.DeleteSnapshot))
 	}
 	w.WaitGroupReady(t, api, "one")
 	w.DeleteGroup(t, api, "one")
@@ -272,7 +272,7 @@ func TestUnboundClaimBlocksGroup(t *testing.T) {
 		return nil
 	})
 	if n := w.Driver.Calls(csi.CreateVolumeGroupSnapshot); n != 0 {
-		t.Errorf("the driver was asked %d times", n)
+		t.Errorf("the driver was called %d times", n)
 	}
 	w.CreateClass(t, func(c *storagev1.StorageClass) { c.Name += "-late" })
 	group := w.WaitGroupReady(t, api, "one")
@@ -377,7 +377,7 @@ func TestRetainedGroupIsImported(t *testing.T) {
 	}
 	kept := deleteContents(t, w, api)
 	if len(w.Driver.Groups()) != 1 || len(kept) != 2 {
-		t.Fatalf("the driver has %+v, and %d contents were kept", w.Driver.Groups(), len(kept))
+		t.Fatalf("the driver has %+v, and %d contents were retained", w.Driver.Groups(), len(kept))
 	}
 
 	there := w.Driver.Groups()[0]

@@ -133,7 +133,7 @@ func TestStartedOperationIsCompletedOnExit(t *testing.T) {
 	}
 	w.WaitBound(t, "data")
 	if n := w.Driver.Calls(csi.CreateVolume); n != 1 {
-		t.Errorf("the driver was asked %d times", n)
+		t.Errorf("the driver was called %d times", n)
 	}
 	w.StartProvisioner(t)
 	w.DeleteClaim(t, "data")

@@ -132,13 +132,13 @@ func TestUnknownModificationIsCompletedFirst(t *testing.T) {
 	call.Release()
 	w.StartResizer(t)
 	waitForClass(t, w, silver)
-	var asked []string
+	var iops []string
 	for _, call := range w.Driver.Log() {
 		if r, ok := call.Request.(*csipb.ControllerModifyVolumeRequest); ok {
-			asked = append(asked, r.GetMutableParameters()["iops"])
+			iops = append(iops, r.GetMutableParameters()["iops"])
 		}
 	}
-	if diff := cmp.Diff([]string{"1000", "1000", "100"}, asked); diff != "" {
+	if diff := cmp.Diff([]string{"1000", "1000", "100"}, iops); diff != "" {
 		t.Errorf("the requested iops are:\n%s", diff)
 	}
 	checkNoWarnings(t, w)

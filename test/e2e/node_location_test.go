@@ -80,8 +80,8 @@ func TestVolumeHasAffinityOfItsNode(t *testing.T) {
 	w := newNodeWorld(t, "a", "b")
 	for _, n := range w.nodes {
 		n.Driver.SetHooks(csitest.Hooks{After: func(_ context.Context, _ csi.Method, _, resp any, err error) (any, error) {
-			if answer, ok := resp.(*csipb.CreateVolumeResponse); ok {
-				answer.Volume.AccessibleTopology = nil
+			if response, ok := resp.(*csipb.CreateVolumeResponse); ok {
+				response.Volume.AccessibleTopology = nil
 			}
 			return resp, err
 		}})
@@ -162,7 +162,7 @@ func TestVolumeThatCannotBeLocatedStays(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		wayOut func(*testing.T, *nodeWorld, *corev1.PersistentVolume)
-		asked  []int
+		calls  []int
 		left   int // at node b
 	}{
 		"until an administrator names the node":            {annotate, []int{0, 1}, 1},
@@ -191,7 +191,7 @@ func TestVolumeThatCannotBeLocatedStays(t *testing.T) {
 			tt.wayOut(t, w, volume)
 			w.WaitPVGone(t, volume)
 			for i, n := range w.callsPerNode(csi.DeleteVolume) {
-				if n-before[i] != tt.asked[i] {
+				if n-before[i] != tt.calls[i] {
 					t.Errorf("DeleteVolume was called %[2]d times on node %[1]s", w.nodes[i].NodeName, n-before[i])
 				}
 			}

@@ -117,7 +117,7 @@ func TestUnknownParameterIsReportedUntilClassIsFixed(t *testing.T) {
 	w.CreateClaim(t, "data", nil)
 	w.WaitClaimEvent(t, "data", corev1.EventTypeWarning, "ProvisioningFailed", "csi.storage.k8s.io/provisioner-secret-nam")
 	if calls := w.Driver.Calls(csi.CreateVolume); calls != 0 {
-		t.Errorf("the driver was asked %d times", calls)
+		t.Errorf("the driver was called %d times", calls)
 	}
 	w.DeleteClass(t.Context(), t, wrong.Name)
 	w.CreateClass(t, nil) // The new class requeues the claim: no retry is due for a while.

@@ -76,7 +76,7 @@ func TestSizeOfLostResponseIsRecordedAfterLowering(t *testing.T) {
 func TestExpansionThatKeepsFailingIsLowered(t *testing.T) {
 	t.Parallel()
 	w, volume := newResizable(t, csitest.Options{}, "--retry-interval-start=0.1")
-	w.Driver.FailNext(csi.ControllerExpandVolume, codes.DeadlineExceeded, "no answer")
+	w.Driver.FailNext(csi.ControllerExpandVolume, codes.DeadlineExceeded, "no response")
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, _ csi.Method, req any) error {
 		if r, ok := req.(*csipb.ControllerExpandVolumeRequest); ok && r.GetCapacityRange().GetRequiredBytes() > 4<<30 && w.Driver.Calls(csi.ControllerExpandVolume) > 1 {
 			return status.Error(codes.OutOfRange, "the pool has 4Gi")

@@ -194,9 +194,9 @@ func TestUnknownExpansionIsCompletedFirst(t *testing.T) {
 	w.StartResizer(t)
 	w.WaitSize(t, "data", "4Gi")
 	checkCapacity(t, w, volume.Name, "4Gi")
-	for _, asked := range requestedSizes(w) {
-		if asked != 4<<30 {
-			t.Errorf("the driver got a request for %d bytes", asked)
+	for _, size := range requestedSizes(w) {
+		if size != 4<<30 {
+			t.Errorf("the driver got a request for %d bytes", size)
 		}
 	}
 	checkNoWarnings(t, w)

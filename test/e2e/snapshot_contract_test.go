@@ -152,10 +152,10 @@ func TestFailedDeletionIsReportedAndRetried(t *testing.T) {
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
 	content := w.WaitContent(t, api, w.CreateSnapshot(t, api, "one", "data", nil))
 	w.WaitSnapshotReady(t, api, "one")
-	refuse := make(chan struct{})
+	healed := make(chan struct{})
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
 		select {
-		case <-refuse:
+		case <-healed:
 			return nil
 		default:
 		}
@@ -169,7 +169,7 @@ func TestFailedDeletionIsReportedAndRetried(t *testing.T) {
 	if there := w.Driver.Snapshots(); len(there) != 1 {
 		t.Errorf("the driver has %+v", there)
 	}
-	close(refuse)
+	close(healed)
 	w.WaitSnapshotGone(t, api, "one")
 	w.WaitNoSnapshotsLeft(t, api)
 }
@@ -198,14 +198,14 @@ func TestClassSecretIsSentToTheDriver(t *testing.T) {
 	w.DeleteSnapshot(t, api, "one")
 	w.WaitNoSnapshotsLeft(t, api)
 	for _, call := range w.Driver.Log() {
-		switch asked := call.Request.(type) {
+		switch request := call.Request.(type) {
 		case *csipb.CreateSnapshotRequest:
-			if asked.GetSecrets()["key"] != "of-one" || len(asked.GetParameters()) != 1 || asked.GetParameters()["tier"] != "gold" {
-				t.Errorf("the CreateSnapshot request is %v", asked)
+			if request.GetSecrets()["key"] != "of-one" || len(request.GetParameters()) != 1 || request.GetParameters()["tier"] != "gold" {
+				t.Errorf("the CreateSnapshot request is %v", request)
 			}
 		case *csipb.DeleteSnapshotRequest:
-			if asked.GetSecrets()["key"] != "of-one" {
-				t.Errorf("the DeleteSnapshot request is %v", asked)
+			if request.GetSecrets()["key"] != "of-one" {
+				t.Errorf("the DeleteSnapshot request is %v", request)
 			}
 		}
 	}
@@ -260,8 +260,8 @@ func TestSnapshotFlags(t *testing.T) {
 				}
 			}
 			for _, call := range w.Driver.Log() {
-				if asked, ok := call.Request.(*csipb.CreateSnapshotRequest); ok && fmt.Sprint(asked.GetParameters()) != fmt.Sprint(want) {
-					t.Errorf("the parameters at the driver are %v", asked.GetParameters())
+				if request, ok := call.Request.(*csipb.CreateSnapshotRequest); ok && fmt.Sprint(request.GetParameters()) != fmt.Sprint(want) {
+					t.Errorf("the parameters at the driver are %v", request.GetParameters())
 				}
 			}
 			w.DeleteSnapshot(t, api, "one")

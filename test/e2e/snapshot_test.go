@@ -125,22 +125,22 @@ func TestMissingDependencyIsReportedAndRequeuesSnapshot(t *testing.T) {
 func TestDriverErrorIsReportedAndCleared(t *testing.T) {
 	t.Parallel()
 	w, api := newSnapshotWorld(t, csitest.Options{}, instantRetries...)
-	var refuse codes.Code
-	hold := make(chan codes.Code, 1)
+	var code codes.Code
+	next := make(chan codes.Code, 1)
 	w.Driver.SetHooks(csitest.Hooks{Before: func(_ context.Context, method csi.Method, _ any) error {
 		if method != csi.CreateSnapshot {
 			return nil
 		}
 		select {
-		case refuse = <-hold:
+		case code = <-next:
 		default:
 		}
-		if refuse == codes.OK {
+		if code == codes.OK {
 			return nil
 		}
-		return status.Error(refuse, "as the test says")
+		return status.Error(code, "as the test says")
 	}})
-	hold <- codes.InvalidArgument
+	next <- codes.InvalidArgument
 	s := w.CreateSnapshot(t, api, "refused", "data", nil)
 	w.WaitSnapshotError(t, api, "refused", "CreateSnapshot: InvalidArgument: as the test says (terminal")
 	content := w.WaitContent(t, api, s)
@@ -151,10 +151,10 @@ func TestDriverErrorIsReportedAndCleared(t *testing.T) {
 		}
 		return err
 	})
-	hold <- codes.Unavailable
+	next <- codes.Unavailable
 	w.WaitSnapshotError(t, api, "refused", "CreateSnapshot: Unavailable: as the test says (transient")
 	w.WaitEvent(t, "VolumeSnapshotContent/"+content.Name, corev1.EventTypeWarning, "SnapshotContentCheckandUpdateFailed", "Unavailable")
-	hold <- codes.OK
+	next <- codes.OK
 	if ready := w.WaitSnapshotReady(t, api, "refused"); ready.Status.Error != nil {
 		t.Errorf("a ready snapshot has the error %v", *ready.Status.Error.Message)
 	}

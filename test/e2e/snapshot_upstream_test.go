@@ -237,8 +237,8 @@ func (c *upstreamController) importAndDelete(t *testing.T, handle string) {
 	c.waitGone(t, content)
 	var last *csipb.DeleteSnapshotRequest
 	for _, call := range c.Driver.Log() {
-		if asked, ok := call.Request.(*csipb.DeleteSnapshotRequest); ok {
-			last = asked
+		if request, ok := call.Request.(*csipb.DeleteSnapshotRequest); ok {
+			last = request
 		}
 	}
 	if last.GetSnapshotId() != handle || last.GetSecrets()["key"] != "key" {

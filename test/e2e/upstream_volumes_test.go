@@ -120,7 +120,7 @@ func TestVolumesOfFormerProvisionerName(t *testing.T) {
 	w.WaitPVGone(t, own)
 	w.WaitEvent(t, "PersistentVolume/"+other.Name, corev1.EventTypeWarning, "VolumeFailedDelete", "--provisioner=former.example.com/csi")
 	if n := w.Driver.Calls(csi.DeleteVolume); n != 1 {
-		t.Errorf("the driver was asked %d times", n)
+		t.Errorf("the driver was called %d times", n)
 	}
 	annotate(w.Name) // As the event says.
 	w.WaitPVGone(t, other)

@@ -135,9 +135,9 @@ func (s *measuredProcess) waitReady(t *testing.T) time.Duration {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
-		if answer, err := http.Get("http://" + s.endpoint + "/readyz"); err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
+		if response, err := http.Get("http://" + s.endpoint + "/readyz"); err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
 				return time.Since(s.started)
 			}
 		}

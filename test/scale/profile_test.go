@@ -42,12 +42,12 @@ func (s *measuredProcess) profile(t *testing.T) {
 
 // saveURL writes the content of a URL to a file.
 func saveURL(file, address string) error {
-	answer, err := http.Get(address)
+	response, err := http.Get(address)
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
-	all, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
 	}

@@ -137,13 +137,13 @@ func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 // costs two more requests; on a busy machine some do.
 func (b *snapshotProcesses) checkBudget(t *testing.T, c *cost, budget int) {
 	t.Helper()
-	told, err := b.Client.CoreV1().Events(b.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=CreatingSnapshot"})
+	events, err := b.Client.CoreV1().Events(b.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=CreatingSnapshot"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := c.requests.Total() - 2*len(told.Items); n > budget*c.n {
+	if n := c.requests.Total() - 2*len(events.Items); n > budget*c.n {
 		t.Errorf("%d requests for %d snapshots, and %d for reporting %d of them as being created: %s",
-			n, c.n, 2*len(told.Items), len(told.Items), c.requests.PerObject(c.n))
+			n, c.n, 2*len(events.Items), len(events.Items), c.requests.PerObject(c.n))
 	}
 }
 

@@ -1,17 +1,17 @@
-// Package world is what tests of the whole program share: a real cluster, a
-// driver that keeps score, the program as a process of its own, and the few
-// things that users do, with the waiting that goes with them.
+// Package world is shared by the tests of the whole program: a real cluster, a driver
+// that records its calls, the program as separate processes, and functions that do what
+// users do and wait for the result.
 //
 //	func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
 //
-//	func TestAClaim(t *testing.T) {
+//	func TestClaim(t *testing.T) {
 //		w := world.New(t, csitest.Options{})
-//		w.Provisioner(t)
-//		w.Class(t, nil)
-//		w.Claim(t, "data", nil)
-//		w.Bound(t, "data")
-//		w.DropClaim(t, "data")
-//		w.NothingLeft(t)
+//		w.StartProvisioner(t)
+//		w.CreateClass(t, nil)
+//		w.CreateClaim(t, "data", nil)
+//		w.WaitBound(t, "data")
+//		w.DeleteClaim(t, "data")
+//		w.WaitNothingLeft(t)
 //	}
 //
 // Every world has a namespace, a driver and a class of its own, so tests run in
