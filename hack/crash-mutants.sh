@@ -1,11 +1,11 @@
 #!/bin/bash
-# crash-mutants.sh [NAME...]: shows that the crash sweep can fail. Each mutant of
-# test/crash/mutants takes one precaution out of the program, and the scenarios
-# that it names are swept with that program. First comes a control: the same
-# scenarios, with the program as it is, must pass. A mutant counts as noticed only
-# if the sweep comes to its end and tells of leaks, of what is stuck, or of what is
-# wrong, and if runs have failed in each way of striking that the mutant names.
-# Run it inside a cluster. What the sweeps say is kept in bin/crash-mutants.
+# crash-mutants.sh [NAME...]: shows that the crash sweep can fail. Each mutant in
+# test/crash/mutants removes one precaution from the program, and the script sweeps the
+# mutant's scenarios with that program. First comes a control: the unchanged program
+# must pass the same scenarios. A mutant counts as detected only if the sweep completes
+# and reports leaks, stuck objects or other errors, and if runs failed with each fault
+# that the mutant names. Run it inside a cluster. The sweeps' output stays in
+# bin/crash-mutants.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -20,10 +20,10 @@ for mutant in $(printf "%s\n" test/crash/mutants/*.patch | sort -V); do
 	name=$(basename "$mutant" .patch)
 	[[ $# = 0 || " $* " == *" $name "* ]] && mutants+=("$mutant")
 done
-[ ${#mutants[@]} -gt 0 ] || { echo "there is no such mutant: $*" >&2; exit 1; }
+[ ${#mutants[@]} -gt 0 ] || { echo "no such mutant: $*" >&2; exit 1; }
 
-# build makes holdfast, with the mutant if there is one: it is applied with
-# go build -overlay, and the tree stays as it is.
+# build MUTANT DIR builds holdfast, with the mutant if there is one. go build -overlay
+# applies it without changing the source tree.
 build() {
 	local overlay=() files
 	if [ -n "$1" ]; then
@@ -36,60 +36,60 @@ build() {
 	CGO_ENABLED=0 go build "${overlay[@]}" -o "$2/holdfast" ./cmd/holdfast
 }
 
-# sweep DIR PATTERN LOG plays what the pattern says with the programs in DIR.
+# sweep DIR PATTERN LOG sweeps the scenarios of a pattern with the programs in DIR.
 sweep() {
 	HOLDFAST_PROGRAMS=$1 go test -count=1 -timeout 90m -v ./test/crash -full -patience 10s -run "$2" >"$3" 2>&1
 }
 
-# header NAME MUTANT is a line of what a patch begins with.
+# header NAME MUTANT prints a field of the header of a patch.
 header() { sed -n "/^---/q; s/^$1: //p" "$2"; }
 
-# pattern MUTANT says what is to be swept, as -run wants it.
+# pattern MUTANT prints the scenarios and runs to be swept, in the form of -run.
 pattern() {
 	local runs
 	runs=$(header Runs "$1")
 	echo "TestSweep/^($(header Scenarios "$1"))${runs:+/$runs}"
 }
 
-# counts LOG prints runs, leaks, what is stuck and what is wrong; nothing if the
-# sweep has not come to its end.
+# counts LOG prints the numbers of runs, leaks, stuck objects and other errors, or
+# nothing if the sweep has not completed.
 counts() {
 	awk -F ' *[|] *' -v wrong="$(grep -c '^ *wrong: ' "$1")" '/^\| \*\*all\*\*/ { print $4, $6, $7, wrong }' "$1"
 }
 
-# ways LOG prints the ways of striking in which runs have failed.
-ways() { sed -n '/^| fault /,/^$/p' "$1" | awk -F ' *[|] *' '$4 + 0 > 0 { print $2 }'; }
+# faults LOG prints the faults with which runs have failed.
+faults() { sed -n '/^| fault /,/^$/p' "$1" | awk -F ' *[|] *' '$4 + 0 > 0 { print $2 }'; }
 
 complain() {
 	echo "$1" >&2
 	failed=1
 }
 
-# judge MUTANT LOG prints a row, and complains if the mutant was not noticed.
+# judge MUTANT LOG prints a row, and complains if the mutant was not detected.
 judge() {
 	local runs leaks stuck wrong by
 	read -r runs leaks stuck wrong <<<"$(counts "$2")" || true
 	if [ -z "$runs" ]; then
-		complain "the sweep with $1 has not come to its end, see $2"
+		complain "the sweep with $1 has not completed, see $2"
 		return
 	fi
-	by=$(ways "$2")
+	by=$(faults "$2")
 	echo "| $(head -1 "$1") | $runs | $leaks | $stuck | $wrong | $(paste -sd, <<<"${by:-no fault}" | sed 's/,/, /g') |"
-	[ $((leaks + stuck + wrong)) -gt 0 ] || complain "the sweep has not noticed $1, see $2"
-	header Faults "$1" | sed 's/, /\n/g' | while read -r way; do
-		grep -qxF "$way" <<<"$by" || echo "$way"
-	done | grep . >&2 && complain "the sweep has not noticed $1 in these ways, see $2" || true
+	[ $((leaks + stuck + wrong)) -gt 0 ] || complain "the sweep has not detected $1, see $2"
+	header Faults "$1" | sed 's/, /\n/g' | while read -r fault; do
+		grep -qxF "$fault" <<<"$by" || echo "$fault"
+	done | grep . >&2 && complain "the sweep has not detected $1 with these faults, see $2" || true
 }
 
 mkdir "$dir/control"
 build "" "$dir/control"
 all=$(for mutant in "${mutants[@]}"; do pattern "$mutant"; done | sort -u | paste -sd'|')
 if ! sweep "$dir/control" "$all" "$logs/control.log"; then
-	echo "the sweep fails without a mutant, so that it fails with one shows nothing; see $logs/control.log" >&2
+	echo "the sweep fails without a mutant, so its failures with mutants show nothing; see $logs/control.log" >&2
 	exit 1
 fi
 
-echo "| taken out | runs | leaks | stuck | other | noticed by |"
+echo "| removed | runs | leaks | stuck | other | detected by |"
 echo "|---|---|---|---|---|---|"
 read -r runs leaks stuck wrong <<<"$(counts "$logs/control.log")"
 echo "| Nothing | $runs | $leaks | $stuck | $wrong | |"
