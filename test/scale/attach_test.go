@@ -63,12 +63,12 @@ func attachTable(first, later, dropped *cost, took memoryUse) string {
 	return comparisonTable("300 attachments",
 		tableRow{"attached a second, the first time", figure("%.0f", first.perSecond()), "190.7", "1.7"},
 		tableRow{"requests for one", figure("%.2f", first.requestsEach()), "3.3", ""},
-		tableRow{"ms of processor for one", figure("%.2f", first.cpuEach()), "1.83 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f", first.cpuEach()), "1.83 (five processes)", ""},
 		tableRow{"attached a second, later", figure("%.0f", later.perSecond()), "", ""},
 		tableRow{"requests for one", figure("%.2f", later.requestsEach()), "2.3", ""},
 		tableRow{"detached a second", figure("%.0f", dropped.perSecond()), "317.7", "1.7"},
 		tableRow{"requests for one", figure("%.2f", dropped.requestsEach()), "2.0", ""},
-		tableRow{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "0.83 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f", dropped.cpuEach()), "0.83 (five processes)", ""},
 		tableRow{"memory with 300 attached", took.String(), "", ""})
 }
 

@@ -4,20 +4,15 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
-	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
 // attacherResult is the result of measuring the attacher in a cluster of some size.
 type attacherResult struct {
-	objects            int
-	ready              time.Duration
-	start              proxy.Counts
-	startCPU           time.Duration
-	memory             memoryUse
+	objects int
+	startup
 	peak               int64 // bytes resident
 	attached, detached *cost
 }
@@ -32,9 +27,7 @@ func measureAttacher(t *testing.T, w *world.World, objects int) *attacherResult 
 	p := startRole(t, w, func(t testing.TB, args ...string) *world.Process {
 		return w.StartAttacher(t, append(args, "--reconcile-sync=0")...)
 	}, csi.ControllerPublishVolume, csi.ControllerUnpublishVolume)
-	s := &attacherResult{objects: objects, ready: p.waitReady(t)}
-	s.start = p.waitIdle(t)
-	s.startCPU, s.memory = cpuTime(t, p.PID()), memoryOf(t, p.PID())
+	s := &attacherResult{objects: objects, startup: p.measureStart(t)}
 	s.attached = p.measure(t, measured, func() {
 		inParallel(measured, func(n int) { w.CreateAttachment(t, volumes[n], node) })
 		inParallel(measured, func(n int) { w.WaitAttached(t, world.AttachmentName(volumes[n], node)) })
@@ -69,18 +62,15 @@ func compareAttachers(t *testing.T, few, many *attacherResult) {
 	few.detached.checkSame(t, "detached", many.detached)
 }
 
-func manyAttachTable(sights []*attacherResult) string {
-	b := newColumns(sights)
+func manyAttachTable(results []*attacherResult) string {
+	b := newColumns(results)
 	b.row("volumes and attachments", func(s *attacherResult) string {
 		return fmt.Sprintf("%d, of which %d ours", s.objects, s.objects/everyNthIsOurs)
 	})
 	b.line()
-	b.row("start to ready", func(s *attacherResult) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
-	b.row("requests until it rests", func(s *attacherResult) string { return fmt.Sprint(s.start.Total()) })
-	b.row("processor until it rests", func(s *attacherResult) string { return fmt.Sprintf("%.2f s", s.startCPU.Seconds()) })
-	b.row("memory then", func(s *attacherResult) string { return s.memory.String() })
-	b.row("memory at its peak", func(s *attacherResult) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
-	b.row("a volume attached", func(s *attacherResult) string { return s.attached.String() })
-	b.row("a volume detached", func(s *attacherResult) string { return s.detached.String() })
+	startupRows(b, func(s *attacherResult) *startup { return &s.startup })
+	b.row("peak memory", func(s *attacherResult) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
+	b.row("one volume attached", func(s *attacherResult) string { return s.attached.String() })
+	b.row("one volume detached", func(s *attacherResult) string { return s.detached.String() })
 	return b.String()
 }

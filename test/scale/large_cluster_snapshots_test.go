@@ -46,20 +46,20 @@ func TestManySnapshots(t *testing.T) {
 		sizes = []int{1000, 10000}
 	}
 	w, api := newAPIOnlySnapshotWorld(t)
-	var sights []*snapshotResult
+	var results []*snapshotResult
 	there := 0
 	for _, size := range sizes {
 		createSnapshots(t, w, api, there, size)
 		there = size
-		t.Run(fmt.Sprint(size), func(t *testing.T) { sights = append(sights, measureSnapshots(t, w, api, size)) })
+		t.Run(fmt.Sprint(size), func(t *testing.T) { results = append(results, measureSnapshots(t, w, api, size)) })
 	}
 	if t.Failed() {
 		return
 	}
-	few, many := sights[0], sights[len(sights)-1]
+	few, many := results[0], results[len(results)-1]
 	few.made.checkSame(t, "made", many.made)
 	few.deleted.checkSame(t, "deleted", many.deleted)
-	publishTable(t, "many snapshots", manySnapshotsTable(sights))
+	publishTable(t, "many snapshots", manySnapshotsTable(results))
 }
 
 // newAPIOnlySnapshotWorld is a world without controllers, with a snapshot class.
@@ -199,18 +199,18 @@ func (b *snapshotProcesses) bindByHand(t *testing.T, name string) {
 	}
 }
 
-func manySnapshotsTable(sights []*snapshotResult) string {
-	b := newColumns(sights)
+func manySnapshotsTable(results []*snapshotResult) string {
+	b := newColumns(results)
 	b.row("snapshots with contents, claims and volumes", func(s *snapshotResult) string {
 		return fmt.Sprintf("%d, of which %d ours", s.there, s.there/everyNthIsOurs)
 	})
 	b.line()
 	b.row("start to ready", func(s *snapshotResult) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
 	for n, role := range []string{"snapshot-controller", "csi-snapshotter"} {
-		b.row("memory of "+role+" then", func(s *snapshotResult) string { return s.memory[n].String() })
-		b.row("memory at its peak", func(s *snapshotResult) string { return fmt.Sprintf("%d MiB RSS", s.peaks[n]>>20) })
+		b.row("memory of "+role+" when idle", func(s *snapshotResult) string { return s.memory[n].String() })
+		b.row("peak memory", func(s *snapshotResult) string { return fmt.Sprintf("%d MiB RSS", s.peaks[n]>>20) })
 	}
-	b.row("a snapshot made", func(s *snapshotResult) string { return s.made.String() })
-	b.row("a snapshot deleted", func(s *snapshotResult) string { return s.deleted.String() })
+	b.row("one snapshot taken", func(s *snapshotResult) string { return s.made.String() })
+	b.row("one snapshot deleted", func(s *snapshotResult) string { return s.deleted.String() })
 	return b.String()
 }

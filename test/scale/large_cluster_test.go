@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/test/proxy"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -34,11 +32,8 @@ const (
 // A provisionerResult is the result of measuring the provisioner in a cluster of some
 // size.
 type provisionerResult struct {
-	objects               int
-	ready                 time.Duration
-	start                 proxy.Counts
-	startCPU              time.Duration
-	memory                memoryUse
+	objects int
+	startup
 	peak                  int64 // bytes resident
 	made, cloned, dropped *cost
 }
@@ -52,21 +47,21 @@ func TestManyObjects(t *testing.T) {
 		sizes = []int{1000, 10000}
 	}
 	w := newAPIOnlyWorld(t)
-	var sights []*provisionerResult
+	var results []*provisionerResult
 	var attachers []*attacherResult
 	there := 0
 	for _, size := range sizes {
 		createObjects(t, w, there, size)
 		there = size
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			sights = append(sights, measureProvisioner(t, w, size))
+			results = append(results, measureProvisioner(t, w, size))
 			attachers = append(attachers, measureAttacher(t, w, size))
 		})
 	}
 	if t.Failed() {
 		return
 	}
-	few, many := sights[0], sights[len(sights)-1]
+	few, many := results[0], results[len(results)-1]
 	if few.start.Total() != many.start.Total() {
 		t.Errorf("starting takes other requests among few (%v) than among many (%v)", few.start, many.start)
 	}
@@ -74,7 +69,7 @@ func TestManyObjects(t *testing.T) {
 	few.cloned.checkSame(t, "cloned", many.cloned)
 	few.dropped.checkSame(t, "deleted", many.dropped)
 	compareAttachers(t, attachers[0], attachers[len(attachers)-1])
-	publishTable(t, "make bench-scale", manyTable(sights))
+	publishTable(t, "make bench-scale", manyTable(results))
 	publishTable(t, "attachments among many", manyAttachTable(attachers))
 }
 
@@ -96,9 +91,7 @@ func newAPIOnlyWorld(t *testing.T) *world.World {
 func measureProvisioner(t *testing.T, w *world.World, objects int) *provisionerResult {
 	t.Helper()
 	p := startProvisioner(t, w)
-	s := &provisionerResult{objects: objects, ready: p.waitReady(t)}
-	s.start = p.waitIdle(t)
-	s.startCPU, s.memory = cpuTime(t, p.PID()), memoryOf(t, p.PID())
+	s := &provisionerResult{objects: objects, startup: p.measureStart(t)}
 
 	source := p.createClaims(t, fmt.Sprintf("source-%d", objects), 1, nil)[0]
 	bindClaim(t, w, source)
@@ -208,19 +201,16 @@ func (c *cost) checkSame(t *testing.T, what string, among *cost) {
 	}
 }
 
-func manyTable(sights []*provisionerResult) string {
-	b := newColumns(sights)
+func manyTable(results []*provisionerResult) string {
+	b := newColumns(results)
 	b.row("claims with volumes and attachments", func(s *provisionerResult) string {
 		return fmt.Sprintf("%d, of which %d ours", s.objects, s.objects/everyNthIsOurs)
 	})
 	b.line()
-	b.row("start to ready", func(s *provisionerResult) string { return fmt.Sprintf("%.2f s", s.ready.Seconds()) })
-	b.row("requests until it rests", func(s *provisionerResult) string { return fmt.Sprint(s.start.Total()) })
-	b.row("processor until it rests", func(s *provisionerResult) string { return fmt.Sprintf("%.2f s", s.startCPU.Seconds()) })
-	b.row("memory then", func(s *provisionerResult) string { return s.memory.String() })
-	b.row("memory at its peak", func(s *provisionerResult) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
-	b.row("a volume made", func(s *provisionerResult) string { return s.made.String() })
-	b.row("a volume cloned", func(s *provisionerResult) string { return s.cloned.String() })
-	b.row("a volume deleted", func(s *provisionerResult) string { return s.dropped.String() })
+	startupRows(b, func(s *provisionerResult) *startup { return &s.startup })
+	b.row("peak memory", func(s *provisionerResult) string { return fmt.Sprintf("%d MiB RSS", s.peak>>20) })
+	b.row("one volume created", func(s *provisionerResult) string { return s.made.String() })
+	b.row("one volume cloned", func(s *provisionerResult) string { return s.cloned.String() })
+	b.row("one volume deleted", func(s *provisionerResult) string { return s.dropped.String() })
 	return b.String()
 }

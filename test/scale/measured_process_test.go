@@ -49,6 +49,31 @@ func (s *measuredProcess) driverCalls() (sum int) {
 	return sum
 }
 
+// A startup is the cost of a process from its start until it is idle.
+type startup struct {
+	ready    time.Duration
+	start    proxy.Counts
+	startCPU time.Duration
+	memory   memoryUse
+}
+
+// measureStart waits until the process is idle after its start.
+func (s *measuredProcess) measureStart(t *testing.T) startup {
+	t.Helper()
+	of := startup{ready: s.waitReady(t)}
+	of.start = s.waitIdle(t)
+	of.startCPU, of.memory = cpuTime(t, s.PID()), memoryOf(t, s.PID())
+	return of
+}
+
+// startupRows adds the rows of a startup to a table.
+func startupRows[T any](b *columns[T], of func(T) *startup) {
+	b.row("start to ready", func(x T) string { return fmt.Sprintf("%.2f s", of(x).ready.Seconds()) })
+	b.row("requests until idle", func(x T) string { return fmt.Sprint(of(x).start.Total()) })
+	b.row("CPU time until idle", func(x T) string { return fmt.Sprintf("%.2f s", of(x).startCPU.Seconds()) })
+	b.row("memory when idle", func(x T) string { return of(x).memory.String() })
+}
+
 // A cost is what n objects have cost.
 type cost struct {
 	n         int

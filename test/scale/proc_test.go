@@ -18,7 +18,7 @@ type memoryUse struct {
 }
 
 func (f memoryUse) String() string {
-	return fmt.Sprintf("%d MiB RSS (%d of its own, %d of its program's file)", f.resident>>20, f.anonymous>>20, (f.resident-f.anonymous)>>20)
+	return fmt.Sprintf("%d MiB RSS (%d private, %d of the program's file)", f.resident>>20, f.anonymous>>20, (f.resident-f.anonymous)>>20)
 }
 
 // memoryOf returns the memory of a process now.

@@ -70,7 +70,7 @@ func TestCostOfAVolume(t *testing.T) {
 		t.Errorf("%s with %d volumes, more than %d MiB", took, claims, memoryBudget>>20)
 	}
 	publishTable(t, "make bench", costTable(made, dropped, took)+fmt.Sprintf(
-		"\nFrom the first claim to the last volume: %.1f a second. From a claim that Kubernetes has handed over to its volume: %.0f ms.\n",
+		"\nFrom the first claim to the last volume: %.1f a second. From the annotated claim to its volume: %.0f ms.\n",
 		claims/published.Seconds(), busy*1000/claims))
 }
 
@@ -81,13 +81,13 @@ func costTable(made, dropped *cost, took memoryUse) string {
 		tableRow{"claims bound a second", figure("%.1f", made.perSecond()), "59.5", "5.3"},
 		tableRow{"requests for one", figure("%.2f", made.requestsEach()), "4.0", ""},
 		tableRow{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
-		tableRow{"ms of processor for one", figure("%.2f", made.cpuEach()), "4.87 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f", made.cpuEach()), "4.87 (five processes)", ""},
 		tableRow{"volumes deleted a second", figure("%.1f", dropped.perSecond()), "52.0", "2.1"},
 		tableRow{"requests for one", figure("%.2f", dropped.requestsEach()), "5.9", ""},
 		tableRow{"driver calls for one", figure("%.2f", dropped.callsEach()), "1.54 (of 3,000)", ""},
-		tableRow{"ms of processor for one", figure("%.2f", dropped.cpuEach()), "6.80 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f", dropped.cpuEach()), "6.80 (five processes)", ""},
 		tableRow{"memory with 300 volumes", took.String(), "310 MiB RSS (five processes)", ""}) +
-		fmt.Sprintf("\nRequests for a volume that is made: %s; that is deleted: %s.\n", made.requests.PerObject(claims), dropped.requests.PerObject(claims))
+		fmt.Sprintf("\nRequests for creating a volume: %s; for deleting it: %s.\n", made.requests.PerObject(claims), dropped.requests.PerObject(claims))
 }
 
 func claimName(n int) string { return "claim-" + strconv.Itoa(n) }

@@ -205,12 +205,12 @@ func snapshotTable(made, dropped *cost, took [2]memoryUse) string {
 		tableRow{"ready a second", figure("%.1f", made.perSecond()), "36.1", "0.7"},
 		tableRow{"requests for one", figure("%.2f", made.requestsEach()), "17.6", ""},
 		tableRow{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
-		tableRow{"ms of processor for one", figure("%.2f (two processes)", made.cpuEach()), "10.03 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f (two processes)", made.cpuEach()), "10.03 (five processes)", ""},
 		tableRow{"deleted a second", figure("%.1f", dropped.perSecond()), "56.7", "0.9"},
 		tableRow{"requests for one", figure("%.2f", dropped.requestsEach()), "8.4", ""},
 		tableRow{"driver calls for one", figure("%.2f", dropped.callsEach()), "", ""},
-		tableRow{"ms of processor for one", figure("%.2f (two processes)", dropped.cpuEach()), "6.20 (five processes)", ""},
+		tableRow{"ms of CPU for one", figure("%.2f (two processes)", dropped.cpuEach()), "6.20 (five processes)", ""},
 		tableRow{"memory of snapshot-controller with 300 snapshots", took[0].String(), "357 MiB RSS (five processes)", ""},
 		tableRow{"memory of csi-snapshotter with them", took[1].String(), "", ""}) +
-		fmt.Sprintf("\nRequests for a snapshot that is made: %s; that is deleted: %s.\n", made.requests.PerObject(claims), dropped.requests.PerObject(claims))
+		fmt.Sprintf("\nRequests for taking a snapshot: %s; for deleting it: %s.\n", made.requests.PerObject(claims), dropped.requests.PerObject(claims))
 }

@@ -15,7 +15,7 @@ type tableRow struct{ name, ours, raised, defaults string }
 func comparisonTable(objects string, lines ...tableRow) string {
 	var b strings.Builder
 	write := func(l tableRow) { fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", l.name, l.ours, l.raised, l.defaults) }
-	write(tableRow{objects, "holdfast", "peers, limits raised", "peers, default limits"})
+	write(tableRow{objects, "holdfast", "upstream, limits raised", "upstream, default limits"})
 	b.WriteString("|---|---|---|---|\n")
 	for _, l := range lines {
 		write(l)
