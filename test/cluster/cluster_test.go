@@ -93,7 +93,7 @@ func TestNodes(t *testing.T) {
 		facts := c.report(t.Context())
 		for _, want := range []string{"pod failing on " + node + ": Failed", "ended with code 3", "some words", "Scheduled"} {
 			if !strings.Contains(facts, want) {
-				t.Errorf("the facts lack %q:\n%s", want, facts)
+				t.Errorf("the report lacks %q:\n%s", want, facts)
 			}
 		}
 	})

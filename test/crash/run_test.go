@@ -54,8 +54,8 @@ type run struct {
 	trigger  string // the schedule's last trigger; empty without a schedule
 	triggers int    // how many triggers there were
 
-	importDeleted     bool              // given was taken out of the cluster again
-	preProvisioned    string            // the handle of what is at the driver, and unknown to the cluster
+	importDeleted     bool              // the import of preProvisioned was deleted
+	preProvisioned    string            // handle of the snapshot or group that users import
 	wantedAttachments map[string]string // VolumeAttachments that are wanted, by name: the driver's id of the node
 }
 

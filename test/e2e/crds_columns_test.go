@@ -58,7 +58,7 @@ func TestSnapshotCRDsHaveUpstreamsNamesAndColumns(t *testing.T) {
 					t.Errorf("in %s: namespaced %t, short names %q", version, r.Namespaced, r.ShortNames)
 				}
 				if _, ok := found[row.plural+"/status"]; ok != row.status {
-					t.Errorf("in %s: that the status is written by itself is %t", version, ok)
+					t.Errorf("in %s: the status subresource is %t", version, ok)
 				}
 				if got := printedColumns(t, c, row.group+"/"+version+"/"+row.plural); got != row.columns {
 					t.Errorf("in %s the columns are\n%s, not\n%s", version, got, row.columns)

@@ -31,7 +31,7 @@ func TestOnTwoNodesOneDies(t *testing.T) {
 	dead := w.controllerNode(t)
 	other := w.Nodes[1-slices.Index(w.Nodes, dead)]
 	t.Cleanup(func() {
-		if t.Failed() { // Else that has been done.
+		if t.Failed() { // Otherwise the test has done that.
 			w.powerOn(context.Background(), t, dead)
 			out, err := w.tryKubectl(context.Background(), "taint", "node", dead, corev1.TaintNodeOutOfService+"-")
 			t.Logf("%s %v", out, err)
@@ -47,7 +47,7 @@ func TestOnTwoNodesOneDies(t *testing.T) {
 	w.powerOff(t, dead)
 	s.waitStarted(t, 0, 2)
 	if now := w.countLines(t, s, other); now < written {
-		t.Errorf("of %d lines %d are there", written, now)
+		t.Errorf("of %d lines only %d are left", written, now)
 	}
 	w.recoverNode(t, s, dead, other)
 	w.cordon(t, other)
@@ -71,7 +71,7 @@ func (w localWorld) stopKubelet(t *testing.T, s *statefulSet, dead, other string
 	before := w.countLines(t, s, dead)
 	world.Eventually(t, func(context.Context) error {
 		if w.countLines(t, s, dead) <= before {
-			return errors.New("the pod on the node that does not answer writes no more: this test does not show what it should")
+			return errors.New("the pod on the node that does not respond writes no more, so this test shows nothing")
 		}
 		return nil
 	})
@@ -86,7 +86,7 @@ func (w localWorld) recoverNode(t *testing.T, s *statefulSet, dead, other string
 	world.Eventually(t, func(ctx context.Context) error {
 		ready, err := w.nodeReady(ctx, dead)
 		if err == nil && ready != corev1.ConditionTrue {
-			err = fmt.Errorf("that node %s is ready is %s", dead, ready)
+			err = fmt.Errorf("condition Ready of node %s is %s", dead, ready)
 		}
 		return err
 	})

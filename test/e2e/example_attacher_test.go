@@ -102,14 +102,14 @@ func (w *attacherExample) deleteLeader(t *testing.T, handOver string, holders <-
 	w.run(t, handOver)
 	free := nextHolder(t, holders)
 	if !free.released {
-		t.Errorf("the Lease went from %s to %s: it expired and was not given back", leader, free.name)
+		t.Errorf("the Lease went from %s to %s: it expired and was not released", leader, free.name)
 		return free.name
 	}
 	taken := nextHolder(t, holders)
 	if podOf(taken.name) == podOf(leader) {
 		t.Errorf("the successor is %s, of the same pod: the other replica did not take over", taken.name)
 	}
-	t.Logf("measured: a leader was deleted, and the other replica had the Lease after %s, %s after it was given back",
+	t.Logf("measured: a leader was deleted, and the other replica had the Lease after %s, %s after it was released",
 		taken.since.Sub(began).Round(time.Millisecond), taken.since.Sub(free.since).Round(time.Millisecond))
 	return taken.name
 }
@@ -128,13 +128,13 @@ func (w *attacherExample) killLeader(t *testing.T, holders <-chan leaseHolder, l
 	name := w.CreateAttachment(t, volume.Name, w.Nodes[0])
 	taken := nextHolder(t, holders)
 	if taken.released {
-		t.Errorf("%s gave the Lease back, so it was not killed", leader)
+		t.Errorf("%s released the Lease, so it was not killed", leader)
 	}
 	if taken.name == "" { // A standby has released the expired Lease.
 		taken = nextHolder(t, holders)
 	}
 	created := w.WaitAttached(t, name).CreationTimestamp
-	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the volume was created for at %s and the Lease taken at %s",
+	t.Logf("measured: a leader was killed, and %s had the Lease after %s; the VolumeAttachment was created at %s and the Lease acquired at %s",
 		podOf(taken.name), taken.since.Sub(began).Round(time.Millisecond), created.Format(time.TimeOnly), taken.since.Format(time.TimeOnly))
 	if n := w.countPublishCalls(t, "csi-controller-0", volume.Spec.CSI.VolumeHandle) + w.countPublishCalls(t, "csi-controller-1", volume.Spec.CSI.VolumeHandle); n != 1 {
 		t.Errorf("the drivers were called %d times to attach the volume", n)

@@ -139,6 +139,6 @@ func TestProvisionerExampleWorksAsItsReadmeSays(t *testing.T) {
 	c.run(t, all[4])
 	_, err = c.Client.StorageV1().StorageClasses().Get(t.Context(), "csi-storageclass", metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
-		t.Errorf("the class is still there: %v", err)
+		t.Errorf("the class still exists: %v", err)
 	}
 }

@@ -165,7 +165,7 @@ func (w localWorld) deletePod(t *testing.T, name string) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("pod %s is still there: %w", name, err)
+		return fmt.Errorf("pod %s still exists: %w", name, err)
 	})
 }
 
@@ -278,7 +278,7 @@ func (w localWorld) growVolumesInUse(t *testing.T) {
 			w.WaitClaim(t, name, func(c *corev1.PersistentVolumeClaim) error {
 				status := c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 				if c.Status.AllocatedResources.Storage().String() != "800Mi" || status == corev1.PersistentVolumeClaimControllerResizeInProgress {
-					return errors.New("the volume itself has not grown yet")
+					return errors.New("the volume itself is not expanded yet")
 				}
 				return nil
 			})

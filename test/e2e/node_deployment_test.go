@@ -115,7 +115,7 @@ func TestNodeServesItsSelectedClaims(t *testing.T) {
 			t.Errorf("the volume for node %s is on node %s", name, got)
 		}
 		if by := volume.Spec.CSI.VolumeAttributes["storage.kubernetes.io/csiProvisionerIdentity"]; !strings.HasSuffix(by, w.Name+"-"+name) {
-			t.Errorf("it was made by %s", by)
+			t.Errorf("it was created by %s", by)
 		}
 	}
 	if diff := cmp.Diff([]int{1, 1}, w.callsPerNode(csi.CreateVolume)); diff != "" {

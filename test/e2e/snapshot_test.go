@@ -265,7 +265,7 @@ func TestRetainedSnapshotCanBeImported(t *testing.T) {
 	world.Eventually(t, func(ctx context.Context) error {
 		contents, err := w.ListContents(ctx, api)
 		if err == nil && len(contents) > 0 {
-			err = errors.New("the content is still there")
+			err = errors.New("the content still exists")
 		}
 		return err
 	})

@@ -84,7 +84,7 @@ func allAttached(ctx context.Context, w *world.World, node string) error {
 		}
 	}
 	if n < claims {
-		return fmt.Errorf("%d volumes of %d are attached", n, claims)
+		return fmt.Errorf("%d of %d volumes are attached", n, claims)
 	}
 	return nil
 }

@@ -150,13 +150,13 @@ func measureSnapshots(t *testing.T, w *world.World, api client.Client, size int)
 	s := &snapshotResult{there: size, ready: max(b.controller.waitReady(t), b.snapshotter.waitReady(t))}
 	world.Eventually(t, func(context.Context) error { // All are reconciled once, without a request.
 		if n, _ := b.controller.findMetric(t, metricReconciles); n < float64(size) {
-			return fmt.Errorf("%v snapshots of %d were reconciled", n, size)
+			return fmt.Errorf("%v of %d snapshots were reconciled", n, size)
 		}
 		return nil
 	})
 	b.waitIdle(t)
 	if n := b.controller.metric(t, `holdfast_snapshots{state="ready"}`); n != float64(size) {
-		t.Errorf("%v snapshots of %d are counted as ready", n, size)
+		t.Errorf("%v of %d snapshots are counted as ready", n, size)
 	}
 	s.memory = [2]memoryUse{memoryOf(t, b.controller.PID()), memoryOf(t, b.snapshotter.PID())}
 

@@ -119,7 +119,7 @@ func checkBound(ctx context.Context, w *world.World, want int) error {
 		}
 	}
 	if n < want {
-		return fmt.Errorf("%d claims of %d are bound", n, want)
+		return fmt.Errorf("%d of %d claims are bound", n, want)
 	}
 	return nil
 }

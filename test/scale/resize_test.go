@@ -97,7 +97,7 @@ func (r *resizeWorld) waitClaims(t *testing.T, check func(*corev1.PersistentVolu
 			}
 		}
 		if n < resized {
-			return fmt.Errorf("%d claims of %d are done", n, resized)
+			return fmt.Errorf("%d of %d claims are done", n, resized)
 		}
 		return nil
 	})

@@ -78,7 +78,7 @@ func TestCostOfSnapshotsOfOneClaim(t *testing.T) {
 	b.checkBudget(t, made, snapshotBudget)
 	dropped.checkBudget(t, snapshotDeleteBudget)
 	b.checkCalls(t, snapshotsOfOneClaim)
-	t.Logf("made: %s", made.requests.PerObject(snapshotsOfOneClaim))
+	t.Logf("taken: %s", made.requests.PerObject(snapshotsOfOneClaim))
 }
 
 // snapshotProcesses are snapshot-controller and csi-snapshotter, with their default
@@ -126,7 +126,7 @@ func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 			}
 		}
 		if ready < n {
-			return fmt.Errorf("%d snapshots of %d are ready", ready, n)
+			return fmt.Errorf("%d of %d snapshots are ready", ready, n)
 		}
 		return nil
 	})

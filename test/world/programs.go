@@ -56,7 +56,7 @@ func Programs() (string, error) {
 func build() (string, error) {
 	dir, err := os.MkdirTemp("", "holdfast-programs-")
 	if err != nil {
-		return "", fmt.Errorf("making a folder for the programs: %w", err)
+		return "", fmt.Errorf("creating a folder for the programs: %w", err)
 	}
 	cmd := exec.Command("go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", dir, module+"/cmd/holdfast", module+"/cmd/local-driver")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
