@@ -43,7 +43,7 @@ type candidate struct {
 	// leases reads and writes the Lease. It has a timeout, so that one request
 	// without a response does not cost the Lease.
 	leases coordinationv1client.LeasesGetter
-	// watches watches the Lease, without a timeout.
+	// watches is a client without a timeout, for watching the Lease.
 	watches coordinationv1client.LeasesGetter
 }
 
