@@ -22,8 +22,8 @@ func (o *Options) pluginCapabilities() []*csi.PluginCapability {
 		VolumeExpansion: &csi.PluginCapability_VolumeExpansion{Type: csi.PluginCapability_VolumeExpansion_ONLINE}}})
 }
 
-// publishing are the calls that publish volumes, and those that tell where.
-var publishing = []csi.ControllerServiceCapability_RPC_Type{
+// publishCapabilities are the calls that publish volumes, and those that tell where.
+var publishCapabilities = []csi.ControllerServiceCapability_RPC_Type{
 	csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
 	csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
 	csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
@@ -45,21 +45,21 @@ func (o *Options) controllerCapabilities() []*csi.ControllerServiceCapability {
 		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 	}
 	if o.Attach {
-		calls = append(calls, publishing...)
+		calls = append(calls, publishCapabilities...)
 	}
-	return announced(calls)
+	return toControllerCapabilities(calls)
 }
 
 // publisherCapabilities are those of a process that only publishes.
 func publisherCapabilities() []*csi.ControllerServiceCapability {
-	return announced(append([]csi.ControllerServiceCapability_RPC_Type{
+	return toControllerCapabilities(append([]csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
-	}, publishing...))
+	}, publishCapabilities...))
 }
 
-func announced(calls []csi.ControllerServiceCapability_RPC_Type) []*csi.ControllerServiceCapability {
+func toControllerCapabilities(calls []csi.ControllerServiceCapability_RPC_Type) []*csi.ControllerServiceCapability {
 	all := make([]*csi.ControllerServiceCapability, 0, len(calls))
 	for _, c := range calls {
 		all = append(all, &csi.ControllerServiceCapability{Type: &csi.ControllerServiceCapability_Rpc{

@@ -39,7 +39,7 @@ func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeReques
 	if err != nil {
 		return nil, err
 	}
-	if err := c.options.reachable(r.GetAccessibilityRequirements()); err != nil {
+	if err := c.options.checkTopology(r.GetAccessibilityRequirements()); err != nil {
 		return nil, err
 	}
 	v, err := c.store.Create(ctx, volume.Spec{
@@ -48,15 +48,15 @@ func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeReques
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateVolumeResponse{Volume: c.volume(v)}, nil
+	return &csi.CreateVolumeResponse{Volume: c.toCSIVolume(v)}, nil
 }
 
-// volume translates a record. The answer to a repeated CreateVolume is made from
+// toCSIVolume translates a record. The answer to a repeated CreateVolume is made from
 // the same record, so it is the same.
-func (c *controller) volume(v volume.Volume) *csi.Volume {
+func (c *controller) toCSIVolume(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size}
-	if here := c.options.topology(); here != nil {
-		out.AccessibleTopology = []*csi.Topology{here}
+	if segment := c.options.topology(); segment != nil {
+		out.AccessibleTopology = []*csi.Topology{segment}
 	}
 	switch {
 	case v.Source == nil:
@@ -109,7 +109,7 @@ func (c *controller) ControllerGetVolume(_ context.Context, r *csi.ControllerGet
 	if err != nil {
 		return nil, err
 	}
-	return &csi.ControllerGetVolumeResponse{Volume: c.volume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: nodes}}, nil
+	return &csi.ControllerGetVolumeResponse{Volume: c.toCSIVolume(v), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: nodes}}, nil
 }
 
 func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
@@ -123,7 +123,7 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 	if err != nil {
 		return nil, err
 	}
-	if err := c.fits(v, r); err != nil {
+	if err := c.checkCapabilities(v, r); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // A no is an answer.
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
@@ -133,8 +133,8 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 	}}, nil
 }
 
-// fits returns why v does not have all that r asks, as a message for the caller.
-func (c *controller) fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
+// checkCapabilities returns why v does not have all that r asks, as a message for the caller.
+func (c *controller) checkCapabilities(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
 	if err := c.options.checkParameters(r.GetParameters()); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (c *controller) fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequ
 	for _, capability := range r.GetVolumeCapabilities() {
 		u, err := useOf(capability)
 		if err == nil {
-			err = u.fits(v)
+			err = u.checkAccess(v)
 		}
 		if err != nil {
 			return err
@@ -153,8 +153,8 @@ func (c *controller) fits(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequ
 	return nil
 }
 
-// fits tells whether the volume was made for this use.
-func (u use) fits(v volume.Volume) error {
+// checkAccess tells whether the volume was made for this use.
+func (u use) checkAccess(v volume.Volume) error {
 	switch {
 	case u.block && !v.Access.Block, !u.block && !v.Access.Mount:
 		return invalid("the volume was made for mount=%t block=%t", v.Access.Mount, v.Access.Block)
@@ -167,7 +167,7 @@ func (u use) fits(v volume.Volume) error {
 func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	none := &csi.GetCapacityResponse{MaximumVolumeSize: wrapperspb.Int64(0)}
 	// What cannot be made here has no room here, which is an answer and not an error.
-	if c.options.checkParameters(r.GetParameters()) != nil || !c.options.here(r.GetAccessibleTopology()) {
+	if c.options.checkParameters(r.GetParameters()) != nil || !c.options.includesThisNode(r.GetAccessibleTopology()) {
 		return none, nil //nolint:nilerr // As the comment says.
 	}
 	smallest := int64(volume.Step)
@@ -178,7 +178,7 @@ func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (
 		}
 		smallest = max(smallest, disk.MinSize(fsType))
 	}
-	left, err := c.store.Left()
+	left, err := c.store.AvailableCapacity()
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (c *controller) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (
 			return nil, err
 		}
 		out.Entries = append(out.Entries, &csi.ListVolumesResponse_Entry{
-			Volume: c.volume(v), Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: nodes}})
+			Volume: c.toCSIVolume(v), Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: nodes}})
 	}
 	if more {
 		out.NextToken = volumes[len(volumes)-1].ID

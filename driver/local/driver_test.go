@@ -33,8 +33,8 @@ import (
 
 const mib = 1 << 20
 
-// served is a driver behind its socket.
-type served struct {
+// testDriver is a driver behind its socket.
+type testDriver struct {
 	csi.IdentityClient
 	csi.ControllerClient
 	csi.NodeClient
@@ -44,7 +44,7 @@ type served struct {
 }
 
 // serveIn serves a driver with a capacity of 10 GiB in a new directory until the test ends.
-func serveIn(t *testing.T, change ...func(*Options)) *served {
+func serveIn(t *testing.T, change ...func(*Options)) *testDriver {
 	t.Helper()
 	dir := disktest.Dir(t)
 	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n1", DriverName: "local.holdfast.io", Services: allServices, MaxVolumes: 7, Version: "v1", IgnoredParameters: []string{"replicaCount"}}
@@ -52,7 +52,7 @@ func serveIn(t *testing.T, change ...func(*Options)) *served {
 	for _, c := range change {
 		c(o)
 	}
-	store, err := volume.Open(filepath.Join(dir, "data"), o.store())
+	store, err := volume.Open(filepath.Join(dir, "data"), o.storeOptions())
 	must(t, err)
 	listener, err := listen(o.sockets()[0])
 	must(t, err)
@@ -67,7 +67,7 @@ func serveIn(t *testing.T, change ...func(*Options)) *served {
 		must(t, <-done)
 		must(t, store.Close())
 	})
-	return &served{csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn), csi.NewGroupControllerClient(conn), dir, store}
+	return &testDriver{csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn), csi.NewGroupControllerClient(conn), dir, store}
 }
 
 func quiet(t *testing.T) context.Context {
@@ -223,7 +223,7 @@ func wantSameBytes(t *testing.T, a, b proto.Message) {
 	}
 }
 
-func (d *served) create(t *testing.T, name string, size int64, source *csi.VolumeContentSource, c *csi.VolumeCapability) *csi.CreateVolumeResponse {
+func (d *testDriver) create(t *testing.T, name string, size int64, source *csi.VolumeContentSource, c *csi.VolumeCapability) *csi.CreateVolumeResponse {
 	t.Helper()
 	v, err := d.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: name, VolumeCapabilities: []*csi.VolumeCapability{c},
 		CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeContentSource: source})
@@ -231,7 +231,7 @@ func (d *served) create(t *testing.T, name string, size int64, source *csi.Volum
 	return v
 }
 
-func TestARepeatedAnswerHasItsContentSource(t *testing.T) {
+func TestRepeatedCreateVolumeReturnsItsContentSource(t *testing.T) {
 	d := serveIn(t)
 	v := d.create(t, "v", 20*mib, nil, capability(writer, ""))
 	request := &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: v.GetVolume().GetVolumeId()}
@@ -412,9 +412,9 @@ func TestCode(t *testing.T) {
 		err  error
 		want codes.Code
 	}{
-		"wrapped":                {fmt.Errorf("a: %w", fmt.Errorf("b: %w", volume.ErrFull)), codes.ResourceExhausted},
+		"wrapped":                {fmt.Errorf("a: %w", fmt.Errorf("b: %w", volume.ErrOutOfCapacity)), codes.ResourceExhausted},
 		"waiting that timed out": {fmt.Errorf("%w: %w", volume.ErrPending, context.DeadlineExceeded), codes.Aborted},
-		"published elsewhere":    {stage.ErrTaken, codes.AlreadyExists},
+		"published elsewhere":    {stage.ErrConflictingUse, codes.AlreadyExists},
 		"no rights":              {disk.ErrUnprivileged, codes.FailedPrecondition},
 		"a damaged source":       {fmt.Errorf("source: %w", volume.ErrDamaged), codes.DataLoss},
 		"the machine's":          {os.ErrPermission, codes.Internal},
@@ -549,7 +549,7 @@ func (s sent) HandleRPC(_ context.Context, e stats.RPCStats) {
 	}
 }
 
-func TestACallUnderWayEndsBeforeTheDriverDoes(t *testing.T) {
+func TestShutdownWaitsForCalls(t *testing.T) {
 	dir := t.TempDir()
 	o := &Options{Address: filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d", Services: allServices}
 	store, err := volume.Open(filepath.Join(dir, "data"), volume.Options{})
@@ -587,7 +587,7 @@ func TestACallUnderWayEndsBeforeTheDriverDoes(t *testing.T) {
 	must(t, <-done)
 }
 
-func TestFlagsComeFromTheEnvironmentToo(t *testing.T) {
+func TestFlagDefaultsFromTheEnvironment(t *testing.T) {
 	t.Setenv("CSI_ENDPOINT", "/run/x.sock")
 	t.Setenv("NODE_NAME", "n7")
 	var o Options

@@ -17,44 +17,44 @@ var (
 	errBadToken = errors.New("the starting token is not valid; start again with an empty one")
 	// errNoStaging is a call to NodePublishVolume before, or without, NodeStageVolume.
 	errNoStaging = errors.New("staging_target_path is missing; stage the volume first and name the path")
-	// errElsewhere is a place that this driver's volumes cannot be used from.
-	errElsewhere = errors.New("not on this node")
+	// errWrongTopology is a place that this driver's volumes cannot be used from.
+	errWrongTopology = errors.New("not on this node")
 	// errNotReady is a driver that cannot work (CSI spec, Probe Errors).
 	errNotReady = errors.New("the driver is not ready")
 )
 
-// verdicts is the one place where an error becomes a gRPC code. The first match counts.
-var verdicts = []struct {
+// errorCodes is the one place where an error becomes a gRPC code. The first match counts.
+var errorCodes = []struct {
 	err  error
 	code codes.Code
 }{
-	{volume.ErrUnknown, codes.Unavailable},
-	{volume.ErrSourceElsewhere, codes.ResourceExhausted},
+	{volume.ErrOutcomeUnknown, codes.Unavailable},
+	{volume.ErrSourceInOtherStorage, codes.ResourceExhausted},
 	{volume.ErrOtherStorage, codes.FailedPrecondition}, // also ErrNotFound
 	{disk.ErrThawed, codes.Aborted},                    // The next try freezes it itself.
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrOutOfRange, codes.OutOfRange},
-	{volume.ErrFull, codes.ResourceExhausted},
-	{errElsewhere, codes.ResourceExhausted},
+	{volume.ErrOutOfCapacity, codes.ResourceExhausted},
+	{errWrongTopology, codes.ResourceExhausted},
 	{volume.ErrExists, codes.AlreadyExists},
-	{stage.ErrTaken, codes.AlreadyExists},
+	{stage.ErrConflictingUse, codes.AlreadyExists},
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotAttached, codes.FailedPrecondition},
-	{stage.ErrUnfit, codes.FailedPrecondition},
+	{stage.ErrUnusable, codes.FailedPrecondition},
 	{disk.ErrUnprivileged, codes.FailedPrecondition},
 	{errNoStaging, codes.FailedPrecondition},
 	{errNotReady, codes.FailedPrecondition},
 	{volume.ErrPending, codes.Aborted},
 	{errBadToken, codes.Aborted},
 	{volume.ErrNotFound, codes.NotFound},
-	{stage.ErrNotThere, codes.NotFound},
+	{stage.ErrNotAtPath, codes.NotFound},
 }
 
 // code returns the gRPC code for err. Internal is what the driver has no name
 // for: mostly the machine refusing something.
 func code(err error) codes.Code {
-	for _, v := range verdicts {
+	for _, v := range errorCodes {
 		if errors.Is(err, v.err) {
 			return v.code
 		}

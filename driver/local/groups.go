@@ -34,14 +34,14 @@ func (c *groupController) CreateVolumeGroupSnapshot(ctx context.Context, r *csi.
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: c.group(g)}, nil
+	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: c.toCSIGroup(g)}, nil
 }
 
-// group translates a record. A group with a damaged member is not ready to use.
-func (c *groupController) group(g volume.Group) *csi.VolumeGroupSnapshot {
+// toCSIGroup translates a record. A group with a damaged member is not ready to use.
+func (c *groupController) toCSIGroup(g volume.Group) *csi.VolumeGroupSnapshot {
 	out := &csi.VolumeGroupSnapshot{GroupSnapshotId: g.ID, CreationTime: timestamppb.New(g.Created), ReadyToUse: true}
 	for _, s := range c.store.Members(g) {
-		member := snapshotOf(s)
+		member := toCSISnapshot(s)
 		out.Snapshots = append(out.Snapshots, member)
 		out.ReadyToUse = out.GetReadyToUse() && member.GetReadyToUse()
 	}
@@ -59,7 +59,7 @@ func (c *groupController) GetVolumeGroupSnapshot(_ context.Context, r *csi.GetVo
 	if err := g.CheckMembers(r.GetSnapshotIds()); err != nil {
 		return nil, err
 	}
-	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: c.group(g)}, nil
+	return &csi.GetVolumeGroupSnapshotResponse{GroupSnapshot: c.toCSIGroup(g)}, nil
 }
 
 func (c *groupController) DeleteVolumeGroupSnapshot(ctx context.Context, r *csi.DeleteVolumeGroupSnapshotRequest) (*csi.DeleteVolumeGroupSnapshotResponse, error) {

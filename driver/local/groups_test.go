@@ -9,7 +9,7 @@ import (
 
 // Who is told of groups asks for what they can do: a process without them would
 // not be taken.
-func TestGroupsAreAnnouncedWhereTheyAreServed(t *testing.T) {
+func TestGroupServiceIsReportedWhereItIsServed(t *testing.T) {
 	for service, want := range map[string]bool{allServices: true, controllerService: true, publishService: false, nodeService: false} {
 		o := &Options{Attach: true, Services: service}
 		got := slices.ContainsFunc(o.pluginCapabilities(), func(c *csi.PluginCapability) bool {

@@ -55,7 +55,7 @@ func (n *node) NodeGetVolumeHealth(_ context.Context, r *csi.NodeGetVolumeHealth
 }
 
 func (n *node) NodeGetStorageHealth(context.Context, *csi.NodeGetStorageHealthRequest) (*csi.NodeGetStorageHealthResponse, error) {
-	free, err := n.stager.Store.Disk()
+	free, err := n.stager.Store.DiskFree()
 	switch {
 	case err != nil:
 		return storageHealth(csi.StorageHealthErrorType_STORAGE_UNREACHABLE, "DataDirectoryUnusable", err.Error()), nil

@@ -26,7 +26,7 @@ func (i *identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 
 // Probe is cheap enough to be asked every second.
 func (i *identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	if _, err := i.store.Disk(); err != nil {
+	if _, err := i.store.DiskFree(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotReady, err)
 	}
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil

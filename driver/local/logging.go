@@ -13,9 +13,9 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// answer gives each call a logger, its error a code, and the log a line: always
+// unaryInterceptor gives each call a logger, its error a code, and the log a line: always
 // for a failure, at V(1) for a success.
-func answer(logger klog.Logger) grpc.UnaryServerInterceptor {
+func unaryInterceptor(logger klog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		logger := logger.WithValues("method", info.FullMethod)
 		start := time.Now()

@@ -35,19 +35,19 @@ func (n *node) NodeStageVolume(ctx context.Context, r *csi.NodeStageVolumeReques
 	if err != nil {
 		return nil, err
 	}
-	if err := n.stager.Stage(ctx, u.of(r), r.GetStagingTargetPath(), u.flags); err != nil {
+	if err := n.stager.Stage(ctx, u.forRequest(r), r.GetStagingTargetPath(), u.flags); err != nil {
 		return nil, err
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-// used is a request to use a volume.
-type used interface {
+// useRequest is a request to use a volume.
+type useRequest interface {
 	GetVolumeId() string
 	GetPublishContext() map[string]string
 }
 
-func (u use) of(r used) stage.Use {
+func (u use) forRequest(r useRequest) stage.Use {
 	return stage.Use{VolumeID: r.GetVolumeId(), Block: u.block, FSType: u.fsType, Token: r.GetPublishContext()[tokenKey]}
 }
 
@@ -73,11 +73,11 @@ func (n *node) NodePublishVolume(ctx context.Context, r *csi.NodePublishVolumeRe
 		return nil, errNoStaging
 	}
 	err = n.stager.Publish(ctx, stage.Publication{
-		Use:      u.of(r),
-		Staging:  r.GetStagingTargetPath(),
-		Target:   r.GetTargetPath(),
-		ReadOnly: r.GetReadonly() || u.readOnly,
-		Alone:    u.alone,
+		Use:       u.forRequest(r),
+		Staging:   r.GetStagingTargetPath(),
+		Target:    r.GetTargetPath(),
+		ReadOnly:  r.GetReadonly() || u.readOnly,
+		Exclusive: u.exclusive,
 	})
 	if err != nil {
 		return nil, err

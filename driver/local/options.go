@@ -65,11 +65,11 @@ const (
 	publishService = "publish"
 )
 
-func fromEnv(name, otherwise string) string {
+func fromEnv(name, fallback string) string {
 	if value := os.Getenv(name); value != "" {
 		return value
 	}
-	return otherwise
+	return fallback
 }
 
 // The rules of the CSI spec on plugin names (GetPluginInfoResponse) and on
@@ -124,8 +124,8 @@ func (o *Options) serves(service string) bool {
 	return o.Services == allServices || o.Services == service
 }
 
-// store are the options of the store that goes with these.
-func (o *Options) store() volume.Options {
+// storeOptions are the options of the store that goes with these.
+func (o *Options) storeOptions() volume.Options {
 	s := volume.Options{Capacity: o.Capacity.Value(), Shared: o.Attach}
 	if !o.Attach {
 		s.Home = o.NodeID

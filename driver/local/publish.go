@@ -28,7 +28,7 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, r *csi.Control
 	if err != nil {
 		return nil, err
 	}
-	if err := u.fits(v); err != nil {
+	if err := u.checkAccess(v); err != nil {
 		return nil, err
 	}
 	a, err := c.store.Attach(ctx, v.ID, volume.Attachment{

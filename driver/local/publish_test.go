@@ -10,7 +10,7 @@ import (
 
 func attaching(o *Options) { o.Attach = true }
 
-func (d *served) publishedTo(t *testing.T, id string) []string {
+func (d *testDriver) publishedTo(t *testing.T, id string) []string {
 	t.Helper()
 	list, err := d.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
 	must(t, err)
@@ -23,7 +23,7 @@ func (d *served) publishedTo(t *testing.T, id string) []string {
 	return nodes
 }
 
-func TestPublishingAnswersAsTheSpecHasIt(t *testing.T) {
+func TestControllerPublishFollowsTheSpec(t *testing.T) {
 	d := serveIn(t, attaching)
 	id := d.create(t, "v", 20*mib, nil, capability(writer, "ext4")).GetVolume().GetVolumeId()
 	base := &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: "n1", VolumeCapability: capability(writer, "ext4")}
@@ -69,7 +69,7 @@ func TestPublishingAnswersAsTheSpecHasIt(t *testing.T) {
 	wantCode(t, err, codes.FailedPrecondition)
 }
 
-func TestVolumesThatAreAttachedHaveNoTopology(t *testing.T) {
+func TestAttachedVolumesHaveNoTopology(t *testing.T) {
 	d := serveIn(t, attaching)
 	node, err := d.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
 	must(t, err)
@@ -86,7 +86,7 @@ func TestVolumesThatAreAttachedHaveNoTopology(t *testing.T) {
 	}
 }
 
-func TestEachPartHasItsServices(t *testing.T) {
+func TestServicesOfEachProcess(t *testing.T) {
 	for services, want := range map[string][3]codes.Code{ // of a call that publishing needs, of one that only the controller has, and of a node's
 		controllerService: {codes.OK, codes.OK, codes.Unimplemented},
 		publishService:    {codes.OK, codes.Unimplemented, codes.Unimplemented},

@@ -37,12 +37,12 @@ var knownParameters = []string{
 
 // use is what one volume capability asks for.
 type use struct {
-	mode     csi.VolumeCapability_AccessMode_Mode
-	block    bool
-	fsType   string // "" for no wish
-	flags    []string
-	readOnly bool
-	alone    bool
+	mode      csi.VolumeCapability_AccessMode_Mode
+	block     bool
+	fsType    string // "" for no wish
+	flags     []string
+	readOnly  bool
+	exclusive bool
 }
 
 // useOf checks a capability and translates it.
@@ -59,12 +59,12 @@ func useOf(c *csi.VolumeCapability) (use, error) {
 		return use{}, invalid("access mode %s: a volume of this driver is in use on one node at a time; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are possible", mode)
 	}
 	u := use{
-		mode:     mode,
-		block:    c.GetBlock() != nil,
-		fsType:   c.GetMount().GetFsType(),
-		flags:    c.GetMount().GetMountFlags(),
-		readOnly: mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
-		alone:    mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
+		mode:      mode,
+		block:     c.GetBlock() != nil,
+		fsType:    c.GetMount().GetFsType(),
+		flags:     c.GetMount().GetMountFlags(),
+		readOnly:  mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+		exclusive: mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 	}
 	if u.fsType != "" && u.fsType != disk.Ext4 && u.fsType != disk.XFS {
 		return use{}, invalid("filesystem %q: %s and %s are possible", u.fsType, disk.Ext4, disk.XFS)
@@ -87,7 +87,7 @@ func accessOf(all []*csi.VolumeCapability) (access volume.Access, fsType string,
 		}
 		access.Block = access.Block || u.block
 		access.Mount = access.Mount || !u.block
-		if fsType, err = either(fsType, u.fsType); err != nil {
+		if fsType, err = commonFSType(fsType, u.fsType); err != nil {
 			return access, "", err
 		}
 	}
@@ -97,8 +97,8 @@ func accessOf(all []*csi.VolumeCapability) (access volume.Access, fsType string,
 	return access, fsType, nil
 }
 
-// either returns the one filesystem that is asked for, "" if there is no wish.
-func either(a, b string) (string, error) {
+// commonFSType returns the one filesystem that is asked for, "" if there is no wish.
+func commonFSType(a, b string) (string, error) {
 	if a != "" && b != "" && a != b {
 		return "", invalid("one volume cannot be both %s and %s", a, b)
 	}

@@ -56,7 +56,7 @@ func sanityRun(dir string) int {
 		fmt.Println(err)
 		return 1
 	}
-	store, err := volume.Open(filepath.Join(dir, "data"), o.store())
+	store, err := volume.Open(filepath.Join(dir, "data"), o.storeOptions())
 	if err != nil {
 		fmt.Println(err)
 		return 1

@@ -23,7 +23,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	store, err := volume.Open(o.DataDir, o.store())
+	store, err := volume.Open(o.DataDir, o.storeOptions())
 	if err != nil {
 		return err
 	}
@@ -36,25 +36,25 @@ func Run(ctx context.Context, o Options) error {
 
 func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net.Listener) error {
 	logger := klog.FromContext(ctx).WithValues("driver", o.DriverName, "node", o.NodeID)
-	server := grpc.NewServer(grpc.UnaryInterceptor(answer(logger)))
+	server := grpc.NewServer(grpc.UnaryInterceptor(unaryInterceptor(logger)))
 	csi.RegisterIdentityServer(server, &identity{options: o, store: store})
-	served := &controller{options: o, store: store}
+	controllerServer := &controller{options: o, store: store}
 	switch {
 	case o.serves(controllerService):
-		csi.RegisterControllerServer(server, served)
+		csi.RegisterControllerServer(server, controllerServer)
 		csi.RegisterGroupControllerServer(server, &groupController{options: o, store: store})
 	case o.serves(publishService):
-		csi.RegisterControllerServer(server, &publisher{controller: served})
+		csi.RegisterControllerServer(server, &publisher{controller: controllerServer})
 	}
 	if o.serves(nodeService) {
 		csi.RegisterNodeServer(server, &node{options: o, stager: &stage.Stager{Store: store}})
 	}
 
-	endHolds, err := holds(ctx, o, store)
+	stopFreezes, err := serveFreezes(ctx, o, store)
 	if err != nil {
 		return err
 	}
-	defer endHolds()
+	defer stopFreezes()
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -69,26 +69,26 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 	return err
 }
 
-// holds lets the controller of a shared data directory have volumes of this node
+// serveFreezes lets the controller of a shared data directory have volumes of this node
 // held still. What is held is released when end returns.
-func holds(ctx context.Context, o *Options, store *volume.Store) (end func(), err error) {
+func serveFreezes(ctx context.Context, o *Options, store *volume.Store) (stop func(), err error) {
 	if !o.Attach || !o.serves(nodeService) {
 		return func() {}, nil
 	}
-	h, err := store.ListenForHolds()
+	h, err := store.NewFreezeServer()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var served sync.WaitGroup
-	served.Go(func() {
+	var serving sync.WaitGroup
+	serving.Go(func() {
 		if err := h.Serve(ctx); err != nil {
 			klog.FromContext(ctx).Error(err, "Volumes of this node are not held still any more while snapshots are taken; restart the driver")
 		}
 	})
 	return func() {
 		cancel()
-		served.Wait()
+		serving.Wait()
 	}, nil
 }
 

@@ -21,12 +21,12 @@ func (c *controller) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotRe
 	if err != nil {
 		return nil, err
 	}
-	return &csi.CreateSnapshotResponse{Snapshot: snapshotOf(s)}, nil
+	return &csi.CreateSnapshotResponse{Snapshot: toCSISnapshot(s)}, nil
 }
 
-// snapshotOf translates a record. A damaged one has no time of creation and is not
+// toCSISnapshot translates a record. A damaged one has no time of creation and is not
 // ready to use.
-func snapshotOf(s volume.Snapshot) *csi.Snapshot {
+func toCSISnapshot(s volume.Snapshot) *csi.Snapshot {
 	return &csi.Snapshot{
 		SnapshotId:     s.ID,
 		SourceVolumeId: s.VolumeID,
@@ -56,20 +56,20 @@ func (c *controller) GetSnapshot(_ context.Context, r *csi.GetSnapshotRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &csi.GetSnapshotResponse{Snapshot: snapshotOf(s)}, nil
+	return &csi.GetSnapshotResponse{Snapshot: toCSISnapshot(s)}, nil
 }
 
 func (c *controller) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
 	if err := checkPage(r.GetMaxEntries(), r.GetStartingToken()); err != nil {
 		return nil, err
 	}
-	snapshots, more, err := c.selected(r)
+	snapshots, more, err := c.filterSnapshots(r)
 	if err != nil {
 		return nil, err
 	}
 	out := &csi.ListSnapshotsResponse{}
 	for _, s := range snapshots {
-		out.Entries = append(out.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotOf(s)})
+		out.Entries = append(out.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: toCSISnapshot(s)})
 	}
 	if more {
 		out.NextToken = snapshots[len(snapshots)-1].ID
@@ -77,9 +77,9 @@ func (c *controller) ListSnapshots(_ context.Context, r *csi.ListSnapshotsReques
 	return out, nil
 }
 
-// selected returns what the filters of r leave. Filters that match nothing are
+// filterSnapshots returns what the filters of r leave. Filters that match nothing are
 // not an error.
-func (c *controller) selected(r *csi.ListSnapshotsRequest) ([]volume.Snapshot, bool, error) {
+func (c *controller) filterSnapshots(r *csi.ListSnapshotsRequest) ([]volume.Snapshot, bool, error) {
 	if r.GetSnapshotId() == "" {
 		return c.store.Snapshots(r.GetSourceVolumeId(), r.GetStartingToken(), int(r.GetMaxEntries()))
 	}

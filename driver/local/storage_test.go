@@ -10,7 +10,7 @@ import (
 
 // The pod of the driver is drained from its node and starts on another one, whose
 // directory is empty: what it is told to delete is not deleted by that.
-func TestADriverOnAnotherNodeDoesNotAnswerForTheFirst(t *testing.T) {
+func TestDriverOnAnotherNodeRejectsForeignIDs(t *testing.T) {
 	first := serveIn(t)
 	v, err := first.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "v", VolumeCapabilities: []*csi.VolumeCapability{rawCapability()}})
 	must(t, err)

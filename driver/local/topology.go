@@ -15,8 +15,8 @@ func (o *Options) topology() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{o.DriverName + "/node": o.NodeID}}
 }
 
-// here tells whether term includes this node.
-func (o *Options) here(term *csi.Topology) bool {
+// includesThisNode tells whether term includes this node.
+func (o *Options) includesThisNode(term *csi.Topology) bool {
 	own := o.topology().GetSegments()
 	for key, value := range term.GetSegments() {
 		if own[key] != value {
@@ -26,19 +26,19 @@ func (o *Options) here(term *csi.Topology) bool {
 	return true
 }
 
-// reachable fails when what is asked for must be usable from elsewhere than this
+// checkTopology fails when what is asked for must be usable from elsewhere than this
 // node. Preferred terms alone demand nothing (CSI spec, TopologyRequirement).
-func (o *Options) reachable(r *csi.TopologyRequirement) error {
+func (o *Options) checkTopology(r *csi.TopologyRequirement) error {
 	if len(r.GetRequisite()) == 0 {
 		return nil
 	}
 	for _, term := range r.GetRequisite() {
-		if o.here(term) {
+		if o.includesThisNode(term) {
 			return nil
 		}
 	}
 	if o.Attach {
 		return invalid("the driver has no topology, and the accessibility requirements name one")
 	}
-	return fmt.Errorf("%w: volumes are made on %s, which the accessibility requirements leave out", errElsewhere, o.NodeID)
+	return fmt.Errorf("%w: volumes are made on %s, which the accessibility requirements leave out", errWrongTopology, o.NodeID)
 }

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrMoving is returned when a copy that takes time was asked for while the
+// ErrSourceChanging is returned when a copy that takes time was asked for while the
 // source may change: the result would be no moment's state.
-var ErrMoving = errors.New("the source is being written to")
+var ErrSourceChanging = errors.New("the source is being written to")
 
 // Copy makes the new file to with the content of from. Where the filesystem can
 // share blocks between files it does, at once and whatever is being written;
@@ -19,7 +19,7 @@ var ErrMoving = errors.New("the source is being written to")
 // still says that nobody writes to from meanwhile. It reports whether blocks
 // are shared. A file that could not be finished is left for the caller, as is to
 // sync one that could.
-func Copy(to, from string, still bool) (shared bool, err error) {
+func Copy(to, from string, quiesced bool) (shared bool, err error) {
 	src, err := os.Open(from)
 	if err != nil {
 		return false, err
@@ -34,10 +34,10 @@ func Copy(to, from string, still bool) (shared bool, err error) {
 	switch err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); {
 	case err == nil:
 		return true, nil
-	case !cannotShare(err):
+	case !isReflinkUnsupported(err):
 		return false, fmt.Errorf("sharing the blocks of %s: %w", from, err)
-	case !still:
-		return false, fmt.Errorf("copying %s: %w, and its filesystem cannot share blocks", from, ErrMoving)
+	case !quiesced:
+		return false, fmt.Errorf("copying %s: %w, and its filesystem cannot share blocks", from, ErrSourceChanging)
 	}
 	if err := copySparse(dst, src); err != nil {
 		return false, fmt.Errorf("copying %s: %w", from, err)
@@ -45,8 +45,8 @@ func Copy(to, from string, still bool) (shared bool, err error) {
 	return false, nil
 }
 
-// cannotShare tells a filesystem without reflinks from one that failed.
-func cannotShare(err error) bool {
+// isReflinkUnsupported tells a filesystem without reflinks from one that failed.
+func isReflinkUnsupported(err error) bool {
 	for _, no := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL} {
 		if errors.Is(err, no) {
 			return true
@@ -63,7 +63,7 @@ func copySparse(dst, src *os.File) error {
 		return err
 	}
 	for at := int64(0); at < info.Size(); {
-		start, end, err := extent(src, at)
+		start, end, err := nextExtent(src, at)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -84,8 +84,8 @@ func copySparse(dst, src *os.File) error {
 	return dst.Truncate(info.Size())
 }
 
-// extent returns the next stretch of data at or after at, io.EOF if none is left.
-func extent(f *os.File, at int64) (start, end int64, err error) {
+// nextExtent returns the next stretch of data at or after at, io.EOF if none is left.
+func nextExtent(f *os.File, at int64) (start, end int64, err error) {
 	start, err = f.Seek(at, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return 0, 0, io.EOF

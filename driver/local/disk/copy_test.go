@@ -91,14 +91,14 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-func TestCopyOfAMovingSourceIsRefusedUnlessItTakesNoTime(t *testing.T) {
+func TestCopyOfAChangingSourceNeedsReflinks(t *testing.T) {
 	tests := map[string]struct {
 		fsType string
 		size   int64
 		want   error
 	}{
 		"sharing blocks is one instant":   {disk.XFS, 512 * mib, nil},
-		"copying them is not one instant": {disk.Ext4, 256 * mib, disk.ErrMoving},
+		"copying them is not one instant": {disk.Ext4, 256 * mib, disk.ErrSourceChanging},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestProbeAndBlank(t *testing.T) {
 			tt.prepare(t, image)
 			gotType, err := disk.Probe(image)
 			must(t, err)
-			gotBlank, err := disk.Blank(image)
+			gotBlank, err := disk.IsBlank(image)
 			must(t, err)
 			if gotType != tt.wantType || gotBlank != tt.wantBlank {
 				t.Errorf("Probe = %q, Blank = %t; want %q, %t", gotType, gotBlank, tt.wantType, tt.wantBlank)
@@ -153,7 +153,7 @@ func TestProbeAndBlank(t *testing.T) {
 	}
 }
 
-func TestTheSmallestFilesystemsCanBeMade(t *testing.T) {
+func TestFormatMinSize(t *testing.T) {
 	for _, fsType := range []string{disk.Ext4, disk.XFS} {
 		t.Run(fsType, func(t *testing.T) {
 			t.Parallel()

@@ -59,8 +59,8 @@ func Probe(image string) (string, error) {
 	}
 }
 
-// Blank tells whether image holds nothing but zeros. Holes are not read.
-func Blank(image string) (bool, error) {
+// IsBlank tells whether image holds nothing but zeros. Holes are not read.
+func IsBlank(image string) (bool, error) {
 	f, err := os.Open(image)
 	if err != nil {
 		return false, err
@@ -68,7 +68,7 @@ func Blank(image string) (bool, error) {
 	defer f.Close()
 	buffer := make([]byte, 1<<20)
 	for at := int64(0); ; {
-		start, end, err := extent(f, at)
+		start, end, err := nextExtent(f, at)
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}

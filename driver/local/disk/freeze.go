@@ -25,111 +25,111 @@ var ErrThawed = errors.New("it did not stay frozen")
 type Freezer struct {
 	// Dir is where the records are kept. It must exist.
 	Dir string
-	// Blind is true when workloads may use devices where this process does not see
+	// OtherNodes is true when workloads may use devices where this process does not see
 	// them. A device without a mount is then not taken for idle.
-	Blind bool
+	OtherNodes bool
 }
 
-// Hold is what Quiesce could do.
-type Hold struct {
-	// Still is true when nobody writes to the image until Release, which fails
+// Freeze is what Quiesce could do.
+type Freeze struct {
+	// Quiesced is true when nobody writes to the image until Release, which fails
 	// with ErrThawed if somebody did.
-	Still bool
-	// Release lets writers go on. It must be called once, after the copy, which
+	Quiesced bool
+	// Thaw lets writers go on. It must be called once, after the copy, which
 	// is good if it succeeds.
-	Release func() error
+	Thaw func() error
 }
 
 // Quiesce brings image to a state that a copy of it can start from: a mounted
 // filesystem is flushed and frozen, a device is flushed. Where that is not
 // possible, without root or because a workload has the device itself, Still is
 // false and only a copy in one instant is worth anything.
-func (f Freezer) Quiesce(image string) (Hold, error) {
-	free := Hold{Still: true, Release: func() error { return nil }}
+func (f Freezer) Quiesce(image string) (Freeze, error) {
+	quiesced := Freeze{Quiesced: true, Thaw: func() error { return nil }}
 	devices, err := Find(image)
 	if err != nil || len(devices) == 0 {
-		return free, err
+		return quiesced, err
 	}
-	moving := Hold{Release: free.Release}
+	changing := Freeze{Thaw: quiesced.Thaw}
 	if RequireRoot() != nil {
-		return moving, nil //nolint:nilerr // Without root it cannot be frozen, and the copy says so.
+		return changing, nil //nolint:nilerr // Without root it cannot be frozen, and the copy says so.
 	}
 	for _, d := range devices {
 		mounts, err := d.Mounts()
 		if err != nil {
-			return Hold{}, err
+			return Freeze{}, err
 		}
 		if len(mounts) > 0 {
 			return f.freeze(image, d, mounts[0].Path)
 		}
-		idle, err := d.idle()
-		if f.Blind {
-			return moving, nil // Whoever has it may also be the only one who can flush it.
+		idle, err := d.flushIfIdle()
+		if f.OtherNodes {
+			return changing, nil // Whoever has it may also be the only one who can flush it.
 		}
 		if err != nil || !idle {
-			return moving, err
+			return changing, err
 		}
 	}
-	return free, nil
+	return quiesced, nil
 }
 
-// idle flushes a device without mounts and tells whether no workload has it.
-func (d Device) idle() (bool, error) {
+// flushIfIdle flushes a device without mounts and tells whether no workload has it.
+func (d Device) flushIfIdle() (bool, error) {
 	if err := d.Flush(); err != nil {
 		return false, err
 	}
 	nodes, err := d.Nodes()
 	// A passing device without a mount that we see has a user elsewhere.
-	return len(nodes) == 0 && !d.Passing, err
+	return len(nodes) == 0 && !d.AutoClear, err
 }
 
 // freeze holds the filesystem that is mounted there still.
-func (f Freezer) freeze(image string, d Device, mounted string) (Hold, error) {
+func (f Freezer) freeze(image string, d Device, mounted string) (Freeze, error) {
 	dir, err := os.Open(mounted)
 	if err != nil {
-		return Hold{}, fmt.Errorf("freezing %s: %w", mounted, err)
+		return Freeze{}, fmt.Errorf("freezing %s: %w", mounted, err)
 	}
-	s := &stillness{dir: dir, record: filepath.Join(f.Dir, filepath.Base(image)), device: d}
-	hold, err := s.begin()
+	s := &frozenFilesystem{dir: dir, record: filepath.Join(f.Dir, filepath.Base(image)), device: d}
+	freeze, err := s.start()
 	if err != nil {
-		return Hold{}, errors.Join(fmt.Errorf("freezing %s: %w", mounted, err), dir.Close())
+		return Freeze{}, errors.Join(fmt.Errorf("freezing %s: %w", mounted, err), dir.Close())
 	}
-	return hold, nil
+	return freeze, nil
 }
 
-// stillness is a filesystem that is frozen, by this process or by somebody else.
+// frozenFilesystem is a filesystem that is frozen, by this process or by somebody else.
 // Whoever froze it, anybody may thaw it, so that it was still is known in the end.
-type stillness struct {
-	dir    *os.File
-	record string
-	device Device
-	since  writes
+type frozenFilesystem struct {
+	dir           *os.File
+	record        string
+	device        Device
+	writesAtStart writes
 }
 
-func (s *stillness) begin() (hold Hold, err error) {
-	if s.since, err = s.device.writes(); err != nil {
-		return Hold{}, err
+func (s *frozenFilesystem) start() (freeze Freeze, err error) {
+	if s.writesAtStart, err = s.device.writes(); err != nil {
+		return Freeze{}, err
 	}
 	ours, err := s.freeze()
 	switch {
 	case err != nil:
-		return Hold{}, err
-	case !ours && s.since.counted:
-		return Hold{Still: true, Release: s.leave}, nil
+		return Freeze{}, err
+	case !ours && s.writesAtStart.counted:
+		return Freeze{Quiesced: true, Thaw: s.finishForeign}, nil
 	case !ours:
-		return Hold{Release: s.dir.Close}, nil
+		return Freeze{Thaw: s.dir.Close}, nil
 	}
 	// What the freeze itself wrote does not count.
-	if s.since, err = s.device.writes(); err != nil {
-		return Hold{}, errors.Join(err, s.thaw())
+	if s.writesAtStart, err = s.device.writes(); err != nil {
+		return Freeze{}, errors.Join(err, s.thaw())
 	}
-	return Hold{Still: true, Release: s.end}, nil
+	return Freeze{Quiesced: true, Thaw: s.finishOwn}, nil
 }
 
 // freeze tells whether it is this process that froze it. Otherwise somebody else
 // had, and it is theirs to thaw. The record outlives the process, as the freeze does;
 // neither has to outlive the machine.
-func (s *stillness) freeze() (ours bool, err error) {
+func (s *frozenFilesystem) freeze() (ours bool, err error) {
 	if err := os.WriteFile(s.record, []byte(s.dir.Name()), 0o600); err != nil {
 		return false, fmt.Errorf("recording it: %w", err)
 	}
@@ -144,7 +144,7 @@ func (s *stillness) freeze() (ours bool, err error) {
 }
 
 // thaw fails with ErrThawed if somebody else did it before.
-func (s *stillness) thaw() error {
+func (s *frozenFilesystem) thaw() error {
 	err := unix.IoctlSetInt(int(s.dir.Fd()), fiThaw, 0)
 	if errors.Is(err, unix.EINVAL) {
 		err = fmt.Errorf("%w: somebody else thawed %s", ErrThawed, s.dir.Name())
@@ -154,29 +154,29 @@ func (s *stillness) thaw() error {
 	return errors.Join(err, os.Remove(s.record))
 }
 
-// end releases what this process froze.
-func (s *stillness) end() error {
-	err := s.unwritten() // as long as nobody may write
+// finishOwn releases what this process froze.
+func (s *frozenFilesystem) finishOwn() error {
+	err := s.checkUnwritten() // as long as nobody may write
 	return errors.Join(err, s.thaw(), s.dir.Close())
 }
 
-// leave ends the use of what somebody else froze. It is as good as frozen by this
+// finishForeign ends the use of what somebody else froze. It is as good as frozen by this
 // process if it still is and nothing was written meanwhile.
-func (s *stillness) leave() error {
+func (s *frozenFilesystem) finishForeign() error {
 	ours, err := s.freeze()
 	switch {
 	case err == nil && ours:
 		err = errors.Join(fmt.Errorf("%w: somebody else had frozen %s, and thawed it", ErrThawed, s.dir.Name()), s.thaw())
 	case err == nil:
-		err = s.unwritten()
+		err = s.checkUnwritten()
 	}
 	return errors.Join(err, s.dir.Close())
 }
 
-// unwritten fails if the device was written to since it was frozen.
-func (s *stillness) unwritten() error {
+// checkUnwritten fails if the device was written to since it was frozen.
+func (s *frozenFilesystem) checkUnwritten() error {
 	now, err := s.device.writes()
-	if err == nil && (now != s.since || now.pending > 0) {
+	if err == nil && (now != s.writesAtStart || now.pending > 0) {
 		err = fmt.Errorf("%w: somebody else thawed %s for a while", ErrThawed, s.dir.Name())
 	}
 	return err

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// GrowsMounted tells whether a mounted filesystem can be made larger. For ext4
+// CanGrowMounted tells whether a mounted filesystem can be made larger. For ext4
 // the kernel wants CAP_SYS_RESOURCE, which some sandboxes keep even from root.
-func GrowsMounted(fsType string) bool {
+func CanGrowMounted(fsType string) bool {
 	if fsType != Ext4 {
 		return true
 	}

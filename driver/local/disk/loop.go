@@ -26,9 +26,9 @@ const (
 type Device struct {
 	// Path is the device's node, for example /dev/loop7.
 	Path string
-	// Passing is true when the kernel frees the device at its last close, which
+	// AutoClear is true when the kernel frees the device at its last close, which
 	// is how devices of mounted filesystems are bound.
-	Passing bool
+	AutoClear bool
 
 	rdev uint64
 }
@@ -49,13 +49,13 @@ func (a *Attachment) Close() error {
 // already: two devices over one image would corrupt it. The device has the
 // image's size as it is now. With keep it stays bound when nobody has it open;
 // without, it goes with its last user, so that a crash leaves nothing behind.
-func Attach(image string, keep bool) (*Attachment, error) {
+func Attach(image string, persistent bool) (*Attachment, error) {
 	if err := RequireRoot(); err != nil {
 		return nil, fmt.Errorf("attaching %s: %w", image, err)
 	}
-	a, err := reuse(image, keep)
+	a, err := attachExisting(image, persistent)
 	if err == nil && a == nil {
-		a, err = bind(image, keep)
+		a, err = attachNew(image, persistent)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attaching %s: %w", image, err)
@@ -63,9 +63,9 @@ func Attach(image string, keep bool) (*Attachment, error) {
 	return a, nil
 }
 
-// reuse opens the device that image is bound to and makes it fit. It returns
+// attachExisting opens the device that image is bound to and makes it fit. It returns
 // nil when there is none.
-func reuse(image string, keep bool) (*Attachment, error) {
+func attachExisting(image string, persistent bool) (*Attachment, error) {
 	devices, err := Find(image)
 	if err != nil || len(devices) == 0 {
 		return nil, err
@@ -75,25 +75,25 @@ func reuse(image string, keep bool) (*Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = adjust(int(f.Fd()), keep)
+	err = updateExisting(int(f.Fd()), persistent)
 	if errors.Is(err, unix.ENXIO) {
 		return nil, f.Close() // its last user left between the search and here
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("adjusting %s: %w", device.Path, err), f.Close())
 	}
-	device.Passing = device.Passing && !keep
+	device.AutoClear = device.AutoClear && !persistent
 	return &Attachment{Device: device, file: f}, nil
 }
 
-// adjust gives a bound device its image's size and makes it one that stays if
+// updateExisting gives a bound device its image's size and makes it one that stays if
 // that is wanted.
-func adjust(fd int, keep bool) error {
+func updateExisting(fd int, persistent bool) error {
 	info, err := unix.IoctlLoopGetStatus64(fd)
 	if err != nil {
 		return err
 	}
-	if keep && info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
+	if persistent && info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
 		info.Flags &^= unix.LO_FLAGS_AUTOCLEAR
 		if err := unix.IoctlLoopSetStatus64(fd, info); err != nil {
 			return err
@@ -102,8 +102,8 @@ func adjust(fd int, keep bool) error {
 	return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0)
 }
 
-// bind takes a free device for image.
-func bind(image string, keep bool) (*Attachment, error) {
+// attachNew takes a free device for image.
+func attachNew(image string, persistent bool) (*Attachment, error) {
 	backing, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func bind(image string, keep bool) (*Attachment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("asking for a free loop device: %w", err)
 		}
-		a, err := configure(fmt.Sprintf("/dev/loop%d", number), backing, keep)
+		a, err := configure(fmt.Sprintf("/dev/loop%d", number), backing, persistent)
 		if !errors.Is(err, unix.EBUSY) {
 			return a, err
 		}
@@ -128,12 +128,12 @@ func bind(image string, keep bool) (*Attachment, error) {
 }
 
 // configure binds backing to the device at path in one step.
-func configure(path string, backing *os.File, keep bool) (*Attachment, error) {
+func configure(path string, backing *os.File, persistent bool) (*Attachment, error) {
 	config := unix.LoopConfig{Fd: uint32(backing.Fd()), Size: sectorSize}
 	// Direct I/O keeps volume data from being cached twice; the kernel falls
 	// back by itself where the filesystem below cannot do it.
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
-	if !keep {
+	if !persistent {
 		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], filepath.Base(backing.Name()))
@@ -152,7 +152,7 @@ func configure(path string, backing *os.File, keep bool) (*Attachment, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the number of %s: %w", path, err), f.Close())
 	}
-	return &Attachment{Device: Device{Path: path, Passing: !keep, rdev: st.Rdev}, file: f}, nil
+	return &Attachment{Device: Device{Path: path, AutoClear: !persistent, rdev: st.Rdev}, file: f}, nil
 }
 
 // Find returns the loop devices that are bound to image: none or one, unless
@@ -160,9 +160,9 @@ func configure(path string, backing *os.File, keep bool) (*Attachment, error) {
 // removed while it was bound. It opens no device if it can help it: a device that is
 // open, if only for an instant, cannot be freed by others in that instant.
 func Find(image string) ([]Device, error) {
-	want := target{path: Resolve(image)}
+	want := imageFile{path: Resolve(image)}
 	err := unix.Stat(image, &want.stat)
-	if want.gone = errors.Is(err, fs.ErrNotExist); err != nil && !want.gone {
+	if want.deleted = errors.Is(err, fs.ErrNotExist); err != nil && !want.deleted {
 		return nil, fmt.Errorf("looking for the loop device of %s: %w", image, err)
 	}
 	bound, err := filepath.Glob("/sys/block/loop*/loop")
@@ -171,22 +171,22 @@ func Find(image string) ([]Device, error) {
 	}
 	var found []Device
 	for _, sysfs := range bound {
-		device, backing, err := describe(filepath.Dir(sysfs))
+		device, backing, err := readSysfs(filepath.Dir(sysfs))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
 			continue // freed since it was listed
 		}
 		if err != nil {
 			return nil, fmt.Errorf("looking for the loop device of %s: %w", image, err)
 		}
-		if want.backs(device, backing) {
+		if want.matches(device, backing) {
 			found = append(found, device)
 		}
 	}
 	return found, nil
 }
 
-// describe reads what the kernel tells everybody about a bound device.
-func describe(sysfs string) (d Device, backing string, err error) {
+// readSysfs reads what the kernel tells everybody about a bound device.
+func readSysfs(sysfs string) (d Device, backing string, err error) {
 	values := map[string]string{"dev": "", "loop/backing_file": "", "loop/autoclear": ""}
 	for name := range values {
 		line, err := os.ReadFile(filepath.Join(sysfs, name))
@@ -200,29 +200,29 @@ func describe(sysfs string) (d Device, backing string, err error) {
 		return d, "", fmt.Errorf("reading %s/dev: %w", sysfs, err)
 	}
 	d = Device{
-		Path:    "/dev/" + filepath.Base(sysfs),
-		Passing: values["loop/autoclear"] == "1",
-		rdev:    unix.Mkdev(major, minor),
+		Path:      "/dev/" + filepath.Base(sysfs),
+		AutoClear: values["loop/autoclear"] == "1",
+		rdev:      unix.Mkdev(major, minor),
 	}
 	return d, values["loop/backing_file"], nil
 }
 
-// target is the file whose device is looked for.
-type target struct {
-	path string
-	stat unix.Stat_t
-	gone bool
+// imageFile is the file whose device is looked for.
+type imageFile struct {
+	path    string
+	stat    unix.Stat_t
+	deleted bool
 }
 
-// deleted is what the kernel adds to the name of a file that was removed.
-const deleted = " (deleted)"
+// deletedSuffix is what the kernel adds to the name of a file that was removed.
+const deletedSuffix = " (deleted)"
 
-// backs tells whether the device's image, which is now known as name, is the
+// matches tells whether the device's image, which is now known as name, is the
 // file: by device and inode, since the name may be that of another place. A file
 // that is gone has nothing but its name.
-func (t target) backs(d Device, name string) bool {
-	if t.gone {
-		return name == t.path+deleted
+func (t imageFile) matches(d Device, name string) bool {
+	if t.deleted {
+		return name == t.path+deletedSuffix
 	}
 	if filepath.Base(name) != filepath.Base(t.path) {
 		return false
@@ -233,7 +233,7 @@ func (t target) backs(d Device, name string) bool {
 	}
 	// Bound by a process that saw the file elsewhere, such as an earlier container.
 	var info *unix.LoopInfo64
-	err := d.control(func(fd int) (err error) {
+	err := d.ioctl(func(fd int) (err error) {
 		info, err = unix.IoctlLoopGetStatus64(fd)
 		return err
 	})
@@ -255,7 +255,7 @@ func Detach(image string) error {
 		if err := d.SetReadOnly(false); err != nil {
 			return fmt.Errorf("detaching %s: %w", d.Path, err)
 		}
-		err := d.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0) })
+		err := d.ioctl(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0) })
 		if err != nil && !errors.Is(err, unix.ENXIO) {
 			return fmt.Errorf("detaching %s: %w", d.Path, err)
 		}
@@ -265,7 +265,7 @@ func Detach(image string) error {
 
 // Resize gives the device its image's size.
 func (d Device) Resize() error {
-	err := d.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
+	err := d.ioctl(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 	if err != nil {
 		return fmt.Errorf("resizing %s: %w", d.Path, err)
 	}
@@ -302,14 +302,14 @@ func (d Device) SetReadOnly(readOnly bool) error {
 	if readOnly {
 		value = 1
 	}
-	err := d.control(func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, value) })
+	err := d.ioctl(func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, value) })
 	if err != nil {
 		return fmt.Errorf("setting %s read-only=%t: %w", d.Path, readOnly, err)
 	}
 	return nil
 }
 
-func (d Device) control(ioctl func(fd int) error) error {
+func (d Device) ioctl(ioctl func(fd int) error) error {
 	f, err := os.OpenFile(d.Path, os.O_RDONLY, 0)
 	if err != nil {
 		return err

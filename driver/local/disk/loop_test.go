@@ -23,9 +23,9 @@ func newImage(t *testing.T) string {
 	return image
 }
 
-func attach(t *testing.T, image string, keep bool) *disk.Attachment {
+func attach(t *testing.T, image string, persistent bool) *disk.Attachment {
 	t.Helper()
-	a, err := disk.Attach(image, keep)
+	a, err := disk.Attach(image, persistent)
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	return a
@@ -131,7 +131,7 @@ func TestFind(t *testing.T) {
 }
 
 // The kernel keeps a device's read-only mark when its image goes.
-func TestAReadOnlyMarkDoesNotOutliveItsVolume(t *testing.T) {
+func TestReadOnlyFlagIsClearedOnDetach(t *testing.T) {
 	image := newImage(t)
 	a := attach(t, image, true)
 	must(t, a.SetReadOnly(true))

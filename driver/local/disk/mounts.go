@@ -20,17 +20,17 @@ type MountPoint struct {
 	FSType string
 	// ReadOnly is true when this mount refuses writes.
 	ReadOnly bool
-	// Stopped is true when the filesystem refuses writes although this mount
+	// ErrorReadOnly is true when the filesystem refuses writes although this mount
 	// would allow them, and ShutDown when it refuses everything: what
 	// filesystems do after an error.
-	Stopped, ShutDown bool
+	ErrorReadOnly, ShutDown bool
 }
 
 // Mounts returns where the device's filesystem is mounted as a whole, oldest
 // first. Mounts of folders inside it, as are made for subPath, are not counted.
 func (d Device) Mounts() ([]MountPoint, error) {
 	major, minor := int(unix.Major(d.rdev)), int(unix.Minor(d.rdev))
-	return list(func(m *mountinfo.Info) bool {
+	return listMounts(func(m *mountinfo.Info) bool {
 		return m.Major == major && m.Minor == minor && m.Root == "/"
 	})
 }
@@ -39,7 +39,7 @@ func (d Device) Mounts() ([]MountPoint, error) {
 // volumes are handed out.
 func (d Device) Nodes() ([]MountPoint, error) {
 	name := filepath.Base(d.Path)
-	return list(func(m *mountinfo.Info) bool {
+	return listMounts(func(m *mountinfo.Info) bool {
 		// The name goes first: stat on a stranger's mount could hang.
 		if filepath.Base(m.Root) != name {
 			return false
@@ -49,7 +49,7 @@ func (d Device) Nodes() ([]MountPoint, error) {
 	})
 }
 
-func list(match func(*mountinfo.Info) bool) ([]MountPoint, error) {
+func listMounts(match func(*mountinfo.Info) bool) ([]MountPoint, error) {
 	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return !match(m), false })
 	if err != nil {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
@@ -58,11 +58,11 @@ func list(match func(*mountinfo.Info) bool) ([]MountPoint, error) {
 	for _, m := range mounts {
 		readOnly := hasOption(m.Options, "ro")
 		points = append(points, MountPoint{
-			Path:     m.Mountpoint,
-			FSType:   m.FSType,
-			ReadOnly: readOnly,
-			Stopped:  !readOnly && (hasOption(m.VFSOptions, "ro") || hasOption(m.VFSOptions, "emergency_ro")),
-			ShutDown: hasOption(m.VFSOptions, "shutdown"),
+			Path:          m.Mountpoint,
+			FSType:        m.FSType,
+			ReadOnly:      readOnly,
+			ErrorReadOnly: !readOnly && (hasOption(m.VFSOptions, "ro") || hasOption(m.VFSOptions, "emergency_ro")),
+			ShutDown:      hasOption(m.VFSOptions, "shutdown"),
 		})
 	}
 	return points, nil
@@ -75,7 +75,7 @@ func hasOption(options, want string) bool {
 // MountedAt tells whether anything is mounted at path.
 func MountedAt(path string) (bool, error) {
 	resolved := Resolve(path)
-	points, err := list(func(m *mountinfo.Info) bool { return m.Mountpoint == resolved })
+	points, err := listMounts(func(m *mountinfo.Info) bool { return m.Mountpoint == resolved })
 	return len(points) > 0, err
 }
 

@@ -55,7 +55,7 @@ func TestBind(t *testing.T) {
 	}
 }
 
-func TestUnmountTakesAllLayers(t *testing.T) {
+func TestUnmountRemovesAllLayers(t *testing.T) {
 	t.Parallel()
 	_, _, path := mounted(t)
 	must(t, disk.Bind(path, path, false))
@@ -67,7 +67,7 @@ func TestUnmountTakesAllLayers(t *testing.T) {
 }
 
 // Without this option the kernel fills an image with its inode tables in time.
-func TestExt4IsMountedSoThatItStaysSparse(t *testing.T) {
+func TestMountedExt4StaysSparse(t *testing.T) {
 	t.Parallel()
 	_, _, path := mounted(t)
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
@@ -77,7 +77,7 @@ func TestExt4IsMountedSoThatItStaysSparse(t *testing.T) {
 	}
 }
 
-func TestMountErrorsKeepFlagsToThemselves(t *testing.T) {
+func TestMountErrorsOmitFlags(t *testing.T) {
 	t.Parallel()
 	image := newImage(t)
 	a := attach(t, image, false)
@@ -130,22 +130,22 @@ func TestQuiesce(t *testing.T) {
 	t.Run("an image in no use is still", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
-		hold, err := freezer(t, image).Quiesce(image)
+		freeze, err := freezer(t, image).Quiesce(image)
 		must(t, err)
-		if !hold.Still {
+		if !freeze.Quiesced {
 			t.Error("not still")
 		}
-		must(t, hold.Release())
+		must(t, freeze.Thaw())
 	})
 	t.Run("a mounted filesystem is frozen until the release", func(t *testing.T) {
 		t.Parallel()
 		image, _, path := mounted(t)
-		hold, err := freezer(t, image).Quiesce(image)
+		freeze, err := freezer(t, image).Quiesce(image)
 		must(t, err)
-		if !hold.Still || !frozen(t, path) {
+		if !freeze.Quiesced || !frozen(t, path) {
 			t.Error("not frozen")
 		}
-		must(t, hold.Release())
+		must(t, freeze.Thaw())
 		if frozen(t, path) {
 			t.Error("still frozen")
 		}
@@ -155,23 +155,23 @@ func TestQuiesce(t *testing.T) {
 		image := newImage(t)
 		a := attach(t, image, true)
 		f := freezer(t, image)
-		hold, err := f.Quiesce(image)
+		freeze, err := f.Quiesce(image)
 		must(t, err)
-		if !hold.Still {
+		if !freeze.Quiesced {
 			t.Error("not still although nobody has it")
 		}
 		target := filepath.Join(filepath.Dir(image), "node")
 		must(t, os.WriteFile(target, nil, 0o600))
 		must(t, disk.Bind(a.Path, target, false))
-		hold, err = f.Quiesce(image)
+		freeze, err = f.Quiesce(image)
 		must(t, err)
-		if hold.Still {
+		if freeze.Quiesced {
 			t.Error("still although it is published")
 		}
 	})
 }
 
-func TestWhatIsLeftFrozen(t *testing.T) {
+func TestRecoverThaws(t *testing.T) {
 	t.Parallel()
 	t.Run("what a dead process froze is thawed", func(t *testing.T) {
 		t.Parallel()
@@ -196,12 +196,12 @@ func TestWhatIsLeftFrozen(t *testing.T) {
 		must(t, os.Mkdir(f.Dir, 0o700))
 		ours, err := f.Quiesce(image)
 		must(t, err)
-		must(t, ours.Release())
-		if !ours.Still || !frozen(t, path) {
+		must(t, ours.Thaw())
+		if !ours.Quiesced || !frozen(t, path) {
 			t.Error("thawed")
 		}
 		must(t, os.WriteFile(filepath.Join(f.Dir, "image"), []byte(path), 0o600))
-		must(t, theirs.Release())
+		must(t, theirs.Thaw())
 	})
 }
 
@@ -228,7 +228,7 @@ func write(t *testing.T, path string) {
 }
 
 // Anybody may freeze a filesystem, and thaw it.
-func TestWhatSomebodyElseThawsWasNotStill(t *testing.T) {
+func TestForeignThawIsDetected(t *testing.T) {
 	t.Parallel()
 	freeze := func(t *testing.T, path string) { fsfreeze(t, path, true) }
 	thaw := func(t *testing.T, path string) { fsfreeze(t, path, false) }
@@ -255,13 +255,13 @@ func TestWhatSomebodyElseThawsWasNotStill(t *testing.T) {
 			write(t, path)
 			f := freezer(t, image)
 			tt.before(t, path)
-			hold, err := f.Quiesce(image)
+			freeze, err := f.Quiesce(image)
 			must(t, err)
-			if !hold.Still {
+			if !freeze.Quiesced {
 				t.Error("not still")
 			}
 			tt.meanwhile(t, path)
-			if err := hold.Release(); !errors.Is(err, tt.want) {
+			if err := freeze.Thaw(); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 			if frozen(t, path) != tt.frozen {
@@ -282,18 +282,18 @@ func TestWhatSomebodyElseThawsWasNotStill(t *testing.T) {
 		t.Cleanup(func() { must(t, os.WriteFile(counters, []byte("1"), 0o600)) }) // The device keeps it for its next image.
 		freeze(t, path)
 		f := freezer(t, image)
-		hold, err := f.Quiesce(image)
+		freeze, err := f.Quiesce(image)
 		must(t, err)
-		if hold.Still {
+		if freeze.Quiesced {
 			t.Error("still, although nobody counts writes")
 		}
 		thaw(t, path)
-		must(t, hold.Release())
+		must(t, freeze.Thaw())
 		// What this process froze is known to be thawed all the same.
-		hold, err = f.Quiesce(image)
+		freeze, err = f.Quiesce(image)
 		must(t, err)
 		thaw(t, path)
-		if err := hold.Release(); !errors.Is(err, disk.ErrThawed) {
+		if err := freeze.Thaw(); !errors.Is(err, disk.ErrThawed) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -81,7 +81,7 @@ func TestAVolumeMovesFromNodeToNode(t *testing.T) {
 	})
 }
 
-func TestAPublicationOfOldIsTurnedAway(t *testing.T) {
+func TestStalePublicationIsRejected(t *testing.T) {
 	t.Parallel()
 	eachKindOnTwoNodes(t, func(t *testing.T, m, other *machine, v vol) {
 		wantErr(t, m.stage(v), volume.ErrNotAttached)
@@ -101,7 +101,7 @@ func TestAPublicationOfOldIsTurnedAway(t *testing.T) {
 	})
 }
 
-func TestReadOnlyGoesForAllThatANodeDoes(t *testing.T) {
+func TestReadOnlyAttachmentAppliesToAllUses(t *testing.T) {
 	t.Parallel()
 	eachKindOnTwoNodes(t, func(t *testing.T, m, _ *machine, v vol) {
 		v = m.attach(v, "n1", true)
@@ -172,7 +172,7 @@ func hide(t *testing.T, v vol) (end func()) {
 }
 
 // What a node that died leaves of a raw device is a device that nobody has.
-func TestADeviceThatADeadNodeLeftIsNoObstacle(t *testing.T) {
+func TestDeviceLeftByADeadNodeIsDetached(t *testing.T) {
 	t.Parallel()
 	m, other := twoNodes(t)
 	v := m.attach(m.create("v", "", 20*mib, nil), "n1", false)
@@ -195,7 +195,7 @@ func TestADeviceThatADeadNodeLeftIsNoObstacle(t *testing.T) {
 	other.down(w)
 }
 
-func TestADeviceThatANodeStillHasOpenIsNotHandedOn(t *testing.T) {
+func TestDeviceOpenOnAnotherNodeBlocksStaging(t *testing.T) {
 	t.Parallel()
 	m, other := twoNodes(t)
 	v := m.attach(m.create("v", "", 20*mib, nil), "n1", false)
@@ -212,7 +212,7 @@ func TestADeviceThatANodeStillHasOpenIsNotHandedOn(t *testing.T) {
 }
 
 // A device that is bound may be in use on a node that the controller does not see.
-func TestARawDeviceInUseElsewhereIsNotCopiedAsItMoves(t *testing.T) {
+func TestRawDeviceInUseOnAnotherNodeIsNotCopied(t *testing.T) {
 	t.Parallel()
 	m, other := twoNodes(t)
 	v := m.attach(m.create("v", "", 20*mib, nil), "n2", false).on(other)

@@ -32,7 +32,7 @@ func (s *Stager) expand(ctx context.Context, id, path string, required int64) (i
 		return 0, err
 	}
 	defer unlock()
-	st, err := s.see(id)
+	st, err := s.observe(id)
 	if err != nil {
 		return 0, err
 	}
@@ -44,18 +44,18 @@ func (st state) expand(path string, required int64) error {
 		return fmt.Errorf("%w: %d bytes are asked for and the volume has %d; expand it at the controller first", volume.ErrOutOfRange, required, st.Size)
 	}
 	if len(st.devices) == 0 {
-		return fmt.Errorf("%w: it is not staged", ErrNotThere)
+		return fmt.Errorf("%w: it is not staged", ErrNotAtPath)
 	}
-	filesystems, _, err := st.places()
+	filesystems, _, err := st.mountPoints()
 	if err != nil {
 		return err
 	}
 	if len(filesystems) == 0 { // a raw device is the same wherever it is shown
 		return st.devices[0].Resize()
 	}
-	device, _, there, err := st.at(path)
-	if err == nil && !there {
-		err = ErrNotThere
+	device, _, found, err := st.mountAt(path)
+	if err == nil && !found {
+		err = ErrNotAtPath
 	}
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func grow(fsType string, device disk.Device, mounts []disk.MountPoint) error {
 	if full, err := disk.Fills(fsType, device.Path); err != nil || full {
 		return err
 	}
-	if !disk.GrowsMounted(fsType) {
+	if !disk.CanGrowMounted(fsType) {
 		// The code is the one on which kubelet leaves the growth to the next stage.
 		return fmt.Errorf("%w: the kernel grows a mounted %s only for a process with CAP_SYS_RESOURCE, which the driver does not have; the filesystem grows when the volume is staged the next time", volume.ErrInUse, fsType)
 	}
@@ -106,15 +106,15 @@ func (s *Stager) stats(id, path string) (Stats, error) {
 	if err := disk.RequireRoot(); err != nil {
 		return Stats{}, err
 	}
-	st, err := s.see(id)
+	st, err := s.observe(id)
 	if err != nil {
 		return Stats{}, err
 	}
-	_, _, there, err := st.at(path)
+	_, _, found, err := st.mountAt(path)
 	if err != nil {
 		return Stats{}, err
 	}
-	if there {
+	if found {
 		usage, err := disk.UsageOf(path)
 		return Stats{Usage: usage}, err
 	}
@@ -130,7 +130,7 @@ func (s *Stager) stats(id, path string) (Stats, error) {
 			}
 		}
 	}
-	return Stats{}, ErrNotThere
+	return Stats{}, ErrNotAtPath
 }
 
 // Health returns what is wrong with the volume on disk and, as far as this
@@ -150,20 +150,20 @@ func (s *Stager) Health(id string) ([]volume.Problem, error) {
 			return nil, err
 		}
 		if len(mounts) > 0 {
-			problems = append(problems, ailing(mounts[0])...)
+			problems = append(problems, filesystemProblems(mounts[0])...)
 		}
 	}
 	return problems, nil
 }
 
-// ailing returns what is wrong with a mounted filesystem.
-func ailing(m disk.MountPoint) []volume.Problem {
+// filesystemProblems returns what is wrong with a mounted filesystem.
+func filesystemProblems(m disk.MountPoint) []volume.Problem {
 	// XFS tells by failing, ext4 in its mount options.
 	if _, err := os.Stat(m.Path); m.ShutDown || errors.Is(err, unix.EIO) {
 		return []volume.Problem{{Severity: volume.Inaccessible, Reason: "FilesystemShutDown",
 			Message: fmt.Sprintf("The filesystem at %s shut itself down after an error. Stop the workload so that the volume is unmounted and checked.", m.Path)}}
 	}
-	if m.Stopped {
+	if m.ErrorReadOnly {
 		return []volume.Problem{{Severity: volume.Degraded, Reason: "FilesystemReadOnly",
 			Message: fmt.Sprintf("The filesystem at %s went read-only after an error. Stop the workload so that the volume is unmounted and checked.", m.Path)}}
 	}

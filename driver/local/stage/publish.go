@@ -19,14 +19,14 @@ type Publication struct {
 	Target string
 	// ReadOnly asks for a view that refuses writes.
 	ReadOnly bool
-	// Alone is for access modes that allow one target at a time.
-	Alone bool
+	// Exclusive is for access modes that allow one target at a time.
+	Exclusive bool
 }
 
 // Publish shows the staged volume at the target. The rules on a second call are
 // the table in the CSI spec, NodePublishVolume, with SINGLE_NODE_MULTI_WRITER.
 func (s *Stager) Publish(ctx context.Context, p Publication) error {
-	st, unlock, err := s.look(ctx, p.Use)
+	st, unlock, err := s.lockForUse(ctx, p.Use)
 	if err == nil {
 		defer unlock()
 		err = s.publish(st, p)
@@ -39,22 +39,22 @@ func (s *Stager) Publish(ctx context.Context, p Publication) error {
 
 func (s *Stager) publish(st state, p Publication) error {
 	p.ReadOnly = p.ReadOnly || st.attached.ReadOnly
-	live, err := s.live(st.ID)
+	targets, err := s.mountedTargets(st.ID)
 	if err != nil {
 		return err
 	}
 	target := disk.Resolve(p.Target)
-	want := volume.Publication{Block: p.Block, ReadOnly: p.ReadOnly, Alone: p.Alone}
-	if have, ok := live[target]; ok {
+	want := volume.Publication{Block: p.Block, ReadOnly: p.ReadOnly, Exclusive: p.Exclusive}
+	if have, ok := targets[target]; ok {
 		if have != want {
-			return fmt.Errorf("%w: it is published there with read-only=%t block=%t alone=%t", ErrTaken, have.ReadOnly, have.Block, have.Alone)
+			return fmt.Errorf("%w: it is published there with read-only=%t block=%t alone=%t", ErrConflictingUse, have.ReadOnly, have.Block, have.Exclusive)
 		}
 		return nil
 	}
-	if err := vacant(target); err != nil {
+	if err := checkNotMounted(target); err != nil {
 		return err
 	}
-	if err := admit(want, live); err != nil {
+	if err := checkOtherTargets(want, targets); err != nil {
 		return err
 	}
 	source, err := st.source(p)
@@ -63,8 +63,8 @@ func (s *Stager) publish(st state, p Publication) error {
 	}
 	// On record before it is there: a mount that nobody knows of would let a
 	// second writer in.
-	live[target] = want
-	if err := s.Store.SetPublished(st.ID, live); err != nil {
+	targets[target] = want
+	if err := s.Store.SetPublished(st.ID, targets); err != nil {
 		return err
 	}
 	if err := makeTarget(target, p.Block); err != nil {
@@ -76,14 +76,14 @@ func (s *Stager) publish(st state, p Publication) error {
 // source returns what is shown at the target, ready for it.
 func (st state) source(p Publication) (string, error) {
 	if !p.Block {
-		_, _, there, err := st.at(p.Staging)
-		if err == nil && !there {
-			err = fmt.Errorf("%w: it is not staged at %s", ErrUnfit, p.Staging)
+		_, _, found, err := st.mountAt(p.Staging)
+		if err == nil && !found {
+			err = fmt.Errorf("%w: it is not staged at %s", ErrUnusable, p.Staging)
 		}
 		return p.Staging, err
 	}
 	if len(st.devices) == 0 {
-		return "", fmt.Errorf("%w: it is not staged", ErrUnfit)
+		return "", fmt.Errorf("%w: it is not staged", ErrUnusable)
 	}
 	device := st.devices[0]
 	return device.Path, device.SetReadOnly(p.ReadOnly)
@@ -103,23 +103,23 @@ func makeTarget(path string, block bool) error {
 	return f.Close()
 }
 
-// live returns the places on record at which the volume really is. An image that
+// mountedTargets returns the places on record at which the volume really is. An image that
 // went missing while it was in use still has its device.
-func (s *Stager) live(id string) (map[string]volume.Publication, error) {
-	places, err := s.Store.Published(id)
+func (s *Stager) mountedTargets(id string) (map[string]volume.Publication, error) {
+	targets, err := s.Store.Published(id)
 	if err != nil {
 		return nil, err
 	}
-	for path := range places {
+	for path := range targets {
 		mounted, err := disk.MountedAt(path)
 		if err != nil {
 			return nil, err
 		}
 		if !mounted {
-			delete(places, path)
+			delete(targets, path)
 		}
 	}
-	return places, nil
+	return targets, nil
 }
 
 // Unpublish removes the view at the target and the target. It succeeds where
@@ -145,19 +145,19 @@ func (s *Stager) unpublish(ctx context.Context, id, target string) error {
 	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	live, err := s.live(id)
+	targets, err := s.mountedTargets(id)
 	if err != nil {
 		return err
 	}
-	return s.Store.SetPublished(id, live)
+	return s.Store.SetPublished(id, targets)
 }
 
-// admit tells whether the volume may be at one more place. A raw device is
+// checkOtherTargets tells whether the volume may be at one more place. A raw device is
 // read-only or not as a whole, so the two do not mix.
-func admit(want volume.Publication, live map[string]volume.Publication) error {
-	for path, have := range live {
+func checkOtherTargets(want volume.Publication, targets map[string]volume.Publication) error {
+	for path, have := range targets {
 		switch {
-		case want.Alone || have.Alone:
+		case want.Exclusive || have.Exclusive:
 			return fmt.Errorf("%w: it is published at %s and may be at one place only", volume.ErrInUse, path)
 		case want.Block && want.ReadOnly != have.ReadOnly:
 			return fmt.Errorf("%w: it is published at %s with read-only=%t, which goes for the whole device", volume.ErrInUse, path, have.ReadOnly)

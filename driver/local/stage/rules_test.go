@@ -26,11 +26,11 @@ func TestASecondPublication(t *testing.T) {
 		first, second changes
 		want          error
 	}{
-		"the same alone":                          {disk.Ext4, changes{alone}, changes{alone}, nil},
-		"the same place in another mode":          {disk.Ext4, changes{alone}, changes{}, stage.ErrTaken},
-		"the same place read-only":                {disk.Ext4, changes{}, changes{readOnly}, stage.ErrTaken},
-		"another place alone":                     {disk.Ext4, changes{alone}, changes{alone, elsewhere}, volume.ErrInUse},
-		"another place besides one that is alone": {disk.Ext4, changes{alone}, changes{elsewhere}, volume.ErrInUse},
+		"the same alone":                          {disk.Ext4, changes{exclusive}, changes{exclusive}, nil},
+		"the same place in another mode":          {disk.Ext4, changes{exclusive}, changes{}, stage.ErrConflictingUse},
+		"the same place read-only":                {disk.Ext4, changes{}, changes{readOnly}, stage.ErrConflictingUse},
+		"another place alone":                     {disk.Ext4, changes{exclusive}, changes{exclusive, elsewhere}, volume.ErrInUse},
+		"another place besides one that is alone": {disk.Ext4, changes{exclusive}, changes{elsewhere}, volume.ErrInUse},
 		"another place":                           {disk.Ext4, changes{}, changes{elsewhere}, nil},
 		"another place read-only":                 {disk.Ext4, changes{}, changes{elsewhere, readOnly}, nil},
 		"a raw device at another place":           {"", changes{}, changes{elsewhere}, nil},
@@ -55,7 +55,7 @@ func TestASecondPublication(t *testing.T) {
 	}
 }
 
-func TestReadOnlyMeansIt(t *testing.T) {
+func TestReadOnlyPublicationRejectsWrites(t *testing.T) {
 	t.Parallel()
 	for name, fsType := range map[string]string{"filesystem": disk.Ext4, "raw device": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestReadOnlyMeansIt(t *testing.T) {
 	}
 }
 
-func TestUsesThatDoNotFit(t *testing.T) {
+func TestIncompatibleUses(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	filesystem, raw := m.create("fs", disk.Ext4, 20*mib, nil), m.create("raw", "", 20*mib, nil)
@@ -89,29 +89,29 @@ func TestUsesThatDoNotFit(t *testing.T) {
 	}{
 		"a filesystem as a raw device": {func() error {
 			return m.Stage(t.Context(), stage.Use{VolumeID: filesystem.VolumeID, Block: true}, filesystem.staging, nil)
-		}, stage.ErrUnfit},
+		}, stage.ErrUnusable},
 		"a raw device as a filesystem": {func() error {
 			return m.Stage(t.Context(), stage.Use{VolumeID: raw.VolumeID}, raw.staging, nil)
-		}, stage.ErrUnfit},
+		}, stage.ErrUnusable},
 		"another filesystem": {func() error {
 			return m.Stage(t.Context(), stage.Use{VolumeID: filesystem.VolumeID, FSType: disk.XFS}, filesystem.staging, nil)
-		}, stage.ErrUnfit},
-		"publishing before staging":          {func() error { return m.publish(filesystem) }, stage.ErrUnfit},
-		"publishing a device before staging": {func() error { return m.publish(raw) }, stage.ErrUnfit},
+		}, stage.ErrUnusable},
+		"publishing before staging":          {func() error { return m.publish(filesystem) }, stage.ErrUnusable},
+		"publishing a device before staging": {func() error { return m.publish(raw) }, stage.ErrUnusable},
 		"staging what does not exist": {func() error {
 			return m.Stage(t.Context(), stage.Use{VolumeID: "../../x"}, filesystem.staging, nil)
 		}, volume.ErrNotFound},
 		"stats of what is not there": {func() error {
 			_, err := m.Stats(raw.VolumeID, raw.target)
 			return err
-		}, stage.ErrNotThere},
+		}, stage.ErrNotAtPath},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { wantErr(t, tt.do(), tt.want) })
 	}
 }
 
-func TestUndoingWhatIsNotThereSucceeds(t *testing.T) {
+func TestUndoIsIdempotent(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	for _, id := range []string{m.create("v", disk.Ext4, 20*mib, nil).VolumeID, "vol-00000000000000000000000000000000", "../../x"} {
@@ -120,7 +120,7 @@ func TestUndoingWhatIsNotThereSucceeds(t *testing.T) {
 	}
 }
 
-func TestATargetThatIsNotOursKeepsItsFiles(t *testing.T) {
+func TestUnpublishKeepsForeignFiles(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	v := m.create("v", disk.Ext4, 20*mib, nil)
@@ -145,7 +145,7 @@ func TestAPublishedVolumeIsNotUnstaged(t *testing.T) {
 }
 
 // A pod that uses a volume whose image was removed must still come to its end.
-func TestAVolumeWithoutImageCanBeTakenDown(t *testing.T) {
+func TestVolumeWithoutImageCanBeUnstaged(t *testing.T) {
 	t.Parallel()
 	eachKind(t, func(t *testing.T, m *machine, fsType string) {
 		v := m.create("v", fsType, 320*mib, nil)

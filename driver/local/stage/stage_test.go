@@ -93,8 +93,8 @@ func (m *machine) publish(v vol, change ...func(*stage.Publication)) error {
 	return m.Publish(m.t.Context(), p)
 }
 
-func readOnly(p *stage.Publication) { p.ReadOnly = true }
-func alone(p *stage.Publication)    { p.Alone = true }
+func readOnly(p *stage.Publication)  { p.ReadOnly = true }
+func exclusive(p *stage.Publication) { p.Exclusive = true }
 func elsewhere(p *stage.Publication) {
 	p.Target += "2"
 }
@@ -235,7 +235,7 @@ func TestExpandWhileInUse(t *testing.T) {
 		wantErr(t, err, volume.ErrOutOfRange) // the controller has the say
 		_, err = m.Store.Expand(t.Context(), v.VolumeID, volume.Range{Required: 640 * mib})
 		must(t, err)
-		if !disk.GrowsMounted(fsType) {
+		if !disk.CanGrowMounted(fsType) {
 			// The kernel does not let this process. The answer must be the one on
 			// which kubelet turns to growing at the next start of the pod, and
 			// that must work.
@@ -268,7 +268,7 @@ func TestExpandedWhileNotInUseGrowsWhenStaged(t *testing.T) {
 		_, err := m.Store.Expand(t.Context(), v.VolumeID, volume.Range{Required: 640 * mib})
 		must(t, err)
 		_, err = m.Expand(t.Context(), v.VolumeID, v.target, 640*mib)
-		wantErr(t, err, stage.ErrNotThere)
+		wantErr(t, err, stage.ErrNotAtPath)
 		m.up(v)
 		m.wantSize(v, 640*mib)
 	})
@@ -338,8 +338,8 @@ func TestDataIsNeverFormattedOver(t *testing.T) {
 		prepare []func(m *machine, v vol)
 		want    error
 	}{
-		"something unknown at the end":       {[]func(*machine, vol){spoil(20*mib-1, "x")}, stage.ErrUnfit},
-		"another filesystem":                 {[]func(*machine, vol){spoil(0, "XFSB")}, stage.ErrUnfit},
+		"something unknown at the end":       {[]func(*machine, vol){spoil(20*mib-1, "x")}, stage.ErrUnusable},
+		"another filesystem":                 {[]func(*machine, vol){spoil(0, "XFSB")}, stage.ErrUnusable},
 		"a filesystem that lost its magic":   {[]func(*machine, vol){stageOnce, spoil(0x438, "\x00\x00")}, volume.ErrDamaged},
 		"a filesystem that was all but lost": {[]func(*machine, vol){stageOnce, spoil(0, strings.Repeat("\x00", mib))}, volume.ErrDamaged},
 		"its own kind, made by somebody": {[]func(*machine, vol){func(m *machine, v vol) {
@@ -371,7 +371,7 @@ func TestDataIsNeverFormattedOver(t *testing.T) {
 }
 
 // A process may die anywhere in a call. Each row is what is then found.
-func TestStagingGoesOnAfterADeath(t *testing.T) {
+func TestStagingResumesAfterACrash(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(m *machine, v vol){
 		"mkfs was announced": func(m *machine, v vol) {
@@ -401,7 +401,7 @@ func TestStagingGoesOnAfterADeath(t *testing.T) {
 		},
 		"the publication was announced": func(m *machine, v vol) {
 			must(m.t, m.stage(v))
-			must(m.t, m.Store.SetPublished(v.VolumeID, map[string]volume.Publication{v.target: {ReadOnly: true}, "/gone": {Alone: true}}))
+			must(m.t, m.Store.SetPublished(v.VolumeID, map[string]volume.Publication{v.target: {ReadOnly: true}, "/gone": {Exclusive: true}}))
 		},
 	}
 	for name, leave := range tests {
@@ -423,7 +423,7 @@ func TestStagingGoesOnAfterADeath(t *testing.T) {
 }
 
 // What cannot be told from data afterwards must be on record before.
-func TestMkfsIsOnRecordBeforeItStarts(t *testing.T) {
+func TestMkfsIsRecordedBeforeItStarts(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	v := m.create("v", disk.Ext4, 20*mib, nil)
@@ -456,7 +456,7 @@ func immutable(t *testing.T, path string, on bool) {
 	}
 }
 
-func TestADeviceThatSomebodyHasOpenIsNotFormatted(t *testing.T) {
+func TestOpenDeviceIsNotFormatted(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	v := m.create("v", disk.Ext4, 20*mib, nil)
@@ -487,7 +487,7 @@ func TestMountFlags(t *testing.T) {
 	}
 	m.down(v)
 	must(t, m.stage(v, "ro"))
-	wantErr(t, m.stage(v), stage.ErrTaken)
+	wantErr(t, m.stage(v), stage.ErrConflictingUse)
 	must(t, m.publish(v))
 	if err := os.WriteFile(v.file(), nil, 0o600); err == nil {
 		t.Error("ro is not in force")

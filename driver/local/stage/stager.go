@@ -14,12 +14,12 @@ import (
 // The ways in which a call fails, besides those of package volume and
 // disk.ErrUnprivileged.
 var (
-	// ErrTaken is a path that is in use already, in another way than asked.
-	ErrTaken = errors.New("in use in another way")
-	// ErrUnfit is a use that the volume is not made for or not ready for.
-	ErrUnfit = errors.New("cannot be used like this")
-	// ErrNotThere is a path at which the volume is not.
-	ErrNotThere = errors.New("the volume is not there")
+	// ErrConflictingUse is a path that is in use already, in another way than asked.
+	ErrConflictingUse = errors.New("in use in another way")
+	// ErrUnusable is a use that the volume is not made for or not ready for.
+	ErrUnusable = errors.New("cannot be used like this")
+	// ErrNotAtPath is a path at which the volume is not.
+	ErrNotAtPath = errors.New("the volume is not there")
 )
 
 // Stager does the work of a CSI node service for the volumes of Store.
@@ -48,10 +48,10 @@ type state struct {
 	attached volume.Attachment
 }
 
-// look takes the volume's lock and sees where it is. It fails when the volume's
+// lockForUse takes the volume's lock and sees where it is. It fails when the volume's
 // data is not whole, because using it would make things worse, and when this node
 // has no right to use it any more.
-func (s *Stager) look(ctx context.Context, u Use) (state, func(), error) {
+func (s *Stager) lockForUse(ctx context.Context, u Use) (state, func(), error) {
 	if err := disk.RequireRoot(); err != nil {
 		return state{}, nil, err
 	}
@@ -59,12 +59,12 @@ func (s *Stager) look(ctx context.Context, u Use) (state, func(), error) {
 	if err != nil {
 		return state{}, nil, err
 	}
-	st, err := s.see(u.VolumeID)
+	st, err := s.observe(u.VolumeID)
 	if err == nil {
-		err = u.fits(st.Volume)
+		err = u.checkAccess(st.Volume)
 	}
 	if err == nil {
-		st.attached, err = s.Store.AttachedHere(u.VolumeID, u.Token)
+		st.attached, err = s.Store.AttachedToThisNode(u.VolumeID, u.Token)
 	}
 	if err != nil {
 		unlock()
@@ -73,7 +73,7 @@ func (s *Stager) look(ctx context.Context, u Use) (state, func(), error) {
 	return st, unlock, nil
 }
 
-func (s *Stager) see(id string) (state, error) {
+func (s *Stager) observe(id string) (state, error) {
 	problems, err := s.Store.Health(id)
 	if err != nil {
 		return state{}, err
@@ -90,21 +90,21 @@ func (s *Stager) see(id string) (state, error) {
 	return state{Volume: v, image: image, devices: devices}, err
 }
 
-// fits tells whether the volume was made for this use.
-func (u Use) fits(v volume.Volume) error {
+// checkAccess tells whether the volume was made for this use.
+func (u Use) checkAccess(v volume.Volume) error {
 	switch {
 	case u.Block && !v.Access.Block:
-		return fmt.Errorf("%w: it was made for use as a filesystem, not as a raw device", ErrUnfit)
+		return fmt.Errorf("%w: it was made for use as a filesystem, not as a raw device", ErrUnusable)
 	case !u.Block && !v.Access.Mount:
-		return fmt.Errorf("%w: it was made for use as a raw device, not as a filesystem", ErrUnfit)
+		return fmt.Errorf("%w: it was made for use as a raw device, not as a filesystem", ErrUnusable)
 	case !u.Block && u.FSType != "" && u.FSType != v.FSType:
-		return fmt.Errorf("%w: it was made for %s, not %s", ErrUnfit, v.FSType, u.FSType)
+		return fmt.Errorf("%w: it was made for %s, not %s", ErrUnusable, v.FSType, u.FSType)
 	}
 	return nil
 }
 
-// at returns the mount of the volume's filesystem at path and its device.
-func (st state) at(path string) (disk.Device, disk.MountPoint, bool, error) {
+// mountAt returns the mount of the volume's filesystem at path and its device.
+func (st state) mountAt(path string) (disk.Device, disk.MountPoint, bool, error) {
 	path = disk.Resolve(path)
 	for _, d := range st.devices {
 		mounts, err := d.Mounts()
@@ -118,8 +118,8 @@ func (st state) at(path string) (disk.Device, disk.MountPoint, bool, error) {
 	return disk.Device{}, disk.MountPoint{}, false, nil
 }
 
-// places returns all paths at which the volume is, filesystem or node.
-func (st state) places() (filesystems, nodes []disk.MountPoint, err error) {
+// mountPoints returns all paths at which the volume is, filesystem or node.
+func (st state) mountPoints() (filesystems, nodes []disk.MountPoint, err error) {
 	for _, d := range st.devices {
 		m, err := d.Mounts()
 		if err != nil {
@@ -138,13 +138,13 @@ func (st state) places() (filesystems, nodes []disk.MountPoint, err error) {
 // as a filesystem, with flags as in mount(8) -o. A volume that was never used is
 // given its filesystem, and one that was expanded or restored larger grows.
 func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) error {
-	st, unlock, err := s.look(ctx, u)
+	st, unlock, err := s.lockForUse(ctx, u)
 	if err == nil {
 		defer unlock()
 		if u.Block {
 			err = s.stageBlock(st)
 		} else {
-			err = s.stageFilesystem(st, path, st.flags(flags))
+			err = s.stageFilesystem(st, path, st.mountFlags(flags))
 		}
 	}
 	if err != nil {
@@ -153,8 +153,8 @@ func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) 
 	return nil
 }
 
-// flags adds to what is asked what the attachment leaves of it.
-func (st state) flags(asked []string) []string {
+// mountFlags adds to what is asked what the attachment leaves of it.
+func (st state) mountFlags(asked []string) []string {
 	if !st.attached.ReadOnly {
 		return asked
 	}
@@ -162,16 +162,16 @@ func (st state) flags(asked []string) []string {
 }
 
 func (s *Stager) stageBlock(st state) error {
-	filesystems, _, err := st.places()
+	filesystems, _, err := st.mountPoints()
 	if err != nil {
 		return err
 	}
 	if len(filesystems) > 0 {
-		return fmt.Errorf("%w: its filesystem is mounted at %s", ErrTaken, filesystems[0].Path)
+		return fmt.Errorf("%w: its filesystem is mounted at %s", ErrConflictingUse, filesystems[0].Path)
 	}
 	if s.Store.Shared() && !st.attached.Bound {
 		// What is there is of the node that had the volume before.
-		if err := st.letGo(); err != nil {
+		if err := st.detachUnused(); err != nil {
 			return err
 		}
 		if err := s.Store.SetBound(st.ID, st.attached); err != nil {
@@ -186,19 +186,19 @@ func (s *Stager) stageBlock(st state) error {
 }
 
 func (s *Stager) stageFilesystem(st state, path string, flags []string) error {
-	device, mounted, there, err := st.at(path)
+	device, mounted, found, err := st.mountAt(path)
 	if err != nil {
 		return err
 	}
 	readOnly := slices.Contains(flags, "ro")
-	if there {
+	if found {
 		if mounted.FSType != st.FSType || mounted.ReadOnly != readOnly {
-			return fmt.Errorf("%w: %s is mounted there read-only=%t", ErrTaken, mounted.FSType, mounted.ReadOnly)
+			return fmt.Errorf("%w: %s is mounted there read-only=%t", ErrConflictingUse, mounted.FSType, mounted.ReadOnly)
 		}
 	} else if device, err = s.mount(st, path, flags); err != nil {
 		return err
 	}
-	if readOnly || !disk.GrowsMounted(st.FSType) {
+	if readOnly || !disk.CanGrowMounted(st.FSType) {
 		return nil
 	}
 	// Also after a repeated call: the one before may have died between mount and growth.
@@ -209,21 +209,21 @@ func (s *Stager) stageFilesystem(st state, path string, flags []string) error {
 }
 
 func (s *Stager) mount(st state, path string, flags []string) (disk.Device, error) {
-	if err := vacant(path); err != nil {
+	if err := checkNotMounted(path); err != nil {
 		return disk.Device{}, err
 	}
-	filesystems, nodes, err := st.places()
+	filesystems, nodes, err := st.mountPoints()
 	if err != nil {
 		return disk.Device{}, err
 	}
 	if len(nodes) > 0 {
-		return disk.Device{}, fmt.Errorf("%w: its device is at %s", ErrTaken, nodes[0].Path)
+		return disk.Device{}, fmt.Errorf("%w: its device is at %s", ErrConflictingUse, nodes[0].Path)
 	}
 	if len(filesystems) == 0 {
-		if err := st.letGo(); err != nil {
+		if err := st.detachUnused(); err != nil {
 			return disk.Device{}, err
 		}
-		if err := s.prepare(st); err != nil {
+		if err := s.prepareFilesystem(st); err != nil {
 			return disk.Device{}, err
 		}
 	}
@@ -235,21 +235,21 @@ func (s *Stager) mount(st state, path string, flags []string) (disk.Device, erro
 	return a.Device, errors.Join(err, a.Close())
 }
 
-// vacant fails when something is mounted at path.
-func vacant(path string) error {
-	occupied, err := disk.MountedAt(path)
-	if err == nil && occupied {
-		err = fmt.Errorf("%w: something else is mounted there", ErrTaken)
+// checkNotMounted fails when something is mounted at path.
+func checkNotMounted(path string) error {
+	mounted, err := disk.MountedAt(path)
+	if err == nil && mounted {
+		err = fmt.Errorf("%w: something else is mounted there", ErrConflictingUse)
 	}
 	return err
 }
 
-// letGo frees a device that has no mount: what an interrupted call, a use as raw
+// detachUnused frees a device that has no mount: what an interrupted call, a use as raw
 // device, or a node that the volume was taken from left. The image is worked on
 // directly next, and two views of it would not agree. A device that another node
 // still has mounted cannot be freed; that node's data must be on disk before
 // this one looks.
-func (st state) letGo() error {
+func (st state) detachUnused() error {
 	if len(st.devices) == 0 {
 		return nil
 	}
@@ -263,10 +263,10 @@ func (st state) letGo() error {
 	return err
 }
 
-// prepare makes sure that the image has the volume's filesystem. It makes one
+// prepareFilesystem makes sure that the image has the volume's filesystem. It makes one
 // only where no data can be: on an image of zeros, or where an earlier mkfs is on
 // record as not finished.
-func (s *Stager) prepare(st state) error {
+func (s *Stager) prepareFilesystem(st state) error {
 	found, err := disk.Probe(st.image)
 	if err != nil {
 		return err
@@ -275,26 +275,26 @@ func (s *Stager) prepare(st state) error {
 	case st.Format == volume.Formatting:
 		return s.format(st)
 	case found == st.FSType:
-		return s.repair(st)
+		return s.checkFilesystem(st)
 	case st.Format == volume.Formatted:
 		return fmt.Errorf("%w: it was formatted with %s and no such filesystem is found; it is not formatted again, restore a snapshot", volume.ErrDamaged, st.FSType)
 	}
-	blank, err := disk.Blank(st.image)
+	blank, err := disk.IsBlank(st.image)
 	if err != nil {
 		return err
 	}
 	if !blank {
-		return fmt.Errorf("%w: it holds data that is no %s, and is not formatted over it; use it as a raw device, or create a new volume", ErrUnfit, st.FSType)
+		return fmt.Errorf("%w: it holds data that is no %s, and is not formatted over it; use it as a raw device, or create a new volume", ErrUnusable, st.FSType)
 	}
 	return s.format(st)
 }
 
-// repair readies a filesystem that was used before.
-func (s *Stager) repair(st state) error {
+// checkFilesystem readies a filesystem that was used before.
+func (s *Stager) checkFilesystem(st state) error {
 	if err := disk.Check(st.FSType, st.image); err != nil {
 		return err
 	}
-	if !disk.GrowsMounted(st.FSType) {
+	if !disk.CanGrowMounted(st.FSType) {
 		if err := disk.GrowUnmounted(st.FSType, st.image); err != nil {
 			return err
 		}
@@ -336,18 +336,18 @@ func (s *Stager) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer unlock()
-	live, err := s.live(id)
+	targets, err := s.mountedTargets(id)
 	if err != nil {
 		return err
 	}
-	for target := range live {
+	for target := range targets {
 		return fmt.Errorf("%w: it is still published at %s", volume.ErrInUse, target)
 	}
 	if err := disk.Unmount(path); err != nil {
 		return err
 	}
 	// Another node's device is not for this one to free. Its own went with the mount.
-	if elsewhere, err := s.Store.AttachedElsewhere(id); err != nil || elsewhere {
+	if onOtherNode, err := s.Store.AttachedToOtherNode(id); err != nil || onOtherNode {
 		return err
 	}
 	return disk.Detach(s.Store.ImagePath(volume.Volume{ID: id}))

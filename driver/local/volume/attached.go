@@ -41,14 +41,14 @@ type node struct {
 	MaxVolumes int64 `json:"maxVolumes,omitempty"`
 }
 
-// addNode puts this process's node on record: volumes can be attached to it.
-func (s *Store) addNode(n node) error {
-	return s.volumes.tree.writeRecord(filepath.Join(s.nodesDir(), s.node+recordSuffix), n)
+// registerNode puts this process's node on record: volumes can be attached to it.
+func (s *Store) registerNode(n node) error {
+	return s.volumes.files.writeRecord(filepath.Join(s.nodesDir(), s.node+recordSuffix), n)
 }
 
-// nodeNamed returns what is on record of a node. The name is a stranger's, so no
+// findNode returns what is on record of a node. The name is a stranger's, so no
 // path is made of it before it is found in the list.
-func (s *Store) nodeNamed(name string) (node, error) {
+func (s *Store) findNode(name string) (node, error) {
 	entries, err := os.ReadDir(s.nodesDir())
 	if err != nil {
 		return node{}, fmt.Errorf("listing nodes: %w", err)
@@ -63,9 +63,9 @@ func (s *Store) nodeNamed(name string) (node, error) {
 	return node{}, fmt.Errorf("node: %w; the driver of a node of that name has not used %s", ErrNotFound, s.dir)
 }
 
-// roomOn fails when a node has as many volumes as it can use. It needs the node's
+// checkNodeLimit fails when a node has as many volumes as it can use. It needs the node's
 // lock: what is attached at the same time counts, in other processes too.
-func (s *Store) roomOn(name string, n node) error {
+func (s *Store) checkNodeLimit(name string, n node) error {
 	if n.MaxVolumes == 0 {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (s *Store) roomOn(name string, n node) error {
 		}
 	}
 	if count >= n.MaxVolumes {
-		return fmt.Errorf("%w: node %s has %d volumes and can use %d; unpublish one, or raise its --max-volumes", ErrFull, name, count, n.MaxVolumes)
+		return fmt.Errorf("%w: node %s has %d volumes and can use %d; unpublish one, or raise its --max-volumes", ErrOutOfCapacity, name, count, n.MaxVolumes)
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (s *Store) attach(ctx context.Context, id string, want Attachment) (Attachm
 	if _, err := s.volumes.get(id); err != nil {
 		return Attachment{}, err
 	}
-	n, err := s.nodeNamed(want.Node)
+	n, err := s.findNode(want.Node)
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -114,23 +114,23 @@ func (s *Store) attach(ctx context.Context, id string, want Attachment) (Attachm
 		return Attachment{}, err
 	}
 	if have != nil {
-		return *have, want.admit(*have)
+		return *have, want.checkExisting(*have)
 	}
 	// Who holds a node's lock waits for no other, so two calls cannot dispute.
-	free, err := s.locks.lock(ctx, "node/"+want.Node)
+	unlockNode, err := s.locks.lock(ctx, "node/"+want.Node)
 	if err != nil {
 		return Attachment{}, err
 	}
-	defer free()
-	if err := s.roomOn(want.Node, n); err != nil {
+	defer unlockNode()
+	if err := s.checkNodeLimit(want.Node, n); err != nil {
 		return Attachment{}, err
 	}
 	want.Token = rand.Text()
-	return want, full(s.volumes.tree.writeRecord(s.attachedRecord(id), want))
+	return want, wrapNoSpace(s.volumes.files.writeRecord(s.attachedRecord(id), want))
 }
 
-// admit tells whether a volume that is attached as have is attached as is wanted.
-func (want Attachment) admit(have Attachment) error {
+// checkExisting tells whether a volume that is attached as have is attached as is wanted.
+func (want Attachment) checkExisting(have Attachment) error {
 	want.Token, want.Bound = have.Token, have.Bound
 	switch {
 	case have.Node != want.Node:
@@ -181,16 +181,16 @@ func (s *Store) detach(id, node string) error {
 	if err != nil || have == nil || node != "" && have.Node != node {
 		return err
 	}
-	if err := s.volumes.tree.remove(s.attachedRecord(id)); err != nil {
+	if err := s.volumes.files.remove(s.attachedRecord(id)); err != nil {
 		return err
 	}
-	return s.volumes.tree.syncDir(s.attachedDir())
+	return s.volumes.files.syncDir(s.attachedDir())
 }
 
-// AttachedHere returns the attachment that token is of, if it is this node's and
+// AttachedToThisNode returns the attachment that token is of, if it is this node's and
 // still holds. Where volumes are not attached the answer is the zero one. The
 // caller holds the volume's lock.
-func (s *Store) AttachedHere(id, token string) (Attachment, error) {
+func (s *Store) AttachedToThisNode(id, token string) (Attachment, error) {
 	if !s.shared {
 		return Attachment{}, nil
 	}
@@ -208,9 +208,9 @@ func (s *Store) AttachedHere(id, token string) (Attachment, error) {
 	return *have, nil
 }
 
-// AttachedElsewhere tells whether another node than this process's has the volume.
+// AttachedToOtherNode tells whether another node than this process's has the volume.
 // The caller holds the volume's lock.
-func (s *Store) AttachedElsewhere(id string) (bool, error) {
+func (s *Store) AttachedToOtherNode(id string) (bool, error) {
 	have, err := s.Attached(id)
 	return have != nil && have.Node != s.node, err
 }
@@ -219,8 +219,8 @@ func (s *Store) AttachedElsewhere(id string) (bool, error) {
 // caller holds the volume's lock.
 func (s *Store) SetBound(id string, a Attachment) error {
 	a.Bound = true
-	if err := s.volumes.tree.writeRecord(s.attachedRecord(id), a); err != nil {
-		return fmt.Errorf("recording the device of volume %s: %w", id, full(err))
+	if err := s.volumes.files.writeRecord(s.attachedRecord(id), a); err != nil {
+		return fmt.Errorf("recording the device of volume %s: %w", id, wrapNoSpace(err))
 	}
 	return nil
 }
@@ -228,8 +228,8 @@ func (s *Store) SetBound(id string, a Attachment) error {
 // Shared tells whether volumes are attached.
 func (s *Store) Shared() bool { return s.shared }
 
-// unattached fails while a node has the volume.
-func (s *Store) unattached(id string) error {
+// checkNotAttached fails while a node has the volume.
+func (s *Store) checkNotAttached(id string) error {
 	have, err := s.Attached(id)
 	if errors.Is(err, ErrDamaged) {
 		return nil // That the volume is in no use is known from the kernel, and it must be possible to delete it.

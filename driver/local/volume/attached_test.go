@@ -13,7 +13,7 @@ import (
 )
 
 // The table in the CSI spec, ControllerPublishVolume, for volumes of one node.
-func TestAdmit(t *testing.T) {
+func TestCheckExisting(t *testing.T) {
 	have := Attachment{Node: "n1", Mode: "SINGLE_NODE_WRITER", FSType: "ext4", Token: "old", Bound: true}
 	tests := map[string]struct {
 		change func(*Attachment)
@@ -31,7 +31,7 @@ func TestAdmit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want := Attachment{Node: have.Node, Mode: have.Mode, FSType: have.FSType}
 			tt.change(&want)
-			if err := want.admit(have); !errors.Is(err, tt.want) {
+			if err := want.checkExisting(have); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
@@ -76,32 +76,32 @@ func TestAVolumeIsAttachedToOneNode(t *testing.T) {
 	// A successor knows what this process promised.
 	must(t, s.Close())
 	s = open(t, dir, Options{Shared: true, Capacity: 1 << 30})
-	_, err = n1.AttachedHere(id, first.Token)
+	_, err = n1.AttachedToThisNode(id, first.Token)
 	must(t, err)
-	_, err = n2.AttachedHere(id, first.Token)
+	_, err = n2.AttachedToThisNode(id, first.Token)
 	wantIs(t, err, ErrNotAttached)
 
 	must(t, s.Detach(t.Context(), id, "n2")) // which never had it
 	must(t, s.Detach(t.Context(), "vol-00000000000000000000000000000000", "n1"))
 	must(t, s.Detach(t.Context(), "../x", "n1"))
-	_, err = n1.AttachedHere(id, first.Token)
+	_, err = n1.AttachedToThisNode(id, first.Token)
 	must(t, err)
 
 	for range 2 {
 		must(t, s.Detach(t.Context(), id, "n1"))
 	}
-	_, err = n1.AttachedHere(id, first.Token)
+	_, err = n1.AttachedToThisNode(id, first.Token)
 	wantIs(t, err, ErrNotAttached)
 	if again := mustAttach(t, s, id, "n1"); again.Token == first.Token {
 		t.Error("two publications have one token")
 	}
-	_, err = n1.AttachedHere(id, first.Token)
+	_, err = n1.AttachedToThisNode(id, first.Token)
 	wantIs(t, err, ErrNotAttached)
 	must(t, s.Detach(t.Context(), id, ""))
 	must(t, s.Delete(t.Context(), id))
 }
 
-func TestWhatIsNotThereIsNotAttached(t *testing.T) {
+func TestAttachNotFound(t *testing.T) {
 	s, _, _ := openPair(t, t.TempDir())
 	id := mustCreate(t, s, raw("v", 1)).ID
 	for _, node := range []string{"n3", "../nodes/n1", ""} {
@@ -114,19 +114,19 @@ func TestWhatIsNotThereIsNotAttached(t *testing.T) {
 	}
 }
 
-func TestANodeHasAsManyVolumesAsItCanUse(t *testing.T) {
+func TestMaxVolumesIsEnforced(t *testing.T) {
 	s, _, _ := openPair(t, t.TempDir())
 	first, second := mustCreate(t, s, raw("1", 1)).ID, mustCreate(t, s, raw("2", 1)).ID
 	mustAttach(t, s, first, "n2")
 	mustAttach(t, s, first, "n2")
 	_, err := s.Attach(t.Context(), second, Attachment{Node: "n2"})
-	wantIs(t, err, ErrFull)
+	wantIs(t, err, ErrOutOfCapacity)
 	must(t, s.Detach(t.Context(), first, "n2"))
 	mustAttach(t, s, second, "n2")
 }
 
 // Replicas that attach count what the others attach at the same time.
-func TestReplicasTogetherKeepANodesBound(t *testing.T) {
+func TestReplicasEnforceMaxVolumesTogether(t *testing.T) {
 	dir := t.TempDir()
 	s, _, _ := openPair(t, dir)
 	replicas := []*Store{open(t, dir, Options{Shared: true, NodeOnly: true}), open(t, dir, Options{Shared: true, NodeOnly: true})}
@@ -142,7 +142,7 @@ func TestReplicasTogetherKeepANodesBound(t *testing.T) {
 			if err == nil {
 				attached.Add(1)
 			}
-			if errors.Is(err, ErrFull) {
+			if errors.Is(err, ErrOutOfCapacity) {
 				return nil
 			}
 			return err

@@ -10,17 +10,17 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// Left returns how many bytes may still be promised, in whole steps.
-func (s *Store) Left() (int64, error) {
+// AvailableCapacity returns how many bytes may still be promised, in whole steps.
+func (s *Store) AvailableCapacity() (int64, error) {
 	s.admission.Lock()
 	defer s.admission.Unlock()
-	left, _, err := s.left()
+	left, _, err := s.availableLocked()
 	return left / Step * Step, err
 }
 
-// Disk returns how many bytes are free where the data directory is, and an error
+// DiskFree returns how many bytes are free where the data directory is, and an error
 // when that cannot be used at all.
-func (s *Store) Disk() (free int64, err error) {
+func (s *Store) DiskFree() (free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.volumes.dir, &st); err != nil {
 		return 0, fmt.Errorf("reaching data directory %s: %w", s.dir, err)
@@ -36,12 +36,12 @@ func (s *Store) Disk() (free int64, err error) {
 func (s *Store) reserve(id string, size int64) (release func(), err error) {
 	s.admission.Lock()
 	defer s.admission.Unlock()
-	left, total, err := s.left()
+	left, total, err := s.availableLocked()
 	if err != nil {
 		return nil, err
 	}
 	if size > left {
-		return nil, fmt.Errorf("%w: %s are asked for and %s of %s are left in %s", ErrFull, human(size), human(left), human(total), s.dir)
+		return nil, fmt.Errorf("%w: %s are asked for and %s of %s are left in %s", ErrOutOfCapacity, formatSize(size), formatSize(left), formatSize(total), s.dir)
 	}
 	s.reserved[id] += size
 	return func() {
@@ -51,15 +51,15 @@ func (s *Store) reserve(id string, size int64) (release func(), err error) {
 	}, nil
 }
 
-// left needs the admission lock.
-func (s *Store) left() (left, total int64, err error) {
-	promised, own, err := s.sum()
+// availableLocked needs the admission lock.
+func (s *Store) availableLocked() (left, total int64, err error) {
+	promised, own, err := s.sumPromised()
 	if err != nil {
 		return 0, 0, err
 	}
 	total = s.capacity
 	if total == 0 {
-		free, err := s.Disk()
+		free, err := s.DiskFree()
 		if err != nil {
 			return 0, 0, err
 		}
@@ -71,19 +71,19 @@ func (s *Store) left() (left, total int64, err error) {
 	return max(0, total-promised), total, nil
 }
 
-// sum returns what is promised to all items on record, and how much of the disk
+// sumPromised returns what is promised to all items on record, and how much of the disk
 // they surely have already. An image that began by sharing blocks is taken to
 // have none of its own: to be filled it may need all of its size.
-func (s *Store) sum() (promised, own int64, err error) {
+func (s *Store) sumPromised() (promised, own int64, err error) {
 	ids, err := s.volumes.list()
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, id := range ids {
-		v := s.volume(id)
+		v := s.volumeOrStub(id)
 		promised += v.promised()
 		if !v.Shared {
-			own += occupied(s.volumes.image(id))
+			own += allocated(s.volumes.image(id))
 		}
 	}
 	ids, err = s.snapshots.list()
@@ -91,18 +91,18 @@ func (s *Store) sum() (promised, own int64, err error) {
 		return 0, 0, err
 	}
 	for _, id := range ids {
-		snap := s.snapshot(id)
+		snap := s.snapshotOrStub(id)
 		promised += snap.Size
 		if !snap.Shared {
-			own += occupied(s.snapshots.image(id))
+			own += allocated(s.snapshots.image(id))
 		}
 	}
 	return promised, own, nil
 }
 
-// occupied counts a missing image as nothing: its volume is damaged, and the
+// allocated counts a missing image as nothing: its volume is damaged, and the
 // others go on.
-func occupied(image string) int64 {
+func allocated(image string) int64 {
 	n, err := disk.Allocated(image)
 	if err != nil {
 		return 0
@@ -110,25 +110,25 @@ func occupied(image string) int64 {
 	return n
 }
 
-// volume returns what is known of a volume, if only its ID and the size of its image.
-func (s *Store) volume(id string) Volume {
+// volumeOrStub returns what is known of a volume, if only its ID and the size of its image.
+func (s *Store) volumeOrStub(id string) Volume {
 	v, err := s.volumes.get(id)
 	if err != nil {
-		return Volume{ID: id, Size: length(s.volumes.image(id))}
+		return Volume{ID: id, Size: fileSize(s.volumes.image(id))}
 	}
 	return v
 }
 
-// snapshot is volume for snapshots.
-func (s *Store) snapshot(id string) Snapshot {
+// snapshotOrStub is volume for snapshots.
+func (s *Store) snapshotOrStub(id string) Snapshot {
 	snap, err := s.snapshots.get(id)
 	if err != nil {
-		return Snapshot{ID: id, Size: length(s.snapshots.image(id))}
+		return Snapshot{ID: id, Size: fileSize(s.snapshots.image(id))}
 	}
 	return snap
 }
 
-func length(path string) int64 {
+func fileSize(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
 		return 0
@@ -136,10 +136,10 @@ func length(path string) int64 {
 	return info.Size()
 }
 
-// full names a full disk for what it is.
-func full(err error) error {
+// wrapNoSpace names a full disk for what it is.
+func wrapNoSpace(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrFull, err)
+		return fmt.Errorf("%w: %w", ErrOutOfCapacity, err)
 	}
 	return err
 }

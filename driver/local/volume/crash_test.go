@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// death is what a process dies of in these tests.
-type death struct{ step string }
+// crash is what a process dies of in these tests.
+type crash struct{ step string }
 
 // The storages of tests that must know IDs beforehand: the present one, and one that
 // the data directory was before.
@@ -26,26 +26,26 @@ const (
 func is(t *testing.T, dir string, st storage) {
 	t.Helper()
 	must(t, os.MkdirAll(dir, 0o700))
-	must(t, tree{before: func(string) {}}.writeRecord(filepath.Join(dir, "storage"+recordSuffix), st))
+	must(t, fileOps{beforeStep: func(string) {}}.writeRecord(filepath.Join(dir, "storage"+recordSuffix), st))
 }
 
-// world is a data directory that processes die in.
-type world struct {
+// crashTest is a data directory that processes die in.
+type crashTest struct {
 	t   *testing.T
 	dir string
 }
 
-// newWorld has the volume and the group "earlier" of an earlier storage, the volume "old" with content, its snapshot "old", the volume
+// newCrashTest has the volume and the group "earlier" of an earlier storage, the volume "old" with content, its snapshot "old", the volume
 // "beside" with its own, the group "old" of both, and room for what the tests make.
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, dir: t.TempDir()}
+func newCrashTest(t *testing.T) *crashTest {
+	w := &crashTest{t: t, dir: t.TempDir()}
 	is(t, w.dir, storage{ID: earlierStorage})
-	w.live(func(s *Store) {
+	w.run(func(s *Store) {
 		v := mustCreate(t, s, raw("earlier", 1))
 		mustGroup(t, s, "earlier", v.ID)
 	})
 	is(t, w.dir, storage{ID: testStorage})
-	w.live(func(s *Store) {
+	w.run(func(s *Store) {
 		v := mustCreate(t, s, Spec{Name: "old", Range: Range{Required: 4 * Step}, Access: Access{Block: true}})
 		fill(t, s.ImagePath(v), "old content")
 		mustSnapshot(t, s, "old", v.ID)
@@ -56,25 +56,25 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// live runs f in a process that does not die.
-func (w *world) live(f func(*Store)) {
+// run runs f in a process that does not die.
+func (w *crashTest) run(f func(*Store)) {
 	w.t.Helper()
-	if died, _ := w.dieAt(-1, f); died {
+	if died, _ := w.crashAt(-1, f); died {
 		w.t.Fatal("died")
 	}
 }
 
-// dieAt runs f in a process that dies before step n, counted from the moment
+// crashAt runs f in a process that dies before step n, counted from the moment
 // that the store is open, and tells which steps it came to.
-func (w *world) dieAt(n int, f func(*Store)) (died bool, steps []string) {
+func (w *crashTest) crashAt(n int, f func(*Store)) (died bool, steps []string) {
 	w.t.Helper()
 	armed := false
-	s, err := Open(w.dir, Options{Capacity: 1 << 30, before: func(step string) {
+	s, err := Open(w.dir, Options{Capacity: 1 << 30, beforeStep: func(step string) {
 		if !armed {
 			return
 		}
 		if len(steps) == n {
-			panic(death{step})
+			panic(crash{step})
 		}
 		steps = append(steps, step)
 	}})
@@ -82,7 +82,7 @@ func (w *world) dieAt(n int, f func(*Store)) (died bool, steps []string) {
 	defer func() {
 		must(w.t, s.Close())
 		if r := recover(); r != nil {
-			if _, ok := r.(death); !ok {
+			if _, ok := r.(crash); !ok {
 				panic(r)
 			}
 			died = true
@@ -94,7 +94,7 @@ func (w *world) dieAt(n int, f func(*Store)) (died bool, steps []string) {
 }
 
 // files lists the files of the data directory.
-func (w *world) files() []string {
+func (w *crashTest) files() []string {
 	w.t.Helper()
 	var files []string
 	must(w.t, filepath.WalkDir(w.dir, func(path string, d os.DirEntry, err error) error {
@@ -283,23 +283,23 @@ func wantContent(t *testing.T, image string, size int64, content string) {
 // A process may die before any step. Whichever it was, after the next start
 // every volume on record is whole, nothing else takes up room, and the repeated
 // call comes to the same end as one that was never interrupted.
-func TestEveryCallSurvivesDeathBeforeAnyStep(t *testing.T) {
+func TestEveryCallSurvivesACrashBeforeAnyStep(t *testing.T) {
 	for name, tt := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			clean := newWorld(t)
-			_, steps := clean.dieAt(-1, func(s *Store) { tt.call(t, s) })
+			clean := newCrashTest(t)
+			_, steps := clean.crashAt(-1, func(s *Store) { tt.call(t, s) })
 			for n, step := range steps {
 				t.Run(fmt.Sprintf("%d %s", n, step), func(t *testing.T) {
-					w := newWorld(t)
-					if died, _ := w.dieAt(n, func(s *Store) { tt.call(t, s) }); !died {
+					w := newCrashTest(t)
+					if died, _ := w.crashAt(n, func(s *Store) { tt.call(t, s) }); !died {
 						t.Fatal("the process did not die")
 					}
-					w.live(func(s *Store) {
-						wantWhole(t, s)
+					w.run(func(s *Store) {
+						wantIntact(t, s)
 						tt.call(t, s)
 						tt.check(t, s)
-						wantWhole(t, s)
+						wantIntact(t, s)
 					})
 					if diff := cmp.Diff(clean.files(), w.files()); diff != "" {
 						t.Error(diff)
@@ -310,8 +310,8 @@ func TestEveryCallSurvivesDeathBeforeAnyStep(t *testing.T) {
 	}
 }
 
-// wantWhole wants each item to have its image and each image its item.
-func wantWhole(t *testing.T, s *Store) {
+// wantIntact wants each item to have its image and each image its item.
+func wantIntact(t *testing.T, s *Store) {
 	t.Helper()
 	volumes, _, err := s.Volumes("", 0)
 	must(t, err)
@@ -337,11 +337,11 @@ func wantWhole(t *testing.T, s *Store) {
 			}
 		}
 	}
-	wantWholeGroups(t, s, snapshots)
+	wantIntactGroups(t, s, snapshots)
 }
 
-// wantWholeGroups wants each group to have all its members, and each member its group.
-func wantWholeGroups(t *testing.T, s *Store, snapshots []Snapshot) {
+// wantIntactGroups wants each group to have all its members, and each member its group.
+func wantIntactGroups(t *testing.T, s *Store, snapshots []Snapshot) {
 	t.Helper()
 	members := map[string]int{}
 	for _, snap := range snapshots {
@@ -366,12 +366,12 @@ func wantWholeGroups(t *testing.T, s *Store, snapshots []Snapshot) {
 
 // The kernel may write files in any order that the program does not forbid, so
 // the order of syncs is what a loss of power depends on.
-func TestWhatARecordSpeaksOfIsOnDiskBeforeIt(t *testing.T) {
+func TestDataIsSyncedBeforeItsRecord(t *testing.T) {
 	for name, tt := range calls {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			_, steps := w.dieAt(-1, func(s *Store) { tt.call(t, s) })
+			w := newCrashTest(t)
+			_, steps := w.crashAt(-1, func(s *Store) { tt.call(t, s) })
 			for i := range steps {
 				if wrong := disorder(steps, i); wrong != "" {
 					t.Errorf("%s: %v", wrong, steps)

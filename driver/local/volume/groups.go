@@ -20,7 +20,7 @@ func (s *Store) CreateGroup(ctx context.Context, name string, volumeIDs []string
 }
 
 func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string) (Group, error) {
-	ids := s.idsFor(groupPrefix, name)
+	ids := s.candidateIDs(groupPrefix, name)
 	g := Group{ID: ids[0], Name: name, VolumeIDs: slices.Clone(volumeIDs)}
 	if err := g.check(); err != nil {
 		return Group{}, err
@@ -37,7 +37,7 @@ func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string
 	case !errors.Is(err, ErrNotFound):
 		return Group{}, err
 	}
-	volumes, size, err := s.whole(g.VolumeIDs)
+	volumes, size, err := s.intactVolumes(g.VolumeIDs)
 	if err != nil {
 		return Group{}, err
 	}
@@ -46,7 +46,7 @@ func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string
 		return Group{}, err
 	}
 	defer release()
-	return s.cutGroup(g, volumes)
+	return s.takeGroup(g, volumes)
 }
 
 // check refuses what can never be a group.
@@ -89,15 +89,15 @@ func (g Group) MemberIDs() []string {
 	return ids
 }
 
-// whole returns the volumes, none of which may have lost data, and the sum of
+// intactVolumes returns the volumes, none of which may have lost data, and the sum of
 // their sizes.
-func (s *Store) whole(ids []string) (volumes []Volume, size int64, err error) {
+func (s *Store) intactVolumes(ids []string) (volumes []Volume, size int64, err error) {
 	for _, id := range ids {
 		v, err := s.volumes.get(id)
 		if err != nil {
-			return nil, 0, unknown(err)
+			return nil, 0, wrapOutcomeUnknown(err)
 		}
-		if length(s.volumes.image(v.ID)) < v.Size {
+		if fileSize(s.volumes.image(v.ID)) < v.Size {
 			return nil, 0, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
 		}
 		volumes = append(volumes, v)
@@ -106,19 +106,19 @@ func (s *Store) whole(ids []string) (volumes []Volume, size int64, err error) {
 	return volumes, size, nil
 }
 
-// cutGroup writes the images, then the records of the members, and then that of
+// takeGroup writes the images, then the records of the members, and then that of
 // the group, without which they do not exist.
-func (s *Store) cutGroup(g Group, volumes []Volume) (Group, error) {
+func (s *Store) takeGroup(g Group, volumes []Volume) (Group, error) {
 	// Nothing is on record under the group's ID, so its members are what a failed try left.
-	if err := s.dropAll(g.MemberIDs()); err != nil {
+	if err := s.removeSnapshots(g.MemberIDs()); err != nil {
 		return Group{}, err
 	}
-	shared, err := s.copyTogether(&g, volumes)
+	shared, err := s.copyConsistently(&g, volumes)
 	if err == nil {
 		err = s.recordGroup(g, volumes, shared)
 	}
 	if err != nil {
-		return Group{}, errors.Join(full(err), s.dropGroup(g.ID, g.MemberIDs()))
+		return Group{}, errors.Join(wrapNoSpace(err), s.removeGroup(g.ID, g.MemberIDs()))
 	}
 	return g, nil
 }
@@ -126,16 +126,16 @@ func (s *Store) cutGroup(g Group, volumes []Volume) (Group, error) {
 func (s *Store) recordGroup(g Group, volumes []Volume, shared []bool) error {
 	for i, v := range volumes {
 		id := memberID(g.ID, v.ID)
-		if err := s.snapshots.tree.growImage(s.snapshots.image(id), v.Size); err != nil {
+		if err := s.snapshots.files.growImage(s.snapshots.image(id), v.Size); err != nil {
 			return err
 		}
-		err := s.snapshots.add(Snapshot{ID: id, Name: g.Name, VolumeID: v.ID, GroupID: g.ID, Size: v.Size,
+		err := s.snapshots.write(Snapshot{ID: id, Name: g.Name, VolumeID: v.ID, GroupID: g.ID, Size: v.Size,
 			FSType: v.FSType, Format: v.Format, Shared: shared[i], Created: g.Created})
 		if err != nil {
 			return err
 		}
 	}
-	return s.groups.add(g)
+	return s.groups.write(g)
 }
 
 // Group returns the group on record.
@@ -148,7 +148,7 @@ func (s *Store) Group(id string) (Group, error) {
 func (s *Store) Members(g Group) []Snapshot {
 	all := make([]Snapshot, len(g.VolumeIDs))
 	for i, id := range g.MemberIDs() {
-		all[i] = s.snapshot(id)
+		all[i] = s.snapshotOrStub(id)
 		all[i].VolumeID, all[i].GroupID = g.VolumeIDs[i], g.ID
 	}
 	return all
@@ -177,15 +177,15 @@ func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) 
 	if err != nil {
 		return err
 	}
-	if err := s.confirm(s.groups.record(id), id); err != nil {
+	if err := s.allowDeletion(s.groups.record(id), id); err != nil {
 		return err
 	}
 	for _, member := range members {
-		if err := s.remember(member); err != nil {
+		if err := s.recordDeleted(member); err != nil {
 			return err
 		}
 	}
-	return s.dropGroup(id, members)
+	return s.removeGroup(id, members)
 }
 
 // membersOf are the members of a group that is to be deleted, which must be those that
@@ -213,27 +213,27 @@ func (g Group) CheckMembers(ids []string) error {
 	return nil
 }
 
-// dropGroup removes the group's record, with which the members cease to exist, and
+// removeGroup removes the group's record, with which the members cease to exist, and
 // then what there is of them.
-func (s *Store) dropGroup(id string, members []string) error {
-	if err := s.groups.drop(id); err != nil {
+func (s *Store) removeGroup(id string, members []string) error {
+	if err := s.groups.delete(id); err != nil {
 		return err
 	}
-	return s.dropAll(members)
+	return s.removeSnapshots(members)
 }
 
-func (s *Store) dropAll(snapshots []string) error {
+func (s *Store) removeSnapshots(snapshots []string) error {
 	for _, id := range snapshots {
-		if err := s.snapshots.drop(id); err != nil {
+		if err := s.snapshots.delete(id); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// present tells whether a snapshot that is on record exists: a member does while
+// snapshotExists tells whether a snapshot that is on record exists: a member does while
 // its group does.
-func (s *Store) present(snap Snapshot) bool {
+func (s *Store) snapshotExists(snap Snapshot) bool {
 	if !groupID.MatchString(snap.GroupID) {
 		return true
 	}
@@ -248,10 +248,10 @@ func (s *Store) sweepMembers() error {
 		return err
 	}
 	for _, id := range ids {
-		if s.present(s.snapshot(id)) {
+		if s.snapshotExists(s.snapshotOrStub(id)) {
 			continue
 		}
-		if err := s.idle(id, func() error { return s.snapshots.drop(id) }); err != nil {
+		if err := s.ifIdle(id, func() error { return s.snapshots.delete(id) }); err != nil {
 			return err
 		}
 	}

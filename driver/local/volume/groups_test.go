@@ -32,7 +32,7 @@ func TestAGroupMatches(t *testing.T) {
 	}
 }
 
-func TestGroupsThatCanNeverBe(t *testing.T) {
+func TestInvalidGroups(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Capacity: 10 * Step})
 	v := mustCreate(t, s, raw("v", 1))
 	big := mustCreate(t, s, raw("big", 5))
@@ -48,7 +48,7 @@ func TestGroupsThatCanNeverBe(t *testing.T) {
 		"a volume twice":                {"g", []string{v.ID, v.ID}, ErrInvalid},
 		"a volume that is not there":    {"g", []string{v.ID, "vol-x"}, ErrNotFound},
 		"a volume that lost its data":   {"g", []string{v.ID, damaged.ID}, ErrDamaged},
-		"more than there is room for":   {"g", []string{v.ID, big.ID}, ErrFull},
+		"more than there is room for":   {"g", []string{v.ID, big.ID}, ErrOutOfCapacity},
 		"a path in place of a volume":   {"g", []string{"../volumes/" + v.ID}, ErrNotFound},
 		"a snapshot instead of volumes": {"g", []string{oldCopy}, ErrNotFound},
 	}
@@ -150,7 +150,7 @@ func TestADamagedGroupCanBeDeleted(t *testing.T) {
 }
 
 // A name cannot be made so that a snapshot takes the place of a member.
-func TestNoNameLeadsToAMember(t *testing.T) {
+func TestNoNameCollidesWithAMemberID(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Capacity: 100 * Step})
 	a := mustCreate(t, s, raw("a", 1))
 	g := mustGroup(t, s, "g", a.ID)

@@ -16,14 +16,14 @@ import (
 )
 
 // onNode gives the pair's volumes to a node, which holds them until it ends.
-func (p *pair) onNode(longest time.Duration) (end func()) {
+func (p *pair) onNode(limit time.Duration) (end func()) {
 	p.t.Helper()
-	node := open(p.t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true, LongestHold: longest})
+	node := open(p.t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true, MaxFreeze: limit})
 	for _, id := range p.ids {
 		_, err := p.s.Attach(p.t.Context(), id, Attachment{Node: "n1"})
 		must(p.t, err)
 	}
-	h, err := node.ListenForHolds()
+	h, err := node.NewFreezeServer()
 	must(p.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
@@ -40,10 +40,10 @@ func (p *pair) onNode(longest time.Duration) (end func()) {
 	return end
 }
 
-// blind runs f as a process that cannot freeze what the node has mounted, as the
+// hiddenMounts runs f as a process that cannot freeze what the node has mounted, as the
 // controller is: on a thread of another user, who may open the same files. A mount
 // namespace would keep what other tests unmount meanwhile.
-func (p *pair) blind(f func()) {
+func (p *pair) hiddenMounts(f func()) {
 	p.t.Helper()
 	const nobody = 65534
 	done := make(chan error)
@@ -64,24 +64,24 @@ func (p *pair) blind(f func()) {
 	must(p.t, <-done)
 }
 
-func (p *pair) takeBlind() (err error) {
+func (p *pair) takeWithHiddenMounts() (err error) {
 	p.t.Helper()
-	p.blind(func() { _, err = p.s.CreateGroup(p.t.Context(), "g", p.ids) })
+	p.hiddenMounts(func() { _, err = p.s.CreateGroup(p.t.Context(), "g", p.ids) })
 	return err
 }
 
-func TestANodeHoldsWhatTheControllerDoesNotSee(t *testing.T) {
+func TestNodeFreezesVolumesHiddenFromTheController(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between
 		p := newPair(t, data, Options{Shared: true}, &b)
 		p.onNode(0)
-		p.wantOneMoment(&b, p.blind)
+		p.wantConsistent(&b, p.hiddenMounts)
 	})
 }
 
-func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
+func TestWritersOnANodeResumeAfterAnyFailure(t *testing.T) {
 	thawed := func(p *pair) {
-		for end := time.Now().Add(patience); p.frozen() && time.Now().Before(end); {
+		for end := time.Now().Add(waitTimeout); p.frozen() && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -99,11 +99,11 @@ func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
 			p := newPair(t, disktest.Dir(t), Options{Shared: true}, &b)
 			endNode := p.onNode(tt.longest)
 			b.do = func() { tt.between(p, endNode) }
-			if err := p.takeBlind(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "to the end") {
+			if err := p.takeWithHiddenMounts(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "to the end") {
 				t.Errorf("got %v", err)
 			}
 			p.wantFree()
-			must(t, p.s.DeleteGroup(t.Context(), p.s.idsFor(groupPrefix, "g")[0], nil))
+			must(t, p.s.DeleteGroup(t.Context(), p.s.candidateIDs(groupPrefix, "g")[0], nil))
 			wantNothing(t, p.s)
 		})
 	}
@@ -111,7 +111,7 @@ func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
 		t.Parallel()
 		p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
 		p.onNode(0)
-		conn, err := inFolder(p.s.nodesDir(), "n1"+socketSuffix, dialUnix)
+		conn, err := withShortPath(p.s.nodesDir(), "n1"+socketSuffix, dialUnix)
 		must(t, err)
 		_, err = conn.Write([]byte(p.ids[0] + "\n"))
 		must(t, err)
@@ -127,7 +127,7 @@ func TestWritersOnANodeGoOnWhateverHappens(t *testing.T) {
 }
 
 // What somebody thaws on a node is told as what it is: the next try will be better.
-func TestWhatIsThawedOnANodeWasNotStill(t *testing.T) {
+func TestForeignThawOnANodeIsDetected(t *testing.T) {
 	t.Parallel()
 	var b between
 	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &b)
@@ -136,18 +136,18 @@ func TestWhatIsThawedOnANodeWasNotStill(t *testing.T) {
 		b.do = nil
 		p.fsfreeze(false)
 	}
-	if err := p.takeBlind(); !errors.Is(err, disk.ErrThawed) || !strings.Contains(err.Error(), "node n1") {
+	if err := p.takeWithHiddenMounts(); !errors.Is(err, disk.ErrThawed) || !strings.Contains(err.Error(), "node n1") {
 		t.Errorf("got %v", err)
 	}
 	p.wantFree()
-	must(t, p.takeBlind())
-	wantWhole(t, p.s)
+	must(t, p.takeWithHiddenMounts())
+	wantIntact(t, p.s)
 	p.wantFree()
 }
 
 // A node that does not answer makes no group of what it may be writing to, and no
 // single snapshot either unless blocks can be shared.
-func TestWhatNobodyHoldsIsNotTakenForStill(t *testing.T) {
+func TestUnreachableNodeMeansNotQuiesced(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		fsType string
@@ -160,10 +160,10 @@ func TestWhatNobodyHoldsIsNotTakenForStill(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, disktest.Filesystem(t, tt.fsType, 512*Step), Options{Shared: true}, &between{})
 			p.onNode(0)()
-			if err := p.takeBlind(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "no moment in common") {
+			if err := p.takeWithHiddenMounts(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "no moment in common") {
 				t.Errorf("a group: %v", err)
 			}
-			p.blind(func() {
+			p.hiddenMounts(func() {
 				if _, err := p.s.CreateSnapshot(t.Context(), "s", p.ids[0]); !errors.Is(err, tt.single) {
 					t.Errorf("a single one: %v", err)
 				}
@@ -173,7 +173,7 @@ func TestWhatNobodyHoldsIsNotTakenForStill(t *testing.T) {
 }
 
 // What a node that died held is released when it starts again.
-func TestANodeThatStartsAgainReleasesWhatItHeld(t *testing.T) {
+func TestRestartedNodeThawsItsVolumes(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
 	died := open(t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true})
@@ -189,15 +189,15 @@ func TestANodeThatStartsAgainReleasesWhatItHeld(t *testing.T) {
 
 // A replica that only publishes starts at any time, also while the controller
 // holds something still.
-func TestAProcessThatOnlyAttachesReleasesNothing(t *testing.T) {
+func TestAttachOnlyProcessThawsNothing(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
-	hold, err := p.s.freezer.Quiesce(p.s.volumes.image(p.ids[0]))
+	freeze, err := p.s.freezer.Quiesce(p.s.volumes.image(p.ids[0]))
 	must(t, err)
 	open(t, p.s.Dir(), Options{Shared: true, NodeOnly: true})
 	if !p.frozen() {
 		t.Error("it is not held still any more")
 	}
-	must(t, hold.Release())
+	must(t, freeze.Thaw())
 	p.wantFree()
 }

@@ -40,7 +40,7 @@ func (l *keyLocks) lock(ctx context.Context, ids ...string) (unlock func(), err 
 		}
 	}
 	for _, id := range slices.Compact(ids) {
-		release, err := l.one(ctx, id)
+		release, err := l.lockOne(ctx, id)
 		if err != nil {
 			unlock()
 			return nil, err
@@ -50,26 +50,26 @@ func (l *keyLocks) lock(ctx context.Context, ids ...string) (unlock func(), err 
 	return unlock, nil
 }
 
-func (l *keyLocks) one(ctx context.Context, id string) (release func(), err error) {
-	if err := l.here(ctx, id); err != nil {
+func (l *keyLocks) lockOne(ctx context.Context, id string) (release func(), err error) {
+	if err := l.lockInProcess(ctx, id); err != nil {
 		return nil, err
 	}
 	if l.file == "" {
-		return func() { l.release(id) }, nil
+		return func() { l.unlockInProcess(id) }, nil
 	}
 	f, err := lockByte(ctx, l.file, id)
 	if err != nil {
-		l.release(id)
+		l.unlockInProcess(id)
 		return nil, err
 	}
 	return func() {
 		f.Close()
-		l.release(id)
+		l.unlockInProcess(id)
 	}, nil
 }
 
-// here keeps out the other calls of this process.
-func (l *keyLocks) here(ctx context.Context, id string) error {
+// lockInProcess keeps out the other calls of this process.
+func (l *keyLocks) lockInProcess(ctx context.Context, id string) error {
 	for {
 		l.mu.Lock()
 		busy, held := l.held[id]
@@ -87,16 +87,16 @@ func (l *keyLocks) here(ctx context.Context, id string) error {
 	}
 }
 
-func (l *keyLocks) release(id string) {
+func (l *keyLocks) unlockInProcess(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.held[id])
 	delete(l.held, id)
 }
 
-// lockPulse is the pause between two tries: the kernel can wait for a lock, but
+// lockRetryInterval is the pause between two tries: the kernel can wait for a lock, but
 // not for a lock or the end of a context.
-const lockPulse = 5 * time.Millisecond
+const lockRetryInterval = 5 * time.Millisecond
 
 // lockByte locks the byte of file that stands for id until the result is closed.
 // The lock is the open file's, not the process's as POSIX has it: fcntl(2), open
@@ -119,7 +119,7 @@ func lockByte(ctx context.Context, file, id string) (io.Closer, error) {
 			return nil, fmt.Errorf("locking %s: %w", id, err)
 		}
 		select {
-		case <-time.After(lockPulse):
+		case <-time.After(lockRetryInterval):
 		case <-ctx.Done():
 			f.Close()
 			return nil, fmt.Errorf("%w on %s, in another process: %w", ErrPending, id, ctx.Err())

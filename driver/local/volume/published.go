@@ -11,8 +11,8 @@ type Publication struct {
 	// Block and ReadOnly are how it was handed out.
 	Block    bool `json:"block,omitempty"`
 	ReadOnly bool `json:"readOnly,omitempty"`
-	// Alone is true when no other place may have the volume at the same time.
-	Alone bool `json:"alone,omitempty"`
+	// Exclusive is true when no other place may have the volume at the same time.
+	Exclusive bool `json:"alone,omitempty"`
 }
 
 // publishedDir is a folder for each node where nodes share the data directory:
@@ -43,18 +43,18 @@ func (s *Store) SetPublished(id string, places map[string]Publication) error {
 	path := filepath.Join(s.publishedDir(), id+recordSuffix)
 	var err error
 	if len(places) == 0 {
-		err = s.volumes.tree.remove(path)
+		err = s.volumes.files.remove(path)
 	} else {
-		err = s.volumes.tree.writeRecord(path, places)
+		err = s.volumes.files.writeRecord(path, places)
 	}
 	if err != nil {
-		return fmt.Errorf("recording where volume %s is published: %w", id, full(err))
+		return fmt.Errorf("recording where volume %s is published: %w", id, wrapNoSpace(err))
 	}
 	return nil
 }
 
-// forgetPublished removes what is on record of the use of a volume that goes.
-func (s *Store) forgetPublished(id string) error {
+// deletePublished removes what is on record of the use of a volume that goes.
+func (s *Store) deletePublished(id string) error {
 	records := []string{filepath.Join(s.publishedDir(), id+recordSuffix), s.attachedRecord(id)}
 	if s.shared {
 		of, err := filepath.Glob(filepath.Join(s.dir, "published", "*", id+recordSuffix))
@@ -64,7 +64,7 @@ func (s *Store) forgetPublished(id string) error {
 		records = append(records, of...)
 	}
 	for _, path := range records {
-		if err := s.volumes.tree.remove(path); err != nil {
+		if err := s.volumes.files.remove(path); err != nil {
 			return err
 		}
 	}

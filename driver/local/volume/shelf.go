@@ -10,44 +10,44 @@ import (
 	"strings"
 )
 
-// shelf is one folder of records and images: the volumes, or the snapshots.
-type shelf[T any] struct {
-	tree tree
-	dir  string
+// recordDir is one folder of records and images: the volumes, or the snapshots.
+type recordDir[T any] struct {
+	files fileOps
+	dir   string
 	// kind is what an item is called in messages.
-	kind string
-	ids  *regexp.Regexp
-	// of returns the ID in a record, to catch one that is in the wrong place.
-	of func(T) string
-	// missing says what it means that there is no record of an ID.
-	missing func(id string) error
+	kind      string
+	idPattern *regexp.Regexp
+	// idOf returns the ID in a record, to catch one that is in the wrong place.
+	idOf func(T) string
+	// notFound says what it means that there is no record of an ID.
+	notFound func(id string) error
 }
 
-func (s shelf[T]) record(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
-func (s shelf[T]) image(id string) string  { return filepath.Join(s.dir, id+imageSuffix) }
+func (s recordDir[T]) record(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
+func (s recordDir[T]) image(id string) string  { return filepath.Join(s.dir, id+imageSuffix) }
 
 // get returns an item. An ID that this store cannot have made does not exist,
 // and no path is built from it.
-func (s shelf[T]) get(id string) (T, error) {
+func (s recordDir[T]) get(id string) (T, error) {
 	var item T
-	if !s.ids.MatchString(id) {
+	if !s.idPattern.MatchString(id) {
 		return item, fmt.Errorf("%s %q: %w", s.kind, id, ErrNotFound)
 	}
 	err := readRecord(s.record(id), &item)
 	if errors.Is(err, ErrNotFound) {
-		err = s.missing(id)
+		err = s.notFound(id)
 	}
 	if err != nil {
 		return item, fmt.Errorf("%s %s: %w", s.kind, id, err)
 	}
-	if s.of(item) != id {
-		return item, fmt.Errorf("%s %s: %w: its record %s is of %q; put the right one back from a backup", s.kind, id, ErrDamaged, s.record(id), s.of(item))
+	if s.idOf(item) != id {
+		return item, fmt.Errorf("%s %s: %w: its record %s is of %q; put the right one back from a backup", s.kind, id, ErrDamaged, s.record(id), s.idOf(item))
 	}
 	return item, nil
 }
 
 // find returns the first item of those that there may be, or why the last is not there.
-func (s shelf[T]) find(ids []string) (item T, err error) {
+func (s recordDir[T]) find(ids []string) (item T, err error) {
 	for _, id := range ids {
 		if item, err = s.get(id); !errors.Is(err, ErrNotFound) {
 			break
@@ -56,32 +56,32 @@ func (s shelf[T]) find(ids []string) (item T, err error) {
 	return item, err
 }
 
-// add puts an item on record, which is what makes it exist.
-func (s shelf[T]) add(item T) error {
-	return s.tree.writeRecord(s.record(s.of(item)), item)
+// write puts an item on record, which is what makes it exist.
+func (s recordDir[T]) write(item T) error {
+	return s.files.writeRecord(s.record(s.idOf(item)), item)
 }
 
-// drop removes an item. The record goes first and for good: a crash in between
+// delete removes an item. The record goes first and for good: a crash in between
 // leaves an image that nothing refers to, never a volume without its data.
-func (s shelf[T]) drop(id string) error {
-	if err := s.tree.remove(s.record(id)); err != nil {
+func (s recordDir[T]) delete(id string) error {
+	if err := s.files.remove(s.record(id)); err != nil {
 		return err
 	}
-	if err := s.tree.syncDir(s.dir); err != nil {
+	if err := s.files.syncDir(s.dir); err != nil {
 		return err
 	}
-	return s.tree.remove(s.image(id))
+	return s.files.remove(s.image(id))
 }
 
 // list returns the IDs of all items, damaged ones too, in order.
-func (s shelf[T]) list() ([]string, error) {
+func (s recordDir[T]) list() ([]string, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("listing %ss: %w", s.kind, err)
 	}
 	var ids []string
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), recordSuffix); ok && s.ids.MatchString(id) {
+		if id, ok := strings.CutSuffix(e.Name(), recordSuffix); ok && s.idPattern.MatchString(id) {
 			ids = append(ids, id)
 		}
 	}
@@ -92,7 +92,7 @@ func (s shelf[T]) list() ([]string, error) {
 // page returns up to limit IDs that come after the one given, and whether there
 // are more. The last ID of a page stays a good place to go on from even when
 // that item is deleted meanwhile.
-func (s shelf[T]) page(after string, limit int) (ids []string, more bool, err error) {
+func (s recordDir[T]) page(after string, limit int) (ids []string, more bool, err error) {
 	ids, err = s.list()
 	if err != nil {
 		return nil, false, err
@@ -111,38 +111,38 @@ func (s shelf[T]) page(after string, limit int) (ids []string, more bool, err er
 // sweep removes what a process that died left half done. Files that are not the
 // store's are not touched, and neither is the image of a damaged record. What is
 // done about an ID is done through idle.
-func (s shelf[T]) sweep(idle func(id string, do func() error) error) error {
+func (s recordDir[T]) sweep(idle func(id string, do func() error) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := idle(itemOf(e.Name()), func() error { return s.sweepFile(e.Name()) }); err != nil {
+		if err := idle(idOfFile(e.Name()), func() error { return s.sweepFile(e.Name()) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// itemOf returns the ID that a file belongs to.
-func itemOf(file string) string {
+// idOfFile returns the ID that a file belongs to.
+func idOfFile(file string) string {
 	file = strings.TrimSuffix(file, partialSuffix)
 	return strings.TrimSuffix(strings.TrimSuffix(file, recordSuffix), imageSuffix)
 }
 
-func (s shelf[T]) sweepFile(name string) error {
+func (s recordDir[T]) sweepFile(name string) error {
 	partial := strings.HasSuffix(name, recordSuffix+partialSuffix)
-	orphan, err := s.orphaned(name)
+	orphan, err := s.isOrphan(name)
 	if err != nil || !partial && !orphan {
 		return err
 	}
-	return s.tree.remove(filepath.Join(s.dir, name))
+	return s.files.remove(filepath.Join(s.dir, name))
 }
 
-// orphaned tells whether name is an image without a record.
-func (s shelf[T]) orphaned(name string) (bool, error) {
+// isOrphan tells whether name is an image without a record.
+func (s recordDir[T]) isOrphan(name string) (bool, error) {
 	id, isImage := strings.CutSuffix(name, imageSuffix)
-	if !isImage || !s.ids.MatchString(id) {
+	if !isImage || !s.idPattern.MatchString(id) {
 		return false, nil
 	}
 	_, err := os.Lstat(s.record(id))

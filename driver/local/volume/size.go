@@ -27,7 +27,7 @@ func (r Range) choose(floor int64) (int64, error) {
 	case r.Required < 0 || r.Limit < 0:
 		return 0, fmt.Errorf("%w: sizes cannot be negative", ErrInvalid)
 	case r.Limit > 0 && r.Required > r.Limit:
-		return 0, fmt.Errorf("%w: %s are required and %s is the limit", ErrInvalid, human(r.Required), human(r.Limit))
+		return 0, fmt.Errorf("%w: %s are required and %s is the limit", ErrInvalid, formatSize(r.Required), formatSize(r.Limit))
 	case r.Required > math.MaxInt64-Step:
 		return 0, fmt.Errorf("%w: %d bytes are more than a file can hold", ErrOutOfRange, r.Required)
 	}
@@ -41,7 +41,7 @@ func (r Range) choose(floor int64) (int64, error) {
 	size := max(roundUp(want), roundUp(floor), Step)
 	if r.Limit > 0 && size > r.Limit {
 		return 0, fmt.Errorf("%w: the limit is %s (%d bytes) and the smallest volume that fits the request has %s (sizes are multiples of %s)",
-			ErrOutOfRange, human(r.Limit), r.Limit, human(size), human(Step))
+			ErrOutOfRange, formatSize(r.Limit), r.Limit, formatSize(size), formatSize(Step))
 	}
 	return size, nil
 }
@@ -54,8 +54,8 @@ func (s Spec) floor() int64 {
 	return disk.MinSize(s.FSType)
 }
 
-// holds tells whether size satisfies r.
-func (r Range) holds(size int64) bool {
+// contains reports whether size satisfies r.
+func (r Range) contains(size int64) bool {
 	return size >= r.Required && (r.Limit == 0 || size <= r.Limit)
 }
 
@@ -63,8 +63,8 @@ func roundUp(size int64) int64 {
 	return (size + Step - 1) / Step * Step
 }
 
-// human writes a size as people write it.
-func human(size int64) string {
+// formatSize writes a size as people write it.
+func formatSize(size int64) string {
 	unit, names := float64(size), []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	for unit >= 1024 && len(names) > 1 {
 		unit, names = unit/1024, names[1:]

@@ -20,7 +20,7 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 	if err := checkName(name); err != nil {
 		return Snapshot{}, err
 	}
-	ids := s.idsFor(snapshotPrefix, name)
+	ids := s.candidateIDs(snapshotPrefix, name)
 	unlock, err := s.locks.lock(ctx, append([]string{volumeID}, ids...)...)
 	if err != nil {
 		return Snapshot{}, err
@@ -35,10 +35,10 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 	}
 	v, err := s.volumes.get(volumeID)
 	if err != nil {
-		return Snapshot{}, unknown(err)
+		return Snapshot{}, wrapOutcomeUnknown(err)
 	}
 	id := ids[0]
-	if length(s.volumes.image(v.ID)) < v.Size {
+	if fileSize(s.volumes.image(v.ID)) < v.Size {
 		return Snapshot{}, fmt.Errorf("%w: volume %s has lost data: its image is missing or cut off", ErrDamaged, v.ID)
 	}
 	release, err := s.reserve(id, v.Size)
@@ -46,7 +46,7 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 		return Snapshot{}, err
 	}
 	defer release()
-	return s.cut(v, Snapshot{ID: id, Name: name, VolumeID: v.ID, Size: v.Size, FSType: v.FSType, Format: v.Format})
+	return s.takeSnapshot(v, Snapshot{ID: id, Name: name, VolumeID: v.ID, Size: v.Size, FSType: v.FSType, Format: v.Format})
 }
 
 // matches tells whether snap is what a request with these arguments asks for.
@@ -57,22 +57,22 @@ func (snap Snapshot) matches(name, volumeID string) error {
 	return nil
 }
 
-// cut writes the image and then the record.
-func (s *Store) cut(v Volume, snap Snapshot) (Snapshot, error) {
+// takeSnapshot writes the image and then the record.
+func (s *Store) takeSnapshot(v Volume, snap Snapshot) (Snapshot, error) {
 	image := s.snapshots.image(snap.ID)
 	// Nothing is on record under this ID, so a file is what a failed try left.
-	if err := s.snapshots.tree.remove(image); err != nil {
+	if err := s.snapshots.files.remove(image); err != nil {
 		return Snapshot{}, err
 	}
 	var err error
 	snap.Created = s.now().UTC()
 	snap.Shared, err = s.copy(image, s.volumes.image(v.ID), v.Size)
 	if err == nil {
-		err = s.snapshots.add(snap)
+		err = s.snapshots.write(snap)
 	}
 	if err != nil {
 		// The record may have been written although that failed in the end.
-		return Snapshot{}, errors.Join(full(err), s.snapshots.drop(snap.ID))
+		return Snapshot{}, errors.Join(wrapNoSpace(err), s.snapshots.delete(snap.ID))
 	}
 	return snap, nil
 }
@@ -80,7 +80,7 @@ func (s *Store) cut(v Volume, snap Snapshot) (Snapshot, error) {
 // Snapshot returns the snapshot on record.
 func (s *Store) Snapshot(id string) (Snapshot, error) {
 	snap, err := s.snapshots.get(id)
-	if err == nil && !s.present(snap) {
+	if err == nil && !s.snapshotExists(snap) {
 		return Snapshot{}, fmt.Errorf("%s %s: %w", s.snapshots.kind, id, ErrNotFound)
 	}
 	return snap, err
@@ -95,8 +95,8 @@ func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapsh
 		return nil, false, err
 	}
 	for _, id := range ids {
-		snap := s.snapshot(id)
-		if volumeID != "" && snap.VolumeID != volumeID || !s.present(snap) {
+		snap := s.snapshotOrStub(id)
+		if volumeID != "" && snap.VolumeID != volumeID || !s.snapshotExists(snap) {
 			continue
 		}
 		if limit > 0 && len(snapshots) == limit {
@@ -117,7 +117,7 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	unlock, err := s.locks.lock(ctx, id)
 	if err == nil {
 		defer unlock()
-		err = s.dropAlone(id)
+		err = s.deleteUngrouped(id)
 	}
 	if err != nil {
 		return fmt.Errorf("deleting snapshot %s: %w", id, err)
@@ -125,16 +125,16 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	return nil
 }
 
-// dropAlone removes a snapshot that is in no group. The caller holds its lock.
-func (s *Store) dropAlone(id string) error {
+// deleteUngrouped removes a snapshot that is in no group. The caller holds its lock.
+func (s *Store) deleteUngrouped(id string) error {
 	snap, err := s.snapshots.get(id)
 	switch {
 	case err != nil || snap.GroupID == "": // A damaged one can be deleted too.
-		if err := s.confirm(s.snapshots.record(id), id); err != nil {
+		if err := s.allowDeletion(s.snapshots.record(id), id); err != nil {
 			return err
 		}
-		return s.snapshots.drop(id)
-	case s.present(snap):
+		return s.snapshots.delete(id)
+	case s.snapshotExists(snap):
 		return fmt.Errorf("%w: it is a member of group snapshot %s and goes with that; delete the group", ErrInvalid, snap.GroupID)
 	default:
 		return nil // What is left of a group that is not there is not a snapshot, and the next Open sees to it.

@@ -27,14 +27,14 @@ type storage struct {
 	Node string `json:"node,omitempty"`
 }
 
-// digits are the random digits of a storage's ID.
-const digits = 12
+// storageIDDigits are the random digits of a storage's ID.
+const storageIDDigits = 12
 
 func (s *Store) deletedDir() string { return filepath.Join(s.dir, "deleted") }
 
-// identify finds out which storage the data directory is. One without a record that
+// loadStorage finds out which storage the data directory is. One without a record that
 // can be read is a new one; what is in it already can be used all the same.
-func (s *Store) identify(node string) error {
+func (s *Store) loadStorage(node string) error {
 	unlock, err := s.locks.lock(context.Background(), "storage")
 	if err != nil {
 		return err
@@ -44,16 +44,16 @@ func (s *Store) identify(node string) error {
 	err = readRecord(path, &s.storage)
 	if err != nil || s.storage.Node != node || !storageID.MatchString(s.storage.ID) {
 		s.storage = newStorage(node)
-		if err := s.volumes.tree.writeRecord(path, s.storage); err != nil {
+		if err := s.volumes.files.writeRecord(path, s.storage); err != nil {
 			return fmt.Errorf("recording which storage it is: %w", err)
 		}
 	}
-	s.earlier, err = s.storagesBefore()
+	s.earlier, err = s.findEarlierStorages()
 	return err
 }
 
 func newStorage(node string) storage {
-	random := make([]byte, digits/2)
+	random := make([]byte, storageIDDigits/2)
 	_, _ = rand.Read(random) // never fails
 	id := hex.EncodeToString(random)
 	if node != "" {
@@ -62,9 +62,9 @@ func newStorage(node string) storage {
 	return storage{ID: id, Node: node}
 }
 
-// storagesBefore returns the storages, other than this one, of what is in the data
+// findEarlierStorages returns the storages, other than this one, of what is in the data
 // directory.
-func (s *Store) storagesBefore() ([]string, error) {
+func (s *Store) findEarlierStorages() ([]string, error) {
 	var before []string
 	for _, list := range []func() ([]string, error){s.volumes.list, s.snapshots.list, s.groups.list} {
 		ids, err := list()
@@ -79,9 +79,9 @@ func (s *Store) storagesBefore() ([]string, error) {
 	return slices.DeleteFunc(slices.Compact(before), func(id string) bool { return id == s.storage.ID }), nil
 }
 
-// idsFor returns the IDs that something of this name may have: first the one that it
+// candidateIDs returns the IDs that something of this name may have: first the one that it
 // gets if it is made now, then those that it got if it was made before.
-func (s *Store) idsFor(prefix, name string) []string {
+func (s *Store) candidateIDs(prefix, name string) []string {
 	ids := []string{idFor(prefix, s.storage.ID, name)}
 	for _, before := range s.earlier {
 		ids = append(ids, idFor(prefix, before, name))
@@ -89,16 +89,16 @@ func (s *Store) idsFor(prefix, name string) []string {
 	return ids
 }
 
-// missing says what it means that there is no record of id.
-func (s *Store) missing(id string) error {
+// notFoundError says what it means that there is no record of id.
+func (s *Store) notFoundError(id string) error {
 	if made := storageOf(id); made == "" || made == s.storage.ID {
 		return ErrNotFound
 	}
-	return fmt.Errorf("%w: %w", ErrNotFound, s.elsewhere(id))
+	return fmt.Errorf("%w: %w", ErrNotFound, s.otherStorageError(id))
 }
 
-// elsewhere tells who must be asked about id.
-func (s *Store) elsewhere(id string) error {
+// otherStorageError tells who must be asked about id.
+func (s *Store) otherStorageError(id string) error {
 	const lost = "if it is lost for good, delete the Kubernetes objects without the driver, as the driver's README says"
 	made := storageOf(id)
 	if made == "" {
@@ -113,49 +113,49 @@ func (s *Store) elsewhere(id string) error {
 		ErrOtherStorage, made, s.storage.ID, s.dir, where, lost)
 }
 
-// unknown is the answer to a request about something that another storage has: the
+// wrapOutcomeUnknown is the answer to a request about something that another storage has: the
 // driver that has it may have done already what is asked for.
-func unknown(err error) error {
+func wrapOutcomeUnknown(err error) error {
 	if errors.Is(err, ErrOtherStorage) {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return err
 }
 
-// confirm fails unless id is here, was made here, or was deleted here. Otherwise
+// allowDeletion fails unless id is here, was made here, or was deleted here. Otherwise
 // that it is not here must not be taken for a deletion. It comes before the record goes.
-func (s *Store) confirm(record, id string) error {
+func (s *Store) allowDeletion(record, id string) error {
 	if storageOf(id) == s.storage.ID {
 		return nil
 	}
-	here, err := exists(record)
+	found, err := fileExists(record)
 	if err != nil {
 		return err
 	}
-	if here {
-		return s.remember(id)
+	if found {
+		return s.recordDeleted(id)
 	}
-	deleted, err := exists(s.deletedRecord(id))
+	deleted, err := fileExists(s.deletedRecord(id))
 	if err == nil && !deleted {
-		err = s.elsewhere(id)
+		err = s.otherStorageError(id)
 	}
 	return err
 }
 
-// remember puts on record that id is deleted here, unless its ID says enough: a
+// recordDeleted puts on record that id is deleted here, unless its ID says enough: a
 // deletion that is repeated must succeed.
-func (s *Store) remember(id string) error {
+func (s *Store) recordDeleted(id string) error {
 	if storageOf(id) == s.storage.ID {
 		return nil
 	}
-	return full(s.volumes.tree.writeRecord(s.deletedRecord(id), struct{}{}))
+	return wrapNoSpace(s.volumes.files.writeRecord(s.deletedRecord(id), struct{}{}))
 }
 
 func (s *Store) deletedRecord(id string) string {
 	return filepath.Join(s.deletedDir(), id+recordSuffix)
 }
 
-func exists(path string) (bool, error) {
+func fileExists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

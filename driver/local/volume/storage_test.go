@@ -94,18 +94,18 @@ func TestAnotherStorageDeletesNothing(t *testing.T) {
 	_, err = second.Snapshot(m.snapshot.ID)
 	wantIs(t, err, ErrOtherStorage)
 	_, err = second.CreateSnapshot(t.Context(), "s", m.volume.ID)
-	wantIs(t, err, ErrUnknown)
+	wantIs(t, err, ErrOutcomeUnknown)
 	_, err = second.CreateGroup(t.Context(), "g", []string{m.volume.ID})
-	wantIs(t, err, ErrUnknown)
+	wantIs(t, err, ErrOutcomeUnknown)
 	_, err = second.Create(t.Context(), Spec{Name: "clone", Access: Access{Block: true}, Source: &Source{FromSnapshot, m.snapshot.ID}})
-	wantIs(t, err, ErrSourceElsewhere)
+	wantIs(t, err, ErrSourceInOtherStorage)
 	// Back where it was, all is as before.
-	wantWhole(t, first)
+	wantIntact(t, first)
 	m.wantDeleted(t, first)
 }
 
 // What has never been an ID of the driver does not exist anywhere.
-func TestDeletingWhatIsNobodysSucceeds(t *testing.T) {
+func TestDeletingUnknownIDsSucceeds(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	must(t, s.Delete(t.Context(), "reallyfakevolumeid"))
 	must(t, s.DeleteSnapshot(t.Context(), "reallyfakesnapshotid"))
@@ -163,7 +163,7 @@ func (m made) wantFoundAgain(t *testing.T, s *Store) {
 	if again.volume.ID != m.volume.ID || again.snapshot.ID != m.snapshot.ID || again.group.ID != m.group.ID {
 		t.Errorf("made %+v anew as %+v", m, again)
 	}
-	wantWhole(t, s)
+	wantIntact(t, s)
 }
 
 // makeOld makes one of each kind as drivers did before there were storages.
@@ -182,7 +182,7 @@ func makeOld(t *testing.T, dir string) made {
 	return m
 }
 
-func TestWhatWasMadeBeforeThereWereStorages(t *testing.T) {
+func TestIDsWithoutStorage(t *testing.T) {
 	t.Run("goes on where it is", func(t *testing.T) {
 		dir := t.TempDir()
 		m := makeOld(t, dir)
@@ -196,7 +196,7 @@ func TestWhatWasMadeBeforeThereWereStorages(t *testing.T) {
 		if len(ids) != 2 {
 			t.Errorf("listed %v", ids)
 		}
-		must(t, s.Delete(t.Context(), s.idsFor(volumePrefix, "new")[0]))
+		must(t, s.Delete(t.Context(), s.candidateIDs(volumePrefix, "new")[0]))
 		m.wantDeleted(t, s)
 	})
 	t.Run("is not deleted where it is not", func(t *testing.T) {
@@ -216,7 +216,7 @@ func TestWhatWasMadeBeforeThereWereStorages(t *testing.T) {
 func TestIDsAreListedInOrder(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	for _, storage := range []string{"", testStorage, testStorage + "-n1"} {
-		must(t, s.volumes.add(Volume{ID: idFor(volumePrefix, storage, "v")}))
+		must(t, s.volumes.write(Volume{ID: idFor(volumePrefix, storage, "v")}))
 	}
 	ids, err := s.volumes.list()
 	must(t, err)

@@ -37,17 +37,17 @@ type Options struct {
 	// MaxVolumes is how many volumes may be attached to Node, 0 for any number.
 	MaxVolumes int64
 
-	// LongestHold is for how long the volumes of a group may be held still until all
+	// MaxFreeze is for how long the volumes of a group may be held still until all
 	// are copied. What takes longer fails. 0 is DefaultHold.
-	LongestHold time.Duration
+	MaxFreeze time.Duration
 
-	// before lets a test have the process die before a step.
-	before func(step string)
+	// beforeStep lets a test have the process die before a step.
+	beforeStep func(step string)
 }
 
-// DefaultHold is longer than any disk needs to share blocks, and as long as most
+// DefaultMaxFreeze is longer than any disk needs to share blocks, and as long as most
 // workloads can wait for a write.
-const DefaultHold = time.Minute
+const DefaultMaxFreeze = time.Minute
 
 // Store keeps volumes and snapshots in a data directory. Its methods may be
 // called at the same time; calls on one volume or snapshot follow each other.
@@ -57,13 +57,13 @@ type Store struct {
 	now       func() time.Time
 	shared    bool
 	node      string
-	volumes   shelf[Volume]
-	snapshots shelf[Snapshot]
-	groups    shelf[Group]
+	volumes   recordDir[Volume]
+	snapshots recordDir[Snapshot]
+	groups    recordDir[Group]
 	storage   storage
 	// earlier are the other storages that something here was made in.
 	earlier   []string
-	longest   time.Duration
+	maxFreeze time.Duration
 	freezer   disk.Freezer
 	locks     keyLocks
 	lockFiles []*os.File
@@ -78,29 +78,29 @@ type Store struct {
 // that another process has it.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
-		dir:      dir,
-		capacity: o.Capacity,
-		now:      o.Now,
-		shared:   o.Shared,
-		node:     o.Node,
-		longest:  cmp.Or(o.LongestHold, DefaultHold),
-		freezer:  disk.Freezer{Dir: filepath.Join(dir, "frozen", o.Node), Blind: o.Shared},
-		locks:    keyLocks{held: map[string]chan struct{}{}},
-		reserved: map[string]int64{},
+		dir:       dir,
+		capacity:  o.Capacity,
+		now:       o.Now,
+		shared:    o.Shared,
+		node:      o.Node,
+		maxFreeze: cmp.Or(o.MaxFreeze, DefaultMaxFreeze),
+		freezer:   disk.Freezer{Dir: filepath.Join(dir, "frozen", o.Node), OtherNodes: o.Shared},
+		locks:     keyLocks{held: map[string]chan struct{}{}},
+		reserved:  map[string]int64{},
 	}
 	if s.now == nil {
 		s.now = time.Now
 	}
-	t := tree{before: o.before}
-	if t.before == nil {
-		t.before = func(string) {}
+	t := fileOps{beforeStep: o.beforeStep}
+	if t.beforeStep == nil {
+		t.beforeStep = func(string) {}
 	}
-	s.volumes = shelf[Volume]{tree: t, dir: filepath.Join(dir, "volumes"), kind: "volume", ids: volumeID,
-		of: func(v Volume) string { return v.ID }, missing: s.missing}
-	s.snapshots = shelf[Snapshot]{tree: t, dir: filepath.Join(dir, "snapshots"), kind: "snapshot", ids: snapshotID,
-		of: func(s Snapshot) string { return s.ID }, missing: s.missing}
-	s.groups = shelf[Group]{tree: t, dir: filepath.Join(dir, "groups"), kind: "group snapshot", ids: groupID,
-		of: func(g Group) string { return g.ID }, missing: s.missing}
+	s.volumes = recordDir[Volume]{files: t, dir: filepath.Join(dir, "volumes"), kind: "volume", idPattern: volumeID,
+		idOf: func(v Volume) string { return v.ID }, notFound: s.notFoundError}
+	s.snapshots = recordDir[Snapshot]{files: t, dir: filepath.Join(dir, "snapshots"), kind: "snapshot", idPattern: snapshotID,
+		idOf: func(s Snapshot) string { return s.ID }, notFound: s.notFoundError}
+	s.groups = recordDir[Group]{files: t, dir: filepath.Join(dir, "groups"), kind: "group snapshot", idPattern: groupID,
+		idOf: func(g Group) string { return g.ID }, notFound: s.notFoundError}
 	if s.shared {
 		s.locks.file = filepath.Join(dir, "locks")
 	}
@@ -109,15 +109,15 @@ func Open(dir string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("opening data directory %s: %w", dir, err)
 		}
 	}
-	if err := s.begin(o); err != nil {
+	if err := s.start(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening data directory %s: %w", dir, err), s.Close())
 	}
 	return s, nil
 }
 
-// begin takes the data directory and brings it in order.
-func (s *Store) begin(o Options) error {
-	if err := s.enter(o); err != nil {
+// start takes the data directory and brings it in order.
+func (s *Store) start(o Options) error {
+	if err := s.lockDir(o); err != nil {
 		return err
 	}
 	// What is frozen comes first: a workload waits for it. A process that only
@@ -127,7 +127,7 @@ func (s *Store) begin(o Options) error {
 			return fmt.Errorf("recovering: %w", err)
 		}
 	}
-	if err := s.identify(o.Home); err != nil {
+	if err := s.loadStorage(o.Home); err != nil {
 		return err
 	}
 	if !o.NodeOnly {
@@ -136,14 +136,14 @@ func (s *Store) begin(o Options) error {
 		}
 	}
 	if s.shared && s.node != "" {
-		return s.addNode(node{MaxVolumes: o.MaxVolumes})
+		return s.registerNode(node{MaxVolumes: o.MaxVolumes})
 	}
 	return nil
 }
 
-// enter takes the data directory: as a whole, or beside others that share it, of
+// lockDir takes the data directory: as a whole, or beside others that share it, of
 // which one makes and deletes volumes.
-func (s *Store) enter(o Options) error {
+func (s *Store) lockDir(o Options) error {
 	if !s.shared {
 		return s.takeLock("lock", unix.LOCK_EX)
 	}
@@ -175,16 +175,16 @@ func (s *Store) takeLock(name string, how int) error {
 // recover brings the directory to a state that some sequence of whole calls
 // could have left.
 func (s *Store) recover() error {
-	if err := s.volumes.sweep(s.idle); err != nil {
+	if err := s.volumes.sweep(s.ifIdle); err != nil {
 		return err
 	}
-	if err := s.groups.sweep(s.idle); err != nil {
+	if err := s.groups.sweep(s.ifIdle); err != nil {
 		return err
 	}
 	if err := s.sweepMembers(); err != nil {
 		return err
 	}
-	if err := s.snapshots.sweep(s.idle); err != nil {
+	if err := s.snapshots.sweep(s.ifIdle); err != nil {
 		return err
 	}
 	ids, err := s.volumes.list()
@@ -192,16 +192,16 @@ func (s *Store) recover() error {
 		return err
 	}
 	for _, id := range ids {
-		if err := s.idle(id, func() error { return s.resumeGrowing(id) }); err != nil {
+		if err := s.ifIdle(id, func() error { return s.resumeGrowing(id) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// idle does something about an ID, unless another process is busy with that:
+// ifIdle does something about an ID, unless another process is busy with that:
 // then nothing there was left by a dead one, or it is done when it is asked for again.
-func (s *Store) idle(id string, do func() error) error {
+func (s *Store) ifIdle(id string, do func() error) error {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	unlock, err := s.locks.lock(now, id)
@@ -220,7 +220,7 @@ func (s *Store) idle(id string, do func() error) error {
 // end must not be made to look whole.
 func (s *Store) resumeGrowing(id string) error {
 	v, err := s.volumes.get(id)
-	if errors.Is(err, ErrDamaged) || v.Growing == 0 || length(s.volumes.image(id)) < v.Size {
+	if errors.Is(err, ErrDamaged) || v.Growing == 0 || fileSize(s.volumes.image(id)) < v.Size {
 		return nil
 	}
 	if err == nil {

@@ -156,7 +156,7 @@ func TestADataDirectoryHasOneProcess(t *testing.T) {
 	open(t, dir, Options{})
 }
 
-func TestARepeatedCallGivesTheSameAnswer(t *testing.T) {
+func TestRepeatedCallReturnsTheSameResult(t *testing.T) {
 	clock := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	now := func() time.Time { clock = clock.Add(time.Hour); return clock }
 	dir := t.TempDir()
@@ -186,7 +186,7 @@ func raw(name string, steps int64) Spec {
 
 func wantLeft(t *testing.T, s *Store, steps int64) {
 	t.Helper()
-	left, err := s.Left()
+	left, err := s.AvailableCapacity()
 	must(t, err)
 	if left != steps*Step {
 		t.Errorf("%d bytes left, want %d", left, steps*Step)
@@ -210,13 +210,13 @@ func TestCapacity(t *testing.T) {
 		s := open(t, t.TempDir(), Options{Capacity: 10 * Step})
 		v := mustCreate(t, s, raw("a", 8))
 		_, err := s.Create(t.Context(), raw("b", 3))
-		if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "3 MiB are asked for and 2 MiB of 10 MiB are left") {
+		if !errors.Is(err, ErrOutOfCapacity) || !strings.Contains(err.Error(), "3 MiB are asked for and 2 MiB of 10 MiB are left") {
 			t.Errorf("creating: %v", err)
 		}
-		if _, err := s.CreateSnapshot(t.Context(), "a", v.ID); !errors.Is(err, ErrFull) {
+		if _, err := s.CreateSnapshot(t.Context(), "a", v.ID); !errors.Is(err, ErrOutOfCapacity) {
 			t.Errorf("snapshot: %v", err)
 		}
-		if _, err := s.Expand(t.Context(), v.ID, Range{Required: 11 * Step}); !errors.Is(err, ErrFull) {
+		if _, err := s.Expand(t.Context(), v.ID, Range{Required: 11 * Step}); !errors.Is(err, ErrOutOfCapacity) {
 			t.Errorf("expanding: %v", err)
 		}
 		wantLeft(t, s, 2)
@@ -224,13 +224,13 @@ func TestCapacity(t *testing.T) {
 	t.Run("what is being made counts already", func(t *testing.T) {
 		var s *Store
 		tried := false
-		s = open(t, t.TempDir(), Options{Capacity: 10 * Step, before: func(string) {
+		s = open(t, t.TempDir(), Options{Capacity: 10 * Step, beforeStep: func(string) {
 			if tried || s == nil { // it is being opened
 				return
 			}
 			tried = true
 			wantLeft(t, s, 4)
-			if _, err := s.Create(t.Context(), raw("b", 5)); !errors.Is(err, ErrFull) {
+			if _, err := s.Create(t.Context(), raw("b", 5)); !errors.Is(err, ErrOutOfCapacity) {
 				t.Errorf("while another is made: %v", err)
 			}
 		}})
@@ -242,7 +242,7 @@ func TestCapacity(t *testing.T) {
 func TestCapacityWithoutABoundIsWhatTheDiskHas(t *testing.T) {
 	dir := disktest.Filesystem(t, disk.XFS, 512*Step)
 	s := open(t, dir, Options{})
-	before, err := s.Left()
+	before, err := s.AvailableCapacity()
 	must(t, err)
 	v := mustCreate(t, s, raw("a", 100))
 	// Filling what was promised changes nothing; sharing it promises more.
@@ -251,7 +251,7 @@ func TestCapacityWithoutABoundIsWhatTheDiskHas(t *testing.T) {
 	if !snap.Shared {
 		t.Error("the snapshot shares no blocks")
 	}
-	after, err := s.Left()
+	after, err := s.AvailableCapacity()
 	must(t, err)
 	if got := before - after; got < 200*Step || got > 203*Step {
 		t.Errorf("100 MiB and a snapshot of them took %d bytes of what is left", got)
@@ -347,7 +347,7 @@ func TestSnapshotPagesOfOneVolume(t *testing.T) {
 			mustSnapshot(t, s, fmt.Sprint(name, n), v.ID)
 		}
 	}
-	a := s.idsFor(volumePrefix, "a")[0]
+	a := s.candidateIDs(volumePrefix, "a")[0]
 	first, more, err := s.Snapshots(a, "", 3)
 	must(t, err)
 	if len(first) != 3 || !more {
@@ -385,7 +385,7 @@ func TestHealth(t *testing.T) {
 
 			s = open(t, dir, Options{Capacity: 100 * Step})
 			wantRestUnharmed(t, s, other.ID)
-			if tt.wantDegree == Inaccessible && length(s.volumes.image(v.ID)) != 2*Step {
+			if tt.wantDegree == Inaccessible && fileSize(s.volumes.image(v.ID)) != 2*Step {
 				t.Error("recovery took its image for garbage")
 			}
 			problems, err := s.Health(v.ID)
@@ -427,9 +427,9 @@ func TestADamagedVolumeCanBeDeleted(t *testing.T) {
 	mustCreate(t, s, Spec{Name: "v", Range: Range{Required: Step}, Access: Access{Block: true}})
 }
 
-func TestWhatAFailedTryLeftIsNoObstacle(t *testing.T) {
+func TestLeftoversOfAFailedCallAreRemoved(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Capacity: 100 * Step})
-	id, snapID := s.idsFor(volumePrefix, "v")[0], s.idsFor(snapshotPrefix, "s")[0]
+	id, snapID := s.candidateIDs(volumePrefix, "v")[0], s.candidateIDs(snapshotPrefix, "s")[0]
 	for _, image := range []string{s.volumes.image(id), s.snapshots.image(snapID)} {
 		must(t, os.WriteFile(image, []byte("garbage"), 0o600))
 	}
@@ -440,15 +440,15 @@ func TestWhatAFailedTryLeftIsNoObstacle(t *testing.T) {
 }
 
 func TestAnInterruptedExpansionDoesNotHideDamage(t *testing.T) {
-	w := newWorld(t)
-	w.live(func(s *Store) {
+	w := newCrashTest(t)
+	w.run(func(s *Store) {
 		v, err := s.Volume(oldVolume)
 		must(t, err)
 		v.Growing = 9 * Step
-		must(t, s.volumes.add(v))
+		must(t, s.volumes.write(v))
 		must(t, os.Truncate(s.ImagePath(v), Step))
 	})
-	w.live(func(s *Store) {
+	w.run(func(s *Store) {
 		if problems, err := s.Health(oldVolume); err != nil || len(problems) == 0 {
 			t.Errorf("healthy after losing its end: %v", err)
 		}

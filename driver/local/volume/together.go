@@ -10,31 +10,31 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// errTooLong is a group that was not copied in the time for which workloads can be
+// errFreezeTimeout is a group that was not copied in the time for which workloads can be
 // kept from writing.
-var errTooLong = errors.New("its volumes could not be held still for long enough")
+var errFreezeTimeout = errors.New("its volumes could not be held still for long enough")
 
-// copyTogether copies the images of all volumes while none of them changes, which
+// copyConsistently copies the images of all volumes while none of them changes, which
 // is the moment that it sets g.Created to. It tells which copies share blocks.
-func (s *Store) copyTogether(g *Group, volumes []Volume) (shared []bool, err error) {
-	h := newHeld(s.longest)
+func (s *Store) copyConsistently(g *Group, volumes []Volume) (shared []bool, err error) {
+	h := newFreezeSet(s.maxFreeze)
 	// Whatever happens, a panic too, writers go on.
-	defer func() { err = errors.Join(err, h.release()) }()
+	defer func() { err = errors.Join(err, h.thaw()) }()
 	for _, v := range volumes {
 		if err := h.add(s.quiesce(s.volumes.image(v.ID))); err != nil {
 			return nil, err
 		}
 	}
-	if err := oneMoment(volumes, h.holds); err != nil {
+	if err := checkConsistent(volumes, h.freezes); err != nil {
 		return nil, err
 	}
 	g.Created = s.now().UTC()
 	shared = make([]bool, len(volumes))
 	for i, v := range volumes {
-		if err := h.lost(); err != nil {
+		if err := h.err(); err != nil {
 			return nil, err
 		}
-		shared[i], err = s.copyHeld(s.snapshots.image(memberID(g.ID, v.ID)), s.volumes.image(v.ID), h.holds[i])
+		shared[i], err = s.copyFrozen(s.snapshots.image(memberID(g.ID, v.ID)), s.volumes.image(v.ID), h.freezes[i])
 		if err != nil {
 			return nil, err
 		}
@@ -42,14 +42,14 @@ func (s *Store) copyTogether(g *Group, volumes []Volume) (shared []bool, err err
 	return shared, nil
 }
 
-// oneMoment tells whether copies that are made one after another can be of one
+// checkConsistent tells whether copies that are made one after another can be of one
 // moment. Of what is held still they are of any moment; one that is not, such as a
 // raw device that a workload has, can only be copied in an instant, and that one
 // is the moment of all. Two have two.
-func oneMoment(volumes []Volume, holds []disk.Hold) error {
+func checkConsistent(volumes []Volume, freezes []disk.Freeze) error {
 	var moving []string
-	for i, h := range holds {
-		if !h.Still {
+	for i, h := range freezes {
+		if !h.Quiesced {
 			moving = append(moving, volumes[i].ID)
 		}
 	}
@@ -60,68 +60,68 @@ func oneMoment(volumes []Volume, holds []disk.Hold) error {
 		ErrInUse, strings.Join(moving, " and "))
 }
 
-// held is several images that are held still together, for a bounded time: when it
+// freezeSet is several images that are held still together, for a bounded time: when it
 // is up writers go on, whatever the one who holds them is doing.
-type held struct {
-	holds []disk.Hold // only the holder uses it
+type freezeSet struct {
+	freezes []disk.Freeze // only the holder uses it
 
-	mu      sync.Mutex
-	pending []func() error
-	ended   bool
-	timer   *time.Timer
-	late    error
+	mu         sync.Mutex
+	thaws      []func() error
+	thawed     bool
+	timer      *time.Timer
+	timeoutErr error
 }
 
-func newHeld(longest time.Duration) *held {
-	h := &held{}
-	h.timer = time.AfterFunc(longest, func() {
+func newFreezeSet(limit time.Duration) *freezeSet {
+	h := &freezeSet{}
+	h.timer = time.AfterFunc(limit, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if !h.ended {
-			h.late = fmt.Errorf("%w: %w; %s were up before all were copied. Stop the workloads, or keep the data directory on XFS or Btrfs, where a copy takes an instant", ErrInUse, errTooLong, longest)
-			h.late = errors.Join(h.late, h.end())
+		if !h.thawed {
+			h.timeoutErr = fmt.Errorf("%w: %w; %s were up before all were copied. Stop the workloads, or keep the data directory on XFS or Btrfs, where a copy takes an instant", ErrInUse, errFreezeTimeout, limit)
+			h.timeoutErr = errors.Join(h.timeoutErr, h.thawAllLocked())
 		}
 	})
 	return h
 }
 
 // add takes one more hold. It is released at once if the time is up.
-func (h *held) add(one disk.Hold, err error) error {
+func (h *freezeSet) add(one disk.Freeze, err error) error {
 	if err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ended {
-		return errors.Join(one.Release(), h.late)
+	if h.thawed {
+		return errors.Join(one.Thaw(), h.timeoutErr)
 	}
-	h.holds, h.pending = append(h.holds, one), append(h.pending, one.Release)
+	h.freezes, h.thaws = append(h.freezes, one), append(h.thaws, one.Thaw)
 	return nil
 }
 
-// lost tells whether the time was up already: what is copied then is worth nothing.
-func (h *held) lost() error {
+// err tells whether the time was up already: what is copied then is worth nothing.
+func (h *freezeSet) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.late
+	return h.timeoutErr
 }
 
-// release lets writers go on. It fails if they did before.
-func (h *held) release() error {
+// thaw lets writers go on. It fails if they did before.
+func (h *freezeSet) thaw() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.timer.Stop()
-	if h.ended {
-		return h.late
+	if h.thawed {
+		return h.timeoutErr
 	}
-	return h.end()
+	return h.thawAllLocked()
 }
 
-// end releases all, also after one that fails. The caller holds the lock.
-func (h *held) end() error {
-	h.ended = true
+// thawAllLocked releases all, also after one that fails. The caller holds the lock.
+func (h *freezeSet) thawAllLocked() error {
+	h.thawed = true
 	var errs []error
-	for _, release := range h.pending {
+	for _, release := range h.thaws {
 		errs = append(errs, release())
 	}
 	return errors.Join(errs...)

@@ -17,23 +17,23 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
 )
 
-// patience bounds waits for something that must happen.
-const patience = 30 * time.Second
+// waitTimeout bounds waits for something that must happen.
+const waitTimeout = 30 * time.Second
 
-func TestOneMoment(t *testing.T) {
-	still, moving := disk.Hold{Still: true}, disk.Hold{}
+func TestCheckConsistent(t *testing.T) {
+	still, moving := disk.Freeze{Quiesced: true}, disk.Freeze{}
 	tests := map[string]struct {
-		holds []disk.Hold
+		holds []disk.Freeze
 		ok    bool
 	}{
-		"what is still is of any moment":    {[]disk.Hold{still, still, still}, true},
-		"one that moves makes the moment":   {[]disk.Hold{still, moving, still}, true},
-		"one alone has its own":             {[]disk.Hold{moving}, true},
-		"two that move have none in common": {[]disk.Hold{moving, still, moving}, false},
+		"what is still is of any moment":    {[]disk.Freeze{still, still, still}, true},
+		"one that moves makes the moment":   {[]disk.Freeze{still, moving, still}, true},
+		"one alone has its own":             {[]disk.Freeze{moving}, true},
+		"two that move have none in common": {[]disk.Freeze{moving, still, moving}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := oneMoment([]Volume{{ID: "a"}, {ID: "b"}, {ID: "c"}}[:len(tt.holds)], tt.holds)
+			err := checkConsistent([]Volume{{ID: "a"}, {ID: "b"}, {ID: "c"}}[:len(tt.holds)], tt.holds)
 			if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrInUse) {
 				t.Errorf("got %v", err)
 			}
@@ -81,7 +81,7 @@ func (b *between) before(step string) {
 func newPair(t *testing.T, data string, o Options, b *between) *pair {
 	t.Helper()
 	disktest.NeedRoot(t)
-	o.Capacity, o.before = 1<<40, b.before
+	o.Capacity, o.beforeStep = 1<<40, b.before
 	p := &pair{t: t, s: open(t, filepath.Join(data, "data"), o)}
 	for i := range p.paths {
 		v := mustCreate(t, p.s, Spec{Name: fmt.Sprint(i), Range: Range{Required: 16 * Step}, Access: Access{Mount: true}, FSType: disk.Ext4})
@@ -205,16 +205,16 @@ func onEach(t *testing.T, f func(t *testing.T, data string)) {
 // What was written to the second volume was written to the first one before. A
 // workload writes all the time, and between the two copies whenever nothing keeps
 // it from that.
-func TestAGroupIsOfOneMoment(t *testing.T) {
+func TestGroupIsConsistent(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between
 		p := newPair(t, data, Options{}, &b)
-		p.wantOneMoment(&b, func(take func()) { take() })
+		p.wantConsistent(&b, func(take func()) { take() })
 	})
 }
 
-// wantOneMoment takes groups of the pair, the way that run has it.
-func (p *pair) wantOneMoment(b *between, run func(take func())) {
+// wantConsistent takes groups of the pair, the way that run has it.
+func (p *pair) wantConsistent(b *between, run func(take func())) {
 	p.t.Helper()
 	p.writing()
 	groups := make([]Group, 5)
@@ -238,7 +238,7 @@ func (p *pair) wantOneMoment(b *between, run func(take func())) {
 }
 
 // Whatever comes between, writers go on, and either all members exist or none.
-func TestWritersGoOnWhateverHappens(t *testing.T) {
+func TestWritersResumeAfterAnyFailure(t *testing.T) {
 	take := func(ctx context.Context, p *pair) (err error) {
 		defer func() {
 			if r := recover(); r != nil {
@@ -256,12 +256,12 @@ func TestWritersGoOnWhateverHappens(t *testing.T) {
 		"nothing comes between":   {Options{}, func(*pair, func()) {}, ""},
 		"its caller has given up": {Options{}, func(_ *pair, cancel func()) { cancel() }, ""},
 		"the second copy fails": {Options{}, func(p *pair, _ func()) {
-			id := memberID(p.s.idsFor(groupPrefix, "g")[0], p.ids[1])
+			id := memberID(p.s.candidateIDs(groupPrefix, "g")[0], p.ids[1])
 			must(p.t, os.WriteFile(p.s.snapshots.image(id), nil, 0o600))
 		}, "file exists"},
 		"there is a panic": {Options{}, func(*pair, func()) { panic("on purpose") }, "on purpose"},
-		"the time is up": {Options{LongestHold: time.Millisecond}, func(p *pair, _ func()) {
-			for end := time.Now().Add(patience); p.frozen() && time.Now().Before(end); {
+		"the time is up": {Options{MaxFreeze: time.Millisecond}, func(p *pair, _ func()) {
+			for end := time.Now().Add(waitTimeout); p.frozen() && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
 		}, "held still"},
@@ -279,13 +279,13 @@ func TestWritersGoOnWhateverHappens(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			p.wantFree()
-			if _, err := p.s.Group(p.s.idsFor(groupPrefix, "g")[0]); (err == nil) != (tt.wants == "") {
+			if _, err := p.s.Group(p.s.candidateIDs(groupPrefix, "g")[0]); (err == nil) != (tt.wants == "") {
 				t.Errorf("the group: %v", err)
 			}
 			b.do = nil
-			p.s.longest = DefaultHold
+			p.s.maxFreeze = DefaultMaxFreeze
 			must(t, take(t.Context(), p)) // the same request comes to an end
-			wantWhole(t, p.s)
+			wantIntact(t, p.s)
 			p.wantFree()
 		})
 	}
@@ -338,7 +338,7 @@ func (p *pair) fsfreeze(freeze bool) {
 // A backup has frozen the filesystems. While it keeps them so, snapshots are as good as
 // ever; when it lets them go in the middle of a copy there is none, and the next try
 // freezes them itself.
-func TestWhatABackupHasFrozen(t *testing.T) {
+func TestFilesystemFrozenByABackup(t *testing.T) {
 	takes := map[string]func(p *pair, name string) error{
 		"a group": func(p *pair, name string) error {
 			_, err := p.s.CreateGroup(p.t.Context(), name, p.ids)
@@ -372,9 +372,9 @@ func TestWhatABackupHasFrozen(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				p.wantFree()
-				wantWhole(t, p.s)
+				wantIntact(t, p.s)
 				must(t, take(p, "thawed"))
-				wantWhole(t, p.s)
+				wantIntact(t, p.s)
 				p.wantFree()
 			})
 		}
@@ -382,7 +382,7 @@ func TestWhatABackupHasFrozen(t *testing.T) {
 }
 
 // The group that was torn would have the second number without the first.
-func TestAGroupOfWhatABackupHasFrozenIsOfOneMoment(t *testing.T) {
+func TestGroupFrozenByABackupIsConsistent(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between
 		p := newPair(t, data, Options{}, &b)

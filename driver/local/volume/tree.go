@@ -17,29 +17,29 @@ const (
 	partialSuffix = ".tmp"
 )
 
-// tree makes every change to the data directory, one step at a time. Each step
+// fileOps makes every change to the data directory, one step at a time. Each step
 // is announced to before, where a test can have the process die.
-type tree struct {
-	before func(step string)
+type fileOps struct {
+	beforeStep func(step string)
 }
 
 // writeRecord replaces the record at path as a whole: whoever reads it sees the
 // old one or the new one, after a loss of power too.
-func (t tree) writeRecord(path string, record any) error {
+func (t fileOps) writeRecord(path string, record any) error {
 	data, err := json.MarshalIndent(record, "", "  ")
 	if err != nil {
 		return err
 	}
 	partial := path + partialSuffix
-	t.before("write record")
+	t.beforeStep("write record")
 	if err := os.WriteFile(partial, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	t.before("sync record")
+	t.beforeStep("sync record")
 	if err := syncFile(partial); err != nil {
 		return err
 	}
-	t.before("rename record")
+	t.beforeStep("rename record")
 	if err := os.Rename(partial, path); err != nil {
 		return err
 	}
@@ -47,8 +47,8 @@ func (t tree) writeRecord(path string, record any) error {
 }
 
 // newImage makes an image of zeros, durable before it returns.
-func (t tree) newImage(path string, size int64) error {
-	t.before("create image")
+func (t fileOps) newImage(path string, size int64) error {
+	t.beforeStep("create image")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -61,25 +61,25 @@ func (t tree) newImage(path string, size int64) error {
 
 // copyImage makes an image that begins with the content of from. It is durable
 // when growImage returns, which need not be while from is held still.
-func (t tree) copyImage(path, from string, still bool) (shared bool, err error) {
-	t.before("copy image")
+func (t fileOps) copyImage(path, from string, still bool) (shared bool, err error) {
+	t.beforeStep("copy image")
 	return disk.Copy(path, from, still)
 }
 
 // growImage lengthens the image at path to size and never shortens it. What is in
 // it is durable before it returns.
-func (t tree) growImage(path string, size int64) error {
+func (t fileOps) growImage(path string, size int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	if info.Size() < size {
-		t.before("lengthen image")
+		t.beforeStep("lengthen image")
 		if err := os.Truncate(path, size); err != nil {
 			return err
 		}
 	}
-	t.before("sync image")
+	t.beforeStep("sync image")
 	if err := syncFile(path); err != nil {
 		return err
 	}
@@ -87,16 +87,16 @@ func (t tree) growImage(path string, size int64) error {
 }
 
 // remove takes away a file that may be gone already.
-func (t tree) remove(path string) error {
-	t.before("remove " + filepath.Ext(path))
+func (t fileOps) remove(path string) error {
+	t.beforeStep("remove " + filepath.Ext(path))
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-func (t tree) syncDir(path string) error {
-	t.before("sync directory")
+func (t fileOps) syncDir(path string) error {
+	t.beforeStep("sync directory")
 	return syncFile(path)
 }
 

@@ -15,16 +15,16 @@ var (
 	// ErrOtherStorage is something that this data directory does not have and that
 	// another one may have: its driver must be asked.
 	ErrOtherStorage = errors.New("kept in another storage")
-	// ErrSourceElsewhere is a volume that can only be made where its source is.
-	ErrSourceElsewhere = errors.New("its source is in another storage")
-	// ErrUnknown is a request whose earlier tries another storage may have carried out.
-	ErrUnknown = errors.New("it is not known whether an earlier try succeeded")
+	// ErrSourceInOtherStorage is a volume that can only be made where its source is.
+	ErrSourceInOtherStorage = errors.New("its source is in another storage")
+	// ErrOutcomeUnknown is a request whose earlier tries another storage may have carried out.
+	ErrOutcomeUnknown = errors.New("it is not known whether an earlier try succeeded")
 	// ErrExists is a name that is taken by something that differs from what is asked.
 	ErrExists = errors.New("exists already and differs")
 	// ErrOutOfRange is a size that cannot be had.
 	ErrOutOfRange = errors.New("size not possible")
-	// ErrFull is a promise that the capacity does not allow.
-	ErrFull = errors.New("not enough capacity")
+	// ErrOutOfCapacity is a promise that the capacity does not allow.
+	ErrOutOfCapacity = errors.New("not enough capacity")
 	// ErrInUse is something that must not be done while a workload uses the volume.
 	ErrInUse = errors.New("in use")
 	// ErrPending is a volume or snapshot that another call is busy with.

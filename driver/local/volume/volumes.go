@@ -24,7 +24,7 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 	if err := checkName(spec.Name); err != nil {
 		return Volume{}, err
 	}
-	ids := s.idsFor(volumePrefix, spec.Name)
+	ids := s.candidateIDs(volumePrefix, spec.Name)
 	id, keys := ids[0], slices.Clone(ids)
 	if spec.Source != nil {
 		keys = append(keys, spec.Source.ID)
@@ -44,7 +44,7 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 	v := Volume{ID: id, Name: spec.Name, Access: spec.Access, FSType: spec.FSType, Source: spec.Source}
 	from, err := s.source(spec)
 	if errors.Is(err, ErrOtherStorage) {
-		return Volume{}, fmt.Errorf("%w: %w", ErrSourceElsewhere, err)
+		return Volume{}, fmt.Errorf("%w: %w", ErrSourceInOtherStorage, err)
 	}
 	if err != nil {
 		return Volume{}, err
@@ -58,26 +58,26 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 		return Volume{}, err
 	}
 	defer release()
-	return s.make(v, from)
+	return s.createFiles(v, from)
 }
 
-// make writes the image and then the record.
-func (s *Store) make(v Volume, from origin) (Volume, error) {
+// createFiles writes the image and then the record.
+func (s *Store) createFiles(v Volume, from origin) (Volume, error) {
 	image := s.volumes.image(v.ID)
 	// Nothing is on record under this ID, so a file is what a failed try left.
-	err := s.volumes.tree.remove(image)
+	err := s.volumes.files.remove(image)
 	if err == nil && from.image == "" {
-		err = s.volumes.tree.newImage(image, v.Size)
+		err = s.volumes.files.newImage(image, v.Size)
 	} else if err == nil {
 		v.Shared, err = s.copy(image, from.image, v.Size)
 	}
 	if err == nil {
 		v.Created = s.now().UTC()
-		err = s.volumes.add(v)
+		err = s.volumes.write(v)
 	}
 	if err != nil {
 		// The record may have been written although that failed in the end.
-		return Volume{}, errors.Join(full(err), s.volumes.drop(v.ID))
+		return Volume{}, errors.Join(wrapNoSpace(err), s.volumes.delete(v.ID))
 	}
 	return v, nil
 }
@@ -85,26 +85,26 @@ func (s *Store) make(v Volume, from origin) (Volume, error) {
 // copy makes an image of the given size with the content of from, which it holds
 // still for as long as copying it takes.
 func (s *Store) copy(to, from string, size int64) (shared bool, err error) {
-	shared, err = s.copyStill(to, from)
+	shared, err = s.copyQuiesced(to, from)
 	if err == nil {
-		err = s.volumes.tree.growImage(to, size)
+		err = s.volumes.files.growImage(to, size)
 	}
 	return shared, err
 }
 
-func (s *Store) copyStill(to, from string) (shared bool, err error) {
-	hold, err := s.quiesce(from)
+func (s *Store) copyQuiesced(to, from string) (shared bool, err error) {
+	freeze, err := s.quiesce(from)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, hold.Release()) }()
-	return s.copyHeld(to, from, hold)
+	defer func() { err = errors.Join(err, freeze.Thaw()) }()
+	return s.copyFrozen(to, from, freeze)
 }
 
-// copyHeld copies what hold is about, before its release.
-func (s *Store) copyHeld(to, from string, hold disk.Hold) (shared bool, err error) {
-	shared, err = s.volumes.tree.copyImage(to, from, hold.Still)
-	if errors.Is(err, disk.ErrMoving) {
+// copyFrozen copies what hold is about, before its release.
+func (s *Store) copyFrozen(to, from string, freeze disk.Freeze) (shared bool, err error) {
+	shared, err = s.volumes.files.copyImage(to, from, freeze.Quiesced)
+	if errors.Is(err, disk.ErrSourceChanging) {
 		return false, fmt.Errorf("%w: %w; stop the workload that uses it as a raw device, or keep the data directory on XFS or Btrfs", ErrInUse, err)
 	}
 	return shared, err
@@ -140,7 +140,7 @@ func (s *Store) source(spec Spec) (origin, error) {
 	if from.format != Unformatted && spec.Access.Mount && spec.FSType != fsType {
 		return origin{}, fmt.Errorf("%w: %s %s holds %s and the volume is to have %s", ErrInvalid, spec.Source.Kind, spec.Source.ID, fsType, spec.FSType)
 	}
-	if length(from.image) < from.size {
+	if fileSize(from.image) < from.size {
 		return origin{}, fmt.Errorf("%w: %s %s has lost data: its image %s is missing or cut off", ErrDamaged, spec.Source.Kind, spec.Source.ID, from.image)
 	}
 	return from, nil
@@ -157,7 +157,7 @@ func (spec Spec) size(source int64) (int64, error) {
 	}
 	size, err := want.choose(spec.floor())
 	if err == nil && size < source {
-		err = fmt.Errorf("%w: the source has %s and %s are asked for; ask for at least as much", ErrOutOfRange, human(source), human(want.Required))
+		err = fmt.Errorf("%w: the source has %s and %s are asked for; ask for at least as much", ErrOutOfRange, formatSize(source), formatSize(want.Required))
 	}
 	return size, err
 }
@@ -167,8 +167,8 @@ func (spec Spec) matches(v Volume) error {
 	switch {
 	case v.Name != spec.Name:
 		return fmt.Errorf("%w: volume %s belongs to the name %q", ErrExists, v.ID, v.Name)
-	case !spec.Range.holds(v.Size):
-		return fmt.Errorf("%w: its size is %s", ErrExists, human(v.Size))
+	case !spec.Range.contains(v.Size):
+		return fmt.Errorf("%w: its size is %s", ErrExists, formatSize(v.Size))
 	case v.Access != spec.Access || v.FSType != spec.FSType:
 		return fmt.Errorf("%w: its access is mount=%t (%s) block=%t", ErrExists, v.Access.Mount, v.FSType, v.Access.Block)
 	case (v.Source == nil) != (spec.Source == nil) || v.Source != nil && *v.Source != *spec.Source:
@@ -188,7 +188,7 @@ func (s *Store) Volume(id string) (Volume, error) {
 func (s *Store) Volumes(after string, limit int) (volumes []Volume, more bool, err error) {
 	ids, more, err := s.volumes.page(after, limit)
 	for _, id := range ids {
-		volumes = append(volumes, s.volume(id))
+		volumes = append(volumes, s.volumeOrStub(id))
 	}
 	return volumes, more, err
 }
@@ -209,16 +209,16 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		err = fmt.Errorf("%w: it is attached to %s; stop what uses it", ErrInUse, devices[0].Path)
 	}
 	if err == nil {
-		err = s.unattached(id)
+		err = s.checkNotAttached(id)
 	}
 	if err == nil {
-		err = s.confirm(s.volumes.record(id), id)
+		err = s.allowDeletion(s.volumes.record(id), id)
 	}
 	if err == nil {
-		err = s.volumes.drop(id)
+		err = s.volumes.delete(id)
 	}
 	if err == nil {
-		err = s.forgetPublished(id)
+		err = s.deletePublished(id)
 	}
 	if err != nil {
 		return fmt.Errorf("deleting volume %s: %w", id, err)
@@ -244,14 +244,14 @@ func (s *Store) Expand(ctx context.Context, id string, r Range) (Volume, error) 
 	return v, nil
 }
 
-// grown returns the size that v must have to satisfy r.
-func (v Volume) grown(r Range) (int64, error) {
+// expandedSize returns the size that v must have to satisfy r.
+func (v Volume) expandedSize(r Range) (int64, error) {
 	if r.Required == 0 && r.Limit == 0 {
 		return 0, fmt.Errorf("%w: the size asked for is missing", ErrInvalid)
 	}
 	r.Required = max(r.Required, v.Size)
 	if r.Limit > 0 && v.Size > r.Limit {
-		return 0, fmt.Errorf("%w: it has %s already and the limit is %s; volumes do not shrink", ErrOutOfRange, human(v.Size), human(r.Limit))
+		return 0, fmt.Errorf("%w: it has %s already and the limit is %s; volumes do not shrink", ErrOutOfRange, formatSize(v.Size), formatSize(r.Limit))
 	}
 	size, err := r.choose(v.Size)
 	// What an expansion that failed half way has promised stays promised.
@@ -259,11 +259,11 @@ func (v Volume) grown(r Range) (int64, error) {
 }
 
 func (s *Store) expand(v Volume, r Range) (Volume, error) {
-	size, err := v.grown(r)
+	size, err := v.expandedSize(r)
 	if err != nil || size == v.Size {
 		return v, err
 	}
-	if length(s.volumes.image(v.ID)) < v.Size {
+	if fileSize(s.volumes.image(v.ID)) < v.Size {
 		return v, fmt.Errorf("%w: its image %s is missing or cut off", ErrDamaged, s.volumes.image(v.ID))
 	}
 	release, err := s.reserve(v.ID, size-v.promised())
@@ -273,27 +273,27 @@ func (s *Store) expand(v Volume, r Range) (Volume, error) {
 	defer release()
 	// The intent is on record first, so that a longer image is known for what it is.
 	v.Growing = size
-	if err := s.volumes.add(v); err != nil {
-		return v, full(err)
+	if err := s.volumes.write(v); err != nil {
+		return v, wrapNoSpace(err)
 	}
 	return s.finishGrowing(v)
 }
 
 // finishGrowing takes an expansion that is on record to its end.
 func (s *Store) finishGrowing(v Volume) (Volume, error) {
-	if err := s.volumes.tree.growImage(s.volumes.image(v.ID), v.Growing); err != nil {
-		return v, full(err)
+	if err := s.volumes.files.growImage(s.volumes.image(v.ID), v.Growing); err != nil {
+		return v, wrapNoSpace(err)
 	}
 	v.Size, v.Growing = v.Growing, 0
-	return v, full(s.volumes.add(v))
+	return v, wrapNoSpace(s.volumes.write(v))
 }
 
 // SetFormat puts on record how far the volume's filesystem is. The caller holds the
 // volume's lock.
 func (s *Store) SetFormat(v Volume, f Format) (Volume, error) {
 	v.Format = f
-	if err := s.volumes.add(v); err != nil {
-		return v, fmt.Errorf("recording the format of volume %s: %w", v.ID, full(err))
+	if err := s.volumes.write(v); err != nil {
+		return v, fmt.Errorf("recording the format of volume %s: %w", v.ID, wrapNoSpace(err))
 	}
 	return v, nil
 }
