@@ -24,39 +24,39 @@ type ContentKind struct{ Names snapshot.Naming }
 
 var _ sidecar.ContentKind = ContentKind{}
 
-// Supported tells whether a driver makes group snapshots.
+// Supported reports whether a driver supports group snapshots.
 func Supported(driver *csi.Driver) bool {
 	return driver.Info().HasGroup(csipb.GroupControllerServiceCapability_RPC_CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT)
 }
 
-// Name implements sidecar.Kind.
+// Name implements sidecar.ContentKind.
 func (ContentKind) Name() string { return "groupsnapshot" }
 
-// Keys implements sidecar.Kind.
+// Keys implements sidecar.ContentKind.
 func (ContentKind) Keys() snapshot.Keys { return snapshot.Group }
 
-// Reasons implements sidecar.Kind.
+// Reasons implements sidecar.ContentKind.
 func (ContentKind) Reasons() sidecar.Reasons {
 	return sidecar.Reasons{
 		Create: "GroupSnapshotCreationFailed", Check: "GroupSnapshotContentCheckandUpdateFailed", Delete: "GroupSnapshotDeleteError",
 	}
 }
 
-// Naming implements sidecar.Kind.
+// Naming implements sidecar.ContentKind.
 func (k ContentKind) Naming() snapshot.Naming { return k.Names }
 
-// New implements sidecar.Kind.
+// New implements sidecar.ContentKind.
 func (ContentKind) New() client.Object { return &groupv1.VolumeGroupSnapshotContent{} }
 
-// NewList implements sidecar.Kind.
+// NewList implements sidecar.ContentKind.
 func (ContentKind) NewList() client.ObjectList { return &groupv1.VolumeGroupSnapshotContentList{} }
 
-// NewClass implements sidecar.Kind.
+// NewClass implements sidecar.ContentKind.
 func (ContentKind) NewClass() client.Object { return &groupv1.VolumeGroupSnapshotClass{} }
 
-// Read implements sidecar.Kind.
+// Read implements sidecar.ContentKind.
 func (ContentKind) Read(o client.Object) sidecar.Content {
-	content := o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The engine only has what New has made.
+	content := o.(*groupv1.VolumeGroupSnapshotContent) //nolint:forcetypeassert // The reconciler only passes objects from New.
 	spec := content.Spec
 	c := sidecar.Content{
 		Object: content, Ref: spec.VolumeGroupSnapshotRef, Driver: spec.Driver, Class: ptr.Deref(spec.VolumeGroupSnapshotClassName, ""),
@@ -75,7 +75,7 @@ func (ContentKind) Read(o client.Object) sidecar.Content {
 	return c
 }
 
-// membersOf reads the members in the order in which they are compared.
+// membersOf converts the members in a status, sorted by volume.
 func membersOf(s *groupv1.VolumeGroupSnapshotContentStatus) []sidecar.Member {
 	var members []sidecar.Member
 	for _, m := range s.VolumeSnapshotInfoList {
@@ -92,12 +92,12 @@ func sortMembers(members []sidecar.Member) []sidecar.Member {
 	return members
 }
 
-// ReadClass implements sidecar.Kind.
+// ReadClass implements sidecar.ContentKind.
 func (ContentKind) ReadClass(ctx context.Context, from client.Reader, name string) (*snapshot.Class, error) {
 	return snapshot.ReadGroupClass(ctx, from, name)
 }
 
-// ReadSecret implements sidecar.Kind.
+// ReadSecret implements sidecar.ContentKind.
 func (ContentKind) ReadSecret(class *snapshot.Class, content string) (*corev1.SecretReference, error) {
 	if class == nil {
 		return nil, nil
@@ -105,12 +105,12 @@ func (ContentKind) ReadSecret(class *snapshot.Class, content string) (*corev1.Se
 	return snapshot.GroupGetter.Resolve(class.Parameters, snapshot.GroupTokens(content, corev1.ObjectReference{}))
 }
 
-// AddMetadata implements sidecar.Kind.
+// AddMetadata implements sidecar.ContentKind.
 func (ContentKind) AddMetadata(parameters map[string]string, c *sidecar.Content) {
 	snapshot.AddGroupMetadataParameters(parameters, c.Ref, c.Object.GetName())
 }
 
-// Create implements sidecar.Kind.
+// Create implements sidecar.ContentKind.
 func (ContentKind) Create(ctx context.Context, driver *csi.Driver, r sidecar.Request) (*sidecar.Snapshot, error) {
 	made, err := driver.CreateVolumeGroupSnapshot(ctx, &csipb.CreateVolumeGroupSnapshotRequest{
 		Name: r.Name, SourceVolumeIds: r.Volumes, Parameters: r.Parameters, Secrets: r.Secrets,
@@ -121,7 +121,7 @@ func (ContentKind) Create(ctx context.Context, driver *csi.Driver, r sidecar.Req
 	return snapshotOf(made), nil
 }
 
-// Get implements sidecar.Kind.
+// Get implements sidecar.ContentKind.
 func (ContentKind) Get(ctx context.Context, driver *csi.Driver, c *sidecar.Content, secrets map[string]string) (*sidecar.Snapshot, error) {
 	found, err := driver.GetVolumeGroupSnapshot(ctx, &csipb.GetVolumeGroupSnapshotRequest{
 		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: memberHandles(c), Secrets: secrets,
@@ -149,29 +149,29 @@ func withRecordedVolumes(c *sidecar.Content, made *sidecar.Snapshot) *sidecar.Sn
 	return made
 }
 
-// Delete implements sidecar.Kind. The members go with it: the driver is given all of
-// their handles, and is never asked to delete one alone.
+// Delete implements sidecar.ContentKind. The members are deleted with the group: the request
+// has all of their handles, and none is ever deleted alone.
 func (ContentKind) Delete(ctx context.Context, driver *csi.ConditionalDriver, c *sidecar.Content, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: cmp.Or(c.Handle, c.PreProvisioned), SnapshotIds: memberHandles(c), Secrets: secrets,
 	})
 }
 
-// Discard implements sidecar.Kind. Of a group without an id nothing can be deleted: its
-// members go with it only.
+// Discard implements sidecar.ContentKind. A group without an id cannot be deleted, and neither
+// can its members.
 func (ContentKind) Discard(ctx context.Context, driver *csi.ConditionalDriver, bad *csi.InvalidResponse, secrets map[string]string) error {
 	return driver.DeleteVolumeGroupSnapshot(ctx, &csipb.DeleteVolumeGroupSnapshotRequest{
 		GroupSnapshotId: bad.ID, SnapshotIds: bad.MemberIDs, Secrets: secrets,
 	})
 }
 
-// ListIDs implements sidecar.Kind. There is no list of groups.
+// ListIDs implements sidecar.ContentKind. CSI cannot list groups.
 func (ContentKind) ListIDs(context.Context, *csi.Driver, *sidecar.Content, map[string]string) (ids []string, ok bool, err error) {
 	return nil, false, nil
 }
 
-// memberHandles are those of the members: as the driver has said them, else as the
-// administrator has who imports a group.
+// memberHandles returns the handles of the members: those in the status or, for a
+// pre-provisioned group without status, those in the spec.
 func memberHandles(c *sidecar.Content) []string {
 	var all []string
 	for _, m := range c.Members {
@@ -184,7 +184,7 @@ func memberHandles(c *sidecar.Content) []string {
 	return all
 }
 
-// StatusPatch implements sidecar.Kind. What was said once about handle and times is never
+// StatusPatch implements sidecar.ContentKind. What was said once about handle and times is never
 // said again; whether the members are ready is said each time.
 func (ContentKind) StatusPatch(c *sidecar.Content, made *sidecar.Snapshot) map[string]any {
 	status := map[string]any{"readyToUse": made.Ready, "volumeSnapshotInfoList": memberInfos(c, made)}

@@ -27,7 +27,7 @@ func answer(ready ...bool) *csipb.VolumeGroupSnapshot {
 	}
 }
 
-func TestAGroupIsReadyWhenAllOfItIs(t *testing.T) {
+func TestAGroupIsReadyWhenAllMembersAre(t *testing.T) {
 	for _, ready := range [][]bool{{true, true}, {true, false}, {false, true}} {
 		if got := snapshotOf(answer(ready...)); got.Ready != (ready[0] && ready[1]) {
 			t.Errorf("with members %v it is %t", ready, got.Ready)
@@ -35,8 +35,8 @@ func TestAGroupIsReadyWhenAllOfItIs(t *testing.T) {
 	}
 }
 
-// What is written is what is read: a content that says all is not written again.
-func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
+// Reading a written status gives the same state, so it is not written again.
+func TestStatusHasTheDriversResponse(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{}
 	c := ContentKind{}.Read(content)
 	made := snapshotOf(answer(false, true))
@@ -61,7 +61,7 @@ func TestTheStatusSaysWhatTheDriverSaid(t *testing.T) {
 	}
 }
 
-func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
+func TestStatusPatchKeepsHandleAndTime(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{Status: &groupv1.VolumeGroupSnapshotContentStatus{
 		VolumeGroupSnapshotHandle: ptr.To("g"), CreationTime: ptr.To(metav1.NewTime(time.Unix(3, 0))),
 		VolumeSnapshotInfoList: []groupv1.VolumeSnapshotInfo{{VolumeHandle: "data", SnapshotHandle: "s-data", CreationTime: ptr.To[int64](4)}},
@@ -77,9 +77,9 @@ func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
 	}
 }
 
-// A driver that is to read or delete a group is told of all members: those that
-// it has told of, else those that an administrator has.
-func TestTheDriverIsToldAllMembers(t *testing.T) {
+// A request to get or delete a group has all members: those in the status, else those in the
+// spec of a pre-provisioned group.
+func TestMemberHandles(t *testing.T) {
 	content := &groupv1.VolumeGroupSnapshotContent{}
 	content.Spec.Source.GroupSnapshotHandles = &groupv1.GroupSnapshotHandles{VolumeGroupSnapshotHandle: "g", VolumeSnapshotHandles: []string{"given"}}
 	c := ContentKind{}.Read(content)
@@ -93,7 +93,7 @@ func TestTheDriverIsToldAllMembers(t *testing.T) {
 	}
 }
 
-func TestChoose(t *testing.T) {
+func TestBestVersion(t *testing.T) {
 	for name, tt := range map[string]struct {
 		served []string
 		want   string

@@ -1,5 +1,5 @@
-// Package groupsnapshot is about snapshots of several claims that are cut at one
-// moment. At the driver they are one more kind of what package sidecar makes; this
-// package has that kind, and which version of the API is used. What users ask
-// for is the business of package controller below it.
+// Package groupsnapshot has what snapshot-controller and csi-snapshotter share for group
+// snapshots: snapshots of several claims that are taken at the same moment. It implements
+// their ContentKind for package snapshot/sidecar and finds the served version of the API.
+// Package controller below it handles VolumeGroupSnapshots.
 package groupsnapshot

@@ -6,8 +6,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// Options say whether the driver's half works on groups, and how they are called
-// at the driver.
+// Options configure csi-snapshotter's support of group snapshots.
 type Options struct {
 	Enabled bool
 	Naming  snapshot.Naming
@@ -15,14 +14,14 @@ type Options struct {
 
 // AddFlags declares the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Naming.Prefix, "groupsnapshot-name-prefix", "groupsnapshot", "what the driver's names of group snapshots begin with")
+	fs.StringVar(&o.Naming.Prefix, "groupsnapshot-name-prefix", "groupsnapshot", "prefix of the names of group snapshots at the driver")
 	fs.IntVar(&o.Naming.Length, "groupsnapshot-name-uuid-length", -1,
-		"how much of the group snapshot's UID is in the driver's name of it, 8 to 32; -1 for all, with its dashes")
+		"how many characters of the group snapshot's UID are in its name at the driver, 8 to 32; -1 for the whole UID with dashes")
 }
 
 // AddFeatureGates declares the gate.
 func (o *Options) AddFeatureGates(g interface {
 	Add(name string, to *bool, usage string)
 }) {
-	g.Add("CSIVolumeGroupSnapshot", &o.Enabled, "make group snapshots")
+	g.Add("CSIVolumeGroupSnapshot", &o.Enabled, "create group snapshots")
 }

@@ -13,12 +13,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A Version of the API. The kinds are the same in v1 and in v1beta2, so the Go
-// types of v1 stand for both, and nothing but the scheme knows which it is.
+// A Version is a version of the API. v1 and v1beta2 have the same fields, so the Go types of
+// v1 are used for both, and only the scheme depends on the version.
 type Version struct{ schema.GroupVersion }
 
-// versions are those that can be worked with, the best one first. v1beta1 tells
-// less of the members than is needed.
+// versions are the supported versions, the preferred one first. v1beta1 lacks required fields
+// of the members.
 var versions = []string{"v1", "v1beta2"}
 
 // ServedVersion is the best version that a cluster serves. A cluster that serves none
@@ -27,11 +27,11 @@ func ServedVersion(config *rest.Config) (Version, error) {
 	best := Version{schema.GroupVersion{Group: groupv1.GroupName, Version: versions[0]}}
 	api, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return best, fmt.Errorf("making a client for discovery: %w", err)
+		return best, fmt.Errorf("creating the discovery client: %w", err)
 	}
 	groups, err := api.ServerGroups()
 	if err != nil {
-		return best, fmt.Errorf("asking which APIs are served: %w", err)
+		return best, fmt.Errorf("listing the served APIs: %w", err)
 	}
 	i := slices.IndexFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == groupv1.GroupName })
 	if i >= 0 {
@@ -49,7 +49,7 @@ func bestVersion(served []metav1.GroupVersionForDiscovery) string {
 	return versions[0]
 }
 
-// AddToScheme registers the kinds.
+// AddToScheme registers the kinds with a scheme.
 func (v Version) AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(v.GroupVersion,
 		&groupv1.VolumeGroupSnapshot{}, &groupv1.VolumeGroupSnapshotList{},
@@ -59,15 +59,15 @@ func (v Version) AddToScheme(s *runtime.Scheme) error {
 	return nil
 }
 
-// SidecarKinds are what must be served before groups can be worked on.
+// SidecarKinds are the kinds that csi-snapshotter needs.
 func SidecarKinds() []client.ObjectList {
 	return []client.ObjectList{
 		&groupv1.VolumeGroupSnapshotContentList{}, &groupv1.VolumeGroupSnapshotClassList{},
 	}
 }
 
-// ControllerKinds are those and what users make, which the driver's half has no
-// business with.
+// ControllerKinds are the kinds that snapshot-controller needs. csi-snapshotter does not use
+// VolumeGroupSnapshots.
 func ControllerKinds() []client.ObjectList {
 	return append(SidecarKinds(), &groupv1.VolumeGroupSnapshotList{})
 }

@@ -1,5 +1,4 @@
-// Package secretref finds the secrets that a class names for the calls about its
-// volumes or snapshots.
+// Package secretref resolves the secrets that a class names for CSI calls.
 package secretref
 
 import (
@@ -19,14 +18,14 @@ const (
 	suffixNamespace = "-namespace"
 )
 
-// A Use is one purpose for which a class may name a secret. See "StorageClass
-// Secrets" in the CSI developer documentation.
+// A Use is a purpose for which a class may name a secret. See "StorageClass Secrets" in the
+// CSI developer documentation.
 type Use struct {
 	key           string // of the parameters, between the prefix and -name or -namespace
 	deprecatedKey string // the deprecated keys are this with Name and Namespace behind
 }
 
-// The purposes. The first is the fallback of all others.
+// The uses in StorageClasses. Default is the fallback of all others.
 var (
 	Default           = Use{key: "secret"}
 	Provision         = Use{key: "provisioner-secret", deprecatedKey: "csiProvisionerSecret"}
@@ -37,7 +36,7 @@ var (
 	NodeExpand        = Use{key: "node-expand-secret"}
 	ControllerModify  = Use{key: "controller-modify-secret"}
 
-	// Uses are all of them.
+	// Uses are all uses in StorageClasses.
 	Uses = []Use{
 		Default, Provision, ControllerPublish, NodeStage, NodePublish,
 		ControllerExpand, NodeExpand, ControllerModify,
@@ -60,17 +59,16 @@ func ResolveAll(class map[string]string, claim *corev1.PersistentVolumeClaim, vo
 	return refs, nil
 }
 
-// Keys are the parameters of a class that name the secret.
+// Keys returns the parameters of a class that name the secret.
 func (u Use) Keys() (name, namespace string) {
 	return kube.ReservedParameterPrefix + u.key + suffixName, kube.ReservedParameterPrefix + u.key + suffixNamespace
 }
 
-// New is a purpose of a class of another kind, by the key of its parameters
-// between the prefix and -name or -namespace.
+// New returns a use in classes of another kind. The key is the part of the parameters between
+// the prefix and -name or -namespace.
 func New(key string) Use { return Use{key: key} }
 
-// Tokens are what stands for ${TOKEN} in the namespace and in the name of a
-// secret.
+// Tokens are the values of ${TOKEN} in the namespace and in the name of a secret.
 type Tokens struct{ Namespace, Name map[string]string }
 
 func (u Use) resolveForVolume(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
@@ -84,8 +82,7 @@ func (u Use) resolveForVolume(class map[string]string, claim *corev1.PersistentV
 	return u.Resolve(class, tokens)
 }
 
-// Resolve finds the secret that a class names for the purpose; nil if it names
-// none.
+// Resolve returns the secret that a class names for the use, or nil if it names none.
 func (u Use) Resolve(class map[string]string, tokens Tokens) (*corev1.SecretReference, error) {
 	name, namespace, err := u.templates(class)
 	if err != nil || name == "" {
@@ -108,8 +105,8 @@ func (u Use) Resolve(class map[string]string, tokens Tokens) (*corev1.SecretRefe
 	return &corev1.SecretReference{Name: resolvedName, Namespace: resolvedNamespace}, nil
 }
 
-// templates finds the two parameters of a secret, under their new or their
-// deprecated keys. Half a pair and both kinds at once are errors.
+// templates returns the two parameters of a secret, from the current or the deprecated keys. A
+// missing or empty one is an error, and so is using both sets of keys.
 func (u Use) templates(class map[string]string) (name, namespace string, err error) {
 	key, keyNamespace := u.Keys()
 	pairs := [][2]string{{key, keyNamespace}}
@@ -127,10 +124,10 @@ func (u Use) templates(class map[string]string) (name, namespace string, err err
 	case 1:
 		name, namespace = class[pairs[0][0]], class[pairs[0][1]]
 	default:
-		return "", "", fmt.Errorf("the class names the %s by new and by deprecated parameters", u.label())
+		return "", "", fmt.Errorf("the class names the %s with current and with deprecated parameters", u.label())
 	}
 	if name == "" || namespace == "" {
-		return "", "", fmt.Errorf("the class must give both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
+		return "", "", fmt.Errorf("the class must set both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
 	}
 	return name, namespace, nil
 }
@@ -139,7 +136,7 @@ func (u Use) label() string { return strings.ReplaceAll(u.key, "-", " ") }
 
 var tokenPattern = regexp.MustCompile(`\$\{[^}]*\}`)
 
-// expand replaces ${TOKEN} by its value; an unknown token is an error.
+// expand replaces each ${TOKEN} with its value. An unknown token is an error.
 func expand(template string, tokens map[string]string) (string, error) {
 	var unknown []string
 	text := tokenPattern.ReplaceAllStringFunc(template, func(match string) string {
@@ -150,7 +147,7 @@ func expand(template string, tokens map[string]string) (string, error) {
 		return value
 	})
 	if len(unknown) > 0 {
-		return "", fmt.Errorf("%q has tokens that are unknown here: %s", template, strings.Join(unknown, ", "))
+		return "", fmt.Errorf("%q has unknown tokens: %s", template, strings.Join(unknown, ", "))
 	}
 	return text, nil
 }

@@ -12,18 +12,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// A Class is a class of snapshots, of either kind.
+// A Class is a VolumeSnapshotClass or a VolumeGroupSnapshotClass.
 type Class struct {
 	Name, Driver string
 	Parameters   map[string]string
 	Policy       snapshotv1.DeletionPolicy
-	Default      bool // for snapshots of its driver that name none
+	Default      bool // used for snapshots of its driver that name no class
 }
 
-// Retain tells whether what is at the driver stays when the snapshot is deleted.
+// Retain reports whether the driver's snapshot is kept when the VolumeSnapshot is deleted.
 func (c *Class) Retain() bool { return c.Policy == snapshotv1.VolumeSnapshotContentRetain }
 
-// ReadClass reads a VolumeSnapshotClass; nil if there is none of that name.
+// ReadClass reads a VolumeSnapshotClass. It returns nil if the class does not exist.
 func ReadClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
 	var class *snapshotv1.VolumeSnapshotClass
 	if err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
@@ -32,8 +32,7 @@ func ReadClass(ctx context.Context, from client.Reader, name string) (*Class, er
 	return ClassOf(class), nil
 }
 
-// ReadGroupClass reads a VolumeGroupSnapshotClass; nil if there is none of that
-// name.
+// ReadGroupClass reads a VolumeGroupSnapshotClass. It returns nil if the class does not exist.
 func ReadGroupClass(ctx context.Context, from client.Reader, name string) (*Class, error) {
 	var class *groupv1.VolumeGroupSnapshotClass
 	if err := kube.GetIfExists(ctx, from, client.ObjectKey{Name: name}, &class); err != nil || class == nil {
@@ -42,7 +41,7 @@ func ReadGroupClass(ctx context.Context, from client.Reader, name string) (*Clas
 	return GroupClassOf(class), nil
 }
 
-// ClassOf is what a VolumeSnapshotClass says.
+// ClassOf converts a VolumeSnapshotClass.
 func ClassOf(c *snapshotv1.VolumeSnapshotClass) *Class {
 	return &Class{
 		Name: c.Name, Driver: c.Driver, Parameters: c.Parameters,
@@ -50,7 +49,7 @@ func ClassOf(c *snapshotv1.VolumeSnapshotClass) *Class {
 	}
 }
 
-// GroupClassOf is what a VolumeGroupSnapshotClass says.
+// GroupClassOf converts a VolumeGroupSnapshotClass.
 func GroupClassOf(c *groupv1.VolumeGroupSnapshotClass) *Class {
 	return &Class{
 		Name: c.Name, Driver: c.Driver, Parameters: c.Parameters,
@@ -58,28 +57,28 @@ func GroupClassOf(c *groupv1.VolumeGroupSnapshotClass) *Class {
 	}
 }
 
-// A ClassChoice is how a snapshot, of either kind, comes to its class: it names one,
-// or has the one that is the default of its volumes' driver.
+// A ClassChoice is the choice of a snapshot's class: the class that the snapshot names, or the
+// default class of its volumes' driver.
 type ClassChoice struct {
-	Kind     string   // of the class
-	Keys     Keys     // of the snapshot
-	Named    string   // by the snapshot; empty for none
+	Kind     string   // kind of the class
+	Keys     Keys     // of the snapshot's kind
+	Named    string   // the class that the snapshot names; may be empty
 	Defaults []string // the driver's default classes, if none is named
 	Driver   string   // of the volumes
-	Claim    string   // one of those that are cut
-	Class    *Class   // nil if it is not there
+	Claim    string   // one of the source claims
+	Class    *Class   // nil if it does not exist
 
 	Reason, DefaultReason string // of the events
 }
 
-// Check tells what is wrong with it.
+// Check returns what is wrong with the choice, or nil.
 func (c *ClassChoice) Check() *Problem {
 	switch {
 	case c.Named == "" && len(c.Defaults) == 0:
-		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has no default: name a class, or give one of its %ses the annotation %s=true",
+		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has no default class: name a class, or annotate one %s of the driver with %s=true",
 			c.Driver, c.Kind, c.Keys.Default)
 	case c.Named == "" && len(c.Defaults) > 1:
-		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name one, or leave only one the default",
+		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name a class, or mark only one as default",
 			c.Driver, len(c.Defaults), strings.Join(c.Defaults, ", "))
 	case c.Class == nil:
 		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.className())
@@ -89,5 +88,5 @@ func (c *ClassChoice) Check() *Problem {
 	return nil
 }
 
-// className is that of the class that it comes to.
+// className returns the name of the chosen class.
 func (c *ClassChoice) className() string { return cmp.Or(c.Named, append(c.Defaults, "")[0]) }

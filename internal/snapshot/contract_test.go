@@ -9,10 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Other programs read and write these strings: upstream's half of the work,
-// provisioners, backup tools, and whoever goes back to what was there before. None
-// of them may change by a single letter, so they are written down here once more.
-func TestTheStringsAreUpstreams(t *testing.T) {
+// Other programs read and write these strings: upstream's controllers, provisioners and backup
+// tools. They must never change, so they are repeated here.
+func TestKeysAreUpstreams(t *testing.T) {
 	for got, want := range map[string]string{
 		AsSourceFinalizer:   "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection",
 		BoundFinalizer:      "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection",
@@ -50,8 +49,8 @@ func TestTheStringsAreUpstreams(t *testing.T) {
 	}
 }
 
-// Users write these into their classes.
-func TestTheKeysOfClassesAreUpstreams(t *testing.T) {
+// Users have these keys in their classes.
+func TestClassParametersAreUpstreams(t *testing.T) {
 	for key, use := range map[string]interface {
 		Keys() (name, namespace string)
 	}{
@@ -67,7 +66,7 @@ func TestTheKeysOfClassesAreUpstreams(t *testing.T) {
 }
 
 // Drivers read these.
-func TestADriverIsToldTheNamesByUpstreamsKeys(t *testing.T) {
+func TestMetadataParametersAreUpstreams(t *testing.T) {
 	ref := corev1.ObjectReference{Namespace: "ns", Name: "n"}
 	single, group := map[string]string{}, map[string]string{}
 	AddMetadataParameters(single, ref, "c")
@@ -80,9 +79,8 @@ func TestADriverIsToldTheNamesByUpstreamsKeys(t *testing.T) {
 	}
 }
 
-// What a secret's name and namespace may have in them, and what not: where a word
-// is not known the class is wrong, and nothing is guessed.
-func TestTheWordsInNamesOfSecrets(t *testing.T) {
+// A secret's name and namespace may have different tokens. An unknown token is an error.
+func TestTokensInNamesOfSecrets(t *testing.T) {
 	ref := corev1.ObjectReference{Namespace: "ns", Name: "n"}
 	tests := map[string]struct {
 		name, namespace string
@@ -95,7 +93,7 @@ func TestTheWordsInNamesOfSecrets(t *testing.T) {
 		"the snapshot's namespace, in a namespace": {"s", "${volumesnapshot.namespace}", false, "ns/s"},
 		"its name is not for a namespace":          {"s", "${volumesnapshot.name}", false, ""},
 		"a claim's annotation is not known":        {"${pvc.annotations['team']}", "system", false, ""},
-		"a word that nobody knows":                 {"${volumesnapshot.uid}", "system", false, ""},
+		"an unknown token":                         {"${volumesnapshot.uid}", "system", false, ""},
 		"an empty name":                            {"", "system", false, ""},
 		"a name that no secret can have":           {"A_B", "system", false, ""},
 		"a namespace that none can have":           {"s", "a.b", false, ""},
@@ -120,15 +118,15 @@ func TestTheWordsInNamesOfSecrets(t *testing.T) {
 	}
 }
 
-// Without these kinds neither half can work.
-func TestTheKindsOfTheSnapshotAPIAreWaitedFor(t *testing.T) {
+// Neither controller can work without these resources.
+func TestRequiredResources(t *testing.T) {
 	if Resources.String() != "snapshot.storage.k8s.io/v1" || !slices.Equal(Resources.Names, []string{"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses"}) {
 		t.Errorf("it is %v", Resources)
 	}
 }
 
-// Dashboards are made for this metric: for its name, its labels and its buckets.
-func TestTheMetricOfOperationsIsUpstreams(t *testing.T) {
+// Dashboards rely on the metric's name, labels and buckets.
+func TestOperationMetricIsUpstreams(t *testing.T) {
 	o := NewOperationDurations()
 	o.Succeeded(Wait{UID: "uid", Operation: OperationReady, RequestedAt: o.now(), Driver: "csi.example.com"})
 	registry := prometheus.NewRegistry()

@@ -10,10 +10,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// This file is how the cluster's half keeps a content, and how it hands it over to
-// the driver's half in the end, of either kind.
+// snapshot-controller protects contents with a finalizer, and allows csi-snapshotter to
+// delete them with the being-deleted annotation.
 
-// WithFinalizer are a content's finalizers with ours.
+// WithFinalizer returns the content's finalizers and ours.
 func (k Keys) WithFinalizer(content client.Object) []string {
 	all := content.GetFinalizers()
 	if slices.Contains(all, k.Finalizer) {
@@ -22,7 +22,7 @@ func (k Keys) WithFinalizer(content client.Object) []string {
 	return append(slices.Clone(all), k.Finalizer)
 }
 
-// AddFinalizer puts our finalizer on a content that lacks it, as it was seen.
+// AddFinalizer adds our finalizer to a content. It fails if the content has changed.
 func (k Keys) AddFinalizer(ctx context.Context, c client.Client, content client.Object) error {
 	if content.GetDeletionTimestamp() != nil || len(k.WithFinalizer(content)) == len(content.GetFinalizers()) {
 		return nil
@@ -32,16 +32,16 @@ func (k Keys) AddFinalizer(ctx context.Context, c client.Client, content client.
 	}}), fmt.Sprintf("protecting %s %s", k.Content, content.GetName()))
 }
 
-// DeletionAllowed tells whether the driver's half has our word that a content may go.
+// DeletionAllowed reports whether a content has the being-deleted annotation.
 func (k Keys) DeletionAllowed(content client.Object) bool {
 	_, ok := content.GetAnnotations()[k.BeingDeleted]
 	return ok
 }
 
-// AllowDeletion gives the driver's half our word that a content may go, if it has not got
-// it. What keeps the content until the driver's half has done its part is put on it
-// with the word, if it is not there: a content of another program may have been
-// made a moment ago.
+// AllowDeletion sets the being-deleted annotation, which lets csi-snapshotter delete the
+// content. It also adds the finalizer if it is missing, so that the content stays until
+// csi-snapshotter has deleted the snapshot: another program may have created the content a
+// moment ago.
 func (k Keys) AllowDeletion(ctx context.Context, c client.Client, content client.Object) error {
 	if k.DeletionAllowed(content) {
 		return nil
@@ -54,5 +54,5 @@ func (k Keys) AllowDeletion(ctx context.Context, c client.Client, content client
 		metadata["finalizers"] = k.WithFinalizer(content)
 	}
 	return kube.WrapWriteError(kube.MergePatch(ctx, c, content, map[string]any{"metadata": metadata}),
-		fmt.Sprintf("permitting the deletion of %s %s", k.Content, content.GetName()))
+		fmt.Sprintf("allowing the deletion of %s %s", k.Content, content.GetName()))
 }

@@ -1,9 +1,9 @@
-// Package snapshot is what the two halves of the work on snapshots agree upon,
-// for single snapshots and for those of groups: the strings by which they hand
-// objects to each other, the classes' parameters, and how errors are told.
+// Package snapshot has what snapshot-controller and csi-snapshotter share, for single
+// snapshots and for group snapshots: annotations and finalizers, the parameters of classes,
+// and how errors are reported to users.
 //
-// The cluster's half (package controller, role snapshot-controller) turns what users
-// ask for into contents; the driver's half (package sidecar, role csi-snapshotter)
-// turns contents into snapshots at a driver. Each works with the other half of
-// the programs that they replace, so all strings are theirs.
+// Package controller (role snapshot-controller) creates contents for the snapshots that users
+// create. Package sidecar (role csi-snapshotter) creates the snapshots of the contents at a
+// driver. Each also works with upstream's version of the other, so all annotations, labels
+// and finalizers are upstream's.
 package snapshot

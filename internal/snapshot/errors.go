@@ -13,29 +13,29 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
-// repeatErrorAfter is how long an error of the same kind is not written again because
-// only its wording differs: many drivers put the number of the request into it.
+// repeatErrorAfter is how long an error is not written again if only its text differs: many
+// drivers put a request ID into it.
 const repeatErrorAfter = 10 * time.Minute
 
-// A Problem is something that users or administrators must put right. It goes to
-// the status of their object, as the answers of drivers do; failures of requests
-// to the API server do not, for they are nobody's concern but ours.
+// A Problem is something that users or administrators must fix. It is written to the status
+// of their object, like the errors of drivers. Failed requests to the API server are not:
+// users cannot do anything about them.
 type Problem struct {
-	// Reason is that of the event.
+	// Reason is the event's reason.
 	Reason string
 	Text   string
 }
 
-// Error is what the user is told.
+// Error implements error.
 func (p *Problem) Error() string { return p.Text }
 
-// Problemf makes a Problem.
+// Problemf formats a Problem.
 func Problemf(reason, format string, args ...any) *Problem {
 	return &Problem{Reason: reason, Text: fmt.Sprintf(format, args...)}
 }
 
-// UserMessage is an error as users are told: empty if it does not concern them. It says
-// whether time alone may mend it.
+// UserMessage returns the text of an error for users, or "" if it does not concern them. For
+// a driver's error, it says whether retrying can help.
 func UserMessage(err error) string {
 	var (
 		problem   *Problem
@@ -43,9 +43,9 @@ func UserMessage(err error) string {
 	)
 	switch {
 	case errors.As(err, &driverErr) && Terminal(driverErr):
-		return err.Error() + " (terminal: it stays so until something is changed)"
+		return err.Error() + " (terminal: it stays until something is changed)"
 	case errors.As(err, &driverErr):
-		return err.Error() + " (transient: it is tried again)"
+		return err.Error() + " (transient: it is retried)"
 	case errors.As(err, &problem):
 		return err.Error()
 	default:
@@ -53,9 +53,8 @@ func UserMessage(err error) string {
 	}
 }
 
-// Terminal tells whether a driver's answer says that the same request will never
-// succeed while nothing is changed. It is still repeated, for drivers have been
-// seen to be wrong about that, but slowly.
+// Terminal reports whether an error says that the same request will never succeed unless
+// something is changed. It is still retried, slowly: some drivers return such codes wrongly.
 func Terminal(err *csi.Error) bool {
 	switch err.Code {
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
@@ -66,8 +65,8 @@ func Terminal(err *csi.Error) bool {
 	}
 }
 
-// IsNewError tells whether what users are told of an error differs from what they have
-// been told. Of a driver's answers the code is compared, not the wording.
+// IsNewError reports whether an error differs from the one in the status. For a driver's
+// error, the code is compared, not the text.
 func IsNewError(before *snapshotv1.VolumeSnapshotError, err error, now time.Time) bool {
 	text := UserMessage(err)
 	if text == "" || before == nil || before.Message == nil {
@@ -87,7 +86,7 @@ func errorPrefix(err *csi.Error) string {
 	return fmt.Sprintf("driver %s: %s: %s", err.Driver, err.Method, err.Code)
 }
 
-// StatusError is an error for a status.
+// StatusError converts an error's text for a status.
 func StatusError(message string, now time.Time) *snapshotv1.VolumeSnapshotError {
 	return &snapshotv1.VolumeSnapshotError{Time: &metav1.Time{Time: now}, Message: &message}
 }

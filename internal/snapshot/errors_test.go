@@ -17,19 +17,19 @@ func driverError(code codes.Code) error {
 	return &csi.Error{Driver: "d", Method: csi.CreateSnapshot, Code: code}
 }
 
-func TestUsersAreToldWhatConcernsThem(t *testing.T) {
+func TestUserMessage(t *testing.T) {
 	tests := map[string]struct {
 		err  error
-		want string // part of it; empty if nothing is told
+		want string // part of the message; empty if there is none
 	}{
-		"a driver's refusal for good":    {driverError(codes.InvalidArgument), "terminal"},
-		"a driver's trouble":             {driverError(codes.Unavailable), "transient"},
-		"a driver that is full":          {driverError(codes.ResourceExhausted), "transient"},
-		"also wrapped":                   {fmt.Errorf("creating: %w", driverError(codes.Internal)), "transient"},
-		"also beside a trouble of ours":  {errors.Join(driverError(codes.Internal), errors.New("etcd")), "transient"},
-		"what the user has to put right": {Problemf("R", "class %s is gone", "x"), "class x is gone"},
-		"a conflict of our own":          {errors.New("the object has been modified"), ""},
-		"our own end":                    {context.Canceled, ""},
+		"a driver's final code":                        {driverError(codes.InvalidArgument), "terminal"},
+		"a driver's temporary code":                    {driverError(codes.Unavailable), "transient"},
+		"a driver that is out of capacity":             {driverError(codes.ResourceExhausted), "transient"},
+		"a wrapped driver error":                       {fmt.Errorf("creating: %w", driverError(codes.Internal)), "transient"},
+		"a driver error joined with an internal error": {errors.Join(driverError(codes.Internal), errors.New("etcd")), "transient"},
+		"a Problem for the user":                       {Problemf("R", "class %s is gone", "x"), "class x is gone"},
+		"a write conflict":                             {errors.New("the object has been modified"), ""},
+		"shutdown":                                     {context.Canceled, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -41,20 +41,20 @@ func TestUsersAreToldWhatConcernsThem(t *testing.T) {
 	}
 }
 
-func TestTheSameFailureIsNoNews(t *testing.T) {
+func TestIsNewError(t *testing.T) {
 	now := time.Now()
 	first := &csi.Error{Driver: "d", Method: csi.CreateSnapshot, Code: codes.Internal}
-	said := StatusError("driver d: CreateSnapshot: Internal: request 1 (transient: it is tried again)", now)
+	said := StatusError("driver d: CreateSnapshot: Internal: request 1 (transient: it is retried)", now)
 	tests := map[string]struct {
 		err   error
 		after time.Duration
 		want  bool
 	}{
-		"the same in other words":             {fmt.Errorf("%w, request 2", first), time.Minute, false},
-		"the same in other words, much later": {fmt.Errorf("%w, request 2", first), time.Hour, true},
-		"another code":                        {driverError(codes.Unavailable), time.Minute, true},
-		"a problem":                           {Problemf("R", "x"), time.Minute, true},
-		"what concerns nobody":                {errors.New("conflict"), time.Hour, false},
+		"the same code with another text":             {fmt.Errorf("%w, request 2", first), time.Minute, false},
+		"the same code with another text, much later": {fmt.Errorf("%w, request 2", first), time.Hour, true},
+		"another code":      {driverError(codes.Unavailable), time.Minute, true},
+		"a Problem":         {Problemf("R", "x"), time.Minute, true},
+		"an internal error": {errors.New("conflict"), time.Hour, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -64,9 +64,9 @@ func TestTheSameFailureIsNoNews(t *testing.T) {
 		})
 	}
 	if same := StatusError(UserMessage(first), now); IsNewError(same, first, now.Add(time.Hour)) {
-		t.Error("the very same is told again")
+		t.Error("an identical error is new")
 	}
 	if !IsNewError(nil, first, now) {
-		t.Error("the first failure is news")
+		t.Error("the first error is not new")
 	}
 }

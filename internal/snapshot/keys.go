@@ -11,63 +11,63 @@ const (
 	yes    = "yes"
 )
 
-// Finalizers of snapshots and of what they are made from.
+// Finalizers of snapshots and of their sources.
 const (
-	// AsSourceFinalizer is on each VolumeSnapshot that a controller works on.
+	// AsSourceFinalizer is on each VolumeSnapshot that a controller handles.
 	AsSourceFinalizer = single + "volumesnapshot-as-source-protection"
-	// BoundFinalizer keeps a VolumeSnapshot until its content is gone.
+	// BoundFinalizer keeps a VolumeSnapshot until its content is deleted.
 	BoundFinalizer = single + "volumesnapshot-bound-protection"
-	// InGroupFinalizer keeps the member of a group while the group is there.
+	// InGroupFinalizer keeps a member of a group as long as the group exists.
 	InGroupFinalizer = single + "volumesnapshot-in-group-protection"
-	// ClaimFinalizer keeps a claim while it is being cut.
+	// ClaimFinalizer keeps a claim while a snapshot of it is being taken.
 	ClaimFinalizer = single + "pvc-as-source-protection"
-	// GroupBoundFinalizer keeps a VolumeGroupSnapshot until its content is gone.
+	// GroupBoundFinalizer keeps a VolumeGroupSnapshot until its content is deleted.
 	GroupBoundFinalizer = group + "volumegroupsnapshot-bound-protection"
 )
 
 const (
-	// AllowModeChange on a content lets its snapshot be restored to a volume of
-	// another mode (KEP-3141). Administrators write it.
+	// AllowModeChange is an annotation of a content. It allows to restore its snapshot to a
+	// volume of another mode (KEP-3141). Administrators set it.
 	AllowModeChange = single + "allow-volume-mode-change"
-	// ManagedBy is the label of a content that names the node whose driver has
-	// the volume, when drivers stand on their own nodes.
+	// ManagedBy is a label of a content. It names the node of the volume, for drivers with
+	// one csi-snapshotter per node.
 	ManagedBy = single + "managed-by"
-	// GroupHandleAnnotation on a content is the driver's handle of the group snapshot that it
-	// is part of. Such a content is never cut or deleted by itself.
+	// GroupHandleAnnotation on a content is the driver's handle of the group snapshot of which
+	// it is a member. The sidecar never creates or deletes the snapshot of such a content alone.
 	GroupHandleAnnotation = "groupsnapshot.storage.k8s.io/volumeGroupSnapshotHandle"
 )
 
-// ClaimUID is the label of a VolumeSnapshot that says which claim it is of. The spec
-// only has a name, which another claim may have by the time that the snapshot is taken.
-// Schedules write it.
+// ClaimUID is a label of a VolumeSnapshot with the UID of its claim. The spec only has the
+// name, which another claim may have when the snapshot is taken. Schedules set it.
 const ClaimUID = "schedule.holdfast.io/claim-uid"
 
-// MatchesClaim tells whether a VolumeSnapshot may be taken of a claim, whose name it has in its
-// spec: it is labelled with no claim's UID, or with that of this one.
+// MatchesClaim reports whether a VolumeSnapshot may be taken of the claim that has the name in
+// its spec: it has no label [ClaimUID], or the label has this claim's UID.
 func MatchesClaim(snapshot, claim metav1.Object) bool {
 	uid := snapshot.GetLabels()[ClaimUID]
 	return uid == "" || uid == string(claim.GetUID())
 }
 
-// Keys are the strings by which the two halves hand over a content.
+// Keys are the annotations and the finalizer that snapshot-controller and csi-snapshotter use
+// for one kind of contents.
 type Keys struct {
-	// Content is the kind of the contents.
+	// Content is the name of the kind.
 	Content string
-	// Finalizer keeps a content until the driver's half is done with it.
+	// Finalizer keeps a content until csi-snapshotter has deleted the snapshot.
 	Finalizer string
-	// BeingCreated is on a content from before the driver is asked for a snapshot
-	// until its answer is known. Only the driver's half writes it.
+	// BeingCreated is the being-created annotation. csi-snapshotter sets it before it calls
+	// the driver to create the snapshot, and removes it when the outcome is recorded.
 	BeingCreated string
-	// BeingDeleted is the cluster's half's word that the content may go with what
-	// is at the driver.
+	// BeingDeleted is the being-deleted annotation. snapshot-controller sets it to allow
+	// csi-snapshotter to delete the snapshot at the driver and the content.
 	BeingDeleted string
-	// SecretName and SecretNamespace name the secret for creating and deleting.
+	// SecretName and SecretNamespace name the secret for creating and deleting snapshots.
 	SecretName, SecretNamespace string
-	// Default on a class makes it the one for snapshots that name none.
+	// Default on a class makes it the default for snapshots that name no class.
 	Default string
 }
 
-// The marks of single snapshots and of group snapshots.
+// Keys of the two kinds.
 var (
 	Single = Keys{
 		Content:         "VolumeSnapshotContent",
@@ -89,11 +89,11 @@ var (
 	}
 )
 
-// Yes is the value of the annotations that are there or not.
+// Yes is the value of annotations whose presence matters.
 const Yes = yes
 
-// SecretOf is the secret that a content's annotations name; nil for none. Half a
-// name is none: the annotations may have been written by hand.
+// SecretOf returns the secret that a content's annotations name, or nil. If name or namespace
+// is missing, it returns nil: the annotations may have been written by hand.
 func (k Keys) SecretOf(annotations map[string]string) *corev1.SecretReference {
 	name, namespace := annotations[k.SecretName], annotations[k.SecretNamespace]
 	if name == "" || namespace == "" {

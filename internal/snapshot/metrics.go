@@ -9,44 +9,43 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 )
 
-// Operations that users wait for, as the metric calls them.
+// The metric's names of operations that users wait for.
 const (
-	OperationCreate = "CreateSnapshot"         // until the snapshot is cut
+	OperationCreate = "CreateSnapshot"         // until the snapshot is taken
 	OperationReady  = "CreateSnapshotAndReady" // until it can be restored from
-	OperationDelete = "DeleteSnapshot"         // until nothing of it is left
+	OperationDelete = "DeleteSnapshot"         // until it is deleted
 )
 
 // How an operation ended.
 const (
 	succeeded = "success"
-	cancelled = "cancel" // whoever had asked for it has deleted the object
+	cancelled = "cancel" // the user deleted the object
 )
 
-// OperationDurations measures how long users wait. Names, labels and buckets are those of
-// the program whose place the cluster's half takes, for dashboards are made for
-// them.
+// OperationDurations measures how long users wait. Name, labels and buckets are those of
+// upstream's snapshot-controller, because dashboards rely on them.
 //
-// When an operation began is read from the object, so a restart loses none. That
-// is in whole seconds; who has seen the object when it was new knows better, and
-// only that is kept in memory.
+// The start of an operation is read from the object, so no measurement is lost by a restart.
+// Object timestamps are in whole seconds. Only the more precise time at which an object was
+// first observed is kept in memory.
 type OperationDurations struct {
 	seconds   *prometheus.HistogramVec
-	firstSeen *cache.LRUExpireCache // sights by sightKey
-	done      *cache.LRUExpireCache // by doneKey: who looks into a cache that lags sees the end again
+	firstSeen *cache.LRUExpireCache // firstSeen by waitKey
+	done      *cache.LRUExpireCache // by doneKey: a stale cache may show the end of an operation again
 	now       func() time.Time
 }
 
-// OperationMetrics are the operations of this process, of single snapshots and of groups.
+// OperationMetrics measures the operations of this process, for both kinds of snapshots.
 var OperationMetrics = NewOperationDurations()
 
 const (
-	// maxRemembered bounds how many objects are remembered, and keptFor how long: of
-	// what takes that long a second does not matter.
+	// maxRemembered bounds how many objects are remembered, and rememberFor how long: in an
+	// operation that takes longer, a second does not matter.
 	maxRemembered = 4096
 	rememberFor   = 10 * time.Minute
 )
 
-// NewOperationDurations makes the metric. It must be registered.
+// NewOperationDurations returns the metric, which the caller must register.
 func NewOperationDurations() *OperationDurations {
 	return &OperationDurations{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -64,19 +63,19 @@ func (o *OperationDurations) Describe(to chan<- *prometheus.Desc) { o.seconds.De
 // Collect implements prometheus.Collector.
 func (o *OperationDurations) Collect(to chan<- prometheus.Metric) { o.seconds.Collect(to) }
 
-// A Wait is that of a user for an operation on one object.
+// A Wait is a user's wait for an operation on one object.
 type Wait struct {
 	UID       types.UID
 	Operation string
-	// RequestedAt is the object's own time for it: when it was made, or deleted.
+	// RequestedAt is the object's creation or deletion timestamp.
 	RequestedAt time.Time
-	// Driver may be empty if it is not known any more.
+	// Driver may be empty if it is unknown.
 	Driver string
-	// PreProvisioned is set for a snapshot that was at the driver before the object.
+	// PreProvisioned is set for a pre-provisioned snapshot.
 	PreProvisioned bool
 }
 
-// A firstSeen is when somebody was first seen waiting.
+// A firstSeen is when a wait was first observed.
 type firstSeen struct {
 	at     time.Time
 	driver string
@@ -84,7 +83,7 @@ type firstSeen struct {
 
 type waitKey struct {
 	uid         types.UID
-	requestedAt int64 // seconds since 1970: what is deleted waits anew
+	requestedAt int64 // seconds since 1970; deletion is another wait
 }
 
 type doneKey struct {
@@ -94,8 +93,8 @@ type doneKey struct {
 
 func (w *Wait) key() waitKey { return waitKey{w.UID, w.RequestedAt.Unix()} }
 
-// Started notes that somebody waits, the first time that it is told, and the driver
-// as soon as it is known: its content may be gone in the end.
+// Started remembers when a wait was first observed. It also remembers the driver once it is
+// known: in the end, the content may be gone.
 func (o *OperationDurations) Started(w Wait) {
 	s, ok := o.lookup(&w)
 	if ok && (s.driver != "" || w.Driver == "") {
@@ -108,13 +107,13 @@ func (o *OperationDurations) Started(w Wait) {
 	o.firstSeen.Add(w.key(), s, rememberFor)
 }
 
-// Succeeded measures an operation that has ended now.
+// Succeeded records the duration of an operation that succeeded now.
 func (o *OperationDurations) Succeeded(w Wait) { o.observe(&w, succeeded, o.now()) }
 
-// Cancelled measures an operation that was given up at some time.
+// Cancelled records the duration of an operation that was cancelled at the given time.
 func (o *OperationDurations) Cancelled(w Wait, at time.Time) { o.observe(&w, cancelled, at) }
 
-// observe measures an operation once.
+// observe records the duration of an operation once.
 func (o *OperationDurations) observe(w *Wait, status string, ended time.Time) {
 	key := doneKey{w.key(), w.Operation}
 	if _, done := o.done.Get(key); done {
@@ -138,9 +137,9 @@ func (o *OperationDurations) lookup(w *Wait) (s firstSeen, ok bool) {
 	return s, ok
 }
 
-// startTime is when a wait began, as well as can be told. Timestamps of objects are
-// cut to whole seconds. Without a first sight within that second its middle is
-// the best guess: nobody's mean is wrong then.
+// startTime estimates when a wait started. Object timestamps are truncated to whole seconds.
+// If the object was not observed within that second, the middle of the second is used, so
+// that means are not biased.
 func startTime(requestedAt, firstSeen time.Time) time.Time {
 	if firstSeen.Before(requestedAt) || !firstSeen.Before(requestedAt.Add(time.Second)) {
 		return requestedAt.Add(time.Second / 2)

@@ -8,14 +8,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-func TestWhenAWaitBegan(t *testing.T) {
+func TestStartTime(t *testing.T) {
 	asked := time.Unix(1000, 0)
 	tests := map[string]struct{ first, want time.Time }{
-		"seen within the second":                  {asked.Add(300 * time.Millisecond), asked.Add(300 * time.Millisecond)},
-		"seen at once":                            {asked, asked},
-		"seen long after, as after a restart":     {asked.Add(time.Hour), asked.Add(500 * time.Millisecond)},
-		"never seen":                              {time.Time{}, asked.Add(500 * time.Millisecond)},
-		"seen before it was made, says our clock": {asked.Add(-time.Minute), asked.Add(500 * time.Millisecond)},
+		"observed within the second":                   {asked.Add(300 * time.Millisecond), asked.Add(300 * time.Millisecond)},
+		"observed at once":                             {asked, asked},
+		"observed long after, as after a restart":      {asked.Add(time.Hour), asked.Add(500 * time.Millisecond)},
+		"never observed":                               {time.Time{}, asked.Add(500 * time.Millisecond)},
+		"observed before it was created, by our clock": {asked.Add(-time.Minute), asked.Add(500 * time.Millisecond)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestWhenAWaitBegan(t *testing.T) {
 	}
 }
 
-func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
+func TestOperationsAreMeasuredFromTheirStart(t *testing.T) {
 	asked := time.Unix(1000, 0)
 	now := asked.Add(400 * time.Millisecond)
 	o := NewOperationDurations()
@@ -35,10 +35,10 @@ func TestOperationsAreMeasuredFromWhereTheyBegan(t *testing.T) {
 	o.Started(w)
 	now = now.Add(2 * time.Second)
 	w.Driver = "d"
-	o.Started(w) // Does not begin again.
+	o.Started(w) // Does not start again.
 	w.Driver = ""
 	o.Succeeded(w)
-	o.Succeeded(w) // As a cache shows it that lags behind the write that ended it.
+	o.Succeeded(w) // As if shown by a stale cache.
 	o.Cancelled(Wait{UID: "b", Operation: OperationReady, RequestedAt: asked, PreProvisioned: true}, asked.Add(time.Hour))
 	for how, want := range map[string]float64{"d success dynamic": 2, "unknown cancel pre-provisioned": 3599.5} {
 		if got := sumsByLabels(t, o, "driver_name", "operation_status", "snapshot_type")[how]; got != want {

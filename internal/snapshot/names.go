@@ -17,31 +17,30 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// ContentName is the content of a snapshot that is made from a claim. Backup
-// tools derive it too.
+// ContentName returns the name of a dynamically created content. Backup tools rely on the
+// format.
 func ContentName(snapshot types.UID) string { return "snapcontent-" + string(snapshot) }
 
-// GroupContentName is the content of a group snapshot that is made from claims.
+// GroupContentName returns the name of a dynamically created content of a group.
 func GroupContentName(snapshot types.UID) string { return "groupsnapcontent-" + string(snapshot) }
 
-// MemberNames are the objects of a group's snapshot of one volume: the
-// VolumeSnapshot and its content.
+// MemberNames returns the names of the VolumeSnapshot and the content for one volume of a
+// group snapshot.
 func MemberNames(group types.UID, volumeHandle string) (snapshot, content string) {
 	sum := sha256.Sum256([]byte(string(group) + volumeHandle))
 	snapshot = memberPrefix + hex.EncodeToString(sum[:])
 	return snapshot, MemberContentName(snapshot)
 }
 
-// MemberContentName is the content of a member of a group by the member's name.
+// MemberContentName returns the name of a group member's content.
 func MemberContentName(snapshot string) string {
 	return "snapcontent-" + strings.TrimPrefix(snapshot, memberPrefix)
 }
 
 const memberPrefix = "snapshot-"
 
-// GroupOf is the VolumeGroupSnapshot that an object is a member of; nil for
-// none. The version of its owner's API does not matter: it may have been another
-// when the member was made.
+// GroupOf returns the reference to the VolumeGroupSnapshot that owns an object, or nil. Any
+// API version counts: the member may have been created with another one.
 func GroupOf(o metav1.Object) *metav1.OwnerReference {
 	for _, owner := range o.GetOwnerReferences() {
 		group, _, _ := strings.Cut(owner.APIVersion, "/")
@@ -52,19 +51,19 @@ func GroupOf(o metav1.Object) *metav1.OwnerReference {
 	return nil
 }
 
-// Naming says how snapshots are called at the driver.
+// Naming is the format of snapshot names at the driver.
 type Naming struct {
 	Prefix string
-	// Length is how much of the UID is taken, without its dashes; -1 for all of
-	// it, with them.
+	// Length is how many characters of the UID, without dashes, are used; -1 for the whole
+	// UID with dashes.
 	Length int
 }
 
-// Name is the name of a snapshot at the driver. It follows from the UID of the
-// object that users made, so it is the same each time that it is asked for.
+// Name returns the name of a snapshot at the driver. It is derived from the UID of the user's
+// object, so every retry uses the same name.
 func (n Naming) Name(uid types.UID) (string, error) {
 	if uid == "" {
-		return "", errors.New("the content does not say for which object it is: its reference has no uid")
+		return "", errors.New("the content's reference to its snapshot has no uid")
 	}
 	id := string(uid)
 	if n.Length >= 0 {
@@ -74,8 +73,8 @@ func (n Naming) Name(uid types.UID) (string, error) {
 	return n.Prefix + "-" + id, nil
 }
 
-// Matches tells whether a handle contains a name of this kind: many drivers make the
-// one from the other. It does not say of which cluster the name is.
+// Matches reports whether a handle contains a name of this format: many drivers derive the
+// handle from the name. The name may be another cluster's.
 func (n Naming) Matches(handle string) bool {
 	id := fmt.Sprintf("[0-9a-f]{%d}", n.Length)
 	if n.Length < 0 {
@@ -85,25 +84,24 @@ func (n Naming) Matches(handle string) bool {
 	return found && err == nil
 }
 
-// Validate checks what flags say. Less than 8 characters would give different
-// snapshots the same name sooner or later; a UID has 32.
+// Validate checks the flags. With fewer than 8 characters, different snapshots would get the
+// same name sooner or later. A UID has 32.
 func (n Naming) Validate(flag string) error {
 	if n.Prefix == "" {
 		return fmt.Errorf("--%s-name-prefix must not be empty", flag)
 	}
 	if n.Length != -1 && (n.Length < 8 || n.Length > 32) {
-		return fmt.Errorf("--%s-name-uuid-length %d: it must be 8 to 32, or -1 for the whole", flag, n.Length)
+		return fmt.Errorf("--%s-name-uuid-length %d: must be 8 to 32, or -1 for the whole UID", flag, n.Length)
 	}
 	return nil
 }
 
-// RefersTo tells whether a content's reference is to an object. Namespace and name
-// must be the same, and the UID unless it is not there.
+// RefersTo reports whether a content's reference is to the given object. Namespace and name
+// must be equal, and the UID if the reference has one.
 func RefersTo(ref corev1.ObjectReference, namespace, name string, uid types.UID) bool {
 	return ref.Namespace == namespace && ref.Name == name && cmp.Or(ref.UID, uid) == uid
 }
 
-// NodeLabel is a node's name as the value of [ManagedBy]: itself, as upstream has
-// it, unless it is too long for a label. Then it is shortened, so that it is
-// still a node's own.
+// NodeLabel returns a node's name as the value of [ManagedBy]: unchanged, as upstream does,
+// or shortened to a unique value if it is too long for a label.
 func NodeLabel(node string) string { return kube.LabelValue(node) }

@@ -19,11 +19,11 @@ func TestNamesAtTheDriver(t *testing.T) {
 		}
 	}
 	if _, err := (Naming{Prefix: "snapshot", Length: -1}).Name(""); err == nil {
-		t.Error("a content that is for nobody has a name")
+		t.Error("a reference without a UID has a name")
 	}
 	for _, n := range []Naming{{"", -1}, {"s", 0}, {"s", 7}, {"s", 33}, {"s", -2}} {
 		if n.Validate("snapshot") == nil {
-			t.Errorf("%+v is taken", n)
+			t.Errorf("%+v is accepted", n)
 		}
 	}
 	for _, n := range []Naming{{"s", -1}, {"s", 8}, {"s", 32}} {
@@ -51,23 +51,23 @@ func TestSecretsOfAClass(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := Snapshotter.Resolve(class, Tokens("c", corev1.ObjectReference{})); err == nil {
-		t.Error("a snapshot that is not known has a name")
+		t.Error("a token without a value was resolved")
 	}
 	if got, err := GroupSnapshotter.Resolve(class, GroupTokens("c", ref)); got != nil || err != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 	left, err := DriverParameters(class)
 	if err != nil || len(left) != 1 || left["tier"] != "gold" {
-		t.Errorf("the driver is told %v, %v", left, err)
+		t.Errorf("the driver's parameters are %v, %v", left, err)
 	}
 	class["csi.storage.k8s.io/snapshoter-secret-name"] = "typo"
 	if _, err := DriverParameters(class); err == nil {
-		t.Error("a typing mistake is taken")
+		t.Error("a typo in a reserved key is accepted")
 	}
 }
 
-// Other programs, and people, find members by these names.
-func TestMembersAreNamedAsEverybodyNamesThem(t *testing.T) {
+// Other programs, and users, find members by these names.
+func TestMemberNamesAreUpstreams(t *testing.T) {
 	of, content := MemberNames("uid", "volume")
 	if len(of) != len("snapshot-")+64 || content != "snapcontent-"+of[len("snapshot-"):] {
 		t.Errorf("got %s, %s", of, content)
@@ -77,7 +77,7 @@ func TestMembersAreNamedAsEverybodyNamesThem(t *testing.T) {
 	}
 }
 
-func TestAMemberKnowsItsGroupInWhateverVersion(t *testing.T) {
+func TestGroupOfAcceptsAnyVersion(t *testing.T) {
 	for version, member := range map[string]bool{
 		"groupsnapshot.storage.k8s.io/v1": true, "groupsnapshot.storage.k8s.io/v1beta2": true, "groups.example.com/v1": false,
 	} {

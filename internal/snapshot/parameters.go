@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
-// What the driver is told about the objects, where that is asked for.
+// Parameters with the names of the objects (flag --extra-create-metadata).
 const (
 	keySnapshotName      = kube.ReservedParameterPrefix + "volumesnapshot/name"
 	keySnapshotNamespace = kube.ReservedParameterPrefix + "volumesnapshot/namespace"
@@ -22,8 +22,7 @@ const (
 	keyGroupContentName  = kube.ReservedParameterPrefix + "volumegroupsnapshotcontent/name"
 )
 
-// The secrets that a class of snapshots, or of group snapshots, may name: one
-// for creating and deleting, one for reading.
+// The secrets that a class may name: one for creating and deleting, and one for reading.
 var (
 	Snapshotter      = secretref.New("snapshotter-secret")
 	Lister           = secretref.New("snapshotter-list-secret")
@@ -31,9 +30,8 @@ var (
 	GroupGetter      = secretref.New("group-snapshotter-get-secret")
 )
 
-// DriverParameters are a class's parameters without those for Kubernetes. A key
-// with their prefix that nobody knows is an error: it is a typing mistake, most
-// likely in the name of a secret.
+// DriverParameters returns a class's parameters without those for Kubernetes. An unknown key
+// with the reserved prefix is an error. It is probably a typo in the key of a secret.
 func DriverParameters(class map[string]string) (map[string]string, error) {
 	known := map[string]bool{}
 	for _, use := range []secretref.Use{Snapshotter, Lister, GroupSnapshotter, GroupGetter} {
@@ -46,30 +44,29 @@ func DriverParameters(class map[string]string) (map[string]string, error) {
 		case !strings.HasPrefix(key, kube.ReservedParameterPrefix):
 			parameters[key] = class[key]
 		case !known[key]:
-			return nil, fmt.Errorf("parameter %q of the class is unknown: keys that begin with %s are reserved", key, kube.ReservedParameterPrefix)
+			return nil, fmt.Errorf("the class has unknown parameter %q: keys that begin with %s are reserved", key, kube.ReservedParameterPrefix)
 		}
 	}
 	return parameters, nil
 }
 
-// AddMetadataParameters tells the driver, by parameters, of which objects a snapshot is.
+// AddMetadataParameters adds the names of a VolumeSnapshot and its content.
 func AddMetadataParameters(parameters map[string]string, ref corev1.ObjectReference, content string) {
 	parameters[keySnapshotName], parameters[keySnapshotNamespace], parameters[keyContentName] = ref.Name, ref.Namespace, content
 }
 
-// AddGroupMetadataParameters tells the driver, by parameters, of which objects a group
-// snapshot is.
+// AddGroupMetadataParameters adds the names of a VolumeGroupSnapshot and its content.
 func AddGroupMetadataParameters(parameters map[string]string, ref corev1.ObjectReference, content string) {
 	parameters[keyGroupName], parameters[keyGroupNamespace], parameters[keyGroupContentName] = ref.Name, ref.Namespace, content
 }
 
-// Tokens are what stands for ${TOKEN} in the secrets that a class of single
-// snapshots names. Without a reference only the content's name is known.
+// Tokens returns the values of ${TOKEN} in the secrets that a VolumeSnapshotClass names.
+// Without a reference, only the content's name is known.
 func Tokens(content string, ref corev1.ObjectReference) secretref.Tokens {
 	return tokens("volumesnapshot", content, ref)
 }
 
-// GroupTokens are Tokens for a class of group snapshots.
+// GroupTokens returns the values of ${TOKEN} for a VolumeGroupSnapshotClass.
 func GroupTokens(content string, ref corev1.ObjectReference) secretref.Tokens {
 	return tokens("volumegroupsnapshot", content, ref)
 }

@@ -2,11 +2,11 @@ package snapshot
 
 import "sigs.k8s.io/controller-runtime/pkg/client"
 
-// OperationNames are what the metric calls the operations on a kind of snapshots.
+// OperationNames are the metric's names of the operations on a kind of snapshots.
 type OperationNames struct {
-	Create string // until it is cut
+	Create string // until it is taken
 	Ready  string // until it can be restored from
-	Delete string // until nothing of it is left
+	Delete string // until it is deleted
 }
 
 // Names of upstream's metric.
@@ -15,18 +15,18 @@ var (
 	GroupOperations  = OperationNames{"CreateGroupSnapshot", "CreateGroupSnapshotAndReady", "DeleteGroupSnapshot"}
 )
 
-// Progress is how far a snapshot is, or a group of them.
+// Progress is the state of a snapshot or a group snapshot.
 type Progress struct {
 	Object         client.Object
 	Operations     OperationNames
-	Driver         string // empty if it is not known
-	PreProvisioned bool   // it was at the driver before its object
+	Driver         string // empty if unknown
+	PreProvisioned bool
 	Created        bool
 	Ready          bool
 }
 
-// Unfinished are the operations that have not ended. What was there before its
-// object is not cut for it.
+// Unfinished returns the operations that have not ended. A pre-provisioned snapshot has no
+// create operation.
 func (p *Progress) Unfinished() []string {
 	var all []string
 	if !p.Created && !p.PreProvisioned {
@@ -41,7 +41,7 @@ func (p *Progress) Unfinished() []string {
 	return all
 }
 
-// waits are what the user waits for.
+// waits returns what the user waits for.
 func (p *Progress) waits() []Wait {
 	var all []Wait
 	for _, operation := range p.Unfinished() {
@@ -54,14 +54,14 @@ func (p *Progress) waits() []Wait {
 	return all
 }
 
-// ObserveStart notes what the user waits for.
+// ObserveStart remembers that the operations of a snapshot have started.
 func (o *OperationDurations) ObserveStart(p Progress) {
 	for _, w := range p.waits() {
 		o.Started(w)
 	}
 }
 
-// ObserveProgress measures what has ended between two states of an object.
+// ObserveProgress records the operations that ended between two states of an object.
 func (o *OperationDurations) ObserveProgress(before, now Progress) {
 	unfinished := map[string]bool{}
 	for _, operation := range now.Unfinished() {
@@ -74,8 +74,8 @@ func (o *OperationDurations) ObserveProgress(before, now Progress) {
 	}
 }
 
-// ObserveDeletion measures what has ended with an object that was let go: its deletion, and
-// what its user waited for before he wanted to have it deleted.
+// ObserveDeletion records the operations that ended when an object's finalizer was removed:
+// its deletion, and those that the deletion cancelled.
 func (o *OperationDurations) ObserveDeletion(p Progress) {
 	for _, w := range p.waits() {
 		if w.Operation == p.Operations.Delete {

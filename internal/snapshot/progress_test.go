@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestWhatHasEndedIsMeasured(t *testing.T) {
+func TestEndedOperationsAreMeasured(t *testing.T) {
 	at := time.Unix(1000, 0)
 	object := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{UID: "u", CreationTimestamp: metav1.NewTime(at)}}
 	deleted := object.DeepCopy()
@@ -25,16 +25,16 @@ func TestWhatHasEndedIsMeasured(t *testing.T) {
 	given := as(func(p *Progress) { p.PreProvisioned = true })
 	tests := map[string]struct {
 		before Progress
-		now    *Progress // nil if it was let go
+		now    *Progress // nil if the finalizer was removed
 		want   map[string]float64
 	}{
-		"nothing, if nothing is new":        {fresh, &fresh, map[string]float64{}},
-		"the cut":                           {fresh, &cut, map[string]float64{"create success": 19.5}},
-		"what remains, when it is ready":    {cut, &ready, map[string]float64{"ready success": 19.5}},
-		"both at once":                      {fresh, &ready, map[string]float64{"create success": 19.5, "ready success": 19.5}},
-		"not the cut of what was there":     {given, new(as(func(p *Progress) { p.PreProvisioned, p.Created, p.Ready = true, true, true })), map[string]float64{"ready success": 19.5}},
-		"the deletion":                      {as(func(p *Progress) { p.Object, p.Created, p.Ready = deleted, true, true }), nil, map[string]float64{"delete success": 9.5}},
-		"what was given up, until the wish": {as(func(p *Progress) { p.Object, p.Created = deleted, true }), nil, map[string]float64{"ready cancel": 9.5, "delete success": 9.5}},
+		"nothing without a change":                  {fresh, &fresh, map[string]float64{}},
+		"creation":                                  {fresh, &cut, map[string]float64{"create success": 19.5}},
+		"readiness, after creation":                 {cut, &ready, map[string]float64{"ready success": 19.5}},
+		"both at once":                              {fresh, &ready, map[string]float64{"create success": 19.5, "ready success": 19.5}},
+		"no creation of a pre-provisioned snapshot": {given, new(as(func(p *Progress) { p.PreProvisioned, p.Created, p.Ready = true, true, true })), map[string]float64{"ready success": 19.5}},
+		"deletion":                                  {as(func(p *Progress) { p.Object, p.Created, p.Ready = deleted, true, true }), nil, map[string]float64{"delete success": 9.5}},
+		"what was cancelled, until the deletion started": {as(func(p *Progress) { p.Object, p.Created = deleted, true }), nil, map[string]float64{"ready cancel": 9.5, "delete success": 9.5}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestWhatHasEndedIsMeasured(t *testing.T) {
 				o.ObserveDeletion(tt.before)
 			}
 			if got := sumsByLabels(t, o, "operation_name", "operation_status"); !maps.Equal(got, tt.want) {
-				t.Errorf("measured are %v", got)
+				t.Errorf("got %v", got)
 			}
 		})
 	}

@@ -6,8 +6,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Resources are what must be installed in the cluster before either half can
-// work.
+// Resources must be served by the API server before snapshot-controller and csi-snapshotter
+// can work.
 var Resources = kube.Resources{
 	GroupVersion: snapshotv1.SchemeGroupVersion,
 	Names:        []string{"volumesnapshots", "volumesnapshotcontents", "volumesnapshotclasses"},

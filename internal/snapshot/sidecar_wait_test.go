@@ -8,21 +8,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestThatNobodyBeginsIsToldAfterAWhile(t *testing.T) {
+func TestAMissingSidecarIsReported(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Name: "c", CreationTimestamp: metav1.NewTime(now.Add(-d))}
 	}
 	tests := map[string]struct {
-		user, content time.Duration // how long they are there
-		left          time.Duration // 0 if it is told
+		user, content time.Duration // their ages
+		left          time.Duration // 0 if a Problem is returned
 	}{
-		"the driver's half has half a minute": {time.Minute, 10 * time.Second, 20 * time.Second},
-		"then it is told":                     {time.Minute, 30 * time.Second, 0},
-		"also much later":                     {time.Hour, time.Hour, 0},
-		"a content that was there before waits for who wants it":     {10 * time.Second, time.Hour, 20 * time.Second},
-		"and who wanted it before it was there for the content":      {time.Hour, 0, 30 * time.Second},
-		"a clock that runs behind the API server's makes it no less": {0, -time.Second, 31 * time.Second},
+		"the sidecar has 30 seconds to start":                       {time.Minute, 10 * time.Second, 20 * time.Second},
+		"after 30 seconds it is reported":                           {time.Minute, 30 * time.Second, 0},
+		"it is still reported much later":                           {time.Hour, time.Hour, 0},
+		"the time of an older content starts with its snapshot":     {10 * time.Second, time.Hour, 20 * time.Second},
+		"the time of an older snapshot starts with its content":     {time.Hour, 0, 30 * time.Second},
+		"a clock behind the API server's does not shorten the time": {0, -time.Second, 31 * time.Second},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestThatNobodyBeginsIsToldAfterAWhile(t *testing.T) {
 			if left != tt.left || (told == nil) != (tt.left > 0) {
 				t.Fatalf("got %v, and %v are left", told, left)
 			}
-			if told != nil && told.Text != "no csi-snapshotter of driver d has begun with VolumeSnapshotContent c: is one running, or two?" {
+			if told != nil && told.Text != "no csi-snapshotter of driver d has started to work on VolumeSnapshotContent c: is one running, or two?" {
 				t.Errorf("it says %q", told.Text)
 			}
 		})

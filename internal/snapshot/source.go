@@ -10,27 +10,27 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Reasons of the events about what is to be cut, upstream's.
+// Upstream's reasons of events about the source of a snapshot.
 const (
 	ReasonContentCreation = "SnapshotContentCreationFailed"
 	reasonClaimMissing    = "SnapshotPVCSourceMissing"
 	reasonClaimFinalizer  = "ErrorPVCFinalizer"
 )
 
-// A Source is a claim that is to be cut, alone or with others.
+// A Source is a claim of which a snapshot is to be taken, alone or in a group.
 type Source struct {
 	Name   string                        // the claim's
-	Claim  *corev1.PersistentVolumeClaim // nil if it is not there
-	Volume *corev1.PersistentVolume      // the claim's; nil if it is not there
+	Claim  *corev1.PersistentVolumeClaim // nil if it does not exist
+	Volume *corev1.PersistentVolume      // nil if it does not exist
 }
 
-// Check tells what is wrong with it.
+// Check returns why no snapshot can be taken, or nil.
 func (s *Source) Check() *Problem {
 	switch {
 	case s.Claim == nil:
 		return Problemf(reasonClaimMissing, "claim %s is not there", s.Name)
 	case s.Claim.DeletionTimestamp != nil && !slices.Contains(s.Claim.Finalizers, ClaimFinalizer):
-		return Problemf(reasonClaimFinalizer, "claim %s is being deleted, so it cannot be cut any more", s.Name)
+		return Problemf(reasonClaimFinalizer, "claim %s is being deleted, so no snapshot of it can be taken", s.Name)
 	case s.Claim.Spec.VolumeName == "" || s.Claim.Status.Phase != corev1.ClaimBound:
 		return Problemf(ReasonContentCreation, "claim %s has no volume yet", s.Name)
 	}
@@ -44,18 +44,18 @@ func (s *Source) checkVolume() *Problem {
 	case s.Volume.Spec.ClaimRef == nil || s.Volume.Spec.ClaimRef.UID != s.Claim.UID:
 		return Problemf(ReasonContentCreation, "PersistentVolume %s is not bound to claim %s", s.Volume.Name, s.Name)
 	case s.Volume.Spec.CSI == nil:
-		return Problemf(ReasonContentCreation, "PersistentVolume %s of claim %s is not one of a CSI driver: only those can be cut", s.Volume.Name, s.Name)
+		return Problemf(ReasonContentCreation, "PersistentVolume %s of claim %s is not one of a CSI driver: snapshots can only be taken of CSI volumes", s.Volume.Name, s.Name)
 	}
 	return nil
 }
 
-// HasNodeAffinity tells whether the volume is in some places only.
+// HasNodeAffinity reports whether the volume is accessible from some nodes only.
 func (s *Source) HasNodeAffinity() bool {
 	return s.Volume.Spec.NodeAffinity != nil && s.Volume.Spec.NodeAffinity.Required != nil
 }
 
-// NodesOf are the names of the nodes that a volume can be used on, sorted; none
-// if it does not say where it is.
+// NodesOf returns the sorted names of the nodes that match a volume's node affinity, or nil if
+// it has none.
 func NodesOf(ctx context.Context, from client.Reader, volume *corev1.PersistentVolume) ([]string, error) {
 	affinity := volume.Spec.NodeAffinity
 	if affinity == nil || affinity.Required == nil {

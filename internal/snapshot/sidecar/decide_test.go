@@ -160,7 +160,7 @@ func TestThePauseGrowsWithTheWait(t *testing.T) {
 	}
 }
 
-func TestWhatWasSaidOnceIsNotSaidAgain(t *testing.T) {
+func TestStatusPatchKeepsHandleAndTime(t *testing.T) {
 	c := newContent()
 	ready(c)
 	said := SingleKind{}.Read(c)
