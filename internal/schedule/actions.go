@@ -20,17 +20,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// errNameTaken says that the name of a snapshot is taken.
-var errNameTaken = errors.New("there is a VolumeSnapshot of that name that is not of this schedule: delete or rename it")
+// errNameTaken is returned if another VolumeSnapshot has the name.
+var errNameTaken = errors.New("a VolumeSnapshot with this name exists and does not belong to this schedule: delete it")
 
-// maxReconcileTime is how long what is refused, or is to be removed, keeps a visit at most:
-// the rest has its turn at another. An admission webhook that is out of reach takes
-// ten seconds to be one.
+// maxReconcileTime is after how long a reconcile stops to create rejected snapshots or to
+// delete snapshots. The rest waits for the next reconcile. An unreachable admission webhook
+// takes ten seconds for each request.
 const maxReconcileTime = 10 * time.Second
 
-// createSnapshots takes snapshots in the order of the claims' turns. A claim that is
-// refused one does not take another's turn away; it tells which those are, and
-// why. What s holds includes the new ones afterwards.
+// createSnapshots takes snapshots in the order of the claims' turns. A rejected snapshot does
+// not take a slot from others. It returns the rejected claims and why. It appends the created
+// snapshots to s.
 func (r *Reconciler) createSnapshots(ctx context.Context, s *state, next *step) (rejected map[string]string, err error) {
 	rejected = map[string]string{}
 	free, end := next.free, r.now().Add(maxReconcileTime)
@@ -55,8 +55,8 @@ func (r *Reconciler) createSnapshots(ctx context.Context, s *state, next *step) 
 	return rejected, nil
 }
 
-// createSnapshot makes the snapshot of a claim. One that a predecessor has made is as
-// good.
+// createSnapshot creates the snapshot of a claim. It succeeds if an earlier process has
+// created it.
 func (r *Reconciler) createSnapshot(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim) (*snapshotv1.VolumeSnapshot, error) {
 	wanted := newSnapshot(s, claim, s.Status.Run)
 	made := wanted.DeepCopy()
@@ -74,8 +74,8 @@ func (r *Reconciler) createSnapshot(ctx context.Context, s *v1alpha1.SnapshotSch
 	return existing, nil
 }
 
-// isRejection tells whether an error is about one snapshot, and not about all that
-// might be sent to the API server now.
+// isRejection reports whether an error concerns only this snapshot, not every request to the
+// API server.
 func isRejection(err error) bool {
 	var status apierrors.APIStatus
 	if errors.Is(err, errNameTaken) {
@@ -85,12 +85,12 @@ func isRejection(err error) bool {
 		return false
 	}
 	code := status.Status().Code
-	return code >= http.StatusBadRequest && code <= http.StatusInternalServerError // 500 is what a webhook out of reach leads to.
+	return code >= http.StatusBadRequest && code <= http.StatusInternalServerError // 500 is the code for an unreachable webhook.
 }
 
-// deleteSnapshots removes what is too many of the claims of which the cache shows too many.
-// Which those are is decided again by what the API server says. If one cannot be
-// removed the others are; stuck tells of those that the API server does not let go.
+// deleteSnapshots deletes expired snapshots. For each of their claims, it decides again which
+// are expired, based on the API server. If one deletion fails, it continues with the others.
+// It returns a message about deletions that the API server rejected.
 func (r *Reconciler) deleteSnapshots(ctx context.Context, s *state, gone []*snapshotState) (stuck string, err error) {
 	var errs []error
 	rejected, end := map[string]error{}, r.now().Add(maxReconcileTime)
@@ -106,7 +106,7 @@ func (r *Reconciler) deleteSnapshots(ctx context.Context, s *state, gone []*snap
 			case isRejection(err):
 				rejected[g.name] = err
 			default:
-				errs = append(errs, fmt.Errorf("removing VolumeSnapshot %s: %w", g.name, err))
+				errs = append(errs, fmt.Errorf("deleting VolumeSnapshot %s: %w", g.name, err))
 			}
 		}
 		if !r.now().Before(end) {
@@ -115,13 +115,13 @@ func (r *Reconciler) deleteSnapshots(ctx context.Context, s *state, gone []*snap
 	}
 	if len(rejected) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(rejected)))
-		stuck = fmt.Sprintf("%d snapshots that are not to be kept cannot be removed; VolumeSnapshot %s: %s", len(rejected), first, rejected[first])
+		stuck = fmt.Sprintf("%d expired snapshots cannot be deleted; VolumeSnapshot %s: %s", len(rejected), first, rejected[first])
 	}
 	return stuck, errors.Join(errs...)
 }
 
-// confirmExpired are the snapshots of a claim that are not to be kept, by what the API server
-// says, which tells its time with the answer.
+// confirmExpired returns a claim's expired snapshots according to the API server. The response
+// also updates the API server's time.
 func (r *Reconciler) confirmExpired(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim types.UID) ([]*snapshotState, error) {
 	list := &snapshotv1.VolumeSnapshotList{}
 	err := r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID), claimLabel: string(claim)})
@@ -147,13 +147,13 @@ func (r *Reconciler) confirmExpired(ctx context.Context, s *v1alpha1.SnapshotSch
 	return gone, nil
 }
 
-// deleteSnapshot removes a snapshot that is still what it was when that was decided.
+// deleteSnapshot deletes a snapshot unless it has changed since the decision.
 func (r *Reconciler) deleteSnapshot(ctx context.Context, s *state, expired *snapshotState) error {
 	err := r.client.Delete(ctx,
 		&snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: s.schedule.Namespace, Name: expired.name}},
 		client.Preconditions{UID: &expired.uid, ResourceVersion: &expired.resourceVersion})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // It is not what it was: what changed it wakes us up.
+		return nil // It has changed, and the change triggers a reconcile.
 	}
 	if err != nil {
 		return err

@@ -11,34 +11,32 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// A calendar tells when the runs of a schedule are.
+// A calendar computes the times of a schedule's runs.
 //
-// When clocks are changed, hours that are given as numbers follow the clock on
-// the wall: what falls into an hour that is skipped is at the moment of the
-// change, and what falls into an hour that comes twice is at the first of them.
-// So nothing that is daily is left out or done twice. With * as the hour it
-// follows the time that passes: in an hour that comes twice it is both times.
-// (Of cron programs Vixie's does so. The library's own reckoning leaves out what
-// falls into a skipped hour and does the other twice.)
+// When daylight saving time starts or ends, schedules with hours as numbers follow wall clock
+// time: a run in a skipped hour is at the moment of the change, and a run in a repeated hour is
+// in the first one. So no daily run is skipped or repeated. Schedules with * as the hour follow
+// elapsed time: they run in both repeated hours. (Vixie cron does the same. The cron library
+// alone would skip runs in a skipped hour and repeat those in a repeated hour.)
 type calendar struct {
-	spec *cron.SpecSchedule // It has no location: it reckons in that of the time it is given.
+	spec *cron.SpecSchedule // without location: it computes in that of its argument
 	zone *time.Location
 }
 
-// parserOptions is the syntax of five fields and of names such as @daily.
+// parserOptions accept five fields and names such as @daily.
 const parserOptions = cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor
 
-// starBit marks a field of cron.SpecSchedule that was a star.
+// starBit is set in a field of cron.SpecSchedule that was *.
 const starBit = 1 << 63
 
-// newCalendar reads schedule and time zone. Its errors name the field.
+// newCalendar parses schedule and time zone. Its errors name the field.
 func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	if strings.Contains(spec.Schedule, "TZ=") {
 		return nil, fmt.Errorf("spec.schedule %q: set the time zone in spec.timeZone", spec.Schedule)
 	}
 	parsed, err := cron.NewParser(parserOptions).Parse(spec.Schedule)
 	if err != nil {
-		return nil, fmt.Errorf("spec.schedule %q: %w; five fields are needed: minute, hour, day of month, month of year, day of week, such as 30 2 * * *", spec.Schedule, err)
+		return nil, fmt.Errorf("spec.schedule %q: %w; use five fields: minute, hour, day of month, month, day of week, for example 30 2 * * *", spec.Schedule, err)
 	}
 	s, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
@@ -46,16 +44,16 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	}
 	zone, err := time.LoadLocation(spec.TimeZone)
 	if err != nil || spec.TimeZone == "Local" {
-		return nil, fmt.Errorf("spec.timeZone %q is not the name of a time zone: give one of the IANA database, such as Europe/Berlin", spec.TimeZone)
+		return nil, fmt.Errorf("spec.timeZone %q is not the name of a time zone: use one from the IANA database, for example Europe/Berlin", spec.TimeZone)
 	}
 	c := &calendar{spec: s, zone: zone}
 	if c.next(time.Unix(0, 0)).IsZero() {
-		return nil, fmt.Errorf("spec.schedule %q: there is no such day", spec.Schedule)
+		return nil, fmt.Errorf("spec.schedule %q: no date matches", spec.Schedule)
 	}
 	return c, nil
 }
 
-// next is the first time after another; zero if there is none for years.
+// next returns the first run after a time, or zero if there is none for years.
 func (c *calendar) next(after time.Time) time.Time {
 	if c.spec.Hour&starBit != 0 {
 		return c.nextElapsed(after)
@@ -63,8 +61,8 @@ func (c *calendar) next(after time.Time) time.Time {
 	return c.nextWallClock(after)
 }
 
-// nextElapsed follows the time that passes: between two changes of the clock the
-// offset is fixed.
+// nextElapsed follows elapsed time: between two changes of the zone's offset, the offset is
+// fixed.
 func (c *calendar) nextElapsed(after time.Time) time.Time {
 	for at := after; ; {
 		_, offset := at.In(c.zone).Zone()
@@ -77,7 +75,7 @@ func (c *calendar) nextElapsed(after time.Time) time.Time {
 	}
 }
 
-// nextWallClock follows the clock on the wall.
+// nextWallClock follows wall clock time.
 func (c *calendar) nextWallClock(after time.Time) time.Time {
 	wall := wallClock(after.In(c.zone))
 	for {
@@ -90,17 +88,17 @@ func (c *calendar) nextWallClock(after time.Time) time.Time {
 	}
 }
 
-// wallClock is what a clock on the wall shows, as if it were UTC.
+// wallClock returns the wall clock time of t as if it were UTC.
 func wallClock(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// firstInstant is when the clock on the wall first shows a time or a later one.
+// firstInstant returns when the wall clock first shows the given time or a later one.
 func (c *calendar) firstInstant(wall time.Time) time.Time {
 	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), 0, 0, c.zone)
 	start, end := t.ZoneBounds()
 	switch shown := wallClock(t); {
-	case shown.After(wall): // It is skipped, and t was reckoned as from before the change.
+	case shown.After(wall): // The time is skipped, and t has the offset from before the change.
 		return start
 	case shown.Before(wall):
 		return end
@@ -114,9 +112,9 @@ func (c *calendar) firstInstant(wall time.Time) time.Time {
 	return t
 }
 
-// latest is the last time after one and not after another; zero if there is
-// none. It looks back in steps that grow, so that what was missed for a year is
-// found as fast as what was missed for an hour.
+// latest returns the last run after one time and not after another, or zero if there is none.
+// It searches back in growing steps, so finding a run missed a year ago is as fast as one
+// missed an hour ago.
 func (c *calendar) latest(after, until time.Time) time.Time {
 	for back := time.Hour; ; back *= 2 {
 		from := until.Add(-back)

@@ -127,12 +127,12 @@ func TestLatestOfManyYearsIsFoundAtOnce(t *testing.T) {
 func TestWhatIsNoScheduleIsRefusedByTheNameOfItsField(t *testing.T) {
 	for name, tt := range map[string]struct{ schedule, zone, want string }{
 		"too few fields":         {"30 2 * *", "UTC", `spec.schedule "30 2 * *"`},
-		"seconds":                {"0 30 2 * * *", "UTC", "five fields are needed"},
+		"seconds":                {"0 30 2 * * *", "UTC", "use five fields"},
 		"an hour that is none":   {"30 25 * * *", "UTC", "spec.schedule"},
 		"an unknown name":        {"@fortnightly", "UTC", "spec.schedule"},
 		"a pause":                {"@every 1h", "UTC", "no fixed times"},
 		"a time zone in it":      {"CRON_TZ=Asia/Tokyo 0 2 * * *", "UTC", "set the time zone in spec.timeZone"},
-		"a day that never comes": {"0 0 31 2 *", "UTC", "there is no such day"},
+		"a day that never comes": {"0 0 31 2 *", "UTC", "no date matches"},
 		"an unknown zone":        {"@daily", "Europe/Atlantis", `spec.timeZone "Europe/Atlantis"`},
 		"the machine's own zone": {"@daily", "Local", "spec.timeZone"},
 	} {

@@ -12,28 +12,27 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// A claimState is what a claim has to do with the present run.
+// A claimState is the state of a claim in the current run.
 type claimState struct {
 	claim     *corev1.PersistentVolumeClaim
 	snapshots []*snapshotState // newest first
 	recorded  v1alpha1.ClaimStatus
-	// reason is why it has no ready snapshot of the run, empty if it has.
+	// reason is why the claim has no ready snapshot of the run; empty if it has one.
 	reason, message string
-	// retryTime is until when a refusal of the API server counts, nil if there is none;
-	// due says that it is over.
+	// retryTime is when creating a rejected snapshot is retried; nil if none was rejected.
+	// retryDue is set once that time has passed.
 	retryTime *metav1.Time
 	retryDue  bool
-	// until is when the reason may be another without anything happening; zero
-	// for never.
+	// until is when the reason may change without any event; zero for never.
 	until time.Time
 }
 
-// isPending tells whether the claim may still get its snapshot in this run.
+// isPending reports whether the claim may still get its snapshot in this run.
 func (p *claimState) isPending() bool {
 	return p.reason == v1alpha1.Waiting || p.reason == v1alpha1.Blocked || p.reason == v1alpha1.CreateFailed
 }
 
-// isFailing tells whether somebody should look.
+// isFailing reports whether a user should look into the claim.
 func (p *claimState) isFailing() bool {
 	switch p.reason {
 	case v1alpha1.CreateFailed, v1alpha1.SnapshotFailed, v1alpha1.Late, v1alpha1.Blocked:
@@ -42,28 +41,28 @@ func (p *claimState) isFailing() bool {
 	return false
 }
 
-// isExempt tells whether the claim has nothing, or nothing yet, of which there
-// could be a snapshot in this run.
+// isExempt reports whether no snapshot of the claim can be expected in this run.
 func (p *claimState) isExempt() bool {
 	return p.reason == v1alpha1.NotBound || p.reason == v1alpha1.Terminating || p.reason == v1alpha1.NextRun
 }
 
-// blocksTrigger tells whether the claim keeps a trigger from being answered.
+// blocksTrigger reports whether the trigger cannot complete because of this claim.
 func (p *claimState) blocksTrigger() bool { return p.reason != "" && !p.isExempt() }
 
-// triggerSatisfied tells whether the trigger of a run is to be answered.
+// triggerSatisfied reports whether the trigger of a run is complete and not yet recorded as
+// such.
 func triggerSatisfied(status *v1alpha1.SnapshotScheduleStatus, states []*claimState) bool {
 	return status.Run != nil && status.Run.Trigger != "" && status.Run.Trigger != status.LastTrigger && !slices.ContainsFunc(states, (*claimState).blocksTrigger)
 }
 
-// A runState is a run with what is needed to judge about its parts.
+// A runState is a run with what is needed to evaluate its claims.
 type runState struct {
 	*v1alpha1.Run
 	deadline time.Time // zero for none
 	at       clockReadings
 }
 
-// currentRun is the present run of a schedule.
+// currentRun returns the current run of a schedule.
 func currentRun(s *v1alpha1.SnapshotSchedule, at clockReadings) runState {
 	r := runState{Run: s.Status.Run, at: at}
 	if deadline := s.Spec.StartingDeadline; deadline != nil && r.Run != nil && r.Trigger == "" {
@@ -72,7 +71,7 @@ func currentRun(s *v1alpha1.SnapshotSchedule, at clockReadings) runState {
 	return r
 }
 
-// evaluate tells how far a claim is in a run.
+// evaluate sets the reason why a claim has no ready snapshot of the run.
 func (r *runState) evaluate(p *claimState) {
 	if r.Run == nil || r.evaluateTaken(p) {
 		return
@@ -83,7 +82,7 @@ func (r *runState) evaluate(p *claimState) {
 	case p.claim.Status.Phase != corev1.ClaimBound:
 		p.reason, p.message = v1alpha1.NotBound, fmt.Sprintf("the claim is %s: it has no volume", cmp.Or(p.claim.Status.Phase, corev1.ClaimPending))
 	case r.CompletionTime != nil && p.recorded.Reason != v1alpha1.Late:
-		p.reason, p.message = v1alpha1.NextRun, "the claim takes part from the next run on"
+		p.reason, p.message = v1alpha1.NextRun, "the claim is included from the next run on"
 	case r.CompletionTime != nil, !r.deadline.IsZero() && r.at.earlier().After(r.deadline):
 		p.reason, p.message = v1alpha1.Late, fmt.Sprintf("its turn in the run of %s did not come within spec.startingDeadline", formatTime(r.Time.Time))
 	default:
@@ -92,7 +91,8 @@ func (r *runState) evaluate(p *claimState) {
 	}
 }
 
-// evaluateTaken judges a claim that has got its snapshot of this run.
+// evaluateTaken evaluates a claim of which the run has taken a snapshot. It returns false if
+// the run has not.
 func (r *runState) evaluateTaken(p *claimState) bool {
 	s := p.findSnapshot(r.Run)
 	switch {
@@ -109,16 +109,16 @@ func (r *runState) evaluateTaken(p *claimState) bool {
 	return true
 }
 
-// evaluateRemoved judges a claim whose snapshot of this run is gone, or not in the cache
-// yet. Retention removes it only if there is a later one.
+// evaluateRemoved evaluates a claim whose snapshot of the run is deleted, or not in the cache
+// yet. Retention deletes it only if there is a newer one.
 func (r *runState) evaluateRemoved(p *claimState) {
 	if newest := newestReady(p.snapshots); newest != nil && !newest.takenAt.Before(r.StartTime.Time) {
 		return
 	}
-	p.reason, p.message = v1alpha1.Removed, "the VolumeSnapshot of the last run has been removed; the claim gets another in the next run"
+	p.reason, p.message = v1alpha1.Removed, "the VolumeSnapshot of the last run was deleted; the next run takes another one"
 }
 
-// findSnapshot is the snapshot of a run, nil if there is none.
+// findSnapshot returns the claim's snapshot of a run, or nil.
 func (p *claimState) findSnapshot(run *v1alpha1.Run) *snapshotState {
 	for _, s := range p.snapshots {
 		if s.run == formatTime(run.Time.Time) && s.runID == run.ID {
@@ -128,13 +128,13 @@ func (p *claimState) findSnapshot(run *v1alpha1.Run) *snapshotState {
 	return nil
 }
 
-// evaluateWaiting judges a claim that is to get a snapshot.
+// evaluateWaiting evaluates a claim that is waiting for its snapshot.
 func (r *runState) evaluateWaiting(p *claimState) {
 	for _, s := range p.snapshots {
 		now := r.at.serverTime()
 		if until := s.createdAt.Add(unreadyTimeout); s.isInProgress() && until.After(now) {
 			p.reason, p.until = v1alpha1.Blocked, r.at.toOwn(until, now)
-			p.message = fmt.Sprintf("VolumeSnapshot %s, of the run before, is not ready yet", s.name)
+			p.message = fmt.Sprintf("VolumeSnapshot %s of an earlier run is not ready yet", s.name)
 			if s.errorMessage != "" {
 				p.message += ": " + s.errorMessage
 			}
@@ -148,8 +148,8 @@ func (r *runState) evaluateWaiting(p *claimState) {
 	p.reason, p.message = v1alpha1.Waiting, "the claim waits for its turn: see spec.maxConcurrent"
 }
 
-// setCreateFailed notes that the API server has refused a snapshot, and until when it is not
-// asked for another. A time far in the future is of a clock that was ahead.
+// setCreateFailed sets that the API server rejected the snapshot, and when to retry. A time
+// far in the future was set with a clock that was ahead, and does not count.
 func (p *claimState) setCreateFailed(why string, until *metav1.Time, now time.Time) {
 	p.reason, p.message, p.retryTime = v1alpha1.CreateFailed, why, until
 	if p.retryDue = !until.After(now) || until.After(now.Add(maxClockSkew)); !p.retryDue {
@@ -157,11 +157,11 @@ func (p *claimState) setCreateFailed(why string, until *metav1.Time, now time.Ti
 	}
 }
 
-// isQueued tells whether the claim is to get its snapshot when its turn comes.
+// isQueued reports whether a snapshot of the claim is taken when its turn comes.
 func (p *claimState) isQueued() bool { return p.reason == v1alpha1.Waiting || p.retryDue }
 
-// queueOrder are the claims that wait, whoever has waited longest first; but first of
-// all those that were not refused, which are not to wait for what may take long.
+// queueOrder returns the queued claims. Claims without a rejection are first, because a
+// rejection may take long. Among them, the claim with the oldest snapshot is first.
 func queueOrder(states []*claimState) []*claimState {
 	var waiting []*claimState
 	for _, p := range states {
@@ -192,12 +192,12 @@ func (p *claimState) lastCreated() time.Time {
 	return last
 }
 
-// slotTimeout is how long a snapshot may take before it does not count as under way
-// any more: one that hangs must not keep the others from theirs for ever.
+// slotTimeout is how long an unready snapshot counts against maxConcurrent: one that hangs
+// must not block the others forever.
 const slotTimeout = time.Hour
 
-// freeSlots is how many more snapshots may be under way now, and when that changes
-// by itself.
+// freeSlots returns how many more snapshots may be in progress now, and when that number
+// changes without any event.
 func freeSlots(all []*snapshotState, most int32, at clockReadings) (free int, next time.Time) {
 	free = int(most)
 	now := at.serverTime()

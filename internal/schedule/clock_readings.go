@@ -5,20 +5,21 @@ import (
 	"time"
 )
 
-// clockReadings are one moment as two clocks tell it. What they agree about is believed. Either
-// may be wrong: one that is ahead makes everything look old.
+// clockReadings are the readings of two clocks at one moment. Either clock may be wrong: one
+// that is ahead makes everything look old. Only what both agree on is trusted.
 type clockReadings struct {
-	own time.Time // of the machine that this process is on
-	// server is of the API server, which stamps objects; zero if it is not known.
+	own time.Time // of the machine of this process
+	// server is the API server's time, which creation timestamps have; zero if unknown.
 	server time.Time
 }
 
-// agree tells whether ages can be known: nothing is removed by age otherwise.
+// agree reports whether the clocks agree. If they do not, ages are unknown and no snapshot is
+// deleted because of its age.
 func (c clockReadings) agree() bool {
 	return !c.server.IsZero() && c.own.Sub(c.server).Abs() <= maxClockSkew
 }
 
-// earlier is what has passed for both. By it nothing is older than it is by the other.
+// earlier returns the earlier reading. By it, nothing is older than by the other clock.
 func (c clockReadings) earlier() time.Time {
 	if c.server.IsZero() {
 		return c.own
@@ -26,10 +27,11 @@ func (c clockReadings) earlier() time.Time {
 	return minTime(c.own, c.server)
 }
 
-// later is the time that neither clock has passed.
+// later returns the later reading.
 func (c clockReadings) later() time.Time { return maxTime(c.own, c.server) }
 
-// serverTime is the clock that creation times are of, as far as it is known.
+// serverTime returns the API server's time, which creation timestamps have, or our own time if
+// that is unknown.
 func (c clockReadings) serverTime() time.Time {
 	if c.server.IsZero() {
 		return c.own
@@ -37,8 +39,8 @@ func (c clockReadings) serverTime() time.Time {
 	return c.server
 }
 
-// toOwn is the time by our own clock, which timers go by, at which another clock will
-// say t, if that says by now; zero for never.
+// toOwn converts a time t to our own clock, which timers use, given the present reading by of
+// the other clock. Zero stays zero.
 func (c clockReadings) toOwn(t, by time.Time) time.Time {
 	if t.IsZero() {
 		return t
@@ -46,13 +48,13 @@ func (c clockReadings) toOwn(t, by time.Time) time.Time {
 	return t.Add(c.own.Sub(by))
 }
 
-// message says why ages cannot be known, and what to do.
+// message explains why ages are unknown, and what to do.
 func (c clockReadings) message() string {
-	const nothing = "no snapshot is removed for its age: "
+	const nothing = "no snapshot is deleted because of its age: "
 	if c.server.IsZero() {
-		return nothing + fmt.Sprintf("the clock of this controller says %s, and the API server's time is not known, because its responses have no Date header; "+
-			"check what is between the controller and the API server", formatTime(c.own))
+		return nothing + fmt.Sprintf("the controller's clock says %s, and the API server's time is unknown because its responses have no Date header; "+
+			"check the proxies between the controller and the API server", formatTime(c.own))
 	}
-	return nothing + fmt.Sprintf("the clock of this controller says %s and that of the API server %s, which differ by more than %s; "+
-		"set the clocks of the machines that both are on, such as by NTP", formatTime(c.own), formatTime(c.server), maxClockSkew)
+	return nothing + fmt.Sprintf("the controller's clock says %s and the API server's clock says %s, which differ by more than %s; "+
+		"synchronize the clocks of both machines, for example with NTP", formatTime(c.own), formatTime(c.server), maxClockSkew)
 }

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// debounceFactor is how many times as long as something took it is not done again.
+	// debounceFactor is the length of the pause, as a multiple of how long the reconcile took.
 	debounceFactor = 4
-	// maxDebounce bounds that.
+	// maxDebounce is the upper bound.
 	maxDebounce = 5 * time.Second
 )
 
-// debouncer are until when something is not done about schedules again. Each snapshot
-// that gets on wakes its schedule up. To look at thousands is work, and to report of
-// them writes a large status: what happens within a moment is answered together.
-// With few it takes milliseconds, and so does the rest.
+// debouncer pauses the reconciles of a schedule. Each change of a snapshot triggers a
+// reconcile of its schedule. With thousands of snapshots, observing them is expensive and the
+// status is large. A pause handles the changes of a moment together. With few snapshots,
+// reconcile and pause take milliseconds.
 type debouncer struct {
 	mu    sync.Mutex
 	until map[client.ObjectKey]time.Time
@@ -29,7 +29,7 @@ func (r *debouncer) remaining(schedule client.ObjectKey, now time.Time) time.Dur
 	return r.until[schedule].Sub(now)
 }
 
-// start begins the rest after what was done. Those that are over are forgotten.
+// start starts the pause after a reconcile. It also removes pauses that are over.
 func (r *debouncer) start(schedule client.ObjectKey, begun, ended time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

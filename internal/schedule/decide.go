@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// state is all that a decision rests on.
+// state is the observed state that decisions are based on.
 type state struct {
 	schedule   *v1alpha1.SnapshotSchedule
 	calendar   *calendar
@@ -18,31 +18,29 @@ type state struct {
 	serverTime time.Time                      // by the API server's clock; zero if that is not known
 }
 
-// A step is what is to be done about a schedule.
+// A step is what to do next for a schedule.
 type step struct {
-	// record is the status that has to be written before anything else; nil if
-	// it is already.
+	// record is the status to write before anything else; nil if it is written.
 	record *v1alpha1.SnapshotScheduleStatus
-	// create are the claims to take snapshots of, until free of them are made.
+	// create are the claims to take snapshots of, in order. At most free are created now.
 	create []*claimState
 	free   int
 	remove []*snapshotState
-	// triggerSatisfied says that the trigger of the run is to be answered.
+	// triggerSatisfied is set if the trigger of the run is complete.
 	triggerSatisfied bool
-	// withheld says that something stays only because the clocks do not agree.
+	// withheld is set if a snapshot is kept only because the clocks differ.
 	withheld bool
-	// requeueAt is when to look again if nothing happens; zero for never.
+	// requeueAt is when to reconcile again if nothing changes; zero for never.
 	requeueAt time.Time
 }
 
-// hasWork tells whether the step changes more than what is reported.
+// hasWork reports whether the step does more than update the reported status.
 func (s *step) hasWork() bool {
 	return s.record != nil || s.free > 0 && len(s.create) > 0 || len(s.remove) > 0
 }
 
-// decide holds the order of things: first what is due is on record, then
-// snapshots are taken, then those that are too many are removed. Nothing that
-// goes wrong with the one keeps the others from being done.
+// decide has the order of actions: record a run that is due, then take snapshots, then delete
+// expired ones. A failure of one does not prevent the others.
 func decide(s *state, now time.Time) step {
 	record := planRuns(s.schedule, s.calendar, now)
 	if !isRecorded(&record, &s.schedule.Status) {
@@ -73,12 +71,12 @@ func decide(s *state, now time.Time) step {
 	return next
 }
 
-// expired are the snapshots that are not to be kept, each claim for itself, and when the
-// next will be, by the earlier clock.
+// expired returns the expired snapshots of all claims, and when the next one expires, by the
+// earlier clock.
 func (s *state) expired(at clockReadings) (all []*snapshotState, next time.Time) {
 	for claim, snapshots := range byClaim(s.snapshots) {
 		if claim == "" {
-			continue // Somebody has taken the label off: nobody knows what it is a snapshot of.
+			continue // Somebody has removed the label: the claim is unknown.
 		}
 		gone, then := expired(snapshots, s.schedule.Spec.Retention, at)
 		all, next = append(all, gone...), minNonZero(next, then)
@@ -86,16 +84,16 @@ func (s *state) expired(at clockReadings) (all []*snapshotState, next time.Time)
 	return all, next
 }
 
-// isRecorded tells whether a status has all of a plan that matters. When the next
-// run is follows from the rest.
+// isRecorded reports whether the written status has everything of the wanted one. The next run
+// time is ignored: it follows from the rest.
 func isRecorded(wanted, written *v1alpha1.SnapshotScheduleStatus) bool {
 	a, b := *wanted, *written
 	a.NextRunTime = b.NextRunTime
 	return equality.Semantic.DeepEqual(&a, &b)
 }
 
-// claimStates are the selected claims and how far each is. Refused are those of which
-// the API server has just refused a snapshot, and why.
+// claimStates returns the state of each selected claim. Rejected has the claims whose
+// snapshot the API server just rejected, and why.
 func (s *state) claimStates(rejected map[string]string, now time.Time) []*claimState {
 	snapshots, r := byClaim(s.snapshots), currentRun(s.schedule, clockReadings{now, s.serverTime})
 	before := make(map[string]v1alpha1.ClaimStatus, len(s.schedule.Status.Claims))
@@ -118,5 +116,5 @@ func (s *state) claimStates(rejected map[string]string, now time.Time) []*claimS
 	return states
 }
 
-// retryInterval is how soon a snapshot is tried again that the API server refused.
+// retryInterval is after how long creating a rejected snapshot is retried.
 const retryInterval = time.Minute

@@ -1,23 +1,23 @@
-// Package schedule takes snapshots of claims when a SnapshotSchedule says so, and
-// removes those that are no longer to be kept.
+// Package schedule takes snapshots of claims on the schedule of SnapshotSchedules, and deletes
+// expired snapshots.
 //
-//	SnapshotSchedule ──▶ run on record ──▶ a VolumeSnapshot for each claim ──▶ ready ──▶ older ones go
-//	                     (status.run)      (whoever's turn it is)
+//	SnapshotSchedule ──▶ run recorded ──▶ a VolumeSnapshot for each claim ──▶ ready ──▶ delete expired ones
+//	                     (status.run)     (at most maxConcurrent at a time)
 //
-// A run is on record, by its time, before the first of its snapshots. The name of
-// a snapshot follows from schedule, claim and that time. So a successor with an
-// empty memory makes the snapshots that are missing and none twice:
-//   - who dies before the record has begun nothing: the run is still due;
-//   - who dies after it leaves a run that is not complete: the claims that have
-//     no snapshot with its name get one;
-//   - who dies after the last snapshot leaves a run whose completion is written
-//     down by the next, which finds nothing else to do.
+// A run is recorded in the status before its first snapshot is created. The name of a snapshot
+// is derived from the schedule, the claim and the run. So after a crash, the next process
+// creates the missing snapshots, and none twice:
+//   - After a crash before the record is written, the run is still due.
+//   - After a crash during the run, the run is incomplete. The claims without a snapshot of
+//     the run get one.
+//   - After a crash behind the last snapshot, the next process only records that the run is
+//     complete.
 //
-// The record is written on the condition that nobody has changed the schedule
-// since it was seen, so two processes cannot begin the same run twice.
+// The record is written with the resourceVersion of the schedule that was read, so two
+// processes cannot start the same run twice.
 //
-// What is found in the cache is looked up at the API server itself, and decided
-// again, before a run begins, a trigger is answered or a snapshot is removed. While
-// a run goes on, snapshots are made by what the cache says, if it has all that this
-// process has made: their names see to it that none is made twice.
+// Before the controller starts a run, completes a trigger or deletes a snapshot, it reads the
+// state from the API server and decides again. During a run it creates snapshots according to
+// the cache, if the cache has all snapshots that this process created. Their names prevent
+// duplicates.
 package schedule

@@ -7,11 +7,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// expectations is what is known to be there beyond the cache: the snapshots that this
-// process has made, or has seen at the API server, and that the cache has not shown
-// yet. While there are none of a schedule the cache is believed, so a run of many
-// claims does not list all of its snapshots for each. A process that knows nothing
-// of a schedule yet, because it has just begun to lead, looks first.
+// expectations are the snapshots that the cache does not show yet, although this process has
+// created them or has seen them in the API server. The cache of a schedule is trusted while
+// there are none, so a run of many claims does not list all snapshots for each of them. A
+// process that has just become leader has no expectations, and lists from the API server
+// first.
 type expectations struct {
 	mu         sync.Mutex
 	bySchedule map[client.ObjectKey]*expectedNames
@@ -22,7 +22,7 @@ type expectedNames struct {
 	names    map[string]bool
 }
 
-// satisfied tells whether the cache has all that is known to be there.
+// satisfied reports whether the cache shows all expected snapshots of a schedule.
 func (b *expectations) satisfied(cached *state) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,7 +36,7 @@ func (b *expectations) satisfied(cached *state) bool {
 	return len(u.names) == 0
 }
 
-// setFromAPIServer takes note of what is at the API server and not in the cache.
+// setFromAPIServer expects the snapshots that are in the API server and not in the cache.
 func (b *expectations) setFromAPIServer(live, cached *state) {
 	u := &expectedNames{live.schedule.UID, map[string]bool{}}
 	for _, s := range live.snapshots {
@@ -53,7 +53,7 @@ func (b *expectations) setFromAPIServer(live, cached *state) {
 	b.bySchedule[client.ObjectKeyFromObject(live.schedule)] = u
 }
 
-// expect takes note of a snapshot that was made.
+// expect adds a created snapshot.
 func (b *expectations) expect(schedule client.ObjectKey, name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -17,26 +17,26 @@ import (
 var (
 	runsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_snapshotschedule_runs_total",
-		Help: "Runs of SnapshotSchedules, by whether they were begun or missed.",
+		Help: "Runs of SnapshotSchedules that started (begun) or were skipped (missed).",
 	}, []string{"result"})
 	snapshotsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_snapshotschedule_snapshots_total",
-		Help: "VolumeSnapshots of SnapshotSchedules that were created, were refused by the API server, or were removed because they are not to be kept.",
+		Help: "VolumeSnapshots of SnapshotSchedules that were created, rejected by the API server (refused), or deleted after they expired (removed).",
 	}, []string{"result"})
 	lastReadyAge = prometheus.NewDesc("holdfast_snapshotschedule_last_ready_age_seconds",
-		"Age of the newest snapshot of a claim by a schedule that is ready to use; if there is none, how long claim and schedule have been there together.",
+		"Age of a claim's newest snapshot by a schedule that is ready to use; if there is none, the time since both claim and schedule exist.",
 		[]string{"namespace", "snapshotschedule", "persistentvolumeclaim"}, nil)
 )
 
-// collector measures when it is asked and keeps nothing.
+// collector computes the metrics on each scrape.
 type collector struct {
 	*Reconciler
 	cache cache.Cache
 	to    prometheus.Registerer
 }
 
-// Start registers the metrics for as long as ctx lives: the next manager of the
-// same process has a cache of its own to measure in.
+// Start registers the metrics until ctx is done. The next manager of the same process has
+// another cache.
 func (c *collector) Start(ctx context.Context) error {
 	all := []prometheus.Collector{c, runsTotal, snapshotsTotal}
 	for _, m := range all {
@@ -49,10 +49,10 @@ func (c *collector) Start(ctx context.Context) error {
 	return nil
 }
 
-// Describe names the metrics.
+// Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- lastReadyAge }
 
-// Collect measures. There is nothing to tell before the cache is filled.
+// Collect implements prometheus.Collector. It reports nothing before the cache is synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -18,13 +18,12 @@ import (
 )
 
 const (
-	// nameLabel and uidLabel on a snapshot are those of its schedule. The UID
-	// counts: a schedule that is made anew under an old name has nothing to say
-	// about the snapshots of its predecessor, which might all be too old for it.
+	// nameLabel and uidLabel on a snapshot are the name and the UID of its schedule. The UID
+	// decides: a schedule that is created again with the same name does not delete the snapshots
+	// of its predecessor, which may all be too old for it.
 	nameLabel = "schedule.holdfast.io/name"
 	uidLabel  = "schedule.holdfast.io/uid"
-	// claimLabel on a snapshot is the UID of its claim: another claim may have
-	// its name by now.
+	// claimLabel on a snapshot is the UID of its claim. Another claim may have the name by now.
 	claimLabel = snapshot.ClaimUID
 	// runAnnotation on a snapshot is the time of its run.
 	runAnnotation = "schedule.holdfast.io/run"
@@ -32,12 +31,12 @@ const (
 	runIDAnnotation = "schedule.holdfast.io/run-id"
 )
 
-// nameLimit keeps names short enough for labels, which tools make of them. Nothing
-// collides by what is cut off, because of the hash.
+// nameLimit keeps names short enough for labels, because tools use them as such. The hash
+// prevents collisions of truncated names.
 const nameLimit = 63
 
-// snapshotName follows from the UIDs of schedule and claim and from the time and the ID
-// of the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
+// snapshotName derives a name from the UIDs of schedule and claim and the time and the ID of
+// the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
 func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) string {
 	what := string(schedule) + "/" + string(claim.UID) + "/" + formatTime(run.Time.Time)
 	if run.ID != "" {
@@ -55,8 +54,8 @@ func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *
 // formatTime is a run's time as it is written down.
 func formatTime(run time.Time) string { return run.UTC().Format(time.RFC3339) }
 
-// newSnapshot is the snapshot of a claim for a run. Without an owner reference
-// it stays when its schedule goes.
+// newSnapshot returns the snapshot of a claim for a run. It has no owner reference, so it is
+// kept when its schedule is deleted.
 func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) *snapshotv1.VolumeSnapshot {
 	template := &s.Spec.SnapshotTemplate
 	labels, annotations := maps.Clone(template.Labels), maps.Clone(template.Annotations)

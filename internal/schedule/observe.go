@@ -15,12 +15,12 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// errInvalidSpec says that a schedule's spec makes no sense.
-var errInvalidSpec = errors.New("the spec makes no sense")
+// errInvalidSpec is returned if a schedule's spec is invalid.
+var errInvalidSpec = errors.New("the spec is invalid")
 
-// observe looks at a schedule and what belongs to it: in the cache, or with live
-// at the API server itself. It returns nil for one that is not there or is being
-// deleted, and errInvalid with what can be seen if the spec is invalid.
+// observe reads a schedule, its claims and its snapshots from the cache or, if uncached, from
+// the API server. It returns nil if the schedule does not exist or is being deleted. If the
+// spec is invalid, it returns errInvalidSpec and what can be observed.
 func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, uncached bool) (*state, error) {
 	var from client.Reader = r.client
 	if uncached {
@@ -49,8 +49,8 @@ func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, uncached
 	return s, nil
 }
 
-// selectClaims takes of all claims of the namespace those that are selected, and notes on the
-// snapshots what has become of theirs.
+// selectClaims selects the schedule's claims, and finds out what became of the snapshots'
+// claims.
 func (s *state) selectClaims(all []corev1.PersistentVolumeClaim, selector labels.Selector) {
 	byName := make(map[string]*corev1.PersistentVolumeClaim, len(all))
 	for i := range all {
@@ -62,8 +62,7 @@ func (s *state) selectClaims(all []corev1.PersistentVolumeClaim, selector labels
 	resolveClaims(s.snapshots, byName)
 }
 
-// parseSpec takes the spec to pieces. Its errors name the field. A selector that makes no
-// sense selects nothing.
+// parseSpec parses the spec. Its errors name the field. An invalid selector selects nothing.
 func (s *state) parseSpec() (labels.Selector, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.ClaimSelector)
 	if err != nil {
@@ -73,7 +72,7 @@ func (s *state) parseSpec() (labels.Selector, error) {
 	return selector, err
 }
 
-// listSnapshots are the snapshots that a schedule has made.
+// listSnapshots lists the snapshots that the schedule has created.
 func (r *Reconciler) listSnapshots(ctx context.Context, s *v1alpha1.SnapshotSchedule, uncached bool) ([]*snapshotState, error) {
 	var err error
 	list := &snapshotv1.VolumeSnapshotList{}
@@ -88,7 +87,7 @@ func (r *Reconciler) listSnapshots(ctx context.Context, s *v1alpha1.SnapshotSche
 	return snapshotStatesOf(list, r.readClocks()), nil
 }
 
-// readClocks are what both clocks say now.
+// readClocks reads both clocks.
 func (r *Reconciler) readClocks() clockReadings {
 	server, known := r.serverTime()
 	if !known {
@@ -105,7 +104,7 @@ func snapshotStatesOf(list *snapshotv1.VolumeSnapshotList, at clockReadings) []*
 	return snapshots
 }
 
-// listClaims are all claims of a namespace.
+// listClaims lists the claims of a namespace.
 func listClaims(ctx context.Context, from client.Reader, namespace string) ([]corev1.PersistentVolumeClaim, error) {
 	all := &corev1.PersistentVolumeClaimList{}
 	if err := from.List(ctx, all, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {

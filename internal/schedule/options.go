@@ -11,23 +11,22 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Options say how schedules are served. They are the same for all.
+// Options configure the controller.
 type Options struct {
-	// Namespaces are those whose schedules are served; none for all.
+	// Namespaces limits the controller to the schedules of some namespaces. Empty means all.
 	Namespaces []string
-	// Workers is how many schedules are worked on at a time.
+	// Workers is the number of workers.
 	Workers int
-	// RetryStart and RetryMax bound the pause before the next try of what failed.
+	// RetryStart and RetryMax bound the exponential backoff.
 	RetryStart, RetryMax time.Duration
 	// CRDCheckInterval is how often the kinds are looked for that are not installed; a
 	// minute if 0.
 	CRDCheckInterval time.Duration
-	// Clock tells the API server's time. Without it nothing is removed by age.
+	// Clock has the API server's time. Without it, no snapshot is deleted because of its age.
 	Clock *kube.Clock
 }
 
-// CacheOptions narrow what the manager's cache holds of schedules to those that
-// are served.
+// CacheOptions limits the manager's cache to the schedules of the served namespaces.
 func CacheOptions(o *Options, into *cache.Options) {
 	if len(o.Namespaces) == 0 {
 		return
@@ -42,7 +41,7 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&v1alpha1.SnapshotSchedule{}] = cache.ByObject{Namespaces: served}
 }
 
-// isServed tells whether the schedules of a namespace are served.
+// isServed reports whether the schedules of a namespace are served.
 func (o *Options) isServed(namespace string) bool {
 	return len(o.Namespaces) == 0 || slices.Contains(o.Namespaces, namespace)
 }

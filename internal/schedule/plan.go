@@ -12,14 +12,13 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// maxClockSkew is how far in the future a time on record may be because clocks differ.
-// Beyond it a clock was wrong, and the time does not count.
+// maxClockSkew is how far in the future a recorded time may be because of clock skew. A later
+// time was recorded with a wrong clock and is ignored.
 const maxClockSkew = time.Hour
 
-// planRuns brings the record of runs up to date: it begins the run that is due, passes
-// over one that is too late, and takes note of another schedule. What it returns
-// has to be on record before anything is done about it. It is the same whenever
-// it is asked until something is due or changes.
+// planRuns returns the updated record of runs: it starts the run that is due, skips one that
+// is too late, and takes over a changed schedule. The record must be written before anything
+// else is done. The result is the same until a run is due or the spec changes.
 func planRuns(s *v1alpha1.SnapshotSchedule, c *calendar, now time.Time) v1alpha1.SnapshotScheduleStatus {
 	status := *s.Status.DeepCopy()
 	if s.Spec.Suspend {
@@ -40,9 +39,8 @@ func planRuns(s *v1alpha1.SnapshotSchedule, c *calendar, now time.Time) v1alpha1
 	return status
 }
 
-// applySuspend forgets the plan, so that what falls into the suspension is nobody's.
-// A run that was not complete is over; its trigger asks again when the suspension
-// ends.
+// applySuspend removes the plan, so that runs during the suspension are not caught up on. It
+// completes an unfinished run. The run's trigger starts another run after the suspension.
 func applySuspend(status *v1alpha1.SnapshotScheduleStatus, now time.Time) {
 	status.Plan, status.NextRunTime = nil, nil
 	if status.Run == nil {
@@ -56,9 +54,8 @@ func applySuspend(status *v1alpha1.SnapshotScheduleStatus, now time.Time) {
 	}
 }
 
-// updatePlan takes note of another schedule than before, whose runs count from now
-// on. Those of a new object count from when it was made: it may have waited for
-// this program.
+// updatePlan takes over a changed schedule. Its runs count from now on. Runs of a new object
+// count from its creation: the controller may have been down since.
 func updatePlan(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, now time.Time) {
 	clockWasAhead := status.Plan != nil && accountedUntil(status).After(now.Add(maxClockSkew))
 	if !clockWasAhead && status.Plan != nil && status.Plan.Schedule == s.Spec.Schedule && status.Plan.TimeZone == s.Spec.TimeZone {
@@ -74,7 +71,7 @@ func updatePlan(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSch
 	status.Plan = &v1alpha1.Plan{Schedule: s.Spec.Schedule, TimeZone: s.Spec.TimeZone, Since: *metaTime(since)}
 }
 
-// accountedUntil is up to when all runs are accounted for.
+// accountedUntil returns the time up to which all runs were started or skipped.
 func accountedUntil(status *v1alpha1.SnapshotScheduleStatus) time.Time {
 	base := status.Plan.Since.Time
 	for _, t := range []*metav1.Time{status.LastScheduleTime, status.LastMissedTime} {
@@ -85,13 +82,13 @@ func accountedUntil(status *v1alpha1.SnapshotScheduleStatus) time.Time {
 	return base
 }
 
-// startRun begins the run that is due or asked for, if there is one. A trigger that
-// an unfinished run was to answer is left to its successor. One that was answered
-// before another asks again.
+// startRun starts the run that is due or triggered, if any. The trigger of an unfinished run
+// is passed on to the next run. A trigger value that was completed before another one starts a
+// run again.
 //
-// The run is told by its ID from another of the same time, which a clock that was ahead
-// may have begun. The ID is the version of the schedule that the record is written over:
-// a record succeeds no other's of that version.
+// The ID distinguishes the run from others with the same time, which may have been started
+// with a clock that was ahead. It is the resourceVersion of the schedule that the record
+// replaces, and only one record can replace a version.
 func startRun(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, due, now time.Time) {
 	trigger, spec := pendingTrigger(status), &s.Spec
 	newTrigger := spec.Trigger != "" && spec.Trigger != cmp.Or(trigger, status.LastTrigger)
@@ -117,13 +114,13 @@ func startRun(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSched
 	}
 }
 
-// isSameRun tells whether two runs are one.
+// isSameRun reports whether a and b are the same run.
 func isSameRun(a, b *v1alpha1.Run) bool { return a.Time.Equal(&b.Time) && a.ID == b.ID }
 
-// triggerRunTime is the time that names the run of a trigger. It is later than that of the
-// last run, unless that is of a clock that was wrong, and never at the full minute:
-// so are those by schedule, and with jitter one of them may begin later and have an
-// earlier name.
+// triggerRunTime returns the time that identifies a triggered run. It is later than the time
+// of the last run, unless that was recorded with a wrong clock. It is never a full minute,
+// because scheduled runs are: with jitter, a scheduled run may start later and have an earlier
+// time.
 func triggerRunTime(last *v1alpha1.Run, now time.Time) time.Time {
 	t := now.Truncate(time.Second)
 	if last != nil && !last.Time.After(now.Add(maxClockSkew)) {
@@ -135,7 +132,7 @@ func triggerRunTime(last *v1alpha1.Run, now time.Time) time.Time {
 	return t
 }
 
-// pendingTrigger is a trigger that has been seen and not been answered.
+// pendingTrigger returns a trigger whose run is not complete, or "".
 func pendingTrigger(status *v1alpha1.SnapshotScheduleStatus) string {
 	if status.Run == nil || status.Run.Trigger == status.LastTrigger {
 		return ""
@@ -143,13 +140,13 @@ func pendingTrigger(status *v1alpha1.SnapshotScheduleStatus) string {
 	return status.Run.Trigger
 }
 
-// missedDeadline tells whether something that was due is too late now.
+// missedDeadline reports whether a run that was due is too late now.
 func missedDeadline(spec *v1alpha1.SnapshotScheduleSpec, due, now time.Time) bool {
 	return spec.StartingDeadline != nil && now.Sub(due) > spec.StartingDeadline.Duration
 }
 
-// jitterOffset is by how much the runs of a schedule are shifted. It stays the same as
-// long as the object lives.
+// jitterOffset returns by how much the runs of a schedule are delayed. It is constant during
+// the object's lifetime.
 func jitterOffset(s *v1alpha1.SnapshotSchedule) time.Duration {
 	if s.Spec.Jitter == nil || s.Spec.Jitter.Duration <= 0 {
 		return 0
@@ -157,7 +154,7 @@ func jitterOffset(s *v1alpha1.SnapshotSchedule) time.Duration {
 	return time.Duration(fraction(s.UID) * float64(s.Spec.Jitter.Duration)).Truncate(time.Second)
 }
 
-// fraction is a number from 0 to below 1 that belongs to a UID.
+// fraction derives a number in [0, 1) from a UID.
 func fraction(uid types.UID) float64 {
 	sum := sha256.Sum256([]byte(uid))
 	return float64(binary.BigEndian.Uint32(sum[:])) / (1 << 32)
@@ -170,7 +167,7 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// metaTime is a time as the API keeps it, which is in seconds.
+// metaTime converts a time to the API's format, which has whole seconds.
 func metaTime(t time.Time) *metav1.Time {
 	return &metav1.Time{Time: t.UTC().Truncate(time.Second)}
 }

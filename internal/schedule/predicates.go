@@ -28,7 +28,7 @@ func scheduleUID(o client.Object) []string {
 	return nil
 }
 
-// requestForSnapshot leads from a snapshot to its schedule.
+// requestForSnapshot maps a snapshot to its schedule.
 func requestForSnapshot(_ context.Context, o client.Object) []reconcile.Request {
 	name := o.GetLabels()[nameLabel]
 	if name == "" {
@@ -37,14 +37,14 @@ func requestForSnapshot(_ context.Context, o client.Object) []reconcile.Request 
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// requestsForClaim leads from a claim to the schedules that select it.
+// requestsForClaim maps a claim to the schedules that select it.
 func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
 	if !r.options.isServed(o.GetNamespace()) {
 		return nil
 	}
 	all := &v1alpha1.SnapshotScheduleList{}
 	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace())); err != nil {
-		klog.FromContext(ctx).Error(err, "The schedules of a claim could not be listed", "claim", klog.KObj(o))
+		klog.FromContext(ctx).Error(err, "Could not list the schedules of a claim", "claim", klog.KObj(o))
 		return nil
 	}
 	var requests []reconcile.Request
@@ -57,15 +57,14 @@ func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []re
 	return requests
 }
 
-// scheduleChanged lets through what changes what a schedule says.
+// scheduleChanged passes changes of a schedule's spec.
 func scheduleChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || isReplaced(e)
 	}}
 }
 
-// snapshotChanged lets through what changes something about a snapshot that
-// schedules look at.
+// snapshotChanged passes changes of a snapshot that matter to its schedule.
 func snapshotChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*snapshotv1.VolumeSnapshot)
@@ -75,7 +74,7 @@ func snapshotChanged() predicate.Funcs {
 	}}
 }
 
-// claimChanged lets through what changes whether a claim can be snapshotted, and by
+// claimChanged passes changes that affect whether a snapshot of a claim can be taken, and by
 // which schedules.
 func claimChanged() predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
@@ -86,8 +85,8 @@ func claimChanged() predicate.Funcs {
 	}}
 }
 
-// isReplaced tells whether an object has taken the name of one that is gone. Who did
-// not watch in between is told that the one has become the other.
+// isReplaced reports whether the object was deleted and created again with the same name. A
+// watch that was interrupted reports that as an update.
 func isReplaced(e event.UpdateEvent) bool { return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() }
 
 func deletionStarted(before, after client.Object) bool {

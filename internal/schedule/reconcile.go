@@ -15,8 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// maxRequeueInterval is after how long a schedule is looked at again at the latest, so that
-// a clock that is set forward is noticed.
+// maxRequeueInterval is after how long a schedule is reconciled at the latest, so that a clock
+// that is set forward is noticed.
 const maxRequeueInterval = 10 * time.Minute
 
 // Reasons of events.
@@ -25,20 +25,20 @@ const (
 	reasonRunMissed  = "SnapshotRunMissed"
 )
 
-// Reconciler does for a schedule what is due.
+// Reconciler reconciles SnapshotSchedules.
 type Reconciler struct {
 	client          client.Client
-	apiReader       client.Reader // past the cache
+	apiReader       client.Reader // uncached
 	events          *kube.Events
 	options         *Options
 	now             func() time.Time
 	serverTime      func() (time.Time, bool) // the API server's time, if it is known
 	expectations    expectations
-	observeDebounce debouncer // after those that led to nothing but a report
+	observeDebounce debouncer // after reconciles that only updated the status
 	statusDebounce  debouncer
 }
 
-// Reconcile visits a schedule, unless somebody has just looked in vain.
+// Reconcile reconciles a schedule, unless it is debounced.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	key := request.NamespacedName
 	if left := r.observeDebounce.remaining(key, r.now()); left > 0 {
@@ -65,8 +65,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: r.requeueAfter(decide(s, now), now)}, nil
 }
 
-// act begins the run of a schedule that is due, takes the snapshots whose turn it
-// is, removes those that are too many, and tells how things are.
+// act starts the run that is due, takes snapshots, deletes expired ones, and updates the
+// status.
 func (r *Reconciler) act(ctx context.Context, s *state, now time.Time) (reconcile.Result, error) {
 	s, err := r.writeRecord(ctx, s, now)
 	if err != nil {
@@ -82,8 +82,8 @@ func (r *Reconciler) act(ctx context.Context, s *state, now time.Time) (reconcil
 	return reconcile.Result{RequeueAfter: r.requeueAfter(decide(s, now), now)}, nil
 }
 
-// requeueAfter is for how long a schedule is left alone after a visit if nothing happens.
-// What is still to be done was refused, or the visit has ended before its turn.
+// requeueAfter returns when to reconcile again if nothing changes. Work that is left was
+// rejected, or the reconcile ended before it because of maxReconcileTime.
 func (r *Reconciler) requeueAfter(next step, begun time.Time) time.Duration {
 	switch ended := r.now(); {
 	case next.free > 0 && len(next.create) > 0 && next.create[0].retryTime == nil && ended.Sub(begun) >= maxReconcileTime:
@@ -94,8 +94,9 @@ func (r *Reconciler) requeueAfter(next step, begun time.Time) time.Duration {
 	return requeueInterval(next.requeueAt, r.now())
 }
 
-// observeConfirmed observes a schedule: in the cache, and at the API server if that leads to
-// more than a report. Its answer tells its time, of which what is known may be late.
+// observeConfirmed observes a schedule: from the cache and, if there is more to do than to
+// update the status, from the API server. The response also updates the API server's time,
+// which may be stale.
 func (r *Reconciler) observeConfirmed(ctx context.Context, key client.ObjectKey) (*state, time.Time, error) {
 	now := r.now()
 	s, err := r.observe(ctx, key, false)
@@ -112,9 +113,9 @@ func (r *Reconciler) observeConfirmed(ctx context.Context, key client.ObjectKey)
 	return s, now, err
 }
 
-// confirm observes again, before something is done, what the cache has led to. A run
-// that begins, or a trigger that is answered, is about the claims that there are;
-// else it is enough if the cache has all that is known to be there.
+// confirm observes the state again before acting on what the cache shows. To start a run or to
+// complete a trigger, it reads everything from the API server, because all existing claims
+// matter. Otherwise the cache is enough if it shows all expected snapshots.
 func (r *Reconciler) confirm(ctx context.Context, cached *state, next *step) (*state, error) {
 	if next.record == nil && !next.triggerSatisfied && r.expectations.satisfied(cached) {
 		if unchanged, err := r.confirmSchedule(ctx, cached); err != nil || unchanged {
@@ -128,8 +129,8 @@ func (r *Reconciler) confirm(ctx context.Context, cached *state, next *step) (*s
 	return live, err
 }
 
-// confirmSchedule reads the schedule alone at the API server, and tells whether its spec is
-// still what the cache says: it may have been suspended.
+// confirmSchedule reads only the schedule from the API server, and reports whether its spec is
+// as in the cache: it may have been suspended.
 func (r *Reconciler) confirmSchedule(ctx context.Context, s *state) (bool, error) {
 	current := &v1alpha1.SnapshotSchedule{}
 	if err := r.apiReader.Get(ctx, client.ObjectKeyFromObject(s.schedule), current); err != nil {
@@ -143,7 +144,7 @@ func (r *Reconciler) confirmSchedule(ctx context.Context, s *state) (bool, error
 	return unchanged, nil
 }
 
-// writeRecord puts on record what has to be before anything is done about it.
+// writeRecord writes the record that must precede all other actions.
 func (r *Reconciler) writeRecord(ctx context.Context, s *state, now time.Time) (*state, error) {
 	record := decide(s, now).record
 	if record == nil {
@@ -157,27 +158,27 @@ func (r *Reconciler) writeRecord(ctx context.Context, s *state, now time.Time) (
 	return s, nil
 }
 
-// emitRunEvents tells about a run that begins, and about one that does not.
+// emitRunEvents emits events for a run that started or was skipped.
 func (r *Reconciler) emitRunEvents(s *v1alpha1.SnapshotSchedule, before, after *v1alpha1.SnapshotScheduleStatus) {
 	if missed := after.LastMissedTime; missed != nil && !missed.Equal(before.LastMissedTime) {
 		runsTotal.WithLabelValues("missed").Inc()
 		r.events.Warning(s, reasonRunMissed, fmt.Sprintf(
-			"the run of %s is passed over: it would be later than spec.startingDeadline allows", formatTime(missed.Time)))
+			"the run of %s was skipped: it would have started later than spec.startingDeadline allows", formatTime(missed.Time)))
 	}
 	run := after.Run
 	if run == nil || before.Run != nil && isSameRun(run, before.Run) {
 		return
 	}
 	runsTotal.WithLabelValues("begun").Inc()
-	message := "the run of " + formatTime(run.Time.Time) + " has begun"
+	message := "the run of " + formatTime(run.Time.Time) + " has started"
 	if run.Trigger != "" {
-		message += fmt.Sprintf(", as spec.trigger %q asked", run.Trigger)
+		message += fmt.Sprintf(", requested by spec.trigger %q", run.Trigger)
 	}
 	r.events.Normal(s, reasonRunStarted, message)
 }
 
-// report writes the status, and an event if readiness is lost or lost in another
-// way.
+// report writes the status. It emits an event if the schedule is no longer ready, or not ready
+// for another reason.
 func (r *Reconciler) report(ctx context.Context, s *state, status *v1alpha1.SnapshotScheduleStatus) error {
 	readyBefore := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.Ready)
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.Ready)
@@ -194,8 +195,8 @@ func (r *Reconciler) report(ctx context.Context, s *state, status *v1alpha1.Snap
 	return nil
 }
 
-// finish ends a visit that did not go as it should. A schedule that has changed
-// meanwhile is no failure: it is looked at again.
+// finish ends a reconcile with an error. A conflict is not a failure: the schedule is
+// reconciled again.
 func (r *Reconciler) finish(err error) (reconcile.Result, error) {
 	if errors.Is(err, errConflict) {
 		return reconcile.Result{RequeueAfter: r.options.RetryStart}, nil
@@ -203,7 +204,7 @@ func (r *Reconciler) finish(err error) (reconcile.Result, error) {
 	return reconcile.Result{}, err
 }
 
-// requeueInterval is for how long a schedule is left alone if nothing happens.
+// requeueInterval bounds the time until the next reconcile.
 func requeueInterval(again, now time.Time) time.Duration {
 	if again.IsZero() {
 		return maxRequeueInterval

@@ -6,18 +6,17 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// unreadyTimeout is how long a snapshot that is not ready is given. Until then its
-// claim gets no other, so that what hangs does not pile up.
+// unreadyTimeout is how long an unready snapshot is kept in any case. Until then its claim
+// gets no other snapshot, so that hanging snapshots do not pile up.
 const unreadyTimeout = 24 * time.Hour
 
-// expired are the snapshots of one claim that are not to be kept, of a list with
-// the newest first, and when the next will be, by the earlier clock; zero for never.
+// expired returns the expired snapshots of one claim, given its snapshots with the newest
+// first, and when the next one expires by the earlier clock; zero for never.
 //
-// Only ready ones count and the newest of them stays, whatever its age. One that
-// is not ready stays for a day. After that it goes when a newer one is ready; if
-// the driver has nothing of it, when there is a newer one at all; and if it can never
-// be taken, in any case. Nothing goes by age while the clocks do not agree. What is
-// doubtful neither counts nor goes.
+// Only ready snapshots count, and the newest of them is kept regardless of age. An unready
+// snapshot is kept for a day. After that it expires if a newer one is ready, or if any newer
+// one exists and the driver has nothing of it, or if it can never be taken. While the clocks
+// differ, no snapshot expires because of its age. Doubtful snapshots neither count nor expire.
 func expired(snapshots []*snapshotState, keep *v1alpha1.Retention, at clockReadings) (gone []*snapshotState, next time.Time) {
 	if keep == nil {
 		return nil, next
@@ -41,14 +40,14 @@ func expired(snapshots []*snapshotState, keep *v1alpha1.Retention, at clockReadi
 	return gone, next
 }
 
-// A retentionCounter is of the snapshots of a claim that were looked at, from the newest on.
+// A retentionCounter counts the snapshots of a claim, from the newest on.
 type retentionCounter struct {
 	ready    int
 	hasNewer bool // there was one at all
 }
 
-// add tells until when the next older snapshot is kept because of its age, zero for
-// ever, and whether there are too many newer ones.
+// add counts the next older snapshot. It returns until when the snapshot is kept because of
+// its age (zero for ever), and whether there are too many newer ones.
 func (c *retentionCounter) add(s *snapshotState, keep *v1alpha1.Retention) (until time.Time, surplus bool) {
 	defer func() { c.hasNewer = true }()
 	switch {
@@ -62,12 +61,12 @@ func (c *retentionCounter) add(s *snapshotState, keep *v1alpha1.Retention) (unti
 	}
 }
 
-// tooMany tells whether the nth ready snapshot is beyond what is kept, whatever its age.
+// tooMany reports whether the nth ready snapshot exceeds maxCount.
 func tooMany(keep *v1alpha1.Retention, nth int) bool {
 	return keep.MaxCount != nil && nth > max(1, int(*keep.MaxCount))
 }
 
-// keptUntil is until when the nth ready snapshot is kept because of its age; zero for
+// keptUntil returns until when the nth ready snapshot is kept because of its age; zero for
 // ever.
 func (s *snapshotState) keptUntil(keep *v1alpha1.Retention, nth int) time.Time {
 	if nth == 1 || keep.MaxAge == nil {
@@ -76,8 +75,8 @@ func (s *snapshotState) keptUntil(keep *v1alpha1.Retention, nth int) time.Time {
 	return s.takenAt.Add(keep.MaxAge.Duration)
 }
 
-// withheld tells whether a snapshot of the claim stays only because the clocks do not
-// agree: by one of them it would go.
+// withheld reports whether a snapshot of the claim is kept only because the clocks differ: it
+// would be expired by one of them.
 func withheld(snapshots []*snapshotState, keep *v1alpha1.Retention, at clockReadings) bool {
 	if at.agree() {
 		return false
@@ -87,7 +86,7 @@ func withheld(snapshots []*snapshotState, keep *v1alpha1.Retention, at clockRead
 	return len(would) > len(does)
 }
 
-// withheld tells whether that is so of any claim.
+// withheld reports whether a snapshot of any claim is kept only because the clocks differ.
 func (s *state) withheld(at clockReadings) bool {
 	if s.schedule.Spec.Suspend {
 		return false
@@ -100,7 +99,7 @@ func (s *state) withheld(at clockReadings) bool {
 	return false
 }
 
-// minNonZero is the earlier of two times, where zero is never.
+// minNonZero returns the earlier of two times, where zero means never.
 func minNonZero(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -24,28 +24,27 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// crdCheckInterval is how often the kinds are looked for that are not there.
+// crdCheckInterval is how often to check for missing CRDs.
 const crdCheckInterval = time.Minute
 
-// Setup adds the controller to a manager whose cache has CacheOptions. It begins when SnapshotSchedules and
-// VolumeSnapshots are installed and may be listed: this program also runs under
-// manifests that know of no schedules.
+// Setup adds the controller to a manager whose cache has CacheOptions. The controller starts
+// once SnapshotSchedules and VolumeSnapshots are installed and may be listed: the program is
+// also deployed with manifests that do not include schedules.
 func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
 	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, now: time.Now, serverTime: o.Clock.Now}
 	if err := m.Add(&starter{Reconciler: r, manager: m}); err != nil {
-		return fmt.Errorf("adding the start of schedules: %w", err)
+		return fmt.Errorf("adding the starter of the schedule controller: %w", err)
 	}
 	return nil
 }
 
-// A starter adds the controller when it can work.
+// A starter adds the controller once the CRDs are served.
 type starter struct {
 	*Reconciler
 	manager ctrl.Manager
 }
 
-// Start waits until the controller can work, and adds it. It runs on the leader
-// only.
+// Start waits for the CRDs and adds the controller. It runs on the leader only.
 func (s *starter) Start(ctx context.Context) error {
 	log, logged := s.manager.GetLogger(), ""
 	for {
@@ -55,7 +54,7 @@ func (s *starter) Start(ctx context.Context) error {
 		}
 		if err.Error() != logged {
 			logged = err.Error()
-			log.Info("SnapshotSchedules are not served yet; looking again", "every", cmp.Or(s.options.CRDCheckInterval, crdCheckInterval), "reason", logged)
+			log.Info("Waiting until SnapshotSchedules can be served", "every", cmp.Or(s.options.CRDCheckInterval, crdCheckInterval), "reason", logged)
 		}
 		select {
 		case <-ctx.Done():
@@ -65,7 +64,8 @@ func (s *starter) Start(ctx context.Context) error {
 	}
 }
 
-// checkServed is an error while the kinds are not installed or may not be listed.
+// checkServed returns an error while the CRDs are not installed or their objects may not be
+// listed.
 func (s *starter) checkServed(ctx context.Context) error {
 	options := []client.ListOption{client.Limit(1)}
 	if len(s.options.Namespaces) > 0 {
@@ -77,7 +77,7 @@ func (s *starter) checkServed(ctx context.Context) error {
 	} {
 		err := s.apiReader.List(ctx, list, options...)
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return fmt.Errorf("CustomResourceDefinition %s is not installed; the command crds prints it: %w", name, err)
+			return fmt.Errorf("CustomResourceDefinition %s is not installed, the command crds prints it: %w", name, err)
 		}
 		if err != nil {
 			return fmt.Errorf("listing %s: %w", name, err)
@@ -86,12 +86,12 @@ func (s *starter) checkServed(ctx context.Context) error {
 	return nil
 }
 
-// inServedNamespace lets through what is in a namespace whose schedules are served.
+// inServedNamespace passes objects in the served namespaces.
 func (s *starter) inServedNamespace() predicate.Funcs {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool { return s.options.isServed(o.GetNamespace()) })
 }
 
-// addController adds the controller to the manager, which is running.
+// addController adds the controller to the running manager.
 func (s *starter) addController(ctx context.Context) error {
 	m := s.manager
 	if err := m.GetFieldIndexer().IndexField(ctx, &snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID); err != nil {

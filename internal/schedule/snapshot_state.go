@@ -11,33 +11,33 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// A snapshotState is a snapshot as schedules see it.
+// A snapshotState is the observed state of a VolumeSnapshot.
 type snapshotState struct {
 	name, resourceVersion string
 	uid, claim            types.UID
 	claimName             string
 	run, runID            string // as in runAnnotation and runIDAnnotation
 	createdAt             time.Time
-	// takenAt is from when its data are, as far as can be told: see shotOf.
+	// takenAt is when the snapshot was taken, as far as known: see snapshotStateOf.
 	takenAt time.Time
 	ready   bool
-	// atDriver says that the driver has it, though perhaps not yet ready, and bound that it
-	// may be asked for it.
+	// atDriver is set if the driver has the snapshot, which may not be ready, and bound if the
+	// driver may have been called.
 	atDriver, bound bool
 	deleting        bool
 	errorMessage    string
-	// fromFuture says that the object is of the future: a clock was wrong when it was made.
+	// fromFuture is set if the creation timestamp is in the future: a clock was wrong at that
+	// time.
 	fromFuture bool
-	// claimGone says that its claim is not there any more, and another that it was taken
-	// when another claim had the name: see lookUpClaims.
+	// claimGone is set if the claim does not exist any more, and ofSuccessor if the snapshot
+	// was taken when another claim had its name: see resolveClaims.
 	claimGone, ofSuccessor bool
 }
 
-// snapshotStateOf reads a snapshot. What a driver says about when a snapshot was taken
-// counts only between the making of its object and now: a driver may know
-// nothing, which comes out as 1970, or have a wrong clock, by which its snapshot would
-// be the newest for as long as that is ahead. A snapshot that was retried for hours is
-// younger than its object.
+// snapshotStateOf converts a VolumeSnapshot. A driver's creation time counts only if it is
+// between the creation of the object and now. A driver may report none, which is read as 1970,
+// or its clock may be ahead, which would make its snapshot the newest for that long. A
+// snapshot that was retried for hours is younger than its object.
 func snapshotStateOf(v *snapshotv1.VolumeSnapshot, at clockReadings) *snapshotState {
 	s := &snapshotState{
 		name: v.Name, resourceVersion: v.ResourceVersion, uid: v.UID, claim: types.UID(v.Labels[claimLabel]),
@@ -69,7 +69,7 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
-// byClaim sorts snapshots into those of each claim, newest first.
+// byClaim groups snapshots by claim, newest first.
 func byClaim(all []*snapshotState) map[types.UID][]*snapshotState {
 	claims := map[types.UID][]*snapshotState{}
 	for _, s := range all {
@@ -81,8 +81,8 @@ func byClaim(all []*snapshotState) map[types.UID][]*snapshotState {
 	return claims
 }
 
-// compareNewestFirst sorts snapshots by when they were taken; last are those of which that is
-// not known.
+// compareNewestFirst orders snapshots by when they were taken, newest first. Those with an
+// unknown time are last.
 func compareNewestFirst(a, b *snapshotState) int {
 	return cmp.Or(compareBool(a.fromFuture, b.fromFuture), b.takenAt.Compare(a.takenAt), b.createdAt.Compare(a.createdAt), cmp.Compare(b.name, a.name))
 }
@@ -97,7 +97,7 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-// newestReady is the newest snapshot to restore from, nil if there is none.
+// newestReady returns the newest usable snapshot, or nil.
 func newestReady(snapshots []*snapshotState) *snapshotState {
 	for _, s := range snapshots {
 		if s.isUsable() {
@@ -107,29 +107,28 @@ func newestReady(snapshots []*snapshotState) *snapshotState {
 	return nil
 }
 
-// isUsable tells whether there will still be something to restore from tomorrow.
+// isUsable reports whether a volume can be restored from the snapshot, also later.
 func (s *snapshotState) isUsable() bool { return s.ready && !s.deleting }
 
-// isInProgress tells whether a snapshot may become ready. One of the future is not waited
-// for: that could take as long as a clock was ahead.
+// isInProgress reports whether a snapshot may become ready. A snapshot from the future does
+// not count: that could last as long as a clock was ahead.
 func (s *snapshotState) isInProgress() bool {
 	return !s.ready && !s.deleting && !s.fromFuture && !s.cannotSucceed()
 }
 
-// cannotSucceed tells whether a snapshot can never be taken: its claim is gone, and the driver
-// was not asked before.
+// cannotSucceed reports whether a snapshot can never be taken: its claim was deleted before
+// the driver was called.
 func (s *snapshotState) cannotSucceed() bool {
 	return s.claimGone && !s.ready && !s.atDriver && !s.bound
 }
 
-// isDoubtful tells whether a snapshot may not be what it is labelled as, or of when it
-// says. The others are not removed for its sake, and it is for nobody but a user to
-// remove.
+// isDoubtful reports whether a snapshot's claim or time may be wrong. Such a snapshot is no
+// reason to delete others, and only users delete it.
 func (s *snapshotState) isDoubtful() bool { return s.fromFuture || s.ofSuccessor }
 
-// resolveClaims notes on snapshots what has become of their claims, which are found by
-// name. A claim that has the name now and another UID was created after the other was
-// gone: what was taken since is of that one.
+// resolveClaims finds out what became of the snapshots' claims, by name. A claim with the same
+// name and another UID was created after the snapshot's claim was deleted: snapshots taken
+// since are of that claim.
 func resolveClaims(snapshots []*snapshotState, byName map[string]*corev1.PersistentVolumeClaim) {
 	for _, s := range snapshots {
 		if s.claim == "" || s.claimName == "" {

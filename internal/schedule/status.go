@@ -19,18 +19,18 @@ import (
 )
 
 const (
-	// maxReportedClaims is how many claims are in the status, which must fit into one
+	// maxReportedClaims is how many claims are listed in the status, which must fit into one
 	// object.
 	maxReportedClaims = 500
-	// maxMessageLength is how much of what went wrong with a claim is in the status.
+	// maxMessageLength is the maximal length of a claim's message in the status.
 	maxMessageLength = 300
 )
 
-// errConflict says that somebody has changed the schedule since it was seen.
-var errConflict = errors.New("the schedule has changed meanwhile")
+// errConflict is returned if the schedule has changed since it was read.
+var errConflict = errors.New("the schedule has changed in the meantime")
 
-// patchStatus writes a status on the condition that nobody has changed the schedule
-// since it was seen. Nothing is written if nothing changes.
+// patchStatus writes the status if it differs. It fails if the schedule has changed since it
+// was read.
 func (r *Reconciler) patchStatus(ctx context.Context, s *v1alpha1.SnapshotSchedule, status *v1alpha1.SnapshotScheduleStatus) error {
 	status.ObservedGeneration = s.Generation
 	if equality.Semantic.DeepEqual(status, &s.Status) {
@@ -48,22 +48,22 @@ func (r *Reconciler) patchStatus(ctx context.Context, s *v1alpha1.SnapshotSchedu
 	return nil
 }
 
-// invalidStatus is the status of a schedule with which nothing can be done. What is on
-// record stays.
+// invalidStatus returns the status of a schedule with an invalid spec. The recorded runs are
+// kept.
 func invalidStatus(s *state, problem error, now time.Time) *v1alpha1.SnapshotScheduleStatus {
 	status := s.schedule.Status.DeepCopy()
 	status.NextRunTime = nil
-	setCondition(status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; nothing is taken or removed"})
+	setCondition(status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; no snapshot is taken or deleted"})
 	return status
 }
 
-// rejections are what the API server has just refused.
+// rejections are the requests that the API server just rejected.
 type rejections struct {
 	claims    map[string]string // those of which it takes no snapshot, and why
 	deletions string            // tells of snapshots that it does not let go
 }
 
-// newStatus is the status after a step.
+// newStatus returns the status after a step.
 func newStatus(s *state, rejected rejections, now time.Time) *v1alpha1.SnapshotScheduleStatus {
 	status := planRuns(s.schedule, s.calendar, now)
 	states := s.claimStates(rejected.claims, now)
@@ -79,8 +79,9 @@ func newStatus(s *state, rejected rejections, now time.Time) *v1alpha1.SnapshotS
 	return &status
 }
 
-// clockMessage tells that the clocks do not agree if something stays for that; else it is
-// empty. What was told stays as it was: the times go on.
+// clockMessage returns the message about differing clocks if a snapshot is kept because of
+// them, or "". A message that is in the status is not changed: its times would change all the
+// time.
 func clockMessage(status *v1alpha1.SnapshotScheduleStatus, s *state, at clockReadings) string {
 	if !s.withheld(at) {
 		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ClocksDiffer)
@@ -92,8 +93,8 @@ func clockMessage(status *v1alpha1.SnapshotScheduleStatus, s *state, at clockRea
 	return at.message()
 }
 
-// completeRun notes that a run has no claim left that may still get its snapshot,
-// and that its trigger is answered when all of them are ready.
+// completeRun records that no claim of a run is pending any more, and completes the trigger
+// once all snapshots are ready.
 func completeRun(status *v1alpha1.SnapshotScheduleStatus, states []*claimState, now time.Time) {
 	if status.Run == nil || slices.ContainsFunc(states, (*claimState).isPending) {
 		return
@@ -106,8 +107,8 @@ func completeRun(status *v1alpha1.SnapshotScheduleStatus, states []*claimState, 
 	}
 }
 
-// claimStatuses tells about the claims by name, about those in trouble first if not
-// all can be told about.
+// claimStatuses returns the statuses of the claims, sorted by name. If there are too many,
+// failing claims are preferred.
 func claimStatuses(states []*claimState, status *v1alpha1.SnapshotScheduleStatus) []v1alpha1.ClaimStatus {
 	reported := slices.Clone(states)
 	if len(reported) > maxReportedClaims {
@@ -132,7 +133,7 @@ func (p *claimState) rank() int {
 	return 2
 }
 
-// status is what is told about a claim.
+// status returns the status of a claim.
 func (p *claimState) status(status *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus {
 	c := v1alpha1.ClaimStatus{
 		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.recorded.LastRunTime, Reason: p.reason, Message: kube.Truncate(p.message, maxMessageLength),
@@ -152,7 +153,7 @@ func (p *claimState) status(status *v1alpha1.SnapshotScheduleStatus) v1alpha1.Cl
 	return c
 }
 
-// A condition is what is to be told by one.
+// A condition is a condition of the status.
 type condition struct {
 	conditionType   string
 	status          metav1.ConditionStatus
@@ -165,7 +166,7 @@ func setCondition(status *v1alpha1.SnapshotScheduleStatus, generation int64, now
 	})
 }
 
-// readyCondition tells whether the schedule works as its spec says.
+// readyCondition reports whether the schedule works as specified.
 func readyCondition(s *state, states []*claimState, deletions, clocks string) condition {
 	var failing []*claimState
 	for _, p := range states {
@@ -175,11 +176,11 @@ func readyCondition(s *state, states []*claimState, deletions, clocks string) co
 	}
 	switch {
 	case s.schedule.Spec.Suspend:
-		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: nothing is taken or removed"}
+		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: no snapshot is taken or deleted"}
 	case len(failing) > 0:
 		first := failing[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
-			"%d of %d claims have trouble, the others do not suffer from it; claim %s: %s: %s", len(failing), len(states), first.claim.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
+			"%d of %d claims are failing, which does not affect the others; claim %s: %s: %s", len(failing), len(states), first.claim.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
 	case clocks != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, clocks}
 	case deletions != "":
@@ -190,7 +191,7 @@ func readyCondition(s *state, states []*claimState, deletions, clocks string) co
 	return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d claims are selected", len(states))}
 }
 
-// runningCondition tells whether claims wait.
+// runningCondition reports whether claims are waiting.
 func runningCondition(status *v1alpha1.SnapshotScheduleStatus, states []*claimState) condition {
 	open := 0
 	for _, p := range states {
@@ -199,8 +200,8 @@ func runningCondition(status *v1alpha1.SnapshotScheduleStatus, states []*claimSt
 		}
 	}
 	if status.Run == nil || status.Run.CompletionTime != nil {
-		return condition{v1alpha1.Running, metav1.ConditionFalse, v1alpha1.Idle, "no claim waits for its snapshot"}
+		return condition{v1alpha1.Running, metav1.ConditionFalse, v1alpha1.Idle, "no claim is waiting for its snapshot"}
 	}
 	return condition{v1alpha1.Running, metav1.ConditionTrue, v1alpha1.Waiting, fmt.Sprintf(
-		"in the run of %s %d of %d claims wait for their snapshot", formatTime(status.Run.Time.Time), open, len(states))}
+		"in the run of %s, %d of %d claims are waiting for their snapshot", formatTime(status.Run.Time.Time), open, len(states))}
 }

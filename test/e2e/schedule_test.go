@@ -323,7 +323,7 @@ func triggerTakesSnapshots(t *testing.T, w *scheduleWorld) {
 	}
 	w.checkColumns(t, "keeps-one")
 	w.waitMetric(t, "keeps-one", "shop-a")
-	w.WaitEvent(t, "SnapshotSchedule/keeps-one", "", "SnapshotRunStarted", `as spec.trigger "two" asked`)
+	w.WaitEvent(t, "SnapshotSchedule/keeps-one", "", "SnapshotRunStarted", `requested by spec.trigger "two"`)
 }
 
 // checkColumns checks the columns of kubectl get.
