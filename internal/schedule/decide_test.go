@@ -32,100 +32,100 @@ func TestJudge(t *testing.T) {
 		want   string // the reason
 		until  time.Time
 	}{
-		"a claim without a snapshot of the run waits":  {func(*state) {}, v1alpha1.Waiting, time.Time{}},
-		"one with a ready snapshot of the run is done": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon)} }, "", time.Time{}},
-		"one whose snapshot is not ready yet is under way": {
+		"a claim without a snapshot of the run waits":      {func(*state) {}, v1alpha1.Waiting, time.Time{}},
+		"a claim with a ready snapshot of the run is done": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon)} }, "", time.Time{}},
+		"a claim whose snapshot is not ready is in progress": {
 			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, notAtDriver)} }, v1alpha1.InProgress, time.Time{},
 		},
-		"one whose snapshot reports an error has trouble": {
+		"a claim whose snapshot reports an error is failing": {
 			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, withError)} }, v1alpha1.SnapshotFailed, time.Time{},
 		},
-		"one whose snapshot was removed by somebody gets no other": {
+		"a claim whose snapshot was deleted gets no other in this run": {
 			func(s *state) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: metaTime(noon)}}
 				s.snapshots = []*snapshotState{snapshotAt(daysAgo(1))}
 			}, v1alpha1.Removed, time.Time{},
 		},
-		"one whose snapshot is being removed neither": {
+		"neither does one whose snapshot is being deleted": {
 			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(noon, deleting)} }, v1alpha1.Removed, time.Time{},
 		},
-		"one whose snapshot went because a later one is ready is done": {
+		"a claim is done if retention deleted its snapshot": {
 			func(s *state) {
 				s.schedule.Status.Run = runAt(beforeNoon(time.Hour), beforeNoon(time.Hour))
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", LastRunTime: metaTime(beforeNoon(time.Hour))}}
 				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute))}
 			}, "", time.Time{},
 		},
-		"one that has taken the name of a claim that had a snapshot gets one of its own": {
+		"a new claim with an old name gets its own snapshot": {
 			func(s *state) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "another", LastRunTime: metaTime(noon)}}
 			}, v1alpha1.Waiting, time.Time{},
 		},
-		"one without a volume is left out":        {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimPending }, v1alpha1.NotBound, time.Time{}},
-		"one that has lost its volume too":        {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimLost }, v1alpha1.NotBound, time.Time{}},
-		"one that is being deleted is left out":   {func(s *state) { s.claims[0].DeletionTimestamp = metaTime(noon) }, v1alpha1.Terminating, time.Time{}},
-		"one that comes after the run is over":    {func(s *state) { s.schedule.Status.Run.CompletionTime = metaTime(noon) }, v1alpha1.NextRun, time.Time{}},
-		"without a run there is nothing to judge": {func(s *state) { s.schedule.Status.Run = nil }, "", time.Time{}},
-		"one whose last snapshot is not ready waits for that": {
+		"a claim without a volume is skipped":                          {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimPending }, v1alpha1.NotBound, time.Time{}},
+		"a claim that lost its volume is skipped":                      {func(s *state) { s.claims[0].Status.Phase = corev1.ClaimLost }, v1alpha1.NotBound, time.Time{}},
+		"a claim that is being deleted is skipped":                     {func(s *state) { s.claims[0].DeletionTimestamp = metaTime(noon) }, v1alpha1.Terminating, time.Time{}},
+		"a claim that is created after the run waits for the next one": {func(s *state) { s.schedule.Status.Run.CompletionTime = metaTime(noon) }, v1alpha1.NextRun, time.Time{}},
+		"without a run there is no reason":                             {func(s *state) { s.schedule.Status.Run = nil }, "", time.Time{}},
+		"a claim waits for its unready snapshot": {
 			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Hour), notAtDriver)} }, v1alpha1.Blocked, noon.Add(23 * time.Hour),
 		},
-		"after a day it waits no longer": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(beforeNoon(24*time.Hour), notAtDriver)} }, v1alpha1.Waiting, time.Time{}},
-		"one whose snapshot the API server refused waits for a while": {
+		"a claim waits for a day at most": {func(s *state) { s.snapshots = []*snapshotState{snapshotAt(beforeNoon(24*time.Hour), notAtDriver)} }, v1alpha1.Waiting, time.Time{}},
+		"a claim whose snapshot was rejected waits for the retry": {
 			func(s *state) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon.Add(time.Minute))}}
 			}, v1alpha1.CreateFailed, noon.Add(time.Minute),
 		},
-		"and then is tried again": {
+		"a rejected snapshot is retried": {
 			func(s *state) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(noon)}}
 			}, v1alpha1.CreateFailed, time.Time{},
 		},
-		"one that waits for the time of a clock that was wrong is tried again": {
+		"a retry time from a wrong clock is ignored": {
 			func(s *state) {
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.CreateFailed, RetryTime: metaTime(daysAgo(-15))}}
 			}, v1alpha1.CreateFailed, time.Time{},
 		},
-		"one whose last snapshot is of the future does not wait for that": {
+		"a snapshot from the future is not waited for": {
 			func(s *state) { s.snapshots = []*snapshotState{snapshotAt(daysAgo(-15), notAtDriver, fromFuture)} }, v1alpha1.Waiting, time.Time{},
 		},
-		"one has waited for a day when the API server says so": {
+		"the day of waiting is measured by the API server's clock": {
 			func(s *state) {
 				s.serverTime, s.snapshots = daysAgo(15), []*snapshotState{snapshotAt(daysAgo(15).Add(-23*time.Hour), notAtDriver)}
 			}, v1alpha1.Blocked, noon.Add(time.Hour),
 		},
-		"a snapshot of the same time by another run is not its snapshot": {
+		"another run's snapshot with the same time does not count": {
 			func(s *state) {
 				s.schedule.Status.Run.ID, s.snapshots = "8", []*snapshotState{snapshotAt(daysAgo(15), ofRun(noon))}
 			}, v1alpha1.Waiting, time.Time{},
 		},
-		"one of the same run is": {
+		"a snapshot with the run's ID counts": {
 			func(s *state) {
 				s.schedule.Status.Run.ID, s.snapshots = "8", []*snapshotState{snapshotAt(noon, func(s *snapshotState) { s.runID = "8" })}
 			}, "", time.Time{},
 		},
-		"it is not too late by one clock alone": {
+		"the deadline must have passed by both clocks": {
 			func(s *state) {
 				s.serverTime = beforeNoon(12 * time.Hour)
 				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(12*time.Hour), noon)
 			}, v1alpha1.Waiting, noon.Add(time.Hour),
 		},
-		"the starting deadline is a time to look again": {
+		"the reason may change at the starting deadline": {
 			func(s *state) {
 				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(30*time.Minute), noon)
 			}, v1alpha1.Waiting, noon.Add(30 * time.Minute),
 		},
-		"whose turn comes after it is passed over": {
+		"a claim whose turn comes too late is skipped": {
 			func(s *state) {
 				s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = hours(1), runAt(beforeNoon(61*time.Minute), noon)
 			}, v1alpha1.Late, time.Time{},
 		},
-		"and is told so after the run": {
+		"a skipped claim is reported after the run": {
 			func(s *state) {
 				s.schedule.Status.Run.CompletionTime = metaTime(noon)
 				s.schedule.Status.Claims = []v1alpha1.ClaimStatus{{Name: "data", UID: "data-uid", Reason: v1alpha1.Late}}
 			}, v1alpha1.Late, time.Time{},
 		},
-		"a run that somebody asked for has no deadline": {
+		"a triggered run has no deadline": {
 			func(s *state) {
 				s.schedule.Spec.StartingDeadline = hours(1)
 				s.schedule.Status.Run.Time = *metaTime(beforeNoon(5 * time.Hour))
@@ -156,58 +156,58 @@ func TestDecide(t *testing.T) {
 		records bool
 		again   time.Time
 	}{
-		"all claims have their turn while there is room": {
+		"all claims are queued while slots are free": {
 			func(s *state) { s.claims = manyClaims(2) }, []string{"c0", "c1"}, 10, nil, false, twoTomorrow,
 		},
-		"no more than allowed are under way": {
+		"no more than maxConcurrent are in progress": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(4), 2
 				s.snapshots = []*snapshotState{snapshotAt(noon, notReady, ofClaim("c0"))}
 			}, []string{"c1", "c2", "c3"}, 1, nil, false, noon.Add(time.Hour),
 		},
-		"one that reports an error does not count": {
+		"a snapshot that reports an error does not count": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.snapshots = []*snapshotState{snapshotAt(noon, withError, ofClaim("c0"))}
 			}, []string{"c1"}, 1, nil, false, twoTomorrow,
 		},
-		"one that hangs for an hour does not count": {
+		"a snapshot that hangs for an hour does not count": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Hour), notAtDriver, ofClaim("c0"), ofRun(noon))}
 			}, []string{"c1"}, 1, nil, false, twoTomorrow,
 		},
-		"one of the run before counts": {
+		"a snapshot of an earlier run counts": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, ofClaim("c0"))}
 			}, []string{"c1"}, 0, nil, false, noon.Add(59 * time.Minute),
 		},
-		"one that can never be taken does not count": {
+		"a snapshot that can never be taken does not count": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(1), 1
 				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, claimGone, ofClaim("lost"))}
 			}, []string{"c0"}, 1, nil, false, twoTomorrow,
 		},
-		"one of the future does not count": {
+		"a snapshot from the future does not count": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.snapshots = []*snapshotState{snapshotAt(daysAgo(-15), notAtDriver, fromFuture, ofClaim("c0"))}
 			}, []string{"c0", "c1"}, 1, nil, false, twoTomorrow,
 		},
-		"while the clocks differ, what goes next is looked at by the later": {
+		"while the clocks differ, the next expiry is by the earlier clock": {
 			func(s *state) {
 				s.serverTime, s.schedule.Spec.Retention = daysAgo(15), &v1alpha1.Retention{MaxAge: hours(24)}
 				s.snapshots = []*snapshotState{snapshotAt(daysAgo(15)), snapshotAt(daysAgo(15).Add(-20 * time.Hour))}
 			}, nil, 10, nil, false, noon.Add(4 * time.Hour),
 		},
-		"one that is being deleted does not count": {
+		"a snapshot that is being deleted does not count": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.MaxConcurrent = manyClaims(2), 1
 				s.snapshots = []*snapshotState{snapshotAt(beforeNoon(time.Minute), notAtDriver, deleting, ofClaim("c0"))}
 			}, []string{"c1", "c0"}, 1, nil, false, twoTomorrow,
 		},
-		"one that was refused has its turn again after a while, and is last": {
+		"a rejected snapshot is retried after a pause, and last": {
 			func(s *state) {
 				s.claims, s.schedule.Spec.StartingDeadline, s.schedule.Status.Run = manyClaims(4), hours(1), runAt(beforeNoon(time.Minute), noon)
 				s.schedule.Spec.Trigger = ""
@@ -218,35 +218,35 @@ func TestDecide(t *testing.T) {
 				}
 			}, []string{"c3", "c2", "c0"}, 10, nil, false, noon.Add(time.Minute),
 		},
-		"who has waited longest is first": {
+		"the claim with the oldest snapshot is first": {
 			func(s *state) {
 				s.claims = manyClaims(3)
 				s.snapshots = []*snapshotState{snapshotAt(daysAgo(1), ofClaim("c0")), snapshotAt(daysAgo(2), ofClaim("c1"))}
 			}, []string{"c2", "c1", "c0"}, 10, nil, false, twoTomorrow,
 		},
-		"a run that is due is put on record first": {
+		"a run that is due is recorded first": {
 			func(s *state) { s.schedule.Status.LastScheduleTime = metaTime(twoYesterday) }, nil, 0, nil, true, time.Time{},
 		},
-		"what is too much goes, of claims that are gone too": {
+		"surplus snapshots are deleted, also those of deleted claims": {
 			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
 				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2), ofClaim("gone")), snapshotAt(daysAgo(3), ofClaim("gone"))}
 			}, nil, 10, []string{"data-1120-1200", "gone-1118-1200"}, false, twoTomorrow,
 		},
-		"each claim has a count of its own": {
+		"each claim has its own count": {
 			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
 				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), ofClaim("more"))}
 			}, nil, 10, nil, false, twoTomorrow,
 		},
-		"what belongs to no claim stays": {
+		"snapshots without a claim are kept": {
 			func(s *state) {
 				s.schedule.Spec.Retention = count(1)
 				none := func(s *snapshotState) { s.claim = "" }
 				s.snapshots = []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), none), snapshotAt(daysAgo(2), none)}
 			}, nil, 10, nil, false, twoTomorrow,
 		},
-		"suspended, nothing is taken and nothing goes": {
+		"while suspended, nothing is created or deleted": {
 			func(s *state) {
 				s.schedule.Spec.Suspend, s.schedule.Spec.Retention = true, count(1)
 				s.schedule.Status.Plan, s.schedule.Status.NextRunTime = nil, nil

@@ -16,11 +16,12 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// After five of the codes the driver may still be at work, and after three others it
-// may have done its work: the mark stays, so that the content does not go before there
-// is an answer. After all others there is nothing, and the content may go. Upstream
-// knows the five only; a mark that stays longer does no harm to who relies on it.
-func TestTheMarkStaysWhileThereMayBeASnapshot(t *testing.T) {
+// After five codes the driver may still be working, and after three others it may have created
+// the snapshot: the being-created annotation stays, so that the content is not deleted before
+// the outcome is known. After all other codes nothing was created, and the content may be
+// deleted. Upstream only keeps the annotation after the five codes. Keeping it longer does no
+// harm to programs that rely on it.
+func TestAnnotationStaysWhileASnapshotMayExist(t *testing.T) {
 	atWork := []codes.Code{
 		codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted,
 		codes.Internal, codes.Unknown, codes.AlreadyExists,
@@ -31,7 +32,7 @@ func TestTheMarkStaysWhileThereMayBeASnapshot(t *testing.T) {
 			r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
 			server.FailNext(csi.CreateSnapshot, code, "as the test says")
 			if _, err := (queue{r, false}).Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "c"}}); err == nil {
-				t.Fatal("the driver's refusal was taken as a success")
+				t.Fatal("the driver's error was taken as a success")
 			}
 			c := newContent()
 			if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(c), c); err != nil {
@@ -41,7 +42,7 @@ func TestTheMarkStaysWhileThereMayBeASnapshot(t *testing.T) {
 				t.Errorf("marked: %t", marked)
 			}
 			if c.Annotations[requestAnnotation] == "" {
-				t.Error("what was asked for is not on record any more")
+				t.Error("the request is not recorded any more")
 			}
 		})
 	}

@@ -52,9 +52,9 @@ func failCreate(server *csitest.Driver, code codes.Code) {
 	}})
 }
 
-// A snapshot that may have been made is asked for until that is known, whatever the
-// driver answers in between, and is deleted then.
-func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
+// While the outcome of the first call is unknown, CreateSnapshot is repeated, whatever codes the
+// driver returns. Then the snapshot is deleted.
+func TestAnUnknownOutcomeIsResolvedDespiteErrors(t *testing.T) {
 	for _, code := range []codes.Code{
 		codes.Internal, codes.Unknown, codes.AlreadyExists, codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition,
 		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.OutOfRange, codes.DataLoss,
@@ -67,10 +67,10 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 			}
 			c := getContent(t, r)
 			if c == nil {
-				t.Fatal("the content is gone, and its snapshot is at the driver")
+				t.Fatal("the content is deleted, but the driver has its snapshot")
 			}
 			if said := c.Status.Error; said == nil || !strings.Contains(*said.Message, "snapshot-uid-s") || !strings.Contains(*said.Message, snapshot.Single.BeingCreated) {
-				t.Errorf("the content does not say what may be left, and what to do: %+v", said)
+				t.Errorf("the content does not report what may be left, and what to do: %+v", said)
 			}
 			failCreate(server, codes.OK)
 			if err := reconcileOnce(t, r, true); err != nil {
@@ -83,43 +83,43 @@ func TestARefusalDoesNotEndWhatAnEarlierCallMayHaveMade(t *testing.T) {
 	}
 }
 
-// A content that nobody deletes yet keeps its mark over such an answer too.
-func TestTheMarkOutlivesALaterRefusal(t *testing.T) {
+// A content that is not being deleted keeps the annotation after such errors, too.
+func TestAnnotationStaysAfterLaterErrors(t *testing.T) {
 	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
 	for _, code := range []codes.Code{codes.DeadlineExceeded, codes.InvalidArgument} {
 		failCreate(server, code)
 		if err := reconcileOnce(t, r, false); err == nil {
-			t.Fatal("it was made")
+			t.Fatal("CreateSnapshot succeeded")
 		}
 	}
 	if _, marked := getContent(t, r).Annotations[snapshot.Single.BeingCreated]; !marked {
-		t.Error("the mark is off, and the first call may have made the snapshot")
+		t.Error("the annotation is removed, but the first call may have created the snapshot")
 	}
 	failCreate(server, codes.OK)
 	if err := reconcileOnce(t, r, false); err != nil {
 		t.Fatal(err)
 	}
 	if c := getContent(t, r); c.Annotations[snapshot.Single.BeingCreated] != "" || c.Annotations[rejectedSinceAnnotation] != "" || c.Status == nil {
-		t.Errorf("what was found out is not taken over: %v", c.Annotations)
+		t.Errorf("the outcome is not recorded: %v", c.Annotations)
 	}
 }
 
-// Where the driver goes on to refuse, its list tells after a while that there is no
-// snapshot; or at once that there is one, if its id says so.
-func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
+// If the driver keeps rejecting the call, its list shows after a while that the snapshot does not
+// exist, or at once that it exists, if its id is derived from the name.
+func TestListingResolvesAnUnknownOutcome(t *testing.T) {
 	tests := map[string]struct {
 		change func(t *testing.T, server *csitest.Driver, r *Reconciler)
 		gone   bool
 	}{
-		"a snapshot that nobody knows may be it": {change: func(*testing.T, *csitest.Driver, *Reconciler) {}},
-		"none at all is none": {change: func(t *testing.T, server *csitest.Driver, r *Reconciler) {
+		"an unknown snapshot may be the one": {change: func(*testing.T, *csitest.Driver, *Reconciler) {}},
+		"an empty list means that it does not exist": {change: func(t *testing.T, server *csitest.Driver, r *Reconciler) {
 			for _, s := range server.Snapshots() {
 				if err := r.driver.WithPrecondition(csi.Unconditional).DeleteSnapshot(t.Context(), &csipb.DeleteSnapshotRequest{SnapshotId: s.ID}); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}, gone: true},
-		"one that has the name in its id is it": {change: func(_ *testing.T, server *csitest.Driver, _ *Reconciler) {
+		"an id derived from the name is the snapshot": {change: func(_ *testing.T, server *csitest.Driver, _ *Reconciler) {
 			server.SetHooks(csitest.Hooks{
 				Before: func(_ context.Context, m csi.Method, _ any) error {
 					if m == csi.CreateSnapshot {
@@ -141,7 +141,7 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 			r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil; deleting(c); beingCreated(c) }, nil)
 			failCreate(server, codes.Internal)
 			if err := reconcileOnce(t, r, true); err == nil {
-				t.Fatal("the driver's refusal was taken for an answer")
+				t.Fatal("the driver's error was taken as an outcome")
 			}
 			tt.change(t, server, r)
 			r.now = func() time.Time { return time.Now().Add(2 * r.driver.SettleTime()) }
@@ -155,8 +155,8 @@ func TestTheListOfTheDriverTellsWhatItsAnswersDoNot(t *testing.T) {
 	}
 }
 
-// What is to be deleted is decided by what the API server says when the call is sent.
-func TestASnapshotThatIsToStayIsNotDeletedByAStaleCache(t *testing.T) {
+// Right before DeleteSnapshot is sent, the decision is checked against the API server.
+func TestAStaleCacheDoesNotDeleteARetainedSnapshot(t *testing.T) {
 	tests := map[string]func(content){
 		"its policy is Retain now": retainPolicy,
 		"it is another one now":    func(c content) { c.UID = "other" },
@@ -179,9 +179,9 @@ func TestASnapshotThatIsToStayIsNotDeletedByAStaleCache(t *testing.T) {
 	}
 }
 
-// A driver that names a group in its answer about a snapshot that was asked for alone
-// does not make it a member: nobody else would delete it.
-func TestASnapshotThatWasAskedForAloneIsDeletedAlone(t *testing.T) {
+// A driver may report a group for a snapshot that was created alone. That does not make it a
+// member: nothing else would delete it.
+func TestAGroupInTheResponseDoesNotMakeAMember(t *testing.T) {
 	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status = nil }, nil)
 	server.SetHooks(csitest.Hooks{After: func(_ context.Context, m csi.Method, _, resp any, err error) (any, error) {
 		if made, ok := resp.(*csipb.CreateSnapshotResponse); ok && m == csi.CreateSnapshot {
@@ -194,20 +194,20 @@ func TestASnapshotThatWasAskedForAloneIsDeletedAlone(t *testing.T) {
 	}
 	c := getContent(t, r)
 	if c.Status.VolumeGroupSnapshotHandle != nil {
-		t.Errorf("it is said to be part of %s", *c.Status.VolumeGroupSnapshotHandle)
+		t.Errorf("it has the group handle %s", *c.Status.VolumeGroupSnapshotHandle)
 	}
 	member := r.kind.Read(c)
 	if member.GroupHandle != "" {
-		t.Errorf("it is taken for a member of %s", member.GroupHandle)
+		t.Errorf("it counts as a member of %s", member.GroupHandle)
 	}
 	s := "consistency-group-1"
-	c.Status.VolumeGroupSnapshotHandle = &s // As an earlier version has written it.
+	c.Status.VolumeGroupSnapshotHandle = &s // as an earlier version wrote it
 	if member = r.kind.Read(c); member.GroupHandle != "" {
-		t.Error("one that was said to be a member would never be deleted")
+		t.Error("it counts as a member and would never be deleted")
 	}
 }
 
-func TestLocate(t *testing.T) {
+func TestMatchListed(t *testing.T) {
 	const name, uid = "snapshot-11111111-2222-3333-4444-555555555555", "11111111-2222-3333-4444-555555555555"
 	known := map[string]bool{"snap-1": true}
 	tests := map[string]struct {
@@ -215,12 +215,12 @@ func TestLocate(t *testing.T) {
 		listed []string
 		want   listResult
 	}{
-		"an id with the name in it is the snapshot":     {name, []string{"snap-1", "p/" + name}, listResult{handle: "p/" + name}},
-		"every id is some content's":                    {name, []string{"snap-1"}, listResult{absent: true}},
-		"there is none":                                 {name, nil, listResult{absent: true}},
-		"an id that nobody knows may be it":             {name, []string{"snap-1", "snap-2"}, listResult{}},
-		"a name that was cut short may be another's":    {"snapshot-11111111", []string{"p/snapshot-11111111"}, listResult{}},
-		"a name without dashes has the whole UID as it": {"snapshot-11111111222233334444555555555555", []string{"snapshot-11111111222233334444555555555555"}, listResult{handle: "snapshot-11111111222233334444555555555555"}},
+		"an id derived from the name is the snapshot": {name, []string{"snap-1", "p/" + name}, listResult{handle: "p/" + name}},
+		"contents refer to all ids":                   {name, []string{"snap-1"}, listResult{absent: true}},
+		"the list is empty":                           {name, nil, listResult{absent: true}},
+		"an unknown id may be the snapshot":           {name, []string{"snap-1", "snap-2"}, listResult{}},
+		"a truncated name may be another snapshot's":  {"snapshot-11111111", []string{"p/snapshot-11111111"}, listResult{}},
+		"a name without dashes has the whole UID":     {"snapshot-11111111222233334444555555555555", []string{"snapshot-11111111222233334444555555555555"}, listResult{handle: "snapshot-11111111222233334444555555555555"}},
 	}
 	for title, tt := range tests {
 		if got := matchListed(tt.name, uid, tt.listed, known); got != tt.want {

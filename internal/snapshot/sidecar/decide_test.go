@@ -20,7 +20,7 @@ func reconciler() *Reconciler {
 	return &Reconciler{kind: kind, keys: kind.Keys(), options: &Options{Driver: driver}, now: time.Now}
 }
 
-// newContent is a content that the cluster's half has just made.
+// newContent returns a content that snapshot-controller has just created.
 func newContent() *snapshotv1.VolumeSnapshotContent {
 	return &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: "c", UID: "uid-c", Finalizers: []string{snapshot.Single.Finalizer}},
@@ -64,36 +64,36 @@ func TestDecide(t *testing.T) {
 		want    action
 		says    string
 	}{
-		"a new content is cut":                                        {nil, gold, create, ""},
-		"one that may have been cut is cut again":                     {[]func(content){beingCreated}, gold, create, ""},
-		"also without its class, if what was asked is on record":      {[]func(content){requestRecorded}, nil, create, ""},
-		"without class and record it says so":                         {[]func(content){beingCreated}, nil, reportProblem, "class gold is not there"},
-		"a new one without its class waits for it":                    {nil, nil, reportProblem, "class gold is not there"},
-		"a class of another driver is refused":                        {nil, &snapshot.Class{Name: "gold", Driver: "other"}, reportProblem, "is of driver other"},
-		"a content that names no class cannot be cut":                 {[]func(content){func(c content) { c.Spec.VolumeSnapshotClassName = nil }}, nil, reportProblem, "names no class"},
-		"a content of another driver is not ours":                     {[]func(content){func(c content) { c.Spec.Driver = "other" }}, gold, none, ""},
-		"an answer that is written loses its mark":                    {[]func(content){ready, beingCreated}, gold, clearAnnotation, ""},
-		"a snapshot that is not ready is followed":                    {[]func(content){uploading}, gold, poll, ""},
-		"also without its class":                                      {[]func(content){uploading}, nil, poll, ""},
-		"a ready one is left alone":                                   {[]func(content){ready}, gold, none, ""},
-		"an import is looked at":                                      {[]func(content){preProvisioned}, nil, poll, ""},
-		"a ready import is left alone":                                {[]func(content){preProvisioned, ready}, nil, none, ""},
-		"a member without a handle waits for its group":               {[]func(content){groupMember}, nil, none, ""},
-		"a member is followed, never cut":                             {[]func(content){groupMember, uploading}, nil, poll, ""},
-		"a released content that nobody began with goes":              {[]func(content){deleting}, gold, removeFinalizer, ""},
-		"one that may have been cut is asked for until that is known": {[]func(content){deleting, requestRecorded}, nil, resolve, ""},
-		"one with a snapshot has it deleted":                          {[]func(content){deleting, ready}, gold, deleteSnapshot, ""},
-		"also while it is uploading":                                  {[]func(content){deleting, uploading}, gold, deleteSnapshot, ""},
-		"also if the mark was left by a death":                        {[]func(content){deleting, ready, beingCreated}, gold, deleteSnapshot, ""},
-		"also when its class is gone":                                 {[]func(content){deleting, ready}, nil, deleteSnapshot, ""},
-		"with policy Retain the snapshot stays":                       {[]func(content){deleting, ready, retainPolicy}, gold, removeFinalizer, ""},
-		"what may have been cut is found out with policy Retain too":  {[]func(content){deleting, requestRecorded, retainPolicy}, gold, resolve, ""},
-		"a member's snapshot is its group's to delete":                {[]func(content){deleting, ready, groupMember}, nil, removeFinalizer, ""},
-		"an import is deleted by its handle, looked at or not":        {[]func(content){deleting, preProvisioned}, nil, deleteSnapshot, ""},
-		"an import that was never bound needs nobody's word":          {[]func(content){deleted, unbound}, nil, deleteSnapshot, ""},
-		"a content that somebody deletes while it is used lives on":   {[]func(content){deleted, ready}, gold, none, ""},
-		"and is still cut if it was not":                              {[]func(content){deleted}, gold, create, ""},
-		"what is not kept for us has been dealt with":                 {[]func(content){deleting, ready, unprotected}, gold, none, ""},
+		"a snapshot of a new content is created":                             {nil, gold, create, ""},
+		"creating is repeated while the outcome is unknown":                  {[]func(content){beingCreated}, gold, create, ""},
+		"also without the class, if the request is recorded":                 {[]func(content){requestRecorded}, nil, create, ""},
+		"without class and recorded request it reports a problem":            {[]func(content){beingCreated}, nil, reportProblem, "class gold is not there"},
+		"a new content without its class waits for the class":                {nil, nil, reportProblem, "class gold is not there"},
+		"a class of another driver is rejected":                              {nil, &snapshot.Class{Name: "gold", Driver: "other"}, reportProblem, "is of driver other"},
+		"a content that names no class is rejected":                          {[]func(content){func(c content) { c.Spec.VolumeSnapshotClassName = nil }}, nil, reportProblem, "names no class"},
+		"a content of another driver is not ours":                            {[]func(content){func(c content) { c.Spec.Driver = "other" }}, gold, none, ""},
+		"the annotation is removed once the handle is recorded":              {[]func(content){ready, beingCreated}, gold, clearAnnotation, ""},
+		"a snapshot that is not ready is polled":                             {[]func(content){uploading}, gold, poll, ""},
+		"also without its class":                                             {[]func(content){uploading}, nil, poll, ""},
+		"a ready snapshot needs nothing":                                     {[]func(content){ready}, gold, none, ""},
+		"a pre-provisioned snapshot is polled":                               {[]func(content){preProvisioned}, nil, poll, ""},
+		"a ready pre-provisioned snapshot needs nothing":                     {[]func(content){preProvisioned, ready}, nil, none, ""},
+		"a group member without a handle waits for its group":                {[]func(content){groupMember}, nil, none, ""},
+		"a group member is polled, never created":                            {[]func(content){groupMember, uploading}, nil, poll, ""},
+		"a deleted content that was never started has its finalizer removed": {[]func(content){deleting}, gold, removeFinalizer, ""},
+		"an unknown outcome is resolved before the deletion":                 {[]func(content){deleting, requestRecorded}, nil, resolve, ""},
+		"the snapshot of a deleted content is deleted":                       {[]func(content){deleting, ready}, gold, deleteSnapshot, ""},
+		"also while it is uploading":                                         {[]func(content){deleting, uploading}, gold, deleteSnapshot, ""},
+		"also if a crash left the annotation":                                {[]func(content){deleting, ready, beingCreated}, gold, deleteSnapshot, ""},
+		"also if the class does not exist":                                   {[]func(content){deleting, ready}, nil, deleteSnapshot, ""},
+		"with policy Retain the snapshot is kept":                            {[]func(content){deleting, ready, retainPolicy}, gold, removeFinalizer, ""},
+		"an unknown outcome is resolved with policy Retain too":              {[]func(content){deleting, requestRecorded, retainPolicy}, gold, resolve, ""},
+		"a group member's snapshot is deleted with the group":                {[]func(content){deleting, ready, groupMember}, nil, removeFinalizer, ""},
+		"a pre-provisioned snapshot is deleted by its handle":                {[]func(content){deleting, preProvisioned}, nil, deleteSnapshot, ""},
+		"one that was never bound needs no annotation":                       {[]func(content){deleted, unbound}, nil, deleteSnapshot, ""},
+		"a deleted content without being-deleted annotation waits":           {[]func(content){deleted, ready}, gold, none, ""},
+		"and its snapshot is still created":                                  {[]func(content){deleted}, gold, create, ""},
+		"a content without our finalizer needs nothing":                      {[]func(content){deleting, ready, unprotected}, gold, none, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestARepetitionAsksForTheSame(t *testing.T) {
+func TestChooseRequest(t *testing.T) {
 	gold := &snapshot.Class{Name: "gold", Driver: driver, Parameters: map[string]string{"tier": "now", "csi.storage.k8s.io/snapshotter-secret-name": "x"}}
 	then := (&requestRecord{Name: "then", Parameters: map[string]string{"tier": "then"}}).String()
 	tests := map[string]struct {
@@ -121,14 +121,14 @@ func TestARepetitionAsksForTheSame(t *testing.T) {
 		class      *snapshot.Class
 		name, tier string
 	}{
-		"what is new follows the class":                           {func(content) {}, gold, "snapshot-uid-s", "now"},
-		"what may have been made is asked for as it was":          {func(c content) { beingCreated(c); annotate(c, requestAnnotation, then) }, gold, "then", "then"},
-		"what was surely not made follows the class as it is now": {func(c content) { annotate(c, requestAnnotation, then) }, gold, "snapshot-uid-s", "now"},
-		"without the class, as it was":                            {func(c content) { annotate(c, requestAnnotation, then) }, nil, "then", "then"},
-		"what was made is asked for as it was":                    {func(c content) { uploading(c); annotate(c, requestAnnotation, then) }, gold, "then", "then"},
-		"what upstream may have made follows the class":           {beingCreated, gold, "snapshot-uid-s", "now"},
-		"and without it is asked for by its name":                 {beingCreated, nil, "snapshot-uid-s", ""},
-		"a record that cannot be read is none":                    {func(c content) { beingCreated(c); annotate(c, requestAnnotation, "{") }, gold, "snapshot-uid-s", "now"},
+		"a new request follows the class":                                   {func(content) {}, gold, "snapshot-uid-s", "now"},
+		"a request with an unknown outcome is repeated":                     {func(c content) { beingCreated(c); annotate(c, requestAnnotation, then) }, gold, "then", "then"},
+		"after a certain failure, the request follows the present class":    {func(c content) { annotate(c, requestAnnotation, then) }, gold, "snapshot-uid-s", "now"},
+		"without the class, the recorded request is used":                   {func(c content) { annotate(c, requestAnnotation, then) }, nil, "then", "then"},
+		"the request of an existing snapshot is repeated":                   {func(c content) { uploading(c); annotate(c, requestAnnotation, then) }, gold, "then", "then"},
+		"without a record, as from upstream, the request follows the class": {beingCreated, gold, "snapshot-uid-s", "now"},
+		"without record and class, the request has only the name":           {beingCreated, nil, "snapshot-uid-s", ""},
+		"an invalid record is ignored":                                      {func(c content) { beingCreated(c); annotate(c, requestAnnotation, "{") }, gold, "snapshot-uid-s", "now"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestARepetitionAsksForTheSame(t *testing.T) {
 	}
 }
 
-func TestThePauseGrowsWithTheWait(t *testing.T) {
+func TestPollIntervalGrows(t *testing.T) {
 	r := reconciler()
 	began := time.Now()
 	c := newContent()

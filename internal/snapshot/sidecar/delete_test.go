@@ -17,18 +17,18 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// Who takes over the snapshots of a group may change his mind before the driver was
-// asked about them. Then nobody knows yet that they cannot be deleted alone.
-func TestAContentIsNotHeldByWhatOnlyGoesWithItsGroup(t *testing.T) {
+// A user may delete pre-provisioned contents of a group's snapshots before the driver was asked
+// about them. It is unknown then that they cannot be deleted alone.
+func TestAGroupMemberDoesNotBlockItsContent(t *testing.T) {
 	tests := map[string]struct {
 		grouped bool
 		refuse  codes.Code // OK for what the driver says of itself
 		gone    bool
 	}{
-		"part of a group goes with that":            {grouped: true, gone: true},
-		"what is refused for another reason stays":  {refuse: codes.InvalidArgument},
-		"part of a group that was not refused so":   {grouped: true, refuse: codes.Internal},
-		"what is part of no group is deleted alone": {gone: true},
+		"a group member is deleted with the group":                 {grouped: true, gone: true},
+		"a deletion rejected for another reason keeps the content": {refuse: codes.InvalidArgument},
+		"a group member whose deletion failed with another code":   {grouped: true, refuse: codes.Internal},
+		"a snapshot without a group is deleted":                    {gone: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

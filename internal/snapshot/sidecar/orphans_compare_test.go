@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-func TestWhatIsAnOrphan(t *testing.T) {
+func TestOrphans(t *testing.T) {
 	now := time.Unix(100000, 0)
 	content := func(change func(*snapshotv1.VolumeSnapshotContent)) []snapshotv1.VolumeSnapshotContent {
 		c := snapshotv1.VolumeSnapshotContent{Spec: snapshotv1.VolumeSnapshotContentSpec{Driver: "d"}}
@@ -24,23 +24,23 @@ func TestWhatIsAnOrphan(t *testing.T) {
 		age      time.Duration // negative if the driver does not say
 		want     bool
 	}{
-		"one that nobody knows":                        {nil, 2 * time.Hour, true},
-		"one that is too young":                        {nil, time.Minute, false},
-		"one of which the driver does not say how old": {nil, -1, true},
-		"one that was made for a content": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+		"a snapshot without a content": {nil, 2 * time.Hour, true},
+		"a snapshot that is too young": {nil, time.Minute, false},
+		"a snapshot of unknown age":    {nil, -1, true},
+		"a snapshot of a content": {content(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("s")}
 		}), 2 * time.Hour, false},
-		"one that was there before its content": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+		"a pre-provisioned snapshot": {content(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.Source.SnapshotHandle = ptr.To("s")
 		}), 2 * time.Hour, false},
-		"one of a volume that is being cut: it may be that": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+		"a snapshot of a volume of which one is being created": {content(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.Source.VolumeHandle = ptr.To("v")
 		}), 2 * time.Hour, false},
-		"one of a volume that was cut": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+		"another snapshot of a volume": {content(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.Source.VolumeHandle = ptr.To("v")
 			c.Status = &snapshotv1.VolumeSnapshotContentStatus{SnapshotHandle: ptr.To("other")}
 		}), 2 * time.Hour, true},
-		"one whose handle another driver uses too": {content(func(c *snapshotv1.VolumeSnapshotContent) {
+		"a snapshot with the same handle as one of another driver": {content(func(c *snapshotv1.VolumeSnapshotContent) {
 			c.Spec.Driver, c.Spec.Source.SnapshotHandle = "other", ptr.To("s")
 		}), 2 * time.Hour, true},
 	}
@@ -60,7 +60,7 @@ func TestWhatIsAnOrphan(t *testing.T) {
 	}
 }
 
-func TestWhoHasNamedASnapshot(t *testing.T) {
+func TestNamedBySnapshotter(t *testing.T) {
 	const uid = "01234567-89ab-cdef-0123-456789abcdef"
 	whole, short := snapshot.Naming{Prefix: "snapshot", Length: -1}, snapshot.Naming{Prefix: "snapshot", Length: 8}
 	for handle, want := range map[string]bool{"pool/snapshot-" + uid + "@x": true, "snapshot-1": false, "snap-" + uid: false, uid: false} {
@@ -69,6 +69,6 @@ func TestWhoHasNamedASnapshot(t *testing.T) {
 		}
 	}
 	if !short.Matches("1-snapshot-01234567") || short.Matches("snapshot-0123456") {
-		t.Error("short names are not told from others")
+		t.Error("short names are not recognized")
 	}
 }

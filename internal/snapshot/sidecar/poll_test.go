@@ -60,7 +60,7 @@ func connectedReconciler(t *testing.T, o csitest.Options, change func(content), 
 
 // A snapshot that a volume is cut for becomes ready by whatever means, as it does
 // with upstream's program, which never reads it.
-func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
+func TestCreateIsRepeatedIfReadingFails(t *testing.T) {
 	secret := func(name, namespace string) map[string]string {
 		return map[string]string{
 			"csi.storage.k8s.io/snapshotter-list-secret-name": name, "csi.storage.k8s.io/snapshotter-list-secret-namespace": namespace,
@@ -74,14 +74,14 @@ func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
 		again      bool
 		says       string // the error; empty for none
 	}{
-		"one that can be read is read":                                      {nil, codes.OK, false, ""},
-		"a driver that wants a secret of which the class says nothing":      {nil, codes.Unauthenticated, true, ""},
-		"a driver that takes its absence as a bad argument":                 {nil, codes.InvalidArgument, true, ""},
-		"a driver that announces what it cannot do":                         {nil, codes.Unimplemented, true, ""},
-		"a secret for reading that is not there":                            {secret("none", "ns"), codes.OK, true, ""},
-		"a secret for reading whose name depends on the snapshot":           {secret("s", "${volumesnapshot.namespace}"), codes.OK, true, ""},
-		"a driver that is busy is asked later":                              {nil, codes.Unavailable, false, "Unavailable"},
-		"a snapshot that the driver does not know is not made a new one of": {nil, codes.NotFound, false, "NotFound"},
+		"a readable snapshot is read":                                     {nil, codes.OK, false, ""},
+		"a driver that needs a secret that the class does not name":       {nil, codes.Unauthenticated, true, ""},
+		"a driver that reports the missing secret as an invalid argument": {nil, codes.InvalidArgument, true, ""},
+		"a driver without the capability that it announces":               {nil, codes.Unimplemented, true, ""},
+		"a secret for reading that does not exist":                        {secret("none", "ns"), codes.OK, true, ""},
+		"a secret for reading whose name depends on the snapshot":         {secret("s", "${volumesnapshot.namespace}"), codes.OK, true, ""},
+		"a driver that is unavailable is polled later":                    {nil, codes.Unavailable, false, "Unavailable"},
+		"a snapshot that the driver does not have is not created again":   {nil, codes.NotFound, false, "NotFound"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -111,8 +111,9 @@ func TestASnapshotThatCannotBeReadIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// What cannot be made again is not: of these only what reading says is known.
-func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
+// CreateSnapshot is repeated only for snapshots that the sidecar created: the others can only
+// be read.
+func TestOnlyCreatedSnapshotsAreCreatedAgain(t *testing.T) {
 	for name, change := range map[string]func(content){
 		"a member of a group": groupMember,
 		"one that was there before": func(c content) {
@@ -138,9 +139,8 @@ func TestOnlyWhatAVolumeIsCutForIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// Nobody can tell whether a snapshot that was there before is ready, where the driver
-// cannot read.
-func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
+// A pre-provisioned snapshot counts as ready if the driver cannot read snapshots.
+func TestPreProvisionedIsReadyIfTheDriverCannotRead(t *testing.T) {
 	can := []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
 	r, server := connectedReconciler(t, csitest.Options{Controller: can}, func(c content) { preProvisioned(c); c.Status = nil }, nil)
 	before := server.Calls(csi.CreateSnapshot)
@@ -154,9 +154,9 @@ func TestWhatWasThereBeforeIsReadyWhereTheDriverCannotRead(t *testing.T) {
 	}
 }
 
-// A driver that has lost a snapshot makes another one when it is asked again. That
-// one must not pass for the first.
-func TestAnotherSnapshotDoesNotPassForTheFirst(t *testing.T) {
+// A driver that has lost a snapshot creates another one when the call is repeated. That must
+// not be taken for the first one.
+func TestALostSnapshotIsReported(t *testing.T) {
 	r, server := connectedReconciler(t, csitest.Options{}, func(c content) { c.Status.SnapshotHandle = ptr.To("lost") }, nil)
 	server.FailNext(csi.GetSnapshot, codes.PermissionDenied, "as the test says")
 	s, err := r.observe(t.Context(), r.client, "c")
@@ -169,7 +169,7 @@ func TestAnotherSnapshotDoesNotPassForTheFirst(t *testing.T) {
 }
 
 // The secret that is sent for reading is the one that the class names for it.
-func TestReadingHasASecretOfItsOwn(t *testing.T) {
+func TestReadingUsesTheListSecret(t *testing.T) {
 	r, server := connectedReconciler(t, csitest.Options{Record: true}, nil, map[string]string{
 		"csi.storage.k8s.io/snapshotter-list-secret-name": "of-${volumesnapshotcontent.name}", "csi.storage.k8s.io/snapshotter-list-secret-namespace": "ns",
 	})

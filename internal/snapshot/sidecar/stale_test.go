@@ -17,17 +17,17 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// The cache may show a content that this process itself has let go of, a moment
-// ago: to ask the driver for its snapshot would make that again.
-func TestASnapshotThatWasDeletedIsNotMadeAgainByAStaleCache(t *testing.T) {
+// The cache may show a content whose finalizer this process removed a moment ago: a repeated
+// CreateSnapshot would create the snapshot again.
+func TestAStaleCacheDoesNotCreateADeletedSnapshotAgain(t *testing.T) {
 	tests := map[string]struct {
 		shown  []func(content) // in the cache; it is gone in truth
 		can    []csipb.ControllerServiceCapability_RPC_Type
 		ending bool
 	}{
-		"to find out whether it is there": {shown: []func(content){requestRecorded, deleting}, ending: true},
-		"to try once more":                {shown: []func(content){requestRecorded}},
-		"to see whether it is ready, where that cannot be read": {
+		"to resolve an unknown outcome": {shown: []func(content){requestRecorded, deleting}, ending: true},
+		"to retry":                      {shown: []func(content){requestRecorded}},
+		"to poll a driver that cannot read snapshots": {
 			shown: []func(content){uploading}, can: []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT},
 		},
 	}
@@ -52,7 +52,7 @@ func TestASnapshotThatWasDeletedIsNotMadeAgainByAStaleCache(t *testing.T) {
 				t.Error(err)
 			}
 			if n := server.Calls(csi.CreateSnapshot); n != 0 {
-				t.Errorf("the driver was asked %d times for a snapshot of which nothing tells", n)
+				t.Errorf("CreateSnapshot was called %d times for a deleted content", n)
 			}
 		})
 	}
