@@ -331,7 +331,7 @@ func TestNothingIsWrittenWhenNothingHasChanged(t *testing.T) {
 	w.StartSnapshotController(t, "--resync-period=100ms", "--http-endpoint="+first)
 	w.StartSnapshotter(t, "--resync-period=100ms", "--http-endpoint="+second)
 	waitForReconciles(t, first, "bind-snapshot", "bind-groupsnapshot")
-	waitForReconciles(t, second, "cut-snapshot", "cut-groupsnapshot")
+	waitForReconciles(t, second, "create-snapshot", "create-groupsnapshot")
 	now, err := versions(t.Context())
 	must(t, err)
 	if now != before {

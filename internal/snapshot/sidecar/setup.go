@@ -38,7 +38,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		return err
 	}
 	err := errors.Join(
-		r.newController(m, "cut-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.contentsOfClass)).Complete(kube.DrainOnStop(queue{r, false})),
+		r.newController(m, "create-", false).Watches(kind.NewClass(), handler.EnqueueRequestsFromMapFunc(r.contentsOfClass)).Complete(kube.DrainOnStop(queue{r, false})),
 		r.newController(m, "delete-", true).Complete(kube.DrainOnStop(queue{r, true})))
 	if err != nil {
 		return fmt.Errorf("adding the controllers of %ss: %w", kind.Name(), err)
