@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot/sidecar"
 )
 
-// answer is a driver's, which does not know when the log was cut.
+// answer is the response of a driver that does not report when the snapshot of log was taken.
 func answer(ready ...bool) *csipb.VolumeGroupSnapshot {
 	return &csipb.VolumeGroupSnapshot{
 		GroupSnapshotId: "g", ReadyToUse: true, CreationTime: &timestamppb.Timestamp{Seconds: 7},

@@ -68,8 +68,8 @@ func differEvents(events []string) (n int) {
 	return n
 }
 
-// A clock that jumps forward makes everything look old. Nothing goes for that, which is
-// told once; when the clock is right again all is as it was.
+// A clock that jumps forward makes everything look old. No snapshot is deleted for that, and the
+// problem is reported once. It disappears when the clock is right again.
 func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
 	w := newAgingTest(t)
 	jump := 15 * 24 * time.Hour
@@ -95,7 +95,7 @@ func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
 	}
 }
 
-// The same is so while the API server does not tell its time.
+// The same holds while the API server's time is unknown.
 func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
 	w := newAgingTest(t)
 	w.now, w.noServerTime = w.now.Add(15*24*time.Hour), true
@@ -111,8 +111,8 @@ func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
 	}
 }
 
-// While a machine sleeps its clocks do not measure how time passes at the API server.
-// That is asked for before anything is told.
+// While a machine sleeps, it does not measure how time passes at the API server. The time is read
+// again before a difference is reported.
 func TestWhatIsKnownOfTheTimeIsRenewedBeforeItIsTold(t *testing.T) {
 	w := newAgingTest(t)
 	slept := 15 * 24 * time.Hour
@@ -128,7 +128,7 @@ func TestWhatIsKnownOfTheTimeIsRenewedBeforeItIsTold(t *testing.T) {
 	}
 }
 
-// A clock that jumps between the decision and the removal has nothing removed either.
+// No snapshot is deleted if a clock jumps between the decision and the deletion.
 func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
 	w := newAgingTest(t)
 	w.now = w.now.Add(15 * 24 * time.Hour)
@@ -148,8 +148,8 @@ func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
 	}
 }
 
-// A run that a wrong clock began has left snapshots that are named after a run to come.
-// That takes its own, once, whoever dies meanwhile.
+// A run that was started with a wrong clock has snapshots with the time of a future run. That run
+// takes its own snapshots, once, whenever processes crash.
 func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
 	for _, lag := range []int{1, 3} {
 		for strike := range 8 {
@@ -178,7 +178,7 @@ func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
 	}
 }
 
-// Whose a snapshot is, is looked up at the API server before others go for its sake.
+// The claim of a snapshot is read from the API server before others are deleted because of it.
 func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
 	s.Spec.Retention = count(1)

@@ -25,10 +25,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-var errCrashed = errors.New("this process is dead")
+var errCrashed = errors.New("this process has crashed")
 
-// A crashTest is an API server, the cache of one process after the other, and
-// what happened.
+// A crashTest has an API server, the cache of the present process, and a log of the writes.
 type crashTest struct {
 	server       client.WithWatch
 	cache        client.WithWatch // as old as its last refresh
@@ -79,7 +78,7 @@ func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.Pe
 	return w
 }
 
-// refresh brings the cache up to date.
+// refresh updates the cache.
 func (w *crashTest) refresh(t *testing.T) {
 	t.Helper()
 	var objects []client.Object
@@ -269,8 +268,8 @@ func (w *crashTest) assertRunDone(t *testing.T) {
 	}
 }
 
-// A process may die before or after any write, its successor may see an old
-// state of things: every claim gets one snapshot, and what is too much goes once.
+// A process may crash before or after any write, and its successor may have a stale cache: every
+// claim gets one snapshot, and each expired snapshot is deleted once.
 func TestARunSurvivesDeathAtAnyWrite(t *testing.T) {
 	for _, lag := range []int{1, 2, 3} {
 		w := newDueTest(t)
@@ -307,8 +306,8 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 	t.Logf("a run of three claims took %d writes", before)
 }
 
-// A cache that does not know yet that somebody has removed the newest snapshot
-// would have the second go too.
+// A cache that does not show yet that the newest snapshot was deleted would lead to the deletion
+// of the second one.
 func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
 	s.Spec.Retention = count(1)
@@ -328,7 +327,7 @@ func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	}
 }
 
-// That is so of a process that believes its cache, too.
+// The same holds for a process that trusts its cache.
 func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
 	w := newDueTest(t)
 	w.runUntilIdle(t, 1)
@@ -355,8 +354,7 @@ func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
 	}
 }
 
-// A cache that does not show yet what the process has made makes it take no more
-// than may be under way.
+// Snapshots that the process created and the cache does not show yet count as in progress.
 func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
 	s := daily()
 	s.Spec.MaxConcurrent, s.Spec.Trigger = 2, "go"
@@ -372,8 +370,8 @@ func TestWhatTheCacheDoesNotShowYetIsUnderWay(t *testing.T) {
 	}
 }
 
-// A claim that the cache does not show yet is part of a run that is asked for, and
-// of the answer, also when the process has looked before.
+// A claim that the cache does not show yet is part of a triggered run and of its completion,
+// even if the process trusts its cache.
 func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 	s := daily()
 	w := newCrashTest(t, s, manyClaims(1))
@@ -404,7 +402,7 @@ func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 	}
 }
 
-// What is suspended at this moment is left alone, whatever the cache says.
+// A suspension takes effect at once, even if the cache does not show it.
 func TestASuspensionCountsAtOnce(t *testing.T) {
 	w := newDueTest(t)
 	s, r := w.schedule(t), w.process()
@@ -419,7 +417,7 @@ func TestASuspensionCountsAtOnce(t *testing.T) {
 	}
 }
 
-// A run lists all snapshots when a process begins, and not again for each claim.
+// A process lists all snapshots when it starts, not again for each claim of a run.
 func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
 	s := daily()
 	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, count(1), metaTime(twoYesterday)
@@ -430,8 +428,8 @@ func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
 	}
 }
 
-// A snapshot that may not go, such as one on legal hold, is told and tried again
-// after a pause; it keeps nothing else from going, and no run from beginning.
+// A snapshot that cannot be deleted, such as one on legal hold, is reported, and its deletion is
+// retried after a pause. It blocks neither other deletions nor runs.
 func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
 	w := newDueTest(t)
 	w.undeletable = "c0-20261120"
@@ -453,8 +451,8 @@ func TestASnapshotThatMayNotGoStopsNothing(t *testing.T) {
 	w.assertRunDone(t)
 }
 
-// Where a refusal takes long, as that of a webhook that is out of reach, those that
-// wait for it have their turn at the next visits, and are before it.
+// If a rejection takes long, as from an unreachable webhook, the waiting claims have their turn in
+// the next reconciles, before rejected ones.
 func TestSlowRefusalsDoNotHoldUpOthers(t *testing.T) {
 	s := daily()
 	s.Spec.Trigger = "go"
@@ -479,8 +477,8 @@ func TestSlowRefusalsDoNotHoldUpOthers(t *testing.T) {
 	}
 }
 
-// A claim of which the API server takes no snapshot keeps nobody else's from
-// being taken, and nothing from being removed; it is tried again after a pause.
+// A claim whose snapshot is rejected blocks neither other snapshots nor deletions. It is retried
+// after a pause.
 func TestOneBadClaimStopsNothing(t *testing.T) {
 	w := newDueTest(t)
 	w.rejectPrefix = "c0-uid"
@@ -503,8 +501,8 @@ func TestOneBadClaimStopsNothing(t *testing.T) {
 	w.assertRunDone(t)
 }
 
-// Kinds come into the cache one by one. A schedule that says that a claim has got
-// its snapshot, without that snapshot, does not answer a trigger.
+// Kinds reach the cache one by one. If the cached status says that a claim has its snapshot, but
+// the snapshot is missing, the trigger does not complete.
 func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
 	s, claims := midRun(), manyClaims(1)
 	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: metaTime(noon)}}

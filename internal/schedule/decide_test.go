@@ -377,7 +377,7 @@ func TestAges(t *testing.T) {
 }
 
 // The age of what there is goes on to be measured when nothing is taken any more
-// because the spec makes no sense.
+// because the spec is invalid.
 func TestAgesOfWhatCannotBeRead(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*v1alpha1.SnapshotSchedule)

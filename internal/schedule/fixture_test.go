@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// noon is when tests happen. The daily run of fixtures is at two.
+// noon is the time in tests. The daily run of fixtures is at two.
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 var (
@@ -22,7 +22,7 @@ var (
 	longAgo      = noon.AddDate(0, -1, 0)
 )
 
-// daily is a schedule whose last run was today's, and is complete.
+// daily returns a schedule whose run of today is complete.
 func daily() *v1alpha1.SnapshotSchedule {
 	return &v1alpha1.SnapshotSchedule{
 		ObjectMeta: metav1.ObjectMeta{Name: "daily", Namespace: "team", UID: "schedule-uid", Generation: 1, CreationTimestamp: *metaTime(longAgo)},
@@ -45,7 +45,7 @@ func midRun() *v1alpha1.SnapshotSchedule {
 	return s
 }
 
-// boundClaim is a claim with a volume.
+// boundClaim returns a claim with a volume.
 func boundClaim(name string) corev1.PersistentVolumeClaim {
 	return corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "team", UID: types.UID(name + "-uid"), CreationTimestamp: *metaTime(longAgo)},
@@ -74,14 +74,14 @@ func claimGone(s *snapshotState)   { s.claimGone = true }
 func ofSuccessor(s *snapshotState) { s.claimGone, s.ofSuccessor = true, true }
 func fromFuture(s *snapshotState)  { s.fromFuture = true }
 
-// ofClaim makes it a snapshot of another claim.
+// ofClaim makes it the snapshot of another claim.
 func ofClaim(claim string) func(*snapshotState) {
 	return func(s *snapshotState) {
 		s.name, s.claim, s.claimName = claim+s.name[4:], types.UID(claim+"-uid"), claim
 	}
 }
 
-// sameClocks are two clocks that say the same.
+// sameClocks are two clocks with the same reading.
 func sameClocks(when time.Time) clockReadings { return clockReadings{when, when} }
 
 func snapshotNames(snapshots []*snapshotState) []string {

@@ -51,7 +51,7 @@ func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *
 	return head + tail
 }
 
-// formatTime is a run's time as it is written down.
+// formatTime formats a run's time.
 func formatTime(run time.Time) string { return run.UTC().Format(time.RFC3339) }
 
 // newSnapshot returns the snapshot of a claim for a run. It has no owner reference, so it is
@@ -81,7 +81,7 @@ func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeCla
 	}
 }
 
-// isSameSnapshot tells whether a snapshot that is there is the one that was to be made.
+// isSameSnapshot reports whether an existing snapshot is the one to create.
 func isSameSnapshot(existing, wanted *snapshotv1.VolumeSnapshot) bool {
 	return existing.Labels[uidLabel] == wanted.Labels[uidLabel] && existing.Labels[claimLabel] == wanted.Labels[claimLabel] &&
 		existing.Annotations[runAnnotation] == wanted.Annotations[runAnnotation] && existing.Annotations[runIDAnnotation] == wanted.Annotations[runIDAnnotation]

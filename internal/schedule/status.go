@@ -59,8 +59,8 @@ func invalidStatus(s *state, problem error, now time.Time) *v1alpha1.SnapshotSch
 
 // rejections are the requests that the API server just rejected.
 type rejections struct {
-	claims    map[string]string // those of which it takes no snapshot, and why
-	deletions string            // tells of snapshots that it does not let go
+	claims    map[string]string // claims whose snapshot was rejected, and why
+	deletions string            // describes the rejected deletions of snapshots
 }
 
 // newStatus returns the status after a step.

@@ -21,7 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
-// reconcileOnce has a lane look at the content once.
+// reconcileOnce reconciles the content once in a queue.
 func reconcileOnce(t *testing.T, r *Reconciler, ends bool) error {
 	t.Helper()
 	r.events = kube.NewEventsWithRecorder(record.NewFakeRecorder(10))
@@ -29,7 +29,7 @@ func reconcileOnce(t *testing.T, r *Reconciler, ends bool) error {
 	return err
 }
 
-// getContent is the content, nil if it is gone.
+// getContent reads the content. It returns nil if the content does not exist.
 func getContent(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
 	t.Helper()
 	c := newContent()
@@ -42,7 +42,7 @@ func getContent(t *testing.T, r *Reconciler) *snapshotv1.VolumeSnapshotContent {
 	return c
 }
 
-// failCreate has the driver refuse snapshots.
+// failCreate makes CreateSnapshot fail with a code, or succeed with codes.OK.
 func failCreate(server *csitest.Driver, code codes.Code) {
 	server.SetHooks(csitest.Hooks{Before: func(_ context.Context, m csi.Method, _ any) error {
 		if m == csi.CreateSnapshot && code != codes.OK {

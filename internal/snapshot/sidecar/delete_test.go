@@ -59,8 +59,8 @@ func TestAGroupMemberDoesNotBlockItsContent(t *testing.T) {
 	}
 }
 
-// createSnapshot makes a snapshot at the driver, or a group of one, and returns the
-// snapshot's handle.
+// createSnapshot creates a snapshot, or a group with one member, at the driver. It returns the
+// handle of the snapshot.
 func createSnapshot(t *testing.T, connection *csi.Driver, grouped bool) string {
 	t.Helper()
 	volume := createVolume(t, connection)
@@ -92,7 +92,7 @@ func createVolume(t *testing.T, connection *csi.Driver) string {
 	return volume.GetVolumeId()
 }
 
-// startDriver is a driver that can do everything.
+// startDriver starts a driver with all capabilities.
 func startDriver(t *testing.T) (*csitest.Driver, *csi.Driver) {
 	t.Helper()
 	server := csitest.New(csitest.Options{Name: driver})

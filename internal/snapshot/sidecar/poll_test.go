@@ -18,8 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// connectedReconciler is a reconciler of one content that is uploading, of a driver that has
-// its snapshot ready, and of a class.
+// connectedReconciler returns a reconciler with a class and one content that is not ready, and a
+// driver whose snapshot is ready.
 func connectedReconciler(t *testing.T, o csitest.Options, change func(content), parameters map[string]string) (*Reconciler, *csitest.Driver) {
 	t.Helper()
 	o.Name = driver
@@ -58,8 +58,8 @@ func connectedReconciler(t *testing.T, o csitest.Options, change func(content), 
 	return r, server
 }
 
-// A snapshot that a volume is cut for becomes ready by whatever means, as it does
-// with upstream's program, which never reads it.
+// A snapshot that the sidecar created becomes ready even if it cannot be read, as it does with
+// upstream, which never reads it.
 func TestCreateIsRepeatedIfReadingFails(t *testing.T) {
 	secret := func(name, namespace string) map[string]string {
 		return map[string]string{
@@ -105,7 +105,7 @@ func TestCreateIsRepeatedIfReadingFails(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 			if again := server.Calls(csi.CreateSnapshot) > before; again != tt.again {
-				t.Errorf("asked again: %t", again)
+				t.Errorf("repeated: %t", again)
 			}
 		})
 	}
@@ -133,7 +133,7 @@ func TestOnlyCreatedSnapshotsAreCreatedAgain(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 			if server.Calls(csi.CreateSnapshot) > before {
-				t.Error("it was asked for again")
+				t.Error("CreateSnapshot was repeated")
 			}
 		})
 	}
@@ -168,7 +168,7 @@ func TestALostSnapshotIsReported(t *testing.T) {
 	}
 }
 
-// The secret that is sent for reading is the one that the class names for it.
+// Reading uses the secret that the class names for it.
 func TestReadingUsesTheListSecret(t *testing.T) {
 	r, server := connectedReconciler(t, csitest.Options{Record: true}, nil, map[string]string{
 		"csi.storage.k8s.io/snapshotter-list-secret-name": "of-${volumesnapshotcontent.name}", "csi.storage.k8s.io/snapshotter-list-secret-namespace": "ns",
