@@ -50,7 +50,7 @@ type SnapshotScheduleSpec struct {
 	// +optional
 	ClaimSelector metav1.LabelSelector `json:"claimSelector,omitempty"`
 
-	// schedule is a cron expression with five fields (minute, hour, day of month, month, day of week), or one of
+	// schedule is a cron expression with five fields (minute, hour, day of month, month of year, day of week), or one of
 	// @hourly, @daily, @weekly, @monthly and @yearly.
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -36,7 +36,7 @@ func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
 	}
 	parsed, err := cron.NewParser(parserOptions).Parse(spec.Schedule)
 	if err != nil {
-		return nil, fmt.Errorf("spec.schedule %q: %w; use five fields: minute, hour, day of month, month, day of week, for example 30 2 * * *", spec.Schedule, err)
+		return nil, fmt.Errorf("spec.schedule %q: %w; use five fields: minute, hour, day of month, month of year, day of week, for example 30 2 * * *", spec.Schedule, err)
 	}
 	s, ok := parsed.(*cron.SpecSchedule)
 	if !ok {

@@ -37,7 +37,7 @@ func daily() *v1alpha1.SnapshotSchedule {
 	}
 }
 
-// running is a schedule in the middle of a run that began at noon.
+// midRun returns a schedule with a run that started at noon and is not complete.
 func midRun() *v1alpha1.SnapshotSchedule {
 	s := daily()
 	s.Status.Run = &v1alpha1.Run{Time: *metaTime(noon), StartTime: *metaTime(noon), Trigger: "go"}
