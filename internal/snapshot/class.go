@@ -81,7 +81,7 @@ func (c *ClassChoice) Check() *Problem {
 		return Problemf(c.DefaultReason, "the snapshot names no class, and driver %s has %d default snapshot classes (%s): name a class, or mark only one as default",
 			c.Driver, len(c.Defaults), strings.Join(c.Defaults, ", "))
 	case c.Class == nil:
-		return Problemf(c.Reason, "%s %s is not there", c.Kind, c.className())
+		return Problemf(c.Reason, "%s %s does not exist", c.Kind, c.className())
 	case c.Class.Driver != c.Driver:
 		return Problemf(c.Reason, "%s %s is of driver %s, and claim %s has a volume of driver %s", c.Kind, c.className(), c.Class.Driver, c.Claim, c.Driver)
 	}

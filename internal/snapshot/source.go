@@ -28,7 +28,7 @@ type Source struct {
 func (s *Source) Check() *Problem {
 	switch {
 	case s.Claim == nil:
-		return Problemf(reasonClaimMissing, "claim %s is not there", s.Name)
+		return Problemf(reasonClaimMissing, "claim %s does not exist", s.Name)
 	case s.Claim.DeletionTimestamp != nil && !slices.Contains(s.Claim.Finalizers, ClaimFinalizer):
 		return Problemf(reasonClaimFinalizer, "claim %s is being deleted, so no snapshot of it can be taken", s.Name)
 	case s.Claim.Spec.VolumeName == "" || s.Claim.Status.Phase != corev1.ClaimBound:
@@ -40,7 +40,7 @@ func (s *Source) Check() *Problem {
 func (s *Source) checkVolume() *Problem {
 	switch {
 	case s.Volume == nil:
-		return Problemf(ReasonContentCreation, "PersistentVolume %s of claim %s is not there", s.Claim.Spec.VolumeName, s.Name)
+		return Problemf(ReasonContentCreation, "PersistentVolume %s of claim %s does not exist", s.Claim.Spec.VolumeName, s.Name)
 	case s.Volume.Spec.ClaimRef == nil || s.Volume.Spec.ClaimRef.UID != s.Claim.UID:
 		return Problemf(ReasonContentCreation, "PersistentVolume %s is not bound to claim %s", s.Volume.Name, s.Name)
 	case s.Volume.Spec.CSI == nil:

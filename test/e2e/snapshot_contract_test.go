@@ -47,7 +47,7 @@ func TestBindingErrorsHaveUpstreamsReasons(t *testing.T) {
 	}
 
 	w.CreateSnapshot(t, api, "missing", "", fromContent(own("missing")))
-	wants("missing", "SnapshotContentMissing", "is not there")
+	wants("missing", "SnapshotContentMissing", "does not exist")
 
 	content("of-volume", corev1.ObjectReference{Namespace: w.Namespace, Name: "mismatch"}, snapshotv1.VolumeSnapshotContentSpec{
 		Source: snapshotv1.VolumeSnapshotContentSource{VolumeHandle: ptr.To("any")}, DeletionPolicy: snapshotv1.VolumeSnapshotContentRetain,

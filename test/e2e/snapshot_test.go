@@ -88,7 +88,7 @@ func TestMissingDependencyIsReportedAndRequeuesSnapshot(t *testing.T) {
 	}
 
 	w.CreateSnapshot(t, api, "class", "data", named("late"))
-	wants("class", "GetSnapshotClassFailed", "VolumeSnapshotClass "+w.Namespace+"-late is not there")
+	wants("class", "GetSnapshotClassFailed", "VolumeSnapshotClass "+w.Namespace+"-late does not exist")
 	class("late", w.Name, false)
 	w.WaitSnapshotReady(t, api, "class")
 
@@ -110,7 +110,7 @@ func TestMissingDependencyIsReportedAndRequeuesSnapshot(t *testing.T) {
 	w.WaitSnapshotReady(t, api, "torn")
 
 	w.CreateSnapshot(t, api, "early", "later", nil)
-	wants("early", "SnapshotPVCSourceMissing", "claim later is not there")
+	wants("early", "SnapshotPVCSourceMissing", "claim later does not exist")
 	w.CreateClaim(t, "later", nil)
 	w.WaitSnapshotReady(t, api, "early")
 
@@ -290,7 +290,7 @@ func importRestoreAndDelete(t *testing.T, w *world.World, api client.Client, han
 	}
 	w.CreateSnapshot(t, api, name, "", fromContent(w.Namespace+"-"+name))
 	if !contentFirst {
-		w.WaitSnapshotError(t, api, name, "is not there")
+		w.WaitSnapshotError(t, api, name, "does not exist")
 		createContent(t, w, api, name, preProvisioned(handle, snapshotv1.VolumeSnapshotContentRetain))
 	}
 	w.WaitSnapshotReady(t, api, name)

@@ -109,7 +109,7 @@ func (r rules) decidePreProvisioned(s *Observed) Step {
 	name := s.Snapshot.ContentName
 	switch {
 	case s.Content == nil:
-		return reject(r.Reasons.ContentMissing, "%s %s is not there", r.Content, name)
+		return reject(r.Reasons.ContentMissing, "%s %s does not exist", r.Content, name)
 	case !s.Content.PreProvisioned:
 		return reject(r.Reasons.ContentMismatch, "%s %s is created from %s: a %s can only name a content that has %s", r.Content, name, r.DynamicSource, r.Noun, r.PreProvisionedSource)
 	case !s.isReferencedByContent():

@@ -88,7 +88,7 @@ func (r *Reconciler) decideCreate(s *state) step {
 	case s.Class == "":
 		return step{reportProblem, snapshot.Problemf(r.kind.Reasons().Create, "the content names no class, so the driver's parameters are not known")}
 	case s.class == nil && recordedRequest(&s.Content) == nil:
-		return step{reportProblem, snapshot.Problemf(r.kind.Reasons().Create, "class %s is not there: create it, or delete the snapshot", s.Class)}
+		return step{reportProblem, snapshot.Problemf(r.kind.Reasons().Create, "class %s does not exist: create it, or delete the snapshot", s.Class)}
 	case s.class != nil && s.class.Driver != r.options.Driver:
 		return step{reportProblem, snapshot.Problemf(r.kind.Reasons().Create, "class %s is of driver %s, and the content is of driver %s", s.Class, s.class.Driver, s.Driver)}
 	}
