@@ -2,8 +2,8 @@ package local
 
 import "github.com/container-storage-interface/spec/lib/go/csi"
 
-// What the driver announces is computed from its options, so that a service that
-// an option switches on is announced exactly when it is served.
+// Capabilities are computed from the options, so that the driver reports a service
+// exactly when it serves it.
 
 func (o *Options) pluginCapabilities() []*csi.PluginCapability {
 	services := []csi.PluginCapability_Service_Type{csi.PluginCapability_Service_CONTROLLER_SERVICE}
@@ -22,7 +22,8 @@ func (o *Options) pluginCapabilities() []*csi.PluginCapability {
 		VolumeExpansion: &csi.PluginCapability_VolumeExpansion{Type: csi.PluginCapability_VolumeExpansion_ONLINE}}})
 }
 
-// publishCapabilities are the calls that publish volumes, and those that tell where.
+// publishCapabilities are the capabilities to publish volumes and to list where they
+// are published.
 var publishCapabilities = []csi.ControllerServiceCapability_RPC_Type{
 	csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
 	csi.ControllerServiceCapability_RPC_PUBLISH_READONLY,
@@ -50,7 +51,7 @@ func (o *Options) controllerCapabilities() []*csi.ControllerServiceCapability {
 	return toControllerCapabilities(calls)
 }
 
-// publisherCapabilities are those of a process that only publishes.
+// publisherCapabilities returns the capabilities of a process that only publishes.
 func publisherCapabilities() []*csi.ControllerServiceCapability {
 	return toControllerCapabilities(append([]csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,

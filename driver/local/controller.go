@@ -10,7 +10,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// controller needs no privileges: it works on files only.
+// controller implements the controller service. It works on files only and needs no
+// privileges.
 type controller struct {
 	csi.UnimplementedControllerServer
 	options *Options
@@ -51,8 +52,8 @@ func (c *controller) CreateVolume(ctx context.Context, r *csi.CreateVolumeReques
 	return &csi.CreateVolumeResponse{Volume: c.toCSIVolume(v)}, nil
 }
 
-// toCSIVolume translates a record. The answer to a repeated CreateVolume is made from
-// the same record, so it is the same.
+// toCSIVolume converts a record. A repeated CreateVolume is answered from the same
+// record, so its response is the same.
 func (c *controller) toCSIVolume(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{VolumeId: v.ID, CapacityBytes: v.Size}
 	if segment := c.options.topology(); segment != nil {
@@ -93,7 +94,7 @@ func (c *controller) ControllerExpandVolume(ctx context.Context, r *csi.Controll
 	if err != nil {
 		return nil, err
 	}
-	// The loop device must follow in any case, the filesystem where there is one.
+	// The loop device must always be resized, and the filesystem if there is one.
 	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size, NodeExpansionRequired: true}, nil
 }
 
@@ -124,7 +125,7 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 		return nil, err
 	}
 	if err := c.checkCapabilities(v, r); err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // A no is an answer.
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // Rejecting the capabilities is a valid response.
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext:      r.GetVolumeContext(),
@@ -133,7 +134,7 @@ func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.Valida
 	}}, nil
 }
 
-// checkCapabilities returns why v does not have all that r asks, as a message for the caller.
+// checkCapabilities returns why v does not satisfy r, as a message for the caller.
 func (c *controller) checkCapabilities(v volume.Volume, r *csi.ValidateVolumeCapabilitiesRequest) error {
 	if err := c.options.checkParameters(r.GetParameters()); err != nil {
 		return err
@@ -153,7 +154,7 @@ func (c *controller) checkCapabilities(v volume.Volume, r *csi.ValidateVolumeCap
 	return nil
 }
 
-// checkAccess tells whether the volume was made for this use.
+// checkAccess returns an error unless the volume was created for this use.
 func (u use) checkAccess(v volume.Volume) error {
 	switch {
 	case u.block && !v.Access.Block, !u.block && !v.Access.Mount:
@@ -166,7 +167,8 @@ func (u use) checkAccess(v volume.Volume) error {
 
 func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	none := &csi.GetCapacityResponse{MaximumVolumeSize: wrapperspb.Int64(0)}
-	// What cannot be made here has no room here, which is an answer and not an error.
+	// Volumes that cannot be created here have no capacity here. That is a valid
+	// response, not an error.
 	if c.options.checkParameters(r.GetParameters()) != nil || !c.options.includesThisNode(r.GetAccessibleTopology()) {
 		return none, nil //nolint:nilerr // As the comment says.
 	}
@@ -189,7 +191,7 @@ func (c *controller) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (
 	}, nil
 }
 
-// checkPage wants the token to be an ID: the last one of the page before.
+// checkPage validates paging arguments. A token is the last ID of the previous page.
 func checkPage(maxEntries int32, token string) error {
 	if maxEntries < 0 {
 		return invalid("max_entries is %d and cannot be negative", maxEntries)

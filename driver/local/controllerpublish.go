@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// tokenKey is the one key of a publish context. Its value tells a publication from
-// those before it: a node that comes back with an old one is turned away.
+// tokenKey is the only key of a publish context. Its value identifies a publication: a
+// node with the value of an earlier one is rejected.
 const tokenKey = "publication"
 
 func (c *controller) ControllerPublishVolume(ctx context.Context, r *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
@@ -41,7 +41,7 @@ func (c *controller) ControllerPublishVolume(ctx context.Context, r *csi.Control
 }
 
 // ControllerUnpublishVolume succeeds for volumes and nodes that do not exist (CSI
-// spec: the volume is then to be regarded as unpublished).
+// spec: such a volume is regarded as unpublished).
 func (c *controller) ControllerUnpublishVolume(ctx context.Context, r *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
 	if !c.options.Attach {
 		return c.UnimplementedControllerServer.ControllerUnpublishVolume(ctx, r)
@@ -55,8 +55,8 @@ func (c *controller) ControllerUnpublishVolume(ctx context.Context, r *csi.Contr
 	return &csi.ControllerUnpublishVolumeResponse{}, nil
 }
 
-// publishedNodes is empty for a volume whose record of it is damaged: the calls that
-// need it report that, and the list of all volumes goes on.
+// publishedNodes returns no node for a volume with a damaged attachment record. Calls
+// that need the record report the damage, and listing continues.
 func (c *controller) publishedNodes(id string) ([]string, error) {
 	a, err := c.store.Attached(id)
 	if errors.Is(err, volume.ErrDamaged) || a == nil && err == nil {

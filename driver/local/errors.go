@@ -13,17 +13,18 @@ import (
 )
 
 var (
-	// errBadToken is a starting_token that no earlier answer had.
+	// errBadToken reports a starting_token that no earlier response contained.
 	errBadToken = errors.New("the starting token is not valid; start again with an empty one")
-	// errNoStaging is a call to NodePublishVolume before, or without, NodeStageVolume.
+	// errNoStaging reports a NodePublishVolume call without a staging path.
 	errNoStaging = errors.New("staging_target_path is missing; stage the volume first and name the path")
-	// errWrongTopology is a place that this driver's volumes cannot be used from.
+	// errWrongTopology reports a topology from which this driver's volumes are not
+	// accessible.
 	errWrongTopology = errors.New("not on this node")
-	// errNotReady is a driver that cannot work (CSI spec, Probe Errors).
+	// errNotReady reports a driver that cannot work (CSI spec, Probe Errors).
 	errNotReady = errors.New("the driver is not ready")
 )
 
-// errorCodes is the one place where an error becomes a gRPC code. The first match counts.
+// errorCodes maps errors to gRPC codes, here and nowhere else. The first match counts.
 var errorCodes = []struct {
 	err  error
 	code codes.Code
@@ -31,7 +32,7 @@ var errorCodes = []struct {
 	{volume.ErrOutcomeUnknown, codes.Unavailable},
 	{volume.ErrSourceInOtherStorage, codes.ResourceExhausted},
 	{volume.ErrOtherStorage, codes.FailedPrecondition}, // also ErrNotFound
-	{disk.ErrThawed, codes.Aborted},                    // The next try freezes it itself.
+	{disk.ErrThawed, codes.Aborted},                    // The next attempt freezes it itself.
 	{volume.ErrInvalid, codes.InvalidArgument},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrOutOfRange, codes.OutOfRange},
@@ -51,8 +52,8 @@ var errorCodes = []struct {
 	{stage.ErrNotAtPath, codes.NotFound},
 }
 
-// code returns the gRPC code for err. Internal is what the driver has no name
-// for: mostly the machine refusing something.
+// code returns the gRPC code for err. It returns Internal for all other errors, mostly
+// failed system calls.
 func code(err error) codes.Code {
 	for _, v := range errorCodes {
 		if errors.Is(err, v.err) {
@@ -62,7 +63,7 @@ func code(err error) codes.Code {
 	return codes.Internal
 }
 
-// toStatus is applied to every call's error, once, where the server answers.
+// toStatus converts the error of a call. The server applies it once to every call.
 func toStatus(err error) error {
 	if err == nil {
 		return nil
@@ -73,7 +74,7 @@ func toStatus(err error) error {
 	return status.Error(code(err), err.Error())
 }
 
-// invalid is a request that breaks the protocol.
+// invalid returns the error for a request that violates the CSI spec.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", volume.ErrInvalid, fmt.Sprintf(format, args...))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// groupController takes snapshots of several volumes at one moment.
+// groupController takes snapshots of several volumes at one point in time.
 type groupController struct {
 	csi.UnimplementedGroupControllerServer
 	options *Options
@@ -37,7 +37,7 @@ func (c *groupController) CreateVolumeGroupSnapshot(ctx context.Context, r *csi.
 	return &csi.CreateVolumeGroupSnapshotResponse{GroupSnapshot: c.toCSIGroup(g)}, nil
 }
 
-// toCSIGroup translates a record. A group with a damaged member is not ready to use.
+// toCSIGroup converts a record. A group with a damaged member is not ready to use.
 func (c *groupController) toCSIGroup(g volume.Group) *csi.VolumeGroupSnapshot {
 	out := &csi.VolumeGroupSnapshot{GroupSnapshotId: g.ID, CreationTime: timestamppb.New(g.Created), ReadyToUse: true}
 	for _, s := range c.store.Members(g) {

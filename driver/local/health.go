@@ -19,7 +19,7 @@ func (c *controller) ControllerGetVolumeHealth(_ context.Context, r *csi.Control
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health(r.GetVolumeId(), problems)}, nil
 }
 
-// ControllerListVolumeHealth leaves out the volumes with which all is well.
+// ControllerListVolumeHealth lists only volumes with problems.
 func (c *controller) ControllerListVolumeHealth(_ context.Context, r *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
 	if err := checkPage(r.GetMaxEntries(), r.GetStartingToken()); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func storageHealth(status csi.StorageHealthErrorType, reason, message string) *c
 	}}
 }
 
-// severities translates package volume's words.
+// severities maps the severities of package volume to CSI's.
 var severities = map[volume.Severity]csi.VolumeHealthErrorType{
 	volume.Degraded:     csi.VolumeHealthErrorType_DEGRADED,
 	volume.Inaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,

@@ -24,7 +24,7 @@ func (i *identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 	return &csi.GetPluginCapabilitiesResponse{Capabilities: i.options.pluginCapabilities()}, nil
 }
 
-// Probe is cheap enough to be asked every second.
+// Probe is cheap enough to be called every second.
 func (i *identity) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	if _, err := i.store.DiskFree(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotReady, err)

@@ -13,8 +13,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// unaryInterceptor gives each call a logger, its error a code, and the log a line: always
-// for a failure, at V(1) for a success.
+// unaryInterceptor gives each call a logger, converts its error, and logs it: failures
+// always, successes at V(1).
 func unaryInterceptor(logger klog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		logger := logger.WithValues("method", info.FullMethod)
@@ -30,11 +30,11 @@ func unaryInterceptor(logger klog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
-// stripped stands for what must not be in a log.
+// stripped replaces values that must not be logged.
 const stripped = "***stripped***"
 
-// loggable is request without its secrets. Mount flags count as such: they may be
-// (CSI spec, VolumeCapability.MountVolume) although they are not marked.
+// loggable returns request without its secrets. It also strips mount flags: they may
+// be secret (CSI spec, VolumeCapability.MountVolume) although they are not marked.
 func loggable(request any) fmt.Stringer {
 	message, ok := request.(proto.Message)
 	if !ok {

@@ -8,7 +8,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/stage"
 )
 
-// node needs root for everything but describing itself.
+// node implements the node service. It needs root for everything but NodeGetInfo and
+// NodeGetCapabilities.
 type node struct {
 	csi.UnimplementedNodeServer
 	options *Options

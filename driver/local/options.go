@@ -15,44 +15,44 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// Options are what the driver can be told.
+// Options configures the driver.
 type Options struct {
-	// Address is the socket that the driver serves, a path or unix:///path;
-	// several are separated by commas.
+	// Address is the socket to serve, a path or unix:///path; several are separated by
+	// commas.
 	Address string
-	// NodeID names this machine in topology and to the caller.
+	// NodeID is the name of this machine in topology and responses.
 	NodeID string
-	// DataDir holds images and records. One driver uses it at a time, or with
-	// Attach one controller service and those of all nodes.
+	// DataDir is the directory of images and records. One driver uses it at a time, or
+	// with Attach one controller service and the services of all nodes.
 	DataDir string
-	// Attach is for volumes that several nodes of one machine can use, one at a time.
+	// Attach lets several nodes of one machine use the volumes, one node at a time.
 	Attach bool
-	// Services are those that this process serves.
+	// Services selects the services of this process.
 	Services string
-	// Capacity bounds the sum of all sizes. 0 is what the disk has.
+	// Capacity limits the sum of all sizes. 0 means the size of the disk.
 	Capacity resource.QuantityValue
-	// DriverName is the name that the driver registers under.
+	// DriverName is the name under which the driver registers.
 	DriverName string
-	// MaxVolumes is how many volumes the node reports that it can use, 0 for no bound.
+	// MaxVolumes is the node's limit of volumes (NodeGetInfo), 0 for none.
 	MaxVolumes int64
-	// IgnoredParameters are parameters of classes that are accepted and have no
-	// effect, so that classes of another driver can be tried out with this one.
+	// IgnoredParameters are StorageClass parameters that the driver accepts without
+	// effect, so that classes of another driver can be tried with this one.
 	IgnoredParameters []string
 	// Version is reported as the driver's version. It is not a flag.
 	Version string
 }
 
-// AddFlags declares the flags. Values that the environment sets become defaults.
+// AddFlags adds the flags. Environment variables set their defaults.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "csi-address", fromEnv("CSI_ENDPOINT", "unix:///csi/csi.sock"), "Socket to serve, a path or unix:///path; several are separated by commas (env CSI_ENDPOINT)")
 	fs.StringVar(&o.NodeID, "node-id", fromEnv("NODE_NAME", ""), "Name of this node (env NODE_NAME)")
 	fs.StringVar(&o.DataDir, "data-dir", "/var/lib/holdfast/local", "Directory for images and their records")
-	fs.BoolVar(&o.Attach, "attach", false, "Volumes are published to one of several nodes of this machine, which share --data-dir")
+	fs.BoolVar(&o.Attach, "attach", false, "Publish volumes to one of several nodes of this machine, which share --data-dir")
 	fs.StringVar(&o.Services, "services", allServices, "Services of this process: all, or with --attach controller, node or publish")
-	fs.Var(&o.Capacity, "capacity", "Most that all volumes and snapshots may add up to, as in 100Gi; 0 for what the disk has")
+	fs.Var(&o.Capacity, "capacity", "Limit for the total size of all volumes and snapshots, for example 100Gi; 0 for the size of the disk")
 	fs.StringVar(&o.DriverName, "driver-name", "local.holdfast.io", "Name of the CSI driver, also the prefix of its topology key")
-	fs.StringSliceVar(&o.IgnoredParameters, "ignore-parameters", nil, "Parameters of classes that are accepted and have no effect")
-	fs.Int64Var(&o.MaxVolumes, "max-volumes", 0, "Most volumes that the node reports it can use; 0 for no bound")
+	fs.StringSliceVar(&o.IgnoredParameters, "ignore-parameters", nil, "StorageClass parameters that the driver accepts without effect")
+	fs.Int64Var(&o.MaxVolumes, "max-volumes", 0, "Maximum number of volumes that the node reports; 0 for no limit")
 }
 
 // The values of Services.
@@ -60,8 +60,8 @@ const (
 	allServices       = "all"
 	controllerService = "controller"
 	nodeService       = "node"
-	// publishService is the part of the controller service that publishes volumes:
-	// any number of processes can have it, beside the controller.
+	// publishService is the part of the controller service that publishes volumes. Any
+	// number of processes can run it next to the controller.
 	publishService = "publish"
 )
 
@@ -72,14 +72,14 @@ func fromEnv(name, fallback string) string {
 	return fallback
 }
 
-// The rules of the CSI spec on plugin names (GetPluginInfoResponse) and on
-// topology values, which a node ID becomes.
+// Rules of the CSI spec for plugin names (GetPluginInfoResponse) and for topology
+// values, which include the node ID.
 var (
 	driverNameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
 	nodeIDRule     = regexp.MustCompile(`^[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?$`)
 )
 
-// Validate returns every mistake at once.
+// Validate returns all invalid options in one error.
 func (o *Options) Validate() error {
 	var errs []error
 	for _, path := range o.sockets() {
@@ -119,12 +119,12 @@ func (o *Options) checkServices() error {
 	}
 }
 
-// serves tells whether this process has the service.
+// serves reports whether this process has the service.
 func (o *Options) serves(service string) bool {
 	return o.Services == allServices || o.Services == service
 }
 
-// storeOptions are the options of the store that goes with these.
+// storeOptions returns the options of the store.
 func (o *Options) storeOptions() volume.Options {
 	s := volume.Options{Capacity: o.Capacity.Value(), Shared: o.Attach}
 	if !o.Attach {
@@ -138,7 +138,7 @@ func (o *Options) storeOptions() volume.Options {
 	return s
 }
 
-// sockets are the paths in Address, at least one.
+// sockets returns the paths in Address, at least one.
 func (o *Options) sockets() []string {
 	all := strings.Split(o.Address, ",")
 	for i := range all {

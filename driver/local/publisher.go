@@ -6,10 +6,10 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// publisher is the part of the controller that publishes volumes. It keeps
-// nothing to itself: whatever it promises is on record in the data directory
-// under a lock that all processes ask for, so any number of replicas can stand
-// beside the one controller, which makes and deletes volumes.
+// publisher is the part of the controller service that publishes volumes. It has no
+// state in memory: attachments are recorded in the data directory under locks that all
+// processes share. Any number of replicas can therefore run next to the one controller
+// that creates and deletes volumes.
 type publisher struct {
 	csi.UnimplementedControllerServer
 	controller *controller

@@ -13,7 +13,7 @@ import (
 // maxMap is the size limit of maps and of mount_flags in the CSI spec, in bytes.
 const maxMap = 4 << 10
 
-// supportedModes are the access modes of volumes that are on one node at a time.
+// supportedModes are the access modes for volumes that are on one node at a time.
 var supportedModes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
@@ -21,8 +21,8 @@ var supportedModes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 }
 
-// knownParameters are the keys that provisioner and snapshotter add to say for
-// which objects they work. The driver itself has no parameters.
+// knownParameters are the keys with which the provisioner and the snapshotter name the
+// objects they work for. The driver itself has no parameters.
 var knownParameters = []string{
 	"csi.storage.k8s.io/pvc/name",
 	"csi.storage.k8s.io/pvc/namespace",
@@ -35,17 +35,17 @@ var knownParameters = []string{
 	"csi.storage.k8s.io/volumegroupsnapshotcontent/name",
 }
 
-// use is what one volume capability asks for.
+// use is the content of a volume capability.
 type use struct {
 	mode      csi.VolumeCapability_AccessMode_Mode
 	block     bool
-	fsType    string // "" for no wish
+	fsType    string // "" if unspecified
 	flags     []string
 	readOnly  bool
 	exclusive bool
 }
 
-// useOf checks a capability and translates it.
+// useOf validates and converts a capability.
 func useOf(c *csi.VolumeCapability) (use, error) {
 	mode := c.GetAccessMode().GetMode()
 	switch {
@@ -75,7 +75,7 @@ func useOf(c *csi.VolumeCapability) (use, error) {
 	return u, nil
 }
 
-// accessOf merges the capabilities that a volume must have all of.
+// accessOf merges the capabilities, all of which a volume must have.
 func accessOf(all []*csi.VolumeCapability) (access volume.Access, fsType string, err error) {
 	if len(all) == 0 {
 		return access, "", invalid("the volume capabilities are missing")
@@ -97,7 +97,7 @@ func accessOf(all []*csi.VolumeCapability) (access volume.Access, fsType string,
 	return access, fsType, nil
 }
 
-// commonFSType returns the one filesystem that is asked for, "" if there is no wish.
+// commonFSType returns the filesystem that a and b agree on; "" agrees with any.
 func commonFSType(a, b string) (string, error) {
 	if a != "" && b != "" && a != b {
 		return "", invalid("one volume cannot be both %s and %s", a, b)
@@ -105,7 +105,8 @@ func commonFSType(a, b string) (string, error) {
 	return max(a, b), nil // one of them is "" or they are equal
 }
 
-// checkParameters refuses what the driver would otherwise silently not do.
+// checkParameters rejects unknown parameters, which the driver would otherwise
+// silently ignore.
 func (o *Options) checkParameters(parameters map[string]string) error {
 	size := 0
 	for key, value := range parameters {
@@ -120,7 +121,7 @@ func (o *Options) checkParameters(parameters map[string]string) error {
 	return nil
 }
 
-// checkMutable refuses mutable parameters: MODIFY_VOLUME is not announced.
+// checkMutable rejects mutable parameters: the driver does not report MODIFY_VOLUME.
 func checkMutable(parameters map[string]string) error {
 	for key := range parameters {
 		return invalid("mutable parameter %q: this driver has no mutable parameters", key)
@@ -128,7 +129,7 @@ func checkMutable(parameters map[string]string) error {
 	return nil
 }
 
-// sourceOf translates a content source.
+// sourceOf converts a content source.
 func sourceOf(s *csi.VolumeContentSource) (*volume.Source, error) {
 	var source *volume.Source
 	switch {
@@ -151,7 +152,7 @@ func rangeOf(r *csi.CapacityRange) volume.Range {
 	return volume.Range{Required: r.GetRequiredBytes(), Limit: r.GetLimitBytes()}
 }
 
-// required returns the first of the named fields that is empty as an error.
+// required returns an error for the first of the named fields that is empty.
 func required(fields ...string) error {
 	for i := 0; i+1 < len(fields); i += 2 {
 		if fields[i+1] == "" {

@@ -17,8 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// Run serves the driver until ctx ends, then lets calls under way come to their
-// end. Calls that are cut off by a kill are taken up by the next Run.
+// Run serves the driver until ctx ends, and then waits for the calls in progress. The
+// next Run recovers from calls that a kill interrupted.
 func Run(ctx context.Context, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -69,8 +69,8 @@ func serve(ctx context.Context, o *Options, store *volume.Store, listeners []net
 	return err
 }
 
-// serveFreezes lets the controller of a shared data directory have volumes of this node
-// held still. What is held is released when end returns.
+// serveFreezes lets the controller of a shared data directory freeze volumes of this
+// node. stop thaws all of them before it returns.
 func serveFreezes(ctx context.Context, o *Options, store *volume.Store) (stop func(), err error) {
 	if !o.Attach || !o.serves(nodeService) {
 		return func() {}, nil
@@ -83,7 +83,7 @@ func serveFreezes(ctx context.Context, o *Options, store *volume.Store) (stop fu
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := h.Serve(ctx); err != nil {
-			klog.FromContext(ctx).Error(err, "Volumes of this node are not held still any more while snapshots are taken; restart the driver")
+			klog.FromContext(ctx).Error(err, "Volumes of this node can no longer be frozen for snapshots; restart the driver")
 		}
 	})
 	return func() {
@@ -92,14 +92,13 @@ func serveFreezes(ctx context.Context, o *Options, store *volume.Store) (stop fu
 	}, nil
 }
 
-// serveAll returns when the server has been stopped, or when it cannot serve
-// one of the sockets.
+// serveAll returns when the server is stopped or cannot serve one of the sockets.
 func serveAll(server *grpc.Server, listeners []net.Listener) error {
 	ended := make(chan error, len(listeners))
 	for _, listener := range listeners {
 		go func() {
 			err := server.Serve(listener)
-			if err != nil && !errors.Is(err, grpc.ErrServerStopped) { // told to stop before it began
+			if err != nil && !errors.Is(err, grpc.ErrServerStopped) { // stopped before it started
 				server.Stop()
 				ended <- fmt.Errorf("serving %s: %w", listener.Addr(), err)
 				return
@@ -114,7 +113,7 @@ func serveAll(server *grpc.Server, listeners []net.Listener) error {
 	return errors.Join(errs...)
 }
 
-// listenAll makes all sockets, or none.
+// listenAll creates all sockets, or none.
 func listenAll(paths []string) ([]net.Listener, error) {
 	var all []net.Listener
 	for _, path := range paths {
@@ -130,8 +129,8 @@ func listenAll(paths []string) ([]net.Listener, error) {
 	return all, nil
 }
 
-// listen makes the socket. One that a dead process left is removed, one that
-// somebody answers on is not.
+// listen creates the socket. It removes one that a dead process left, and fails if
+// another process serves it.
 func listen(path string) (net.Listener, error) {
 	info, err := os.Lstat(path)
 	switch {

@@ -24,8 +24,8 @@ func (c *controller) CreateSnapshot(ctx context.Context, r *csi.CreateSnapshotRe
 	return &csi.CreateSnapshotResponse{Snapshot: toCSISnapshot(s)}, nil
 }
 
-// toCSISnapshot translates a record. A damaged one has no time of creation and is not
-// ready to use.
+// toCSISnapshot converts a record. A damaged one has no creation time and is not ready
+// to use.
 func toCSISnapshot(s volume.Snapshot) *csi.Snapshot {
 	return &csi.Snapshot{
 		SnapshotId:     s.ID,
@@ -33,7 +33,7 @@ func toCSISnapshot(s volume.Snapshot) *csi.Snapshot {
 		SizeBytes:      s.Size,
 		CreationTime:   timestamppb.New(s.Created),
 		ReadyToUse:     !s.Created.IsZero(),
-		// Its members are not deleted one by one.
+		// Members of a group are not deleted individually.
 		GroupSnapshotId: s.GroupID,
 	}
 }
@@ -77,8 +77,8 @@ func (c *controller) ListSnapshots(_ context.Context, r *csi.ListSnapshotsReques
 	return out, nil
 }
 
-// filterSnapshots returns what the filters of r leave. Filters that match nothing are
-// not an error.
+// filterSnapshots returns the snapshots that match the filters of r. No match is not
+// an error.
 func (c *controller) filterSnapshots(r *csi.ListSnapshotsRequest) ([]volume.Snapshot, bool, error) {
 	if r.GetSnapshotId() == "" {
 		return c.store.Snapshots(r.GetSourceVolumeId(), r.GetStartingToken(), int(r.GetMaxEntries()))

@@ -6,8 +6,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// topology is where all volumes of this driver are: on its node. Those that are
-// attached are everywhere, which is said by saying nothing.
+// topology returns the topology of all volumes of this driver: its node. Volumes that
+// are attached are accessible from everywhere, so they have none.
 func (o *Options) topology() *csi.Topology {
 	if o.Attach {
 		return nil
@@ -15,7 +15,7 @@ func (o *Options) topology() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{o.DriverName + "/node": o.NodeID}}
 }
 
-// includesThisNode tells whether term includes this node.
+// includesThisNode reports whether term includes this node.
 func (o *Options) includesThisNode(term *csi.Topology) bool {
 	own := o.topology().GetSegments()
 	for key, value := range term.GetSegments() {
@@ -26,8 +26,8 @@ func (o *Options) includesThisNode(term *csi.Topology) bool {
 	return true
 }
 
-// checkTopology fails when what is asked for must be usable from elsewhere than this
-// node. Preferred terms alone demand nothing (CSI spec, TopologyRequirement).
+// checkTopology fails if the volume must be accessible from outside this node.
+// Preferred terms alone require nothing (CSI spec, TopologyRequirement).
 func (o *Options) checkTopology(r *csi.TopologyRequirement) error {
 	if len(r.GetRequisite()) == 0 {
 		return nil

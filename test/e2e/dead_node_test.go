@@ -67,7 +67,7 @@ func (w localWorld) stopKubelet(t *testing.T, s *statefulSet, dead, other string
 	w.waitNotReady(t, dead)
 	w.kubectl(t, "taint", "node", dead, corev1.TaintNodeOutOfService+"=nodeshutdown:NoExecute")
 	w.waitAttachedTo(t, s.volume(t, 0), other)
-	w.WaitEvent(t, "Pod/"+s.pod(0), corev1.EventTypeWarning, "FailedMount", "end that node")
+	w.WaitEvent(t, "Pod/"+s.pod(0), corev1.EventTypeWarning, "FailedMount", "shut down that node")
 	before := w.countLines(t, s, dead)
 	world.Eventually(t, func(context.Context) error {
 		if w.countLines(t, s, dead) <= before {

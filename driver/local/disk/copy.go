@@ -9,16 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrSourceChanging is returned when a copy that takes time was asked for while the
-// source may change: the result would be no moment's state.
+// ErrSourceChanging reports a copy without reflinks of a source that may change during
+// the copy. The result would not have the state of any point in time.
 var ErrSourceChanging = errors.New("the source is being written to")
 
-// Copy makes the new file to with the content of from. Where the filesystem can
-// share blocks between files it does, at once and whatever is being written;
-// elsewhere the data is copied and the holes are kept, which is only done when
-// still says that nobody writes to from meanwhile. It reports whether blocks
-// are shared. A file that could not be finished is left for the caller, as is to
-// sync one that could.
+// Copy creates the file to with the content of from. If the filesystem supports
+// reflinks, Copy creates one, which is atomic even while from is written to. Otherwise
+// it copies the data and keeps the holes, which requires that from is quiesced. It
+// reports whether to is a reflink. The caller removes an incomplete file and syncs a
+// complete one.
 func Copy(to, from string, quiesced bool) (shared bool, err error) {
 	src, err := os.Open(from)
 	if err != nil {
@@ -45,7 +44,8 @@ func Copy(to, from string, quiesced bool) (shared bool, err error) {
 	return false, nil
 }
 
-// isReflinkUnsupported tells a filesystem without reflinks from one that failed.
+// isReflinkUnsupported reports whether the filesystem does not support reflinks, as
+// opposed to a failed one.
 func isReflinkUnsupported(err error) bool {
 	for _, no := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL} {
 		if errors.Is(err, no) {
@@ -84,7 +84,7 @@ func copySparse(dst, src *os.File) error {
 	return dst.Truncate(info.Size())
 }
 
-// nextExtent returns the next stretch of data at or after at, io.EOF if none is left.
+// nextExtent returns the next range of data at or after at, io.EOF if there is none.
 func nextExtent(f *os.File, at int64) (start, end int64, err error) {
 	start, err = f.Seek(at, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {

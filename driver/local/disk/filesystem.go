@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// The filesystems that can be made and mounted.
+// The supported filesystems.
 const (
 	Ext4 = "ext4"
 	XFS  = "xfs"
 )
 
-// MinSize returns the smallest image in bytes that a filesystem is made on.
-// mkfs.xfs refuses less than 300 MiB; ext4 gets a journal from 8 MiB on with
-// its usual block size, and twice that leaves room for data.
+// MinSize returns the smallest image, in bytes, for a filesystem. mkfs.xfs rejects
+// less than 300 MiB. ext4 has a journal from 8 MiB on with its usual block size, and
+// twice that leaves room for data.
 func MinSize(fsType string) int64 {
 	switch fsType {
 	case XFS:
@@ -36,7 +36,8 @@ const (
 	signatureEnd = extMagicAt + int64(len(extMagic))
 )
 
-// Probe returns the type of the filesystem on image, "" for none that is known.
+// Probe returns the type of the filesystem on image, "" if it has none of the
+// supported ones.
 func Probe(image string) (string, error) {
 	f, err := os.Open(image)
 	if err != nil {
@@ -59,7 +60,7 @@ func Probe(image string) (string, error) {
 	}
 }
 
-// IsBlank tells whether image holds nothing but zeros. Holes are not read.
+// IsBlank reports whether image contains only zeros. It does not read holes.
 func IsBlank(image string) (bool, error) {
 	f, err := os.Open(image)
 	if err != nil {
@@ -88,15 +89,15 @@ func IsBlank(image string) (bool, error) {
 	}
 }
 
-// Format makes a filesystem on image, which must be made of zeros and in no
-// use. It works on the file, so it needs no device and no root.
+// Format creates a filesystem on image, which must be all zeros and not in use. It
+// works on the file, so it needs neither a device nor root.
 func Format(fsType, image string) error {
 	var err error
 	switch fsType {
 	case Ext4:
-		// The image reads as zeros, so nothing is zeroed now (or later, see
-		// Mount): tables written out would only make the image less sparse. One block size for all
-		// sizes, because a small volume may grow large. No blocks kept for root.
+		// The image reads as zeros, so zeroing the tables now (or later, see Mount)
+		// would only make it less sparse. All sizes have the same block size, because
+		// a small volume may grow large. No blocks are reserved for root.
 		_, err = run("mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0",
 			"-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", image)
 	case XFS:
@@ -115,8 +116,8 @@ func Format(fsType, image string) error {
 	return f.Sync()
 }
 
-// Check repairs what can be repaired without a decision before a filesystem is
-// mounted. XFS needs none of that: it replays its log at the mount.
+// Check repairs, before a mount, what can be repaired without a decision. XFS needs no
+// check: it replays its log when it is mounted.
 func Check(fsType, image string) error {
 	if fsType != Ext4 {
 		return nil
@@ -128,18 +129,18 @@ func Check(fsType, image string) error {
 	return nil
 }
 
-// Mount mounts the device's filesystem at target with flags as in mount(8) -o.
-// Flags do not appear in the error: they may be secret (CSI spec,
+// Mount mounts the device's filesystem at target with flags as in mount(8) -o. Errors
+// omit the flags, which may be secret (CSI spec,
 // VolumeCapability.MountVolume.mount_flags).
 func Mount(fsType string, device Device, target string, flags []string) error {
 	options := append([]string{}, flags...)
 	switch fsType {
 	case XFS:
-		// A clone or a restored snapshot has its source's UUID, and XFS refuses
-		// a second mount of one UUID.
+		// A clone or a restored snapshot has its source's UUID, and XFS rejects a
+		// second mount with the same UUID.
 		options = append(options, "nouuid")
 	case Ext4:
-		// Inode tables read as zeros already; writing the zeros would fill the image.
+		// Inode tables already read as zeros; writing the zeros would fill the image.
 		options = append(options, "noinit_itable")
 	}
 	if _, err := run("mount", "-t", fsType, "-o", strings.Join(options, ","), device.Path, target); err != nil {

@@ -9,41 +9,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's FIFREEZE and FITHAW, _IOWR('X', 119, int) and _IOWR('X', 120, int).
+// FIFREEZE and FITHAW are _IOWR('X', 119, int) and _IOWR('X', 120, int).
 const (
 	fiFreeze = 0xc0045877
 	fiThaw   = 0xc0045878
 )
 
-// ErrThawed is an image that was held still and was written to all the same: somebody
-// else thawed its filesystem. What was copied meanwhile is worth nothing.
+// ErrThawed reports a filesystem that another process thawed while this one copied it.
+// The copy is not usable.
 var ErrThawed = errors.New("it did not stay frozen")
 
-// Freezer holds images still while they are copied. A frozen filesystem blocks
-// its writers for good if the process dies, so each freeze is on record in Dir
-// before it happens, and Recover undoes what a dead process left.
+// Freezer freezes filesystems while they are copied. A frozen filesystem blocks its
+// writers forever if the process dies. Each freeze is therefore recorded in Dir first,
+// and Recover thaws what a dead process left.
 type Freezer struct {
-	// Dir is where the records are kept. It must exist.
+	// Dir is the directory of the records. It must exist.
 	Dir string
-	// OtherNodes is true when workloads may use devices where this process does not see
-	// them. A device without a mount is then not taken for idle.
+	// OtherNodes is true if workloads may use devices through mounts that this process
+	// does not see. A device without a visible mount may then be in use.
 	OtherNodes bool
 }
 
-// Freeze is what Quiesce could do.
+// Freeze is the result of Quiesce.
 type Freeze struct {
-	// Quiesced is true when nobody writes to the image until Release, which fails
-	// with ErrThawed if somebody did.
+	// Quiesced is true if nothing writes to the image until Thaw. Thaw fails with
+	// ErrThawed if something did.
 	Quiesced bool
-	// Thaw lets writers go on. It must be called once, after the copy, which
-	// is good if it succeeds.
+	// Thaw lets writers continue. It must be called once, after the copy. The copy is
+	// usable only if Thaw succeeds.
 	Thaw func() error
 }
 
-// Quiesce brings image to a state that a copy of it can start from: a mounted
-// filesystem is flushed and frozen, a device is flushed. Where that is not
-// possible, without root or because a workload has the device itself, Still is
-// false and only a copy in one instant is worth anything.
+// Quiesce prepares image for a copy: it flushes and freezes a mounted filesystem, and
+// flushes a device. Where that is not possible, without root or because a workload
+// uses the raw device, Quiesced is false and only a reflink copy is consistent.
 func (f Freezer) Quiesce(image string) (Freeze, error) {
 	quiesced := Freeze{Quiesced: true, Thaw: func() error { return nil }}
 	devices, err := Find(image)
@@ -52,7 +51,7 @@ func (f Freezer) Quiesce(image string) (Freeze, error) {
 	}
 	changing := Freeze{Thaw: quiesced.Thaw}
 	if RequireRoot() != nil {
-		return changing, nil //nolint:nilerr // Without root it cannot be frozen, and the copy says so.
+		return changing, nil //nolint:nilerr // Without root the driver cannot freeze it, and the copy fails.
 	}
 	for _, d := range devices {
 		mounts, err := d.Mounts()
@@ -64,7 +63,7 @@ func (f Freezer) Quiesce(image string) (Freeze, error) {
 		}
 		idle, err := d.flushIfIdle()
 		if f.OtherNodes {
-			return changing, nil // Whoever has it may also be the only one who can flush it.
+			return changing, nil // Only the node that uses it may be able to flush it.
 		}
 		if err != nil || !idle {
 			return changing, err
@@ -73,17 +72,17 @@ func (f Freezer) Quiesce(image string) (Freeze, error) {
 	return quiesced, nil
 }
 
-// flushIfIdle flushes a device without mounts and tells whether no workload has it.
+// flushIfIdle flushes a device without mounts and reports whether no workload uses it.
 func (d Device) flushIfIdle() (bool, error) {
 	if err := d.Flush(); err != nil {
 		return false, err
 	}
 	nodes, err := d.Nodes()
-	// A passing device without a mount that we see has a user elsewhere.
+	// An autoclear device without a visible mount has a user on another node.
 	return len(nodes) == 0 && !d.AutoClear, err
 }
 
-// freeze holds the filesystem that is mounted there still.
+// freeze freezes the filesystem that is mounted at mounted.
 func (f Freezer) freeze(image string, d Device, mounted string) (Freeze, error) {
 	dir, err := os.Open(mounted)
 	if err != nil {
@@ -97,8 +96,8 @@ func (f Freezer) freeze(image string, d Device, mounted string) (Freeze, error) 
 	return freeze, nil
 }
 
-// frozenFilesystem is a filesystem that is frozen, by this process or by somebody else.
-// Whoever froze it, anybody may thaw it, so that it was still is known in the end.
+// frozenFilesystem is a filesystem that this process or another one froze. Any process
+// may thaw it, so finishOwn and finishForeign check in the end that it stayed frozen.
 type frozenFilesystem struct {
 	dir           *os.File
 	record        string
@@ -119,16 +118,16 @@ func (s *frozenFilesystem) start() (freeze Freeze, err error) {
 	case !ours:
 		return Freeze{Thaw: s.dir.Close}, nil
 	}
-	// What the freeze itself wrote does not count.
+	// Do not count what the freeze itself wrote.
 	if s.writesAtStart, err = s.device.writes(); err != nil {
 		return Freeze{}, errors.Join(err, s.thaw())
 	}
 	return Freeze{Quiesced: true, Thaw: s.finishOwn}, nil
 }
 
-// freeze tells whether it is this process that froze it. Otherwise somebody else
-// had, and it is theirs to thaw. The record outlives the process, as the freeze does;
-// neither has to outlive the machine.
+// freeze reports whether this process froze the filesystem. Otherwise another process
+// had frozen it and will thaw it. The record and the freeze both survive the process;
+// neither survives a reboot.
 func (s *frozenFilesystem) freeze() (ours bool, err error) {
 	if err := os.WriteFile(s.record, []byte(s.dir.Name()), 0o600); err != nil {
 		return false, fmt.Errorf("recording it: %w", err)
@@ -143,7 +142,7 @@ func (s *frozenFilesystem) freeze() (ours bool, err error) {
 	return false, errors.Join(err, os.Remove(s.record))
 }
 
-// thaw fails with ErrThawed if somebody else did it before.
+// thaw fails with ErrThawed if another process thawed the filesystem before.
 func (s *frozenFilesystem) thaw() error {
 	err := unix.IoctlSetInt(int(s.dir.Fd()), fiThaw, 0)
 	if errors.Is(err, unix.EINVAL) {
@@ -154,14 +153,14 @@ func (s *frozenFilesystem) thaw() error {
 	return errors.Join(err, os.Remove(s.record))
 }
 
-// finishOwn releases what this process froze.
+// finishOwn thaws what this process froze.
 func (s *frozenFilesystem) finishOwn() error {
-	err := s.checkUnwritten() // as long as nobody may write
+	err := s.checkUnwritten() // while it is still frozen
 	return errors.Join(err, s.thaw(), s.dir.Close())
 }
 
-// finishForeign ends the use of what somebody else froze. It is as good as frozen by this
-// process if it still is and nothing was written meanwhile.
+// finishForeign ends the use of a filesystem that another process froze. It succeeds
+// if the filesystem is still frozen and nothing was written meanwhile.
 func (s *frozenFilesystem) finishForeign() error {
 	ours, err := s.freeze()
 	switch {
@@ -182,7 +181,7 @@ func (s *frozenFilesystem) checkUnwritten() error {
 	return err
 }
 
-// Recover thaws what a process that died had frozen.
+// Recover thaws what a dead process froze.
 func (f Freezer) Recover() error {
 	records, err := os.ReadDir(f.Dir)
 	if err != nil {
@@ -190,7 +189,7 @@ func (f Freezer) Recover() error {
 	}
 	for _, r := range records {
 		if r.IsDir() {
-			continue // another freezer's
+			continue // the records of another node
 		}
 		path := filepath.Join(f.Dir, r.Name())
 		mounted, err := os.ReadFile(path)
@@ -207,7 +206,7 @@ func (f Freezer) Recover() error {
 	return nil
 }
 
-// thaw succeeds when the filesystem at mounted is not frozen, or gone.
+// thaw succeeds if the filesystem at mounted is not frozen or does not exist.
 func thaw(mounted string) error {
 	dir, err := os.Open(mounted)
 	if errors.Is(err, os.ErrNotExist) {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CanGrowMounted tells whether a mounted filesystem can be made larger. For ext4
-// the kernel wants CAP_SYS_RESOURCE, which some sandboxes keep even from root.
+// CanGrowMounted reports whether a mounted filesystem can be grown. For ext4 the
+// kernel requires CAP_SYS_RESOURCE, which some sandboxes withhold even from root.
 func CanGrowMounted(fsType string) bool {
 	if fsType != Ext4 {
 		return true
@@ -19,13 +19,13 @@ func CanGrowMounted(fsType string) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return true // then the attempt tells
+		return true // then the attempt fails
 	}
 	return sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// GrowMounted makes the filesystem mounted from device at mounted as large as the
-// device. It does nothing if it is already.
+// GrowMounted grows the filesystem that is mounted from device at mounted to the size
+// of the device. It does nothing if it already has that size.
 func GrowMounted(fsType string, device Device, mounted string) error {
 	var err error
 	switch fsType {
@@ -42,8 +42,9 @@ func GrowMounted(fsType string, device Device, mounted string) error {
 	return nil
 }
 
-// GrowUnmounted makes the filesystem on image as large as the image. It is for
-// those for which GrowsMounted is false: growing in use is journaled, this is not.
+// GrowUnmounted grows the filesystem on image to the size of the image. It is for
+// filesystems for which CanGrowMounted is false: growing a mounted filesystem is
+// journaled, this is not.
 func GrowUnmounted(fsType, image string) error {
 	if fsType != Ext4 {
 		return nil
@@ -51,7 +52,7 @@ func GrowUnmounted(fsType, image string) error {
 	if full, err := Fills(fsType, image); err != nil || full {
 		return err
 	}
-	// resize2fs wants a full check first.
+	// resize2fs requires a full check first.
 	if exit, err := run("e2fsck", "-f", "-p", image); err != nil && exit != 1 {
 		return fmt.Errorf("checking %s before it grows: %w", image, err)
 	}
@@ -61,8 +62,8 @@ func GrowUnmounted(fsType, image string) error {
 	return nil
 }
 
-// Fills tells whether the ext4 on path, an image or a device, is as large as that.
-// For other filesystems it does not know and says no.
+// Fills reports whether the ext4 on path, an image or a device, already has the size
+// of path. For other filesystems it returns false.
 func Fills(fsType, path string) (bool, error) {
 	if fsType != Ext4 {
 		return false, nil
@@ -80,7 +81,7 @@ func Fills(fsType, path string) (bool, error) {
 	return end-size < blockSize, err
 }
 
-// Where the ext4 superblock has what its size is made of.
+// Offsets of the size fields in the ext4 superblock.
 const (
 	extSuperblock   = 1024
 	extBlocksLow    = 0x4

@@ -14,11 +14,11 @@ import (
 
 const (
 	loopControl = "/dev/loop-control"
-	// sectorSize is fixed: the kernel may otherwise take over the block size of
-	// the disk below, and a filesystem made with 512 byte sectors would not mount.
+	// sectorSize is fixed: the kernel may otherwise use the block size of the disk
+	// below, and a filesystem created with 512 byte sectors would not mount.
 	sectorSize = 512
-	// attachTries bounds the race with other users of loop devices: the number
-	// that the kernel calls free may be taken before it is bound.
+	// attachTries limits the retries in the race with other users of loop devices: the
+	// number that the kernel reports as free may be used before it is bound.
 	attachTries = 64
 )
 
@@ -26,29 +26,29 @@ const (
 type Device struct {
 	// Path is the device's node, for example /dev/loop7.
 	Path string
-	// AutoClear is true when the kernel frees the device at its last close, which
-	// is how devices of mounted filesystems are bound.
+	// AutoClear is true if the kernel frees the device at its last close
+	// (LO_FLAGS_AUTOCLEAR). Devices of mounted filesystems are bound this way.
 	AutoClear bool
 
 	rdev uint64
 }
 
-// Attachment is a device that is held open: it does not go away until Close.
+// Attachment is an open device. It is not freed before Close.
 type Attachment struct {
 	Device
 	file *os.File
 }
 
-// Close lets the device go. A device bound without keep is freed unless
-// something else, such as a mount, uses it.
+// Close closes the device. A device bound without persistent is freed unless something
+// else, such as a mount, uses it.
 func (a *Attachment) Close() error {
 	return a.file.Close()
 }
 
-// Attach binds image to a loop device, or takes the device that it is bound to
-// already: two devices over one image would corrupt it. The device has the
-// image's size as it is now. With keep it stays bound when nobody has it open;
-// without, it goes with its last user, so that a crash leaves nothing behind.
+// Attach binds image to a loop device, or opens the device that it is already bound
+// to: two devices over one image would corrupt it. The device has the image's current
+// size. With persistent the device stays bound when nothing has it open; without it,
+// the kernel frees it with its last user, so that a crash leaves nothing behind.
 func Attach(image string, persistent bool) (*Attachment, error) {
 	if err := RequireRoot(); err != nil {
 		return nil, fmt.Errorf("attaching %s: %w", image, err)
@@ -63,8 +63,8 @@ func Attach(image string, persistent bool) (*Attachment, error) {
 	return a, nil
 }
 
-// attachExisting opens the device that image is bound to and makes it fit. It returns
-// nil when there is none.
+// attachExisting opens and updates the device that image is bound to. It returns nil
+// if there is none.
 func attachExisting(image string, persistent bool) (*Attachment, error) {
 	devices, err := Find(image)
 	if err != nil || len(devices) == 0 {
@@ -77,7 +77,7 @@ func attachExisting(image string, persistent bool) (*Attachment, error) {
 	}
 	err = updateExisting(int(f.Fd()), persistent)
 	if errors.Is(err, unix.ENXIO) {
-		return nil, f.Close() // its last user left between the search and here
+		return nil, f.Close() // its last user closed it since Find
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("adjusting %s: %w", device.Path, err), f.Close())
@@ -86,8 +86,8 @@ func attachExisting(image string, persistent bool) (*Attachment, error) {
 	return &Attachment{Device: device, file: f}, nil
 }
 
-// updateExisting gives a bound device its image's size and makes it one that stays if
-// that is wanted.
+// updateExisting sets a bound device to its image's size and makes it persistent if
+// requested.
 func updateExisting(fd int, persistent bool) error {
 	info, err := unix.IoctlLoopGetStatus64(fd)
 	if err != nil {
@@ -102,7 +102,7 @@ func updateExisting(fd int, persistent bool) error {
 	return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0)
 }
 
-// attachNew takes a free device for image.
+// attachNew binds a free device to image.
 func attachNew(image string, persistent bool) (*Attachment, error) {
 	backing, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
@@ -130,8 +130,8 @@ func attachNew(image string, persistent bool) (*Attachment, error) {
 // configure binds backing to the device at path in one step.
 func configure(path string, backing *os.File, persistent bool) (*Attachment, error) {
 	config := unix.LoopConfig{Fd: uint32(backing.Fd()), Size: sectorSize}
-	// Direct I/O keeps volume data from being cached twice; the kernel falls
-	// back by itself where the filesystem below cannot do it.
+	// Direct I/O avoids caching volume data twice; the kernel falls back to buffered
+	// I/O if the filesystem below does not support it.
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
 	if !persistent {
 		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
@@ -144,7 +144,7 @@ func configure(path string, backing *os.File, persistent bool) (*Attachment, err
 	if err := unix.IoctlLoopConfigure(int(f.Fd()), &config); err != nil {
 		return nil, errors.Join(fmt.Errorf("binding %s: %w", path, err), f.Close())
 	}
-	// A mark that an earlier user of the device left.
+	// Clear the read-only flag that an earlier user of the device may have left.
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("making %s writable: %w", path, err), f.Close())
 	}
@@ -155,10 +155,10 @@ func configure(path string, backing *os.File, persistent bool) (*Attachment, err
 	return &Attachment{Device: Device{Path: path, AutoClear: !persistent, rdev: st.Rdev}, file: f}, nil
 }
 
-// Find returns the loop devices that are bound to image: none or one, unless
-// somebody else bound it too. It works without root, and for an image that was
-// removed while it was bound. It opens no device if it can help it: a device that is
-// open, if only for an instant, cannot be freed by others in that instant.
+// Find returns the loop devices that are bound to image: none or one, unless another
+// program bound it too. It works without root, and for an image that was removed while
+// bound. It avoids opening devices: others cannot free a device while it is open,
+// however briefly.
 func Find(image string) ([]Device, error) {
 	want := imageFile{path: Resolve(image)}
 	err := unix.Stat(image, &want.stat)
@@ -185,7 +185,8 @@ func Find(image string) ([]Device, error) {
 	return found, nil
 }
 
-// readSysfs reads what the kernel tells everybody about a bound device.
+// readSysfs reads a bound device's description in sysfs, which is readable without
+// root.
 func readSysfs(sysfs string) (d Device, backing string, err error) {
 	values := map[string]string{"dev": "", "loop/backing_file": "", "loop/autoclear": ""}
 	for name := range values {
@@ -207,19 +208,19 @@ func readSysfs(sysfs string) (d Device, backing string, err error) {
 	return d, values["loop/backing_file"], nil
 }
 
-// imageFile is the file whose device is looked for.
+// imageFile is the file whose device Find searches.
 type imageFile struct {
 	path    string
 	stat    unix.Stat_t
 	deleted bool
 }
 
-// deletedSuffix is what the kernel adds to the name of a file that was removed.
+// deletedSuffix is what the kernel appends to the name of a removed file.
 const deletedSuffix = " (deleted)"
 
-// matches tells whether the device's image, which is now known as name, is the
-// file: by device and inode, since the name may be that of another place. A file
-// that is gone has nothing but its name.
+// matches reports whether the device's image, now known as name, is this file. It
+// compares device and inode, because name may belong to another mount namespace. A
+// removed file has only its name.
 func (t imageFile) matches(d Device, name string) bool {
 	if t.deleted {
 		return name == t.path+deletedSuffix
@@ -231,7 +232,8 @@ func (t imageFile) matches(d Device, name string) bool {
 	if unix.Stat(name, &st) == nil {
 		return st.Dev == t.stat.Dev && st.Ino == t.stat.Ino
 	}
-	// Bound by a process that saw the file elsewhere, such as an earlier container.
+	// The device was bound by a process that saw the file at another path, such as an
+	// earlier container.
 	var info *unix.LoopInfo64
 	err := d.ioctl(func(fd int) (err error) {
 		info, err = unix.IoctlLoopGetStatus64(fd)
@@ -240,8 +242,8 @@ func (t imageFile) matches(d Device, name string) bool {
 	return err == nil && info.Device == t.stat.Dev && info.Inode == t.stat.Ino
 }
 
-// Detach frees every device that image is bound to. A device that something
-// still has open is freed when that closes it.
+// Detach frees every device that image is bound to. A device that is still open is
+// freed when it is closed.
 func Detach(image string) error {
 	devices, err := Find(image)
 	if err != nil {
@@ -251,7 +253,7 @@ func Detach(image string) error {
 		if err := RequireRoot(); err != nil {
 			return fmt.Errorf("detaching %s: %w", d.Path, err)
 		}
-		// The kernel keeps this mark for the next image, of whoever that is.
+		// The kernel keeps the read-only flag for the next image of the device.
 		if err := d.SetReadOnly(false); err != nil {
 			return fmt.Errorf("detaching %s: %w", d.Path, err)
 		}
@@ -263,7 +265,7 @@ func Detach(image string) error {
 	return nil
 }
 
-// Resize gives the device its image's size.
+// Resize sets the device to its image's size.
 func (d Device) Resize() error {
 	err := d.ioctl(func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 	if err != nil {
@@ -282,7 +284,7 @@ func (d Device) Size() (int64, error) {
 	return f.Seek(0, io.SeekEnd)
 }
 
-// Flush writes to the image what was written to the device.
+// Flush writes the device's cached data to the image.
 func (d Device) Flush() error {
 	f, err := os.OpenFile(d.Path, os.O_RDONLY, 0)
 	if err != nil {
@@ -295,8 +297,8 @@ func (d Device) Flush() error {
 	return nil
 }
 
-// SetReadOnly makes the device refuse or take writes. A read-only bind mount of
-// a device node does not do that.
+// SetReadOnly makes the device reject or accept writes. A read-only bind mount of a
+// device node does not do that.
 func (d Device) SetReadOnly(readOnly bool) error {
 	value := 0
 	if readOnly {

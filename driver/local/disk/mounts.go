@@ -12,22 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountPoint is one mount of a device's filesystem, or of its node.
+// MountPoint is a mount of a device's filesystem, or of its device node.
 type MountPoint struct {
 	// Path is where it is mounted.
 	Path string
 	// FSType is the filesystem's type.
 	FSType string
-	// ReadOnly is true when this mount refuses writes.
+	// ReadOnly is true if this mount is read-only.
 	ReadOnly bool
-	// ErrorReadOnly is true when the filesystem refuses writes although this mount
-	// would allow them, and ShutDown when it refuses everything: what
-	// filesystems do after an error.
+	// ErrorReadOnly is true if the filesystem rejects writes although this mount is
+	// writable, and ShutDown if it rejects everything. Filesystems do this after an
+	// error.
 	ErrorReadOnly, ShutDown bool
 }
 
-// Mounts returns where the device's filesystem is mounted as a whole, oldest
-// first. Mounts of folders inside it, as are made for subPath, are not counted.
+// Mounts returns where the root of the device's filesystem is mounted, oldest first.
+// It omits mounts of subdirectories, such as those for subPath.
 func (d Device) Mounts() ([]MountPoint, error) {
 	major, minor := int(unix.Major(d.rdev)), int(unix.Minor(d.rdev))
 	return listMounts(func(m *mountinfo.Info) bool {
@@ -35,12 +35,12 @@ func (d Device) Mounts() ([]MountPoint, error) {
 	})
 }
 
-// Nodes returns where the device's node is mounted, which is how raw block
-// volumes are handed out.
+// Nodes returns where the device node is bind-mounted, which is how raw block volumes
+// are published.
 func (d Device) Nodes() ([]MountPoint, error) {
 	name := filepath.Base(d.Path)
 	return listMounts(func(m *mountinfo.Info) bool {
-		// The name goes first: stat on a stranger's mount could hang.
+		// Compare the name first: stat on another program's mount could hang.
 		if filepath.Base(m.Root) != name {
 			return false
 		}
@@ -72,15 +72,15 @@ func hasOption(options, want string) bool {
 	return slices.Contains(strings.Split(options, ","), want)
 }
 
-// MountedAt tells whether anything is mounted at path.
+// MountedAt reports whether anything is mounted at path.
 func MountedAt(path string) (bool, error) {
 	resolved := Resolve(path)
 	points, err := listMounts(func(m *mountinfo.Info) bool { return m.Mountpoint == resolved })
 	return len(points) > 0, err
 }
 
-// Resolve returns path as the mount table spells it. The last part is not
-// looked at: it may be a mount that hangs or fails.
+// Resolve returns path as the mount table spells it. It does not access the last
+// element, which may be a mount that hangs or fails.
 func Resolve(path string) string {
 	path = filepath.Clean(path)
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
@@ -89,8 +89,8 @@ func Resolve(path string) string {
 	return path
 }
 
-// Bind shows source, a folder or a device node, at target as well. A read-only
-// bind is read-only from its first moment: it is made aside and moved in, so
+// Bind bind-mounts source, a directory or a device node, at target. A read-only bind
+// is read-only from the start: it is created detached and then moved to target, so
 // that a crash cannot leave a writable one.
 func Bind(source, target string, readOnly bool) error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -110,8 +110,7 @@ func Bind(source, target string, readOnly bool) error {
 	return nil
 }
 
-// Unmount takes away whatever is mounted at path, all layers of it. It does
-// nothing where nothing is mounted.
+// Unmount removes all mounts at path. It does nothing if nothing is mounted there.
 func Unmount(path string) error {
 	for {
 		mounted, err := MountedAt(path)
@@ -127,7 +126,7 @@ func Unmount(path string) error {
 	}
 }
 
-// Usage is what a mounted filesystem has.
+// Usage is the usage of a mounted filesystem.
 type Usage struct {
 	Bytes, BytesFree, BytesAvailable int64
 	Inodes, InodesFree               int64

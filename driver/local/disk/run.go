@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// ErrUnprivileged is returned when a device or mount is needed and the process
-// is not allowed to make one.
+// ErrUnprivileged reports that the process lacks the privileges for devices and
+// mounts.
 var ErrUnprivileged = errors.New("root is missing")
 
-// RequireRoot returns ErrUnprivileged when the process is not root. Devices and
-// mounts need CAP_SYS_ADMIN, which is what root stands for here.
+// RequireRoot returns ErrUnprivileged if the process is not root. Devices and mounts
+// need CAP_SYS_ADMIN, which root is assumed to have.
 func RequireRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
@@ -23,8 +23,8 @@ func RequireRoot() error {
 		ErrUnprivileged, os.Geteuid())
 }
 
-// run runs a tool to its end. It takes no context on purpose: a mkfs or fsck
-// that is killed half way helps nobody, and the caller's next try waits for it.
+// run runs a tool until it exits. It deliberately takes no context: killing mkfs or
+// fsck half way does not help, and the caller's next attempt waits for it.
 func run(name string, args ...string) (exit int, err error) {
 	var out bytes.Buffer
 	cmd := exec.Command(name, args...)
@@ -35,13 +35,13 @@ func run(name string, args ...string) (exit int, err error) {
 		return -1, fmt.Errorf("running %s: it is not installed where the driver runs", name)
 	}
 	if err != nil {
-		// The arguments stay out of the message: mount options may be secret.
+		// The message omits the arguments: mount options may be secret.
 		return cmd.ProcessState.ExitCode(), fmt.Errorf("running %s: %w: %s", name, err, lastLines(out.String()))
 	}
 	return 0, nil
 }
 
-// lastLines keeps the end of a tool's output, where tools say what went wrong.
+// lastLines returns the end of a tool's output, where tools report errors.
 func lastLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	if len(lines) > 4 {

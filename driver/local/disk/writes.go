@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// writes tells whether a device was written to between two moments: they differ then.
+// writes is a snapshot of a device's write counters. Two of them differ if the device
+// was written to in between.
 type writes struct {
-	// counted is false where an administrator turned the counters off.
+	// counted is false if an administrator disabled the counters.
 	counted bool
-	// writes and discards were completed, and pending writes were not.
+	// writes and discards are the completed ones, pending the writes in flight.
 	writes, discards, pending uint64
 }
 
-// writes reads the kernel's counters, for which no rights are needed.
+// writes reads the kernel's counters, which needs no privileges.
 func (d Device) writes() (w writes, err error) {
 	read := func(name, format string, into ...any) {
 		if err != nil {
@@ -32,7 +33,7 @@ func (d Device) writes() (w writes, err error) {
 	}
 	var on int
 	read("queue/iostats", "%d", &on)
-	// What is pending comes first: by the time it is not, it is completed.
+	// Read the pending writes first: one that is no longer pending is then completed.
 	read("inflight", "%d %d", new(uint64), &w.pending)
 	read("stat", "%d %d %d %d %d %d %d %d %d %d %d %d", new(uint64), new(uint64), new(uint64), new(uint64),
 		&w.writes, new(uint64), new(uint64), new(uint64), new(uint64), new(uint64), new(uint64), &w.discards)

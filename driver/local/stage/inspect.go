@@ -12,9 +12,9 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// Expand makes the device and the filesystem of a staged volume as large as the
-// volume, in use or not, and returns that size in bytes. path is where the volume
-// is, required the size expected, 0 for any.
+// Expand grows the device and the filesystem of a staged volume to the volume's size,
+// and returns that size in bytes. path is where the volume is staged or published,
+// required the expected size, 0 for any.
 func (s *Stager) Expand(ctx context.Context, id, path string, required int64) (int64, error) {
 	size, err := s.expand(ctx, id, path, required)
 	if err != nil {
@@ -63,7 +63,7 @@ func (st state) expand(path string, required int64) error {
 	return grow(st.FSType, device, filesystems)
 }
 
-// grow needs a mount that can be written to, which need not be the one asked about.
+// grow uses any writable mount, which need not be the one at the requested path.
 func grow(fsType string, device disk.Device, mounts []disk.MountPoint) error {
 	if err := device.Resize(); err != nil {
 		return err
@@ -72,7 +72,8 @@ func grow(fsType string, device disk.Device, mounts []disk.MountPoint) error {
 		return err
 	}
 	if !disk.CanGrowMounted(fsType) {
-		// The code is the one on which kubelet leaves the growth to the next stage.
+		// kubelet reacts to this code by growing the filesystem at the next
+		// NodeStageVolume.
 		return fmt.Errorf("%w: the kernel grows a mounted %s only for a process with CAP_SYS_RESOURCE, which the driver does not have; the filesystem grows when the volume is staged the next time", volume.ErrInUse, fsType)
 	}
 	for _, m := range mounts {
@@ -83,17 +84,16 @@ func grow(fsType string, device disk.Device, mounts []disk.MountPoint) error {
 	return fmt.Errorf("%w: it is mounted read-only; its filesystem grows when it is staged for writing", volume.ErrInUse)
 }
 
-// Stats are how full a volume is.
+// Stats is the usage of a volume.
 type Stats struct {
-	// Usage has all its fields for a filesystem, only Bytes for a raw device.
+	// Usage has all fields for a filesystem, only Bytes for a raw device.
 	disk.Usage
 	// Block is true for a raw device.
 	Block bool
 }
 
-// Stats returns the usage of the volume at path, where it is staged or published.
-// ErrNotThere means that it is not. It takes no lock: it is asked often, and must
-// not wait for a copy.
+// Stats returns the usage of the volume at path, where it is staged or published, or
+// ErrNotAtPath. It takes no lock: it is called often and must not wait for a copy.
 func (s *Stager) Stats(id, path string) (Stats, error) {
 	stats, err := s.stats(id, disk.Resolve(path))
 	if err != nil {
@@ -133,8 +133,8 @@ func (s *Stager) stats(id, path string) (Stats, error) {
 	return Stats{}, ErrNotAtPath
 }
 
-// Health returns what is wrong with the volume on disk and, as far as this
-// process may look, where it is used.
+// Health returns the problems of the volume on disk and, if this process is root, of
+// its mounted filesystem.
 func (s *Stager) Health(id string) ([]volume.Problem, error) {
 	problems, err := s.Store.Health(id)
 	if err != nil || disk.RequireRoot() != nil {
@@ -156,9 +156,9 @@ func (s *Stager) Health(id string) ([]volume.Problem, error) {
 	return problems, nil
 }
 
-// filesystemProblems returns what is wrong with a mounted filesystem.
+// filesystemProblems returns the problems of a mounted filesystem.
 func filesystemProblems(m disk.MountPoint) []volume.Problem {
-	// XFS tells by failing, ext4 in its mount options.
+	// XFS reports a shutdown by failing, ext4 in its mount options.
 	if _, err := os.Stat(m.Path); m.ShutDown || errors.Is(err, unix.EIO) {
 		return []volume.Problem{{Severity: volume.Inaccessible, Reason: "FilesystemShutDown",
 			Message: fmt.Sprintf("The filesystem at %s shut itself down after an error. Stop the workload so that the volume is unmounted and checked.", m.Path)}}

@@ -10,21 +10,21 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// Publication is a request to show a staged volume at a target path.
+// Publication is a request to publish a staged volume at a target path.
 type Publication struct {
 	Use
-	// Staging is where the volume was staged.
+	// Staging is the path at which the volume is staged.
 	Staging string
-	// Target is where the workload will find it. Its parent exists.
+	// Target is the path for the workload. Its parent exists.
 	Target string
-	// ReadOnly asks for a view that refuses writes.
+	// ReadOnly requests a read-only mount.
 	ReadOnly bool
-	// Exclusive is for access modes that allow one target at a time.
+	// Exclusive is set for access modes that allow only one target path at a time.
 	Exclusive bool
 }
 
-// Publish shows the staged volume at the target. The rules on a second call are
-// the table in the CSI spec, NodePublishVolume, with SINGLE_NODE_MULTI_WRITER.
+// Publish publishes the staged volume at the target. A second call follows the table
+// in the CSI spec, NodePublishVolume, with SINGLE_NODE_MULTI_WRITER.
 func (s *Stager) Publish(ctx context.Context, p Publication) error {
 	st, unlock, err := s.lockForUse(ctx, p.Use)
 	if err == nil {
@@ -47,7 +47,7 @@ func (s *Stager) publish(st state, p Publication) error {
 	want := volume.Publication{Block: p.Block, ReadOnly: p.ReadOnly, Exclusive: p.Exclusive}
 	if have, ok := targets[target]; ok {
 		if have != want {
-			return fmt.Errorf("%w: it is published there with read-only=%t block=%t alone=%t", ErrConflictingUse, have.ReadOnly, have.Block, have.Exclusive)
+			return fmt.Errorf("%w: it is published there with read-only=%t block=%t exclusive=%t", ErrConflictingUse, have.ReadOnly, have.Block, have.Exclusive)
 		}
 		return nil
 	}
@@ -61,8 +61,8 @@ func (s *Stager) publish(st state, p Publication) error {
 	if err != nil {
 		return err
 	}
-	// On record before it is there: a mount that nobody knows of would let a
-	// second writer in.
+	// Record the publication before the mount: an unrecorded mount would allow a
+	// second writer.
 	targets[target] = want
 	if err := s.Store.SetPublished(st.ID, targets); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (s *Stager) publish(st state, p Publication) error {
 	return disk.Bind(source, target, p.ReadOnly)
 }
 
-// source returns what is shown at the target, ready for it.
+// source returns what is bind-mounted at the target, prepared for it.
 func (st state) source(p Publication) (string, error) {
 	if !p.Block {
 		_, _, found, err := st.mountAt(p.Staging)
@@ -103,8 +103,8 @@ func makeTarget(path string, block bool) error {
 	return f.Close()
 }
 
-// mountedTargets returns the places on record at which the volume really is. An image that
-// went missing while it was in use still has its device.
+// mountedTargets returns the recorded publications whose path is mounted. It works for
+// an image that was removed while in use, because that still has its device.
 func (s *Stager) mountedTargets(id string) (map[string]volume.Publication, error) {
 	targets, err := s.Store.Published(id)
 	if err != nil {
@@ -122,9 +122,9 @@ func (s *Stager) mountedTargets(id string) (map[string]volume.Publication, error
 	return targets, nil
 }
 
-// Unpublish removes the view at the target and the target. It succeeds where
-// there is none: kubelet repeats the call until it does, for volumes that are
-// gone too.
+// Unpublish removes the mount at the target and the target. It succeeds if there is
+// none: kubelet repeats the call until it succeeds, even for volumes that no longer
+// exist.
 func (s *Stager) Unpublish(ctx context.Context, id, target string) error {
 	if err := s.unpublish(ctx, id, disk.Resolve(target)); err != nil {
 		return fmt.Errorf("unpublishing volume %s from %s: %w", id, target, err)
@@ -141,7 +141,7 @@ func (s *Stager) unpublish(ctx context.Context, id, target string) error {
 	if err := disk.Unmount(target); err != nil {
 		return err
 	}
-	// Not RemoveAll: what is in a target that is not mounted is not ours.
+	// Do not use RemoveAll: files in a target that is not mounted are not ours.
 	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -152,13 +152,13 @@ func (s *Stager) unpublish(ctx context.Context, id, target string) error {
 	return s.Store.SetPublished(id, targets)
 }
 
-// checkOtherTargets tells whether the volume may be at one more place. A raw device is
-// read-only or not as a whole, so the two do not mix.
+// checkOtherTargets returns an error if the volume must not be published at another
+// target. A raw device is read-only or writable as a whole, so its targets must agree.
 func checkOtherTargets(want volume.Publication, targets map[string]volume.Publication) error {
 	for path, have := range targets {
 		switch {
 		case want.Exclusive || have.Exclusive:
-			return fmt.Errorf("%w: it is published at %s and may be at one place only", volume.ErrInUse, path)
+			return fmt.Errorf("%w: it is published at %s and may have only one target", volume.ErrInUse, path)
 		case want.Block && want.ReadOnly != have.ReadOnly:
 			return fmt.Errorf("%w: it is published at %s with read-only=%t, which goes for the whole device", volume.ErrInUse, path, have.ReadOnly)
 		}

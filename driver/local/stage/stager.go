@@ -11,46 +11,48 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// The ways in which a call fails, besides those of package volume and
+// Errors of the stager, in addition to those of package volume and
 // disk.ErrUnprivileged.
 var (
-	// ErrConflictingUse is a path that is in use already, in another way than asked.
+	// ErrConflictingUse reports a path or volume that is already in use in another way
+	// than requested.
 	ErrConflictingUse = errors.New("in use in another way")
-	// ErrUnusable is a use that the volume is not made for or not ready for.
+	// ErrUnusable reports a use that the volume was not created for or is not ready
+	// for.
 	ErrUnusable = errors.New("cannot be used like this")
-	// ErrNotAtPath is a path at which the volume is not.
+	// ErrNotAtPath reports a path at which the volume is not staged or published.
 	ErrNotAtPath = errors.New("the volume is not there")
 )
 
-// Stager does the work of a CSI node service for the volumes of Store.
+// Stager implements the CSI node service for the volumes of Store.
 type Stager struct {
 	Store *volume.Store
 }
 
-// Use says how a volume is to be used.
+// Use describes how a volume is used.
 type Use struct {
 	// VolumeID is the volume.
 	VolumeID string
 	// Block asks for the raw device instead of a filesystem.
 	Block bool
-	// FSType is the filesystem that is expected, "" for the volume's.
+	// FSType is the requested filesystem, "" for the volume's.
 	FSType string
-	// Token is what the volume was attached with, for stores that attach.
+	// Token is the token of the attachment, for shared stores.
 	Token string
 }
 
-// state is what is known about a volume under its lock.
+// state is the observed state of a volume, under its lock.
 type state struct {
 	volume.Volume
 	image   string
 	devices []disk.Device
-	// attached is as whom this node may use the volume, zero where nobody is asked.
+	// attached is this node's attachment, zero if the store is not shared.
 	attached volume.Attachment
 }
 
-// lockForUse takes the volume's lock and sees where it is. It fails when the volume's
-// data is not whole, because using it would make things worse, and when this node
-// has no right to use it any more.
+// lockForUse locks the volume and observes its state. It fails if the volume has lost
+// data, because using it would make that worse, and if it is not attached to this node
+// with the given token.
 func (s *Stager) lockForUse(ctx context.Context, u Use) (state, func(), error) {
 	if err := disk.RequireRoot(); err != nil {
 		return state{}, nil, err
@@ -90,7 +92,7 @@ func (s *Stager) observe(id string) (state, error) {
 	return state{Volume: v, image: image, devices: devices}, err
 }
 
-// checkAccess tells whether the volume was made for this use.
+// checkAccess returns an error unless the volume was created for this use.
 func (u Use) checkAccess(v volume.Volume) error {
 	switch {
 	case u.Block && !v.Access.Block:
@@ -118,7 +120,7 @@ func (st state) mountAt(path string) (disk.Device, disk.MountPoint, bool, error)
 	return disk.Device{}, disk.MountPoint{}, false, nil
 }
 
-// mountPoints returns all paths at which the volume is, filesystem or node.
+// mountPoints returns all mounts of the volume's filesystem and of its device node.
 func (st state) mountPoints() (filesystems, nodes []disk.MountPoint, err error) {
 	for _, d := range st.devices {
 		m, err := d.Mounts()
@@ -134,9 +136,9 @@ func (st state) mountPoints() (filesystems, nodes []disk.MountPoint, err error) 
 	return filesystems, nodes, nil
 }
 
-// Stage makes the volume ready for use on this machine: at path if it is used
-// as a filesystem, with flags as in mount(8) -o. A volume that was never used is
-// given its filesystem, and one that was expanded or restored larger grows.
+// Stage attaches the volume and, for use as a filesystem, mounts it at path with flags
+// as in mount(8) -o. It formats a volume that was never used, and grows the filesystem
+// of one that was expanded or restored with a larger size.
 func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) error {
 	st, unlock, err := s.lockForUse(ctx, u)
 	if err == nil {
@@ -153,7 +155,7 @@ func (s *Stager) Stage(ctx context.Context, u Use, path string, flags []string) 
 	return nil
 }
 
-// mountFlags adds to what is asked what the attachment leaves of it.
+// mountFlags adds "ro" to the requested flags if the attachment is read-only.
 func (st state) mountFlags(asked []string) []string {
 	if !st.attached.ReadOnly {
 		return asked
@@ -170,7 +172,7 @@ func (s *Stager) stageBlock(st state) error {
 		return fmt.Errorf("%w: its filesystem is mounted at %s", ErrConflictingUse, filesystems[0].Path)
 	}
 	if s.Store.Shared() && !st.attached.Bound {
-		// What is there is of the node that had the volume before.
+		// The existing device belongs to the node that had the volume before.
 		if err := st.detachUnused(); err != nil {
 			return err
 		}
@@ -201,7 +203,8 @@ func (s *Stager) stageFilesystem(st state, path string, flags []string) error {
 	if readOnly || !disk.CanGrowMounted(st.FSType) {
 		return nil
 	}
-	// Also after a repeated call: the one before may have died between mount and growth.
+	// Grow after a repeated call too: the previous one may have died between mount and
+	// growth.
 	if err := device.Resize(); err != nil {
 		return err
 	}
@@ -235,7 +238,7 @@ func (s *Stager) mount(st state, path string, flags []string) (disk.Device, erro
 	return a.Device, errors.Join(err, a.Close())
 }
 
-// checkNotMounted fails when something is mounted at path.
+// checkNotMounted fails if something is mounted at path.
 func checkNotMounted(path string) error {
 	mounted, err := disk.MountedAt(path)
 	if err == nil && mounted {
@@ -244,11 +247,11 @@ func checkNotMounted(path string) error {
 	return err
 }
 
-// detachUnused frees a device that has no mount: what an interrupted call, a use as raw
-// device, or a node that the volume was taken from left. The image is worked on
-// directly next, and two views of it would not agree. A device that another node
-// still has mounted cannot be freed; that node's data must be on disk before
-// this one looks.
+// detachUnused detaches a device without mounts, which an interrupted call, a use as
+// raw device, or the volume's previous node left. The driver works on the image
+// directly next, and the device's cache would be stale. A device that another node
+// still has mounted cannot be detached: that node's data must be on disk before this
+// one reads it.
 func (st state) detachUnused() error {
 	if len(st.devices) == 0 {
 		return nil
@@ -258,14 +261,14 @@ func (st state) detachUnused() error {
 	}
 	left, err := disk.Find(st.image)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%w: something that this driver does not see, on this node or the one that had the volume before, has %s open; stop that, or end that node", volume.ErrInUse, left[0].Path)
+		err = fmt.Errorf("%w: something that this driver does not see, on this node or the one that had the volume before, has %s open; stop it, or shut down that node", volume.ErrInUse, left[0].Path)
 	}
 	return err
 }
 
-// prepareFilesystem makes sure that the image has the volume's filesystem. It makes one
-// only where no data can be: on an image of zeros, or where an earlier mkfs is on
-// record as not finished.
+// prepareFilesystem ensures that the image has the volume's filesystem. It creates one
+// only where there cannot be data: on an image of zeros, or where the record shows an
+// unfinished mkfs.
 func (s *Stager) prepareFilesystem(st state) error {
 	found, err := disk.Probe(st.image)
 	if err != nil {
@@ -289,7 +292,7 @@ func (s *Stager) prepareFilesystem(st state) error {
 	return s.format(st)
 }
 
-// checkFilesystem readies a filesystem that was used before.
+// checkFilesystem checks and, if needed, grows a filesystem that was used before.
 func (s *Stager) checkFilesystem(st state) error {
 	if err := disk.Check(st.FSType, st.image); err != nil {
 		return err
@@ -311,7 +314,7 @@ func (s *Stager) format(st state) error {
 	if err != nil {
 		return err
 	}
-	// An interrupted mkfs left something; mkfs is promised zeros.
+	// Discard what an interrupted mkfs left: mkfs expects zeros.
 	if err := errors.Join(os.Truncate(st.image, 0), os.Truncate(st.image, st.Size)); err != nil {
 		return fmt.Errorf("emptying %s: %w", st.image, err)
 	}
@@ -322,7 +325,7 @@ func (s *Stager) format(st state) error {
 	return err
 }
 
-// Unstage takes back what Stage did. It succeeds where nothing is staged.
+// Unstage undoes Stage. It succeeds if nothing is staged.
 func (s *Stager) Unstage(ctx context.Context, id, path string) error {
 	if err := s.unstage(ctx, id, path); err != nil {
 		return fmt.Errorf("unstaging volume %s from %s: %w", id, path, err)
@@ -346,7 +349,8 @@ func (s *Stager) unstage(ctx context.Context, id, path string) error {
 	if err := disk.Unmount(path); err != nil {
 		return err
 	}
-	// Another node's device is not for this one to free. Its own went with the mount.
+	// Do not detach another node's device. This node's own device was freed by the
+	// unmount.
 	if onOtherNode, err := s.Store.AttachedToOtherNode(id); err != nil || onOtherNode {
 		return err
 	}

@@ -9,22 +9,21 @@ import (
 	"path/filepath"
 )
 
-// Attachment is the right of one node to use a volume. A data directory that
-// nodes share has one for each volume that is in use; the record outlives every
-// process and the machine.
+// Attachment allows one node to use a volume. A shared data directory has a record of
+// it for each attached volume; the record outlives processes and the machine.
 type Attachment struct {
-	// Node has the volume.
+	// Node is the node that the volume is attached to.
 	Node string `json:"node"`
 	// ReadOnly, Block, FSType and Mode are how it was attached.
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	Block    bool   `json:"block,omitempty"`
 	FSType   string `json:"fsType,omitempty"`
 	Mode     string `json:"mode,omitempty"`
-	// Token tells this attachment from earlier and later ones of the volume: what
-	// still carries the token of an earlier one is turned away.
+	// Token identifies this attachment: a request with the token of an earlier one is
+	// rejected.
 	Token string `json:"token"`
-	// Bound is true once a device may exist that belongs to this attachment. One
-	// that exists before was left by an earlier attachment.
+	// Bound is true once a device may exist that belongs to this attachment. A device
+	// from before that was left by an earlier attachment.
 	Bound bool `json:"bound,omitempty"`
 }
 
@@ -35,19 +34,19 @@ func (s *Store) attachedRecord(id string) string {
 	return filepath.Join(s.attachedDir(), id+recordSuffix)
 }
 
-// node is what is on record of a node.
+// node is the record of a node.
 type node struct {
-	// MaxVolumes is how many volumes may be attached to it, 0 for any number.
+	// MaxVolumes limits the volumes attached to the node, 0 for no limit.
 	MaxVolumes int64 `json:"maxVolumes,omitempty"`
 }
 
-// registerNode puts this process's node on record: volumes can be attached to it.
+// registerNode records this process's node, so that volumes can be attached to it.
 func (s *Store) registerNode(n node) error {
 	return s.volumes.files.writeRecord(filepath.Join(s.nodesDir(), s.node+recordSuffix), n)
 }
 
-// findNode returns what is on record of a node. The name is a stranger's, so no
-// path is made of it before it is found in the list.
+// findNode returns the record of a node. The name comes from a request, so it becomes
+// part of a path only after it is found in the directory.
 func (s *Store) findNode(name string) (node, error) {
 	entries, err := os.ReadDir(s.nodesDir())
 	if err != nil {
@@ -63,8 +62,8 @@ func (s *Store) findNode(name string) (node, error) {
 	return node{}, fmt.Errorf("node: %w; the driver of a node of that name has not used %s", ErrNotFound, s.dir)
 }
 
-// checkNodeLimit fails when a node has as many volumes as it can use. It needs the node's
-// lock: what is attached at the same time counts, in other processes too.
+// checkNodeLimit fails if a node has reached its maximum number of volumes. The caller
+// has the node's lock, which also serializes attachments by other processes.
 func (s *Store) checkNodeLimit(name string, n node) error {
 	if n.MaxVolumes == 0 {
 		return nil
@@ -85,9 +84,9 @@ func (s *Store) checkNodeLimit(name string, n node) error {
 	return nil
 }
 
-// Attach gives a volume to a node. The same request again has the same answer,
-// another one for that node is ErrExists, and while a node has the volume no
-// other gets it: that is ErrInUse (CSI spec, ControllerPublishVolume Errors).
+// Attach attaches a volume to a node. A repeated request returns the same result, and
+// one for the same node with other parameters ErrExists. While the volume is attached
+// to another node, Attach returns ErrInUse (CSI spec, ControllerPublishVolume Errors).
 func (s *Store) Attach(ctx context.Context, id string, want Attachment) (Attachment, error) {
 	a, err := s.attach(ctx, id, want)
 	if err != nil {
@@ -116,7 +115,8 @@ func (s *Store) attach(ctx context.Context, id string, want Attachment) (Attachm
 	if have != nil {
 		return *have, want.checkExisting(*have)
 	}
-	// Who holds a node's lock waits for no other, so two calls cannot dispute.
+	// Nothing waits for another lock while it has a node's lock, so there is no
+	// deadlock.
 	unlockNode, err := s.locks.lock(ctx, "node/"+want.Node)
 	if err != nil {
 		return Attachment{}, err
@@ -129,7 +129,8 @@ func (s *Store) attach(ctx context.Context, id string, want Attachment) (Attachm
 	return want, wrapNoSpace(s.volumes.files.writeRecord(s.attachedRecord(id), want))
 }
 
-// checkExisting tells whether a volume that is attached as have is attached as is wanted.
+// checkExisting returns an error if the existing attachment have differs from the
+// request want.
 func (want Attachment) checkExisting(have Attachment) error {
 	want.Token, want.Bound = have.Token, have.Bound
 	switch {
@@ -141,7 +142,7 @@ func (want Attachment) checkExisting(have Attachment) error {
 	return nil
 }
 
-// Attached returns to whom the volume is attached, nil for nobody.
+// Attached returns the volume's attachment, nil if there is none.
 func (s *Store) Attached(id string) (*Attachment, error) {
 	if !s.shared || !volumeID.MatchString(id) {
 		return nil, nil
@@ -157,10 +158,10 @@ func (s *Store) Attached(id string) (*Attachment, error) {
 	return &a, nil
 }
 
-// Detach takes the volume from a node, "" for whichever has it. It succeeds where
-// there is nothing to take, and it asks nobody: a node that cannot answer must not
-// keep its volumes. What that node still has is seen to by the next one
-// that uses the volume.
+// Detach ends the attachment of a volume to a node, or to any node if node is "". It
+// succeeds if there is none. It does not contact the node: a node that does not
+// respond must not keep its volumes. The next node that uses the volume detaches what
+// the previous one left.
 func (s *Store) Detach(ctx context.Context, id, node string) error {
 	if !volumeID.MatchString(id) {
 		return nil
@@ -187,9 +188,9 @@ func (s *Store) detach(id, node string) error {
 	return s.volumes.files.syncDir(s.attachedDir())
 }
 
-// AttachedToThisNode returns the attachment that token is of, if it is this node's and
-// still holds. Where volumes are not attached the answer is the zero one. The
-// caller holds the volume's lock.
+// AttachedToThisNode returns the current attachment to this node if it has the given
+// token. It returns the zero Attachment if the data directory is not shared. The
+// caller has the volume's lock.
 func (s *Store) AttachedToThisNode(id, token string) (Attachment, error) {
 	if !s.shared {
 		return Attachment{}, nil
@@ -203,20 +204,20 @@ func (s *Store) AttachedToThisNode(id, token string) (Attachment, error) {
 	case have.Node != s.node:
 		return Attachment{}, fmt.Errorf("%w: it is published to node %s, and this is %s", ErrNotAttached, have.Node, s.node)
 	case have.Token != token:
-		return Attachment{}, fmt.Errorf("%w: it was published to %s anew since; use the publish context of the present publication", ErrNotAttached, s.node)
+		return Attachment{}, fmt.Errorf("%w: it was published to %s again since; use the publish context of the current publication", ErrNotAttached, s.node)
 	}
 	return *have, nil
 }
 
-// AttachedToOtherNode tells whether another node than this process's has the volume.
-// The caller holds the volume's lock.
+// AttachedToOtherNode reports whether the volume is attached to a node other than this
+// process's. The caller has the volume's lock.
 func (s *Store) AttachedToOtherNode(id string) (bool, error) {
 	have, err := s.Attached(id)
 	return have != nil && have.Node != s.node, err
 }
 
-// SetBound puts on record that a device of the attachment may exist from now on. The
-// caller holds the volume's lock.
+// SetBound records that a device of the attachment may exist from now on. The caller
+// has the volume's lock.
 func (s *Store) SetBound(id string, a Attachment) error {
 	a.Bound = true
 	if err := s.volumes.files.writeRecord(s.attachedRecord(id), a); err != nil {
@@ -225,14 +226,15 @@ func (s *Store) SetBound(id string, a Attachment) error {
 	return nil
 }
 
-// Shared tells whether volumes are attached.
+// Shared reports whether nodes share the data directory, so that volumes must be
+// attached.
 func (s *Store) Shared() bool { return s.shared }
 
-// checkNotAttached fails while a node has the volume.
+// checkNotAttached fails while the volume is attached to a node.
 func (s *Store) checkNotAttached(id string) error {
 	have, err := s.Attached(id)
 	if errors.Is(err, ErrDamaged) {
-		return nil // That the volume is in no use is known from the kernel, and it must be possible to delete it.
+		return nil // The kernel shows that the volume is not in use, and it must be possible to delete it.
 	}
 	if err == nil && have != nil {
 		err = fmt.Errorf("%w: it is published to node %s", ErrInUse, have.Node)

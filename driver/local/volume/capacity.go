@@ -10,7 +10,7 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// AvailableCapacity returns how many bytes may still be promised, in whole steps.
+// AvailableCapacity returns how many bytes may still be reserved, in whole steps.
 func (s *Store) AvailableCapacity() (int64, error) {
 	s.admission.Lock()
 	defer s.admission.Unlock()
@@ -18,8 +18,8 @@ func (s *Store) AvailableCapacity() (int64, error) {
 	return left / Step * Step, err
 }
 
-// DiskFree returns how many bytes are free where the data directory is, and an error
-// when that cannot be used at all.
+// DiskFree returns how many bytes are free on the filesystem of the data directory. It
+// fails if that filesystem is not usable.
 func (s *Store) DiskFree() (free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.volumes.dir, &st); err != nil {
@@ -31,8 +31,8 @@ func (s *Store) DiskFree() (free int64, err error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// reserve promises size to id until release. What a call needs is added to what
-// others were promised at the same time, so that two cannot get the last byte.
+// reserve reserves size for id until release is called. Concurrent reservations add
+// up, so that two calls cannot get the same bytes.
 func (s *Store) reserve(id string, size int64) (release func(), err error) {
 	s.admission.Lock()
 	defer s.admission.Unlock()
@@ -51,7 +51,7 @@ func (s *Store) reserve(id string, size int64) (release func(), err error) {
 	}, nil
 }
 
-// availableLocked needs the admission lock.
+// availableLocked requires the admission lock.
 func (s *Store) availableLocked() (left, total int64, err error) {
 	promised, own, err := s.sumPromised()
 	if err != nil {
@@ -71,9 +71,9 @@ func (s *Store) availableLocked() (left, total int64, err error) {
 	return max(0, total-promised), total, nil
 }
 
-// sumPromised returns what is promised to all items on record, and how much of the disk
-// they surely have already. An image that began by sharing blocks is taken to
-// have none of its own: to be filled it may need all of its size.
+// sumPromised returns the sum of all recorded sizes, and how much of the disk the
+// images certainly occupy already. A reflinked image counts as occupying nothing:
+// filling it may need its full size.
 func (s *Store) sumPromised() (promised, own int64, err error) {
 	ids, err := s.volumes.list()
 	if err != nil {
@@ -100,8 +100,8 @@ func (s *Store) sumPromised() (promised, own int64, err error) {
 	return promised, own, nil
 }
 
-// allocated counts a missing image as nothing: its volume is damaged, and the
-// others go on.
+// allocated counts a missing image as 0, so that a damaged volume does not block the
+// others.
 func allocated(image string) int64 {
 	n, err := disk.Allocated(image)
 	if err != nil {
@@ -110,7 +110,8 @@ func allocated(image string) int64 {
 	return n
 }
 
-// volumeOrStub returns what is known of a volume, if only its ID and the size of its image.
+// volumeOrStub returns the record of a volume. For a damaged one it returns the ID and
+// the size of the image.
 func (s *Store) volumeOrStub(id string) Volume {
 	v, err := s.volumes.get(id)
 	if err != nil {
@@ -119,7 +120,7 @@ func (s *Store) volumeOrStub(id string) Volume {
 	return v
 }
 
-// snapshotOrStub is volume for snapshots.
+// snapshotOrStub is volumeOrStub for snapshots.
 func (s *Store) snapshotOrStub(id string) Snapshot {
 	snap, err := s.snapshots.get(id)
 	if err != nil {
@@ -136,7 +137,7 @@ func fileSize(path string) int64 {
 	return info.Size()
 }
 
-// wrapNoSpace names a full disk for what it is.
+// wrapNoSpace turns ENOSPC and EDQUOT into ErrOutOfCapacity.
 func wrapNoSpace(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrOutOfCapacity, err)

@@ -10,15 +10,14 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// errFreezeTimeout is a group that was not copied in the time for which workloads can be
-// kept from writing.
-var errFreezeTimeout = errors.New("its volumes could not be held still for long enough")
+// errFreezeTimeout reports a group that could not be copied within Options.MaxFreeze.
+var errFreezeTimeout = errors.New("its volumes could not stay frozen for long enough")
 
-// copyConsistently copies the images of all volumes while none of them changes, which
-// is the moment that it sets g.Created to. It tells which copies share blocks.
+// copyConsistently copies the images of all volumes while none of them changes, and
+// sets g.Created to that point in time. It reports which copies are reflinks.
 func (s *Store) copyConsistently(g *Group, volumes []Volume) (shared []bool, err error) {
 	h := newFreezeSet(s.maxFreeze)
-	// Whatever happens, a panic too, writers go on.
+	// Writers continue in any case, even after a panic.
 	defer func() { err = errors.Join(err, h.thaw()) }()
 	for _, v := range volumes {
 		if err := h.add(s.quiesce(s.volumes.image(v.ID))); err != nil {
@@ -42,10 +41,10 @@ func (s *Store) copyConsistently(g *Group, volumes []Volume) (shared []bool, err
 	return shared, nil
 }
 
-// checkConsistent tells whether copies that are made one after another can be of one
-// moment. Of what is held still they are of any moment; one that is not, such as a
-// raw device that a workload has, can only be copied in an instant, and that one
-// is the moment of all. Two have two.
+// checkConsistent returns an error if successive copies cannot have one point in time.
+// A copy of a quiesced image has any point in time during the freeze. An image that is
+// not quiesced, such as a raw device in use, can only be reflinked, and the time of
+// that reflink is the time of the group. Two such images have different times.
 func checkConsistent(volumes []Volume, freezes []disk.Freeze) error {
 	var moving []string
 	for i, h := range freezes {
@@ -56,14 +55,14 @@ func checkConsistent(volumes []Volume, freezes []disk.Freeze) error {
 	if len(moving) < 2 {
 		return nil
 	}
-	return fmt.Errorf("%w: volumes %s are written to by workloads that this driver cannot hold still, so they have no moment in common; stop the workloads of all of them but one, or take single snapshots",
+	return fmt.Errorf("%w: volumes %s are written to by workloads that this driver cannot freeze, so their copies have no point in time in common; stop the workloads of all of them but one, or take single snapshots",
 		ErrInUse, strings.Join(moving, " and "))
 }
 
-// freezeSet is several images that are held still together, for a bounded time: when it
-// is up writers go on, whatever the one who holds them is doing.
+// freezeSet is a set of images that are frozen together for a limited time. When the
+// time is up it thaws them, whatever the caller is doing.
 type freezeSet struct {
-	freezes []disk.Freeze // only the holder uses it
+	freezes []disk.Freeze // used only by the caller of add
 
 	mu         sync.Mutex
 	thaws      []func() error
@@ -85,7 +84,7 @@ func newFreezeSet(limit time.Duration) *freezeSet {
 	return h
 }
 
-// add takes one more hold. It is released at once if the time is up.
+// add adds a frozen image, and thaws it at once if the time is up.
 func (h *freezeSet) add(one disk.Freeze, err error) error {
 	if err != nil {
 		return err
@@ -99,14 +98,14 @@ func (h *freezeSet) add(one disk.Freeze, err error) error {
 	return nil
 }
 
-// err tells whether the time was up already: what is copied then is worth nothing.
+// err returns an error if the time is up. Copies that were made since are not usable.
 func (h *freezeSet) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.timeoutErr
 }
 
-// thaw lets writers go on. It fails if they did before.
+// thaw thaws all images. It fails if they were already thawed.
 func (h *freezeSet) thaw() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,7 +116,7 @@ func (h *freezeSet) thaw() error {
 	return h.thawAllLocked()
 }
 
-// thawAllLocked releases all, also after one that fails. The caller holds the lock.
+// thawAllLocked thaws all images, even if one of them fails. The caller has the lock.
 func (h *freezeSet) thawAllLocked() error {
 	h.thawed = true
 	var errs []error

@@ -264,7 +264,7 @@ func TestWritersResumeAfterAnyFailure(t *testing.T) {
 			for end := time.Now().Add(waitTimeout); p.frozen() && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
-		}, "held still"},
+		}, "stay frozen"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

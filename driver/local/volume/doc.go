@@ -1,32 +1,31 @@
-// Package volume is the store of the driver: which volumes and snapshots there
-// are, the image file of each, and how much is promised.
+// Package volume is the store of the driver: the records of volumes and snapshots,
+// their image files, and the reserved capacity.
 //
 // A data directory looks like this:
 //
-//	storage.json         which storage this is; its ID is part of all other IDs
-//	lock                 held by the one process that uses the directory
+//	storage.json         the ID of this storage, which is part of all other IDs
+//	lock                 locked by the one process that uses the directory
 //	volumes/vol-….json   a volume's record; it exists if and only if this does
 //	volumes/vol-….img    its data, sparse
 //	snapshots/snap-….*   the same for snapshots
-//	groups/grp-….json    the snapshots that were taken together
-//	deleted/             what was deleted of what an earlier storage had made
-//	published/           where volumes are in use on this machine
-//	frozen/              filesystems that are held still at the moment
+//	groups/grp-….json    snapshots that were taken together
+//	deleted/             deleted IDs of earlier storages
+//	published/           target paths of volumes on this machine
+//	frozen/              filesystems that are frozen
 //
 // and where several nodes share it (Options.Shared):
 //
-//	controller.lock      held by the one process that makes and deletes volumes
-//	locks                a byte of it stands for a volume that a process is busy with
+//	controller.lock      locked by the one process that creates and deletes volumes
+//	locks                each locked byte stands for a volume that a process works on
 //	nodes/NODE.json      the nodes that use the directory
-//	nodes/NODE.sock      where a node is asked to hold a volume still
-//	frozen/NODE/         filesystems that the node holds still
-//	attached/vol-….json  the node that has the volume
-//	published/NODE/      where volumes are in use on that node
+//	nodes/NODE.sock      socket for requests to freeze a volume on the node
+//	frozen/NODE/         filesystems that the node has frozen
+//	attached/vol-….json  the node that the volume is attached to
+//	published/NODE/      target paths of volumes on that node
 //
-// The record is written last when something is made and removed first when it
-// goes, so a process may die anywhere: what is left is the state before or the
-// state after, plus files that nothing refers to, which Open takes away. A group's
-// record is what makes its members exist, all of them at once. Nothing
-// is remembered in memory but who holds which lock and what is promised to calls
-// that are under way.
+// A record is written last when something is created and removed first when it is
+// deleted, so a process may die at any point: the directory then has the state
+// before or after the call, plus unreferenced files, which Open removes. A group's
+// record makes all its members exist at once. The only state in memory is the
+// locks and the capacity that calls in progress have reserved.
 package volume

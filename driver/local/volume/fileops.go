@@ -17,14 +17,14 @@ const (
 	partialSuffix = ".tmp"
 )
 
-// fileOps makes every change to the data directory, one step at a time. Each step
-// is announced to before, where a test can have the process die.
+// fileOps makes every change to the data directory, one step at a time. It calls
+// beforeStep before each step, where a test can crash the process.
 type fileOps struct {
 	beforeStep func(step string)
 }
 
-// writeRecord replaces the record at path as a whole: whoever reads it sees the
-// old one or the new one, after a loss of power too.
+// writeRecord replaces the record at path atomically: readers see the old one or the
+// new one, even after a power loss.
 func (t fileOps) writeRecord(path string, record any) error {
 	data, err := json.MarshalIndent(record, "", "  ")
 	if err != nil {
@@ -46,7 +46,7 @@ func (t fileOps) writeRecord(path string, record any) error {
 	return t.syncDir(filepath.Dir(path))
 }
 
-// newImage makes an image of zeros, durable before it returns.
+// newImage creates an image of zeros. The image is durable when newImage returns.
 func (t fileOps) newImage(path string, size int64) error {
 	t.beforeStep("create image")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -59,15 +59,15 @@ func (t fileOps) newImage(path string, size int64) error {
 	return t.growImage(path, size)
 }
 
-// copyImage makes an image that begins with the content of from. It is durable
-// when growImage returns, which need not be while from is held still.
+// copyImage creates an image with the content of from. It is durable only after
+// growImage, which may run when from is no longer quiesced.
 func (t fileOps) copyImage(path, from string, still bool) (shared bool, err error) {
 	t.beforeStep("copy image")
 	return disk.Copy(path, from, still)
 }
 
-// growImage lengthens the image at path to size and never shortens it. What is in
-// it is durable before it returns.
+// growImage extends the image at path to size and never shortens it. The content is
+// durable when growImage returns.
 func (t fileOps) growImage(path string, size int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -86,7 +86,7 @@ func (t fileOps) growImage(path string, size int64) error {
 	return t.syncDir(filepath.Dir(path))
 }
 
-// remove takes away a file that may be gone already.
+// remove deletes a file, which may not exist.
 func (t fileOps) remove(path string) error {
 	t.beforeStep("remove " + filepath.Ext(path))
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -108,8 +108,8 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// readRecord reads what writeRecord wrote. A record that is there and cannot be
-// understood is ErrDamaged, one that is not there ErrNotFound.
+// readRecord reads what writeRecord wrote. It returns ErrDamaged for a record that is
+// not readable and ErrNotFound for one that does not exist.
 func readRecord(path string, record any) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

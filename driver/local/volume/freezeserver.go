@@ -16,12 +16,12 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// Where nodes share the data directory, a filesystem is frozen by the node that has
-// it mounted: nobody else sees the mount. The process that copies asks it through a
-// socket beside the node's record, with one connection for each volume: a line
-// with the ID, an answer, a line to release it, an answer. Both are on one machine,
-// so that a connection ends exactly when one of them does, and a volume whose
-// caller is gone is released.
+// If nodes share the data directory, only the node that has mounted a filesystem sees
+// the mount and can freeze it. The process that copies sends requests through a socket
+// next to the node's record, with one connection per volume: a line with the ID, a
+// response, a line to thaw it, a response. Both processes are on one machine, so a
+// connection ends exactly when one of them does, and the node thaws a volume when its
+// client is gone.
 
 const (
 	socketSuffix = ".sock"
@@ -29,16 +29,16 @@ const (
 	responseTimeout = 30 * time.Second
 )
 
-// freezeResponse is what a node says first about a volume that it was asked to hold,
-// and then about its release.
+// freezeResponse is a node's response to a request to freeze a volume, and to the
+// following request to thaw it.
 type freezeResponse struct {
 	Quiesced bool   `json:"still,omitempty"`
 	Error    string `json:"error,omitempty"`
-	// Thawed is true when Error is that somebody else thawed it.
+	// Thawed is true if Error means that another process thawed the filesystem.
 	Thawed bool `json:"thawed,omitempty"`
 }
 
-// quiesce holds a volume's image still, or that of a snapshot, which nobody uses.
+// quiesce quiesces the image of a volume, or of a snapshot, which nothing writes to.
 func (s *Store) quiesce(image string) (disk.Freeze, error) {
 	freeze, err := s.freezer.Quiesce(image)
 	if err != nil || freeze.Quiesced {
@@ -50,19 +50,19 @@ func (s *Store) quiesce(image string) (disk.Freeze, error) {
 	}
 	remote, err := s.freezeOnNode(a.Node, strings.TrimSuffix(filepath.Base(image), imageSuffix))
 	if errors.Is(err, errNodeUnreachable) {
-		return freeze, nil // It is copied as what is not held still.
+		return freeze, nil // The image counts as not quiesced.
 	}
 	return remote, err
 }
 
-// errNodeUnreachable is a node whose driver does not run.
-var errNodeUnreachable = errors.New("nobody answers")
+// errNodeUnreachable reports a node whose driver is not running.
+var errNodeUnreachable = errors.New("its driver is not running")
 
-// freezeOnNode asks a node to hold a volume still.
+// freezeOnNode requests a node to freeze a volume.
 func (s *Store) freezeOnNode(node, id string) (disk.Freeze, error) {
 	conn, err := withShortPath(s.nodesDir(), node+socketSuffix, dialUnix)
 	if err != nil {
-		return disk.Freeze{}, fmt.Errorf("asking node %s to hold volume %s still: %w: %w", node, id, errNodeUnreachable, err)
+		return disk.Freeze{}, fmt.Errorf("requesting node %s to freeze volume %s: %w: %w", node, id, errNodeUnreachable, err)
 	}
 	decoder := json.NewDecoder(conn)
 	send := func(line string) (freezeResponse, error) {
@@ -84,19 +84,19 @@ func (s *Store) freezeOnNode(node, id string) (disk.Freeze, error) {
 	}
 	response, err := send(id)
 	if err != nil {
-		return disk.Freeze{}, errors.Join(fmt.Errorf("%w: node %s could not hold volume %s still: %w", ErrInUse, node, id, err), conn.Close())
+		return disk.Freeze{}, errors.Join(fmt.Errorf("%w: node %s could not freeze volume %s: %w", ErrInUse, node, id, err), conn.Close())
 	}
 	return disk.Freeze{Quiesced: response.Quiesced, Thaw: func() error {
 		_, err := send("release")
 		if err != nil {
-			err = fmt.Errorf("%w: node %s did not hold volume %s still to the end: %w", ErrInUse, node, id, err)
+			err = fmt.Errorf("%w: node %s did not keep volume %s frozen to the end: %w", ErrInUse, node, id, err)
 		}
 		return errors.Join(err, conn.Close())
 	}}, nil
 }
 
-// withShortPath calls f with a path that is short enough for a socket, however deep the
-// folder is.
+// withShortPath calls f with a path that is short enough for a socket, however long
+// dir is.
 func withShortPath[T any](dir, name string, f func(path string) (T, error)) (T, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -107,15 +107,15 @@ func withShortPath[T any](dir, name string, f func(path string) (T, error)) (T, 
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
 }
 
-// FreezeServer is where a node is asked to hold volumes still.
+// FreezeServer serves requests to freeze volumes on this node.
 type FreezeServer struct {
 	store    *Store
 	listener *net.UnixListener
-	locks    keyLocks // of this kind of work: who asks has the volume's own
+	locks    keyLocks // separate from the store's: the client has the volume's lock there
 }
 
-// NewFreezeServer makes the socket of this process's node. One that a dead process left
-// is replaced.
+// NewFreezeServer creates the socket of this process's node. It replaces one that a
+// dead process left.
 func (s *Store) NewFreezeServer() (*FreezeServer, error) {
 	name := s.node + socketSuffix
 	if err := os.Remove(filepath.Join(s.nodesDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -127,11 +127,11 @@ func (s *Store) NewFreezeServer() (*FreezeServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening in %s: %w", s.nodesDir(), err)
 	}
-	listener.SetUnlinkOnClose(false) // It has another path by then.
+	listener.SetUnlinkOnClose(false) // The path is no longer valid then.
 	return &FreezeServer{store: s, listener: listener, locks: keyLocks{held: map[string]chan struct{}{}}}, nil
 }
 
-// Serve answers until ctx ends, and returns when all that was held is released.
+// Serve handles requests until ctx ends. It returns when all volumes are thawed.
 func (h *FreezeServer) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = h.listener.Close() })
 	defer stop()
@@ -143,7 +143,7 @@ func (h *FreezeServer) Serve(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("waiting to be asked to hold volumes: %w", err)
+			return fmt.Errorf("accepting freeze requests: %w", err)
 		}
 		all.Go(func() {
 			defer func() { _ = conn.Close() }()
@@ -152,7 +152,8 @@ func (h *FreezeServer) Serve(ctx context.Context) error {
 	}
 }
 
-// serveConn holds one volume for as long as its caller wants, is there, and may.
+// serveConn freezes one volume until its client sends the second line, disconnects, or
+// exceeds the time limit.
 func (h *FreezeServer) serveConn(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, h.store.maxFreeze)
 	defer cancel()
@@ -170,7 +171,7 @@ func (h *FreezeServer) serveConn(ctx context.Context, conn net.Conn) {
 	respond(conn, freezeResponse{Quiesced: freeze.Quiesced})
 	var ended error
 	if !lines.Scan() {
-		ended = errFreezeTimeout // Nobody reads this if it was the caller who left.
+		ended = errFreezeTimeout // Nothing reads this if the client disconnected.
 	}
 	last := freezeResponse{}
 	if err := errors.Join(ended, freeze.Thaw()); err != nil {
@@ -179,8 +180,8 @@ func (h *FreezeServer) serveConn(ctx context.Context, conn net.Conn) {
 	respond(conn, last)
 }
 
-// freeze waits until an earlier caller's hold on the volume is released: a second
-// freeze would end with the first.
+// freeze waits until an earlier client's freeze of the volume ends: a second freeze
+// would be thawed together with the first.
 func (h *FreezeServer) freeze(ctx context.Context, id string) (freeze disk.Freeze, done func(), err error) {
 	if !volumeID.MatchString(id) {
 		return freeze, nil, fmt.Errorf("volume %q: %w", id, ErrNotFound)
@@ -197,7 +198,7 @@ func (h *FreezeServer) freeze(ctx context.Context, id string) (freeze disk.Freez
 	return freeze, unlock, nil
 }
 
-// respond may find nobody, who then does not care.
+// respond ignores errors: a client that has disconnected needs no response.
 func respond(conn net.Conn, response freezeResponse) {
 	_ = conn.SetWriteDeadline(time.Now().Add(responseTimeout))
 	_ = json.NewEncoder(conn).Encode(response)

@@ -118,7 +118,7 @@ func TestWritersOnANodeResumeAfterAnyFailure(t *testing.T) {
 		_, err = conn.Read(make([]byte, 64)) // it answers when it holds it
 		must(t, err)
 		if !frozen(t, p.paths[0]) {
-			t.Error("it is not held still")
+			t.Error("it is not frozen")
 		}
 		must(t, conn.Close())
 		thawed(p)
@@ -160,7 +160,7 @@ func TestUnreachableNodeMeansNotQuiesced(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, disktest.Filesystem(t, tt.fsType, 512*Step), Options{Shared: true}, &between{})
 			p.onNode(0)()
-			if err := p.takeWithHiddenMounts(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "no moment in common") {
+			if err := p.takeWithHiddenMounts(); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "no point in time in common") {
 				t.Errorf("a group: %v", err)
 			}
 			p.hiddenMounts(func() {
@@ -181,7 +181,7 @@ func TestRestartedNodeThawsItsVolumes(t *testing.T) {
 	must(t, err)
 	must(t, died.Close())
 	if !p.frozen() {
-		t.Error("it is not held still")
+		t.Error("it is not frozen")
 	}
 	open(t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true})
 	p.wantFree()
@@ -196,7 +196,7 @@ func TestAttachOnlyProcessThawsNothing(t *testing.T) {
 	must(t, err)
 	open(t, p.s.Dir(), Options{Shared: true, NodeOnly: true})
 	if !p.frozen() {
-		t.Error("it is not held still any more")
+		t.Error("it is no longer frozen")
 	}
 	must(t, freeze.Thaw())
 	p.wantFree()

@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// CreateGroup takes a snapshot of each volume, all at one moment, or returns the
-// group that it took for the same request before. Either all exist afterwards or
-// none. Like Create it goes on when ctx ends.
+// CreateGroup takes a snapshot of each volume, all at one point in time, or returns
+// the group that it took for the same request before. Either all members exist
+// afterwards or none. Like Create, it continues when ctx ends.
 func (s *Store) CreateGroup(ctx context.Context, name string, volumeIDs []string) (Group, error) {
 	g, err := s.createGroup(ctx, name, volumeIDs)
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *Store) createGroup(ctx context.Context, name string, volumeIDs []string
 	return s.takeGroup(g, volumes)
 }
 
-// check refuses what can never be a group.
+// check validates the request for a group.
 func (g Group) check() error {
 	if err := checkName(g.Name); err != nil {
 		return err
@@ -67,8 +67,8 @@ func (g Group) check() error {
 	return nil
 }
 
-// matches tells whether g is what a request for want asks for. The order of the
-// volumes does not matter.
+// matches returns an error unless g is the result of a request for want. The order of
+// the volumes does not matter.
 func (g Group) matches(want Group) error {
 	if g.Name != want.Name || !sameIDs(g.VolumeIDs, want.VolumeIDs) {
 		return fmt.Errorf("%w: it is named %q and of volumes %v", ErrExists, g.Name, g.VolumeIDs)
@@ -80,7 +80,7 @@ func sameIDs(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// MemberIDs are the IDs of the snapshots, in the order of VolumeIDs.
+// MemberIDs returns the IDs of the snapshots, in the order of VolumeIDs.
 func (g Group) MemberIDs() []string {
 	ids := make([]string, len(g.VolumeIDs))
 	for i, id := range g.VolumeIDs {
@@ -89,8 +89,8 @@ func (g Group) MemberIDs() []string {
 	return ids
 }
 
-// intactVolumes returns the volumes, none of which may have lost data, and the sum of
-// their sizes.
+// intactVolumes returns the volumes and the sum of their sizes. It fails if one of
+// them has lost data.
 func (s *Store) intactVolumes(ids []string) (volumes []Volume, size int64, err error) {
 	for _, id := range ids {
 		v, err := s.volumes.get(id)
@@ -106,10 +106,11 @@ func (s *Store) intactVolumes(ids []string) (volumes []Volume, size int64, err e
 	return volumes, size, nil
 }
 
-// takeGroup writes the images, then the records of the members, and then that of
-// the group, without which they do not exist.
+// takeGroup writes the images, then the records of the members, and then the group's
+// record, which makes the members exist.
 func (s *Store) takeGroup(g Group, volumes []Volume) (Group, error) {
-	// Nothing is on record under the group's ID, so its members are what a failed try left.
+	// There is no record for the group's ID, so existing members were left by a failed
+	// call.
 	if err := s.removeSnapshots(g.MemberIDs()); err != nil {
 		return Group{}, err
 	}
@@ -138,13 +139,13 @@ func (s *Store) recordGroup(g Group, volumes []Volume, shared []bool) error {
 	return s.groups.write(g)
 }
 
-// Group returns the group on record.
+// Group returns the record of a group.
 func (s *Store) Group(id string) (Group, error) {
 	return s.groups.get(id)
 }
 
-// Members returns the group's snapshots, in the order of the request. Of a damaged
-// one it tells what the group knows; its time of creation is zero.
+// Members returns the group's snapshots, in the order of the request. For a damaged
+// one it returns what the group's record contains; Created is zero.
 func (s *Store) Members(g Group) []Snapshot {
 	all := make([]Snapshot, len(g.VolumeIDs))
 	for i, id := range g.MemberIDs() {
@@ -154,9 +155,9 @@ func (s *Store) Members(g Group) []Snapshot {
 	return all
 }
 
-// DeleteGroup removes a group with all its members, which the caller has to name.
-// Volumes made from them are not affected. A group that does not exist is deleted,
-// unless another storage may have it: that is ErrOtherStorage.
+// DeleteGroup removes a group with all its members, which the caller must list.
+// Volumes created from them are not affected. It succeeds for a group that does not
+// exist, and returns ErrOtherStorage if another storage may have it.
 func (s *Store) DeleteGroup(ctx context.Context, id string, memberIDs []string) error {
 	if !groupID.MatchString(id) {
 		return nil
@@ -188,8 +189,9 @@ func (s *Store) deleteGroup(ctx context.Context, id string, memberIDs []string) 
 	return s.removeGroup(id, members)
 }
 
-// membersOf are the members of a group that is to be deleted, which must be those that
-// are named. Of a group that is damaged, or half gone, the members say whose they are.
+// membersOf returns the members of a group that is being deleted. It fails if the
+// caller lists other snapshots. If the group's record is damaged or already removed,
+// the records of the listed snapshots decide which of them are members.
 func (s *Store) membersOf(id string, named []string) ([]string, error) {
 	g, err := s.groups.get(id)
 	switch {
@@ -204,8 +206,8 @@ func (s *Store) membersOf(id string, named []string) ([]string, error) {
 	}), nil
 }
 
-// CheckMembers refuses a list that is not that of the members (CSI spec, Snapshot
-// list mismatch).
+// CheckMembers returns an error unless ids are the members (CSI spec, Snapshot list
+// mismatch).
 func (g Group) CheckMembers(ids []string) error {
 	if !sameIDs(g.MemberIDs(), ids) {
 		return fmt.Errorf("%w: its snapshots are %v and not %v; name all of them", ErrInvalid, g.MemberIDs(), ids)
@@ -213,8 +215,8 @@ func (g Group) CheckMembers(ids []string) error {
 	return nil
 }
 
-// removeGroup removes the group's record, with which the members cease to exist, and
-// then what there is of them.
+// removeGroup removes the group's record, which ends the existence of its members, and
+// then their files.
 func (s *Store) removeGroup(id string, members []string) error {
 	if err := s.groups.delete(id); err != nil {
 		return err
@@ -231,8 +233,8 @@ func (s *Store) removeSnapshots(snapshots []string) error {
 	return nil
 }
 
-// snapshotExists tells whether a snapshot that is on record exists: a member does while
-// its group does.
+// snapshotExists reports whether a recorded snapshot exists: a group member exists
+// while the group's record does.
 func (s *Store) snapshotExists(snap Snapshot) bool {
 	if !groupID.MatchString(snap.GroupID) {
 		return true
@@ -241,7 +243,7 @@ func (s *Store) snapshotExists(snap Snapshot) bool {
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// sweepMembers removes snapshots whose group was not finished or is gone.
+// sweepMembers removes snapshots whose group was not completed or no longer exists.
 func (s *Store) sweepMembers() error {
 	ids, err := s.snapshots.list()
 	if err != nil {

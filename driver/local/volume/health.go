@@ -6,31 +6,30 @@ import (
 	"os"
 )
 
-// Severity tells how bad a problem is. The order is that of CSI's
-// VolumeHealthErrorType.
+// Severity is the severity of a problem, in the order of CSI's VolumeHealthErrorType.
 type Severity int
 
 // The severities of a problem.
 const (
 	// Degraded volumes work, but not as they should.
 	Degraded Severity = iota + 1
-	// Inaccessible volumes cannot be used; their data may be whole.
+	// Inaccessible volumes cannot be used; their data may be intact.
 	Inaccessible
-	// DataLoss is permanent.
+	// DataLoss volumes have lost data permanently.
 	DataLoss
 )
 
 // Problem is something wrong with a volume.
 type Problem struct {
 	Severity Severity
-	// Reason is one CamelCase word for machines.
+	// Reason is a CamelCase word for programs.
 	Reason string
-	// Message says what is wrong and what can be done.
+	// Message describes the problem and what the administrator can do.
 	Message string
 }
 
-// Health returns what is wrong with the volume as it lies on disk, ErrNotFound
-// if there is no such volume.
+// Health returns the problems of the volume's files on disk, or ErrNotFound if there
+// is no such volume.
 func (s *Store) Health(id string) ([]Problem, error) {
 	v, err := s.volumes.get(id)
 	if errors.Is(err, ErrDamaged) {

@@ -17,16 +17,16 @@ const (
 	maxName = 128
 )
 
-// What follows the prefix of an ID: a hash of the name and the storage that it was
-// made in. IDs of before there were storages end with the hash. The longest ID has
-// 114 bytes; the spec allows 128.
+// An ID is a prefix, a hash of the name, and the storage in which it was created. IDs
+// from before storages were introduced end with the hash. The longest ID has 114
+// bytes; the spec allows 128.
 const (
 	hashForm    = `[0-9a-f]{32}`
 	storageForm = `[0-9a-f]{12}(?:-[a-zA-Z0-9](?:[-_.a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)?`
 	afterPrefix = hashForm + `(?:-(` + storageForm + `))?$`
 )
 
-// IDs become file names, so nothing else is let near a path.
+// IDs become file names, so every ID is checked before it becomes part of a path.
 var (
 	volumeID   = regexp.MustCompile(`^` + volumePrefix + afterPrefix)
 	snapshotID = regexp.MustCompile(`^` + snapshotPrefix + afterPrefix)
@@ -35,7 +35,7 @@ var (
 	storageID  = regexp.MustCompile(`^` + storageForm + `$`)
 )
 
-// IsID tells whether id could be that of a volume or a snapshot.
+// IsID reports whether id has the format of a volume or snapshot ID.
 func IsID(id string) bool { return volumeID.MatchString(id) || snapshotID.MatchString(id) }
 
 // storageOf returns the storage that an ID names, "" for none.
@@ -46,14 +46,15 @@ func storageOf(id string) string {
 	return ""
 }
 
-// memberID is the ID of a group's snapshot of a volume, in the group's storage. The
-// zero byte keeps it apart from those of all names, which have none.
+// memberID returns the ID of a group's snapshot of a volume, in the group's storage.
+// The zero byte, which names cannot contain, avoids collisions with IDs of other
+// snapshots.
 func memberID(group, volume string) string {
 	return idFor(snapshotPrefix, storageOf(group), group+"\x00"+volume)
 }
 
-// idFor derives an ID from a name: the same request finds its volume again
-// without a table of names, and no character of the name reaches a path.
+// idFor derives an ID from a name: a repeated request finds its volume without a table
+// of names, and no character of the name becomes part of a path.
 func idFor(prefix, storage, name string) string {
 	sum := sha256.Sum256([]byte(name))
 	id := prefix + hex.EncodeToString(sum[:16])

@@ -15,22 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keyLocks serialises calls per ID. A second call waits for the first instead of
-// being turned away: it is mostly a repeat, and gets the first one's result the
-// moment that is there instead of after a backoff. It waits as long as its
-// caller does. Locks of different IDs never block each other, which a fixed set of
-// hashed locks could not promise to a call that needs two.
+// keyLocks serializes calls per ID. A second call waits for the first one instead of
+// failing: it is usually a repeated call, and returns the first one's result without a
+// backoff. It waits until its context ends. Locks of different IDs never block each
+// other, which a fixed set of hashed locks could not guarantee to a call that needs
+// two.
 type keyLocks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{}
-	// file is "" unless other processes are to be kept out too: then each lock is
-	// a byte of this file, which the kernel gives to one open file at a time and
-	// takes back from a process that dies.
+	// file is set if other processes must be excluded too. Each lock is then a byte of
+	// this file. The kernel grants it to one open file at a time and releases it when
+	// the process dies.
 	file string
 }
 
-// lock takes the locks of all ids, in an order that two calls cannot dispute.
-// With a ctx that has ended it takes what is free at once.
+// lock locks all ids in sorted order, so that two calls cannot deadlock. If ctx has
+// already ended it locks only what is free.
 func (l *keyLocks) lock(ctx context.Context, ids ...string) (unlock func(), err error) {
 	slices.Sort(ids)
 	var held []func()
@@ -68,7 +68,7 @@ func (l *keyLocks) lockOne(ctx context.Context, id string) (release func(), err 
 	}, nil
 }
 
-// lockInProcess keeps out the other calls of this process.
+// lockInProcess excludes the other calls of this process.
 func (l *keyLocks) lockInProcess(ctx context.Context, id string) error {
 	for {
 		l.mu.Lock()
@@ -94,14 +94,14 @@ func (l *keyLocks) unlockInProcess(id string) {
 	delete(l.held, id)
 }
 
-// lockRetryInterval is the pause between two tries: the kernel can wait for a lock, but
-// not for a lock or the end of a context.
+// lockRetryInterval is the pause between two attempts: the kernel can wait for a lock,
+// but not for a lock or the end of a context.
 const lockRetryInterval = 5 * time.Millisecond
 
-// lockByte locks the byte of file that stands for id until the result is closed.
-// The lock is the open file's, not the process's as POSIX has it: fcntl(2), open
-// file description locks. That two IDs have one byte is as unlikely as that two
-// names have one ID, and would only make them wait for each other.
+// lockByte locks the byte of file that stands for id until the result is closed. The
+// lock belongs to the open file, not to the process as in POSIX (fcntl(2), open file
+// description locks). Two IDs can share a byte as rarely as two names share an ID, and
+// would then only wait for each other.
 func lockByte(ctx context.Context, file, id string) (io.Closer, error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -6,23 +6,23 @@ import (
 	"path/filepath"
 )
 
-// Publication is one place where a volume was handed to a workload.
+// Publication is one target path at which a volume is published.
 type Publication struct {
-	// Block and ReadOnly are how it was handed out.
+	// Block and ReadOnly are the parameters of the publication.
 	Block    bool `json:"block,omitempty"`
 	ReadOnly bool `json:"readOnly,omitempty"`
-	// Exclusive is true when no other place may have the volume at the same time.
+	// Exclusive is true if the volume may have no other target path at the same time.
 	Exclusive bool `json:"alone,omitempty"`
 }
 
-// publishedDir is a folder for each node where nodes share the data directory:
-// paths of one mean nothing on another.
+// publishedDir has a subdirectory per node if nodes share the data directory: a path
+// of one node means nothing on another.
 func (s *Store) publishedDir() string { return filepath.Join(s.dir, "published", s.node) }
 
-// Published returns the places where the volume was handed out, by path. The
-// record is made before the mount and removed after it, and mounts do not
-// outlive the machine: a place counts only if something is mounted there.
-// The caller holds the volume's lock.
+// Published returns the recorded publications of the volume, by target path. They are
+// recorded before the mount and removed after it, and mounts do not survive a reboot:
+// a publication counts only if something is mounted at its path. The caller has the
+// volume's lock.
 func (s *Store) Published(id string) (map[string]Publication, error) {
 	places := map[string]Publication{}
 	if !volumeID.MatchString(id) {
@@ -35,7 +35,7 @@ func (s *Store) Published(id string) (map[string]Publication, error) {
 	return places, nil
 }
 
-// SetPublished replaces what Published returns. The caller holds the volume's lock.
+// SetPublished replaces the recorded publications. The caller has the volume's lock.
 func (s *Store) SetPublished(id string, places map[string]Publication) error {
 	if !volumeID.MatchString(id) {
 		return nil
@@ -53,7 +53,7 @@ func (s *Store) SetPublished(id string, places map[string]Publication) error {
 	return nil
 }
 
-// deletePublished removes what is on record of the use of a volume that goes.
+// deletePublished removes the publication records of a volume that is being deleted.
 func (s *Store) deletePublished(id string) error {
 	records := []string{filepath.Join(s.publishedDir(), id+recordSuffix), s.attachedRecord(id)}
 	if s.shared {

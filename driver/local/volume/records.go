@@ -10,24 +10,24 @@ import (
 	"strings"
 )
 
-// recordDir is one folder of records and images: the volumes, or the snapshots.
+// recordDir is a directory of records and images: volumes, snapshots or groups.
 type recordDir[T any] struct {
 	files fileOps
 	dir   string
-	// kind is what an item is called in messages.
+	// kind is the name of the item type in messages.
 	kind      string
 	idPattern *regexp.Regexp
-	// idOf returns the ID in a record, to catch one that is in the wrong place.
+	// idOf returns the ID in a record, to detect a record under a wrong name.
 	idOf func(T) string
-	// notFound says what it means that there is no record of an ID.
+	// notFound returns the error for an ID without a record.
 	notFound func(id string) error
 }
 
 func (s recordDir[T]) record(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
 func (s recordDir[T]) image(id string) string  { return filepath.Join(s.dir, id+imageSuffix) }
 
-// get returns an item. An ID that this store cannot have made does not exist,
-// and no path is built from it.
+// get returns an item. An ID that this store cannot have created does not exist, and
+// is never used in a path.
 func (s recordDir[T]) get(id string) (T, error) {
 	var item T
 	if !s.idPattern.MatchString(id) {
@@ -46,7 +46,8 @@ func (s recordDir[T]) get(id string) (T, error) {
 	return item, nil
 }
 
-// find returns the first item of those that there may be, or why the last is not there.
+// find returns the first existing item of the given IDs, or the error for the last
+// one.
 func (s recordDir[T]) find(ids []string) (item T, err error) {
 	for _, id := range ids {
 		if item, err = s.get(id); !errors.Is(err, ErrNotFound) {
@@ -56,13 +57,13 @@ func (s recordDir[T]) find(ids []string) (item T, err error) {
 	return item, err
 }
 
-// write puts an item on record, which is what makes it exist.
+// write writes an item's record, which makes the item exist.
 func (s recordDir[T]) write(item T) error {
 	return s.files.writeRecord(s.record(s.idOf(item)), item)
 }
 
-// delete removes an item. The record goes first and for good: a crash in between
-// leaves an image that nothing refers to, never a volume without its data.
+// delete removes an item. It removes the record durably before the image: a crash in
+// between leaves an image without a record, never a volume without its data.
 func (s recordDir[T]) delete(id string) error {
 	if err := s.files.remove(s.record(id)); err != nil {
 		return err
@@ -73,7 +74,7 @@ func (s recordDir[T]) delete(id string) error {
 	return s.files.remove(s.image(id))
 }
 
-// list returns the IDs of all items, damaged ones too, in order.
+// list returns the IDs of all items, including damaged ones, in order.
 func (s recordDir[T]) list() ([]string, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -85,13 +86,12 @@ func (s recordDir[T]) list() ([]string, error) {
 			ids = append(ids, id)
 		}
 	}
-	slices.Sort(ids) // Files are in another order than IDs of which one begins with the other.
+	slices.Sort(ids) // File names sort differently if one ID is a prefix of another.
 	return ids, nil
 }
 
-// page returns up to limit IDs that come after the one given, and whether there
-// are more. The last ID of a page stays a good place to go on from even when
-// that item is deleted meanwhile.
+// page returns up to limit IDs that follow after, and whether there are more. The last
+// ID of a page remains a valid start even if that item is deleted.
 func (s recordDir[T]) page(after string, limit int) (ids []string, more bool, err error) {
 	ids, err = s.list()
 	if err != nil {
@@ -108,9 +108,9 @@ func (s recordDir[T]) page(after string, limit int) (ids []string, more bool, er
 	return ids, false, nil
 }
 
-// sweep removes what a process that died left half done. Files that are not the
-// store's are not touched, and neither is the image of a damaged record. What is
-// done about an ID is done through idle.
+// sweep removes what a dead process left unfinished. It does not touch files that are
+// not the store's, or the image of a damaged record. It works on each ID through
+// ifIdle.
 func (s recordDir[T]) sweep(idle func(id string, do func() error) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -139,7 +139,7 @@ func (s recordDir[T]) sweepFile(name string) error {
 	return s.files.remove(filepath.Join(s.dir, name))
 }
 
-// isOrphan tells whether name is an image without a record.
+// isOrphan reports whether name is an image without a record.
 func (s recordDir[T]) isOrphan(name string) (bool, error) {
 	id, isImage := strings.CutSuffix(name, imageSuffix)
 	if !isImage || !s.idPattern.MatchString(id) {

@@ -8,20 +8,19 @@ import (
 )
 
 const (
-	// Step is what sizes are rounded up to, in bytes.
+	// Step is the size granularity in bytes: sizes are rounded up to it.
 	Step = 1 << 20
-	// DefaultSize is the size of a volume that is asked for without one, in bytes.
+	// DefaultSize is the size of a volume for which none is requested, in bytes.
 	DefaultSize = 1 << 30
 )
 
-// Range is a size in bytes as the CSI spec asks for it (CapacityRange): at least
-// Required, at most Limit, 0 for no say.
+// Range is a requested size in bytes (CSI spec, CapacityRange): at least Required, at
+// most Limit, 0 for unspecified.
 type Range struct {
 	Required, Limit int64
 }
 
-// choose returns the smallest size that satisfies r and is no less than floor,
-// for a volume whose size is free to choose otherwise.
+// choose returns the smallest size that satisfies r and is not less than floor.
 func (r Range) choose(floor int64) (int64, error) {
 	switch {
 	case r.Required < 0 || r.Limit < 0:
@@ -46,7 +45,7 @@ func (r Range) choose(floor int64) (int64, error) {
 	return size, nil
 }
 
-// floor is the least size of a volume of that kind.
+// floor is the minimum size of a volume with this access type and filesystem.
 func (s Spec) floor() int64 {
 	if !s.Access.Mount {
 		return Step
@@ -63,7 +62,7 @@ func roundUp(size int64) int64 {
 	return (size + Step - 1) / Step * Step
 }
 
-// formatSize writes a size as people write it.
+// formatSize formats a size with a binary unit.
 func formatSize(size int64) string {
 	unit, names := float64(size), []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	for unit >= 1024 && len(names) > 1 {

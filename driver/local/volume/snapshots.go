@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// CreateSnapshot takes a snapshot of the volume, or returns the one that it took
-// for the same request before. Like Create it goes on when ctx ends.
+// CreateSnapshot takes a snapshot of the volume, or returns the one that it took for
+// the same request before. Like Create, it continues when ctx ends.
 func (s *Store) CreateSnapshot(ctx context.Context, name, volumeID string) (Snapshot, error) {
 	snap, err := s.createSnapshot(ctx, name, volumeID)
 	if err != nil {
@@ -49,7 +49,8 @@ func (s *Store) createSnapshot(ctx context.Context, name, volumeID string) (Snap
 	return s.takeSnapshot(v, Snapshot{ID: id, Name: name, VolumeID: v.ID, Size: v.Size, FSType: v.FSType, Format: v.Format})
 }
 
-// matches tells whether snap is what a request with these arguments asks for.
+// matches returns an error unless snap is the result of a request with these
+// arguments.
 func (snap Snapshot) matches(name, volumeID string) error {
 	if snap.Name != name || snap.VolumeID != volumeID {
 		return fmt.Errorf("%w: it is named %q and of volume %s", ErrExists, snap.Name, snap.VolumeID)
@@ -60,7 +61,7 @@ func (snap Snapshot) matches(name, volumeID string) error {
 // takeSnapshot writes the image and then the record.
 func (s *Store) takeSnapshot(v Volume, snap Snapshot) (Snapshot, error) {
 	image := s.snapshots.image(snap.ID)
-	// Nothing is on record under this ID, so a file is what a failed try left.
+	// There is no record for this ID, so an existing file was left by a failed call.
 	if err := s.snapshots.files.remove(image); err != nil {
 		return Snapshot{}, err
 	}
@@ -71,13 +72,13 @@ func (s *Store) takeSnapshot(v Volume, snap Snapshot) (Snapshot, error) {
 		err = s.snapshots.write(snap)
 	}
 	if err != nil {
-		// The record may have been written although that failed in the end.
+		// The record may exist although writing it failed in the end.
 		return Snapshot{}, errors.Join(wrapNoSpace(err), s.snapshots.delete(snap.ID))
 	}
 	return snap, nil
 }
 
-// Snapshot returns the snapshot on record.
+// Snapshot returns the record of a snapshot.
 func (s *Store) Snapshot(id string) (Snapshot, error) {
 	snap, err := s.snapshots.get(id)
 	if err == nil && !s.snapshotExists(snap) {
@@ -86,9 +87,9 @@ func (s *Store) Snapshot(id string) (Snapshot, error) {
 	return snap, err
 }
 
-// Snapshots returns snapshots as Volumes returns volumes, those of one volume
-// unless volumeID is "". Of a damaged snapshot it tells the ID and the size of
-// the image; its time of creation is zero.
+// Snapshots returns snapshots as Volumes returns volumes: those of one volume, or all
+// if volumeID is "". For a damaged snapshot it returns only the ID and the size of the
+// image; Created is zero.
 func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapshot, more bool, err error) {
 	ids, _, err := s.snapshots.page(after, 0)
 	if err != nil {
@@ -107,9 +108,9 @@ func (s *Store) Snapshots(volumeID, after string, limit int) (snapshots []Snapsh
 	return snapshots, false, nil
 }
 
-// DeleteSnapshot removes a snapshot. Volumes made from it are not affected. A
-// snapshot that does not exist is deleted, unless another storage may have it: that
-// is ErrOtherStorage.
+// DeleteSnapshot removes a snapshot. Volumes created from it are not affected. It
+// succeeds for a snapshot that does not exist, and returns ErrOtherStorage if another
+// storage may have it.
 func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	if !snapshotID.MatchString(id) {
 		return nil
@@ -125,7 +126,8 @@ func (s *Store) DeleteSnapshot(ctx context.Context, id string) error {
 	return nil
 }
 
-// deleteUngrouped removes a snapshot that is in no group. The caller holds its lock.
+// deleteUngrouped removes a snapshot that does not belong to a group. The caller has
+// its lock.
 func (s *Store) deleteUngrouped(id string) error {
 	snap, err := s.snapshots.get(id)
 	switch {
@@ -137,6 +139,6 @@ func (s *Store) deleteUngrouped(id string) error {
 	case s.snapshotExists(snap):
 		return fmt.Errorf("%w: it is a member of group snapshot %s and goes with that; delete the group", ErrInvalid, snap.GroupID)
 	default:
-		return nil // What is left of a group that is not there is not a snapshot, and the next Open sees to it.
+		return nil // A member without its group does not exist; the next Open removes its files.
 	}
 }

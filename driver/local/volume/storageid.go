@@ -13,27 +13,27 @@ import (
 	"strings"
 )
 
-// A driver may be started on another node, or find another disk under its data
-// directory. That a volume is not there then proves nothing, so each data directory
-// is a storage with an ID of its own, which is part of the IDs of all that is made in
-// it.
+// A driver may be started on another node, or with another disk under its data
+// directory. A volume that is missing there is not necessarily deleted. Each data
+// directory is therefore a storage with its own ID, which is part of all IDs created
+// in it.
 
-// storage is what is on record of a data directory.
+// storage is the record of a data directory.
 type storage struct {
-	// ID is made once: random digits and, for who reads it, the node.
+	// ID is generated once: random digits and, for readability, the node.
 	ID string `json:"id"`
-	// Node is the node that the directory was on, "" where nodes share it. On
-	// another one it may be a copy, so it becomes another storage.
+	// Node is the node that the directory was on, "" if nodes share it. On another
+	// node the directory may be a copy, so it becomes another storage.
 	Node string `json:"node,omitempty"`
 }
 
-// storageIDDigits are the random digits of a storage's ID.
+// storageIDDigits is the number of random digits in a storage's ID.
 const storageIDDigits = 12
 
 func (s *Store) deletedDir() string { return filepath.Join(s.dir, "deleted") }
 
-// loadStorage finds out which storage the data directory is. One without a record that
-// can be read is a new one; what is in it already can be used all the same.
+// loadStorage reads the storage's record. If there is no readable record it creates a
+// new storage; existing content remains usable.
 func (s *Store) loadStorage(node string) error {
 	unlock, err := s.locks.lock(context.Background(), "storage")
 	if err != nil {
@@ -62,8 +62,8 @@ func newStorage(node string) storage {
 	return storage{ID: id, Node: node}
 }
 
-// findEarlierStorages returns the storages, other than this one, of what is in the data
-// directory.
+// findEarlierStorages returns the storages, other than this one, that are named in the
+// IDs in the data directory.
 func (s *Store) findEarlierStorages() ([]string, error) {
 	var before []string
 	for _, list := range []func() ([]string, error){s.volumes.list, s.snapshots.list, s.groups.list} {
@@ -79,8 +79,8 @@ func (s *Store) findEarlierStorages() ([]string, error) {
 	return slices.DeleteFunc(slices.Compact(before), func(id string) bool { return id == s.storage.ID }), nil
 }
 
-// candidateIDs returns the IDs that something of this name may have: first the one that it
-// gets if it is made now, then those that it got if it was made before.
+// candidateIDs returns the IDs that something with this name may have: first the ID
+// for this storage, then those for the earlier ones.
 func (s *Store) candidateIDs(prefix, name string) []string {
 	ids := []string{idFor(prefix, s.storage.ID, name)}
 	for _, before := range s.earlier {
@@ -89,7 +89,7 @@ func (s *Store) candidateIDs(prefix, name string) []string {
 	return ids
 }
 
-// notFoundError says what it means that there is no record of id.
+// notFoundError returns the error for an ID without a record.
 func (s *Store) notFoundError(id string) error {
 	if made := storageOf(id); made == "" || made == s.storage.ID {
 		return ErrNotFound
@@ -97,7 +97,7 @@ func (s *Store) notFoundError(id string) error {
 	return fmt.Errorf("%w: %w", ErrNotFound, s.otherStorageError(id))
 }
 
-// otherStorageError tells who must be asked about id.
+// otherStorageError returns an error that names the storage that may have id.
 func (s *Store) otherStorageError(id string) error {
 	const lost = "if it is lost for good, delete the Kubernetes objects without the driver, as the driver's README says"
 	made := storageOf(id)
@@ -113,8 +113,8 @@ func (s *Store) otherStorageError(id string) error {
 		ErrOtherStorage, made, s.storage.ID, s.dir, where, lost)
 }
 
-// wrapOutcomeUnknown is the answer to a request about something that another storage has: the
-// driver that has it may have done already what is asked for.
+// wrapOutcomeUnknown adds ErrOutcomeUnknown to ErrOtherStorage: the driver of the
+// other storage may already have carried out the request.
 func wrapOutcomeUnknown(err error) error {
 	if errors.Is(err, ErrOtherStorage) {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
@@ -122,8 +122,9 @@ func wrapOutcomeUnknown(err error) error {
 	return err
 }
 
-// allowDeletion fails unless id is here, was made here, or was deleted here. Otherwise
-// that it is not here must not be taken for a deletion. It comes before the record goes.
+// allowDeletion fails unless id exists here, was created here, or was deleted here.
+// Otherwise a missing record must not be reported as a successful deletion. It must be
+// called before the record is removed.
 func (s *Store) allowDeletion(record, id string) error {
 	if storageOf(id) == s.storage.ID {
 		return nil
@@ -142,8 +143,8 @@ func (s *Store) allowDeletion(record, id string) error {
 	return err
 }
 
-// recordDeleted puts on record that id is deleted here, unless its ID says enough: a
-// deletion that is repeated must succeed.
+// recordDeleted records that id was deleted here, unless the ID names this storage: a
+// repeated deletion must succeed.
 func (s *Store) recordDeleted(id string) error {
 	if storageOf(id) == s.storage.ID {
 		return nil

@@ -15,42 +15,42 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// Options are what a store can be told.
+// Options configures a store.
 type Options struct {
-	// Capacity bounds the sum of the sizes of volumes and snapshots, in bytes.
-	// 0 stands for what the filesystem of the data directory has.
+	// Capacity limits the sum of the sizes of volumes and snapshots, in bytes. 0 means
+	// the size of the data directory's filesystem.
 	Capacity int64
-	// Now is the clock. nil is the machine's.
+	// Now is the clock, time.Now if nil.
 	Now func() time.Time
-	// Shared lets several processes of one machine use the data directory at the
-	// same time, in which volumes are then attached to one node at a time (Attach).
+	// Shared allows several processes of one machine to use the data directory at the
+	// same time. Volumes are then attached to one node at a time (see Attach).
 	Shared bool
-	// NodeOnly is for those of them that use or attach volumes and do not make or
-	// delete any. There is one process without it.
+	// NodeOnly is for processes of a shared directory that use or attach volumes but
+	// do not create or delete any. Exactly one process runs without it.
 	NodeOnly bool
 	// Home is the node that the data directory is on, "" for one that nodes share. It
-	// becomes part of the IDs, and is at most 63 letters, digits, '-', '_' or '.'.
+	// becomes part of the IDs, and has at most 63 letters, digits, '-', '_' or '.'.
 	Home string
-	// Node is the node that a process of a shared directory uses volumes on, ""
-	// for one that uses none. It is safe to be part of a path.
+	// Node is the node on which a process of a shared directory uses volumes, "" for
+	// none. It is safe to be part of a path.
 	Node string
-	// MaxVolumes is how many volumes may be attached to Node, 0 for any number.
+	// MaxVolumes limits the volumes attached to Node, 0 for no limit.
 	MaxVolumes int64
 
-	// MaxFreeze is for how long the volumes of a group may be held still until all
-	// are copied. What takes longer fails. 0 is DefaultHold.
+	// MaxFreeze limits how long the volumes of a group may stay frozen while they are
+	// copied. A group that takes longer fails. 0 means DefaultMaxFreeze.
 	MaxFreeze time.Duration
 
-	// beforeStep lets a test have the process die before a step.
+	// beforeStep lets a test crash the process before a step.
 	beforeStep func(step string)
 }
 
-// DefaultMaxFreeze is longer than any disk needs to share blocks, and as long as most
-// workloads can wait for a write.
+// DefaultMaxFreeze is longer than any disk needs to create reflinks, and as long as
+// most workloads can wait for a write.
 const DefaultMaxFreeze = time.Minute
 
-// Store keeps volumes and snapshots in a data directory. Its methods may be
-// called at the same time; calls on one volume or snapshot follow each other.
+// Store manages the volumes and snapshots in a data directory. Its methods are safe
+// for concurrent use; calls for the same volume or snapshot are serialized.
 type Store struct {
 	dir       string
 	capacity  int64
@@ -61,21 +61,23 @@ type Store struct {
 	snapshots recordDir[Snapshot]
 	groups    recordDir[Group]
 	storage   storage
-	// earlier are the other storages that something here was made in.
+	// earlier lists the other storages in which something in this directory was
+	// created.
 	earlier   []string
 	maxFreeze time.Duration
 	freezer   disk.Freezer
 	locks     keyLocks
 	lockFiles []*os.File
 
-	// admission guards reserved, which is promised to calls under way, by ID.
+	// admission protects reserved, the capacity that calls in progress have reserved,
+	// by ID.
 	admission sync.Mutex
 	reserved  map[string]int64
 }
 
-// Open takes the data directory for this process, makes it if need be, and
-// finishes or undoes what an earlier process left half done. ErrLocked means
-// that another process has it.
+// Open locks the data directory for this process, creates it if needed, and completes
+// or undoes what an earlier process left unfinished. It returns ErrLocked if another
+// process uses the directory.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir:       dir,
@@ -115,13 +117,13 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// start takes the data directory and brings it in order.
+// start locks the data directory and recovers it.
 func (s *Store) start(o Options) error {
 	if err := s.lockDir(o); err != nil {
 		return err
 	}
-	// What is frozen comes first: a workload waits for it. A process that only
-	// attaches freezes nothing, and what it finds there may be the controller's work.
+	// Thaw first: workloads wait for it. A process that only attaches freezes nothing,
+	// and a frozen filesystem that it finds may be the controller's current work.
 	if !o.NodeOnly || o.Node != "" {
 		if err := s.freezer.Recover(); err != nil {
 			return fmt.Errorf("recovering: %w", err)
@@ -141,8 +143,8 @@ func (s *Store) start(o Options) error {
 	return nil
 }
 
-// lockDir takes the data directory: as a whole, or beside others that share it, of
-// which one makes and deletes volumes.
+// lockDir locks the data directory: exclusively, or shared with other processes, of
+// which exactly one creates and deletes volumes.
 func (s *Store) lockDir(o Options) error {
 	if !s.shared {
 		return s.takeLock("lock", unix.LOCK_EX)
@@ -154,7 +156,7 @@ func (s *Store) lockDir(o Options) error {
 	return err
 }
 
-// takeLock relies on the kernel, which lets go of the lock of a dead process.
+// takeLock takes a flock(2) lock, which the kernel releases when the process dies.
 func (s *Store) takeLock(name string, how int) error {
 	path := filepath.Join(s.dir, name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -172,8 +174,8 @@ func (s *Store) takeLock(name string, how int) error {
 	return nil
 }
 
-// recover brings the directory to a state that some sequence of whole calls
-// could have left.
+// recover brings the directory to a state that some sequence of completed calls could
+// have left.
 func (s *Store) recover() error {
 	if err := s.volumes.sweep(s.ifIdle); err != nil {
 		return err
@@ -199,8 +201,9 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// ifIdle does something about an ID, unless another process is busy with that:
-// then nothing there was left by a dead one, or it is done when it is asked for again.
+// ifIdle calls do with the lock of an ID, unless another process has that lock. In
+// that case nothing there was left by a dead process, or the repeated call recovers
+// it.
 func (s *Store) ifIdle(id string, do func() error) error {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -215,9 +218,9 @@ func (s *Store) ifIdle(id string, do func() error) error {
 	return do()
 }
 
-// resumeGrowing takes up an interrupted expansion. Damage is reported by Health and
-// must not keep the other volumes from being used, and an image that lost its
-// end must not be made to look whole.
+// resumeGrowing completes an interrupted expansion. It skips a damaged volume: Health
+// reports the damage, the other volumes must stay usable, and extending a truncated
+// image would hide the loss.
 func (s *Store) resumeGrowing(id string) error {
 	v, err := s.volumes.get(id)
 	if errors.Is(err, ErrDamaged) || v.Growing == 0 || fileSize(s.volumes.image(id)) < v.Size {
@@ -229,7 +232,7 @@ func (s *Store) resumeGrowing(id string) error {
 	return err
 }
 
-// Close gives the data directory up. Calls must have ended.
+// Close releases the data directory. All calls must have returned.
 func (s *Store) Close() error {
 	var errs []error
 	for _, f := range s.lockFiles {
@@ -241,8 +244,8 @@ func (s *Store) Close() error {
 // Dir returns the data directory.
 func (s *Store) Dir() string { return s.dir }
 
-// Lock takes a volume's lock for a caller that works with its image itself. It
-// waits until ctx ends, which is ErrPending.
+// Lock locks a volume for a caller that works with its image directly. It returns
+// ErrPending if ctx ends first.
 func (s *Store) Lock(ctx context.Context, id string) (unlock func(), err error) {
 	return s.locks.lock(ctx, id)
 }

@@ -5,52 +5,57 @@ import (
 	"time"
 )
 
-// The ways in which a call on the store fails. Every error that it returns and
-// that is not one of the machine's wraps one of these.
+// Errors of the store. Every error that it returns wraps one of these, except I/O
+// errors.
 var (
-	// ErrInvalid is a request that can never succeed as it is.
+	// ErrInvalid reports a request that can never succeed as it is.
 	ErrInvalid = errors.New("invalid request")
-	// ErrNotFound is a volume or snapshot that does not exist.
+	// ErrNotFound reports a volume or snapshot that does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrOtherStorage is something that this data directory does not have and that
-	// another one may have: its driver must be asked.
+	// ErrOtherStorage reports an ID that this data directory does not have and another
+	// storage may have. Only the driver of that storage can handle the request.
 	ErrOtherStorage = errors.New("kept in another storage")
-	// ErrSourceInOtherStorage is a volume that can only be made where its source is.
+	// ErrSourceInOtherStorage reports a volume that can only be created in the storage
+	// of its source.
 	ErrSourceInOtherStorage = errors.New("its source is in another storage")
-	// ErrOutcomeUnknown is a request whose earlier tries another storage may have carried out.
+	// ErrOutcomeUnknown reports a request that another storage may already have
+	// carried out.
 	ErrOutcomeUnknown = errors.New("it is not known whether an earlier try succeeded")
-	// ErrExists is a name that is taken by something that differs from what is asked.
+	// ErrExists reports a name that is used by something that differs from the
+	// request.
 	ErrExists = errors.New("exists already and differs")
-	// ErrOutOfRange is a size that cannot be had.
+	// ErrOutOfRange reports a size that is not possible.
 	ErrOutOfRange = errors.New("size not possible")
-	// ErrOutOfCapacity is a promise that the capacity does not allow.
+	// ErrOutOfCapacity reports a request that exceeds the capacity.
 	ErrOutOfCapacity = errors.New("not enough capacity")
-	// ErrInUse is something that must not be done while a workload uses the volume.
+	// ErrInUse reports an operation that is not allowed while a workload uses the
+	// volume.
 	ErrInUse = errors.New("in use")
-	// ErrPending is a volume or snapshot that another call is busy with.
+	// ErrPending reports a volume or snapshot on which another call is working.
 	ErrPending = errors.New("another operation is pending")
-	// ErrDamaged is a volume or snapshot whose record or image is not what it must be.
+	// ErrDamaged reports a volume or snapshot with an invalid record or image.
 	ErrDamaged = errors.New("damaged")
-	// ErrNotAttached is a use on a node that the volume is not, or not any more, attached to.
+	// ErrNotAttached reports the use of a volume on a node to which it is not
+	// attached, or no longer attached.
 	ErrNotAttached = errors.New("not attached to this node")
-	// ErrLocked is a data directory that another process uses.
+	// ErrLocked reports a data directory that another process uses.
 	ErrLocked = errors.New("data directory in use")
 )
 
-// Format tells how far a volume's filesystem is. It is on record before each
-// step, so that data is never taken for the remains of an interrupted mkfs.
+// Format is the progress of creating a volume's filesystem. It is recorded before each
+// step, so that the driver never takes data for the remains of an interrupted mkfs.
 type Format string
 
 const (
-	// Unformatted volumes were never given a filesystem by this driver.
+	// Unformatted volumes were never formatted by this driver.
 	Unformatted Format = ""
-	// Formatting volumes never held data: mkfs may be done on them again.
+	// Formatting volumes never held data: mkfs may run again.
 	Formatting Format = "formatting"
-	// Formatted volumes have a filesystem, whatever their first bytes say.
+	// Formatted volumes have a filesystem, whatever their first bytes contain.
 	Formatted Format = "formatted"
 )
 
-// Access says through which interfaces a volume may be used.
+// Access lists the access types of a volume.
 type Access struct {
 	// Mount is use as a filesystem.
 	Mount bool `json:"mount,omitempty"`
@@ -58,7 +63,7 @@ type Access struct {
 	Block bool `json:"block,omitempty"`
 }
 
-// SourceKind tells what a volume's first content came from.
+// SourceKind is the kind of a volume's content source.
 type SourceKind string
 
 // The two kinds of source.
@@ -67,81 +72,81 @@ const (
 	FromSnapshot SourceKind = "snapshot"
 )
 
-// Source is where a volume's first content came from.
+// Source is the content source of a volume.
 type Source struct {
 	Kind SourceKind `json:"kind"`
 	ID   string     `json:"id"`
 }
 
-// Volume is a volume as it is on record.
+// Volume is the record of a volume.
 type Volume struct {
 	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
-	// Name is what the caller called it, at most 128 bytes.
+	// Name is the name in the request, at most 128 bytes.
 	Name string `json:"name"`
 	// Size is in bytes and a multiple of Step.
 	Size int64 `json:"size"`
-	// Growing is the size that an expansion is on its way to, 0 for none.
+	// Growing is the target size of an unfinished expansion, 0 for none.
 	Growing int64 `json:"growing,omitempty"`
-	// Access is fixed when the volume is made.
+	// Access is fixed when the volume is created.
 	Access Access `json:"access"`
-	// FSType is the filesystem for Access.Mount, "" for volumes without.
+	// FSType is the filesystem for Access.Mount, "" for volumes without it.
 	FSType string `json:"fsType,omitempty"`
-	// Format tells how far the filesystem is.
+	// Format is the progress of creating the filesystem.
 	Format Format `json:"format,omitempty"`
-	// Source is nil for volumes that began empty.
+	// Source is nil for volumes that were created empty.
 	Source *Source `json:"source,omitempty"`
-	// Shared is true when the image began by sharing its source's blocks.
+	// Shared is true if the image was created as a reflink of its source.
 	Shared bool `json:"shared,omitempty"`
 	// Created is when the record was written, in UTC.
 	Created time.Time `json:"created"`
 }
 
-// promised is what the volume may come to occupy.
+// promised is the space that the volume may occupy.
 func (v Volume) promised() int64 {
 	return max(v.Size, v.Growing)
 }
 
-// Snapshot is a snapshot as it is on record. It does not depend on its volume.
+// Snapshot is the record of a snapshot. A snapshot does not depend on its volume.
 type Snapshot struct {
 	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
 	// Name is what the caller called it, at most 128 bytes.
 	Name string `json:"name"`
-	// VolumeID is the volume it was taken of, which may be gone.
+	// VolumeID is the source volume, which may no longer exist.
 	VolumeID string `json:"volumeId"`
-	// GroupID is the group that it was taken with and goes with, "" for none. It
-	// exists if the group does; its name is the group's.
+	// GroupID is the group that the snapshot belongs to, "" for none. The snapshot
+	// exists only while the group's record does, and has the group's name.
 	GroupID string `json:"groupId,omitempty"`
-	// Size is the volume's size at that moment, in bytes.
+	// Size is the volume's size when the snapshot was taken, in bytes.
 	Size int64 `json:"size"`
-	// FSType and Format are the volume's at that moment.
+	// FSType and Format are the volume's when the snapshot was taken.
 	FSType string `json:"fsType,omitempty"`
 	Format Format `json:"format,omitempty"`
-	// Shared is true when the image began by sharing the volume's blocks.
+	// Shared is true if the image was created as a reflink of the volume's.
 	Shared bool `json:"shared,omitempty"`
-	// Created is the moment whose state it holds, in UTC.
+	// Created is the point in time of the content, in UTC.
 	Created time.Time `json:"created"`
 }
 
-// Group is a set of snapshots of one moment as it is on record.
+// Group is the record of a group snapshot: snapshots of one point in time.
 type Group struct {
 	// ID is derived from Name and the storage, and safe to be part of a path.
 	ID string `json:"id"`
 	// Name is what the caller called it, at most 128 bytes.
 	Name string `json:"name"`
-	// VolumeIDs are the volumes that its members were taken of, in the order of the
-	// request. The IDs of the members follow from them.
+	// VolumeIDs are the source volumes, in the order of the request. The IDs of the
+	// members are derived from them.
 	VolumeIDs []string `json:"volumeIds"`
-	// Created is the moment whose state the members hold, in UTC.
+	// Created is the point in time of the members' content, in UTC.
 	Created time.Time `json:"created"`
 }
 
-// Spec is what is asked of a new volume.
+// Spec is a request for a new volume.
 type Spec struct {
-	// Name makes the request repeatable: one name, one volume.
+	// Name identifies the request: one name, one volume.
 	Name string
-	// Range is the size asked for.
+	// Range is the requested size.
 	Range Range
 	// Access and FSType are as in Volume.
 	Access Access

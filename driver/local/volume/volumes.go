@@ -9,9 +9,9 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// Create makes the volume that spec asks for, or returns the one that it made
-// for the same request before. It goes on when ctx ends: a copy that starts over
-// with each impatient call would never end.
+// Create creates the volume for spec, or returns the one that it created for the same
+// request before. It continues when ctx ends: a copy that restarts with each repeated
+// call would never finish.
 func (s *Store) Create(ctx context.Context, spec Spec) (Volume, error) {
 	v, err := s.create(ctx, spec)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Store) create(ctx context.Context, spec Spec) (Volume, error) {
 // createFiles writes the image and then the record.
 func (s *Store) createFiles(v Volume, from origin) (Volume, error) {
 	image := s.volumes.image(v.ID)
-	// Nothing is on record under this ID, so a file is what a failed try left.
+	// There is no record for this ID, so an existing file was left by a failed call.
 	err := s.volumes.files.remove(image)
 	if err == nil && from.image == "" {
 		err = s.volumes.files.newImage(image, v.Size)
@@ -76,14 +76,14 @@ func (s *Store) createFiles(v Volume, from origin) (Volume, error) {
 		err = s.volumes.write(v)
 	}
 	if err != nil {
-		// The record may have been written although that failed in the end.
+		// The record may exist although writing it failed in the end.
 		return Volume{}, errors.Join(wrapNoSpace(err), s.volumes.delete(v.ID))
 	}
 	return v, nil
 }
 
-// copy makes an image of the given size with the content of from, which it holds
-// still for as long as copying it takes.
+// copy creates an image of the given size with the content of from, which stays
+// quiesced during the copy.
 func (s *Store) copy(to, from string, size int64) (shared bool, err error) {
 	shared, err = s.copyQuiesced(to, from)
 	if err == nil {
@@ -101,7 +101,7 @@ func (s *Store) copyQuiesced(to, from string) (shared bool, err error) {
 	return s.copyFrozen(to, from, freeze)
 }
 
-// copyFrozen copies what hold is about, before its release.
+// copyFrozen copies an image that was quiesced with freeze, before it is thawed.
 func (s *Store) copyFrozen(to, from string, freeze disk.Freeze) (shared bool, err error) {
 	shared, err = s.volumes.files.copyImage(to, from, freeze.Quiesced)
 	if errors.Is(err, disk.ErrSourceChanging) {
@@ -110,14 +110,14 @@ func (s *Store) copyFrozen(to, from string, freeze disk.Freeze) (shared bool, er
 	return shared, err
 }
 
-// origin is what a new volume begins with.
+// origin is the initial content of a new volume.
 type origin struct {
 	image  string
 	size   int64
 	format Format
 }
 
-// source looks up what spec's content comes from. The source's lock is held.
+// source returns the content source of spec. The caller has the source's lock.
 func (s *Store) source(spec Spec) (origin, error) {
 	var from origin
 	var fsType string
@@ -138,7 +138,7 @@ func (s *Store) source(spec Spec) (origin, error) {
 		from, fsType = origin{s.snapshots.image(snap.ID), snap.Size, snap.Format}, snap.FSType
 	}
 	if from.format != Unformatted && spec.Access.Mount && spec.FSType != fsType {
-		return origin{}, fmt.Errorf("%w: %s %s holds %s and the volume is to have %s", ErrInvalid, spec.Source.Kind, spec.Source.ID, fsType, spec.FSType)
+		return origin{}, fmt.Errorf("%w: %s %s has %s and the volume requests %s", ErrInvalid, spec.Source.Kind, spec.Source.ID, fsType, spec.FSType)
 	}
 	if fileSize(from.image) < from.size {
 		return origin{}, fmt.Errorf("%w: %s %s has lost data: its image %s is missing or cut off", ErrDamaged, spec.Source.Kind, spec.Source.ID, from.image)
@@ -146,7 +146,7 @@ func (s *Store) source(spec Spec) (origin, error) {
 	return from, nil
 }
 
-// size returns the size of the new volume, given its source's (0 for none).
+// size returns the size of the new volume, given its source's size (0 for none).
 func (spec Spec) size(source int64) (int64, error) {
 	want := spec.Range
 	if source == 0 {
@@ -162,7 +162,7 @@ func (spec Spec) size(source int64) (int64, error) {
 	return size, err
 }
 
-// matches tells whether v is what spec asks for.
+// matches returns an error unless v is the result of a request for spec.
 func (spec Spec) matches(v Volume) error {
 	switch {
 	case v.Name != spec.Name:
@@ -177,14 +177,14 @@ func (spec Spec) matches(v Volume) error {
 	return nil
 }
 
-// Volume returns the volume on record.
+// Volume returns the record of a volume.
 func (s *Store) Volume(id string) (Volume, error) {
 	return s.volumes.get(id)
 }
 
-// Volumes returns up to limit volumes (all for 0) in the order of their IDs, from
-// the one that follows after, and whether there are more. Of a damaged volume
-// it tells the ID and the size of the image.
+// Volumes returns up to limit volumes (all for 0) in the order of their IDs, starting
+// behind after, and whether there are more. For a damaged volume it returns only the
+// ID and the size of the image.
 func (s *Store) Volumes(after string, limit int) (volumes []Volume, more bool, err error) {
 	ids, more, err := s.volumes.page(after, limit)
 	for _, id := range ids {
@@ -193,8 +193,8 @@ func (s *Store) Volumes(after string, limit int) (volumes []Volume, more bool, e
 	return volumes, more, err
 }
 
-// Delete removes a volume and its data. A volume that does not exist is deleted,
-// unless another storage may have it: that is ErrOtherStorage.
+// Delete removes a volume and its data. It succeeds for a volume that does not exist,
+// and returns ErrOtherStorage if another storage may have it.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	if !volumeID.MatchString(id) {
 		return nil
@@ -226,8 +226,8 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// Expand makes the volume at least as large as r asks. A volume that is large
-// enough stays as it is. The image grows; devices and filesystems on it do not.
+// Expand grows the volume to satisfy r. It does not change a volume that is large
+// enough. Only the image grows: NodeExpandVolume grows the device and the filesystem.
 func (s *Store) Expand(ctx context.Context, id string, r Range) (Volume, error) {
 	unlock, err := s.locks.lock(ctx, id)
 	if err != nil {
@@ -244,7 +244,7 @@ func (s *Store) Expand(ctx context.Context, id string, r Range) (Volume, error) 
 	return v, nil
 }
 
-// expandedSize returns the size that v must have to satisfy r.
+// expandedSize returns the size that v needs to satisfy r.
 func (v Volume) expandedSize(r Range) (int64, error) {
 	if r.Required == 0 && r.Limit == 0 {
 		return 0, fmt.Errorf("%w: the size asked for is missing", ErrInvalid)
@@ -254,7 +254,7 @@ func (v Volume) expandedSize(r Range) (int64, error) {
 		return 0, fmt.Errorf("%w: it has %s already and the limit is %s; volumes do not shrink", ErrOutOfRange, formatSize(v.Size), formatSize(r.Limit))
 	}
 	size, err := r.choose(v.Size)
-	// What an expansion that failed half way has promised stays promised.
+	// The target size of an interrupted expansion stays reserved.
 	return max(size, v.Growing), err
 }
 
@@ -271,7 +271,8 @@ func (s *Store) expand(v Volume, r Range) (Volume, error) {
 		return v, err
 	}
 	defer release()
-	// The intent is on record first, so that a longer image is known for what it is.
+	// Record the target size first, so that a longer image is recognised as an
+	// unfinished expansion.
 	v.Growing = size
 	if err := s.volumes.write(v); err != nil {
 		return v, wrapNoSpace(err)
@@ -279,7 +280,7 @@ func (s *Store) expand(v Volume, r Range) (Volume, error) {
 	return s.finishGrowing(v)
 }
 
-// finishGrowing takes an expansion that is on record to its end.
+// finishGrowing completes the recorded expansion.
 func (s *Store) finishGrowing(v Volume) (Volume, error) {
 	if err := s.volumes.files.growImage(s.volumes.image(v.ID), v.Growing); err != nil {
 		return v, wrapNoSpace(err)
@@ -288,8 +289,8 @@ func (s *Store) finishGrowing(v Volume) (Volume, error) {
 	return v, wrapNoSpace(s.volumes.write(v))
 }
 
-// SetFormat puts on record how far the volume's filesystem is. The caller holds the
-// volume's lock.
+// SetFormat records the progress of creating the volume's filesystem. The caller has
+// the volume's lock.
 func (s *Store) SetFormat(v Volume, f Format) (Volume, error) {
 	v.Format = f
 	if err := s.volumes.write(v); err != nil {
