@@ -7,7 +7,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// What Holdfast's controllers rely on is kept by this driver too.
+// This driver fulfils the contract that Holdfast's controllers rely on.
 func TestContract(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"on its node":        func(*Options) {},

@@ -43,7 +43,8 @@ type testDriver struct {
 	store *volume.Store
 }
 
-// serveIn serves a driver with a capacity of 10 GiB in a new directory until the test ends.
+// serveIn serves a driver with a capacity of 10 GiB in a new directory until the test
+// ends.
 func serveIn(t *testing.T, change ...func(*Options)) *testDriver {
 	t.Helper()
 	dir := disktest.Dir(t)
@@ -112,14 +113,14 @@ func on(nodes ...string) *csi.TopologyRequirement {
 	return r
 }
 
-// createVolumeRequests are changes to a request without wishes.
+// createVolumeRequests are changes to a request with defaults only.
 var createVolumeRequests = map[string]struct {
 	change func(*csi.CreateVolumeRequest)
 	want   codes.Code
 	says   string
 	size   int64
 }{
-	"no wishes":                   {func(*csi.CreateVolumeRequest) {}, codes.OK, "", 1 << 30},
+	"defaults":                    {func(*csi.CreateVolumeRequest) {}, codes.OK, "", 1 << 30},
 	"a small ext4 is made usable": {func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: 1} }, codes.OK, "", 16 * mib},
 	"a small xfs is made usable": {func(r *csi.CreateVolumeRequest) {
 		r.VolumeCapabilities[0] = capability(writer, "xfs")
@@ -133,7 +134,7 @@ var createVolumeRequests = map[string]struct {
 		r.VolumeCapabilities[0] = capability(writer, "xfs")
 		r.CapacityRange = &csi.CapacityRange{LimitBytes: 299 * mib}
 	}, codes.OutOfRange, "300 MiB", 0},
-	"more than there is":        {func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: 11 << 30} }, codes.ResourceExhausted, "11 GiB are asked for", 0},
+	"more than the capacity":    {func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: 11 << 30} }, codes.ResourceExhausted, "11 GiB are asked for", 0},
 	"a negative size":           {func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{RequiredBytes: -1} }, codes.InvalidArgument, "negative", 0},
 	"no capability":             {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, codes.InvalidArgument, "capabilities", 0},
 	"a capability without type": {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities[0].AccessType = nil }, codes.InvalidArgument, "access type", 0},
@@ -151,14 +152,14 @@ var createVolumeRequests = map[string]struct {
 	"too many mount flags": {func(r *csi.CreateVolumeRequest) {
 		r.VolumeCapabilities[0].GetMount().MountFlags = []string{strings.Repeat("x", maxMap+1)}
 	}, codes.InvalidArgument, "mount flags", 0},
-	"a parameter of somebody else": {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"type": "fast"} }, codes.InvalidArgument, `"type"`, 0},
-	"a parameter to be ignored":    {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"replicaCount": "3"} }, codes.OK, "", 1 << 30},
-	"what the provisioner adds":    {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"csi.storage.k8s.io/pvc/name": "a"} }, codes.OK, "", 1 << 30},
-	"too many parameters":          {func(r *csi.CreateVolumeRequest) { r.Parameters = longParameters() }, codes.InvalidArgument, "parameters have more", 0},
-	"mutable parameters":           {func(r *csi.CreateVolumeRequest) { r.MutableParameters = map[string]string{"iops": "1"} }, codes.InvalidArgument, `"iops"`, 0},
-	"this node":                    {func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = on("n0", "n1") }, codes.OK, "", 1 << 30},
-	"another node":                 {func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = on("n0") }, codes.ResourceExhausted, "n1", 0},
-	"a topology of somebody else": {func(r *csi.CreateVolumeRequest) {
+	"an unknown parameter":      {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"type": "fast"} }, codes.InvalidArgument, `"type"`, 0},
+	"a parameter to be ignored": {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"replicaCount": "3"} }, codes.OK, "", 1 << 30},
+	"what the provisioner adds": {func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"csi.storage.k8s.io/pvc/name": "a"} }, codes.OK, "", 1 << 30},
+	"too many parameters":       {func(r *csi.CreateVolumeRequest) { r.Parameters = longParameters() }, codes.InvalidArgument, "parameters have more", 0},
+	"mutable parameters":        {func(r *csi.CreateVolumeRequest) { r.MutableParameters = map[string]string{"iops": "1"} }, codes.InvalidArgument, `"iops"`, 0},
+	"this node":                 {func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = on("n0", "n1") }, codes.OK, "", 1 << 30},
+	"another node":              {func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = on("n0") }, codes.ResourceExhausted, "n1", 0},
+	"another driver's topology": {func(r *csi.CreateVolumeRequest) {
 		r.AccessibilityRequirements = on("n1")
 		r.AccessibilityRequirements.Requisite[0].Segments["zone"] = "z"
 	}, codes.ResourceExhausted, "n1", 0},
@@ -260,7 +261,7 @@ func TestGetCapacity(t *testing.T) {
 		ask            *csi.GetCapacityRequest
 		left, smallest int64
 	}{
-		"no wishes":     {&csi.GetCapacityRequest{}, 10 << 30, mib},
+		"defaults":      {&csi.GetCapacityRequest{}, 10 << 30, mib},
 		"this node":     {&csi.GetCapacityRequest{AccessibleTopology: on("n1").Requisite[0]}, 10 << 30, mib},
 		"another node":  {&csi.GetCapacityRequest{AccessibleTopology: on("n2").Requisite[0]}, 0, 0},
 		"xfs":           {&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{capability(writer, "xfs")}}, 10 << 30, 300 * mib},
@@ -278,7 +279,7 @@ func TestGetCapacity(t *testing.T) {
 	}
 }
 
-// pages calls get with each page's token, as long as there is one.
+// pages calls get for each page until there is no next token.
 func pages(get func(token string) (next string)) {
 	for token := get(""); token != ""; {
 		token = get(token)
@@ -412,12 +413,12 @@ func TestCode(t *testing.T) {
 		err  error
 		want codes.Code
 	}{
-		"wrapped":                {fmt.Errorf("a: %w", fmt.Errorf("b: %w", volume.ErrOutOfCapacity)), codes.ResourceExhausted},
-		"waiting that timed out": {fmt.Errorf("%w: %w", volume.ErrPending, context.DeadlineExceeded), codes.Aborted},
-		"published elsewhere":    {stage.ErrConflictingUse, codes.AlreadyExists},
-		"no rights":              {disk.ErrUnprivileged, codes.FailedPrecondition},
-		"a damaged source":       {fmt.Errorf("source: %w", volume.ErrDamaged), codes.DataLoss},
-		"the machine's":          {os.ErrPermission, codes.Internal},
+		"wrapped":                    {fmt.Errorf("a: %w", fmt.Errorf("b: %w", volume.ErrOutOfCapacity)), codes.ResourceExhausted},
+		"a lock wait that timed out": {fmt.Errorf("%w: %w", volume.ErrPending, context.DeadlineExceeded), codes.Aborted},
+		"published elsewhere":        {stage.ErrConflictingUse, codes.AlreadyExists},
+		"no rights":                  {disk.ErrUnprivileged, codes.FailedPrecondition},
+		"a damaged source":           {fmt.Errorf("source: %w", volume.ErrDamaged), codes.DataLoss},
+		"the machine's":              {os.ErrPermission, codes.Internal},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -448,7 +449,7 @@ func TestLogsHaveNoSecrets(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	t.Run("every mistake is told at once", func(t *testing.T) {
+	t.Run("all invalid options are reported at once", func(t *testing.T) {
 		o := Options{Address: "tcp://1", NodeID: "a b", DriverName: "Bad_Name", MaxVolumes: -1, Services: nodeService}
 		must(t, o.Capacity.Set("-1"))
 		err := o.Validate()
@@ -462,7 +463,7 @@ func TestRun(t *testing.T) {
 		dir := t.TempDir()
 		return Options{Address: "unix://" + filepath.Join(dir, "csi.sock"), NodeID: "n", DriverName: "d", Services: allServices, DataDir: filepath.Join(dir, "data")}
 	}
-	t.Run("it ends when it is told to and can be started again", func(t *testing.T) {
+	t.Run("it stops with its context and can be started again", func(t *testing.T) {
 		o := good(t)
 		ctx, cancel := context.WithCancel(quiet(t))
 		cancel()
@@ -470,13 +471,13 @@ func TestRun(t *testing.T) {
 			must(t, Run(ctx, o))
 		}
 	})
-	t.Run("several sockets are served or none", func(t *testing.T) {
+	t.Run("it serves all sockets or none", func(t *testing.T) {
 		o := good(t)
 		o.Address += "," + filepath.Join(filepath.Dir(o.DataDir), "second.sock")
 		ctx, cancel := context.WithCancel(quiet(t))
 		ended := make(chan error, 1)
 		go func() {
-			defer cancel() // Whatever waits for it shall not if it fails.
+			defer cancel() // Stop the other waiters if this fails.
 			ended <- Run(ctx, o)
 		}()
 		for _, socket := range o.sockets() {
@@ -497,7 +498,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("the first socket stayed: %v", err)
 		}
 	})
-	t.Run("a socket that a dead process left is taken over", func(t *testing.T) {
+	t.Run("a socket of a dead process is replaced", func(t *testing.T) {
 		o := good(t)
 		stale, err := listen(o.sockets()[0])
 		must(t, err)
@@ -507,7 +508,7 @@ func TestRun(t *testing.T) {
 		must(t, err)
 		must(t, listener.Close())
 	})
-	t.Run("a socket in use is not", func(t *testing.T) {
+	t.Run("a socket in use is not replaced", func(t *testing.T) {
 		o := good(t)
 		first, err := listen(o.sockets()[0])
 		must(t, err)
@@ -534,7 +535,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// sent tells when the client has handed a request to its connection.
+// sent reports when the client has passed a request to its connection.
 type sent struct {
 	stats.Handler
 	out chan struct{}
@@ -576,11 +577,12 @@ func TestShutdownWaitsForCalls(t *testing.T) {
 		answer <- err
 	}()
 	<-events.out
-	// One connection keeps its order: once this is answered the other is under way.
+	// One connection keeps its order: once this call returns, the other one is in
+	// progress.
 	_, err = csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{})
 	must(t, err)
 	stop()
-	// The driver says goodbye to its callers, but does not hang up on this one.
+	// The driver announces the shutdown (GOAWAY) but does not close the connection.
 	conn.WaitForStateChange(t.Context(), connectivity.Ready)
 	unlock()
 	must(t, <-answer)

@@ -7,8 +7,8 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 )
 
-// Who is told of groups asks for what they can do: a process without them would
-// not be taken.
+// A sidecar that sees the group service requests its capabilities, so a process
+// without that service must not report it.
 func TestGroupServiceIsReportedWhereItIsServed(t *testing.T) {
 	for service, want := range map[string]bool{allServices: true, controllerService: true, publishService: false, nodeService: false} {
 		o := &Options{Attach: true, Services: service}

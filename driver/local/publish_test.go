@@ -33,12 +33,12 @@ func TestControllerPublishFollowsTheSpec(t *testing.T) {
 		change func(*csi.ControllerPublishVolumeRequest)
 		want   codes.Code
 	}{
-		"the same again":       {func(*csi.ControllerPublishVolumeRequest) {}, codes.OK},
-		"read-only":            {func(r *csi.ControllerPublishVolumeRequest) { r.Readonly = true }, codes.AlreadyExists},
-		"no capability":        {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeCapability = nil }, codes.InvalidArgument},
-		"as a raw device":      {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeCapability = rawCapability() }, codes.InvalidArgument},
-		"a node that is not":   {func(r *csi.ControllerPublishVolumeRequest) { r.NodeId = "n2" }, codes.NotFound},
-		"a volume that is not": {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeId = "vol-x" }, codes.NotFound},
+		"the same again":    {func(*csi.ControllerPublishVolumeRequest) {}, codes.OK},
+		"read-only":         {func(r *csi.ControllerPublishVolumeRequest) { r.Readonly = true }, codes.AlreadyExists},
+		"no capability":     {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeCapability = nil }, codes.InvalidArgument},
+		"as a raw device":   {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeCapability = rawCapability() }, codes.InvalidArgument},
+		"an unknown node":   {func(r *csi.ControllerPublishVolumeRequest) { r.NodeId = "n2" }, codes.NotFound},
+		"an unknown volume": {func(r *csi.ControllerPublishVolumeRequest) { r.VolumeId = "vol-x" }, codes.NotFound},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -25,8 +25,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// Ginkgo runs one suite per process, so each run of csi-sanity is this test
-// binary again, told by the environment what to do.
+// Ginkgo runs one suite per process, so each csi-sanity run is this test binary again,
+// configured by environment variables.
 const (
 	sanityDir    = "HOLDFAST_SANITY_DIR"
 	sanityAccess = "HOLDFAST_SANITY_ACCESS"
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// outcome is the little of testing.T that Ginkgo wants.
+// outcome is the part of testing.T that Ginkgo needs.
 type outcome struct{ failed bool }
 
 func (o *outcome) Fail() { o.failed = true }
@@ -96,8 +96,8 @@ func sanityRun(dir string) int {
 	return 0
 }
 
-// skips are the reasons for which a spec may be skipped: the capability that it
-// is about is not announced.
+// skips are the accepted reasons for a skipped spec: the driver does not report the
+// capability that it tests.
 var skips = map[string]func(o *Options) (announced bool){
 	"ControllerPublishVolume not supported": func(o *Options) bool {
 		return o.controls(csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
@@ -145,12 +145,12 @@ func TestSanity(t *testing.T) {
 		focus  string // "" is the whole suite
 		attach bool
 	}{
-		"everything as filesystems":          {access: "mount"},
-		"everything as raw devices":          {access: "block"},
-		"controller calls need no rights":    {access: "mount", uid: nobody, focus: "Controller Server,Identity Service"},
-		"everything attached as filesystems": {access: "mount", attach: true},
-		"everything attached as raw devices": {access: "block", attach: true},
-		"attaching needs no rights":          {access: "mount", uid: nobody, focus: "Controller Server,Identity Service", attach: true},
+		"everything as filesystems":           {access: "mount"},
+		"everything as raw devices":           {access: "block"},
+		"controller calls need no privileges": {access: "mount", uid: nobody, focus: "Controller Server,Identity Service"},
+		"everything attached as filesystems":  {access: "mount", attach: true},
+		"everything attached as raw devices":  {access: "block", attach: true},
+		"attaching needs no privileges":       {access: "mount", uid: nobody, focus: "Controller Server,Identity Service", attach: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestSanity(t *testing.T) {
 	}
 }
 
-// checkReport wants every spec to have passed, but those that allowed skips name.
+// checkReport checks that every spec passed, except for skips with an accepted reason.
 func checkReport(t *testing.T, path string, whole bool, o *Options) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -201,7 +201,7 @@ func checkReport(t *testing.T, path string, whole bool, o *Options) {
 	}
 }
 
-// acceptable tells whether the outcome of a spec is one that may be.
+// acceptable reports whether the outcome of a spec is accepted.
 func acceptable(spec types.SpecReport, o *Options) bool {
 	switch spec.State {
 	case types.SpecStatePassed, types.SpecStatePending: // pending is switched off in csi-sanity itself
@@ -214,7 +214,7 @@ func acceptable(spec types.SpecReport, o *Options) bool {
 	}
 }
 
-// openDir returns a directory that every user may work in.
+// openDir returns a directory that every user may use.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir := disktest.Dir(t)

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// The pod of the driver is drained from its node and starts on another one, whose
-// directory is empty: what it is told to delete is not deleted by that.
+// The driver's pod is drained and starts on another node, where its directory is
+// empty. A delete call there must not be answered as if the volume were deleted.
 func TestDriverOnAnotherNodeRejectsForeignIDs(t *testing.T) {
 	first := serveIn(t)
 	v, err := first.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "v", VolumeCapabilities: []*csi.VolumeCapability{rawCapability()}})
@@ -37,11 +37,11 @@ func TestDriverOnAnotherNodeRejectsForeignIDs(t *testing.T) {
 			_, err := second.DeleteVolumeGroupSnapshot(t.Context(), &csi.DeleteVolumeGroupSnapshotRequest{GroupSnapshotId: group, SnapshotIds: members})
 			return err
 		}, codes.FailedPrecondition},
-		"looking at the volume": {func() error {
+		"getting the volume": {func() error {
 			_, err := second.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
 			return err
 		}, codes.FailedPrecondition},
-		"looking for the snapshot": {func() error {
+		"listing the snapshot": {func() error {
 			_, err := second.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{SnapshotId: snapshot})
 			return err
 		}, codes.FailedPrecondition},
@@ -68,7 +68,7 @@ func TestDriverOnAnotherNodeRejectsForeignIDs(t *testing.T) {
 			}
 		})
 	}
-	// Back on its node the driver has it all, and deletes it.
+	// Back on its node the driver has everything, and deletes it.
 	_, err = first.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: snapshot})
 	must(t, err)
 	_, err = first.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})

@@ -15,7 +15,8 @@ import (
 
 const mib = 1 << 20
 
-// sparse makes a file of 64 MiB with one MiB of data at its start and one in its middle.
+// sparse creates a file of 64 MiB with 1 MiB of data at its start and 1 MiB in its
+// middle.
 func sparse(t *testing.T, path string) (content []byte) {
 	t.Helper()
 	content = make([]byte, 64*mib)
@@ -58,8 +59,8 @@ func TestCopy(t *testing.T) {
 		size       int64
 		wantShared bool
 	}{
-		"blocks are shared where the filesystem can":   {disk.XFS, 512 * mib, true},
-		"holes are kept where blocks cannot be shared": {disk.Ext4, 256 * mib, false},
+		"reflinks are used if supported":  {disk.XFS, 512 * mib, true},
+		"holes are kept without reflinks": {disk.Ext4, 256 * mib, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +81,7 @@ func TestCopy(t *testing.T) {
 			if added > bound {
 				t.Errorf("the copy took %d bytes of the disk", added)
 			}
-			// What is written to the source afterwards must not reach the copy.
+			// Later writes to the source must not reach the copy.
 			must(t, os.WriteFile(from, bytes.Repeat([]byte("x"), mib), 0o600))
 			got, err := os.ReadFile(to)
 			must(t, err)
@@ -97,8 +98,8 @@ func TestCopyOfAChangingSourceNeedsReflinks(t *testing.T) {
 		size   int64
 		want   error
 	}{
-		"sharing blocks is one instant":   {disk.XFS, 512 * mib, nil},
-		"copying them is not one instant": {disk.Ext4, 256 * mib, disk.ErrSourceChanging},
+		"with reflinks":    {disk.XFS, 512 * mib, nil},
+		"without reflinks": {disk.Ext4, 256 * mib, disk.ErrSourceChanging},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +148,7 @@ func TestProbeAndBlank(t *testing.T) {
 			gotBlank, err := disk.IsBlank(image)
 			must(t, err)
 			if gotType != tt.wantType || gotBlank != tt.wantBlank {
-				t.Errorf("Probe = %q, Blank = %t; want %q, %t", gotType, gotBlank, tt.wantType, tt.wantBlank)
+				t.Errorf("Probe = %q, IsBlank = %t; want %q, %t", gotType, gotBlank, tt.wantType, tt.wantBlank)
 			}
 		})
 	}

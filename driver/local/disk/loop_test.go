@@ -12,7 +12,7 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
 )
 
-// newImage makes an image of 32 MiB with an ext4 on it.
+// newImage creates an image of 32 MiB with ext4.
 func newImage(t *testing.T) string {
 	t.Helper()
 	disktest.NeedRoot(t)
@@ -48,7 +48,7 @@ func TestAttach(t *testing.T) {
 			t.Errorf("attached to %s and %s", first.Path, second.Path)
 		}
 	})
-	t.Run("a device goes with its last user", func(t *testing.T) {
+	t.Run("an autoclear device is freed with its last user", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		must(t, attach(t, image, false).Close())
@@ -56,7 +56,7 @@ func TestAttach(t *testing.T) {
 			t.Errorf("still attached to %s", got[0].Path)
 		}
 	})
-	t.Run("a device that is kept stays until it is detached", func(t *testing.T) {
+	t.Run("a persistent device stays until it is detached", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		must(t, attach(t, image, true).Close())
@@ -68,7 +68,7 @@ func TestAttach(t *testing.T) {
 			t.Error("the device stayed")
 		}
 	})
-	t.Run("a passing device can become one that is kept", func(t *testing.T) {
+	t.Run("an autoclear device can become persistent", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		passing := attach(t, image, false)
@@ -93,7 +93,7 @@ func TestFind(t *testing.T) {
 			t.Error("the device was looked up by name")
 		}
 	})
-	t.Run("a device is found by its file when the name leads nowhere", func(t *testing.T) {
+	t.Run("a device is found by its file when its path does not exist", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		dir := filepath.Dir(image)
@@ -130,7 +130,7 @@ func TestFind(t *testing.T) {
 	})
 }
 
-// The kernel keeps a device's read-only mark when its image goes.
+// The kernel keeps a device's read-only flag when its image is detached.
 func TestReadOnlyFlagIsClearedOnDetach(t *testing.T) {
 	image := newImage(t)
 	a := attach(t, image, true)
@@ -156,7 +156,7 @@ func TestWithoutRoot(t *testing.T) {
 		if err := disk.Detach(image); !errors.Is(err, disk.ErrUnprivileged) {
 			t.Errorf("detaching: got %v", err)
 		}
-		// That an image is in use must be known all the same.
+		// Find must report that an image is in use even without root.
 		if devices, err := disk.Find(image); err != nil || len(devices) != 1 {
 			t.Errorf("finding: got %v, %v", devices, err)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// mounted returns an image, its device and where its ext4 is mounted.
+// mounted returns an image, its device, and the mount point of its ext4.
 func mounted(t *testing.T) (image string, device disk.Device, path string) {
 	t.Helper()
 	image = newImage(t)
@@ -66,7 +66,8 @@ func TestUnmountRemovesAllLayers(t *testing.T) {
 	must(t, disk.Unmount(path))
 }
 
-// Without this option the kernel fills an image with its inode tables in time.
+// Without this option the kernel writes the inode tables over time and fills the
+// image.
 func TestMountedExt4StaysSparse(t *testing.T) {
 	t.Parallel()
 	_, _, path := mounted(t)
@@ -108,8 +109,8 @@ func freezer(t *testing.T, image string) disk.Freezer {
 	return f
 }
 
-// frozen tells whether the filesystem at path is frozen, by the one sure sign:
-// it cannot be frozen again. It is left as it was.
+// frozen reports whether the filesystem at path is frozen: it then cannot be frozen
+// again. It leaves the state unchanged.
 func frozen(t *testing.T, path string) bool {
 	t.Helper()
 	f, err := os.Open(path)
@@ -127,7 +128,7 @@ func frozen(t *testing.T, path string) bool {
 
 func TestQuiesce(t *testing.T) {
 	t.Parallel()
-	t.Run("an image in no use is still", func(t *testing.T) {
+	t.Run("an unused image is quiesced", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		freeze, err := freezer(t, image).Quiesce(image)
@@ -137,7 +138,7 @@ func TestQuiesce(t *testing.T) {
 		}
 		must(t, freeze.Thaw())
 	})
-	t.Run("a mounted filesystem is frozen until the release", func(t *testing.T) {
+	t.Run("a mounted filesystem is frozen until Thaw", func(t *testing.T) {
 		t.Parallel()
 		image, _, path := mounted(t)
 		freeze, err := freezer(t, image).Quiesce(image)
@@ -150,7 +151,7 @@ func TestQuiesce(t *testing.T) {
 			t.Error("still frozen")
 		}
 	})
-	t.Run("a raw device in a workload's hands is not still", func(t *testing.T) {
+	t.Run("a raw device in use is not quiesced", func(t *testing.T) {
 		t.Parallel()
 		image := newImage(t)
 		a := attach(t, image, true)
@@ -158,7 +159,7 @@ func TestQuiesce(t *testing.T) {
 		freeze, err := f.Quiesce(image)
 		must(t, err)
 		if !freeze.Quiesced {
-			t.Error("not still although nobody has it")
+			t.Error("not quiesced although nothing uses it")
 		}
 		target := filepath.Join(filepath.Dir(image), "node")
 		must(t, os.WriteFile(target, nil, 0o600))
@@ -166,14 +167,14 @@ func TestQuiesce(t *testing.T) {
 		freeze, err = f.Quiesce(image)
 		must(t, err)
 		if freeze.Quiesced {
-			t.Error("still although it is published")
+			t.Error("quiesced although it is published")
 		}
 	})
 }
 
 func TestRecoverThaws(t *testing.T) {
 	t.Parallel()
-	t.Run("what a dead process froze is thawed", func(t *testing.T) {
+	t.Run("a freeze of a dead process is thawed", func(t *testing.T) {
 		t.Parallel()
 		image, _, path := mounted(t)
 		f := freezer(t, image)
@@ -185,7 +186,7 @@ func TestRecoverThaws(t *testing.T) {
 		}
 		must(t, f.Recover())
 	})
-	t.Run("what somebody else froze stays frozen", func(t *testing.T) {
+	t.Run("a foreign freeze stays", func(t *testing.T) {
 		t.Parallel()
 		image, _, path := mounted(t)
 		f := freezer(t, image)
@@ -205,7 +206,7 @@ func TestRecoverThaws(t *testing.T) {
 	})
 }
 
-// fsfreeze is what an administrator or a backup does.
+// fsfreeze is what an administrator or a backup program runs.
 func fsfreeze(t *testing.T, path string, freeze bool) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -218,7 +219,7 @@ func fsfreeze(t *testing.T, path string, freeze bool) {
 	must(t, unix.IoctlSetInt(int(f.Fd()), request, 0))
 }
 
-// write reaches the disk before it returns.
+// write is durable when it returns.
 func write(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(path, "file"), os.O_CREATE|os.O_WRONLY|unix.O_SYNC, 0o600)
@@ -227,7 +228,7 @@ func write(t *testing.T, path string) {
 	must(t, errors.Join(err, f.Close()))
 }
 
-// Anybody may freeze a filesystem, and thaw it.
+// Any process may freeze a filesystem, and thaw it.
 func TestForeignThawIsDetected(t *testing.T) {
 	t.Parallel()
 	freeze := func(t *testing.T, path string) { fsfreeze(t, path, true) }
@@ -237,7 +238,7 @@ func TestForeignThawIsDetected(t *testing.T) {
 	tests := map[string]struct {
 		before, meanwhile func(t *testing.T, path string)
 		want              error
-		// frozen tells whether it is afterwards.
+		// frozen is the expected state afterwards.
 		frozen bool
 	}{
 		"they keep it frozen":              {freeze, nothing, nil, true},
@@ -274,22 +275,22 @@ func TestForeignThawIsDetected(t *testing.T) {
 			}
 		})
 	}
-	t.Run("it cannot be told", func(t *testing.T) {
+	t.Run("the counters are off", func(t *testing.T) {
 		t.Parallel()
 		image, a, path := mounted(t)
 		counters := filepath.Join("/sys/block", filepath.Base(a.Path), "queue/iostats")
 		must(t, os.WriteFile(counters, []byte("0"), 0o600))
-		t.Cleanup(func() { must(t, os.WriteFile(counters, []byte("1"), 0o600)) }) // The device keeps it for its next image.
+		t.Cleanup(func() { must(t, os.WriteFile(counters, []byte("1"), 0o600)) }) // The device keeps the setting for its next image.
 		freeze(t, path)
 		f := freezer(t, image)
 		freeze, err := f.Quiesce(image)
 		must(t, err)
 		if freeze.Quiesced {
-			t.Error("still, although nobody counts writes")
+			t.Error("quiesced although writes are not counted")
 		}
 		thaw(t, path)
 		must(t, freeze.Thaw())
-		// What this process froze is known to be thawed all the same.
+		// A foreign thaw is still detected if this process froze the filesystem.
 		freeze, err = f.Quiesce(image)
 		must(t, err)
 		thaw(t, path)

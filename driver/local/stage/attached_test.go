@@ -16,8 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/volume"
 )
 
-// twoNodes are the drivers of two nodes that share a data directory, the first of
-// which is the controller too.
+// twoNodes returns the drivers of two nodes that share a data directory. The first one
+// is also the controller.
 func twoNodes(t *testing.T) (m, other *machine) {
 	t.Helper()
 	disktest.NeedRoot(t)
@@ -33,7 +33,7 @@ func twoNodes(t *testing.T) (m, other *machine) {
 	return on("n1", false), on("n2", true)
 }
 
-// attach gives the volume to a node and returns its use there.
+// attach attaches the volume to a node and returns its use there.
 func (m *machine) attach(v vol, node string, readOnly bool) vol {
 	m.t.Helper()
 	a, err := m.Store.Attach(m.t.Context(), v.VolumeID, volume.Attachment{Node: node, Block: v.Block, FSType: v.FSType, ReadOnly: readOnly})
@@ -47,7 +47,7 @@ func (m *machine) detach(v vol, node string) {
 	must(m.t, m.Store.Detach(m.t.Context(), v.VolumeID, node))
 }
 
-// on gives the use of a volume the paths of another node.
+// on returns the use of a volume at the paths of another node.
 func (v vol) on(m *machine) vol {
 	w := m.paths(v.VolumeID, v.FSType)
 	w.Token = v.Token
@@ -88,7 +88,7 @@ func TestStalePublicationIsRejected(t *testing.T) {
 		old := m.attach(v, "n1", false)
 		wantErr(t, other.stage(old.on(other)), volume.ErrNotAttached)
 		m.up(old)
-		// The node is taken for dead, and is not.
+		// The node is assumed to be dead but is running.
 		m.detach(v, "n1")
 		wantErr(t, m.stage(old), volume.ErrNotAttached)
 		wantErr(t, m.publish(old, elsewhere), volume.ErrNotAttached)
@@ -97,7 +97,7 @@ func TestStalePublicationIsRejected(t *testing.T) {
 		m.detach(v, "n2")
 		m.attach(v, "n1", false)
 		wantErr(t, m.stage(old), volume.ErrNotAttached)
-		m.down(old) // that is always possible
+		m.down(old) // unstaging always succeeds
 	})
 }
 
@@ -120,9 +120,9 @@ func TestReadOnlyAttachmentAppliesToAllUses(t *testing.T) {
 	})
 }
 
-// A node that went on running when its volume was taken away has the filesystem
-// mounted where nobody else sees it. The next node gets the volume when that
-// is gone, and not before.
+// A node that kept running when its volume was detached has the filesystem mounted,
+// visible to no other node. The next node can stage the volume only after that mount
+// is gone.
 func TestTwoNodesNeverHaveOneFilesystemMounted(t *testing.T) {
 	t.Parallel()
 	for _, fsType := range []string{disk.Ext4, disk.XFS} {
@@ -139,7 +139,7 @@ func TestTwoNodesNeverHaveOneFilesystemMounted(t *testing.T) {
 			if n := len(m.devices(v)); n != 1 {
 				t.Fatalf("the image has %d devices", n)
 			}
-			// The node that lost it does not take the other's device along.
+			// The previous node does not detach the new node's device.
 			must(t, m.Unstage(t.Context(), v.VolumeID, v.staging))
 			end()
 			deadline := time.Now().Add(time.Minute)
@@ -157,9 +157,9 @@ func TestTwoNodesNeverHaveOneFilesystemMounted(t *testing.T) {
 	}
 }
 
-// hide takes the mounts of a volume out of sight and keeps its filesystem mounted, as
-// another node's mount namespace does, and returns what ends that. A namespace
-// made for it would hold the mounts of all other tests too.
+// hide makes the mounts of a volume invisible and keeps its filesystem mounted, as
+// another node's mount namespace does. The result ends that. A mount namespace created
+// for it would pin the mounts of all other tests too.
 func hide(t *testing.T, v vol) (end func()) {
 	t.Helper()
 	kept, err := unix.OpenTree(unix.AT_FDCWD, v.staging, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -171,7 +171,7 @@ func hide(t *testing.T, v vol) (end func()) {
 	return end
 }
 
-// What a node that died leaves of a raw device is a device that nobody has.
+// A dead node leaves a raw device that nothing has open.
 func TestDeviceLeftByADeadNodeIsDetached(t *testing.T) {
 	t.Parallel()
 	m, other := twoNodes(t)
@@ -187,7 +187,7 @@ func TestDeviceLeftByADeadNodeIsDetached(t *testing.T) {
 	if now := m.devices(v); len(left) != 1 || len(now) != 1 {
 		t.Errorf("first the devices %v, then %v", left, now)
 	}
-	// The old node cleans up late and leaves the new one's device alone.
+	// The previous node unstages late and does not detach the new node's device.
 	must(t, m.Unstage(t.Context(), v.VolumeID, v.staging))
 	if n := len(m.devices(w)); n != 1 {
 		t.Fatalf("the image has %d devices", n)
@@ -211,7 +211,7 @@ func TestDeviceOpenOnAnotherNodeBlocksStaging(t *testing.T) {
 	other.down(w)
 }
 
-// A device that is bound may be in use on a node that the controller does not see.
+// A bound device may be in use on a node whose mounts the controller does not see.
 func TestRawDeviceInUseOnAnotherNodeIsNotCopied(t *testing.T) {
 	t.Parallel()
 	m, other := twoNodes(t)

@@ -26,16 +26,16 @@ func TestASecondPublication(t *testing.T) {
 		first, second changes
 		want          error
 	}{
-		"the same alone":                          {disk.Ext4, changes{exclusive}, changes{exclusive}, nil},
+		"the same, exclusive":                     {disk.Ext4, changes{exclusive}, changes{exclusive}, nil},
 		"the same place in another mode":          {disk.Ext4, changes{exclusive}, changes{}, stage.ErrConflictingUse},
 		"the same place read-only":                {disk.Ext4, changes{}, changes{readOnly}, stage.ErrConflictingUse},
-		"another place alone":                     {disk.Ext4, changes{exclusive}, changes{exclusive, elsewhere}, volume.ErrInUse},
-		"another place besides one that is alone": {disk.Ext4, changes{exclusive}, changes{elsewhere}, volume.ErrInUse},
+		"another place, exclusive":                {disk.Ext4, changes{exclusive}, changes{exclusive, elsewhere}, volume.ErrInUse},
+		"another place next to an exclusive one":  {disk.Ext4, changes{exclusive}, changes{elsewhere}, volume.ErrInUse},
 		"another place":                           {disk.Ext4, changes{}, changes{elsewhere}, nil},
 		"another place read-only":                 {disk.Ext4, changes{}, changes{elsewhere, readOnly}, nil},
 		"a raw device at another place":           {"", changes{}, changes{elsewhere}, nil},
-		"a raw device read-only besides a writer": {"", changes{}, changes{elsewhere, readOnly}, volume.ErrInUse},
-		"a raw device written besides a reader":   {"", changes{readOnly}, changes{elsewhere}, volume.ErrInUse},
+		"a raw device read-only next to a writer": {"", changes{}, changes{elsewhere, readOnly}, volume.ErrInUse},
+		"a raw device writable next to a reader":  {"", changes{readOnly}, changes{elsewhere}, volume.ErrInUse},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestASecondPublication(t *testing.T) {
 			if tt.want == nil {
 				return
 			}
-			// Once the first is gone the second is welcome.
+			// After the first publication is removed the second one succeeds.
 			must(t, m.Unpublish(t.Context(), v.VolumeID, v.target))
 			must(t, m.publish(v, tt.second...))
 		})
@@ -101,7 +101,7 @@ func TestIncompatibleUses(t *testing.T) {
 		"staging what does not exist": {func() error {
 			return m.Stage(t.Context(), stage.Use{VolumeID: "../../x"}, filesystem.staging, nil)
 		}, volume.ErrNotFound},
-		"stats of what is not there": {func() error {
+		"stats of a path without the volume": {func() error {
 			_, err := m.Stats(raw.VolumeID, raw.target)
 			return err
 		}, stage.ErrNotAtPath},
@@ -144,7 +144,7 @@ func TestAPublishedVolumeIsNotUnstaged(t *testing.T) {
 	})
 }
 
-// A pod that uses a volume whose image was removed must still come to its end.
+// A pod that uses a volume whose image was removed must still be able to terminate.
 func TestVolumeWithoutImageCanBeUnstaged(t *testing.T) {
 	t.Parallel()
 	eachKind(t, func(t *testing.T, m *machine, fsType string) {
@@ -202,7 +202,7 @@ func TestHealthOfAFilesystemThatWentReadOnly(t *testing.T) {
 	m.write(v, "works again")
 }
 
-// shutDown makes a filesystem stop as after an error of its disk.
+// shutDown shuts a filesystem down, as it does itself after a disk error.
 func shutDown(t *testing.T, path string) {
 	t.Helper()
 	const goingDown = 0x8004587d // _IOR('X', 125, __u32), for ext4 and XFS

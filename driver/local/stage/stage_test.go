@@ -21,7 +21,7 @@ import (
 
 const mib = 1 << 20
 
-// machine is a driver's node half with a data directory of its own.
+// machine is a stager with its own data directory.
 type machine struct {
 	*stage.Stager
 	t   *testing.T
@@ -53,13 +53,13 @@ func wantErr(t *testing.T, err, want error) {
 	}
 }
 
-// vol is a volume and how the tests use it.
+// vol is a volume and its use in a test.
 type vol struct {
 	stage.Use
 	staging, target string
 }
 
-// paths gives the use of a volume its paths on this machine.
+// paths adds this machine's paths to the use of a volume.
 func (m *machine) paths(id, fsType string) vol {
 	v := vol{
 		Use:     stage.Use{VolumeID: id, Block: fsType == "", FSType: fsType},
@@ -70,7 +70,7 @@ func (m *machine) paths(id, fsType string) vol {
 	return v
 }
 
-// create makes a volume; fsType "" is a raw device.
+// create creates a volume; fsType "" is a raw device.
 func (m *machine) create(name, fsType string, size int64, source *volume.Source) vol {
 	m.t.Helper()
 	v, err := m.Store.Create(m.t.Context(), volume.Spec{
@@ -112,9 +112,9 @@ func (m *machine) down(v vol) {
 	m.detached(v)
 }
 
-// detached waits until the volume's device has gone. The kernel takes it away with
-// its last user, and while a node of a cluster starts beside this test that node
-// has a copy of each mount of the machine for a moment.
+// detached waits until the volume's device is detached. The kernel detaches it with
+// its last user, and a cluster node that starts during this test has a copy of each
+// mount of the machine for a moment.
 func (m *machine) detached(v vol) {
 	m.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -139,7 +139,7 @@ func (m *machine) image(v vol) string {
 	return m.Store.ImagePath(volume.Volume{ID: v.VolumeID})
 }
 
-// file is where a test keeps its data on a published volume.
+// file is the path of the test data on a published volume.
 func (v vol) file() string {
 	if v.Block {
 		return v.target
@@ -147,8 +147,8 @@ func (v vol) file() string {
 	return filepath.Join(v.target, "file")
 }
 
-// noForks keeps the tools that parallel tests start from having, until they are
-// executed, what this test has open: a mount that is busy cannot be removed.
+// noForks prevents the tools that parallel tests start from inheriting, until exec,
+// what this test has open: a busy mount cannot be removed.
 func noForks() (allow func()) {
 	syscall.ForkLock.RLock()
 	return syscall.ForkLock.RUnlock
@@ -161,7 +161,7 @@ func (m *machine) write(v vol, content string) {
 	must(m.t, err)
 	_, err = f.WriteString(content)
 	must(m.t, err)
-	must(m.t, f.Close()) // not synced: that is the driver's work
+	must(m.t, f.Close()) // not synced: the driver must do that
 }
 
 func (m *machine) wantContent(v vol, content string) {
@@ -178,7 +178,7 @@ func (m *machine) wantContent(v vol, content string) {
 	}
 }
 
-// wantSize wants the published volume to offer about that many bytes.
+// wantSize checks that the published volume has about that many bytes.
 func (m *machine) wantSize(v vol, size int64) {
 	m.t.Helper()
 	s, err := m.Stats(v.VolumeID, v.target)
@@ -232,13 +232,13 @@ func TestExpandWhileInUse(t *testing.T) {
 		m.up(v)
 		m.write(v, "precious")
 		_, err := m.Expand(t.Context(), v.VolumeID, v.target, 640*mib)
-		wantErr(t, err, volume.ErrOutOfRange) // the controller has the say
+		wantErr(t, err, volume.ErrOutOfRange) // only the controller grows the volume
 		_, err = m.Store.Expand(t.Context(), v.VolumeID, volume.Range{Required: 640 * mib})
 		must(t, err)
 		if !disk.CanGrowMounted(fsType) {
-			// The kernel does not let this process. The answer must be the one on
-			// which kubelet turns to growing at the next start of the pod, and
-			// that must work.
+			// The kernel does not allow this process to grow it. The error must be the
+			// one after which kubelet grows the filesystem at the next start of the
+			// pod, and that must work.
 			_, err := m.Expand(t.Context(), v.VolumeID, v.target, 640*mib)
 			wantErr(t, err, volume.ErrInUse)
 			m.down(v)
@@ -274,9 +274,9 @@ func TestExpandedWhileNotInUseGrowsWhenStaged(t *testing.T) {
 	})
 }
 
-// What was written is in the copy although nobody synced it, and the source is
-// in use all the time. Both are mounted together, which XFS allows only once per
-// UUID unless told otherwise.
+// The copy contains written data that was not synced, while the source stays in use.
+// Both are mounted at the same time, which XFS allows only once per UUID without
+// nouuid.
 func TestClonesAndSnapshotsOfVolumesInUse(t *testing.T) {
 	t.Parallel()
 	for name, fsType := range map[string]string{"ext4": disk.Ext4, "xfs": disk.XFS} {
@@ -311,7 +311,7 @@ func TestCopiesOfARawDevice(t *testing.T) {
 	v := m.create("v", "", 8*mib, nil)
 	m.up(v)
 	m.write(v, "before")
-	// The data directory is on a filesystem that may or may not share blocks.
+	// The filesystem of the data directory may or may not support reflinks.
 	_, err := m.Store.CreateSnapshot(t.Context(), "while in use", v.VolumeID)
 	if err != nil {
 		wantErr(t, err, volume.ErrInUse)
@@ -338,11 +338,11 @@ func TestDataIsNeverFormattedOver(t *testing.T) {
 		prepare []func(m *machine, v vol)
 		want    error
 	}{
-		"something unknown at the end":       {[]func(*machine, vol){spoil(20*mib-1, "x")}, stage.ErrUnusable},
-		"another filesystem":                 {[]func(*machine, vol){spoil(0, "XFSB")}, stage.ErrUnusable},
-		"a filesystem that lost its magic":   {[]func(*machine, vol){stageOnce, spoil(0x438, "\x00\x00")}, volume.ErrDamaged},
-		"a filesystem that was all but lost": {[]func(*machine, vol){stageOnce, spoil(0, strings.Repeat("\x00", mib))}, volume.ErrDamaged},
-		"its own kind, made by somebody": {[]func(*machine, vol){func(m *machine, v vol) {
+		"unknown data at the end":           {[]func(*machine, vol){spoil(20*mib-1, "x")}, stage.ErrUnusable},
+		"another filesystem":                {[]func(*machine, vol){spoil(0, "XFSB")}, stage.ErrUnusable},
+		"a filesystem that lost its magic":  {[]func(*machine, vol){stageOnce, spoil(0x438, "\x00\x00")}, volume.ErrDamaged},
+		"a filesystem with an erased start": {[]func(*machine, vol){stageOnce, spoil(0, strings.Repeat("\x00", mib))}, volume.ErrDamaged},
+		"the same type, created by somebody else": {[]func(*machine, vol){func(m *machine, v vol) {
 			must(m.t, disk.Format(disk.Ext4, m.image(v)))
 		}}, nil},
 	}
@@ -370,18 +370,19 @@ func TestDataIsNeverFormattedOver(t *testing.T) {
 	}
 }
 
-// A process may die anywhere in a call. Each row is what is then found.
+// A process may die at any point of a call. Each row is the state that the next
+// process finds.
 func TestStagingResumesAfterACrash(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(m *machine, v vol){
-		"mkfs was announced": func(m *machine, v vol) {
+		"mkfs was recorded": func(m *machine, v vol) {
 			setFormat(m, v, volume.Formatting)
 		},
-		"mkfs was half way": func(m *machine, v vol) {
+		"mkfs was interrupted": func(m *machine, v vol) {
 			setFormat(m, v, volume.Formatting)
 			must(m.t, os.WriteFile(m.image(v), bytes.Repeat([]byte("half"), 20*mib/4), 0o600))
 		},
-		"mkfs was done but not on record": func(m *machine, v vol) {
+		"mkfs was complete but not recorded": func(m *machine, v vol) {
 			setFormat(m, v, volume.Formatting)
 			must(m.t, disk.Format(disk.Ext4, m.image(v)))
 		},
@@ -395,11 +396,11 @@ func TestStagingResumesAfterACrash(t *testing.T) {
 			_, err := m.Store.Expand(m.t.Context(), v.VolumeID, volume.Range{Required: 40 * mib})
 			must(m.t, err)
 		},
-		"the target was made and not mounted": func(m *machine, v vol) {
+		"the target was created and not mounted": func(m *machine, v vol) {
 			must(m.t, m.stage(v))
 			must(m.t, os.Mkdir(v.target, 0o750))
 		},
-		"the publication was announced": func(m *machine, v vol) {
+		"the publication was recorded": func(m *machine, v vol) {
 			must(m.t, m.stage(v))
 			must(m.t, m.Store.SetPublished(v.VolumeID, map[string]volume.Publication{v.target: {ReadOnly: true}, "/gone": {Exclusive: true}}))
 		},
@@ -422,7 +423,7 @@ func TestStagingResumesAfterACrash(t *testing.T) {
 	}
 }
 
-// What cannot be told from data afterwards must be on record before.
+// What the data does not show afterwards must be recorded before.
 func TestMkfsIsRecordedBeforeItStarts(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -440,7 +441,7 @@ func TestMkfsIsRecordedBeforeItStarts(t *testing.T) {
 	m.up(v)
 }
 
-// immutable makes a file refuse all writes, those of root too.
+// immutable makes a file reject all writes, even by root.
 func immutable(t *testing.T, path string, on bool) {
 	t.Helper()
 	f, err := os.Open(path)

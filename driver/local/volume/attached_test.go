@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The table in the CSI spec, ControllerPublishVolume, for volumes of one node.
+// The table in the CSI spec, ControllerPublishVolume, for volumes that are on one
+// node.
 func TestCheckExisting(t *testing.T) {
 	have := Attachment{Node: "n1", Mode: "SINGLE_NODE_WRITER", FSType: "ext4", Token: "old", Bound: true}
 	tests := map[string]struct {
@@ -73,7 +74,7 @@ func TestAVolumeIsAttachedToOneNode(t *testing.T) {
 	wantIs(t, err, ErrInUse)
 	wantIs(t, s.Delete(t.Context(), id), ErrInUse)
 
-	// A successor knows what this process promised.
+	// A restarted process reads what this one recorded.
 	must(t, s.Close())
 	s = open(t, dir, Options{Shared: true, Capacity: 1 << 30})
 	_, err = n1.AttachedToThisNode(id, first.Token)
@@ -81,7 +82,7 @@ func TestAVolumeIsAttachedToOneNode(t *testing.T) {
 	_, err = n2.AttachedToThisNode(id, first.Token)
 	wantIs(t, err, ErrNotAttached)
 
-	must(t, s.Detach(t.Context(), id, "n2")) // which never had it
+	must(t, s.Detach(t.Context(), id, "n2")) // where it was never attached
 	must(t, s.Detach(t.Context(), "vol-00000000000000000000000000000000", "n1"))
 	must(t, s.Detach(t.Context(), "../x", "n1"))
 	_, err = n1.AttachedToThisNode(id, first.Token)
@@ -125,7 +126,7 @@ func TestMaxVolumesIsEnforced(t *testing.T) {
 	mustAttach(t, s, second, "n2")
 }
 
-// Replicas that attach count what the others attach at the same time.
+// Replicas that attach concurrently count each other's attachments.
 func TestReplicasEnforceMaxVolumesTogether(t *testing.T) {
 	dir := t.TempDir()
 	s, _, _ := openPair(t, dir)
@@ -161,12 +162,12 @@ func TestADirectoryIsSharedOrNot(t *testing.T) {
 		first, second Options
 		want          error
 	}{
-		"two nodes":                      {node, node, nil},
-		"a controller beside a node":     {node, controller, nil},
-		"two that attach":                {publisher, publisher, nil},
-		"two controllers":                {controller, controller, ErrLocked},
-		"a node where one is alone":      {alone, node, ErrLocked},
-		"to be alone where there is one": {node, alone, ErrLocked},
+		"two nodes":                           {node, node, nil},
+		"a controller beside a node":          {node, controller, nil},
+		"two publishers":                      {publisher, publisher, nil},
+		"two controllers":                     {controller, controller, ErrLocked},
+		"a node next to an exclusive process": {alone, node, ErrLocked},
+		"an exclusive process next to a node": {node, alone, ErrLocked},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -181,7 +182,8 @@ func TestADirectoryIsSharedOrNot(t *testing.T) {
 	}
 }
 
-// Processes that share a directory keep each other out as calls of one do.
+// Locks exclude other processes that share the directory as well as calls of one
+// process.
 func TestLocksReachOtherProcesses(t *testing.T) {
 	s, n1, n2 := openPair(t, t.TempDir())
 	unlock, err := n1.Lock(t.Context(), "v")
@@ -206,7 +208,7 @@ func TestLocksReachOtherProcesses(t *testing.T) {
 	must(t, <-got)
 }
 
-// What another process is in the middle of writing was not left by a dead one.
+// A file that another process is writing is not one that a dead process left.
 func TestAControllerThatStartsLeavesOthersAlone(t *testing.T) {
 	dir := t.TempDir()
 	s, n1, _ := openPair(t, dir)

@@ -17,7 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
 )
 
-// waitTimeout bounds waits for something that must happen.
+// waitTimeout limits waits for something that must happen.
 const waitTimeout = 30 * time.Second
 
 func TestCheckConsistent(t *testing.T) {
@@ -26,10 +26,10 @@ func TestCheckConsistent(t *testing.T) {
 		holds []disk.Freeze
 		ok    bool
 	}{
-		"what is still is of any moment":    {[]disk.Freeze{still, still, still}, true},
-		"one that moves makes the moment":   {[]disk.Freeze{still, moving, still}, true},
-		"one alone has its own":             {[]disk.Freeze{moving}, true},
-		"two that move have none in common": {[]disk.Freeze{moving, still, moving}, false},
+		"quiesced images have any point in time":    {[]disk.Freeze{still, still, still}, true},
+		"one changing image sets the point in time": {[]disk.Freeze{still, moving, still}, true},
+		"a single changing image is consistent":     {[]disk.Freeze{moving}, true},
+		"two changing images are not consistent":    {[]disk.Freeze{moving, still, moving}, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestCheckConsistent(t *testing.T) {
 	}
 }
 
-// pair is two volumes that are mounted, and a workload that writes to both.
+// pair is two mounted volumes, and a workload that writes to both.
 type pair struct {
 	t     *testing.T
 	s     *Store
@@ -65,7 +65,7 @@ func (b *between) before(step string) {
 	if b.copies++; b.copies%2 != 0 {
 		return
 	}
-	// Elsewhere than the caller, who may be where the mounts are not seen.
+	// Run in another goroutine: the caller's thread may not see the mounts.
 	var failure any
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -106,8 +106,8 @@ func (p *pair) mount(v Volume) string {
 	return path
 }
 
-// write puts the next number into the first volume and, when that is on disk, into
-// the second.
+// write writes the next number to the first volume and, when that is on disk, to the
+// second.
 func (p *pair) write() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +125,7 @@ func (p *pair) write() {
 	}
 }
 
-// writing writes all the time until the test ends.
+// writing writes continuously until the test ends.
 func (p *pair) writing() {
 	ctx, stop := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
@@ -140,8 +140,8 @@ func (p *pair) writing() {
 	})
 }
 
-// frozen tells whether writers to the filesystem at path have to wait, by the one
-// sure sign: it cannot be frozen again. It is left as it was.
+// frozen reports whether the filesystem at path is frozen: it then cannot be frozen
+// again. It leaves the state unchanged.
 func frozen(t *testing.T, path string) bool {
 	t.Helper()
 	f, err := os.Open(path)
@@ -162,7 +162,7 @@ func (p *pair) frozen() (some bool) {
 	return frozen(p.t, p.paths[0]) || frozen(p.t, p.paths[1])
 }
 
-// wantFree wants nothing to be held still, and nothing on record of it.
+// wantFree checks that nothing is frozen and that no freeze is recorded.
 func (p *pair) wantFree() {
 	p.t.Helper()
 	if p.frozen() {
@@ -176,7 +176,7 @@ func (p *pair) wantFree() {
 	}))
 }
 
-// restored returns the numbers that the members of a group hold.
+// restored returns the numbers in volumes restored from the members of a group.
 func (p *pair) restored(g Group) (numbers [2]int) {
 	p.t.Helper()
 	for i, m := range p.s.Members(g) {
@@ -189,22 +189,21 @@ func (p *pair) restored(g Group) (numbers [2]int) {
 	return numbers
 }
 
-// onEach runs f with data directories that copy in an instant and that do not.
+// onEach runs f with data directories on filesystems with and without reflinks.
 func onEach(t *testing.T, f func(t *testing.T, data string)) {
 	t.Parallel()
-	t.Run("blocks are shared", func(t *testing.T) {
+	t.Run("with reflinks", func(t *testing.T) {
 		t.Parallel()
 		f(t, disktest.Filesystem(t, disk.XFS, 512*Step))
 	})
-	t.Run("blocks are copied", func(t *testing.T) {
+	t.Run("without reflinks", func(t *testing.T) {
 		t.Parallel()
 		f(t, disktest.Filesystem(t, disk.Ext4, 512*Step))
 	})
 }
 
-// What was written to the second volume was written to the first one before. A
-// workload writes all the time, and between the two copies whenever nothing keeps
-// it from that.
+// Every number in the second volume was written to the first one before. The workload
+// writes continuously, and between the two copies whenever nothing prevents it.
 func TestGroupIsConsistent(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between
@@ -213,7 +212,7 @@ func TestGroupIsConsistent(t *testing.T) {
 	})
 }
 
-// wantConsistent takes groups of the pair, the way that run has it.
+// wantConsistent takes groups of the pair, each inside run.
 func (p *pair) wantConsistent(b *between, run func(take func())) {
 	p.t.Helper()
 	p.writing()
@@ -237,7 +236,8 @@ func (p *pair) wantConsistent(b *between, run func(take func())) {
 	p.wantFree()
 }
 
-// Whatever comes between, writers go on, and either all members exist or none.
+// After any failure between the copies, writers continue and either all members exist
+// or none.
 func TestWritersResumeAfterAnyFailure(t *testing.T) {
 	take := func(ctx context.Context, p *pair) (err error) {
 		defer func() {
@@ -253,13 +253,13 @@ func TestWritersResumeAfterAnyFailure(t *testing.T) {
 		between func(p *pair, cancel func())
 		wants   string // part of the error, "" for none
 	}{
-		"nothing comes between":   {Options{}, func(*pair, func()) {}, ""},
-		"its caller has given up": {Options{}, func(_ *pair, cancel func()) { cancel() }, ""},
+		"no failure":         {Options{}, func(*pair, func()) {}, ""},
+		"the caller cancels": {Options{}, func(_ *pair, cancel func()) { cancel() }, ""},
 		"the second copy fails": {Options{}, func(p *pair, _ func()) {
 			id := memberID(p.s.candidateIDs(groupPrefix, "g")[0], p.ids[1])
 			must(p.t, os.WriteFile(p.s.snapshots.image(id), nil, 0o600))
 		}, "file exists"},
-		"there is a panic": {Options{}, func(*pair, func()) { panic("on purpose") }, "on purpose"},
+		"the copy panics": {Options{}, func(*pair, func()) { panic("on purpose") }, "on purpose"},
 		"the time is up": {Options{MaxFreeze: time.Millisecond}, func(p *pair, _ func()) {
 			for end := time.Now().Add(waitTimeout); p.frozen() && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
@@ -284,14 +284,14 @@ func TestWritersResumeAfterAnyFailure(t *testing.T) {
 			}
 			b.do = nil
 			p.s.maxFreeze = DefaultMaxFreeze
-			must(t, take(t.Context(), p)) // the same request comes to an end
+			must(t, take(t.Context(), p)) // the repeated request succeeds
 			wantIntact(t, p.s)
 			p.wantFree()
 		})
 	}
 }
 
-// handed gives a raw device to a workload, as publishing it does.
+// handed publishes a raw device to a workload.
 func handed(t *testing.T, s *Store, name string) string {
 	t.Helper()
 	v := mustCreate(t, s, raw(name, 1))
@@ -320,7 +320,7 @@ func TestRawDevicesInAGroup(t *testing.T) {
 	p.wantFree()
 }
 
-// fsfreeze is what a backup does to the pair's filesystems.
+// fsfreeze freezes or thaws the pair's filesystems, as a backup does.
 func (p *pair) fsfreeze(freeze bool) {
 	p.t.Helper()
 	for _, path := range p.paths {
@@ -335,9 +335,9 @@ func (p *pair) fsfreeze(freeze bool) {
 	}
 }
 
-// A backup has frozen the filesystems. While it keeps them so, snapshots are as good as
-// ever; when it lets them go in the middle of a copy there is none, and the next try
-// freezes them itself.
+// A backup has frozen the filesystems. Snapshots succeed while they stay frozen. If
+// the backup thaws them during a copy the snapshot fails, and the next attempt freezes
+// them itself.
 func TestFilesystemFrozenByABackup(t *testing.T) {
 	takes := map[string]func(p *pair, name string) error{
 		"a group": func(p *pair, name string) error {
@@ -381,7 +381,7 @@ func TestFilesystemFrozenByABackup(t *testing.T) {
 	})
 }
 
-// The group that was torn would have the second number without the first.
+// An inconsistent group would have the second number without the first.
 func TestGroupFrozenByABackupIsConsistent(t *testing.T) {
 	onEach(t, func(t *testing.T, data string) {
 		var b between

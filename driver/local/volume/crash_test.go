@@ -12,31 +12,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// crash is what a process dies of in these tests.
+// crash is the panic value of a simulated crash.
 type crash struct{ step string }
 
-// The storages of tests that must know IDs beforehand: the present one, and one that
-// the data directory was before.
+// Storage IDs for tests that need to predict IDs: the current storage, and an earlier
+// one of the same data directory.
 const (
 	testStorage    = "0123456789ab"
 	earlierStorage = "ba9876543210-n1"
 )
 
-// is makes the data directory this storage.
+// is gives the data directory this storage ID.
 func is(t *testing.T, dir string, st storage) {
 	t.Helper()
 	must(t, os.MkdirAll(dir, 0o700))
 	must(t, fileOps{beforeStep: func(string) {}}.writeRecord(filepath.Join(dir, "storage"+recordSuffix), st))
 }
 
-// crashTest is a data directory that processes die in.
+// crashTest is a data directory in which processes crash.
 type crashTest struct {
 	t   *testing.T
 	dir string
 }
 
-// newCrashTest has the volume and the group "earlier" of an earlier storage, the volume "old" with content, its snapshot "old", the volume
-// "beside" with its own, the group "old" of both, and room for what the tests make.
+// newCrashTest creates the volume and the group "earlier" of an earlier storage, the
+// volume "old" with content and its snapshot "old", the volume "beside" with content,
+// the group "old" of both, and capacity for what the tests create.
 func newCrashTest(t *testing.T) *crashTest {
 	w := &crashTest{t: t, dir: t.TempDir()}
 	is(t, w.dir, storage{ID: earlierStorage})
@@ -56,7 +57,7 @@ func newCrashTest(t *testing.T) *crashTest {
 	return w
 }
 
-// run runs f in a process that does not die.
+// run runs f in a process that does not crash.
 func (w *crashTest) run(f func(*Store)) {
 	w.t.Helper()
 	if died, _ := w.crashAt(-1, f); died {
@@ -64,8 +65,8 @@ func (w *crashTest) run(f func(*Store)) {
 	}
 }
 
-// crashAt runs f in a process that dies before step n, counted from the moment
-// that the store is open, and tells which steps it came to.
+// crashAt runs f in a process that crashes before step n, counted from the moment the
+// store is open, and returns the steps that it reached.
 func (w *crashTest) crashAt(n int, f func(*Store)) (died bool, steps []string) {
 	w.t.Helper()
 	armed := false
@@ -143,8 +144,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// calls are what a process may be doing when it dies, and what must be true when
-// its successor has repeated the call.
+// calls are the calls in progress when the process crashes, and what must hold after
+// the next process has repeated the call.
 var (
 	oldVolume = idFor(volumePrefix, testStorage, "old")
 	oldCopy   = idFor(snapshotPrefix, testStorage, "old")
@@ -280,9 +281,9 @@ func wantContent(t *testing.T, image string, size int64, content string) {
 	}
 }
 
-// A process may die before any step. Whichever it was, after the next start
-// every volume on record is whole, nothing else takes up room, and the repeated
-// call comes to the same end as one that was never interrupted.
+// A process may crash before any step. After the restart every recorded volume is
+// intact, nothing else occupies space, and the repeated call has the same result as an
+// uninterrupted one.
 func TestEveryCallSurvivesACrashBeforeAnyStep(t *testing.T) {
 	for name, tt := range calls {
 		t.Run(name, func(t *testing.T) {
@@ -310,7 +311,7 @@ func TestEveryCallSurvivesACrashBeforeAnyStep(t *testing.T) {
 	}
 }
 
-// wantIntact wants each item to have its image and each image its item.
+// wantIntact checks that each item has its image and each image its item.
 func wantIntact(t *testing.T, s *Store) {
 	t.Helper()
 	volumes, _, err := s.Volumes("", 0)
@@ -340,7 +341,8 @@ func wantIntact(t *testing.T, s *Store) {
 	wantIntactGroups(t, s, snapshots)
 }
 
-// wantIntactGroups wants each group to have all its members, and each member its group.
+// wantIntactGroups checks that each group has all its members, and each member its
+// group.
 func wantIntactGroups(t *testing.T, s *Store, snapshots []Snapshot) {
 	t.Helper()
 	members := map[string]int{}
@@ -364,8 +366,8 @@ func wantIntactGroups(t *testing.T, s *Store, snapshots []Snapshot) {
 	}
 }
 
-// The kernel may write files in any order that the program does not forbid, so
-// the order of syncs is what a loss of power depends on.
+// The kernel may write files in any order that syncs do not exclude, so the order of
+// syncs decides what survives a power loss.
 func TestDataIsSyncedBeforeItsRecord(t *testing.T) {
 	for name, tt := range calls {
 		t.Run(name, func(t *testing.T) {
@@ -381,7 +383,7 @@ func TestDataIsSyncedBeforeItsRecord(t *testing.T) {
 	}
 }
 
-// disorder tells what is wrong with the place of step i among the others.
+// disorder describes what is wrong with the position of step i.
 func disorder(steps []string, i int) string {
 	switch steps[i] {
 	case "rename record":
@@ -394,7 +396,7 @@ func disorder(steps []string, i int) string {
 			return "the image was not synced before its record"
 		}
 	case "remove " + imageSuffix:
-		// The first step of making something clears the ground.
+		// The first step of each creation removes leftovers.
 		if i > 0 && steps[i-1] != "sync directory" {
 			return "the image was removed before its record was gone for good"
 		}

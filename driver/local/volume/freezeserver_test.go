@@ -15,7 +15,8 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk/disktest"
 )
 
-// onNode gives the pair's volumes to a node, which holds them until it ends.
+// onNode attaches the pair's volumes to a node, which serves freeze requests until end
+// is called.
 func (p *pair) onNode(limit time.Duration) (end func()) {
 	p.t.Helper()
 	node := open(p.t, p.s.Dir(), Options{Shared: true, Node: "n1", NodeOnly: true, MaxFreeze: limit})
@@ -40,9 +41,9 @@ func (p *pair) onNode(limit time.Duration) (end func()) {
 	return end
 }
 
-// hiddenMounts runs f as a process that cannot freeze what the node has mounted, as the
-// controller is: on a thread of another user, who may open the same files. A mount
-// namespace would keep what other tests unmount meanwhile.
+// hiddenMounts runs f as a process that cannot freeze what the node has mounted, like
+// the controller: on a thread of another user, who may open the same files. A separate
+// mount namespace would pin mounts that other tests unmount meanwhile.
 func (p *pair) hiddenMounts(f func()) {
 	p.t.Helper()
 	const nobody = 65534
@@ -107,7 +108,7 @@ func TestWritersOnANodeResumeAfterAnyFailure(t *testing.T) {
 			wantNothing(t, p.s)
 		})
 	}
-	t.Run("the controller dies", func(t *testing.T) {
+	t.Run("the controller crashes", func(t *testing.T) {
 		t.Parallel()
 		p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
 		p.onNode(0)
@@ -115,7 +116,7 @@ func TestWritersOnANodeResumeAfterAnyFailure(t *testing.T) {
 		must(t, err)
 		_, err = conn.Write([]byte(p.ids[0] + "\n"))
 		must(t, err)
-		_, err = conn.Read(make([]byte, 64)) // it answers when it holds it
+		_, err = conn.Read(make([]byte, 64)) // the node responds when the volume is frozen
 		must(t, err)
 		if !frozen(t, p.paths[0]) {
 			t.Error("it is not frozen")
@@ -126,7 +127,7 @@ func TestWritersOnANodeResumeAfterAnyFailure(t *testing.T) {
 	})
 }
 
-// What somebody thaws on a node is told as what it is: the next try will be better.
+// A foreign thaw on a node is reported as ErrThawed: a retry can succeed.
 func TestForeignThawOnANodeIsDetected(t *testing.T) {
 	t.Parallel()
 	var b between
@@ -145,16 +146,16 @@ func TestForeignThawOnANodeIsDetected(t *testing.T) {
 	p.wantFree()
 }
 
-// A node that does not answer makes no group of what it may be writing to, and no
-// single snapshot either unless blocks can be shared.
+// If a node does not respond, no group is taken of a volume that it may write to, and
+// no single snapshot either unless it can be a reflink.
 func TestUnreachableNodeMeansNotQuiesced(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		fsType string
 		single error
 	}{
-		"blocks are shared": {disk.XFS, nil},
-		"blocks are copied": {disk.Ext4, ErrInUse},
+		"with reflinks":    {disk.XFS, nil},
+		"without reflinks": {disk.Ext4, ErrInUse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +173,7 @@ func TestUnreachableNodeMeansNotQuiesced(t *testing.T) {
 	}
 }
 
-// What a node that died held is released when it starts again.
+// A restarted node thaws what its dead process had frozen.
 func TestRestartedNodeThawsItsVolumes(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})
@@ -187,8 +188,8 @@ func TestRestartedNodeThawsItsVolumes(t *testing.T) {
 	p.wantFree()
 }
 
-// A replica that only publishes starts at any time, also while the controller
-// holds something still.
+// A replica that only publishes may start while the controller has a filesystem
+// frozen.
 func TestAttachOnlyProcessThawsNothing(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, disktest.Dir(t), Options{Shared: true}, &between{})

@@ -46,9 +46,9 @@ func TestInvalidGroups(t *testing.T) {
 		"no name":                       {"", []string{v.ID}, ErrInvalid},
 		"no volumes":                    {"g", nil, ErrInvalid},
 		"a volume twice":                {"g", []string{v.ID, v.ID}, ErrInvalid},
-		"a volume that is not there":    {"g", []string{v.ID, "vol-x"}, ErrNotFound},
+		"a volume that does not exist":  {"g", []string{v.ID, "vol-x"}, ErrNotFound},
 		"a volume that lost its data":   {"g", []string{v.ID, damaged.ID}, ErrDamaged},
-		"more than there is room for":   {"g", []string{v.ID, big.ID}, ErrOutOfCapacity},
+		"more than the capacity":        {"g", []string{v.ID, big.ID}, ErrOutOfCapacity},
 		"a path in place of a volume":   {"g", []string{"../volumes/" + v.ID}, ErrNotFound},
 		"a snapshot instead of volumes": {"g", []string{oldCopy}, ErrNotFound},
 	}
@@ -62,7 +62,7 @@ func TestInvalidGroups(t *testing.T) {
 	}
 }
 
-// wantNothing wants no snapshot and no group, and nothing left of any.
+// wantNothing checks that there is no snapshot, no group, and no file of either.
 func wantNothing(t *testing.T, s *Store) {
 	t.Helper()
 	for _, dir := range []string{s.snapshots.dir, s.groups.dir} {
@@ -85,7 +85,7 @@ func TestARepeatedGroupIsTheSame(t *testing.T) {
 	members := s.Members(g)
 	must(t, s.Close())
 	s = open(t, dir, Options{Capacity: 100 * Step, Now: now})
-	// Still after the sources are gone, and whatever order they are named in.
+	// This holds after the sources are deleted, and in any order of the volumes.
 	must(t, s.Delete(t.Context(), a.ID))
 	must(t, s.Delete(t.Context(), b.ID))
 	again := mustGroup(t, s, "g", a.ID, b.ID)
@@ -149,7 +149,7 @@ func TestADamagedGroupCanBeDeleted(t *testing.T) {
 	wantNothing(t, s)
 }
 
-// A name cannot be made so that a snapshot takes the place of a member.
+// No name results in a snapshot with the ID of a group member.
 func TestNoNameCollidesWithAMemberID(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Capacity: 100 * Step})
 	a := mustCreate(t, s, raw("a", 1))

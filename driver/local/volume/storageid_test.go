@@ -18,16 +18,16 @@ func TestIDs(t *testing.T) {
 		ok      bool
 		storage string
 	}{
-		"of before there were storages": {"vol-" + hash, true, ""},
-		"of a shared storage":           {"vol-" + hash + "-0123456789ab", true, "0123456789ab"},
-		"of a node":                     {"vol-" + hash + "-0123456789ab-worker-1.example.com", true, "0123456789ab-worker-1.example.com"},
-		"of a node with a long name":    {"vol-" + hash + "-0123456789ab-" + long, true, "0123456789ab-" + long},
-		"of a name that is too long":    {"vol-" + hash + "-0123456789ab-" + long + "n", false, ""},
-		"of no node":                    {"vol-" + hash + "-0123456789ab-", false, ""},
-		"of a path":                     {"vol-" + hash + "-0123456789ab-../x", false, ""},
-		"of a snapshot":                 {"snap-" + hash + "-0123456789ab", false, "0123456789ab"},
-		"of somebody else":              {"reallyfakevolumeid", false, ""},
-		"with a line end":               {"vol-" + hash + "\n", false, ""},
+		"without a storage":          {"vol-" + hash, true, ""},
+		"of a shared storage":        {"vol-" + hash + "-0123456789ab", true, "0123456789ab"},
+		"of a node":                  {"vol-" + hash + "-0123456789ab-worker-1.example.com", true, "0123456789ab-worker-1.example.com"},
+		"of a node with a long name": {"vol-" + hash + "-0123456789ab-" + long, true, "0123456789ab-" + long},
+		"of a name that is too long": {"vol-" + hash + "-0123456789ab-" + long + "n", false, ""},
+		"of no node":                 {"vol-" + hash + "-0123456789ab-", false, ""},
+		"of a path":                  {"vol-" + hash + "-0123456789ab-../x", false, ""},
+		"of a snapshot":              {"snap-" + hash + "-0123456789ab", false, "0123456789ab"},
+		"of another driver":          {"reallyfakevolumeid", false, ""},
+		"with a line end":            {"vol-" + hash + "\n", false, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// made is one of each kind in a store.
+// made is one volume, snapshot and group of a store.
 type made struct {
 	volume   Volume
 	snapshot Snapshot
@@ -54,7 +54,7 @@ func makeAll(t *testing.T, s *Store, name string) made {
 	return made{v, mustSnapshot(t, s, name, v.ID), mustGroup(t, s, name, v.ID)}
 }
 
-// deletions are the ways in which one of each kind is deleted.
+// deletions are the calls that delete them.
 func (m made) deletions(s *Store) map[string]func(ctx context.Context) error {
 	return map[string]func(ctx context.Context) error{
 		"snapshot": func(ctx context.Context) error { return s.DeleteSnapshot(ctx, m.snapshot.ID) },
@@ -65,7 +65,7 @@ func (m made) deletions(s *Store) map[string]func(ctx context.Context) error {
 
 func (m made) wantDeleted(t *testing.T, s *Store) {
 	t.Helper()
-	for range 2 { // an answer may be lost
+	for range 2 { // a response may be lost
 		for kind, del := range m.deletions(s) {
 			if err := del(t.Context()); err != nil {
 				t.Errorf("deleting a %s: %v", kind, err)
@@ -78,7 +78,7 @@ func (m made) wantDeleted(t *testing.T, s *Store) {
 	wantNothing(t, s)
 }
 
-// A driver is started on another node, where its directory is empty.
+// The driver is started on another node, where its directory is empty.
 func TestAnotherStorageDeletesNothing(t *testing.T) {
 	first := open(t, t.TempDir(), Options{Capacity: 1 << 30, Home: "worker-1"})
 	m := makeAll(t, first, "v")
@@ -99,12 +99,12 @@ func TestAnotherStorageDeletesNothing(t *testing.T) {
 	wantIs(t, err, ErrOutcomeUnknown)
 	_, err = second.Create(t.Context(), Spec{Name: "clone", Access: Access{Block: true}, Source: &Source{FromSnapshot, m.snapshot.ID}})
 	wantIs(t, err, ErrSourceInOtherStorage)
-	// Back where it was, all is as before.
+	// Back on the first node everything still exists.
 	wantIntact(t, first)
 	m.wantDeleted(t, first)
 }
 
-// What has never been an ID of the driver does not exist anywhere.
+// An ID that the driver cannot have created does not exist anywhere.
 func TestDeletingUnknownIDsSucceeds(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	must(t, s.Delete(t.Context(), "reallyfakevolumeid"))
@@ -117,22 +117,22 @@ func TestADirectoryIsAnotherStorage(t *testing.T) {
 	tests := map[string]struct {
 		change func(t *testing.T, dir string)
 		home   string
-		// other is true when it is another storage afterwards, and here when what was
-		// made before is there.
+		// other is true if the directory is another storage afterwards, and here if
+		// the existing items are found.
 		other, here bool
 	}{
-		"not when it is opened again": {func(*testing.T, string) {}, "n1", false, true},
-		"when all in it is lost": {func(t *testing.T, dir string) {
+		"the directory is reopened": {func(*testing.T, string) {}, "n1", false, true},
+		"all content is lost": {func(t *testing.T, dir string) {
 			entries, err := os.ReadDir(dir)
 			must(t, err)
 			for _, e := range entries {
 				must(t, os.RemoveAll(filepath.Join(dir, e.Name())))
 			}
 		}, "n1", true, false},
-		"when it is copied to another node": {func(*testing.T, string) {}, "n2", true, true},
-		"when its record is lost":           {func(t *testing.T, dir string) { must(t, os.Remove(record(dir))) }, "n1", true, true},
-		"when its record is damaged":        {func(t *testing.T, dir string) { must(t, os.WriteFile(record(dir), []byte("{"), 0o600)) }, "n1", true, true},
-		"when its record is a path":         {func(t *testing.T, dir string) { is(t, dir, storage{ID: "../x", Node: "n1"}) }, "n1", true, true},
+		"the directory is copied to another node": {func(*testing.T, string) {}, "n2", true, true},
+		"the record is lost":                      {func(t *testing.T, dir string) { must(t, os.Remove(record(dir))) }, "n1", true, true},
+		"the record is damaged":                   {func(t *testing.T, dir string) { must(t, os.WriteFile(record(dir), []byte("{"), 0o600)) }, "n1", true, true},
+		"the record contains a path":              {func(t *testing.T, dir string) { is(t, dir, storage{ID: "../x", Node: "n1"}) }, "n1", true, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestADirectoryIsAnotherStorage(t *testing.T) {
 	}
 }
 
-// wantFoundAgain wants the requests that made m to have the same answers.
+// wantFoundAgain checks that the requests that created m return the same results.
 func (m made) wantFoundAgain(t *testing.T, s *Store) {
 	t.Helper()
 	again := makeAll(t, s, m.volume.Name)
@@ -166,7 +166,7 @@ func (m made) wantFoundAgain(t *testing.T, s *Store) {
 	wantIntact(t, s)
 }
 
-// makeOld makes one of each kind as drivers did before there were storages.
+// makeOld creates one of each kind with an ID from before storages were introduced.
 func makeOld(t *testing.T, dir string) made {
 	t.Helper()
 	s, err := Open(dir, Options{Capacity: 1 << 30, Home: "n1"})
@@ -183,7 +183,7 @@ func makeOld(t *testing.T, dir string) made {
 }
 
 func TestIDsWithoutStorage(t *testing.T) {
-	t.Run("goes on where it is", func(t *testing.T) {
+	t.Run("remains usable in its directory", func(t *testing.T) {
 		dir := t.TempDir()
 		m := makeOld(t, dir)
 		s := open(t, dir, Options{Capacity: 1 << 30, Home: "n1"})
@@ -199,7 +199,7 @@ func TestIDsWithoutStorage(t *testing.T) {
 		must(t, s.Delete(t.Context(), s.candidateIDs(volumePrefix, "new")[0]))
 		m.wantDeleted(t, s)
 	})
-	t.Run("is not deleted where it is not", func(t *testing.T) {
+	t.Run("is not deleted from another directory", func(t *testing.T) {
 		m := makeOld(t, t.TempDir())
 		s := open(t, t.TempDir(), Options{Capacity: 1 << 30, Home: "n2"})
 		for kind, del := range m.deletions(s) {
@@ -212,7 +212,7 @@ func TestIDsWithoutStorage(t *testing.T) {
 	})
 }
 
-// Pages go on after an ID, so the order is that of IDs and not that of files.
+// Pages continue after an ID, so the order is by ID and not by file name.
 func TestIDsAreListedInOrder(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	for _, storage := range []string{"", testStorage, testStorage + "-n1"} {
@@ -225,7 +225,7 @@ func TestIDsAreListedInOrder(t *testing.T) {
 	}
 }
 
-// Processes that share a directory agree on which storage it is, whichever comes first.
+// Processes that share a directory agree on its storage ID, whichever starts first.
 func TestASharedDirectoryIsOneStorage(t *testing.T) {
 	controller, n1, n2 := openPair(t, t.TempDir())
 	if controller.storage != n1.storage || n1.storage != n2.storage || controller.storage.Node != "" {

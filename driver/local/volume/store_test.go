@@ -38,21 +38,21 @@ func TestChoose(t *testing.T) {
 		want  int64
 		err   error
 	}{
-		"no wish gets the default":                        {Range{}, 0, gib, nil},
-		"no wish gets no more than the limit":             {Range{Limit: 100*mib + 1}, 0, 100 * mib, nil},
-		"a byte gets a whole step":                        {Range{Required: 1}, 0, mib, nil},
-		"a whole step stays as it is":                     {Range{Required: 5 * mib}, 0, 5 * mib, nil},
-		"a byte more is rounded up":                       {Range{Required: 5*mib + 1}, 0, 6 * mib, nil},
-		"rounding may reach the limit":                    {Range{Required: 5*mib + 1, Limit: 6 * mib}, 0, 6 * mib, nil},
-		"rounding may not pass the limit":                 {Range{Required: 5*mib + 1, Limit: 6*mib - 1}, 0, 0, ErrOutOfRange},
-		"too small is raised to the floor":                {Range{Required: mib}, 300 * mib, 300 * mib, nil},
-		"the floor may not pass the limit":                {Range{Required: mib, Limit: 299 * mib}, 300 * mib, 0, ErrOutOfRange},
-		"a limit below a step leaves no size":             {Range{Limit: 1}, 0, 0, ErrOutOfRange},
-		"more required than allowed makes no sense":       {Range{Required: 2 * mib, Limit: mib}, 0, 0, ErrInvalid},
-		"negative sizes make no sense":                    {Range{Required: -1}, 0, 0, ErrInvalid},
-		"a negative limit makes no sense":                 {Range{Limit: -1}, 0, 0, ErrInvalid},
-		"what cannot be rounded up is more than possible": {Range{Required: 1<<63 - 1}, 0, 0, ErrOutOfRange},
-		"the least of those":                              {Range{Required: 1<<63 - mib + 1}, 0, 0, ErrOutOfRange},
+		"an unspecified size is the default":                    {Range{}, 0, gib, nil},
+		"an unspecified size respects the limit":                {Range{Limit: 100*mib + 1}, 0, 100 * mib, nil},
+		"one byte is rounded up to a step":                      {Range{Required: 1}, 0, mib, nil},
+		"a multiple of the step is not changed":                 {Range{Required: 5 * mib}, 0, 5 * mib, nil},
+		"one more byte is rounded up":                           {Range{Required: 5*mib + 1}, 0, 6 * mib, nil},
+		"rounding may reach the limit":                          {Range{Required: 5*mib + 1, Limit: 6 * mib}, 0, 6 * mib, nil},
+		"rounding may not pass the limit":                       {Range{Required: 5*mib + 1, Limit: 6*mib - 1}, 0, 0, ErrOutOfRange},
+		"too small is raised to the floor":                      {Range{Required: mib}, 300 * mib, 300 * mib, nil},
+		"the floor may not pass the limit":                      {Range{Required: mib, Limit: 299 * mib}, 300 * mib, 0, ErrOutOfRange},
+		"a limit below a step leaves no size":                   {Range{Limit: 1}, 0, 0, ErrOutOfRange},
+		"a required size above the limit is invalid":            {Range{Required: 2 * mib, Limit: mib}, 0, 0, ErrInvalid},
+		"a negative size is invalid":                            {Range{Required: -1}, 0, 0, ErrInvalid},
+		"a negative limit is invalid":                           {Range{Limit: -1}, 0, 0, ErrInvalid},
+		"a size that overflows when rounded up is out of range": {Range{Required: 1<<63 - 1}, 0, 0, ErrOutOfRange},
+		"the smallest size that overflows":                      {Range{Required: 1<<63 - mib + 1}, 0, 0, ErrOutOfRange},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestCheckName(t *testing.T) {
 		"a vertical tab":            {"a\vb", false},
 		"delete":                    {"a\x7fb", false},
 		"a C1 control character":    {"a\u0085b", false},
-		"bytes that are no text":    {"a\xffb", false},
+		"invalid UTF-8":             {"a\xffb", false},
 		"a character above the C1s": {"a\u00a0b", true},
 	}
 	for name, tt := range tests {
@@ -99,16 +99,16 @@ func TestMatches(t *testing.T) {
 		change func(*Spec)
 		want   error
 	}{
-		"the same request":            {func(*Spec) {}, nil},
-		"another name":                {func(s *Spec) { s.Name = "m" }, ErrExists},
-		"more than it has":            {func(s *Spec) { s.Range = Range{Required: 9} }, ErrExists},
-		"less than it has":            {func(s *Spec) { s.Range = Range{Limit: 7} }, ErrExists},
-		"another filesystem":          {func(s *Spec) { s.FSType = disk.XFS }, ErrExists},
-		"another access":              {func(s *Spec) { s.Access.Block = true }, ErrExists},
-		"no source":                   {func(s *Spec) { s.Source = nil }, ErrExists},
-		"another source":              {func(s *Spec) { s.Source = &Source{FromVolume, "t"} }, ErrExists},
-		"a source of another kind":    {func(s *Spec) { s.Source = &Source{FromSnapshot, "s"} }, ErrExists},
-		"no size takes what there is": {func(s *Spec) { s.Range = Range{} }, nil},
+		"the same request":         {func(*Spec) {}, nil},
+		"another name":             {func(s *Spec) { s.Name = "m" }, ErrExists},
+		"more than it has":         {func(s *Spec) { s.Range = Range{Required: 9} }, ErrExists},
+		"less than it has":         {func(s *Spec) { s.Range = Range{Limit: 7} }, ErrExists},
+		"another filesystem":       {func(s *Spec) { s.FSType = disk.XFS }, ErrExists},
+		"another access":           {func(s *Spec) { s.Access.Block = true }, ErrExists},
+		"no source":                {func(s *Spec) { s.Source = nil }, ErrExists},
+		"another source":           {func(s *Spec) { s.Source = &Source{FromVolume, "t"} }, ErrExists},
+		"a source of another kind": {func(s *Spec) { s.Source = &Source{FromSnapshot, "s"} }, ErrExists},
+		"no size matches any":      {func(s *Spec) { s.Range = Range{} }, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestRepeatedCallReturnsTheSameResult(t *testing.T) {
 	if diff := cmp.Diff(snap, mustSnapshot(t, s, "s", v.ID)); diff != "" {
 		t.Error(diff)
 	}
-	// Still after the source is gone: the snapshot does not depend on it.
+	// This holds after the source is deleted: a snapshot does not depend on it.
 	must(t, s.Delete(t.Context(), v.ID))
 	if diff := cmp.Diff(snap, mustSnapshot(t, s, "s", v.ID)); diff != "" {
 		t.Error(diff)
@@ -206,7 +206,7 @@ func TestCapacity(t *testing.T) {
 		must(t, s.Delete(t.Context(), v.ID))
 		wantLeft(t, s, 10)
 	})
-	t.Run("no more is promised than there is", func(t *testing.T) {
+	t.Run("reservations do not exceed the capacity", func(t *testing.T) {
 		s := open(t, t.TempDir(), Options{Capacity: 10 * Step})
 		v := mustCreate(t, s, raw("a", 8))
 		_, err := s.Create(t.Context(), raw("b", 3))
@@ -221,7 +221,7 @@ func TestCapacity(t *testing.T) {
 		}
 		wantLeft(t, s, 2)
 	})
-	t.Run("what is being made counts already", func(t *testing.T) {
+	t.Run("creations in progress are counted", func(t *testing.T) {
 		var s *Store
 		tried := false
 		s = open(t, t.TempDir(), Options{Capacity: 10 * Step, beforeStep: func(string) {
@@ -245,7 +245,8 @@ func TestCapacityWithoutABoundIsWhatTheDiskHas(t *testing.T) {
 	before, err := s.AvailableCapacity()
 	must(t, err)
 	v := mustCreate(t, s, raw("a", 100))
-	// Filling what was promised changes nothing; sharing it promises more.
+	// Writing to a volume does not change the capacity; a reflinked snapshot reserves
+	// its full size.
 	must(t, os.WriteFile(s.ImagePath(v), make([]byte, 100*Step), 0o600))
 	snap := mustSnapshot(t, s, "a", v.ID)
 	if !snap.Shared {
@@ -270,14 +271,14 @@ func TestSources(t *testing.T) {
 		want Volume
 		err  error
 	}{
-		"no size takes the source's": {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromVolume, v.ID}}, Volume{Size: 400 * Step, Format: Formatted}, nil},
-		"larger is possible":         {Spec{Access: mount, FSType: disk.XFS, Range: Range{Required: 500 * Step}, Source: &Source{FromSnapshot, snap.ID}}, Volume{Size: 500 * Step, Format: Formatted}, nil},
-		"smaller is not":             {Spec{Access: mount, FSType: disk.XFS, Range: Range{Required: 399 * Step}, Source: &Source{FromSnapshot, snap.ID}}, Volume{}, ErrOutOfRange},
-		"a limit below it is not":    {Spec{Access: mount, FSType: disk.XFS, Range: Range{Limit: 399 * Step}, Source: &Source{FromVolume, v.ID}}, Volume{}, ErrInvalid},
-		"another filesystem is not":  {Spec{Access: mount, FSType: disk.Ext4, Source: &Source{FromVolume, v.ID}}, Volume{}, ErrInvalid},
-		"a raw view of it is":        {Spec{Access: Access{Block: true}, Source: &Source{FromVolume, v.ID}}, Volume{Size: 400 * Step, Format: Formatted}, nil},
-		"no such snapshot":           {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromSnapshot, "snap-x"}}, Volume{}, ErrNotFound},
-		"no such volume":             {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromVolume, snap.ID}}, Volume{}, ErrNotFound},
+		"no size uses the source's": {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromVolume, v.ID}}, Volume{Size: 400 * Step, Format: Formatted}, nil},
+		"larger is possible":        {Spec{Access: mount, FSType: disk.XFS, Range: Range{Required: 500 * Step}, Source: &Source{FromSnapshot, snap.ID}}, Volume{Size: 500 * Step, Format: Formatted}, nil},
+		"smaller is not":            {Spec{Access: mount, FSType: disk.XFS, Range: Range{Required: 399 * Step}, Source: &Source{FromSnapshot, snap.ID}}, Volume{}, ErrOutOfRange},
+		"a limit below it is not":   {Spec{Access: mount, FSType: disk.XFS, Range: Range{Limit: 399 * Step}, Source: &Source{FromVolume, v.ID}}, Volume{}, ErrInvalid},
+		"another filesystem is not": {Spec{Access: mount, FSType: disk.Ext4, Source: &Source{FromVolume, v.ID}}, Volume{}, ErrInvalid},
+		"a raw view of it is":       {Spec{Access: Access{Block: true}, Source: &Source{FromVolume, v.ID}}, Volume{Size: 400 * Step, Format: Formatted}, nil},
+		"no such snapshot":          {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromSnapshot, "snap-x"}}, Volume{}, ErrNotFound},
+		"no such volume":            {Spec{Access: mount, FSType: disk.XFS, Source: &Source{FromVolume, snap.ID}}, Volume{}, ErrNotFound},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -299,11 +300,11 @@ func TestExpand(t *testing.T) {
 		want int64
 		err  error
 	}{
-		{"no size is no request", Range{}, 0, ErrInvalid},
+		{"a size is required", Range{}, 0, ErrInvalid},
 		{"smaller stays", Range{Required: Step}, 4 * Step, nil},
 		{"a limit below its size cannot be met", Range{Limit: 3 * Step}, 0, ErrOutOfRange},
 		{"larger grows", Range{Required: 6*Step - 1}, 6 * Step, nil},
-		{"the same again stays", Range{Required: 6*Step - 1}, 6 * Step, nil},
+		{"a repeated request changes nothing", Range{Required: 6*Step - 1}, 6 * Step, nil},
 		{"rounding may not pass the limit", Range{Required: 7*Step - 1, Limit: 7*Step - 1}, 0, ErrOutOfRange},
 	}
 	for _, tt := range tests {
@@ -331,7 +332,7 @@ func TestPages(t *testing.T) {
 			seen = append(seen, v.ID)
 		}
 		after = seen[len(seen)-1]
-		// The place to go on from is good although its volume is gone.
+		// The token remains valid although its volume is deleted.
 		must(t, s.Delete(t.Context(), after))
 	}
 	if len(seen) != 7 {
@@ -366,12 +367,12 @@ func TestHealth(t *testing.T) {
 		want       string
 		wantDegree Severity
 	}{
-		"whole":               {func(*testing.T, string, string) {}, "", 0},
-		"no image":            {func(t *testing.T, _, image string) { must(t, os.Remove(image)) }, "ImageMissing", DataLoss},
-		"image cut off":       {func(t *testing.T, _, image string) { must(t, os.Truncate(image, Step)) }, "ImageCutOff", DataLoss},
-		"record cut off":      {func(t *testing.T, record, _ string) { must(t, os.Truncate(record, 10)) }, "RecordDamaged", Inaccessible},
-		"record of another":   {func(t *testing.T, record, _ string) { must(t, os.WriteFile(record, []byte(`{"id":"vol-x"}`), 0o600)) }, "RecordDamaged", Inaccessible},
-		"record is no record": {func(t *testing.T, record, _ string) { must(t, os.Remove(record)); must(t, os.Mkdir(record, 0o700)) }, "RecordDamaged", Inaccessible},
+		"intact":                {func(*testing.T, string, string) {}, "", 0},
+		"no image":              {func(t *testing.T, _, image string) { must(t, os.Remove(image)) }, "ImageMissing", DataLoss},
+		"image cut off":         {func(t *testing.T, _, image string) { must(t, os.Truncate(image, Step)) }, "ImageCutOff", DataLoss},
+		"record cut off":        {func(t *testing.T, record, _ string) { must(t, os.Truncate(record, 10)) }, "RecordDamaged", Inaccessible},
+		"record of another":     {func(t *testing.T, record, _ string) { must(t, os.WriteFile(record, []byte(`{"id":"vol-x"}`), 0o600)) }, "RecordDamaged", Inaccessible},
+		"record is a directory": {func(t *testing.T, record, _ string) { must(t, os.Remove(record)); must(t, os.Mkdir(record, 0o700)) }, "RecordDamaged", Inaccessible},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -404,8 +405,8 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// wantRestUnharmed wants one damaged volume to keep neither the store nor the other
-// volume from working.
+// wantRestUnharmed checks that the store and the other volume still work next to a
+// damaged volume.
 func wantRestUnharmed(t *testing.T, s *Store, other string) {
 	t.Helper()
 	if _, err := s.Volume(other); err != nil {
@@ -480,7 +481,7 @@ func TestLocks(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		unlock()
-		// What the failed call had already is free again.
+		// The failed call has released the locks that it already had.
 		again, err := l.lock(t.Context(), "a", "b")
 		must(t, err)
 		again()

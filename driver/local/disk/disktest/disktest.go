@@ -1,5 +1,5 @@
-// Package disktest gives tests filesystems of their own and takes back what they
-// leave mounted.
+// Package disktest creates filesystems for tests and cleans up their mounts and loop
+// devices.
 package disktest
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/holdfast-io/holdfast/driver/local/disk"
 )
 
-// nobody is a user without rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
-// NeedRoot ends a test that cannot do its work. Such tests are not skipped: what
-// is not tested does not count as tested.
+// NeedRoot fails a test that cannot run without root. It does not skip the test, so
+// that a run without root is not mistaken for a complete one.
 func NeedRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -27,8 +27,8 @@ func NeedRoot(t testing.TB) {
 	}
 }
 
-// Dir returns a folder like t.TempDir, from which mounts and loop devices are
-// removed at the end of the test, whatever happened.
+// Dir returns a directory like t.TempDir. At the end of the test it removes all mounts
+// and loop devices below it.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -63,7 +63,8 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// clean unmounts what is below dir, newest first, and frees devices of images there.
+// clean unmounts everything below dir, newest first, and detaches the devices of
+// images there.
 func clean(t testing.TB, dir string) {
 	below := func(path string) bool { return strings.HasPrefix(path, dir+"/") }
 	for {
@@ -96,7 +97,8 @@ func clean(t testing.TB, dir string) {
 	}
 }
 
-// thaw keeps a failed test from leaving a filesystem that nothing can unmount.
+// thaw prevents a failed test from leaving a frozen filesystem, which cannot be
+// unmounted.
 func thaw(path string) {
 	const fiThaw = 0xc0045878
 	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
@@ -105,8 +107,7 @@ func thaw(path string) {
 	}
 }
 
-// AsNobody runs f on a thread that has no rights, which is the whole of what a
-// process without root can do.
+// AsNobody runs f on a thread without privileges, like a process without root.
 func AsNobody(t testing.TB, f func()) {
 	t.Helper()
 	done := make(chan error)
