@@ -84,26 +84,26 @@ func (o *Options) Validate() error {
 	var errs []error
 	for _, path := range o.sockets() {
 		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("--csi-address %q: a socket path or unix:///path is needed, or several with commas between them", o.Address))
+			errs = append(errs, fmt.Errorf("--csi-address %q: must be a socket path or unix:///path, or several separated by commas", o.Address))
 		}
 	}
 	if err := o.checkServices(); err != nil {
 		errs = append(errs, err)
 	}
 	if o.serves(nodeService) && !nodeIDRule.MatchString(o.NodeID) {
-		errs = append(errs, fmt.Errorf("--node-id %q: up to 63 letters, digits, '-', '_' or '.' are needed, with a letter or digit at both ends", o.NodeID))
+		errs = append(errs, fmt.Errorf("--node-id %q: must be up to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends", o.NodeID))
 	}
 	if !driverNameRule.MatchString(o.DriverName) {
-		errs = append(errs, fmt.Errorf("--driver-name %q: a DNS name of up to 63 characters is needed", o.DriverName))
+		errs = append(errs, fmt.Errorf("--driver-name %q: must be a DNS name of up to 63 characters", o.DriverName))
 	}
 	if o.DataDir == "" {
-		errs = append(errs, errors.New("--data-dir: a directory is needed"))
+		errs = append(errs, errors.New("--data-dir: must not be empty"))
 	}
 	if o.Capacity.Sign() < 0 {
-		errs = append(errs, fmt.Errorf("--capacity %s: it cannot be negative", o.Capacity.String()))
+		errs = append(errs, fmt.Errorf("--capacity %s: must not be negative", o.Capacity.String()))
 	}
 	if o.MaxVolumes < 0 {
-		errs = append(errs, fmt.Errorf("--max-volumes %d: it cannot be negative", o.MaxVolumes))
+		errs = append(errs, fmt.Errorf("--max-volumes %d: must not be negative", o.MaxVolumes))
 	}
 	return errors.Join(errs...)
 }
@@ -113,9 +113,9 @@ func (o *Options) checkServices() error {
 	case o.Services == allServices, o.Attach && slices.Contains([]string{controllerService, nodeService, publishService}, o.Services):
 		return nil
 	case !o.Attach:
-		return fmt.Errorf("--services %q: without --attach a process has all services of its directory", o.Services)
+		return fmt.Errorf("--services %q: without --attach a process runs all services of its directory", o.Services)
 	default:
-		return fmt.Errorf("--services %q: %s, %s, %s and %s are possible", o.Services, allServices, controllerService, nodeService, publishService)
+		return fmt.Errorf("--services %q: must be %s, %s, %s or %s", o.Services, allServices, controllerService, nodeService, publishService)
 	}
 }
 

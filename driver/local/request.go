@@ -56,7 +56,7 @@ func useOf(c *csi.VolumeCapability) (use, error) {
 	case mode == csi.VolumeCapability_AccessMode_UNKNOWN:
 		return use{}, invalid("the volume capability has no access mode")
 	case !slices.Contains(supportedModes, mode):
-		return use{}, invalid("access mode %s: a volume of this driver is in use on one node at a time; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are possible", mode)
+		return use{}, invalid("access mode %s: a volume of this driver can be used on one node at a time; only the SINGLE_NODE modes (in Kubernetes ReadWriteOnce and ReadWriteOncePod) are supported", mode)
 	}
 	u := use{
 		mode:      mode,
@@ -67,7 +67,7 @@ func useOf(c *csi.VolumeCapability) (use, error) {
 		exclusive: mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 	}
 	if u.fsType != "" && u.fsType != disk.Ext4 && u.fsType != disk.XFS {
-		return use{}, invalid("filesystem %q: %s and %s are possible", u.fsType, disk.Ext4, disk.XFS)
+		return use{}, invalid("filesystem %q: %s and %s are supported", u.fsType, disk.Ext4, disk.XFS)
 	}
 	if len(strings.Join(u.flags, "")) > maxMap {
 		return use{}, invalid("the mount flags have more than %d bytes", maxMap)

@@ -11,7 +11,7 @@ import (
 
 // ErrUnprivileged reports that the process lacks the privileges for devices and
 // mounts.
-var ErrUnprivileged = errors.New("root is missing")
+var ErrUnprivileged = errors.New("the driver does not run as root")
 
 // RequireRoot returns ErrUnprivileged if the process is not root. Devices and mounts
 // need CAP_SYS_ADMIN, which root is assumed to have.
@@ -19,7 +19,7 @@ func RequireRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: devices and mounts need it and the driver runs as user %d; run it as root (in Kubernetes: a privileged container)",
+	return fmt.Errorf("%w: devices and mounts need root and the user is %d; run it as root (in Kubernetes: a privileged container)",
 		ErrUnprivileged, os.Geteuid())
 }
 

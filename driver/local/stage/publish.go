@@ -160,7 +160,7 @@ func checkOtherTargets(want volume.Publication, targets map[string]volume.Public
 		case want.Exclusive || have.Exclusive:
 			return fmt.Errorf("%w: it is published at %s and may have only one target", volume.ErrInUse, path)
 		case want.Block && want.ReadOnly != have.ReadOnly:
-			return fmt.Errorf("%w: it is published at %s with read-only=%t, which goes for the whole device", volume.ErrInUse, path, have.ReadOnly)
+			return fmt.Errorf("%w: it is published at %s with read-only=%t, which applies to the whole device", volume.ErrInUse, path, have.ReadOnly)
 		}
 	}
 	return nil

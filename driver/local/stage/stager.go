@@ -21,7 +21,7 @@ var (
 	// for.
 	ErrUnusable = errors.New("cannot be used like this")
 	// ErrNotAtPath reports a path at which the volume is not staged or published.
-	ErrNotAtPath = errors.New("the volume is not there")
+	ErrNotAtPath = errors.New("the volume is not at this path")
 )
 
 // Stager implements the CSI node service for the volumes of Store.
@@ -280,14 +280,14 @@ func (s *Stager) prepareFilesystem(st state) error {
 	case found == st.FSType:
 		return s.checkFilesystem(st)
 	case st.Format == volume.Formatted:
-		return fmt.Errorf("%w: it was formatted with %s and no such filesystem is found; it is not formatted again, restore a snapshot", volume.ErrDamaged, st.FSType)
+		return fmt.Errorf("%w: it was formatted with %s and that filesystem is no longer found; the driver does not format it again, restore a snapshot", volume.ErrDamaged, st.FSType)
 	}
 	blank, err := disk.IsBlank(st.image)
 	if err != nil {
 		return err
 	}
 	if !blank {
-		return fmt.Errorf("%w: it holds data that is no %s, and is not formatted over it; use it as a raw device, or create a new volume", ErrUnusable, st.FSType)
+		return fmt.Errorf("%w: it has data that is not %s, and formatting would destroy it; use it as a raw device, or create a new volume", ErrUnusable, st.FSType)
 	}
 	return s.format(st)
 }

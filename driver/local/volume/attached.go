@@ -59,7 +59,7 @@ func (s *Store) findNode(name string) (node, error) {
 			return n, err
 		}
 	}
-	return node{}, fmt.Errorf("node: %w; the driver of a node of that name has not used %s", ErrNotFound, s.dir)
+	return node{}, fmt.Errorf("node: %w; no driver of a node with that name has used %s", ErrNotFound, s.dir)
 }
 
 // checkNodeLimit fails if a node has reached its maximum number of volumes. The caller

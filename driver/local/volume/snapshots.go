@@ -137,7 +137,7 @@ func (s *Store) deleteUngrouped(id string) error {
 		}
 		return s.snapshots.delete(id)
 	case s.snapshotExists(snap):
-		return fmt.Errorf("%w: it is a member of group snapshot %s and goes with that; delete the group", ErrInvalid, snap.GroupID)
+		return fmt.Errorf("%w: it is a member of group snapshot %s and is deleted with it; delete the group", ErrInvalid, snap.GroupID)
 	default:
 		return nil // A member without its group does not exist; the next Open removes its files.
 	}

@@ -14,13 +14,13 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrOtherStorage reports an ID that this data directory does not have and another
 	// storage may have. Only the driver of that storage can handle the request.
-	ErrOtherStorage = errors.New("kept in another storage")
+	ErrOtherStorage = errors.New("in another storage")
 	// ErrSourceInOtherStorage reports a volume that can only be created in the storage
 	// of its source.
 	ErrSourceInOtherStorage = errors.New("its source is in another storage")
 	// ErrOutcomeUnknown reports a request that another storage may already have
 	// carried out.
-	ErrOutcomeUnknown = errors.New("it is not known whether an earlier try succeeded")
+	ErrOutcomeUnknown = errors.New("the outcome of an earlier attempt is unknown")
 	// ErrExists reports a name that is used by something that differs from the
 	// request.
 	ErrExists = errors.New("exists already and differs")
