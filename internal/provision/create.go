@@ -109,7 +109,7 @@ func (r *Reconciler) createPersistentVolume(ctx context.Context, op *pending.Ope
 type nameTakenError struct{ name string }
 
 func (n *nameTakenError) Error() string {
-	return fmt.Sprintf("creating PersistentVolume %s: a PersistentVolume of that name exists and is not this claim's; rename or delete it", n.name)
+	return fmt.Sprintf("creating PersistentVolume %s: another PersistentVolume of that name exists: delete it, or create the claim again", n.name)
 }
 
 // isBeingDeleted reports whether a PersistentVolume and its volume at the driver are being

@@ -135,7 +135,7 @@ func TestVolumeWithoutPersistentVolumeIsDeleted(t *testing.T) {
 				v.Spec.CSI = nil
 				v.Spec.HostPath = &corev1.HostPathVolumeSource{Path: "/nowhere"}
 			})
-		}, said: "another one of that name is there"},
+		}, said: "another PersistentVolume of that name exists"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
