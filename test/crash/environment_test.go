@@ -247,6 +247,7 @@ func (s *environment) admit(ctx context.Context, method csi.Method, req any) err
 		d.VolumeId = s.driverID(d.VolumeId)
 	}
 	if err := s.scenario.driverError(req); err != nil {
+		s.noteOutcome(method, req, hit)
 		return s.respond(ctx, method, hit, err)
 	}
 	s.mu.Lock()
@@ -288,9 +289,7 @@ func (s *environment) afterCall(ctx context.Context, method csi.Method, req, res
 		made.Volume.VolumeId = namedHandle(made.Volume.VolumeContext["name"])
 	}
 	s.noteReady(resp)
-	if hit == nil || !hit.outlivesCaller() { // Otherwise delayCall has recorded it, and a retry may have resolved it.
-		s.noteUnknownOutcome(req, hit != nil && hit.leavesOutcomeUnknown(method))
-	}
+	s.noteOutcome(method, req, hit)
 	err = s.respond(ctx, method, hit, err)
 	s.retryAnswered(req, err)
 	if err != nil {

@@ -128,7 +128,11 @@ var scenarios = []*scenario{
 	},
 	{
 		name: "expand beyond the limit, then request less", maxSize: 4 << 30,
-		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestTooMuch("10Gi", "2Gi")},
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestTooMuch("10Gi", "2Gi", 1)},
+	},
+	{
+		name: "expand beyond the limit, then request less during the retry", maxSize: 4 << 30,
+		roles: resizer, background: provisioner, class: world.Expandable, steps: []step{requestTooMuch("10Gi", "2Gi", 2)},
 	},
 	{
 		name: "modify, then want another class at any moment", disruptionName: "another class wanted", disruption: requestClass(silver),

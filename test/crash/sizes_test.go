@@ -15,10 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 )
 
-// Classes of attributes, by the value of their one parameter.
 const (
 	// Classes of attributes, by the value of their only parameter.
 	iops         = "iops"
@@ -58,11 +58,11 @@ func requestSizeAndClass(size, class string) step {
 }
 
 // requestTooMuch requests a size that the driver rejects and, when all claims report
-// that, a smaller one.
-func requestTooMuch(size, less string) step {
+// that and it was called that often, a smaller one.
+func requestTooMuch(size, less string, calls int) step {
 	return func(ctx context.Context, r *run) {
 		requestSize(size)(ctx, r)
-		for until := time.Now().Add(*settleTimeout); !r.allFailed(ctx); time.Sleep(pollInterval) {
+		for until := time.Now().Add(*settleTimeout); !r.allFailed(ctx) || r.trace.count(csi.ControllerExpandVolume) < calls; time.Sleep(pollInterval) {
 			if time.Now().After(until) {
 				r.reportViolation(errors.New("no claim reports that the driver has no room"))
 				return
@@ -157,6 +157,15 @@ func requestTarget(req any) (volume, target string) {
 		return "volumes and parameters of " + r.GetName(), fmt.Sprint(r.GetSourceVolumeIds(), r.GetParameters())
 	default:
 		return "", ""
+	}
+}
+
+// noteOutcome records whether the caller of a request that the driver has served knows
+// the outcome. For a call that outlives its caller, delayCall has recorded it, and a
+// retry may have resolved it.
+func (s *environment) noteOutcome(method csi.Method, req any, hit *injectedFault) {
+	if hit == nil || !hit.outlivesCaller() {
+		s.noteUnknownOutcome(req, hit != nil && hit.leavesOutcomeUnknown(method))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/holdfast-io/holdfast/internal/csi"
 )
 
 // A point is a moment at which a fault can be injected: a process's n-th write of a
@@ -99,6 +101,13 @@ func (t *trace) note(format string, args ...any) {
 func (t *trace) write(format string, args ...any) {
 	t.lastLine = time.Now()
 	t.lines = append(t.lines, fmt.Sprintf("%7.3f ", time.Since(t.started).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// count returns how often the driver was called in the run so far.
+func (t *trace) count(method csi.Method) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts[string(method)]
 }
 
 // isIdle reports whether nothing has happened for that long, and no fault is active.
