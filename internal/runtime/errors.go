@@ -1,0 +1,86 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A Reason is why a checkpoint is not possible, in the form of a condition's reason.
+type Reason string
+
+// Reasons for which an engine rejects or fails a checkpoint.
+const (
+	// RuntimeNotReady means that CRIU or the OCI runtime is missing or disabled.
+	RuntimeNotReady Reason = "RuntimeNotReady"
+	// CRIUTooOld means that the runtime requires a newer CRIU.
+	CRIUTooOld Reason = "CRIUTooOld"
+	// RuntimeUnsupported means that the CRI runtime has no checkpoint.
+	RuntimeUnsupported Reason = "RuntimeUnsupported"
+	// ContainerNotRunning means that the container has ended, or is another one now.
+	ContainerNotRunning Reason = "ContainerNotRunning"
+	// Busy means that something else checkpoints or has paused the container.
+	Busy Reason = "Busy"
+	// Timeout means that the container would have been frozen for longer than permitted.
+	Timeout Reason = "Timeout"
+	// InsufficientNodeDisk means that the node has no room for the checkpoint.
+	InsufficientNodeDisk Reason = "InsufficientNodeDisk"
+	// EstablishedTCP means that the container has established TCP connections.
+	EstablishedTCP Reason = "EstablishedTCP"
+	// FileLocks means that the container holds file locks, which the engine cannot dump.
+	FileLocks Reason = "FileLocks"
+	// ExternalUnixSocket means that the container is connected to a unix socket of another
+	// one.
+	ExternalUnixSocket Reason = "ExternalUnixSocket"
+	// IOUring means that the container uses io_uring, which CRIU cannot dump.
+	IOUring Reason = "IOUring"
+	// GhostFileTooLarge means that the container has a deleted file open that is too large.
+	GhostFileTooLarge Reason = "GhostFileTooLarge"
+	// MountSharing means that a mount of the container is shared with the node.
+	MountSharing Reason = "MountSharing"
+	// KubeletUnauthorized means that the kubelet rejects the credentials.
+	KubeletUnauthorized Reason = "KubeletUnauthorized"
+	// EndpointMissing means that the kubelet has no checkpoint endpoint.
+	EndpointMissing Reason = "EndpointMissing"
+	// PodGone means that the kubelet does not know the pod.
+	PodGone Reason = "PodGone"
+	// ContainerUnknown means that the pod has no such container.
+	ContainerUnknown Reason = "ContainerUnknown"
+	// SourcePodReplaced means that the dump is one of another pod of the same name.
+	SourcePodReplaced Reason = "SourcePodReplaced"
+	// DumpFailed is any other failure.
+	DumpFailed Reason = "DumpFailed"
+)
+
+// An Error is a checkpoint that failed, and why.
+type Error struct {
+	Reason Reason
+	// Retry is whether the same request may succeed without a change by anybody.
+	Retry bool
+	// Err says what happened, and what to do about it.
+	Err error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf returns an [Error] that is not worth a retry.
+func Errorf(reason Reason, format string, args ...any) *Error {
+	return &Error{Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// ReasonOf returns the reason of an error, [DumpFailed] if it has none.
+func ReasonOf(err error) Reason {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return DumpFailed
+}
+
+// IsRetryable reports whether the same request may succeed without a change by anybody.
+// An error without a reason may.
+func IsRetryable(err error) bool {
+	var e *Error
+	return !errors.As(err, &e) || e.Retry
+}
