@@ -80,6 +80,9 @@ type Capability struct {
 	Architecture string // as in GOARCH
 	CgroupMode   string // "v1" or "v2"
 	Steps        []Step // of the ladder, that the node has what it needs for
+	// OneInstant is whether Checkpoint takes several containers. An engine that cannot freeze
+	// all before it dumps the first answers with RuntimeUnsupported.
+	OneInstant bool
 }
 
 // A Dump is a complete checkpoint of one container on the node, not yet stored anywhere
