@@ -1,0 +1,246 @@
+package runc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/runtime"
+)
+
+// A checkpoint is one that this worker makes.
+type checkpoint struct {
+	dir     string
+	request request
+	targets []*target
+	step    runtime.Step
+	reason  string // why no faster step
+	layers  []*layer
+}
+
+// makeCheckpoint makes the checkpoint that a directory's request asks for. The outcome
+// is the directory's result; an error means that not even that could be written.
+func makeCheckpoint(ctx context.Context, dir string) error {
+	lock, err := lockFileOf(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	c := &checkpoint{dir: dir}
+	records, err := c.make(ctx)
+	outcome := result{Dumps: records}
+	if err != nil {
+		outcome = result{Error: toFailure(err)}
+		// What is left of a failed checkpoint may be what has filled the disk.
+		if err := c.clean(); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(dir, resultFile), outcome)
+}
+
+func (c *checkpoint) make(ctx context.Context) ([]record, error) {
+	if err := readJSON(filepath.Join(c.dir, requestFile), &c.request); err != nil {
+		return nil, err
+	}
+	if err := joinFirstProcess(); err != nil {
+		return nil, err
+	}
+	capability, err := probe(ctx, c.request.MaxMemory)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := c.prepare()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	defer func() {
+		for _, l := range c.layers {
+			l.staged.Close()
+		}
+	}()
+	if err := c.dump(ctx); err != nil {
+		return nil, err
+	}
+	return c.finish(capability)
+}
+
+// lockFileOf locks the directory of a checkpoint for as long as the file is open.
+func lockFileOf(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lock of the checkpoint: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking the checkpoint: another process works on it: %w", err), file.Close())
+	}
+	return file, nil
+}
+
+// prepare does everything that can be done before the containers are frozen. The function
+// that it returns ends the exclusive use of the containers.
+func (c *checkpoint) prepare() (func(), error) {
+	var locks []*os.File
+	unlock := func() {
+		for _, lock := range locks {
+			lock.Close()
+		}
+	}
+	var expected int64
+	for i, container := range c.request.Containers {
+		t, err := findTarget(container)
+		if err != nil {
+			return unlock, err
+		}
+		lock, err := t.lock()
+		if err != nil {
+			return unlock, err
+		}
+		locks = append(locks, lock)
+		u, err := preflight(t, c.request.Options)
+		if err != nil {
+			return unlock, err
+		}
+		expected += u.resident
+		t.dir = filepath.Join(c.dir, strconv.Itoa(i))
+		t.images = filepath.Join(t.dir, imagesDir)
+		if err := os.MkdirAll(t.images, 0o700); err != nil {
+			return unlock, fmt.Errorf("making a directory for the images: %w", err)
+		}
+		c.targets = append(c.targets, t)
+	}
+	c.step = runtime.Disk
+	if err := checkDisk(c.dir, expected+spareDisk); err != nil {
+		return unlock, err
+	}
+	if err := c.writeCRIUConfig(); err != nil {
+		return unlock, err
+	}
+	return unlock, c.stageLayers()
+}
+
+// spareDisk is room for everything but the memory.
+const spareDisk = 64 << 20
+
+// stageLayers copies the changes to the root file systems, while the containers run.
+func (c *checkpoint) stageLayers() error {
+	for _, t := range c.targets {
+		l, err := newLayer(t.rootfs, t.dir)
+		if err != nil {
+			return err
+		}
+		c.layers = append(c.layers, l)
+		if err := l.scan(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lock takes the exclusive use of a container among all checkpoints of the node. The lock
+// is on the container's control group, so that nothing is left of it.
+func (t *target) lock() (*os.File, error) {
+	dir, err := os.Open(t.freezer.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the control group of container %s: %w", t.Name, err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		return nil, busy("another checkpoint of container %s is being made; wait until it is complete", t.Name)
+	}
+	return dir, nil
+}
+
+// dump freezes the containers, dumps them and thaws them. Nothing is frozen when it
+// returns.
+func (c *checkpoint) dump(ctx context.Context) (err error) {
+	if err := c.writeJournal(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.thaw()) }()
+	ctx, cancel := context.WithTimeoutCause(ctx, c.request.Options.Timeout, timedOut(c.request.Options.Timeout))
+	defer cancel()
+	for _, t := range c.targets {
+		if err := t.freezer.freeze(ctx); err != nil {
+			return err
+		}
+		t.frozenAt = time.Now()
+	}
+	for i, t := range c.targets {
+		if err := c.dumpOne(ctx, t, c.layers[i]); err != nil {
+			return err
+		}
+		if err := t.thaw(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func timedOut(limit time.Duration) error {
+	err := runtime.Errorf(runtime.Timeout, "the container would have been frozen for more than %s; it was thawed", limit)
+	err.Retry = true
+	return err
+}
+
+// writeJournal puts what is going to be frozen on record.
+func (c *checkpoint) writeJournal() error {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	j := journal{PID: os.Getpid(), Start: start, Written: time.Now()}
+	for _, t := range c.targets {
+		j.Containers = append(j.Containers, frozenContainer{ID: t.ID, Freezer: t.freezer})
+	}
+	return writeJSON(filepath.Join(c.dir, journalFile), j)
+}
+
+// dumpOne dumps one frozen container: its memory and state with CRIU, and beside that the
+// changes to its root file system.
+func (c *checkpoint) dumpOne(ctx context.Context, t *target, l *layer) error {
+	mapped, err := t.mappedFiles()
+	if err != nil {
+		return err
+	}
+	l.mapped = mapped
+	scanned := make(chan error, 1)
+	go func() { scanned <- l.scan() }()
+	err = c.runCRIU(ctx, t)
+	return errors.Join(err, <-scanned)
+}
+
+// thaw lets a container run again.
+func (t *target) thaw() error {
+	if err := t.freezer.thaw(); err != nil {
+		return fmt.Errorf("thawing container %s: %w", t.Name, err)
+	}
+	if t.frozen == 0 && !t.frozenAt.IsZero() {
+		t.frozen = time.Since(t.frozenAt)
+	}
+	return nil
+}
+
+func (c *checkpoint) thaw() error {
+	var failed []error
+	for _, t := range c.targets {
+		failed = append(failed, t.thaw())
+	}
+	return errors.Join(failed...)
+}
+
+// clean removes what a failed checkpoint has written.
+func (c *checkpoint) clean() error {
+	var failed []error
+	for _, t := range c.targets {
+		failed = append(failed, os.RemoveAll(t.dir))
+	}
+	return errors.Join(failed...)
+}
