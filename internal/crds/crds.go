@@ -4,7 +4,7 @@
 // byte for byte, of what https://github.com/kubernetes-csi/external-snapshotter
 // publishes under the Apache License 2.0, in the version of go.mod. "make crds" copies
 // them and "make verify" compares them. Those of holdfast.io are generated from
-// api/v1alpha1.
+// api.
 package crds
 
 import (

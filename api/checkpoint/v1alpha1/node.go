@@ -1,0 +1,79 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A CheckpointNode says what the checkpoint agent of a node can do. The agent creates it
+// under the name of its node and keeps it up to date.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=ckptnode,categories=holdfast
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Engines",type=string,JSONPath=`.status.engines[*].name`
+// +kubebuilder:printcolumn:name="Runtime",type=string,JSONPath=`.status.environment.runtime`
+// +kubebuilder:printcolumn:name="CRIU",type=string,JSONPath=`.status.environment.criu`
+// +kubebuilder:printcolumn:name="Kernel",type=string,JSONPath=`.status.environment.kernel`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type CheckpointNode struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// status is what the agent has found out.
+	// +optional
+	Status CheckpointNodeStatus `json:"status,omitempty"`
+}
+
+// CheckpointNodeList is a list of CheckpointNodes.
+//
+// +kubebuilder:object:root=true
+type CheckpointNodeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []CheckpointNode `json:"items"`
+}
+
+// CheckpointNodeStatus is what the agent of a node has found out.
+type CheckpointNodeStatus struct {
+	// conditions has Ready: whether the node can make checkpoints.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// environment is what checkpoints are made with.
+	// +optional
+	Environment *Environment `json:"environment,omitempty"`
+
+	// engines are those that the agent knows, in the order of preference.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Engines []EngineStatus `json:"engines,omitempty"`
+
+	// localPath is the directory that backend local uses.
+	// +optional
+	LocalPath string `json:"localPath,omitempty"`
+}
+
+// EngineStatus says whether an engine works on a node.
+type EngineStatus struct {
+	// name is runc or kubelet.
+	// +required
+	Name string `json:"name"`
+
+	// available is whether it works.
+	// +required
+	Available bool `json:"available"`
+
+	// steps are those of the ladder that the node has what it needs for.
+	// +optional
+	// +listType=atomic
+	Steps []string `json:"steps,omitempty"`
+
+	// message says what is missing.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
