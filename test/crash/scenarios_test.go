@@ -84,7 +84,10 @@ var scenarios = []*scenario{
 		driver: twoZones, class: world.WaitForFirstConsumer, lateResponses: 1,
 	},
 	{name: "clone", claims: 2, claim: cloneOfFirst},
-	{name: "clone, then delete it and its source at any moment", claims: 2, claim: cloneOfFirst, disruptionName: claimDeleted, disruption: deleteClaims},
+	{
+		name: "clone, then delete it and its source at any moment", disruptionName: claimDeleted, disruption: deleteClaims,
+		claims: 2, claim: cloneOfFirst, shortTimeouts: true,
+	},
 	{name: "restore", claim: restoreOfSnapshot, restores: true},
 	{name: "restore, then delete it and the snapshot at any moment", claim: restoreOfSnapshot, restores: true, disruptionName: claimDeleted, disruption: deleteAll},
 	{name: "two restores from one snapshot", claims: 2, claim: restoreOfSnapshot, restores: true, slowFirstCreate: true},
