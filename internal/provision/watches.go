@@ -46,7 +46,7 @@ func (r *Reconciler) watchOptionalKinds(m ctrl.Manager, b *builder.Builder) erro
 	var kinds []*optionalWatch
 	if r.options.CrossNamespace {
 		kinds = append(kinds, &optionalWatch{
-			resource: schema.GroupVersionResource{Group: source.GrantList.Group, Version: source.GrantList.Version, Resource: "referencegrants"},
+			resource: schema.GroupVersionResource{Group: kube.ReferenceGrantList.Group, Version: kube.ReferenceGrantList.Version, Resource: "referencegrants"},
 			handler:  r.enqueueWaiting(claimsByGrantor, func(o client.Object) []string { return []string{o.GetNamespace()} }),
 		})
 	}

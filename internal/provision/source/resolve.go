@@ -8,6 +8,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -53,7 +54,7 @@ func (r *Resolver) Resolve(ctx context.Context, from Source, forNamespace string
 	if err != nil || from.Namespace == forNamespace {
 		return resolved, err
 	}
-	resolved.Granted, err = r.isGranted(ctx, from, forNamespace)
+	resolved.Granted, err = kube.IsReferenceGranted(ctx, r.Reader, schema.GroupKind{Kind: KindClaim}, forNamespace, from.referent())
 	return resolved, err
 }
 

@@ -8,8 +8,11 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // Kinds of sources that a CSI driver can fill a volume from.
@@ -52,6 +55,15 @@ func Of(claim *corev1.PersistentVolumeClaim) (from *Source, supported bool) {
 
 // String returns the source as messages name it.
 func (s Source) String() string { return fmt.Sprintf("%s %s/%s", s.Kind, s.Namespace, s.Name) }
+
+// referent returns the source as the object of a ReferenceGrant.
+func (s Source) referent() kube.Referent {
+	kind := schema.GroupKind{Kind: s.Kind}
+	if s.Kind == KindSnapshot {
+		kind.Group = GroupSnapshot
+	}
+	return kube.Referent{GroupKind: kind, NamespacedName: s.ObjectKey()}
+}
 
 // Key returns the source in a form that [ParseKey] reads.
 func (s Source) Key() string { return s.Kind + "/" + s.Namespace + "/" + s.Name }

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -250,41 +249,5 @@ func checkError(t *testing.T, err error, part string) {
 	t.Helper()
 	if (err != nil) != (part != "") || (err != nil && !strings.Contains(err.Error(), part)) {
 		t.Errorf("got error %v, want one that contains %q", err, part)
-	}
-}
-
-func TestGrants(t *testing.T) {
-	entry := func(pairs ...any) map[string]any {
-		m := map[string]any{}
-		for i := 0; i < len(pairs); i += 2 {
-			m[pairs[i].(string)] = pairs[i+1] //nolint:forcetypeassert // Keys are strings.
-		}
-		return m
-	}
-	claims := entry("group", "", "kind", "PersistentVolumeClaim", "namespace", "team")
-	snapshots := entry("group", GroupSnapshot, "kind", KindSnapshot)
-	tests := map[string]struct {
-		from, to []any
-		want     bool
-	}{
-		"all snapshots":                {[]any{claims}, []any{snapshots}, true},
-		"this snapshot":                {[]any{claims}, []any{entry("group", GroupSnapshot, "kind", KindSnapshot, "name", "before")}, true},
-		"another snapshot":             {[]any{claims}, []any{entry("group", GroupSnapshot, "kind", KindSnapshot, "name", "after")}, false},
-		"one of several":               {[]any{entry("kind", "Pod"), claims}, []any{entry("kind", "Secret"), snapshots}, true},
-		"another kind":                 {[]any{claims}, []any{entry("group", "", "kind", KindClaim)}, false},
-		"another group":                {[]any{claims}, []any{entry("group", "example.com", "kind", KindSnapshot)}, false},
-		"another namespace":            {[]any{entry("group", "", "kind", "PersistentVolumeClaim", "namespace", "x")}, []any{snapshots}, false},
-		"another kind that refers":     {[]any{entry("group", "", "kind", "Pod", "namespace", "team")}, []any{snapshots}, false},
-		"nothing":                      {nil, nil, false},
-		"something that is no grant":   {[]any{"team"}, []any{snapshots}, false},
-		"a namespace that is a number": {[]any{entry("group", "", "kind", "PersistentVolumeClaim", "namespace", int64(1))}, []any{snapshots}, false},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			o := unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"from": tt.from, "to": tt.to}}}
-			if got := grantOf(o).allows(Source{KindSnapshot, "other", "before"}, "team"); got != tt.want {
-				t.Errorf("got %v, want %v", got, tt.want)
-			}
-		})
 	}
 }
