@@ -1,5 +1,5 @@
-// Command holdfast manages volumes and snapshots of Kubernetes clusters. Each role is a
-// subcommand. The program also takes its role from the name under which it is called.
+// Command holdfast manages volumes, snapshots and checkpoints of Kubernetes clusters. Each
+// role is a subcommand. The program also takes its role from the name under which it is called.
 package main
 
 import (
@@ -16,12 +16,13 @@ import (
 func main() {
 	root := &cobra.Command{
 		Use:           "holdfast",
-		Short:         "Controllers for Kubernetes volumes and snapshots",
+		Short:         "Controllers for Kubernetes volumes, snapshots and checkpoints",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.AddCommand(
 		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
+		newCheckpointOperator(),
 		newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
@@ -35,13 +36,13 @@ func main() {
 func arguments(root *cobra.Command, args []string) []string {
 	called, rest := filepath.Base(args[0]), args[1:]
 	for _, role := range root.Commands() {
-		if role.Name() == called {
-			return append([]string{called}, app.NormalizeDashes(role.Flags(), rest)...)
+		if role.Name() == called || role.HasAlias(called) {
+			return append([]string{role.Name()}, app.NormalizeDashes(role.Flags(), rest)...)
 		}
 	}
 	if len(rest) > 0 {
 		for _, role := range root.Commands() {
-			if role.Name() == rest[0] {
+			if role.Name() == rest[0] || role.HasAlias(rest[0]) {
 				return append(rest[:1:1], app.NormalizeDashes(role.Flags(), rest[1:])...)
 			}
 		}

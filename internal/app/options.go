@@ -120,6 +120,13 @@ func (o *EndpointOptions) AddSplitFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.healthAddress, "health-addr", ":9808", "address of health; empty for none")
 }
 
+// AddBindFlags declares the same with the names that managers built with kubebuilder have.
+func (o *EndpointOptions) AddBindFlags(fs *pflag.FlagSet) {
+	o.metricsAddress, o.healthAddress = ":8080", ":8081"
+	fs.Var(addressValue{&o.metricsAddress}, "metrics-bind-address", "address or port of metrics; 0 for none [METRICS_PORT]")
+	fs.Var(addressValue{&o.healthAddress}, "health-probe-bind-address", "address or port of health; 0 for none [HEALTH_PROBE_PORT]")
+}
+
 // Validate returns all errors at once.
 func (o *EndpointOptions) Validate() error {
 	var errs []error

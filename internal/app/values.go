@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,3 +70,33 @@ func (l labelsValue) String() string {
 
 // Type returns the type that the help text shows.
 func (l labelsValue) Type() string { return "labels" }
+
+// addressValue is a flag for an address to listen on. A number is a port, and 0 is none.
+type addressValue struct{ to *string }
+
+// Set accepts "host:port", ":port" and "port".
+func (a addressValue) Set(text string) error {
+	if text == "0" || text == "" {
+		*a.to = ""
+		return nil
+	}
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		text = ":" + text
+	}
+	if _, _, err := net.SplitHostPort(text); err != nil {
+		return fmt.Errorf("%q is neither a port nor an address such as :8080", text)
+	}
+	*a.to = text
+	return nil
+}
+
+// String returns the address.
+func (a addressValue) String() string {
+	if a.to == nil {
+		return ""
+	}
+	return *a.to
+}
+
+// Type returns the type that the help text shows.
+func (a addressValue) Type() string { return "address" }

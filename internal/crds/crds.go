@@ -3,8 +3,7 @@
 // Those of snapshot.storage.k8s.io and groupsnapshot.storage.k8s.io are copies,
 // byte for byte, of what https://github.com/kubernetes-csi/external-snapshotter
 // publishes under the Apache License 2.0, in the version of go.mod. "make crds" copies
-// them and "make verify" compares them. Those of holdfast.io are generated from
-// api.
+// them and "make verify" compares them. The others are generated from the types in api.
 package crds
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -74,4 +75,19 @@ func patchStatus(ctx context.Context, c client.Client, o client.Object, conditio
 // changed since it was read.
 func PatchStatusIfUnchanged(ctx context.Context, c client.Client, o client.Object, status any) error {
 	return patchStatus(ctx, c, o, map[string]any{"uid": o.GetUID(), "resourceVersion": o.GetResourceVersion()}, status)
+}
+
+// ChangeStatus changes an object's status and writes what differs. It writes nothing if
+// nothing does, and returns a conflict if the object has changed since it was read.
+func ChangeStatus[T client.Object](ctx context.Context, c client.Client, o T, change func(T)) error {
+	before, ok := o.DeepCopyObject().(T)
+	if !ok {
+		return fmt.Errorf("copying %T", o)
+	}
+	change(o)
+	if equality.Semantic.DeepEqual(before, o) {
+		return nil
+	}
+	err := c.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	return WrapWriteError(err, "writing the status of "+o.GetName())
 }

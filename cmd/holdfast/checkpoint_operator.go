@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// checkpointOperator is the role checkpoint-operator.
+type checkpointOperator struct {
+	role
+	level      app.LogLevel
+	name       string
+	namespaces []string
+	checkpoint checkpoint.Options
+}
+
+func newCheckpointOperator() *cobra.Command {
+	o := &checkpointOperator{role: role{
+		leader: app.LeaderElectionOptions{RetryPeriod: 2 * time.Second},
+		work:   app.WorkerOptions{Workers: 10},
+	}}
+	command := &cobra.Command{
+		Use:     "checkpoint-operator",
+		Aliases: []string{"manager"},
+		Short:   "Assign Checkpoints of running containers to the agents of their nodes",
+		Long: `Assign Checkpoints of running containers to the agents of their nodes, which make and
+store them (holdfast node), and delete expired ones. There is one operator in a cluster.
+
+Flags override the environment variables in brackets, and these override the
+defaults.`,
+		Args: cobra.NoArgs,
+		RunE: o.runE(o.complete, o.run),
+	}
+	fs := command.Flags()
+	fs.StringVar(&o.name, "operator-name", "checkpoint-operator", "name of the operator: of its Lease and of the source of its events [OPERATOR_NAME]")
+	fs.StringSliceVar(&o.namespaces, "watch-namespace", nil, "namespaces whose Checkpoints are served, separated by commas; empty for all [WATCH_NAMESPACE]")
+	o.endpoint.AddBindFlags(fs)
+	o.declare(command, &o.level)
+	fs.BoolVar(&o.leader.Enabled, "leader-elect", false, "the same as --leader-election")
+	return command
+}
+
+func (o *checkpointOperator) complete(command *cobra.Command) error {
+	err := o.role.complete(command,
+		app.EnvVar{Name: "LOG_LEVEL", Flags: []string{"log-level"}},
+		app.EnvVar{Name: "OPERATOR_NAME", Flags: []string{"operator-name"}},
+		app.EnvVar{Name: "WATCH_NAMESPACE", Flags: []string{"watch-namespace"}},
+		app.EnvVar{Name: "METRICS_PORT", Flags: []string{"metrics-bind-address"}},
+		app.EnvVar{Name: "HEALTH_PROBE_PORT", Flags: []string{"health-probe-bind-address"}},
+	)
+	o.leader.Namespace = app.Namespace(o.leader.Namespace)
+	o.checkpoint = checkpoint.Options{
+		Namespace: o.leader.Namespace, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax,
+	}
+	return errors.Join(err, o.checkpoint.Validate(), o.level.SetVerbosity(command.Flags()))
+}
+
+func (o *checkpointOperator) run(ctx context.Context) error {
+	ctx = ctrl.LoggerInto(ctx, app.SetLogger(o.level.Filter))
+	config, err := o.kube.Config()
+	if err != nil {
+		return err
+	}
+	if err := kube.WaitForResources(ctx, config, checkpoint.Resources, 30*time.Second); err != nil {
+		return fmt.Errorf("waiting for the checkpoint API: %w", err)
+	}
+	program := app.Program{
+		Kube: o.kube, Scheme: v1alpha1.AddToScheme, Leader: o.leader, Endpoint: o.endpoint,
+		LeaseName: o.name, Component: o.name,
+		Cache: func(into *cache.Options) { checkpoint.CacheOptions(o.namespaces, into) },
+		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
+			if err := checkpoint.Setup(ctx, m, events, &o.checkpoint); err != nil {
+				return fmt.Errorf("setting up checkpoints: %w", err)
+			}
+			return nil
+		},
+	}
+	return program.Run(ctx)
+}
