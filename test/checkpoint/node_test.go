@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == workerArg {
 		os.Exit(runc.Main(os.Args[2:]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == agentArg {
+		os.Exit(agentMain(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 
@@ -47,6 +50,7 @@ type node struct {
 	name   string
 	pid    int // of the node's first process, on this machine
 	state  string
+	config runc.Config
 	engine *runc.Engine
 }
 
@@ -64,11 +68,11 @@ func newNode(t *testing.T, change func(*runc.Config)) *node {
 		t.Fatal(err)
 	}
 	n.state = "/var/lib/holdfast-" + c.Namespace
-	config := runc.Config{StateDir: n.state, HostPID: n.pid, WorkerArgs: []string{workerArg}}
+	n.config = runc.Config{StateDir: n.state, HostPID: n.pid, WorkerArgs: []string{workerArg}, MaxMemory: 8 << 30}
 	if change != nil {
-		change(&config)
+		change(&n.config)
 	}
-	if n.engine, err = runc.New(config); err != nil {
+	if n.engine, err = runc.New(n.config); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.checkNothingLeft(t) })

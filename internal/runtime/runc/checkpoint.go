@@ -22,6 +22,8 @@ type checkpoint struct {
 	step    runtime.Step
 	reason  string // why no faster step
 	layers  []*layer
+	// isolated is where CRIU runs.
+	isolated *isolated
 }
 
 // makeCheckpoint makes the checkpoint that a directory's request asks for. The outcome
@@ -49,27 +51,55 @@ func (c *checkpoint) make(ctx context.Context) ([]record, error) {
 	if err := readJSON(filepath.Join(c.dir, requestFile), &c.request); err != nil {
 		return nil, err
 	}
-	if err := joinFirstProcess(); err != nil {
+	if err := errors.Join(joinFirstProcess(), inBackground()); err != nil {
 		return nil, err
 	}
-	capability, err := probe(ctx, c.request.MaxMemory)
-	if err != nil {
+	var err error
+	if c.isolated, err = isolate(); err != nil {
 		return nil, err
 	}
+	defer c.isolated.close()
 	unlock, err := c.prepare()
+	defer unlock()
+	defer c.closeLayers()
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	defer func() {
-		for _, l := range c.layers {
-			l.staged.Close()
-		}
-	}()
-	if err := c.dump(ctx); err != nil {
-		return nil, err
+	if err := c.dumpStepwise(ctx); err != nil {
+		return nil, errors.Join(err, c.closeCopies())
 	}
-	return c.finish(capability)
+	return c.finish()
+}
+
+// dumpStepwise dumps with the chosen step, and with the next slower one if that fails for a
+// reason of its own.
+func (c *checkpoint) dumpStepwise(ctx context.Context) error {
+	for {
+		for i, t := range c.targets {
+			if err := c.prepareImages(t, i); err != nil {
+				return err
+			}
+		}
+		err := c.dump(ctx)
+		if err == nil || c.step != runtime.FreezeCopy || !isOfFreezeCopy(err) {
+			return err
+		}
+		if err := c.closeCopies(); err != nil {
+			return err
+		}
+		c.step, c.reason = runtime.Tmpfs, fmt.Sprintf("FreezeCopy failed: %v", err)
+	}
+}
+
+// isOfFreezeCopy reports whether another step may succeed.
+func isOfFreezeCopy(err error) bool {
+	return runtime.ReasonOf(err) == runtime.DumpFailed
+}
+
+func (c *checkpoint) closeLayers() {
+	for _, l := range c.layers {
+		l.staged.Close()
+	}
 }
 
 // lockFileOf locks the directory of a checkpoint for as long as the file is open.
@@ -108,19 +138,22 @@ func (c *checkpoint) prepare() (func(), error) {
 		if err != nil {
 			return unlock, err
 		}
-		expected += u.resident
+		t.usage = u
+		expected += u.private + u.shared
 		t.dir = filepath.Join(c.dir, strconv.Itoa(i))
-		t.images = filepath.Join(t.dir, imagesDir)
-		if err := os.MkdirAll(t.images, 0o700); err != nil {
-			return unlock, fmt.Errorf("making a directory for the images: %w", err)
+		if err := os.MkdirAll(t.dir, 0o700); err != nil {
+			return unlock, fmt.Errorf("making a directory for the checkpoint: %w", err)
 		}
 		c.targets = append(c.targets, t)
 	}
-	c.step = runtime.Disk
-	if err := checkDisk(c.dir, expected+spareDisk); err != nil {
+	if err := c.chooseStep(expected); err != nil {
 		return unlock, err
 	}
-	if err := c.writeCRIUConfig(); err != nil {
+	needed := int64(spareDisk)
+	if c.step == runtime.Disk {
+		needed += expected
+	}
+	if err := checkDisk(c.dir, needed); err != nil {
 		return unlock, err
 	}
 	return unlock, c.stageLayers()
@@ -161,27 +194,54 @@ func (t *target) lock() (*os.File, error) {
 // dump freezes the containers, dumps them and thaws them. Nothing is frozen when it
 // returns.
 func (c *checkpoint) dump(ctx context.Context) (err error) {
-	if err := c.writeJournal(); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	runs, err := c.newRuns(ctx)
+	defer func() {
+		// Ends CRIU, if an error has come from elsewhere.
+		cancel(err)
+		for _, r := range runs {
+			err = errors.Join(err, r.close())
+		}
+		err = errors.Join(err, c.thaw(), inBackground())
+	}()
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.thaw()) }()
-	ctx, cancel := context.WithTimeoutCause(ctx, c.request.Options.Timeout, timedOut(c.request.Options.Timeout))
-	defer cancel()
+	if err := errors.Join(c.writeJournal(), inForeground()); err != nil {
+		return err
+	}
+	limit := c.request.Options.Timeout
+	defer time.AfterFunc(limit, func() { cancel(timedOut(limit)) }).Stop()
 	for _, t := range c.targets {
+		t.frozenAt, t.frozen = time.Now(), 0
 		if err := t.freezer.freeze(ctx); err != nil {
 			return err
 		}
-		t.frozenAt = time.Now()
 	}
-	for i, t := range c.targets {
-		if err := c.dumpOne(ctx, t, c.layers[i]); err != nil {
+	for i, r := range runs {
+		if err := c.dumpOne(ctx, r, c.layers[i]); err != nil {
 			return err
 		}
-		if err := t.thaw(); err != nil {
+		if err := r.target.thaw(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// newRuns prepares CRIU for all containers.
+func (c *checkpoint) newRuns(ctx context.Context) ([]*criuRun, error) {
+	var runs []*criuRun
+	for _, t := range c.targets {
+		r, err := c.newRun(ctx, t)
+		if r != nil {
+			runs = append(runs, r)
+		}
+		if err != nil {
+			return runs, err
+		}
+	}
+	return runs, nil
 }
 
 func timedOut(limit time.Duration) error {
@@ -205,15 +265,19 @@ func (c *checkpoint) writeJournal() error {
 
 // dumpOne dumps one frozen container: its memory and state with CRIU, and beside that the
 // changes to its root file system.
-func (c *checkpoint) dumpOne(ctx context.Context, t *target, l *layer) error {
-	mapped, err := t.mappedFiles()
+func (c *checkpoint) dumpOne(ctx context.Context, r *criuRun, l *layer) error {
+	mapped, err := r.target.mappedFiles()
 	if err != nil {
 		return err
 	}
 	l.mapped = mapped
 	scanned := make(chan error, 1)
 	go func() { scanned <- l.scan() }()
-	err = c.runCRIU(ctx, t)
+	if c.step == runtime.FreezeCopy {
+		err = c.freezeCopy(ctx, r)
+	} else if err = c.begin(ctx, r); err == nil {
+		err = r.wait()
+	}
 	return errors.Join(err, <-scanned)
 }
 
@@ -238,7 +302,7 @@ func (c *checkpoint) thaw() error {
 
 // clean removes what a failed checkpoint has written.
 func (c *checkpoint) clean() error {
-	var failed []error
+	failed := []error{unmountMemory(c.dir)}
 	for _, t := range c.targets {
 		failed = append(failed, os.RemoveAll(t.dir))
 	}

@@ -30,8 +30,11 @@ type target struct {
 	rootfs  rootfs
 	labels  map[string]string // annotations of the OCI specification
 
+	usage    *usage
 	dir      string // of its files in the checkpoint
 	images   string // of CRIU's images
+	copied   *memoryCopy
+	pages    map[string][]part // of images of pages that are merged from several files
 	frozenAt time.Time
 	frozen   time.Duration
 }

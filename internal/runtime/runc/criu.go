@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/runtime"
 )
 
 const (
@@ -27,9 +29,23 @@ const (
 	ghostLimit = 64 << 20
 )
 
-// writeCRIUConfig writes the configuration of CRIU for this checkpoint.
-func (c *checkpoint) writeCRIUConfig() error {
+// A criuRun is runc with CRIU, which dump a container.
+type criuRun struct {
+	target *target
+	cmd    *exec.Cmd
+	said   bytes.Buffer
+	gate   *gate    // nil if CRIU starts only when the container is frozen
+	ready  *os.File // of a lazy dump: CRIU writes a byte when everything but memory is dumped
+	ended  chan struct{}
+	err    error // why it has failed, after ended is closed
+}
+
+// writeCRIUConfig writes the configuration of CRIU for a container.
+func (c *checkpoint) writeCRIUConfig(t *target, gated bool) error {
 	lines := []string{fmt.Sprint("ghost-limit ", ghostLimit)}
+	if gated {
+		lines = append(lines, "action-script "+filepath.Join(t.dir, gateScript))
+	}
 	if c.request.Options.CloseTCP {
 		lines = append(lines, "tcp-close")
 	}
@@ -42,40 +58,105 @@ func (c *checkpoint) writeCRIUConfig() error {
 		// CRIU does not run iptables while the container is frozen.
 		lines = append(lines, "network-lock skip")
 	}
-	return writeSynced(filepath.Join(c.dir, criuConfig), []byte(strings.Join(lines, "\n")+"\n"))
+	return writeSynced(filepath.Join(t.dir, criuConfig), []byte(strings.Join(lines, "\n")+"\n"))
 }
 
-// runCRIU has runc and CRIU dump a frozen container, which is frozen afterwards, too.
-func (c *checkpoint) runCRIU(ctx context.Context, t *target) error {
-	cmd := c.runcCommand(ctx, t)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
+// newRun prepares the dump of a container. If the node has a shell it is started at once
+// and waits at a gate.
+func (c *checkpoint) newRun(ctx context.Context, t *target) (*criuRun, error) {
+	r := &criuRun{target: t, ended: make(chan struct{})}
+	gated := canRunScript(t.dir)
+	if err := c.writeCRIUConfig(t, gated); err != nil {
+		return nil, err
+	}
+	args := []string{"--root", t.root, "checkpoint", "--leave-running", "--file-locks", "--image-path", t.images, "--work-path", t.dir}
+	if c.step == runtime.FreezeCopy {
+		args = append(args, "--lazy-pages", "--page-server", "127.0.0.1:"+lazyPort, "--status-fd", "3")
+	}
+	r.cmd = exec.CommandContext(ctx, t.binary, append(args, t.ID)...)
+	r.cmd.Env = append(os.Environ(), markVariable+"="+c.dir, "CRIU_CONFIG_FILE="+filepath.Join(t.dir, criuConfig))
+	r.cmd.Stdout, r.cmd.Stderr = &r.said, &r.said
+	r.cmd.Cancel = func() error { return killMarked(c.dir) }
+	r.cmd.WaitDelay = time.Second
+	if !gated {
+		return r, nil
+	}
+	var err error
+	if r.gate, err = newGate(t.dir); err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx, r); err != nil {
+		return nil, errors.Join(err, r.gate.remove())
+	}
+	return r, r.gate.wait(ctx, r.ended)
+}
+
+// start starts runc. When ctx ends, runc and CRIU are killed.
+func (c *checkpoint) start(ctx context.Context, r *criuRun) error {
+	if c.step == runtime.FreezeCopy {
+		ready, status, err := os.Pipe()
+		if err != nil {
+			return fmt.Errorf("making a pipe for the status of CRIU: %w", err)
+		}
+		defer status.Close()
+		r.ready, r.cmd.ExtraFiles = ready, []*os.File{status}
+	}
+	if err := c.isolated.run(r.cmd.Start); err != nil {
+		close(r.ended)
+		if errors.Is(err, exec.ErrNotFound) {
+			return explainCRIU(err.Error(), "")
+		}
+		return fmt.Errorf("starting runc: %w", err)
+	}
+	go func() {
+		r.err = r.explain(ctx, r.cmd.Wait())
+		close(r.ended)
+	}()
+	return nil
+}
+
+// begin lets CRIU dump the container, which is frozen.
+func (c *checkpoint) begin(ctx context.Context, r *criuRun) error {
+	if r.gate == nil {
+		return c.start(ctx, r)
+	}
+	return r.gate.release()
+}
+
+// wait returns why the dump has failed, if it has, when runc has ended.
+func (r *criuRun) wait() error {
+	<-r.ended
+	return r.err
+}
+
+// close removes what was needed to run it, when it has ended.
+func (r *criuRun) close() error {
+	var failed []error
+	if r.cmd.Process != nil {
+		<-r.ended
+	}
+	if r.ready != nil {
+		failed = append(failed, r.ready.Close())
+	}
+	if r.gate != nil {
+		failed = append(failed, r.gate.remove())
+	}
+	return errors.Join(append(failed, os.Remove(filepath.Join(r.target.dir, criuConfig)))...)
+}
+
+// explain says why runc has failed, if it has.
+func (r *criuRun) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("dumping container %s: %w", t.Name, context.Cause(ctx))
+		return fmt.Errorf("dumping container %s: %w", r.target.Name, context.Cause(ctx))
 	}
-	if errors.Is(err, exec.ErrNotFound) {
-		return explainCRIU(err.Error(), "")
-	}
-	log, logErr := os.ReadFile(filepath.Join(t.dir, "dump.log"))
+	log, logErr := os.ReadFile(filepath.Join(r.target.dir, "dump.log"))
 	if logErr != nil && !errors.Is(logErr, os.ErrNotExist) {
 		return errors.Join(err, logErr)
 	}
-	return explainCRIU(fmt.Sprintf("%s (%v)", strings.TrimSpace(said.String()), err), string(log))
-}
-
-// runcCommand is runc, to dump a container into its directory. When ctx ends, runc and
-// CRIU are killed.
-func (c *checkpoint) runcCommand(ctx context.Context, t *target) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, t.binary, "--root", t.root, "checkpoint", "--leave-running", "--file-locks",
-		"--image-path", t.images, "--work-path", t.dir, t.ID)
-	cmd.Env = append(os.Environ(), markVariable+"="+c.dir, "CRIU_CONFIG_FILE="+filepath.Join(c.dir, criuConfig))
-	cmd.Cancel = func() error { return killMarked(c.dir) }
-	cmd.WaitDelay = time.Second
-	return cmd
+	return explainCRIU(fmt.Sprintf("%s (%v)", strings.TrimSpace(r.said.String()), err), string(log))
 }
 
 // markedProcesses returns the processes of runc and CRIU that work on a checkpoint.

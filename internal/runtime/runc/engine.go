@@ -52,6 +52,8 @@ type Config struct {
 	// Timeout limits the time for which a container is frozen, unless the options of a
 	// checkpoint do; by default 60 s.
 	Timeout time.Duration
+	// WithoutFreezeCopy leaves the step FreezeCopy out of the ladder.
+	WithoutFreezeCopy bool
 	// MaxMemory limits the bytes of RAM that a checkpoint may take; 0 keeps everything on
 	// disk.
 	MaxMemory int64
@@ -65,8 +67,9 @@ type Engine struct {
 	config Config
 	dumps  *semaphore.Weighted
 
-	mu     sync.Mutex
-	active map[string]bool // IDs of checkpoints that this process is making
+	mu         sync.Mutex
+	active     map[string]bool     // IDs of checkpoints that this process is making
+	capability *runtime.Capability // as of the last successful probe
 }
 
 var _ runtime.Engine = (*Engine)(nil)
@@ -100,7 +103,21 @@ func (e *Engine) Probe(ctx context.Context) (*runtime.Capability, error) {
 	if answer.Error != nil {
 		return nil, answer.Error.toError()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.capability = answer.Capability
 	return answer.Capability, nil
+}
+
+// lastCapability returns what the last probe has found, after a first one if need be.
+func (e *Engine) lastCapability(ctx context.Context) (*runtime.Capability, error) {
+	e.mu.Lock()
+	capability := e.capability
+	e.mu.Unlock()
+	if capability != nil {
+		return capability, nil
+	}
+	return e.Probe(ctx)
 }
 
 // Checkpoint implements [runtime.Engine]. If ctx ends, the checkpoint is given up.
@@ -114,25 +131,38 @@ func (e *Engine) Checkpoint(ctx context.Context, id string, containers []runtime
 	defer e.dumps.Release(1)
 	defer e.begin(id)()
 
-	dir := e.onHost(id)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, fmt.Errorf("making the state directory: %w", err)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the directory of checkpoint %s: %w", id, err)
-	}
-	if options.Timeout == 0 {
-		options.Timeout = e.config.Timeout
-	}
-	request := request{Containers: containers, Options: options, MaxMemory: e.config.MaxMemory}
-	if err := writeJSON(filepath.Join(dir, requestFile), request); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	if err := e.writeRequest(ctx, id, containers, options); err != nil {
+		return nil, err
 	}
 	dumps, err := e.dump(ctx, id)
 	if err != nil {
 		return nil, errors.Join(err, e.remove(context.WithoutCancel(ctx), id))
 	}
 	return dumps, nil
+}
+
+// writeRequest makes the directory of a checkpoint, with what the worker is to do.
+func (e *Engine) writeRequest(ctx context.Context, id string, containers []runtime.Container, options runtime.Options) error {
+	capability, err := e.lastCapability(ctx)
+	if err != nil {
+		return err
+	}
+	dir := e.onHost(id)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory of checkpoint %s: %w", id, err)
+	}
+	if options.Timeout == 0 {
+		options.Timeout = e.config.Timeout
+	}
+	request := request{Containers: containers, Options: options, MaxMemory: e.config.MaxMemory,
+		WithoutFreezeCopy: e.config.WithoutFreezeCopy, Capability: capability}
+	if err := writeJSON(filepath.Join(dir, requestFile), request); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return nil
 }
 
 // begin marks a checkpoint as being made by this process, until the function that it

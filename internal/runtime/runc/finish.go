@@ -1,11 +1,12 @@
 package runc
 
 import (
+	"cmp"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
@@ -33,30 +34,42 @@ type configDumpFile struct {
 
 // finish completes the checkpoint of containers that run again, and checks that they still
 // are the ones that it is of.
-func (c *checkpoint) finish(capability *runtime.Capability) ([]record, error) {
+func (c *checkpoint) finish() ([]record, error) {
 	var records []record
 	for i, t := range c.targets {
-		again, err := findTarget(t.Container)
+		record, err := c.finishOne(t, c.layers[i])
 		if err != nil {
 			return nil, err
 		}
-		if again.pid != t.pid || again.start != t.start || again.freezer != t.freezer {
-			return nil, runtime.Errorf(runtime.ContainerNotRunning, "container %s was replaced while it was checkpointed", t.Name)
-		}
-		if err := c.layers[i].write(filepath.Join(t.dir, rootfsDiffFile)); err != nil {
-			return nil, err
-		}
-		c.layers[i].staged.Close()
-		if err := t.describe(); err != nil {
-			return nil, err
-		}
-		files, err := t.listFiles(c.dir)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, record{Report: c.report(t, capability, files), Files: files})
+		records = append(records, *record)
 	}
-	return records, nil
+	return records, c.closeCopies()
+}
+
+func (c *checkpoint) finishOne(t *target, l *layer) (*record, error) {
+	again, err := findTarget(t.Container)
+	if err != nil {
+		return nil, err
+	}
+	if again.pid != t.pid || again.start != t.start || again.freezer != t.freezer {
+		return nil, runtime.Errorf(runtime.ContainerNotRunning, "container %s was replaced while it was checkpointed", t.Name)
+	}
+	if err := l.write(filepath.Join(t.dir, rootfsDiffFile)); err != nil {
+		return nil, err
+	}
+	if err := t.describe(); err != nil {
+		return nil, err
+	}
+	if c.step == runtime.FreezeCopy {
+		if t.pages, err = mergeImages(t.images, t.copied, c.dir); err != nil {
+			return nil, err
+		}
+	}
+	files, err := t.listFiles(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	return &record{Report: c.report(t, files), Files: files}, nil
 }
 
 // describe writes the files that describe the container.
@@ -74,37 +87,53 @@ func (t *target) describe() error {
 	})
 }
 
-// listFiles lists the files of a container, small ones that describe it first.
+// listFiles lists the files of a container, small ones that describe it first. base is the
+// directory to which parts are relative.
 func (t *target) listFiles(base string) ([]fileRecord, error) {
 	var files []fileRecord
-	err := filepath.WalkDir(t.dir, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
+	for prefix, dir := range map[string]string{"": t.dir, imagesDir: t.images} {
+		entries, err := os.ReadDir(dir)
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("listing the files of the checkpoint: %w", err)
 		}
-		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is not a regular file", name)
+		for _, entry := range entries {
+			if entry.IsDir() {
+				continue // the images
+			}
+			file, err := t.fileRecord(base, filepath.Join(dir, entry.Name()))
+			if err != nil {
+				return nil, err
+			}
+			file.Name = filepath.Join(prefix, entry.Name())
+			files = append(files, *file)
 		}
-		relative, err := filepath.Rel(t.dir, name)
-		if err != nil {
-			return err
-		}
-		inCheckpoint, err := filepath.Rel(base, name)
-		if err != nil {
-			return err
-		}
-		files = append(files, fileRecord{Name: relative, Size: info.Size(), Mode: 0o600,
-			Parts: []part{{Path: inCheckpoint, Length: info.Size()}}})
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the files of the checkpoint: %w", err)
 	}
-	slices.SortStableFunc(files, func(a, b fileRecord) int { return filepathDepth(a.Name) - filepathDepth(b.Name) })
+	slices.SortFunc(files, func(a, b fileRecord) int {
+		return cmp.Or(filepathDepth(a.Name)-filepathDepth(b.Name), strings.Compare(a.Name, b.Name))
+	})
 	return files, nil
+}
+
+func (t *target) fileRecord(base, name string) (*fileRecord, error) {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a file of the checkpoint: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	relative, err := filepath.Rel(base, name)
+	if err != nil {
+		return nil, fmt.Errorf("naming a file of the checkpoint: %w", err)
+	}
+	file := &fileRecord{Size: info.Size(), Mode: 0o600, Parts: []part{{Path: relative, Length: info.Size()}}}
+	if parts, ok := t.pages[info.Name()]; ok && filepath.Dir(name) == t.images {
+		file.Size, file.Parts = 0, parts
+		for _, p := range parts {
+			file.Size += p.Length
+		}
+	}
+	return file, nil
 }
 
 func filepathDepth(name string) int {
@@ -115,11 +144,11 @@ func filepathDepth(name string) int {
 }
 
 // report says how a container was checkpointed.
-func (c *checkpoint) report(t *target, capability *runtime.Capability, files []fileRecord) runtime.Report {
+func (c *checkpoint) report(t *target, files []fileRecord) runtime.Report {
 	report := runtime.Report{
 		Container:  t.Container,
 		Engine:     Name,
-		Capability: *capability,
+		Capability: *c.request.Capability,
 		Step:       c.step,
 		Reason:     c.reason,
 		ImageName:  t.imageName(),

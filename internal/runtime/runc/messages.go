@@ -26,7 +26,10 @@ const (
 type request struct {
 	Containers []runtime.Container
 	Options    runtime.Options
-	MaxMemory  int64
+	// MaxMemory and WithoutFreezeCopy are those of [Config].
+	MaxMemory         int64
+	WithoutFreezeCopy bool
+	Capability        *runtime.Capability // of the node, as the agent has last found it
 }
 
 // A result is the outcome of a checkpoint. It is written when nothing is frozen any more.

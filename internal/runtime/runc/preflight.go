@@ -22,7 +22,8 @@ const minCRIU = "3.16"
 
 // A usage is what the processes of a container use that matters to a checkpoint.
 type usage struct {
-	resident  int64 // bytes of memory that CRIU saves
+	private   int64 // bytes of anonymous memory, in RAM or swapped out
+	shared    int64 // bytes of shared memory
 	processes []int
 }
 
@@ -96,7 +97,7 @@ func commandOf(pid int) string {
 
 // inspect adds a process.
 func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
-	for _, name := range []string{"RssAnon", "RssShmem"} {
+	for name, sum := range map[string]*int64{"RssAnon": &u.private, "VmSwap": &u.private, "RssShmem": &u.shared} {
 		value, err := statusValue(pid, name)
 		if err != nil {
 			return err
@@ -105,7 +106,7 @@ func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		u.resident += bytes
+		*sum += bytes
 	}
 	descriptors, err := os.ReadDir(procFile(pid, "fd"))
 	if err != nil {
@@ -192,6 +193,9 @@ func probe(ctx context.Context, maxMemory int64) (*runtime.Capability, error) {
 	describeNode(ctx, capability)
 	if maxMemory > 0 {
 		capability.Steps = slices.Insert(capability.Steps, 0, runtime.Tmpfs)
+		if canScanPages() {
+			capability.Steps = slices.Insert(capability.Steps, 0, runtime.FreezeCopy)
+		}
 	}
 	return capability, nil
 }
@@ -252,8 +256,8 @@ func older(a, b string) bool { return slices.Compare(numbers(a), numbers(b)) < 0
 func numbers(version string) []int {
 	var all []int
 	for field := range strings.SplitSeq(version, ".") {
-		digits := strings.TrimRightFunc(field, func(r rune) bool { return r < '0' || r > '9' })
-		n, err := strconv.Atoi(digits)
+		digits := len(field) - len(strings.TrimLeft(field, "0123456789"))
+		n, err := strconv.Atoi(field[:digits])
 		if err != nil {
 			break
 		}

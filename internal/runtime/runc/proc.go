@@ -2,6 +2,7 @@ package runc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,4 +73,18 @@ func kibibytes(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
 	return n << 10, err
+}
+
+// availableMemory returns how many bytes of memory the node can give to new uses.
+func availableMemory() (int64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("reading the memory of the node: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			return kibibytes(strings.TrimSpace(value))
+		}
+	}
+	return 0, errors.New("/proc/meminfo has no MemAvailable")
 }

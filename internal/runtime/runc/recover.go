@@ -127,9 +127,8 @@ func endOrphans(ctx context.Context, dir string) error {
 
 // removeCheckpoint removes all that is left of a checkpoint.
 func removeCheckpoint(dir string) error {
-	err := unix.Unmount(filepath.Join(dir, memoryDir), unix.MNT_DETACH)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("giving back the memory of a checkpoint: %w", err)
+	if err := unmountMemory(dir); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing a checkpoint: %w", err)

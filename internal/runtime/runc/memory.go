@@ -1,0 +1,158 @@
+package runc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/runtime"
+)
+
+const (
+	// spareMemory is room in the tmpfs for images without pages, and for what a container
+	// allocates before it is frozen.
+	spareMemory = 32 << 20
+	// leaveFree is memory of the node that no checkpoint takes.
+	leaveFree = 256 << 20
+)
+
+// chooseStep takes the fastest step that the node has memory for, and notes why no faster
+// one was taken. expected is the memory of the containers in bytes.
+func (c *checkpoint) chooseStep(expected int64) error {
+	c.step = runtime.Disk
+	needed := expected + expected/8 + spareMemory*int64(len(c.targets))
+	reason, err := c.whyNotMemory(needed)
+	if err != nil || reason != "" {
+		c.reason = reason
+		return err
+	}
+	if err := c.mountMemory(needed); err != nil {
+		return err
+	}
+	c.step = runtime.FreezeCopy
+	switch {
+	case c.request.WithoutFreezeCopy:
+		c.step, c.reason = runtime.Tmpfs, "the node's agent does not permit FreezeCopy"
+	case !canScanPages():
+		c.step, c.reason = runtime.Tmpfs, "FreezeCopy needs Linux 6.7 or newer (PAGEMAP_SCAN)"
+	}
+	return nil
+}
+
+// whyNotMemory returns why the memory of the containers cannot be kept in RAM, "" if it
+// can.
+func (c *checkpoint) whyNotMemory(needed int64) (string, error) {
+	if !c.request.Options.Fast {
+		return "the checkpoint does not permit to keep memory in RAM", nil
+	}
+	if c.request.MaxMemory == 0 {
+		return "the node's agent does not permit to keep memory in RAM", nil
+	}
+	used, err := memoryOfOthers(filepath.Dir(c.dir))
+	if err != nil {
+		return "", err
+	}
+	if used+needed > c.request.MaxMemory {
+		return fmt.Sprintf("the memory takes up to %d MiB of RAM; of the %d MiB that checkpoints of the node may take, %d are in use",
+			needed>>20, c.request.MaxMemory>>20, used>>20), nil
+	}
+	available, err := availableMemory()
+	if err != nil {
+		return "", err
+	}
+	if needed+leaveFree > available {
+		return fmt.Sprintf("the memory takes up to %d MiB of RAM, and the node has %d MiB available", needed>>20, available>>20), nil
+	}
+	return "", nil
+}
+
+// memoryOfOthers returns the bytes that all checkpoints in a directory keep in RAM.
+func memoryOfOthers(stateDir string) (int64, error) {
+	dirs, err := filepath.Glob(filepath.Join(stateDir, "*", memoryDir))
+	if err != nil {
+		return 0, fmt.Errorf("listing checkpoints: %w", err)
+	}
+	var used int64
+	for _, dir := range dirs {
+		var stat unix.Statfs_t
+		err := unix.Statfs(dir, &stat)
+		if errors.Is(err, unix.ENOENT) {
+			continue // It was removed.
+		}
+		if err != nil {
+			return 0, fmt.Errorf("reading how much memory a checkpoint takes: %w", err)
+		}
+		if stat.Type == unix.TMPFS_MAGIC {
+			used += int64(stat.Blocks-stat.Bfree) * stat.Bsize
+		}
+	}
+	return used, nil
+}
+
+// mountMemory mounts a tmpfs for the checkpoint, which outlives this process. It is never
+// swapped out where the kernel knows how (6.4 and newer).
+func (c *checkpoint) mountMemory(size int64) error {
+	dir := filepath.Join(c.dir, memoryDir)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("making a directory for the memory: %w", err)
+	}
+	options := fmt.Sprintf("size=%d,mode=700,huge=never", size)
+	err := unix.Mount("holdfast-checkpoint", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options+",noswap")
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("holdfast-checkpoint", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options)
+	}
+	if err != nil {
+		return fmt.Errorf("mounting a tmpfs for the memory: %w", err)
+	}
+	return nil
+}
+
+// unmountMemory gives back all memory of a checkpoint.
+func unmountMemory(dir string) error {
+	err := unix.Unmount(filepath.Join(dir, memoryDir), unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("giving back the memory of a checkpoint: %w", err)
+	}
+	return nil
+}
+
+// prepareImages makes the directory for the images of a container, and for FreezeCopy
+// the file for the copy of its memory.
+func (c *checkpoint) prepareImages(t *target, index int) error {
+	base := t.dir
+	t.images = filepath.Join(base, imagesDir)
+	leftover := t.images // of a step that failed
+	if c.step != runtime.Disk {
+		base = filepath.Join(c.dir, memoryDir, strconv.Itoa(index))
+		t.images, leftover = filepath.Join(base, imagesDir), base
+	}
+	if err := os.RemoveAll(leftover); err != nil {
+		return fmt.Errorf("removing the images of another step: %w", err)
+	}
+	if err := os.MkdirAll(t.images, 0o700); err != nil {
+		return fmt.Errorf("making a directory for the images: %w", err)
+	}
+	if c.step != runtime.FreezeCopy {
+		return nil
+	}
+	size := (t.usage.private + t.usage.private/8 + 8<<20) &^ (int64(pageSize) - 1)
+	var err error
+	t.copied, err = newMemoryCopy(copiedFile(base), size)
+	return err
+}
+
+// closeCopies ends the copying of memory. It may be called twice.
+func (c *checkpoint) closeCopies() error {
+	var failed []error
+	for _, t := range c.targets {
+		if t.copied != nil {
+			failed = append(failed, t.copied.close())
+			t.copied = nil
+		}
+	}
+	return errors.Join(failed...)
+}
