@@ -23,7 +23,7 @@ func main() {
 	root.AddCommand(
 		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
 		newCheckpointOperator(),
-		newCRDs(), newVersion())
+		newArchive(), newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast:", err)

@@ -1,0 +1,106 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"time"
+)
+
+// Extract writes all files into a directory that exists. Nothing outside of it is touched,
+// also if it has symbolic links, and no file that exists is overwritten. Pages of zeros become
+// holes. Directories get the mode 0700 and files 0600: memory holds secrets.
+func (a *Reader) Extract(ctx context.Context, directory string) error {
+	root, err := os.OpenRoot(directory)
+	if err != nil {
+		return fmt.Errorf("opening the directory: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // nothing was written through it
+	return a.eachFile(ctx, func(f *file, s *stream) error {
+		if err := root.MkdirAll(path.Dir(f.info.Name), 0o700); err != nil {
+			return fmt.Errorf("making a directory for %q: %w", f.info.Name, err)
+		}
+		return extractFile(root, f, s)
+	})
+}
+
+// eachFile calls do for all files in order. It must read the whole file from the stream.
+func (a *Reader) eachFile(ctx context.Context, do func(*file, *stream) error) error {
+	s, err := a.stream(ctx, 0, len(a.contents.frames))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, f := range a.contents.files {
+		if err := do(f, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func extractFile(root *os.Root, f *file, s *stream) error {
+	out, err := root.OpenFile(f.info.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("creating %q: %w", f.info.Name, err)
+	}
+	err = s.copyFile(f, sparseFile{out})
+	if err == nil {
+		err = out.Truncate(f.info.Size) // a hole at the end
+	}
+	if err := errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("extracting %q: %w", f.info.Name, err)
+	}
+	return nil
+}
+
+// A sparseFile leaves holes for zeros.
+type sparseFile struct{ *os.File }
+
+func (f sparseFile) zeros(n int64) error {
+	_, err := f.Seek(n, io.SeekCurrent)
+	return err
+}
+
+// WriteTar writes all files as a tar archive, in the layout in which the kubelet leaves
+// checkpoints and that checkpointctl reads. What it has written when it returns an error is
+// not a whole tar archive.
+func (a *Reader) WriteTar(ctx context.Context, w io.Writer) error {
+	out := tar.NewWriter(w)
+	directories := map[string]bool{".": true}
+	err := a.eachFile(ctx, func(f *file, s *stream) error {
+		if err := writeDirectories(out, path.Dir(f.info.Name), a.head.Created, directories); err != nil {
+			return fmt.Errorf("writing the directory of %q: %w", f.info.Name, err)
+		}
+		header := &tar.Header{
+			Typeflag: tar.TypeReg, Name: f.info.Name, Size: f.info.Size, Mode: int64(f.info.Mode), ModTime: a.head.Created,
+		}
+		if err := out.WriteHeader(header); err != nil {
+			return fmt.Errorf("writing %q: %w", f.info.Name, err)
+		}
+		return s.copyFile(f, filledWriter{out})
+	})
+	if err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return fmt.Errorf("ending the tar archive: %w", err)
+	}
+	return nil
+}
+
+// writeDirectories writes the entries of a directory and of those above it, once.
+func writeDirectories(out *tar.Writer, name string, modified time.Time, written map[string]bool) error {
+	if written[name] {
+		return nil
+	}
+	if err := writeDirectories(out, path.Dir(name), modified, written); err != nil {
+		return err
+	}
+	written[name] = true
+	return out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o700, ModTime: modified})
+}
