@@ -18,8 +18,9 @@ import (
 
 // Limits on what is read of an archive, which may come from a hostile container.
 const (
-	maxEntries  = 200_000
+	maxEntries  = 100_000
 	maxName     = 4096     // bytes
+	maxNames    = 16 << 20 // bytes of all names
 	maxMetadata = 16 << 20 // bytes of config.dump and spec.dump
 	blockSize   = 512      // bytes, of a tar
 )
@@ -44,16 +45,7 @@ func readArchive(name string) (*contents, error) {
 	c := &contents{}
 	err = walkArchive(file, func(e *entry) error {
 		c.bytes += e.size
-		found[e.name] = nil
-		if e.name != "config.dump" && e.name != "spec.dump" {
-			return nil
-		}
-		if e.size > maxMetadata {
-			return fmt.Errorf("%s has %d bytes", e.name, e.size)
-		}
-		var err error
-		found[e.name], err = io.ReadAll(e)
-		return err
+		return e.keep(found)
 	})
 	if err != nil {
 		return nil, err
@@ -64,6 +56,20 @@ func readArchive(name string) (*contents, error) {
 		}
 	}
 	return c, c.parse(found["config.dump"], found["spec.dump"])
+}
+
+// keep keeps the content of an entry with metadata.
+func (e *entry) keep(found map[string][]byte) (err error) {
+	switch e.name {
+	case "checkpoint/inventory.img":
+		found[e.name] = nil
+	case "config.dump", "spec.dump":
+		if e.size > maxMetadata {
+			return fmt.Errorf("%s has %d bytes", e.name, e.size)
+		}
+		found[e.name], err = io.ReadAll(e)
+	}
+	return err
 }
 
 // openArchive opens a file that is no link.
@@ -95,24 +101,20 @@ type entry struct {
 // walkArchive calls each for every file of an archive, which need not be read to its end.
 func walkArchive(file io.ReadSeeker, each func(*entry) error) error {
 	reader := tar.NewReader(file)
-	seen := map[string]bool{}
+	names := nameSet{seen: map[string]bool{}}
 	end := int64(0)
-	for count := 0; ; count++ {
+	for {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
 			return checkEnd(file, end)
 		}
 		if err != nil {
-			return fmt.Errorf("after %d entries: %w", count, err)
+			return fmt.Errorf("after %d entries: %w", len(names.seen), err)
 		}
-		name, err := checkEntry(header)
+		name, err := names.add(header)
 		if err != nil {
 			return err
 		}
-		if count >= maxEntries || seen[name] {
-			return fmt.Errorf("%q comes twice, or there are more than %d entries", name, maxEntries)
-		}
-		seen[name] = true
 		start, err := file.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
@@ -129,6 +131,29 @@ func walkArchive(file io.ReadSeeker, each func(*entry) error) error {
 			return err
 		}
 	}
+}
+
+// A nameSet are the names of an archive so far.
+type nameSet struct {
+	seen  map[string]bool
+	bytes int
+}
+
+// add checks an entry, and returns its name.
+func (s *nameSet) add(header *tar.Header) (string, error) {
+	name, err := checkEntry(header)
+	if err != nil {
+		return "", err
+	}
+	if s.seen[name] {
+		return "", fmt.Errorf("%.100q comes twice", name)
+	}
+	s.seen[name] = true
+	s.bytes += len(name)
+	if len(s.seen) > maxEntries || s.bytes > maxNames {
+		return "", fmt.Errorf("there are more than %d entries, or their names have more than %d bytes", maxEntries, maxNames)
+	}
+	return name, nil
 }
 
 // checkEntry returns the name of an entry without a leading "./".

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -127,6 +128,33 @@ func TestReadArchive(t *testing.T) {
 				t.Errorf("the image is %q %q", contents.imageName, contents.imageDigest)
 			}
 		})
+	}
+}
+
+func TestBoundsOfAnArchive(t *testing.T) {
+	t.Parallel()
+	var names nameSet
+	var err error
+	header := func(prefix string, i int) *tar.Header {
+		return &tar.Header{Name: prefix + strconv.Itoa(i), Typeflag: tar.TypeReg}
+	}
+	names.seen = map[string]bool{}
+	for i := range maxEntries + 1 {
+		if _, err = names.add(header("", i)); err != nil && i < maxEntries {
+			t.Fatalf("entry %d: %v", i, err)
+		}
+	}
+	if err == nil {
+		t.Error("there is no limit on entries")
+	}
+	names = nameSet{seen: map[string]bool{}}
+	for i := range 2 * maxNames / 4000 {
+		if _, err = names.add(header(strings.Repeat("x", 4000), i)); err != nil {
+			break
+		}
+	}
+	if err == nil || names.bytes > maxNames+maxName {
+		t.Errorf("the names have %d bytes, %v", names.bytes, err)
 	}
 }
 

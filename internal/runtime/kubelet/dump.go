@@ -20,7 +20,6 @@ type dump struct {
 
 	mu     sync.Mutex
 	record *record
-	gone   bool // consumed or discarded
 }
 
 // Report implements [runtime.Dump].
@@ -61,28 +60,28 @@ func (d *dump) Files(ctx context.Context, consume bool, each func(runtime.File) 
 func (d *dump) open(consume bool) (*os.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.gone {
+	// The journal knows what was done through another Dump of the same checkpoint.
+	now, err := d.engine.journal.read(d.record.ID)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Consumed {
 		return nil, errors.New("it was consumed or discarded")
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !consume {
 		return openArchive(d.engine.path(d.record.Archive))
 	}
-	d.gone, d.record.Consumed = true, true
+	d.record.Consumed = true
 	if err := d.engine.journal.write(d.record); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(d.engine.path(d.record.Archive), os.O_RDWR|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	return file, nil
+	return os.OpenFile(d.engine.path(d.record.Archive), os.O_RDWR|unix.O_NOFOLLOW, 0)
 }
 
 // Discard implements [runtime.Dump].
 func (d *dump) Discard() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.gone = true
 	if err := os.Remove(d.engine.path(d.record.Archive)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the archive of checkpoint %s: %w", d.record.ID, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -29,21 +28,22 @@ type Engine struct {
 	capability *runtime.Capability
 }
 
-// New returns the engine of a node. It does not call the kubelet.
+// New returns the engine of a node. It does not call the kubelet. A state directory has one
+// engine at a time.
 func New(options Options) (*Engine, error) {
 	if err := options.setDefaults(); err != nil {
 		return nil, err
 	}
-	journalDir := filepath.Join(options.StateDir, "journal")
-	if err := os.MkdirAll(journalDir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the directory of the journal: %w", err)
+	journal := journal(filepath.Join(options.StateDir, "journal"))
+	if err := journal.open(); err != nil {
+		return nil, err
 	}
 	client, err := newClient(options)
 	if err != nil {
 		return nil, err
 	}
 	return &Engine{
-		options: options, client: client, journal: journal(journalDir), cgroups: options.paths(),
+		options: options, client: client, journal: journal, cgroups: options.paths(),
 		times: standardTimes, space: spaceOf,
 		active: map[string]bool{}, busy: map[string]bool{}, called: map[string]time.Time{},
 	}, nil

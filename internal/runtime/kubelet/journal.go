@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
@@ -95,7 +96,20 @@ func (j journal) remove(id string) error {
 	return nil
 }
 
-// records returns all records. What a process that died has not finished writing is removed.
+// read returns a record.
+func (j journal) read(id string) (*record, error) {
+	text, err := os.ReadFile(j.path(id))
+	if err != nil {
+		return nil, err
+	}
+	r := &record{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("reading %s in the journal: %w", j.path(id), err)
+	}
+	return r, nil
+}
+
+// records returns all records.
 func (j journal) records() ([]*record, error) {
 	entries, err := os.ReadDir(string(j))
 	if err != nil {
@@ -103,22 +117,36 @@ func (j journal) records() ([]*record, error) {
 	}
 	var records []*record
 	for _, entry := range entries {
-		path := filepath.Join(string(j), entry.Name())
-		if filepath.Ext(path) == ".new" {
-			continue // is being written, or replaced by the next record of this ID
+		id, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok {
+			continue // is being written
 		}
-		text, err := os.ReadFile(path)
+		r, err := j.read(id)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // discarded meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading the journal: %w", err)
-		}
-		r := &record{}
-		if err := json.Unmarshal(text, r); err != nil {
-			return nil, fmt.Errorf("reading %s in the journal: %w", path, err)
+			return nil, err
 		}
 		records = append(records, r)
 	}
 	return records, nil
+}
+
+// open makes the directory, and removes what a process that died has not finished writing:
+// it had not called the kubelet, or had written an older record before.
+func (j journal) open() error {
+	if err := os.MkdirAll(string(j), 0o700); err != nil {
+		return fmt.Errorf("making the directory of the journal: %w", err)
+	}
+	unfinished, err := filepath.Glob(j.path("*") + ".new")
+	if err != nil {
+		return err
+	}
+	for _, path := range unfinished {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cleaning the journal: %w", err)
+		}
+	}
+	return nil
 }
