@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -207,4 +208,25 @@ func TestCheckIdentity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzReadArchive reads archives that somebody has tampered with: no input makes it panic, or
+// return a name that leaves the checkpoint.
+func FuzzReadArchive(f *testing.F) {
+	seed := &testing.T{}
+	f.Add(pack(seed, complete(seed)...))
+	f.Add(pack(seed, complete(seed, &tar.Header{Name: "checkpoint/", Typeflag: tar.TypeDir})...))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		err := walkArchive(bytes.NewReader(archive), func(e *entry) error {
+			if !filepath.IsLocal(e.name) || e.size < 0 || e.end < e.start+e.size {
+				t.Errorf("entry %q has %d bytes from %d to %d", e.name, e.size, e.start, e.end)
+			}
+			_, err := io.Copy(io.Discard, e)
+			return err
+		})
+		if err == nil && int64(len(archive)) < 1024 {
+			t.Errorf("%d bytes are a complete archive", len(archive))
+		}
+	})
 }
