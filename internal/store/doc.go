@@ -7,5 +7,6 @@
 //	local   a directory of the node, or of a volume that is mounted there
 //	s3      a bucket of an S3 server
 //
-// Package storetest has the contract that every store passes.
+// Package storetest has the contract that every store passes. Package egress decides to
+// which addresses a store may connect.
 package store
