@@ -26,7 +26,7 @@ demo: need build ## Create, attach, expand, move and restore a volume on a real 
 	@hack/demo.sh $(if $(ONCE),--once)
 
 .PHONY: test
-test: need need-test build ## Run all tests, on a real Kubernetes with real nodes (root)
+test: need need-test build bin/versitygw ## Run all tests, on a real Kubernetes with real nodes (root)
 	@hack/test.sh
 
 .PHONY: crash
@@ -94,6 +94,10 @@ lint: bin/golangci-lint ## Check the style of all code
 bin/golangci-lint: go.tools.mod
 	@hack/progress.sh 'building golangci-lint' \
 		go build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/versitygw: go.tools.mod # The S3 server of the tests. They run make for it, too.
+	@hack/progress.sh 'building versitygw' \
+		go build -modfile=go.tools.mod -o $@ github.com/versity/versitygw/cmd/versitygw
 
 .PHONY: generate
 generate: bin/controller-gen ## Generate deepcopy functions and CRDs from the types in api/

@@ -1,0 +1,27 @@
+// Package s3 keeps checkpoints in a bucket of an S3 server.
+//
+// # Uploads
+//
+// An object is collected in chunks of 8 MiB, at most four at a time: 32 MiB of memory,
+// whatever the size. One that fits into the first chunk is written by one request. Others
+// are multipart uploads, whose parts become larger, because S3 takes at most 10,000:
+//
+//	parts          size each          up to
+//	1 to 500       8 MiB, 4 at once   3.9 GiB
+//	501 to 1500    16 MiB, 2 at once  19.5 GiB
+//	1501 to 10000  32 MiB             285.2 GiB
+//
+// [MaxObject] is the most that a store takes. Each part has a CRC32C, and over plain HTTP
+// also a signed SHA-256, which the server verifies. A part whose request fails is sent
+// again, so an upload survives cut connections and a restart of the server.
+//
+// The upload is completed with If-None-Match, so that it replaces no object. Each upload
+// has a random name in the metadata of its object: if a response to the completion is
+// lost, the object says whose it is.
+//
+// # Network
+//
+// Requests have no limit of their whole time, but are canceled when nothing moves.
+// HTTP_PROXY and its like are ignored: a proxy would connect to addresses that
+// [Config].DialContext refuses. Redirects are not followed.
+package s3
