@@ -31,6 +31,14 @@ type Cgroup struct {
 	mode string
 }
 
+// At returns the control group of a directory. It is [ErrNotFound] if there is none.
+func At(dir string) (*Cgroup, error) {
+	if exists(filepath.Join(dir, "freezer.state")) {
+		return open(dir, "v1")
+	}
+	return open(dir, "v2")
+}
+
 func open(dir, mode string) (*Cgroup, error) {
 	c := &Cgroup{dir: dir, mode: mode}
 	if !exists(filepath.Join(dir, c.control())) {

@@ -338,3 +338,29 @@ func wantState(t *testing.T, group *Cgroup, want State) {
 		t.Errorf("State() = %s, %v, want %s", state, err, want)
 	}
 }
+
+func TestAt(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		files map[string]string
+		want  State
+	}{
+		"version 1": {map[string]string{"freezer.state": "FROZEN\n"}, Frozen},
+		"version 2": {map[string]string{"cgroup.freeze": "1\n", "cgroup.events": "frozen 0\n"}, Freezing},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := At(tree(t, tt.files))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.State(); err != nil || got != tt.want {
+				t.Errorf("State() = %s, %v, want %s", got, err, tt.want)
+			}
+		})
+	}
+	if _, err := At(filepath.Join(t.TempDir(), "gone")); !errors.Is(err, ErrNotFound) {
+		t.Errorf("At() of no directory: %v", err)
+	}
+}

@@ -180,7 +180,7 @@ func (c *checkpoint) stageLayers() error {
 // lock takes the exclusive use of a container among all checkpoints of the node. The lock
 // is on the container's control group, so that nothing is left of it.
 func (t *target) lock() (*os.File, error) {
-	dir, err := os.Open(t.freezer.Dir)
+	dir, err := os.Open(t.cgroup.Path())
 	if err != nil {
 		return nil, fmt.Errorf("opening the control group of container %s: %w", t.Name, err)
 	}
@@ -214,7 +214,7 @@ func (c *checkpoint) dump(ctx context.Context) (err error) {
 	defer time.AfterFunc(limit, func() { cancel(timedOut(limit)) }).Stop()
 	for _, t := range c.targets {
 		t.frozenAt, t.frozen = time.Now(), 0
-		if err := t.freezer.freeze(ctx); err != nil {
+		if err := t.cgroup.Freeze(ctx); err != nil {
 			return err
 		}
 	}
@@ -258,7 +258,7 @@ func (c *checkpoint) writeJournal() error {
 	}
 	j := journal{PID: os.Getpid(), Start: start, Written: time.Now()}
 	for _, t := range c.targets {
-		j.Containers = append(j.Containers, frozenContainer{ID: t.ID, Freezer: t.freezer})
+		j.Containers = append(j.Containers, frozenContainer{ID: t.ID, Cgroup: t.cgroup.Path()})
 	}
 	return writeJSON(filepath.Join(c.dir, journalFile), j)
 }
@@ -283,7 +283,7 @@ func (c *checkpoint) dumpOne(ctx context.Context, r *criuRun, l *layer) error {
 
 // thaw lets a container run again.
 func (t *target) thaw() error {
-	if err := t.freezer.thaw(); err != nil {
+	if err := t.cgroup.Thaw(context.Background()); err != nil {
 		return fmt.Errorf("thawing container %s: %w", t.Name, err)
 	}
 	if t.frozen == 0 && !t.frozenAt.IsZero() {

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/runtime/freezer"
 )
 
 // stateRoots are where the runtimes have the state of their containers: containerd's
@@ -26,7 +26,7 @@ type target struct {
 	start   uint64 // of that, as in /proc/PID/stat
 	bundle  string
 	created time.Time
-	freezer freezer
+	cgroup  *freezer.Cgroup
 	rootfs  rootfs
 	labels  map[string]string // annotations of the OCI specification
 
@@ -50,6 +50,15 @@ type runcState struct {
 	} `json:"config"`
 }
 
+// cgroup returns the control group of the container that has the freezer. The first process
+// may be in one below it.
+func (s *runcState) cgroup() (*freezer.Cgroup, error) {
+	if dir := s.CgroupPaths["freezer"]; dir != "" {
+		return freezer.At(dir)
+	}
+	return freezer.At(s.CgroupPaths[""])
+}
+
 // findTarget finds a container by its ID and checks that it is the one that the agent
 // means.
 func findTarget(c runtime.Container) (*target, error) {
@@ -63,12 +72,11 @@ func findTarget(c runtime.Container) (*target, error) {
 			t.bundle = bundle
 		}
 	}
-	t.freezer = freezer{Dir: state.CgroupPaths["freezer"]}
-	if t.freezer.Dir == "" {
-		t.freezer = freezer{Dir: state.CgroupPaths[""], V2: true}
-	}
 	if err := t.checkAlive(); err != nil {
 		return nil, err
+	}
+	if t.cgroup, err = state.cgroup(); err != nil {
+		return nil, fmt.Errorf("finding the freezer of container %s: %w", c.ID, err)
 	}
 	if t.binary, err = ociRuntime(t.bundle); err != nil {
 		return nil, err
@@ -190,44 +198,4 @@ func (t *target) imageName() string {
 		return name
 	}
 	return t.labels["io.kubernetes.cri-o.ImageName"]
-}
-
-// processes returns the processes of the container: all in its control group and those
-// below.
-func (t *target) processes() ([]int, error) {
-	all, err := processesIn(t.freezer.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing the processes of container %s: %w", t.Name, err)
-	}
-	return all, nil
-}
-
-func processesIn(dir string) ([]int, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
-		return nil, err
-	}
-	var all []int
-	for field := range strings.FieldsSeq(string(text)) {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, pid)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, entry := range entries {
-		if !entry.IsDir() {
-			continue
-		}
-		below, err := processesIn(filepath.Join(dir, entry.Name()))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		all = append(all, below...)
-	}
-	return all, nil
 }

@@ -103,9 +103,9 @@ type processCopy struct {
 
 // openProcesses prepares to copy the memory of the frozen processes of a container.
 func openProcesses(m *memoryCopy, t *target) ([]*processCopy, error) {
-	pids, err := t.processes()
+	pids, err := t.cgroup.Processes()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing the processes of container %s: %w", t.Name, err)
 	}
 	depth, err := namespaceNumbers(t.pid)
 	if err != nil {

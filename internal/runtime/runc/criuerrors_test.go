@@ -14,7 +14,6 @@ func TestExplainCRIU(t *testing.T) {
 		retry     bool
 	}{
 		"runc without CRIU":             {`exec: "criu": executable file not found in $PATH`, "", runtime.RuntimeNotReady, false},
-		"an old CRIU":                   {"CRIU version 22000 must be 30000 or higher", "", runtime.CRIUTooOld, false},
 		"a full disk, in runc's output": {"write descriptors.json: no space left on device", "", runtime.InsufficientNodeDisk, true},
 		"a full disk, in CRIU's log":    {"criu failed", "(00.1) Error (criu/util.c:1): Can't write: No space left on device\n", runtime.InsufficientNodeDisk, true},
 		"a TCP connection": {"criu failed", "(00.1) Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider using --tcp-established option.\n",

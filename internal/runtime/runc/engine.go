@@ -122,8 +122,8 @@ func (e *Engine) lastCapability(ctx context.Context) (*runtime.Capability, error
 
 // Checkpoint implements [runtime.Engine]. If ctx ends, the checkpoint is given up.
 func (e *Engine) Checkpoint(ctx context.Context, id string, containers []runtime.Container, options runtime.Options) ([]runtime.Dump, error) {
-	if id == "" || id != filepath.Base(id) || id[0] == '.' {
-		return nil, fmt.Errorf("%q cannot be the ID of a checkpoint: it must be a file name", id)
+	if err := runtime.CheckRequest(id, containers); err != nil {
+		return nil, err
 	}
 	if err := e.dumps.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("waiting for other checkpoints of the node: %w", err)
@@ -136,7 +136,8 @@ func (e *Engine) Checkpoint(ctx context.Context, id string, containers []runtime
 	}
 	dumps, err := e.dump(ctx, id)
 	if err != nil {
-		return nil, errors.Join(err, e.remove(context.WithoutCancel(ctx), id))
+		// The worker cannot say that it was told to give up because ctx has ended.
+		return nil, errors.Join(err, context.Cause(ctx), e.remove(context.WithoutCancel(ctx), id))
 	}
 	return dumps, nil
 }

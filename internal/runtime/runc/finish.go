@@ -51,7 +51,7 @@ func (c *checkpoint) finishOne(t *target, l *layer) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if again.pid != t.pid || again.start != t.start || again.freezer != t.freezer {
+	if again.pid != t.pid || again.start != t.start || again.cgroup.Path() != t.cgroup.Path() {
 		return nil, runtime.Errorf(runtime.ContainerNotRunning, "container %s was replaced while it was checkpointed", t.Name)
 	}
 	if err := l.write(filepath.Join(t.dir, rootfsDiffFile)); err != nil {

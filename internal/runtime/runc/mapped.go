@@ -10,9 +10,9 @@ import (
 // mappedFiles returns the files that the processes of the container have mapped shared and
 // writable, by their paths in the container.
 func (t *target) mappedFiles() (map[string]bool, error) {
-	processes, err := t.processes()
+	processes, err := t.cgroup.Processes()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing the processes of container %s: %w", t.Name, err)
 	}
 	mapped := map[string]bool{}
 	for _, pid := range processes {

@@ -172,6 +172,6 @@ type journal struct {
 
 // A frozenContainer names a container of a journal, and how it is thawed.
 type frozenContainer struct {
-	ID      string
-	Freezer freezer
+	ID     string
+	Cgroup string // the directory of its control group with the freezer
 }

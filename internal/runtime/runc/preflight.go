@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/runtime/freezer"
 )
 
 // minCRIU is the oldest CRIU with which Kubernetes checkpoints.
@@ -29,16 +30,16 @@ type usage struct {
 
 // preflight checks everything about a container that can be known before it is frozen.
 func preflight(t *target, options runtime.Options) (*usage, error) {
-	frozen, err := t.freezer.isRequested()
+	state, err := t.cgroup.State()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the freezer of container %s: %w", t.Name, err)
 	}
-	if frozen {
+	if state != freezer.Thawed {
 		return nil, busy("container %s is paused, or something else is checkpointing it; wait until it runs", t.Name)
 	}
-	processes, err := t.processes()
+	processes, err := t.cgroup.Processes()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing the processes of container %s: %w", t.Name, err)
 	}
 	if err := t.checkTree(processes); err != nil {
 		return nil, err
@@ -189,7 +190,7 @@ func probe(ctx context.Context, maxMemory int64) (*runtime.Capability, error) {
 	if out, err := run(ctx, "criu", "check"); err != nil {
 		return nil, runtime.Errorf(runtime.RuntimeNotReady, "criu check fails on the node: %s", firstLine(errorLines(out), out))
 	}
-	capability := &runtime.Capability{OCIRuntime: "runc " + oci, CRIU: criu, Steps: []runtime.Step{runtime.Disk}}
+	capability := &runtime.Capability{OCIRuntime: "runc " + oci, CRIU: criu, Steps: []runtime.Step{runtime.Disk}, OneInstant: true}
 	describeNode(ctx, capability)
 	if maxMemory > 0 {
 		capability.Steps = slices.Insert(capability.Steps, 0, runtime.Tmpfs)

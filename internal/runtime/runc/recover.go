@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/runtime/freezer"
 )
 
 const (
@@ -54,7 +56,14 @@ func recoverCheckpoint(ctx context.Context, dir string) error {
 func (j *journal) thaw() error {
 	var failed []error
 	for _, container := range j.Containers {
-		if err := container.Freezer.thaw(); err != nil {
+		cgroup, err := freezer.At(container.Cgroup)
+		if errors.Is(err, freezer.ErrNotFound) {
+			continue // The container has ended.
+		}
+		if err == nil {
+			err = cgroup.Thaw(context.Background())
+		}
+		if err != nil {
 			failed = append(failed, fmt.Errorf("thawing container %s: %w", container.ID, err))
 		}
 	}

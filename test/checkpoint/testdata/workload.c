@@ -11,6 +11,7 @@
 //	ok NAME ROUND LONGEST-GAP-IN-MS
 //	corrupt NAME PAGE
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,8 +93,23 @@ static void *map_guarded(size_t size)
 	return p + page;
 }
 
+// Listens on port 1234 of the loopback interface, and connects to itself if asked to.
+static void open_sockets(int connected)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(1234), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(listener, (struct sockaddr *)&to, sizeof to) || listen(listener, 1))
+		die("listen");
+	if (connected && connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof to))
+		die("connect");
+	if (connected && accept(listener, NULL, NULL) < 0)
+		die("accept");
+}
+
 static void *allocate(struct area *a, size_t size)
 {
+	if (is(a, "listening") || is(a, "connected"))
+		open_sockets(is(a, "connected"));
 	int private = MAP_PRIVATE | MAP_ANONYMOUS;
 	if (is(a, "shared"))
 		return map(size, MAP_SHARED | MAP_ANONYMOUS, -1);
