@@ -22,6 +22,9 @@ const (
 	Busy Reason = "Busy"
 	// Timeout means that the container would have been frozen for longer than permitted.
 	Timeout Reason = "Timeout"
+	// LivenessBudgetTooSmall means that the kubelet would kill the container, because it does
+	// not answer its liveness probe while it is frozen.
+	LivenessBudgetTooSmall Reason = "LivenessBudgetTooSmall"
 	// InsufficientNodeDisk means that the node has no room for the checkpoint.
 	InsufficientNodeDisk Reason = "InsufficientNodeDisk"
 	// EstablishedTCP means that the container has established TCP connections.
@@ -47,8 +50,9 @@ const (
 	ContainerUnknown Reason = "ContainerUnknown"
 	// SourcePodReplaced means that the dump is one of another pod of the same name.
 	SourcePodReplaced Reason = "SourcePodReplaced"
-	// DumpFailed is any other failure.
-	DumpFailed Reason = "DumpFailed"
+	// DumpFailed is any other failure, with the name that the native PodCheckpoint has for it
+	// (KEP-5823).
+	DumpFailed Reason = "CheckpointFailed"
 )
 
 // An Error is a checkpoint that failed, and why.
