@@ -66,13 +66,17 @@ func decide(s *state) step {
 	}
 }
 
-// decideAssigned decides about a Checkpoint that a node's agent makes. An agent's
-// CheckpointNode is deleted with its Node.
+// decideAssigned decides about a Checkpoint that a node's agent makes.
 func (s *state) decideAssigned() step {
-	if s.agent == nil {
-		return failed(v1alpha1.ReasonNodeLost, "node %s, which was to make the checkpoint, does not exist any more", s.checkpoint.Status.NodeName)
+	name := s.checkpoint.Status.NodeName
+	switch {
+	case s.agent != nil:
+		return step{action: none}
+	case s.nodeExists:
+		return waitFor(user, v1alpha1.ReasonNoAgent, "node %s has no checkpoint agent any more: see why its DaemonSet checkpoint-agent has no pod there", name)
+	default:
+		return failed(v1alpha1.ReasonNodeLost, "node %s, which was to make the checkpoint, does not exist any more", name)
 	}
-	return step{action: none}
 }
 
 // decideNew decides about a Checkpoint that is not assigned. What may still appear is
@@ -187,6 +191,10 @@ func (s *state) decideDeletion() step {
 func (s *state) decideDeletionWithoutNode() step {
 	status := &s.checkpoint.Status
 	switch {
+	case s.nodeExists:
+		return waitFor(user, v1alpha1.ReasonNoAgent,
+			"node %s has no checkpoint agent to delete the data: see why its DaemonSet checkpoint-agent has no pod there, or let the Checkpoint go without its data with the annotation %s=true",
+			status.NodeName, v1alpha1.AnnAbandonData)
 	case status.Storage != nil && status.Storage.Backend == v1alpha1.BackendLocal:
 		return waitFor(user, v1alpha1.ReasonNodeLost,
 			"the data are on node %s, which does not exist any more: if they are lost, let the Checkpoint go with the annotation %s=true", status.NodeName, v1alpha1.AnnAbandonData)

@@ -91,6 +91,14 @@ func TestDecide(t *testing.T) {
 			change: func(s *state) { s.checkpoint.Status.NodeName, s.agent = "n1", nil },
 			want:   fail, reason: "NodeLost",
 		},
+		"an assigned Checkpoint whose node has lost its agent is waited for": {
+			change: func(s *state) { s.checkpoint.Status.NodeName, s.agent, s.nodeExists = "n1", nil, true },
+			want:   wait, reason: "NodeHasNoAgent", says: "node n1 has no checkpoint agent any more",
+		},
+		"a deleted Checkpoint waits for the agent of a node that exists": {
+			change: func(s *state) { deleted(s); s.agent, s.nodeExists, s.otherAgent = nil, true, "n2" },
+			want:   wait, reason: "NodeHasNoAgent", says: "checkpoint.example.com/abandon-data=true",
+		},
 		"a ready Checkpoint stays although its node is gone": {
 			change: func(s *state) {
 				s.checkpoint.Status.NodeName, s.agent = "n1", nil

@@ -26,7 +26,7 @@ func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey) (*state,
 		return s, nil
 	}
 	if s.isDeleting() || s.isAssigned() {
-		return s, r.observeAgents(ctx, s, s.checkpoint.Status.NodeName)
+		return s, r.observeAssigned(ctx, s)
 	}
 	return s, r.observeTarget(ctx, s)
 }
@@ -47,6 +47,22 @@ func (r *Reconciler) observeTarget(ctx context.Context, s *state) error {
 		return err
 	}
 	return r.observeAgents(ctx, s, s.pod.Spec.NodeName)
+}
+
+// observeAssigned reads what is left of the assigned node. Its agent publishes a
+// CheckpointNode, which is deleted with the Node.
+func (r *Reconciler) observeAssigned(ctx context.Context, s *state) error {
+	name := s.checkpoint.Status.NodeName
+	if err := r.observeAgents(ctx, s, name); err != nil || s.agent != nil || name == "" {
+		return err
+	}
+	node := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}}
+	err := r.apiReader.Get(ctx, client.ObjectKey{Name: name}, node)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading node %s: %w", name, err)
+	}
+	s.nodeExists = err == nil
+	return nil
 }
 
 // observeAgents reads the agent of a node, and which other node has one.

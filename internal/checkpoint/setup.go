@@ -38,6 +38,9 @@ func CacheOptions(namespaces []string, into *cache.Options) {
 // Setup adds the controller to a manager.
 func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
 	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, now: time.Now}
+	if err := registerMetrics(m); err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("checkpoint").
 		For(&v1alpha1.Checkpoint{}).

@@ -25,6 +25,8 @@ type state struct {
 	// agent is that of the pod's node or, once the Checkpoint is assigned, of the assigned
 	// node; nil if the node has none.
 	agent *v1alpha1.CheckpointNode
+	// nodeExists is whether the assigned node exists. It is known only if that has no agent.
+	nodeExists bool
 	// otherAgent is the name of another node with an agent; "" if there is none.
 	otherAgent string
 }
