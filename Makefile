@@ -57,7 +57,8 @@ bin/holdfast bin/local-driver:
 # ROLE makes an image whose entrypoint is that role, for manifests without a command.
 IMAGE = holdfast.io/$(ROLE):dev
 ROLE = holdfast
-ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar
+ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar \
+	checkpoint-operator manager
 .PHONY: image image-local-driver
 image: bin/holdfast ## Write an image into bin/holdfast.tar, without Docker (IMAGE=name, ROLE=csi-attacher)
 	go run -C devcluster ./mkimage -name '$(IMAGE)' -output ../bin/$(ROLE).tar -file /holdfast=../bin/holdfast \
@@ -102,13 +103,14 @@ bin/versitygw: go.tools.mod # The S3 server of the tests. They run make for it, 
 .PHONY: generate
 generate: bin/controller-gen ## Generate deepcopy functions and CRDs from the types in api/
 	bin/controller-gen object crd paths=./api/... output:crd:dir=internal/crds
+	hack/deploy-crds.sh
 
 bin/controller-gen: go.tools.mod
 	@hack/progress.sh 'building controller-gen' \
 		go build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
 
 # Compares contents, not commits, so that you can run it before a commit.
-GENERATED = find api internal/crds -name 'zz_generated.*' -o -name '*.yaml' | sort | xargs sha256sum
+GENERATED = find api internal/crds deploy -name 'zz_generated.*' -o -name '*.yaml' | sort | xargs sha256sum
 .PHONY: verify-generated
 verify-generated:
 	@before=$$($(GENERATED)); $(MAKE) -s generate; \

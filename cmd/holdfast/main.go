@@ -22,7 +22,7 @@ func main() {
 	}
 	root.AddCommand(
 		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
-		newCheckpointOperator(),
+		newCheckpointOperator(), newNodeAgent(), newCheckpointWorker(),
 		newArchive(), newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {

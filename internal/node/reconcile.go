@@ -1,0 +1,138 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+)
+
+// Reconciler makes, stores and deletes the Checkpoints of one node.
+type Reconciler struct {
+	client    client.Client
+	apiReader client.Reader // uncached
+	events    *kube.Events
+	options   *Options
+	stores    Stores
+	probes    *prober
+	staged    staged
+	now       func() time.Time
+}
+
+// Reconcile does the next step for one Checkpoint.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	s := &state{}
+	if err := kube.GetIfExists(ctx, r.client, request.NamespacedName, &s.checkpoint); err != nil || s.checkpoint == nil {
+		return reconcile.Result{}, err
+	}
+	s.dumped = len(r.staged.get(s.checkpoint.UID)) > 0
+	next := decide(s, r.options, r.now())
+	if next.action == wait {
+		return reconcile.Result{RequeueAfter: next.after}, nil
+	}
+	err := r.execute(ctx, s, next)
+	if kube.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
+	}
+	return reconcile.Result{}, err
+}
+
+func (r *Reconciler) execute(ctx context.Context, s *state, next step) error {
+	c := s.checkpoint
+	switch next.action {
+	case dump:
+		return r.dump(ctx, c)
+	case save:
+		return r.save(ctx, c)
+	case giveUp:
+		return r.fail(ctx, c, reasonOf(c), fmt.Errorf("the agent of node %s died in the last of %d attempts, without another result", r.options.Node, c.Status.Attempts))
+	case discard:
+		if err := r.staged.discard(c.UID); err != nil {
+			return fmt.Errorf("removing the dumps of Checkpoint %s/%s from the node: %w", c.Namespace, c.Name, err)
+		}
+	case deleteData:
+		return r.delete(ctx, c)
+	case wait, none:
+	}
+	return nil
+}
+
+// reasonOf returns the reason why a Checkpoint is not ready, for one that is given up.
+func reasonOf(c *v1alpha1.Checkpoint) string {
+	if ready := meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Reason != v1alpha1.ReasonInProgress {
+		return ready.Reason
+	}
+	return v1alpha1.ReasonFailed
+}
+
+// messageLimit is the maximum length of a condition's message, in bytes.
+const messageLimit = 1024
+
+// setReady sets the condition Ready, without a time of transition if only the message
+// differs.
+func (r *Reconciler) setReady(c *v1alpha1.Checkpoint, status metav1.ConditionStatus, reason, message string) {
+	r.setCondition(c, v1alpha1.ConditionReady, status, reason, message)
+}
+
+func (r *Reconciler) setCondition(c *v1alpha1.Checkpoint, kind string, status metav1.ConditionStatus, reason, message string) {
+	c.Status.ObservedGeneration = c.Generation
+	meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: kube.Truncate(message, messageLimit),
+		ObservedGeneration: c.Generation, LastTransitionTime: metav1.NewTime(r.now()),
+	})
+}
+
+// fail records that the Checkpoint will never be ready, and removes what it has left on
+// the node and in its store. If the store cannot be used, that is tried again when the
+// Checkpoint is deleted.
+func (r *Reconciler) fail(ctx context.Context, about *v1alpha1.Checkpoint, reason string, problem error) error {
+	if err := r.staged.discard(about.UID); err != nil {
+		return fmt.Errorf("removing the dumps from the node: %w", err)
+	}
+	if err := r.deleteStored(ctx, about); err != nil {
+		problem = fmt.Errorf("%w; the store may have a part of it until the Checkpoint is deleted: %w", problem, err)
+	}
+	err := kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
+		r.setReady(c, metav1.ConditionFalse, reason, problem.Error())
+		r.setCondition(c, v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, problem.Error())
+		c.Status.NextAttemptTime, c.Status.WaitingFor = nil, waitingForUser
+	})
+	if err == nil {
+		r.events.Warning(about, reason, problem.Error())
+	}
+	return err
+}
+
+// Who acts next; see CheckpointStatus.WaitingFor.
+const (
+	waitingForUser  = "User"
+	waitingForNode  = "Node"
+	waitingForStore = "Store"
+)
+
+// retry records a failure that may pass, and when the next attempt starts.
+func (r *Reconciler) retry(ctx context.Context, about *v1alpha1.Checkpoint, f failure) error {
+	err := kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
+		r.setReady(c, metav1.ConditionFalse, f.reason, f.problem.Error())
+		at := metav1.NewTime(r.now().Add(f.after))
+		c.Status.NextAttemptTime, c.Status.WaitingFor = &at, f.waitingFor
+	})
+	if err == nil {
+		r.events.Warning(about, f.reason, f.problem.Error())
+	}
+	return err
+}
+
+// A failure is one that may pass.
+type failure struct {
+	reason, waitingFor string
+	after              time.Duration
+	problem            error
+}
