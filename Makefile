@@ -44,6 +44,11 @@ bench: build ## Measure requests, rates, CPU and memory of volumes and attachmen
 bench-scale: build ## Measure the same among 10,000 volumes and snapshots (UPDATE=1: update docs/internals/benchmarks.md)
 	$(MEASURE) -parallel 1 -run TestMany $(SHOW)
 
+.PHONY: bench-archive
+bench-archive: ## Compare writing an archive of a checkpoint with zstd -1 -T2, in turns (HOLDFAST_BENCH_PAGES=file: of this file)
+	@hack/need.sh zstd=zstd
+	go test -run '^$$' -bench AgainstZstd -benchtime 9x ./internal/archive
+
 MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)
 SHOW := | grep -vE '^=== |^ +--- PASS'
 

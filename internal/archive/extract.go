@@ -19,7 +19,7 @@ func (a *Reader) Extract(ctx context.Context, directory string) error {
 	if err != nil {
 		return fmt.Errorf("opening the directory: %w", err)
 	}
-	defer root.Close() //nolint:errcheck // nothing was written through it
+	defer root.Close()
 	return a.eachFile(ctx, func(f *file, s *stream) error {
 		if err := root.MkdirAll(path.Dir(f.info.Name), 0o700); err != nil {
 			return fmt.Errorf("making a directory for %q: %w", f.info.Name, err)
