@@ -1,7 +1,11 @@
 package s3
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -223,7 +227,7 @@ func TestCredentialsOfRequests(t *testing.T) {
 			f := startFake(t, func(_ http.ResponseWriter, r *http.Request) bool {
 				authorization := r.Header.Get("Authorization")
 				if (authorization != "") != tt.signed || r.Header.Get("X-Amz-Security-Token") != tt.token ||
-					!strings.Contains(authorization, tt.region) || strings.Contains(authorization, secrets.SecretAccessKey) {
+					!strings.Contains(authorization, tt.region) || !sumIsRight(r) || strings.Contains(authorization, secrets.SecretAccessKey) {
 					wrong.Store(&r.Header)
 				}
 				return false
@@ -235,5 +239,33 @@ func TestCredentialsOfRequests(t *testing.T) {
 				t.Errorf("a request had the headers %v", *h)
 			}
 		})
+	}
+}
+
+// sumIsRight checks the CRC32C of a request with data.
+func sumIsRight(r *http.Request) bool {
+	if r.Method != http.MethodPut {
+		return true
+	}
+	data, err := io.ReadAll(r.Body)
+	sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+	return err == nil && r.Header.Get("X-Amz-Checksum-Crc32c") == base64.StdEncoding.EncodeToString(sum)
+}
+
+// A server verifies the checksum, and a request that it rejects for it is repeated.
+func TestServerVerifiesChecksums(t *testing.T) {
+	t.Parallel()
+	s := newOn(t, shared)
+	w := s.newWriter(t.Context(), "a", "a")
+	if err := w.startMultipart(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.client.PutObjectPart(t.Context(), s.config.Bucket, "a", w.uploadID, 1, strings.NewReader("data"), 4,
+		minio.PutObjectPartOptions{CustomHeader: http.Header{"X-Amz-Checksum-Crc32c": {"AAAAAA=="}}, DisableContentSha256: true})
+	if err == nil || !isTransient(err) {
+		t.Errorf("a part with a wrong checksum: %v, code %q", err, codeOf(err))
+	}
+	if err := w.Abort(); err != nil {
+		t.Error(err)
 	}
 }

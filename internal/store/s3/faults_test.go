@@ -241,23 +241,6 @@ func TestServerThatStallsDuringAPart(t *testing.T) {
 	storetest.WantData(t, direct(t, s), "a", data)
 }
 
-// A slow server is no stalled one: the time of a request is not limited as long as data
-// move.
-func TestSlowServer(t *testing.T) {
-	t.Parallel()
-	l := quick
-	l.stall, l.retry = 2*time.Second, 0
-	s, _ := throughCutter(t, l, func(_ bool, data []byte) bool {
-		if len(data) > 4096 {
-			time.Sleep(5 * time.Millisecond) // A body takes longer than a stall; the test waits for nothing.
-		}
-		return true
-	})
-	data := storetest.Data("a", 9<<20)
-	storetest.MustPut(t, s, "a", data)
-	storetest.WantData(t, s, "a", data)
-}
-
 func TestUploadSurvivesARestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	server := s3server.Start(t, s3server.Options{})

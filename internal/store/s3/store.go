@@ -21,14 +21,15 @@ import (
 type limits struct {
 	stall    time.Duration // for the next bytes of a request or its response
 	complete time.Duration // for the response to the completion of an upload
-	retry    time.Duration // how long a request is repeated
+	retry    time.Duration // how long a request is repeated; 0 is not at all
 	backoff  time.Duration // before the first repetition; doubled for each further one
 	cleanup  time.Duration // for an abort after the caller's context has ended
 }
 
-// The server copies the data of a large object when its upload is completed, so that takes
-// longer than other requests.
-var defaultLimits = limits{stall: 30 * time.Second, complete: 5 * time.Minute, retry: time.Minute,
+// A stall is long enough for the 4 MiB that Linux buffers for a connection to leave at 0.6
+// Mbit/s. The server copies the data of a large object when its upload is completed, so
+// that takes longer than other requests.
+var defaultLimits = limits{stall: time.Minute, complete: 5 * time.Minute, retry: time.Minute,
 	backoff: 200 * time.Millisecond, cleanup: 30 * time.Second}
 
 // A Store keeps objects in a bucket. It is a [store.Store].
