@@ -3,6 +3,7 @@ package runc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,11 +46,30 @@ func newMemoryCopy(name string, size int64) (*memoryCopy, error) {
 	if err := unix.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
 		return nil, errors.Join(fmt.Errorf("allocating %d MiB for the memory: %w", size>>20, err), file.Close())
 	}
-	memory, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	memory, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mapping a file for the memory: %w", err), file.Close())
 	}
+	if err := touch(memory); err != nil {
+		return nil, errors.Join(err, unix.Munmap(memory), file.Close())
+	}
 	return &memoryCopy{file: file, memory: memory, ranges: map[int][]copiedRange{}}, nil
+}
+
+// touch has the kernel write all of a mapping. A tmpfs clears a page, and a virtual machine
+// gets it, only when it is written; and there are virtual machines on which the kernel's
+// first write into a mapping costs ten times as much as the next one, also if the program
+// itself has written there.
+func touch(memory []byte) error {
+	zeros, err := os.Open("/dev/zero")
+	if err != nil {
+		return fmt.Errorf("opening /dev/zero: %w", err)
+	}
+	defer zeros.Close()
+	if _, err := io.ReadFull(zeros, memory); err != nil {
+		return fmt.Errorf("filling a file for the memory: %w", err)
+	}
+	return nil
 }
 
 // close ends the copying. What was allocated and not used is given back.
