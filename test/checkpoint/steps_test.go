@@ -16,7 +16,6 @@ func TestRestore(t *testing.T) {
 		"processes that share pages until a write": {"a=fork:32", "b=private:16"},
 		"shared memory":                         {"a=shared:32", "b=memfd:16", "c=private:16"},
 		"stacks, guard pages and changed files": {"a=stack:16", "b=guard:16", "c=file:16"},
-		"a listening socket":                    {"a=listening:1"},
 		"executable, locked and huge pages":     {"a=exec:8", "b=locked:8", "c=huge:32"},
 	}
 	for name, areas := range tests {
