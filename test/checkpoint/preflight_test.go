@@ -113,8 +113,8 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// CRIU serves the memory of a container to everybody who connects: nobody on the node's
-// network can.
+// CRIU serves the memory of a container to everybody who connects: nobody on the network of
+// the node or of the agent can.
 func TestNobodyListensDuringADump(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, nil)
@@ -129,8 +129,9 @@ func TestNobodyListensDuringADump(t *testing.T) {
 				return
 			default:
 			}
-			for _, table := range []string{"net/tcp", "net/tcp6"} {
-				text, _ := os.ReadFile(n.path("/proc/1/" + table))
+			// Of the node, and of this process, which is the agent.
+			for _, table := range []string{n.path("/proc/1/net/tcp"), n.path("/proc/1/net/tcp6"), "/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+				text, _ := os.ReadFile(table)
 				for line := range strings.Lines(string(text)) {
 					// 27000, in any state
 					if strings.Contains(line, ":6978 ") {
