@@ -103,7 +103,7 @@ bin/golangci-lint: go.tools.mod
 
 bin/versitygw: go.tools.mod # The S3 server of the tests. They run make for it, too.
 	@hack/progress.sh 'building versitygw' \
-		go build -modfile=go.tools.mod -o $@ github.com/versity/versitygw/cmd/versitygw
+		$(BUILD) -modfile=go.tools.mod -o $@ github.com/versity/versitygw/cmd/versitygw
 
 .PHONY: generate
 generate: bin/controller-gen ## Generate deepcopy functions and CRDs from the types in api/

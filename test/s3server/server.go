@@ -128,7 +128,7 @@ func (s *Server) Kill() {
 // Restart kills the process and starts it again at the same address.
 func (s *Server) Restart() error {
 	s.Kill()
-	program, err := program()
+	program, err := Program()
 	if err != nil {
 		return err
 	}
@@ -230,9 +230,9 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// program returns the path of versitygw, and builds it unless it is newer than what it is
+// Program returns the path of versitygw, and builds it unless it is newer than what it is
 // built from. Packages that are tested at the same time wait for one build.
-func program() (string, error) {
+func Program() (string, error) {
 	_, file, _, _ := runtime.Caller(0)
 	root := filepath.Join(filepath.Dir(file), "..", "..")
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
