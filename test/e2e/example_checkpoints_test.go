@@ -69,7 +69,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Run("the agent is killed", w.testKilledAgent)
 
 	r.run(t, remove)
-	if left := w.Run(t, w.Nodes[0], "sh", "-c", "find /var/lib/holdfast/node /var/lib/holdfast/checkpoints -name '*.ckpt' -o -name '*.img'; grep ' /var/lib/holdfast' /proc/mounts || true"); left != "" {
+	if left := w.Run(t, w.Nodes[0], "sh", "-c", "find /var/lib/holdfast/node /var/lib/holdfast/checkpoints -name '*.ckpt' -o -name '*.img'; grep ' /var/lib/holdfast/node' /proc/mounts || true"); left != "" {
 		t.Errorf("the node still has %s", left)
 	}
 }
@@ -214,7 +214,7 @@ func (w *checkpointWorld) testBucket(t *testing.T) {
 // uploads.
 func (w *checkpointWorld) filesInBucket(t *testing.T) string {
 	t.Helper()
-	return strings.TrimSpace(w.kubectl(t, "exec", "s3", "-c", "look", "--", "sh", "-c", "find /data -type f -exec stat -c '%n %s' {} +"))
+	return strings.TrimSpace(w.kubectl(t, "exec", "s3", "-c", "look", "--", "sh", "-c", "find /data/checkpoints -type f -exec stat -c '%n %s' {} +"))
 }
 
 // testReference: outside of the operator's namespace, the pod's namespace has to agree. The
