@@ -37,10 +37,12 @@ type nodeAgent struct {
 	stateDir  string
 	maxMemory string
 	frozen    time.Duration
-	kubelet   kubelet.Options
-	hostIP    string
-	stores    node.Stores
-	info      node.Info
+
+	freezeCopy bool
+	kubelet    kubelet.Options
+	hostIP     string
+	stores     node.Stores
+	info       node.Info
 }
 
 func newNodeAgent() *cobra.Command {
@@ -71,6 +73,7 @@ func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs.StringVar(&a.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node for checkpoints that are not stored yet; it needs room for one of each container")
 	fs.StringVar(&a.agent.LocalPath, "local-path", "/var/lib/holdfast/checkpoints", "directory of the node in which the backend local may keep checkpoints")
 	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet may take; 0 keeps them on disk, which freezes containers for longer")
+	fs.BoolVar(&a.freezeCopy, "freeze-copy", false, "copy memory beside CRIU (step FreezeCopy): before it freezes a container, the agent reserves as much RAM, which takes long where the node's memory is slow")
 	fs.DurationVar(&a.frozen, "max-frozen-time", runc.DefaultTimeout, "for how long a container may be frozen, unless its Checkpoint or its liveness probe permits less")
 	fs.Int32Var(&a.agent.Attempts, "attempts", 3, "how often a checkpoint is attempted")
 	fs.DurationVar(&a.agent.UploadDeadline, "upload-deadline", time.Hour, "how long a checkpoint is kept on the node while its store cannot be used")
@@ -142,7 +145,7 @@ func (a *nodeAgent) newEngine(name string) (runtime.Engine, error) {
 		// namespaces of the node.
 		return runc.New(runc.Config{
 			StateDir: filepath.Join(a.stateDir, name), HostPID: os.Getppid(), WorkerArgs: []string{workerCommand},
-			Timeout: a.frozen, MaxMemory: memory.Value(),
+			Timeout: a.frozen, MaxMemory: memory.Value(), WithoutFreezeCopy: !a.freezeCopy,
 		})
 	case kubeletEngine:
 		o := a.kubelet

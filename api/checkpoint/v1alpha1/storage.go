@@ -68,7 +68,7 @@ type S3Storage struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_-]([A-Za-z0-9._-]|/[A-Za-z0-9_-])*/?$')",message="prefix has letters, digits, dots, dashes and underscores between single slashes, such as team/my-app/, and does not begin with a slash"
 	Prefix string `json:"prefix,omitempty"`
 
-	// region is the region of the bucket. Without it, it is found out.
+	// region is the region of the bucket. Without it, it is the one in an endpoint of Amazon, else us-east-1.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Region string `json:"region,omitempty"`
