@@ -38,13 +38,13 @@ type step struct {
 
 // Who acts next; see CheckpointStatus.WaitingFor.
 const (
-	user     = "User"
-	operator = "Operator"
-	node     = "Node"
+	user = "User"
+	node = "Node"
 )
 
-func waitFor(who, reason, format string, args ...any) step {
-	return step{action: wait, waitingFor: who, reason: reason, message: fmt.Sprintf(format, args...)}
+// waitForUser is a step for what only a user can change.
+func waitForUser(reason, format string, args ...any) step {
+	return step{action: wait, waitingFor: user, reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
 func failed(reason, format string, args ...any) step {
@@ -73,7 +73,7 @@ func (s *state) decideAssigned() step {
 	case s.agent != nil:
 		return step{action: none}
 	case s.nodeExists:
-		return waitFor(user, v1alpha1.ReasonNoAgent, "node %s has no checkpoint agent any more: see why its DaemonSet checkpoint-agent has no pod there", name)
+		return waitForUser(v1alpha1.ReasonNoAgent, "node %s has no checkpoint agent any more: see why its DaemonSet checkpoint-agent has no pod there", name)
 	default:
 		return failed(v1alpha1.ReasonNodeLost, "node %s, which was to make the checkpoint, does not exist any more", name)
 	}
@@ -86,15 +86,15 @@ func (s *state) decideNew() step {
 	storage, _ := s.storage()
 	switch {
 	case c.Spec.PolicyRef != "" && s.policy == nil:
-		return waitFor(user, v1alpha1.ReasonPolicyMissing, "CheckpointPolicy %q does not exist: create it, or create another Checkpoint that names an existing one", c.Spec.PolicyRef)
+		return waitForUser(v1alpha1.ReasonPolicyMissing, "CheckpointPolicy %q does not exist: create it, or create another Checkpoint that names an existing one", c.Spec.PolicyRef)
 	case storage == nil:
-		return waitFor(user, v1alpha1.ReasonStorageInvalid, "CheckpointPolicy %q has no storage, and the Checkpoint has none either: set spec.storage of the policy", c.Spec.PolicyRef)
+		return waitForUser(v1alpha1.ReasonStorageInvalid, "CheckpointPolicy %q has no storage, and the Checkpoint has none either: set spec.storage of the policy", c.Spec.PolicyRef)
 	case !s.granted:
-		return waitFor(user, v1alpha1.ReasonReferenceMissing,
+		return waitForUser(v1alpha1.ReasonReferenceMissing,
 			"no ReferenceGrant in namespace %s lets Checkpoints of namespace %s name its pods: create one with from {group: %s, kind: Checkpoint, namespace: %s} and to {group: \"\", kind: Pod}, or create the Checkpoint in namespace %s",
 			targetNamespace(c), c.Namespace, v1alpha1.GroupVersion.Group, c.Namespace, targetNamespace(c))
 	case s.pod == nil:
-		return waitFor(user, v1alpha1.ReasonPodGone, "pod %s does not exist", targetKey(c))
+		return waitForUser(v1alpha1.ReasonPodGone, "pod %s does not exist", targetKey(c))
 	}
 	return s.decidePod()
 }
@@ -111,7 +111,7 @@ func (s *state) decidePod() step {
 	}
 	for _, name := range names {
 		if !isRunning(s.pod, name) {
-			return waitFor(user, v1alpha1.ReasonContainerNotActive, "container %s of pod %s is not running: it is checkpointed when it is", name, key)
+			return waitForUser(v1alpha1.ReasonContainerNotActive, "container %s of pod %s is not running: it is checkpointed when it is", name, key)
 		}
 	}
 	return s.decideAgent(names)
@@ -120,7 +120,7 @@ func (s *state) decidePod() step {
 // decideAgent decides about a Checkpoint whose containers run.
 func (s *state) decideAgent(containers []string) step {
 	if s.agent == nil {
-		return waitFor(user, v1alpha1.ReasonNoAgent,
+		return waitForUser(v1alpha1.ReasonNoAgent,
 			"node %s, on which the pod runs, has no checkpoint agent: apply deploy/checkpoint-operator.yaml, or see why its DaemonSet checkpoint-agent has no pod there", s.pod.Spec.NodeName)
 	}
 	if ready := meta.FindStatusCondition(s.agent.Status.Conditions, v1alpha1.ConditionReady); ready == nil || ready.Status != metav1.ConditionTrue {
@@ -128,7 +128,7 @@ func (s *state) decideAgent(containers []string) step {
 		if ready != nil {
 			reason, message = ready.Reason, ready.Message
 		}
-		return waitFor(user, reason, "node %s cannot make checkpoints: %s", s.agent.Name, message)
+		return waitForUser(reason, "node %s cannot make checkpoints: %s", s.agent.Name, message)
 	}
 	return step{action: assign, containers: containers, node: s.pod.Spec.NodeName}
 }
@@ -192,16 +192,16 @@ func (s *state) decideDeletionWithoutNode() step {
 	status := &s.checkpoint.Status
 	switch {
 	case s.nodeExists:
-		return waitFor(user, v1alpha1.ReasonNoAgent,
+		return waitForUser(v1alpha1.ReasonNoAgent,
 			"node %s has no checkpoint agent to delete the data: see why its DaemonSet checkpoint-agent has no pod there, or let the Checkpoint go without its data with the annotation %s=true",
 			status.NodeName, v1alpha1.AnnAbandonData)
 	case status.Storage != nil && status.Storage.Backend == v1alpha1.BackendLocal:
-		return waitFor(user, v1alpha1.ReasonNodeLost,
+		return waitForUser(v1alpha1.ReasonNodeLost,
 			"the data are on node %s, which does not exist any more: if they are lost, let the Checkpoint go with the annotation %s=true", status.NodeName, v1alpha1.AnnAbandonData)
 	case s.otherAgent != "":
 		return step{action: reassign, node: s.otherAgent, waitingFor: node}
 	default:
-		return waitFor(user, v1alpha1.ReasonNoAgent,
+		return waitForUser(v1alpha1.ReasonNoAgent,
 			"node %s does not exist any more, and no other node has a checkpoint agent to delete the data: apply deploy/checkpoint-operator.yaml, or let the Checkpoint go without its data with the annotation %s=true",
 			status.NodeName, v1alpha1.AnnAbandonData)
 	}

@@ -87,7 +87,11 @@ func saveDump(ctx context.Context, to store.Store, key string, d runtime.Dump, s
 	if err != nil {
 		return archive.Result{}, err
 	}
-	if err := verify(ctx, to, key, d, secret, result.Digest); err != nil {
+	options := archive.OpenOptions{Identity: identityOf(d.Report().Container)}
+	if secret != nil {
+		options.Secrets.Keys = []archive.Key{*secret}
+	}
+	if err := verify(ctx, to, key, options, result.Digest); err != nil {
 		return archive.Result{}, fmt.Errorf("verifying what was stored: %w", err)
 	}
 	return *result, nil
@@ -139,17 +143,13 @@ func identityOf(c runtime.Container) archive.Identity {
 	return archive.Identity{Namespace: c.Namespace, Pod: c.Pod, PodUID: c.PodUID, Container: c.Name, ContainerID: c.ID}
 }
 
-// verify reads back what was stored.
-func verify(ctx context.Context, from store.Store, key string, d runtime.Dump, secret *archive.Key, digest string) error {
+// verify reads back what was stored, and compares it with the digest of what was written.
+func verify(ctx context.Context, from store.Store, key string, options archive.OpenOptions, digest string) error {
 	object, err := from.Open(ctx, key)
 	if err != nil {
 		return err
 	}
 	defer object.Close()
-	options := archive.OpenOptions{Identity: identityOf(d.Report().Container)}
-	if secret != nil {
-		options.Secrets.Keys = []archive.Key{*secret}
-	}
 	reader, err := archive.Open(object, object.Size(), options)
 	if err != nil {
 		return err

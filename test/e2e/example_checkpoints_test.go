@@ -51,7 +51,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	must(t, err)
 
 	shown := r.run(t, use)
-	c := w.waitCheckpoint(t, "my-app-local", v1alpha1.ConditionReady)
+	c := w.waitReady(t, "my-app-local")
 	for _, want := range []string{"CheckpointCompleted", c.Status.Frozen, c.Status.StoredSize, c.Status.Containers[0].Location} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("kubectl get does not show %q but: %s", want, shown)
@@ -105,11 +105,11 @@ func (w *checkpointWorld) create(t *testing.T, namespace, name string, change fu
 	})
 }
 
-// waitCheckpoint waits until a condition of a Checkpoint is True.
-func (w *checkpointWorld) waitCheckpoint(t *testing.T, name, condition string) *v1alpha1.Checkpoint {
+// waitReady waits until a Checkpoint is ready.
+func (w *checkpointWorld) waitReady(t *testing.T, name string) *v1alpha1.Checkpoint {
 	t.Helper()
 	return w.waitStatus(t, client.ObjectKey{Namespace: checkpointNamespace, Name: name}, func(s *v1alpha1.CheckpointStatus) bool {
-		return meta.IsStatusConditionTrue(s.Conditions, condition)
+		return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionReady)
 	})
 }
 
@@ -136,7 +136,7 @@ func (w *checkpointWorld) testEncryption(t *testing.T) {
 	w.create(t, checkpointNamespace, "encrypted", func(s *v1alpha1.CheckpointSpec) {
 		s.Encryption = &v1alpha1.Encryption{SecretRef: v1alpha1.SecretReference{Name: "checkpoint-key"}}
 	})
-	path := w.checkStored(t, w.waitCheckpoint(t, "encrypted", v1alpha1.ConditionReady))
+	path := w.checkStored(t, w.waitReady(t, "encrypted"))
 	copied := filepath.Join(t.TempDir(), "main.ckpt")
 	must(t, os.WriteFile(copied, []byte(w.Run(t, w.Nodes[0], "cat", path)), 0o600))
 	keyFile := filepath.Join(t.TempDir(), "key")
@@ -199,7 +199,7 @@ func (w *checkpointWorld) testBucket(t *testing.T) {
 			CredentialsSecretRef: &v1alpha1.SecretReference{Name: "bucket"},
 		}}
 	})
-	stored := w.waitCheckpoint(t, "in-a-bucket", v1alpha1.ConditionReady).Status.Containers[0]
+	stored := w.waitReady(t, "in-a-bucket").Status.Containers[0]
 	path, ok := strings.CutPrefix(stored.Location, "s3://checkpoints/my-app/")
 	if got, want := w.filesInBucket(t), fmt.Sprintf("/data/checkpoints/my-app/%s %d", path, stored.StoredBytes); !ok || got != want {
 		t.Errorf("the bucket has %q, want %q; the location is %s", got, want, stored.Location)
@@ -239,7 +239,7 @@ func (w *checkpointWorld) testKilledAgent(t *testing.T) {
 	w.waitStatus(t, key, func(s *v1alpha1.CheckpointStatus) bool { return s.Attempts > 0 })
 	// Without a grace period the kubelet kills it.
 	w.kubectl(t, "-n", checkpointNamespace, "delete", "pod", "-l", "app=checkpoint-agent", "--grace-period=0", "--force")
-	w.checkStored(t, w.waitCheckpoint(t, "interrupted", v1alpha1.ConditionReady))
+	w.checkStored(t, w.waitReady(t, "interrupted"))
 	count := func() string {
 		log, err := w.Client.CoreV1().Pods("default").GetLogs("my-app-pod-0", &corev1.PodLogOptions{TailLines: ptr.To(int64(1))}).DoRaw(t.Context())
 		must(t, err)

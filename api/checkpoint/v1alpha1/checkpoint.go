@@ -230,7 +230,7 @@ type CheckpointStatus struct {
 	// +optional
 	NextAttemptTime *metav1.Time `json:"nextAttemptTime,omitempty"`
 
-	// waitingFor is who has to act next: User, Operator, Node or Store.
+	// waitingFor is who has to act next: User, Node or Store.
 	// +optional
 	WaitingFor string `json:"waitingFor,omitempty"`
 }
