@@ -4,6 +4,7 @@ package checkpoint
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -33,6 +34,14 @@ const (
 	// workloadImage is the image of testdata/workload.c.
 	workloadImage = "holdfast.io/workload:dev"
 )
+
+// full runs every row of the long tests. Without it they run a sample, in which each moment,
+// victim and step has its turn.
+var full = flag.Bool("full", false, "run every row, not a sample of them")
+
+// inSample reports whether a sample that has every n-th row of a group has this one. Groups
+// have different rows.
+func inSample(group, row, n int) bool { return *full || row%n == group%n }
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == workerArg {

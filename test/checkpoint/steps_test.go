@@ -10,20 +10,26 @@ import (
 // A program that checks its memory goes on after the checkpoint, and again when the
 // checkpoint is restored.
 func TestRestore(t *testing.T) {
-	tests := map[string][]string{
-		"private memory":  {"a=private:64"},
-		"several threads": {"a=private:16", "b=private:16", "c=private:16", "d=private:16"},
-		"processes that share pages until a write": {"a=fork:32", "b=private:16"},
-		"shared memory":                         {"a=shared:32", "b=memfd:16", "c=private:16"},
-		"stacks, guard pages and changed files": {"a=stack:16", "b=guard:16", "c=file:16"},
-		"executable, locked and huge pages":     {"a=exec:8", "b=locked:8", "c=huge:32"},
+	tests := []struct {
+		name  string
+		areas []string
+	}{
+		{"private memory", []string{"a=private:64"}},
+		{"several threads", []string{"a=private:16", "b=private:16", "c=private:16", "d=private:16"}},
+		{"processes that share pages until a write", []string{"a=fork:32", "b=private:16"}},
+		{"shared memory", []string{"a=shared:32", "b=memfd:16", "c=private:16"}},
+		{"stacks, guard pages and changed files", []string{"a=stack:16", "b=guard:16", "c=file:16"}},
+		{"executable, locked and huge pages", []string{"a=exec:8", "b=locked:8", "c=huge:32"}},
 	}
-	for name, areas := range tests {
-		for _, step := range []runtime.Step{runtime.FreezeCopy, runtime.Tmpfs, runtime.Disk} {
-			t.Run(name+", "+string(step), func(t *testing.T) {
+	for row, tt := range tests {
+		for g, step := range []runtime.Step{runtime.FreezeCopy, runtime.Tmpfs, runtime.Disk} {
+			if !inSample(g, row, 3) {
+				continue
+			}
+			t.Run(tt.name+", "+string(step), func(t *testing.T) {
 				t.Parallel()
 				n := newNode(t, func(c *runc.Config) { c.WithoutFreezeCopy = step == runtime.Tmpfs })
-				testRestore(t, n, step, areas)
+				testRestore(t, n, step, tt.areas)
 			})
 		}
 	}
