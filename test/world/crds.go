@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,8 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// InstallCRDs installs the output of "holdfast crds" as its help says, and returns
-// when the API server serves all of it. The CRDs stay installed, because other tests
+// InstallCRDs installs the output of "holdfast crds" for volumes as its help says, and
+// returns when the API server serves all of it. The CRDs stay installed, because other tests
 // may use them. In a cluster of its own a test may pass functions that change a CRD,
 // or leave it out.
 func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructured.Unstructured) (install bool)) {
@@ -32,6 +33,10 @@ func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructure
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The test of checkpoints installs theirs, and deletes them while others run.
+	all = slices.DeleteFunc(all, func(crd *unstructured.Unstructured) bool {
+		return strings.HasSuffix(crd.GetName(), ".checkpoint.example.com")
+	})
 	for _, change := range changes {
 		all = slices.DeleteFunc(all, func(crd *unstructured.Unstructured) bool { return !change(crd) })
 	}
