@@ -59,9 +59,9 @@ func (o *checkpointOperator) complete(command *cobra.Command) error {
 		app.EnvVar{Name: "METRICS_PORT", Flags: []string{"metrics-bind-address"}},
 		app.EnvVar{Name: "HEALTH_PROBE_PORT", Flags: []string{"health-probe-bind-address"}},
 	)
-	o.leader.Namespace = app.Namespace(o.leader.Namespace)
+	// Not that of the Lease: a Checkpoint in this namespace may name pods of all others.
 	o.checkpoint = checkpoint.Options{
-		Namespace: o.leader.Namespace, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax,
+		Namespace: app.Namespace(""), Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax,
 	}
 	return errors.Join(err, o.checkpoint.Validate(), o.level.SetVerbosity(command.Flags()))
 }

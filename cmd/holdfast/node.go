@@ -69,7 +69,7 @@ defaults.`,
 func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs := command.Flags()
 	fs.StringVar(&a.agent.Node, "node-name", "", "name of the node [NODE_NAME]")
-	fs.StringSliceVar(&a.engines, "engines", []string{runc.Name, kubeletEngine}, "engines that may be used, in the order of preference: runc, kubelet")
+	fs.StringSliceVar(&a.engines, "engines", []string{runc.Name, kubelet.Name}, "engines that may be used, in the order of preference: runc, kubelet")
 	fs.StringVar(&a.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node for checkpoints that are not stored yet; it needs room for one of each container")
 	fs.StringVar(&a.agent.LocalPath, "local-path", "/var/lib/holdfast/checkpoints", "directory of the node in which the backend local may keep checkpoints")
 	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet may take; 0 keeps them on disk, which freezes containers for longer")
@@ -147,7 +147,7 @@ func (a *nodeAgent) newEngine(name string) (runtime.Engine, error) {
 			StateDir: filepath.Join(a.stateDir, name), HostPID: os.Getppid(), WorkerArgs: []string{workerCommand},
 			Timeout: a.frozen, MaxMemory: memory.Value(), WithoutFreezeCopy: !a.freezeCopy,
 		})
-	case kubeletEngine:
+	case kubelet.Name:
 		o := a.kubelet
 		if o.Address == "" {
 			o.Address = net.JoinHostPort(a.hostIP, "10250")
@@ -208,6 +208,3 @@ func newCheckpointWorker() *cobra.Command {
 		Run: func(_ *cobra.Command, args []string) { os.Exit(runc.Main(args)) },
 	}
 }
-
-// kubeletEngine is the name of the engine kubelet.
-const kubeletEngine = "kubelet"

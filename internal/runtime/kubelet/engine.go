@@ -12,6 +12,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/runtime/freezer"
 )
 
+// Name is the engine's name in the status of a Checkpoint.
+const Name = "kubelet"
+
 // An Engine implements [runtime.Engine].
 type Engine struct {
 	options Options
@@ -50,7 +53,7 @@ func New(options Options) (*Engine, error) {
 }
 
 // Name implements [runtime.Engine].
-func (e *Engine) Name() string { return "kubelet" }
+func (e *Engine) Name() string { return Name }
 
 // Checkpoint implements [runtime.Engine]. It takes one container only.
 //
