@@ -132,6 +132,8 @@ func TestVolumeWithoutPersistentVolumeIsDeleted(t *testing.T) {
 		"its name is used by another object": {before: func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
 			w.CreatePV(t, "foreign", func(v *corev1.PersistentVolume) {
 				v.Name = "pvc-" + string(claim.UID)
+				// Of the claim's class, the controller manager could bind the claim to it.
+				v.Spec.StorageClassName = ""
 				v.Spec.CSI = nil
 				v.Spec.HostPath = &corev1.HostPathVolumeSource{Path: "/nowhere"}
 			})
