@@ -214,6 +214,7 @@ func (r *run) observe(ctx context.Context) result {
 	if err := errors.Join(violations, there.read(ctx, r)); err != nil {
 		return result{other: err}
 	}
+	there.dropDeleted()
 	if r.scenario.playsScheduler() {
 		for i := range there.claims {
 			r.schedule(ctx, &there.claims[i])
@@ -269,6 +270,21 @@ type clusterState struct {
 	driverGroups  []csitest.Group // at the driver
 
 	attachments []storagev1.VolumeAttachment
+}
+
+// dropDeleted drops what was deleted at the driver while the cluster was read: it may
+// have had its reference when the driver was read.
+func (s *clusterState) dropDeleted() {
+	volumes, snapshots, groups := s.Driver.Volumes(), s.Driver.Snapshots(), s.Driver.Groups()
+	s.driverVolumes = slices.DeleteFunc(s.driverVolumes, func(v csitest.Volume) bool {
+		return !slices.ContainsFunc(volumes, func(now csitest.Volume) bool { return now.ID == v.ID })
+	})
+	s.driverSnapshots = slices.DeleteFunc(s.driverSnapshots, func(v csitest.Snapshot) bool {
+		return !slices.ContainsFunc(snapshots, func(now csitest.Snapshot) bool { return now.ID == v.ID })
+	})
+	s.driverGroups = slices.DeleteFunc(s.driverGroups, func(v csitest.Group) bool {
+		return !slices.ContainsFunc(groups, func(now csitest.Group) bool { return now.ID == v.ID })
+	})
 }
 
 func (s *clusterState) read(ctx context.Context, r *run) error {
