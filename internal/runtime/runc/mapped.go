@@ -16,7 +16,7 @@ func (t *target) mappedFiles() (map[string]bool, error) {
 	}
 	mapped := map[string]bool{}
 	for _, pid := range processes {
-		text, err := os.ReadFile(procFile(pid, "maps"))
+		text, err := readProc(pid, "maps")
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

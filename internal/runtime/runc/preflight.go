@@ -99,11 +99,7 @@ func commandOf(pid int) string {
 // inspect adds a process.
 func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
 	for name, sum := range map[string]*int64{"RssAnon": &u.private, "VmSwap": &u.private, "RssShmem": &u.shared} {
-		value, err := statusValue(pid, name)
-		if err != nil {
-			return err
-		}
-		bytes, err := kibibytes(value)
+		bytes, err := statusBytes(pid, name)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // startTime returns when a process started, in clock ticks since the start of the node:
@@ -36,7 +38,7 @@ func parentOf(pid int) (int, error) {
 // statFields returns the fields of /proc/PID/stat from the state on: before it is the
 // name, which may contain anything.
 func statFields(pid int) ([]string, error) {
-	text, err := os.ReadFile(procFile(pid, "stat"))
+	text, err := readProc(pid, "stat")
 	if err != nil {
 		return nil, fmt.Errorf("reading the state of process %d: %w", pid, err)
 	}
@@ -51,9 +53,35 @@ func procFile(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }
 
-// statusValue returns a line of /proc/PID/status, without its name.
+// readProc reads a file of a process. If the process has ended, the error is
+// [os.ErrNotExist], also if it ended while the file was open.
+func readProc(pid int, name string) ([]byte, error) {
+	text, err := os.ReadFile(procFile(pid, name))
+	if errors.Is(err, unix.ESRCH) {
+		err = fmt.Errorf("%w: %w", os.ErrNotExist, err)
+	}
+	return text, err
+}
+
+// errNoLine means that a process has no such line in its status.
+var errNoLine = errors.New("there is no such line")
+
+// statusBytes returns a size in /proc/PID/status. A process that has ended, and whose
+// parent has not waited for it yet, has no memory and no lines about it.
+func statusBytes(pid int, name string) (int64, error) {
+	value, err := statusValue(pid, name)
+	if errors.Is(err, errNoLine) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return kibibytes(value)
+}
+
+// statusValue returns a line of /proc/PID/status, without its name, or [errNoLine].
 func statusValue(pid int, name string) (string, error) {
-	text, err := os.ReadFile(procFile(pid, "status"))
+	text, err := readProc(pid, "status")
 	if err != nil {
 		return "", fmt.Errorf("reading the status of process %d: %w", pid, err)
 	}
@@ -62,7 +90,7 @@ func statusValue(pid int, name string) (string, error) {
 			return strings.TrimSpace(value), nil
 		}
 	}
-	return "", fmt.Errorf("/proc/%d/status has no %s", pid, name)
+	return "", fmt.Errorf("reading %s of /proc/%d/status: %w", name, pid, errNoLine)
 }
 
 // kibibytes reads a value such as "12 kB" and returns bytes.
