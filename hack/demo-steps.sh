@@ -42,12 +42,14 @@ explain() {
 	cat "$work/out"
 	echo "That failed: $doing. The state of the cluster:"
 	kubectl get pods,pvc,pv,volumeattachments,volumesnapshots,volumesnapshotcontents -A || true
+	kubectl get checkpoints -A -o wide 2>/dev/null || true
 	kubectl get events -A --sort-by=.lastTimestamp | tail -n 20 || true
 	cat "$work"/*.log 2>/dev/null | tail -n 20 || true
 }
 
 load_images() {
 	bin/devcluster load --name demo holdfast.io/holdfast:dev --file /holdfast=bin/holdfast
+	bin/devcluster load --name demo docker.io/library/checkpoint-operator:v1.0.0 --file /manager=bin/holdfast
 	bin/devcluster load --name demo holdfast.io/local-driver:dev --file /local-driver=bin/local-driver \
 		--program /usr/sbin/mkfs.ext4 --program /usr/sbin/e2fsck --program /usr/sbin/resize2fs \
 		--program /usr/sbin/mkfs.xfs --program /usr/sbin/xfs_growfs --program /usr/bin/mount --program /usr/bin/umount
@@ -190,6 +192,12 @@ destroy() {
 	kubectl delete pvc data
 }
 
+# forget CHECKPOINT: deletes it. Nothing is left in the bucket.
+forget() {
+	kubectl -n checkpoint-operator-system delete checkpoint "$1" --timeout=2m
+	if find "$work/s3/checkpoints" -name '*.ckpt' | grep .; then return 1; fi
+}
+
 gone() {
 	kubectl delete pvc/data volumesnapshot/before
 	kubectl wait --for=delete pv --all --timeout=2m
@@ -213,7 +221,52 @@ on_nodes() {
 	step "Disaster: the data are destroyed, and the claim is deleted with its volume" destroy reader
 	step "Create the same claim again, restored from the snapshot" claim 2Gi before
 	step "Start a pod on $n1: it has the data from when the snapshot was taken" \
-		pod survivor $n1 "df -h /data; wc -l /data/written; exec sleep 1000000"
+		pod survivor $n1 "df -h /data; wc -l /data/written; while :; do date >> /data/written; sleep 0.1; done"
+	step "Start an S3 server on this machine, and the operator of checkpoints with an agent on each node" s3
+	step "Checkpoint the pod's container into a bucket: its memory is stored and verified, and it goes on" checkpoint survivor
+}
+
+# s3 starts a server of buckets on this machine, for the nodes, and installs the operator
+# of checkpoints. Its agents may connect to that server, which has the API server's
+# address, only because a flag permits it.
+s3() {
+	local key=$RANDOM$RANDOM$RANDOM
+	machine=$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}')
+	machine=${machine#https://} machine=${machine%:*}
+	mkdir -p "$work/s3/checkpoints"
+	ROOT_ACCESS_KEY=demo ROOT_SECRET_KEY=$key bin/versitygw --port "$machine:7070" --quiet posix "$work/s3" >"$work/s3.log" 2>&1 &
+	sed "s#--host-root=/host#&\", \"--allow-s3-endpoint=$machine:7070#" deploy/checkpoint-operator.yaml | kubectl apply --server-side -f - >/dev/null
+	kubectl wait --for=condition=Established crd --all --timeout=1m >/dev/null
+	# Its Deployment: the rest names another pod.
+	sed '/^---/Q' examples/checkpoints/checkpoints.yaml | kubectl apply -f -
+	kubectl -n checkpoint-operator-system create secret generic bucket --from-literal=accessKeyID=demo --from-literal=secretAccessKey="$key"
+	kubectl -n checkpoint-operator-system rollout status deploy/checkpoint-operator --timeout=2m
+	kubectl -n checkpoint-operator-system rollout status daemonset/checkpoint-agent --timeout=2m
+	timeout 60 sh -c 'until kubectl get checkpointnodes -o name | grep -q .; do sleep 0.2; done'
+	kubectl wait checkpointnodes --all --for=condition=Ready --timeout=2m
+}
+
+# checkpoint POD: stores the state of its container in the bucket; the container goes on.
+# In the operator's namespace, the only one that the manifest's operator serves.
+checkpoint() {
+	seen "$1"
+	kubectl apply -f - <<-Y
+		apiVersion: checkpoint.example.com/v1alpha1
+		kind: Checkpoint
+		metadata: {name: $1, namespace: checkpoint-operator-system}
+		spec:
+		  target: {podName: $1, namespace: default}
+		  storage:
+		    backend: s3
+		    s3:
+		      endpoint: http://$machine:7070
+		      bucket: checkpoints
+		      credentialsSecretRef: {name: bucket}
+	Y
+	kubectl -n checkpoint-operator-system wait --for=condition=Ready "checkpoint/$1" --timeout=2m
+	kubectl -n checkpoint-operator-system get checkpoint "$1"
+	bin/holdfast archive verify "$work"/s3/checkpoints/*/main.ckpt
+	seen "$1"
 }
 
 # without_nodes is the part that needs no node.
@@ -234,6 +287,7 @@ if [ "$once" != --once ]; then
 		${bold}Look around from another terminal:${plain}
 		   export KUBECONFIG=$KUBECONFIG PATH=$(dirname "$(command -v kubectl)"):\$PATH
 		   kubectl get pvc,pv,volumeattachment,volumesnapshot
+		   kubectl get checkpoints -A -o wide
 		   kubectl get pods -A
 		   kubectl get events
 		Ctrl-C cleans up.
@@ -242,5 +296,8 @@ if [ "$once" != --once ]; then
 	while :; do sleep 3600 & wait $!; done
 fi
 
-if [ "$nodes" -gt 0 ]; then step "Delete the last pod" kubectl delete pod survivor; fi
+if [ "$nodes" -gt 0 ]; then
+	step "Delete the Checkpoint, and with it what is in the bucket" forget survivor
+	step "Delete the last pod" kubectl delete pod survivor
+fi
 step "Delete claim and snapshot, and with them everything at the driver" gone
