@@ -112,7 +112,7 @@ func (s *snapshotController) setUp(ctx context.Context, m ctrl.Manager, events *
 	if err != nil {
 		return fmt.Errorf("setting up the controllers of snapshots: %w", err)
 	}
-	if err := schedule.Setup(ctx, m, events, &s.schedule); err != nil {
+	if err := schedule.SetupSnapshots(ctx, m, events, &s.schedule); err != nil {
 		return fmt.Errorf("setting up schedules: %w", err)
 	}
 	if !s.bind.Groups {

@@ -9,72 +9,65 @@ import (
 	"slices"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
-	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// errNameTaken is returned if another VolumeSnapshot has the name.
-var errNameTaken = errors.New("a VolumeSnapshot with this name exists and does not belong to this schedule: delete it")
+// errNameTaken is returned if another object has the name of a child.
+var errNameTaken = errors.New("exists and does not belong to this schedule: delete it")
 
-// maxReconcileTime is after how long a reconcile stops to create rejected snapshots or to
-// delete snapshots. The rest waits for the next reconcile. An unreachable admission webhook
+// maxReconcileTime is after how long a reconcile stops to create rejected children or to
+// delete children. The rest waits for the next reconcile. An unreachable admission webhook
 // takes ten seconds for each request.
 const maxReconcileTime = 10 * time.Second
 
-// createSnapshots takes snapshots in the order of the claims' turns. A rejected snapshot does
-// not take a slot from others. It returns the rejected claims and why. It appends the created
-// snapshots to s.
-func (r *Reconciler) createSnapshots(ctx context.Context, s *state, next *step) (rejected map[string]string, err error) {
+// createChildren creates children in the order of the targets' turns. A rejected child does
+// not take a slot from others. It returns the rejected targets and why. It appends the created
+// children to s.
+func (r *Reconciler) createChildren(ctx context.Context, s *state, next *step) (rejected map[string]string, err error) {
 	rejected = map[string]string{}
 	free, end := next.free, r.now().Add(maxReconcileTime)
-	for _, claim := range next.create {
+	for _, p := range next.create {
 		if free == 0 || len(rejected) > 0 && !r.now().Before(end) {
 			break
 		}
-		made, err := r.createSnapshot(ctx, s.schedule, claim.claim)
+		made, err := r.createChild(ctx, s.schedule, p.target)
 		switch {
 		case err == nil:
 			free--
-			r.expectations.expect(client.ObjectKeyFromObject(s.schedule), made.Name)
-			s.snapshots = append(s.snapshots, snapshotStateOf(made, r.readClocks()))
-			snapshotsTotal.WithLabelValues("created").Inc()
+			r.expectations.expect(s.schedule.key(), made.GetName())
+			s.children = append(s.children, childStateOf(r.kind, made, r.readClocks()))
+			r.metrics.children.WithLabelValues("created").Inc()
 		case isRejection(err):
-			rejected[claim.claim.Name] = err.Error()
-			snapshotsTotal.WithLabelValues("refused").Inc()
+			rejected[p.target.Name] = err.Error()
+			r.metrics.children.WithLabelValues("refused").Inc()
 		default:
-			return rejected, fmt.Errorf("taking a snapshot of claim %s: %w", claim.claim.Name, err)
+			return rejected, fmt.Errorf("creating the %s of %s %s: %w", s.schedule.terms.childKind, s.schedule.terms.target, p.target.Name, err)
 		}
 	}
 	return rejected, nil
 }
 
-// createSnapshot creates the snapshot of a claim. It succeeds if an earlier process has
+// createChild creates the child of a target. It succeeds if an earlier process has
 // created it.
-func (r *Reconciler) createSnapshot(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim) (*snapshotv1.VolumeSnapshot, error) {
-	wanted := newSnapshot(s, claim, s.Status.Run)
-	made := wanted.DeepCopy()
-	err := r.client.Create(ctx, made)
+func (r *Reconciler) createChild(ctx context.Context, s *schedule, t *target) (client.Object, error) {
+	wanted := newChildFor(r.kind, s, t, s.Status.Run)
+	key := client.ObjectKeyFromObject(wanted)
+	err := r.client.Create(ctx, wanted)
 	if !apierrors.IsAlreadyExists(err) {
-		return made, err
+		return wanted, err
 	}
-	existing := &snapshotv1.VolumeSnapshot{}
-	if err := r.apiReader.Get(ctx, client.ObjectKeyFromObject(wanted), existing); err != nil {
+	existing := r.kind.newChild()
+	if err := r.apiReader.Get(ctx, key, existing); err != nil {
 		return nil, err
 	}
-	if !isSameSnapshot(existing, wanted) {
-		return nil, fmt.Errorf("%s: %w", wanted.Name, errNameTaken)
+	if !isSameChild(s.terms, existing, wanted) {
+		return nil, fmt.Errorf("%s %s %w", s.terms.childKind, key.Name, errNameTaken)
 	}
 	return existing, nil
 }
 
-// isRejection reports whether an error concerns only this snapshot, not every request to the
+// isRejection reports whether an error concerns only this child, not every request to the
 // API server.
 func isRejection(err error) bool {
 	var status apierrors.APIStatus
@@ -88,25 +81,25 @@ func isRejection(err error) bool {
 	return code >= http.StatusBadRequest && code <= http.StatusInternalServerError // 500 is the code for an unreachable webhook.
 }
 
-// deleteSnapshots deletes expired snapshots. For each of their claims, it decides again which
+// deleteChildren deletes expired children. For each of their histories, it decides again which
 // are expired, based on the API server. If one deletion fails, it continues with the others.
 // It returns a message about deletions that the API server rejected.
-func (r *Reconciler) deleteSnapshots(ctx context.Context, s *state, gone []*snapshotState) (stuck string, err error) {
+func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*childState) (stuck string, err error) {
 	var errs []error
-	rejected, end := map[string]error{}, r.now().Add(maxReconcileTime)
-	for claim := range byClaim(gone) {
-		due, err := r.confirmExpired(ctx, s.schedule, claim)
+	rejected, end, terms := map[string]error{}, r.now().Add(maxReconcileTime), s.schedule.terms
+	for _, selector := range historySelectors(s.schedule, gone) {
+		due, err := r.confirmExpired(ctx, s.schedule, selector)
 		if err != nil {
 			return "", errors.Join(append(errs, err)...)
 		}
 		for _, g := range due {
-			err := r.deleteSnapshot(ctx, s, g)
+			err := r.deleteChild(ctx, s, g)
 			switch {
 			case err == nil:
 			case isRejection(err):
 				rejected[g.name] = err
 			default:
-				errs = append(errs, fmt.Errorf("deleting VolumeSnapshot %s: %w", g.name, err))
+				errs = append(errs, fmt.Errorf("deleting %s %s: %w", terms.childKind, g.name, err))
 			}
 		}
 		if !r.now().Before(end) {
@@ -115,52 +108,68 @@ func (r *Reconciler) deleteSnapshots(ctx context.Context, s *state, gone []*snap
 	}
 	if len(rejected) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(rejected)))
-		stuck = fmt.Sprintf("%d expired snapshots cannot be deleted; VolumeSnapshot %s: %s", len(rejected), first, rejected[first])
+		stuck = fmt.Sprintf("%d expired %s cannot be deleted; %s %s: %s", len(rejected), terms.children, terms.childKind, first, rejected[first])
 	}
 	return stuck, errors.Join(errs...)
 }
 
-// confirmExpired returns a claim's expired snapshots according to the API server. The response
-// also updates the API server's time.
-func (r *Reconciler) confirmExpired(ctx context.Context, s *v1alpha1.SnapshotSchedule, claim types.UID) ([]*snapshotState, error) {
-	list := &snapshotv1.VolumeSnapshotList{}
-	err := r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID), claimLabel: string(claim)})
-	if err != nil {
-		return nil, fmt.Errorf("listing the snapshots of a claim: %w", err)
+// historySelectors returns which children to read from the API server, all at a time, to find
+// out which of their histories are expired.
+func historySelectors(s *schedule, gone []*childState) []client.MatchingLabels {
+	if len(gone) == 0 {
+		return nil
+	}
+	if s.terms.sharedHistory {
+		return []client.MatchingLabels{{uidLabel: string(s.UID)}}
+	}
+	var all []client.MatchingLabels
+	for history := range byHistory(gone) {
+		all = append(all, client.MatchingLabels{uidLabel: string(s.UID), s.terms.targetLabel: history})
+	}
+	return all
+}
+
+// confirmExpired returns which children of whole histories are expired according to the API
+// server. The response also updates the API server's time.
+func (r *Reconciler) confirmExpired(ctx context.Context, s *schedule, selector client.MatchingLabels) ([]*childState, error) {
+	list := r.kind.newChildList()
+	if err := r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), selector); err != nil {
+		return nil, fmt.Errorf("listing the %s before a deletion: %w", s.terms.children, err)
 	}
 	at := r.readClocks()
-	snapshots := snapshotStatesOf(list, at)
-	slices.SortFunc(snapshots, compareNewestFirst)
-	claims := map[string]*corev1.PersistentVolumeClaim{}
-	for _, one := range snapshots {
-		if _, known := claims[one.claimName]; known {
+	children, err := childStatesOf(r.kind, list, at)
+	if err != nil {
+		return nil, err
+	}
+	targets := map[string]*target{}
+	for _, child := range children {
+		if _, known := targets[child.targetName]; known || !child.needsTarget() {
 			continue
 		}
-		var existing *corev1.PersistentVolumeClaim
-		if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKey{Namespace: s.Namespace, Name: one.claimName}, &existing); err != nil {
+		if targets[child.targetName], err = r.kind.getTarget(ctx, r, client.ObjectKey{Namespace: s.Namespace, Name: child.targetName}); err != nil {
 			return nil, err
 		}
-		claims[one.claimName] = existing
 	}
-	resolveClaims(snapshots, claims)
-	gone, _ := expired(snapshots, s.Spec.Retention, at)
+	resolveTargets(children, targets)
+	gone, _ := expiredInAll(children, s.Spec.Retention, at)
 	return gone, nil
 }
 
-// deleteSnapshot deletes a snapshot unless it has changed since the decision.
-func (r *Reconciler) deleteSnapshot(ctx context.Context, s *state, expired *snapshotState) error {
-	err := r.client.Delete(ctx,
-		&snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: s.schedule.Namespace, Name: expired.name}},
-		client.Preconditions{UID: &expired.uid, ResourceVersion: &expired.resourceVersion})
+// deleteChild deletes a child unless it has changed since the decision.
+func (r *Reconciler) deleteChild(ctx context.Context, s *state, expired *childState) error {
+	child := r.kind.newChild()
+	child.SetNamespace(s.schedule.Namespace)
+	child.SetName(expired.name)
+	err := r.client.Delete(ctx, child, client.Preconditions{UID: &expired.uid, ResourceVersion: &expired.resourceVersion})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // It has changed, and the change triggers a reconcile.
 	}
 	if err != nil {
 		return err
 	}
-	for _, other := range s.snapshots {
+	for _, other := range s.children {
 		other.deleting = other.deleting || other.uid == expired.uid
 	}
-	snapshotsTotal.WithLabelValues("removed").Inc()
+	r.metrics.children.WithLabelValues("removed").Inc()
 	return nil
 }

@@ -7,8 +7,6 @@ import (
 	_ "time/tzdata" // Images that hold nothing but this program have no time zones.
 
 	"github.com/robfig/cron/v3"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
 // A calendar computes the times of a schedule's runs.
@@ -30,7 +28,7 @@ const parserOptions = cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow
 const starBit = 1 << 63
 
 // newCalendar parses schedule and time zone. Its errors name the field.
-func newCalendar(spec *v1alpha1.SnapshotScheduleSpec) (*calendar, error) {
+func newCalendar(spec *scheduleSpec) (*calendar, error) {
 	if strings.Contains(spec.Schedule, "TZ=") {
 		return nil, fmt.Errorf("spec.schedule %q: set the time zone in spec.timeZone", spec.Schedule)
 	}

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
 func at(t testing.TB, text string) time.Time {
@@ -21,7 +19,7 @@ func at(t testing.TB, text string) time.Time {
 
 func calendarOf(t testing.TB, schedule, zone string) *calendar {
 	t.Helper()
-	c, err := newCalendar(&v1alpha1.SnapshotScheduleSpec{Schedule: schedule, TimeZone: zone})
+	c, err := newCalendar(&scheduleSpec{Schedule: schedule, TimeZone: zone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +134,7 @@ func TestWhatIsNoScheduleIsRefusedByTheNameOfItsField(t *testing.T) {
 		"an unknown zone":        {"@daily", "Europe/Atlantis", `spec.timeZone "Europe/Atlantis"`},
 		"the machine's own zone": {"@daily", "Local", "spec.timeZone"},
 	} {
-		_, err := newCalendar(&v1alpha1.SnapshotScheduleSpec{Schedule: tt.schedule, TimeZone: tt.zone})
+		_, err := newCalendar(&scheduleSpec{Schedule: tt.schedule, TimeZone: tt.zone})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}

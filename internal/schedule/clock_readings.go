@@ -13,7 +13,7 @@ type clockReadings struct {
 	server time.Time
 }
 
-// agree reports whether the clocks agree. If they do not, ages are unknown and no snapshot is
+// agree reports whether the clocks agree. If they do not, ages are unknown and no child is
 // deleted because of its age.
 func (c clockReadings) agree() bool {
 	return !c.server.IsZero() && c.own.Sub(c.server).Abs() <= maxClockSkew
@@ -49,8 +49,8 @@ func (c clockReadings) toOwn(t, by time.Time) time.Time {
 }
 
 // message explains why ages are unknown, and what to do.
-func (c clockReadings) message() string {
-	const nothing = "no snapshot is deleted because of its age: "
+func (c clockReadings) message(t *terms) string {
+	nothing := "no " + t.child + " is deleted because of its age: "
 	if c.server.IsZero() {
 		return nothing + fmt.Sprintf("the controller's clock says %s, and the API server's time is unknown because its responses have no Date header; "+
 			"check the proxies between the controller and the API server", formatTime(c.own))

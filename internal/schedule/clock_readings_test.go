@@ -143,7 +143,7 @@ func TestAgeIsJudgedAgainRightBeforeARemoval(t *testing.T) {
 		t.Fatalf("nothing is old: %+v", todo)
 	}
 	w.serverBehind = 15 * 24 * time.Hour
-	if stuck, err := w.process().deleteSnapshots(t.Context(), s, gone); stuck != "" || err != nil || len(w.removed) > 0 {
+	if stuck, err := w.process().deleteChildren(t.Context(), s, gone); stuck != "" || err != nil || len(w.removed) > 0 {
 		t.Errorf("%s, %v, removed: %v", stuck, err, w.removed)
 	}
 }
@@ -181,9 +181,9 @@ func TestARunIsNotServedByThatOfAWrongClock(t *testing.T) {
 // The claim of a snapshot is read from the API server before others are deleted because of it.
 func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
-	s.Spec.Retention = count(1)
+	s.Spec.Retention = keepOne()
 	w := newCrashTest(t, s, claims)
-	late := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
+	late := newSnapshotFor(s, &claims[0], runAt(twoToday, twoToday))
 	late.UID, late.CreationTimestamp = "late", *metaTime(twoToday)
 	late.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: metaTime(beforeNoon(time.Minute))}
 	if err := w.server.Create(t.Context(), late); err != nil {
@@ -204,7 +204,7 @@ func TestASnapshotOfTheSuccessorRemovesNone(t *testing.T) {
 	}
 	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
 	believes := w.process()
-	believes.expectations.setFromAPIServer(&state{schedule: s}, &state{})
+	believes.expectations.setFromAPIServer(&state{schedule: snapshotKind{}.fromObject(s)}, &state{})
 	if _, err := believes.Reconcile(t.Context(), request); err != nil || len(w.removed) > 0 {
 		t.Errorf("%v, removed: %v", err, w.removed)
 	}

@@ -68,7 +68,7 @@ func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.Pe
 	objects := []client.Object{s}
 	for i := range claims {
 		objects = append(objects, &claims[i])
-		old := newSnapshot(s, &claims[i], runAt(twoYesterday, twoYesterday))
+		old := newSnapshotFor(s, &claims[i], runAt(twoYesterday, twoYesterday))
 		old.UID, old.CreationTimestamp = "old", *metaTime(twoYesterday)
 		old.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 		objects = append(objects, old)
@@ -177,7 +177,7 @@ func (w *crashTest) process() *Reconciler {
 		},
 	})
 	return &Reconciler{
-		client: writes, apiReader: live, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
+		kind: snapshotKind{}, client: writes, apiReader: live, metrics: newMetrics(snapshotTerms), events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
 		serverTime: func() (time.Time, bool) { return w.now.Add(-w.serverBehind - w.staleBy), !w.noServerTime },
 	}
@@ -239,7 +239,7 @@ func (w *crashTest) runUntilIdle(t *testing.T, lag int) {
 // yesterday each, of which two may be snapshotted at a time and one is kept.
 func newDueTest(t *testing.T) *crashTest {
 	s := daily()
-	s.Spec.MaxConcurrent, s.Spec.Retention, s.Spec.Trigger = 2, count(1), "go"
+	s.Spec.MaxConcurrent, s.Spec.Retention, s.Spec.Trigger = 2, keepOne(), "go"
 	s.Status.LastScheduleTime = metaTime(twoYesterday)
 	return newCrashTest(t, s, manyClaims(3))
 }
@@ -310,9 +310,9 @@ func TestNothingIsWrittenWhenNothingChanges(t *testing.T) {
 // of the second one.
 func TestWhatGoesIsDecidedAtTheAPIServer(t *testing.T) {
 	s, claims := daily(), manyClaims(1)
-	s.Spec.Retention = count(1)
+	s.Spec.Retention = keepOne()
 	w := newCrashTest(t, s, claims)
-	newer := newSnapshot(s, &claims[0], runAt(twoToday, twoToday))
+	newer := newSnapshotFor(s, &claims[0], runAt(twoToday, twoToday))
 	newer.UID, newer.CreationTimestamp, newer.Status = "new", *metaTime(twoToday), &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 	if err := w.server.Create(t.Context(), newer.DeepCopy()); err != nil {
 		t.Fatal(err)
@@ -336,10 +336,10 @@ func TestWhatGoesIsDecidedAtTheAPIServerEachTime(t *testing.T) {
 		t.Fatal(err, len(all.Items))
 	}
 	s, r := w.schedule(t), w.process()
-	two := newSnapshot(s, &manyClaims(1)[0], runAt(noon.Add(time.Hour), noon.Add(time.Hour)))
+	two := newSnapshotFor(s, &manyClaims(1)[0], runAt(noon.Add(time.Hour), noon.Add(time.Hour)))
 	two.UID, two.CreationTimestamp = "two", *metaTime(noon.Add(time.Hour))
 	two.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
-	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
+	r.expectations.setFromAPIServer(&state{schedule: snapshotKind{}.fromObject(s)}, &state{})
 	if err := w.server.Create(t.Context(), two.DeepCopy()); err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +376,7 @@ func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 	s := daily()
 	w := newCrashTest(t, s, manyClaims(1))
 	r, request := w.process(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)}
-	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
+	r.expectations.setFromAPIServer(&state{schedule: snapshotKind{}.fromObject(s)}, &state{})
 	late := boundClaim("late")
 	visit := func() {
 		t.Helper()
@@ -406,7 +406,7 @@ func TestATriggerIsAboutTheClaimsThatThereAre(t *testing.T) {
 func TestASuspensionCountsAtOnce(t *testing.T) {
 	w := newDueTest(t)
 	s, r := w.schedule(t), w.process()
-	r.expectations.setFromAPIServer(&state{schedule: s}, &state{})
+	r.expectations.setFromAPIServer(&state{schedule: snapshotKind{}.fromObject(s)}, &state{})
 	s.Spec.Suspend, s.Generation = true, 2
 	if err := w.server.Update(t.Context(), s); err != nil {
 		t.Fatal(err)
@@ -420,7 +420,7 @@ func TestASuspensionCountsAtOnce(t *testing.T) {
 // A process lists all snapshots when it starts, not again for each claim of a run.
 func TestARunOfManyClaimsDoesNotListAllForEach(t *testing.T) {
 	s := daily()
-	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, count(1), metaTime(twoYesterday)
+	s.Spec.MaxConcurrent, s.Spec.Retention, s.Status.LastScheduleTime = 2, keepOne(), metaTime(twoYesterday)
 	w := newCrashTest(t, s, manyClaims(20))
 	w.runUntilIdle(t, 1)
 	if len(w.created) != 20 || len(w.removed) != 20 || w.lists > 1 {
@@ -507,7 +507,7 @@ func TestACacheThatLacksASnapshotAnswersNoTrigger(t *testing.T) {
 	s, claims := midRun(), manyClaims(1)
 	s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "c0", UID: "c0-uid", LastRunTime: metaTime(noon)}}
 	w := newCrashTest(t, s, claims) // What it holds of snapshots is of before.
-	made := newSnapshot(s, &claims[0], runAt(noon, noon))
+	made := newSnapshotFor(s, &claims[0], runAt(noon, noon))
 	made.UID, made.CreationTimestamp = "new", *metaTime(noon)
 	if err := w.server.Create(t.Context(), made); err != nil {
 		t.Fatal(err)

@@ -14,9 +14,9 @@ const (
 	maxDebounce = 5 * time.Second
 )
 
-// debouncer pauses the reconciles of a schedule. Each change of a snapshot triggers a
-// reconcile of its schedule. With thousands of snapshots, observing them is expensive and the
-// status is large. A pause handles the changes of a moment together. With few snapshots,
+// debouncer pauses the reconciles of a schedule. Each change of a child triggers a
+// reconcile of its schedule. With thousands of children, observing them is expensive and the
+// status is large. A pause handles the changes of a moment together. With few children,
 // reconcile and pause take milliseconds.
 type debouncer struct {
 	mu    sync.Mutex

@@ -1,23 +1,27 @@
-// Package schedule takes snapshots of claims on the schedule of SnapshotSchedules, and deletes
-// expired snapshots.
+// Package schedule creates objects on a schedule, and deletes expired ones: for SnapshotSchedules
+// a VolumeSnapshot of each selected claim. Everything that does not depend on the kind of the
+// schedule is written once; a kind (see kind.go) says what its targets and its children are:
 //
-//	SnapshotSchedule ──▶ run recorded ──▶ a VolumeSnapshot for each claim ──▶ ready ──▶ delete expired ones
+//	SnapshotSchedule ──▶ run recorded ──▶ a child for each target ──▶ ready ──▶ delete expired ones
 //	                     (status.run)     (at most maxConcurrent at a time)
 //
-// A run is recorded in the status before its first snapshot is created. The name of a snapshot
-// is derived from the schedule, the claim and the run. So after a crash, the next process
-// creates the missing snapshots, and none twice:
+//	kind              target                 child           history, for retention
+//	SnapshotSchedule  PersistentVolumeClaim  VolumeSnapshot  of the claim
+//
+// A run is recorded in the status before its first child is created. The name of a child is
+// derived from the schedule, the target and the run. So after a crash, the next process creates
+// the missing children, and none twice:
 //   - After a crash before the record is written, the run is still due.
-//   - After a crash during the run, the run is incomplete. The claims without a snapshot of
+//   - After a crash during the run, the run is incomplete. The targets without a child of
 //     the run get one.
-//   - After a crash behind the last snapshot, the next process only records that the run is
+//   - After a crash behind the last child, the next process only records that the run is
 //     complete.
 //
 // The record is written with the resourceVersion of the schedule that was read, so two
 // processes cannot start the same run twice.
 //
-// Before the controller starts a run, completes a trigger or deletes a snapshot, it reads the
-// state from the API server and decides again. During a run it creates snapshots according to
-// the cache, if the cache has all snapshots that this process created. Their names prevent
+// Before the controller starts a run, completes a trigger or deletes a child, it reads the
+// state from the API server and decides again. During a run it creates children according to
+// the cache, if the cache has all children that this process created. Their names prevent
 // duplicates.
 package schedule

@@ -7,9 +7,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// expectations are the snapshots that the cache does not show yet, although this process has
+// expectations are the children that the cache does not show yet, although this process has
 // created them or has seen them in the API server. The cache of a schedule is trusted while
-// there are none, so a run of many claims does not list all snapshots for each of them. A
+// there are none, so a run of many targets does not list all children for each of them. A
 // process that has just become leader has no expectations, and lists from the API server
 // first.
 type expectations struct {
@@ -22,27 +22,27 @@ type expectedNames struct {
 	names    map[string]bool
 }
 
-// satisfied reports whether the cache shows all expected snapshots of a schedule.
+// satisfied reports whether the cache shows all expected children of a schedule.
 func (b *expectations) satisfied(cached *state) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	u := b.bySchedule[client.ObjectKeyFromObject(cached.schedule)]
+	u := b.bySchedule[cached.schedule.key()]
 	if u == nil || u.schedule != cached.schedule.UID {
 		return false
 	}
-	for _, s := range cached.snapshots {
+	for _, s := range cached.children {
 		delete(u.names, s.name)
 	}
 	return len(u.names) == 0
 }
 
-// setFromAPIServer expects the snapshots that are in the API server and not in the cache.
+// setFromAPIServer expects the children that are in the API server and not in the cache.
 func (b *expectations) setFromAPIServer(live, cached *state) {
 	u := &expectedNames{live.schedule.UID, map[string]bool{}}
-	for _, s := range live.snapshots {
+	for _, s := range live.children {
 		u.names[s.name] = true
 	}
-	for _, s := range cached.snapshots {
+	for _, s := range cached.children {
 		delete(u.names, s.name)
 	}
 	b.mu.Lock()
@@ -50,10 +50,10 @@ func (b *expectations) setFromAPIServer(live, cached *state) {
 	if b.bySchedule == nil {
 		b.bySchedule = map[client.ObjectKey]*expectedNames{}
 	}
-	b.bySchedule[client.ObjectKeyFromObject(live.schedule)] = u
+	b.bySchedule[live.schedule.key()] = u
 }
 
-// expect adds a created snapshot.
+// expect adds a created child.
 func (b *expectations) expect(schedule client.ObjectKey, name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

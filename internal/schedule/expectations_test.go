@@ -29,11 +29,11 @@ func TestRestsAreFourTimesAsLong(t *testing.T) {
 }
 
 func TestWhatIsBeyondTheCache(t *testing.T) {
-	s, again := daily(), daily()
+	s, again := snapshotKind{}.fromObject(daily()), snapshotKind{}.fromObject(daily())
 	again.UID = "made-anew"
 	one, two := snapshotAt(noon), snapshotAt(daysAgo(1))
 	b := &expectations{}
-	in := func(snapshots ...*snapshotState) *state { return &state{schedule: s, snapshots: snapshots} }
+	in := func(snapshots ...*childState) *state { return &state{schedule: s, children: snapshots} }
 	if b.satisfied(in(one)) {
 		t.Error("a cache is believed before anybody has looked")
 	}
@@ -44,7 +44,7 @@ func TestWhatIsBeyondTheCache(t *testing.T) {
 	if !b.satisfied(in(one, two)) || !b.satisfied(in(one)) {
 		t.Error("a cache that has shown all that was seen is not believed")
 	}
-	b.expect(client.ObjectKeyFromObject(s), "new")
+	b.expect(s.key(), "new")
 	if b.satisfied(in(one, two)) {
 		t.Error("a cache is believed that lacks what was made")
 	}
@@ -52,7 +52,7 @@ func TestWhatIsBeyondTheCache(t *testing.T) {
 	if !b.satisfied(in(one)) || b.satisfied(&state{schedule: again}) {
 		t.Error("only of a schedule that has been looked at the cache is believed")
 	}
-	b.delete(client.ObjectKeyFromObject(s))
+	b.delete(s.key())
 	if len(b.bySchedule) > 0 {
 		t.Error("a schedule that is gone is remembered")
 	}

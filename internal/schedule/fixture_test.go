@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -54,10 +55,11 @@ func boundClaim(name string) corev1.PersistentVolumeClaim {
 }
 
 // snapshotAt is a ready snapshot of claim data, made at a time, for the run of then.
-func snapshotAt(when time.Time, changes ...func(*snapshotState)) *snapshotState {
-	s := &snapshotState{
-		name: "data-" + when.Format("0102-1504"), uid: types.UID(when.String()), claim: "data-uid", claimName: "data",
-		run: formatTime(when), createdAt: when, takenAt: when, ready: true, atDriver: true,
+func snapshotAt(when time.Time, changes ...func(*childState)) *childState {
+	s := &childState{
+		childStatus: childStatus{target: "data-uid", history: "data-uid", targetName: "data", takenAt: when, ready: true, hasData: true},
+		name:        "data-" + when.Format("0102-1504"), uid: types.UID(when.String()),
+		run: formatTime(when), createdAt: when,
 	}
 	for _, change := range changes {
 		change(s)
@@ -65,26 +67,26 @@ func snapshotAt(when time.Time, changes ...func(*snapshotState)) *snapshotState 
 	return s
 }
 
-func notReady(s *snapshotState)    { s.ready = false }
-func notAtDriver(s *snapshotState) { s.ready, s.atDriver = false, false }
-func withError(s *snapshotState)   { s.ready, s.atDriver, s.errorMessage = false, false, "no room" }
-func deleting(s *snapshotState)    { s.deleting = true }
+func notReady(s *childState)    { s.ready = false }
+func notAtDriver(s *childState) { s.ready, s.hasData = false, false }
+func withError(s *childState)   { s.ready, s.hasData, s.errorMessage = false, false, "no room" }
+func deleting(s *childState)    { s.deleting = true }
 
-func claimGone(s *snapshotState)   { s.claimGone = true }
-func ofSuccessor(s *snapshotState) { s.claimGone, s.ofSuccessor = true, true }
-func fromFuture(s *snapshotState)  { s.fromFuture = true }
+func claimGone(s *childState)   { s.targetGone = true }
+func ofSuccessor(s *childState) { s.targetGone, s.ofSuccessor = true, true }
+func fromFuture(s *childState)  { s.fromFuture = true }
 
 // ofClaim makes it the snapshot of another claim.
-func ofClaim(claim string) func(*snapshotState) {
-	return func(s *snapshotState) {
-		s.name, s.claim, s.claimName = claim+s.name[4:], types.UID(claim+"-uid"), claim
+func ofClaim(claim string) func(*childState) {
+	return func(s *childState) {
+		s.name, s.target, s.history, s.targetName = claim+s.name[4:], types.UID(claim+"-uid"), claim+"-uid", claim
 	}
 }
 
 // sameClocks are two clocks with the same reading.
 func sameClocks(when time.Time) clockReadings { return clockReadings{when, when} }
 
-func snapshotNames(snapshots []*snapshotState) []string {
+func snapshotNames(snapshots []*childState) []string {
 	all := []string{}
 	for _, s := range snapshots {
 		all = append(all, s.name)
@@ -92,13 +94,31 @@ func snapshotNames(snapshots []*snapshotState) []string {
 	return all
 }
 
-func stateOf(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim, snapshots ...*snapshotState) *state {
+func stateOf(t testing.TB, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim, snapshots ...*childState) *state {
 	t.Helper()
-	is := &state{schedule: s, claims: claims, snapshots: snapshots, serverTime: noon}
+	is := &state{schedule: snapshotKind{}.fromObject(s), children: snapshots, serverTime: noon}
+	for i := range claims {
+		is.targets = append(is.targets, claimTarget(&claims[i]))
+	}
 	if _, err := is.parseSpec(); err != nil {
 		t.Fatal(err)
 	}
 	return is
+}
+
+// manyTargets returns claims with a volume.
+func manyTargets(n int) []target {
+	var all []target
+	for _, c := range manyClaims(n) {
+		all = append(all, claimTarget(&c))
+	}
+	return all
+}
+
+// newSnapshotFor returns the VolumeSnapshot of a claim for a run.
+func newSnapshotFor(s *v1alpha1.SnapshotSchedule, c *corev1.PersistentVolumeClaim, run *v1alpha1.Run) *snapshotv1.VolumeSnapshot {
+	t := claimTarget(c)
+	return newChildFor(snapshotKind{}, snapshotKind{}.fromObject(s), &t, run).(*snapshotv1.VolumeSnapshot)
 }
 
 func manyClaims(n int) []corev1.PersistentVolumeClaim {

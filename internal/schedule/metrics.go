@@ -7,26 +7,33 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-var (
-	runsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "holdfast_snapshotschedule_runs_total",
-		Help: "Runs of SnapshotSchedules that started (begun) or were skipped (missed).",
-	}, []string{"result"})
-	snapshotsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "holdfast_snapshotschedule_snapshots_total",
-		Help: "VolumeSnapshots of SnapshotSchedules that were created, rejected by the API server (refused), or deleted after they expired (removed).",
-	}, []string{"result"})
-	lastReadyAge = prometheus.NewDesc("holdfast_snapshotschedule_last_ready_age_seconds",
-		"Age of a claim's newest snapshot by a schedule that is ready to use; if there is none, the time since both claim and schedule exist.",
-		[]string{"namespace", "snapshotschedule", "persistentvolumeclaim"}, nil)
-)
+// kindMetrics are the metrics of a kind.
+type kindMetrics struct {
+	runs, children *prometheus.CounterVec
+	lastReadyAge   *prometheus.Desc
+}
+
+func newMetrics(t *terms) *kindMetrics {
+	return &kindMetrics{
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: t.metrics + "_runs_total",
+			Help: "Runs of schedules that started (begun) or were skipped (missed).",
+		}, []string{"result"}),
+		children: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: t.metrics + "_" + t.childrenMetric,
+			Help: t.childKind + "s of schedules that were created, rejected by the API server (refused), or deleted after they expired (removed).",
+		}, []string{"result"}),
+		lastReadyAge: prometheus.NewDesc(t.metrics+"_last_ready_age_seconds",
+			"Age of a "+t.target+"'s newest "+t.child+" by a schedule that is ready to use; if there is none, the time since both "+t.target+" and schedule exist.",
+			[]string{"namespace", t.scheduleLabel, t.targetMetricLabel}, nil),
+	}
+}
 
 // collector computes the metrics on each scrape.
 type collector struct {
@@ -38,7 +45,7 @@ type collector struct {
 // Start registers the metrics until ctx is done. The next manager of the same process has
 // another cache.
 func (c *collector) Start(ctx context.Context) error {
-	all := []prometheus.Collector{c, runsTotal, snapshotsTotal}
+	all := []prometheus.Collector{c, c.metrics.runs, c.metrics.children}
 	for _, m := range all {
 		if err := c.to.Register(m); err != nil {
 			return fmt.Errorf("registering metrics of schedules: %w", err)
@@ -50,41 +57,42 @@ func (c *collector) Start(ctx context.Context) error {
 }
 
 // Describe implements prometheus.Collector.
-func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- lastReadyAge }
+func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- c.metrics.lastReadyAge }
 
 // Collect implements prometheus.Collector. It reports nothing before the cache is synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	all := &v1alpha1.SnapshotScheduleList{}
+	all := c.kind.newScheduleList()
 	if !c.cache.WaitForCacheSync(ctx) || c.client.List(ctx, all) != nil {
 		return
 	}
 	now := c.now()
-	for i := range all.Items {
-		s, err := c.observe(ctx, client.ObjectKeyFromObject(&all.Items[i]), false)
+	_ = meta.EachListItem(all, func(o runtime.Object) error {
+		s, err := c.observe(ctx, client.ObjectKeyFromObject(o.(client.Object)), false) //nolint:forcetypeassert // All items are objects.
 		if s == nil || err != nil && !errors.Is(err, errInvalidSpec) {
-			continue
+			return nil
 		}
-		for claim, d := range s.lastReadyAges(now) {
-			to <- prometheus.MustNewConstMetric(lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, claim)
+		for target, d := range s.lastReadyAges(now) {
+			to <- prometheus.MustNewConstMetric(c.metrics.lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, target)
 		}
-	}
+		return nil
+	})
 }
 
-// lastReadyAges are how old what there is to restore from is, for each claim that has a
-// volume.
+// lastReadyAges are how old what there is to restore from is, for each target of which a child
+// can be created.
 func (s *state) lastReadyAges(now time.Time) map[string]time.Duration {
 	ages := map[string]time.Duration{}
-	snapshots := byClaim(s.snapshots)
-	for i := range s.claims {
-		claim := &s.claims[i]
-		newest := newestReady(snapshots[claim.UID])
+	children := byTarget(s.children)
+	for i := range s.targets {
+		t := &s.targets[i]
+		newest := newestReady(children[t.UID])
 		switch {
 		case newest != nil:
-			ages[claim.Name] = max(0, now.Sub(newest.takenAt))
-		case claim.Status.Phase == corev1.ClaimBound:
-			ages[claim.Name] = now.Sub(maxTime(claim.CreationTimestamp.Time, s.schedule.CreationTimestamp.Time))
+			ages[t.Name] = max(0, now.Sub(newest.takenAt))
+		case t.SkipReason == "":
+			ages[t.Name] = now.Sub(maxTime(t.CreatedAt, s.schedule.CreationTimestamp.Time))
 		}
 	}
 	return ages

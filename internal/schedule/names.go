@@ -8,26 +8,21 @@ import (
 	"strings"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
-	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 const (
-	// nameLabel and uidLabel on a snapshot are the name and the UID of its schedule. The UID
-	// decides: a schedule that is created again with the same name does not delete the snapshots
+	// nameLabel and uidLabel on a child are the name and the UID of its schedule. The UID
+	// decides: a schedule that is created again with the same name does not delete the children
 	// of its predecessor, which may all be too old for it.
 	nameLabel = "schedule.holdfast.io/name"
 	uidLabel  = "schedule.holdfast.io/uid"
-	// claimLabel on a snapshot is the UID of its claim. Another claim may have the name by now.
-	claimLabel = snapshot.ClaimUID
-	// runAnnotation on a snapshot is the time of its run.
+	// runAnnotation on a child is the time of its run.
 	runAnnotation = "schedule.holdfast.io/run"
-	// runIDAnnotation on a snapshot is the ID of its run, if that has one.
+	// runIDAnnotation on a child is the ID of its run, if that has one.
 	runIDAnnotation = "schedule.holdfast.io/run-id"
 )
 
@@ -35,16 +30,16 @@ const (
 // prevents collisions of truncated names.
 const nameLimit = 63
 
-// snapshotName derives a name from the UIDs of schedule and claim and the time and the ID of
-// the run. It is readable: CLAIM-DATE-TIME-HASH, in UTC.
-func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) string {
-	what := string(schedule) + "/" + string(claim.UID) + "/" + formatTime(run.Time.Time)
+// childName derives a name from the UIDs of schedule and target and the time and the ID of
+// the run. It is readable: TARGET-DATE-TIME-HASH, in UTC.
+func childName(schedule types.UID, t *target, run *v1alpha1.Run) string {
+	what := string(schedule) + "/" + string(t.UID) + "/" + formatTime(run.Time.Time)
 	if run.ID != "" {
 		what += "/" + run.ID
 	}
 	sum := sha256.Sum256([]byte(what))
 	tail := fmt.Sprintf("-%s-%s", run.Time.UTC().Format("20060102-150405"), hex.EncodeToString(sum[:5]))
-	head := claim.Name
+	head := t.Name
 	if most := nameLimit - len(tail); len(head) > most {
 		head = strings.TrimRight(head[:most], "-.")
 	}
@@ -54,35 +49,42 @@ func snapshotName(schedule types.UID, claim *corev1.PersistentVolumeClaim, run *
 // formatTime formats a run's time.
 func formatTime(run time.Time) string { return run.UTC().Format(time.RFC3339) }
 
-// newSnapshot returns the snapshot of a claim for a run. It has no owner reference, so it is
-// kept when its schedule is deleted.
-func newSnapshot(s *v1alpha1.SnapshotSchedule, claim *corev1.PersistentVolumeClaim, run *v1alpha1.Run) *snapshotv1.VolumeSnapshot {
-	template := &s.Spec.SnapshotTemplate
-	labels, annotations := maps.Clone(template.Labels), maps.Clone(template.Annotations)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	labels[nameLabel], labels[uidLabel], labels[claimLabel] = s.Name, string(s.UID), string(claim.UID)
+// newChildFor returns the child of a target for a run. It has no owner reference, so it is
+// kept when its schedule or its target is deleted.
+func newChildFor(k kind, s *schedule, t *target, run *v1alpha1.Run) client.Object {
+	child := k.childFor(s, t)
+	labels, annotations := cloneOrMake(child.GetLabels()), cloneOrMake(child.GetAnnotations())
+	labels[nameLabel], labels[uidLabel], labels[s.terms.targetLabel] = s.Name, string(s.UID), string(t.UID)
 	annotations[runAnnotation] = formatTime(run.Time.Time)
 	if run.ID != "" {
 		annotations[runIDAnnotation] = run.ID
 	}
-	return &snapshotv1.VolumeSnapshot{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: s.Namespace, Name: snapshotName(s.UID, claim, run), Labels: labels, Annotations: annotations,
-		},
-		Spec: snapshotv1.VolumeSnapshotSpec{
-			Source:                  snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &claim.Name},
-			VolumeSnapshotClassName: template.SnapshotClassName,
-		},
-	}
+	child.SetNamespace(s.Namespace)
+	child.SetName(childName(s.UID, t, run))
+	child.SetLabels(labels)
+	child.SetAnnotations(annotations)
+	return child
 }
 
-// isSameSnapshot reports whether an existing snapshot is the one to create.
-func isSameSnapshot(existing, wanted *snapshotv1.VolumeSnapshot) bool {
-	return existing.Labels[uidLabel] == wanted.Labels[uidLabel] && existing.Labels[claimLabel] == wanted.Labels[claimLabel] &&
-		existing.Annotations[runAnnotation] == wanted.Annotations[runAnnotation] && existing.Annotations[runIDAnnotation] == wanted.Annotations[runIDAnnotation]
+// cloneOrMake copies a map of the template. The result is never nil.
+func cloneOrMake(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return maps.Clone(m)
+}
+
+// isSameChild reports whether an existing child is the one to create.
+func isSameChild(t *terms, existing, wanted client.Object) bool {
+	for _, label := range []string{uidLabel, t.targetLabel} {
+		if existing.GetLabels()[label] != wanted.GetLabels()[label] {
+			return false
+		}
+	}
+	for _, annotation := range []string{runAnnotation, runIDAnnotation} {
+		if existing.GetAnnotations()[annotation] != wanted.GetAnnotations()[annotation] {
+			return false
+		}
+	}
+	return true
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
@@ -19,14 +20,14 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 	c := boundClaim("data")
 	other := runAt(noon, noon)
 	other.ID = "8"
-	if snapshotName("one", &c, runAt(noon, noon)) == snapshotName("one", &c, other) {
+	if nameFor("one", &c, runAt(noon, noon)) == nameFor("one", &c, other) {
 		t.Error("two runs of the same time have snapshots of the same name")
 	}
 	for _, schedule := range []types.UID{"one", "two"} {
 		for _, claim := range []string{"data", "data-", "d", long, long + "x", long + "y", "a." + strings.Repeat(".", 0) + strings.Repeat("b", 33) + ".c"} {
 			for _, run := range []time.Time{noon, noon.Add(time.Second), twoTomorrow} {
 				c := boundClaim(strings.TrimRight(claim, "."))
-				name := snapshotName(schedule, &c, runAt(run, run))
+				name := nameFor(schedule, &c, runAt(run, run))
 				if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 || len(name) > 63 {
 					t.Errorf("%s: %d characters, %v", name, len(name), problems)
 				}
@@ -35,7 +36,7 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 					t.Errorf("%s is of %s and of %s", name, what, other)
 				}
 				seen[name] = what
-				if again := snapshotName(schedule, &c, runAt(run.In(time.FixedZone("", 3600)), run)); again != name {
+				if again := nameFor(schedule, &c, runAt(run.In(time.FixedZone("", 3600)), run)); again != name {
 					t.Errorf("the same is once %s and once %s", name, again)
 				}
 			}
@@ -46,14 +47,14 @@ func TestNamesTellClaimsAndRunsApart(t *testing.T) {
 func TestAClaimThatTookAnothersNameHasSnapshotsOfOtherNames(t *testing.T) {
 	a, b := boundClaim("data"), boundClaim("data")
 	b.UID = "another"
-	if x, y := snapshotName("s", &a, runAt(noon, noon)), snapshotName("s", &b, runAt(noon, noon)); x == y {
+	if x, y := nameFor("s", &a, runAt(noon, noon)), nameFor("s", &b, runAt(noon, noon)); x == y {
 		t.Error(x)
 	}
 }
 
 func TestNamesAreReadable(t *testing.T) {
 	c := boundClaim("data")
-	if name := snapshotName("s", &c, runAt(noon, noon)); !strings.HasPrefix(name, "data-20261121-120000-") {
+	if name := nameFor("s", &c, runAt(noon, noon)); !strings.HasPrefix(name, "data-20261121-120000-") {
 		t.Error(name)
 	}
 }
@@ -64,7 +65,7 @@ func TestNewSnapshot(t *testing.T) {
 		Labels: map[string]string{"team": "red"}, Annotations: map[string]string{"ticket": "7"}, SnapshotClassName: ptr.To("fast"),
 	}
 	claim := boundClaim("data")
-	got := newSnapshot(s, &claim, runAt(noon, noon))
+	got := newSnapshotFor(s, &claim, runAt(noon, noon))
 	if diff := cmp.Diff(map[string]string{"team": "red", nameLabel: "daily", uidLabel: "schedule-uid", claimLabel: "data-uid"}, got.Labels); diff != "" {
 		t.Error(diff)
 	}
@@ -81,12 +82,18 @@ func TestNewSnapshot(t *testing.T) {
 		"of another schedule": func() { got.Labels[uidLabel] = "x" }, "of another claim": func() { got.Labels[claimLabel] = "x" },
 		"of another run": func() { got.Annotations[runAnnotation] = "x" }, "of another run of its time": func() { got.Annotations[runIDAnnotation] = "x" },
 	} {
-		got = newSnapshot(s, &claim, runAt(noon, noon))
-		if !isSameSnapshot(got, newSnapshot(s, &claim, runAt(noon, noon))) {
+		got = newSnapshotFor(s, &claim, runAt(noon, noon))
+		if !isSameChild(snapshotTerms, got, newSnapshotFor(s, &claim, runAt(noon, noon))) {
 			t.Error("what is there already is not known again")
 		}
-		if change(); isSameSnapshot(got, newSnapshot(s, &claim, runAt(noon, noon))) {
+		if change(); isSameChild(snapshotTerms, got, newSnapshotFor(s, &claim, runAt(noon, noon))) {
 			t.Errorf("one %s counts as ours", name)
 		}
 	}
+}
+
+// nameFor returns the name of a claim's snapshot.
+func nameFor(schedule types.UID, c *corev1.PersistentVolumeClaim, run *v1alpha1.Run) string {
+	t := claimTarget(c)
+	return childName(schedule, &t, run)
 }

@@ -6,85 +6,86 @@ import (
 	"fmt"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
 // errInvalidSpec is returned if a schedule's spec is invalid.
 var errInvalidSpec = errors.New("the spec is invalid")
 
-// observe reads a schedule, its claims and its snapshots from the cache or, if uncached, from
+// observe reads a schedule, its targets and its children from the cache or, if uncached, from
 // the API server. It returns nil if the schedule does not exist or is being deleted. If the
 // spec is invalid, it returns errInvalidSpec and what can be observed.
 func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, uncached bool) (*state, error) {
-	var from client.Reader = r.client
-	if uncached {
-		from = r.apiReader
-	}
-	s := &state{schedule: &v1alpha1.SnapshotSchedule{}}
-	if err := from.Get(ctx, key, s.schedule); err != nil {
+	object := r.kind.newSchedule()
+	if err := r.reader(uncached).Get(ctx, key, object); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	if s.schedule.DeletionTimestamp != nil {
+	if object.GetDeletionTimestamp() != nil {
 		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
 	}
+	s := &state{schedule: r.kind.fromObject(object)}
 	selector, invalid := s.parseSpec()
-	all, err := listClaims(ctx, from, key.Namespace)
+	all, err := r.kind.listTargets(ctx, r, key.Namespace, selector, uncached)
 	if err != nil {
 		return nil, err
 	}
-	if s.snapshots, err = r.listSnapshots(ctx, s.schedule, uncached); err != nil {
+	if s.children, err = r.listChildren(ctx, s.schedule, uncached); err != nil {
 		return nil, err
 	}
 	s.serverTime = r.readClocks().server
-	s.selectClaims(all, selector)
+	s.selectTargets(all, selector)
 	if invalid != nil {
 		return s, fmt.Errorf("%w: %w", errInvalidSpec, invalid)
 	}
 	return s, nil
 }
 
-// selectClaims selects the schedule's claims, and finds out what became of the snapshots'
-// claims.
-func (s *state) selectClaims(all []corev1.PersistentVolumeClaim, selector labels.Selector) {
-	byName := make(map[string]*corev1.PersistentVolumeClaim, len(all))
+// reader reads from the cache or, if uncached, from the API server.
+func (r *Reconciler) reader(uncached bool) client.Reader {
+	if uncached {
+		return r.apiReader
+	}
+	return r.client
+}
+
+// selectTargets selects the schedule's targets, and finds out what became of the children's
+// targets.
+func (s *state) selectTargets(all []target, selector labels.Selector) {
+	byName := make(map[string]*target, len(all))
 	for i := range all {
 		byName[all[i].Name] = &all[i]
 		if selector.Matches(labels.Set(all[i].Labels)) {
-			s.claims = append(s.claims, all[i])
+			s.targets = append(s.targets, all[i])
 		}
 	}
-	resolveClaims(s.snapshots, byName)
+	resolveTargets(s.children, byName)
 }
 
 // parseSpec parses the spec. Its errors name the field. An invalid selector selects nothing.
 func (s *state) parseSpec() (labels.Selector, error) {
-	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.ClaimSelector)
+	selector, err := metav1.LabelSelectorAsSelector(&s.schedule.Spec.Selector)
 	if err != nil {
-		return labels.Nothing(), fmt.Errorf("spec.claimSelector: %w", err)
+		return labels.Nothing(), fmt.Errorf("%s: %w", s.schedule.terms.selector, err)
 	}
 	s.calendar, err = newCalendar(&s.schedule.Spec)
 	return selector, err
 }
 
-// listSnapshots lists the snapshots that the schedule has created.
-func (r *Reconciler) listSnapshots(ctx context.Context, s *v1alpha1.SnapshotSchedule, uncached bool) ([]*snapshotState, error) {
+// listChildren lists the children that the schedule has created.
+func (r *Reconciler) listChildren(ctx context.Context, s *schedule, uncached bool) ([]*childState, error) {
 	var err error
-	list := &snapshotv1.VolumeSnapshotList{}
+	list := r.kind.newChildList()
 	if uncached {
 		err = r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabels{uidLabel: string(s.UID)})
 	} else {
 		err = r.client.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingFields{bySchedule: string(s.UID)}, client.UnsafeDisableDeepCopy)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing the snapshots: %w", err)
+		return nil, fmt.Errorf("listing the %s: %w", s.terms.children, err)
 	}
-	return snapshotStatesOf(list, r.readClocks()), nil
+	return childStatesOf(r.kind, list, r.readClocks())
 }
 
 // readClocks reads both clocks.
@@ -94,21 +95,4 @@ func (r *Reconciler) readClocks() clockReadings {
 		server = time.Time{}
 	}
 	return clockReadings{r.now(), server}
-}
-
-func snapshotStatesOf(list *snapshotv1.VolumeSnapshotList, at clockReadings) []*snapshotState {
-	snapshots := make([]*snapshotState, len(list.Items))
-	for i := range list.Items {
-		snapshots[i] = snapshotStateOf(&list.Items[i], at)
-	}
-	return snapshots
-}
-
-// listClaims lists the claims of a namespace.
-func listClaims(ctx context.Context, from client.Reader, namespace string) ([]corev1.PersistentVolumeClaim, error) {
-	all := &corev1.PersistentVolumeClaimList{}
-	if err := from.List(ctx, all, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing the claims: %w", err)
-	}
-	return all.Items, nil
 }

@@ -22,11 +22,11 @@ type Options struct {
 	// CRDCheckInterval is how often the kinds are looked for that are not installed; a
 	// minute if 0.
 	CRDCheckInterval time.Duration
-	// Clock has the API server's time. Without it, no snapshot is deleted because of its age.
+	// Clock has the API server's time. Without it, no child is deleted because of its age.
 	Clock *kube.Clock
 }
 
-// CacheOptions limits the manager's cache to the schedules of the served namespaces.
+// CacheOptions limits the manager's cache to the SnapshotSchedules of the served namespaces.
 func CacheOptions(o *Options, into *cache.Options) {
 	if len(o.Namespaces) == 0 {
 		return

@@ -19,8 +19,8 @@ const maxClockSkew = time.Hour
 // planRuns returns the updated record of runs: it starts the run that is due, skips one that
 // is too late, and takes over a changed schedule. The record must be written before anything
 // else is done. The result is the same until a run is due or the spec changes.
-func planRuns(s *v1alpha1.SnapshotSchedule, c *calendar, now time.Time) v1alpha1.SnapshotScheduleStatus {
-	status := *s.Status.DeepCopy()
+func planRuns(s *schedule, c *calendar, now time.Time) scheduleStatus {
+	status := s.Status.clone()
 	if s.Spec.Suspend {
 		applySuspend(&status, now)
 		return status
@@ -41,7 +41,7 @@ func planRuns(s *v1alpha1.SnapshotSchedule, c *calendar, now time.Time) v1alpha1
 
 // applySuspend removes the plan, so that runs during the suspension are not caught up on. It
 // completes an unfinished run. The run's trigger starts another run after the suspension.
-func applySuspend(status *v1alpha1.SnapshotScheduleStatus, now time.Time) {
+func applySuspend(status *scheduleStatus, now time.Time) {
 	status.Plan, status.NextRunTime = nil, nil
 	if status.Run == nil {
 		return
@@ -56,7 +56,7 @@ func applySuspend(status *v1alpha1.SnapshotScheduleStatus, now time.Time) {
 
 // updatePlan takes over a changed schedule. Its runs count from now on. Runs of a new object
 // count from its creation: the controller may have been down since.
-func updatePlan(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, now time.Time) {
+func updatePlan(status *scheduleStatus, s *schedule, now time.Time) {
 	clockWasAhead := status.Plan != nil && accountedUntil(status).After(now.Add(maxClockSkew))
 	if !clockWasAhead && status.Plan != nil && status.Plan.Schedule == s.Spec.Schedule && status.Plan.TimeZone == s.Spec.TimeZone {
 		return
@@ -72,7 +72,7 @@ func updatePlan(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSch
 }
 
 // accountedUntil returns the time up to which all runs were started or skipped.
-func accountedUntil(status *v1alpha1.SnapshotScheduleStatus) time.Time {
+func accountedUntil(status *scheduleStatus) time.Time {
 	base := status.Plan.Since.Time
 	for _, t := range []*metav1.Time{status.LastScheduleTime, status.LastMissedTime} {
 		if t != nil {
@@ -89,7 +89,7 @@ func accountedUntil(status *v1alpha1.SnapshotScheduleStatus) time.Time {
 // The ID distinguishes the run from others with the same time, which may have been started
 // with a clock that was ahead. It is the resourceVersion of the schedule that the record
 // replaces, and only one record can replace a version.
-func startRun(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSchedule, due, now time.Time) {
+func startRun(status *scheduleStatus, s *schedule, due, now time.Time) {
 	trigger, spec := pendingTrigger(status), &s.Spec
 	newTrigger := spec.Trigger != "" && spec.Trigger != cmp.Or(trigger, status.LastTrigger)
 	if due.IsZero() && !newTrigger {
@@ -107,9 +107,9 @@ func startRun(status *v1alpha1.SnapshotScheduleStatus, s *v1alpha1.SnapshotSched
 		due = triggerRunTime(status.Run, now)
 	}
 	status.Run = &v1alpha1.Run{Time: *metaTime(due), ID: s.ResourceVersion, StartTime: *metaTime(now), Trigger: trigger}
-	for i := range status.Claims {
-		if last := status.Claims[i].LastRunTime; last.Equal(&status.Run.Time) {
-			status.Claims[i].LastRunTime = nil // That was the other run of this time.
+	for i := range status.Targets {
+		if last := status.Targets[i].LastRunTime; last.Equal(&status.Run.Time) {
+			status.Targets[i].LastRunTime = nil // That was the other run of this time.
 		}
 	}
 }
@@ -133,7 +133,7 @@ func triggerRunTime(last *v1alpha1.Run, now time.Time) time.Time {
 }
 
 // pendingTrigger returns a trigger whose run is not complete, or "".
-func pendingTrigger(status *v1alpha1.SnapshotScheduleStatus) string {
+func pendingTrigger(status *scheduleStatus) string {
 	if status.Run == nil || status.Run.Trigger == status.LastTrigger {
 		return ""
 	}
@@ -141,13 +141,13 @@ func pendingTrigger(status *v1alpha1.SnapshotScheduleStatus) string {
 }
 
 // missedDeadline reports whether a run that was due is too late now.
-func missedDeadline(spec *v1alpha1.SnapshotScheduleSpec, due, now time.Time) bool {
+func missedDeadline(spec *scheduleSpec, due, now time.Time) bool {
 	return spec.StartingDeadline != nil && now.Sub(due) > spec.StartingDeadline.Duration
 }
 
 // jitterOffset returns by how much the runs of a schedule are delayed. It is constant during
 // the object's lifetime.
-func jitterOffset(s *v1alpha1.SnapshotSchedule) time.Duration {
+func jitterOffset(s *schedule) time.Duration {
 	if s.Spec.Jitter == nil || s.Spec.Jitter.Duration <= 0 {
 		return 0
 	}

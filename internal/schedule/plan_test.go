@@ -20,8 +20,7 @@ func runAt(when, begun time.Time) *v1alpha1.Run {
 func hours(n int) *metav1.Duration { return &metav1.Duration{Duration: time.Duration(n) * time.Hour} }
 
 func TestPlan(t *testing.T) {
-	type schedule = v1alpha1.SnapshotSchedule
-	type status = v1alpha1.SnapshotScheduleStatus
+	type status = scheduleStatus
 	tests := map[string]struct {
 		change func(*schedule)
 		want   func(*status)
@@ -172,11 +171,11 @@ func TestPlan(t *testing.T) {
 		"who had a snapshot of another run of its time has none of this": {
 			func(s *schedule) {
 				s.Status.LastScheduleTime = metaTime(twoYesterday)
-				s.Status.Claims = []v1alpha1.ClaimStatus{{Name: "a", LastRunTime: metaTime(twoToday)}, {Name: "b", LastRunTime: metaTime(twoYesterday)}, {Name: "c"}}
+				s.Status.Targets = []targetStatus{{Name: "a", LastRunTime: metaTime(twoToday)}, {Name: "b", LastRunTime: metaTime(twoYesterday)}, {Name: "c"}}
 			},
 			func(is *status) {
 				is.LastScheduleTime, is.Run = metaTime(twoToday), runAt(twoToday, noon)
-				is.Claims = []v1alpha1.ClaimStatus{{Name: "a"}, {Name: "b", LastRunTime: metaTime(twoYesterday)}, {Name: "c"}}
+				is.Targets = []targetStatus{{Name: "a"}, {Name: "b", LastRunTime: metaTime(twoYesterday)}, {Name: "c"}}
 			},
 		},
 		"a time from a clock that was wrong does not count": {
@@ -190,8 +189,8 @@ func TestPlan(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := daily()
-			want := *s.Status.DeepCopy()
+			s := snapshotKind{}.fromObject(daily())
+			want := s.Status.clone()
 			tt.change(s)
 			tt.want(&want)
 			c := calendarOf(t, s.Spec.Schedule, s.Spec.TimeZone)
@@ -210,7 +209,7 @@ func TestPlan(t *testing.T) {
 // Jitter moves when a run begins, not what it is called, and it is counted
 // against the starting deadline.
 func TestJitterShiftsRuns(t *testing.T) {
-	s := daily()
+	s := snapshotKind{}.fromObject(daily())
 	s.Spec.Jitter = hours(10)
 	s.Status.LastScheduleTime = metaTime(twoYesterday)
 	shift := jitterOffset(s)
@@ -228,7 +227,7 @@ func TestJitterShiftsRuns(t *testing.T) {
 }
 
 func TestJitterIsTheSameForAnObjectAndSpreadOverMany(t *testing.T) {
-	s := daily()
+	s := snapshotKind{}.fromObject(daily())
 	s.Spec.Jitter = &metav1.Duration{Duration: 100 * time.Second}
 	quarters := map[int]int{}
 	for i := range 1000 {

@@ -3,22 +3,21 @@ package schedule
 import (
 	"context"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
-// bySchedule is the index of snapshots by the UID of their schedule.
+// bySchedule is the index of children by the UID of their schedule.
 const bySchedule = "schedule.holdfast.io/uid"
 
 func scheduleUID(o client.Object) []string {
@@ -28,8 +27,8 @@ func scheduleUID(o client.Object) []string {
 	return nil
 }
 
-// requestForSnapshot maps a snapshot to its schedule.
-func requestForSnapshot(_ context.Context, o client.Object) []reconcile.Request {
+// requestForChild maps a child to its schedule.
+func requestForChild(_ context.Context, o client.Object) []reconcile.Request {
 	name := o.GetLabels()[nameLabel]
 	if name == "" {
 		return nil
@@ -37,23 +36,25 @@ func requestForSnapshot(_ context.Context, o client.Object) []reconcile.Request 
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}}}
 }
 
-// requestsForClaim maps a claim to the schedules that select it.
-func (r *Reconciler) requestsForClaim(ctx context.Context, o client.Object) []reconcile.Request {
+// requestsForTarget maps a target to the schedules that select it.
+func (r *Reconciler) requestsForTarget(ctx context.Context, o client.Object) []reconcile.Request {
 	if !r.options.isServed(o.GetNamespace()) {
 		return nil
 	}
-	all := &v1alpha1.SnapshotScheduleList{}
+	all := r.kind.newScheduleList()
 	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace())); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not list the schedules of a claim", "claim", klog.KObj(o))
+		klog.FromContext(ctx).Error(err, "Could not list the schedules of an object", r.kind.getTerms().target, klog.KObj(o))
 		return nil
 	}
 	var requests []reconcile.Request
-	for i := range all.Items {
-		selector, err := metav1.LabelSelectorAsSelector(&all.Items[i].Spec.ClaimSelector)
+	_ = meta.EachListItem(all, func(item runtime.Object) error {
+		s := r.kind.fromObject(item.(client.Object)) //nolint:forcetypeassert // All items are objects.
+		selector, err := metav1.LabelSelectorAsSelector(&s.Spec.Selector)
 		if err == nil && selector.Matches(labels.Set(o.GetLabels())) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.object)})
 		}
-	}
+		return nil
+	})
 	return requests
 }
 
@@ -64,13 +65,11 @@ func scheduleChanged() predicate.Funcs {
 	}}
 }
 
-// snapshotChanged passes changes of a snapshot that matter to its schedule.
-func snapshotChanged() predicate.Funcs {
+// childChanged passes changes of a child that matter to its schedule.
+func childChanged(k kind) predicate.Funcs {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		before, ok1 := e.ObjectOld.(*snapshotv1.VolumeSnapshot)
-		after, ok2 := e.ObjectNew.(*snapshotv1.VolumeSnapshot)
-		return ok1 && ok2 && (isReplaced(e) || !equality.Semantic.DeepEqual(before.Status, after.Status) ||
-			!equality.Semantic.DeepEqual(before.Labels, after.Labels) || deletionStarted(before, after))
+		return isReplaced(e) || k.childStatus(e.ObjectOld) != k.childStatus(e.ObjectNew) ||
+			!equality.Semantic.DeepEqual(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels()) || deletionStarted(e.ObjectOld, e.ObjectNew)
 	}}
 }
 

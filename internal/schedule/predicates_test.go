@@ -44,7 +44,7 @@ func TestWhatChangesWakesASchedule(t *testing.T) {
 			case *v1alpha1.SnapshotSchedule:
 				news = scheduleChanged()
 			case *snapshotv1.VolumeSnapshot:
-				news = snapshotChanged()
+				news = childChanged(snapshotKind{})
 			default:
 				news = claimChanged()
 			}

@@ -19,17 +19,13 @@ import (
 // that is set forward is noticed.
 const maxRequeueInterval = 10 * time.Minute
 
-// Reasons of events.
-const (
-	reasonRunStarted = "SnapshotRunStarted"
-	reasonRunMissed  = "SnapshotRunMissed"
-)
-
-// Reconciler reconciles SnapshotSchedules.
+// Reconciler reconciles the schedules of a kind.
 type Reconciler struct {
+	kind            kind
 	client          client.Client
 	apiReader       client.Reader // uncached
 	events          *kube.Events
+	metrics         *kindMetrics
 	options         *Options
 	now             func() time.Time
 	serverTime      func() (time.Time, bool) // the API server's time, if it is known
@@ -65,7 +61,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{RequeueAfter: r.requeueAfter(decide(s, now), now)}, nil
 }
 
-// act starts the run that is due, takes snapshots, deletes expired ones, and updates the
+// act starts the run that is due, creates children, deletes expired ones, and updates the
 // status.
 func (r *Reconciler) act(ctx context.Context, s *state, now time.Time) (reconcile.Result, error) {
 	s, err := r.writeRecord(ctx, s, now)
@@ -73,8 +69,8 @@ func (r *Reconciler) act(ctx context.Context, s *state, now time.Time) (reconcil
 		return r.finish(err)
 	}
 	next := decide(s, now)
-	rejected, createErr := r.createSnapshots(ctx, s, &next)
-	stuck, deleteErr := r.deleteSnapshots(ctx, s, next.remove)
+	rejected, createErr := r.createChildren(ctx, s, &next)
+	stuck, deleteErr := r.deleteChildren(ctx, s, next.remove)
 	reportErr := r.report(ctx, s, newStatus(s, rejections{rejected, stuck}, now))
 	if err := errors.Join(createErr, deleteErr, reportErr); err != nil {
 		return r.finish(err)
@@ -114,15 +110,15 @@ func (r *Reconciler) observeConfirmed(ctx context.Context, key client.ObjectKey)
 }
 
 // confirm observes the state again before acting on what the cache shows. To start a run or to
-// complete a trigger, it reads everything from the API server, because all existing claims
-// matter. Otherwise the cache is enough if it shows all expected snapshots.
+// complete a trigger, it reads everything from the API server, because all existing targets
+// matter. Otherwise the cache is enough if it shows all expected children.
 func (r *Reconciler) confirm(ctx context.Context, cached *state, next *step) (*state, error) {
 	if next.record == nil && !next.triggerSatisfied && r.expectations.satisfied(cached) {
 		if unchanged, err := r.confirmSchedule(ctx, cached); err != nil || unchanged {
 			return cached, err
 		}
 	}
-	live, err := r.observe(ctx, client.ObjectKeyFromObject(cached.schedule), true)
+	live, err := r.observe(ctx, cached.schedule.key(), true)
 	if err == nil && live != nil {
 		r.expectations.setFromAPIServer(live, cached)
 	}
@@ -132,14 +128,14 @@ func (r *Reconciler) confirm(ctx context.Context, cached *state, next *step) (*s
 // confirmSchedule reads only the schedule from the API server, and reports whether its spec is
 // as in the cache: it may have been suspended.
 func (r *Reconciler) confirmSchedule(ctx context.Context, s *state) (bool, error) {
-	current := &v1alpha1.SnapshotSchedule{}
-	if err := r.apiReader.Get(ctx, client.ObjectKeyFromObject(s.schedule), current); err != nil {
+	current := r.kind.newSchedule()
+	if err := r.apiReader.Get(ctx, s.schedule.key(), current); err != nil {
 		return false, client.IgnoreNotFound(err)
 	}
 	s.serverTime = r.readClocks().server
-	unchanged := current.UID == s.schedule.UID && current.Generation == s.schedule.Generation && current.DeletionTimestamp == nil
+	unchanged := current.GetUID() == s.schedule.UID && current.GetGeneration() == s.schedule.Generation && current.GetDeletionTimestamp() == nil
 	if unchanged {
-		s.schedule = current
+		s.schedule = r.kind.fromObject(current)
 	}
 	return unchanged, nil
 }
@@ -159,27 +155,27 @@ func (r *Reconciler) writeRecord(ctx context.Context, s *state, now time.Time) (
 }
 
 // emitRunEvents emits events for a run that started or was skipped.
-func (r *Reconciler) emitRunEvents(s *v1alpha1.SnapshotSchedule, before, after *v1alpha1.SnapshotScheduleStatus) {
+func (r *Reconciler) emitRunEvents(s *schedule, before, after *scheduleStatus) {
 	if missed := after.LastMissedTime; missed != nil && !missed.Equal(before.LastMissedTime) {
-		runsTotal.WithLabelValues("missed").Inc()
-		r.events.Warning(s, reasonRunMissed, fmt.Sprintf(
+		r.metrics.runs.WithLabelValues("missed").Inc()
+		r.events.Warning(s.object, s.terms.runMissed, fmt.Sprintf(
 			"the run of %s was skipped: it would have started later than spec.startingDeadline allows", formatTime(missed.Time)))
 	}
 	run := after.Run
 	if run == nil || before.Run != nil && isSameRun(run, before.Run) {
 		return
 	}
-	runsTotal.WithLabelValues("begun").Inc()
+	r.metrics.runs.WithLabelValues("begun").Inc()
 	message := "the run of " + formatTime(run.Time.Time) + " has started"
 	if run.Trigger != "" {
 		message += fmt.Sprintf(", requested by spec.trigger %q", run.Trigger)
 	}
-	r.events.Normal(s, reasonRunStarted, message)
+	r.events.Normal(s.object, s.terms.runStarted, message)
 }
 
 // report writes the status. It emits an event if the schedule is no longer ready, or not ready
 // for another reason.
-func (r *Reconciler) report(ctx context.Context, s *state, status *v1alpha1.SnapshotScheduleStatus) error {
+func (r *Reconciler) report(ctx context.Context, s *state, status *scheduleStatus) error {
 	readyBefore := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.Ready)
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.Ready)
 	clocksBefore := meta.FindStatusCondition(s.schedule.Status.Conditions, v1alpha1.ClocksDiffer)
@@ -187,10 +183,10 @@ func (r *Reconciler) report(ctx context.Context, s *state, status *v1alpha1.Snap
 		return err
 	}
 	if clocks := meta.FindStatusCondition(status.Conditions, v1alpha1.ClocksDiffer); clocks != nil && clocksBefore == nil {
-		r.events.Warning(s.schedule, clocks.Reason, clocks.Message)
+		r.events.Warning(s.schedule.object, clocks.Reason, clocks.Message)
 	}
 	if ready.Status == metav1.ConditionFalse && ready.Reason != v1alpha1.ClocksDiffer && (readyBefore == nil || readyBefore.Message != ready.Message) {
-		r.events.Warning(s.schedule, ready.Reason, ready.Message)
+		r.events.Warning(s.schedule.object, ready.Reason, ready.Message)
 	}
 	return nil
 }

@@ -18,55 +18,58 @@ import (
 // daysAgo is a time so many days before noon.
 func daysAgo(n int) time.Time { return noon.AddDate(0, 0, -n) }
 
-func count(n int32) *v1alpha1.Retention { return &v1alpha1.Retention{MaxCount: &n} }
+func keepCount(n int32) *retention { return &retention{MaxCount: &n} }
+
+// keepOne retains one snapshot of each claim.
+func keepOne() *v1alpha1.Retention { return &v1alpha1.Retention{MaxCount: ptr.To[int32](1)} }
 
 func TestExpired(t *testing.T) {
-	week := &v1alpha1.Retention{MaxAge: hours(7 * 24)}
+	week := &retention{MaxAge: hours(7 * 24)}
 	tests := map[string]struct {
-		keep      *v1alpha1.Retention
-		snapshots []*snapshotState
+		keep      *retention
+		snapshots []*childState
 		want      []string
 		next      time.Time
 	}{
-		"without retention all stay": {nil, []*snapshotState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(400)), snapshotAt(daysAgo(401), withError)}, nil, time.Time{}},
+		"without retention all stay": {nil, []*childState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(400)), snapshotAt(daysAgo(401), withError)}, nil, time.Time{}},
 		"the oldest beyond the count go": {
-			count(2), []*snapshotState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2)), snapshotAt(daysAgo(3)), snapshotAt(daysAgo(4))}, []string{"data-1118-1200", "data-1117-1200"}, time.Time{},
+			keepCount(2), []*childState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2)), snapshotAt(daysAgo(3)), snapshotAt(daysAgo(4))}, []string{"data-1118-1200", "data-1117-1200"}, time.Time{},
 		},
-		"those beyond the age go":          {week, []*snapshotState{snapshotAt(daysAgo(6)), snapshotAt(daysAgo(7)), snapshotAt(daysAgo(8))}, []string{"data-1114-1200", "data-1113-1200"}, time.Time{}},
-		"the next goes when it gets there": {week, []*snapshotState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(6))}, nil, noon.Add(24 * time.Hour)},
+		"those beyond the age go":          {week, []*childState{snapshotAt(daysAgo(6)), snapshotAt(daysAgo(7)), snapshotAt(daysAgo(8))}, []string{"data-1114-1200", "data-1113-1200"}, time.Time{}},
+		"the next goes when it gets there": {week, []*childState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(6))}, nil, noon.Add(24 * time.Hour)},
 		"either is enough": {
-			&v1alpha1.Retention{MaxCount: ptr.To[int32](2), MaxAge: hours(24)}, []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(3)), snapshotAt(daysAgo(4))},
+			&retention{MaxCount: ptr.To[int32](2), MaxAge: hours(24)}, []*childState{snapshotAt(noon), snapshotAt(daysAgo(3)), snapshotAt(daysAgo(4))},
 			[]string{"data-1118-1200", "data-1117-1200"}, time.Time{},
 		},
-		"the newest stays, however old":                        {week, []*snapshotState{snapshotAt(daysAgo(20)), snapshotAt(daysAgo(21))}, []string{"data-1031-1200"}, time.Time{}},
-		"one that is not ready does not count":                 {count(1), []*snapshotState{snapshotAt(noon, notReady), snapshotAt(daysAgo(1))}, nil, time.Time{}},
-		"one that fails does not count":                        {count(1), []*snapshotState{snapshotAt(noon, withError), snapshotAt(daysAgo(30))}, nil, time.Time{}},
-		"one that is being deleted does not count":             {count(1), []*snapshotState{snapshotAt(noon, deleting), snapshotAt(daysAgo(1))}, nil, time.Time{}},
-		"one that is being deleted is not deleted again":       {count(1), []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), deleting)}, nil, time.Time{}},
-		"one that is being deleted is not the newest":          {week, []*snapshotState{snapshotAt(noon, deleting), snapshotAt(daysAgo(30))}, nil, time.Time{}},
-		"one that is not ready stays for a day":                {count(1), []*snapshotState{snapshotAt(noon), snapshotAt(noon.Add(-2*time.Hour), notReady)}, nil, noon.Add(22 * time.Hour)},
-		"after a day it goes if a newer one is ready":          {count(9), []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1), notReady)}, []string{"data-1120-1200"}, time.Time{}},
-		"it stays if only an older one is ready":               {count(1), []*snapshotState{snapshotAt(daysAgo(2), notReady), snapshotAt(daysAgo(3))}, nil, time.Time{}},
-		"what the driver has stays if a newer one fails":       {count(1), []*snapshotState{snapshotAt(noon, withError), snapshotAt(daysAgo(2), notReady)}, nil, time.Time{}},
-		"what the driver does not have goes if there is newer": {count(1), []*snapshotState{snapshotAt(noon, withError), snapshotAt(daysAgo(2), withError)}, []string{"data-1119-1200"}, time.Time{}},
-		"what never was goes if it is not the only one":        {count(1), []*snapshotState{snapshotAt(daysAgo(2), notAtDriver), snapshotAt(daysAgo(3), notAtDriver), snapshotAt(daysAgo(5))}, []string{"data-1118-1200"}, time.Time{}},
-		"one that can never be taken goes after a day":         {count(1), []*snapshotState{snapshotAt(daysAgo(1), notAtDriver, claimGone)}, []string{"data-1120-1200"}, time.Time{}},
+		"the newest stays, however old":                        {week, []*childState{snapshotAt(daysAgo(20)), snapshotAt(daysAgo(21))}, []string{"data-1031-1200"}, time.Time{}},
+		"one that is not ready does not count":                 {keepCount(1), []*childState{snapshotAt(noon, notReady), snapshotAt(daysAgo(1))}, nil, time.Time{}},
+		"one that fails does not count":                        {keepCount(1), []*childState{snapshotAt(noon, withError), snapshotAt(daysAgo(30))}, nil, time.Time{}},
+		"one that is being deleted does not count":             {keepCount(1), []*childState{snapshotAt(noon, deleting), snapshotAt(daysAgo(1))}, nil, time.Time{}},
+		"one that is being deleted is not deleted again":       {keepCount(1), []*childState{snapshotAt(noon), snapshotAt(daysAgo(1), deleting)}, nil, time.Time{}},
+		"one that is being deleted is not the newest":          {week, []*childState{snapshotAt(noon, deleting), snapshotAt(daysAgo(30))}, nil, time.Time{}},
+		"one that is not ready stays for a day":                {keepCount(1), []*childState{snapshotAt(noon), snapshotAt(noon.Add(-2*time.Hour), notReady)}, nil, noon.Add(22 * time.Hour)},
+		"after a day it goes if a newer one is ready":          {keepCount(9), []*childState{snapshotAt(noon), snapshotAt(daysAgo(1), notReady)}, []string{"data-1120-1200"}, time.Time{}},
+		"it stays if only an older one is ready":               {keepCount(1), []*childState{snapshotAt(daysAgo(2), notReady), snapshotAt(daysAgo(3))}, nil, time.Time{}},
+		"what the driver has stays if a newer one fails":       {keepCount(1), []*childState{snapshotAt(noon, withError), snapshotAt(daysAgo(2), notReady)}, nil, time.Time{}},
+		"what the driver does not have goes if there is newer": {keepCount(1), []*childState{snapshotAt(noon, withError), snapshotAt(daysAgo(2), withError)}, []string{"data-1119-1200"}, time.Time{}},
+		"what never was goes if it is not the only one":        {keepCount(1), []*childState{snapshotAt(daysAgo(2), notAtDriver), snapshotAt(daysAgo(3), notAtDriver), snapshotAt(daysAgo(5))}, []string{"data-1118-1200"}, time.Time{}},
+		"one that can never be taken goes after a day":         {keepCount(1), []*childState{snapshotAt(daysAgo(1), notAtDriver, claimGone)}, []string{"data-1120-1200"}, time.Time{}},
 		"until then it stays": {
-			count(1), []*snapshotState{snapshotAt(noon.Add(-23*time.Hour), notAtDriver, claimGone), snapshotAt(daysAgo(2))}, nil, noon.Add(time.Hour),
+			keepCount(1), []*childState{snapshotAt(noon.Add(-23*time.Hour), notAtDriver, claimGone), snapshotAt(daysAgo(2))}, nil, noon.Add(time.Hour),
 		},
 		"one that the driver may be asked for is not one of those": {
-			count(1), []*snapshotState{snapshotAt(daysAgo(40), notAtDriver, claimGone, func(s *snapshotState) { s.bound = true }), snapshotAt(daysAgo(41))}, nil, time.Time{},
+			keepCount(1), []*childState{snapshotAt(daysAgo(40), notAtDriver, claimGone, func(s *childState) { s.started = true }), snapshotAt(daysAgo(41))}, nil, time.Time{},
 		},
-		"one of a claim that is gone counts as it did": {count(1), []*snapshotState{snapshotAt(noon, claimGone), snapshotAt(daysAgo(1), claimGone)}, []string{"data-1120-1200"}, time.Time{}},
+		"one of a claim that is gone counts as it did": {keepCount(1), []*childState{snapshotAt(noon, claimGone), snapshotAt(daysAgo(1), claimGone)}, []string{"data-1120-1200"}, time.Time{}},
 		"one of another claim of the name does not count, and stays": {
-			count(1), []*snapshotState{snapshotAt(noon, ofSuccessor), snapshotAt(daysAgo(1), claimGone), snapshotAt(daysAgo(2), claimGone)}, []string{"data-1119-1200"}, time.Time{},
+			keepCount(1), []*childState{snapshotAt(noon, ofSuccessor), snapshotAt(daysAgo(1), claimGone), snapshotAt(daysAgo(2), claimGone)}, []string{"data-1119-1200"}, time.Time{},
 		},
-		"nor does it make one go that is not ready": {count(1), []*snapshotState{snapshotAt(noon, ofSuccessor), snapshotAt(daysAgo(2), withError)}, nil, time.Time{}},
+		"nor does it make one go that is not ready": {keepCount(1), []*childState{snapshotAt(noon, ofSuccessor), snapshotAt(daysAgo(2), withError)}, nil, time.Time{}},
 		"one of the future does not count, and stays": {
-			count(1), []*snapshotState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2)), snapshotAt(daysAgo(-15), fromFuture)}, []string{"data-1119-1200"}, time.Time{},
+			keepCount(1), []*childState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(2)), snapshotAt(daysAgo(-15), fromFuture)}, []string{"data-1119-1200"}, time.Time{},
 		},
-		"nor does it make one go that is not ready, as one of the future": {week, []*snapshotState{snapshotAt(daysAgo(2), notReady), snapshotAt(daysAgo(-15), fromFuture)}, nil, time.Time{}},
-		"the only one stays, whatever it is":                              {count(1), []*snapshotState{snapshotAt(daysAgo(40), withError)}, nil, time.Time{}},
+		"nor does it make one go that is not ready, as one of the future": {week, []*childState{snapshotAt(daysAgo(2), notReady), snapshotAt(daysAgo(-15), fromFuture)}, nil, time.Time{}},
+		"the only one stays, whatever it is":                              {keepCount(1), []*childState{snapshotAt(daysAgo(40), withError)}, nil, time.Time{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -88,21 +91,21 @@ func TestExpired(t *testing.T) {
 func TestRetentionKeepsWhatItPromises(t *testing.T) {
 	for seed := range uint64(3000) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		keep := &v1alpha1.Retention{}
+		keep := &retention{}
 		if random.IntN(4) > 0 {
 			keep.MaxCount = ptr.To(1 + random.Int32N(4))
 		}
 		if keep.MaxCount == nil || random.IntN(2) > 0 {
 			keep.MaxAge = hours(1 + random.IntN(200))
 		}
-		var snapshots []*snapshotState
+		var snapshots []*childState
 		for range random.IntN(9) {
 			when := noon.Add(-time.Duration(random.IntN(300)) * time.Hour)
-			snapshots = append(snapshots, snapshotAt(when, []func(*snapshotState){func(*snapshotState) {}, func(*snapshotState) {}, notReady, notAtDriver, withError, deleting}[random.IntN(6)]))
+			snapshots = append(snapshots, snapshotAt(when, []func(*childState){func(*childState) {}, func(*childState) {}, notReady, notAtDriver, withError, deleting}[random.IntN(6)]))
 		}
 		slices.SortFunc(snapshots, compareNewestFirst)
 		gone, next := expired(snapshots, keep, sameClocks(noon))
-		left := slices.DeleteFunc(slices.Clone(snapshots), func(s *snapshotState) bool { return slices.Contains(gone, s) })
+		left := slices.DeleteFunc(slices.Clone(snapshots), func(s *childState) bool { return slices.Contains(gone, s) })
 		if newestReady(snapshots) != newestReady(left) {
 			t.Fatalf("seed %d: the newest ready one went, of %v with %+v", seed, snapshotNames(snapshots), keep)
 		}
@@ -137,11 +140,11 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 // Nothing goes by age unless both clocks agree, whichever is wrong; by count it does.
 func TestNothingGoesByAgeWhileTheClocksDiffer(t *testing.T) {
 	week := hours(7 * 24)
-	byAge, either := &v1alpha1.Retention{MaxAge: week}, &v1alpha1.Retention{MaxAge: week, MaxCount: ptr.To[int32](2)}
-	three := []*snapshotState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(6)), snapshotAt(daysAgo(8))}
+	byAge, either := &retention{MaxAge: week}, &retention{MaxAge: week, MaxCount: ptr.To[int32](2)}
+	three := []*childState{snapshotAt(daysAgo(1)), snapshotAt(daysAgo(6)), snapshotAt(daysAgo(8))}
 	tests := map[string]struct {
-		keep      *v1alpha1.Retention
-		snapshots []*snapshotState
+		keep      *retention
+		snapshots []*childState
 		at        clockReadings
 		want      []string
 		withheld  bool
@@ -150,7 +153,7 @@ func TestNothingGoesByAgeWhileTheClocksDiffer(t *testing.T) {
 		"clocks that agree":                {byAge, three, sameClocks(noon), []string{"data-1113-1200"}, false, daysAgo(-1)},
 		"clocks that are an hour apart":    {byAge, three, clockReadings{noon, noon.Add(-maxClockSkew)}, []string{"data-1113-1200"}, false, daysAgo(-1)},
 		"ours is ahead":                    {byAge, three, clockReadings{daysAgo(-15), noon}, nil, true, daysAgo(-1)},
-		"ours is two hours ahead":          {byAge, []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(7).Add(time.Hour))}, clockReadings{noon.Add(2 * time.Hour), noon}, nil, true, noon.Add(time.Hour)},
+		"ours is two hours ahead":          {byAge, []*childState{snapshotAt(noon), snapshotAt(daysAgo(7).Add(time.Hour))}, clockReadings{noon.Add(2 * time.Hour), noon}, nil, true, noon.Add(time.Hour)},
 		"ours is behind":                   {byAge, three, clockReadings{daysAgo(15), noon}, nil, true, daysAgo(1)},
 		"that of the API server is ahead":  {byAge, three, clockReadings{noon, daysAgo(-15)}, nil, true, daysAgo(-1)},
 		"that of the API server is behind": {byAge, three, clockReadings{noon, daysAgo(15)}, nil, true, daysAgo(1)},
@@ -158,7 +161,7 @@ func TestNothingGoesByAgeWhileTheClocksDiffer(t *testing.T) {
 		"nothing would go by either":       {byAge, three[:2], clockReadings{own: noon}, nil, false, daysAgo(-1)},
 		"what is too many goes":            {either, three, clockReadings{daysAgo(-15), noon}, []string{"data-1113-1200"}, true, daysAgo(-1)},
 		"what is not ready stays": {
-			count(1), []*snapshotState{snapshotAt(noon), snapshotAt(daysAgo(1).Add(time.Hour), notReady)}, clockReadings{daysAgo(-15), noon}, nil, true, noon.Add(time.Hour),
+			keepCount(1), []*childState{snapshotAt(noon), snapshotAt(daysAgo(1).Add(time.Hour), notReady)}, clockReadings{daysAgo(-15), noon}, nil, true, noon.Add(time.Hour),
 		},
 		"without retention nothing is withheld": {nil, three, clockReadings{own: noon}, nil, false, time.Time{}},
 	}
@@ -182,7 +185,7 @@ func TestNothingGoesByAgeWhileTheClocksDiffer(t *testing.T) {
 // before it was taken.
 func TestWhoseASnapshotIs(t *testing.T) {
 	tests := map[string]struct {
-		snapshot               *snapshotState
+		snapshot               *childState
 		change                 func(*corev1.PersistentVolumeClaim)
 		cannotSucceed, another bool
 	}{
@@ -194,14 +197,15 @@ func TestWhoseASnapshotIs(t *testing.T) {
 		"another has the name in that second": {snapshotAt(daysAgo(2)), replaced, false, true},
 		"another had it, which is not ready":  {snapshotAt(daysAgo(1), notReady), replaced, false, true},
 		"another has it, and it is not taken": {snapshotAt(daysAgo(1), withError), replaced, true, false},
-		"nobody knows whose it is":            {snapshotAt(daysAgo(1), notAtDriver, func(s *snapshotState) { s.claim = "" }), replaced, false, false},
-		"it was at the driver before":         {snapshotAt(daysAgo(1), func(s *snapshotState) { s.claimName = "" }), replaced, false, false},
+		"nobody knows whose it is":            {snapshotAt(daysAgo(1), notAtDriver, func(s *childState) { s.target = "" }), replaced, false, false},
+		"it was at the driver before":         {snapshotAt(daysAgo(1), func(s *childState) { s.targetName = "" }), replaced, false, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			claim := boundClaim("data")
 			tt.change(&claim)
-			resolveClaims([]*snapshotState{tt.snapshot}, map[string]*corev1.PersistentVolumeClaim{claim.Name: &claim})
+			of := claimTarget(&claim)
+			resolveTargets([]*childState{tt.snapshot}, map[string]*target{of.Name: &of})
 			if tt.snapshot.cannotSucceed() != tt.cannotSucceed || tt.snapshot.ofSuccessor != tt.another || tt.snapshot.isDoubtful() != tt.another {
 				t.Errorf("cannotSucceed %v, another's %v", tt.snapshot.cannotSucceed(), tt.snapshot.ofSuccessor)
 			}
@@ -228,7 +232,7 @@ func TestWhatIsOfTheFuture(t *testing.T) {
 		"one of the future, where only one clock is known": {daysAgo(-15), clockReadings{own: noon}, true},
 	} {
 		v := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: *metaTime(tt.made)}}
-		if got := snapshotStateOf(v, tt.at).fromFuture; got != tt.want {
+		if got := childStateOf(snapshotKind{}, v, tt.at).fromFuture; got != tt.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -252,7 +256,7 @@ func TestWhenASnapshotWasTaken(t *testing.T) {
 		if tt.says != nil {
 			v.Status.CreationTime = &metav1.Time{Time: *tt.says}
 		}
-		if got := snapshotStateOf(v, sameClocks(noon)).takenAt; !got.Equal(tt.want) {
+		if got := childStateOf(snapshotKind{}, v, sameClocks(noon)).takenAt; !got.Equal(tt.want) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/util/workqueue"
@@ -20,20 +18,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // crdCheckInterval is how often to check for missing CRDs.
 const crdCheckInterval = time.Minute
 
-// Setup adds the controller to a manager whose cache has CacheOptions. The controller starts
-// once SnapshotSchedules and VolumeSnapshots are installed and may be listed: the program is
-// also deployed with manifests that do not include schedules.
-func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
-	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o, now: time.Now, serverTime: o.Clock.Now}
+// SetupSnapshots adds the controller of SnapshotSchedules to a manager whose cache has
+// CacheOptions. The controller starts once SnapshotSchedules and VolumeSnapshots are installed
+// and may be listed: the program is also deployed with manifests that do not include schedules.
+func SetupSnapshots(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
+	return setup(m, events, snapshotKind{}, o)
+}
+
+func setup(m ctrl.Manager, events *kube.Events, k kind, o *Options) error {
+	r := &Reconciler{
+		kind: k, client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, metrics: newMetrics(k.getTerms()),
+		options: o, now: time.Now, serverTime: o.Clock.Now,
+	}
 	if err := m.Add(&starter{Reconciler: r, manager: m}); err != nil {
-		return fmt.Errorf("adding the starter of the schedule controller: %w", err)
+		return fmt.Errorf("adding the starter of the controller of %s: %w", k.getTerms().resource, err)
 	}
 	return nil
 }
@@ -54,7 +58,7 @@ func (s *starter) Start(ctx context.Context) error {
 		}
 		if err.Error() != logged {
 			logged = err.Error()
-			log.Info("Waiting until SnapshotSchedules can be served", "every", cmp.Or(s.options.CRDCheckInterval, crdCheckInterval), "reason", logged)
+			log.Info("Waiting until schedules can be served", "resource", s.kind.getTerms().resource, "every", cmp.Or(s.options.CRDCheckInterval, crdCheckInterval), "reason", logged)
 		}
 		select {
 		case <-ctx.Done():
@@ -71,9 +75,9 @@ func (s *starter) checkServed(ctx context.Context) error {
 	if len(s.options.Namespaces) > 0 {
 		options = append(options, client.InNamespace(s.options.Namespaces[0]))
 	}
+	terms := s.kind.getTerms()
 	for name, list := range map[string]client.ObjectList{
-		"snapshotschedules.holdfast.io":           &v1alpha1.SnapshotScheduleList{},
-		"volumesnapshots.snapshot.storage.k8s.io": &snapshotv1.VolumeSnapshotList{},
+		terms.resource: s.kind.newScheduleList(), terms.childResource: s.kind.newChildList(),
 	} {
 		err := s.apiReader.List(ctx, list, options...)
 		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
@@ -93,21 +97,21 @@ func (s *starter) inServedNamespace() predicate.Funcs {
 
 // addController adds the controller to the running manager.
 func (s *starter) addController(ctx context.Context) error {
-	m := s.manager
-	if err := m.GetFieldIndexer().IndexField(ctx, &snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID); err != nil {
-		return fmt.Errorf("indexing snapshots by their schedule: %w", err)
+	m, terms := s.manager, s.kind.getTerms()
+	if err := m.GetFieldIndexer().IndexField(ctx, s.kind.newChild(), bySchedule, scheduleUID); err != nil {
+		return fmt.Errorf("indexing %s by their schedule: %w", terms.children, err)
 	}
 	if err := m.Add(&collector{Reconciler: s.Reconciler, cache: m.GetCache(), to: metrics.Registry}); err != nil {
-		return fmt.Errorf("adding metrics of schedules: %w", err)
+		return fmt.Errorf("adding metrics of %s: %w", terms.resource, err)
 	}
-	return ctrl.NewControllerManagedBy(m).
-		Named("schedule").
-		For(&v1alpha1.SnapshotSchedule{}, builder.WithPredicates(scheduleChanged(), s.inServedNamespace())).
-		Watches(&snapshotv1.VolumeSnapshot{}, handler.EnqueueRequestsFromMapFunc(requestForSnapshot), builder.WithPredicates(snapshotChanged(), kube.SkipInitialList())).
-		Watches(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(s.requestsForClaim), builder.WithPredicates(claimChanged(), kube.SkipInitialList())).
+	b := ctrl.NewControllerManagedBy(m).
+		Named(terms.controller).
+		For(s.kind.newSchedule(), builder.WithPredicates(scheduleChanged(), s.inServedNamespace())).
+		Watches(s.kind.newChild(), handler.EnqueueRequestsFromMapFunc(requestForChild), builder.WithPredicates(childChanged(s.kind), kube.SkipInitialList())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: s.options.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](s.options.RetryStart, s.options.RetryMax),
-		}).
-		Complete(kube.DrainOnStop(s.Reconciler))
+		})
+	s.kind.watchTargets(b, s.Reconciler)
+	return b.Complete(kube.DrainOnStop(s.Reconciler))
 }

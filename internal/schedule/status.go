@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	// maxReportedClaims is how many claims are listed in the status, which must fit into one
+	// maxReportedTargets is how many targets are listed in the status, which must fit into one
 	// object.
-	maxReportedClaims = 500
-	// maxMessageLength is the maximal length of a claim's message in the status.
+	maxReportedTargets = 500
+	// maxMessageLength is the maximal length of a target's message in the status.
 	maxMessageLength = 300
 )
 
@@ -31,58 +31,59 @@ var errConflict = errors.New("the schedule has changed in the meantime")
 
 // patchStatus writes the status if it differs. It fails if the schedule has changed since it
 // was read.
-func (r *Reconciler) patchStatus(ctx context.Context, s *v1alpha1.SnapshotSchedule, status *v1alpha1.SnapshotScheduleStatus) error {
+func (r *Reconciler) patchStatus(ctx context.Context, s *schedule, status *scheduleStatus) error {
 	status.ObservedGeneration = s.Generation
 	if equality.Semantic.DeepEqual(status, &s.Status) {
 		return nil
 	}
-	before := s.DeepCopy()
-	s.Status = *status
-	err := r.client.Status().Patch(ctx, s, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	before := s.object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // It is a copy of an object.
+	r.kind.setStatus(s.object, status)
+	err := r.client.Status().Patch(ctx, s.object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		return fmt.Errorf("%w: %w", errConflict, err)
 	case err != nil:
 		return fmt.Errorf("writing the status: %w", err)
 	}
+	*s = *r.kind.fromObject(s.object)
 	return nil
 }
 
 // invalidStatus returns the status of a schedule with an invalid spec. The recorded runs are
 // kept.
-func invalidStatus(s *state, problem error, now time.Time) *v1alpha1.SnapshotScheduleStatus {
-	status := s.schedule.Status.DeepCopy()
+func invalidStatus(s *state, problem error, now time.Time) *scheduleStatus {
+	status := s.schedule.Status.clone()
 	status.NextRunTime = nil
-	setCondition(status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; no snapshot is taken or deleted"})
-	return status
+	setCondition(&status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; " + s.schedule.terms.nothingDone()})
+	return &status
 }
 
 // rejections are the requests that the API server just rejected.
 type rejections struct {
-	claims    map[string]string // claims whose snapshot was rejected, and why
-	deletions string            // describes the rejected deletions of snapshots
+	targets   map[string]string // targets whose child was rejected, and why
+	deletions string            // describes the rejected deletions of children
 }
 
 // newStatus returns the status after a step.
-func newStatus(s *state, rejected rejections, now time.Time) *v1alpha1.SnapshotScheduleStatus {
+func newStatus(s *state, rejected rejections, now time.Time) *scheduleStatus {
 	status := planRuns(s.schedule, s.calendar, now)
-	states := s.claimStates(rejected.claims, now)
+	states := s.targetStates(rejected.targets, now)
 	completeRun(&status, states, now)
-	status.Claims = claimStatuses(states, &status)
+	status.Targets = targetStatuses(states, &status)
 	generation := s.schedule.Generation
 	clocks := clockMessage(&status, s, clockReadings{now, s.serverTime})
 	setCondition(&status, generation, now, readyCondition(s, states, rejected.deletions, clocks))
-	setCondition(&status, generation, now, runningCondition(&status, states))
+	setCondition(&status, generation, now, runningCondition(s.schedule.terms, &status, states))
 	if clocks != "" {
 		setCondition(&status, generation, now, condition{v1alpha1.ClocksDiffer, metav1.ConditionTrue, v1alpha1.ClocksDiffer, clocks})
 	}
 	return &status
 }
 
-// clockMessage returns the message about differing clocks if a snapshot is kept because of
+// clockMessage returns the message about differing clocks if a child is kept because of
 // them, or "". A message that is in the status is not changed: its times would change all the
 // time.
-func clockMessage(status *v1alpha1.SnapshotScheduleStatus, s *state, at clockReadings) string {
+func clockMessage(status *scheduleStatus, s *state, at clockReadings) string {
 	if !s.withheld(at) {
 		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ClocksDiffer)
 		return ""
@@ -90,13 +91,13 @@ func clockMessage(status *v1alpha1.SnapshotScheduleStatus, s *state, at clockRea
 	if reported := meta.FindStatusCondition(status.Conditions, v1alpha1.ClocksDiffer); reported != nil {
 		return reported.Message
 	}
-	return at.message()
+	return at.message(s.schedule.terms)
 }
 
-// completeRun records that no claim of a run is pending any more, and completes the trigger
-// once all snapshots are ready.
-func completeRun(status *v1alpha1.SnapshotScheduleStatus, states []*claimState, now time.Time) {
-	if status.Run == nil || slices.ContainsFunc(states, (*claimState).isPending) {
+// completeRun records that no target of a run is pending any more, and completes the trigger
+// once all children are ready.
+func completeRun(status *scheduleStatus, states []*targetState, now time.Time) {
+	if status.Run == nil || slices.ContainsFunc(states, (*targetState).isPending) {
 		return
 	}
 	if status.Run.CompletionTime == nil {
@@ -107,23 +108,23 @@ func completeRun(status *v1alpha1.SnapshotScheduleStatus, states []*claimState, 
 	}
 }
 
-// claimStatuses returns the statuses of the claims, sorted by name. If there are too many,
-// failing claims are preferred.
-func claimStatuses(states []*claimState, status *v1alpha1.SnapshotScheduleStatus) []v1alpha1.ClaimStatus {
+// targetStatuses returns the statuses of the targets, sorted by name. If there are too many,
+// failing targets are preferred.
+func targetStatuses(states []*targetState, status *scheduleStatus) []targetStatus {
 	reported := slices.Clone(states)
-	if len(reported) > maxReportedClaims {
-		slices.SortStableFunc(reported, func(a, b *claimState) int { return cmp.Compare(a.rank(), b.rank()) })
-		reported = reported[:maxReportedClaims]
+	if len(reported) > maxReportedTargets {
+		slices.SortStableFunc(reported, func(a, b *targetState) int { return cmp.Compare(a.rank(), b.rank()) })
+		reported = reported[:maxReportedTargets]
 	}
-	slices.SortFunc(reported, func(a, b *claimState) int { return cmp.Compare(a.claim.Name, b.claim.Name) })
-	var all []v1alpha1.ClaimStatus
+	slices.SortFunc(reported, func(a, b *targetState) int { return cmp.Compare(a.target.Name, b.target.Name) })
+	var all []targetStatus
 	for _, p := range reported {
 		all = append(all, p.status(status))
 	}
 	return all
 }
 
-func (p *claimState) rank() int {
+func (p *targetState) rank() int {
 	switch {
 	case p.isFailing():
 		return 0
@@ -133,19 +134,19 @@ func (p *claimState) rank() int {
 	return 2
 }
 
-// status returns the status of a claim.
-func (p *claimState) status(status *v1alpha1.SnapshotScheduleStatus) v1alpha1.ClaimStatus {
-	c := v1alpha1.ClaimStatus{
-		Name: p.claim.Name, UID: p.claim.UID, LastRunTime: p.recorded.LastRunTime, Reason: p.reason, Message: kube.Truncate(p.message, maxMessageLength),
+// status returns the status of a target.
+func (p *targetState) status(status *scheduleStatus) targetStatus {
+	c := targetStatus{
+		Name: p.target.Name, UID: p.target.UID, LastRunTime: p.recorded.LastRunTime, Reason: p.reason, Message: kube.Truncate(p.message, maxMessageLength),
 	}
-	if status.Run != nil && p.findSnapshot(status.Run) != nil {
+	if status.Run != nil && p.findChild(status.Run) != nil {
 		c.LastRunTime = &status.Run.Time
 	}
-	if len(p.snapshots) > 0 {
-		c.LastSnapshot = p.snapshots[0].name
+	if len(p.children) > 0 {
+		c.LastChild = p.children[0].name
 	}
-	if newest := newestReady(p.snapshots); newest != nil {
-		c.LastReadySnapshot, c.LastReadyTime = newest.name, metaTime(newest.takenAt)
+	if newest := newestReady(p.children); newest != nil {
+		c.LastReadyChild, c.LastReadyTime = newest.name, metaTime(newest.takenAt)
 	}
 	if p.reason == v1alpha1.CreateFailed {
 		c.RetryTime = p.retryTime
@@ -160,15 +161,16 @@ type condition struct {
 	reason, message string
 }
 
-func setCondition(status *v1alpha1.SnapshotScheduleStatus, generation int64, now time.Time, c condition) {
+func setCondition(status *scheduleStatus, generation int64, now time.Time, c condition) {
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 		Type: c.conditionType, Status: c.status, Reason: c.reason, Message: c.message, ObservedGeneration: generation, LastTransitionTime: *metaTime(now),
 	})
 }
 
 // readyCondition reports whether the schedule works as specified.
-func readyCondition(s *state, states []*claimState, deletions, clocks string) condition {
-	var failing []*claimState
+func readyCondition(s *state, states []*targetState, deletions, clocks string) condition {
+	var failing []*targetState
+	terms := s.schedule.terms
 	for _, p := range states {
 		if p.isFailing() {
 			failing = append(failing, p)
@@ -176,23 +178,23 @@ func readyCondition(s *state, states []*claimState, deletions, clocks string) co
 	}
 	switch {
 	case s.schedule.Spec.Suspend:
-		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: no snapshot is taken or deleted"}
+		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: " + terms.nothingDone()}
 	case len(failing) > 0:
 		first := failing[0]
-		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClaimsFailing, fmt.Sprintf(
-			"%d of %d claims are failing, which does not affect the others; claim %s: %s: %s", len(failing), len(states), first.claim.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
+		return condition{v1alpha1.Ready, metav1.ConditionFalse, terms.targetsFailing, fmt.Sprintf(
+			"%d of %d %s are failing, which does not affect the others; %s %s: %s: %s", len(failing), len(states), terms.targets, terms.target, first.target.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
 	case clocks != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, clocks}
 	case deletions != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.RemovalFailing, deletions}
 	case len(states) == 0:
-		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.NoClaims, "spec.claimSelector selects no claim"}
+		return condition{v1alpha1.Ready, metav1.ConditionTrue, terms.noTargets, terms.selector + " selects no " + terms.target}
 	}
-	return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d claims are selected", len(states))}
+	return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d %s are selected", len(states), terms.targets)}
 }
 
-// runningCondition reports whether claims are waiting.
-func runningCondition(status *v1alpha1.SnapshotScheduleStatus, states []*claimState) condition {
+// runningCondition reports whether targets are waiting.
+func runningCondition(terms *terms, status *scheduleStatus, states []*targetState) condition {
 	open := 0
 	for _, p := range states {
 		if p.isPending() {
@@ -200,8 +202,8 @@ func runningCondition(status *v1alpha1.SnapshotScheduleStatus, states []*claimSt
 		}
 	}
 	if status.Run == nil || status.Run.CompletionTime != nil {
-		return condition{v1alpha1.Running, metav1.ConditionFalse, v1alpha1.Idle, "no claim is waiting for its snapshot"}
+		return condition{v1alpha1.Running, metav1.ConditionFalse, v1alpha1.Idle, "no " + terms.target + " is waiting for its " + terms.child}
 	}
 	return condition{v1alpha1.Running, metav1.ConditionTrue, v1alpha1.Waiting, fmt.Sprintf(
-		"in the run of %s, %d of %d claims are waiting for their snapshot", formatTime(status.Run.Time.Time), open, len(states))}
+		"in the run of %s, %d of %d %s are waiting for their %s", formatTime(status.Run.Time.Time), open, len(states), terms.targets, terms.child)}
 }

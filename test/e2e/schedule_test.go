@@ -80,7 +80,7 @@ func (w *scheduleWorld) startController(t *testing.T, scheme *runtime.Scheme) {
 	})
 	must(t, err)
 	events := kube.NewEvents(ctx, w.Client.CoreV1(), scheme, "snapshot-controller")
-	must(t, schedule.Setup(ctx, m, events, &schedule.Options{
+	must(t, schedule.SetupSnapshots(ctx, m, events, &schedule.Options{
 		Workers: 2, RetryStart: 50 * time.Millisecond, RetryMax: time.Second, CRDCheckInterval: 50 * time.Millisecond, Clock: clock,
 	}))
 	ended := make(chan error)
