@@ -12,8 +12,9 @@ import (
 // state is what the agent knows about one Checkpoint.
 type state struct {
 	checkpoint *v1alpha1.Checkpoint
-	// dumped is whether the node has dumps that are not stored yet.
-	dumped bool
+	// dumped is whether the node has dumps that are not stored yet, and complete whether it has
+	// one of each container.
+	dumped, complete bool
 }
 
 // An action is what the agent does next.
@@ -45,7 +46,7 @@ func decide(s *state, o *Options, now time.Time) step {
 		return s.decideUnneeded()
 	case c.Status.NextAttemptTime != nil && c.Status.NextAttemptTime.After(now):
 		return step{action: wait, after: c.Status.NextAttemptTime.Sub(now)}
-	case s.dumped:
+	case s.complete:
 		return step{action: save}
 	case c.Status.Attempts >= o.Attempts:
 		return step{action: giveUp}

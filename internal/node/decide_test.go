@@ -17,12 +17,13 @@ func TestDecide(t *testing.T) {
 		want   action
 	}{
 		"a new Checkpoint is dumped":            {func(*state) {}, dump},
-		"what was dumped is stored":             {func(s *state) { s.dumped = true }, save},
+		"what was dumped is stored":             {func(s *state) { s.dumped, s.complete = true, true }, save},
+		"a part of the dumps is not stored":     {func(s *state) { s.dumped = true }, dump},
 		"a failed attempt waits for its time":   {func(s *state) { s.checkpoint.Status.NextAttemptTime = in(time.Minute) }, wait},
-		"a failed upload waits for its time":    {func(s *state) { s.dumped = true; s.checkpoint.Status.NextAttemptTime = in(time.Minute) }, wait},
+		"a failed upload waits for its time":    {func(s *state) { s.complete = true; s.checkpoint.Status.NextAttemptTime = in(time.Minute) }, wait},
 		"a retry that is due takes place":       {func(s *state) { s.checkpoint.Status.NextAttemptTime = in(-time.Second) }, dump},
 		"the last attempt has died":             {func(s *state) { s.checkpoint.Status.Attempts = 3 }, giveUp},
-		"what the last attempt dumped is saved": {func(s *state) { s.checkpoint.Status.Attempts, s.dumped = 3, true }, save},
+		"what the last attempt dumped is saved": {func(s *state) { s.checkpoint.Status.Attempts, s.complete = 3, true }, save},
 		"a ready Checkpoint is done": {
 			func(s *state) { s.checkpoint.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "True"}} }, none,
 		},

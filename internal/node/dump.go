@@ -33,6 +33,9 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	if err != nil {
 		return r.dumpFailed(ctx, c, err)
 	}
+	if err := r.staged.discard(c.UID); err != nil { // A part of an earlier attempt.
+		return fmt.Errorf("removing the dumps of an earlier attempt from the node: %w", err)
+	}
 	if err := r.recordAttempt(ctx, c, engine.Name(), containers); err != nil {
 		return err
 	}

@@ -29,19 +29,35 @@ type Reconciler struct {
 // Reconcile does the next step for one Checkpoint.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s := &state{}
-	if err := kube.GetIfExists(ctx, r.client, request.NamespacedName, &s.checkpoint); err != nil || s.checkpoint == nil {
+	if err := kube.GetIfExists(ctx, r.client, request.NamespacedName, &s.checkpoint); err != nil {
 		return reconcile.Result{}, err
 	}
-	s.dumped = len(r.staged.get(s.checkpoint.UID)) > 0
-	next := decide(s, r.options, r.now())
-	if next.action == wait {
+	if s.checkpoint == nil { // Somebody else may have removed the finalizer.
+		return reconcile.Result{}, r.discardUnowned(ctx)
+	}
+	if next := r.decide(s); next.action == none || next.action == wait {
 		return reconcile.Result{RequeueAfter: next.after}, nil
 	}
-	err := r.execute(ctx, s, next)
+	// The cache may be stale. What it calls unfinished may be ready: another upload would
+	// begin by deleting the data.
+	current := &state{}
+	if err := kube.GetIfExists(ctx, r.apiReader, request.NamespacedName, &current.checkpoint); err != nil || current.checkpoint == nil {
+		return reconcile.Result{}, err
+	}
+	next := r.decide(current)
+	err := r.execute(ctx, current, next)
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
-	return reconcile.Result{}, err
+	return reconcile.Result{RequeueAfter: next.after}, err
+}
+
+// decide decides about a Checkpoint and what is on the node of it. Some dumps of it are
+// none: after a crash the engine recovers those that no upload has consumed.
+func (r *Reconciler) decide(s *state) step {
+	staged := len(r.staged.get(s.checkpoint.UID))
+	s.dumped, s.complete = staged > 0, staged > 0 && staged == len(s.checkpoint.Status.Containers)
+	return decide(s, r.options, r.now())
 }
 
 func (r *Reconciler) execute(ctx context.Context, s *state, next step) error {

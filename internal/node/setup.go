@@ -73,7 +73,7 @@ func (r *Reconciler) recover(ctx context.Context) error {
 }
 
 // discardUnowned removes the dumps of Checkpoints that are gone, or that were assigned to
-// another node, once. It runs when the cache is filled.
+// another node. The cache must be filled.
 func (r *Reconciler) discardUnowned(ctx context.Context) error {
 	var all v1alpha1.CheckpointList
 	if err := r.client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {

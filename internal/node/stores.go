@@ -41,10 +41,20 @@ type Stores struct {
 	// without credentials uses OwnCredentials.
 	OwnCredentialsFor []string
 	OwnCredentials    s3.Credentials
+	// Wrap wraps each store that is opened, if it is set: tests interrupt its calls.
+	Wrap func(store.Store) store.Store
 }
 
 // Open returns the store of a Checkpoint.
 func (s *Stores) Open(ctx context.Context, c *v1alpha1.Checkpoint) (*Place, error) {
+	place, err := s.open(ctx, c)
+	if err == nil && s.Wrap != nil {
+		place.Store = s.Wrap(place.Store)
+	}
+	return place, err
+}
+
+func (s *Stores) open(ctx context.Context, c *v1alpha1.Checkpoint) (*Place, error) {
 	storage := c.Status.Storage
 	switch {
 	case storage == nil:

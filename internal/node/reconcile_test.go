@@ -1,0 +1,105 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/runtime/runtimetest"
+)
+
+// A nodeWorld is an agent whose cache may be stale, with a dump of Checkpoint default/c on
+// the node, and its archive in the store.
+type nodeWorld struct {
+	*Reconciler
+	node    *runtimetest.Fake
+	archive string
+}
+
+func newNodeWorld(t *testing.T, cached, current []client.Object) *nodeWorld {
+	t.Helper()
+	scheme := kruntime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	clientOf := func(objects []client.Object) client.Client {
+		return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.Checkpoint{}).Build()
+	}
+	w := &nodeWorld{node: runtimetest.NewFake(t.TempDir()), archive: filepath.Join(t.TempDir(), "uid", "main.ckpt")}
+	engine := w.node.Engine()
+	w.Reconciler = &Reconciler{
+		client: clientOf(cached), apiReader: clientOf(current), events: kube.NewEventsWithRecorder(record.NewFakeRecorder(10)),
+		options: &Options{Node: "n1", Attempts: 3, RetryStart: time.Second, RetryMax: time.Minute}, now: time.Now,
+		stores: Stores{Node: "n1", LocalPath: filepath.Dir(filepath.Dir(w.archive))},
+	}
+	container, err := w.node.Start("pod", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dumps, err := engine.Checkpoint(t.Context(), "uid", []runtime.Container{container}, runtime.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.staged.add("uid", dumps)
+	if err := os.Mkdir(filepath.Dir(w.archive), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.archive, []byte("archive"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *nodeWorld) reconcile(t *testing.T) {
+	t.Helper()
+	if _, err := w.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "default", Name: "c"}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *nodeWorld) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	if left, err := w.node.Left(); err != nil || len(left) > 0 {
+		t.Errorf("the node has %v, %v", left, err)
+	}
+}
+
+func newCheckpoint(conditions ...metav1.Condition) *v1alpha1.Checkpoint {
+	return &v1alpha1.Checkpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c", UID: "uid", Finalizers: []string{v1alpha1.Finalizer}},
+		Status: v1alpha1.CheckpointStatus{
+			NodeName: "n1", SourceNode: "n1", Conditions: conditions, Attempts: 1,
+			Storage:    &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendLocal},
+			Containers: []v1alpha1.ContainerCheckpoint{{Name: "main", Location: "n1:/main.ckpt"}},
+		},
+	}
+}
+
+func TestAStaleCacheDoesNotRepeatTheUploadOfAReadyCheckpoint(t *testing.T) {
+	t.Parallel()
+	ready := newCheckpoint(metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue})
+	w := newNodeWorld(t, []client.Object{newCheckpoint()}, []client.Object{ready})
+	w.reconcile(t)
+	if text, err := os.ReadFile(w.archive); string(text) != "archive" {
+		t.Errorf("the archive of the ready Checkpoint was replaced or deleted: %v", err)
+	}
+	w.wantNothingLeft(t)
+}
+
+func TestTheDumpsOfACheckpointThatIsGoneAreRemoved(t *testing.T) {
+	t.Parallel()
+	w := newNodeWorld(t, nil, nil)
+	w.reconcile(t)
+	w.wantNothingLeft(t)
+}
