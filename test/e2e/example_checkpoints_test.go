@@ -67,6 +67,19 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Run("in a bucket", w.testBucket)
 	t.Run("another namespace's pod", w.testReference)
 	t.Run("the agent is killed", w.testKilledAgent)
+	t.Run("permissions", func(t *testing.T) {
+		w.checkPermissions(t, "checkpoint-agent",
+			permission{"create", "nodes/checkpoint", ""}, // The kubelet checks it.
+			permission{"patch", "events", ""},            // of an event that repeats
+		)
+		w.checkPermissions(t, "checkpoint-operator-controller-manager",
+			permission{"patch", "events", ""},
+			permission{"get", "nodes", ""},           // of a node without an agent
+			permission{"get", "replicasets", "apps"}, // of a pod of a Deployment
+			permission{"get", "jobs", "batch"},
+			permission{"list", "referencegrants", "gateway.networking.k8s.io"}, // The cluster may lack the kind.
+		)
+	})
 
 	r.run(t, remove)
 	if left := w.Run(t, w.Nodes[0], "sh", "-c", "find /var/lib/holdfast/node /var/lib/holdfast/checkpoints -name '*.ckpt' -o -name '*.img'; grep ' /var/lib/holdfast/node' /proc/mounts || true"); left != "" {
