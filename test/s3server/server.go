@@ -233,8 +233,10 @@ func freeAddress() (string, error) {
 // Program returns the path of versitygw, and builds it unless it is newer than what it is
 // built from. Packages that are tested at the same time wait for one build.
 func Program() (string, error) {
-	_, file, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(file), "..", "..")
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
 		return "", err
 	}
@@ -252,6 +254,22 @@ func Program() (string, error) {
 		return "", fmt.Errorf("building versitygw with make bin/versitygw: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return filepath.Join(root, "bin", "versitygw"), nil
+}
+
+// repository returns the folder with go.tools.mod: tests run in the folder of their package.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.tools.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no folder above the working directory has go.tools.mod")
+		}
+	}
 }
 
 // withoutMake removes what a make that runs the tests says to the makes below it.
