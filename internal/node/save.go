@@ -31,7 +31,7 @@ func (r *Reconciler) save(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	}
 	saved := make([]archive.Result, len(dumps))
 	for i, d := range dumps {
-		if saved[i], err = saveDump(ctx, place, keyOf(c, d.Report().Container.Name), d, key); err != nil {
+		if saved[i], err = SaveDump(ctx, place, keyOf(c, d.Report().Container.Name), d, key); err != nil {
 			return r.saveFailed(ctx, c, inRAM(dumps[:i+1]), fmt.Errorf("storing container %s: %w", d.Report().Container.Name, err))
 		}
 	}
@@ -77,9 +77,9 @@ func isInRAM(d runtime.Dump) bool {
 	return step == runtime.FreezeCopy || step == runtime.Tmpfs
 }
 
-// saveDump stores one dump and verifies what is stored. What an earlier attempt may have
+// SaveDump stores one dump and verifies what is stored. What an earlier attempt may have
 // left under the key, complete or not, is deleted first: nothing refers to it yet.
-func saveDump(ctx context.Context, to store.Store, key string, d runtime.Dump, secret *archive.Key) (archive.Result, error) {
+func SaveDump(ctx context.Context, to store.Store, key string, d runtime.Dump, secret *archive.Key) (archive.Result, error) {
 	if err := to.Delete(ctx, key); err != nil {
 		return archive.Result{}, fmt.Errorf("deleting what an earlier attempt has left: %w", err)
 	}

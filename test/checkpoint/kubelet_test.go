@@ -66,7 +66,7 @@ type kubeletNode struct {
 	foreign []string // archives that others have made
 }
 
-func newKubeletNode(t *testing.T) *kubeletNode {
+func newKubeletNode(t testing.TB) *kubeletNode {
 	t.Helper()
 	n := &kubeletNode{node: newNode(t, nil)}
 	host, err := n.Client.CoreV1().Nodes().Get(t.Context(), n.name, metav1.GetOptions{})
@@ -104,7 +104,7 @@ func newKubeletNode(t *testing.T) *kubeletNode {
 	return n
 }
 
-func (n *kubeletNode) newEngine(t *testing.T) *kubelet.Engine {
+func (n *kubeletNode) newEngine(t testing.TB) *kubelet.Engine {
 	t.Helper()
 	engine, err := kubelet.New(n.call.options())
 	if err != nil {
@@ -115,7 +115,7 @@ func (n *kubeletNode) newEngine(t *testing.T) *kubelet.Engine {
 
 // token returns a file with the token of a service account that may create nodes/checkpoint
 // of this node and nothing else, or nothing at all.
-func (n *kubeletNode) token(t *testing.T, name string, may bool) string {
+func (n *kubeletNode) token(t testing.TB, name string, may bool) string {
 	t.Helper()
 	accounts := n.Client.CoreV1().ServiceAccounts(n.Namespace)
 	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
@@ -135,7 +135,7 @@ func (n *kubeletNode) token(t *testing.T, name string, may bool) string {
 	return path
 }
 
-func (n *kubeletNode) bind(t *testing.T, account string) {
+func (n *kubeletNode) bind(t testing.TB, account string) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: "checkpoint-" + n.Namespace}
 	rbac := n.Client.RbacV1()
@@ -166,7 +166,7 @@ func (n *kubeletNode) bind(t *testing.T, account string) {
 func (n *kubeletNode) archiveDir() string { return n.path("/var/lib/kubelet/checkpoints") }
 
 // archives returns the archives of this test's namespace: other tests may run on the node.
-func (n *kubeletNode) archives(t *testing.T) []string {
+func (n *kubeletNode) archives(t testing.TB) []string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(n.archiveDir(), "checkpoint-*_"+n.Namespace+"-*.tar"))
 	if err != nil {
@@ -176,14 +176,14 @@ func (n *kubeletNode) archives(t *testing.T) []string {
 }
 
 // wantArchives checks that there are those of others, and no more.
-func (n *kubeletNode) wantArchives(t *testing.T) {
+func (n *kubeletNode) wantArchives(t testing.TB) {
 	t.Helper()
 	if got := n.archives(t); !slices.Equal(got, n.foreign) {
 		t.Errorf("the archives are %q, want %q", got, n.foreign)
 	}
 }
 
-func (n *kubeletNode) wantThawed(t *testing.T, c runtime.Container) {
+func (n *kubeletNode) wantThawed(t testing.TB, c runtime.Container) {
 	t.Helper()
 	group, err := freezer.Paths{}.OfContainer(c.ID)
 	if err != nil {
@@ -198,7 +198,7 @@ func (n *kubeletNode) wantThawed(t *testing.T, c runtime.Container) {
 // counting is a program that counts.
 var counting = []string{"sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"}
 
-func (n *kubeletNode) waitCounts(t *testing.T, c runtime.Container) {
+func (n *kubeletNode) waitCounts(t testing.TB, c runtime.Container) {
 	t.Helper()
 	count := func(ctx context.Context) int {
 		text, err := n.Client.CoreV1().Pods(c.Namespace).GetLogs(c.Pod, &corev1.PodLogOptions{Container: c.Name}).DoRaw(ctx)
@@ -257,7 +257,7 @@ func TestKubelet(t *testing.T) {
 }
 
 // checkFiles reads all files of a dump, and looks for those of CRIU and containerd.
-func (n *kubeletNode) checkFiles(t *testing.T, dump runtime.Dump, c runtime.Container) {
+func (n *kubeletNode) checkFiles(t testing.TB, dump runtime.Dump, c runtime.Container) {
 	t.Helper()
 	var names []string
 	var size int64
@@ -397,7 +397,7 @@ func TestKubeletKill(t *testing.T) {
 }
 
 // kill kills a process that makes a checkpoint, as soon as something is seen.
-func (n *kubeletNode) kill(t *testing.T, id string, c runtime.Container, seen func() bool) {
+func (n *kubeletNode) kill(t testing.TB, id string, c runtime.Container, seen func() bool) {
 	t.Helper()
 	call := n.call
 	call.ID, call.Container = id, c
@@ -429,7 +429,7 @@ func (n *kubeletNode) kill(t *testing.T, id string, c runtime.Container, seen fu
 	<-ended
 }
 
-func (n *kubeletNode) checkRecovered(t *testing.T, id string, c runtime.Container, complete bool) {
+func (n *kubeletNode) checkRecovered(t testing.TB, id string, c runtime.Container, complete bool) {
 	t.Helper()
 	started := time.Now()
 	found, err := n.newEngine(t).Recover(t.Context())

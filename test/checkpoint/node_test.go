@@ -50,6 +50,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == agentArg {
 		os.Exit(agentMain(os.Args[2]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == saverArg {
+		os.Exit(saverMain(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 
@@ -65,7 +68,7 @@ type node struct {
 
 // newNode returns a node. Nothing may be left of its engine's checkpoints when the test
 // ends.
-func newNode(t *testing.T, change func(*runc.Config)) *node {
+func newNode(t testing.TB, change func(*runc.Config)) *node {
 	t.Helper()
 	c := cluster.New(t, cluster.WithNodes(1))
 	n := &node{Cluster: c, name: c.Nodes[0]}
@@ -93,7 +96,7 @@ func (n *node) path(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(n.pid), "root", name)
 }
 
-func (n *node) checkNothingLeft(t *testing.T) {
+func (n *node) checkNothingLeft(t testing.TB) {
 	t.Helper()
 	entries, err := os.ReadDir(n.path(n.state))
 	if err != nil && !os.IsNotExist(err) {
@@ -133,7 +136,7 @@ var loadWorkload = sync.OnceValue(func() error {
 var loadImage func(binary string) error
 
 // run starts a pod with one container for each command, and returns them when they run.
-func (n *node) run(t *testing.T, name, image string, commands ...[]string) []runtime.Container {
+func (n *node) run(t testing.TB, name, image string, commands ...[]string) []runtime.Container {
 	t.Helper()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	zero := int64(0)
@@ -164,7 +167,7 @@ func (n *node) run(t *testing.T, name, image string, commands ...[]string) []run
 	return all
 }
 
-func waitFor(t *testing.T, what string, condition wait.ConditionWithContextFunc) {
+func waitFor(t testing.TB, what string, condition wait.ConditionWithContextFunc) {
 	t.Helper()
 	if err := wait.PollUntilContextTimeout(t.Context(), poll, timeout, true, condition); err != nil {
 		t.Fatalf("waiting until %s: %v", what, err)
@@ -173,7 +176,7 @@ func waitFor(t *testing.T, what string, condition wait.ConditionWithContextFunc)
 
 // runWorkload runs the workload with these areas, and returns its container when it has
 // checked each of them once.
-func (n *node) runWorkload(t *testing.T, name string, areas ...string) runtime.Container {
+func (n *node) runWorkload(t testing.TB, name string, areas ...string) runtime.Container {
 	t.Helper()
 	loadImage = func(binary string) error {
 		n.LoadImage(t, workloadImage, map[string]string{"/workload": binary})
@@ -189,7 +192,7 @@ func (n *node) runWorkload(t *testing.T, name string, areas ...string) runtime.C
 
 // rounds returns how often each area of a workload has been found right. The test fails
 // if one was found wrong.
-func (n *node) rounds(t *testing.T, c runtime.Container) map[string]int {
+func (n *node) rounds(t testing.TB, c runtime.Container) map[string]int {
 	t.Helper()
 	stream, err := n.Client.CoreV1().Pods(c.Namespace).GetLogs(c.Pod, &corev1.PodLogOptions{Container: c.Name}).Stream(t.Context())
 	if err != nil {
@@ -199,7 +202,7 @@ func (n *node) rounds(t *testing.T, c runtime.Container) map[string]int {
 	return readRounds(t, stream)
 }
 
-func readRounds(t *testing.T, output io.Reader) map[string]int {
+func readRounds(t testing.TB, output io.Reader) map[string]int {
 	t.Helper()
 	rounds := map[string]int{}
 	lines := bufio.NewScanner(output)
@@ -219,7 +222,7 @@ func readRounds(t *testing.T, output io.Reader) map[string]int {
 }
 
 // waitRounds waits until the workload has checked each area so many times more.
-func (n *node) waitRounds(t *testing.T, c runtime.Container, areas []string, before map[string]int, more int) {
+func (n *node) waitRounds(t testing.TB, c runtime.Container, areas []string, before map[string]int, more int) {
 	t.Helper()
 	waitFor(t, "the workload has checked its memory", func(context.Context) (bool, error) {
 		return haveMore(n.rounds(t, c), before, areas, more), nil
@@ -243,7 +246,7 @@ func haveMore(now, before map[string]int, areas []string, more int) bool {
 }
 
 // checkpoint checkpoints one container.
-func (n *node) checkpoint(t *testing.T, c runtime.Container, options runtime.Options) runtime.Dump {
+func (n *node) checkpoint(t testing.TB, c runtime.Container, options runtime.Options) runtime.Dump {
 	t.Helper()
 	dumps, err := n.engine.Checkpoint(t.Context(), "checkpoint-"+c.Pod, []runtime.Container{c}, options)
 	if err != nil {

@@ -40,6 +40,11 @@ static void die(const char *what)
 	exit(1);
 }
 
+static int is(struct area *a, const char *kind)
+{
+	return strcmp(a->kind, kind) == 0;
+}
+
 static uint64_t word(long n, uint64_t sequence, int i)
 {
 	uint64_t x = (uint64_t)n * 0x9e3779b97f4a7c15u + sequence * 0xd1342543de82ef95u + (uint64_t)i * 0xbf58476d1ce4e5b9u;
@@ -48,6 +53,11 @@ static uint64_t word(long n, uint64_t sequence, int i)
 
 static void fill(struct area *a, long n)
 {
+	if (is(a, "idle") && n % 2) { // as most programs' memory, half of it compresses well
+		for (int i = 0; i < words; i++)
+			a->memory[n * words + i] = (uint64_t)(n + i % 16);
+		return;
+	}
 	for (int i = 0; i < words; i++)
 		a->memory[n * words + i] = word(n, a->sequence[n], i);
 }
@@ -77,11 +87,6 @@ static void *map_file(int fd, size_t size, int flags)
 	void *p = map(size, flags, fd);
 	close(fd);
 	return p;
-}
-
-static int is(struct area *a, const char *kind)
-{
-	return strcmp(a->kind, kind) == 0;
 }
 
 // Guard pages before and after, as allocators and thread stacks have them.
@@ -140,6 +145,26 @@ static long now(void)
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// Looks at the clock only, so that it sees for how long it was frozen. A line has the longest
+// gap since the line before.
+static void *look_at_clock(void *argument)
+{
+	struct area *a = argument;
+	for (long round = 1;; round++) {
+		long gap = 0;
+		for (long i = 0, last = now(); i < 100; i++) {
+			usleep(1000);
+			long t = now();
+			if (t - last > gap)
+				gap = t - last;
+			last = t;
+		}
+		printf("ok %s %ld %ld\n", a->name, round, gap);
+		fflush(stdout);
+	}
+	return NULL;
 }
 
 static void *go_round(void *argument)
@@ -214,7 +239,8 @@ static void start(struct area *a)
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, (size_t)(a->pages + 64) * page + (1 << 20));
 	pthread_t thread;
-	if (pthread_create(&thread, &attributes, is(a, "stack") ? on_stack : go_round, a))
+	void *(*run)(void *) = is(a, "stack") ? on_stack : is(a, "idle") ? look_at_clock : go_round;
+	if (pthread_create(&thread, &attributes, run, a))
 		die("pthread_create");
 }
 
