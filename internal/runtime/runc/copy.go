@@ -3,7 +3,6 @@ package runc
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,10 +17,15 @@ var pageSize = uint64(os.Getpagesize())
 
 // A memoryCopy is a copy of the private anonymous memory of a container's processes, in a
 // file of a tmpfs. It is made while the container is frozen.
+//
+// It goes through a small buffer, into a file that is not mapped. That the processor's cache
+// holds the buffer makes the second copy cheap, while there are virtual machines on which
+// the first write into a page through a mapping costs more than to copy it ten times.
 type memoryCopy struct {
 	file   *os.File
-	memory []byte // the file, mapped; its pages exist before the container is frozen
+	size   int64 // of the file, whose pages exist before the container is frozen
 	used   int64
+	buffer []byte
 	// ranges are what was copied of each process, ascending, by its number in the process
 	// namespace of the container.
 	ranges map[int][]copiedRange
@@ -33,11 +37,13 @@ type copiedRange struct {
 	offset     int64
 }
 
+// nextOffset is the place of what follows.
+func (r copiedRange) nextOffset() int64 { return r.offset + int64(r.end-r.start) }
+
 // errMemoryGrown means that the container has more memory than when the copy was prepared.
 var errMemoryGrown = errors.New("the memory of the container has grown while its checkpoint was prepared")
 
-// newMemoryCopy makes a file of a size whose pages exist already: to make them takes longer
-// than to fill them.
+// newMemoryCopy makes a file of a size whose pages exist already.
 func newMemoryCopy(name string, size int64) (*memoryCopy, error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -46,35 +52,33 @@ func newMemoryCopy(name string, size int64) (*memoryCopy, error) {
 	if err := unix.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
 		return nil, errors.Join(fmt.Errorf("allocating %d MiB for the memory: %w", size>>20, err), file.Close())
 	}
-	memory, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mapping a file for the memory: %w", err), file.Close())
-	}
-	if err := touch(memory); err != nil {
-		return nil, errors.Join(err, unix.Munmap(memory), file.Close())
-	}
-	return &memoryCopy{file: file, memory: memory, ranges: map[int][]copiedRange{}}, nil
+	return &memoryCopy{file: file, size: size, buffer: make([]byte, maxRegion), ranges: map[int][]copiedRange{}}, nil
 }
 
-// touch has the kernel write all of a mapping. A tmpfs clears a page, and a virtual machine
-// gets it, only when it is written; and there are virtual machines on which the kernel's
-// first write into a mapping costs ten times as much as the next one, also if the program
-// itself has written there.
-func touch(memory []byte) error {
-	zeros, err := os.Open("/dev/zero")
-	if err != nil {
-		return fmt.Errorf("opening /dev/zero: %w", err)
+// add writes what the buffer has of these regions of a process.
+func (m *memoryCopy) add(process int, regions []pageRegion, data []byte) error {
+	if m.used+int64(len(data)) > m.size {
+		return errMemoryGrown
 	}
-	defer zeros.Close()
-	if _, err := io.ReadFull(zeros, memory); err != nil {
-		return fmt.Errorf("filling a file for the memory: %w", err)
+	if _, err := m.file.WriteAt(data, m.used); err != nil {
+		return fmt.Errorf("writing the copy: %w", err)
 	}
+	ranges := m.ranges[process]
+	for _, region := range regions {
+		if n := len(ranges); n > 0 && ranges[n-1].end == region.start && ranges[n-1].nextOffset() == m.used {
+			ranges[n-1].end = region.end
+		} else {
+			ranges = append(ranges, copiedRange{start: region.start, end: region.end, offset: m.used})
+		}
+		m.used += region.size()
+	}
+	m.ranges[process] = ranges
 	return nil
 }
 
 // close ends the copying. What was allocated and not used is given back.
 func (m *memoryCopy) close() error {
-	return errors.Join(unix.Munmap(m.memory), m.file.Truncate(m.used), m.file.Close())
+	return errors.Join(m.file.Truncate(m.used), m.file.Close())
 }
 
 // An area is one mapping of a process that may have pages that CRIU dumps lazily.
@@ -210,46 +214,47 @@ func (p *processCopy) run(executable bool) error {
 
 // copyRegions copies pages of one area.
 func (p *processCopy) copyRegions(a area, regions []pageRegion) error {
-	var size int64
-	for _, region := range regions {
-		size += int64(region.end - region.start)
-	}
-	m := p.copy
-	if m.used+size > int64(len(m.memory)) {
-		return errMemoryGrown
-	}
-	to := m.memory[m.used : m.used+size]
-	for _, region := range regions {
-		m.ranges[p.number] = append(m.ranges[p.number], copiedRange{start: region.start, end: region.end, offset: m.used})
-		m.used += int64(region.end - region.start)
-	}
+	read := p.read
 	if !a.readable {
-		return p.readProtected(to, regions)
+		read = p.readProtected
 	}
-	return p.read(to, regions)
+	for len(regions) > 0 {
+		n, size := p.copy.fit(regions)
+		data := p.copy.buffer[:size]
+		if err := read(data, regions[:n]); err != nil {
+			return err
+		}
+		if err := p.copy.add(p.number, regions[:n], data); err != nil {
+			return err
+		}
+		regions = regions[n:]
+	}
+	return nil
+}
+
+// fit returns how many regions fit into the buffer, and their size. Each of them does.
+func (m *memoryCopy) fit(regions []pageRegion) (n int, size int64) {
+	for n < len(regions) && size+regions[n].size() <= int64(len(m.buffer)) {
+		size += regions[n].size()
+		n++
+	}
+	return n, size
 }
 
 // read reads pages of an area that the process itself may read.
 func (p *processCopy) read(to []byte, regions []pageRegion) error {
-	for len(regions) > 0 {
-		n := min(len(regions), maxVectors)
-		var size int
-		remote := make([]unix.RemoteIovec, n)
-		for i, region := range regions[:n] {
-			remote[i] = unix.RemoteIovec{Base: uintptr(region.start), Len: int(region.end - region.start)}
-			size += remote[i].Len
-		}
-		local := []unix.Iovec{{Base: &to[0]}}
-		local[0].SetLen(size)
-		read, err := unix.ProcessVMReadv(p.pid, local, remote, 0)
-		if err != nil {
-			return fmt.Errorf("reading memory: %w", err)
-		}
-		if read != size {
-			// One call reads at most 2 GiB, and stops at a page that it cannot read.
-			return p.readProtected(to[:size], regions[:n])
-		}
-		to, regions = to[size:], regions[n:]
+	remote := make([]unix.RemoteIovec, len(regions))
+	for i, region := range regions {
+		remote[i] = unix.RemoteIovec{Base: uintptr(region.start), Len: int(region.size())}
+	}
+	local := []unix.Iovec{{Base: &to[0]}}
+	local[0].SetLen(len(to))
+	read, err := unix.ProcessVMReadv(p.pid, local, remote, 0)
+	if err != nil {
+		return fmt.Errorf("reading memory: %w", err)
+	}
+	if read != len(to) {
+		return p.readProtected(to, regions) // It stops at a page that it cannot read.
 	}
 	return nil
 }
@@ -257,7 +262,7 @@ func (p *processCopy) read(to []byte, regions []pageRegion) error {
 // readProtected reads pages whatever their protection.
 func (p *processCopy) readProtected(to []byte, regions []pageRegion) error {
 	for _, region := range regions {
-		size := int(region.end - region.start)
+		size := int(region.size())
 		if n, err := p.mem.ReadAt(to[:size], int64(region.start)); n < size {
 			return fmt.Errorf("reading memory: %w", err)
 		}

@@ -12,8 +12,8 @@ const (
 	// maxVectors is the most that process_vm_readv takes at once.
 	maxVectors = 1024
 	// maxRegion is the largest region that is read at once, in bytes: so large that calls do
-	// not count, so small that one call reads all of it.
-	maxRegion = 1 << 20
+	// not count, so small that a processor's own cache holds it.
+	maxRegion = 256 << 10
 )
 
 // Of linux/fs.h.
@@ -29,6 +29,9 @@ const (
 type pageRegion struct {
 	start, end, categories uint64
 }
+
+// size is in bytes.
+func (r pageRegion) size() int64 { return int64(r.end - r.start) }
 
 // A scanArgument is struct pm_scan_arg of linux/fs.h.
 type scanArgument struct {
