@@ -28,7 +28,7 @@ var ageDesc = prometheus.NewDesc("checkpoint_operator_checkpoint_age_seconds",
 // registerMetrics registers the metrics. It replaces those of an earlier manager in this
 // process.
 func registerMetrics(m ctrl.Manager) error {
-	for _, c := range []prometheus.Collector{total, &ageCollector{m.GetCache(), time.Now}} {
+	for _, c := range []prometheus.Collector{total, restores, phaseSeconds, frozenSeconds, sizes, &ageCollector{m.GetCache(), time.Now}} {
 		metrics.Registry.Unregister(c)
 		if err := metrics.Registry.Register(c); err != nil {
 			return fmt.Errorf("registering metrics: %w", err)
@@ -37,6 +37,7 @@ func registerMetrics(m ctrl.Manager) error {
 	for _, status := range []string{"created", "failed"} {
 		total.WithLabelValues(status) // A counter that starts at zero can be used in an alert.
 	}
+	initPhases()
 	return m.Add(manager.RunnableFunc(func(ctx context.Context) error { return countEnded(ctx, m.GetCache()) }))
 }
 
@@ -48,8 +49,13 @@ func countEnded(ctx context.Context, c cache.Cache) error {
 		return fmt.Errorf("watching Checkpoints: %w", err)
 	}
 	handler, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{UpdateFunc: func(before, after any) {
-		if status := ended(before, after); status != "" {
-			total.WithLabelValues(status).Inc()
+		status := ended(before, after)
+		if status == "" {
+			return
+		}
+		total.WithLabelValues(status).Inc()
+		if c, ok := after.(*v1alpha1.Checkpoint); ok && status == "created" {
+			recordPhases(c)
 		}
 	}})
 	if err != nil {
