@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/checkpoint"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/retention"
 )
 
 // checkpointOperator is the role checkpoint-operator.
@@ -23,6 +24,7 @@ type checkpointOperator struct {
 	name       string
 	namespaces []string
 	checkpoint checkpoint.Options
+	retention  retention.Options
 }
 
 func newCheckpointOperator() *cobra.Command {
@@ -63,6 +65,9 @@ func (o *checkpointOperator) complete(command *cobra.Command) error {
 	o.checkpoint = checkpoint.Options{
 		Namespace: app.Namespace(""), Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax,
 	}
+	o.retention = retention.Options{
+		Namespaces: o.namespaces, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax, Clock: &kube.Clock{},
+	}
 	return errors.Join(err, o.checkpoint.Validate(), o.level.SetVerbosity(command.Flags()))
 }
 
@@ -77,11 +82,14 @@ func (o *checkpointOperator) run(ctx context.Context) error {
 	}
 	program := app.Program{
 		Kube: o.kube, Scheme: v1alpha1.AddToScheme, Leader: o.leader, Endpoint: o.endpoint,
-		LeaseName: o.name, Component: o.name,
+		LeaseName: o.name, Component: o.name, Clock: o.retention.Clock,
 		Cache: func(into *cache.Options) { checkpoint.CacheOptions(o.namespaces, into) },
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := checkpoint.Setup(ctx, m, events, &o.checkpoint); err != nil {
 				return fmt.Errorf("setting up checkpoints: %w", err)
+			}
+			if err := retention.Setup(ctx, m, events, &o.retention); err != nil {
+				return fmt.Errorf("setting up retention: %w", err)
 			}
 			return nil
 		},

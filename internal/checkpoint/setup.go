@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
@@ -44,7 +45,7 @@ func Setup(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) e
 	return ctrl.NewControllerManagedBy(m).
 		Named("checkpoint").
 		For(&v1alpha1.Checkpoint{}).
-		Watches(&v1alpha1.CheckpointPolicy{}, handler.EnqueueRequestsFromMapFunc(r.waiting), builder.WithPredicates(kube.SkipInitialList())).
+		Watches(&v1alpha1.CheckpointPolicy{}, handler.EnqueueRequestsFromMapFunc(r.waiting), builder.WithPredicates(predicate.GenerationChangedPredicate{}, kube.SkipInitialList())).
 		Watches(&v1alpha1.CheckpointNode{}, handler.EnqueueRequestsFromMapFunc(r.waiting), builder.WithPredicates(kube.SkipInitialList())).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: o.Workers,

@@ -74,6 +74,8 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 		)
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",
 			permission{"patch", "events", ""},
+			permission{"delete", "checkpoints", "checkpoint.example.com"}, // of an expired one
+			permission{"get", "checkpointpolicies", "checkpoint.example.com"},
 			permission{"get", "nodes", ""},           // of a node without an agent
 			permission{"get", "replicasets", "apps"}, // of a pod of a Deployment
 			permission{"get", "jobs", "batch"},

@@ -29,7 +29,7 @@ func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructure
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := printedCRDs(t.Context())
+	all, err := printedCRDs(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +40,12 @@ func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructure
 	for _, change := range changes {
 		all = slices.DeleteFunc(all, func(crd *unstructured.Unstructured) bool { return !change(crd) })
 	}
+	applyCRDs(t, c, all)
+}
+
+// applyCRDs returns when the API server serves all of them.
+func applyCRDs(t testing.TB, c client.Client, all []*unstructured.Unstructured) {
+	t.Helper()
 	for _, crd := range all {
 		if err := c.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner("kubectl"), client.ForceOwnership); err != nil {
 			t.Fatalf("applying %s: %v", crd.GetName(), err)
@@ -50,13 +56,14 @@ func InstallCRDs(t testing.TB, config *rest.Config, changes ...func(*unstructure
 	}
 }
 
-// printedCRDs returns the objects that "holdfast crds" prints.
-func printedCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
+// printedCRDs returns the objects that "holdfast crds" prints: those of one API group, or
+// all.
+func printedCRDs(ctx context.Context, group string) ([]*unstructured.Unstructured, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(programs, "holdfast"), "crds").Output()
+	out, err := exec.CommandContext(ctx, filepath.Join(programs, "holdfast"), "crds", "--group="+group).Output()
 	if err != nil {
 		return nil, fmt.Errorf("running holdfast crds: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=ckpt,categories=holdfast
 // +kubebuilder:selectablefield:JSONPath=`.status.nodeName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.policyRef`
 // +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.target.podName`
 // +kubebuilder:printcolumn:name="Container",type=string,JSONPath=`.status.containers[*].name`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`

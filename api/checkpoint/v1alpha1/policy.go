@@ -8,10 +8,14 @@ import (
 // applies to the Checkpoints that name it, in all namespaces.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ckptpolicy,categories=holdfast
 // +kubebuilder:printcolumn:name="Backend",type=string,JSONPath=`.spec.storage.backend`
 // +kubebuilder:printcolumn:name="Max count",type=integer,JSONPath=`.spec.retention.maxCount`
 // +kubebuilder:printcolumn:name="Max age",type=string,JSONPath=`.spec.retention.maxAge`
+// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.readyCheckpoints`
+// +kubebuilder:printcolumn:name="Next expiration",type=date,priority=1,JSONPath=`.status.nextExpirationTime`
+// +kubebuilder:printcolumn:name="Applied",type=string,JSONPath=`.status.conditions[?(@.type=="RetentionApplied")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type CheckpointPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -20,6 +24,10 @@ type CheckpointPolicy struct {
 	// spec is the policy.
 	// +required
 	Spec CheckpointPolicySpec `json:"spec"`
+
+	// status is the observed state of the policy's Checkpoints.
+	// +optional
+	Status CheckpointPolicyStatus `json:"status,omitempty"`
 }
 
 // CheckpointPolicyList is a list of CheckpointPolicies.
@@ -72,3 +80,43 @@ type CheckpointRetention struct {
 	// +kubebuilder:validation:Minimum=0
 	MinCount *int32 `json:"minCount,omitempty"`
 }
+
+// CheckpointPolicyStatus is what the operator keeps and deletes by a policy. It follows
+// changes within seconds.
+type CheckpointPolicyStatus struct {
+	// observedGeneration is the generation of the policy that this status describes.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions has RetentionApplied, if the policy has a retention: False while expired Checkpoints cannot be deleted.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// readyCheckpoints is how many ready Checkpoints name the policy, without those that are being deleted.
+	// +optional
+	ReadyCheckpoints int32 `json:"readyCheckpoints"`
+
+	// workloads is how many workloads these Checkpoints are of. Retention counts those of each workload separately.
+	// +optional
+	Workloads int32 `json:"workloads"`
+
+	// nextExpirationTime is when the next of these Checkpoints becomes older than maxAge, if there is no change before.
+	// +optional
+	NextExpirationTime *metav1.Time `json:"nextExpirationTime,omitempty"`
+}
+
+// ConditionRetentionApplied is True when no expired Checkpoint of a policy is left.
+const ConditionRetentionApplied = "RetentionApplied"
+
+// Reasons of the condition RetentionApplied.
+const (
+	ReasonRetentionApplied = "Applied"
+	// ReasonDeletionRejected means that the API server does not let the operator delete an
+	// expired Checkpoint.
+	ReasonDeletionRejected = "DeletionRejected"
+	// ReasonDataNotDeleted means that a Checkpoint is deleted, and its agent cannot delete
+	// its data.
+	ReasonDataNotDeleted = "DataNotDeleted"
+)
