@@ -77,6 +77,7 @@ func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs.DurationVar(&a.frozen, "max-frozen-time", runc.DefaultTimeout, "for how long a container may be frozen, unless its Checkpoint or its liveness probe permits less")
 	fs.Int32Var(&a.agent.Attempts, "attempts", 3, "how often a checkpoint is attempted")
 	fs.DurationVar(&a.agent.UploadDeadline, "upload-deadline", time.Hour, "how long a checkpoint is kept on the node while its store cannot be used")
+	fs.DurationVar(&a.agent.OrphanInterval, "orphan-interval", time.Hour, "how often the agent looks for stored data that belong to no Checkpoint; 0 for never")
 	fs.DurationVar(&a.agent.ProbeInterval, "probe-interval", time.Minute, "how often the agent finds out what the node can do")
 }
 
@@ -110,6 +111,7 @@ func (a *nodeAgent) complete(command *cobra.Command) error {
 		app.EnvVar{Name: "HEALTH_PROBE_PORT", Flags: []string{"health-probe-bind-address"}},
 	)
 	o := &a.agent
+	o.Namespace = app.Namespace("")
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax
 	var problem error
 	if o.Engines, problem = a.newEngines(); problem != nil {

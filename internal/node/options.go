@@ -25,6 +25,11 @@ type Options struct {
 	UploadDeadline time.Duration
 	// ProbeInterval is how often the agent finds out what the node can do.
 	ProbeInterval time.Duration
+	// OrphanInterval is how often the agent looks for data that belong to no Checkpoint; 0 for
+	// never.
+	OrphanInterval time.Duration
+	// Namespace is the agent's own. The Secrets that policies name are there.
+	Namespace string
 	// Workers is how many Checkpoints are made concurrently.
 	Workers int
 	// RetryStart and RetryMax are the shortest and the longest pause before a retry.
@@ -48,6 +53,9 @@ func (o *Options) Validate() error {
 	}
 	if o.ProbeInterval <= 0 {
 		errs = append(errs, fmt.Errorf("--probe-interval %s must be positive", o.ProbeInterval))
+	}
+	if o.OrphanInterval < 0 {
+		errs = append(errs, fmt.Errorf("--orphan-interval %s must not be negative", o.OrphanInterval))
 	}
 	if o.Workers < 1 {
 		errs = append(errs, fmt.Errorf("--worker-threads %d must be at least 1", o.Workers))

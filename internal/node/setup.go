@@ -17,6 +17,8 @@ import (
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/orphan"
+	"github.com/holdfast-io/holdfast/internal/store"
 )
 
 // Resources are those without which the agent cannot work.
@@ -46,6 +48,9 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, stores Stor
 			return err
 		}
 	}
+	if err := addFinder(m, &r.stores, o); err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("node").
 		For(&v1alpha1.Checkpoint{}).
@@ -54,6 +59,24 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, stores Stor
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 		}).
 		Complete(kube.DrainOnStop(r))
+}
+
+// addFinder adds what looks for orphaned data.
+func addFinder(m ctrl.Manager, stores *Stores, o *Options) error {
+	if err := orphan.RegisterMetrics(); err != nil || o.OrphanInterval == 0 {
+		return err
+	}
+	return m.Add(&orphan.Finder{
+		Client: m.GetClient(), APIReader: m.GetAPIReader(), Node: o.Node, PolicyNamespace: o.Namespace, Interval: o.OrphanInterval,
+		Local: v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendLocal},
+		Open: func(ctx context.Context, c *v1alpha1.Checkpoint) (store.Store, func(string) string, error) {
+			p, err := stores.Open(ctx, c)
+			if err != nil {
+				return nil, nil, err
+			}
+			return p, p.Location, nil
+		},
+	})
 }
 
 // recover thaws what is frozen and takes over complete dumps. An engine that does not work

@@ -69,8 +69,10 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Run("the agent is killed", w.testKilledAgent)
 	t.Run("permissions", func(t *testing.T) {
 		w.checkPermissions(t, "checkpoint-agent",
-			permission{"create", "nodes/checkpoint", ""}, // The kubelet checks it.
-			permission{"patch", "events", ""},            // of an event that repeats
+			permission{"create", "nodes/checkpoint", ""},                    // The kubelet checks it.
+			permission{"patch", "events", ""},                               // of an event that repeats
+			permission{"list", "checkpointnodes", "checkpoint.example.com"}, // once an hour
+			permission{"list", "checkpointpolicies", "checkpoint.example.com"},
 		)
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",
 			permission{"patch", "events", ""},

@@ -37,7 +37,8 @@ type CheckpointNodeList struct {
 
 // CheckpointNodeStatus is what the agent of a node has found out.
 type CheckpointNodeStatus struct {
-	// conditions has Ready: whether the node can make checkpoints.
+	// conditions are Ready, whether the node can make checkpoints, and OrphanedData, whether the agent has found data that
+	// belong to no Checkpoint.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -56,6 +57,36 @@ type CheckpointNodeStatus struct {
 	// localPath is the directory that backend local uses.
 	// +optional
 	LocalPath string `json:"localPath,omitempty"`
+
+	// orphans are the largest data that belong to no Checkpoint: on the node and, for one node of the cluster, in buckets.
+	// Delete them unless another cluster uses the same store.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	Orphans []OrphanedData `json:"orphans,omitempty"`
+}
+
+// ConditionOrphanedData is True on a CheckpointNode whose agent has found data that belong
+// to no Checkpoint.
+const ConditionOrphanedData = "OrphanedData"
+
+// OrphanedData is an object in a store that belongs to no Checkpoint.
+type OrphanedData struct {
+	// location is where it is: s3://bucket/key or node:path.
+	// +required
+	Location string `json:"location"`
+
+	// bytes is its size; 0 if it is unknown.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+
+	// modifiedTime is when it was written.
+	// +optional
+	ModifiedTime *metav1.Time `json:"modifiedTime,omitempty"`
+
+	// incomplete is whether it is an upload that has not ended.
+	// +optional
+	Incomplete bool `json:"incomplete,omitempty"`
 }
 
 // EngineStatus says whether an engine works on a node.
