@@ -44,12 +44,27 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := kube.GetIfExists(ctx, r.apiReader, request.NamespacedName, &current.checkpoint); err != nil || current.checkpoint == nil {
 		return reconcile.Result{}, err
 	}
-	next := r.decide(current)
-	err := r.execute(ctx, current, next)
+	err := r.execute(ctx, current, r.decide(current))
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
-	return reconcile.Result{RequeueAfter: next.after}, err
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return r.requeue(current), nil
+}
+
+// requeue returns when to look again at a Checkpoint that was just reconciled. There is no
+// event for that if its status is the same as before: its times have seconds only.
+func (r *Reconciler) requeue(s *state) reconcile.Result {
+	switch next := r.decide(s); next.action {
+	case none:
+		return reconcile.Result{}
+	case wait:
+		return reconcile.Result{RequeueAfter: next.after}
+	default:
+		return reconcile.Result{RequeueAfter: r.options.RetryStart}
+	}
 }
 
 // decide decides about a Checkpoint and what is on the node of it. Some dumps of it are

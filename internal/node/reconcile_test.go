@@ -103,3 +103,16 @@ func TestTheDumpsOfACheckpointThatIsGoneAreRemoved(t *testing.T) {
 	w.reconcile(t)
 	w.wantNothingLeft(t)
 }
+
+// The times of a status have seconds only: the second failure in the same second changes
+// nothing, so there is no event.
+func TestAFailedUploadIsRetriedWithoutAnEvent(t *testing.T) {
+	t.Parallel()
+	current := []client.Object{newCheckpoint()}
+	w := newNodeWorld(t, current, current)
+	w.stores.LocalPath = w.archive // A file is no store.
+	result, err := w.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: "default", Name: "c"}})
+	if err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > time.Minute {
+		t.Errorf("got %+v, %v, and want another attempt within a minute", result, err)
+	}
+}
