@@ -127,6 +127,7 @@ type environment struct {
 	run      *run
 	failures map[string]error // by what fails: the failures of the scenario that are still to come
 	freezes  map[types.UID]int32
+	damages  bool // the next write is to be damaged
 }
 
 // A testNode is a node whose containers are files.
@@ -269,6 +270,7 @@ func (f *nodeFilter) List(ctx context.Context, list client.ObjectList, options .
 func (e *environment) start(r *run, s injection) {
 	e.mu.Lock()
 	e.run, e.freezes, e.failures = r, map[types.UID]int32{}, maps.Clone(e.scenario.failures)
+	e.damages = e.scenario.damages
 	e.mu.Unlock()
 	e.events.Store(0)
 	e.trace.start(s)
@@ -301,6 +303,19 @@ func (e *environment) failure(what string) error {
 		e.trace.note("%s fails: %v", what, err)
 	}
 	return err
+}
+
+// damaged returns what a store keeps of what is written to it.
+func (e *environment) damaged(b []byte) []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.damages || len(b) == 0 {
+		return b
+	}
+	e.damages = false
+	b = bytes.Clone(b)
+	b[len(b)/2] ^= 1
+	return b
 }
 
 func (e *environment) countFreeze(id string) {

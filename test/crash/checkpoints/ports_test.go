@@ -107,7 +107,7 @@ type sweptWriter struct {
 
 func (w *sweptWriter) Write(b []byte) (n int, err error) {
 	err = w.life.call("store Write", func() (err error) {
-		n, err = w.Writer.Write(b)
+		n, err = w.Writer.Write(w.life.process.env.damaged(b))
 		return err
 	})
 	return n, err

@@ -45,6 +45,7 @@ type process struct {
 type life struct {
 	process *process
 	dead    atomic.Bool
+	up      atomic.Bool // its caches are filled
 	ctx     context.Context
 	cancel  context.CancelFunc
 }
@@ -130,7 +131,13 @@ func (l *life) run() error {
 	}
 	// A manager that is stopped before its caches are filled never returns.
 	synced := make(chan struct{})
-	if err := m.Add(manager.RunnableFunc(func(context.Context) error { close(synced); return nil })); err != nil {
+	err = m.Add(manager.RunnableFunc(func(context.Context) error {
+		close(synced)
+		l.up.Store(true)
+		p.env.trace.note("%s is up", p.role)
+		return nil
+	}))
+	if err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
@@ -190,6 +197,13 @@ func (p *process) release() {
 		p.held = nil
 		p.env.trace.note("%s is back", p.role)
 	}
+}
+
+// isWorking reports whether the process is up, or away for now.
+func (p *process) isWorking() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held != nil || p.current != nil && p.current.up.Load() && !p.current.dead.Load()
 }
 
 func (p *process) isHeld() bool {

@@ -23,8 +23,9 @@ const (
 	pollInterval = 10 * time.Millisecond
 	idleAfter    = 50 * time.Millisecond
 	// leakAfter is how long all processes are silent before what nobody refers to counts as
-	// leaked. The longest pause before a retry is a tenth of it.
-	leakAfter = 10 * retryMax
+	// leaked. A request can take a second on a busy machine, and the longest pause before a
+	// retry is a tenth of that.
+	leakAfter = 5 * time.Second
 	maxEvents = 40 // of a run; more are a report that is repeated again and again
 )
 
@@ -199,7 +200,7 @@ func (r *run) waitSettled(ctx context.Context) result {
 		case found.ok() && r.trace.isIdle(idle):
 			found.wrong = r.verify(ctx)
 			return found
-		case len(found.leaks) > 0 && len(found.stuck) == 0 && r.trace.isIdle(leakAfter):
+		case len(found.leaks) > 0 && len(found.stuck) == 0 && r.areWorking() && r.trace.isIdle(leakAfter):
 			return found
 		case time.Now().After(deadline):
 			if found.ok() {
@@ -208,6 +209,18 @@ func (r *run) waitSettled(ctx context.Context) result {
 			return found
 		}
 	}
+}
+
+// areWorking reports whether no process has just died.
+func (e *environment) areWorking() bool {
+	working := true
+	for _, p := range e.operators {
+		working = working && p.isWorking()
+	}
+	for _, n := range e.nodes {
+		working = working && n.agent.isWorking()
+	}
+	return working
 }
 
 // observe compares the cluster, the nodes and the store with what is wanted. It also does

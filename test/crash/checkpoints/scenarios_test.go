@@ -21,6 +21,8 @@ type scenario struct {
 	staleCacheOf string
 	// restarts is whether what a process does at its start has points.
 	restarts bool
+	// damages is whether the store keeps something else than what was written, once.
+	damages bool
 	// failures are errors of calls to the engine or the store, each once.
 	failures map[string]error
 
@@ -120,6 +122,7 @@ var scenarios = []*scenario{
 	{name: "the store is full", failures: map[string]error{"store Write": fmt.Errorf("%w: the test says so", store.ErrFull)}},
 	{name: "the store denies access", onDisk: true, failures: map[string]error{"store Create": fmt.Errorf("%w: the test says so", store.ErrDenied)}},
 	{name: "the store cannot be read", failures: map[string]error{"store Open": unavailable()}},
+	{name: "the store damages the data", damages: true},
 	{
 		name: "the pod is replaced at any moment", disruptionName: "pod replaced", disruption: replacePod, once: true,
 		mayFail: []string{v1alpha1.ReasonSourcePodReplaced, v1alpha1.ReasonContainerNotActive, v1alpha1.ReasonPodGone},
@@ -146,5 +149,5 @@ var scenarios = []*scenario{
 	},
 	{name: "two operators", operators: 2},
 	{name: "stale cache of the operator", staleCacheOf: "operator", disruptionName: "Checkpoint deleted", disruption: deleteAll, once: true},
-	{name: "stale cache of the agent", staleCacheOf: "agent", disruptionName: "Checkpoint deleted", disruption: deleteAll, once: true},
+	{name: "stale cache of the agent", staleCacheOf: "agent"},
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/holdfast-io/holdfast/test/world"
@@ -32,7 +33,8 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	ctrl.SetLogger(logr.Discard()) // A run that fails prints its points.
+	ctrl.SetLogger(logr.Discard()) // A run that fails prints its points, and the errors of its processes.
+	klog.SetLogger(logr.Discard())
 	os.Exit(world.Main(m))
 }
 
@@ -110,7 +112,7 @@ func injectionsAt(points []point, disruption point) []injection {
 }
 
 // sampleSize is the number of runs with a fault of each scenario in a sample.
-const sampleSize = 5
+const sampleSize = 4
 
 // sample injects a few faults. Which points and faults depends on the scenario's number.
 func (sc *scenario) sample(points []point, number int) []injection {
