@@ -9,10 +9,12 @@ import (
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/checkpoint"
+	"github.com/holdfast-io/holdfast/internal/checkpoint/volume"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/retention"
 )
@@ -25,6 +27,8 @@ type checkpointOperator struct {
 	namespaces []string
 	checkpoint checkpoint.Options
 	retention  retention.Options
+	podName    string
+	image      string
 }
 
 func newCheckpointOperator() *cobra.Command {
@@ -47,6 +51,8 @@ defaults.`,
 	fs := command.Flags()
 	fs.StringVar(&o.name, "operator-name", "checkpoint-operator", "name of the operator: of its Lease and of the source of its events [OPERATOR_NAME]")
 	fs.StringSliceVar(&o.namespaces, "watch-namespace", nil, "namespaces whose Checkpoints are served, separated by commas; empty for all [WATCH_NAMESPACE]")
+	fs.StringVar(&o.podName, "pod-name", "", "name of the operator's pod, whose image the pods have that mount volumes [POD_NAME]")
+	fs.StringVar(&o.image, "volume-image", "", "another image for these pods, which waits until it is stopped, such as registry.k8s.io/pause:3.10")
 	o.endpoint.AddBindFlags(fs)
 	o.declare(command, &o.level)
 	fs.BoolVar(&o.leader.Enabled, "leader-elect", false, "the same as --leader-election")
@@ -57,6 +63,7 @@ func (o *checkpointOperator) complete(command *cobra.Command) error {
 	err := o.role.complete(command,
 		app.EnvVar{Name: "LOG_LEVEL", Flags: []string{"log-level"}},
 		app.EnvVar{Name: "OPERATOR_NAME", Flags: []string{"operator-name"}},
+		app.EnvVar{Name: "POD_NAME", Flags: []string{"pod-name"}},
 		app.EnvVar{Name: "WATCH_NAMESPACE", Flags: []string{"watch-namespace"}},
 		app.EnvVar{Name: "METRICS_PORT", Flags: []string{"metrics-bind-address"}},
 		app.EnvVar{Name: "HEALTH_PROBE_PORT", Flags: []string{"health-probe-bind-address"}},
@@ -91,8 +98,19 @@ func (o *checkpointOperator) run(ctx context.Context) error {
 			if err := retention.Setup(ctx, m, events, &o.retention); err != nil {
 				return fmt.Errorf("setting up retention: %w", err)
 			}
+			if err := o.setupVolumes(m, events); err != nil {
+				return fmt.Errorf("setting up the volumes of checkpoints: %w", err)
+			}
 			return nil
 		},
 	}
 	return program.Run(ctx)
+}
+
+func (o *checkpointOperator) setupVolumes(m ctrl.Manager, events *kube.Events) error {
+	options := volume.Options{Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax}
+	if o.image != "" {
+		options.Program = func(context.Context) (*volume.Program, error) { return &volume.Program{Image: o.image}, nil }
+	}
+	return volume.Setup(m, events, client.ObjectKey{Namespace: o.checkpoint.Namespace, Name: o.podName}, &options)
 }

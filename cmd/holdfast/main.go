@@ -11,6 +11,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/holdfast-io/holdfast/internal/app"
+	"github.com/holdfast-io/holdfast/internal/checkpoint/volume"
 )
 
 func main() {
@@ -22,7 +23,7 @@ func main() {
 	}
 	root.AddCommand(
 		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
-		newCheckpointOperator(), newNodeAgent(), newCheckpointWorker(),
+		newCheckpointOperator(), newNodeAgent(), newCheckpointWorker(), newHold(),
 		newArchive(), newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
@@ -35,6 +36,9 @@ func main() {
 // a role, the role comes first. Long flags have two dashes.
 func arguments(root *cobra.Command, args []string) []string {
 	called, rest := filepath.Base(args[0]), args[1:]
+	if len(rest) > 0 && rest[0] == volume.HoldCommand { // It is called by the name that the operator has.
+		return rest
+	}
 	for _, role := range root.Commands() {
 		if role.Name() == called || role.HasAlias(called) {
 			return append([]string{role.Name()}, app.NormalizeDashes(role.Flags(), rest)...)

@@ -40,6 +40,7 @@ type nodeAgent struct {
 
 	freezeCopy bool
 	kubelet    kubelet.Options
+	kubeletDir string
 	hostIP     string
 	stores     node.Stores
 	info       node.Info
@@ -98,6 +99,7 @@ func (a *nodeAgent) declareKubelet(command *cobra.Command) {
 	fs.StringVar(&a.kubelet.CAFile, "kubelet-ca-file", "", "certificates that the kubelet's is verified with; empty to trust the one that is seen first")
 	fs.BoolVar(&a.kubelet.Insecure, "kubelet-insecure-tls", false, "accept every certificate of the kubelet")
 	fs.StringVar(&a.kubelet.Root, "host-root", "/", "where the node's file system is mounted")
+	fs.StringVar(&a.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's directory of the node, in which the volumes of pods are mounted")
 	fs.StringVar(&a.kubelet.CheckpointDir, "kubelet-checkpoint-dir", "/var/lib/kubelet/checkpoints", "directory of the node in which the kubelet writes checkpoints")
 	fs.StringVar(&a.hostIP, "host-ip", "", "address of the node [HOST_IP]")
 }
@@ -110,6 +112,7 @@ func (a *nodeAgent) complete(command *cobra.Command) error {
 		app.EnvVar{Name: "METRICS_PORT", Flags: []string{"metrics-bind-address"}},
 		app.EnvVar{Name: "HEALTH_PROBE_PORT", Flags: []string{"health-probe-bind-address"}},
 	)
+	a.stores.KubeletDir = filepath.Join(a.kubelet.Root, a.kubeletDir)
 	o := &a.agent
 	o.Namespace = app.Namespace("")
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax

@@ -191,6 +191,8 @@ func (s *state) decideDeletion() step {
 func (s *state) decideDeletionWithoutNode() step {
 	status := &s.checkpoint.Status
 	switch {
+	case !s.nodeExists && status.Storage != nil && status.Storage.PVCTemplate != nil: // The data go with the claim.
+		return step{action: release}
 	case s.nodeExists:
 		return waitForUser(v1alpha1.ReasonNoAgent,
 			"node %s has no checkpoint agent to delete the data: see why its DaemonSet checkpoint-agent has no pod there, or let the Checkpoint go without its data with the annotation %s=true",

@@ -126,6 +126,14 @@ func TestDecide(t *testing.T) {
 			},
 			want: reassign,
 		},
+		"data in a claim of the Checkpoint's own need no node": {
+			change: func(s *state) {
+				deleted(s)
+				s.agent = nil
+				s.checkpoint.Status.Storage = &v1alpha1.CheckpointStorage{Backend: "pvc", PVCTemplate: &v1alpha1.PVCTemplate{}}
+			},
+			want: release,
+		},
 		"data on a node that is gone are left behind only when told": {
 			change: func(s *state) { deleted(s); s.agent, s.otherAgent = nil, "n2" },
 			want:   wait, reason: "NodeLost", says: "checkpoint.example.com/abandon-data=true",

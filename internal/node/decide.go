@@ -50,16 +50,23 @@ func decide(s *state, o *Options, now time.Time) step {
 		return step{action: save}
 	case c.Status.Attempts >= o.Attempts:
 		return step{action: giveUp}
+	case awaitsVolume(c):
+		return step{action: none}
 	default:
 		return step{action: dump}
 	}
 }
 
 func (s *state) decideDeletion(o *Options) step {
-	if s.checkpoint.Status.NodeName == o.Node && controllerutil.ContainsFinalizer(s.checkpoint, v1alpha1.Finalizer) {
+	c := s.checkpoint
+	switch {
+	case c.Status.NodeName != o.Node || !controllerutil.ContainsFinalizer(c, v1alpha1.Finalizer):
+		return s.decideUnneeded()
+	case awaitsVolume(c) && hasData(c) && !ownsVolume(c):
+		return step{action: none}
+	default:
 		return step{action: deleteData}
 	}
-	return s.decideUnneeded()
 }
 
 func (s *state) decideUnneeded() step {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 )
@@ -39,6 +40,31 @@ func TestDecide(t *testing.T) {
 				s.checkpoint.Status.Conditions = []metav1.Condition{{Type: "Failed", Status: "True"}}
 			}, discard,
 		},
+		"nothing is frozen before the volume is mounted": {func(s *state) { inVolume(s.checkpoint, "") }, none},
+		"with the volume mounted it is dumped":           {func(s *state) { inVolume(s.checkpoint, "p1") }, dump},
+		"what was dumped is stored, or fails, although the volume is not mounted any more": {
+			func(s *state) { inVolume(s.checkpoint, ""); s.dumped, s.complete = true, true }, save,
+		},
+		"data in a claim are deleted when it is mounted": {
+			func(s *state) { s.checkpoint.DeletionTimestamp = in(0); inVolume(s.checkpoint, "p1") }, deleteData,
+		},
+		"until then they stay": {
+			func(s *state) { s.checkpoint.DeletionTimestamp = in(0); inVolume(s.checkpoint, "") }, none,
+		},
+		"without data the claim is not needed": {
+			func(s *state) {
+				s.checkpoint.DeletionTimestamp = in(0)
+				inVolume(s.checkpoint, "")
+				s.checkpoint.Status.Containers[0].Location = ""
+			}, deleteData,
+		},
+		"a claim of the Checkpoint's own is deleted by the operator": {
+			func(s *state) {
+				s.checkpoint.DeletionTimestamp = in(0)
+				inVolume(s.checkpoint, "")
+				s.checkpoint.Status.Storage.PVCTemplate = &v1alpha1.PVCTemplate{}
+			}, deleteData,
+		},
 		"a container of another node is not dumped": {func(s *state) { s.checkpoint.Status.SourceNode = "n2" }, none},
 		"the data of a deleted Checkpoint are deleted": {
 			func(s *state) { s.checkpoint.DeletionTimestamp = in(0) }, deleteData,
@@ -61,6 +87,13 @@ func TestDecide(t *testing.T) {
 			}
 		})
 	}
+}
+
+// inVolume gives a Checkpoint data in a claim, which a pod mounts if it has a UID.
+func inVolume(c *v1alpha1.Checkpoint, pod types.UID) {
+	c.Status.Storage = &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendPVC}
+	c.Status.Volume = &v1alpha1.CheckpointVolume{ClaimName: "c", PodUID: pod}
+	c.Status.Containers = []v1alpha1.ContainerCheckpoint{{Name: "main", Location: "pvc:c/1/main.ckpt"}}
 }
 
 func TestPausesGrowUpToTheMaximum(t *testing.T) {

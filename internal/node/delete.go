@@ -29,10 +29,11 @@ func (r *Reconciler) cleanUp(ctx context.Context, c *v1alpha1.Checkpoint) error 
 	return r.deleteStored(ctx, c)
 }
 
-// deleteStored deletes everything of a Checkpoint from its store.
+// deleteStored deletes everything of a Checkpoint from its store. A volume of its own is
+// deleted as a whole, by the checkpoint-operator.
 func (r *Reconciler) deleteStored(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	stored := slices.DeleteFunc(slices.Clone(c.Status.Containers), func(at v1alpha1.ContainerCheckpoint) bool { return at.Location == "" })
-	if len(stored) == 0 {
+	if len(stored) == 0 || ownsVolume(c) {
 		return nil
 	}
 	place, err := r.stores.Open(ctx, c)

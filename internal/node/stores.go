@@ -35,6 +35,8 @@ type Stores struct {
 	Secrets client.Reader
 	// Node is the name of the node, and LocalPath the directory of backend local.
 	Node, LocalPath string
+	// KubeletDir is the kubelet's directory, as the agent sees it.
+	KubeletDir string
 	// Egress says to which addresses the agent may connect.
 	Egress egress.Policy
 	// OwnCredentialsFor are the endpoints, as a Checkpoint writes them, for which a Checkpoint
@@ -63,8 +65,10 @@ func (s *Stores) open(ctx context.Context, c *v1alpha1.Checkpoint) (*Place, erro
 		return s.openLocal(storage.Local)
 	case storage.Backend == v1alpha1.BackendS3:
 		return s.openS3(ctx, c)
+	case storage.Backend == v1alpha1.BackendPVC:
+		return s.openVolume(c.Status.Volume)
 	default:
-		return nil, fmt.Errorf("%w: this version does not have the backend %s yet: use s3 or local", store.ErrInvalid, storage.Backend)
+		return nil, fmt.Errorf("%w: this version does not have the backend %s: use s3, local or pvc", store.ErrInvalid, storage.Backend)
 	}
 }
 

@@ -78,8 +78,8 @@ func TestOpen(t *testing.T) {
 			storage: bucket(func(s *v1alpha1.S3Storage) { s.CredentialsSecretRef = &v1alpha1.SecretReference{Name: "half"} }),
 			err:     store.ErrInvalid,
 		},
-		"pvc is not there yet": {
-			storage: &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendPVC}, err: store.ErrInvalid, says: "use s3 or local",
+		"pvc waits until the volume is mounted": {
+			storage: &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendPVC}, err: store.ErrUnavailable, says: "not mounted",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

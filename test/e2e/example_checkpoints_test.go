@@ -41,6 +41,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	load, apply, use, manifest, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4]
 	r.cleanUpWith(t, `kubectl get ckpt,ckptnode,ckptpolicy -A -o yaml || true
 		kubectl -n checkpoint-operator-system describe pod || true
+		kubectl -n checkpoint-operator-system describe pvc || true
 		kubectl -n checkpoint-operator-system logs deploy/checkpoint-operator --all-pods --tail=50 || true
 		kubectl -n checkpoint-operator-system logs daemonset/checkpoint-agent --tail=100 || true`, remove)
 	r.run(t, load, apply)
@@ -65,6 +66,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 
 	t.Run("encrypted", w.testEncryption)
 	t.Run("in a bucket", w.testBucket)
+	t.Run("in volumes", w.testVolumes)
 	t.Run("another namespace's pod", w.testReference)
 	t.Run("the agent is killed", w.testKilledAgent)
 	t.Run("permissions", func(t *testing.T) {
@@ -81,6 +83,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 			permission{"get", "nodes", ""},           // of a node without an agent
 			permission{"get", "replicasets", "apps"}, // of a pod of a Deployment
 			permission{"get", "jobs", "batch"},
+			permission{"list", "events", ""},                                   // about a volume that is not mounted for long
 			permission{"list", "referencegrants", "gateway.networking.k8s.io"}, // The cluster may lack the kind.
 		)
 	})

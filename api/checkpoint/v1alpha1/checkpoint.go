@@ -164,6 +164,10 @@ type CheckpointStatus struct {
 	// +optional
 	StorageNamespace string `json:"storageNamespace,omitempty"`
 
+	// volume is the volume of the backend pvc.
+	// +optional
+	Volume *CheckpointVolume `json:"volume,omitempty"`
+
 	// encryption is resolved from the spec and the policy.
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`

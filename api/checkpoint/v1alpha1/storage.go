@@ -41,7 +41,7 @@ type CheckpointStorage struct {
 	// +optional
 	PVC *PVCStorage `json:"pvc,omitempty"`
 
-	// pvcTemplate is a PersistentVolumeClaim that is created in the namespace of the Checkpoint.
+	// pvcTemplate is a PersistentVolumeClaim that is created for each Checkpoint, in its namespace, and deleted with it.
 	// +optional
 	PVCTemplate *PVCTemplate `json:"pvcTemplate,omitempty"`
 }

@@ -83,23 +83,43 @@ func TestReadOnlyFilesystem(t *testing.T) {
 
 func TestVolumeThatIsNotMounted(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "volume")
-	s := NewInVolume(dir)
-	_, createErr := s.Create(t.Context(), "b")
-	_, openErr := s.Open(t.Context(), "b")
-	for what, err := range map[string]error{
-		"check": s.Check(t.Context()), "create": createErr, "open": openErr,
-		"delete": s.Delete(t.Context(), "a"), "list": s.List(t.Context(), "", nil),
-	} {
-		storetest.WantError(t, what, err, store.ErrInvalid)
-		wantAdvice(t, err, "mount the volume")
-		if errors.Is(err, store.ErrNotFound) {
-			t.Errorf("%s: %v would look as if the object were gone", what, err)
+	missing, empty := filepath.Join(t.TempDir(), "volume"), t.TempDir()
+	for name, dir := range map[string]string{"the directory is missing": missing, "the directory is there": empty} {
+		s := NewInVolume(dir)
+		_, createErr := s.Create(t.Context(), "b")
+		_, openErr := s.Open(t.Context(), "b")
+		for what, err := range map[string]error{
+			"check": s.Check(t.Context()), "create": createErr, "open": openErr,
+			"delete": s.Delete(t.Context(), "a"), "list": s.List(t.Context(), "", nil),
+		} {
+			storetest.WantError(t, name+": "+what, err, store.ErrUnavailable)
+			wantAdvice(t, err, "no volume is mounted at "+dir)
+			if errors.Is(err, store.ErrNotFound) {
+				t.Errorf("%s: %s: %v would look as if the object were gone", name, what, err)
+			}
 		}
 	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+	if _, err := os.Stat(missing); !os.IsNotExist(err) {
 		t.Errorf("the directory was created: %v", err)
 	}
+	wantFiles(t, empty)
+}
+
+// A volume may go while an object is written. Its directory stays a moment longer, and must
+// not receive the object.
+func TestVolumeThatIsUnmountedDuringAnUpload(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("store-test", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatalf("mounting a tmpfs, which needs root: %v", err)
+	}
+	s := NewInVolume(dir)
+	w := storetest.MustCreate(t.Context(), t, s, "a/b", []byte("b"))
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	storetest.WantError(t, "commit", w.Commit(), store.ErrUnavailable)
+	wantFiles(t, dir)
 }
 
 func TestDirectoryOfAnotherUser(t *testing.T) {

@@ -37,21 +37,21 @@ const (
 
 // A Store keeps objects in a directory. It is a [store.Store].
 type Store struct {
-	dir       string
-	mustExist bool
-	rename    renameFunc
+	dir      string
+	inVolume bool
+	rename   renameFunc
 }
 
 // New returns a store in a directory of the node, an absolute path. It is created with
 // mode 0700 when it is needed.
 func New(dir string) *Store { return &Store{dir: filepath.Clean(dir), rename: renameNoReplace} }
 
-// NewInVolume returns a store in a directory of a mounted volume, which must exist:
-// otherwise the store returns [store.ErrInvalid]. A directory that is missing means that
-// the volume is not mounted, and the data would be written to another filesystem.
+// NewInVolume returns a store in the directory at which a volume is mounted. If nothing is
+// mounted there, at any time, the store returns [store.ErrUnavailable]: the data would be
+// written to another filesystem.
 func NewInVolume(dir string) *Store {
 	s := New(dir)
-	s.mustExist = true
+	s.inVolume = true
 	return s
 }
 
@@ -83,15 +83,15 @@ func (s *Store) openRoot(ctx context.Context) (*os.Root, error) {
 	if !filepath.IsAbs(s.dir) {
 		return nil, fmt.Errorf("%w: the directory %q is not an absolute path: write one that starts with a slash", store.ErrInvalid, s.dir)
 	}
+	if s.inVolume {
+		return s.openVolume()
+	}
 	root, err := os.OpenRoot(s.dir)
-	if errors.Is(err, fs.ErrNotExist) && !s.mustExist {
+	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.dir, dirMode); err != nil {
 			return nil, s.wrap("creating the directory", err)
 		}
 		root, err = os.OpenRoot(s.dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the directory %s does not exist: mount the volume that has it, or create it", store.ErrInvalid, s.dir)
 	}
 	if stat, statErr := os.Stat(s.dir); err != nil && statErr == nil && !stat.IsDir() {
 		err = unix.ENOTDIR // os.OpenRoot has an error of its own for it.
