@@ -36,6 +36,10 @@ func newCheckpointOperator() *cobra.Command {
 		leader: app.LeaderElectionOptions{RetryPeriod: 2 * time.Second},
 		work:   app.WorkerOptions{Workers: 10},
 	}}
+	return o.newCommand()
+}
+
+func (o *checkpointOperator) newCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "checkpoint-operator",
 		Aliases: []string{"manager"},
