@@ -91,7 +91,7 @@ func newProgram(b *testing.B, n *kubeletNode, mib, s3 string) *program {
 	}
 	dir := b.TempDir()
 	for _, step := range []runtime.Step{runtime.FreezeCopy, runtime.Tmpfs, runtime.Disk} {
-		s := saving{task: task{Config: n.config, ID: "bench", Container: p.container, Options: runtime.Options{Fast: step != runtime.Disk}}, Dir: dir}
+		s := saving{task: task{Config: n.config, ID: "bench", Containers: []runtime.Container{p.container}, Options: runtime.Options{Fast: step != runtime.Disk}}, Dir: dir}
 		s.Config.WithoutFreezeCopy = step == runtime.Tmpfs
 		toS3 := s
 		toS3.S3 = s3

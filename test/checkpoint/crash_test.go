@@ -25,10 +25,10 @@ const agentArg = "checkpoint-agent"
 
 // A task is what an agent process is to do.
 type task struct {
-	Config    runc.Config
-	ID        string
-	Container runtime.Container
-	Options   runtime.Options
+	Config     runc.Config
+	ID         string
+	Containers []runtime.Container
+	Options    runtime.Options
 }
 
 // agentMain makes one checkpoint and leaves it to whoever calls Recover.
@@ -38,7 +38,7 @@ func agentMain(text string) int {
 	if err == nil {
 		var engine *runc.Engine
 		if engine, err = runc.New(task.Config); err == nil {
-			_, err = engine.Checkpoint(context.Background(), task.ID, []runtime.Container{task.Container}, task.Options)
+			_, err = engine.Checkpoint(context.Background(), task.ID, task.Containers, task.Options)
 		}
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func TestKill(t *testing.T) {
 					t.Run(moment.name, func(t *testing.T) {
 						c := &crash{node: n, dir: n.path(filepath.Join(n.state, fmt.Sprint("kill-", i))), freezer: n.freezerOf(t, container)}
 						before := n.rounds(t, container)
-						c.kill(t, victim, task{Config: n.config, ID: filepath.Base(c.dir), Container: container,
+						c.kill(t, victim, task{Config: n.config, ID: filepath.Base(c.dir), Containers: []runtime.Container{container},
 							Options: runtime.Options{Fast: step != runtime.Disk}}, moment.seen)
 						c.checkRecovered(t)
 						n.waitRounds(t, container, areas, before, 2)
@@ -111,7 +111,7 @@ func TestKill(t *testing.T) {
 }
 
 // freezerOf returns the file with the state of a container's freezer.
-func (n *node) freezerOf(t *testing.T, c runtime.Container) string {
+func (n *node) freezerOf(t testing.TB, c runtime.Container) string {
 	t.Helper()
 	var state struct {
 		Paths map[string]string `json:"cgroup_paths"`

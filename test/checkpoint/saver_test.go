@@ -78,7 +78,7 @@ func (s *saving) do(ctx context.Context) (*saved, error) {
 		return nil, err
 	}
 	start := time.Now()
-	dumps, err := engine.Checkpoint(ctx, s.ID, []runtime.Container{s.Container}, s.Options)
+	dumps, err := engine.Checkpoint(ctx, s.ID, s.Containers, s.Options)
 	if err != nil {
 		return nil, err
 	}

@@ -66,9 +66,19 @@ func (c *checkpoint) make(ctx context.Context) ([]record, error) {
 		return nil, err
 	}
 	if err := c.dumpStepwise(ctx); err != nil {
-		return nil, errors.Join(err, c.closeCopies())
+		return nil, errors.Join(c.whoEnded(), err, c.closeCopies())
 	}
 	return c.finish()
+}
+
+// whoEnded returns that a container has ended, which is why CRIU fails then, whatever it says.
+func (c *checkpoint) whoEnded() error {
+	for _, t := range c.targets {
+		if err := t.checkAlive(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dumpStepwise dumps with the chosen step, and with the next slower one if that fails for a

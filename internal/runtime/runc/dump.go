@@ -38,6 +38,15 @@ func (d *dump) Report() runtime.Report { return d.record.Report }
 
 // Files implements [runtime.Dump].
 func (d *dump) Files(ctx context.Context, consume bool, each func(runtime.File) error) error {
+	if err := d.checkUnread(); err != nil {
+		return err
+	}
+	if consume {
+		// What is read is gone, and this process may die before it has read all.
+		if err := writeSynced(d.consumedFile(), nil); err != nil {
+			return err
+		}
+	}
 	for _, file := range d.record.Files {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("reading the checkpoint: %w", context.Cause(ctx))
@@ -46,6 +55,28 @@ func (d *dump) Files(ctx context.Context, consume bool, each func(runtime.File) 
 		err := each(runtime.File{Name: file.Name, Size: file.Size, Mode: file.Mode, Reader: contents})
 		if err := errors.Join(err, contents.Close()); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// consumedFile exists if the files of a container were read, or are being read, so that they
+// cannot be read again.
+func (d *dump) consumedFile() string {
+	return filepath.Join(d.engine.onHost(d.id), strconv.Itoa(d.index), "consumed")
+}
+
+// checkUnread rejects to read files that were discarded, or have holes where they were read
+// before.
+func (d *dump) checkUnread() error {
+	for name, wanted := range map[string]bool{filepath.Dir(d.consumedFile()): true, d.consumedFile(): false} {
+		_, err := os.Stat(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("looking for the files of a checkpoint: %w", err)
+		}
+		if (err == nil) != wanted {
+			return fmt.Errorf("the files of container %s in checkpoint %s were discarded, or read before: they are gone; make another checkpoint",
+				d.record.Report.Container.Name, d.id)
 		}
 	}
 	return nil

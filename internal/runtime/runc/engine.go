@@ -260,7 +260,21 @@ func (e *Engine) recoverOne(ctx context.Context, id string) ([]runtime.Dump, err
 	case err != nil:
 		return nil, err
 	}
-	return e.dumpsOf(id, result), nil
+	return e.readable(e.dumpsOf(id, result))
+}
+
+// readable discards those of a checkpoint's dumps that a process had begun to consume, and
+// returns the others.
+func (e *Engine) readable(dumps []runtime.Dump) ([]runtime.Dump, error) {
+	var left []runtime.Dump
+	for _, d := range dumps {
+		if d.(*dump).checkUnread() == nil {
+			left = append(left, d)
+		} else if err := d.Discard(); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
 }
 
 // remove thaws what a checkpoint may have left frozen and removes all of it.

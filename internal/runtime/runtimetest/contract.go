@@ -2,6 +2,8 @@ package runtimetest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
@@ -46,18 +48,26 @@ type Node interface {
 // and all run in parallel.
 func Run(t *testing.T, newNode func(*testing.T) Node) {
 	t.Helper()
+	RunSome(t, newNode, func(int) bool { return true })
+}
+
+// RunSome is Run with those rows only, by their numbers in the order of their names, that are
+// wanted: for nodes that are slow.
+func RunSome(t *testing.T, newNode func(*testing.T) Node, want func(row int) bool) {
+	t.Helper()
 	rows := map[string]func(*testing.T, Node){}
 	for _, group := range []map[string]func(*testing.T, Node){
 		checkpointRows, failureRows, identityRows, filesRows, recoverRows, concurrencyRows,
 	} {
-		for name, row := range group {
-			rows[name] = row
-		}
+		maps.Copy(rows, group)
 	}
-	for name, row := range rows {
+	for i, name := range slices.Sorted(maps.Keys(rows)) {
+		if !want(i) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			row(t, newNode(t))
+			rows[name](t, newNode(t))
 		})
 	}
 }
