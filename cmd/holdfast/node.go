@@ -74,7 +74,7 @@ func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs.StringVar(&a.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node for checkpoints that are not stored yet; it needs room for one of each container")
 	fs.StringVar(&a.agent.LocalPath, "local-path", "/var/lib/holdfast/checkpoints", "directory of the node in which the backend local may keep checkpoints")
 	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet may take; 0 keeps them on disk, which freezes containers for longer")
-	fs.BoolVar(&a.freezeCopy, "freeze-copy", false, "copy memory beside CRIU (step FreezeCopy): before it freezes a container, the agent reserves as much RAM, which takes long where the node's memory is slow")
+	fs.BoolVar(&a.freezeCopy, "freeze-copy", false, "copy memory beside CRIU (step FreezeCopy) instead of having CRIU write it into RAM (step Tmpfs); which one is faster depends on the node")
 	fs.DurationVar(&a.frozen, "max-frozen-time", runc.DefaultTimeout, "for how long a container may be frozen, unless its Checkpoint or its liveness probe permits less")
 	fs.Int32Var(&a.agent.Attempts, "attempts", 3, "how often a checkpoint is attempted")
 	fs.DurationVar(&a.agent.UploadDeadline, "upload-deadline", time.Hour, "how long a checkpoint is kept on the node while its store cannot be used")
