@@ -42,7 +42,7 @@ func newCheckpointAPI(t *testing.T) *checkpointAPI {
 	_, err := c.Client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: retentionNode}}, metav1.CreateOptions{})
 	must(t, err)
 	world.StartCheckpointOperator(t, w.counter.Kubeconfig)
-	world.StartCheckpointAgent(t, c.Kubeconfig, retentionNode, "--local-path="+w.dir)
+	world.StartCheckpointAgent(t, c.Kubeconfig, retentionNode, "--local-path="+w.dir, "--orphan-interval=2s")
 	world.Eventually(t, func(ctx context.Context) error {
 		return w.api.Get(ctx, client.ObjectKey{Name: retentionNode}, &v1alpha1.CheckpointNode{})
 	})
@@ -148,11 +148,13 @@ func (w *checkpointAPI) waitPolicy(t *testing.T, name string, check func(*v1alph
 func TestCheckpointAPI(t *testing.T) {
 	t.Parallel()
 	w := newCheckpointAPI(t)
+	t.Run("validation", w.testValidation)
 	for name, test := range map[string]func(*testing.T){
 		"the data of surplus Checkpoints go, then they":  w.testSurplus,
 		"a deleted policy deletes nothing":               w.testDeletedPolicy,
 		"a store that cannot be used is said":            w.testUnusableStore,
 		"old Checkpoints and the next one are known":     w.testAge,
+		"data without a Checkpoint are reported":         w.testOrphans,
 		"a Checkpoint costs few requests when it is old": w.testCost,
 	} {
 		t.Run(name, test)
@@ -251,4 +253,37 @@ func (w *checkpointAPI) testCost(t *testing.T) {
 	if got := counts.Total(); got > workloads+8 {
 		t.Errorf("%d requests for %d expired Checkpoints: %v", got, workloads, counts)
 	}
+}
+
+// testOrphans: the agent reports old data that belong to no Checkpoint, and only these.
+func (w *checkpointAPI) testOrphans(t *testing.T) {
+	owned := w.create(t, "none", "owned", "web", 1)
+	orphan := &v1alpha1.Checkpoint{ObjectMeta: metav1.ObjectMeta{UID: "6b1ff7ab-6d2e-4d4b-9a40-0d0a4d2c3c11"}}
+	must(t, os.MkdirAll(filepath.Dir(w.dataOf(orphan)), 0o700))
+	must(t, os.WriteFile(w.dataOf(orphan), make([]byte, 5000), 0o600))
+	for _, c := range []*v1alpha1.Checkpoint{owned, orphan} {
+		old := time.Now().Add(-2 * time.Hour)
+		must(t, os.Chtimes(w.dataOf(c), old, old))
+	}
+	w.waitOrphans(t, metav1.ConditionTrue, []v1alpha1.OrphanedData{{Location: retentionNode + ":" + w.dataOf(orphan), Bytes: 5000}})
+	must(t, os.RemoveAll(filepath.Dir(w.dataOf(orphan))))
+	w.waitOrphans(t, metav1.ConditionFalse, nil)
+}
+
+// waitOrphans waits until the agent reports exactly these orphans.
+func (w *checkpointAPI) waitOrphans(t *testing.T, status metav1.ConditionStatus, want []v1alpha1.OrphanedData) {
+	t.Helper()
+	world.Eventually(t, func(ctx context.Context) error {
+		n := &v1alpha1.CheckpointNode{}
+		if err := w.api.Get(ctx, client.ObjectKey{Name: retentionNode}, n); err != nil {
+			return err
+		}
+		for i := range n.Status.Orphans {
+			n.Status.Orphans[i].ModifiedTime = nil
+		}
+		if !meta.IsStatusConditionPresentAndEqual(n.Status.Conditions, v1alpha1.ConditionOrphanedData, status) || !slices.Equal(n.Status.Orphans, want) {
+			return fmt.Errorf("the status of the CheckpointNode is %+v", n.Status)
+		}
+		return nil
+	})
 }
