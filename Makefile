@@ -32,6 +32,7 @@ test: need need-test build bin/versitygw ## Run all tests, on a real Kubernetes 
 .PHONY: crash
 crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: update docs/internals/crash.md)
 	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+	go test -count=1 -timeout 60m -v ./test/crash/checkpoints -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: crash-mutants
 crash-mutants: build ## Show that the crash sweep fails when a precaution is removed
