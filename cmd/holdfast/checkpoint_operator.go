@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/checkpoint/volume"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/retention"
+	"github.com/holdfast-io/holdfast/internal/schedule"
 )
 
 // checkpointOperator is the role checkpoint-operator.
@@ -29,6 +30,7 @@ type checkpointOperator struct {
 	retention  retention.Options
 	podName    string
 	image      string
+	schedule   schedule.Options
 }
 
 func newCheckpointOperator() *cobra.Command {
@@ -46,6 +48,8 @@ func (o *checkpointOperator) newCommand() *cobra.Command {
 		Short:   "Assign Checkpoints of running containers to the agents of their nodes",
 		Long: `Assign Checkpoints of running containers to the agents of their nodes, which make and
 store them (holdfast node), and delete expired ones. There is one operator in a cluster.
+
+If the CheckpointSchedule CRD is installed, it also creates Checkpoints on schedules.
 
 Flags override the environment variables in brackets, and these override the
 defaults.`,
@@ -76,8 +80,12 @@ func (o *checkpointOperator) complete(command *cobra.Command) error {
 	o.checkpoint = checkpoint.Options{
 		Namespace: app.Namespace(""), Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax,
 	}
+	clock := &kube.Clock{}
+	o.schedule = schedule.Options{
+		Namespaces: o.namespaces, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax, Clock: clock,
+	}
 	o.retention = retention.Options{
-		Namespaces: o.namespaces, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax, Clock: &kube.Clock{},
+		Namespaces: o.namespaces, Workers: o.work.Workers, RetryStart: o.work.RetryStart, RetryMax: o.work.RetryMax, Clock: clock,
 	}
 	return errors.Join(err, o.checkpoint.Validate(), o.level.SetVerbosity(command.Flags()))
 }
@@ -93,8 +101,11 @@ func (o *checkpointOperator) run(ctx context.Context) error {
 	}
 	program := app.Program{
 		Kube: o.kube, Scheme: v1alpha1.AddToScheme, Leader: o.leader, Endpoint: o.endpoint,
-		LeaseName: o.name, Component: o.name, Clock: o.retention.Clock,
-		Cache: func(into *cache.Options) { checkpoint.CacheOptions(o.namespaces, into) },
+		LeaseName: o.name, Component: o.name, Clock: o.schedule.Clock,
+		Cache: func(into *cache.Options) {
+			checkpoint.CacheOptions(o.namespaces, into)
+			schedule.CheckpointCacheOptions(&o.schedule, into)
+		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := checkpoint.Setup(ctx, m, events, &o.checkpoint); err != nil {
 				return fmt.Errorf("setting up checkpoints: %w", err)
@@ -104,6 +115,9 @@ func (o *checkpointOperator) run(ctx context.Context) error {
 			}
 			if err := o.setupVolumes(m, events); err != nil {
 				return fmt.Errorf("setting up the volumes of checkpoints: %w", err)
+			}
+			if err := schedule.SetupCheckpoints(ctx, m, events, &o.schedule); err != nil {
+				return fmt.Errorf("setting up schedules: %w", err)
 			}
 			return nil
 		},

@@ -95,7 +95,7 @@ func (s *snapshotController) run(ctx context.Context) error {
 		Cache: func(o *cache.Options) {
 			o.SyncPeriod = &s.resync
 			snapshotcontroller.CacheOptions(&s.bind, o)
-			schedule.CacheOptions(&s.schedule, o)
+			schedule.SnapshotCacheOptions(&s.schedule, o)
 		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			return s.setUp(ctx, m, events)

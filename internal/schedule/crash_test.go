@@ -11,9 +11,11 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	checkpointv1alpha1 "github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
@@ -29,6 +32,7 @@ var errCrashed = errors.New("this process has crashed")
 
 // A crashTest has an API server, the cache of the present process, and a log of the writes.
 type crashTest struct {
+	kind         kind
 	server       client.WithWatch
 	cache        client.WithWatch // as old as its last refresh
 	now          time.Time        // by the clock of the processes
@@ -50,7 +54,7 @@ type crashTest struct {
 
 func crashScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, snapshotv1.AddToScheme, v1alpha1.AddToScheme, checkpointv1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}
@@ -60,8 +64,9 @@ func crashScheme() *runtime.Scheme {
 
 func storeOf(objects ...client.Object) client.WithWatch {
 	return fake.NewClientBuilder().WithScheme(crashScheme()).WithObjects(objects...).
-		WithStatusSubresource(&v1alpha1.SnapshotSchedule{}, &snapshotv1.VolumeSnapshot{}).
-		WithIndex(&snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID).Build()
+		WithStatusSubresource(&v1alpha1.SnapshotSchedule{}, &snapshotv1.VolumeSnapshot{}, &checkpointv1alpha1.CheckpointSchedule{}, &checkpointv1alpha1.Checkpoint{}).
+		WithIndex(&snapshotv1.VolumeSnapshot{}, bySchedule, scheduleUID).
+		WithIndex(&checkpointv1alpha1.Checkpoint{}, bySchedule, scheduleUID).Build()
 }
 
 func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.PersistentVolumeClaim) *crashTest {
@@ -73,7 +78,7 @@ func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.Pe
 		old.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true)}
 		objects = append(objects, old)
 	}
-	w := &crashTest{server: storeOf(objects...), now: noon, created: map[string]int{}}
+	w := &crashTest{kind: snapshotKind{}, server: storeOf(objects...), now: noon, created: map[string]int{}}
 	w.refresh(t)
 	return w
 }
@@ -82,23 +87,15 @@ func newCrashTest(t *testing.T, s *v1alpha1.SnapshotSchedule, claims []corev1.Pe
 func (w *crashTest) refresh(t *testing.T) {
 	t.Helper()
 	var objects []client.Object
-	for _, list := range []client.ObjectList{&v1alpha1.SnapshotScheduleList{}, &snapshotv1.VolumeSnapshotList{}, &corev1.PersistentVolumeClaimList{}} {
+	for _, list := range []client.ObjectList{w.kind.newScheduleList(), w.kind.newChildList(), &corev1.PersistentVolumeClaimList{}} {
 		if err := w.server.List(t.Context(), list); err != nil {
 			t.Fatal(err)
 		}
-		switch list := list.(type) {
-		case *v1alpha1.SnapshotScheduleList:
-			for i := range list.Items {
-				objects = append(objects, &list.Items[i])
-			}
-		case *snapshotv1.VolumeSnapshotList:
-			for i := range list.Items {
-				objects = append(objects, &list.Items[i])
-			}
-		case *corev1.PersistentVolumeClaimList:
-			for i := range list.Items {
-				objects = append(objects, &list.Items[i])
-			}
+		if err := meta.EachListItem(list, func(o runtime.Object) error {
+			objects = append(objects, o.(client.Object))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	w.cache = storeOf(objects...)
@@ -132,7 +129,7 @@ func (w *crashTest) process() *Reconciler {
 			return w.cache.List(ctx, list, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			if w.rejectPrefix != "" && strings.HasPrefix(o.GetLabels()[claimLabel], w.rejectPrefix) {
+			if w.rejectPrefix != "" && strings.HasPrefix(o.GetLabels()[w.kind.getTerms().targetLabel], w.rejectPrefix) {
 				w.now = w.now.Add(w.rejectDelay)
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "volumesnapshots"}, o.GetName(), errors.New("exceeded quota"))
 			}
@@ -140,7 +137,7 @@ func (w *crashTest) process() *Reconciler {
 				o.SetCreationTimestamp(metav1.Time{Time: w.now.Add(-w.serverBehind)})
 				err := c.Create(ctx, o, opts...)
 				if err == nil {
-					w.created[o.GetLabels()[claimLabel]+" "+o.GetAnnotations()[runAnnotation]]++
+					w.created[o.GetLabels()[w.kind.getTerms().targetLabel]+" "+o.GetAnnotations()[runAnnotation]]++
 				}
 				return err
 			})
@@ -177,7 +174,7 @@ func (w *crashTest) process() *Reconciler {
 		},
 	})
 	return &Reconciler{
-		kind: snapshotKind{}, client: writes, apiReader: live, metrics: newMetrics(snapshotTerms), events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
+		kind: w.kind, client: writes, apiReader: live, metrics: newMetrics(w.kind.getTerms()), events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options: &Options{RetryStart: time.Second}, now: func() time.Time { return w.now },
 		serverTime: func() (time.Time, bool) { return w.now.Add(-w.serverBehind - w.staleBy), !w.noServerTime },
 	}
@@ -186,27 +183,40 @@ func (w *crashTest) process() *Reconciler {
 // makeOneReady makes the snapshots ready that were begun, one of them at a time.
 func (w *crashTest) makeOneReady(t *testing.T, most int) (done bool) {
 	t.Helper()
-	all := &snapshotv1.VolumeSnapshotList{}
+	all := w.kind.newChildList()
 	if err := w.server.List(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
 	under := 0
-	for i := range all.Items {
-		v := &all.Items[i]
-		if v.Status != nil && ptr.Deref(v.Status.ReadyToUse, false) {
-			continue
+	if err := meta.EachListItem(all, func(o runtime.Object) error {
+		child := o.(client.Object)
+		if w.kind.childStatus(child).ready {
+			return nil
 		}
-		if under++; under == 1 {
-			v.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: &metav1.Time{Time: w.now}}
-			if err := w.server.Status().Update(t.Context(), v); err != nil {
-				t.Fatal(err)
-			}
+		if under++; under > 1 {
+			return nil
 		}
+		setReady(child, w.now)
+		return w.server.Status().Update(t.Context(), child)
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if under > most {
 		t.Errorf("%d snapshots are under way, and %d may be", under, most)
 	}
 	return under == 0
+}
+
+// setReady makes a VolumeSnapshot or a Checkpoint ready.
+func setReady(o client.Object, at time.Time) {
+	switch o := o.(type) {
+	case *snapshotv1.VolumeSnapshot:
+		o.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: ptr.To(true), CreationTime: &metav1.Time{Time: at}}
+	case *checkpointv1alpha1.Checkpoint:
+		o.Status.PodUID, o.Status.CheckpointTime = types.UID(o.Labels[podLabel]), ptr.To(metav1.NewMicroTime(at))
+		o.Status.Workload = &checkpointv1alpha1.Workload{APIVersion: "v1", Kind: "Pod", Name: o.Spec.Target.PodName}
+		meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{Type: checkpointv1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: checkpointv1alpha1.ReasonCompleted})
+	}
 }
 
 // runUntilIdle lets processes work, each until it dies, with caches that are up to date

@@ -1,12 +1,14 @@
 // Package schedule creates objects on a schedule, and deletes expired ones: for SnapshotSchedules
-// a VolumeSnapshot of each selected claim. Everything that does not depend on the kind of the
-// schedule is written once; a kind (see kind.go) says what its targets and its children are:
+// a VolumeSnapshot of each selected claim, for CheckpointSchedules a Checkpoint of each selected
+// pod. Everything that does not depend on the kind of the schedule is written once; a kind (see
+// kind.go) says what its targets and its children are:
 //
-//	SnapshotSchedule ──▶ run recorded ──▶ a child for each target ──▶ ready ──▶ delete expired ones
-//	                     (status.run)     (at most maxConcurrent at a time)
+//	schedule ──▶ run recorded ──▶ a child for each target ──▶ ready ──▶ delete expired ones
+//	             (status.run)     (at most maxConcurrent at a time)
 //
-//	kind              target                 child           history, for retention
-//	SnapshotSchedule  PersistentVolumeClaim  VolumeSnapshot  of the claim
+//	kind                target                 child           history, for retention
+//	SnapshotSchedule    PersistentVolumeClaim  VolumeSnapshot  of the claim
+//	CheckpointSchedule  Pod                    Checkpoint      of the workload
 //
 // A run is recorded in the status before its first child is created. The name of a child is
 // derived from the schedule, the target and the run. So after a crash, the next process creates

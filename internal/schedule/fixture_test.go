@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,6 +92,12 @@ func snapshotNames(snapshots []*childState) []string {
 	for _, s := range snapshots {
 		all = append(all, s.name)
 	}
+	return all
+}
+
+func sortedNames(children []*childState) []string {
+	all := snapshotNames(children)
+	slices.Sort(all)
 	return all
 }
 

@@ -53,11 +53,13 @@ type terms struct {
 	selector          string // field with the selector
 	targetLabel       string // label of a child with the UID of its target
 	sharedHistory     bool   // a history has the children of several targets
+	uncachedTargets   bool   // targets are not in the cache: every observation asks the API server
 	runStarted        string // reason of an event
 	runMissed         string // reason of an event
 	noTargets         string // reason of condition Ready
 	targetsFailing    string // reason of condition Ready
 	childFailed       string // reason of a target
+	skipped           string // reason of a target of which no child can be created
 	metrics           string // prefix of metrics
 	childrenMetric    string // name of the counter of children
 	scheduleLabel     string // of metrics

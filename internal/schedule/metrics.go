@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
 // kindMetrics are the metrics of a kind.
@@ -69,15 +72,41 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	now := c.now()
 	_ = meta.EachListItem(all, func(o runtime.Object) error {
-		s, err := c.observe(ctx, client.ObjectKeyFromObject(o.(client.Object)), false) //nolint:forcetypeassert // All items are objects.
-		if s == nil || err != nil && !errors.Is(err, errInvalidSpec) {
-			return nil
-		}
-		for target, d := range s.lastReadyAges(now) {
-			to <- prometheus.MustNewConstMetric(c.metrics.lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.schedule.Namespace, s.schedule.Name, target)
+		s := o.(client.Object) //nolint:forcetypeassert // All items are objects.
+		for target, d := range c.lastReadyAges(ctx, s, now) {
+			to <- prometheus.MustNewConstMetric(c.metrics.lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.GetNamespace(), s.GetName(), target)
 		}
 		return nil
 	})
+}
+
+// lastReadyAges returns the ages for a schedule. A scrape must not ask the API server: if the
+// targets are not in the cache, the ages are those of its status.
+func (c *collector) lastReadyAges(ctx context.Context, o client.Object, now time.Time) map[string]time.Duration {
+	if c.kind.getTerms().uncachedTargets {
+		return c.kind.fromObject(o).reportedAges(now)
+	}
+	s, err := c.observe(ctx, client.ObjectKeyFromObject(o), false)
+	if s == nil || err != nil && !errors.Is(err, errInvalidSpec) {
+		return nil
+	}
+	return s.lastReadyAges(now)
+}
+
+// reportedAges are as lastReadyAges, for the targets in the status. Those without a ready child
+// count from the start of the last run, if it was to create one.
+func (s *schedule) reportedAges(now time.Time) map[string]time.Duration {
+	ages := map[string]time.Duration{}
+	for i := range s.Status.Targets {
+		t := &s.Status.Targets[i]
+		switch exempt := []string{"", v1alpha1.Terminating, v1alpha1.NextRun, s.terms.skipped}; {
+		case t.LastReadyTime != nil:
+			ages[t.Name] = max(0, now.Sub(t.LastReadyTime.Time))
+		case s.Status.Run != nil && !slices.Contains(exempt, t.Reason):
+			ages[t.Name] = max(0, now.Sub(s.Status.Run.StartTime.Time))
+		}
+	}
+	return ages
 }
 
 // lastReadyAges are how old what there is to restore from is, for each target of which a child

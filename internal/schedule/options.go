@@ -7,7 +7,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/holdfast-io/holdfast/api/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
@@ -26,8 +25,15 @@ type Options struct {
 	Clock *kube.Clock
 }
 
-// CacheOptions limits the manager's cache to the SnapshotSchedules of the served namespaces.
-func CacheOptions(o *Options, into *cache.Options) {
+// SnapshotCacheOptions limits the manager's cache to the SnapshotSchedules of the served
+// namespaces.
+func SnapshotCacheOptions(o *Options, into *cache.Options) { limitCache(snapshotKind{}, o, into) }
+
+// CheckpointCacheOptions limits the manager's cache to the CheckpointSchedules of the served
+// namespaces.
+func CheckpointCacheOptions(o *Options, into *cache.Options) { limitCache(checkpointKind{}, o, into) }
+
+func limitCache(k kind, o *Options, into *cache.Options) {
 	if len(o.Namespaces) == 0 {
 		return
 	}
@@ -38,7 +44,7 @@ func CacheOptions(o *Options, into *cache.Options) {
 	if into.ByObject == nil {
 		into.ByObject = map[client.Object]cache.ByObject{}
 	}
-	into.ByObject[&v1alpha1.SnapshotSchedule{}] = cache.ByObject{Namespaces: served}
+	into.ByObject[k.newSchedule()] = cache.ByObject{Namespaces: served}
 }
 
 // isServed reports whether the schedules of a namespace are served.

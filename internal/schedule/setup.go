@@ -25,10 +25,16 @@ import (
 const crdCheckInterval = time.Minute
 
 // SetupSnapshots adds the controller of SnapshotSchedules to a manager whose cache has
-// CacheOptions. The controller starts once SnapshotSchedules and VolumeSnapshots are installed
+// SnapshotCacheOptions. The controller starts once SnapshotSchedules and VolumeSnapshots are installed
 // and may be listed: the program is also deployed with manifests that do not include schedules.
 func SetupSnapshots(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
 	return setup(m, events, snapshotKind{}, o)
+}
+
+// SetupCheckpoints adds the controller of CheckpointSchedules to a manager whose cache has
+// CheckpointCacheOptions. It starts as that of SnapshotSchedules does.
+func SetupCheckpoints(_ context.Context, m ctrl.Manager, events *kube.Events, o *Options) error {
+	return setup(m, events, checkpointKind{}, o)
 }
 
 func setup(m ctrl.Manager, events *kube.Events, k kind, o *Options) error {

@@ -29,7 +29,7 @@ var snapshotTerms = &terms{
 	target: "claim", targets: "claims", child: "snapshot", children: "snapshots", childKind: "VolumeSnapshot",
 	selector: "spec.claimSelector", targetLabel: claimLabel,
 	runStarted: "SnapshotRunStarted", runMissed: "SnapshotRunMissed",
-	noTargets: v1alpha1.NoClaims, targetsFailing: v1alpha1.ClaimsFailing, childFailed: v1alpha1.SnapshotFailed,
+	noTargets: v1alpha1.NoClaims, targetsFailing: v1alpha1.ClaimsFailing, childFailed: v1alpha1.SnapshotFailed, skipped: v1alpha1.NotBound,
 	metrics: "holdfast_snapshotschedule", childrenMetric: "snapshots_total",
 	scheduleLabel: "snapshotschedule", targetMetricLabel: "persistentvolumeclaim",
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	checkpointv1alpha1 "github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
 )
 
@@ -21,7 +22,8 @@ func TestConversionsLoseNothing(t *testing.T) {
 		status func(client.Object) any
 		unused []string // fields of a spec that the kind does not have
 	}{
-		"SnapshotSchedule": {snapshotKind{}, func(o client.Object) any { return &o.(*v1alpha1.SnapshotSchedule).Status }, []string{"AllowConcurrent"}},
+		"SnapshotSchedule":   {snapshotKind{}, func(o client.Object) any { return &o.(*v1alpha1.SnapshotSchedule).Status }, []string{"AllowConcurrent"}},
+		"CheckpointSchedule": {checkpointKind{}, func(o client.Object) any { return &o.(*checkpointv1alpha1.CheckpointSchedule).Status }, []string{"AllowConcurrent"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			full, empty := tt.kind.newSchedule(), tt.kind.newSchedule()

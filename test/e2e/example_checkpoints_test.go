@@ -78,13 +78,18 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 		)
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",
 			permission{"patch", "events", ""},
-			permission{"delete", "checkpoints", "checkpoint.example.com"}, // of an expired one
 			permission{"get", "checkpointpolicies", "checkpoint.example.com"},
 			permission{"get", "nodes", ""},           // of a node without an agent
 			permission{"get", "replicasets", "apps"}, // of a pod of a Deployment
 			permission{"get", "jobs", "batch"},
 			permission{"list", "events", ""},                                   // about a volume that is not mounted for long
 			permission{"list", "referencegrants", "gateway.networking.k8s.io"}, // The cluster may lack the kind.
+			// The example has no schedule.
+			permission{"list", "pods", ""},
+			permission{"get", "checkpoints", "checkpoint.example.com"},
+			permission{"create", "checkpoints", "checkpoint.example.com"},
+			permission{"get", "checkpointschedules", "checkpoint.example.com"},
+			permission{"patch", "checkpointschedules/status", "checkpoint.example.com"},
 		)
 	})
 

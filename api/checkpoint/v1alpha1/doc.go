@@ -2,7 +2,6 @@
 //
 // What comes later finds its place without a change of what is here:
 //   - whole pods: containerName "*" and the list status.containers,
-//   - schedules: a kind of its own, CheckpointSchedule, whose template is a CheckpointSpec,
 //   - restores: an annotation of the pod, and a section "restore" of CheckpointPolicy,
 //   - volumes: a section "volumes" of CheckpointSpec, and a list "volumes" of the status.
 //
@@ -26,7 +25,8 @@ func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&Checkpoint{}, &CheckpointList{},
 		&CheckpointPolicy{}, &CheckpointPolicyList{},
-		&CheckpointNode{}, &CheckpointNodeList{})
+		&CheckpointNode{}, &CheckpointNodeList{},
+		&CheckpointSchedule{}, &CheckpointScheduleList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
