@@ -68,14 +68,20 @@ func keepCount(count int32) *v1alpha1.CheckpointRetention {
 	return &v1alpha1.CheckpointRetention{MaxCount: &count}
 }
 
-// create creates a Checkpoint of a Deployment that is ready, with data on the node. Of two of
-// a workload, the one with the larger number is newer.
-func (w *checkpointAPI) create(t *testing.T, policy, name, workload string, number int, changes ...func(*v1alpha1.Checkpoint)) *v1alpha1.Checkpoint {
+// taken is a Checkpoint of a Deployment. Of two of a workload, the one with the larger number
+// is newer.
+type taken struct {
+	workload string
+	number   int
+}
+
+// create creates a Checkpoint that is ready, with data on the node.
+func (w *checkpointAPI) create(t *testing.T, policy, name string, of taken, changes ...func(*v1alpha1.Checkpoint)) *v1alpha1.Checkpoint {
 	t.Helper()
 	c := &v1alpha1.Checkpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.Namespace, Name: name, Finalizers: []string{v1alpha1.Finalizer}},
 		Spec: v1alpha1.CheckpointSpec{
-			PolicyRef: policy, Target: v1alpha1.CheckpointTarget{PodName: workload + "-0"},
+			PolicyRef: policy, Target: v1alpha1.CheckpointTarget{PodName: of.workload + "-0"},
 			Storage: &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendLocal},
 		},
 	}
@@ -85,11 +91,11 @@ func (w *checkpointAPI) create(t *testing.T, policy, name, workload string, numb
 	must(t, w.api.Create(t.Context(), c))
 	must(t, os.MkdirAll(filepath.Dir(w.dataOf(c)), 0o700))
 	must(t, os.WriteFile(w.dataOf(c), []byte("memory"), 0o600))
-	at := metav1.NewMicroTime(c.CreationTimestamp.Add(time.Duration(number) * time.Second))
+	at := metav1.NewMicroTime(c.CreationTimestamp.Add(time.Duration(of.number) * time.Second))
 	status := client.MergeFrom(c.DeepCopy())
 	c.Status = v1alpha1.CheckpointStatus{
 		NodeName: retentionNode, SourceNode: retentionNode, Storage: c.Spec.Storage, StorageNamespace: c.Namespace, CheckpointTime: &at,
-		Workload:   &v1alpha1.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: workload},
+		Workload:   &v1alpha1.Workload{APIVersion: "apps/v1", Kind: "Deployment", Name: of.workload},
 		Containers: []v1alpha1.ContainerCheckpoint{{Name: "main", Location: "there"}},
 	}
 	meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCompleted})
@@ -163,10 +169,10 @@ func TestCheckpointAPI(t *testing.T) {
 
 func (w *checkpointAPI) testSurplus(t *testing.T) {
 	w.createPolicy(t, "surplus", keepCount(2))
-	first := w.create(t, "surplus", "first", "web", 1)
-	other := w.create(t, "surplus", "other", "db", 1)
-	second := w.create(t, "surplus", "second", "web", 2)
-	third := w.create(t, "surplus", "third", "web", 3)
+	first := w.create(t, "surplus", "first", taken{"web", 1})
+	other := w.create(t, "surplus", "other", taken{"db", 1})
+	second := w.create(t, "surplus", "second", taken{"web", 2})
+	third := w.create(t, "surplus", "third", taken{"web", 3})
 	w.waitLeft(t, "surplus", "other second third")
 	w.wantData(t, first, false)
 	for _, c := range []*v1alpha1.Checkpoint{other, second, third} {
@@ -184,17 +190,17 @@ func (w *checkpointAPI) testSurplus(t *testing.T) {
 
 func (w *checkpointAPI) testDeletedPolicy(t *testing.T) {
 	w.createPolicy(t, "deleted", keepCount(2))
-	w.create(t, "deleted", "a", "web", 1)
-	w.create(t, "deleted", "b", "web", 2)
+	w.create(t, "deleted", "a", taken{"web", 1})
+	w.create(t, "deleted", "b", taken{"web", 2})
 	w.waitPolicy(t, "deleted", func(s *v1alpha1.CheckpointPolicyStatus) bool { return s.ReadyCheckpoints > 0 })
 	must(t, w.api.Delete(t.Context(), &v1alpha1.CheckpointPolicy{ObjectMeta: metav1.ObjectMeta{Name: "deleted"}}))
 	for _, name := range []string{"c", "d"} {
-		w.create(t, "deleted", name, "web", 3)
+		w.create(t, "deleted", name, taken{"web", 3})
 	}
 	// What happens later with another policy shows that the operator has seen all of that.
 	w.createPolicy(t, "later", keepCount(1))
-	w.create(t, "later", "x", "web", 1)
-	w.create(t, "later", "y", "web", 2)
+	w.create(t, "later", "x", taken{"web", 1})
+	w.create(t, "later", "y", taken{"web", 2})
 	w.waitLeft(t, "later", "y")
 	w.waitLeft(t, "deleted", "a b c d")
 }
@@ -205,10 +211,10 @@ func (w *checkpointAPI) testUnusableStore(t *testing.T) {
 	w.createPolicy(t, "unusable", keepCount(1))
 	blocked := filepath.Join(w.dir, "blocked")
 	must(t, os.WriteFile(blocked, nil, 0o600)) // where the directory of the store must be
-	held := w.create(t, "unusable", "held", "web", 1, func(c *v1alpha1.Checkpoint) {
+	held := w.create(t, "unusable", "held", taken{"web", 1}, func(c *v1alpha1.Checkpoint) {
 		c.Spec.Storage.Local = &v1alpha1.LocalStorage{Path: blocked}
 	})
-	w.create(t, "unusable", "newer", "web", 2)
+	w.create(t, "unusable", "newer", taken{"web", 2})
 	w.waitPolicy(t, "unusable", func(s *v1alpha1.CheckpointPolicyStatus) bool {
 		c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionRetentionApplied)
 		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == v1alpha1.ReasonDataNotDeleted && strings.Contains(c.Message, w.Namespace+"/held: ")
@@ -226,8 +232,8 @@ func (w *checkpointAPI) testUnusableStore(t *testing.T) {
 
 func (w *checkpointAPI) testAge(t *testing.T) {
 	w.createPolicy(t, "age", &v1alpha1.CheckpointRetention{MaxAge: &metav1.Duration{Duration: time.Hour}, MinCount: ptr.To(int32(1))})
-	older := w.create(t, "age", "age-older", "web", 1)
-	w.create(t, "age", "age-newer", "web", 2)
+	older := w.create(t, "age", "age-older", taken{"web", 1})
+	w.create(t, "age", "age-newer", taken{"web", 2})
 	w.waitPolicy(t, "age", func(s *v1alpha1.CheckpointPolicyStatus) bool {
 		next := s.NextExpirationTime
 		return s.ReadyCheckpoints == 2 && next != nil && next.Time.Equal(older.Status.CheckpointTime.Add(time.Hour).Truncate(time.Second))
@@ -240,8 +246,8 @@ func (w *checkpointAPI) testCost(t *testing.T) {
 	w.createPolicy(t, "cost", keepCount(2))
 	for i := range workloads {
 		workload := fmt.Sprintf("web-%02d", i)
-		w.create(t, "cost", workload+"-a", workload, 1)
-		w.create(t, "cost", workload+"-b", workload, 2)
+		w.create(t, "cost", workload+"-a", taken{workload, 1})
+		w.create(t, "cost", workload+"-b", taken{workload, 2})
 	}
 	w.waitPolicy(t, "cost", func(s *v1alpha1.CheckpointPolicyStatus) bool { return s.ReadyCheckpoints == 2*workloads })
 	w.counter.Reset()
@@ -257,7 +263,7 @@ func (w *checkpointAPI) testCost(t *testing.T) {
 
 // testOrphans: the agent reports old data that belong to no Checkpoint, and only these.
 func (w *checkpointAPI) testOrphans(t *testing.T) {
-	owned := w.create(t, "none", "owned", "web", 1)
+	owned := w.create(t, "none", "owned", taken{"web", 1})
 	orphan := &v1alpha1.Checkpoint{ObjectMeta: metav1.ObjectMeta{UID: "6b1ff7ab-6d2e-4d4b-9a40-0d0a4d2c3c11"}}
 	must(t, os.MkdirAll(filepath.Dir(w.dataOf(orphan)), 0o700))
 	must(t, os.WriteFile(w.dataOf(orphan), make([]byte, 5000), 0o600))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,10 +37,10 @@ type checkpointWorld struct {
 // this program, and then checkpoints the same pod in other ways.
 func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Parallel()
-	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "checkpoints", "load", "apply", "use", "manifest", "remove")
+	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "checkpoints", "load", "apply", "use", "manifest", "schedule", "remove")
 	w := &checkpointWorld{readmeRunner: r, localWorld: localWorld{&world.World{Cluster: r.Cluster}}}
-	load, apply, use, manifest, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4]
-	r.cleanUpWith(t, `kubectl get ckpt,ckptnode,ckptpolicy -A -o yaml || true
+	load, apply, use, manifest, scheduled, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5]
+	r.cleanUpWith(t, `kubectl get ckpt,ckptnode,ckptpolicy,ckptsched -A -o yaml || true
 		kubectl -n checkpoint-operator-system describe pod || true
 		kubectl -n checkpoint-operator-system describe pvc || true
 		kubectl -n checkpoint-operator-system logs deploy/checkpoint-operator --all-pods --tail=50 || true
@@ -64,6 +65,11 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 		t.Errorf("kubectl describe does not say how to give credentials: %s", shown)
 	}
 
+	if shown := r.run(t, scheduled); strings.Count(shown, "CheckpointCompleted") != 2 || !strings.Contains(shown, "Scheduled") {
+		t.Errorf("the schedule has not checkpointed both pods: %s", shown)
+	}
+
+	t.Run("on a schedule", w.testSchedule)
 	t.Run("encrypted", w.testEncryption)
 	t.Run("in a bucket", w.testBucket)
 	t.Run("in volumes", w.testVolumes)
@@ -79,17 +85,11 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",
 			permission{"patch", "events", ""},
 			permission{"get", "checkpointpolicies", "checkpoint.example.com"},
-			permission{"get", "nodes", ""},           // of a node without an agent
-			permission{"get", "replicasets", "apps"}, // of a pod of a Deployment
+			permission{"get", "nodes", ""}, // of a node without an agent
 			permission{"get", "jobs", "batch"},
 			permission{"list", "events", ""},                                   // about a volume that is not mounted for long
 			permission{"list", "referencegrants", "gateway.networking.k8s.io"}, // The cluster may lack the kind.
-			// The example has no schedule.
-			permission{"list", "pods", ""},
-			permission{"get", "checkpoints", "checkpoint.example.com"},
-			permission{"create", "checkpoints", "checkpoint.example.com"},
-			permission{"get", "checkpointschedules", "checkpoint.example.com"},
-			permission{"patch", "checkpointschedules/status", "checkpoint.example.com"},
+			permission{"get", "checkpoints", "checkpoint.example.com"},         // one that a process created before it crashed
 		)
 	})
 
@@ -254,6 +254,27 @@ func (w *checkpointWorld) testReference(t *testing.T) {
 	if ready := meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionReady); ready.Reason != v1alpha1.ReasonReferenceMissing || c.Status.NodeName != "" {
 		t.Errorf("the status is %+v", c.Status)
 	}
+}
+
+// testSchedule: the Checkpoints of the next run replace those of the first one.
+func (w *checkpointWorld) testSchedule(t *testing.T) {
+	label := client.MatchingLabels{"schedule.holdfast.io/name": "nightly"}
+	var first, now v1alpha1.CheckpointList
+	must(t, w.api.List(t.Context(), &first, client.InNamespace(checkpointNamespace), label))
+	w.kubectl(t, "-n", checkpointNamespace, "patch", "checkpointschedule", "nightly", "--type=merge", "-p", `{"spec":{"trigger":"again"}}`)
+	w.kubectl(t, "-n", checkpointNamespace, "wait", "checkpointschedule/nightly", "--for=jsonpath={.status.lastTrigger}=again", "--timeout="+world.Timeout.String())
+	world.Eventually(t, func(ctx context.Context) error {
+		now = v1alpha1.CheckpointList{}
+		if err := w.api.List(ctx, &now, client.InNamespace(checkpointNamespace), label); err != nil {
+			return err
+		}
+		if len(now.Items) != 2 || slices.ContainsFunc(now.Items, func(c v1alpha1.Checkpoint) bool {
+			return slices.ContainsFunc(first.Items, func(before v1alpha1.Checkpoint) bool { return before.Name == c.Name })
+		}) {
+			return fmt.Errorf("the schedule has %d Checkpoints, some of the first run", len(now.Items))
+		}
+		return nil
+	})
 }
 
 // testKilledAgent: whatever the agent was doing, the container goes on, and the Checkpoint
