@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -40,10 +41,11 @@ func sums(t *testing.T) map[string]float64 {
 	}
 	for _, family := range families {
 		for _, m := range family.Metric {
-			name := family.GetName()
+			parts := []string{family.GetName()}
 			for _, label := range m.Label {
-				name += "/" + label.GetValue()
+				parts = append(parts, label.GetValue())
 			}
+			name := strings.Join(parts, "/")
 			if family.GetType() == dto.MetricType_HISTOGRAM {
 				all[name] = m.Histogram.GetSampleSum()
 				all[name+"/count"] = float64(m.Histogram.GetSampleCount())

@@ -110,7 +110,7 @@ func (r *Reconciler) apply(ctx context.Context, p *v1alpha1.CheckpointPolicy) (p
 		batch := next.expired[:min(batchSize, len(next.expired))]
 		later := next.expired[len(batch):]
 		next.expired, next.rejected = r.deleteBatch(ctx, p, batch)
-		if next.rejected != nil || len(later) == 0 {
+		if len(next.expired) > 0 || len(later) == 0 {
 			next.expired = slices.Concat(next.expired, later)
 			return next, nil
 		}
