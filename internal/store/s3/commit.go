@@ -147,11 +147,24 @@ func (w *writer) Abort() error {
 	return nil
 }
 
+// abortUpload aborts the upload until it is gone: a server may finish a part that it was
+// receiving, and keep the upload for it. S3 says so of AbortMultipartUpload.
 func (w *writer) abortUpload(ctx context.Context) error {
-	if w.uploadID == "" {
-		return nil
+	for left := w.uploadID != ""; left; {
+		err := w.store.abortUpload(ctx, w.name, w.uploadID)
+		if err != nil {
+			return err
+		}
+		left = false
+		err = w.store.listUploads(ctx, w.name, func(u minio.ObjectMultipartInfo) error {
+			left = left || u.Key == w.name && u.UploadID == w.uploadID
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return w.store.abortUpload(ctx, w.name, w.uploadID)
+	return nil
 }
 
 // removeMine removes the object if Commit has made it visible without learning that.
