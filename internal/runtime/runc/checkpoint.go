@@ -212,6 +212,9 @@ func (c *checkpoint) dump(ctx context.Context) (err error) {
 		for _, r := range runs {
 			err = errors.Join(err, r.close())
 		}
+		if err != nil { // CRIU may have outlived runc.
+			err = errors.Join(err, endOrphans(context.WithoutCancel(ctx), c.dir))
+		}
 		err = errors.Join(err, c.thaw(), inBackground())
 	}()
 	if err != nil {

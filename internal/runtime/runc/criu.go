@@ -159,28 +159,43 @@ func (r *criuRun) explain(ctx context.Context, err error) error {
 	return explainCRIU(fmt.Sprintf("%s (%v)", strings.TrimSpace(r.said.String()), err), string(log))
 }
 
-// markedProcesses returns the processes of runc and CRIU that work on a checkpoint.
+// markedProcesses returns the processes of runc and CRIU that work on a checkpoint: their
+// environment says so or, because CRIU writes a title over its environment, their working
+// directory is in the checkpoint's.
 func markedProcesses(dir string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("listing processes: %w", err)
 	}
-	mark := []byte("\x00" + markVariable + "=" + dir + "\x00")
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the directory of a checkpoint: %w", err)
+	}
 	var pids []int
 	for _, entry := range entries {
 		var pid int
 		if _, err := fmt.Sscan(entry.Name(), &pid); err != nil {
 			continue
 		}
-		environment, err := os.ReadFile(procFile(pid, "environ"))
-		if err != nil {
-			continue // It ended.
-		}
-		if bytes.Contains(bytes.Join([][]byte{{}, environment}, []byte{0}), mark) {
+		if hasMark(pid, dir) || worksIn(pid, resolved) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// hasMark reports whether the environment of a process names the checkpoint.
+func hasMark(pid int, dir string) bool {
+	environment, err := os.ReadFile(procFile(pid, "environ"))
+	mark := []byte("\x00" + markVariable + "=" + dir + "\x00")
+	return err == nil && bytes.Contains(bytes.Join([][]byte{{}, environment}, []byte{0}), mark)
+}
+
+// worksIn reports whether the working directory of a process is in a directory: CRIU's is
+// that of its log.
+func worksIn(pid int, dir string) bool {
+	at, err := os.Readlink(procFile(pid, "cwd"))
+	return err == nil && (at == dir || strings.HasPrefix(at, dir+"/"))
 }
 
 // killMarked kills runc and CRIU. CRIU's part inside the container's processes notices

@@ -113,13 +113,20 @@ func killWorker(dir string) error {
 }
 
 // endOrphans waits until runc and CRIU of a checkpoint have ended, and kills them after a
-// while.
+// while. CRIU at its end freezes a container that it has found frozen. None of them has to
+// be found twice: one that is just being executed has no environment for a moment.
 func endOrphans(ctx context.Context, dir string) error {
 	deadline := time.Now().Add(orphanTime)
-	for {
+	for absent := 0; ; {
 		pids, err := markedProcesses(dir)
-		if err != nil || len(pids) == 0 {
+		if err != nil {
 			return err
+		}
+		if absent++; len(pids) > 0 {
+			absent = 0
+		}
+		if absent == 2 {
+			return nil
 		}
 		if time.Now().After(deadline) {
 			if err := killMarked(dir); err != nil {
