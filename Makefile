@@ -37,6 +37,7 @@ crash: build ## Kill the program at every write and every call, and count what l
 .PHONY: crash-mutants
 crash-mutants: build ## Show that the crash sweep fails when a precaution is removed
 	bin/devcluster exec --name "mutants-$$$$" -- hack/crash-mutants.sh
+	hack/checkpoint-mutants.sh
 
 .PHONY: bench bench-scale
 bench: build ## Measure requests, rates, CPU and memory of volumes and attachments (UPDATE=1: update docs/internals/benchmarks.md)
