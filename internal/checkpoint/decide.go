@@ -36,19 +36,13 @@ type step struct {
 	node       string
 }
 
-// Who acts next; see CheckpointStatus.WaitingFor.
-const (
-	user = "User"
-	node = "Node"
-)
-
 // waitForUser is a step for what only a user can change.
 func waitForUser(reason, format string, args ...any) step {
-	return step{action: wait, waitingFor: user, reason: reason, message: fmt.Sprintf(format, args...)}
+	return step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
 func failed(reason, format string, args ...any) step {
-	return step{action: fail, waitingFor: user, reason: reason, message: fmt.Sprintf(format, args...)}
+	return step{action: fail, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
 // decide has all rules of the controller. It does no I/O, and its test has a row for each
@@ -201,7 +195,7 @@ func (s *state) decideDeletionWithoutNode() step {
 		return waitForUser(v1alpha1.ReasonNodeLost,
 			"the data are on node %s, which does not exist any more: if they are lost, let the Checkpoint go with the annotation %s=true", status.NodeName, v1alpha1.AnnAbandonData)
 	case s.otherAgent != "":
-		return step{action: reassign, node: s.otherAgent, waitingFor: node}
+		return step{action: reassign, node: s.otherAgent, waitingFor: v1alpha1.WaitingForNode}
 	default:
 		return waitForUser(v1alpha1.ReasonNoAgent,
 			"node %s does not exist any more, and no other node has a checkpoint agent to delete the data: apply deploy/checkpoint-operator.yaml, or let the Checkpoint go without its data with the annotation %s=true",

@@ -110,7 +110,7 @@ func (r *Reconciler) assign(ctx context.Context, s *state, next step) error {
 		next.reason, next.message = v1alpha1.ReasonPending, "the agent of node "+next.node+" starts next"
 		r.setCondition(c, v1alpha1.ConditionReady, metav1.ConditionFalse, next)
 		c.Status.NodeName, c.Status.SourceNode, c.Status.PodUID = next.node, next.node, s.pod.UID
-		c.Status.Workload, c.Status.WaitingFor = s.workload, node
+		c.Status.Workload, c.Status.WaitingFor = s.workload, v1alpha1.WaitingForNode
 		r.recordStorage(c, s)
 		c.Status.Containers = nil
 		for _, name := range next.containers {

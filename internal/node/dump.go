@@ -107,7 +107,7 @@ func (r *Reconciler) recordAttempt(ctx context.Context, about *v1alpha1.Checkpoi
 	return kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
 		c.Status.Attempts++
 		c.Status.StartTime, c.Status.NextAttemptTime = ptr.To(metav1.NewTime(r.now())), nil
-		c.Status.Engine, c.Status.WaitingFor = engine, waitingForNode
+		c.Status.Engine, c.Status.WaitingFor = engine, v1alpha1.WaitingForNode
 		for i := range containers {
 			c.Status.Containers[i].ContainerID = containers[i].ID
 		}
@@ -121,7 +121,7 @@ func (r *Reconciler) dumpFailed(ctx context.Context, c *v1alpha1.Checkpoint, pro
 	if !runtime.IsRetryable(problem) || c.Status.Attempts >= r.options.Attempts {
 		return r.fail(ctx, c, reason, problem)
 	}
-	return r.retry(ctx, c, failure{reason: reason, waitingFor: waitingForNode, after: r.pauseAfter(c), problem: problem})
+	return r.retry(ctx, c, failure{reason: reason, waitingFor: v1alpha1.WaitingForNode, after: r.pauseAfter(c), problem: problem})
 }
 
 // pauseAfter returns the pause before the next attempt. Failures without an attempt, such

@@ -133,20 +133,13 @@ func (r *Reconciler) fail(ctx context.Context, about *v1alpha1.Checkpoint, reaso
 	err := kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
 		r.setReady(c, metav1.ConditionFalse, reason, problem.Error())
 		r.setCondition(c, v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, problem.Error())
-		c.Status.NextAttemptTime, c.Status.WaitingFor = nil, waitingForUser
+		c.Status.NextAttemptTime, c.Status.WaitingFor = nil, v1alpha1.WaitingForUser
 	})
 	if err == nil {
 		r.events.Warning(about, reason, problem.Error())
 	}
 	return err
 }
-
-// Who acts next; see CheckpointStatus.WaitingFor.
-const (
-	waitingForUser  = "User"
-	waitingForNode  = "Node"
-	waitingForStore = "Store"
-)
 
 // retry records a failure that may pass, and when the next attempt starts.
 func (r *Reconciler) retry(ctx context.Context, about *v1alpha1.Checkpoint, f failure) error {

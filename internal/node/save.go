@@ -258,7 +258,7 @@ func (r *Reconciler) saveFailed(ctx context.Context, c *v1alpha1.Checkpoint, los
 		return r.fail(ctx, c, reason, fmt.Errorf("after %s: %w", r.options.UploadDeadline, problem))
 	}
 	after := r.options.RetryMax
-	if who == waitingForStore {
+	if who == v1alpha1.WaitingForStore {
 		after = r.options.backoff(c.Status.Attempts)
 	}
 	return r.retry(ctx, c, failure{reason: reason, waitingFor: who, after: after, problem: problem})
@@ -268,12 +268,12 @@ func (r *Reconciler) saveFailed(ctx context.Context, c *v1alpha1.Checkpoint, los
 func storageReason(err error) (reason, waitingFor string) {
 	switch {
 	case errors.Is(err, store.ErrInvalid):
-		return v1alpha1.ReasonStorageInvalid, waitingForUser
+		return v1alpha1.ReasonStorageInvalid, v1alpha1.WaitingForUser
 	case errors.Is(err, store.ErrDenied):
-		return v1alpha1.ReasonStorageDenied, waitingForUser
+		return v1alpha1.ReasonStorageDenied, v1alpha1.WaitingForUser
 	case errors.Is(err, store.ErrFull):
-		return v1alpha1.ReasonStorageFull, waitingForUser
+		return v1alpha1.ReasonStorageFull, v1alpha1.WaitingForUser
 	default:
-		return v1alpha1.ReasonStorageUnreachable, waitingForStore
+		return v1alpha1.ReasonStorageUnreachable, v1alpha1.WaitingForStore
 	}
 }

@@ -304,6 +304,13 @@ type Environment struct {
 	Cgroup string `json:"cgroup,omitempty"`
 }
 
+// Who has to act next; see CheckpointStatus.WaitingFor.
+const (
+	WaitingForUser  = "User"
+	WaitingForNode  = "Node"
+	WaitingForStore = "Store"
+)
+
 // Types of conditions.
 const (
 	// ConditionReady is True when all data are stored and have been read back.

@@ -39,12 +39,6 @@ type step struct {
 	waitingFor      string
 }
 
-// Who acts next; see CheckpointStatus.WaitingFor.
-const (
-	user = "User"
-	node = "Node"
-)
-
 // decide has all rules of the controller. It does no I/O, and its test has a row for each
 // rule.
 func decide(s *state) step {
@@ -121,10 +115,10 @@ func (s *state) targetProblem() *step {
 		return nil
 	}
 	if s.target == nil {
-		return &step{action: fail, waitingFor: user, reason: v1alpha1.ReasonPodGone,
+		return &step{action: fail, waitingFor: v1alpha1.WaitingForUser, reason: v1alpha1.ReasonPodGone,
 			message: fmt.Sprintf("pod %s was deleted before the volume of the Checkpoint was mounted", targetKey(c))}
 	}
-	return &step{action: fail, waitingFor: user, reason: v1alpha1.ReasonSourcePodReplaced,
+	return &step{action: fail, waitingFor: v1alpha1.WaitingForUser, reason: v1alpha1.ReasonSourcePodReplaced,
 		message: fmt.Sprintf("pod %s was replaced before the volume of the Checkpoint was mounted: its UID is %s and was %s; create another Checkpoint for the new one", targetKey(c), s.target.UID, c.Status.PodUID)}
 }
 
@@ -222,7 +216,7 @@ func (s *state) wait(reason, format string, args ...any) *step {
 		reason = v1alpha1.ReasonDeleting
 		message += fmt.Sprintf("; the Checkpoint stays until its data are deleted, or goes without them with the annotation %s=true", v1alpha1.AnnAbandonData)
 	}
-	return &step{action: wait, waitingFor: user, reason: reason, message: message}
+	return &step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: message}
 }
 
 func (s *state) decideRelease() step {

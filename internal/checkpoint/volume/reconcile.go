@@ -119,7 +119,7 @@ func (r *Reconciler) recordNames(ctx context.Context, c *v1alpha1.Checkpoint) er
 		v := c.Status.Volume
 		v.ClaimName, v.PodName, v.PodUID = claimName(c), objectName(c), ""
 		if c.DeletionTimestamp.IsZero() {
-			c.Status.WaitingFor = node
+			c.Status.WaitingFor = v1alpha1.WaitingForNode
 			r.setCondition(c, v1alpha1.ConditionReady, v1alpha1.ReasonVolumePending, fmt.Sprintf("pod %s mounts PersistentVolumeClaim %s on node %s", v.PodName, v.ClaimName, c.Status.NodeName))
 		}
 	})
@@ -133,7 +133,7 @@ func (r *Reconciler) recordChange(ctx context.Context, s *state, next step) erro
 		case recordMount:
 			v.PodUID, v.ClaimUID, v.VolumeName = s.pod.UID, s.claim.UID, s.claim.Spec.VolumeName
 			if c.Status.Attempts == 0 && c.DeletionTimestamp.IsZero() {
-				c.Status.WaitingFor = node
+				c.Status.WaitingFor = v1alpha1.WaitingForNode
 				r.setCondition(c, v1alpha1.ConditionReady, v1alpha1.ReasonPending, "the agent of node "+c.Status.NodeName+" starts next")
 			}
 		case forgetData:
@@ -150,7 +150,7 @@ func (r *Reconciler) recordChange(ctx context.Context, s *state, next step) erro
 func (r *Reconciler) createPod(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	program, err := r.options.Program(ctx)
 	if err != nil {
-		return r.report(ctx, c, step{action: wait, waitingFor: user, reason: v1alpha1.ReasonVolumePending, message: err.Error()})
+		return r.report(ctx, c, step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: v1alpha1.ReasonVolumePending, message: err.Error()})
 	}
 	return r.create(ctx, c, newPod(c, program))
 }
@@ -227,7 +227,7 @@ func (r *Reconciler) reportDenied(ctx context.Context, c *v1alpha1.Checkpoint, p
 	if !c.DeletionTimestamp.IsZero() {
 		reason = v1alpha1.ReasonDeleting
 	}
-	return errors.Join(problem, r.report(ctx, c, step{action: wait, waitingFor: user, reason: reason, message: problem.Error()}))
+	return errors.Join(problem, r.report(ctx, c, step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: problem.Error()}))
 }
 
 // messageLimit is the maximum length of a condition's message, in bytes.
