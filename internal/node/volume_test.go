@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/store"
+	"github.com/holdfast-io/holdfast/internal/store/storetest"
 )
 
 // inKubeletDir returns a Checkpoint whose pod has a directory for its volume.
@@ -34,11 +35,7 @@ func TestVolumeOfAPod(t *testing.T) {
 	if err := unix.Mount("volume-test", dir, "tmpfs", 0, "size=4m"); err != nil {
 		t.Fatalf("mounting a tmpfs, which needs root: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("the volume is still used: %v", err)
-		}
-	})
+	t.Cleanup(func() { storetest.Unmount(t, dir) })
 	// A user who can write to the volume plants links out of it.
 	outside := t.TempDir()
 	if err := os.Symlink(outside, filepath.Join(dir, "linked")); err != nil {
