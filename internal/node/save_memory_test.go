@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	goruntime "runtime"
 	"testing"
 	"time"
@@ -17,21 +18,25 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/store"
+	"github.com/holdfast-io/holdfast/internal/store/egress"
 	"github.com/holdfast-io/holdfast/internal/store/local"
+	"github.com/holdfast-io/holdfast/internal/store/s3"
+	"github.com/holdfast-io/holdfast/test/s3server"
 )
 
-// savingEnv has the directory into which this test program saves a large dump, instead of
-// running tests.
+// savingEnv has the directory, or the URL of the S3 server, into which this test program
+// saves a large dump, instead of running tests.
 const savingEnv = "HOLDFAST_TEST_SAVE_INTO"
 
 var full = flag.Bool("full", false, "save 4 GiB, not 512 MiB")
 
 func TestMain(m *testing.M) {
-	dir := os.Getenv(savingEnv)
-	if dir == "" {
+	to := os.Getenv(savingEnv)
+	if to == "" {
 		os.Exit(m.Run())
 	}
-	if err := saveLarge(dir); err != nil {
+	if err := saveLarge(to); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -39,8 +44,12 @@ func TestMain(m *testing.M) {
 
 // saveLarge saves a large dump and prints how many bytes this process has ever had from the
 // kernel, beside its program and the race detector.
-func saveLarge(dir string) error {
-	if _, err := SaveDump(context.Background(), local.New(dir), "large", &largeDump{}, nil); err != nil {
+func saveLarge(into string) error {
+	to, err := largeStore(into)
+	if err != nil {
+		return err
+	}
+	if _, err := SaveDump(context.Background(), to, "large", &largeDump{}, nil); err != nil {
 		return err
 	}
 	var memory goruntime.MemStats
@@ -49,11 +58,35 @@ func saveLarge(dir string) error {
 	return nil
 }
 
+const largeBucket = "large"
+
+func largeStore(into string) (store.Store, error) {
+	if filepath.IsAbs(into) {
+		return local.New(into), nil
+	}
+	allowed := egress.Policy{AllowEndpoints: []string{"127.0.0.1"}}
+	return s3.New(s3.Config{
+		Endpoint: into, Bucket: largeBucket, DialContext: allowed.DialContext,
+		Credentials: s3.Credentials{AccessKeyID: s3server.AccessKeyID, SecretAccessKey: s3server.SecretAccessKey},
+	})
+}
+
 // The memory of the agent does not grow with what it stores.
 func TestSavingALargeDumpTakesLittleMemory(t *testing.T) {
 	t.Parallel()
+	server := s3server.Start(t, s3server.Options{})
+	if err := os.Mkdir(filepath.Join(server.Dir, largeBucket), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, into := range map[string]string{"into a directory": t.TempDir(), "into a bucket": server.URL()} {
+		t.Run(name, func(t *testing.T) { testSavingALargeDump(t, into) })
+	}
+}
+
+func testSavingALargeDump(t *testing.T, into string) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), savingEnv+"="+t.TempDir())
+	cmd.Env = append(os.Environ(), savingEnv+"="+into)
 	if *full {
 		cmd.Env = append(cmd.Env, savingEnv+"_FULL=1")
 	}

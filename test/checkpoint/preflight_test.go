@@ -72,6 +72,22 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
+// A container that would certainly be frozen for too long is not frozen at all.
+func TestFrozenTimeIsEstimated(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	c := n.runWorkload(t, "pod", "memory=idle:600")
+	before := n.checkpoint(t, c, runtime.Options{})
+	report := before.Report()
+	if err := before.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := n.engine.Checkpoint(t.Context(), "too-long", []runtime.Container{c}, runtime.Options{Timeout: report.Frozen / 10})
+	if runtime.ReasonOf(err) != runtime.Timeout || !strings.Contains(err.Error(), "nothing was frozen") {
+		t.Errorf("with a tenth of the %s of the first, the second checkpoint ended with %v (%s)", report.Frozen, err, runtime.ReasonOf(err))
+	}
+}
+
 // runc runs runc of the node.
 func (n *node) runc(t *testing.T, args ...string) {
 	t.Helper()

@@ -29,6 +29,7 @@ type Engine struct {
 	busy       map[string]bool // names of containers
 	called     map[string]time.Time
 	capability *runtime.Capability
+	frozen     runtime.FreezeTimes // of the dumps of this process
 }
 
 // New returns the engine of a node. It does not call the kubelet. A state directory has one
@@ -48,7 +49,7 @@ func New(options Options) (*Engine, error) {
 	return &Engine{
 		options: options, client: client, journal: journal, cgroups: options.paths(),
 		times: standardTimes, space: spaceOf,
-		active: map[string]bool{}, busy: map[string]bool{}, called: map[string]time.Time{},
+		active: map[string]bool{}, busy: map[string]bool{}, called: map[string]time.Time{}, frozen: runtime.FreezeTimes{},
 	}, nil
 }
 
@@ -120,6 +121,9 @@ func (e *Engine) checkpoint(ctx context.Context, id string, c runtime.Container,
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkFreezeTime(size, options.Timeout); err != nil {
+		return nil, err
+	}
 	if err := e.pace(ctx, c); err != nil {
 		return nil, err
 	}
@@ -138,7 +142,16 @@ func (e *Engine) checkpoint(ctx context.Context, id string, c runtime.Container,
 	if err != nil {
 		return nil, errors.Join(err, e.journal.remove(id))
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.frozen.Learn(dump.Report())
 	return dump, nil
+}
+
+func (e *Engine) checkFreezeTime(size int64, permitted time.Duration) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.frozen.Check(runtime.Kubelet, size, permitted)
 }
 
 // call has the kubelet write the archive, and does what the kubelet leaves undone. On an

@@ -149,7 +149,7 @@ func (c *checkpoint) prepare() (func(), error) {
 			return unlock, err
 		}
 		t.usage = u
-		expected += u.private + u.shared
+		expected += u.memory()
 		t.dir = filepath.Join(c.dir, strconv.Itoa(i))
 		if err := os.MkdirAll(t.dir, 0o700); err != nil {
 			return unlock, fmt.Errorf("making a directory for the checkpoint: %w", err)
@@ -157,6 +157,9 @@ func (c *checkpoint) prepare() (func(), error) {
 		c.targets = append(c.targets, t)
 	}
 	if err := c.chooseStep(expected); err != nil {
+		return unlock, err
+	}
+	if err := c.request.FreezeTimes.Check(c.step, expected, c.request.Options.Timeout); err != nil {
 		return unlock, err
 	}
 	needed := int64(spareDisk)

@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,6 +71,7 @@ type Engine struct {
 	mu         sync.Mutex
 	active     map[string]bool     // IDs of checkpoints that this process is making
 	capability *runtime.Capability // as of the last successful probe
+	times      runtime.FreezeTimes // of the dumps of this process
 }
 
 var _ runtime.Engine = (*Engine)(nil)
@@ -88,7 +90,7 @@ func New(config Config) (*Engine, error) {
 	if config.Timeout == 0 {
 		config.Timeout = DefaultTimeout
 	}
-	return &Engine{config: config, dumps: semaphore.NewWeighted(config.MaxDumps), active: map[string]bool{}}, nil
+	return &Engine{config: config, dumps: semaphore.NewWeighted(config.MaxDumps), active: map[string]bool{}, times: runtime.FreezeTimes{}}, nil
 }
 
 // Name implements [runtime.Engine].
@@ -139,7 +141,22 @@ func (e *Engine) Checkpoint(ctx context.Context, id string, containers []runtime
 		// The worker cannot say that it was told to give up because ctx has ended.
 		return nil, errors.Join(err, context.Cause(ctx), e.remove(context.WithoutCancel(ctx), id))
 	}
+	if len(dumps) == 1 { // Of several, each was frozen also while the others were dumped.
+		e.learn(dumps[0].Report())
+	}
 	return dumps, nil
+}
+
+func (e *Engine) learn(report runtime.Report) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.times.Learn(report)
+}
+
+func (e *Engine) freezeTimes() runtime.FreezeTimes {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.times)
 }
 
 // writeRequest makes the directory of a checkpoint, with what the worker is to do.
@@ -159,7 +176,7 @@ func (e *Engine) writeRequest(ctx context.Context, id string, containers []runti
 		options.Timeout = e.config.Timeout
 	}
 	request := request{Containers: containers, Options: options, MaxMemory: e.config.MaxMemory,
-		WithoutFreezeCopy: e.config.WithoutFreezeCopy, Capability: capability}
+		WithoutFreezeCopy: e.config.WithoutFreezeCopy, Capability: capability, FreezeTimes: e.freezeTimes()}
 	if err := writeJSON(filepath.Join(dir, requestFile), request); err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}

@@ -30,6 +30,7 @@ type request struct {
 	MaxMemory         int64
 	WithoutFreezeCopy bool
 	Capability        *runtime.Capability // of the node, as the agent has last found it
+	FreezeTimes       runtime.FreezeTimes // of the node, as far as the agent knows them
 }
 
 // A result is the outcome of a checkpoint. It is written when nothing is frozen any more.

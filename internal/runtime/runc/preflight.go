@@ -23,9 +23,20 @@ const minCRIU = "3.16"
 
 // A usage is what the processes of a container use that matters to a checkpoint.
 type usage struct {
-	private   int64 // bytes of anonymous memory, in RAM or swapped out
-	shared    int64 // bytes of shared memory
+	private   int64            // bytes of anonymous memory, in RAM or swapped out
+	shared    int64            // bytes of shared memory, counted for each process that has it
+	segments  map[string]int64 // bytes of what is mapped shared, by device and inode
 	processes []int
+}
+
+// memory returns how many bytes of memory the dump has at most. Shared memory is in it once,
+// however many processes have it.
+func (u *usage) memory() int64 {
+	var segments int64
+	for _, size := range u.segments {
+		segments += size
+	}
+	return u.private + min(u.shared, segments)
 }
 
 // preflight checks everything about a container that can be known before it is frozen.
@@ -44,7 +55,7 @@ func preflight(t *target, options runtime.Options) (*usage, error) {
 	if err := t.checkTree(processes); err != nil {
 		return nil, err
 	}
-	u := &usage{processes: processes}
+	u := &usage{processes: processes, segments: map[string]int64{}}
 	sockets := map[string]bool{}
 	for _, pid := range processes {
 		if err := u.inspect(t, pid, sockets); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -104,6 +115,9 @@ func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
 			return err
 		}
 		*sum += bytes
+	}
+	if err := u.addSegments(pid); err != nil {
+		return err
 	}
 	descriptors, err := os.ReadDir(procFile(pid, "fd"))
 	if err != nil {

@@ -28,7 +28,7 @@ func TestProcessWithoutMemory(t *testing.T) {
 		}
 	}
 	u := &usage{}
-	if err := u.inspect(&target{}, pid, map[string]bool{}); err != nil || u.private != 0 || u.shared != 0 {
+	if err := u.inspect(&target{}, pid, map[string]bool{}); err != nil || u.memory() != 0 {
 		t.Errorf("a child that has ended: %v, %+v", err, u)
 	}
 	if err := child.Wait(); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	chunkSize = 8 << 20 // bytes; S3 wants at least 5 MiB for all parts but the last
+	chunkSize = 5 << 20 // bytes; the least that S3 takes for all parts but the last
 	maxChunks = 4       // in memory at a time
 	maxParts  = 10_000  // of an upload: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 )
@@ -28,7 +28,7 @@ func chunksOfPart(number int) int {
 	}
 }
 
-// MaxObject is the size of the largest object in bytes: 285 GiB.
+// MaxObject is the size of the largest object in bytes: 178 GiB.
 const MaxObject = (500*1 + 1000*2 + (maxParts-1500)*maxChunks) * chunkSize
 
 // A part is a piece of an object that is sent by one request.
