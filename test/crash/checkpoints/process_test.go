@@ -34,7 +34,8 @@ type process struct {
 	role    string // for the names of points
 	options func(*ctrl.Options)
 	setup   func(context.Context, ctrl.Manager, *kube.Events, *life) error
-	config  *rest.Config // through the proxy
+	config  *rest.Config   // through the proxy
+	counter *proxy.Counter // nil if nobody counts
 
 	mu      sync.Mutex
 	current *life
@@ -54,10 +55,12 @@ type life struct {
 func newProcess(t *testing.T, env *environment, p *process) *process {
 	t.Helper()
 	p.env = env
-	var err error
-	if p.config, err = clientcmd.BuildConfigFromFlags("", proxy.Start(t, env.Config, p.decide)); err != nil {
-		t.Fatal(err)
+	server := env.Config
+	if env.scenario.counts {
+		p.counter = proxy.NewCounter(t, server)
+		server = configOf(t, p.counter.Kubeconfig)
 	}
+	p.config = configOf(t, proxy.Start(t, server, p.decide))
 	p.config.QPS = -1
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -71,6 +74,15 @@ func newProcess(t *testing.T, env *environment, p *process) *process {
 		<-ended
 	})
 	return p
+}
+
+func configOf(t *testing.T, kubeconfig string) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
 }
 
 // supervise runs one life after another.

@@ -213,14 +213,7 @@ func (r *run) waitSettled(ctx context.Context) result {
 
 // areWorking reports whether no process has just died.
 func (e *environment) areWorking() bool {
-	working := true
-	for _, p := range e.operators {
-		working = working && p.isWorking()
-	}
-	for _, n := range e.nodes {
-		working = working && n.agent.isWorking()
-	}
-	return working
+	return !slices.ContainsFunc(e.processes(), func(p *process) bool { return !p.isWorking() })
 }
 
 // observe compares the cluster, the nodes and the store with what is wanted. It also does
@@ -338,14 +331,18 @@ var runs struct {
 	number int
 }
 
+func newRun(e *environment) *run {
+	runs.Lock()
+	defer runs.Unlock()
+	runs.number++
+	return &run{environment: e, name: fmt.Sprintf("run-%d", runs.number), wanted: map[string]types.UID{}, ready: map[types.UID]bool{}}
+}
+
 // runOnce executes one run, counts it, and returns its points and whether it passed. After a
 // failure it cleans up, so that the next run starts clean.
 func (e *environment) runOnce(t *testing.T, with injection, counted *row) ([]point, bool) {
 	t.Helper()
-	runs.Lock()
-	runs.number++
-	r := &run{environment: e, name: fmt.Sprintf("run-%d", runs.number), wanted: map[string]types.UID{}, ready: map[types.UID]bool{}}
-	runs.Unlock()
+	r := newRun(e)
 	found := r.execute(t.Context(), with)
 	points, hit := e.trace.result()
 	counted.add(with, &found, hit)

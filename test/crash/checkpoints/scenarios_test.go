@@ -19,6 +19,7 @@ type scenario struct {
 	operators  int  // at once; 0 is one
 	// staleCacheOf is the role that learns late what becomes of Checkpoints.
 	staleCacheOf string
+	counts       bool // whether requests are counted
 	// restarts is whether what a process does at its start has points.
 	restarts bool
 	// damages is whether the store keeps something else than what was written, once.
