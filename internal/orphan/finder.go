@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/store"
 )
 
@@ -117,18 +118,16 @@ func (f *Finder) clock() time.Time {
 
 // eachCheckpoint calls each for all Checkpoints of the cluster, page by page.
 func (f *Finder) eachCheckpoint(ctx context.Context, each func(*v1alpha1.Checkpoint)) error {
-	for next := ""; ; {
-		var list v1alpha1.CheckpointList
-		if err := f.APIReader.List(ctx, &list, client.Limit(pageSize), client.Continue(next)); err != nil {
-			return fmt.Errorf("listing Checkpoints: %w", err)
+	err := kube.EachPage(ctx, f.APIReader, pageSize, func(page *v1alpha1.CheckpointList) error {
+		for i := range page.Items {
+			each(&page.Items[i])
 		}
-		for i := range list.Items {
-			each(&list.Items[i])
-		}
-		if next = list.Continue; next == "" {
-			return nil
-		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("listing Checkpoints: %w", err)
 	}
+	return nil
 }
 
 // A bucket is a place in a bucket, whoever names it.

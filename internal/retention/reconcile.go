@@ -21,6 +21,8 @@ const (
 	maxRequeueInterval = 10 * time.Minute
 	// batchSize is how many Checkpoints are deleted before they are read again.
 	batchSize = 50
+	// pageSize is how many are read at a time.
+	pageSize = 100
 	// policyField is the field by which the Checkpoints of a policy are selected, in the cache
 	// and at the API server.
 	policyField = "spec.policyRef"
@@ -133,11 +135,16 @@ func (r *Reconciler) confirm(ctx context.Context, p *v1alpha1.CheckpointPolicy) 
 	}
 	var all []*v1alpha1.Checkpoint
 	for _, namespace := range namespaces {
-		var list v1alpha1.CheckpointList
-		if err := r.apiReader.List(ctx, &list, client.InNamespace(namespace), client.MatchingFields{policyField: p.Name}); err != nil {
+		err := kube.EachPage(ctx, r.apiReader, pageSize, func(page *v1alpha1.CheckpointList) error {
+			for _, c := range pointers(page) {
+				c.ManagedFields = nil // They would be most of the memory.
+				all = append(all, c)
+			}
+			return nil
+		}, client.InNamespace(namespace), client.MatchingFields{policyField: p.Name})
+		if err != nil {
 			return nil, fmt.Errorf("listing the Checkpoints of CheckpointPolicy %s at the API server: %w", p.Name, err)
 		}
-		all = append(all, pointers(&list)...)
 	}
 	return all, nil
 }

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -47,24 +46,21 @@ func (w *sweeper) Start(ctx context.Context) error {
 }
 
 func (w *sweeper) sweep(ctx context.Context) error {
-	list := &snapshotv1.VolumeSnapshotList{}
-	for {
-		err := w.controller.apiReader.List(ctx, list, client.Limit(pageSize), client.Continue(list.Continue))
-		if meta.IsNoMatchError(err) {
-			return nil // The snapshot CRDs are not installed.
-		}
-		if err != nil {
-			return fmt.Errorf("reading snapshots: %w", err)
-		}
-		for i := range list.Items {
-			if err := w.check(ctx, &list.Items[i]); err != nil {
+	err := kube.EachPage(ctx, w.controller.apiReader, pageSize, func(page *snapshotv1.VolumeSnapshotList) error {
+		for i := range page.Items {
+			if err := w.check(ctx, &page.Items[i]); err != nil {
 				return err
 			}
 		}
-		if list.Continue == "" {
-			return nil
-		}
+		return nil
+	})
+	if meta.IsNoMatchError(err) {
+		return nil // The snapshot CRDs are not installed.
 	}
+	if err != nil {
+		return fmt.Errorf("looking at all snapshots: %w", err)
+	}
+	return nil
 }
 
 // check enqueues a snapshot that is ours and that no claim waits to be restored from. The

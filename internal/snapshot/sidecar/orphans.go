@@ -140,16 +140,14 @@ const pageSize = 500
 
 // addFromAPIServer adds all contents from the API server, page by page.
 func (s *orphanScanner) addFromAPIServer(ctx context.Context, to *knownSnapshots) error {
-	for next := ""; ; {
-		contents := &snapshotv1.VolumeSnapshotContentList{}
-		if err := s.apiReader.List(ctx, contents, client.Limit(pageSize), client.Continue(next)); err != nil {
-			return fmt.Errorf("listing VolumeSnapshotContents: %w", err)
-		}
-		to.add(contents.Items)
-		if next = contents.Continue; next == "" {
-			return nil
-		}
+	err := kube.EachPage(ctx, s.apiReader, pageSize, func(page *snapshotv1.VolumeSnapshotContentList) error {
+		to.add(page.Items)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("listing VolumeSnapshotContents: %w", err)
 	}
+	return nil
 }
 
 // listSnapshots lists all snapshots at the driver, once with each secret that its classes
