@@ -86,19 +86,14 @@ func (r *Reconciler) report(ctx context.Context, about *v1alpha1.Checkpoint, nex
 // since when a Checkpoint waits for the same thing.
 func (r *Reconciler) setCondition(c *v1alpha1.Checkpoint, kind string, status metav1.ConditionStatus, next step) {
 	c.Status.ObservedGeneration = c.Generation
-	condition := metav1.Condition{
-		Type: kind, Status: status, Reason: next.reason, Message: kube.Truncate(next.message, messageLimit),
-		ObservedGeneration: c.Generation, LastTransitionTime: metav1.NewTime(r.now()),
-	}
 	before := meta.FindStatusCondition(c.Status.Conditions, kind)
 	if before != nil && before.Status == status && before.Reason != next.reason {
 		meta.RemoveStatusCondition(&c.Status.Conditions, kind)
 	}
-	meta.SetStatusCondition(&c.Status.Conditions, condition)
+	kube.SetCondition(&c.Status.Conditions, c.Generation, metav1.Condition{
+		Type: kind, Status: status, Reason: next.reason, Message: next.message, LastTransitionTime: metav1.NewTime(r.now()),
+	})
 }
-
-// messageLimit is the maximum length of a condition's message, in bytes.
-const messageLimit = 1024
 
 // assign records what the Checkpoint is about. The finalizer comes first: as soon as the
 // Checkpoint is assigned, there may be data.

@@ -19,8 +19,6 @@ const (
 	repeatAfter = 20 * time.Minute
 	// maxObjects is the number of objects whose last event is remembered.
 	maxObjects = 4096
-	// messageLimit is the maximum length of an event's message, in bytes.
-	messageLimit = 1024
 )
 
 // Events sends events about objects. It does not send an event that only repeats the
@@ -66,7 +64,7 @@ func (e *Events) Warning(about client.Object, reason, message string) {
 }
 
 func (e *Events) send(about client.Object, eventType, reason, message string) {
-	event := content{reason, Truncate(message, messageLimit)}
+	event := content{reason, Truncate(message, MessageLimit)}
 	if e.isRepetition(about, event) {
 		return
 	}

@@ -20,7 +20,7 @@ type Event struct{ Type, Reason, Message string }
 // event's name is derived from its content, so only the first process creates it.
 // Events about cluster-scoped objects are in the namespace default.
 func (e *Events) EmitOnce(ctx context.Context, c client.Client, about client.Object, event Event) error {
-	event.Message = Truncate(event.Message, messageLimit)
+	event.Message = Truncate(event.Message, MessageLimit)
 	if e.isRepetition(about, content{event.Reason, event.Message}) {
 		return nil
 	}

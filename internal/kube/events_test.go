@@ -41,7 +41,7 @@ func TestALongMessageIsTruncatedToTheLimitOfTheAPI(t *testing.T) {
 	recorder := record.NewFakeRecorder(1)
 	NewEventsWithRecorder(recorder).Normal(&corev1.Pod{}, "Reason", strings.Repeat("x", 3000))
 	message := strings.TrimPrefix(<-recorder.Events, "Normal Reason ")
-	if len(message) != messageLimit || !strings.HasSuffix(message, "...") {
+	if len(message) != MessageLimit || !strings.HasSuffix(message, "...") {
 		t.Errorf("the message has %d bytes and ends in %q", len(message), message[len(message)-5:])
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -139,7 +138,7 @@ func (p *prober) describe(n *v1alpha1.CheckpointNode) {
 	for _, result := range p.get() {
 		status := v1alpha1.EngineStatus{Name: result.engine.Name(), Available: result.err == nil}
 		if result.err != nil {
-			status.Message = kube.Truncate(result.err.Error(), messageLimit)
+			status.Message = kube.Truncate(result.err.Error(), kube.MessageLimit)
 			errs = append(errs, fmt.Errorf("engine %s: %w", status.Name, result.err))
 		} else {
 			for _, step := range result.capability.Steps {
@@ -154,7 +153,7 @@ func (p *prober) describe(n *v1alpha1.CheckpointNode) {
 	if n.Status.Environment != nil {
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionTrue, "EngineAvailable", "the node can make checkpoints"
 	} else if len(errs) > 0 {
-		ready.Reason, ready.Message = string(runtime.ReasonOf(errs[0])), kube.Truncate(errors.Join(errs...).Error(), messageLimit)
+		ready.Reason, ready.Message = string(runtime.ReasonOf(errs[0])), errors.Join(errs...).Error()
 	}
-	meta.SetStatusCondition(&n.Status.Conditions, ready)
+	kube.SetCondition(&n.Status.Conditions, n.Generation, ready)
 }

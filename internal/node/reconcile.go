@@ -103,9 +103,6 @@ func reasonOf(c *v1alpha1.Checkpoint) string {
 	return v1alpha1.ReasonFailed
 }
 
-// messageLimit is the maximum length of a condition's message, in bytes.
-const messageLimit = 1024
-
 // setReady sets the condition Ready, without a time of transition if only the message
 // differs.
 func (r *Reconciler) setReady(c *v1alpha1.Checkpoint, status metav1.ConditionStatus, reason, message string) {
@@ -114,9 +111,8 @@ func (r *Reconciler) setReady(c *v1alpha1.Checkpoint, status metav1.ConditionSta
 
 func (r *Reconciler) setCondition(c *v1alpha1.Checkpoint, kind string, status metav1.ConditionStatus, reason, message string) {
 	c.Status.ObservedGeneration = c.Generation
-	meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: kube.Truncate(message, messageLimit),
-		ObservedGeneration: c.Generation, LastTransitionTime: metav1.NewTime(r.now()),
+	kube.SetCondition(&c.Status.Conditions, c.Generation, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.now()),
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
@@ -17,12 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-const (
-	// reported is how many orphans the status lists.
-	reported = 20
-	// messageLimit is the maximum length of a condition's message, in bytes.
-	messageLimit = 1024
-)
+// reported is how many orphans the status lists.
+const reported = 20
 
 var (
 	objects = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -63,7 +58,7 @@ func (f *Finder) report(ctx context.Context, orphans []found, problem error) err
 		}
 		return kube.ChangeStatus(ctx, f.Client, n, func(n *v1alpha1.CheckpointNode) {
 			n.Status.Orphans = describe(orphans)
-			meta.SetStatusCondition(&n.Status.Conditions, condition)
+			kube.SetCondition(&n.Status.Conditions, n.Generation, condition)
 		})
 	})
 }
@@ -95,6 +90,5 @@ func conditionOf(orphans []found, size int64, problem error) metav1.Condition {
 	if problem != nil {
 		c.Message += ". " + problem.Error()
 	}
-	c.Message = kube.Truncate(c.Message, messageLimit)
 	return c
 }

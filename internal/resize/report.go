@@ -25,8 +25,6 @@ const (
 	// watched, because that would require permission to read all secrets of the
 	// cluster.
 	secretRetry = 15 * time.Second
-	// messageLimit limits the driver's message in a condition, in bytes.
-	messageLimit = 1024
 )
 
 // An operation describes an expansion or a modification for events and
@@ -80,7 +78,7 @@ func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, 
 		r.reportUnknown(s, op, failure)
 		return 0, failure
 	}
-	f := rejection{infeasible: outcome == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), messageLimit)}
+	f := rejection{infeasible: outcome == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), kube.MessageLimit)}
 	switch {
 	case op.resumed:
 		f.outcome = outcomeUnknown

@@ -13,13 +13,9 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-const (
-	// reportInterval is the shortest pause between two writes of a policy's status that change
-	// only its numbers.
-	reportInterval = 5 * time.Second
-	// messageLimit is the maximum length of a condition's message, in bytes.
-	messageLimit = 1024
-)
+// reportInterval is the shortest pause between two writes of a policy's status that change
+// only its numbers.
+const reportInterval = 5 * time.Second
 
 // report writes the status of a policy. It returns after which time to look again if nothing
 // changes.
@@ -64,8 +60,8 @@ func statusOf(p *v1alpha1.CheckpointPolicy, next plan, now time.Time) *v1alpha1.
 		return status
 	}
 	applied := conditionOf(next)
-	applied.ObservedGeneration, applied.LastTransitionTime = p.Generation, metav1.NewTime(now)
-	meta.SetStatusCondition(&status.Conditions, applied)
+	applied.LastTransitionTime = metav1.NewTime(now)
+	kube.SetCondition(&status.Conditions, p.Generation, applied)
 	return status
 }
 
@@ -83,6 +79,5 @@ func conditionOf(next plan) metav1.Condition {
 	default:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonRetentionApplied, "no expired Checkpoint is left"
 	}
-	c.Message = kube.Truncate(c.Message, messageLimit)
 	return c
 }

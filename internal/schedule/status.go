@@ -162,8 +162,8 @@ type condition struct {
 }
 
 func setCondition(status *scheduleStatus, generation int64, now time.Time, c condition) {
-	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-		Type: c.conditionType, Status: c.status, Reason: c.reason, Message: c.message, ObservedGeneration: generation, LastTransitionTime: *metaTime(now),
+	kube.SetCondition(&status.Conditions, generation, metav1.Condition{
+		Type: c.conditionType, Status: c.status, Reason: c.reason, Message: c.message, LastTransitionTime: *metaTime(now),
 	})
 }
 

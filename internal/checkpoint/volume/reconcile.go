@@ -7,7 +7,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -230,9 +229,6 @@ func (r *Reconciler) reportDenied(ctx context.Context, c *v1alpha1.Checkpoint, p
 	return errors.Join(problem, r.report(ctx, c, step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: problem.Error()}))
 }
 
-// messageLimit is the maximum length of a condition's message, in bytes.
-const messageLimit = 1024
-
 // setCondition sets Ready to False, or Failed to True.
 func (r *Reconciler) setCondition(c *v1alpha1.Checkpoint, kind, reason, message string) {
 	status := metav1.ConditionFalse
@@ -240,8 +236,7 @@ func (r *Reconciler) setCondition(c *v1alpha1.Checkpoint, kind, reason, message 
 		status = metav1.ConditionTrue
 	}
 	c.Status.ObservedGeneration = c.Generation
-	meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: kube.Truncate(message, messageLimit),
-		ObservedGeneration: c.Generation, LastTransitionTime: metav1.NewTime(r.now()),
+	kube.SetCondition(&c.Status.Conditions, c.Generation, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(r.now()),
 	})
 }
