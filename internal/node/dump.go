@@ -29,25 +29,30 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 		reason, who := storageReason(err)
 		return r.retry(ctx, c, failure{reason: reason, waitingFor: who, after: r.pauseAfter(c), problem: err})
 	}
-	engine, err := r.probes.choose(len(containers))
+	engines, err := r.probes.choose(len(containers))
 	if err != nil {
 		return r.dumpFailed(ctx, c, err)
 	}
 	if err := r.staged.discard(c.UID); err != nil { // A part of an earlier attempt.
 		return fmt.Errorf("removing the dumps of an earlier attempt from the node: %w", err)
 	}
-	if err := r.recordAttempt(ctx, c, engine.Name(), containers); err != nil {
-		return err
-	}
 	budget := frozenBudget(pod, c.Spec.MaxFrozenTime, containers)
-	dumps, err := engine.Checkpoint(ctx, string(c.UID), containers, runtime.Options{
-		CloseTCP: c.Spec.EstablishedTCP == v1alpha1.CloseTCP, Timeout: budget.time, Fast: true,
-	})
-	if err != nil {
-		return r.dumpFailed(ctx, c, budget.explain(err))
+	options := runtime.Options{CloseTCP: c.Spec.EstablishedTCP == v1alpha1.CloseTCP, Timeout: budget.time, Fast: true}
+	for i, engine := range engines {
+		if err := r.recordAttempt(ctx, c, engine.Name(), containers); err != nil {
+			return err
+		}
+		dumps, err := engine.Checkpoint(ctx, string(c.UID), containers, options)
+		switch {
+		case err == nil:
+			r.staged.add(c.UID, dumps)
+			return r.save(ctx, c)
+		case !runtime.IsOfEngine(err) || i == len(engines)-1:
+			return r.dumpFailed(ctx, c, budget.explain(err))
+		}
+		options.NotFaster = fmt.Sprintf("engine %s: %v", engine.Name(), err)
 	}
-	r.staged.add(c.UID, dumps)
-	return r.save(ctx, c)
+	return nil
 }
 
 // checkStore returns an error if the data could not be stored.

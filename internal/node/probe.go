@@ -83,9 +83,10 @@ func (p *prober) get() []probe {
 	return p.results
 }
 
-// choose returns the first engine that works and can checkpoint that many containers at
-// one instant.
-func (p *prober) choose(containers int) (runtime.Engine, error) {
+// choose returns the engines that work and can checkpoint that many containers at one
+// instant, in the order of preference.
+func (p *prober) choose(containers int) ([]runtime.Engine, error) {
+	var engines []runtime.Engine
 	var errs []error
 	for _, result := range p.get() {
 		switch {
@@ -94,8 +95,11 @@ func (p *prober) choose(containers int) (runtime.Engine, error) {
 		case containers > 1 && !result.capability.OneInstant:
 			errs = append(errs, fmt.Errorf("engine %s cannot checkpoint several containers at one instant", result.engine.Name()))
 		default:
-			return result.engine, nil
+			engines = append(engines, result.engine)
 		}
+	}
+	if len(engines) > 0 {
+		return engines, nil
 	}
 	return nil, &runtime.Error{Reason: runtime.RuntimeNotReady, Retry: true, Err: fmt.Errorf("no engine can make the checkpoint: %w", errors.Join(errs...))}
 }

@@ -1,11 +1,16 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/record"
@@ -30,7 +35,7 @@ type nodeWorld struct {
 func newNodeWorld(t *testing.T, cached, current []client.Object) *nodeWorld {
 	t.Helper()
 	scheme := kruntime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(v1alpha1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	clientOf := func(objects []client.Object) client.Client {
@@ -102,6 +107,82 @@ func TestTheDumpsOfACheckpointThatIsGoneAreRemoved(t *testing.T) {
 	w := newNodeWorld(t, nil, nil)
 	w.reconcile(t)
 	w.wantNothingLeft(t)
+}
+
+// A foreignEngine is one that does not know the runtime of any container.
+type foreignEngine struct{ runtime.Engine }
+
+func (foreignEngine) Name() string { return "foreign" }
+
+func (foreignEngine) Checkpoint(context.Context, string, []runtime.Container, runtime.Options) ([]runtime.Dump, error) {
+	return nil, runtime.ErrorfForEngine("the container is run by something else")
+}
+
+// An observedEngine notes with which options it was called.
+type observedEngine struct {
+	runtime.Engine
+	options runtime.Options
+}
+
+func (e *observedEngine) Checkpoint(ctx context.Context, id string, containers []runtime.Container, options runtime.Options) ([]runtime.Dump, error) {
+	e.options = options
+	return e.Engine.Checkpoint(ctx, id, containers, options)
+}
+
+func TestTheNextEngineIsTriedIfOneDoesNotKnowTheRuntime(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		engines func(observed runtime.Engine) []runtime.Engine
+		ready   bool
+	}{
+		"another one can":    {func(e runtime.Engine) []runtime.Engine { return []runtime.Engine{foreignEngine{e}, e} }, true},
+		"there is no other":  {func(e runtime.Engine) []runtime.Engine { return []runtime.Engine{foreignEngine{e}} }, false},
+		"no other one knows": {func(e runtime.Engine) []runtime.Engine { return []runtime.Engine{foreignEngine{e}, foreignEngine{e}} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCheckpoint()
+			c.Status.Attempts, c.Status.PodUID, c.Spec.Target.PodName = 0, "pod-uid", "pod"
+			w := newNodeWorld(t, []client.Object{c}, []client.Object{c})
+			if err := w.staged.discard("uid"); err != nil {
+				t.Fatal(err)
+			}
+			running, err := w.node.StartContainer(runtime.Container{Namespace: "default", Pod: "pod", PodUID: "pod-uid", Name: "main"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			observed := &observedEngine{Engine: w.node.Engine()}
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod", UID: "pod-uid"},
+				Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+					Name: "main", ContainerID: "fake://" + running.ID, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+				}}},
+			}
+			if err := w.apiReader.(client.Client).Create(t.Context(), pod); err != nil {
+				t.Fatal(err)
+			}
+			w.probes = &prober{}
+			for _, engine := range row.engines(observed) {
+				w.probes.results = append(w.probes.results, probe{engine: engine, capability: &runtime.Capability{}})
+			}
+			w.reconcile(t)
+			w.wantNothingLeft(t)
+			after := &v1alpha1.Checkpoint{}
+			if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(c), after); err != nil {
+				t.Fatal(err)
+			}
+			ready := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionReady)
+			if row.ready != (ready.Status == metav1.ConditionTrue) {
+				t.Errorf("got %+v", ready)
+			}
+			if want := "engine foreign: the container is run by something else"; row.ready && observed.options.NotFaster != want {
+				t.Errorf("the reason for the slower engine is %q, want %q", observed.options.NotFaster, want)
+			}
+			if !row.ready && (ready.Reason != string(runtime.RuntimeUnsupported) || !strings.Contains(ready.Message, "something else")) {
+				t.Errorf("got %+v", ready)
+			}
+		})
+	}
 }
 
 // The times of a status have seconds only: the second failure in the same second changes

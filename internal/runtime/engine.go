@@ -53,6 +53,9 @@ type Options struct {
 	Timeout time.Duration
 	// Fast permits a step of the ladder that keeps the memory in RAM; see [Step].
 	Fast bool
+	// NotFaster is why an engine with faster steps cannot make the checkpoint, for
+	// [Report].Reason; "" if there is none.
+	NotFaster string
 }
 
 // A Step is how the memory of a container was saved while it was frozen, fastest first.

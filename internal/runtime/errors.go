@@ -60,6 +60,8 @@ type Error struct {
 	Reason Reason
 	// Retry is whether the same request may succeed without a change by anybody.
 	Retry bool
+	// OtherEngine is whether another engine may succeed. Nothing was frozen then.
+	OtherEngine bool
 	// Err says what happened, and what to do about it.
 	Err error
 }
@@ -71,6 +73,20 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errorf returns an [Error] that is not worth a retry.
 func Errorf(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// ErrorfForEngine returns an [Error] that is that of one engine only: another one may
+// succeed.
+func ErrorfForEngine(format string, args ...any) *Error {
+	err := Errorf(RuntimeUnsupported, format, args...)
+	err.OtherEngine = true
+	return err
+}
+
+// IsOfEngine reports whether another engine may succeed.
+func IsOfEngine(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.OtherEngine
 }
 
 // ReasonOf returns the reason of an error, [DumpFailed] if it has none.

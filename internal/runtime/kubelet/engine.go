@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (e *Engine) checkpoint(ctx context.Context, id string, c runtime.Container,
 	}
 	r := &record{ID: id, Called: time.Now(), Before: before, Report: runtime.Report{
 		Container: c, Engine: e.Name(), Capability: *capability, Step: runtime.Kubelet,
-		Reason: "the engine kubelet has no other step",
+		Reason: cmp.Or(options.NotFaster, "the engine kubelet has no other step"),
 	}}
 	if err := e.journal.write(r); err != nil {
 		return nil, err

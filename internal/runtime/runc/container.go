@@ -100,8 +100,7 @@ func readState(id string) (string, *runcState, error) {
 			return "", nil, err
 		}
 		if _, err := os.Stat(filepath.Join(root, id, "status")); err == nil {
-			return "", nil, runtime.Errorf(runtime.RuntimeUnsupported,
-				"container %s is run by crun; this engine works with runc only", id)
+			return "", nil, runtime.ErrorfForEngine("container %s is run by crun, and this engine works with runc only", id)
 		}
 	}
 	return "", nil, runtime.Errorf(runtime.ContainerNotRunning,

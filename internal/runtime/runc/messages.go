@@ -68,15 +68,17 @@ type answer struct {
 
 // A failure is an error on its way from the worker to the agent.
 type failure struct {
-	Reason  runtime.Reason `json:",omitempty"`
-	Retry   bool           `json:",omitempty"`
-	Message string
+	Reason runtime.Reason `json:",omitempty"`
+	Retry  bool           `json:",omitempty"`
+	// OtherEngine is that of [runtime.Error].
+	OtherEngine bool `json:",omitempty"`
+	Message     string
 }
 
 func toFailure(err error) *failure {
 	var known *runtime.Error
 	if errors.As(err, &known) {
-		return &failure{Reason: known.Reason, Retry: known.Retry, Message: err.Error()}
+		return &failure{Reason: known.Reason, Retry: known.Retry, OtherEngine: known.OtherEngine, Message: err.Error()}
 	}
 	return &failure{Message: err.Error()}
 }
@@ -86,7 +88,7 @@ func (f *failure) toError() error {
 	if f.Reason == "" {
 		return err
 	}
-	return &runtime.Error{Reason: f.Reason, Retry: f.Retry, Err: err}
+	return &runtime.Error{Reason: f.Reason, Retry: f.Retry, OtherEngine: f.OtherEngine, Err: err}
 }
 
 // writeJSON writes a file that is there whole or not at all, whatever ends first: this

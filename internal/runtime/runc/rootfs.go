@@ -33,7 +33,7 @@ func findRootfs(pid int) (rootfs, error) {
 			continue
 		}
 		if mount.FSType != "overlay" {
-			return rootfs{}, runtime.Errorf(runtime.RuntimeUnsupported,
+			return rootfs{}, runtime.ErrorfForEngine(
 				"the container's root file system is %s; this engine can save the changes to an overlay only", mount.FSType)
 		}
 		for option := range strings.SplitSeq(mount.VFSOptions, ",") {
