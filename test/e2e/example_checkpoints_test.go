@@ -73,6 +73,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	t.Run("encrypted", w.testEncryption)
 	t.Run("in a bucket", w.testBucket)
 	t.Run("in volumes", w.testVolumes)
+	t.Run("all containers of a pod", w.testAllContainers)
 	t.Run("another namespace's pod", w.testReference)
 	t.Run("the agent is killed", w.testKilledAgent)
 	t.Run("permissions", func(t *testing.T) {
@@ -199,7 +200,7 @@ spec:
     readinessProbe: {tcpSocket: {port: 7070}, periodSeconds: 1}
     volumeMounts: *data
   - {name: look, image: %[1]s, command: [sleep, "100000"], volumeMounts: *data}
-  volumes: [{name: data, emptyDir: {}}]
+  volumes: [{name: data, emptyDir: {medium: Memory, sizeLimit: 64Mi}}]
 `
 
 // testBucket: the archive is in the bucket until the Checkpoint is deleted, and nothing else
@@ -218,21 +219,21 @@ func (w *checkpointWorld) testBucket(t *testing.T) {
 		"--from-literal=accessKeyID="+s3server.AccessKeyID, "--from-literal=secretAccessKey="+s3server.SecretAccessKey)
 	t.Cleanup(func() { w.kubectl(t, "-n", checkpointNamespace, "delete", "secret", "bucket") })
 
-	w.create(t, checkpointNamespace, "in-a-bucket", func(s *v1alpha1.CheckpointSpec) {
-		s.Storage = &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendS3, S3: &v1alpha1.S3Storage{
-			Endpoint: "http://" + address + ":7070", Bucket: "checkpoints", Prefix: "my-app/",
-			CredentialsSecretRef: &v1alpha1.SecretReference{Name: "bucket"},
-		}}
-	})
+	storage := &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendS3, S3: &v1alpha1.S3Storage{
+		Endpoint: "http://" + address + ":7070", Bucket: "checkpoints", Prefix: "my-app/",
+		CredentialsSecretRef: &v1alpha1.SecretReference{Name: "bucket"},
+	}}
+	w.create(t, checkpointNamespace, "in-a-bucket", func(s *v1alpha1.CheckpointSpec) { s.Storage = storage })
 	stored := w.waitReady(t, "in-a-bucket").Status.Containers[0]
 	path, ok := strings.CutPrefix(stored.Location, "s3://checkpoints/my-app/")
 	if got, want := w.filesInBucket(t), fmt.Sprintf("/data/checkpoints/my-app/%s %d", path, stored.StoredBytes); !ok || got != want {
 		t.Errorf("the bucket has %q, want %q; the location is %s", got, want, stored.Location)
 	}
-	w.kubectl(t, "-n", checkpointNamespace, "delete", "checkpoint", "in-a-bucket", "--wait", "--timeout="+world.Timeout.String())
+	w.deleteCheckpoint(t, "in-a-bucket")
 	if got := w.filesInBucket(t); got != "" {
 		t.Errorf("the bucket still has %q", got)
 	}
+	w.testFullBucket(t, storage)
 }
 
 // filesInBucket returns the files of the S3 server with their sizes: objects, and parts of

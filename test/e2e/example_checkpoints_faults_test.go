@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/test/cluster"
+	"github.com/holdfast-io/holdfast/test/world"
+)
+
+// testFullBucket: the Checkpoint says that the bucket is full, and who can help. What was
+// written goes at once.
+func (w *checkpointWorld) testFullBucket(t *testing.T, storage *v1alpha1.CheckpointStorage) {
+	w.kubectl(t, "exec", "s3", "-c", "look", "--", "sh", "-c", "dd if=/dev/zero of=/data/filling bs=64k; true")
+	w.create(t, checkpointNamespace, "in-a-full-bucket", func(s *v1alpha1.CheckpointSpec) { s.Storage = storage })
+	key := client.ObjectKey{Namespace: checkpointNamespace, Name: "in-a-full-bucket"}
+	c := w.waitStatus(t, key, func(s *v1alpha1.CheckpointStatus) bool {
+		ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
+		return ready != nil && ready.Reason == v1alpha1.ReasonStorageFull
+	})
+	if c.Status.WaitingFor != v1alpha1.WaitingForUser || c.Status.NextAttemptTime == nil {
+		t.Errorf("the status is %+v", c.Status)
+	}
+	w.deleteCheckpoint(t, c.Name)
+	w.kubectl(t, "exec", "s3", "-c", "look", "--", "rm", "/data/filling")
+	if got := w.filesInBucket(t); got != "" {
+		t.Errorf("the bucket still has %q", got)
+	}
+}
+
+// twoContainers is a pod of which all containers are checkpointed at one instant.
+const twoContainers = `
+apiVersion: v1
+kind: Pod
+metadata: {name: two, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: first, image: %[1]s, command: [sh, -c, "while true; do sleep 1; done"]}
+  - {name: second, image: %[1]s, command: [sh, -c, "while true; do sleep 1; done"]}
+`
+
+// testAllContainers: each container has an archive, and the status says how far apart they are.
+func (w *checkpointWorld) testAllContainers(t *testing.T) {
+	w.apply(t, fmt.Sprintf(twoContainers, cluster.BusyboxImage))
+	w.kubectl(t, "wait", "pod/two", "--for=condition=Ready", "--timeout="+world.Timeout.String())
+	w.create(t, checkpointNamespace, "all-containers", func(s *v1alpha1.CheckpointSpec) {
+		s.Target.PodName, s.Target.ContainerName = "two", v1alpha1.AllContainers
+	})
+	c := w.waitReady(t, "all-containers")
+	var names []string
+	for i := range c.Status.Containers {
+		at := &c.Status.Containers[i]
+		names = append(names, at.Name)
+		_, path, _ := strings.Cut(at.Location, ":")
+		if got := w.Run(t, w.Nodes[0], "sha256sum", path); "sha256:"+strings.Fields(got)[0] != at.Digest {
+			t.Errorf("the archive of container %s has the digest %s, and the status says %s", at.Name, got, at.Digest)
+		}
+	}
+	if want := []string{"first", "second"}; !slices.Equal(names, want) {
+		t.Errorf("checkpointed are %q, want %q", names, want)
+	}
+	if skew, err := time.ParseDuration(c.Status.Skew); err != nil || skew < 0 {
+		t.Errorf("the skew is %q: %v", c.Status.Skew, err)
+	}
+}
