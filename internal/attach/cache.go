@@ -38,7 +38,7 @@ func (o *Options) reduce(object any) (any, error) {
 		}
 	case *corev1.PersistentVolume:
 		it.ManagedFields = nil
-		if !o.isOurs(it) {
+		if !o.Plugin.IsVolumeOf(o.Driver, it) {
 			*it = *o.reduceVolume(it)
 		}
 	case *storagev1.CSINode:

@@ -59,7 +59,7 @@ func newClusterState(plugin migrate.Plugin) *clusterState {
 // addVolume adds a volume if it is ours. A volume that cannot be translated is
 // left out: it was not attached in that form.
 func (c *clusterState) addVolume(ctx context.Context, o *Options, volume *corev1.PersistentVolume) {
-	if !o.isOurs(volume) {
+	if !o.Plugin.IsVolumeOf(o.Driver, volume) {
 		return
 	}
 	if v, err := o.Plugin.ToCSI(ctx, volume); err == nil {

@@ -3,7 +3,6 @@ package attach
 import (
 	"context"
 
-	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -12,12 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
-
-// isOurs reports whether a volume belongs to the driver, or to the in-tree
-// plugin that the driver replaces.
-func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
-}
 
 // isOurs reports whether a VolumeAttachment belongs to our driver.
 func (r *Reconciler) isOurs(o client.Object) bool {

@@ -18,6 +18,16 @@ type Error struct {
 	cause   error
 }
 
+// CodeOf returns the code of the driver's response, or Unknown if the error is not from the
+// driver.
+func CodeOf(err error) codes.Code {
+	var called *Error
+	if errors.As(err, &called) {
+		return called.Code
+	}
+	return codes.Unknown
+}
+
 // Error has the form "driver NAME: METHOD: CODE: MESSAGE".
 func (e *Error) Error() string {
 	if s, ok := e.cause.(interface{ GRPCStatus() *status.Status }); ok {

@@ -42,6 +42,12 @@ func (p Plugin) HasVolume(volume *corev1.PersistentVolume) bool {
 	return err == nil && name == p.name
 }
 
+// IsVolumeOf reports whether a volume belongs to a driver, or to the in-tree plugin that the
+// driver replaces.
+func (p Plugin) IsVolumeOf(driver string, volume *corev1.PersistentVolume) bool {
+	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == driver || p.HasVolume(volume)
+}
+
 // ClassToCSI translates a class of the in-tree plugin into CSI form, and
 // returns any other class unchanged.
 func (p Plugin) ClassToCSI(ctx context.Context, class *storagev1.StorageClass) (*storagev1.StorageClass, error) {

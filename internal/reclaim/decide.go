@@ -93,18 +93,12 @@ func (o *Options) mayBeHere(volume *corev1.PersistentVolume) bool {
 	return at == thisNode || at == unknownNode
 }
 
-// isOurs reports whether a volume belongs to the driver, or to the in-tree plugin that
-// the driver replaces.
-func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
-}
-
 // isSelected reports whether this provisioner deletes a volume: it belongs to
 // the driver, and it was provisioned for our classes, under the driver's own
 // name, or by hand. An in-tree volume must be annotated as handed over to the
 // driver, or as provisioned by the in-tree plugin or by us.
 func (o *Options) isSelected(volume *corev1.PersistentVolume) bool {
-	if !o.isOurs(volume) {
+	if !o.Plugin.IsVolumeOf(o.Driver, volume) {
 		return false
 	}
 	if volume.Annotations[kube.AnnMigratedTo] == o.Driver {

@@ -63,7 +63,7 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 	info := r.driver.Info()
 	if info.Has(csipb.ControllerServiceCapability_RPC_GET_VOLUME) {
 		response, err := r.driver.ControllerGetVolume(ctx, handle)
-		switch code := codeOf(err); {
+		switch code := csi.CodeOf(err); {
 		case err == nil:
 			return r.isReachable(response.GetVolume()), nil
 		case code == codes.NotFound:
@@ -76,7 +76,7 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 		return false, errCannotLocate
 	}
 	for entry, err := range r.driver.ListVolumes(ctx, 0) {
-		if codeOf(err) == codes.Unimplemented {
+		if csi.CodeOf(err) == codes.Unimplemented {
 			return false, errCannotLocate
 		}
 		if err != nil {
@@ -93,14 +93,6 @@ func (r *Reconciler) driverHasVolume(ctx context.Context, handle string) (bool, 
 // may also know the volumes of other nodes, and return their topology.
 func (r *Reconciler) isReachable(volume *csipb.Volume) bool {
 	return r.options.Segment.CanReach(topology.NodeAffinity(volume.GetAccessibleTopology()))
-}
-
-func codeOf(err error) codes.Code {
-	var called *csi.Error
-	if errors.As(err, &called) {
-		return called.Code
-	}
-	return codes.Unknown
 }
 
 // recordNode records that this node has the volume, before DeleteVolume is

@@ -92,7 +92,7 @@ func TestDriverHasVolume(t *testing.T) {
 			if got != tt.want || errors.Is(err, errCannotLocate) != tt.mute {
 				t.Errorf("got %t, %v", got, err)
 			}
-			if !tt.mute && (err != nil) != (tt.code != codes.OK) || tt.code != codes.OK && codeOf(err) != tt.code {
+			if !tt.mute && (err != nil) != (tt.code != codes.OK) || tt.code != codes.OK && csi.CodeOf(err) != tt.code {
 				t.Errorf("got %v, want code %s", err, tt.code)
 			}
 		})

@@ -11,17 +11,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
-// isOurs reports whether a volume belongs to the driver, or to the in-tree
-// plugin that the driver replaces.
-func (o *Options) isOurs(volume *corev1.PersistentVolume) bool {
-	return volume.Spec.CSI != nil && volume.Spec.CSI.Driver == o.Driver || o.Plugin.HasVolume(volume)
-}
-
 // mayResize reports whether this controller may resize a claim's volume. For an
 // in-tree volume, the expand controller of Kubernetes must have handed over the
 // claim: before, it may be working on it itself (KEP-625).
 func (o *Options) mayResize(claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) bool {
-	if !o.isOurs(volume) {
+	if !o.Plugin.IsVolumeOf(o.Driver, volume) {
 		return false
 	}
 	return volume.Spec.CSI != nil || claim.Annotations[kube.AnnStorageResizer] == o.Driver
@@ -77,7 +71,7 @@ func (r *Reconciler) volumeChanged() predicate.Funcs {
 	}
 	relevantOf := func(o client.Object) (f relevant, ours bool) {
 		volume, ok := o.(*corev1.PersistentVolume)
-		if !ok || !r.options.isOurs(volume) {
+		if !ok || !r.options.Plugin.IsVolumeOf(r.options.Driver, volume) {
 			return f, false
 		}
 		if volume.Spec.ClaimRef != nil {

@@ -78,7 +78,7 @@ func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, 
 		r.reportUnknown(s, op, failure)
 		return 0, failure
 	}
-	f := rejection{infeasible: outcome == csi.Infeasible, code: codeOf(failure).String(), message: kube.Truncate(failure.Error(), kube.MessageLimit)}
+	f := rejection{infeasible: outcome == csi.Infeasible, code: csi.CodeOf(failure).String(), message: kube.Truncate(failure.Error(), kube.MessageLimit)}
 	switch {
 	case op.resumed:
 		f.outcome = outcomeUnknown
@@ -104,7 +104,7 @@ func (r *Reconciler) reportUnknown(s *state, op operation, failure error) {
 	var bad *csi.InvalidResponse
 	since := condition(s.claim, op.condition)
 	long := since == nil || r.now().Sub(since.LastTransitionTime.Time) > unknownGrace
-	if long || errors.As(failure, &bad) || codeOf(failure) == codes.ResourceExhausted {
+	if long || errors.As(failure, &bad) || csi.CodeOf(failure) == codes.ResourceExhausted {
 		r.events.Warning(s.claim, op.failureReason, failure.Error()+"; retrying")
 		return
 	}
@@ -138,13 +138,4 @@ func (r *Reconciler) reportInUse(s *state, pod string) time.Duration {
 		"volume %s is in use by pod %s, and driver %s expands only unused volumes: it is expanded when the pod has ended",
 		s.volume.Name, pod, r.options.Driver))
 	return r.options.RetryMax
-}
-
-// codeOf returns the driver's gRPC code.
-func codeOf(err error) codes.Code {
-	var called *csi.Error
-	if errors.As(err, &called) {
-		return called.Code
-	}
-	return codes.Unknown
 }

@@ -29,6 +29,8 @@ const (
 	// timeout is how long anything may take on a slow machine.
 	timeout = 3 * time.Minute
 	poll    = 20 * time.Millisecond
+	// parallelTests is how many tests run at a time: most wait for pods.
+	parallelTests = 4
 	// workerArg is the argument with which this test program is the engine's worker.
 	workerArg = "checkpoint-worker"
 	// workloadImage is the image of testdata/workload.c.
@@ -53,6 +55,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == saverArg {
 		os.Exit(saverMain(os.Args[2]))
 	}
+	cluster.RunInParallel(parallelTests)
 	os.Exit(m.Run())
 }
 

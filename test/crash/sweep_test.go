@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -31,14 +32,7 @@ var (
 const parallelRuns = 6
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		if err := flag.Set("test.parallel", fmt.Sprint(parallelRuns)); err != nil {
-			panic(err)
-		}
-	}
+	cluster.RunInParallel(parallelRuns)
 	os.Exit(world.Main(m))
 }
 

@@ -74,7 +74,7 @@ func (r *Reconciler) poll(ctx context.Context, s *state) (time.Duration, error) 
 // member keeps its state.
 func (r *Reconciler) readSnapshot(ctx context.Context, s *state) (*Snapshot, error) {
 	made, err := r.getSnapshot(ctx, s)
-	unimplemented := codeOf(err) == codes.Unimplemented
+	unimplemented := csi.CodeOf(err) == codes.Unimplemented
 	switch {
 	case err == nil:
 		return made, nil
@@ -103,16 +103,7 @@ func (r *Reconciler) getSnapshot(ctx context.Context, s *state) (*Snapshot, erro
 func isUnreadable(err error) bool {
 	var problem *snapshot.Problem
 	var bad *csi.InvalidResponse
-	return errors.As(err, &problem) || errors.As(err, &bad) || csi.OutcomeOf(err).Final() && codeOf(err) != codes.NotFound
-}
-
-// codeOf returns the gRPC code of a driver's error, or OK if the error is not from a driver.
-func codeOf(err error) codes.Code {
-	var driverErr *csi.Error
-	if !errors.As(err, &driverErr) {
-		return codes.OK
-	}
-	return driverErr.Code
+	return errors.As(err, &problem) || errors.As(err, &bad) || csi.OutcomeOf(err).Final() && csi.CodeOf(err) != codes.NotFound
 }
 
 // repeatCreate repeats CreateSnapshot to get the state of a snapshot that cannot be read. If

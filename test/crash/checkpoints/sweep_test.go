@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
 
@@ -25,14 +26,7 @@ var (
 const parallelRuns = 6
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		if err := flag.Set("test.parallel", fmt.Sprint(parallelRuns)); err != nil {
-			panic(err)
-		}
-	}
+	cluster.RunInParallel(parallelRuns)
 	ctrl.SetLogger(logr.Discard()) // A run that fails prints its points, and the errors of its processes.
 	klog.SetLogger(logr.Discard())
 	os.Exit(world.Main(m))
