@@ -27,6 +27,7 @@ kind: StorageClass
 metadata: {name: checkpoints, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
 provisioner: local.holdfast.io
 volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
 `
 
 // tenantPod is a pod of a user that mounts a claim.
@@ -53,7 +54,8 @@ func (w *checkpointWorld) apply(t *testing.T, manifest string) {
 }
 
 // testVolumes: the storage of the example's policy, a volume for each Checkpoint, and then
-// the same claim as that of another Checkpoint, as if a user had created it.
+// the same claim as that of another Checkpoint, as if a user had created it. The volume can
+// be expanded.
 func (w *checkpointWorld) testVolumes(t *testing.T) {
 	w.deployLocalDriver(t)
 	w.apply(t, defaultClass)
@@ -73,6 +75,9 @@ func (w *checkpointWorld) testVolumes(t *testing.T) {
 	other := w.waitReady(t, "in-a-claim")
 	w.checkInVolume(t, other)
 	w.waitReleased(t, other.Name)
+	w.kubectl(t, "-n", checkpointNamespace, "patch", "pvc", claim.Name, "--type=merge", "-p", `{"spec":{"resources":{"requests":{"storage":"11Gi"}}}}`)
+	w.kubectl(t, "-n", checkpointNamespace, "wait", "pvc/"+claim.Name, "--for=jsonpath={.status.capacity.storage}=11Gi", "--timeout="+world.Timeout.String())
+	w.checkInVolume(t, c)
 	w.deleteCheckpoint(t, other.Name)
 	if got, want := w.tenant(t, "sh", "-c", "find /data -name '*.ckpt'"), "/data/"+string(c.UID)+"/main.ckpt"; strings.TrimSpace(got) != want {
 		t.Errorf("after the deletion of Checkpoint %s the volume has %q, want %q", other.UID, got, want)
