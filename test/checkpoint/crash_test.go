@@ -180,6 +180,7 @@ func (c *crash) processes(t *testing.T, kind string) []int {
 		t.Fatal(err)
 	}
 	var pids []int
+	dir := filepath.Join(c.state, filepath.Base(c.dir)) // as the node sees it
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
@@ -187,8 +188,8 @@ func (c *crash) processes(t *testing.T, kind string) []int {
 		}
 		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
 		environment, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
-		isWorker := strings.Contains(string(arguments), workerArg+"\x00dump\x00") && strings.Contains(string(arguments), filepath.Base(c.dir)+"\x00")
-		isCRIU := strings.HasPrefix(string(arguments), "criu\x00") && strings.Contains(string(environment), filepath.Base(c.dir)+"\x00")
+		isWorker := strings.Contains(string(arguments), workerArg+"\x00dump\x00"+dir+"\x00")
+		isCRIU := strings.HasPrefix(string(arguments), "criu\x00") && strings.Contains(string(environment), "="+dir+"\x00")
 		if kind == workerArg && isWorker || kind == "criu" && isCRIU {
 			pids = append(pids, pid)
 		}

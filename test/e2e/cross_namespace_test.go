@@ -40,8 +40,6 @@ func createGrant(t *testing.T, w *world.World, from string, source corev1.TypedL
 	localWorld{w}.kubectl(t, "apply", "-f", filepath.Join("testdata", "referencegrants.yaml"))
 	installingGrants.Unlock()
 	localWorld{w}.kubectl(t, "wait", "--for=condition=Established", "crd/referencegrants.gateway.networking.k8s.io")
-	api, err := client.New(w.Config, client.Options{})
-	must(t, err)
 	g := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
 		"metadata": map[string]any{"namespace": from, "name": source.Name},
@@ -50,7 +48,13 @@ func createGrant(t *testing.T, w *world.World, from string, source corev1.TypedL
 			"to":   []any{map[string]any{"group": *source.APIGroup, "kind": source.Kind, "name": source.Name}},
 		},
 	}}
-	must(t, api.Create(t.Context(), g))
+	world.Eventually(t, func(ctx context.Context) error { // Its discovery comes a moment after Established.
+		api, err := client.New(w.Config, client.Options{})
+		if err != nil {
+			return err
+		}
+		return client.IgnoreAlreadyExists(api.Create(ctx, g.DeepCopy()))
+	})
 }
 
 // A claim may use a source in another namespace once a ReferenceGrant allows it. Until
