@@ -170,6 +170,11 @@ func (a *nodeAgent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	lock, err := node.Lock(ctx, a.stateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	if err := kube.WaitForResources(ctx, config, node.Resources, 30*time.Second); err != nil {
 		return fmt.Errorf("waiting for the checkpoint API: %w", err)
 	}

@@ -66,8 +66,17 @@ func (w *checkpointWorld) testVolumes(t *testing.T) {
 	claim := w.checkOwnClaim(t, c)
 	w.waitReleased(t, c.Name)
 
+	w.kubectl(t, "-n", checkpointNamespace, "patch", "pvc", claim.Name, "--type=merge", "-p", `{"spec":{"resources":{"requests":{"storage":"11Gi"}}}}`)
+	w.kubectl(t, "-n", checkpointNamespace, "wait", "pvc/"+claim.Name, "--for=condition=FileSystemResizePending", "--timeout="+world.Timeout.String())
 	w.apply(t, fmt.Sprintf(tenantPod, checkpointNamespace, cluster.BusyboxImage, claim.Name))
 	w.kubectl(t, "-n", checkpointNamespace, "wait", "pod/tenant", "--for=condition=Ready", "--timeout="+world.Timeout.String())
+	world.Eventually(t, func(ctx context.Context) error {
+		now, err := w.Client.CoreV1().PersistentVolumeClaims(checkpointNamespace).Get(ctx, claim.Name, metav1.GetOptions{})
+		if err == nil && now.Status.Capacity.Storage().String() != "11Gi" {
+			err = fmt.Errorf("the status of the claim is %+v", now.Status)
+		}
+		return err
+	})
 	w.checkInVolume(t, c)
 	w.create(t, checkpointNamespace, "in-a-claim", func(s *v1alpha1.CheckpointSpec) {
 		s.Storage = &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendPVC, PVC: &v1alpha1.PVCStorage{ClaimName: claim.Name}}
@@ -75,9 +84,6 @@ func (w *checkpointWorld) testVolumes(t *testing.T) {
 	other := w.waitReady(t, "in-a-claim")
 	w.checkInVolume(t, other)
 	w.waitReleased(t, other.Name)
-	w.kubectl(t, "-n", checkpointNamespace, "patch", "pvc", claim.Name, "--type=merge", "-p", `{"spec":{"resources":{"requests":{"storage":"11Gi"}}}}`)
-	w.kubectl(t, "-n", checkpointNamespace, "wait", "pvc/"+claim.Name, "--for=jsonpath={.status.capacity.storage}=11Gi", "--timeout="+world.Timeout.String())
-	w.checkInVolume(t, c)
 	w.deleteCheckpoint(t, other.Name)
 	if got, want := w.tenant(t, "sh", "-c", "find /data -name '*.ckpt'"), "/data/"+string(c.UID)+"/main.ckpt"; strings.TrimSpace(got) != want {
 		t.Errorf("after the deletion of Checkpoint %s the volume has %q, want %q", other.UID, got, want)

@@ -156,20 +156,26 @@ func (c *checkpoint) prepare() (func(), error) {
 		}
 		c.targets = append(c.targets, t)
 	}
-	if err := c.chooseStep(expected); err != nil {
+	if err := c.checkNode(expected); err != nil {
 		return unlock, err
 	}
+	return unlock, c.stageLayers()
+}
+
+// checkNode chooses the step for containers with so much memory, in bytes, and checks that
+// the node has the time and the room for it.
+func (c *checkpoint) checkNode(expected int64) error {
+	if err := c.chooseStep(expected); err != nil {
+		return err
+	}
 	if err := c.request.FreezeTimes.Check(c.step, expected, c.request.Options.Timeout); err != nil {
-		return unlock, err
+		return err
 	}
 	needed := int64(spareDisk)
 	if c.step == runtime.Disk {
 		needed += expected
 	}
-	if err := checkDisk(c.dir, needed); err != nil {
-		return unlock, err
-	}
-	return unlock, c.stageLayers()
+	return checkDisk(c.dir, needed)
 }
 
 // spareDisk is room for everything but the memory.
