@@ -110,6 +110,32 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// An agent that dies after it has discarded the last dump of a checkpoint, and before it has
+// removed the rest, leaves nothing either.
+func TestKillWhileDiscarding(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, nil)
+	container := n.runWorkload(t, "workload", "a=private:16")
+	n.checkpoint(t, container, runtime.Options{Fast: true})
+	dirs, err := filepath.Glob(n.path(n.state) + "/*")
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("the checkpoints are %q, %v", dirs, err)
+	}
+	for _, part := range []string{"0", "memory/0"} {
+		if err := os.RemoveAll(filepath.Join(dirs[0], part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next, err := runc.New(n.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if complete, err := next.Recover(t.Context()); err != nil || len(complete) > 0 {
+		t.Errorf("recovered are %v, %v", complete, err)
+	}
+	n.checkNothingLeft(t)
+}
+
 // freezerOf returns the file with the state of a container's freezer.
 func (n *node) freezerOf(t testing.TB, c runtime.Container) string {
 	t.Helper()

@@ -277,7 +277,12 @@ func (e *Engine) recoverOne(ctx context.Context, id string) ([]runtime.Dump, err
 	case err != nil:
 		return nil, err
 	}
-	return e.readable(e.dumpsOf(id, result))
+	left, err := e.readable(e.dumpsOf(id, result))
+	if err == nil && len(left) == 0 {
+		// The process that discarded the last one may have died before it removed the rest.
+		err = e.remove(ctx, id)
+	}
+	return left, err
 }
 
 // readable discards those of a checkpoint's dumps that a process had begun to consume, and
