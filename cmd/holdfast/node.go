@@ -180,7 +180,7 @@ func (a *nodeAgent) run(ctx context.Context) error {
 	}
 	a.agent.Info, a.stores.Egress.Denied = &a.info, apiServer(config)
 	program := app.Program{
-		Kube: a.kube, Scheme: v1alpha1.AddToScheme, Endpoint: a.endpoint, Component: "checkpoint-agent",
+		Kube: a.kube, Scheme: v1alpha1.AddToScheme, Endpoint: a.endpoint, Component: "checkpoint-agent", MaxGarbage: node.MaxGarbage,
 		Cache: func(into *cache.Options) { node.CacheOptions(&a.agent, into) },
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := node.Setup(ctx, m, events, a.stores, &a.agent); err != nil {

@@ -8,34 +8,37 @@ import (
 )
 
 const (
-	// maxGarbage is how many bytes of garbage may accumulate before a collection.
+	// defaultMaxGarbage is how many bytes of garbage may accumulate before a collection.
 	// By default Go lets as much garbage accumulate as the heap has live bytes.
 	// Here nearly the whole live heap is caches, so a container would need twice
 	// their size.
-	maxGarbage = 24 << 20
+	defaultMaxGarbage = 24 << 20
 	// minGCPercent bounds the CPU time for garbage collection if the live heap is
 	// very large.
 	minGCPercent = 25
 )
 
-// limitGarbage keeps garbage below maxGarbage, unless GOGC is set.
-func limitGarbage() {
+// LimitGarbage keeps garbage below so many bytes, unless GOGC is set; 0 for the default.
+func LimitGarbage(most uint64) {
+	if most == 0 {
+		most = defaultMaxGarbage
+	}
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	current := gcPercent(0)
+	current := 100
 	afterEachGC(func() {
-		if percent := gcPercent(liveHeap()); percent != current {
+		if percent := gcPercent(liveHeap(), most); percent != current {
 			godebug.SetGCPercent(percent)
 			current = percent
 		}
 	})
 }
 
-// gcPercent is the value of GOGC that keeps garbage below maxGarbage for a live heap
-// of so many bytes.
-func gcPercent(live uint64) int {
-	return int(max(minGCPercent, 100*maxGarbage/max(live, maxGarbage)))
+// gcPercent is the value of GOGC that keeps garbage below a limit for a live heap, both in
+// bytes.
+func gcPercent(live, most uint64) int {
+	return int(max(minGCPercent, 100*most/max(live, most)))
 }
 
 // liveHeap is the number of bytes that the last collection found alive.

@@ -14,14 +14,14 @@ func TestGCPercent(t *testing.T) {
 	}{
 		"an empty heap":                  {0, 100},
 		"a small heap":                   {8 << 20, 100},
-		"as much live as garbage may be": {maxGarbage, 100},
-		"twice as much live":             {2 * maxGarbage, 50},
-		"so much live that collections would take much CPU time": {100 * maxGarbage, minGCPercent},
+		"as much live as garbage may be": {defaultMaxGarbage, 100},
+		"twice as much live":             {2 * defaultMaxGarbage, 50},
+		"so much live that collections would take much CPU time": {100 * defaultMaxGarbage, minGCPercent},
 		"the largest heap": {math.MaxUint64 / 200, minGCPercent},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := gcPercent(tt.live); got != tt.want {
+			if got := gcPercent(tt.live, defaultMaxGarbage); got != tt.want {
 				t.Errorf("got %d percent", got)
 			}
 		})

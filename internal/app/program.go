@@ -55,6 +55,8 @@ type Program struct {
 	Setup func(ctx context.Context, m ctrl.Manager, events *kube.Events) error
 	// Clock reads the API server's time from its responses; it may be nil.
 	Clock *kube.Clock
+	// MaxGarbage is how many bytes of garbage may accumulate in memory; 0 for the default.
+	MaxGarbage uint64
 
 	config    *rest.Config
 	scheme    *runtime.Scheme
@@ -66,7 +68,7 @@ type Program struct {
 // Run runs the controllers until ctx ends. It then finishes running work, within
 // bounds, releases the Lease and returns nil.
 func (p *Program) Run(ctx context.Context) error {
-	limitGarbage()
+	LimitGarbage(p.MaxGarbage)
 	processCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	if err := p.prepare(processCtx); err != nil {

@@ -284,7 +284,7 @@ func (w *Writer) writeIndex() error {
 	if err != nil {
 		return err
 	}
-	compressor, err := newCompressor(maxFrameSize)
+	compressor, err := newCompressor(w.layout.frameSize) // Its memory is twice the window, not the size of the index.
 	if err != nil {
 		return err
 	}

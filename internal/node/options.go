@@ -9,6 +9,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/runtime"
 )
 
+// MaxGarbage is how many bytes of garbage the agent may have in memory. It is on every node,
+// and half of what it has is buffers that are used again.
+const MaxGarbage = 8 << 20
+
 // Options configure the agent.
 type Options struct {
 	// Node is the name of the node.

@@ -17,6 +17,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfast-io/holdfast/internal/app"
 	"github.com/holdfast-io/holdfast/internal/runtime"
 	"github.com/holdfast-io/holdfast/internal/store"
 	"github.com/holdfast-io/holdfast/internal/store/egress"
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 // saveLarge saves a large dump and prints how many bytes this process has ever had from the
 // kernel, beside its program and the race detector.
 func saveLarge(into string) error {
+	app.LimitGarbage(MaxGarbage) // as the agent does
 	to, err := largeStore(into)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-io/holdfast/internal/app"
 	agent "github.com/holdfast-io/holdfast/internal/node"
 	"github.com/holdfast-io/holdfast/internal/runtime"
 	"github.com/holdfast-io/holdfast/internal/runtime/runc"
@@ -65,6 +66,7 @@ func saverMain(text string) int {
 }
 
 func (s *saving) do(ctx context.Context) (*saved, error) {
+	app.LimitGarbage(agent.MaxGarbage) // as the agent does
 	engine, err := runc.New(s.Config)
 	if err != nil {
 		return nil, err
