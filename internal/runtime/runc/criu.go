@@ -42,7 +42,10 @@ type criuRun struct {
 
 // writeCRIUConfig writes the configuration of CRIU for a container.
 func (c *checkpoint) writeCRIUConfig(t *target, gated bool) error {
-	lines := []string{fmt.Sprint("ghost-limit ", ghostLimit)}
+	// By itself CRIU gives up when it has not seized the processes after 10 s, as on a node
+	// that is very busy. The limit of the checkpoint is the one that counts.
+	limit := max(10, int(c.request.Options.Timeout.Seconds())+1)
+	lines := []string{fmt.Sprint("ghost-limit ", ghostLimit), fmt.Sprint("timeout ", limit)}
 	if gated {
 		lines = append(lines, "action-script "+filepath.Join(t.dir, gateScript))
 	}
