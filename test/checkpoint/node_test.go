@@ -30,7 +30,7 @@ const (
 	timeout = 3 * time.Minute
 	poll    = 20 * time.Millisecond
 	// parallelTests is how many tests run at a time: most wait for pods.
-	parallelTests = 4
+	parallelTests = 3
 	// workerArg is the argument with which this test program is the engine's worker.
 	workerArg = "checkpoint-worker"
 	// workloadImage is the image of testdata/workload.c.
