@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/runtime"
 )
 
-// MaxGarbage is how many bytes of garbage the agent may have in memory. It is on every node,
-// and half of what it has is buffers that are used again.
+// MaxGarbage is how many bytes of garbage the agent may have in memory, less than other
+// programs: it runs on every node, and most of its memory is buffers that are used again.
 const MaxGarbage = 8 << 20
 
 // Options configure the agent.

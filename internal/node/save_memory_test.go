@@ -107,7 +107,7 @@ func testSavingALargeDump(t *testing.T, into string) {
 	}
 }
 
-// most is how much memory may be taken, in bytes. Beside it the agent has about 20 MiB of its
+// most is how much memory may be taken, in bytes. Beside it the agent has about 30 MiB of its
 // program's file in RAM.
 const most = 40 << 20
 

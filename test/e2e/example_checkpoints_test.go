@@ -108,10 +108,17 @@ func (w *checkpointWorld) checkStored(t *testing.T, c *v1alpha1.Checkpoint) (pat
 	if got, want := w.Run(t, w.Nodes[0], "stat", "-c", "%a %s", path), fmt.Sprintf("600 %d", stored.StoredBytes); strings.TrimSpace(got) != want || stored.StoredBytes == 0 {
 		t.Errorf("the archive has mode and size %q, want %q", got, want)
 	}
-	if got := w.Run(t, w.Nodes[0], "sha256sum", path); "sha256:"+strings.Fields(got)[0] != stored.Digest {
-		t.Errorf("the archive has the digest %s, and the status says %s", got, stored.Digest)
-	}
+	w.checkDigest(t, &stored)
 	return path
+}
+
+// checkDigest checks that the archive of a container on the node has the digest of the status.
+func (w *checkpointWorld) checkDigest(t *testing.T, of *v1alpha1.ContainerCheckpoint) {
+	t.Helper()
+	_, path, _ := strings.Cut(of.Location, ":")
+	if got := w.Run(t, w.Nodes[0], "sha256sum", path); "sha256:"+strings.Fields(got)[0] != of.Digest {
+		t.Errorf("the archive of container %s has the digest %s, and the status says %s", of.Name, got, of.Digest)
+	}
 }
 
 // create creates a Checkpoint of the example's pod on the node.
