@@ -20,6 +20,8 @@ const (
 	ContainerNotRunning Reason = "ContainerNotRunning"
 	// Busy means that something else checkpoints or has paused the container.
 	Busy Reason = "Busy"
+	// FreezeFailed means that not all processes of the container could be frozen in time.
+	FreezeFailed Reason = "FreezeFailed"
 	// Timeout means that the container would have been frozen for longer than permitted.
 	Timeout Reason = "Timeout"
 	// LivenessBudgetTooSmall means that the kubelet would kill the container, because it does

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -56,6 +57,12 @@ var failures = []failure{
 		[]string{"cannot pause a paused container", "ctrd-checkpoint/status"},
 		Busy, true, "something else checkpoints the container or has paused it",
 	}, {
+		// runc gives up within milliseconds (control groups of version 1) or after 10 seconds
+		// (version 2), CRIU after its timeout. runc leaves it to the caller to repeat it.
+		[]string{"unable to freeze", "waiting for the cgroup to freeze", "Unable to freeze cgroup"},
+		FreezeFailed, true, "a process of the container was in an uninterruptible sleep, such as one on a slow " +
+			"file system, or the node is very busy",
+	}, {
 		[]string{
 			"containers can be checkpointed", "is not running", "cannot be checkpointed in",
 			"container not running",
@@ -72,7 +79,8 @@ var failures = []failure{
 }
 
 // FailureOf returns what a text means with which the kubelet, the CRI runtime or the OCI
-// runtime has answered: [DumpFailed] if it is not a known one. In details, such as the error
+// runtime has answered: [DumpFailed] if it is not a known one, which may be gone at the next
+// try, such as a process that started or ended during the dump. In details, such as the error
 // lines of CRIU's log, it looks for known texts too, but does not repeat them.
 func FailureOf(text string, details ...string) *Error {
 	text = strings.TrimSpace(text)
@@ -82,7 +90,7 @@ func FailureOf(text string, details ...string) *Error {
 		}
 		return &Error{Reason: f.reason, Retry: f.retry, Err: fmt.Errorf("%s: %s", text, f.advice)}
 	}
-	return Errorf(DumpFailed, "%s", text)
+	return &Error{Reason: DumpFailed, Retry: true, Err: errors.New(text)}
 }
 
 func (f failure) isIn(text string) bool {

@@ -98,8 +98,20 @@ func TestFailureOf(t *testing.T) {
 			text: "context deadline exceeded", log: "Some file locks are hold by dumping tasks",
 			want: runtime.FileLocks, advice: "runc.conf",
 		},
-		"an unknown text": {
-			text: "something else", want: runtime.DumpFailed, advice: "something else",
+		"runc gives up freezing with control groups of version 1": {
+			text: `checkpointing container "0123" failed: OCI runtime pause failed: unable to freeze`,
+			want: runtime.FreezeFailed, retry: true, advice: "uninterruptible sleep",
+		},
+		"runc gives up freezing with control groups of version 2": {
+			text: "OCI runtime pause failed: timeout of 10s reached waiting for the cgroup to freeze",
+			want: runtime.FreezeFailed, retry: true, advice: "uninterruptible sleep",
+		},
+		"CRIU gives up freezing": {
+			text: "Error (criu/seize.c:701): Unable to freeze cgroup /sys/fs/cgroup/x (100 x 100ms attempts, timeout: 10s)",
+			want: runtime.FreezeFailed, retry: true, advice: "uninterruptible sleep",
+		},
+		"an unknown text, which may be gone at the next try": {
+			text: "something else", want: runtime.DumpFailed, retry: true, advice: "something else",
 		},
 	}
 	for name, test := range tests {

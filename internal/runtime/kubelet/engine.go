@@ -125,27 +125,55 @@ func (e *Engine) checkpoint(ctx context.Context, id string, c runtime.Container,
 	if err := e.checkFreezeTime(size, options.Timeout); err != nil {
 		return nil, err
 	}
-	if err := e.pace(ctx, c); err != nil {
+	r := &record{ID: id, Report: runtime.Report{
+		Container: c, Engine: e.Name(), Capability: *capability, Step: runtime.Kubelet,
+		Reason: cmp.Or(options.NotFaster, "the engine kubelet has no other step"),
+	}}
+	dump, err := e.callUntilFrozen(ctx, r, timeoutFor(size, options.Timeout))
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.frozen.Learn(dump.Report())
+	return dump, nil
+}
+
+// maxCalls is how often the kubelet is called if the container cannot be frozen.
+const maxCalls = 5
+
+// callUntilFrozen repeats the call if the OCI runtime has given up freezing the container,
+// which is all that has happened to it then. With control groups of version 1, runc does so
+// within milliseconds, and a busy node is enough.
+func (e *Engine) callUntilFrozen(ctx context.Context, r *record, timeout time.Duration) (runtime.Dump, error) {
+	var frozen time.Duration
+	for calls := 1; ; calls++ {
+		dump, err := e.recordedCall(ctx, r, timeout)
+		frozen += r.Report.Frozen
+		if runtime.ReasonOf(err) != runtime.FreezeFailed || calls == maxCalls || frozen > e.times.partlyFrozen {
+			return dump, err
+		}
+	}
+}
+
+// recordedCall calls the kubelet when the journal has the call. The journal keeps it if it
+// succeeds.
+func (e *Engine) recordedCall(ctx context.Context, r *record, timeout time.Duration) (runtime.Dump, error) {
+	if err := e.pace(ctx, r.Report.Container); err != nil {
 		return nil, err
 	}
 	before, err := e.archives()
 	if err != nil {
 		return nil, err
 	}
-	r := &record{ID: id, Called: time.Now(), Before: before, Report: runtime.Report{
-		Container: c, Engine: e.Name(), Capability: *capability, Step: runtime.Kubelet,
-		Reason: cmp.Or(options.NotFaster, "the engine kubelet has no other step"),
-	}}
+	r.Called, r.Before = time.Now(), before
 	if err := e.journal.write(r); err != nil {
 		return nil, err
 	}
-	dump, err := e.call(ctx, r, timeoutFor(size, options.Timeout))
+	dump, err := e.call(ctx, r, timeout)
 	if err != nil {
-		return nil, errors.Join(err, e.journal.remove(id))
+		return nil, errors.Join(err, e.journal.remove(r.ID))
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.frozen.Learn(dump.Report())
 	return dump, nil
 }
 

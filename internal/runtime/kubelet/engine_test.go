@@ -121,6 +121,48 @@ func TestBusyIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A container that cannot be frozen now, as on a busy node, may be a moment later.
+func TestCallIsRepeatedUntilTheContainerIsFrozen(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	c := n.Start("web", "main")
+	unable := func(context.Context, *fakeDump) error {
+		return errors.New("OCI runtime pause failed: unable to freeze")
+	}
+	n.nextDump(c, func(context.Context, *fakeDump) error {
+		n.nextDump(c, unable) // The call after this one fails, too.
+		return unable(nil, nil)
+	})
+	if _, err := checkpoint(t, n.engine(), c); err != nil {
+		t.Fatal(err)
+	}
+	if n.calls != 4 { // with that of the probe
+		t.Errorf("there were %d calls, want three beside the probe", n.calls)
+	}
+	if left := n.Left(); n.IsFrozen(c) || len(left) != 2 {
+		t.Errorf("frozen: %t, left on disk: %q, want the archive and its record", n.IsFrozen(c), left)
+	}
+}
+
+func TestContainerThatCannotBeFrozenIsLeftRunning(t *testing.T) {
+	t.Parallel()
+	n := newFakeNode(t)
+	c := n.Start("web", "main")
+	n.nextDump(c, func(context.Context, *fakeDump) error {
+		return errors.New("timeout of 10s reached waiting for the cgroup to freeze")
+	})
+	engine := n.engine()
+	engine.times.partlyFrozen = 0
+	_, err := checkpoint(t, engine, c)
+	if runtime.ReasonOf(err) != runtime.FreezeFailed || !runtime.IsRetryable(err) {
+		t.Errorf("Checkpoint() = %s, %v, want FreezeFailed, to be retried", runtime.ReasonOf(err), err)
+	}
+	wantClean(t, n, c)
+	if n.calls != 2 { // with that of the probe
+		t.Errorf("there were %d calls, want one beside the probe: it was partly frozen for long enough", n.calls)
+	}
+}
+
 func TestContainerLeftFrozenBySuccessIsThawed(t *testing.T) {
 	t.Parallel()
 	n := newFakeNode(t)

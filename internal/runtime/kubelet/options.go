@@ -79,8 +79,12 @@ type times struct {
 	// interval is the least time between calls for a container: the name of an archive has
 	// seconds, and the runtime does not truncate a file that exists.
 	interval time.Duration
+	// partlyFrozen is for how long a container may be partly frozen in calls that did not
+	// succeed in freezing it.
+	partlyFrozen time.Duration
 }
 
 var standardTimes = times{
 	grace: time.Second, quiet: 2 * time.Second, limit: time.Minute, interval: 1100 * time.Millisecond,
+	partlyFrozen: 2 * time.Second,
 }

@@ -20,11 +20,7 @@ func explainCRIU(said, log string) *runtime.Error {
 		e.Retry = true
 		return e
 	}
-	e := runtime.FailureOf(problem, said, details)
-	if e.Reason == runtime.DumpFailed {
-		e.Retry = true // Processes that start or end meanwhile are one cause.
-	}
-	return e
+	return runtime.FailureOf(problem, said, details)
 }
 
 // errorLines returns the lines of CRIU's log that are errors: warnings of a log name many
