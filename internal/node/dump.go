@@ -89,7 +89,7 @@ func (r *Reconciler) findContainers(ctx context.Context, c *v1alpha1.Checkpoint)
 		name := c.Status.Containers[i].Name
 		id := containerID(pod, name)
 		if id == "" {
-			return nil, nil, &runtime.Error{Reason: runtime.ContainerNotRunning, Retry: true, Err: fmt.Errorf("container %s of pod %s/%s is not running", name, namespace, pod.Name)}
+			return nil, nil, runtime.RetryErrorf(runtime.ContainerNotRunning, "container %s of pod %s/%s is not running", name, namespace, pod.Name)
 		}
 		containers = append(containers, runtime.Container{Namespace: namespace, Pod: pod.Name, PodUID: string(pod.UID), Name: name, ID: id})
 	}

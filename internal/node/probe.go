@@ -101,7 +101,7 @@ func (p *prober) choose(containers int) ([]runtime.Engine, error) {
 	if len(engines) > 0 {
 		return engines, nil
 	}
-	return nil, &runtime.Error{Reason: runtime.RuntimeNotReady, Retry: true, Err: fmt.Errorf("no engine can make the checkpoint: %w", errors.Join(errs...))}
+	return nil, runtime.RetryErrorf(runtime.RuntimeNotReady, "no engine can make the checkpoint: %w", errors.Join(errs...))
 }
 
 // publish writes the CheckpointNode. Its owner is the Node: it goes with it.

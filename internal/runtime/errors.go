@@ -77,6 +77,11 @@ func Errorf(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Err: fmt.Errorf(format, args...)}
 }
 
+// RetryErrorf returns an [Error] of a request that may succeed later, without a change of it.
+func RetryErrorf(reason Reason, format string, args ...any) *Error {
+	return &Error{Reason: reason, Retry: true, Err: fmt.Errorf(format, args...)}
+}
+
 // ErrorfForEngine returns an [Error] that is that of one engine only: another one may
 // succeed.
 func ErrorfForEngine(format string, args ...any) *Error {

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -90,7 +89,7 @@ func FailureOf(text string, details ...string) *Error {
 		}
 		return &Error{Reason: f.reason, Retry: f.retry, Err: fmt.Errorf("%s: %s", text, f.advice)}
 	}
-	return &Error{Reason: DumpFailed, Retry: true, Err: errors.New(text)}
+	return RetryErrorf(DumpFailed, "%s", text)
 }
 
 func (f failure) isIn(text string) bool {

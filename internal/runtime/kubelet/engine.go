@@ -98,8 +98,8 @@ func (e *Engine) lock(id string, c runtime.Container) (unlock func(), err error)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.busy[key(c)] {
-		return nil, &runtime.Error{Reason: runtime.Busy, Retry: true, Err: fmt.Errorf("container %s of pod %s/%s is "+
-			"being checkpointed already: wait for that to end", c.Name, c.Namespace, c.Pod)}
+		return nil, runtime.RetryErrorf(runtime.Busy, "container %s of pod %s/%s is being checkpointed already: "+
+			"wait for that to end", c.Name, c.Namespace, c.Pod)
 	}
 	if e.active[id] || e.journal.has(id) {
 		return nil, runtime.Errorf(runtime.DumpFailed, "there is a checkpoint %s on the node already: discard it first", id)

@@ -205,7 +205,7 @@ func (t *target) lock() (*os.File, error) {
 	}
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		dir.Close()
-		return nil, busy("another checkpoint of container %s is being made; wait until it is complete", t.Name)
+		return nil, runtime.RetryErrorf(runtime.Busy, "another checkpoint of container %s is being made; wait until it is complete", t.Name)
 	}
 	return dir, nil
 }
@@ -267,9 +267,7 @@ func (c *checkpoint) newRuns(ctx context.Context) ([]*criuRun, error) {
 }
 
 func timedOut(limit time.Duration) error {
-	err := runtime.Errorf(runtime.Timeout, "the container would have been frozen for more than %s; it was thawed", limit)
-	err.Retry = true
-	return err
+	return runtime.RetryErrorf(runtime.Timeout, "the container would have been frozen for more than %s; it was thawed", limit)
 }
 
 // writeJournal puts what is going to be frozen on record.

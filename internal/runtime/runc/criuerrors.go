@@ -16,9 +16,7 @@ func explainCRIU(said, log string) *runtime.Error {
 	}
 	problem = "CRIU cannot dump the container: " + strings.TrimSpace(problem)
 	if strings.Contains(strings.ToLower(said+details), "no space left on device") {
-		e := runtime.Errorf(runtime.InsufficientNodeDisk, "%s: free disk space on the node", problem)
-		e.Retry = true
-		return e
+		return runtime.RetryErrorf(runtime.InsufficientNodeDisk, "%s: free disk space on the node", problem)
 	}
 	return runtime.FailureOf(problem, said, details)
 }

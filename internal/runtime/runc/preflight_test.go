@@ -1,6 +1,7 @@
 package runc
 
 import (
+	"math"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
@@ -31,6 +32,14 @@ func TestEstablishedOf(t *testing.T) {
 				t.Errorf("%d connections, want %d", got, tt.want)
 			}
 		})
+	}
+}
+
+// Somebody may free space until the next attempt.
+func TestFullDiskIsWorthAnotherAttempt(t *testing.T) {
+	err := checkDisk(t.TempDir(), math.MaxInt64)
+	if runtime.ReasonOf(err) != runtime.InsufficientNodeDisk || !runtime.IsRetryable(err) {
+		t.Errorf("checkDisk() = %v, want InsufficientNodeDisk, to be retried", err)
 	}
 }
 

@@ -3,7 +3,6 @@ package runtimetest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -118,8 +117,7 @@ func (e *engine) lock(id string, containers []runtime.Container) (unlock func(),
 	}
 	for _, c := range containers {
 		if e.busy[c.ID] {
-			return nil, &runtime.Error{Reason: runtime.Busy, Retry: true,
-				Err: fmt.Errorf("container %s is being checkpointed already", c.Name)}
+			return nil, runtime.RetryErrorf(runtime.Busy, "container %s is being checkpointed already", c.Name)
 		}
 	}
 	set := func(value bool) {
@@ -159,7 +157,7 @@ func identify(c runtime.Container, running []fakeContainer) error {
 	for _, other := range running {
 		switch {
 		case other.ID == c.ID && other.Frozen:
-			return &runtime.Error{Reason: runtime.Busy, Retry: true, Err: fmt.Errorf("container %s is paused", c.Name)}
+			return runtime.RetryErrorf(runtime.Busy, "container %s is paused", c.Name)
 		case other.ID == c.ID:
 			return nil
 		case other.Namespace == c.Namespace && other.Pod == c.Pod && other.PodUID != c.PodUID:
