@@ -27,7 +27,9 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	}
 	if err := r.checkStore(ctx, c); err != nil {
 		reason, who := storageReason(err)
-		return r.retry(ctx, c, failure{reason: reason, waitingFor: who, after: r.pauseAfter(c), problem: err})
+		return r.retry(ctx, c, failure{
+			reason: reason, waitingFor: who, after: r.pauseAfter(c, c.Status.Attempts), problem: err, attempts: c.Status.Attempts,
+		})
 	}
 	engines, err := r.probes.choose(len(containers))
 	if err != nil {
@@ -38,8 +40,9 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	}
 	budget := frozenBudget(pod, c.Spec.MaxFrozenTime, containers)
 	options := runtime.Options{CloseTCP: c.Spec.EstablishedTCP == v1alpha1.CloseTCP, Timeout: budget.time, Fast: true}
+	before := c.Status.Attempts
 	for i, engine := range engines {
-		if err := r.recordAttempt(ctx, c, engine.Name(), containers); err != nil {
+		if err := r.recordAttempt(ctx, c, before+1, engine.Name(), containers); err != nil {
 			return err
 		}
 		dumps, err := engine.Checkpoint(ctx, string(c.UID), containers, options)
@@ -47,6 +50,11 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 		case err == nil:
 			r.staged.add(c.UID, dumps)
 			return r.save(ctx, c)
+		case runtime.IsUntouched(err):
+			return r.retry(ctx, c, failure{
+				reason: string(runtime.ReasonOf(err)), waitingFor: v1alpha1.WaitingForNode, after: r.pauseAfter(c, before), problem: err,
+				attempts: before,
+			})
 		case !runtime.IsOfEngine(err) || i == len(engines)-1:
 			return r.dumpFailed(ctx, c, budget.explain(err))
 		}
@@ -108,9 +116,9 @@ func containerID(pod *corev1.Pod, name string) string {
 }
 
 // recordAttempt records that a container may be frozen from now on.
-func (r *Reconciler) recordAttempt(ctx context.Context, about *v1alpha1.Checkpoint, engine string, containers []runtime.Container) error {
+func (r *Reconciler) recordAttempt(ctx context.Context, about *v1alpha1.Checkpoint, attempt int32, engine string, containers []runtime.Container) error {
 	return kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
-		c.Status.Attempts++
+		c.Status.Attempts = attempt
 		c.Status.StartTime, c.Status.NextAttemptTime = ptr.To(metav1.NewTime(r.now())), nil
 		c.Status.Engine, c.Status.WaitingFor = engine, v1alpha1.WaitingForNode
 		for i := range containers {
@@ -126,15 +134,17 @@ func (r *Reconciler) dumpFailed(ctx context.Context, c *v1alpha1.Checkpoint, pro
 	if !runtime.IsRetryable(problem) || c.Status.Attempts >= r.options.Attempts {
 		return r.fail(ctx, c, reason, problem)
 	}
-	return r.retry(ctx, c, failure{reason: reason, waitingFor: v1alpha1.WaitingForNode, after: r.pauseAfter(c), problem: problem})
+	return r.retry(ctx, c, failure{
+		reason: reason, waitingFor: v1alpha1.WaitingForNode, after: r.pauseAfter(c, c.Status.Attempts), problem: problem, attempts: c.Status.Attempts,
+	})
 }
 
-// pauseAfter returns the pause before the next attempt. Failures without an attempt, such
-// as a container that is not running, do not count: for those it is a quarter of the time
-// since the Checkpoint was created.
-func (r *Reconciler) pauseAfter(c *v1alpha1.Checkpoint) time.Duration {
-	if c.Status.Attempts > 0 {
-		return r.options.backoff(c.Status.Attempts)
+// pauseAfter returns the pause after a number of attempts. Failures without an attempt, such
+// as a container that is not running or a full disk, do not count: for those it is a quarter
+// of the time since the Checkpoint was created.
+func (r *Reconciler) pauseAfter(c *v1alpha1.Checkpoint, attempts int32) time.Duration {
+	if attempts > 0 {
+		return r.options.backoff(attempts)
 	}
 	return min(max(r.now().Sub(c.CreationTimestamp.Time)/4, r.options.RetryStart), r.options.RetryMax)
 }

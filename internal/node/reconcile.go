@@ -142,7 +142,7 @@ func (r *Reconciler) retry(ctx context.Context, about *v1alpha1.Checkpoint, f fa
 	err := kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
 		r.setReady(c, metav1.ConditionFalse, f.reason, f.problem.Error())
 		at := metav1.NewTime(r.now().Add(f.after))
-		c.Status.NextAttemptTime, c.Status.WaitingFor = &at, f.waitingFor
+		c.Status.NextAttemptTime, c.Status.WaitingFor, c.Status.Attempts = &at, f.waitingFor, f.attempts
 	})
 	if err == nil {
 		r.events.Warning(about, f.reason, f.problem.Error())
@@ -155,4 +155,6 @@ type failure struct {
 	reason, waitingFor string
 	after              time.Duration
 	problem            error
+	// attempts is how many attempts there were, in which containers may have been frozen.
+	attempts int32
 }

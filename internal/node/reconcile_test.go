@@ -141,36 +141,11 @@ func TestTheNextEngineIsTriedIfOneDoesNotKnowTheRuntime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCheckpoint()
-			c.Status.Attempts, c.Status.PodUID, c.Spec.Target.PodName = 0, "pod-uid", "pod"
-			w := newNodeWorld(t, []client.Object{c}, []client.Object{c})
-			if err := w.staged.discard("uid"); err != nil {
-				t.Fatal(err)
-			}
-			running, err := w.node.StartContainer(runtime.Container{Namespace: "default", Pod: "pod", PodUID: "pod-uid", Name: "main"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			observed := &observedEngine{Engine: w.node.Engine()}
-			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod", UID: "pod-uid"},
-				Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
-					Name: "main", ContainerID: "fake://" + running.ID, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
-				}}},
-			}
-			if err := w.apiReader.(client.Client).Create(t.Context(), pod); err != nil {
-				t.Fatal(err)
-			}
-			w.probes = &prober{}
-			for _, engine := range row.engines(observed) {
-				w.probes.results = append(w.probes.results, probe{engine: engine, capability: &runtime.Capability{}})
-			}
-			w.reconcile(t)
-			w.wantNothingLeft(t)
-			after := &v1alpha1.Checkpoint{}
-			if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(c), after); err != nil {
-				t.Fatal(err)
-			}
+			var observed *observedEngine
+			after := dumpWith(t, func(e runtime.Engine) []runtime.Engine {
+				observed = &observedEngine{Engine: e}
+				return row.engines(observed)
+			})
 			ready := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionReady)
 			if row.ready != (ready.Status == metav1.ConditionTrue) {
 				t.Errorf("got %+v", ready)
@@ -180,6 +155,80 @@ func TestTheNextEngineIsTriedIfOneDoesNotKnowTheRuntime(t *testing.T) {
 			}
 			if !row.ready && (ready.Reason != string(runtime.RuntimeUnsupported) || !strings.Contains(ready.Message, "something else")) {
 				t.Errorf("got %+v", ready)
+			}
+		})
+	}
+}
+
+// dumpWith reconciles a new Checkpoint of a running container on a node with some engines,
+// which may be made from a real one. Nothing may be left on the node.
+func dumpWith(t *testing.T, engines func(runtime.Engine) []runtime.Engine) (after *v1alpha1.Checkpoint) {
+	t.Helper()
+	c := newCheckpoint()
+	c.Status.Attempts, c.Status.PodUID, c.Spec.Target.PodName = 0, "pod-uid", "pod"
+	w := newNodeWorld(t, []client.Object{c}, []client.Object{c})
+	if err := w.staged.discard("uid"); err != nil {
+		t.Fatal(err)
+	}
+	running, err := w.node.StartContainer(runtime.Container{Namespace: "default", Pod: "pod", PodUID: "pod-uid", Name: "main"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod", UID: "pod-uid"},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "main", ContainerID: "fake://" + running.ID, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}},
+	}
+	if err := w.apiReader.(client.Client).Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	w.probes = &prober{}
+	for _, engine := range engines(w.node.Engine()) {
+		w.probes.results = append(w.probes.results, probe{engine: engine, capability: &runtime.Capability{}})
+	}
+	w.reconcile(t)
+	w.wantNothingLeft(t)
+	after = &v1alpha1.Checkpoint{}
+	if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(c), after); err != nil {
+		t.Fatal(err)
+	}
+	return after
+}
+
+// A failingEngine is one that always fails.
+type failingEngine struct {
+	runtime.Engine
+	err error
+}
+
+func (e failingEngine) Checkpoint(context.Context, string, []runtime.Container, runtime.Options) ([]runtime.Dump, error) {
+	return nil, e.err
+}
+
+// The number of attempts bounds how often a container is frozen in vain.
+func TestAContainerThatIsLeftAloneIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		err   error
+		first bool // whether another engine comes before
+		want  int32
+	}{
+		"the disk was full before the dump":        {err: runtime.WaitErrorf(runtime.InsufficientNodeDisk, "full"), want: 0},
+		"the disk was full before a slower engine": {err: runtime.WaitErrorf(runtime.InsufficientNodeDisk, "full"), first: true, want: 0},
+		"the dump failed":                          {err: runtime.RetryErrorf(runtime.DumpFailed, "failed"), want: 1},
+		"the dump of a slower engine failed":       {err: runtime.RetryErrorf(runtime.DumpFailed, "failed"), first: true, want: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			after := dumpWith(t, func(e runtime.Engine) []runtime.Engine {
+				if row.first {
+					return []runtime.Engine{foreignEngine{e}, failingEngine{e, row.err}}
+				}
+				return []runtime.Engine{failingEngine{e, row.err}}
+			})
+			if after.Status.Attempts != row.want || after.Status.NextAttemptTime == nil {
+				t.Errorf("the status is %+v, want %d attempts and another one", after.Status, row.want)
 			}
 		})
 	}

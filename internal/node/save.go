@@ -261,7 +261,7 @@ func (r *Reconciler) saveFailed(ctx context.Context, c *v1alpha1.Checkpoint, los
 	if who == v1alpha1.WaitingForStore {
 		after = r.options.backoff(c.Status.Attempts)
 	}
-	return r.retry(ctx, c, failure{reason: reason, waitingFor: who, after: after, problem: problem})
+	return r.retry(ctx, c, failure{reason: reason, waitingFor: who, after: after, problem: problem, attempts: c.Status.Attempts})
 }
 
 // storageReason returns the reason of a failed access to a store, and who can help.

@@ -62,6 +62,8 @@ type Error struct {
 	Reason Reason
 	// Retry is whether the same request may succeed without a change by anybody.
 	Retry bool
+	// Untouched is whether nothing was frozen.
+	Untouched bool
 	// OtherEngine is whether another engine may succeed. Nothing was frozen then.
 	OtherEngine bool
 	// Err says what happened, and what to do about it.
@@ -82,6 +84,14 @@ func RetryErrorf(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Retry: true, Err: fmt.Errorf(format, args...)}
 }
 
+// WaitErrorf returns an [Error] of a request that was rejected before anything was frozen,
+// and may be accepted later, without a change of it.
+func WaitErrorf(reason Reason, format string, args ...any) *Error {
+	err := RetryErrorf(reason, format, args...)
+	err.Untouched = true
+	return err
+}
+
 // ErrorfForEngine returns an [Error] that is that of one engine only: another one may
 // succeed.
 func ErrorfForEngine(format string, args ...any) *Error {
@@ -94,6 +104,12 @@ func ErrorfForEngine(format string, args ...any) *Error {
 func IsOfEngine(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.OtherEngine
+}
+
+// IsUntouched reports whether nothing was frozen. It is false if that is not known.
+func IsUntouched(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Untouched
 }
 
 // ReasonOf returns the reason of an error, [DumpFailed] if it has none.

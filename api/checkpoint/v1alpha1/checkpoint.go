@@ -227,7 +227,7 @@ type CheckpointStatus struct {
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
 
-	// attempts is how often a checkpoint was started. It is recorded before the container is frozen.
+	// attempts is how often a container was frozen, or may have been: it is recorded before.
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
 

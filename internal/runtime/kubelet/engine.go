@@ -98,7 +98,7 @@ func (e *Engine) lock(id string, c runtime.Container) (unlock func(), err error)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.busy[key(c)] {
-		return nil, runtime.RetryErrorf(runtime.Busy, "container %s of pod %s/%s is being checkpointed already: "+
+		return nil, runtime.WaitErrorf(runtime.Busy, "container %s of pod %s/%s is being checkpointed already: "+
 			"wait for that to end", c.Name, c.Namespace, c.Pod)
 	}
 	if e.active[id] || e.journal.has(id) {

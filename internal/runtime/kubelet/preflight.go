@@ -33,7 +33,7 @@ func (e *Engine) preflight(c runtime.Container) (int64, error) {
 		return 0, err
 	}
 	if state != freezer.Thawed {
-		return 0, runtime.RetryErrorf(runtime.Busy, "container %s is paused: something else checkpoints it, "+
+		return 0, runtime.WaitErrorf(runtime.Busy, "container %s is paused: something else checkpoints it, "+
 			"or has left it frozen", c.ID)
 	}
 	size, err := e.memoryOf(group)
@@ -97,7 +97,7 @@ func (e *Engine) checkSpace(size int64) error {
 		need int64
 	}{{e.options.TempDir, inTemp.free, size}, {e.options.CheckpointDir, inDir.free, need}} {
 		if check.free < check.need {
-			return runtime.RetryErrorf(runtime.InsufficientNodeDisk, "%s of the node has %d MiB free, a checkpoint of "+
+			return runtime.WaitErrorf(runtime.InsufficientNodeDisk, "%s of the node has %d MiB free, a checkpoint of "+
 				"%d MiB needs %d MiB there: free space", check.path, check.free>>20, size>>20, check.need>>20)
 		}
 	}

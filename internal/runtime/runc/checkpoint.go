@@ -205,7 +205,7 @@ func (t *target) lock() (*os.File, error) {
 	}
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		dir.Close()
-		return nil, runtime.RetryErrorf(runtime.Busy, "another checkpoint of container %s is being made; wait until it is complete", t.Name)
+		return nil, runtime.WaitErrorf(runtime.Busy, "another checkpoint of container %s is being made; wait until it is complete", t.Name)
 	}
 	return dir, nil
 }

@@ -46,7 +46,7 @@ func preflight(t *target, options runtime.Options) (*usage, error) {
 		return nil, fmt.Errorf("reading the freezer of container %s: %w", t.Name, err)
 	}
 	if state != freezer.Thawed {
-		return nil, runtime.RetryErrorf(runtime.Busy, "container %s is paused, or something else is checkpointing it; wait until it runs", t.Name)
+		return nil, runtime.WaitErrorf(runtime.Busy, "container %s is paused, or something else is checkpointing it; wait until it runs", t.Name)
 	}
 	processes, err := t.cgroup.Processes()
 	if err != nil {
@@ -84,7 +84,7 @@ func (t *target) checkTree(processes []int) error {
 				return err
 			}
 			if !slices.Contains(processes, parent) {
-				return runtime.RetryErrorf(runtime.Busy, "process %d (%s) of container %s was not started by the container but by kubectl exec or a probe; it cannot be checkpointed with it",
+				return runtime.WaitErrorf(runtime.Busy, "process %d (%s) of container %s was not started by the container but by kubectl exec or a probe; it cannot be checkpointed with it",
 					pid, commandOf(pid), t.Name)
 			}
 			ancestor = parent
@@ -172,7 +172,7 @@ func checkDisk(dir string, needed int64) error {
 		return fmt.Errorf("reading the free space of %s: %w", dir, err)
 	}
 	if free := int64(stat.Bavail) * stat.Bsize; free < needed {
-		return runtime.RetryErrorf(runtime.InsufficientNodeDisk,
+		return runtime.WaitErrorf(runtime.InsufficientNodeDisk,
 			"the checkpoint takes up to %d MiB and %s on the node has %d MiB free; free disk space", needed>>20, dir, free>>20)
 	}
 	return nil

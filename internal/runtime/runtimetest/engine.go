@@ -117,7 +117,7 @@ func (e *engine) lock(id string, containers []runtime.Container) (unlock func(),
 	}
 	for _, c := range containers {
 		if e.busy[c.ID] {
-			return nil, runtime.RetryErrorf(runtime.Busy, "container %s is being checkpointed already", c.Name)
+			return nil, runtime.WaitErrorf(runtime.Busy, "container %s is being checkpointed already", c.Name)
 		}
 	}
 	set := func(value bool) {
@@ -157,7 +157,7 @@ func identify(c runtime.Container, running []fakeContainer) error {
 	for _, other := range running {
 		switch {
 		case other.ID == c.ID && other.Frozen:
-			return runtime.RetryErrorf(runtime.Busy, "container %s is paused", c.Name)
+			return runtime.WaitErrorf(runtime.Busy, "container %s is paused", c.Name)
 		case other.ID == c.ID:
 			return nil
 		case other.Namespace == c.Namespace && other.Pod == c.Pod && other.PodUID != c.PodUID:
