@@ -38,7 +38,12 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	if err := r.staged.discard(c.UID); err != nil { // A part of an earlier attempt.
 		return fmt.Errorf("removing the dumps of an earlier attempt from the node: %w", err)
 	}
-	budget := frozenBudget(pod, c.Spec.MaxFrozenTime, containers)
+	return r.dumpWith(ctx, c, engines, containers, frozenBudget(pod, c.Spec.MaxFrozenTime, containers))
+}
+
+// dumpWith dumps containers with the first engine that knows their runtime, and saves the
+// dumps.
+func (r *Reconciler) dumpWith(ctx context.Context, c *v1alpha1.Checkpoint, engines []runtime.Engine, containers []runtime.Container, budget budget) error {
 	options := runtime.Options{CloseTCP: c.Spec.EstablishedTCP == v1alpha1.CloseTCP, Timeout: budget.time, Fast: true}
 	before := c.Status.Attempts
 	for i, engine := range engines {

@@ -67,7 +67,7 @@ type Error struct {
 	// OtherEngine is whether another engine may succeed. Nothing was frozen then.
 	OtherEngine bool
 	// Err says what happened, and what to do about it.
-	Err error
+	Err error `json:"-"`
 }
 
 func (e *Error) Error() string { return e.Err.Error() }

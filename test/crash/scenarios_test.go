@@ -179,7 +179,7 @@ var scenarios = []*scenario{
 		roles: snapshotters, background: provisioner, steps: []step{takeSnapshots},
 	},
 	{
-		name: "snapshot and restore, the snapshot is deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true,
+		name: "snapshot and restore, the snapshot is deleted at any moment", disruptionName: snapshotDeleted, disruption: deleteSnapshots, once: true, shortTimeouts: true,
 		roles: slices.Concat(provisioner, snapshotters), steps: []step{takeSnapshots, restoreAll},
 	},
 	{
@@ -221,7 +221,7 @@ var scenarios = []*scenario{
 		claims: 2, grouped: true, roles: snapshotters, background: provisioner, steps: []step{takeGroupSnapshot, deleteSnapshots},
 	},
 	{
-		name: "group snapshot and restore, the group is deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true,
+		name: "group snapshot and restore, the group is deleted at any moment", disruptionName: groupDeleted, disruption: deleteSnapshots, once: true, shortTimeouts: true,
 		claims: 2, grouped: true, roles: slices.Concat(provisioner, snapshotters), steps: []step{takeGroupSnapshot, restoreAll},
 	},
 	{

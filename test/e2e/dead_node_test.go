@@ -168,7 +168,9 @@ func (w localWorld) powerOff(t *testing.T, node string) {
 				esac
 			done
 		}
-		for i in 1 2 3; do kill -9 $(others) 2>/dev/null || true; done
+		# A frozen process ends when it is thawed.
+		thaw() { grep -rlx FROZEN /sys/fs/cgroup/freezer --include freezer.state | while read -r f; do echo THAWED >"$f" || true; done; }
+		for i in 1 2 3; do kill -9 $(others) 2>/dev/null || true; thaw; done
 		while m=$(awk '$2 ~ "^/var/lib/kubelet/" {print $2}' /proc/mounts | tail -n 1) && [ "$m" ]; do umount "$m" || sleep 0.1; done`)
 }
 

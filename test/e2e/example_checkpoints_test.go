@@ -11,11 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
@@ -31,28 +29,37 @@ type checkpointWorld struct {
 	*readmeRunner
 	localWorld
 	api client.Client
+	// use, manifest, schedule and remove are the other steps of the example's README.
+	use, manifest, schedule, remove string
 }
 
-// The test follows the README of the example, with a manifest that was not written for
-// this program, and then checkpoints the same pod in other ways.
-func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
-	t.Parallel()
-	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(1)), "checkpoints", "load", "apply", "use", "manifest", "schedule", "remove")
+// newCheckpointWorld follows the README of the example up to "Install".
+func newCheckpointWorld(t *testing.T, nodes int) *checkpointWorld {
+	t.Helper()
+	r := newReadmeRunner(t, cluster.New(t, cluster.WithNodes(nodes)), "checkpoints", "load", "apply", "use", "manifest", "schedule", "remove")
 	w := &checkpointWorld{readmeRunner: r, localWorld: localWorld{&world.World{Cluster: r.Cluster}}}
-	load, apply, use, manifest, scheduled, remove := r.steps[0], r.steps[1], r.steps[2], r.steps[3], r.steps[4], r.steps[5]
+	load, apply := r.steps[0], r.steps[1]
+	w.use, w.manifest, w.schedule, w.remove = r.steps[2], r.steps[3], r.steps[4], r.steps[5]
 	r.cleanUpWith(t, `kubectl get ckpt,ckptnode,ckptpolicy,ckptsched -A -o yaml || true
 		kubectl -n checkpoint-operator-system describe pod || true
 		kubectl -n checkpoint-operator-system describe pvc || true
 		kubectl -n checkpoint-operator-system logs deploy/checkpoint-operator --all-pods --tail=50 || true
-		kubectl -n checkpoint-operator-system logs daemonset/checkpoint-agent --tail=100 || true`, remove)
+		kubectl -n checkpoint-operator-system logs daemonset/checkpoint-agent --all-pods --tail=100 || true`, w.remove)
 	r.run(t, load, apply)
 	scheme := runtime.NewScheme()
 	must(t, v1alpha1.AddToScheme(scheme))
 	var err error
 	w.api, err = client.New(w.Config, client.Options{Scheme: scheme})
 	must(t, err)
+	return w
+}
 
-	shown := r.run(t, use)
+// The test follows the README of the example, with a manifest that was not written for
+// this program, and then checkpoints the same pod in other ways.
+func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
+	t.Parallel()
+	w := newCheckpointWorld(t, 1)
+	shown := w.run(t, w.use)
 	c := w.waitReady(t, "my-app-local")
 	for _, want := range []string{"CheckpointCompleted", c.Status.Frozen, c.Status.StoredSize, c.Status.Containers[0].Location} {
 		if !strings.Contains(shown, want) {
@@ -61,11 +68,11 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 	}
 	t.Logf("engine %s, step %s (%s), frozen %s, stored %s", c.Status.Engine, c.Status.Step, c.Status.StepReason, c.Status.Frozen, c.Status.StoredSize)
 	w.checkStored(t, c)
-	if shown := r.run(t, manifest); !strings.Contains(shown, "credentialsSecretRef") {
+	if shown := w.run(t, w.manifest); !strings.Contains(shown, "credentialsSecretRef") {
 		t.Errorf("kubectl describe does not say how to give credentials: %s", shown)
 	}
 
-	if shown := r.run(t, scheduled); strings.Count(shown, "CheckpointCompleted") != 2 || !strings.Contains(shown, "Scheduled") {
+	if shown := w.run(t, w.schedule); strings.Count(shown, "CheckpointCompleted") != 2 || !strings.Contains(shown, "Scheduled") {
 		t.Errorf("the schedule has not checkpointed both pods: %s", shown)
 	}
 
@@ -94,7 +101,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 		)
 	})
 
-	r.run(t, remove)
+	w.run(t, w.remove)
 	if left := w.Run(t, w.Nodes[0], "sh", "-c", "find /var/lib/holdfast/node /var/lib/holdfast/checkpoints -name '*.ckpt' -o -name '*.img'; grep ' /var/lib/holdfast/node' /proc/mounts || true"); left != "" {
 		t.Errorf("the node still has %s", left)
 	}
@@ -294,16 +301,5 @@ func (w *checkpointWorld) testKilledAgent(t *testing.T) {
 	// Without a grace period the kubelet kills it.
 	w.kubectl(t, "-n", checkpointNamespace, "delete", "pod", "-l", "app=checkpoint-agent", "--grace-period=0", "--force")
 	w.checkStored(t, w.waitReady(t, "interrupted"))
-	count := func() string {
-		log, err := w.Client.CoreV1().Pods("default").GetLogs("my-app-pod-0", &corev1.PodLogOptions{TailLines: ptr.To(int64(1))}).DoRaw(t.Context())
-		must(t, err)
-		return string(log)
-	}
-	before := count()
-	world.Eventually(t, func(context.Context) error {
-		if count() == before {
-			return errors.New("the container does not run")
-		}
-		return nil
-	})
+	w.waitCounting(t, "my-app-pod-0")
 }

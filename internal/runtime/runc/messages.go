@@ -68,27 +68,25 @@ type answer struct {
 
 // A failure is an error on its way from the worker to the agent.
 type failure struct {
-	Reason runtime.Reason `json:",omitempty"`
-	Retry  bool           `json:",omitempty"`
-	// OtherEngine is that of [runtime.Error].
-	OtherEngine bool `json:",omitempty"`
-	Message     string
+	// Known has everything of a [runtime.Error] but the text; nil for other errors.
+	Known   *runtime.Error `json:",omitempty"`
+	Message string
 }
 
 func toFailure(err error) *failure {
-	var known *runtime.Error
-	if errors.As(err, &known) {
-		return &failure{Reason: known.Reason, Retry: known.Retry, OtherEngine: known.OtherEngine, Message: err.Error()}
-	}
-	return &failure{Message: err.Error()}
+	f := &failure{Message: err.Error()}
+	errors.As(err, &f.Known)
+	return f
 }
 
 func (f *failure) toError() error {
 	err := errors.New(f.Message)
-	if f.Reason == "" {
+	if f.Known == nil {
 		return err
 	}
-	return &runtime.Error{Reason: f.Reason, Retry: f.Retry, OtherEngine: f.OtherEngine, Err: err}
+	known := *f.Known
+	known.Err = err
+	return &known
 }
 
 // writeJSON writes a file that is there whole or not at all, whatever ends first: this
