@@ -49,10 +49,29 @@ func newMemoryCopy(name string, size int64) (*memoryCopy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating a file for the memory: %w", err)
 	}
-	if err := unix.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
+	m := &memoryCopy{file: file, size: size, buffer: make([]byte, maxRegion), ranges: map[int][]copiedRange{}}
+	if err := m.allocate(); err != nil {
 		return nil, errors.Join(fmt.Errorf("allocating %d MiB for the memory: %w", size>>20, err), file.Close())
 	}
-	return &memoryCopy{file: file, size: size, buffer: make([]byte, maxRegion), ranges: map[int][]copiedRange{}}, nil
+	return m, nil
+}
+
+// allocate makes the pages of the file. The first write into a page takes several times as
+// long as the next one, so all of them are written to while the container runs.
+func (m *memoryCopy) allocate() error {
+	// A tmpfs gives a file huge pages up to its size only.
+	if err := m.file.Truncate(m.size); err != nil {
+		return err
+	}
+	if err := unix.Fallocate(int(m.file.Fd()), 0, 0, m.size); err != nil {
+		return err
+	}
+	for at := int64(0); at < m.size; at += int64(len(m.buffer)) {
+		if _, err := m.file.WriteAt(m.buffer[:min(int64(len(m.buffer)), m.size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add writes what the buffer has of these regions of a process.
