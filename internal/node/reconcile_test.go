@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
@@ -232,6 +234,48 @@ func TestAContainerThatIsLeftAloneIsNoAttempt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A dump that was in RAM can be read once. When it is stored and the API server cannot be
+// reached, the container is not frozen again for that.
+func TestAStoredDumpIsReportedWhenTheAPIServerCanBeReached(t *testing.T) {
+	t.Parallel()
+	c := newCheckpoint()
+	w := newNodeWorld(t, []client.Object{c}, []client.Object{c})
+	if err := os.Remove(w.archive); err != nil {
+		t.Fatal(err)
+	}
+	outage := errors.New("the API server cannot be reached")
+	w.client = interceptor.NewClient(w.client.(client.WithWatch), interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, next client.Client, name string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+			if meta.IsStatusConditionTrue(object.(*v1alpha1.Checkpoint).Status.Conditions, v1alpha1.ConditionReady) && outage != nil {
+				return outage
+			}
+			return next.SubResource(name).Patch(ctx, object, patch, options...)
+		},
+	})
+	w.apiReader = w.client
+	request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(c)}
+	if _, err := w.Reconcile(t.Context(), request); !errors.Is(err, outage) {
+		t.Fatalf("got %v, want %v", err, outage)
+	}
+	stored, err := os.ReadFile(w.archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outage = nil
+	w.reconcile(t)
+	after := &v1alpha1.Checkpoint{}
+	if err := w.client.Get(t.Context(), request.NamespacedName, after); err != nil {
+		t.Fatal(err)
+	}
+	if !meta.IsStatusConditionTrue(after.Status.Conditions, v1alpha1.ConditionReady) || after.Status.Attempts != 1 {
+		t.Errorf("the status is %+v, want it ready after one attempt", after.Status)
+	}
+	if now, err := os.ReadFile(w.archive); err != nil || !bytes.Equal(now, stored) {
+		t.Errorf("the archive is another one: %v", err)
+	}
+	w.wantNothingLeft(t)
 }
 
 // The times of a status have seconds only: the second failure in the same second changes

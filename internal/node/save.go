@@ -18,22 +18,15 @@ import (
 // save stores what was dumped, reads it back and records that the Checkpoint is ready.
 func (r *Reconciler) save(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	dumps := r.staged.get(c.UID)
-	place, err := r.stores.Open(ctx, c)
-	if err != nil {
-		return r.saveFailed(ctx, c, false, err)
-	}
-	key, err := r.stores.Key(ctx, c)
-	if err != nil {
-		return r.saveFailed(ctx, c, false, err)
-	}
-	if err := r.recordLocations(ctx, c, place); err != nil {
-		return err
-	}
-	saved := make([]archive.Result, len(dumps))
-	for i, d := range dumps {
-		if saved[i], err = SaveDump(ctx, place, keyOf(c, d.Report().Container.Name), d, key); err != nil {
-			return r.saveFailed(ctx, c, inRAM(dumps[:i+1]), fmt.Errorf("storing container %s: %w", d.Report().Container.Name, err))
+	saved := r.staged.results(c.UID)
+	if saved == nil {
+		var err error
+		if saved, err = r.saveDumps(ctx, c, dumps); err != nil || saved == nil {
+			return err
 		}
+		// If the API server cannot be reached now, a dump that was in RAM is gone: the container
+		// would have to be frozen again.
+		r.staged.setResults(c.UID, saved)
 	}
 	if err := r.recordReady(ctx, c, dumps, saved); err != nil {
 		return err
@@ -42,6 +35,29 @@ func (r *Reconciler) save(ctx context.Context, c *v1alpha1.Checkpoint) error {
 		return fmt.Errorf("removing the dumps of Checkpoint %s/%s from the node: %w", c.Namespace, c.Name, err)
 	}
 	return nil
+}
+
+// saveDumps stores dumps and reads them back. It returns nil if that has failed and the
+// failure is on record.
+func (r *Reconciler) saveDumps(ctx context.Context, c *v1alpha1.Checkpoint, dumps []runtime.Dump) ([]archive.Result, error) {
+	place, err := r.stores.Open(ctx, c)
+	if err != nil {
+		return nil, r.saveFailed(ctx, c, false, err)
+	}
+	key, err := r.stores.Key(ctx, c)
+	if err != nil {
+		return nil, r.saveFailed(ctx, c, false, err)
+	}
+	if err := r.recordLocations(ctx, c, place); err != nil {
+		return nil, err
+	}
+	saved := make([]archive.Result, len(dumps))
+	for i, d := range dumps {
+		if saved[i], err = SaveDump(ctx, place, keyOf(c, d.Report().Container.Name), d, key); err != nil {
+			return nil, r.saveFailed(ctx, c, inRAM(dumps[:i+1]), fmt.Errorf("storing container %s: %w", d.Report().Container.Name, err))
+		}
+	}
+	return saved, nil
 }
 
 // keyOf returns the key of an archive in its store. It is derived from the UID: a name may
