@@ -13,9 +13,10 @@ const (
 	// Here nearly the whole live heap is caches, so a container would need twice
 	// their size.
 	defaultMaxGarbage = 24 << 20
-	// minGCPercent bounds the CPU time for garbage collection if the live heap is
-	// very large.
+	// minGCPercent bounds the CPU time for garbage collection if the live heap is large,
+	// which is from largeHeap bytes on.
 	minGCPercent = 25
+	largeHeap    = 4 * defaultMaxGarbage
 )
 
 // LimitGarbage keeps garbage below so many bytes, unless GOGC is set; 0 for the default.
@@ -38,7 +39,11 @@ func LimitGarbage(most uint64) {
 // gcPercent is the value of GOGC that keeps garbage below a limit for a live heap, both in
 // bytes.
 func gcPercent(live, most uint64) int {
-	return int(max(minGCPercent, 100*most/max(live, most)))
+	percent := 100 * most / max(live, most)
+	if live >= largeHeap {
+		percent = max(percent, minGCPercent)
+	}
+	return int(percent)
 }
 
 // liveHeap is the number of bytes that the last collection found alive.

@@ -11,7 +11,7 @@ import (
 
 // MaxGarbage is how many bytes of garbage the agent may have in memory, less than other
 // programs: it runs on every node, and most of its memory is buffers that are used again.
-const MaxGarbage = 8 << 20
+const MaxGarbage = 3 << 20
 
 // Options configure the agent.
 type Options struct {

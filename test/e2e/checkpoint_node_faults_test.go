@@ -42,6 +42,7 @@ func TestOnTwoNodesCheckpointsSurviveFaults(t *testing.T) {
 	w.apply(t, fmt.Sprintf(largePod, cluster.BusyboxImage, node))
 	w.waitCounting(t, "large")
 	t.Run("the disk is full", func(t *testing.T) { w.testFullDisk(t, node) })
+	t.Run("the agent needs little memory", func(t *testing.T) { w.testAgentMemory(t, node) })
 	for _, engine := range []string{"runc", "kubelet"} {
 		w.setEngine(t, engine)
 		t.Run(engine+", the agent does not reach the API server", func(t *testing.T) { w.testNoAPIServer(t, node) })
@@ -113,14 +114,37 @@ func (w *checkpointWorld) testFullDisk(t *testing.T, node string) {
 	w.waitNothingLeft(t, key.Name, node)
 }
 
+// testAgentMemory: an upload does not take more memory for a larger container.
+func (w *checkpointWorld) testAgentMemory(t *testing.T, node string) {
+	storage := w.startBucket(t, "1Gi")
+	w.create(t, checkpointNamespace, "large-in-a-bucket", func(s *v1alpha1.CheckpointSpec) {
+		s.Target.PodName, s.Storage = "large", storage
+	})
+	w.waitReady(t, "large-in-a-bucket")
+	w.waitNothingLeft(t, "large-in-a-bucket", node)
+	const most = 64 << 10 // KiB
+	var peak int
+	status := w.Run(t, node, "cat", "/proc/"+w.agentPID(t, node)+"/status")
+	_, rest, _ := strings.Cut(status, "VmHWM:")
+	if _, err := fmt.Sscan(rest, &peak); err != nil || peak > most {
+		t.Errorf("the agent had up to %d KiB in RAM, %v, want %d: %s", peak, err, most, status)
+	}
+	t.Logf("the agent had up to %d KiB in RAM", peak)
+}
+
 // testNoAPIServer: the container goes on, and what was dumped is stored when the API server
 // can be reached again. The container is not frozen a second time.
 func (w *checkpointWorld) testNoAPIServer(t *testing.T, node string) {
 	key := w.createOfLarge(t, "no-api-server")
 	w.waitStatus(t, key, isAttempted)
-	rule := "OUTPUT -p tcp -d 10.96.0.1 -j REJECT --reject-with tcp-reset"
-	w.inAgentsNetwork(t, node, "iptables -A "+rule)
-	reconnect := sync.OnceFunc(func() { w.inAgentsNetwork(t, node, "iptables -D "+rule) })
+	agent := w.agentPID(t, node)
+	connect := func(action string) {
+		_, err := w.TryRun(context.Background(), node, "nsenter", "--target", agent, "--net",
+			"iptables", action, "OUTPUT", "-p", "tcp", "-d", "10.96.0.1", "-j", "REJECT", "--reject-with", "tcp-reset")
+		must(t, err)
+	}
+	connect("-A")
+	reconnect := sync.OnceFunc(func() { connect("-D") })
 	t.Cleanup(reconnect)
 	c := &v1alpha1.Checkpoint{}
 	must(t, w.api.Get(t.Context(), key, c))
@@ -150,18 +174,17 @@ func (w *checkpointWorld) waitAgentLog(t *testing.T, node, text string) {
 	})
 }
 
-// inAgentsNetwork runs a command in the network namespace of a node's agent.
-func (w *checkpointWorld) inAgentsNetwork(t *testing.T, node, command string) {
+// agentPID returns the number of the agent's process on a node.
+func (w *checkpointWorld) agentPID(t *testing.T, node string) string {
 	t.Helper()
-	_, err := w.TryRun(context.Background(), node, "sh", "-ec", `
+	return strings.TrimSpace(w.Run(t, node, "sh", "-c", `
 		for p in /proc/[0-9]*; do
 			case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in
-			"/holdfast node --host-root"*) exec nsenter -t "${p#/proc/}" -n `+command+` ;;
+			"/holdfast node --host-root"*) echo "${p#/proc/}"; exit ;;
 			esac
 		done
 		echo "there is no agent" >&2
-		exit 1`)
-	must(t, err)
+		exit 1`))
 }
 
 // testPowerCut: the container starts anew when the power is back, and the Checkpoint ends.

@@ -6,33 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/test/cluster"
 	"github.com/holdfast-io/holdfast/test/world"
 )
-
-// testFullBucket: the Checkpoint says that the bucket is full, and who can help. What was
-// written goes at once.
-func (w *checkpointWorld) testFullBucket(t *testing.T, storage *v1alpha1.CheckpointStorage) {
-	w.kubectl(t, "exec", "s3", "-c", "look", "--", "sh", "-c", "dd if=/dev/zero of=/data/filling bs=64k; true")
-	w.create(t, checkpointNamespace, "in-a-full-bucket", func(s *v1alpha1.CheckpointSpec) { s.Storage = storage })
-	key := client.ObjectKey{Namespace: checkpointNamespace, Name: "in-a-full-bucket"}
-	c := w.waitStatus(t, key, func(s *v1alpha1.CheckpointStatus) bool {
-		ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
-		return ready != nil && ready.Reason == v1alpha1.ReasonStorageFull
-	})
-	if c.Status.WaitingFor != v1alpha1.WaitingForUser || c.Status.NextAttemptTime == nil {
-		t.Errorf("the status is %+v", c.Status)
-	}
-	w.deleteCheckpoint(t, c.Name)
-	w.kubectl(t, "exec", "s3", "-c", "look", "--", "rm", "/data/filling")
-	if got := w.filesInBucket(t); got != "" {
-		t.Errorf("the bucket still has %q", got)
-	}
-}
 
 // twoContainers is a pod of which all containers are checkpointed at one instant.
 const twoContainers = `

@@ -12,7 +12,7 @@ import (
 
 const (
 	chunkSize = 5 << 20 // bytes; the least that S3 takes for all parts but the last
-	maxChunks = 4       // in memory at a time
+	maxChunks = 4       // in memory at a time, see chunksAtOnce
 	maxParts  = 10_000  // of an upload: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 )
 
@@ -27,6 +27,10 @@ func chunksOfPart(number int) int {
 		return maxChunks
 	}
 }
+
+// chunksAtOnce returns how many chunks are in memory while the part with a number is
+// collected: those of a part, and one more for the next.
+func chunksAtOnce(number int) int { return min(chunksOfPart(number)+1, maxChunks) }
 
 // MaxObject is the size of the largest object in bytes: 178 GiB.
 const MaxObject = (500*1 + 1000*2 + (maxParts-1500)*maxChunks) * chunkSize

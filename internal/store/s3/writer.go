@@ -125,7 +125,7 @@ func (w *writer) chunk() ([]byte, error) {
 		return chunk, nil
 	default:
 	}
-	if w.chunks < maxChunks {
+	if w.chunks < chunksAtOnce(w.number) {
 		w.chunks++
 		return make([]byte, 0, chunkSize), nil
 	}
