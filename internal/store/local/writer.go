@@ -8,6 +8,8 @@ import (
 	"os"
 	"path"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-io/holdfast/internal/store"
 )
 
@@ -43,7 +45,14 @@ type writer struct {
 	partial string   // the file's path; "" when it is gone
 	file    *os.File // nil when it is closed
 	err     error    // of Write
+
+	written, flushed int64 // bytes of the file: what was written, and what the disk was told of
 }
+
+// flushSize is how much is written, in bytes, before the disk begins with it. By itself the
+// kernel collects up to a tenth of the node's memory, and everything would wait for the disk
+// at the end.
+const flushSize = 8 << 20
 
 func (w *writer) Write(p []byte) (int, error) {
 	if w.err == nil {
@@ -54,7 +63,18 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.Write(p)
 	w.err = w.store.wrap("writing "+w.key, err)
+	w.written += int64(n)
+	if w.written-w.flushed >= flushSize {
+		w.flush()
+	}
 	return n, w.err
+}
+
+// flush has the disk begin to write, without waiting for it. It is only a hint: an error
+// shows when the file is synced.
+func (w *writer) flush() {
+	_ = unix.SyncFileRange(int(w.file.Fd()), w.flushed, w.written-w.flushed, unix.SYNC_FILE_RANGE_WRITE)
+	w.flushed = w.written
 }
 
 // sync makes what was written survive a power cut, and closes the file.
