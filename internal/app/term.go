@@ -67,7 +67,14 @@ func (t *term) run(ctx context.Context) error {
 	// A manager starts runnables that need leader election after it has filled
 	// the caches that Setup asks for. This one is not gated.
 	synced := make(chan struct{})
-	if err := m.Add(manager.RunnableFunc(func(context.Context) error { close(synced); return nil })); err != nil {
+	started := func(ctx context.Context) error {
+		close(synced)
+		if err := releaseProgramPages(); err != nil {
+			klog.FromContext(ctx).Error(err, "Some memory is not given back")
+		}
+		return nil
+	}
+	if err := m.Add(manager.RunnableFunc(started)); err != nil {
 		return err
 	}
 	t.program.endpoint.setCache(m.GetCache())
