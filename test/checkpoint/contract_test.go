@@ -343,6 +343,9 @@ func TestTimeout(t *testing.T) {
 	if runtime.ReasonOf(err) != runtime.Timeout || !runtime.IsRetryable(err) {
 		t.Errorf("the checkpoint ended with %v (%s), want Timeout, which is worth a retry", err, runtime.ReasonOf(err))
 	}
+	if !strings.Contains(fmt.Sprint(err), "CRIU had not begun") {
+		t.Errorf("the checkpoint ended with %v, which does not say how far CRIU had come", err)
+	}
 	if n.IsFrozen(c) {
 		t.Error("the container is frozen")
 	}

@@ -83,7 +83,11 @@ func newNode(t testing.TB, change func(*runc.Config)) *node {
 		t.Fatal(err)
 	}
 	n.state = "/var/lib/holdfast-" + c.Namespace
-	n.config = runc.Config{StateDir: n.state, HostPID: n.pid, WorkerArgs: []string{workerArg}, MaxMemory: 8 << 30}
+	n.config = runc.Config{
+		StateDir: n.state, HostPID: n.pid, WorkerArgs: []string{workerArg}, MaxMemory: 8 << 30,
+		// The disk of a busy machine may let CRIU wait for longer than by default.
+		Timeout: 10 * time.Minute,
+	}
 	if change != nil {
 		change(&n.config)
 	}

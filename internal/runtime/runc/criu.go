@@ -20,6 +20,8 @@ const (
 	// criuConfig is a configuration file for CRIU, which it reads before the node's own
 	// /etc/criu/runc.conf.
 	criuConfig = "criu.conf"
+	// criuLog is CRIU's log of a dump.
+	criuLog = "dump.log"
 	// nodeCRIUConfig is the node's own; it wins.
 	nodeCRIUConfig = "/etc/criu/runc.conf"
 	// markVariable marks the processes of a checkpoint in their environment: runc and CRIU
@@ -152,12 +154,12 @@ func (r *criuRun) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("dumping container %s: %w", r.target.Name, context.Cause(ctx))
-	}
-	log, logErr := os.ReadFile(filepath.Join(r.target.dir, "dump.log"))
+	log, logErr := os.ReadFile(filepath.Join(r.target.dir, criuLog))
 	if logErr != nil && !errors.Is(logErr, os.ErrNotExist) {
 		return errors.Join(err, logErr)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("dumping container %s: %w; %s", r.target.Name, context.Cause(ctx), progressOf(string(log)))
 	}
 	return explainCRIU(fmt.Sprintf("%s (%v)", strings.TrimSpace(r.said.String()), err), string(log))
 }

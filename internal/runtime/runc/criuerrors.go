@@ -33,3 +33,12 @@ func errorLines(log string) string {
 	}
 	return lines.String()
 }
+
+// progressOf says how far a dump had come that was stopped.
+func progressOf(log string) string {
+	last := strings.TrimSpace(log)
+	if last == "" {
+		return "CRIU had not begun"
+	}
+	return "CRIU's last message was: " + last[strings.LastIndex(last, "\n")+1:]
+}

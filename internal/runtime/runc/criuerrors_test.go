@@ -43,3 +43,20 @@ func TestExplainCRIU(t *testing.T) {
 		})
 	}
 }
+
+func TestProgressOf(t *testing.T) {
+	tests := map[string]struct{ log, want string }{
+		"there is no log":                     {"", "CRIU had not begun"},
+		"the last line of several":            {"(00.1) a\n(00.2) b\n", "CRIU's last message was: (00.2) b"},
+		"a line that CRIU has not ended":      {"(00.1) a\n(00.2) dump", "CRIU's last message was: (00.2) dump"},
+		"a line that is the only one":         {"(00.1) a\n", "CRIU's last message was: (00.1) a"},
+		"an empty line at the end of the log": {"(00.1) a\n\n", "CRIU's last message was: (00.1) a"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := progressOf(tt.log); got != tt.want {
+				t.Errorf("progressOf() = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
