@@ -12,6 +12,10 @@
 // waits, and then fails: the kubelet tries again. A ticket says either that the container is
 // restored, that it starts afresh, or that it must not start.
 //
+// The wrapper holds a lock on the ticket that it has claimed. One that is claimed, has no
+// outcome and is not locked is that of a wrapper that died: the agent issues it anew. A
+// container with a claimed ticket must not start without another one.
+//
 // The wrapper starts with each container of the node, so this package imports nothing but
-// small packages of the standard library.
+// small packages.
 package ticket

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultDir is the directory of a node.
@@ -91,6 +93,8 @@ type Outcome struct {
 type Container struct {
 	dir               string
 	podUID, container string
+	// claim is the claimed ticket, which is locked for as long as it is open.
+	claim *os.File
 }
 
 // At returns the place of a container's files in a directory. Names that are not plain names
@@ -152,23 +156,65 @@ func (c *Container) Forget() error {
 
 // Claim takes the ticket: nobody else can, not even the same container when it starts again.
 // It is [ErrNone] if there is no ticket. One to start afresh, or to fail, is not taken: it is
-// valid until the agent issues another one.
+// valid until the agent issues another one. The claimed ticket is locked until the process
+// ends.
 func (c *Container) Claim(now time.Time) (*Ticket, error) {
 	t, err := c.Ticket()
-	if err != nil {
-		return nil, err
+	if err != nil || t.Decision != Restore {
+		return t, err
 	}
-	if t.Decision != Restore {
-		return t, nil
-	}
-	from, to := filepath.Join(c.dir, ticketFile), filepath.Join(c.dir, claimedFile)
-	if err := os.Rename(from, to); err != nil {
+	if err := c.take(); err != nil {
 		return nil, fmt.Errorf("claiming a ticket: %w", err)
+	}
+	// What was taken may be another ticket than the one that was read.
+	if t, err = c.Claimed(); err != nil {
+		return nil, err
 	}
 	if now.After(t.Expires) {
 		return nil, fmt.Errorf("claiming a ticket: it has expired at %s", t.Expires.Format(time.RFC3339))
 	}
 	return t, nil
+}
+
+// take locks the ticket and renames it: one that is claimed and not locked is that of a
+// wrapper that has ended.
+func (c *Container) take() error {
+	from := filepath.Join(c.dir, ticketFile)
+	file, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNone
+	}
+	if err == nil {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err == nil {
+		err = os.Rename(from, filepath.Join(c.dir, claimedFile))
+	}
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	c.claim = file
+	return nil
+}
+
+// IsClaimInUse reports whether a wrapper works on the claimed ticket.
+func (c *Container) IsClaimInUse() (bool, error) {
+	file, err := os.Open(filepath.Join(c.dir, claimedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("opening a claimed ticket: %w", err)
+	}
+	defer file.Close()
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("locking a claimed ticket: %w", err)
+	}
+	return false, nil
 }
 
 // Outcome returns what became of the claimed ticket, [ErrNone] if that is not known.

@@ -31,6 +31,15 @@ func TestATicketToRestoreIsUsedOnce(t *testing.T) {
 	if err != nil || got.Decision != Restore || got.Request != "c-1" {
 		t.Fatalf("Claim() = %+v, %v", got, err)
 	}
+	if used, err := c.IsClaimInUse(); err != nil || !used {
+		t.Errorf("IsClaimInUse() = %v, %v while the process has it", used, err)
+	}
+	if err := c.claim.Close(); err != nil { // as when it ends
+		t.Fatal(err)
+	}
+	if used, err := c.IsClaimInUse(); err != nil || used {
+		t.Errorf("IsClaimInUse() = %v, %v after the process has ended", used, err)
+	}
 	if _, err := c.Claim(now); !errors.Is(err, ErrNone) {
 		t.Errorf("the second Claim() = %v, want ErrNone", err)
 	}
