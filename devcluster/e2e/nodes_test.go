@@ -72,6 +72,7 @@ func TestTwoNodes(t *testing.T) {
 		c.kubectl(t, "wait", "pod/mkfs", "--for=jsonpath={.status.phase}=Succeeded", "--timeout="+patience.String())
 	})
 	t.Run("the kubelet makes a checkpoint of a container", func(t *testing.T) { checkpoint(t, c, nodes[1]) })
+	t.Run("the OCI runtime can be replaced", func(t *testing.T) { replaceRuntime(t, c, nodes[1]) })
 	t.Run("a kubelet that is killed comes back", func(t *testing.T) { killKubelet(t, c, nodes[0]) })
 	t.Run("a node that does not exist has no shell", func(t *testing.T) {
 		if _, err := c.shell(t, c.name+"-n3", "true"); err == nil || !strings.Contains(err.Error(), "has no node "+c.name+"-n3") {
@@ -174,6 +175,32 @@ func checkpoint(t *testing.T, c *cluster, node string) {
 	}
 	_, err := c.shell(t, node, "tar -tf "+made.Items[0]+" | grep '^checkpoint/'")
 	must(t, err)
+}
+
+// replaceRuntime puts a program in the place of the OCI runtime. It is called for the
+// containers that start from then on, and their specifications have the pod's annotations
+// about restores.
+func replaceRuntime(t *testing.T, c *cluster, node string) {
+	_, err := c.shell(t, node, `
+		cat >/usr/local/sbin/other-runtime <<-'END'
+			#!/bin/sh
+			case " $* " in *" create "*) grep -o '"checkpoint.example.com/[^,}]*' config.json >>/run/annotations;; esac
+			exec runc "$@"
+		END
+		chmod +x /usr/local/sbin/other-runtime
+		ln -s other-runtime /usr/local/sbin/new
+		mv /usr/local/sbin/new /usr/local/sbin/oci-runtime`)
+	must(t, err)
+	place := fmt.Sprintf(`{"spec":{"nodeName":%q}}`, node)
+	c.kubectl(t, "run", "annotated", "--image="+busybox, "--overrides="+place, "--annotations=checkpoint.example.com/restore-from=x",
+		"--command", "--", "sleep", "1000")
+	c.kubectl(t, "wait", "pod/annotated", "--for=condition=Ready", "--timeout="+patience.String())
+	said, err := c.shell(t, node, "cat /run/annotations; ln -sf ../../sbin/runc /usr/local/sbin/oci-runtime")
+	must(t, err)
+	const want = `"checkpoint.example.com/restore-from":"x"` + "\n"
+	if said != want+want {
+		t.Errorf("the specifications of the pause container and of the container say %q, want %q in both", said, want)
+	}
 }
 
 func killKubelet(t *testing.T, c *cluster, node string) {

@@ -32,7 +32,7 @@ func fill(file, text string, spec Spec) error {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
 	defer f.Close()
-	data := map[string]any{"Spec": spec, "At": FilesAt, "Socket": containerdSocket, "Pause": PauseImage}
+	data := map[string]any{"Spec": spec, "At": FilesAt, "Socket": containerdSocket, "Pause": PauseImage, "Runtime": RuntimeAt}
 	if err := t.Execute(f, data); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
@@ -81,8 +81,10 @@ const containerdConfig = `version = 3
 
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = 'io.containerd.runc.v2'
+    pod_annotations = ['checkpoint.example.com/*']
 
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      BinaryName = '{{.Runtime}}'
       SystemdCgroup = false
 `
 

@@ -61,6 +61,9 @@ const (
 	// SharedAt is where a node finds the files that it shares with the others: what
 	// a shared disk or a file server is elsewhere.
 	SharedAt = "/var/lib/holdfast/shared"
+	// RuntimeAt is what containerd runs as its OCI runtime: a link to runc. A test that
+	// replaces the link replaces the runtime of the containers that start from then on.
+	RuntimeAt = "/usr/local/sbin/oci-runtime"
 )
 
 // A Node is one that was started.

@@ -60,7 +60,7 @@ func TestWriteConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"address = '" + containerdSocket + "'", "sandbox = '" + PauseImage + "'"} {
+	for _, want := range []string{"address = '" + containerdSocket + "'", "sandbox = '" + PauseImage + "'", "BinaryName = '" + RuntimeAt + "'"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("containerd.toml lacks %s", want)
 		}

@@ -134,6 +134,9 @@ func settle(spec Spec, root string) error {
 			return fmt.Errorf("writing /%s: %w", name, err)
 		}
 	}
+	if err := os.Symlink("../../sbin/runc", filepath.Join(root, RuntimeAt)); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("linking %s to runc: %w", RuntimeAt, err)
+	}
 	return nil
 }
 
