@@ -25,6 +25,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/runtime/kubelet"
 	"github.com/holdfast-io/holdfast/internal/runtime/runc"
 	"github.com/holdfast-io/holdfast/internal/store/s3"
+	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
 // nodeAgent is the role node.
@@ -73,6 +74,7 @@ func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs.StringSliceVar(&a.engines, "engines", []string{runc.Name, kubelet.Name}, "engines that may be used, in the order of preference: runc, kubelet")
 	fs.StringVar(&a.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node for checkpoints that are not stored yet; it needs room for one of each container")
 	fs.StringVar(&a.agent.LocalPath, "local-path", "/var/lib/holdfast/checkpoints", "directory of the node in which the backend local may keep checkpoints")
+	fs.StringVar(&a.agent.RestoreDir, "restore-dir", ticket.DefaultDir, "directory of the node for the data of pods that are being restored; holdfast-runtime looks there")
 	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet may take; 0 keeps them on disk, which freezes containers for longer")
 	fs.BoolVar(&a.freezeCopy, "freeze-copy", false, "copy memory beside CRIU (step FreezeCopy) instead of having CRIU write it into RAM (step Tmpfs); which one is faster depends on the node")
 	fs.DurationVar(&a.frozen, "max-frozen-time", runc.DefaultTimeout, "for how long a container may be frozen, unless its Checkpoint or its liveness probe permits less")
@@ -114,7 +116,7 @@ func (a *nodeAgent) complete(command *cobra.Command) error {
 	)
 	a.stores.KubeletDir = filepath.Join(a.kubelet.Root, a.kubeletDir)
 	o := &a.agent
-	o.Namespace = app.Namespace("")
+	o.Namespace, o.HostRoot = app.Namespace(""), a.kubelet.Root
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax
 	var problem error
 	if o.Engines, problem = a.newEngines(); problem != nil {

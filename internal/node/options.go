@@ -23,6 +23,10 @@ type Options struct {
 	Info *Info
 	// LocalPath is the directory in which backend local may keep data.
 	LocalPath string
+	// HostRoot is where the node's file system is mounted.
+	HostRoot string
+	// RestoreDir is the directory of the node for restores, see package ticket.
+	RestoreDir string
 	// Attempts is how often a dump is attempted.
 	Attempts int32
 	// UploadDeadline is how long a dump is kept on the node while its store cannot be used.
@@ -46,12 +50,22 @@ func (o *Options) Validate() error {
 	if o.Node == "" {
 		errs = append(errs, errors.New("--node-name is empty: set it, or NODE_NAME by the downward API (spec.nodeName)"))
 	}
-	if !filepath.IsAbs(o.LocalPath) {
-		errs = append(errs, fmt.Errorf("--local-path %q must be absolute", o.LocalPath))
+	for flag, dir := range map[string]string{"--local-path": o.LocalPath, "--restore-dir": o.RestoreDir} {
+		if !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("%s %q must be absolute", flag, dir))
+		}
 	}
 	if o.Attempts < 1 {
 		errs = append(errs, fmt.Errorf("--attempts %d must be at least 1", o.Attempts))
 	}
+	if o.Workers < 1 {
+		errs = append(errs, fmt.Errorf("--worker-threads %d must be at least 1", o.Workers))
+	}
+	return errors.Join(append(errs, o.validateTimes())...)
+}
+
+func (o *Options) validateTimes() error {
+	var errs []error
 	if o.UploadDeadline < 0 {
 		errs = append(errs, fmt.Errorf("--upload-deadline %s must not be negative", o.UploadDeadline))
 	}
@@ -60,9 +74,6 @@ func (o *Options) Validate() error {
 	}
 	if o.OrphanInterval < 0 {
 		errs = append(errs, fmt.Errorf("--orphan-interval %s must not be negative", o.OrphanInterval))
-	}
-	if o.Workers < 1 {
-		errs = append(errs, fmt.Errorf("--worker-threads %d must be at least 1", o.Workers))
 	}
 	if o.RetryStart <= 0 || o.RetryMax < o.RetryStart {
 		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))

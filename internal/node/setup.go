@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -24,10 +26,13 @@ import (
 // Resources are those without which the agent cannot work.
 var Resources = kube.Resources{GroupVersion: v1alpha1.GroupVersion, Names: []string{"checkpoints", "checkpointnodes"}}
 
-// CacheOptions limits the cache to the Checkpoints of the node.
+// CacheOptions limits the cache to the Checkpoints and pods of the node.
 func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject = map[client.Object]cache.ByObject{
 		&v1alpha1.Checkpoint{}: {Field: fields.OneTermEqualSelector("status.nodeName", o.Node)},
+		&corev1.Pod{}: {
+			Field: fields.OneTermEqualSelector("spec.nodeName", o.Node), Transform: cache.TransformStripManagedFields(),
+		},
 	}
 }
 
@@ -48,7 +53,7 @@ func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, stores Stor
 			return err
 		}
 	}
-	if err := addFinder(m, &r.stores, o); err != nil {
+	if err := errors.Join(addFinder(m, &r.stores, o), addRestore(m, events, r)); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(m).

@@ -53,6 +53,10 @@ type CheckpointPolicySpec struct {
 	// retention limits which Checkpoints are kept. Without it, all are kept.
 	// +optional
 	Retention *CheckpointRetention `json:"retention,omitempty"`
+
+	// restore says how pods are restored from these Checkpoints.
+	// +optional
+	Restore *RestoreOptions `json:"restore,omitempty"`
 }
 
 // CheckpointRetention limits which ready Checkpoints of a workload are kept, over the

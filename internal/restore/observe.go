@@ -1,0 +1,108 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/ticket"
+)
+
+// observe reads what decide has to know. The Checkpoint is read only while the request is
+// open.
+func (r *Reconciler) observe(ctx context.Context, pod *corev1.Pod) (*state, error) {
+	s := &state{pod: pod, request: pod.Annotations[v1alpha1.AnnotationRestoreFrom]}
+	if s.request == "" {
+		return s, nil
+	}
+	if err := r.lookUp(ctx, s); err != nil {
+		return nil, err
+	}
+	for _, name := range containerNames(pod) {
+		c, err := r.observeContainer(s, name)
+		if err != nil {
+			return nil, err
+		}
+		s.containers = append(s.containers, c)
+	}
+	if s.problem == nil && !s.isSettled() {
+		s.problem = r.check(s)
+	}
+	return s, nil
+}
+
+// containerNames returns the names of all containers of a pod: the wrapper asks for a ticket
+// of each.
+func containerNames(pod *corev1.Pod) []string {
+	var names []string
+	for i := range pod.Spec.InitContainers {
+		names = append(names, pod.Spec.InitContainers[i].Name)
+	}
+	for i := range pod.Spec.Containers {
+		names = append(names, pod.Spec.Containers[i].Name)
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		names = append(names, pod.Spec.EphemeralContainers[i].Name)
+	}
+	return names
+}
+
+func (r *Reconciler) observeContainer(s *state, name string) (*container, error) {
+	place, err := ticket.At(r.options.Dir, string(s.pod.UID), name)
+	if err != nil {
+		return nil, err
+	}
+	c := &container{name: name, place: place, runningID: runningID(s.pod, name)}
+	c.target = s.checkpoint != nil && slices.ContainsFunc(s.checkpoint.Status.Containers,
+		func(of v1alpha1.ContainerCheckpoint) bool { return of.Name == name })
+	if c.issued, err = ofRequest(s.request, place.Ticket); err != nil {
+		return nil, err
+	}
+	if c.claimed, err = ofRequest(s.request, place.Claimed); err != nil || c.claimed == nil {
+		return c, err
+	}
+	// In this order: the wrapper gives up its claim after it has recorded the outcome.
+	if c.inUse, err = place.IsClaimInUse(); err != nil {
+		return nil, err
+	}
+	if c.outcome, err = place.Outcome(); err != nil && !errors.Is(err, ticket.ErrNone) {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ofRequest returns a ticket, nil if there is none for this request.
+func ofRequest(request string, read func() (*ticket.Ticket, error)) (*ticket.Ticket, error) {
+	t, err := read()
+	if errors.Is(err, ticket.ErrNone) || err == nil && t.Request != request {
+		return nil, nil
+	}
+	return t, err
+}
+
+// runningID returns the ID of a container that runs, "" if it does not.
+func runningID(pod *corev1.Pod, name string) string {
+	status := statusOf(pod, name)
+	if status == nil || status.State.Running == nil {
+		return ""
+	}
+	_, id, _ := strings.Cut(status.ContainerID, "://")
+	return id
+}
+
+// statusOf returns the status of a container; nil if there is none yet.
+func statusOf(pod *corev1.Pod, name string) *corev1.ContainerStatus {
+	all := &pod.Status
+	for _, statuses := range [][]corev1.ContainerStatus{all.InitContainerStatuses, all.ContainerStatuses, all.EphemeralContainerStatuses} {
+		for i := range statuses {
+			if statuses[i].Name == name {
+				return &statuses[i]
+			}
+		}
+	}
+	return nil
+}

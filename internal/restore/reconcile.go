@@ -1,0 +1,241 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/runtime/oci"
+	"github.com/holdfast-io/holdfast/internal/store"
+	"github.com/holdfast-io/holdfast/internal/ticket"
+)
+
+// Node is what the agent does to running containers.
+type Node interface {
+	// Bundle returns the bundle of a running container.
+	Bundle(id string) (*oci.Bundle, error)
+	// Kill ends a container; it is no error if it has ended.
+	Kill(ctx context.Context, id string) error
+}
+
+// Reconciler restores the pods of one node.
+type Reconciler struct {
+	client    client.Client
+	apiReader client.Reader // uncached
+	events    *kube.Events
+	options   *Options
+	archives  Archives
+	node      Node
+	now       func() time.Time
+}
+
+const (
+	// nextStep is the pause before the next step, for which there may be no event.
+	nextStep = 100 * time.Millisecond
+	// lookAgain is how often the agent looks for a Checkpoint that is not ready, for a store that
+	// cannot be reached, and for what the wrapper has done: there are events of the pod for
+	// most of that.
+	lookAgain = 5 * time.Second
+)
+
+// Reconcile does the next step for one pod.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	var pod *corev1.Pod
+	if err := kube.GetIfExists(ctx, r.client, request.NamespacedName, &pod); err != nil {
+		return reconcile.Result{}, err
+	}
+	if pod == nil || isOver(pod) {
+		return reconcile.Result{}, r.removeUnowned(ctx)
+	}
+	s, err := r.observe(ctx, pod)
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("observing the restore of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	result, err := r.execute(ctx, s, decide(s, r.now()))
+	if kube.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
+	}
+	return result, err
+}
+
+func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcile.Result, error) {
+	soon, later := reconcile.Result{RequeueAfter: nextStep}, reconcile.Result{RequeueAfter: lookAgain}
+	switch next.action {
+	case forget:
+		return reconcile.Result{}, r.forget(ctx, s)
+	case settle:
+		return r.settle(s)
+	case fail:
+		return soon, r.fail(ctx, s, next.problem)
+	case postpone:
+		return later, r.notYet(ctx, s, next.problem.reason, next.problem.message)
+	case stage:
+		return r.stageAll(ctx, s)
+	case reissue:
+		return later, r.reissue(s, next.containers)
+	case stop:
+		return later, r.stop(ctx, s, next.containers)
+	case await:
+		return later, nil
+	case succeed:
+		return soon, r.succeed(ctx, s)
+	}
+	return reconcile.Result{}, nil
+}
+
+// stageAll stages the data. A failure that may pass is repeated.
+func (r *Reconciler) stageAll(ctx context.Context, s *state) (reconcile.Result, error) {
+	message := fmt.Sprintf("fetching %s of Checkpoint %s/%s", s.checkpoint.Status.StoredSize, s.checkpoint.Namespace, s.checkpoint.Name)
+	if err := r.notYet(ctx, s, v1alpha1.ReasonFetching, message); err != nil {
+		return reconcile.Result{}, err
+	}
+	err := r.stage(ctx, s)
+	if err == nil {
+		return reconcile.Result{RequeueAfter: nextStep}, r.notYet(ctx, s, v1alpha1.ReasonRestoring,
+			"the data are verified and on the node; waiting for the containers to start")
+	}
+	p := problemOf(err)
+	if p.temporary {
+		return reconcile.Result{RequeueAfter: lookAgain}, r.notYet(ctx, s, p.reason, p.message)
+	}
+	return reconcile.Result{RequeueAfter: nextStep}, r.fail(ctx, s, p)
+}
+
+// problemOf says what a failed fetch means.
+func problemOf(err error) *problem {
+	p := &problem{message: err.Error()}
+	switch {
+	case errors.Is(err, errNoRoom):
+		p.reason, p.temporary = "InsufficientNodeDisk", true
+	case errors.Is(err, archive.ErrDamaged), errors.Is(err, store.ErrNotFound):
+		p.reason = v1alpha1.ReasonRestoreFailed
+	case errors.Is(err, store.ErrInvalid):
+		p.reason = v1alpha1.ReasonStorageInvalid
+	case errors.Is(err, store.ErrDenied):
+		p.reason = v1alpha1.ReasonStorageDenied
+	default:
+		p.reason, p.temporary = v1alpha1.ReasonStorageUnreachable, true
+	}
+	return p
+}
+
+func (r *Reconciler) reissue(s *state, containers []*container) error {
+	for _, c := range containers {
+		if err := c.place.Issue(r.ticketFor(s, c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends running containers. The kubelet starts them again, with their tickets.
+func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container) error {
+	for _, c := range containers {
+		r.events.Normal(s.pod, v1alpha1.ReasonRestoring, fmt.Sprintf("stopping container %s: it is restored from Checkpoint %s when the kubelet starts it again", c.name, s.request))
+		if err := r.node.Kill(ctx, c.runningID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle issues the tickets by which containers start once the outcome is on record, and
+// removes what no restore needs any more.
+func (r *Reconciler) settle(s *state) (reconcile.Result, error) {
+	restored := isRestored(s.pod)
+	var result reconcile.Result
+	for _, c := range s.containers {
+		switch {
+		case c.inUse:
+			result.RequeueAfter = lookAgain
+		case c.issued == nil || c.claimed != nil || c.isLeftover(restored):
+			if err := r.settleContainer(s, c, restored); err != nil {
+				return result, err
+			}
+		}
+	}
+	return result, nil
+}
+
+func (r *Reconciler) settleContainer(s *state, c *container, restored bool) error {
+	t := ticket.Ticket{Request: s.request, Decision: s.decisionAfter(c, restored), Message: s.messageAfter()}
+	switch {
+	case t.Decision != ticket.Restore:
+		if err := c.removeData(); err != nil {
+			return err
+		}
+	case c.hasData():
+		t = r.ticketFor(s, c)
+	default:
+		t.Decision = ticket.Fail
+	}
+	return c.place.Issue(t)
+}
+
+// isLeftover reports whether a ticket to restore must not be used any more: the request has
+// failed.
+func (c *container) isLeftover(restored bool) bool {
+	return !restored && c.issued.Decision == ticket.Restore
+}
+
+// messageAfter is what a container says that does not start after a failed restore.
+func (s *state) messageAfter() string {
+	reason := ""
+	if c := conditionOf(s.pod); c != nil {
+		reason = ": " + c.Message
+	}
+	return fmt.Sprintf("the pod was not restored from %s%s; remove the annotation %s to start it afresh, or change it to restore from another Checkpoint",
+		s.request, reason, v1alpha1.AnnotationRestoreFrom)
+}
+
+// forget removes the tickets and data of a pod whose request was withdrawn.
+func (r *Reconciler) forget(ctx context.Context, s *state) error {
+	dir := filepath.Join(r.options.Dir, string(s.pod.UID))
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing the restore of pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err)
+	}
+	if s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == "" {
+		return nil
+	}
+	return kube.ChangeStatus(ctx, r.client, s.pod, func(p *corev1.Pod) { delete(p.Annotations, v1alpha1.AnnotationObservedRestoreFrom) })
+}
+
+// removeUnowned removes what is left of pods that are gone or over. The cache must be filled.
+func (r *Reconciler) removeUnowned(ctx context.Context) error {
+	entries, err := os.ReadDir(r.options.Dir)
+	if errors.Is(err, os.ErrNotExist) || len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing restores: %w", err)
+	}
+	var pods corev1.PodList
+	if err := r.client.List(ctx, &pods, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	owned := map[types.UID]bool{}
+	for i := range pods.Items {
+		owned[pods.Items[i].UID] = !isOver(&pods.Items[i])
+	}
+	for _, entry := range entries {
+		if owned[types.UID(entry.Name())] || strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
+			return fmt.Errorf("removing the restore of a pod that is gone: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package restore
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/ticket"
+)
+
+// A state is what the agent knows about a pod that asks for a restore.
+type state struct {
+	pod     *corev1.Pod
+	request string // value of the annotation
+	// checkpoint and policy are what the request names; nil if problem says why not.
+	checkpoint *v1alpha1.Checkpoint
+	policy     v1alpha1.RestoreOptions
+	// problem is why the pod cannot be restored, or not yet.
+	problem    *problem
+	containers []*container
+}
+
+// A container is one of the pod.
+type container struct {
+	name string
+	// target is whether the Checkpoint has it. Others start as usual.
+	target bool
+	// runningID is its ID while it runs.
+	runningID string
+	place     *ticket.Container
+
+	issued, claimed *ticket.Ticket // of this request; nil if there is none
+	inUse           bool           // a wrapper works on the claimed ticket
+	outcome         *ticket.Outcome
+}
+
+// A problem is why a pod is not restored.
+type problem struct {
+	reason, message string
+	// temporary is whether it may pass without a change by a user.
+	temporary bool
+}
+
+// targets returns the containers that the Checkpoint has.
+func (s *state) targets() []*container {
+	return filterContainers(s.containers, func(c *container) bool { return c.target })
+}
+
+// restored reports whether the container is the one that was restored.
+func (c *container) restored() bool {
+	return c.outcome != nil && c.outcome.Error == ""
+}
+
+// isSettled reports whether the outcome of the request is on record.
+func (s *state) isSettled() bool {
+	return s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == s.request
+}
+
+// expiry is for how long a ticket is valid: until then the kubelet has started the container.
+const expiry = 30 * time.Minute
