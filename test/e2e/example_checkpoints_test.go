@@ -88,6 +88,10 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 			permission{"patch", "events", ""},                               // of an event that repeats
 			permission{"list", "checkpointnodes", "checkpoint.example.com"}, // once an hour
 			permission{"list", "checkpointpolicies", "checkpoint.example.com"},
+			// Restores; see TestOnTwoNodesPodsAreRestored.
+			permission{"get", "checkpointpolicies", "checkpoint.example.com"},
+			permission{"patch", "pods/status", ""},
+			permission{"list", "referencegrants", "gateway.networking.k8s.io"},
 		)
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",
 			permission{"patch", "events", ""},
