@@ -61,10 +61,10 @@ MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-u
 SHOW := | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: build
-build: bin/holdfast bin/local-driver devcluster ## Build all programs into bin/
+build: bin/holdfast bin/holdfast-runtime bin/local-driver devcluster ## Build all programs into bin/
 
-.PHONY: bin/holdfast bin/local-driver
-bin/holdfast bin/local-driver:
+.PHONY: bin/holdfast bin/holdfast-runtime bin/local-driver
+bin/holdfast bin/holdfast-runtime bin/local-driver:
 	@$(BUILD) $(TAGS) -trimpath -ldflags '-s -w' -o $@ ./cmd/$(@F)
 
 # ROLE makes an image whose entrypoint is that role, for manifests without a command.
@@ -73,8 +73,9 @@ ROLE = holdfast
 ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar \
 	checkpoint-operator manager
 .PHONY: image image-local-driver
-image: bin/holdfast ## Write an image into bin/holdfast.tar, without Docker (IMAGE=name, ROLE=csi-attacher)
-	go run -C devcluster ./mkimage -name '$(IMAGE)' -output ../bin/$(ROLE).tar -file /holdfast=../bin/holdfast \
+image: bin/holdfast bin/holdfast-runtime ## Write an image into bin/holdfast.tar, without Docker (IMAGE=name, ROLE=csi-attacher)
+	go run -C devcluster ./mkimage -name '$(IMAGE)' -output ../bin/$(ROLE).tar \
+		-file /holdfast=../bin/holdfast -file /holdfast-runtime=../bin/holdfast-runtime \
 		$(foreach role,$(ROLES),-link /$(role)=/holdfast) -entrypoint /$(ROLE)
 
 image-local-driver: bin/local-driver ## The same for the local driver, with this machine's mkfs and mount, into bin/local-driver.tar

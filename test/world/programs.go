@@ -38,7 +38,8 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// Programs returns the folder with the programs under test, holdfast and local-driver.
+// Programs returns the folder with the programs under test: holdfast, holdfast-runtime and
+// local-driver.
 // The first call builds them as they are released: static, so that they also run in
 // images.
 func Programs() (string, error) {
@@ -58,7 +59,8 @@ func build() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("creating a folder for the programs: %w", err)
 	}
-	cmd := exec.Command("go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", dir, module+"/cmd/holdfast", module+"/cmd/local-driver")
+	cmd := exec.Command("go", "build", "-tags=grpcnotrace", "-trimpath", "-ldflags=-s -w", "-o", dir,
+		module+"/cmd/holdfast", module+"/cmd/holdfast-runtime", module+"/cmd/local-driver")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
