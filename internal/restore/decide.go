@@ -95,7 +95,7 @@ func (c *container) needsTicket(now time.Time) bool {
 // failure returns why a restore has failed for good; nil if none has.
 func (s *state) failure(targets []*container) *problem {
 	for _, c := range targets {
-		if c.outcome == nil || c.outcome.Error == "" {
+		if c.outcome == nil || c.outcome.Error == "" || c.outcome.Interrupted {
 			continue
 		}
 		p := &problem{reason: v1alpha1.ReasonRestoreFailed, message: fmt.Sprintf("restoring container %s: %s", c.name, c.outcome.Error)}

@@ -70,6 +70,9 @@ func TestDecide(t *testing.T) {
 		"a restore that has failed is not repeated": {target(func(c *container) {
 			c.claimed, c.outcome = valid(), &ticket.Outcome{Error: "CRIU"}
 		}), nil, fail, v1alpha1.ReasonRestoreFailed},
+		"a restore that was interrupted is repeated": {target(func(c *container) {
+			c.claimed, c.outcome = valid(), &ticket.Outcome{Error: "killed", Interrupted: true}
+		}), nil, reissue, ""},
 		"a restore that has failed is repeated if the policy says so": {target(func(c *container) {
 			c.claimed, c.outcome = valid(), &ticket.Outcome{Error: "CRIU"}
 		}), func(s *state) { s.policy.OnFailure = v1alpha1.OnFailureRetry }, reissue, ""},

@@ -81,6 +81,9 @@ type Outcome struct {
 	Error string `json:"error,omitempty"`
 	// Incompatible is whether the same restore fails whenever it is repeated.
 	Incompatible bool `json:"incompatible,omitempty"`
+	// Interrupted is whether the wrapper was told to stop, or was killed: nothing is known about
+	// the restore.
+	Interrupted bool `json:"interrupted,omitempty"`
 	// Started and Ended are of the wrapper's work. RootfsSeconds and RestoreSeconds are the
 	// parts of it: the changes to the root file system, and CRIU.
 	Started        time.Time `json:"started"`

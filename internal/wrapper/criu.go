@@ -56,7 +56,7 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("the restore was interrupted: %w", context.Cause(ctx))
+		return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
 	case err != nil:
 		return explainRestore(filepath.Join(work, criuLog), lastError(w.call.log, logged), err)
 	}

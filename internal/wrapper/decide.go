@@ -24,15 +24,17 @@ type situation struct {
 	request string         // of the specification, "" if it has none
 	ticket  *ticket.Ticket // nil if there is none
 	err     error          // why it cannot be read; nil without a ticket
-	// interrupted is whether a former restore has ended without an outcome.
-	interrupted bool
+	// undecided is whether a ticket was claimed, and the agent has not decided what comes after
+	// it: whether its restore is repeated, or has failed for good, or the container may start
+	// afresh.
+	undecided bool
 }
 
 // decide has every rule about tickets. A container that nobody has asked to restore starts.
 // One that somebody has asked to restore starts by a ticket only.
 func decide(s situation) action {
 	if s.ticket == nil || s.err != nil {
-		if s.request != "" || s.interrupted {
+		if s.request != "" || s.undecided {
 			return waitMore
 		}
 		return pass
@@ -62,11 +64,8 @@ func observe(place *ticket.Container, request string) situation {
 	s.ticket, s.err = place.Ticket()
 	if errors.Is(s.err, ticket.ErrNone) {
 		s.ticket, s.err = nil, nil
-		_, claimed := place.Claimed()
-		if claimed == nil {
-			_, outcome := place.Outcome()
-			s.interrupted = errors.Is(outcome, ticket.ErrNone)
-		}
+		_, err := place.Claimed()
+		s.undecided = !errors.Is(err, ticket.ErrNone)
 	}
 	return s
 }
@@ -101,8 +100,8 @@ func noTicket(s situation, place *ticket.Container, waited time.Duration) error 
 		reason = fmt.Sprintf("within %s the agent has issued a ticket for %q only", waited, s.ticket.Request)
 	case s.ticket != nil:
 		reason = fmt.Sprintf("its ticket has the decision %q, which this version does not know", s.ticket.Decision)
-	case s.interrupted:
-		reason = fmt.Sprintf("a former restore was interrupted, and the agent has decided nothing within %s", waited)
+	case s.undecided:
+		reason = fmt.Sprintf("the container was restored before, or was to be, and the agent has decided nothing since, for %s", waited)
 	}
 	what := "the container waits for the restore"
 	if s.request != "" {

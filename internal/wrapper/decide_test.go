@@ -34,7 +34,7 @@ func TestDecide(t *testing.T) {
 		"a ticket to start afresh for another request is none":           {situation{request: "d", ticket: by(ticket.StartFresh, "c")}, waitMore},
 		"a ticket to fail for another request is none":                   {situation{request: "d", ticket: by(ticket.Fail, "c")}, waitMore},
 		"a decision that is not known is none":                           {situation{request: "c", ticket: by("Migrate", "c")}, waitMore},
-		"after an interrupted restore the agent decides":                 {situation{interrupted: true}, waitMore},
+		"after a restore the agent decides":                              {situation{undecided: true}, waitMore},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestAwaitTakesATicketThatIsIssuedMeanwhile(t *testing.T) {
 	}
 }
 
-func TestARestoreWithoutOutcomeWasInterrupted(t *testing.T) {
+func TestAfterARestoreTheAgentDecides(t *testing.T) {
 	place := newPlace(t)
 	if err := place.Issue(ticket.Ticket{Decision: ticket.Restore, Expires: time.Now().Add(time.Minute)}); err != nil {
 		t.Fatal(err)
@@ -74,14 +74,19 @@ func TestARestoreWithoutOutcomeWasInterrupted(t *testing.T) {
 	if _, err := place.Claim(time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if s := observe(place, ""); !s.interrupted {
-		t.Errorf("observe() = %+v, want it to be interrupted", s)
+	for _, outcome := range []ticket.Outcome{{Error: "CRIU"}, {}} {
+		if got := decide(observe(place, "")); got != waitMore {
+			t.Errorf("decide() = %d before the agent has decided, want %d", got, waitMore)
+		}
+		if err := place.SetOutcome(outcome); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := place.SetOutcome(ticket.Outcome{}); err != nil {
+	if err := place.Issue(ticket.Ticket{Decision: ticket.StartFresh}); err != nil {
 		t.Fatal(err)
 	}
-	if s := observe(place, ""); s.interrupted {
-		t.Errorf("observe() = %+v after the outcome", s)
+	if got := decide(observe(place, "")); got != pass {
+		t.Errorf("decide() = %d after the agent has decided, want %d", got, pass)
 	}
 }
 
@@ -90,11 +95,11 @@ func TestNoTicketNamesWhatToLookAt(t *testing.T) {
 		situation
 		want string
 	}{
-		"no ticket":                      {situation{request: "c-1"}, "the restore from c-1: the agent has issued no ticket within 1s"},
-		"a broken ticket":                {situation{request: "c-1", err: errors.New("cut off")}, "its ticket cannot be used: cut off"},
-		"a ticket for another request":   {situation{request: "c-1", ticket: &ticket.Ticket{Request: "c-2"}}, `a ticket for "c-2" only`},
-		"a ticket of a newer version":    {situation{request: "c-1", ticket: &ticket.Ticket{Request: "c-1", Decision: "Move"}}, `the decision "Move"`},
-		"a restore that was interrupted": {situation{interrupted: true}, "a former restore was interrupted"},
+		"no ticket":                    {situation{request: "c-1"}, "the restore from c-1: the agent has issued no ticket within 1s"},
+		"a broken ticket":              {situation{request: "c-1", err: errors.New("cut off")}, "its ticket cannot be used: cut off"},
+		"a ticket for another request": {situation{request: "c-1", ticket: &ticket.Ticket{Request: "c-2"}}, `a ticket for "c-2" only`},
+		"a ticket of a newer version":  {situation{request: "c-1", ticket: &ticket.Ticket{Request: "c-1", Decision: "Move"}}, `the decision "Move"`},
+		"a restore without a decision": {situation{undecided: true}, "the agent has decided nothing since"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

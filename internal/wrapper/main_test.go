@@ -504,7 +504,7 @@ func TestARestoreThatIsInterruptedLeavesNothing(t *testing.T) {
 			eventually(t, "there is an outcome", func() bool { _, err := f.place.Outcome(); return err == nil })
 			f.checkNothingLeft(t)
 			f.checkRuntimeCalls(t, []string{"restore", "delete"})
-			if outcome, err := f.place.Outcome(); err != nil || !strings.Contains(outcome.Error, "interrupted") || outcome.Incompatible {
+			if outcome, err := f.place.Outcome(); err != nil || !outcome.Interrupted || outcome.Incompatible {
 				t.Errorf("the outcome is %+v, %v", outcome, err)
 			}
 		})

@@ -126,7 +126,7 @@ func (t *tree) apply(ctx context.Context, from io.Reader) error {
 	l := &layer{tree: t, archive: tar.NewReader(plain), made: map[string]bool{}, room: stat.Bavail * uint64(stat.Bsize)}
 	for range maxEntries {
 		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+			return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
 		}
 		header, err := l.archive.Next()
 		if errors.Is(err, io.EOF) {

@@ -78,7 +78,8 @@ func (w *wrapper) recordInterruption(place *ticket.Container, started time.Time,
 		return err
 	}
 	return place.SetOutcome(ticket.Outcome{
-		Request: claimed.Request, ContainerID: w.call.id, Error: why.Error(), Started: started, Ended: time.Now(),
+		Request: claimed.Request, ContainerID: w.call.id, Error: why.Error(), Interrupted: true,
+		Started: started, Ended: time.Now(),
 	})
 }
 

@@ -15,6 +15,9 @@ import (
 // errChanged means that the agent has replaced the ticket since the wrapper has read it.
 var errChanged = errors.New("the ticket has changed")
 
+// errInterrupted means that the wrapper was told to stop.
+var errInterrupted = errors.New("the restore was interrupted")
+
 // An incompatibleError means that the restore fails whenever it is repeated.
 type incompatibleError struct{ text string }
 
@@ -85,7 +88,7 @@ func (w *wrapper) record(place *ticket.Container, outcome ticket.Outcome, err er
 	outcome.Ended = time.Now()
 	if err != nil {
 		var never *incompatibleError
-		outcome.Error, outcome.Incompatible = err.Error(), errors.As(err, &never)
+		outcome.Error, outcome.Incompatible, outcome.Interrupted = err.Error(), errors.As(err, &never), errors.Is(err, errInterrupted)
 		return errors.Join(err, place.SetOutcome(outcome))
 	}
 	if err := place.SetOutcome(outcome); err != nil {
@@ -116,7 +119,7 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 	outcome.RestoreSeconds = time.Since(begin).Seconds()
 	err = w.mark()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("the restore was interrupted: %w", context.Cause(ctx))
+		err = fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
 	}
 	if err != nil {
 		return errors.Join(err, w.removeRest())
