@@ -28,7 +28,7 @@ func main() {
 	root.SetArgs(arguments(root, os.Args))
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }
 

@@ -65,6 +65,7 @@ defaults.`,
 	a.declareS3(command)
 	a.endpoint.AddBindFlags(command.Flags())
 	a.declare(command, &a.level)
+	command.AddCommand(newNodeInstall(), newNodeUninstall(), newNodeStatus())
 	return command
 }
 
