@@ -17,15 +17,20 @@ import (
 type host struct {
 	*node
 	t *testing.T
+	// tryResult is the error of the wrapper that is tried on the node.
+	tryResult error
 }
 
 // newHost returns a node with runc and crun and these files. Its containerd has a version.
-func newHost(t *testing.T, version string, files map[string]string) host {
+func newHost(t *testing.T, version string, files map[string]string) *host {
 	t.Helper()
-	h := host{&node{root: t.TempDir()}, t}
+	h := &host{&node{root: t.TempDir()}, t, nil}
 	h.run = func(_ context.Context, args ...string) (string, error) {
 		if len(args) == 2 && filepath.Base(args[0]) == containerdName && args[1] == "--version" && version != "" {
 			return "containerd github.com/containerd/containerd/v2 " + version + " 0123456789abcdef\n", nil
+		}
+		if strings.HasSuffix(args[0], "holdfast-runtime.candidate") {
+			return "", h.tryResult
 		}
 		return "", errors.New("no such program")
 	}
@@ -38,7 +43,7 @@ func newHost(t *testing.T, version string, files map[string]string) host {
 	return h
 }
 
-func (h host) write(name, text string, mode os.FileMode) {
+func (h *host) write(name, text string, mode os.FileMode) {
 	h.t.Helper()
 	file := h.real(name)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -49,7 +54,7 @@ func (h host) write(name, text string, mode os.FileMode) {
 	}
 }
 
-func (h host) text(name string) string {
+func (h *host) text(name string) string {
 	h.t.Helper()
 	text, err := h.read(name)
 	if err != nil {
@@ -59,7 +64,7 @@ func (h host) text(name string) string {
 }
 
 // snapshot returns all files with their contents and modes.
-func (h host) snapshot() map[string]string {
+func (h *host) snapshot() map[string]string {
 	h.t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(h.root, func(path string, d os.DirEntry, err error) error {
@@ -81,7 +86,7 @@ func (h host) snapshot() map[string]string {
 }
 
 // options returns what an installation needs; its output goes to a buffer.
-func (h host) options(change func(*Options)) *Options {
+func (h *host) options(change func(*Options)) *Options {
 	h.t.Helper()
 	binary := filepath.Join(h.t.TempDir(), "holdfast-runtime")
 	if err := os.WriteFile(binary, []byte("#!/bin/sh\nexec runc \"$@\"\n"), 0o755); err != nil {
@@ -96,14 +101,14 @@ func (h host) options(change func(*Options)) *Options {
 	return o
 }
 
-func (h host) install(o *Options) {
+func (h *host) install(o *Options) {
 	h.t.Helper()
 	if err := o.install(h.t.Context(), h.node); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-func (h host) uninstall(o *Options) {
+func (h *host) uninstall(o *Options) {
 	h.t.Helper()
 	if err := o.uninstall(h.t.Context(), h.node); err != nil {
 		h.t.Fatal(err)
@@ -111,7 +116,7 @@ func (h host) uninstall(o *Options) {
 }
 
 // runtimeTable returns the handler's settings as containerd of this version merges them.
-func (h host) runtimeTable(handler string) table {
+func (h *host) runtimeTable(handler string) table {
 	h.t.Helper()
 	c, err := newContainerd(h.t.Context(), h.node, "", nil)
 	if err != nil {

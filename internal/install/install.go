@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,7 +105,7 @@ func (o *Options) install(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	changed, err := o.writeWrappers(n, wanted)
+	changed, err := o.writeWrappers(ctx, n, wanted)
 	if err != nil {
 		return err
 	}
@@ -219,41 +218,6 @@ func (o *Options) want(n *node, runtime criRuntime, name string, p *process) (wa
 		return wantedHandler{}, err
 	}
 	return wantedHandler{name: name, copyOf: h, wrapper: o.wrapperPath(name), runtime: program}, nil
-}
-
-// wrapperConfig is the file beside the wrapper. It is read by cmd/holdfast-runtime.
-type wrapperConfig struct {
-	Runtime string `json:"runtime"`
-	Dir     string `json:"dir"`
-	Wait    string `json:"wait"`
-}
-
-// writeWrappers writes the copies of the wrapper and their configuration.
-func (o *Options) writeWrappers(n *node, wanted []wantedHandler) (changed bool, err error) {
-	binary, err := os.ReadFile(o.Binary)
-	if err != nil {
-		return false, fmt.Errorf("reading the wrapper (--binary): %w", err)
-	}
-	for _, w := range wanted {
-		config, err := json.Marshal(wrapperConfig{Runtime: w.runtime, Dir: o.TicketDir, Wait: o.Wait.String()})
-		if err != nil {
-			return changed, err
-		}
-		// The configuration comes first: without it the wrapper calls any runc.
-		first, err := n.writeFile(w.wrapper+".json", append(config, '\n'), 0o644, o.InstallDir)
-		if err != nil {
-			return changed, err
-		}
-		second, err := n.writeFile(w.wrapper, binary, 0o755, o.InstallDir)
-		if err != nil {
-			return changed, err
-		}
-		if first || second {
-			o.say("Installed %s, which calls %s.", w.wrapper, w.runtime)
-		}
-		changed = changed || first || second
-	}
-	return changed, nil
 }
 
 // writeConfig writes the files that have changed.

@@ -97,7 +97,7 @@ func TestADropInFileOfCRIOThatIsReadLaterIsRefused(t *testing.T) {
 }
 
 // config returns the file beside the wrapper of a handler.
-func (h host) config(o *Options, handler string) wrapperConfig {
+func (h *host) config(o *Options, handler string) wrapperConfig {
 	h.t.Helper()
 	var config wrapperConfig
 	if err := json.Unmarshal([]byte(h.text(o.wrapperPath(handler)+".json")), &config); err != nil {
@@ -233,9 +233,9 @@ func TestUninstallRefusesToBreakAConfigurationThatNamesTheWrapperByHand(t *testi
 // A crash after any step leaves a node whose configuration names only programs that are
 // there, and the next run completes it.
 func TestACrashAfterAnyStep(t *testing.T) {
-	type step func(h host, o *Options) error
-	install := func(h host, o *Options) error { return o.install(h.t.Context(), h.node) }
-	uninstall := func(h host, o *Options) error { return o.uninstall(h.t.Context(), h.node) }
+	type step func(h *host, o *Options) error
+	install := func(h *host, o *Options) error { return o.install(h.t.Context(), h.node) }
+	uninstall := func(h *host, o *Options) error { return o.uninstall(h.t.Context(), h.node) }
 	for name, steps := range map[string][]step{"install": {install}, "uninstall": {install, uninstall}} {
 		for crash := range 5 {
 			t.Run(fmt.Sprint(name, " step ", crash), func(t *testing.T) {
@@ -302,6 +302,35 @@ func TestPartsOfAKilledRun(t *testing.T) {
 	}
 }
 
+// A wrapper that does not run would keep all containers from starting.
+func TestAWrapperThatDoesNotRunIsNotInstalled(t *testing.T) {
+	h := newHost(t, "2.1.9", map[string]string{containerdConfig: corpus(t, "containerd")["kind.toml"]})
+	refused := func(o *Options) {
+		t.Helper()
+		before := h.snapshot()
+		h.tryResult = errors.New("exec format error")
+		err := o.install(t.Context(), h.node)
+		if err == nil || !strings.Contains(err.Error(), "does not run on the node") || !errors.Is(err, h.tryResult) {
+			t.Errorf("got %v", err)
+		}
+		if diff := cmp.Diff(before, h.snapshot()); diff != "" {
+			t.Errorf("something was changed: %s", diff)
+		}
+		h.tryResult = nil
+	}
+	o := h.options(nil)
+	refused(o)
+	h.install(o)
+	if err := os.WriteFile(o.Binary, []byte("a newer one"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	refused(o)
+	h.install(o)
+	if got := h.text(o.wrapperPath("runc")); got != "a newer one" {
+		t.Errorf("the wrapper is %q", got)
+	}
+}
+
 func TestLinksStayAndLeadNowhereElse(t *testing.T) {
 	text := corpus(t, "containerd")["kind.toml"]
 	h := newHost(t, "2.1.9", map[string]string{"/var/lib/config/real.toml": text})
@@ -330,7 +359,7 @@ func TestLinksStayAndLeadNowhereElse(t *testing.T) {
 }
 
 // process adds a running CRI runtime to the node.
-func (h host) process(pid int, start, name string, args ...string) {
+func (h *host) process(pid int, start, name string, args ...string) {
 	h.t.Helper()
 	for _, p := range []int{1, pid} {
 		dir := filepath.Join("/proc", strconv.Itoa(p))
@@ -439,12 +468,12 @@ func TestTwoRuntimesOnANode(t *testing.T) {
 
 func TestStatusSaysWhatIsMissing(t *testing.T) {
 	tests := map[string]struct {
-		breakIt func(h host, o *Options)
+		breakIt func(h *host, o *Options)
 		says    string
 	}{
-		"the wrapper":       {func(h host, o *Options) { _ = os.Remove(h.real(o.wrapperPath("runc"))) }, "the wrapper is missing"},
-		"its configuration": {func(h host, o *Options) { h.write(o.wrapperPath("runc")+".json", "{", 0o644) }, "configuration cannot be read"},
-		"the real runtime":  {func(h host, _ *Options) { _ = os.Remove(h.real("/usr/sbin/runc")) }, "/usr/sbin/runc"},
+		"the wrapper":       {func(h *host, o *Options) { _ = os.Remove(h.real(o.wrapperPath("runc"))) }, "the wrapper is missing"},
+		"its configuration": {func(h *host, o *Options) { h.write(o.wrapperPath("runc")+".json", "{", 0o644) }, "configuration cannot be read"},
+		"the real runtime":  {func(h *host, _ *Options) { _ = os.Remove(h.real("/usr/sbin/runc")) }, "/usr/sbin/runc"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,9 @@ import (
 
 // nodePath is where the programs of a node are looked for.
 const nodePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// errNoNode means that programs of the node cannot be run from here: only its files are there.
+var errNoNode = errors.New("the node has no /proc")
 
 // A node is the file system and the processes of a node.
 type node struct {
@@ -158,6 +162,9 @@ func (n *node) start(cmd *exec.Cmd) error {
 // needs, shows a process only if it is in the node's process namespace.
 func (n *node) enter() error {
 	namespaces := filepath.Join(n.root, "proc/1/ns")
+	if _, err := os.Stat(namespaces); errors.Is(err, fs.ErrNotExist) {
+		return errNoNode
+	}
 	processes, err := os.Open(filepath.Join(namespaces, "pid"))
 	if err != nil {
 		return fmt.Errorf("finding the node's process namespace: %w", err)

@@ -141,7 +141,7 @@ func (o *Options) containers(n *node, dir string) (int, error) {
 
 // removeWrappers removes what install has written into the directory.
 func (o *Options) removeWrappers(n *node) (removed bool, err error) {
-	for _, pattern := range []string{wrapperName + "-*", "." + wrapperName + "*.holdfast", filepath.Base(o.recordPath())} {
+	for _, pattern := range []string{wrapperName + "-*", wrapperName + ".*", "." + wrapperName + "*"} {
 		found, err := n.glob(filepath.Join(o.InstallDir, pattern))
 		if err != nil {
 			return removed, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,13 +16,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/install"
 	"github.com/holdfast-io/holdfast/test/cluster"
 )
-
-// countingWrapper calls the real runtime as its configuration says, and keeps a list of its
-// calls.
-const countingWrapper = `#!/bin/sh
-echo "$@" >>"$0.calls"
-exec "$(sed 's/.*"runtime":"\([^"]*\)".*/\1/' "$0.json")" "$@"
-`
 
 // An installed node is a real one that this process installs a wrapper on, as the init
 // container of the DaemonSet does.
@@ -43,9 +37,11 @@ func newInstalledNode(t *testing.T) *installedNode {
 	if n.pid, err = strconv.Atoi(string(text)); err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(t.TempDir(), "wrapper")
-	if err := os.WriteFile(binary, []byte(countingWrapper), 0o755); err != nil {
-		t.Fatal(err)
+	binary := filepath.Join(t.TempDir(), "holdfast-runtime")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", binary, "../../cmd/holdfast-runtime")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // The node may have another C library.
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the wrapper: %v: %s", err, out)
 	}
 	n.options = install.Options{
 		HostRoot: filepath.Join("/proc", strconv.Itoa(n.pid), "root"), InstallDir: "/var/lib/holdfast/bin",
@@ -74,14 +70,11 @@ func (n *installedNode) restartRuntime(t *testing.T) {
 	})
 }
 
-// calls returns how often the wrapper was called.
-func (n *installedNode) calls(t *testing.T) int {
+// wrapped returns how many containers and sandboxes were started through the wrapper.
+func (n *installedNode) wrapped(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(n.path("/var/lib/holdfast/bin/holdfast-runtime-runc.calls"))
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	return strings.Count(string(text), "\n")
+	out := n.Run(t, n.name, "sh", "-c", "grep -l holdfast-runtime /run/containerd/io.containerd.runtime.v2.task/k8s.io/*/runtime || true")
+	return strings.Count(out, "\n")
 }
 
 func (n *installedNode) deletePod(t *testing.T, name string) {
@@ -124,8 +117,8 @@ func TestInstallOnANode(t *testing.T) {
 	}
 	n.checkMergedConfiguration(t)
 	n.run(t, "wrapped", cluster.BusyboxImage, command)
-	if n.calls(t) == 0 {
-		t.Error("the pod was not started through the wrapper")
+	if got := n.wrapped(t); got != 2 {
+		t.Errorf("%d containers and sandboxes were started through the wrapper, want those of one pod", got)
 	}
 	if _, err := os.Stat(n.path("/run/criu.kdat")); err != nil {
 		t.Errorf("CRIU has not probed the kernel: %v\n%s", err, n.out.String())
@@ -133,6 +126,9 @@ func TestInstallOnANode(t *testing.T) {
 	n.uninstallWhilePodsRun(t, configuration)
 	n.deletePod(t, "before")
 	n.run(t, "after", cluster.BusyboxImage, command)
+	if got := n.wrapped(t); got != 0 {
+		t.Errorf("%d containers and sandboxes were started through the wrapper after its removal", got)
+	}
 	if s, err := n.status(t); !errors.Is(err, install.ErrNotInstalled) || s.RestartRequired {
 		t.Errorf("in the end: %+v, %v", s, err)
 	}
@@ -160,10 +156,7 @@ func (n *installedNode) uninstallWhilePodsRun(t *testing.T, configuration string
 	n.restartRuntime(t)
 	uninstall("2 containers and sandboxes were started through it")
 	n.deletePod(t, "wrapped")
-	waitFor(t, "containerd has removed the pod's tasks", func(ctx context.Context) (bool, error) {
-		out, err := n.TryRun(ctx, n.name, "sh", "-c", "grep -l holdfast /run/containerd/io.containerd.runtime.v2.task/k8s.io/*/runtime || true")
-		return err == nil && out == "", err
-	})
+	waitFor(t, "containerd has removed the pod's tasks", func(context.Context) (bool, error) { return n.wrapped(t) == 0, nil })
 	uninstall("")
 }
 
