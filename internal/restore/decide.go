@@ -50,6 +50,9 @@ func decide(s *state, now time.Time) step {
 
 func (s *state) decideTargets(now time.Time) step {
 	targets := s.targets()
+	if slices.ContainsFunc(targets, (*container).mayStart) {
+		return step{action: await} // The outcome is on record, and the cache does not have it yet.
+	}
 	if failed := s.failure(targets); failed != nil {
 		return step{action: fail, problem: failed}
 	}
@@ -81,6 +84,12 @@ func filterContainers(all []*container, applies func(*container) bool) []*contai
 		}
 	}
 	return chosen
+}
+
+// mayStart reports whether there is a ticket that does not restore. Containers of the
+// Checkpoint get one only when the request is settled.
+func (c *container) mayStart() bool {
+	return c.issued != nil && c.issued.Decision != ticket.Restore
 }
 
 // needsTicket reports whether the ticket is of no use any more: it has expired, its wrapper

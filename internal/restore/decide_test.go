@@ -61,6 +61,9 @@ func TestDecide(t *testing.T) {
 			c.runningID, c.claimed, c.inUse = "b", valid(), true
 		}), nil, await, ""},
 		"a wrapper that died has restored nothing, and its ticket is issued anew": {target(func(c *container) { c.claimed = valid() }), nil, reissue, ""},
+		"a container that may start again is not stopped: the cache lags behind the outcome": {target(func(c *container) {
+			c.runningID, c.issued = "b", &ticket.Ticket{Request: "c-1", Decision: ticket.StartFresh}
+		}), nil, await, ""},
 		"a restored container is the end of it": {target(func(c *container) {
 			c.claimed, c.outcome = valid(), &ticket.Outcome{ContainerID: "b"}
 		}), nil, succeed, ""},

@@ -12,15 +12,11 @@ import (
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
-// observe reads what decide has to know. The Checkpoint is read only while the request is
-// open.
+// observe reads what decide has to know. The Checkpoint is read only while it matters.
 func (r *Reconciler) observe(ctx context.Context, pod *corev1.Pod) (*state, error) {
 	s := &state{pod: pod, request: pod.Annotations[v1alpha1.AnnotationRestoreFrom]}
 	if s.request == "" {
 		return s, nil
-	}
-	if err := r.lookUp(ctx, s); err != nil {
-		return nil, err
 	}
 	for _, name := range containerNames(pod) {
 		c, err := r.observeContainer(s, name)
@@ -29,10 +25,29 @@ func (r *Reconciler) observe(ctx context.Context, pod *corev1.Pod) (*state, erro
 		}
 		s.containers = append(s.containers, c)
 	}
+	if s.isSettled() && !slices.ContainsFunc(s.containers, func(c *container) bool { return c.isUnsettled(isRestored(pod)) }) {
+		return s, nil // Nothing is left to do that the Checkpoint matters for.
+	}
+	if err := r.observeCheckpoint(ctx, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// observeCheckpoint reads the Checkpoint, and compares it with the pod while the request is
+// open.
+func (r *Reconciler) observeCheckpoint(ctx context.Context, s *state) error {
+	if err := r.lookUp(ctx, s); err != nil || s.checkpoint == nil {
+		return err
+	}
+	for _, c := range s.containers {
+		c.target = slices.ContainsFunc(s.checkpoint.Status.Containers,
+			func(of v1alpha1.ContainerCheckpoint) bool { return of.Name == c.name })
+	}
 	if s.problem == nil && !s.isSettled() {
 		s.problem = r.check(s)
 	}
-	return s, nil
+	return nil
 }
 
 // containerNames returns the names of all containers of a pod: the wrapper asks for a ticket
@@ -57,8 +72,6 @@ func (r *Reconciler) observeContainer(s *state, name string) (*container, error)
 		return nil, err
 	}
 	c := &container{name: name, place: place, runningID: runningID(s.pod, name)}
-	c.target = s.checkpoint != nil && slices.ContainsFunc(s.checkpoint.Status.Containers,
-		func(of v1alpha1.ContainerCheckpoint) bool { return of.Name == name })
 	if c.issued, err = ofRequest(s.request, place.Ticket); err != nil {
 		return nil, err
 	}

@@ -140,8 +140,17 @@ func (r *Reconciler) reissue(s *state, containers []*container) error {
 	return nil
 }
 
-// stop ends running containers. The kubelet starts them again, with their tickets.
+// stop ends running containers. The kubelet starts them again, with their tickets. The cache
+// may be stale: a request that was withdrawn, or that is settled, stops nothing.
 func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container) error {
+	var current *corev1.Pod
+	if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.pod), &current); err != nil {
+		return err
+	}
+	if current == nil || current.UID != s.pod.UID || current.Annotations[v1alpha1.AnnotationRestoreFrom] != s.request ||
+		current.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == s.request {
+		return kube.Conflict("pod %s/%s has changed", s.pod.Namespace, s.pod.Name)
+	}
 	for _, c := range containers {
 		r.events.Normal(s.pod, v1alpha1.ReasonRestoring, fmt.Sprintf("stopping container %s: it is restored from Checkpoint %s when the kubelet starts it again", c.name, s.request))
 		if err := r.node.Kill(ctx, c.runningID); err != nil {
@@ -160,7 +169,7 @@ func (r *Reconciler) settle(s *state) (reconcile.Result, error) {
 		switch {
 		case c.inUse:
 			result.RequeueAfter = lookAgain
-		case c.issued == nil || c.claimed != nil || c.isLeftover(restored):
+		case c.isUnsettled(restored):
 			if err := r.settleContainer(s, c, restored); err != nil {
 				return result, err
 			}
@@ -184,10 +193,10 @@ func (r *Reconciler) settleContainer(s *state, c *container, restored bool) erro
 	return c.place.Issue(t)
 }
 
-// isLeftover reports whether a ticket to restore must not be used any more: the request has
-// failed.
-func (c *container) isLeftover(restored bool) bool {
-	return !restored && c.issued.Decision == ticket.Restore
+// isUnsettled reports whether a container lacks its ticket of a settled request: it has none,
+// has used it, or has one to restore although the request has failed.
+func (c *container) isUnsettled(restored bool) bool {
+	return c.issued == nil || c.claimed != nil || !restored && c.issued.Decision == ticket.Restore
 }
 
 // messageAfter is what a container says that does not start after a failed restore.

@@ -200,6 +200,16 @@ func (c *Container) take() error {
 	return nil
 }
 
+// Release gives up the lock on the claimed ticket, as the end of the process does.
+func (c *Container) Release() error {
+	if c.claim == nil {
+		return nil
+	}
+	err := c.claim.Close()
+	c.claim = nil
+	return err
+}
+
 // IsClaimInUse reports whether a wrapper works on the claimed ticket.
 func (c *Container) IsClaimInUse() (bool, error) {
 	file, err := os.Open(filepath.Join(c.dir, claimedFile))

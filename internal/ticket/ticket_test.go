@@ -34,7 +34,7 @@ func TestATicketToRestoreIsUsedOnce(t *testing.T) {
 	if used, err := c.IsClaimInUse(); err != nil || !used {
 		t.Errorf("IsClaimInUse() = %v, %v while the process has it", used, err)
 	}
-	if err := c.claim.Close(); err != nil { // as when it ends
+	if err := c.Release(); err != nil { // as when it ends
 		t.Fatal(err)
 	}
 	if used, err := c.IsClaimInUse(); err != nil || used {

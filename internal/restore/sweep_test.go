@@ -1,0 +1,455 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/runtime/oci"
+	"github.com/holdfast-io/holdfast/internal/store"
+	"github.com/holdfast-io/holdfast/internal/ticket"
+)
+
+// errDied is the panic of an agent that dies.
+var errDied = errors.New("the agent died")
+
+var errInjected = errors.New("injected")
+
+// A fault strikes at one call of the agent, which are numbered.
+type fault struct {
+	kind string // "", "error", "response lost", "killed before", "killed after"
+	at   int
+}
+
+// A sweptNode is a node with one pod, its kubelet and the OCI runtime wrapper, in which an
+// agent restores the pod while a fault strikes.
+type sweptNode struct {
+	t     *testing.T
+	api   client.Client
+	dir   string
+	agent *Reconciler
+
+	fault fault
+	mu    sync.Mutex
+	calls []string // what the agent has called so far
+
+	archive []byte
+	policy  v1alpha1.RestoreOptions
+	// runs are the containers that were started, "fresh" or "restored".
+	runs []string
+	// failures is how often the wrapper fails to restore, and how.
+	failures []ticket.Outcome
+	alive    bool
+}
+
+var podKey = client.ObjectKey{Namespace: "ns", Name: "p"}
+
+func newSweptNode(t *testing.T, running bool) *sweptNode {
+	t.Helper()
+	n := &sweptNode{t: t, dir: t.TempDir()}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(v1alpha1.AddToScheme(scheme), corev1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "uid-p", Annotations: map[string]string{v1alpha1.AnnotationRestoreFrom: "c"}},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "main"}}},
+	}
+	var digest string
+	n.archive, digest = newArchive(t)
+	checkpoint := &v1alpha1.Checkpoint{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c", UID: "uid-c"},
+		Spec:       v1alpha1.CheckpointSpec{Target: v1alpha1.CheckpointTarget{PodName: "old"}, PolicyRef: "policy"},
+		Status: v1alpha1.CheckpointStatus{
+			PodUID: "uid-old", Storage: &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendS3},
+			Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue}},
+			Containers: []v1alpha1.ContainerCheckpoint{{Name: "main", ContainerID: "old", Digest: digest}},
+		},
+	}
+	n.api = fake.NewClientBuilder().WithScheme(scheme).WithObjects(pod, checkpoint).
+		WithStatusSubresource(&v1alpha1.Checkpoint{}).Build()
+	if running {
+		n.start("fresh")
+	}
+	return n
+}
+
+// newArchive returns the archive of a checkpoint, and its digest.
+func newArchive(t *testing.T) ([]byte, string) {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := archive.NewWriter(&out, archive.Header{Identity: archive.Identity{
+		Namespace: "ns", Pod: "old", PodUID: "uid-old", Container: "main", ContainerID: "old",
+	}}, archive.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := "{}"
+	if err := w.Add(t.Context(), archive.File{Name: "spec.dump", Size: int64(len(spec)), Mode: 0o600, Reader: strings.NewReader(spec)}); err != nil {
+		t.Fatal(err)
+	}
+	result, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes(), result.Digest
+}
+
+// call is a call of the agent to something else. It counts, and the fault may strike.
+func (n *sweptNode) call(name string, do func() error) error {
+	if !n.count(name) {
+		return do()
+	}
+	switch n.fault.kind {
+	case "error":
+		return errInjected
+	case "killed before":
+		panic(errDied)
+	}
+	err := do()
+	switch n.fault.kind {
+	case "response lost":
+		return errInjected
+	case "killed after":
+		panic(errDied)
+	}
+	return err
+}
+
+// count counts a call, and reports whether the fault strikes at it.
+func (n *sweptNode) count(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.calls = append(n.calls, name)
+	return len(n.calls)-1 == n.fault.at
+}
+
+// startAgent starts an agent with an empty memory.
+func (n *sweptNode) startAgent() {
+	wrapped := interceptor.NewClient(n.api.(client.WithWatch), interceptor.Funcs{ //nolint:forcetypeassert // The fake client is one.
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+			if policy, ok := o.(*v1alpha1.CheckpointPolicy); ok {
+				policy.Name, policy.Spec.Restore = key.Name, &n.policy
+				return nil
+			}
+			return n.call(fmt.Sprintf("get %T", o), func() error { return c.Get(ctx, key, o, options...) })
+		},
+		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
+			return n.call(fmt.Sprintf("patch %T", o), func() error { return n.writeStatus(ctx, o.(*corev1.Pod)) }) //nolint:forcetypeassert // The agent writes no other.
+		},
+	})
+	n.agent = &Reconciler{
+		client: wrapped, apiReader: wrapped, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
+		options:  &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }},
+		archives: n, node: n, now: time.Now,
+	}
+}
+
+// Open implements [Archives].
+func (n *sweptNode) Open(context.Context, *v1alpha1.Checkpoint, string) (object store.Object, err error) {
+	err = n.call("open", func() error {
+		object = storedObject{bytes.NewReader(n.archive), n}
+		return nil
+	})
+	return object, err
+}
+
+// Key implements [Archives].
+func (n *sweptNode) Key(context.Context, *v1alpha1.Checkpoint) (*archive.Key, error) {
+	return nil, n.call("key", func() error { return nil })
+}
+
+// A storedObject is an archive in a store, of which a read may fail.
+type storedObject struct {
+	*bytes.Reader
+	node *sweptNode
+}
+
+func (o storedObject) Close() error { return nil }
+
+// ReadAt is called from several goroutines, so that the agent cannot be killed in it.
+func (o storedObject) ReadAt(p []byte, offset int64) (int, error) {
+	if o.node.count("read") && o.node.fault.kind == "error" {
+		return 0, errInjected
+	}
+	return o.Reader.ReadAt(p, offset)
+}
+
+func (o storedObject) NewReader(offset, length int64) (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(o, offset, length)), nil
+}
+
+// Bundle implements [Node].
+func (n *sweptNode) Bundle(string) (bundle *oci.Bundle, err error) {
+	err = n.call("bundle", func() error {
+		bundle = &oci.Bundle{Wrapped: true}
+		return nil
+	})
+	return bundle, err
+}
+
+// Kill implements [Node].
+func (n *sweptNode) Kill(_ context.Context, id string) error {
+	return n.call("kill", func() error {
+		if n.alive && id == n.currentID() {
+			n.end()
+		}
+		return nil
+	})
+}
+
+func (n *sweptNode) currentID() string { return fmt.Sprintf("id-%d", len(n.runs)) }
+
+// start starts a container, as the kubelet reports it.
+func (n *sweptNode) start(how string) {
+	n.runs, n.alive = append(n.runs, how), true
+	n.report(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, n.currentID())
+}
+
+func (n *sweptNode) end() {
+	n.alive = false
+	n.report(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}, n.currentID())
+}
+
+func (n *sweptNode) report(state corev1.ContainerState, id string) {
+	n.t.Helper()
+	pod := n.pod()
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", ContainerID: "containerd://" + id, State: state}}
+	if err := n.api.Status().Update(context.Background(), pod); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// writeStatus writes the status of a pod and its annotations, as pods/status does. The fake
+// client would write the status only.
+func (n *sweptNode) writeStatus(ctx context.Context, pod *corev1.Pod) error {
+	current := n.pod()
+	if current.ResourceVersion != pod.ResourceVersion {
+		return apierrors.NewConflict(corev1.Resource("pods"), pod.Name, errors.New("it has changed"))
+	}
+	current.Annotations = pod.Annotations
+	if err := n.api.Update(ctx, current); err != nil {
+		return err
+	}
+	current.Status = pod.Status
+	if err := n.api.Status().Update(ctx, current); err != nil {
+		return err
+	}
+	current.DeepCopyInto(pod)
+	return nil
+}
+
+func (n *sweptNode) pod() *corev1.Pod {
+	n.t.Helper()
+	pod := &corev1.Pod{}
+	if err := n.api.Get(context.Background(), podKey, pod); err != nil {
+		n.t.Fatal(err)
+	}
+	return pod
+}
+
+// kubelet starts the container if it does not run, by its ticket, as the wrapper does.
+func (n *sweptNode) kubelet() {
+	n.t.Helper()
+	if n.alive {
+		return
+	}
+	place, err := ticket.At(n.dir, "uid-p", "main")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	found, err := place.Claim(time.Now())
+	switch {
+	case errors.Is(err, ticket.ErrNone), err == nil && found.Decision == ticket.Fail:
+		return // The start fails, and the kubelet tries again.
+	case err != nil:
+		n.t.Fatal(err)
+	case found.Decision == ticket.StartFresh:
+		n.start("fresh")
+		return
+	}
+	if err := place.Release(); err != nil { // as when the wrapper ends
+		n.t.Fatal(err)
+	}
+	outcome := ticket.Outcome{Request: found.Request, ContainerID: n.currentID()}
+	if _, err := os.Stat(filepath.Join(place.DataDir(), "spec.dump")); err != nil {
+		outcome.Error = "the checkpoint is not whole"
+	} else if len(n.failures) > 0 {
+		outcome, n.failures = n.failures[0], n.failures[1:]
+	} else {
+		n.start("restored")
+	}
+	if outcome.Error == "killed without an outcome" {
+		return
+	}
+	if err := place.SetOutcome(outcome); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// step lets the agent do one step. It returns whether the agent died.
+func (n *sweptNode) step() (died bool) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			if problem != errDied { //nolint:errorlint // It is the very value.
+				panic(problem)
+			}
+			died = true
+		}
+	}()
+	// An error is retried, as by the workqueue.
+	_, _ = n.agent.Reconcile(context.Background(), reconcile.Request{NamespacedName: podKey})
+	return false
+}
+
+// run lets agent and kubelet work until nothing changes any more.
+func (n *sweptNode) run() {
+	n.t.Helper()
+	n.startAgent()
+	for idle := 0; idle < 3; idle++ {
+		before, runs, alive := n.pod().ResourceVersion, len(n.runs), n.alive
+		if n.step() {
+			n.startAgent()
+			idle = 0
+		}
+		n.kubelet()
+		if n.pod().ResourceVersion != before || len(n.runs) != runs || n.alive != alive {
+			idle = 0
+		}
+	}
+}
+
+func (n *sweptNode) checkNothingLeft(t *testing.T) {
+	t.Helper()
+	place, err := ticket.At(n.dir, "uid-p", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(place.DataDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the memory of the checkpoint is still on the node: %v", err)
+	}
+}
+
+// Whatever call of the agent fails, or kills it: a pod is restored once, in place or from the
+// start, never started afresh instead, and nothing is left on the node.
+func TestSweepOfARestore(t *testing.T) {
+	for name, running := range map[string]bool{"in place": true, "new pod": false} {
+		t.Run(name, func(t *testing.T) {
+			want := []string{"restored"}
+			if running {
+				want = []string{"fresh", "restored"}
+			}
+			check := func(t *testing.T, f fault) int {
+				t.Helper()
+				n := newSweptNode(t, running)
+				n.fault = f
+				n.run()
+				pod := n.pod()
+				if !isRestored(pod) || pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] != "c" {
+					t.Errorf("the pod is not restored: %+v", pod.Status.Conditions)
+				}
+				if !slices.Equal(n.runs, want) {
+					t.Errorf("the containers were %q, want %q", n.runs, want)
+				}
+				n.checkNothingLeft(t)
+				settled := len(n.calls)
+
+				// Once is enough.
+				n.end()
+				n.run()
+				if again := append(slices.Clone(want), "fresh"); !slices.Equal(n.runs, again) {
+					t.Errorf("after another end the containers were %q, want %q", n.runs, again)
+				}
+				if t.Failed() {
+					t.Logf("the calls were %q", n.calls)
+				}
+				return settled
+			}
+			calls := check(t, fault{at: -1})
+			for at := range calls {
+				for _, kind := range []string{"error", "response lost", "killed before", "killed after"} {
+					t.Run(fmt.Sprintf("%s call %d", kind, at), func(t *testing.T) { check(t, fault{kind, at}) })
+				}
+			}
+		})
+	}
+}
+
+func TestFailedRestores(t *testing.T) {
+	failed := ticket.Outcome{Request: "c", Error: "CRIU"}
+	incompatible := ticket.Outcome{Request: "c", Error: "mounts", Incompatible: true}
+	tests := map[string]struct {
+		failures []ticket.Outcome
+		policy   v1alpha1.RestoreOptions
+		runs     []string
+		reason   string
+	}{
+		"a failure is final, and the container does not start": {[]ticket.Outcome{failed}, v1alpha1.RestoreOptions{}, []string{"fresh"}, v1alpha1.ReasonRestoreFailed},
+		"a failure is repeated if the policy says so": {[]ticket.Outcome{failed, failed}, v1alpha1.RestoreOptions{OnFailure: v1alpha1.OnFailureRetry},
+			[]string{"fresh", "restored"}, v1alpha1.ReasonRestored},
+		"a container that does not fit is not tried again": {[]ticket.Outcome{incompatible}, v1alpha1.RestoreOptions{OnFailure: v1alpha1.OnFailureRetry},
+			[]string{"fresh"}, v1alpha1.ReasonIncompatible},
+		"a container starts afresh if the policy says so": {[]ticket.Outcome{failed}, v1alpha1.RestoreOptions{OnFailure: v1alpha1.OnFailureStartFresh},
+			[]string{"fresh", "fresh"}, v1alpha1.ReasonStartedFresh},
+		"an interrupted restore is repeated": {[]ticket.Outcome{{Request: "c", Error: "killed", Interrupted: true}}, v1alpha1.RestoreOptions{},
+			[]string{"fresh", "restored"}, v1alpha1.ReasonRestored},
+		"a restore without an outcome is repeated": {[]ticket.Outcome{{Error: "killed without an outcome"}}, v1alpha1.RestoreOptions{},
+			[]string{"fresh", "restored"}, v1alpha1.ReasonRestored},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newSweptNode(t, true)
+			n.fault.at, n.failures, n.policy = -1, tt.failures, tt.policy
+			n.run()
+			if c := conditionOf(n.pod()); c == nil || c.Reason != tt.reason {
+				t.Errorf("the condition is %+v, want the reason %s", c, tt.reason)
+			}
+			if !slices.Equal(n.runs, tt.runs) {
+				t.Errorf("the containers were %q, want %q", n.runs, tt.runs)
+			}
+			n.checkNothingLeft(t)
+		})
+	}
+}
+
+func TestRestoreAgainWheneverTheContainerEnds(t *testing.T) {
+	n := newSweptNode(t, true)
+	n.fault.at, n.policy.OnRestart = -1, v1alpha1.OnRestartRestore
+	n.run()
+	for range 2 {
+		n.end()
+		n.run()
+	}
+	if want := []string{"fresh", "restored", "restored", "restored"}; !slices.Equal(n.runs, want) {
+		t.Errorf("the containers were %q, want %q", n.runs, want)
+	}
+	pod := n.pod()
+	delete(pod.Annotations, v1alpha1.AnnotationRestoreFrom)
+	if err := n.api.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	n.run()
+	n.checkNothingLeft(t)
+}
