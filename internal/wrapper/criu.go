@@ -28,16 +28,16 @@ const (
 )
 
 // restoreProcesses has the real runtime restore the processes.
-func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container, s *spec, t *ticket.Ticket) error {
+func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container, s *spec, t *ticket.Ticket) (err error) {
 	work := filepath.Join(place.Dir(), workDir)
 	// A wrapper that was killed may have left it.
-	if err := os.RemoveAll(work); err != nil {
-		return fmt.Errorf("removing the rest of a former restore: %w", err)
+	if err := removeDir(work); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return fmt.Errorf("making a directory for CRIU: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { err = errors.Join(err, removeDir(work)) }()
 	options := "file-locks\n"
 	if t.CloseTCP {
 		options += "tcp-close\n"
@@ -53,7 +53,7 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 	cmd.Cancel = func() error { return killDescendants(cmd.Process.Pid) }
 	cmd.WaitDelay = criuPatience
 	logged := logSize(w.call.log)
-	err := cmd.Run()
+	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))

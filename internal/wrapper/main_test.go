@@ -59,6 +59,10 @@ case " $* " in
 		exit 1
 	fi
 	if [ -e "$dir/hang" ]; then
+		# As CRIU and runc, which mount in these directories.
+		mkdir "$work/.criu.cgyard" "$root/$id/criu-root"
+		mount --bind "$dir/bundle" "$work/.criu.cgyard"
+		mount --bind "$dir/bundle" "$root/$id/criu-root"
 		echo >"$dir/hangs"
 		wait
 	fi
@@ -443,6 +447,12 @@ func (f *fixture) checkNothingLeft(t *testing.T) {
 	if f.read(t, "container") != "" && f.containerLives(t) {
 		t.Error("the container runs")
 	}
+	if points, err := mountsBelow(f.dir); err != nil || len(points) > 0 {
+		t.Errorf("these mounts are left: %q, %v", points, err)
+	}
+	if !exists(f.path("bundle/config.json")) {
+		t.Error("what was mounted is removed")
+	}
 	for _, name := range []string{f.path("state/abc"), f.place.Dir() + "/work"} {
 		if _, err := os.Stat(name); err == nil {
 			t.Errorf("%s is left", name)
@@ -494,6 +504,11 @@ func TestARestoreThatIsInterruptedLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.killContainer(t)
+			defer func() {
+				if err := unmountBelow(f.dir); err != nil {
+					t.Error(err)
+				}
+			}()
 			eventually(t, "the runtime restores", func() bool { return exists(f.path("hangs")) })
 			if err := unix.Kill(tt.victim(t, cmd), tt.signal); err != nil {
 				t.Fatal(err)

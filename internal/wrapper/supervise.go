@@ -64,7 +64,7 @@ func (w *wrapper) supervise(ctx context.Context, place *ticket.Container) error 
 		}
 	}
 	err = fmt.Errorf("the restore was interrupted: %w", err)
-	err = errors.Join(err, w.removeRest(), os.RemoveAll(filepath.Join(place.Dir(), workDir)))
+	err = errors.Join(err, w.removeRest(), removeDir(filepath.Join(place.Dir(), workDir)))
 	return errors.Join(err, w.recordInterruption(place, started, err))
 }
 
@@ -83,17 +83,15 @@ func (w *wrapper) recordInterruption(place *ticket.Container, started time.Time,
 	})
 }
 
-// criuRoot is where runc mounts the root file system for CRIU, in the state directory. A runc
-// that is killed does not unmount it.
-const criuRoot = "criu-root"
-
 // removeRest removes what a restore has left that was not completed.
 func (w *wrapper) removeRest() error {
 	if err := killDescendants(0); err != nil {
 		return err
 	}
+	// runc mounts the root file system in its state directory, for CRIU.
 	if dir := w.call.stateDir(w.config.runtime); dir != "" {
-		for unix.Unmount(filepath.Join(dir, criuRoot), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+		if err := unmountBelow(dir); err != nil {
+			return err
 		}
 	}
 	args := append(append([]string{}, w.call.global...), "delete", "--force", w.call.id)
