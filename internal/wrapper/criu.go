@@ -134,6 +134,7 @@ var causes = []cause{
 	{[]string{"Cannot allocate memory", "Out of memory"}, "the node or the memory limit of the container has too little memory for the checkpoint", false},
 	{[]string{"No space left on device"}, "free disk space on the node", false},
 	{[]string{"tcp-established", "Connected TCP socket"}, "EstablishedTCP: the checkpoint has open connections; let the restore close them", true},
+	{[]string{"unixpacket"}, "CRIU has ended without an answer: the kernel may have killed it, for lack of memory", false},
 	{[]string{"executable file not found", "criu: not found"}, "RuntimeNotReady: install CRIU on the node", false},
 }
 
