@@ -24,7 +24,7 @@ type host struct {
 // newHost returns a node with runc and crun and these files. Its containerd has a version.
 func newHost(t *testing.T, version string, files map[string]string) *host {
 	t.Helper()
-	h := &host{&node{root: t.TempDir()}, t, nil}
+	h := &host{&node{root: t.TempDir(), changed: func() {}}, t, nil}
 	h.run = func(_ context.Context, args ...string) (string, error) {
 		if len(args) == 2 && filepath.Base(args[0]) == containerdName && args[1] == "--version" && version != "" {
 			return "containerd github.com/containerd/containerd/v2 " + version + " 0123456789abcdef\n", nil

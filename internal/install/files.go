@@ -40,6 +40,7 @@ func (n *node) writeFile(path string, content []byte, mode fs.FileMode, temp str
 	if err := os.Rename(part, to); err != nil {
 		return false, errors.Join(fmt.Errorf("putting %s in place: %w", path, err), removeFile(part))
 	}
+	n.changed()
 	return true, syncDir(filepath.Dir(to))
 }
 
@@ -85,6 +86,7 @@ func (n *node) remove(path string) (changed bool, err error) {
 	if err := os.Remove(n.real(path)); err != nil {
 		return false, fmt.Errorf("removing %s: %w", path, err)
 	}
+	n.changed()
 	return true, syncDir(filepath.Dir(n.real(path)))
 }
 

@@ -230,68 +230,98 @@ func TestUninstallRefusesToBreakAConfigurationThatNamesTheWrapperByHand(t *testi
 	}
 }
 
-// A crash after any step leaves a node whose configuration names only programs that are
-// there, and the next run completes it.
-func TestACrashAfterAnyStep(t *testing.T) {
-	type step func(h *host, o *Options) error
+// A crash after any change of a file leaves a node whose configuration names only programs
+// that are there, and the next run completes it.
+func TestACrashAfterAnyChange(t *testing.T) {
 	install := func(h *host, o *Options) error { return o.install(h.t.Context(), h.node) }
 	uninstall := func(h *host, o *Options) error { return o.uninstall(h.t.Context(), h.node) }
-	for name, steps := range map[string][]step{"install": {install}, "uninstall": {install, uninstall}} {
-		for crash := range 5 {
-			t.Run(fmt.Sprint(name, " step ", crash), func(t *testing.T) {
-				h := newHost(t, "2.1.9", map[string]string{containerdConfig: corpus(t, "containerd")["kind.toml"]})
+	tests := map[string]struct {
+		file    string
+		earlier []func(*host, *Options) error
+		run     func(*host, *Options) error
+		changes int // at least
+	}{
+		"install in place":         {"kind.toml", nil, install, 13}, // two handlers with four changes for the try and two more, the configuration
+		"install a drop-in file":   {"k3s-2.toml", nil, install, 7},
+		"uninstall in place":       {"kind.toml", []func(*host, *Options) error{install}, uninstall, 5},
+		"uninstall a drop-in file": {"k3s-2.toml", []func(*host, *Options) error{install}, uninstall, 3},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			for crash := 0; ; crash++ {
+				h := newHost(t, "2.1.9", map[string]string{containerdConfig: corpus(t, "containerd")[tt.file]})
 				before := h.snapshot()
-				o := h.options(func(o *Options) { o.Handlers = []string{"runc", "test-handler"} })
-				for _, earlier := range steps[:len(steps)-1] {
+				o := h.options(nil)
+				if tt.file == "kind.toml" {
+					o.Handlers = []string{"runc", "test-handler"}
+				}
+				for _, earlier := range tt.earlier {
 					if err := earlier(h, o); err != nil {
 						t.Fatal(err)
 					}
 				}
-				crashing := *o
-				crashing.Out = &crashingWriter{crash}
-				func() {
-					defer func() { _ = recover() }()
-					if err := steps[len(steps)-1](h, &crashing); err != nil {
-						t.Error(err)
-					}
-				}()
-				for _, handler := range []string{"runc", "test-handler"} {
-					program := stringAt(h.runtimeTable(handler), "options", "BinaryName")
-					if program != "" && (!isProgram(h.real(program)) || !isProgram(h.real(h.config(o, handler).Runtime))) {
-						t.Errorf("handler %s calls %s, which is not there", handler, program)
-					}
-				}
-				if err := steps[len(steps)-1](h, o); err != nil {
+				crashed := h.crashAfter(crash, func() error { return tt.run(h, o) })
+				h.checkPrograms(o)
+				if err := tt.run(h, o); err != nil {
 					t.Fatal(err)
 				}
-				if installed := h.runtimeTable("runc")["pod_annotations"] != nil; installed != (name == "install") {
-					t.Errorf("installed: %t", installed)
+				wrapped := stringAt(h.runtimeTable("runc"), "options", "BinaryName") == o.wrapperPath("runc")
+				if wrapped != (len(tt.earlier) == 0) {
+					t.Errorf("after the next run containerd calls the wrapper: %t", wrapped)
 				}
 				h.uninstall(o)
 				if diff := cmp.Diff(before, h.snapshot()); diff != "" {
 					t.Errorf("after uninstall: %s", diff)
 				}
-			})
-		}
+				if !crashed {
+					if crash < tt.changes {
+						t.Errorf("there were %d changes, want at least %d", crash, tt.changes)
+					}
+					return
+				}
+			}
+		})
 	}
 }
 
-// A crashingWriter panics when it is written to for the n-th time. Each step is reported when
-// it is done.
-type crashingWriter struct{ n int }
-
-func (w *crashingWriter) Write(p []byte) (int, error) {
-	if w.n--; w.n < 0 {
-		panic("crash")
+// crashAfter ends a run after so many changes of files, and reports whether there were as
+// many.
+func (h *host) crashAfter(changes int, run func() error) (crashed bool) {
+	h.t.Helper()
+	defer func() {
+		h.changed = func() {}
+		crashed = recover() != nil
+	}()
+	h.changed = func() {
+		if changes--; changes < 0 {
+			panic("crash")
+		}
 	}
-	return len(p), nil
+	if err := run(); err != nil {
+		h.t.Error(err)
+	}
+	return false
+}
+
+// checkPrograms checks that all handlers that call the wrapper work.
+func (h *host) checkPrograms(o *Options) {
+	h.t.Helper()
+	for _, handler := range []string{"runc", "test-handler"} {
+		program := stringAt(h.runtimeTable(handler), "options", "BinaryName")
+		if program != "" && (!isProgram(h.real(program)) || !isProgram(h.real(h.config(o, handler).Runtime))) {
+			h.t.Errorf("handler %s calls %s, which does not work", handler, program)
+		}
+	}
 }
 
 // A file that a killed run has left half written does not disturb the next one.
 func TestPartsOfAKilledRun(t *testing.T) {
 	h := newHost(t, "2.1.9", map[string]string{containerdConfig: corpus(t, "containerd")["kind.toml"]})
 	before := h.snapshot()
-	for _, part := range []string{"/opt/holdfast/bin/.holdfast-runtime-runc.holdfast", "/etc/containerd/.config.toml.holdfast"} {
+	for _, part := range []string{
+		"/opt/holdfast/bin/.holdfast-runtime-runc.holdfast", "/opt/holdfast/bin/holdfast-runtime.candidate",
+		"/opt/holdfast/bin/holdfast-runtime.candidate.json", "/etc/containerd/.config.toml.holdfast",
+	} {
 		h.write(part, "half", 0o600)
 	}
 	o := h.options(nil)

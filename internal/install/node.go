@@ -26,10 +26,12 @@ type node struct {
 	root string // where its file system is mounted
 	// run runs a program of the node and returns its output.
 	run func(ctx context.Context, args ...string) (string, error)
+	// changed is called after each change of a file. Tests crash there.
+	changed func()
 }
 
 func newNode(root string) *node {
-	n := &node{root: filepath.Clean(root)}
+	n := &node{root: filepath.Clean(root), changed: func() {}}
 	n.run = n.runProgram
 	return n
 }
