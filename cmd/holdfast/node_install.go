@@ -42,8 +42,20 @@ func (o *installation) addFlags(command *cobra.Command) {
 	fs.StringVar(&o.Config, "config", "", "configuration of the CRI runtime on the node; empty for that of the running process, or the usual one")
 }
 
+// addBinaryFlag declares the flag that names the current wrapper.
+func (o *installation) addBinaryFlag(command *cobra.Command) {
+	command.Flags().StringVar(&o.Binary, "binary", "", "the wrapper to install or to compare with; empty for the file holdfast-runtime beside this program")
+}
+
 func (o *installation) complete(command *cobra.Command) error {
 	o.Out = command.OutOrStdout()
+	if o.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding this program: %w", err)
+		}
+		o.Binary = filepath.Join(filepath.Dir(self), "holdfast-runtime")
+	}
 	return o.Validate()
 }
 
@@ -63,19 +75,12 @@ this command does only with --restart. Running containers run on.`,
 			if err := o.complete(command); err != nil {
 				return err
 			}
-			if o.Binary == "" {
-				self, err := os.Executable()
-				if err != nil {
-					return fmt.Errorf("finding this program: %w", err)
-				}
-				o.Binary = filepath.Join(filepath.Dir(self), "holdfast-runtime")
-			}
 			return install.Install(command.Context(), o.Options)
 		},
 	}
 	o.addFlags(command)
+	o.addBinaryFlag(command)
 	fs := command.Flags()
-	fs.StringVar(&o.Binary, "binary", "", "the wrapper to install; empty for the file holdfast-runtime beside this program")
 	fs.StringSliceVar(&o.Handlers, "handler", nil, "handlers of the CRI runtime that shall call the wrapper; empty for the default one")
 	fs.StringVar(&o.RuntimeClass, "runtime-class", "", "leave the existing handlers alone, and add one of this name for pods with a RuntimeClass")
 	fs.StringVar(&o.TicketDir, "ticket-dir", o.TicketDir, "directory of the node in which the agent leaves the tickets of restores")
@@ -136,6 +141,7 @@ one has read that configuration. The exit code is
 		},
 	}
 	o.addFlags(command)
+	o.addBinaryFlag(command)
 	command.Flags().StringSliceVar(&o.Handlers, "handler", nil, "handlers that must be installed; empty for all, of which one suffices")
 	command.Flags().StringVarP(&output, "output", "o", "", "json, or empty for a table")
 	return command
@@ -150,7 +156,11 @@ func writeStatus(out io.Writer, status install.Status, format string) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "HANDLER\tINSTALLED\tVERSION\tREAL RUNTIME\tPROBLEM")
 	for _, h := range status.Handlers {
-		fmt.Fprintf(table, "%s\t%t\t%s\t%s\t%s\n", h.Name, h.Installed, h.Version, h.RealRuntime, h.Problem)
+		version := h.Version
+		if h.Outdated {
+			version += " (outdated)"
+		}
+		fmt.Fprintf(table, "%s\t%t\t%s\t%s\t%s\n", h.Name, h.Installed, version, h.RealRuntime, h.Problem)
 	}
 	if err := table.Flush(); err != nil {
 		return err

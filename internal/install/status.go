@@ -2,13 +2,13 @@ package install
 
 import (
 	"context"
-	"debug/buildinfo"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
-	"strings"
 )
 
 // A Status is what is installed on a node.
@@ -31,9 +31,11 @@ type HandlerStatus struct {
 	Name string `json:"name"`
 	// Installed is set if the configuration names the wrapper, and the wrapper is in place.
 	Installed bool `json:"installed"`
-	// Wrapper is the path of the wrapper, and Version what it was built from.
+	// Wrapper is the path of the wrapper, and Version the beginning of its SHA-256.
 	Wrapper string `json:"wrapper,omitempty"`
 	Version string `json:"version,omitempty"`
+	// Outdated is set if the wrapper differs from Options.Binary, if there is such a file.
+	Outdated bool `json:"outdated,omitempty"`
 	// RealRuntime is the OCI runtime that is called in the end.
 	RealRuntime string `json:"realRuntime,omitempty"`
 	// Problem is what is wrong, for people.
@@ -97,23 +99,22 @@ func (o *Options) handlerStatus(n *node, name, program string) HandlerStatus {
 	case config.Runtime == "" || !isProgram(n.real(runtime)):
 		h.Problem = fmt.Sprintf("the OCI runtime %q that it calls is missing: run holdfast node install", config.Runtime)
 	}
-	h.RealRuntime, h.Version = config.Runtime, version(n.real(resolved))
+	h.RealRuntime, h.Version = config.Runtime, digest(n.real(resolved))
+	if current := digest(o.Binary); current != "" && h.Version != "" {
+		h.Outdated = h.Version != current
+	}
 	h.Installed = h.Problem == ""
 	return h
 }
 
-// version returns what a Go program says that it was built from.
-func version(file string) string {
-	info, err := buildinfo.ReadFile(file)
+// digest returns the beginning of the SHA-256 of a file, or an empty string.
+func digest(file string) string {
+	data, err := os.ReadFile(file)
 	if err != nil {
-		return "unknown"
+		return ""
 	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return setting.Value[:min(12, len(setting.Value))]
-		}
-	}
-	return strings.Trim(info.Main.Version, "()")
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("sha256:%x", sum[:6])
 }
 
 // Err returns ErrNotInstalled, ErrIncomplete, or nil if all is well.
