@@ -22,7 +22,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need build bin/versitygw ## Create, attach, expand, move and restore a volume, checkpoint a container, until Ctrl-C (ONCE=1: end by itself)
+demo: need build bin/versitygw ## Create, attach, expand, move and restore a volume and a pod, until Ctrl-C (ONCE=1: end by itself)
 	@hack/demo.sh $(if $(ONCE),--once)
 
 .PHONY: test

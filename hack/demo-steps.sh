@@ -48,7 +48,7 @@ explain() {
 }
 
 load_images() {
-	bin/devcluster load --name demo holdfast.io/holdfast:dev --file /holdfast=bin/holdfast
+	bin/devcluster load --name demo holdfast.io/holdfast:dev --file /holdfast=bin/holdfast --file /holdfast-runtime=bin/holdfast-runtime
 	bin/devcluster load --name demo docker.io/library/checkpoint-operator:v1.0.0 --file /manager=bin/holdfast
 	bin/devcluster load --name demo holdfast.io/local-driver:dev --file /local-driver=bin/local-driver \
 		--program /usr/sbin/mkfs.ext4 --program /usr/sbin/e2fsck --program /usr/sbin/resize2fs \
@@ -194,7 +194,7 @@ destroy() {
 
 # forget CHECKPOINT: deletes it. Nothing is left in the bucket.
 forget() {
-	kubectl -n checkpoint-operator-system delete checkpoint "$1" --timeout=2m
+	kubectl -n checkpoint-operator-system delete checkpoint "$@" --timeout=2m
 	if find "$work/s3/checkpoints" -name '*.ckpt' | grep .; then return 1; fi
 }
 
@@ -224,6 +224,10 @@ on_nodes() {
 		pod survivor $n1 "df -h /data; wc -l /data/written; while :; do date >> /data/written; sleep 0.1; done"
 	step "Start an S3 server on this machine, and the operator of checkpoints with an agent on each node" s3
 	step "Checkpoint the pod's container into a bucket: its memory is stored and verified, and it goes on" checkpoint survivor
+	step "Install holdfast-runtime on both nodes, in front of runc: it restores containers" install_wrapper $n1 $n2
+	step "Start a pod that counts in its memory, and checkpoint it" counter $n1
+	step "It counts on, which was a mistake: restore it in place. It is the same pod, and counts from the checkpoint" restore_counter
+	step "Delete it, and start it on $n2 from the checkpoint: it has moved, with its memory" move_counter $n2
 }
 
 # s3 starts a server of buckets on this machine, for the nodes, and installs the operator
@@ -247,9 +251,16 @@ s3() {
 }
 
 # checkpoint POD: stores the state of its container in the bucket; the container goes on.
-# In the operator's namespace, the only one that the manifest's operator serves.
 checkpoint() {
 	seen "$1"
+	store "$1"
+	bin/holdfast archive verify "$work"/s3/checkpoints/*/main.ckpt
+	seen "$1"
+}
+
+# store POD: creates a Checkpoint of it, in the operator's namespace, the only one that the
+# manifest's operator serves.
+store() {
 	kubectl apply -f - <<-Y
 		apiVersion: checkpoint.example.com/v1alpha1
 		kind: Checkpoint
@@ -265,8 +276,66 @@ checkpoint() {
 	Y
 	kubectl -n checkpoint-operator-system wait --for=condition=Ready "checkpoint/$1" --timeout=2m
 	kubectl -n checkpoint-operator-system get checkpoint "$1"
-	bin/holdfast archive verify "$work"/s3/checkpoints/*/main.ckpt
-	seen "$1"
+}
+
+# install_wrapper NODE...: has the agents install it, and restarts containerd, which goes on
+# with the containers that run.
+install_wrapper() {
+	kubectl -n checkpoint-operator-system patch daemonset checkpoint-agent --patch-file deploy/checkpoint-agent-install.yaml
+	kubectl -n checkpoint-operator-system rollout status daemonset/checkpoint-agent --timeout=2m
+	local node
+	for node; do
+		bin/devcluster shell --name demo "$node" -- sh -ec '
+			kill $(pidof containerd); while pidof containerd >/dev/null; do sleep 0.1; done
+			until ctr version >/dev/null 2>&1; do sleep 0.1; done'
+	done
+	kubectl wait nodes --all --for=condition=Ready --timeout=2m
+	kubectl wait checkpointnodes --all --for=condition=Ready --timeout=2m
+}
+
+# counter_pod NODE [ANNOTATION]
+counter_pod() {
+	kubectl apply -f - <<-Y
+		apiVersion: v1
+		kind: Pod
+		metadata: {name: counter, annotations: {${2:-}}}
+		spec:
+		  nodeName: $1
+		  terminationGracePeriodSeconds: 0
+		  containers:
+		  - name: main
+		    image: devcluster.local/busybox:1
+		    command: [sh, -c, "i=0; while true; do i=\$((i+1)); echo \$i; sleep 0.1; done"]
+	Y
+}
+
+# counted NUMBER: waits until the container has counted so far, and shows its numbers.
+counted() {
+	timeout 120 sh -c "until [ \"\$(kubectl logs counter --tail=1 2>/dev/null)\" -ge $1 ] 2>/dev/null; do sleep 0.2; done"
+	echo "The container began with $(kubectl logs counter | head -n 1), and has counted to $(kubectl logs counter --tail=1)"
+}
+
+counter() {
+	counter_pod "$1"
+	counted 50
+	store counter
+}
+
+restore_counter() {
+	counted 100
+	kubectl annotate pod counter checkpoint.example.com/restore-from=counter
+	kubectl wait pod/counter --for=condition=checkpoint.example.com/Restored --timeout=2m
+	counted 50
+	kubectl get pod counter -o wide
+}
+
+move_counter() {
+	kubectl delete pod counter
+	counter_pod "$1" 'checkpoint.example.com/restore-from: counter'
+	kubectl wait pod/counter --for=condition=checkpoint.example.com/Restored --timeout=2m
+	counted 50
+	kubectl get pod counter -o wide
+	kubectl get events --field-selector reason=Restored
 }
 
 # without_nodes is the part that needs no node.
@@ -297,7 +366,7 @@ if [ "$once" != --once ]; then
 fi
 
 if [ "$nodes" -gt 0 ]; then
-	step "Delete the Checkpoint, and with it what is in the bucket" forget survivor
-	step "Delete the last pod" kubectl delete pod survivor
+	step "Delete the Checkpoints, and with them what is in the bucket" forget survivor counter
+	step "Delete the last pods" kubectl delete pod survivor counter
 fi
 step "Delete claim and snapshot, and with them everything at the driver" gone
