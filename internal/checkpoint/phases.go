@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	// restores counts restored containers. It is there from the start, for dashboards and
-	// alerts; this version restores none.
+	// restores counts restored containers. It is there for dashboards and alerts, and stays at
+	// zero here: the agents count.
 	restores = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "checkpoint_operator_restore_total", Help: "Containers that were restored (success), or could not be (failed).",
 	}, []string{"status"})

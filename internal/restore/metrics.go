@@ -8,9 +8,10 @@ import (
 )
 
 // total counts restores that have ended, by the name that dashboards of checkpoint-operator
-// have.
+// have. That has the metric too, with the same help, which is what a registry demands of both
+// in one process.
 var total = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Name: "checkpoint_operator_restore_total", Help: "Restores of pods of the node that succeeded (success) or failed (failed).",
+	Name: "checkpoint_operator_restore_total", Help: "Containers that were restored (success), or could not be (failed).",
 }, []string{"status"})
 
 var succeeded, failed = total.WithLabelValues("success"), total.WithLabelValues("failed")

@@ -234,11 +234,8 @@ func (c *checkpoint) dump(ctx context.Context) (err error) {
 	}
 	limit := c.request.Options.Timeout
 	defer time.AfterFunc(limit, func() { cancel(timedOut(limit)) }).Stop()
-	for _, t := range c.targets {
-		t.frozenAt, t.frozen = time.Now(), 0
-		if err := t.cgroup.Freeze(ctx); err != nil {
-			return err
-		}
+	if err := c.freeze(ctx); err != nil {
+		return err
 	}
 	for i, r := range runs {
 		if err := c.dumpOne(ctx, r, c.layers[i]); err != nil {
