@@ -96,7 +96,7 @@ func (c *container) mayStart() bool {
 // died, or its restore has failed and is to be repeated.
 func (c *container) needsTicket(now time.Time) bool {
 	if c.claimed != nil {
-		return !c.inUse
+		return !c.inUse && !c.isUnconfirmed(now)
 	}
 	return c.issued != nil && now.After(c.issued.Expires)
 }

@@ -65,10 +65,16 @@ func TestDecide(t *testing.T) {
 			c.runningID, c.issued = "b", &ticket.Ticket{Request: "c-1", Decision: ticket.StartFresh}
 		}), nil, await, ""},
 		"a restored container is the end of it": {target(func(c *container) {
-			c.claimed, c.outcome = valid(), &ticket.Outcome{ContainerID: "b"}
+			c.claimed, c.outcome, c.reported = valid(), &ticket.Outcome{ContainerID: "b"}, true
 		}), nil, succeed, ""},
+		"a restored container that the kubelet has not reported yet is waited for": {target(func(c *container) {
+			c.claimed, c.outcome = valid(), &ticket.Outcome{ContainerID: "b", Ended: now.Add(-time.Second)}
+		}), nil, await, ""},
+		"a restored container that the kubelet never reports was deleted, and is restored again": {target(func(c *container) {
+			c.claimed, c.outcome = valid(), &ticket.Outcome{ContainerID: "b", Ended: now.Add(-time.Hour)}
+		}), nil, reissue, ""},
 		"a restored container is not stopped": {target(func(c *container) {
-			c.runningID, c.claimed, c.outcome = "b", valid(), &ticket.Outcome{ContainerID: "b"}
+			c.runningID, c.claimed, c.outcome, c.reported = "b", valid(), &ticket.Outcome{ContainerID: "b"}, true
 		}), nil, succeed, ""},
 		"a restore that has failed is not repeated": {target(func(c *container) {
 			c.claimed, c.outcome = valid(), &ticket.Outcome{Error: "CRIU"}
@@ -108,7 +114,7 @@ func TestDecide(t *testing.T) {
 
 func TestDecideOfSeveralContainers(t *testing.T) {
 	restored := func(name string) *container {
-		return &container{name: name, target: true, claimed: valid(), outcome: &ticket.Outcome{ContainerID: name}}
+		return &container{name: name, target: true, claimed: valid(), outcome: &ticket.Outcome{ContainerID: name}, reported: true}
 	}
 	s := &state{pod: &corev1.Pod{}, request: "c-1", checkpoint: &v1alpha1.Checkpoint{}, containers: []*container{
 		restored("a"), {name: "b", target: true, runningID: "b", issued: valid()},

@@ -85,7 +85,23 @@ func (r *Reconciler) observeContainer(s *state, name string) (*container, error)
 	if c.outcome, err = place.Outcome(); err != nil && !errors.Is(err, ticket.ErrNone) {
 		return nil, err
 	}
+	c.reported = c.outcome != nil && isReported(s.pod, name, c.outcome.ContainerID)
 	return c, nil
+}
+
+// isReported reports whether the status of a pod has a container, whatever became of it.
+func isReported(pod *corev1.Pod, name, id string) bool {
+	status := statusOf(pod, name)
+	if status == nil {
+		return false
+	}
+	ids := []string{status.ContainerID}
+	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
+		if state.Terminated != nil {
+			ids = append(ids, state.Terminated.ContainerID)
+		}
+	}
+	return slices.ContainsFunc(ids, func(known string) bool { return strings.HasSuffix(known, "://"+id) })
 }
 
 // ofRequest returns a ticket, nil if there is none for this request.

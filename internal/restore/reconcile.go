@@ -212,7 +212,7 @@ func (s *state) messageAfter() string {
 // forget removes the tickets and data of a pod whose request was withdrawn.
 func (r *Reconciler) forget(ctx context.Context, s *state) error {
 	dir := filepath.Join(r.options.Dir, string(s.pod.UID))
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeAll(dir); err != nil {
 		return fmt.Errorf("removing the restore of pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err)
 	}
 	if s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == "" {
@@ -242,7 +242,7 @@ func (r *Reconciler) removeUnowned(ctx context.Context) error {
 		if owned[types.UID(entry.Name())] || strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
+		if err := removeAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
 			return fmt.Errorf("removing the restore of a pod that is gone: %w", err)
 		}
 	}

@@ -33,6 +33,9 @@ type container struct {
 	issued, claimed *ticket.Ticket // of this request; nil if there is none
 	inUse           bool           // a wrapper works on the claimed ticket
 	outcome         *ticket.Outcome
+	// reported is whether the kubelet has reported the container of the outcome: the wrapper may
+	// be killed when it has restored it, and then the CRI runtime deletes it.
+	reported bool
 }
 
 // A problem is why a pod is not restored.
@@ -47,10 +50,19 @@ func (s *state) targets() []*container {
 	return filterContainers(s.containers, func(c *container) bool { return c.target })
 }
 
-// restored reports whether the container is the one that was restored.
+// restored reports whether the container was restored.
 func (c *container) restored() bool {
-	return c.outcome != nil && c.outcome.Error == ""
+	return c.outcome != nil && c.outcome.Error == "" && c.reported
 }
+
+// isUnconfirmed reports whether the wrapper has restored the container, and the kubelet may
+// still report it.
+func (c *container) isUnconfirmed(now time.Time) bool {
+	return c.outcome != nil && c.outcome.Error == "" && !c.reported && now.Sub(c.outcome.Ended) < reportTime
+}
+
+// reportTime is how long the kubelet may take to report a container.
+const reportTime = time.Minute
 
 // isSettled reports whether the outcome of the request is on record.
 func (s *state) isSettled() bool {

@@ -300,6 +300,7 @@ func (n *sweptNode) kubelet() {
 		outcome, n.failures = n.failures[0], n.failures[1:]
 	} else {
 		n.start("restored")
+		outcome.ContainerID = n.currentID()
 	}
 	if outcome.Error == "killed without an outcome" {
 		return
