@@ -223,3 +223,10 @@ func TestCheckContainers(t *testing.T) {
 		})
 	}
 }
+
+// The wrapper imports nothing of Kubernetes, so the name of the annotation stands there, too.
+func TestTheWrapperKnowsTheAnnotation(t *testing.T) {
+	if ticket.Annotation != v1alpha1.AnnotationRestoreFrom {
+		t.Errorf("the wrapper looks for %s, and the agent for %s", ticket.Annotation, v1alpha1.AnnotationRestoreFrom)
+	}
+}

@@ -17,6 +17,8 @@ import (
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/mounts"
+	"github.com/holdfast-io/holdfast/internal/runtime"
 	"github.com/holdfast-io/holdfast/internal/runtime/oci"
 	"github.com/holdfast-io/holdfast/internal/store"
 	"github.com/holdfast-io/holdfast/internal/ticket"
@@ -118,7 +120,7 @@ func problemOf(err error) *problem {
 	p := &problem{message: err.Error()}
 	switch {
 	case errors.Is(err, errNoRoom):
-		p.reason, p.temporary = "InsufficientNodeDisk", true
+		p.reason, p.temporary = string(runtime.InsufficientNodeDisk), true
 	case errors.Is(err, archive.ErrDamaged), errors.Is(err, store.ErrNotFound):
 		p.reason = v1alpha1.ReasonRestoreFailed
 	case errors.Is(err, store.ErrInvalid):
@@ -212,7 +214,7 @@ func (s *state) messageAfter() string {
 // forget removes the tickets and data of a pod whose request was withdrawn.
 func (r *Reconciler) forget(ctx context.Context, s *state) error {
 	dir := filepath.Join(r.options.Dir, string(s.pod.UID))
-	if err := removeAll(dir); err != nil {
+	if err := mounts.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing the restore of pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err)
 	}
 	if s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == "" {
@@ -242,7 +244,7 @@ func (r *Reconciler) removeUnowned(ctx context.Context) error {
 		if owned[types.UID(entry.Name())] || strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		if err := removeAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
+		if err := mounts.RemoveAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
 			return fmt.Errorf("removing the restore of a pod that is gone: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/store"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
@@ -72,7 +73,7 @@ func recordOf(c *v1alpha1.Checkpoint, container string) *v1alpha1.ContainerCheck
 // power cut when it returns: a ticket to half of them would restore garbage.
 func (r *Reconciler) stageContainer(ctx context.Context, s *state, c *container) error {
 	dir := c.place.DataDir()
-	if err := removeAll(dir); err != nil {
+	if err := mounts.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing former data: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -199,7 +200,7 @@ func (r *meteredReader) Read(p []byte) (int, error) {
 
 // removeData removes the memory of a checkpoint from the node.
 func (c *container) removeData() error {
-	if err := removeAll(c.place.DataDir()); err != nil {
+	if err := mounts.RemoveAll(c.place.DataDir()); err != nil {
 		return fmt.Errorf("removing the data of container %s: %w", c.name, err)
 	}
 	return nil

@@ -6,6 +6,7 @@
 //	  claimed.json    the ticket, once the wrapper has taken it: it is used only once
 //	  outcome.json    what the wrapper has made of it
 //	  progress        how far the agent is, while there is no ticket yet; for people
+//	  criu/           CRIU's log and what it mounts, while it restores
 //	  data/           the files of the checkpoint, with the layout of checkpointctl
 //
 // A container whose pod asks for a restore starts only by a ticket. Without one the wrapper

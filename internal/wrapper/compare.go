@@ -56,7 +56,7 @@ func differences(then, now *spec) []difference {
 	d.set("limit", rlimits(then), rlimits(now))
 	d.set("device", devices(then), devices(now))
 	d.each("namespace", namespaces(then), namespaces(now), true)
-	d.mounts(mounts(then), mounts(now))
+	d.mounts(mountsByPlace(then), mountsByPlace(now))
 	d.environment(environment(then), environment(now))
 	return d
 }
@@ -230,7 +230,7 @@ func (m mount) String() string {
 	return m.kind + ", writable"
 }
 
-func mounts(s *spec) map[string]mount {
+func mountsByPlace(s *spec) map[string]mount {
 	set := map[string]mount{}
 	for _, m := range s.Mounts {
 		kind := m.Type

@@ -13,13 +13,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
 const (
 	// workDir is the directory for CRIU's configuration and log of one restore, in the
 	// container's place.
-	workDir = "work"
+	workDir = "criu"
 	// criuConfig is read by CRIU before the node's own configuration, which wins.
 	criuConfig = "criu.conf"
 	criuLog    = "restore.log"
@@ -31,13 +32,13 @@ const (
 func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container, s *spec, t *ticket.Ticket) (err error) {
 	work := filepath.Join(place.Dir(), workDir)
 	// A wrapper that was killed may have left it.
-	if err := removeDir(work); err != nil {
+	if err := mounts.RemoveAll(work); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return fmt.Errorf("making a directory for CRIU: %w", err)
 	}
-	defer func() { err = errors.Join(err, removeDir(work)) }()
+	defer func() { err = errors.Join(err, mounts.RemoveAll(work)) }()
 	options := "file-locks\n"
 	if t.CloseTCP {
 		options += "tcp-close\n"

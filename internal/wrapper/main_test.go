@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
@@ -271,7 +272,7 @@ func TestATicketRestores(t *testing.T) {
 	}
 	defer f.killContainer(t)
 	want := strings.Join(f.args("restore", "--detach", "--bundle", f.path("bundle"), "--pid-file", f.path("pid-file"),
-		"--image-path", f.place.DataDir()+"/checkpoint", "--work-path", f.place.Dir()+"/work", "abc"), " ")
+		"--image-path", f.place.DataDir()+"/checkpoint", "--work-path", f.place.Dir()+"/"+workDir, "abc"), " ")
 	if !slices.Equal(f.calls(t), []string{want}) {
 		t.Errorf("the runtime was called with %q, want %q", f.calls(t), want)
 	}
@@ -285,7 +286,7 @@ func TestATicketRestores(t *testing.T) {
 	if !f.containerLives(t) {
 		t.Error("the container does not run")
 	}
-	if _, err := os.Stat(f.place.Dir() + "/work"); err == nil {
+	if _, err := os.Stat(f.place.Dir() + "/" + workDir); err == nil {
 		t.Error("CRIU's directory is left")
 	}
 	outcome, err := f.place.Outcome()
@@ -447,13 +448,13 @@ func (f *fixture) checkNothingLeft(t *testing.T) {
 	if f.read(t, "container") != "" && f.containerLives(t) {
 		t.Error("the container runs")
 	}
-	if points, err := mountsBelow(f.dir); err != nil || len(points) > 0 {
+	if points, err := mounts.Below(f.dir); err != nil || len(points) > 0 {
 		t.Errorf("these mounts are left: %q, %v", points, err)
 	}
 	if !exists(f.path("bundle/config.json")) {
 		t.Error("what was mounted is removed")
 	}
-	for _, name := range []string{f.path("state/abc"), f.place.Dir() + "/work"} {
+	for _, name := range []string{f.path("state/abc"), f.place.Dir() + "/" + workDir} {
 		if _, err := os.Stat(name); err == nil {
 			t.Errorf("%s is left", name)
 		}
@@ -505,7 +506,7 @@ func TestARestoreThatIsInterruptedLeavesNothing(t *testing.T) {
 			}
 			defer f.killContainer(t)
 			defer func() {
-				if err := unmountBelow(f.dir); err != nil {
+				if err := mounts.UnmountBelow(f.dir); err != nil {
 					t.Error(err)
 				}
 			}()
@@ -533,7 +534,7 @@ func exists(name string) bool {
 
 func TestArgumentsOfARestore(t *testing.T) {
 	place := newPlace(t)
-	paths := "--image-path " + place.DataDir() + "/checkpoint --work-path " + place.Dir() + "/work abc"
+	paths := "--image-path " + place.DataDir() + "/checkpoint --work-path " + place.Dir() + "/" + workDir + " abc"
 	tests := map[string]struct{ args, spec, want string }{
 		"as little as possible": {"create abc", `{}`, "restore --detach --bundle . " + paths},
 		"options of the CRI runtime": {
@@ -592,7 +593,7 @@ func TestTheProgramImportsLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	const module = "github.com/holdfast-io/holdfast/"
-	allowed := []string{"golang.org/x/sys/unix", module + "internal/ticket", module + "internal/wrapper", module + "cmd/holdfast-runtime"}
+	allowed := []string{"golang.org/x/sys/unix", module + "internal/mounts", module + "internal/ticket", module + "internal/wrapper", module + "cmd/holdfast-runtime"}
 	for name := range strings.FieldsSeq(string(out)) {
 		if !slices.Contains(allowed, name) {
 			t.Errorf("it imports %s", name)

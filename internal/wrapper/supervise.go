@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
@@ -64,7 +65,7 @@ func (w *wrapper) supervise(ctx context.Context, place *ticket.Container) error 
 		}
 	}
 	err = fmt.Errorf("the restore was interrupted: %w", err)
-	err = errors.Join(err, w.removeRest(), removeDir(filepath.Join(place.Dir(), workDir)))
+	err = errors.Join(err, w.removeRest(), mounts.RemoveAll(filepath.Join(place.Dir(), workDir)))
 	return errors.Join(err, w.recordInterruption(place, started, err))
 }
 
@@ -90,7 +91,7 @@ func (w *wrapper) removeRest() error {
 	}
 	// runc mounts the root file system in its state directory, for CRIU.
 	if dir := w.call.stateDir(w.config.runtime); dir != "" {
-		if err := unmountBelow(dir); err != nil {
+		if err := mounts.UnmountBelow(dir); err != nil {
 			return err
 		}
 	}

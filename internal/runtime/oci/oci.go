@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,7 +91,7 @@ func (n Node) runtimeOfMonitor(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line, err := os.ReadFile(filepath.Join(n.Root, "proc", filepath.Base(trim(pid)), "cmdline"))
+	line, err := os.ReadFile(filepath.Join(n.Root, "proc", filepath.Base(string(bytes.TrimSpace(pid))), "cmdline"))
 	if err != nil {
 		return "", err
 	}
@@ -145,4 +146,15 @@ func killAll(pids []int) error {
 		}
 	}
 	return nil
+}
+
+// argumentOf returns the argument after a flag in /proc/PID/cmdline, "" if there is none.
+func argumentOf(line []byte, flag string) string {
+	arguments := bytes.Split(line, []byte{0})
+	for i := range len(arguments) - 1 {
+		if string(arguments[i]) == flag {
+			return string(arguments[i+1])
+		}
+	}
+	return ""
 }

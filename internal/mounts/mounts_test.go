@@ -1,4 +1,4 @@
-package restore
+package mounts
 
 import (
 	"errors"
@@ -15,14 +15,14 @@ func TestRemoveAllRemovesNothingOfWhatIsMounted(t *testing.T) {
 	if err := os.WriteFile(precious, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []string{"main/work/root", "main/work/cgroup"} {
+	for _, at := range []string{"main/criu/root", "main/criu/cgroup"} {
 		target := filepath.Join(dir, at)
 		if err := errors.Join(os.MkdirAll(target, 0o700), unix.Mount(volume, target, "", unix.MS_BIND, "")); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) }) // if the test has failed
 	}
-	if err := removeAll(dir); err != nil {
+	if err := RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
@@ -31,7 +31,7 @@ func TestRemoveAllRemovesNothingOfWhatIsMounted(t *testing.T) {
 	if _, err := os.Stat(precious); err != nil {
 		t.Errorf("the file of the volume is gone: %v", err)
 	}
-	if err := removeAll(dir); err != nil {
+	if err := RemoveAll(dir); err != nil {
 		t.Errorf("a directory that is gone: %v", err)
 	}
 }

@@ -1,4 +1,5 @@
-package wrapper
+// Package mounts removes directories in which others may have mounted something.
+package mounts
 
 import (
 	"bufio"
@@ -12,27 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeDir removes a directory in which programs that were killed may have left mounts: CRIU
-// mounts control groups in its working directory. What is mounted there must not be removed.
-func removeDir(dir string) error {
-	if err := unmountBelow(dir); err != nil {
+// RemoveAll removes a directory with all that is in it, but nothing of what is mounted there: a
+// CRIU that was killed leaves mounts in its working directory, of control groups and of root
+// file systems.
+func RemoveAll(dir string) error {
+	if err := UnmountBelow(dir); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing what is left of a restore: %w", err)
-	}
-	return nil
+	return os.RemoveAll(dir)
 }
 
-// unmountBelow unmounts everything below a directory.
-func unmountBelow(dir string) error {
-	points, err := mountsBelow(dir)
+// UnmountBelow unmounts everything below a directory.
+func UnmountBelow(dir string) error {
+	points, err := Below(dir)
 	if err != nil {
 		return err
 	}
 	for _, point := range slices.Backward(points) { // The last one is on top.
 		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmounting %s, which is left of a restore: %w", point, err)
+			return fmt.Errorf("unmounting %s: %w", point, err)
 		}
 	}
 	return nil
@@ -41,9 +40,9 @@ func unmountBelow(dir string) error {
 // unescape replaces the escapes of proc_pid_mountinfo(5).
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// mountsBelow returns the mount points below a directory, in the order in which they were
+// Below returns the mount points below a directory, in the order in which they were
 // mounted.
-func mountsBelow(dir string) ([]string, error) {
+func Below(dir string) ([]string, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
