@@ -39,9 +39,9 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 		return fmt.Errorf("making a directory for CRIU: %w", err)
 	}
 	defer func() { err = errors.Join(err, mounts.RemoveAll(work)) }()
-	options := "file-locks\n"
+	options := ""
 	if t.CloseTCP {
-		options += "tcp-close\n"
+		options = "tcp-close\n"
 	}
 	config := filepath.Join(work, criuConfig)
 	if err := os.WriteFile(config, []byte(options), 0o600); err != nil {
@@ -66,7 +66,9 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 
 func (w *wrapper) restoreArgs(place *ticket.Container, s *spec) []string {
 	c := w.call
-	args := append(append([]string{}, c.global...), "restore", "--detach", "--bundle", c.bundleDir())
+	// In CRIU's configuration it would have no effect: runc and crun always say whether to
+	// restore locks.
+	args := append(append([]string{}, c.global...), "restore", "--detach", "--file-locks", "--bundle", c.bundleDir())
 	if c.pidFile != "" {
 		args = append(args, "--pid-file", c.pidFile)
 	}

@@ -271,13 +271,13 @@ func TestATicketRestores(t *testing.T) {
 		t.Fatalf("the exit code is %d: %s", code, f.read(t, "output"))
 	}
 	defer f.killContainer(t)
-	want := strings.Join(f.args("restore", "--detach", "--bundle", f.path("bundle"), "--pid-file", f.path("pid-file"),
+	want := strings.Join(f.args("restore", "--detach", "--file-locks", "--bundle", f.path("bundle"), "--pid-file", f.path("pid-file"),
 		"--image-path", f.place.DataDir()+"/checkpoint", "--work-path", f.place.Dir()+"/"+workDir, "abc"), " ")
 	if !slices.Equal(f.calls(t), []string{want}) {
 		t.Errorf("the runtime was called with %q, want %q", f.calls(t), want)
 	}
 	for name, want := range map[string]string{
-		"descriptors": "0\n1\n10\n11\n2", "criu.conf": "file-locks\ntcp-close", "bundle/rootfs/changed": "changed", "output": "restored", "pid-file": f.read(t, "container"),
+		"descriptors": "0\n1\n10\n11\n2", "criu.conf": "tcp-close", "bundle/rootfs/changed": "changed", "output": "restored", "pid-file": f.read(t, "container"),
 	} {
 		if got := f.read(t, name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
@@ -536,14 +536,14 @@ func TestArgumentsOfARestore(t *testing.T) {
 	place := newPlace(t)
 	paths := "--image-path " + place.DataDir() + "/checkpoint --work-path " + place.Dir() + "/" + workDir + " abc"
 	tests := map[string]struct{ args, spec, want string }{
-		"as little as possible": {"create abc", `{}`, "restore --detach --bundle . " + paths},
+		"as little as possible": {"create abc", `{}`, "restore --detach --file-locks --bundle . " + paths},
 		"options of the CRI runtime": {
 			"--root /r --systemd-cgroup create -b /b --pid-file /p --console-socket /c --no-pivot abc", `{}`,
-			"--root /r --systemd-cgroup restore --detach --bundle /b --pid-file /p --console-socket /c --no-pivot " + paths,
+			"--root /r --systemd-cgroup restore --detach --file-locks --bundle /b --pid-file /p --console-socket /c --no-pivot " + paths,
 		},
 		"labels of SELinux": {
 			"create abc", `{"process": {"selinuxLabel": "a:b"}, "linux": {"mountLabel": "c:d"}}`,
-			"restore --detach --bundle . --lsm-profile selinux:a:b --lsm-mount-context c:d " + paths,
+			"restore --detach --file-locks --bundle . --lsm-profile selinux:a:b --lsm-mount-context c:d " + paths,
 		},
 	}
 	for name, tt := range tests {
