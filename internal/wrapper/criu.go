@@ -133,7 +133,6 @@ var causes = []cause{
 		"restore on a node with the CPU features of the checkpoint's", true},
 	{[]string{"Can't bind inet socket", "Cannot assign requested address", "EADDRNOTAVAIL"}, "AddressBound: the process listens on an address that the new pod does not have; " +
 		"let it listen on all addresses", true},
-	{[]string{"Address already in use"}, "AddressBound: another container of the pod listens on a port of the process", false},
 	{[]string{"Cannot allocate memory", "Out of memory"}, "the node or the memory limit of the container has too little memory for the checkpoint", false},
 	{[]string{"No space left on device"}, "free disk space on the node", false},
 	{[]string{"tcp-established", "Connected TCP socket"}, "EstablishedTCP: the checkpoint has open connections; let the restore close them", true},
@@ -164,6 +163,8 @@ func explainRestore(logFile, said string, failed error) error {
 		}
 	}
 	return errors.New(text)
+	{[]string{"Address already in use"}, "AddressBound: another container of the pod listens on a port of the process, or connections of the container that was " +
+		"stopped still close, for up to a minute: let the program listen with SO_REUSEADDR, or the policy restore with onFailure: Retry", false},
 }
 
 // firstError returns the first error in CRIU's log, "" without one. That CRIU may not raise

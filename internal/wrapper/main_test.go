@@ -408,6 +408,17 @@ func TestStartsThatFail(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
+		"when connections of the container that was stopped still have its port": {
+			prepare: func(t *testing.T, f *fixture) {
+				f.stage(t)
+				f.write(t, "fail", "(00.2) Error (criu/sk-inet.c:1059): inet: Can't bind inet socket (id 5): Address already in use\n")
+			},
+			want: "still close", outcome: "AddressBound", calls: []string{"restore", "delete"},
+		},
+		"when CRIU dies": {
+			prepare: func(t *testing.T, f *fixture) { f.stage(t); f.write(t, "criu", "#!/bin/sh\nexit 1\n") },
+			want:    "exit status 1", outcome: "exit status 1", calls: []string{"restore", "delete"},
+		},
 			t.Parallel()
 			f := newFixture(t)
 			f.writeSpec(t, tt.request)
