@@ -26,6 +26,10 @@ const (
 	criuLog    = "restore.log"
 	// criuPatience is how long the runtime may take to end after CRIU was killed.
 	criuPatience = 5 * time.Second
+	// criuName is the name of CRIU's process, and criuPoll is how often the program looks whether
+	// it has died.
+	criuName = "criu"
+	criuPoll = 500 * time.Millisecond
 )
 
 // restoreProcesses has the real runtime restore the processes.
@@ -54,7 +58,7 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 	cmd.Cancel = func() error { return killDescendants(cmd.Process.Pid) }
 	cmd.WaitDelay = criuPatience
 	logged := logSize(w.call.log)
-	err = cmd.Run()
+	err = runWatched(cmd)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
@@ -62,6 +66,35 @@ func (w *wrapper) restoreProcesses(ctx context.Context, place *ticket.Container,
 		return explainRestore(filepath.Join(work, criuLog), lastError(w.call.log, logged), err)
 	}
 	return nil
+}
+
+// runWatched runs the real runtime's restore. If CRIU dies, the processes that it was
+// restoring wait for it forever, and the runtime waits for them: they have its end of the
+// socket. They are killed then, so that the runtime fails.
+func runWatched(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended, killed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(criuPoll)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				killed <- nil
+				return
+			case <-tick.C:
+				if hasDeadChild(cmd.Process.Pid, criuName) {
+					killed <- killDescendants(cmd.Process.Pid)
+					return
+				}
+			}
+		}
+	}()
+	err := cmd.Wait()
+	close(ended)
+	return errors.Join(err, <-killed)
 }
 
 func (w *wrapper) restoreArgs(place *ticket.Container, s *spec) []string {
@@ -131,6 +164,8 @@ var causes = []cause{
 	{[]string{"expects following bind mounts", "No mapping for", "mount point is missing"}, "MountMissing: the new container lacks a mount of the checkpoint", true},
 	{[]string{"cpuinfo", "xsave", "CPU features", "CPU capability"}, "CPUIncompatible: the CPU of this node lacks a feature that the process uses; " +
 		"restore on a node with the CPU features of the checkpoint's", true},
+	{[]string{"Address already in use"}, "AddressBound: another container of the pod listens on a port of the process, or connections of the container that was " +
+		"stopped still close, for up to a minute: let the program listen with SO_REUSEADDR, or the policy restore with onFailure: Retry", false},
 	{[]string{"Can't bind inet socket", "Cannot assign requested address", "EADDRNOTAVAIL"}, "AddressBound: the process listens on an address that the new pod does not have; " +
 		"let it listen on all addresses", true},
 	{[]string{"Cannot allocate memory", "Out of memory"}, "the node or the memory limit of the container has too little memory for the checkpoint", false},
@@ -163,8 +198,6 @@ func explainRestore(logFile, said string, failed error) error {
 		}
 	}
 	return errors.New(text)
-	{[]string{"Address already in use"}, "AddressBound: another container of the pod listens on a port of the process, or connections of the container that was " +
-		"stopped still close, for up to a minute: let the program listen with SO_REUSEADDR, or the policy restore with onFailure: Retry", false},
 }
 
 // firstError returns the first error in CRIU's log, "" without one. That CRIU may not raise

@@ -65,10 +65,9 @@ func descendants(except int) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		state, parent, ok := stat(pid)
-		if ok {
-			children[parent] = append(children[parent], pid)
-			zombies[pid] = state == "Z" || state == "X"
+		if p, ok := stat(pid); ok {
+			children[p.parent] = append(children[p.parent], pid)
+			zombies[pid] = p.ended()
 		}
 	}
 	var living []int
@@ -82,19 +81,64 @@ func descendants(except int) ([]int, error) {
 	return living, nil
 }
 
-// stat returns the state and the parent of a process, from /proc/PID/stat (proc(5)): the name
-// in parentheses may contain anything.
-func stat(pid int) (state string, parent int, ok bool) {
+// A process is what /proc/PID/stat says about one (proc(5)).
+type process struct {
+	name, state string
+	parent      int
+	status      int // of a process that has ended and that its parent has not waited for
+}
+
+// ended reports whether only the exit status is left of a process.
+func (p process) ended() bool { return p.state == "Z" || p.state == "X" }
+
+// stat returns what the kernel says about a process. The name in parentheses may contain
+// anything.
+func stat(pid int) (process, bool) {
+	const state, parent, status = 0, 1, 49
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return "", 0, false // It has ended.
+		return process{}, false // It has ended.
 	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 2 {
-		return "", 0, false
+	begin, end := strings.IndexByte(string(text), '('), strings.LastIndexByte(string(text), ')')
+	if begin < 0 || end < begin {
+		return process{}, false
 	}
-	parent, err = strconv.Atoi(fields[1])
-	return fields[0], parent, err == nil
+	fields := strings.Fields(string(text[end+1:]))
+	if len(fields) <= status {
+		return process{}, false
+	}
+	p := process{name: string(text[begin+1 : end]), state: fields[state]}
+	p.parent, err = strconv.Atoi(fields[parent])
+	if err != nil {
+		return process{}, false
+	}
+	p.status, err = strconv.Atoi(fields[status])
+	return p, err == nil
+}
+
+// hasDeadChild reports whether a process has a child of that name that has failed, or was
+// killed, and that it has not waited for.
+func hasDeadChild(parent int, name string) bool {
+	lists, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(parent), "task/*/children"))
+	if err != nil {
+		return false // The pattern is a good one.
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // The thread has ended.
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				continue
+			}
+			if p, ok := stat(pid); ok && p.name == name && p.ended() && p.status != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // closeDescriptors keeps descriptors other than the standard ones from programs that this
