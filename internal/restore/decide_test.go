@@ -230,3 +230,32 @@ func TestTheWrapperKnowsTheAnnotation(t *testing.T) {
 		t.Errorf("the wrapper looks for %s, and the agent for %s", ticket.Annotation, v1alpha1.AnnotationRestoreFrom)
 	}
 }
+
+func TestIsReported(t *testing.T) {
+	started := metav1.NewTime(now)
+	ended := func(id string, at metav1.Time) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ContainerID: "containerd://" + id, StartedAt: at}}
+	}
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: started}}
+	tests := map[string]struct {
+		status corev1.ContainerStatus
+		want   bool
+	}{
+		"a container that runs":                 {corev1.ContainerStatus{ContainerID: "containerd://a", State: running}, true},
+		"another one that runs":                 {corev1.ContainerStatus{ContainerID: "containerd://b", State: running}, false},
+		"one that is created":                   {corev1.ContainerStatus{ContainerID: "containerd://a", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}}, false},
+		"one that has ended":                    {corev1.ContainerStatus{ContainerID: "containerd://a", State: ended("a", started)}, true},
+		"one that was never started":            {corev1.ContainerStatus{ContainerID: "containerd://a", State: ended("a", metav1.Unix(0, 0))}, false},
+		"one that has ended before another one": {corev1.ContainerStatus{ContainerID: "containerd://b", State: running, LastTerminationState: ended("a", started)}, true},
+		"one before it that was never started":  {corev1.ContainerStatus{ContainerID: "containerd://b", State: running, LastTerminationState: ended("a", metav1.Time{})}, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.status.Name = "main"
+			pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{tt.status}}}
+			if got := isReported(pod, "main", "a"); got != tt.want {
+				t.Errorf("isReported() = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

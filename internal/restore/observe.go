@@ -89,20 +89,27 @@ func (r *Reconciler) observeContainer(s *state, name string) (*container, error)
 	return c, nil
 }
 
-// isReported reports whether the status of a pod has a container, whatever became of it.
+// isReported reports whether the status of a pod has a container that was started, whatever
+// became of it. One that was only created, and not started before the node lost its power, has
+// a status, too.
 func isReported(pod *corev1.Pod, name, id string) bool {
 	status := statusOf(pod, name)
 	if status == nil {
 		return false
 	}
-	ids := []string{status.ContainerID}
+	if status.State.Running != nil && hasID(status.ContainerID, id) {
+		return true
+	}
 	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
-		if state.Terminated != nil {
-			ids = append(ids, state.Terminated.ContainerID)
+		if ended := state.Terminated; ended != nil && hasID(ended.ContainerID, id) && ended.StartedAt.Unix() > 0 {
+			return true
 		}
 	}
-	return slices.ContainsFunc(ids, func(known string) bool { return strings.HasSuffix(known, "://"+id) })
+	return false
 }
+
+// hasID reports whether a name such as containerd://9f86… has an ID.
+func hasID(name, id string) bool { return strings.HasSuffix(name, "://"+id) }
 
 // ofRequest returns a ticket, nil if there is none for this request.
 func ofRequest(request string, read func() (*ticket.Ticket, error)) (*ticket.Ticket, error) {

@@ -230,7 +230,9 @@ func (n *sweptNode) start(how string) {
 
 func (n *sweptNode) end() {
 	n.alive = false
-	n.report(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}, n.currentID())
+	n.report(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: 137, StartedAt: metav1.Now(), ContainerID: "containerd://" + n.currentID(),
+	}}, n.currentID())
 }
 
 func (n *sweptNode) report(state corev1.ContainerState, id string) {
