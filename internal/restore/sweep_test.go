@@ -78,7 +78,7 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "main"}}},
 	}
 	var digest string
-	n.archive, digest = newArchive(t)
+	n.archive, digest = newArchive(t, "{}")
 	checkpoint := &v1alpha1.Checkpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c", UID: "uid-c"},
 		Spec:       v1alpha1.CheckpointSpec{Target: v1alpha1.CheckpointTarget{PodName: "old"}, PolicyRef: "policy"},
@@ -97,7 +97,7 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 }
 
 // newArchive returns the archive of a checkpoint, and its digest.
-func newArchive(t *testing.T) ([]byte, string) {
+func newArchive(t *testing.T, spec string) ([]byte, string) {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := archive.NewWriter(&out, archive.Header{Identity: archive.Identity{
@@ -106,7 +106,6 @@ func newArchive(t *testing.T) ([]byte, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := "{}"
 	if err := w.Add(t.Context(), archive.File{Name: "spec.dump", Size: int64(len(spec)), Mode: 0o600, Reader: strings.NewReader(spec)}); err != nil {
 		t.Fatal(err)
 	}
@@ -454,5 +453,20 @@ func TestRestoreAgainWheneverTheContainerEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.run()
+	n.checkNothingLeft(t)
+}
+
+// Whoever can write to the store may put another archive there, which is whole.
+func TestAnArchiveThatWasReplacedIsNotRestored(t *testing.T) {
+	n := newSweptNode(t, true)
+	n.fault.at = -1
+	n.archive, _ = newArchive(t, `{"process": {}}`)
+	n.run()
+	if c := conditionOf(n.pod()); c == nil || c.Reason != v1alpha1.ReasonRestoreFailed || !strings.Contains(c.Message, "it was replaced") {
+		t.Errorf("the condition is %+v, want that the archive was replaced", c)
+	}
+	if want := []string{"fresh"}; !slices.Equal(n.runs, want) || !n.alive {
+		t.Errorf("the containers were %q, %v, want that the first one runs on", n.runs, n.alive)
+	}
 	n.checkNothingLeft(t)
 }
