@@ -113,6 +113,9 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 	}
 	outcome.RootfsSeconds = time.Since(begin).Seconds()
 	begin = time.Now()
+	if err := armTimers(filepath.Join(data, "checkpoint")); err != nil {
+		return err
+	}
 	if err := w.restoreProcesses(ctx, place, s, t); err != nil {
 		return errors.Join(err, w.removeRest())
 	}
