@@ -32,6 +32,8 @@ var (
 	program   = regexp.MustCompile(`^ *args:|^ *- --|(?:^|[ /])(?:holdfast|devcluster|local-driver|csi-[a-z]+|snapshot-controller) `)
 	makeCall  = regexp.MustCompile(`(?m)(?:^|[|&;(] *)make +([a-z-]+)`)
 	target    = regexp.MustCompile(`(?m)^([a-z][a-z/ -]*):`)
+	testDecl  = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	testName  = regexp.MustCompile(`^Test[A-Z]\w+$`)
 	goFile    = regexp.MustCompile(`^[a-z0-9_/.-]+/[a-z0-9_.-]+$`)
 )
 
@@ -230,5 +232,30 @@ func walk(t *testing.T, extension string, do func(path, text string)) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Tests that text names exist.
+func TestNamedTestsExist(t *testing.T) {
+	declared := map[string]bool{}
+	walk(t, ".go", func(_, text string) {
+		for _, name := range testDecl.FindAllStringSubmatch(text, -1) {
+			declared[name[1]] = true
+		}
+	})
+	found := 0
+	for _, p := range read(t) {
+		for _, name := range inline.FindAllStringSubmatch(p.prose, -1) {
+			if !testName.MatchString(name[1]) {
+				continue
+			}
+			found++
+			if !declared[name[1]] {
+				t.Errorf("%s: there is no test %s", p.path, name[1])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d tests are named: was the form of the pages changed?", found)
 	}
 }

@@ -17,12 +17,13 @@ import (
 )
 
 // bucketPod is a pod with an S3 server that has the bucket "checkpoints", and a container
-// to look at the server's files.
+// to look at the server's files. It is on the last node: tests take the power off the first.
 const bucketPod = `
 apiVersion: v1
 kind: Pod
 metadata: {name: s3, namespace: default}
 spec:
+  nodeName: %[5]s
   terminationGracePeriodSeconds: 0
   initContainers:
   - {name: bucket, image: %[1]s, command: [mkdir, /data/checkpoints], volumeMounts: &data [{name: data, mountPath: /data}]}
@@ -44,7 +45,7 @@ func (w *checkpointWorld) startBucket(t *testing.T, size string) *v1alpha1.Check
 	must(t, err)
 	w.LoadImage(t, "devcluster.local/versitygw:1", map[string]string{"/versitygw": program})
 	manifest := filepath.Join(t.TempDir(), "s3.yaml")
-	must(t, os.WriteFile(manifest, fmt.Appendf(nil, bucketPod, cluster.BusyboxImage, s3server.AccessKeyID, s3server.SecretAccessKey, size), 0o600))
+	must(t, os.WriteFile(manifest, fmt.Appendf(nil, bucketPod, cluster.BusyboxImage, s3server.AccessKeyID, s3server.SecretAccessKey, size, w.Nodes[len(w.Nodes)-1]), 0o600))
 	w.kubectl(t, "apply", "-f", manifest)
 	t.Cleanup(func() { w.kubectl(t, "delete", "-f", manifest, "--wait") })
 	w.kubectl(t, "wait", "pod/s3", "--for=condition=Ready", "--timeout="+world.Timeout.String())

@@ -61,7 +61,7 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	for _, node := range w.Nodes {
 		w.wrapRuntime(t, node)
 	}
-	storage := w.startBucket(t, "64Mi")
+	storage := w.startBucket(t, "4Gi")
 	w.startCounter(t, "counter", w.Nodes[0], "", corev1.RestartPolicyAlways)
 	w.waitCount(t, "counter", 20)
 	w.create(t, checkpointNamespace, "in-s3", func(s *v1alpha1.CheckpointSpec) { s.Target.PodName, s.Storage = "counter", storage })
@@ -72,6 +72,8 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	t.Run("in place", func(t *testing.T) { w.testRestoreInPlace(t) })
 	t.Run("in a new pod", func(t *testing.T) { w.testRestoreOn(t, w.Nodes[0], "local") })
 	t.Run("on another node", func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") })
+	t.Run("programs that check themselves", func(t *testing.T) { w.testRestoreOfPrograms(t, storage) })
+	t.Run("a program with a connection", func(t *testing.T) { w.testRestoreOfConnection(t, storage) })
 	t.Run("not what is only on another node", w.testRestoreOfOtherNode)
 	t.Run("not what would not start again", w.testRestoreOfPodWithoutRestart)
 }
