@@ -74,6 +74,7 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	t.Run("on another node", func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") })
 	t.Run("programs that check themselves", func(t *testing.T) { w.testRestoreOfPrograms(t, storage) })
 	t.Run("a program with a connection", func(t *testing.T) { w.testRestoreOfConnection(t, storage) })
+	t.Run("whatever is killed meanwhile", w.testKilledRestores)
 	t.Run("not what is only on another node", w.testRestoreOfOtherNode)
 	t.Run("not what would not start again", w.testRestoreOfPodWithoutRestart)
 }
