@@ -79,7 +79,6 @@ type field struct {
 // fieldsOf returns the numbers and messages among the fields of a message, up to the first
 // that it does not understand.
 func fieldsOf(message []byte) map[uint64]field {
-	const number, eightBytes, bytes, fourBytes = 0, 1, 2, 5
 	fields := map[uint64]field{}
 	for len(message) > 0 {
 		tag, n := binary.Uvarint(message)
@@ -87,30 +86,34 @@ func fieldsOf(message []byte) map[uint64]field {
 			break
 		}
 		message = message[n:]
-		skip := 0
-		switch tag & 7 {
-		case number:
-			value, n := binary.Uvarint(message)
-			if n <= 0 {
-				return fields
-			}
-			fields[tag>>3] = field{number: value, at: message[:n]}
-			skip = n
-		case bytes:
-			size, n := binary.Uvarint(message)
-			if n <= 0 || size > uint64(len(message)-n) {
-				return fields
-			}
-			skip = n + int(size)
-			fields[tag>>3] = field{bytes: message[n:skip]}
-		case eightBytes:
-			skip = 8
-		case fourBytes:
-			skip = 4
-		default:
-			return fields
+		f, size, ok := parseField(tag&7, message)
+		if !ok {
+			break
 		}
-		message = message[min(skip, len(message)):]
+		fields[tag>>3] = f
+		message = message[size:]
 	}
 	return fields
+}
+
+// parseField parses a field of a kind at the beginning of a text, and returns its size.
+func parseField(kind uint64, text []byte) (f field, size int, ok bool) {
+	const number, eightBytes, bytes, fourBytes = 0, 1, 2, 5
+	value, n := binary.Uvarint(text)
+	switch kind {
+	case number:
+		return field{number: value, at: text[:max(n, 0)]}, n, n > 0
+	case bytes:
+		if n <= 0 || value > uint64(len(text)-n) {
+			return field{}, 0, false
+		}
+		size = n + int(value)
+		return field{bytes: text[n:size]}, size, true
+	case eightBytes:
+		return field{}, 8, len(text) >= 8
+	case fourBytes:
+		return field{}, 4, len(text) >= 4
+	default:
+		return field{}, 0, false
+	}
 }

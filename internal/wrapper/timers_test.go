@@ -11,7 +11,7 @@ import (
 // timerEntry is an entry of files.img: a timer with so many ticks, that expires after so many
 // nanoseconds and then at this interval.
 func timerEntry(ticks, nanos, interval uint64) []byte {
-	timer := []byte{1<<3 | 0, 9, 3<<3 | 2, 2, 0xff, 0xff} // its ID, and a message
+	timer := []byte{1 << 3, 9, 3<<3 | 2, 2, 0xff, 0xff} // its ID, and a message
 	for number, value := range map[uint64]uint64{fieldTicks: ticks, fieldSeconds: 0, fieldNanos: nanos, fieldEvery: 0, fieldEveryNs: interval} {
 		timer = binary.AppendUvarint(binary.AppendUvarint(timer, number<<3), value)
 	}
