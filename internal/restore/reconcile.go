@@ -86,7 +86,7 @@ func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcil
 	case stage:
 		return r.stageAll(ctx, s)
 	case reissue:
-		return later, r.reissue(s, next.containers)
+		return later, r.reissue(ctx, s, next.containers)
 	case stop:
 		return later, r.stop(ctx, s, next.containers)
 	case await:
@@ -133,8 +133,15 @@ func problemOf(err error) *problem {
 	return p
 }
 
-func (r *Reconciler) reissue(s *state, containers []*container) error {
+// reissue issues tickets anew. A container that was restored, and that the kubelet does not
+// report, may still run: containerd forgets one whose shim dies before it is started.
+func (r *Reconciler) reissue(ctx context.Context, s *state, containers []*container) error {
 	for _, c := range containers {
+		if c.outcome != nil && c.outcome.Error == "" {
+			if err := r.endUnreported(ctx, s, c); err != nil {
+				return err
+			}
+		}
 		if err := c.place.Issue(r.ticketFor(s, c)); err != nil {
 			return err
 		}
@@ -142,16 +149,38 @@ func (r *Reconciler) reissue(s *state, containers []*container) error {
 	return nil
 }
 
-// stop ends running containers. The kubelet starts them again, with their tickets. The cache
-// may be stale: a request that was withdrawn, or that is settled, stops nothing.
-func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container) error {
+// endUnreported ends a restored container that the kubelet has not reported. The cache may
+// lack the report.
+func (r *Reconciler) endUnreported(ctx context.Context, s *state, c *container) error {
+	current, err := r.readCurrent(ctx, s)
+	if err != nil {
+		return err
+	}
+	if isReported(current, c.name, c.outcome.ContainerID) {
+		return kube.Conflict("pod %s/%s has changed", s.pod.Namespace, s.pod.Name)
+	}
+	return r.node.Kill(ctx, c.outcome.ContainerID)
+}
+
+// readCurrent reads the pod from the API server. It is a conflict if its request was
+// withdrawn or settled meanwhile.
+func (r *Reconciler) readCurrent(ctx context.Context, s *state) (*corev1.Pod, error) {
 	var current *corev1.Pod
 	if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.pod), &current); err != nil {
-		return err
+		return nil, err
 	}
 	if current == nil || current.UID != s.pod.UID || current.Annotations[v1alpha1.AnnotationRestoreFrom] != s.request ||
 		current.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == s.request {
-		return kube.Conflict("pod %s/%s has changed", s.pod.Namespace, s.pod.Name)
+		return nil, kube.Conflict("pod %s/%s has changed", s.pod.Namespace, s.pod.Name)
+	}
+	return current, nil
+}
+
+// stop ends running containers. The kubelet starts them again, with their tickets. The cache
+// may be stale: a request that was withdrawn, or that is settled, stops nothing.
+func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container) error {
+	if _, err := r.readCurrent(ctx, s); err != nil {
+		return err
 	}
 	for _, c := range containers {
 		r.events.Normal(s.pod, v1alpha1.ReasonRestoring, fmt.Sprintf("stopping container %s: it is restored from Checkpoint %s when the kubelet starts it again", c.name, s.request))

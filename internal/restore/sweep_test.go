@@ -62,6 +62,10 @@ type sweptNode struct {
 	// failures is how often the wrapper fails to restore, and how.
 	failures []ticket.Outcome
 	alive    bool
+	// unreported is whether the kubelet does not report containers.
+	unreported bool
+	// now is the agent's time; the real one if it is zero.
+	now time.Time
 }
 
 var podKey = client.ObjectKey{Namespace: "ns", Name: "p"}
@@ -162,8 +166,15 @@ func (n *sweptNode) startAgent() {
 	n.agent = &Reconciler{
 		client: wrapped, apiReader: wrapped, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options:  &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }},
-		archives: n, node: n, now: time.Now,
+		archives: n, node: n, now: n.time,
 	}
+}
+
+func (n *sweptNode) time() time.Time {
+	if n.now.IsZero() {
+		return time.Now()
+	}
+	return n.now
 }
 
 // Open implements [Archives].
@@ -236,6 +247,9 @@ func (n *sweptNode) end() {
 
 func (n *sweptNode) report(state corev1.ContainerState, id string) {
 	n.t.Helper()
+	if n.unreported {
+		return
+	}
 	pod := n.pod()
 	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", ContainerID: "containerd://" + id, State: state}}
 	if err := n.api.Status().Update(context.Background(), pod); err != nil {
@@ -294,7 +308,7 @@ func (n *sweptNode) kubelet() {
 	if err := place.Release(); err != nil { // as when the wrapper ends
 		n.t.Fatal(err)
 	}
-	outcome := ticket.Outcome{Request: found.Request, ContainerID: n.currentID()}
+	outcome := ticket.Outcome{Request: found.Request, ContainerID: n.currentID(), Ended: n.time()}
 	if _, err := os.Stat(filepath.Join(place.DataDir(), "spec.dump")); err != nil {
 		outcome.Error = "the checkpoint is not whole"
 	} else if len(n.failures) > 0 {
@@ -467,6 +481,35 @@ func TestAnArchiveThatWasReplacedIsNotRestored(t *testing.T) {
 	}
 	if want := []string{"fresh"}; !slices.Equal(n.runs, want) || !n.alive {
 		t.Errorf("the containers were %q, %v, want that the first one runs on", n.runs, n.alive)
+	}
+	n.checkNothingLeft(t)
+}
+
+// The shim of a container dies when it was restored, and before it is started: containerd
+// forgets it, and it runs.
+func TestARestoredContainerThatNobodyKnowsIsEnded(t *testing.T) {
+	n := newSweptNode(t, false)
+	n.fault.at, n.unreported = -1, true
+	n.startAgent()
+	n.step()
+	n.step()
+	n.kubelet()
+	if !n.alive || !slices.Equal(n.runs, []string{"restored"}) {
+		t.Fatalf("the containers are %q, %v, want one that runs", n.runs, n.alive)
+	}
+	n.step()
+	if !n.alive {
+		t.Error("the container has ended before the kubelet had time to report it")
+	}
+	n.unreported = false
+	n.now = time.Now().Add(2 * reportTime)
+	n.step()
+	if n.alive {
+		t.Error("the container that nobody knows still runs")
+	}
+	n.run()
+	if want := []string{"restored", "restored"}; !slices.Equal(n.runs, want) || !isRestored(n.pod()) {
+		t.Errorf("the containers were %q, want %q", n.runs, want)
 	}
 	n.checkNothingLeft(t)
 }
