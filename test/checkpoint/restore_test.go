@@ -23,21 +23,28 @@ type restored struct {
 func (n *node) restore(t *testing.T, d runtime.Dump, consume bool) *restored {
 	t.Helper()
 	c := d.Report().Container
-	r := &restored{node: n, dir: "/var/lib/restored-" + c.ID[:12], id: "restored-" + c.ID[:12]}
+	r := newRestored(t, n, c)
+	if err := d.Files(t.Context(), consume, r.write); err != nil {
+		t.Fatal(err)
+	}
+	r.Run(t, r.name, "tar", "-C", r.dir+"/upper", "-xf", r.dir+"/rootfs-diff.tar")
+	r.mount(t, c)
+	r.writeSpec(t, nil)
+	r.Run(t, n.name, "sh", "-c", fmt.Sprintf("cd %s && runc --root %s/state restore --detach --bundle bundle"+
+		" --pid-file %s/pid --image-path %s/checkpoint --work-path %s/log %s >output 2>error </dev/null || { cat error; grep Error log/restore.log; exit 1; } >&2",
+		r.dir, r.dir, r.dir, r.dir, r.dir, r.id))
+	return r
+}
+
+func newRestored(t *testing.T, n *node, of runtime.Container) *restored {
+	t.Helper()
+	r := &restored{node: n, dir: "/var/lib/restored-" + of.ID[:12], id: "restored-" + of.ID[:12]}
 	t.Cleanup(func() { r.remove(t) })
 	for _, dir := range []string{"bundle/rootfs", "upper", "work", "log"} {
 		if err := os.MkdirAll(filepath.Join(n.path(r.dir), dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Files(t.Context(), consume, r.write); err != nil {
-		t.Fatal(err)
-	}
-	r.mount(t, c)
-	r.writeSpec(t)
-	r.Run(t, n.name, "sh", "-c", fmt.Sprintf("cd %s && runc --root %s/state restore --detach --bundle bundle"+
-		" --pid-file %s/pid --image-path %s/checkpoint --work-path %s/log %s >output 2>error </dev/null || { cat error; grep Error log/restore.log; exit 1; } >&2",
-		r.dir, r.dir, r.dir, r.dir, r.dir, r.id))
 	return r
 }
 
@@ -59,7 +66,7 @@ func (r *restored) write(file runtime.File) error {
 }
 
 // mount makes the root file system: the layers of the original's image, and the changes
-// that are in the checkpoint.
+// that are in the upper directory.
 func (r *restored) mount(t *testing.T, c runtime.Container) {
 	t.Helper()
 	mounts := r.Run(t, r.name, "cat", "/proc/self/mountinfo")
@@ -69,7 +76,6 @@ func (r *restored) mount(t *testing.T, c runtime.Container) {
 		}
 		_, lower, _ := strings.Cut(line, "lowerdir=")
 		lower, _, _ = strings.Cut(lower, ",")
-		r.Run(t, r.name, "tar", "-C", r.dir+"/upper", "-xf", r.dir+"/rootfs-diff.tar")
 		r.Run(t, r.name, "mount", "-t", "overlay", "overlay", "-o",
 			fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, r.dir, r.dir), r.dir+"/bundle/rootfs")
 		return
@@ -78,7 +84,8 @@ func (r *restored) mount(t *testing.T, c runtime.Container) {
 }
 
 // writeSpec writes the specification: that of the original, in a control group of its own.
-func (r *restored) writeSpec(t *testing.T) {
+// Annotations replace those of the original.
+func (r *restored) writeSpec(t *testing.T, annotations map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(r.path(r.dir), "spec.dump"))
 	if err != nil {
@@ -90,6 +97,9 @@ func (r *restored) writeSpec(t *testing.T) {
 	}
 	linux := spec["linux"].(map[string]any)
 	linux["cgroupsPath"] = filepath.Dir(linux["cgroupsPath"].(string)) + "/" + r.id
+	if annotations != nil {
+		spec["annotations"] = annotations
+	}
 	if text, err = json.Marshal(spec); err != nil {
 		t.Fatal(err)
 	}

@@ -252,6 +252,7 @@ func TestRuntimeWrapper(t *testing.T) {
 	t.Run("a container is restored in place", w.testInPlace)
 	t.Run("new pods go on from a checkpoint, again and again", w.testChain)
 	t.Run("the message of a ticket is in the status of the pod", w.testFail)
+	t.Run("a container is restored as CRI-O's monitor calls the runtime", w.testAsConmon)
 	t.Run("a restore that is killed leaves nothing, and can be repeated", w.testKilled)
 }
 
