@@ -2,18 +2,46 @@ package archive
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"os"
 	"testing"
 )
 
-// check opens an archive and verifies it.
+// check opens an archive, verifies it, and unpacks it, which has to find the same.
 func check(t *testing.T, archive []byte, options OpenOptions) error {
 	t.Helper()
 	a, err := open(archive, options)
 	if err != nil {
 		return err
 	}
-	_, err = a.Verify(t.Context())
+	verified, err := a.Verify(t.Context())
+	unpacked, unpackErr := unpack(t, a)
+	if kindOf(err) != kindOf(unpackErr) || err == nil && verified.Digest != unpacked.Digest {
+		t.Errorf("verifying returns %+v and the error %v, and unpacking %+v and the error %v", verified, err, unpacked, unpackErr)
+	}
 	return err
+}
+
+// unpack unpacks an archive into a directory that is removed at once.
+func unpack(t *testing.T, a *Reader) (*Verification, error) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "unpack-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	return a.Unpack(t.Context(), dir)
+}
+
+// kindOf names which of the errors that a caller distinguishes an error is.
+func kindOf(err error) string {
+	for _, kind := range []error{ErrFormat, ErrDamaged, ErrUnsupported, ErrKey, ErrIdentity, ErrLimit, ErrNoPage, ErrPredecessor} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return fmt.Sprint(err)
 }
 
 func TestEveryChangedBitIsDetected(t *testing.T) {

@@ -20,12 +20,19 @@ func (a *Reader) Extract(ctx context.Context, directory string) error {
 		return fmt.Errorf("opening the directory: %w", err)
 	}
 	defer root.Close()
-	return a.eachFile(ctx, func(f *file, s *stream) error {
-		if err := root.MkdirAll(path.Dir(f.info.Name), 0o700); err != nil {
-			return fmt.Errorf("making a directory for %q: %w", f.info.Name, err)
-		}
-		return extractFile(root, f, s)
-	})
+	return a.eachFile(ctx, func(f *file, s *stream) error { return extractFile(root, s, f, nil) })
+}
+
+// Unpack does the work of [Reader.Verify] and of [Reader.Extract] in one pass: the archive is
+// read once. Whether the files are those of the archive is known only when it returns nil, so
+// that nobody may use them before; after an error the caller removes them.
+func (a *Reader) Unpack(ctx context.Context, directory string) (*Verification, error) {
+	root, err := os.OpenRoot(directory)
+	if err != nil {
+		return nil, fmt.Errorf("opening the directory: %w", err)
+	}
+	defer root.Close()
+	return a.verify(ctx, func(s *stream, f *file, copied destination) error { return extractFile(root, s, f, copied) })
 }
 
 // eachFile calls do for all files in order. It must read the whole file from the stream.
@@ -43,12 +50,20 @@ func (a *Reader) eachFile(ctx context.Context, do func(*file, *stream) error) er
 	return nil
 }
 
-func extractFile(root *os.Root, f *file, s *stream) error {
+// extractFile writes the next file of the stream below root, and to copied, unless that is nil.
+func extractFile(root *os.Root, s *stream, f *file, copied destination) error {
+	if err := root.MkdirAll(path.Dir(f.info.Name), 0o700); err != nil {
+		return fmt.Errorf("making a directory for %q: %w", f.info.Name, err)
+	}
 	out, err := root.OpenFile(f.info.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("creating %q: %w", f.info.Name, err)
 	}
-	err = s.copyFile(f, sparseFile{out})
+	var to destination = sparseFile{out}
+	if copied != nil {
+		to = both{to, copied}
+	}
+	err = s.copyFile(f, to)
 	if err == nil {
 		err = out.Truncate(f.info.Size) // a hole at the end
 	}
@@ -65,6 +80,18 @@ func (f sparseFile) zeros(n int64) error {
 	_, err := f.Seek(n, io.SeekCurrent)
 	return err
 }
+
+// both are two destinations of the same contents.
+type both struct{ first, second destination }
+
+func (b both) Write(p []byte) (int, error) {
+	if n, err := b.first.Write(p); err != nil {
+		return n, err
+	}
+	return b.second.Write(p)
+}
+
+func (b both) zeros(n int64) error { return errors.Join(b.first.zeros(n), b.second.zeros(n)) }
 
 // WriteTar writes all files as a tar archive, in the layout in which the kubelet leaves
 // checkpoints and that checkpointctl reads. What it has written when it returns an error is

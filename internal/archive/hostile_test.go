@@ -321,6 +321,9 @@ func TestPredecessors(t *testing.T) {
 	if err := a.Extract(t.Context(), t.TempDir()); !errors.Is(err, ErrPredecessor) {
 		t.Errorf("extracting: error %v", err)
 	}
+	if _, err := a.Unpack(t.Context(), t.TempDir()); !errors.Is(err, ErrPredecessor) {
+		t.Errorf("unpacking: error %v", err)
+	}
 	verified, err := a.Verify(t.Context())
 	if err != nil || len(verified.Predecessors) != 1 || verified.Predecessors[0] != missing.Digest {
 		t.Errorf("verifying: %+v, error %v", verified, err)
@@ -348,10 +351,22 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Neither a link in the directory nor a file that is there makes Extract write elsewhere.
-func TestExtractStaysInItsDirectory(t *testing.T) {
+// Neither a link in the directory nor a file that is there makes Extract or Unpack write
+// elsewhere.
+func TestFilesStayInTheirDirectory(t *testing.T) {
 	t.Parallel()
 	a := mustOpen(t, newForgery(t).encode(t), OpenOptions{})
+	t.Run("Extract", func(t *testing.T) { checkItStays(t, func(dir string) error { return a.Extract(t.Context(), dir) }) })
+	t.Run("Unpack", func(t *testing.T) {
+		checkItStays(t, func(dir string) error {
+			_, err := a.Unpack(t.Context(), dir)
+			return err
+		})
+	})
+}
+
+func checkItStays(t *testing.T, write func(dir string) error) {
+	t.Helper()
 	outside := t.TempDir()
 	for name, prepare := range map[string]func(dir string) error{
 		"a link in place of the directory": func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "checkpoint")) },
@@ -363,7 +378,7 @@ func TestExtractStaysInItsDirectory(t *testing.T) {
 			if err := prepare(dir); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.Extract(t.Context(), dir); err == nil {
+			if err := write(dir); err == nil {
 				t.Error("there is no error")
 			}
 			if files, _ := os.ReadDir(outside); len(files) > 0 {
@@ -392,6 +407,9 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		_, verifyErr := a.Verify(t.Context())
+		if _, err := unpack(t, a); kindOf(err) != kindOf(verifyErr) && !errors.Is(err, ErrPredecessor) {
+			t.Errorf("verifying returns the error %v, and unpacking %v", verifyErr, err)
+		}
 		if err := a.WriteTar(t.Context(), io.Discard); verifyErr == nil && err != nil && !errors.Is(err, ErrPredecessor) {
 			t.Errorf("a verified archive cannot be exported: %v", err)
 		}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"runtime"
@@ -47,6 +48,38 @@ func TestWriterNeedsConstantMemory(t *testing.T) {
 		t.Errorf("%d bytes were allocated, want at most %d", used, most)
 	} else {
 		t.Logf("%d bytes were allocated, %d stored", used, result.Stored)
+	}
+}
+
+// 1 GiB is unpacked in a few MiB of memory, all garbage included.
+func TestUnpackNeedsConstantMemory(t *testing.T) {
+	const size, most = 1 << 30, 24 << 20
+	options := OpenOptions{Secrets: Secrets{Keys: []Key{*testKey(t, 7)}}}
+	var stored bytes.Buffer
+	w, err := NewWriter(&stored, testHeader(), WriteOptions{Key: testKey(t, 7)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := w.Add(t.Context(), File{Name: "checkpoint/pages-1.img", Size: size, Reader: io.LimitReader(&cheapMemory{}, size)}); err != nil {
+		t.Fatal(err)
+	}
+	result, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	found, err := mustOpen(t, stored.Bytes(), options).Unpack(t.Context(), dir)
+	if err != nil || found.Digest != result.Digest {
+		t.Fatalf("unpacking: %+v, error %v", found, err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > most {
+		t.Errorf("%d bytes were allocated, want at most %d", used, most)
+	} else {
+		t.Logf("%d bytes were allocated, %d read", used, result.Stored)
 	}
 }
 

@@ -74,12 +74,17 @@ func checkRoundTrip(t *testing.T, p protection, contents []content) {
 	if result.Raw != int64(raw) || result.Stored != int64(len(archive)) || result.Files != len(contents) {
 		t.Errorf("Close returned %+v, want %d bytes raw, %d stored, %d files", result, raw, len(archive), len(contents))
 	}
-	dir := t.TempDir()
-	if err := a.Extract(t.Context(), dir); err != nil {
+	extracted, unpacked := t.TempDir(), t.TempDir()
+	if err := a.Extract(t.Context(), extracted); err != nil {
 		t.Fatal("extracting:", err)
 	}
-	if diff := cmp.Diff(want, readAll(t, dir)); diff != "" {
-		t.Error("extracted (-want +got):", diff)
+	if v, err := a.Unpack(t.Context(), unpacked); err != nil || v.Digest != result.Digest {
+		t.Fatalf("unpacking: %+v, error %v", v, err)
+	}
+	for how, dir := range map[string]string{"extracted": extracted, "unpacked": unpacked} {
+		if diff := cmp.Diff(want, readAll(t, dir)); diff != "" {
+			t.Errorf("%s (-want +got): %s", how, diff)
+		}
 	}
 }
 

@@ -21,6 +21,15 @@ type Verification struct {
 // compares the addresses of pages in the index with the pagemaps of CRIU, so that a restore of
 // single pages and a restore of all files see the same memory.
 func (a *Reader) Verify(ctx context.Context) (*Verification, error) {
+	return a.verify(ctx, discardFile)
+}
+
+// A take takes the next file from a stream. What is in it goes to copied, too, unless that is
+// nil.
+type take func(s *stream, f *file, copied destination) error
+
+// verify does what Verify says, and hands each file to take.
+func (a *Reader) verify(ctx context.Context, take take) (*Verification, error) {
 	digest := sha256.New()
 	if err := a.hash(digest, 0, a.frames); err != nil {
 		return nil, err
@@ -29,7 +38,7 @@ func (a *Reader) Verify(ctx context.Context) (*Verification, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.verifyFiles(s)
+	err = a.verifyFiles(s, take)
 	s.close()
 	if err != nil {
 		return nil, err
@@ -53,19 +62,19 @@ func (a *Reader) hash(h hash.Hash, offset, length int64) error {
 	return nil
 }
 
-// verifyFiles reads all files and compares the pagemaps with the index.
-func (a *Reader) verifyFiles(s *stream) error {
+// verifyFiles takes all files and compares the pagemaps with the index.
+func (a *Reader) verifyFiles(s *stream, take take) error {
 	described := map[AddressSpace]bool{}
 	for _, f := range a.contents.files {
 		space, isPagemap := addressSpaceOf(f.info.Name)
 		if !isPagemap {
-			if err := s.discardFile(f); err != nil {
+			if err := take(s, f, nil); err != nil {
 				return err
 			}
 			continue
 		}
 		described[space] = true
-		if err := a.verifyPagemap(s, f, space); err != nil {
+		if err := a.verifyPagemap(s, f, space, take); err != nil {
 			return err
 		}
 	}
@@ -78,7 +87,10 @@ func (a *Reader) verifyFiles(s *stream) error {
 }
 
 // discardFile decompresses the frames of a file. Pages of zeros and of predecessors have none.
-func (s *stream) discardFile(f *file) error {
+func discardFile(s *stream, f *file, copied destination) error {
+	if copied != nil {
+		return s.copyFile(f, copied)
+	}
 	for range f.frames {
 		if _, err := s.next(); err != nil {
 			return fmt.Errorf("reading %q: %w", f.info.Name, err)
@@ -87,7 +99,7 @@ func (s *stream) discardFile(f *file) error {
 	return nil
 }
 
-func (a *Reader) verifyPagemap(s *stream, f *file, space AddressSpace) error {
+func (a *Reader) verifyPagemap(s *stream, f *file, space AddressSpace, take take) error {
 	r, w := io.Pipe()
 	parsed := make(chan error, 1)
 	go func() {
@@ -95,7 +107,7 @@ func (a *Reader) verifyPagemap(s *stream, f *file, space AddressSpace) error {
 		_, err := io.Copy(io.Discard, r) // so that the copy below ends
 		r.CloseWithError(err)
 	}()
-	err := s.copyFile(f, filledWriter{w})
+	err := take(s, f, filledWriter{w})
 	w.CloseWithError(err)
 	if parseErr := <-parsed; err == nil {
 		err = parseErr

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,7 +41,9 @@ type Reconciler struct {
 	options   *Options
 	archives  Archives
 	node      Node
-	now       func() time.Time
+	// fetches limits how many containers are fetched concurrently.
+	fetches *semaphore.Weighted
+	now     func() time.Time
 }
 
 const (
@@ -142,7 +145,7 @@ func (r *Reconciler) reissue(ctx context.Context, s *state, containers []*contai
 				return err
 			}
 		}
-		if err := c.place.Issue(r.ticketFor(s, c)); err != nil {
+		if err := c.place.Issue(r.ticketFor(s, c, c.fetched())); err != nil {
 			return err
 		}
 	}
@@ -217,7 +220,7 @@ func (r *Reconciler) settleContainer(s *state, c *container, restored bool) erro
 			return err
 		}
 	case c.hasData():
-		t = r.ticketFor(s, c)
+		t = r.ticketFor(s, c, c.fetched())
 	default:
 		t.Decision = ticket.Fail
 	}

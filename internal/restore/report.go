@@ -69,14 +69,16 @@ func (r *Reconciler) fail(ctx context.Context, s *state, p *problem) error {
 func (r *Reconciler) succeed(ctx context.Context, s *state) error {
 	var parts []string
 	for _, c := range s.targets() {
-		took := c.outcome.Ended.Sub(c.outcome.Started).Seconds()
-		parts = append(parts, fmt.Sprintf("container %s in %.2f s (root file system %.2f s, CRIU %.2f s)", c.name, took, c.outcome.RootfsSeconds, c.outcome.RestoreSeconds))
+		parts = append(parts, c.describe())
 	}
 	message := fmt.Sprintf("restored from Checkpoint %s/%s: %s", s.checkpoint.Namespace, s.checkpoint.Name, strings.Join(parts, ", "))
 	if err := r.record(ctx, s, corev1.PodCondition{Status: corev1.ConditionTrue, Reason: v1alpha1.ReasonRestored, Message: message}, true); err != nil {
 		return err
 	}
 	succeeded.Inc()
+	for _, c := range s.targets() {
+		c.observePhases()
+	}
 	r.events.Normal(s.pod, v1alpha1.ReasonRestored, message)
 	r.events.Normal(s.checkpoint, v1alpha1.ReasonRestored, fmt.Sprintf("restored pod %s/%s", s.pod.Namespace, s.pod.Name))
 	return nil

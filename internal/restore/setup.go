@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -42,7 +43,7 @@ func Setup(m ctrl.Manager, events *kube.Events, archives Archives, node Node, o 
 	}
 	r := &Reconciler{
 		client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o,
-		archives: archives, node: node, now: time.Now,
+		archives: archives, node: node, fetches: semaphore.NewWeighted(maxFetches), now: time.Now,
 	}
 	if err := m.Add(manager.RunnableFunc(func(ctx context.Context) error { return r.removeUnowned(ctx) })); err != nil {
 		return err

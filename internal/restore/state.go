@@ -55,6 +55,16 @@ func (c *container) restored() bool {
 	return c.outcome != nil && c.outcome.Error == "" && c.reported
 }
 
+// fetched returns how the data of the container came to the node.
+func (c *container) fetched() ticket.Fetched {
+	for _, t := range []*ticket.Ticket{c.claimed, c.issued} {
+		if t != nil {
+			return t.Fetched
+		}
+	}
+	return ticket.Fetched{}
+}
+
 // isUnconfirmed reports whether the wrapper has restored the container, and the kubelet may
 // still report it.
 func (c *container) isUnconfirmed(now time.Time) bool {

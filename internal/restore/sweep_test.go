@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,7 +83,7 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "main"}}},
 	}
 	var digest string
-	n.archive, digest = newArchive(t, "{}")
+	n.archive, digest = newArchive(t, "main", "{}")
 	checkpoint := &v1alpha1.Checkpoint{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c", UID: "uid-c"},
 		Spec:       v1alpha1.CheckpointSpec{Target: v1alpha1.CheckpointTarget{PodName: "old"}, PolicyRef: "policy"},
@@ -100,12 +101,12 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 	return n
 }
 
-// newArchive returns the archive of a checkpoint, and its digest.
-func newArchive(t *testing.T, spec string) ([]byte, string) {
+// newArchive returns the archive of a container of a checkpoint, and its digest.
+func newArchive(t *testing.T, container, spec string) ([]byte, string) {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := archive.NewWriter(&out, archive.Header{Identity: archive.Identity{
-		Namespace: "ns", Pod: "old", PodUID: "uid-old", Container: "main", ContainerID: "old",
+		Namespace: "ns", Pod: "old", PodUID: "uid-old", Container: container, ContainerID: "old",
 	}}, archive.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +167,7 @@ func (n *sweptNode) startAgent() {
 	n.agent = &Reconciler{
 		client: wrapped, apiReader: wrapped, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
 		options:  &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }},
-		archives: n, node: n, now: n.time,
+		archives: n, node: n, fetches: semaphore.NewWeighted(maxFetches), now: n.time,
 	}
 }
 
@@ -474,7 +475,7 @@ func TestRestoreAgainWheneverTheContainerEnds(t *testing.T) {
 func TestAnArchiveThatWasReplacedIsNotRestored(t *testing.T) {
 	n := newSweptNode(t, true)
 	n.fault.at = -1
-	n.archive, _ = newArchive(t, `{"process": {}}`)
+	n.archive, _ = newArchive(t, "main", `{"process": {}}`)
 	n.run()
 	if c := conditionOf(n.pod()); c == nil || c.Reason != v1alpha1.ReasonRestoreFailed || !strings.Contains(c.Message, "it was replaced") {
 		t.Errorf("the condition is %+v, want that the archive was replaced", c)

@@ -68,6 +68,18 @@ type Ticket struct {
 	Compatible bool `json:"compatible,omitempty"`
 	// Expires is when a ticket to restore is of no use any more.
 	Expires time.Time `json:"expires,omitzero"`
+	// Fetched is how the files came to the node.
+	Fetched Fetched `json:"fetched,omitzero"`
+}
+
+// Fetched is what it took to bring the files of a checkpoint to the node.
+type Fetched struct {
+	// Seconds are those of the fetch, in which the files are verified and unpacked.
+	// SyncSeconds are those until they survive a power cut.
+	Seconds     float64 `json:"seconds"`
+	SyncSeconds float64 `json:"syncSeconds"`
+	// At is when they were there.
+	At time.Time `json:"at"`
 }
 
 // An Outcome is what became of a claimed ticket.

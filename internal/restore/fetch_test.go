@@ -1,0 +1,168 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/store"
+	"github.com/holdfast-io/holdfast/internal/ticket"
+)
+
+// What is fetched is verified in the same pass: whatever is wrong with it, no container is
+// touched, and nothing is left on the node.
+func TestWrongDataAreNeverUsed(t *testing.T) {
+	tests := map[string]func(archive []byte, other []byte) []byte{
+		"a changed byte": func(a, _ []byte) []byte {
+			a[len(a)/2] ^= 1
+			return a
+		},
+		"a part is missing":                      func(a, _ []byte) []byte { return a[:len(a)-100] },
+		"another archive of the same container":  func(_, other []byte) []byte { return other },
+		"the frames of an archive, and no index": func(a, _ []byte) []byte { return a[:len(a)/2] },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newSweptNode(t, true)
+			n.fault.at = -1
+			other, _ := newArchive(t, "main", "{}") // It has a salt of its own.
+			n.archive = change(n.archive, other)
+			n.run()
+			if c := conditionOf(n.pod()); c == nil || c.Reason != v1alpha1.ReasonRestoreFailed {
+				t.Errorf("the condition is %+v, want the reason %s", c, v1alpha1.ReasonRestoreFailed)
+			}
+			if len(n.runs) != 1 || !n.alive {
+				t.Errorf("the containers were %q: the running one must go on", n.runs)
+			}
+			n.checkNothingLeft(t)
+		})
+	}
+}
+
+// A failed fetch leaves nothing on the node, also while it is to be repeated.
+func TestNothingIsLeftOfAFailedFetch(t *testing.T) {
+	whole := newSweptNode(t, true)
+	whole.fault.at = -1
+	whole.run()
+	for at, call := range whole.calls {
+		if call != "read" && call != "key" && call != "open" {
+			continue
+		}
+		n := newSweptNode(t, true)
+		n.fault = fault{"error", at}
+		n.startAgent()
+		for len(n.calls) <= at {
+			n.step()
+		}
+		n.checkNothingLeft(t)
+	}
+}
+
+// Two containers at a time are fetched, and no more.
+func TestContainersAreFetchedConcurrently(t *testing.T) {
+	meeting := &meeting{data: map[string][]byte{}, both: make(chan struct{})}
+	r := &Reconciler{archives: meeting, fetches: semaphore.NewWeighted(maxFetches), now: time.Now}
+	s := &state{pod: &corev1.Pod{}, request: "c", checkpoint: &v1alpha1.Checkpoint{}}
+	s.checkpoint.Namespace, s.checkpoint.Spec.Target.PodName, s.checkpoint.Status.PodUID = "ns", "old", "uid-old"
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b", "c", "d"} {
+		place, err := ticket.At(dir, "uid-p", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, digest := newArchive(t, name, "{}")
+		meeting.data[name] = data
+		s.containers = append(s.containers, &container{name: name, target: true, place: place})
+		s.checkpoint.Status.Containers = append(s.checkpoint.Status.Containers, v1alpha1.ContainerCheckpoint{Name: name, ContainerID: "old", Digest: digest})
+	}
+	if err := r.stage(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.containers {
+		if _, err := c.place.Ticket(); err != nil || !c.hasData() {
+			t.Errorf("container %s has its data: %v, and its ticket: error %v", c.name, c.hasData(), err)
+		}
+	}
+	if meeting.most != maxFetches {
+		t.Errorf("at most %d containers were read at a time, want %d", meeting.most, maxFetches)
+	}
+}
+
+// A meeting has archives of which a first one waits until a second one is read, too.
+type meeting struct {
+	data map[string][]byte // by container
+
+	mu        sync.Mutex
+	now, most int
+	both      chan struct{}
+}
+
+// Open implements [Archives].
+func (m *meeting) Open(_ context.Context, _ *v1alpha1.Checkpoint, container string) (store.Object, error) {
+	return metObject{bytes.NewReader(m.data[container]), m}, nil
+}
+
+// Key implements [Archives].
+func (m *meeting) Key(context.Context, *v1alpha1.Checkpoint) (*archive.Key, error) { return nil, nil }
+
+type metObject struct {
+	*bytes.Reader
+	meeting *meeting
+}
+
+func (o metObject) Close() error { return nil }
+
+// NewReader begins with the first byte of the archive when it is unpacked.
+func (o metObject) NewReader(offset, length int64) (io.ReadCloser, error) {
+	m := o.meeting
+	m.mu.Lock()
+	m.now++
+	if m.now > m.most {
+		if m.most = m.now; m.most == 2 {
+			close(m.both)
+		}
+	}
+	m.mu.Unlock()
+	<-m.both
+	return closer{io.NewSectionReader(o, offset, length), m}, nil
+}
+
+type closer struct {
+	io.Reader
+	meeting *meeting
+}
+
+func (c closer) Close() error {
+	c.meeting.mu.Lock()
+	defer c.meeting.mu.Unlock()
+	c.meeting.now--
+	return nil
+}
+
+// The archive is read once: its progress is that of the whole.
+func TestProgressIsThatOfTheArchive(t *testing.T) {
+	data, _ := newArchive(t, "main", "{}")
+	place, err := ticket.At(t.TempDir(), "uid-p", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := now
+	m := &meter{Object: metObject{Reader: bytes.NewReader(data)}, place: place, now: func() time.Time {
+		at = at.Add(time.Second) // It is said once a second.
+		return at
+	}}
+	if _, err := io.Copy(io.Discard, io.NewSectionReader(m, 0, m.Size())); err != nil {
+		t.Fatal(err)
+	}
+	if want := "100 % of 0 MiB fetched and verified"; place.Progress() != want {
+		t.Errorf("the progress is %q, want %q", place.Progress(), want)
+	}
+}
