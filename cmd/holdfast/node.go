@@ -76,7 +76,7 @@ func (a *nodeAgent) declareNode(command *cobra.Command) {
 	fs.StringVar(&a.stateDir, "state-dir", "/var/lib/holdfast/node", "directory of the node for checkpoints that are not stored yet; it needs room for one of each container")
 	fs.StringVar(&a.agent.LocalPath, "local-path", "/var/lib/holdfast/checkpoints", "directory of the node in which the backend local may keep checkpoints")
 	fs.StringVar(&a.agent.RestoreDir, "restore-dir", ticket.DefaultDir, "directory of the node for the data of pods that are being restored; holdfast-runtime looks there")
-	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet may take; 0 keeps them on disk, which freezes containers for longer")
+	fs.StringVar(&a.maxMemory, "max-memory", "2Gi", "RAM of the node that checkpoints which are not stored yet, and memory that is being restored, may take; 0 keeps both on disk, which freezes containers for longer")
 	fs.BoolVar(&a.freezeCopy, "freeze-copy", false, "copy memory beside CRIU (step FreezeCopy) instead of having CRIU write it into RAM (step Tmpfs); which one is faster depends on the node")
 	fs.DurationVar(&a.frozen, "max-frozen-time", runc.DefaultTimeout, "for how long a container may be frozen, unless its Checkpoint or its liveness probe permits less")
 	fs.Int32Var(&a.agent.Attempts, "attempts", 3, "how often a checkpoint is attempted")
@@ -118,6 +118,9 @@ func (a *nodeAgent) complete(command *cobra.Command) error {
 	a.stores.KubeletDir = filepath.Join(a.kubelet.Root, a.kubeletDir)
 	o := &a.agent
 	o.Namespace, o.HostRoot = app.Namespace(""), a.kubelet.Root
+	// The parent of a container's first process is the runtime's shim, which is in the namespaces
+	// of the node.
+	o.HostPID = os.Getppid()
 	o.Workers, o.RetryStart, o.RetryMax = a.work.Workers, a.work.RetryStart, a.work.RetryMax
 	var problem error
 	if o.Engines, problem = a.newEngines(); problem != nil {
@@ -149,10 +152,8 @@ func (a *nodeAgent) newEngine(name string) (runtime.Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--max-memory %q: %w", a.maxMemory, err)
 		}
-		// The parent of a container's first process is the runtime's shim, which is in the
-		// namespaces of the node.
 		return runc.New(runc.Config{
-			StateDir: filepath.Join(a.stateDir, name), HostPID: os.Getppid(), WorkerArgs: []string{workerCommand},
+			StateDir: filepath.Join(a.stateDir, name), HostPID: a.agent.HostPID, WorkerArgs: []string{workerCommand},
 			Timeout: a.frozen, MaxMemory: memory.Value(), WithoutFreezeCopy: !a.freezeCopy,
 		})
 	case kubelet.Name:

@@ -31,7 +31,7 @@ func unpack(t *testing.T, a *Reader) (*Verification, error) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	return a.Unpack(t.Context(), dir)
+	return a.Unpack(t.Context(), dir, nil)
 }
 
 // kindOf names which of the errors that a caller distinguishes an error is.

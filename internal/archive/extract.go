@@ -20,19 +20,26 @@ func (a *Reader) Extract(ctx context.Context, directory string) error {
 		return fmt.Errorf("opening the directory: %w", err)
 	}
 	defer root.Close()
-	return a.eachFile(ctx, func(f *file, s *stream) error { return extractFile(root, s, f, nil) })
+	return a.eachFile(ctx, func(f *file, s *stream) error { return extractFile(root, s, f, os.O_CREATE|os.O_EXCL, nil) })
 }
 
 // Unpack does the work of [Reader.Verify] and of [Reader.Extract] in one pass: the archive is
 // read once. Whether the files are those of the archive is known only when it returns nil, so
-// that nobody may use them before; after an error the caller removes them.
-func (a *Reader) Unpack(ctx context.Context, directory string) (*Verification, error) {
+// that nobody may use them before; after an error the caller removes them. Files in prepared are
+// there already, and have nothing but zeros.
+func (a *Reader) Unpack(ctx context.Context, directory string, prepared map[string]int64) (*Verification, error) {
 	root, err := os.OpenRoot(directory)
 	if err != nil {
 		return nil, fmt.Errorf("opening the directory: %w", err)
 	}
 	defer root.Close()
-	return a.verify(ctx, func(s *stream, f *file, copied destination) error { return extractFile(root, s, f, copied) })
+	return a.verify(ctx, func(s *stream, f *file, copied destination) error {
+		flags := os.O_CREATE | os.O_EXCL
+		if _, there := prepared[f.info.Name]; there {
+			flags = 0
+		}
+		return extractFile(root, s, f, flags, copied)
+	})
 }
 
 // eachFile calls do for all files in order. It must read the whole file from the stream.
@@ -50,14 +57,15 @@ func (a *Reader) eachFile(ctx context.Context, do func(*file, *stream) error) er
 	return nil
 }
 
-// extractFile writes the next file of the stream below root, and to copied, unless that is nil.
-func extractFile(root *os.Root, s *stream, f *file, copied destination) error {
+// extractFile writes the next file of the stream below root, which it opens with flags, and to
+// copied, unless that is nil.
+func extractFile(root *os.Root, s *stream, f *file, flags int, copied destination) error {
 	if err := root.MkdirAll(path.Dir(f.info.Name), 0o700); err != nil {
 		return fmt.Errorf("making a directory for %q: %w", f.info.Name, err)
 	}
-	out, err := root.OpenFile(f.info.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := root.OpenFile(f.info.Name, os.O_WRONLY|flags, 0o600)
 	if err != nil {
-		return fmt.Errorf("creating %q: %w", f.info.Name, err)
+		return fmt.Errorf("opening %q: %w", f.info.Name, err)
 	}
 	var to destination = sparseFile{out}
 	if copied != nil {

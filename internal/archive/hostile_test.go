@@ -321,7 +321,7 @@ func TestPredecessors(t *testing.T) {
 	if err := a.Extract(t.Context(), t.TempDir()); !errors.Is(err, ErrPredecessor) {
 		t.Errorf("extracting: error %v", err)
 	}
-	if _, err := a.Unpack(t.Context(), t.TempDir()); !errors.Is(err, ErrPredecessor) {
+	if _, err := a.Unpack(t.Context(), t.TempDir(), nil); !errors.Is(err, ErrPredecessor) {
 		t.Errorf("unpacking: error %v", err)
 	}
 	verified, err := a.Verify(t.Context())
@@ -359,7 +359,7 @@ func TestFilesStayInTheirDirectory(t *testing.T) {
 	t.Run("Extract", func(t *testing.T) { checkItStays(t, func(dir string) error { return a.Extract(t.Context(), dir) }) })
 	t.Run("Unpack", func(t *testing.T) {
 		checkItStays(t, func(dir string) error {
-			_, err := a.Unpack(t.Context(), dir)
+			_, err := a.Unpack(t.Context(), dir, nil)
 			return err
 		})
 	})

@@ -71,7 +71,7 @@ func TestUnpackNeedsConstantMemory(t *testing.T) {
 	dir := t.TempDir()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	found, err := mustOpen(t, stored.Bytes(), options).Unpack(t.Context(), dir)
+	found, err := mustOpen(t, stored.Bytes(), options).Unpack(t.Context(), dir, nil)
 	if err != nil || found.Digest != result.Digest {
 		t.Fatalf("unpacking: %+v, error %v", found, err)
 	}

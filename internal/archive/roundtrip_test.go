@@ -78,7 +78,7 @@ func checkRoundTrip(t *testing.T, p protection, contents []content) {
 	if err := a.Extract(t.Context(), extracted); err != nil {
 		t.Fatal("extracting:", err)
 	}
-	if v, err := a.Unpack(t.Context(), unpacked); err != nil || v.Digest != result.Digest {
+	if v, err := a.Unpack(t.Context(), unpacked, nil); err != nil || v.Digest != result.Digest {
 		t.Fatalf("unpacking: %+v, error %v", v, err)
 	}
 	for how, dir := range map[string]string{"extracted": extracted, "unpacked": unpacked} {

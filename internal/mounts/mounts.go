@@ -23,7 +23,7 @@ func RemoveAll(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// UnmountBelow unmounts everything below a directory.
+// UnmountBelow unmounts everything at a directory and below it.
 func UnmountBelow(dir string) error {
 	points, err := Below(dir)
 	if err != nil {
@@ -40,7 +40,7 @@ func UnmountBelow(dir string) error {
 // unescape replaces the escapes of proc_pid_mountinfo(5).
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// Below returns the mount points below a directory, in the order in which they were
+// Below returns the mount points at a directory and below it, in the order in which they were
 // mounted.
 func Below(dir string) ([]string, error) {
 	dir, err := filepath.EvalSymlinks(dir)
@@ -50,7 +50,7 @@ func Below(dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing mounts: %w", err)
 	}
-	file, err := os.Open("/proc/self/mountinfo")
+	file, err := os.Open("/proc/thread-self/mountinfo") // It may be in another namespace, see In.
 	if err != nil {
 		return nil, fmt.Errorf("listing mounts: %w", err)
 	}
@@ -62,7 +62,7 @@ func Below(dir string) ([]string, error) {
 		if len(fields) < 5 {
 			continue
 		}
-		if point := unescape.Replace(fields[4]); strings.HasPrefix(point, dir+"/") {
+		if point := unescape.Replace(fields[4]); point == dir || strings.HasPrefix(point, dir+"/") {
 			points = append(points, point)
 		}
 	}

@@ -15,7 +15,7 @@ func TestRemoveAllRemovesNothingOfWhatIsMounted(t *testing.T) {
 	if err := os.WriteFile(precious, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []string{"main/criu/root", "main/criu/cgroup"} {
+	for _, at := range []string{"", "main/criu/root", "main/criu/cgroup"} {
 		target := filepath.Join(dir, at)
 		if err := errors.Join(os.MkdirAll(target, 0o700), unix.Mount(volume, target, "", unix.MS_BIND, "")); err != nil {
 			t.Fatal(err)

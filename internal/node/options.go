@@ -25,6 +25,8 @@ type Options struct {
 	LocalPath string
 	// HostRoot is where the node's file system is mounted.
 	HostRoot string
+	// HostPID is a process in the namespaces of the node; 0 if this process is in them.
+	HostPID int
 	// RestoreDir is the directory of the node for restores, see package ticket.
 	RestoreDir string
 	// Attempts is how often a dump is attempted.

@@ -16,8 +16,14 @@ import (
 // addRestore adds what restores pods.
 func addRestore(m manager.Manager, events *kube.Events, r *Reconciler) error {
 	o := r.options
+	var memory restore.Memory
+	for _, engine := range o.Engines {
+		if holder, ok := engine.(restore.Memory); ok {
+			memory = holder
+		}
+	}
 	return restore.Setup(m, events, archives{&r.stores}, oci.Node{Root: o.HostRoot}, &restore.Options{
-		Node: o.Node, OperatorNamespace: o.Namespace, Dir: o.RestoreDir, Environment: r.probes.environment,
+		Node: o.Node, OperatorNamespace: o.Namespace, Dir: o.RestoreDir, HostPID: o.HostPID, Memory: memory, Environment: r.probes.environment,
 		Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax,
 	})
 }

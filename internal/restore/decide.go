@@ -65,7 +65,7 @@ func (s *state) decideTargets(now time.Time) step {
 		action  action
 		applies func(*container) bool
 	}{
-		{stage, func(c *container) bool { return c.issued == nil && c.claimed == nil }},
+		{stage, func(c *container) bool { return c.needsData(now) }},
 		{reissue, func(c *container) bool { return c.needsTicket(now) }},
 		{stop, func(c *container) bool { return c.issued != nil && c.runningID != "" }},
 	} {
@@ -104,8 +104,8 @@ func (c *container) needsTicket(now time.Time) bool {
 // failure returns why a restore has failed for good; nil if none has.
 func (s *state) failure(targets []*container) *problem {
 	for _, c := range targets {
-		if c.outcome == nil || c.outcome.Error == "" || c.outcome.Interrupted {
-			continue
+		if c.outcome == nil || c.outcome.Error == "" || c.outcome.Interrupted || c.lost {
+			continue // Without its data no restore succeeds, which says nothing about the next one.
 		}
 		p := &problem{reason: v1alpha1.ReasonRestoreFailed, message: fmt.Sprintf("restoring container %s: %s", c.name, c.outcome.Error)}
 		if c.outcome.Incompatible {

@@ -73,6 +73,19 @@ func TestDecide(t *testing.T) {
 		"a restored container that the kubelet never reports was deleted, and is restored again": {target(func(c *container) {
 			c.claimed, c.outcome = valid(), &ticket.Outcome{ContainerID: "b", Ended: now.Add(-time.Hour)}
 		}), nil, reissue, ""},
+		"a ticket whose data are gone is withdrawn, and they are fetched again": {target(func(c *container) {
+			c.runningID, c.issued, c.lost = "a", valid(), true
+		}), nil, stage, ""},
+		"a wrapper that works is waited for, also without data": {target(func(c *container) { c.claimed, c.inUse, c.lost = valid(), true, true }), nil, await, ""},
+		"a restore that has failed for want of its data is repeated with them": {target(func(c *container) {
+			c.claimed, c.lost, c.outcome = valid(), true, &ticket.Outcome{Error: "not whole", Incompatible: true}
+		}), nil, stage, ""},
+		"a restored container that the kubelet has not reported yet needs no data": {target(func(c *container) {
+			c.claimed, c.lost, c.outcome = valid(), true, &ticket.Outcome{ContainerID: "b", Ended: now.Add(-time.Second)}
+		}), nil, await, ""},
+		"a restored container that was deleted with its data needs them again": {target(func(c *container) {
+			c.claimed, c.lost, c.outcome = valid(), true, &ticket.Outcome{ContainerID: "b", Ended: now.Add(-time.Hour)}
+		}), nil, stage, ""},
 		"a restored container is not stopped": {target(func(c *container) {
 			c.runningID, c.claimed, c.outcome, c.reported = "b", valid(), &ticket.Outcome{ContainerID: "b"}, true
 		}), nil, succeed, ""},

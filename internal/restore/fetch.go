@@ -11,7 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
-	"github.com/holdfast-io/holdfast/internal/mounts"
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/store"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
@@ -26,6 +26,9 @@ type fetch struct {
 	record    *v1alpha1.ContainerCheckpoint
 	object    store.Object
 	reader    *archive.Reader
+	// prepared are the files in RAM, nil if there is none; then onDisk is why.
+	prepared map[string]int64
+	onDisk   string
 }
 
 // prepare opens the archives of containers, and sees that the node has room for all of them.
@@ -33,35 +36,60 @@ type fetch struct {
 func (r *Reconciler) prepare(ctx context.Context, s *state, containers []*container) (fetches []*fetch, err error) {
 	var needed int64
 	for _, c := range containers {
-		dir := c.place.DataDir()
-		if err := mounts.RemoveAll(dir); err != nil {
-			return fetches, fmt.Errorf("removing former data: %w", err)
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fetches, fmt.Errorf("making a directory for the data: %w", err)
-		}
-		record := recordOf(s.checkpoint, c.name)
-		needed += record.RawBytes
-		if err := checkRoom(dir, needed); err != nil {
-			return fetches, abandon(s, c, err)
+		if err := r.clear(ctx, s, c); err != nil {
+			return fetches, err
 		}
 		object, err := r.archives.Open(ctx, s.checkpoint, c.name)
 		if err != nil {
-			return fetches, abandon(s, c, err)
+			return fetches, r.abandon(s, c, err)
 		}
-		f := &fetch{container: c, record: record, object: object}
+		f := &fetch{container: c, record: recordOf(s.checkpoint, c.name), object: object}
 		fetches = append(fetches, f)
-		if err := r.openArchive(ctx, s.checkpoint, f); err != nil {
-			return fetches, abandon(s, c, err)
+		err = r.openArchive(ctx, s.checkpoint, f)
+		if err == nil {
+			err = r.hold(ctx, s, f)
+		}
+		if err == nil {
+			needed += f.sizeOnDisk()
+			err = checkRoom(c.place.DataDir(), needed)
+		}
+		if err != nil {
+			return fetches, r.abandon(s, c, err)
 		}
 	}
 	return fetches, nil
 }
 
+// clear makes an empty directory for the data of a container. There must be no ticket for data
+// that are not there yet, and no container that was restored with the former ones.
+func (r *Reconciler) clear(ctx context.Context, s *state, c *container) error {
+	if c.outcome != nil && c.outcome.Error == "" {
+		if err := r.endUnreported(ctx, s, c); err != nil {
+			return err
+		}
+	}
+	if c.issued != nil {
+		err := c.place.Withdraw()
+		if errors.Is(err, ticket.ErrNone) {
+			return kube.Conflict("the ticket of container %s was claimed meanwhile", c.name)
+		}
+		if err != nil {
+			return fmt.Errorf("withdrawing a ticket whose data are gone: %w", err)
+		}
+	}
+	if err := r.removeData(c); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.place.DataDir(), 0o700); err != nil {
+		return fmt.Errorf("making a directory for the data: %w", err)
+	}
+	return nil
+}
+
 // abandon removes what is there of the data of a container, and says why.
-func abandon(s *state, c *container, why error) error {
+func (r *Reconciler) abandon(s *state, c *container, why error) error {
 	return fmt.Errorf("fetching container %s of Checkpoint %s/%s: %w", c.name, s.checkpoint.Namespace, s.checkpoint.Name,
-		errors.Join(why, c.removeData()))
+		errors.Join(why, r.removeData(c)))
 }
 
 // openArchive reads the header and the index of the archive.
@@ -89,12 +117,12 @@ func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) e
 	for _, f := range fetches {
 		group.Go(func() error {
 			if err := r.fetches.Acquire(ctx, 1); err != nil {
-				return abandon(s, f.container, err)
+				return r.abandon(s, f.container, err)
 			}
 			defer r.fetches.Release(1)
 			spent, err := f.run(ctx, r.now)
 			if err != nil {
-				return abandon(s, f.container, err)
+				return r.abandon(s, f.container, err)
 			}
 			return f.container.place.Issue(r.ticketFor(s, f.container, spent))
 		})
@@ -106,7 +134,7 @@ func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) e
 // it returns: a ticket to half of them would restore garbage.
 func (f *fetch) run(ctx context.Context, now func() time.Time) (ticket.Fetched, error) {
 	start, dir := now(), f.container.place.DataDir()
-	found, err := f.reader.Unpack(ctx, dir)
+	found, err := f.reader.Unpack(ctx, dir, f.prepared)
 	if err != nil {
 		return ticket.Fetched{}, err
 	}
@@ -117,5 +145,5 @@ func (f *fetch) run(ctx context.Context, now func() time.Time) (ticket.Fetched, 
 	if err := syncAll(dir); err != nil {
 		return ticket.Fetched{}, err
 	}
-	return ticket.Fetched{Seconds: unpacked.Sub(start).Seconds(), SyncSeconds: now().Sub(unpacked).Seconds(), At: now()}, nil
+	return ticket.Fetched{Seconds: unpacked.Sub(start).Seconds(), SyncSeconds: now().Sub(unpacked).Seconds(), At: now(), OnDisk: f.onDisk}, nil
 }

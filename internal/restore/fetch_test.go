@@ -68,11 +68,11 @@ func TestNothingIsLeftOfAFailedFetch(t *testing.T) {
 
 // Two containers at a time are fetched, and no more.
 func TestContainersAreFetchedConcurrently(t *testing.T) {
+	dir := t.TempDir()
 	meeting := &meeting{data: map[string][]byte{}, both: make(chan struct{})}
-	r := &Reconciler{archives: meeting, fetches: semaphore.NewWeighted(maxFetches), now: time.Now}
+	r := &Reconciler{options: &Options{Dir: dir}, archives: meeting, fetches: semaphore.NewWeighted(maxFetches), now: time.Now}
 	s := &state{pod: &corev1.Pod{}, request: "c", checkpoint: &v1alpha1.Checkpoint{}}
 	s.checkpoint.Namespace, s.checkpoint.Spec.Target.PodName, s.checkpoint.Status.PodUID = "ns", "old", "uid-old"
-	dir := t.TempDir()
 	for _, name := range []string{"a", "b", "c", "d"} {
 		place, err := ticket.At(dir, "uid-p", name)
 		if err != nil {
@@ -83,12 +83,12 @@ func TestContainersAreFetchedConcurrently(t *testing.T) {
 		s.containers = append(s.containers, &container{name: name, target: true, place: place})
 		s.checkpoint.Status.Containers = append(s.checkpoint.Status.Containers, v1alpha1.ContainerCheckpoint{Name: name, ContainerID: "old", Digest: digest})
 	}
-	if err := r.stage(t.Context(), s); err != nil {
+	if err := r.stage(t.Context(), s, s.containers); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range s.containers {
-		if _, err := c.place.Ticket(); err != nil || !c.hasData() {
-			t.Errorf("container %s has its data: %v, and its ticket: error %v", c.name, c.hasData(), err)
+		if _, err := c.place.Ticket(); err != nil || !c.place.HasData() {
+			t.Errorf("container %s has its data: %v, and its ticket: error %v", c.name, c.place.HasData(), err)
 		}
 	}
 	if meeting.most != maxFetches {

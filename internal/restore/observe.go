@@ -75,19 +75,30 @@ func (r *Reconciler) observeContainer(s *state, name string) (*container, error)
 	if c.issued, err = ofRequest(s.request, place.Ticket); err != nil {
 		return nil, err
 	}
-	if c.claimed, err = ofRequest(s.request, place.Claimed); err != nil || c.claimed == nil {
-		return c, err
-	}
-	// In this order: the wrapper gives up its claim after it has recorded the outcome.
-	if c.inUse, err = place.IsClaimInUse(); err != nil {
+	if c.claimed, err = ofRequest(s.request, place.Claimed); err != nil {
 		return nil, err
 	}
-	if c.outcome, err = place.Outcome(); err != nil && !errors.Is(err, ticket.ErrNone) {
-		return nil, err
+	c.lost = (isRestore(c.issued) || isRestore(c.claimed)) && !place.HasData()
+	if c.claimed == nil {
+		return c, nil
 	}
-	c.reported = c.outcome != nil && isReported(s.pod, name, c.outcome.ContainerID)
-	return c, nil
+	return c, c.observeClaim(s.pod)
 }
+
+// observeClaim reads what became of the claimed ticket.
+func (c *container) observeClaim(pod *corev1.Pod) (err error) {
+	// In this order: the wrapper gives up its claim after it has recorded the outcome.
+	if c.inUse, err = c.place.IsClaimInUse(); err != nil {
+		return err
+	}
+	if c.outcome, err = c.place.Outcome(); err != nil && !errors.Is(err, ticket.ErrNone) {
+		return err
+	}
+	c.reported = c.outcome != nil && isReported(pod, c.name, c.outcome.ContainerID)
+	return nil
+}
+
+func isRestore(t *ticket.Ticket) bool { return t != nil && t.Decision == ticket.Restore }
 
 // isReported reports whether the status of a pod has a container that was started, whatever
 // became of it. One that was only created, and not started before the node lost its power, has

@@ -41,7 +41,19 @@ func (c *container) describe() string {
 	for _, p := range all[:last] {
 		parts = append(parts, fmt.Sprintf("%s %.2f s", p.text, p.seconds))
 	}
-	return fmt.Sprintf("container %s in %.2f s (%s)", c.name, all[last].seconds, strings.Join(parts, ", "))
+	return fmt.Sprintf("container %s in %.2f s (%s)%s", c.name, all[last].seconds, strings.Join(parts, ", "), c.where())
+}
+
+// where says where the memory of a container was before it was restored.
+func (c *container) where() string {
+	switch fetched := c.fetched(); {
+	case fetched.At.IsZero():
+		return ""
+	case fetched.OnDisk != "":
+		return ", its memory on disk: " + fetched.OnDisk
+	default:
+		return ", its memory in RAM"
+	}
 }
 
 // observePhases adds them to the metrics.

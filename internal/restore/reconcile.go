@@ -18,7 +18,6 @@ import (
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
 	"github.com/holdfast-io/holdfast/internal/kube"
-	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/runtime"
 	"github.com/holdfast-io/holdfast/internal/runtime/oci"
 	"github.com/holdfast-io/holdfast/internal/store"
@@ -87,7 +86,7 @@ func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcil
 	case postpone:
 		return later, r.notYet(ctx, s, next.problem.reason, next.problem.message)
 	case stage:
-		return r.stageAll(ctx, s)
+		return r.stageAll(ctx, s, next.containers)
 	case reissue:
 		return later, r.reissue(ctx, s, next.containers)
 	case stop:
@@ -101,12 +100,15 @@ func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcil
 }
 
 // stageAll stages the data. A failure that may pass is repeated.
-func (r *Reconciler) stageAll(ctx context.Context, s *state) (reconcile.Result, error) {
+func (r *Reconciler) stageAll(ctx context.Context, s *state, missing []*container) (reconcile.Result, error) {
 	message := fmt.Sprintf("fetching %s of Checkpoint %s/%s", s.checkpoint.Status.StoredSize, s.checkpoint.Namespace, s.checkpoint.Name)
 	if err := r.notYet(ctx, s, v1alpha1.ReasonFetching, message); err != nil {
 		return reconcile.Result{}, err
 	}
-	err := r.stage(ctx, s)
+	err := r.stage(ctx, s, missing)
+	if kube.IsConflict(err) {
+		return reconcile.Result{}, err
+	}
 	if err == nil {
 		return reconcile.Result{RequeueAfter: nextStep}, r.notYet(ctx, s, v1alpha1.ReasonRestoring,
 			"the data are verified and on the node; waiting for the containers to start")
@@ -216,10 +218,10 @@ func (r *Reconciler) settleContainer(s *state, c *container, restored bool) erro
 	t := ticket.Ticket{Request: s.request, Decision: s.decisionAfter(c, restored), Message: s.messageAfter()}
 	switch {
 	case t.Decision != ticket.Restore:
-		if err := c.removeData(); err != nil {
+		if err := r.removeData(c); err != nil {
 			return err
 		}
-	case c.hasData():
+	case c.place.HasData():
 		t = r.ticketFor(s, c, c.fetched())
 	default:
 		t.Decision = ticket.Fail
@@ -246,7 +248,7 @@ func (s *state) messageAfter() string {
 // forget removes the tickets and data of a pod whose request was withdrawn.
 func (r *Reconciler) forget(ctx context.Context, s *state) error {
 	dir := filepath.Join(r.options.Dir, string(s.pod.UID))
-	if err := mounts.RemoveAll(dir); err != nil {
+	if err := r.remove(dir); err != nil {
 		return fmt.Errorf("removing the restore of pod %s/%s: %w", s.pod.Namespace, s.pod.Name, err)
 	}
 	if s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == "" {
@@ -276,7 +278,7 @@ func (r *Reconciler) removeUnowned(ctx context.Context) error {
 		if owned[types.UID(entry.Name())] || strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		if err := mounts.RemoveAll(filepath.Join(r.options.Dir, entry.Name())); err != nil {
+		if err := r.remove(filepath.Join(r.options.Dir, entry.Name())); err != nil {
 			return fmt.Errorf("removing the restore of a pod that is gone: %w", err)
 		}
 	}

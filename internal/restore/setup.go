@@ -28,6 +28,10 @@ type Options struct {
 	OperatorNamespace string
 	// Dir is the directory of the tickets, see package ticket.
 	Dir string
+	// HostPID is a process in the namespaces of the node; 0 if this process is in them.
+	HostPID int
+	// Memory keeps images in RAM; nil if nothing does.
+	Memory Memory
 	// Environment returns what the node has; nil if that is not known yet.
 	Environment func() *v1alpha1.Environment
 	// Workers is how many pods are restored concurrently.

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
-	"github.com/holdfast-io/holdfast/internal/mounts"
 	"github.com/holdfast-io/holdfast/internal/store"
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
@@ -24,9 +22,9 @@ type Archives interface {
 	Key(ctx context.Context, c *v1alpha1.Checkpoint) (*archive.Key, error)
 }
 
-// stage fetches the data of all containers of the Checkpoint that lack a ticket, and issues
-// their tickets. Those of other containers come first: they need not wait.
-func (r *Reconciler) stage(ctx context.Context, s *state) error {
+// stage fetches the data of containers, and issues their tickets. Those of containers that the
+// Checkpoint does not have come first: they need not wait.
+func (r *Reconciler) stage(ctx context.Context, s *state, missing []*container) error {
 	for _, c := range s.containers {
 		if !c.target && c.issued == nil {
 			if err := c.place.Issue(ticket.Ticket{Request: s.request, Decision: ticket.StartFresh}); err != nil {
@@ -34,7 +32,6 @@ func (r *Reconciler) stage(ctx context.Context, s *state) error {
 			}
 		}
 	}
-	missing := filterContainers(s.targets(), func(c *container) bool { return c.issued == nil && c.claimed == nil })
 	fetches, err := r.prepare(ctx, s, missing)
 	defer func() {
 		for _, f := range fetches {
@@ -96,18 +93,4 @@ func syncAll(dir string) error {
 		return fmt.Errorf("writing the data to disk: %w", err)
 	}
 	return nil
-}
-
-// removeData removes the memory of a checkpoint from the node.
-func (c *container) removeData() error {
-	if err := mounts.RemoveAll(c.place.DataDir()); err != nil {
-		return fmt.Errorf("removing the data of container %s: %w", c.name, err)
-	}
-	return nil
-}
-
-// hasData reports whether the data of a ticket are there.
-func (c *container) hasData() bool {
-	_, err := os.Stat(filepath.Join(c.place.DataDir(), "spec.dump"))
-	return err == nil
 }

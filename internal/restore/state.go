@@ -33,6 +33,9 @@ type container struct {
 	issued, claimed *ticket.Ticket // of this request; nil if there is none
 	inUse           bool           // a wrapper works on the claimed ticket
 	outcome         *ticket.Outcome
+	// lost is whether the data of the ticket to restore are gone: those in RAM do not survive the
+	// node.
+	lost bool
 	// reported is whether the kubelet has reported the container of the outcome: the wrapper may
 	// be killed when it has restored it, and then the CRI runtime deletes it.
 	reported bool
@@ -53,6 +56,15 @@ func (s *state) targets() []*container {
 // restored reports whether the container was restored.
 func (c *container) restored() bool {
 	return c.outcome != nil && c.outcome.Error == "" && c.reported
+}
+
+// needsData reports whether the data have to be fetched: there is no ticket yet, or its data
+// are gone, and nobody works with it.
+func (c *container) needsData(now time.Time) bool {
+	if c.issued == nil && c.claimed == nil {
+		return true
+	}
+	return c.lost && !c.inUse && !c.isUnconfirmed(now)
 }
 
 // fetched returns how the data of the container came to the node.

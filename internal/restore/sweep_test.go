@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,7 +67,8 @@ type sweptNode struct {
 	// unreported is whether the kubelet does not report containers.
 	unreported bool
 	// now is the agent's time; the real one if it is zero.
-	now time.Time
+	now   time.Time
+	inRAM bool // whether the agent may keep the memory there
 }
 
 var podKey = client.ObjectKey{Namespace: "ns", Name: "p"}
@@ -101,6 +103,11 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 	return n
 }
 
+// pagesFile has the memory of the container.
+const pagesFile = "checkpoint/pages-1.img"
+
+var pages = strings.Repeat("x", largeFile)
+
 // newArchive returns the archive of a container of a checkpoint, and its digest.
 func newArchive(t *testing.T, container, spec string) ([]byte, string) {
 	t.Helper()
@@ -111,8 +118,10 @@ func newArchive(t *testing.T, container, spec string) ([]byte, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Add(t.Context(), archive.File{Name: "spec.dump", Size: int64(len(spec)), Mode: 0o600, Reader: strings.NewReader(spec)}); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"spec.dump": spec, pagesFile: pages} {
+		if err := w.Add(t.Context(), archive.File{Name: name, Size: int64(len(text)), Mode: 0o600, Reader: strings.NewReader(text)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	result, err := w.Close()
 	if err != nil {
@@ -164,10 +173,13 @@ func (n *sweptNode) startAgent() {
 			return n.call(fmt.Sprintf("patch %T", o), func() error { return n.writeStatus(ctx, o.(*corev1.Pod)) }) //nolint:forcetypeassert // The agent writes no other.
 		},
 	})
+	options := &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }}
+	if n.inRAM {
+		options.Memory = n
+	}
 	n.agent = &Reconciler{
 		client: wrapped, apiReader: wrapped, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
-		options:  &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }},
-		archives: n, node: n, fetches: semaphore.NewWeighted(maxFetches), now: n.time,
+		options: options, archives: n, node: n, fetches: semaphore.NewWeighted(maxFetches), now: n.time,
 	}
 }
 
@@ -190,6 +202,21 @@ func (n *sweptNode) Open(context.Context, *v1alpha1.Checkpoint, string) (object 
 // Key implements [Archives].
 func (n *sweptNode) Key(context.Context, *v1alpha1.Checkpoint) (*archive.Key, error) {
 	return nil, n.call("key", func() error { return nil })
+}
+
+// HoldImages implements [Memory].
+func (n *sweptNode) HoldImages(_ context.Context, _, dir string, files map[string]int64, _ int64) (string, error) {
+	return "", n.call("hold", func() error {
+		if err := errors.Join(os.Mkdir(dir, 0o700), unix.Mount("test", dir, "tmpfs", 0, "size=64m")); err != nil {
+			return err
+		}
+		for name, size := range files {
+			if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // A storedObject is an archive in a store, of which a read may fail.
@@ -310,11 +337,12 @@ func (n *sweptNode) kubelet() {
 		n.t.Fatal(err)
 	}
 	outcome := ticket.Outcome{Request: found.Request, ContainerID: n.currentID(), Ended: n.time()}
-	if _, err := os.Stat(filepath.Join(place.DataDir(), "spec.dump")); err != nil {
+	switch {
+	case !n.checkPages(place):
 		outcome.Error = "the checkpoint is not whole"
-	} else if len(n.failures) > 0 {
+	case len(n.failures) > 0:
 		outcome, n.failures = n.failures[0], n.failures[1:]
-	} else {
+	default:
 		n.start("restored")
 		outcome.ContainerID = n.currentID()
 	}
@@ -324,6 +352,23 @@ func (n *sweptNode) kubelet() {
 	if err := place.SetOutcome(outcome); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// checkPages checks the memory from which the container is restored, if there is one.
+func (n *sweptNode) checkPages(place *ticket.Container) bool {
+	n.t.Helper()
+	if !place.HasData() {
+		return false
+	}
+	if text, err := os.ReadFile(filepath.Join(place.DataDir(), pagesFile)); err != nil || string(text) != pages {
+		n.t.Errorf("the container has %d bytes of memory, and not those of the checkpoint: %v", len(text), err)
+	}
+	// What cannot be kept there is kept on disk.
+	refused := n.fault.at >= 0 && n.fault.at < len(n.calls) && n.calls[n.fault.at] == "hold" && !strings.HasPrefix(n.fault.kind, "killed")
+	if want := n.inRAM && !refused; want != isMemory(place.ImagesDir()) {
+		n.t.Errorf("the memory is in RAM: %v, want %v", !want, want)
+	}
+	return true
 }
 
 // step lets the agent do one step. It returns whether the agent died.
@@ -372,8 +417,9 @@ func (n *sweptNode) checkNothingLeft(t *testing.T) {
 // Whatever call of the agent fails, or kills it: a pod is restored once, in place or from the
 // start, never started afresh instead, and nothing is left on the node.
 func TestSweepOfARestore(t *testing.T) {
-	for name, running := range map[string]bool{"in place": true, "new pod": false} {
+	for name, running := range map[string]bool{"in place": true, "new pod": false, "new pod, memory in RAM": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			want := []string{"restored"}
 			if running {
 				want = []string{"fresh", "restored"}
@@ -381,7 +427,7 @@ func TestSweepOfARestore(t *testing.T) {
 			check := func(t *testing.T, f fault) int {
 				t.Helper()
 				n := newSweptNode(t, running)
-				n.fault = f
+				n.fault, n.inRAM = f, strings.HasSuffix(name, "RAM")
 				n.run()
 				pod := n.pod()
 				if !isRestored(pod) || pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] != "c" {
@@ -445,6 +491,40 @@ func TestFailedRestores(t *testing.T) {
 			}
 			if !slices.Equal(n.runs, tt.runs) {
 				t.Errorf("the containers were %q, want %q", n.runs, tt.runs)
+			}
+			n.checkNothingLeft(t)
+		})
+	}
+}
+
+// A node that has restarted has lost what was in RAM. The ticket is of no use without it,
+// whether somebody has tried to use it or not, and the data are fetched again.
+func TestDataThatAreGoneAreFetchedAgain(t *testing.T) {
+	for name, used := range map[string]bool{"the ticket was not used": false, "the ticket was used in vain": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newSweptNode(t, true)
+			n.fault.at, n.inRAM = -1, true
+			n.startAgent()
+			place, err := ticket.At(n.dir, "uid-p", "main")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for {
+				n.step()
+				if _, err := place.Ticket(); err == nil {
+					break
+				}
+			}
+			if err := unix.Unmount(place.ImagesDir(), unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+			if used {
+				n.end()
+				n.kubelet()
+			}
+			n.run()
+			if !isRestored(n.pod()) || !slices.Equal(n.runs, []string{"fresh", "restored"}) {
+				t.Errorf("the containers were %q, and the condition is %+v", n.runs, conditionOf(n.pod()))
 			}
 			n.checkNothingLeft(t)
 		})

@@ -29,6 +29,9 @@ const (
 	dataDir      = "data"
 )
 
+// ImagesName is the name of the directory of CRIU's images in a checkpoint.
+const ImagesName = "checkpoint"
+
 // version is the only one that there is. A file of another one is rejected: the agent and
 // the wrapper are installed separately.
 const version = 1
@@ -80,6 +83,8 @@ type Fetched struct {
 	SyncSeconds float64 `json:"syncSeconds"`
 	// At is when they were there.
 	At time.Time `json:"at"`
+	// OnDisk is why the images of the memory are not in RAM; "" if they are.
+	OnDisk string `json:"onDisk,omitempty"`
 }
 
 // An Outcome is what became of a claimed ticket.
@@ -129,6 +134,19 @@ func (c *Container) Dir() string { return c.dir }
 // DataDir is the directory of the checkpoint's files.
 func (c *Container) DataDir() string { return filepath.Join(c.dir, dataDir) }
 
+// ImagesDir is the directory of CRIU's images. It may be in RAM.
+func (c *Container) ImagesDir() string { return filepath.Join(c.DataDir(), ImagesName) }
+
+// HasData reports whether the files of a ticket are there. Images in RAM do not survive the
+// node: nothing is left of them but the directory.
+func (c *Container) HasData() bool {
+	if _, err := os.Stat(filepath.Join(c.DataDir(), "spec.dump")); err != nil {
+		return false
+	}
+	images, err := os.ReadDir(c.ImagesDir())
+	return errors.Is(err, fs.ErrNotExist) || len(images) > 0
+}
+
 // Ticket returns the ticket, [ErrNone] if there is none.
 func (c *Container) Ticket() (*Ticket, error) { return c.readTicket(ticketFile) }
 
@@ -157,6 +175,15 @@ func (c *Container) Issue(t Ticket) error {
 		return fmt.Errorf("issuing a ticket: %w", err)
 	}
 	return nil
+}
+
+// Withdraw removes the ticket. It is [ErrNone] if there is none, because it was claimed.
+func (c *Container) Withdraw() error {
+	err := os.Remove(filepath.Join(c.dir, ticketFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNone
+	}
+	return err
 }
 
 // Forget removes the ticket, a claimed one and its outcome.

@@ -118,7 +118,7 @@ func (w *wrapper) restoreArgs(place *ticket.Container, s *spec) []string {
 	if s.Linux.MountLabel != "" {
 		args = append(args, "--lsm-mount-context", s.Linux.MountLabel)
 	}
-	return append(args, "--image-path", filepath.Join(place.DataDir(), "checkpoint"), "--work-path", filepath.Join(place.Dir(), workDir), c.id)
+	return append(args, "--image-path", place.ImagesDir(), "--work-path", filepath.Join(place.Dir(), workDir), c.id)
 }
 
 func logSize(name string) int64 {

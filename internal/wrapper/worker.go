@@ -100,6 +100,9 @@ func (w *wrapper) record(place *ticket.Container, outcome ticket.Outcome, err er
 // restore restores the container, and removes what is left of it if that fails.
 func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec, t *ticket.Ticket, outcome *ticket.Outcome) error {
 	data := place.DataDir()
+	if !place.HasData() {
+		return errors.New("the checkpoint is not whole: its data are not on the node any more, and the agent fetches them again")
+	}
 	then, err := readSpec(filepath.Join(data, "spec.dump"))
 	if err != nil {
 		return fmt.Errorf("the checkpoint is not whole: %w", err)

@@ -196,7 +196,10 @@ func (w *checkpointWorld) testRestoreInPlace(t *testing.T) {
 func (w *checkpointWorld) testRestoreOn(t *testing.T, node, from string) {
 	name := "copy-of-" + from
 	w.startCounter(t, name, node, from, corev1.RestartPolicyAlways)
-	w.waitRestored(t, name, corev1.ConditionTrue, v1alpha1.ReasonRestored)
+	pod := w.waitRestored(t, name, corev1.ConditionTrue, v1alpha1.ReasonRestored)
+	if said := restoredMessage(pod); !strings.Contains(said, "its memory in RAM") {
+		t.Errorf("the condition says %q, and not that the memory was kept in RAM", said)
+	}
 	if first := w.waitCount(t, name, 30); first < 20 {
 		t.Errorf("the new pod counts from %d", first)
 	}
@@ -206,6 +209,19 @@ func (w *checkpointWorld) testRestoreOn(t *testing.T, node, from string) {
 	if data != "" {
 		t.Errorf("the node still has the memory of the checkpoint: %s", data)
 	}
+	if mounts := w.Run(t, node, "cat", "/proc/mounts"); strings.Contains(mounts, "holdfast-restore") {
+		t.Errorf("the node still has RAM for the checkpoint: %s", mounts)
+	}
+}
+
+// restoredMessage is what the condition Restored of a pod says.
+func restoredMessage(pod *corev1.Pod) string {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == v1alpha1.PodRestored {
+			return c.Message
+		}
+	}
+	return ""
 }
 
 // testRestoreOfOtherNode: the container does not start, and the pod says why.

@@ -67,6 +67,7 @@ const DefaultTimeout = time.Minute
 type Engine struct {
 	config Config
 	dumps  *semaphore.Weighted
+	images sync.Mutex // is held while memory is taken for images
 
 	mu         sync.Mutex
 	active     map[string]bool     // IDs of checkpoints that this process is making

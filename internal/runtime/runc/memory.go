@@ -49,25 +49,31 @@ func (c *checkpoint) whyNotMemory(needed int64) (string, error) {
 	if !c.request.Options.Fast {
 		return "the checkpoint does not permit to keep memory in RAM", nil
 	}
-	if c.request.MaxMemory == 0 {
-		return "the node's agent does not permit to keep memory in RAM", nil
-	}
 	used, err := memoryOfOthers(filepath.Dir(c.dir))
 	if err != nil {
 		return "", err
-	}
-	if used+needed > c.request.MaxMemory {
-		return fmt.Sprintf("the memory takes up to %d MiB of RAM; of the %d MiB that checkpoints of the node may take, %d are in use",
-			needed>>20, c.request.MaxMemory>>20, used>>20), nil
 	}
 	available, err := availableMemory()
 	if err != nil {
 		return "", err
 	}
-	if needed+leaveFree > available {
-		return fmt.Sprintf("the memory takes up to %d MiB of RAM, and the node has %d MiB available", needed>>20, available>>20), nil
+	return whyNotInMemory(needed, used, c.request.MaxMemory, available), nil
+}
+
+// whyNotInMemory returns why so many bytes cannot be kept in RAM, "" if they can. Of permitted
+// bytes, others have used some, and the node has so many available.
+func whyNotInMemory(needed, used, permitted, available int64) string {
+	switch {
+	case permitted == 0:
+		return "the node's agent does not permit to keep memory in RAM"
+	case used+needed > permitted:
+		return fmt.Sprintf("the memory takes up to %d MiB of RAM; of the %d MiB that checkpoints of the node may take, %d are in use",
+			needed>>20, permitted>>20, used>>20)
+	case needed+leaveFree > available:
+		return fmt.Sprintf("the memory takes up to %d MiB of RAM, and the node has %d MiB available", needed>>20, available>>20)
+	default:
+		return ""
 	}
-	return "", nil
 }
 
 // memoryOfOthers returns the bytes that all checkpoints in a directory keep in RAM.
@@ -78,19 +84,29 @@ func memoryOfOthers(stateDir string) (int64, error) {
 	}
 	var used int64
 	for _, dir := range dirs {
-		var stat unix.Statfs_t
-		err := unix.Statfs(dir, &stat)
-		if errors.Is(err, unix.ENOENT) {
-			continue // It was removed.
-		}
+		size, err := usedOf(dir)
 		if err != nil {
-			return 0, fmt.Errorf("reading how much memory a checkpoint takes: %w", err)
+			return 0, err
 		}
-		if stat.Type == unix.TMPFS_MAGIC {
-			used += int64(stat.Blocks-stat.Bfree) * stat.Bsize
-		}
+		used += size
 	}
 	return used, nil
+}
+
+// usedOf returns the bytes that a tmpfs has of the memory, 0 for any other file system.
+func usedOf(dir string) (int64, error) {
+	var stat unix.Statfs_t
+	err := unix.Statfs(dir, &stat)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil // It was removed.
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading how much memory %s takes: %w", dir, err)
+	}
+	if stat.Type != unix.TMPFS_MAGIC {
+		return 0, nil
+	}
+	return int64(stat.Blocks-stat.Bfree) * stat.Bsize, nil
 }
 
 // tmpfsOptions are mount options, the best first. Huge pages make a container frozen for a
@@ -100,13 +116,17 @@ var tmpfsOptions = []string{",huge=within_size,noswap", ",huge=within_size", ",n
 
 // mountMemory mounts a tmpfs for the checkpoint, which outlives this process.
 func (c *checkpoint) mountMemory(size int64) error {
-	dir := filepath.Join(c.dir, memoryDir)
+	return mountTmpfs("holdfast-checkpoint", filepath.Join(c.dir, memoryDir), size)
+}
+
+// mountTmpfs makes a directory, and mounts a tmpfs there.
+func mountTmpfs(source, dir string, size int64) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("making a directory for the memory: %w", err)
 	}
 	var err error
 	for _, options := range tmpfsOptions {
-		err = unix.Mount("holdfast-checkpoint", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
+		err = unix.Mount(source, dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC,
 			fmt.Sprintf("size=%d,mode=700%s", size, options))
 		if !errors.Is(err, unix.EINVAL) {
 			break

@@ -64,6 +64,8 @@ type part struct {
 type answer struct {
 	Error      *failure            `json:",omitempty"`
 	Capability *runtime.Capability `json:",omitempty"`
+	// Reason is why images are not in RAM, see [Engine.HoldImages].
+	Reason string `json:",omitempty"`
 }
 
 // A failure is an error on its way from the worker to the agent.

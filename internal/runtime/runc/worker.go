@@ -46,6 +46,9 @@ func work(ctx context.Context, args []string) error {
 		}
 		capability, err := probe(ctx, maxMemory)
 		return tell(&answer{Capability: capability}, err)
+	case "images":
+		reason, err := holdImages(argument)
+		return tell(&answer{Reason: reason}, err)
 	case "dump":
 		return makeCheckpoint(ctx, argument)
 	case "recover":
