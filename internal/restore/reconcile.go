@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,14 +43,14 @@ type Reconciler struct {
 	node      Node
 	// fetches limits how many containers are fetched concurrently.
 	fetches *semaphore.Weighted
+	backoff *backoff
 	now     func() time.Time
 }
 
 const (
 	// nextStep is the pause before the next step, for which there may be no event.
 	nextStep = 100 * time.Millisecond
-	// lookAgain is how often the agent looks for a Checkpoint that is not ready, for a store that
-	// cannot be reached, and for what the wrapper has done: there are events of the pod for
+	// lookAgain is how often the agent looks for a Checkpoint that is not ready, and for what the wrapper has done: there are events of the pod for
 	// most of that.
 	lookAgain = 5 * time.Second
 )
@@ -61,6 +62,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	if pod == nil || isOver(pod) {
+		r.backoff.forget(request.NamespacedName)
 		return reconcile.Result{}, r.removeUnowned(ctx)
 	}
 	s, err := r.observe(ctx, pod)
@@ -99,34 +101,47 @@ func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcil
 	return reconcile.Result{}, nil
 }
 
-// stageAll stages the data. A failure that may pass is repeated.
+// stageAll stages the data. A failure that may pass is repeated, with longer and longer pauses.
 func (r *Reconciler) stageAll(ctx context.Context, s *state, missing []*container) (reconcile.Result, error) {
-	message := fmt.Sprintf("fetching %s of Checkpoint %s/%s", s.checkpoint.Status.StoredSize, s.checkpoint.Namespace, s.checkpoint.Name)
-	if err := r.notYet(ctx, s, v1alpha1.ReasonFetching, message); err != nil {
-		return reconcile.Result{}, err
+	wait, again := r.backoff.pause(s, r.now())
+	if wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	if !again { // Else the condition says what is wrong until that has changed.
+		message := fmt.Sprintf("fetching %s of Checkpoint %s/%s", s.checkpoint.Status.StoredSize, s.checkpoint.Namespace, s.checkpoint.Name)
+		if err := r.notYet(ctx, s, v1alpha1.ReasonFetching, message); err != nil {
+			return reconcile.Result{}, err
+		}
 	}
 	err := r.stage(ctx, s, missing)
 	if kube.IsConflict(err) {
 		return reconcile.Result{}, err
 	}
-	if err == nil {
-		return reconcile.Result{RequeueAfter: nextStep}, r.notYet(ctx, s, v1alpha1.ReasonRestoring,
-			"the data are verified and on the node; waiting for the containers to start")
+	if p := problemOf(err); p != nil && p.temporary {
+		return reconcile.Result{RequeueAfter: r.backoff.failed(s, r.now())}, r.notYet(ctx, s, p.reason, p.message)
+	} else if p != nil {
+		return reconcile.Result{RequeueAfter: nextStep}, r.fail(ctx, s, p)
 	}
-	p := problemOf(err)
-	if p.temporary {
-		return reconcile.Result{RequeueAfter: lookAgain}, r.notYet(ctx, s, p.reason, p.message)
-	}
-	return reconcile.Result{RequeueAfter: nextStep}, r.fail(ctx, s, p)
+	r.backoff.forget(nameOf(s))
+	return reconcile.Result{RequeueAfter: nextStep}, r.notYet(ctx, s, v1alpha1.ReasonRestoring,
+		"the data are verified and on the node; waiting for the containers to start")
 }
 
-// problemOf says what a failed fetch means.
+// useless are the errors of archives from which nobody will ever restore.
+var useless = []error{
+	archive.ErrDamaged, archive.ErrFormat, archive.ErrUnsupported, archive.ErrIdentity, archive.ErrLimit, archive.ErrPredecessor, store.ErrNotFound,
+}
+
+// problemOf says what a failed fetch means; nil if it has not failed.
 func problemOf(err error) *problem {
+	if err == nil {
+		return nil
+	}
 	p := &problem{message: err.Error()}
 	switch {
 	case errors.Is(err, errNoRoom):
 		p.reason, p.temporary = string(runtime.InsufficientNodeDisk), true
-	case errors.Is(err, archive.ErrDamaged), errors.Is(err, store.ErrNotFound):
+	case slices.ContainsFunc(useless, func(known error) bool { return errors.Is(err, known) }):
 		p.reason = v1alpha1.ReasonRestoreFailed
 	case errors.Is(err, store.ErrInvalid):
 		p.reason = v1alpha1.ReasonStorageInvalid

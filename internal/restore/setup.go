@@ -47,7 +47,7 @@ func Setup(m ctrl.Manager, events *kube.Events, archives Archives, node Node, o 
 	}
 	r := &Reconciler{
 		client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: o,
-		archives: archives, node: node, fetches: semaphore.NewWeighted(maxFetches), now: time.Now,
+		archives: archives, node: node, fetches: semaphore.NewWeighted(maxFetches), backoff: newBackoff(o), now: time.Now,
 	}
 	if err := m.Add(manager.RunnableFunc(func(ctx context.Context) error { return r.removeUnowned(ctx) })); err != nil {
 		return err

@@ -69,6 +69,8 @@ type sweptNode struct {
 	// now is the agent's time; the real one if it is zero.
 	now   time.Time
 	inRAM bool // whether the agent may keep the memory there
+	// unreachable is whether the store is.
+	unreachable bool
 }
 
 var podKey = client.ObjectKey{Namespace: "ns", Name: "p"}
@@ -173,13 +175,13 @@ func (n *sweptNode) startAgent() {
 			return n.call(fmt.Sprintf("patch %T", o), func() error { return n.writeStatus(ctx, o.(*corev1.Pod)) }) //nolint:forcetypeassert // The agent writes no other.
 		},
 	})
-	options := &Options{Node: "n1", Dir: n.dir, RetryStart: time.Millisecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }}
+	options := &Options{Node: "n1", Dir: n.dir, RetryStart: time.Nanosecond, RetryMax: time.Nanosecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }}
 	if n.inRAM {
 		options.Memory = n
 	}
 	n.agent = &Reconciler{
 		client: wrapped, apiReader: wrapped, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(1000)),
-		options: options, archives: n, node: n, fetches: semaphore.NewWeighted(maxFetches), now: n.time,
+		options: options, archives: n, node: n, fetches: semaphore.NewWeighted(maxFetches), backoff: newBackoff(options), now: n.time,
 	}
 }
 
@@ -193,6 +195,9 @@ func (n *sweptNode) time() time.Time {
 // Open implements [Archives].
 func (n *sweptNode) Open(context.Context, *v1alpha1.Checkpoint, string) (object store.Object, err error) {
 	err = n.call("open", func() error {
+		if n.unreachable {
+			return store.ErrUnavailable
+		}
 		object = storedObject{bytes.NewReader(n.archive), n}
 		return nil
 	})
