@@ -52,9 +52,9 @@ bench-archive: ## Compare writing an archive of a checkpoint with zstd -1 -T2, i
 	go test -run '^$$' -bench AgainstZstd -benchtime 9x ./internal/archive
 
 .PHONY: bench-checkpoint
-bench-checkpoint: build bin/versitygw ## Compare the ways to checkpoint a container, in turns (MIB=64,512 ROUNDS=3; UPDATE=1: update docs/internals/checkpoint-benchmarks.md)
+bench-checkpoint: build bin/versitygw ## Compare the ways to checkpoint and to restore a container, in turns (MIB=64,512 ROUNDS=3 BENCH=Restore; UPDATE=1: update docs/internals/checkpoint-benchmarks.md)
 	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev
-	bin/devcluster exec --name "bench-checkpoint-$$$$" --nodes 1 -- go test -run '^$$' -bench Checkpoint -benchtime $(or $(ROUNDS),3)x \
+	bin/devcluster exec --name "bench-checkpoint-$$$$" --nodes 1 -- go test -run '^$$' -bench '$(or $(BENCH),Checkpoint|Restore)' -benchtime $(or $(ROUNDS),3)x \
 		-timeout 30m ./test/checkpoint $(if $(MIB),-sizes $(MIB)) $(if $(UPDATE),-update)
 
 MEASURE := go test -count=1 -timeout 30m -v ./test/scale -full $(if $(UPDATE),-update)

@@ -20,8 +20,8 @@ import (
 )
 
 var (
-	sizes  = flag.String("sizes", "64,512,2048", "MiB of memory of the programs that BenchmarkCheckpoint checkpoints")
-	update = flag.Bool("update", false, "have BenchmarkCheckpoint write its table into docs/internals/checkpoint-benchmarks.md")
+	sizes  = flag.String("sizes", "64,512,2048", "MiB of memory of the programs that the benchmarks checkpoint and restore")
+	update = flag.Bool("update", false, "have the benchmarks write their tables into docs/internals/checkpoint-benchmarks.md")
 )
 
 // A way is one of those that are compared, with what was measured in each round.
@@ -63,7 +63,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	fmt.Printf("%d rounds\n%s", round, &table) // The log of a benchmark is truncated.
 	if *update && !b.Failed() {
-		publish(b, table.String())
+		publish(b, "make bench-checkpoint", table.String())
 	}
 }
 
@@ -187,15 +187,15 @@ func mebibytes(n int64) string { return fmt.Sprintf("%.0f MiB", float64(n)/(1<<2
 
 func ratio(a, b time.Duration) string { return fmt.Sprintf("%.2f", a.Seconds()/b.Seconds()) }
 
-// publish writes the table into its page.
-func publish(b *testing.B, table string) {
+// publish writes a table into its page, between the marks of its name.
+func publish(b *testing.B, name, table string) {
 	b.Helper()
 	page := filepath.Join("..", "..", "docs", "internals", "checkpoint-benchmarks.md")
 	text, err := os.ReadFile(page)
 	if err != nil {
 		b.Fatal(err)
 	}
-	const begin, end = "<!-- make bench-checkpoint -->\n", "<!-- end of make bench-checkpoint -->\n"
+	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->\n"
 	head, rest, ok := strings.Cut(string(text), begin)
 	_, tail, ended := strings.Cut(rest, end)
 	if !ok || !ended {

@@ -52,6 +52,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == agentArg {
 		os.Exit(agentMain(os.Args[2]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == restorerArg {
+		os.Exit(restorerMain(os.Args[2]))
+	}
 	if len(os.Args) > 2 && os.Args[1] == saverArg {
 		os.Exit(saverMain(os.Args[2]))
 	}

@@ -33,6 +33,8 @@ const bucket = "checkpoints"
 type saving struct {
 	task
 	Dir, S3 string
+	// Keep leaves the archive in the store.
+	Keep bool
 }
 
 // A saved checkpoint is what a saver process has measured.
@@ -45,16 +47,22 @@ type saved struct {
 	Whole  time.Duration
 	Raw    int64 // bytes of the dump
 	Stored int64 // bytes of the archive
+	Digest string
 	RSS    int64 // bytes of the process at its peak
 }
 
 // saverMain does what a saving says and prints what it has measured.
 func saverMain(text string) int {
 	var s saving
-	err := json.Unmarshal([]byte(text), &s)
+	return answer(text, &s, func() (any, error) { return s.do(context.Background()) })
+}
+
+// answer reads a value, does something, and prints what that returns.
+func answer(text string, value any, do func() (any, error)) int {
+	err := json.Unmarshal([]byte(text), value)
 	if err == nil {
-		var measured *saved
-		if measured, err = s.do(context.Background()); err == nil {
+		var measured any
+		if measured, err = do(); err == nil {
 			err = json.NewEncoder(os.Stdout).Encode(measured)
 		}
 	}
@@ -93,11 +101,13 @@ func (s *saving) do(ctx context.Context) (*saved, error) {
 	}
 	whole := time.Since(start)
 	report := dumps[0].Report()
-	if err := to.Delete(ctx, s.ID); err != nil {
-		return nil, err
+	if !s.Keep {
+		if err := to.Delete(ctx, s.ID); err != nil {
+			return nil, err
+		}
 	}
 	peak, err := peakRSS()
-	return &saved{report.Step, report.Reason, report.Frozen, whole, archived.Raw, archived.Stored, peak}, err
+	return &saved{report.Step, report.Reason, report.Frozen, whole, archived.Raw, archived.Stored, archived.Digest, peak}, err
 }
 
 func (s *saving) open() (store.Store, error) {
@@ -126,19 +136,25 @@ func peakRSS() (int64, error) {
 // save runs a saver process.
 func (s *saving) save(t testing.TB) *saved {
 	t.Helper()
-	text, err := json.Marshal(s)
+	var measured saved
+	callSelf(t, saverArg, s, &measured)
+	return &measured
+}
+
+// callSelf runs this program with an argument and a value, and reads what it prints.
+func callSelf(t testing.TB, argument string, value, into any) {
+	t.Helper()
+	text, err := json.Marshal(value)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", saverArg, string(text))
+	cmd := exec.Command("/proc/self/exe", argument, string(text))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, into)
+	}
 	if err != nil {
-		t.Fatalf("making and storing a checkpoint: %v", err)
+		t.Fatalf("%s: %v", argument, err)
 	}
-	var measured saved
-	if err := json.Unmarshal(out, &measured); err != nil {
-		t.Fatal(err)
-	}
-	return &measured
 }
