@@ -137,7 +137,6 @@ func (w *checkpointWorld) rounds(ctx context.Context, pod, program string) ([]in
 // testRestoreOfPrograms: programs that use what a kernel keeps for a process find all of it
 // again, in place and in a new pod on the other node.
 func (w *checkpointWorld) testRestoreOfPrograms(t *testing.T, storage *v1alpha1.CheckpointStorage) {
-	w.loadPrograms(t)
 	for _, mib := range programMemory() {
 		t.Run(fmt.Sprint(mib, " MiB"), func(t *testing.T) {
 			programs := restorable

@@ -61,6 +61,7 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	for _, node := range w.Nodes {
 		w.wrapRuntime(t, node)
 	}
+	w.loadPrograms(t)
 	storage := w.startBucket(t, "4Gi")
 	w.startCounter(t, "counter", w.Nodes[0], "", corev1.RestartPolicyAlways)
 	w.waitCount(t, "counter", 20)
@@ -69,14 +70,23 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	w.waitReady(t, "in-s3")
 	w.waitReady(t, "local")
 
-	t.Run("in place", func(t *testing.T) { w.testRestoreInPlace(t) })
-	t.Run("in a new pod", func(t *testing.T) { w.testRestoreOn(t, w.Nodes[0], "local") })
-	t.Run("on another node", func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") })
-	t.Run("programs that check themselves", func(t *testing.T) { w.testRestoreOfPrograms(t, storage) })
-	t.Run("a program with a connection", func(t *testing.T) { w.testRestoreOfConnection(t, storage) })
+	t.Run("side by side", func(t *testing.T) {
+		for name, test := range map[string]func(*testing.T){
+			"in place":                         w.testRestoreInPlace,
+			"in a new pod":                     func(t *testing.T) { w.testRestoreOn(t, w.Nodes[0], "local") },
+			"on another node":                  func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") },
+			"programs that check themselves":   func(t *testing.T) { w.testRestoreOfPrograms(t, storage) },
+			"a program with a connection":      func(t *testing.T) { w.testRestoreOfConnection(t, storage) },
+			"not what is only on another node": w.testRestoreOfOtherNode,
+			"not what would not start again":   w.testRestoreOfPodWithoutRestart,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t)
+			})
+		}
+	})
 	t.Run("whatever is killed meanwhile", w.testKilledRestores)
-	t.Run("not what is only on another node", w.testRestoreOfOtherNode)
-	t.Run("not what would not start again", w.testRestoreOfPodWithoutRestart)
 }
 
 // startCounter starts a pod that counts. The annotation may be empty.
@@ -185,7 +195,7 @@ func (w *checkpointWorld) testRestoreInPlace(t *testing.T) {
 	}
 	w.kubectl(t, "annotate", "pod", "counter", v1alpha1.AnnotationRestoreFrom+"-")
 	world.Eventually(t, func(ctx context.Context) error {
-		left, err := w.TryRun(ctx, w.Nodes[0], "find", "/var/lib/holdfast/restore", "-type", "f")
+		left, err := w.TryRun(ctx, w.Nodes[0], "find", "/var/lib/holdfast/restore", "-path", "*"+string(before.UID)+"*")
 		if err == nil && left != "" {
 			err = fmt.Errorf("without the annotation the node still has %s", left)
 		}
@@ -204,7 +214,7 @@ func (w *checkpointWorld) testRestoreOn(t *testing.T, node, from string) {
 		t.Errorf("the new pod counts from %d", first)
 	}
 	w.waitRestarts(t, name, 0)
-	data, err := w.TryRun(t.Context(), node, "find", "/var/lib/holdfast/restore", "-name", "*.img")
+	data, err := w.TryRun(t.Context(), node, "find", "/var/lib/holdfast/restore/"+string(w.pod(t, name).UID), "-name", "*.img")
 	must(t, err)
 	if data != "" {
 		t.Errorf("the node still has the memory of the checkpoint: %s", data)
