@@ -118,6 +118,9 @@ bin/versitygw: go.tools.mod # The S3 server of the tests. They run make for it, 
 	@hack/progress.sh 'building versitygw' \
 		$(BUILD) -modfile=go.tools.mod -o $@ github.com/versity/versitygw/cmd/versitygw
 
+bin/containerd-%: hack/containerd-%/go.mod # Other versions than that of the nodes' Debian. A test with -full runs make for them.
+	@hack/progress.sh 'building containerd $*' $(BUILD) -C $(<D) -trimpath -ldflags '-s -w' -o ../../$@/ tool
+
 .PHONY: generate
 generate: bin/controller-gen ## Generate deepcopy functions and CRDs from the types in api/
 	bin/controller-gen object crd paths=./api/... output:crd:dir=internal/crds

@@ -210,6 +210,12 @@ func (k *killedRestore) waitNothingLeft(t *testing.T) {
 	})
 }
 
+// lostMemory removes what a node without power loses with its memory.
+const lostMemory = `
+	while m=$(awk '$2 ~ "^/(run/containerd|run/netns|var/lib/holdfast/restore)/" {print $2}' /proc/mounts | tail -n 1) && [ "$m" ]; do umount -l "$m"; done
+	rm -rf /run/containerd/* /run/netns/*
+`
+
 // kill kills the victim. A node is without power for a moment.
 func (k *killedRestore) kill(t *testing.T) {
 	t.Helper()
@@ -228,11 +234,7 @@ func (k *killedRestore) kill(t *testing.T) {
 		return
 	}
 	k.powerOff(t, k.node)
-	// What a node loses with its memory.
-	k.Run(t, k.node, "sh", "-ec", `
-		rm -f /run/restore-hold.*
-		while m=$(awk '$2 ~ "^/(run/containerd|run/netns|var/lib/holdfast/restore)/" {print $2}' /proc/mounts | tail -n 1) && [ "$m" ]; do umount -l "$m"; done
-		rm -rf /run/containerd/* /run/netns/*`)
+	k.Run(t, k.node, "sh", "-ec", "rm -f /run/restore-hold.*"+lostMemory)
 	k.powerOn(t.Context(), t, k.node)
 }
 

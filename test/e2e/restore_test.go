@@ -87,6 +87,9 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 		}
 	})
 	t.Run("whatever is killed meanwhile", w.testKilledRestores)
+	if *full {
+		t.Run("with another version of containerd", func(t *testing.T) { w.testOtherContainerd(t, storage) })
+	}
 }
 
 // startCounter starts a pod that counts. The annotation may be empty.
