@@ -253,6 +253,9 @@ func TestRuntimeWrapper(t *testing.T) {
 	t.Run("new pods go on from a checkpoint, again and again", w.testChain)
 	t.Run("the message of a ticket is in the status of the pod", w.testFail)
 	t.Run("a container is restored as CRI-O's monitor calls the runtime", w.testAsConmon)
+	if *full {
+		t.Run("a container of an old containerd is restored", w.testOldContainerd)
+	}
 	t.Run("a restore that is killed leaves nothing, and can be repeated", w.testKilled)
 }
 
