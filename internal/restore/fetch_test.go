@@ -3,7 +3,9 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -66,23 +68,23 @@ func TestNothingIsLeftOfAFailedFetch(t *testing.T) {
 	}
 }
 
+// If one container cannot be fetched, nothing is left of the others either.
+func TestNothingIsLeftOfTheOtherContainers(t *testing.T) {
+	r, s, meeting := newMeeting(t, "a", "b")
+	delete(meeting.data, "b")
+	if err := r.stage(t.Context(), s, s.containers); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("the error is %v", err)
+	}
+	for _, c := range s.containers {
+		if _, err := os.Stat(c.place.DataDir()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory of container %s is still there: %v", c.name, err)
+		}
+	}
+}
+
 // Two containers at a time are fetched, and no more.
 func TestContainersAreFetchedConcurrently(t *testing.T) {
-	dir := t.TempDir()
-	meeting := &meeting{data: map[string][]byte{}, both: make(chan struct{})}
-	r := &Reconciler{options: &Options{Dir: dir}, archives: meeting, fetches: semaphore.NewWeighted(maxFetches), now: time.Now}
-	s := &state{pod: &corev1.Pod{}, request: "c", checkpoint: &v1alpha1.Checkpoint{}}
-	s.checkpoint.Namespace, s.checkpoint.Spec.Target.PodName, s.checkpoint.Status.PodUID = "ns", "old", "uid-old"
-	for _, name := range []string{"a", "b", "c", "d"} {
-		place, err := ticket.At(dir, "uid-p", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, digest := newArchive(t, name, "{}")
-		meeting.data[name] = data
-		s.containers = append(s.containers, &container{name: name, target: true, place: place})
-		s.checkpoint.Status.Containers = append(s.checkpoint.Status.Containers, v1alpha1.ContainerCheckpoint{Name: name, ContainerID: "old", Digest: digest})
-	}
+	r, s, meeting := newMeeting(t, "a", "b", "c", "d")
 	if err := r.stage(t.Context(), s, s.containers); err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +98,25 @@ func TestContainersAreFetchedConcurrently(t *testing.T) {
 	}
 }
 
+// newMeeting returns an agent, and a pod of which these containers are to be restored.
+func newMeeting(t *testing.T, containers ...string) (*Reconciler, *state, *meeting) {
+	t.Helper()
+	dir, m := t.TempDir(), &meeting{data: map[string][]byte{}, both: make(chan struct{})}
+	s := &state{pod: &corev1.Pod{}, request: "c", checkpoint: &v1alpha1.Checkpoint{}}
+	s.checkpoint.Namespace, s.checkpoint.Spec.Target.PodName, s.checkpoint.Status.PodUID = "ns", "old", "uid-old"
+	for _, name := range containers {
+		place, err := ticket.At(dir, "uid-p", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, digest := newArchive(t, name, "{}")
+		m.data[name] = data
+		s.containers = append(s.containers, &container{name: name, target: true, place: place})
+		s.checkpoint.Status.Containers = append(s.checkpoint.Status.Containers, v1alpha1.ContainerCheckpoint{Name: name, ContainerID: "old", Digest: digest})
+	}
+	return &Reconciler{options: &Options{Dir: dir}, archives: m, fetches: semaphore.NewWeighted(maxFetches), now: time.Now}, s, m
+}
+
 // A meeting has archives of which a first one waits until a second one is read, too.
 type meeting struct {
 	data map[string][]byte // by container
@@ -107,6 +128,9 @@ type meeting struct {
 
 // Open implements [Archives].
 func (m *meeting) Open(_ context.Context, _ *v1alpha1.Checkpoint, container string) (store.Object, error) {
+	if m.data[container] == nil {
+		return nil, store.ErrUnavailable
+	}
 	return metObject{bytes.NewReader(m.data[container]), m}, nil
 }
 

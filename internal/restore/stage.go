@@ -39,6 +39,9 @@ func (r *Reconciler) stage(ctx context.Context, s *state, missing []*container) 
 		}
 	}()
 	if err != nil {
+		for _, f := range fetches { // What they have taken of the node is not for later.
+			err = errors.Join(err, r.removeData(f.container))
+		}
 		return err
 	}
 	return r.fetchAll(ctx, s, fetches)
