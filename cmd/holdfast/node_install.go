@@ -37,7 +37,7 @@ func newInstallation() *installation {
 func (o *installation) addFlags(command *cobra.Command) {
 	fs := command.Flags()
 	fs.StringVar(&o.HostRoot, "host-root", "/", "where the node's file system is mounted")
-	fs.StringVar(&o.InstallDir, "install-dir", "/opt/holdfast/bin", "directory of the node for the wrapper; programs in it must be executable")
+	fs.StringVar(&o.InstallDir, "install-dir", install.DefaultDir, "directory of the node for the wrapper; programs in it must be executable")
 	fs.StringVar(&o.Runtime, "runtime", "", "containerd or cri-o; empty for the one that runs on the node")
 	fs.StringVar(&o.Config, "config", "", "configuration of the CRI runtime on the node; empty for that of the running process, or the usual one")
 }

@@ -49,6 +49,7 @@ func countEnded(ctx context.Context, c cache.Cache) error {
 		return fmt.Errorf("watching Checkpoints: %w", err)
 	}
 	handler, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{UpdateFunc: func(before, after any) {
+		countRestores(before, after)
 		status := ended(before, after)
 		if status == "" {
 			return

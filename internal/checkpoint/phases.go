@@ -10,10 +10,9 @@ import (
 )
 
 var (
-	// restores counts restored containers. It is there for dashboards and alerts, and stays at
-	// zero here: the agents count.
+	// restores counts restored pods, by what their agents write into the status of Checkpoints.
 	restores = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "checkpoint_operator_restore_total", Help: "Containers that were restored (success), or could not be (failed).",
+		Name: "checkpoint_operator_restore_total", Help: "Pods that were restored from a Checkpoint (success), or could not be (failed).",
 	}, []string{"status"})
 	phaseSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "checkpoint_operator_checkpoint_phase_seconds",
@@ -69,4 +68,15 @@ func recordPhases(c *v1alpha1.Checkpoint) {
 // in a status are in seconds: a phase that seems to be negative was short.
 func observe(phase string, from, to time.Time) {
 	phaseSeconds.WithLabelValues(phase).Observe(max(to.Sub(from), 0).Seconds())
+}
+
+// countRestores counts the restores that have ended with a change of a Checkpoint.
+func countRestores(before, after any) {
+	b, ok := before.(*v1alpha1.Checkpoint)
+	a, same := after.(*v1alpha1.Checkpoint)
+	if !ok || !same || b.UID != a.UID {
+		return
+	}
+	restores.WithLabelValues("success").Add(float64(max(0, a.Status.Restores.Succeeded-b.Status.Restores.Succeeded)))
+	restores.WithLabelValues("failed").Add(float64(max(0, a.Status.Restores.Failed-b.Status.Restores.Failed)))
 }

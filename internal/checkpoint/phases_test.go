@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 )
@@ -94,6 +95,27 @@ func TestPhasesOfReadyCheckpoints(t *testing.T) {
 			if got := after[prefix+metric] - before[prefix+metric]; got != want {
 				t.Errorf("%s: %s has grown by %v, want %v", name, metric, got, want)
 			}
+		}
+	}
+}
+
+// Not parallel: the metrics are those of the process.
+func TestRestoresAreCountedByTheStatusOfTheirCheckpoints(t *testing.T) {
+	initPhases()
+	before := sums(t)
+	with := func(uid types.UID, succeeded, failed int64) *v1alpha1.Checkpoint {
+		c := &v1alpha1.Checkpoint{}
+		c.UID, c.Status.Restores = uid, v1alpha1.RestoreCounts{Succeeded: succeeded, Failed: failed}
+		return c
+	}
+	countRestores(with("a", 0, 0), with("a", 1, 0))
+	countRestores(with("a", 1, 0), with("a", 1, 0)) // Something else has changed.
+	countRestores(with("a", 1, 0), with("a", 2, 1))
+	countRestores(with("a", 2, 1), with("b", 7, 7)) // Another one of the same name.
+	after := sums(t)
+	for metric, want := range map[string]float64{"success": 2, "failed": 1} {
+		if name := "checkpoint_operator_restore_total/" + metric; after[name]-before[name] != want {
+			t.Errorf("%s has grown by %v, want %v", name, after[name]-before[name], want)
 		}
 	}
 }

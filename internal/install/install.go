@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// DefaultDir is the usual directory of the wrapper on a node.
+const DefaultDir = "/opt/holdfast/bin"
+
 // Options are what is installed where.
 type Options struct {
 	// HostRoot is where the node's file system is mounted. All other paths but Binary are

@@ -17,6 +17,8 @@ type Status struct {
 	Runtime string `json:"runtime"`
 	// Handlers are those of the CRI runtime, by name.
 	Handlers []HandlerStatus `json:"handlers"`
+	// DefaultHandler is that of pods without a RuntimeClass; empty if it is not known.
+	DefaultHandler string `json:"defaultHandler,omitempty"`
 	// RestartRequired is set if the CRI runtime was not restarted since its configuration was
 	// changed.
 	RestartRequired bool `json:"restartRequired"`
@@ -69,8 +71,11 @@ func (o *Options) status(ctx context.Context, n *node) (Status, error) {
 	if len(o.Handlers) > 0 {
 		names = o.Handlers
 	}
-	if name, err := runtime.defaultHandler(); err == nil && len(names) == 0 {
-		names = []string{name} // It need not be in the configuration.
+	if name, err := runtime.defaultHandler(); err == nil {
+		s.DefaultHandler = name
+		if len(names) == 0 {
+			names = []string{name} // It need not be in the configuration.
+		}
 	}
 	for _, name := range names {
 		s.Handlers = append(s.Handlers, o.handlerStatus(n, name, called[name]))

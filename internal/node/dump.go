@@ -100,24 +100,25 @@ func (r *Reconciler) findContainers(ctx context.Context, c *v1alpha1.Checkpoint)
 	var containers []runtime.Container
 	for i := range c.Status.Containers {
 		name := c.Status.Containers[i].Name
-		id := containerID(pod, name)
+		id, image := runningContainer(pod, name)
 		if id == "" {
 			return nil, nil, runtime.RetryErrorf(runtime.ContainerNotRunning, "container %s of pod %s/%s is not running", name, namespace, pod.Name)
 		}
-		containers = append(containers, runtime.Container{Namespace: namespace, Pod: pod.Name, PodUID: string(pod.UID), Name: name, ID: id})
+		containers = append(containers, runtime.Container{Namespace: namespace, Pod: pod.Name, PodUID: string(pod.UID), Name: name, ID: id, ImageID: image})
 	}
 	return pod, containers, nil
 }
 
-// containerID returns the ID of a running container, without the runtime's name.
-func containerID(pod *corev1.Pod, name string) string {
+// runningContainer returns the ID of a running container, without the runtime's name, and
+// that of its image.
+func runningContainer(pod *corev1.Pod, name string) (id, image string) {
 	for _, status := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses) {
 		if status.Name == name && status.State.Running != nil {
 			_, id, _ := strings.Cut(status.ContainerID, "://")
-			return id
+			return id, status.ImageID
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // recordAttempt records that a container may be frozen from now on.
@@ -127,7 +128,7 @@ func (r *Reconciler) recordAttempt(ctx context.Context, about *v1alpha1.Checkpoi
 		c.Status.StartTime, c.Status.NextAttemptTime = ptr.To(metav1.NewTime(r.now())), nil
 		c.Status.Engine, c.Status.WaitingFor = engine, v1alpha1.WaitingForNode
 		for i := range containers {
-			c.Status.Containers[i].ContainerID = containers[i].ID
+			c.Status.Containers[i].ContainerID, c.Status.Containers[i].ImageDigest = containers[i].ID, containers[i].ImageID
 		}
 		r.setReady(c, metav1.ConditionFalse, v1alpha1.ReasonInProgress, "the agent of node "+r.options.Node+" makes the checkpoint")
 	})

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-io/holdfast/internal/archive"
 	"github.com/holdfast-io/holdfast/internal/runtime"
 )
 
@@ -52,5 +53,25 @@ func TestATimeoutNamesTheLivenessProbe(t *testing.T) {
 	}
 	if other := runtime.Errorf(runtime.Busy, "it is paused"); runtime.ReasonOf(budget{2 * time.Second, "main"}.explain(other)) != runtime.Busy {
 		t.Error("another failure is blamed on the probe")
+	}
+}
+
+// The engine runc does not know the digest of an image, and the kubelet does.
+func TestTheDigestOfTheImageIsThatOfThePodsStatus(t *testing.T) {
+	pod := &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
+		{Name: "log", ContainerID: "containerd://a", ImageID: "log@sha256:11", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+		{Name: "main", ContainerID: "containerd://b", ImageID: "app@sha256:22", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+	}}}
+	id, image := runningContainer(pod, "main")
+	if id != "b" || image != "app@sha256:22" {
+		t.Fatalf("the container is %q of image %q", id, image)
+	}
+	for reported, want := range map[string]string{"": "app@sha256:22", "app@sha256:33": "app@sha256:33"} {
+		c := newCheckpoint()
+		c.Status.Containers[0].ImageDigest = image // as it was recorded before the dump
+		recordContainer(c, runtime.Report{Container: runtime.Container{Name: "main"}, ImageDigest: reported}, archive.Result{})
+		if got := c.Status.Containers[0].ImageDigest; got != want {
+			t.Errorf("the engine reports %q: got %q, want %q", reported, got, want)
+		}
 	}
 }

@@ -110,7 +110,11 @@ func (p *prober) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return kube.ChangeStatus(ctx, p.client, published, p.describe)
+	handlers, problem := p.options.findHandlers(ctx)
+	return kube.ChangeStatus(ctx, p.client, published, func(n *v1alpha1.CheckpointNode) {
+		p.describe(n)
+		p.options.describeRestores(n, handlers, problem)
+	})
 }
 
 func (p *prober) getOrCreate(ctx context.Context) (*v1alpha1.CheckpointNode, error) {

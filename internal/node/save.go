@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -203,7 +205,7 @@ func (r *Reconciler) recordReady(ctx context.Context, about *v1alpha1.Checkpoint
 func recordContainer(c *v1alpha1.Checkpoint, report runtime.Report, result archive.Result) {
 	for i := range c.Status.Containers {
 		if at := &c.Status.Containers[i]; at.Name == report.Container.Name {
-			at.ContainerID, at.Image, at.ImageDigest = report.Container.ID, report.ImageName, report.ImageDigest
+			at.ContainerID, at.Image, at.ImageDigest = report.Container.ID, report.ImageName, cmp.Or(report.ImageDigest, at.ImageDigest)
 			at.RawBytes, at.StoredBytes, at.Digest = result.Raw, result.Stored, result.Digest
 		}
 	}
@@ -255,6 +257,7 @@ func formatSize(bytes int64) string {
 func environmentOf(c *runtime.Capability) *v1alpha1.Environment {
 	return &v1alpha1.Environment{
 		Runtime: c.Runtime, OCIRuntime: c.OCIRuntime, CRIU: c.CRIU, Kernel: c.Kernel, Architecture: c.Architecture, Cgroup: c.CgroupMode,
+		CPUFeatures: strings.Join(c.CPUFeatures, " "),
 	}
 }
 

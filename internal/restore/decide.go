@@ -15,15 +15,16 @@ import (
 type action int
 
 const (
-	forget   action = iota // remove what is left of a request that was withdrawn
-	settle                 // see that the containers of a settled request can start
-	fail                   // record that the pod is not restored
-	postpone               // record why it is not restored yet
-	stage                  // fetch the data and issue tickets
-	reissue                // issue a ticket anew whose wrapper died, or that has expired
-	stop                   // end running containers, so that they are started with their tickets
-	await                  // until the kubelet and the wrapper have done their part
-	succeed                // record that the pod is restored
+	forget       action = iota // remove what is left of a request that was withdrawn
+	settle                     // see that the containers of a settled request can start
+	fail                       // record that the pod is not restored
+	postpone                   // record why it is not restored yet
+	askForVolume               // that has the data, on this node
+	stage                      // fetch the data and issue tickets
+	reissue                    // issue a ticket anew whose wrapper died, or that has expired
+	stop                       // end running containers, so that they are started with their tickets
+	await                      // until the kubelet and the wrapper have done their part
+	succeed                    // record that the pod is restored
 )
 
 // A step is a decision.
@@ -69,7 +70,12 @@ func (s *state) decideTargets(now time.Time) step {
 		{reissue, func(c *container) bool { return c.needsTicket(now) }},
 		{stop, func(c *container) bool { return c.issued != nil && c.runningID != "" }},
 	} {
-		if chosen := filterContainers(left, next.applies); len(chosen) > 0 {
+		chosen := filterContainers(left, next.applies)
+		switch {
+		case len(chosen) == 0:
+		case next.action == stage:
+			return s.decideStage(chosen)
+		default:
 			return step{action: next.action, containers: chosen}
 		}
 	}
@@ -123,7 +129,10 @@ func (s *state) failure(targets []*container) *problem {
 // starts as usual, or is restored again if the policy says so. One that could not be
 // restored does not start, unless the policy says so.
 func (s *state) decisionAfter(c *container, restored bool) ticket.Decision {
+	restored = restored || c.again() != nil
 	switch {
+	case s.againProblem(c) != nil:
+		return s.decisionAfterAgain(c)
 	case !c.target && restored, restored && s.policy.OnRestart != v1alpha1.OnRestartRestore:
 		return ticket.StartFresh
 	case restored:

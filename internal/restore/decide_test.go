@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -146,12 +147,22 @@ func TestDecideOfSeveralContainers(t *testing.T) {
 }
 
 func TestDecisionAfter(t *testing.T) {
+	again, failed := &ticket.Ticket{Decision: ticket.Restore, Again: true}, &ticket.Outcome{Error: "CRIU"}
+	always := v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore}
 	tests := map[string]struct {
 		container container
 		restored  bool
 		policy    v1alpha1.RestoreOptions
 		want      ticket.Decision
 	}{
+		"a container that was restored again is restored again":    {container{target: true, claimed: again, outcome: &ticket.Outcome{}}, true, always, ticket.Restore},
+		"a container that cannot be restored again does not start": {container{target: true, claimed: again, outcome: failed}, true, always, ticket.Fail},
+		"what becomes of one container is not that of another one": {container{target: true, runningID: "b", claimed: again}, false, always, ticket.Restore},
+		"an interrupted restore is repeated":                       {container{target: true, claimed: again, outcome: &ticket.Outcome{Error: "killed", Interrupted: true}}, true, always, ticket.Restore},
+		"a container that cannot be restored again is tried again if the policy says so": {container{target: true, claimed: again, outcome: failed}, true,
+			v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore, OnFailure: v1alpha1.OnFailureRetry}, ticket.Restore},
+		"a container that cannot be restored again starts afresh if the policy says so": {container{target: true, claimed: again, outcome: failed}, true,
+			v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore, OnFailure: v1alpha1.OnFailureStartFresh}, ticket.StartFresh},
 		"a restored container starts afresh if it ends": {container{target: true, runningID: "b"}, true, v1alpha1.RestoreOptions{}, ticket.StartFresh},
 		"a restored container is restored again if the policy says so": {container{target: true, runningID: "b"}, true,
 			v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore}, ticket.Restore},
@@ -164,7 +175,7 @@ func TestDecisionAfter(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := &state{policy: tt.policy}
+			s := &state{policy: tt.policy, checkpoint: &v1alpha1.Checkpoint{}}
 			if got := s.decisionAfter(&tt.container, tt.restored); got != tt.want {
 				t.Errorf("decisionAfter() = %s, want %s", got, tt.want)
 			}
@@ -173,7 +184,7 @@ func TestDecisionAfter(t *testing.T) {
 }
 
 func TestCheckNode(t *testing.T) {
-	there := &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v2", CRIU: "4.2.1"}
+	there := &v1alpha1.Environment{Architecture: "amd64"}
 	tests := map[string]struct {
 		backend v1alpha1.Backend
 		source  string
@@ -181,12 +192,7 @@ func TestCheckNode(t *testing.T) {
 		reason  string
 	}{
 		"the same environment":                                 {v1alpha1.BackendS3, "n2", there, ""},
-		"a newer CRIU":                                         {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v2", CRIU: "5.0"}, ""},
-		"another patch release of CRIU":                        {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v2", CRIU: "4.2"}, ""},
-		"an older CRIU":                                        {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v2", CRIU: "4.1.9"}, v1alpha1.ReasonIncompatible},
-		"a CRIU that is not known":                             {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v2"}, ""},
-		"another architecture":                                 {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "arm64", Cgroup: "v2", CRIU: "4.2.1"}, v1alpha1.ReasonIncompatible},
-		"another version of control groups":                    {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "amd64", Cgroup: "v1", CRIU: "4.2.1"}, v1alpha1.ReasonIncompatible},
+		"another environment":                                  {v1alpha1.BackendS3, "n2", &v1alpha1.Environment{Architecture: "arm64"}, v1alpha1.ReasonIncompatible},
 		"the data of another node":                             {v1alpha1.BackendLocal, "n2", there, v1alpha1.ReasonDataElsewhere},
 		"the data of this node":                                {v1alpha1.BackendLocal, "n1", there, ""},
 		"an agent that does not know yet what the node can do": {v1alpha1.BackendS3, "n1", nil, v1alpha1.ReasonNoAgent},
@@ -196,7 +202,7 @@ func TestCheckNode(t *testing.T) {
 			c := &v1alpha1.Checkpoint{Status: v1alpha1.CheckpointStatus{
 				Storage: &v1alpha1.CheckpointStorage{Backend: tt.backend}, SourceNode: tt.source, Environment: there,
 			}}
-			p := checkNode(c, tt.here, "n1")
+			p := checkNode(&state{checkpoint: c}, tt.here, "n1")
 			if (p == nil) != (tt.reason == "") || p != nil && p.reason != tt.reason {
 				t.Errorf("checkNode() = %+v, want the reason %q", p, tt.reason)
 			}
@@ -212,26 +218,36 @@ func TestCheckContainers(t *testing.T) {
 		statuses []corev1.ContainerStatus
 		of       v1alpha1.ContainerCheckpoint
 		reason   string
+		claimed  *ticket.Ticket
 	}{
-		"a running container that the kubelet starts again":          {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main"}, ""},
-		"a running container that starts again only after a failure": {corev1.RestartPolicyOnFailure, running, v1alpha1.ContainerCheckpoint{Name: "main"}, ""},
-		"a running container that is not started again":              {corev1.RestartPolicyNever, running, v1alpha1.ContainerCheckpoint{Name: "main"}, v1alpha1.ReasonRestartForbidden},
-		"a container that has not started, and is started once":      {corev1.RestartPolicyNever, nil, v1alpha1.ContainerCheckpoint{Name: "main"}, ""},
-		"a container that the pod does not have":                     {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "other"}, v1alpha1.ReasonIncompatible},
-		"another image":                                              {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "registry/app@sha256:11"}, v1alpha1.ReasonIncompatible},
-		"the same image from another registry":                       {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "mirror/app@sha256:22"}, ""},
+		"a running container that the kubelet starts again":          {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main"}, "", nil},
+		"a running container that starts again only after a failure": {corev1.RestartPolicyOnFailure, running, v1alpha1.ContainerCheckpoint{Name: "main"}, "", nil},
+		"a running container that is not started again":              {corev1.RestartPolicyNever, running, v1alpha1.ContainerCheckpoint{Name: "main"}, v1alpha1.ReasonRestartForbidden, nil},
+		"a restored container that runs is not started again":        {corev1.RestartPolicyNever, running, v1alpha1.ContainerCheckpoint{Name: "main"}, "", valid()},
+		"a container that has not started, and is started once":      {corev1.RestartPolicyNever, nil, v1alpha1.ContainerCheckpoint{Name: "main"}, "", nil},
+		"a container that the pod does not have":                     {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "other"}, v1alpha1.ReasonIncompatible, nil},
+		"another image":                                              {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "registry/app@sha256:11"}, v1alpha1.ReasonIncompatible, nil},
+		"the same image from another registry":                       {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "mirror/app@sha256:22"}, "", nil},
+		"a digest of another kind cannot be compared":                {corev1.RestartPolicyAlways, running, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "sha256:11"}, "", nil},
+		"another image that the new pod names by its digest":         {corev1.RestartPolicyAlways, nil, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "registry/app@sha256:11"}, v1alpha1.ReasonIncompatible, nil},
+		"the image that the new pod names by its digest":             {corev1.RestartPolicyAlways, nil, v1alpha1.ContainerCheckpoint{Name: "main", ImageDigest: "registry/app@sha256:33"}, "", nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := &state{
 				pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"},
-					Spec:   corev1.PodSpec{RestartPolicy: tt.policy, Containers: []corev1.Container{{Name: "main"}}},
+					Spec:   corev1.PodSpec{RestartPolicy: tt.policy, Containers: []corev1.Container{{Name: "main", Image: "app@sha256:33"}}},
 					Status: corev1.PodStatus{ContainerStatuses: tt.statuses}},
 				checkpoint: &v1alpha1.Checkpoint{Status: v1alpha1.CheckpointStatus{Containers: []v1alpha1.ContainerCheckpoint{tt.of}}},
 			}
+			s.containers = []*container{{name: "main", target: true, runningID: runningID(s.pod, "main"), claimed: tt.claimed}}
 			p := checkContainers(s)
 			if (p == nil) != (tt.reason == "") || p != nil && p.reason != tt.reason {
 				t.Errorf("checkContainers() = %+v, want the reason %q", p, tt.reason)
+			}
+			s.policy.Match = v1alpha1.MatchCompatible
+			if p := checkContainers(s); p != nil && strings.Contains(p.message, "image") {
+				t.Errorf("a policy that permits differences does not permit another image: %+v", p)
 			}
 		})
 	}

@@ -39,7 +39,7 @@ func (r *Reconciler) prepare(ctx context.Context, s *state, containers []*contai
 		if err := r.clear(ctx, s, c); err != nil {
 			return fetches, err
 		}
-		object, err := r.archives.Open(ctx, s.checkpoint, c.name)
+		object, err := r.archives.Open(ctx, s.source(), c.name)
 		if err != nil {
 			return fetches, r.abandon(s, c, err)
 		}

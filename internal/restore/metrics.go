@@ -7,11 +7,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// total counts restores that have ended, by the name that dashboards of checkpoint-operator
-// have. That has the metric too, with the same help, which is what a registry demands of both
-// in one process.
+// total counts restores that have ended on this node. The checkpoint-operator counts those of
+// all nodes, by a name of its own: a sum has each of them once.
 var total = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Name: "checkpoint_operator_restore_total", Help: "Containers that were restored (success), or could not be (failed).",
+	Name: "checkpoint_agent_restore_total", Help: "Pods of this node that were restored (success), or could not be (failed).",
 }, []string{"status"})
 
 // phaseSeconds has the phases of restores that have succeeded.

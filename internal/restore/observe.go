@@ -25,7 +25,7 @@ func (r *Reconciler) observe(ctx context.Context, pod *corev1.Pod) (*state, erro
 		}
 		s.containers = append(s.containers, c)
 	}
-	if s.isSettled() && !slices.ContainsFunc(s.containers, func(c *container) bool { return c.isUnsettled(isRestored(pod)) }) {
+	if s.isSettled() && !slices.ContainsFunc(s.containers, func(c *container) bool { return c.isUnsettled(isRestored(pod)) || c.again() != nil }) {
 		return s, nil // Nothing is left to do that the Checkpoint matters for.
 	}
 	if err := r.observeCheckpoint(ctx, s); err != nil {
@@ -44,10 +44,12 @@ func (r *Reconciler) observeCheckpoint(ctx context.Context, s *state) error {
 		c.target = slices.ContainsFunc(s.checkpoint.Status.Containers,
 			func(of v1alpha1.ContainerCheckpoint) bool { return of.Name == c.name })
 	}
-	if s.problem == nil && !s.isSettled() {
-		s.problem = r.check(s)
+	if s.problem != nil || s.isSettled() {
+		return nil
 	}
-	return nil
+	var err error
+	s.problem, err = r.check(ctx, s)
+	return err
 }
 
 // containerNames returns the names of all containers of a pod: the wrapper asks for a ticket
@@ -78,7 +80,8 @@ func (r *Reconciler) observeContainer(s *state, name string) (*container, error)
 	if c.claimed, err = ofRequest(s.request, place.Claimed); err != nil {
 		return nil, err
 	}
-	c.lost = (isRestore(c.issued) || isRestore(c.claimed)) && !place.HasData()
+	c.target = isRestore(c.issued) || isRestore(c.claimed) // This is known when the Checkpoint is gone, too.
+	c.lost = c.target && !place.HasData()
 	if c.claimed == nil {
 		return c, nil
 	}

@@ -53,6 +53,11 @@ const (
 	// lookAgain is how often the agent looks for a Checkpoint that is not ready, and for what the wrapper has done: there are events of the pod for
 	// most of that.
 	lookAgain = 5 * time.Second
+	// lookForDeletion is how often it looks whether a Checkpoint was deleted whose data are on the
+	// node: the agent is not told.
+	lookForDeletion = 30 * time.Second
+	// lookForVolume is how often it looks whether a volume is mounted, which takes seconds.
+	lookForVolume = time.Second
 )
 
 // Reconcile does the next step for one pod.
@@ -82,23 +87,42 @@ func (r *Reconciler) execute(ctx context.Context, s *state, next step) (reconcil
 	case forget:
 		return reconcile.Result{}, r.forget(ctx, s)
 	case settle:
-		return r.settle(s)
+		return r.settle(ctx, s)
 	case fail:
 		return soon, r.fail(ctx, s, next.problem)
 	case postpone:
-		return later, r.notYet(ctx, s, next.problem.reason, next.problem.message)
-	case stage:
-		return r.stageAll(ctx, s, next.containers)
-	case reissue:
-		return later, r.reissue(ctx, s, next.containers)
-	case stop:
-		return later, r.stop(ctx, s, next.containers)
+		return reconcile.Result{RequeueAfter: next.problem.lookAgain()}, r.notYet(ctx, s, next.problem.reason, next.problem.message)
+	case askForVolume, stage, reissue, stop:
+		return r.advance(ctx, s, next)
 	case await:
 		return later, nil
 	case succeed:
 		return soon, r.succeed(ctx, s)
 	}
 	return reconcile.Result{}, nil
+}
+
+// advance does a step towards the start of the containers.
+func (r *Reconciler) advance(ctx context.Context, s *state, next step) (reconcile.Result, error) {
+	later := reconcile.Result{RequeueAfter: lookAgain}
+	switch next.action {
+	case askForVolume:
+		return reconcile.Result{RequeueAfter: nextStep}, r.askForVolume(ctx, s)
+	case reissue:
+		return later, r.reissue(ctx, s, next.containers)
+	case stop:
+		return later, r.stop(ctx, s, next.containers)
+	default:
+		return r.stageAll(ctx, s, next.containers)
+	}
+}
+
+// lookAgain returns after which time a problem may have passed.
+func (p *problem) lookAgain() time.Duration {
+	if p.reason == v1alpha1.ReasonVolumePending {
+		return lookForVolume
+	}
+	return lookAgain
 }
 
 // stageAll stages the data. A failure that may pass is repeated, with longer and longer pauses.
@@ -213,41 +237,52 @@ func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container
 
 // settle issues the tickets by which containers start once the outcome is on record, and
 // removes what no restore needs any more.
-func (r *Reconciler) settle(s *state) (reconcile.Result, error) {
+func (r *Reconciler) settle(ctx context.Context, s *state) (reconcile.Result, error) {
 	restored := isRestored(s.pod)
 	var result reconcile.Result
 	for _, c := range s.containers {
 		switch {
 		case c.inUse:
 			result.RequeueAfter = lookAgain
-		case c.isUnsettled(restored):
-			if err := r.settleContainer(s, c, restored); err != nil {
+		case c.isUnsettled(restored), s.againProblem(c) != nil:
+			if err := r.settleContainer(ctx, s, c, restored); err != nil {
 				return result, err
 			}
+			result.RequeueAfter = nextStep // It may have a ticket now that needs looking after.
+		case c.again() != nil && result.RequeueAfter == 0:
+			result.RequeueAfter = lookForDeletion
 		}
 	}
 	return result, nil
 }
 
-func (r *Reconciler) settleContainer(s *state, c *container, restored bool) error {
-	t := ticket.Ticket{Request: s.request, Decision: s.decisionAfter(c, restored), Message: s.messageAfter()}
-	switch {
-	case t.Decision != ticket.Restore:
-		if err := r.removeData(c); err != nil {
+func (r *Reconciler) settleContainer(ctx context.Context, s *state, c *container, restored bool) error {
+	decision, p := s.decisionAfter(c, restored), s.againProblem(c)
+	if p == nil && decision == ticket.Restore && (s.checkpoint == nil || !c.place.HasData()) {
+		p = s.lostData(c)
+	}
+	if p != nil {
+		if err := r.failAgain(ctx, s, c, p); err != nil {
 			return err
 		}
-	case c.place.HasData():
-		t = r.ticketFor(s, c, c.fetched())
-	default:
-		t.Decision = ticket.Fail
+		decision = s.decisionAfterAgain(c)
 	}
-	return c.place.Issue(t)
+	if decision == ticket.Restore {
+		t := r.ticketFor(s, c, c.fetched())
+		t.Again, t.FreshAfter = true, s.policy.OnFailure == v1alpha1.OnFailureStartFresh
+		t.Expires = r.now().AddDate(100, 0, 0) // The container may run for long.
+		return c.place.Issue(t)
+	}
+	if err := r.removeData(c); err != nil {
+		return err
+	}
+	return c.place.Issue(ticket.Ticket{Request: s.request, Decision: decision, Message: s.messageAfter()})
 }
 
 // isUnsettled reports whether a container lacks its ticket of a settled request: it has none,
 // has used it, or has one to restore although the request has failed.
 func (c *container) isUnsettled(restored bool) bool {
-	return c.issued == nil || c.claimed != nil || !restored && c.issued.Decision == ticket.Restore
+	return c.issued == nil || c.claimed != nil || !restored && c.issued.Decision == ticket.Restore && !c.issued.Again
 }
 
 // messageAfter is what a container says that does not start after a failed restore.

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -60,7 +64,7 @@ func (r *Reconciler) fail(ctx context.Context, s *state, p *problem) error {
 	if err := r.record(ctx, s, corev1.PodCondition{Status: corev1.ConditionFalse, Reason: reason, Message: message}, true); err != nil {
 		return err
 	}
-	failed.Inc()
+	r.count(ctx, s, failed, func(n *v1alpha1.RestoreCounts) { n.Failed++ })
 	r.events.Warning(s.pod, reason, fmt.Sprintf("not restored from %s: %s", s.request, message))
 	return nil
 }
@@ -75,11 +79,31 @@ func (r *Reconciler) succeed(ctx context.Context, s *state) error {
 	if err := r.record(ctx, s, corev1.PodCondition{Status: corev1.ConditionTrue, Reason: v1alpha1.ReasonRestored, Message: message}, true); err != nil {
 		return err
 	}
-	succeeded.Inc()
+	r.count(ctx, s, succeeded, func(n *v1alpha1.RestoreCounts) { n.Succeeded++ })
 	for _, c := range s.targets() {
 		c.observePhases()
 	}
 	r.events.Normal(s.pod, v1alpha1.ReasonRestored, message)
 	r.events.Normal(s.checkpoint, v1alpha1.ReasonRestored, fmt.Sprintf("restored pod %s/%s", s.pod.Namespace, s.pod.Name))
 	return nil
+}
+
+// count counts an outcome, also in the status of the Checkpoint: from there the
+// checkpoint-operator has its metric. The outcome is on record, so nothing is repeated for
+// that: a write that fails is only logged.
+func (r *Reconciler) count(ctx context.Context, s *state, in prometheus.Counter, change func(*v1alpha1.RestoreCounts)) {
+	in.Inc()
+	if s.checkpoint == nil {
+		return
+	}
+	err := retry.OnError(retry.DefaultRetry, kube.IsConflict, func() error {
+		var c *v1alpha1.Checkpoint
+		if err := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.checkpoint), &c); err != nil || c == nil || c.UID != s.checkpoint.UID {
+			return err
+		}
+		return kube.ChangeStatus(ctx, r.client, c, func(c *v1alpha1.Checkpoint) { change(&c.Status.Restores) })
+	})
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not count a restore in the status of its Checkpoint", "checkpoint", client.ObjectKeyFromObject(s.checkpoint))
+	}
 }

@@ -34,6 +34,8 @@ type Options struct {
 	Memory Memory
 	// Environment returns what the node has; nil if that is not known yet.
 	Environment func() *v1alpha1.Environment
+	// Handlers returns those of the CRI runtime; nil if its configuration is not understood.
+	Handlers func(context.Context) *Handlers
 	// Workers is how many pods are restored concurrently.
 	Workers int
 	// RetryStart and RetryMax are the shortest and the longest pause before a retry.

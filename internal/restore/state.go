@@ -86,6 +86,9 @@ func (c *container) isUnconfirmed(now time.Time) bool {
 // reportTime is how long the kubelet may take to report a container.
 const reportTime = time.Minute
 
+// isRelaxed reports whether the pod and its node need not be like those of the Checkpoint.
+func (s *state) isRelaxed() bool { return s.policy.Match == v1alpha1.MatchCompatible }
+
 // isSettled reports whether the outcome of the request is on record.
 func (s *state) isSettled() bool {
 	return s.pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] == s.request

@@ -61,6 +61,8 @@ type sweptNode struct {
 	policy  v1alpha1.RestoreOptions
 	// runs are the containers that were started, "fresh" or "restored".
 	runs []string
+	// volume is whether the data are in a volume.
+	volume bool
 	// failures is how often the wrapper fails to restore, and how.
 	failures []ticket.Outcome
 	alive    bool
@@ -84,7 +86,7 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "uid-p", Annotations: map[string]string{v1alpha1.AnnotationRestoreFrom: "c"}},
-		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "main"}}},
+		Spec:       corev1.PodSpec{NodeName: "n1", RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{Name: "main"}}},
 	}
 	var digest string
 	n.archive, digest = newArchive(t, "main", "{}")
@@ -171,11 +173,15 @@ func (n *sweptNode) startAgent() {
 			}
 			return n.call(fmt.Sprintf("get %T", o), func() error { return c.Get(ctx, key, o, options...) })
 		},
-		SubResourcePatch: func(ctx context.Context, _ client.Client, _ string, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
+		SubResourcePatch: func(ctx context.Context, c client.Client, name string, o client.Object, p client.Patch, options ...client.SubResourcePatchOption) error {
+			if _, ok := o.(*v1alpha1.Checkpoint); ok {
+				return n.call(fmt.Sprintf("patch %T", o), func() error { return c.SubResource(name).Patch(ctx, o, p, options...) })
+			}
 			return n.call(fmt.Sprintf("patch %T", o), func() error { return n.writeStatus(ctx, o.(*corev1.Pod)) }) //nolint:forcetypeassert // The agent writes no other.
 		},
 	})
-	options := &Options{Node: "n1", Dir: n.dir, RetryStart: time.Nanosecond, RetryMax: time.Nanosecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} }}
+	options := &Options{Node: "n1", Dir: n.dir, RetryStart: time.Nanosecond, RetryMax: time.Nanosecond, Environment: func() *v1alpha1.Environment { return &v1alpha1.Environment{} },
+		Handlers: func(context.Context) *Handlers { return nil }}
 	if n.inRAM {
 		options.Memory = n
 	}
@@ -193,8 +199,11 @@ func (n *sweptNode) time() time.Time {
 }
 
 // Open implements [Archives].
-func (n *sweptNode) Open(context.Context, *v1alpha1.Checkpoint, string) (object store.Object, err error) {
+func (n *sweptNode) Open(_ context.Context, c *v1alpha1.Checkpoint, _ string) (object store.Object, err error) {
 	err = n.call("open", func() error {
+		if n.volume && c.Status.Volume.PodUID != "mounts" {
+			n.t.Errorf("the data are fetched from the volume %+v before it is mounted", c.Status.Volume)
+		}
 		if n.unreachable {
 			return store.ErrUnavailable
 		}
@@ -402,9 +411,51 @@ func (n *sweptNode) run() {
 			idle = 0
 		}
 		n.kubelet()
+		n.operator()
 		if n.pod().ResourceVersion != before || len(n.runs) != runs || n.alive != alive {
 			idle = 0
 		}
+	}
+}
+
+// useVolume puts the data into a volume.
+func (n *sweptNode) useVolume() {
+	n.t.Helper()
+	n.volume = true
+	c := n.checkpoint()
+	c.Status.Storage.Backend, c.Status.Volume = v1alpha1.BackendPVC, &v1alpha1.CheckpointVolume{ClaimName: "claim", VolumeName: "pv"}
+	err := errors.Join(n.api.Status().Update(n.t.Context(), c),
+		n.api.Create(n.t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}}),
+		n.api.Create(n.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *sweptNode) checkpoint() *v1alpha1.Checkpoint {
+	n.t.Helper()
+	c := &v1alpha1.Checkpoint{}
+	if err := n.api.Get(context.Background(), client.ObjectKey{Namespace: "ns", Name: "c"}, c); err != nil {
+		n.t.Fatal(err)
+	}
+	return c
+}
+
+// operator mounts the volume when the agent has asked for it, until the restore has ended.
+func (n *sweptNode) operator() {
+	n.t.Helper()
+	if !n.volume {
+		return
+	}
+	c := n.checkpoint()
+	if n.pod().Annotations[v1alpha1.AnnotationObservedRestoreFrom] != "" {
+		c.Status.RestoreMounts = nil
+	}
+	for i := range c.Status.RestoreMounts {
+		c.Status.RestoreMounts[i].MountedBy = "mounts"
+	}
+	if err := n.api.Status().Update(context.Background(), c); err != nil {
+		n.t.Fatal(err)
 	}
 }
 
@@ -422,17 +473,22 @@ func (n *sweptNode) checkNothingLeft(t *testing.T) {
 // Whatever call of the agent fails, or kills it: a pod is restored once, in place or from the
 // start, never started afresh instead, and nothing is left on the node.
 func TestSweepOfARestore(t *testing.T) {
-	for name, running := range map[string]bool{"in place": true, "new pod": false, "new pod, memory in RAM": false} {
+	for name, from := range map[string]struct{ running, volume, inRAM bool }{
+		"in place": {running: true}, "new pod": {}, "new pod, memory in RAM": {inRAM: true}, "from a volume": {volume: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			want := []string{"restored"}
-			if running {
+			if from.running {
 				want = []string{"fresh", "restored"}
 			}
 			check := func(t *testing.T, f fault) int {
 				t.Helper()
-				n := newSweptNode(t, running)
-				n.fault, n.inRAM = f, strings.HasSuffix(name, "RAM")
+				n := newSweptNode(t, from.running)
+				if from.volume {
+					n.useVolume()
+				}
+				n.fault, n.inRAM = f, from.inRAM
 				n.run()
 				pod := n.pod()
 				if !isRestored(pod) || pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] != "c" {
@@ -442,6 +498,9 @@ func TestSweepOfARestore(t *testing.T) {
 					t.Errorf("the containers were %q, want %q", n.runs, want)
 				}
 				n.checkNothingLeft(t)
+				if counts := n.checkpoint().Status.Restores; f.at < 0 && counts != (v1alpha1.RestoreCounts{Succeeded: 1}) {
+					t.Errorf("the Checkpoint counts %+v", counts)
+				}
 				settled := len(n.calls)
 
 				// Once is enough.
@@ -598,4 +657,67 @@ func TestARestoredContainerThatNobodyKnowsIsEnded(t *testing.T) {
 		t.Errorf("the containers were %q, want %q", n.runs, want)
 	}
 	n.checkNothingLeft(t)
+}
+
+// A Checkpoint that is deleted takes its data from the node with it. The pod says what becomes
+// of its container, which starts afresh only if the policy said so.
+func TestTheCheckpointOfARestoredPodIsDeleted(t *testing.T) {
+	for onFailure, last := range map[v1alpha1.RestoreFailure]string{v1alpha1.OnFailureFail: "", v1alpha1.OnFailureStartFresh: "fresh"} {
+		for _, isRunning := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, running %v", onFailure, isRunning), func(t *testing.T) {
+				n := newSweptNode(t, true)
+				n.fault.at, n.policy = -1, v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore, OnFailure: onFailure}
+				n.run()
+				if err := n.api.Delete(t.Context(), n.checkpoint()); err != nil {
+					t.Fatal(err)
+				}
+				want := []string{"fresh", "restored"}
+				if !isRunning { // The agent has not seen it yet.
+					n.end()
+					n.kubelet()
+					want = append(want, "restored")
+				}
+				n.run()
+				if c := conditionOf(n.pod()); c.Status != corev1.ConditionFalse || c.Reason != v1alpha1.ReasonCheckpointNotFound || !strings.Contains(c.Message, string(onFailure)) {
+					t.Errorf("the condition is %+v", c)
+				}
+				if !n.alive {
+					t.Error("a container was ended that ran")
+				}
+				n.checkNothingLeft(t)
+				n.end()
+				n.run()
+				if last != "" {
+					want = append(want, last)
+				}
+				if !slices.Equal(n.runs, want) {
+					t.Errorf("the containers were %q, want %q", n.runs, want)
+				}
+			})
+		}
+	}
+}
+
+// A Checkpoint that is being deleted when its pod has just been restored.
+func TestTheCheckpointOfAPodIsDeletedWhileItIsRestored(t *testing.T) {
+	n := newSweptNode(t, true)
+	n.fault.at, n.policy = -1, v1alpha1.RestoreOptions{OnRestart: v1alpha1.OnRestartRestore}
+	n.startAgent()
+	for !isRestored(n.pod()) {
+		n.step()
+		n.kubelet()
+	}
+	c := n.checkpoint()
+	c.Finalizers = []string{v1alpha1.Finalizer}
+	if err := errors.Join(n.api.Update(t.Context(), c), n.api.Delete(t.Context(), c)); err != nil {
+		t.Fatal(err)
+	}
+	n.run()
+	if c := conditionOf(n.pod()); c.Reason != v1alpha1.ReasonCheckpointNotFound || !strings.Contains(c.Message, "is being deleted; it does not start any more") {
+		t.Errorf("the condition is %+v", c)
+	}
+	n.checkNothingLeft(t)
+	if want := []string{"fresh", "restored"}; !slices.Equal(n.runs, want) || !n.alive {
+		t.Errorf("the containers were %q, alive: %v, want %q", n.runs, n.alive, want)
+	}
 }

@@ -15,6 +15,8 @@ type Container struct {
 	// ID is the container's ID at the CRI runtime, without the "containerd://" of the pod's
 	// status.
 	ID string
+	// ImageID is its image, as the pod's status has it: NAME@sha256:… if it was pulled.
+	ImageID string
 }
 
 // An Engine checkpoints containers of its node. Its methods may be called concurrently.
@@ -82,7 +84,9 @@ type Capability struct {
 	Kernel       string // release, such as "6.18.44"
 	Architecture string // as in GOARCH
 	CgroupMode   string // "v1" or "v2"
-	Steps        []Step // of the ladder, that the node has what it needs for
+	// CPUFeatures are those of package cpu; nil if they are not known.
+	CPUFeatures []string
+	Steps       []Step // of the ladder, that the node has what it needs for
 	// OneInstant is whether Checkpoint takes several containers. An engine that cannot freeze
 	// all before it dumps the first answers with RuntimeUnsupported.
 	OneInstant bool

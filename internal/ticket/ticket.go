@@ -69,6 +69,10 @@ type Ticket struct {
 	CloseTCP bool `json:"closeTCP,omitempty"`
 	// Compatible permits differences between the specifications that CRIU does not mind.
 	Compatible bool `json:"compatible,omitempty"`
+	// Again is whether the container was restored before, and is whenever it ends, and FreshAfter
+	// whether it starts afresh when that fails. The agent needs it when the policy is gone.
+	Again      bool `json:"again,omitempty"`
+	FreshAfter bool `json:"freshAfter,omitempty"`
 	// Expires is when a ticket to restore is of no use any more.
 	Expires time.Time `json:"expires,omitzero"`
 	// Fetched is how the files came to the node.

@@ -102,7 +102,8 @@ func createReadyCheckpoint(ctx context.Context, api client.Client, namespace str
 		}},
 		Engine: "runc", Step: "FreezeCopy", Frozen: "683ms", StoredSize: "256.0Mi", Attempts: 1,
 		StartTime: &completed, CheckpointTime: &taken, CompletionTime: &completed,
-		Environment: &v1alpha1.Environment{Runtime: "containerd://2.1.9", OCIRuntime: "runc 1.3.6", CRIU: "4.1.1", Kernel: "6.12.48+deb13-amd64", Architecture: "amd64", Cgroup: "v2"},
+		Environment: &v1alpha1.Environment{Runtime: "containerd://2.1.9", OCIRuntime: "runc 1.3.6", CRIU: "4.1.1", Kernel: "6.12.48+deb13-amd64", Architecture: "amd64", Cgroup: "v2",
+			CPUFeatures: "abm adx aes avx avx2 bmi1 bmi2 clflushopt clwb cmov cx16 cx8 f16c fma fpu fsgsbase fxsr lahf_lm mmx movbe pclmulqdq pni popcnt rdrand rdseed rdtscp sse sse2 sse4_1 sse4_2 ssse3 xsave"},
 	}
 	meta.SetStatusCondition(&c.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonCompleted, Message: "the data are stored and were read back",

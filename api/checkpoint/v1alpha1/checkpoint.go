@@ -168,6 +168,17 @@ type CheckpointStatus struct {
 	// +optional
 	Volume *CheckpointVolume `json:"volume,omitempty"`
 
+	// restores counts the pods that were restored from the Checkpoint, and those that could not be.
+	// +optional
+	Restores RestoreCounts `json:"restores,omitempty,omitzero"`
+
+	// restoreMounts are the mounts of that volume on the nodes of pods that are being restored.
+	// +optional
+	// +listType=map
+	// +listMapKey=podUID
+	// +kubebuilder:validation:MaxItems=64
+	RestoreMounts []RestoreMount `json:"restoreMounts,omitempty"`
+
 	// encryption is resolved from the spec and the policy.
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`
@@ -302,6 +313,10 @@ type Environment struct {
 	// cgroup is the version of cgroups on the node: v1 or v2.
 	// +optional
 	Cgroup string `json:"cgroup,omitempty"`
+	// cpuFeatures are those that programs can use and that all CPUs of the node have, by the names of /proc/cpuinfo, with
+	// spaces between them.
+	// +optional
+	CPUFeatures string `json:"cpuFeatures,omitempty"`
 }
 
 // Who has to act next; see CheckpointStatus.WaitingFor.

@@ -11,6 +11,7 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=ckptnode,categories=holdfast
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Restores",type=string,JSONPath=`.status.conditions[?(@.type=="CanRestore")].status`
 // +kubebuilder:printcolumn:name="Engines",type=string,JSONPath=`.status.engines[*].name`
 // +kubebuilder:printcolumn:name="Runtime",type=string,JSONPath=`.status.environment.runtime`
 // +kubebuilder:printcolumn:name="CRIU",type=string,JSONPath=`.status.environment.criu`
@@ -37,8 +38,8 @@ type CheckpointNodeList struct {
 
 // CheckpointNodeStatus is what the agent of a node has found out.
 type CheckpointNodeStatus struct {
-	// conditions are Ready, whether the node can make checkpoints, and OrphanedData, whether the agent has found data that
-	// belong to no Checkpoint.
+	// conditions are Ready, whether the node can make checkpoints, CanRestore, whether pods can be restored on it, and
+	// OrphanedData, whether the agent has found data that belong to no Checkpoint.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -54,6 +55,12 @@ type CheckpointNodeStatus struct {
 	// +listMapKey=name
 	Engines []EngineStatus `json:"engines,omitempty"`
 
+	// restoreHandlers are those of the CRI runtime that call holdfast-runtime: pods with other ones cannot be restored.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	RestoreHandlers []string `json:"restoreHandlers,omitempty"`
+
 	// localPath is the directory that backend local uses.
 	// +optional
 	LocalPath string `json:"localPath,omitempty"`
@@ -65,6 +72,13 @@ type CheckpointNodeStatus struct {
 	// +kubebuilder:validation:MaxItems=20
 	Orphans []OrphanedData `json:"orphans,omitempty"`
 }
+
+// ConditionCanRestore is True on a CheckpointNode if a handler of the CRI runtime calls
+// holdfast-runtime; its reason then is ReasonWrapperInstalled, otherwise ReasonNoWrapper.
+const (
+	ConditionCanRestore    = "CanRestore"
+	ReasonWrapperInstalled = "RuntimeWrapperInstalled"
+)
 
 // ConditionOrphanedData is True on a CheckpointNode whose agent has found data that belong
 // to no Checkpoint.

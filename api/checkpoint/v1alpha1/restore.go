@@ -4,8 +4,9 @@ import corev1 "k8s.io/api/core/v1"
 
 // RestoreOptions say how pods are restored from Checkpoints.
 type RestoreOptions struct {
-	// match is how much the containers of the pod have to be like those of the Checkpoint. Strict compares image,
-	// command, user, environment, mounts and limits. Compatible compares only what CRIU cannot restore otherwise.
+	// match is how much pod and node have to be like those of the Checkpoint. Strict compares image, command, user,
+	// environment, mounts and limits, and the node's CPU, kernel and CRI runtime. Compatible compares only what CRIU cannot
+	// restore otherwise.
 	// +optional
 	// +kubebuilder:default=Strict
 	// +kubebuilder:validation:Enum=Strict;Compatible
@@ -53,6 +54,17 @@ const (
 	OnRestartStartFresh RestoreRestart = "StartFresh"
 	OnRestartRestore    RestoreRestart = "Restore"
 )
+
+// RestoreCounts says how many restores from a Checkpoint have ended. One whose agent died at
+// that moment may be missing.
+type RestoreCounts struct {
+	// succeeded is how many pods were restored.
+	// +optional
+	Succeeded int64 `json:"succeeded,omitempty"`
+	// failed is how many could not be.
+	// +optional
+	Failed int64 `json:"failed,omitempty"`
+}
 
 // Annotations of pods.
 const (

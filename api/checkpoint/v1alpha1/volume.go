@@ -27,6 +27,36 @@ type CheckpointVolume struct {
 	VolumeName string `json:"volumeName,omitempty"`
 }
 
+// A RestoreMount is the volume of a Checkpoint on the node of a pod that is restored from it.
+// The agent of that node asks for it, the checkpoint-operator mounts it by another pod, and
+// unmounts it when the outcome of the restore is on record.
+type RestoreMount struct {
+	// podUID, podNamespace and podName are the pod that is restored, and nodeName is its node.
+	// +required
+	PodUID types.UID `json:"podUID"`
+	// +required
+	PodNamespace string `json:"podNamespace"`
+	// +required
+	PodName string `json:"podName"`
+	// +required
+	NodeName string `json:"nodeName"`
+
+	// request is the value of the pod's annotation that asks for the restore.
+	// +required
+	Request string `json:"request"`
+
+	// mountedBy is the UID of the pod that mounts the volume on the node, while it runs.
+	// +optional
+	MountedBy types.UID `json:"mountedBy,omitempty"`
+
+	// message says why the volume is not mounted.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// MaxRestoreMounts is how many pods may be restored from the volume of a Checkpoint at a time.
+const MaxRestoreMounts = 64
+
 // FinalizerVolume keeps a Checkpoint until the pod that mounts its claim is gone, and the
 // claim if it was created for the Checkpoint.
 const FinalizerVolume = "checkpoint.example.com/volume"

@@ -4,7 +4,8 @@
 // kubelet does the rest, with any CSI driver, and the agent writes through the directory
 // that the kubelet has for the pod's volume. The pod has no permissions and does nothing
 // but wait. It exists while the Checkpoint is made, and while its data are deleted from a
-// claim that stays.
+// claim that stays. For a restore the agent of the other pod's node asks for one more, by the
+// status, until the outcome of the restore is on record.
 //
 // The package has no cache of pods and claims, which would be those of the whole cluster:
 // it reads the ones that a status names, and polls while it waits for them.

@@ -63,6 +63,7 @@ const nobody = 65532
 // scheduler can say why the node is not possible. Like the agent it runs on every node.
 func newPod(c *v1alpha1.Checkpoint, program *Program) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: objectMeta(c)}
+	pod.Name = c.Status.Volume.PodName
 	pod.Spec = corev1.PodSpec{
 		AutomountServiceAccountToken:  ptr.To(false),
 		EnableServiceLinks:            ptr.To(false),

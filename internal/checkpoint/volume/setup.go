@@ -37,6 +37,9 @@ func Setup(m ctrl.Manager, events *kube.Events, self client.ObjectKey, o *Option
 		options.Program = func(ctx context.Context) (*Program, error) { return ownProgram(ctx, m.GetAPIReader(), self) }
 	}
 	r := &Reconciler{client: m.GetClient(), apiReader: m.GetAPIReader(), events: events, options: &options, now: time.Now}
+	if err := setupRestores(m, r); err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(m).
 		Named("checkpoint-volume").
 		For(&v1alpha1.Checkpoint{}).

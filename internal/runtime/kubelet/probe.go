@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/runtime/cpu"
 )
 
 // probeTimeout limits a probe, which the kubelet answers at once.
@@ -39,7 +40,7 @@ func (e *Engine) Probe(ctx context.Context) (*runtime.Capability, error) {
 	}
 	capability := &runtime.Capability{
 		Kernel: unix.ByteSliceToString(host.Release[:]), Architecture: goruntime.GOARCH, CgroupMode: mode,
-		Steps: []runtime.Step{runtime.Kubelet},
+		CPUFeatures: cpu.Features(), Steps: []runtime.Step{runtime.Kubelet},
 	}
 	if e.options.Runtime != nil {
 		capability.Runtime = e.options.Runtime()

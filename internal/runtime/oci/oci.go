@@ -4,6 +4,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,8 +45,12 @@ type Bundle struct {
 	// Runtime is the program that the CRI runtime calls for the container; "" if that is not
 	// known.
 	Runtime string
-	// Wrapped is whether Runtime is holdfast-runtime: it has its configuration beside it.
+	// Wrapped is whether Runtime is holdfast-runtime.
 	Wrapped bool
+	// OfPod is whether all containers of the pod are started by Runtime, whatever the CRI
+	// runtime's configuration says meanwhile: containerd keeps what it has for the pod's sandbox,
+	// and CRI-O looks it up for each container.
+	OfPod bool
 }
 
 // Bundle returns the bundle of a container.
@@ -62,7 +68,7 @@ func (n Node) Bundle(id string) (*Bundle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("finding the OCI runtime of container %s: %w", id, err)
 		}
-		return &Bundle{Spec: spec, Runtime: program, Wrapped: n.isWrapper(program)}, nil
+		return &Bundle{Spec: spec, Runtime: program, Wrapped: n.IsWrapper(program), OfPod: strings.Contains(pattern, "containerd")}, nil
 	}
 	return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
 }
@@ -98,15 +104,34 @@ func (n Node) runtimeOfMonitor(dir string) (string, error) {
 	return argumentOf(line, "-r"), nil
 }
 
-// isWrapper reports whether a program is holdfast-runtime.
-func (n Node) isWrapper(program string) bool {
-	if !filepath.IsAbs(program) {
-		return false
+// searchPath is where CRI runtimes find an OCI runtime that they have only the name of.
+var searchPath = []string{"usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"}
+
+// IsWrapper reports whether a program is holdfast-runtime: it has its configuration beside
+// it. An empty name stands for runc.
+func (n Node) IsWrapper(program string) bool {
+	if strings.Contains(program, "/") {
+		return filepath.IsAbs(program) && n.isConfiguration(program+".json")
 	}
+	for _, dir := range searchPath {
+		if path := filepath.Join(dir, cmp.Or(program, "runc")); n.exists(path) {
+			return n.isConfiguration(path + ".json")
+		}
+	}
+	return false
+}
+
+func (n Node) exists(path string) bool {
+	_, err := os.Lstat(filepath.Join(n.Root, path)) // Links lead elsewhere from here.
+	return err == nil
+}
+
+// isConfiguration reports whether a file configures holdfast-runtime.
+func (n Node) isConfiguration(path string) bool {
 	var configuration struct {
 		Runtime string `json:"runtime"`
 	}
-	text, err := os.ReadFile(filepath.Join(n.Root, program+".json"))
+	text, err := os.ReadFile(filepath.Join(n.Root, path))
 	return err == nil && json.Unmarshal(text, &configuration) == nil && configuration.Runtime != ""
 }
 

@@ -33,6 +33,10 @@ func TestBundle(t *testing.T) {
 		runtime string
 		wrapped bool
 	}{
+		"containerd with a runc in its PATH that is the wrapper": {map[string]string{containerd + "/config.json": "{}", containerd + "/options.json": "{}",
+			"usr/local/sbin/runc": "", "usr/local/sbin/runc.json": `{"runtime":"/usr/bin/runc"}`, "usr/bin/runc": ""}, "", true},
+		"containerd with another runc before it in its PATH": {map[string]string{containerd + "/config.json": "{}", containerd + "/options.json": "{}",
+			"usr/local/sbin/runc": "", "usr/bin/runc": "", "usr/bin/runc.json": `{"runtime":"/usr/bin/runc"}`}, "", false},
 		"containerd with its default runtime": {map[string]string{containerd + "/config.json": "{}", containerd + "/options.json": `{"systemd_cgroup":true}`}, "", false},
 		"containerd with another runtime":     {map[string]string{containerd + "/config.json": "{}", containerd + "/options.json": `{"binary_name":"/usr/bin/crun"}`}, "/usr/bin/crun", false},
 		"containerd with the wrapper": {map[string]string{containerd + "/config.json": "{}", containerd + "/options.json": `{"binary_name":"` + wrapper + `"}`,
@@ -48,6 +52,9 @@ func TestBundle(t *testing.T) {
 			b, err := Node{Root: root}.Bundle(id)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if _, ofCRIO := tt.files[crio+"/config.json"]; b.OfPod == ofCRIO {
+				t.Errorf("all containers of the pod have the same runtime: %v", b.OfPod)
 			}
 			if b.Runtime != tt.runtime || b.Wrapped != tt.wrapped || string(b.Spec) != "{}" {
 				t.Errorf("got %+v, want the runtime %q, wrapped %v", b, tt.runtime, tt.wrapped)

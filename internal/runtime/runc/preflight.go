@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
+	"github.com/holdfast-io/holdfast/internal/runtime/cpu"
 	"github.com/holdfast-io/holdfast/internal/runtime/freezer"
 )
 
@@ -211,7 +212,7 @@ func describeNode(ctx context.Context, capability *runtime.Capability) {
 	if unix.Uname(&name) == nil {
 		capability.Kernel = unix.ByteSliceToString(name.Release[:])
 	}
-	capability.Architecture = architecture
+	capability.Architecture, capability.CPUFeatures = architecture, cpu.Features()
 	capability.CgroupMode = "v1"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		capability.CgroupMode = "v2"
