@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/install"
+	"github.com/holdfast-io/holdfast/internal/runtime"
 	"github.com/holdfast-io/holdfast/test/cluster"
 )
 
@@ -77,6 +78,20 @@ func (n *installedNode) wrapped(t *testing.T) int {
 	return strings.Count(out, "\n")
 }
 
+// startAgain ends a container, and waits until its pod has another one.
+func (n *installedNode) startAgain(t *testing.T, c runtime.Container) {
+	t.Helper()
+	n.Run(t, n.name, "runc", "--root", runcRoot, "kill", c.ID, "KILL")
+	waitFor(t, "pod "+c.Pod+" has another container", func(ctx context.Context) (bool, error) {
+		pod, err := n.Client.CoreV1().Pods(n.Namespace).Get(ctx, c.Pod, metav1.GetOptions{})
+		if err != nil || len(pod.Status.ContainerStatuses) == 0 {
+			return false, err
+		}
+		now := pod.Status.ContainerStatuses[0]
+		return now.State.Running != nil && now.ContainerID != "containerd://"+c.ID, nil
+	})
+}
+
 func (n *installedNode) deletePod(t *testing.T, name string) {
 	t.Helper()
 	pods := n.Client.CoreV1().Pods(n.Namespace)
@@ -99,7 +114,7 @@ func TestInstallOnANode(t *testing.T) {
 	if s, err := n.status(t); !errors.Is(err, install.ErrNotInstalled) || !s.Running {
 		t.Errorf("before: %+v, %v", s, err)
 	}
-	n.run(t, "before", cluster.BusyboxImage, command)
+	before := n.run(t, "before", cluster.BusyboxImage, command)
 	for range 2 { // The second run changes nothing.
 		if err := install.Install(t.Context(), n.options); err != nil {
 			t.Fatal(err)
@@ -119,6 +134,10 @@ func TestInstallOnANode(t *testing.T) {
 	n.run(t, "wrapped", cluster.BusyboxImage, command)
 	if got := n.wrapped(t); got != 2 {
 		t.Errorf("%d containers and sandboxes were started through the wrapper, want those of one pod", got)
+	}
+	n.startAgain(t, before[0])
+	if got := n.wrapped(t); got != 2 {
+		t.Errorf("%d containers and sandboxes were started through the wrapper, want none in a pod that was there before", got)
 	}
 	if _, err := os.Stat(n.path("/run/criu.kdat")); err != nil {
 		t.Errorf("CRIU has not probed the kernel: %v\n%s", err, n.out.String())

@@ -30,6 +30,7 @@ type checkpointWorld struct {
 	api client.Client
 	// use, manifest, schedule and remove are the other steps of the example's README.
 	use, manifest, schedule, remove string
+	bucket                          *v1alpha1.CheckpointStorage // of tests that start one
 }
 
 // newCheckpointWorld follows the README of the example up to "Install".
@@ -91,6 +92,7 @@ func TestCheckpointExampleWorksAsItsReadmeSays(t *testing.T) {
 			// Restores; see TestOnTwoNodesPodsAreRestored.
 			permission{"get", "checkpointpolicies", "checkpoint.example.com"},
 			permission{"patch", "pods/status", ""},
+			permission{"get", "persistentvolumes", ""},
 			permission{"list", "referencegrants", "gateway.networking.k8s.io"},
 		)
 		w.checkPermissions(t, "checkpoint-operator-controller-manager",

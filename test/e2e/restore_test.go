@@ -58,25 +58,26 @@ func (w *checkpointWorld) wrapRuntime(t *testing.T, node string) {
 // Pods are restored in place, in new pods and on another node, once, and by name not at all.
 func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 	w := newCheckpointWorld(t, 2)
-	for _, node := range w.Nodes {
-		w.wrapRuntime(t, node)
-	}
 	w.loadPrograms(t)
-	storage := w.startBucket(t, "4Gi")
+	w.bucket = w.startBucket(t, "4Gi")
 	w.startCounter(t, "counter", w.Nodes[0], "", corev1.RestartPolicyAlways)
 	w.waitCount(t, "counter", 20)
-	w.create(t, checkpointNamespace, "in-s3", func(s *v1alpha1.CheckpointSpec) { s.Target.PodName, s.Storage = "counter", storage })
+	w.create(t, checkpointNamespace, "in-s3", func(s *v1alpha1.CheckpointSpec) { s.Target.PodName, s.Storage = "counter", w.bucket })
 	w.create(t, checkpointNamespace, "local", func(s *v1alpha1.CheckpointSpec) { s.Target.PodName = "counter" })
 	w.waitReady(t, "in-s3")
 	w.waitReady(t, "local")
+	t.Run("not without the wrapper", w.testRestoreWithoutWrapper)
+	for _, node := range w.Nodes {
+		w.wrapRuntime(t, node)
+	}
 
 	t.Run("side by side", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T){
 			"in place":                         w.testRestoreInPlace,
 			"in a new pod":                     func(t *testing.T) { w.testRestoreOn(t, w.Nodes[0], "local") },
 			"on another node":                  func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") },
-			"programs that check themselves":   func(t *testing.T) { w.testRestoreOfPrograms(t, storage) },
-			"a program with a connection":      func(t *testing.T) { w.testRestoreOfConnection(t, storage) },
+			"programs that check themselves":   func(t *testing.T) { w.testRestoreOfPrograms(t, w.bucket) },
+			"a program with a connection":      func(t *testing.T) { w.testRestoreOfConnection(t, w.bucket) },
 			"not what is only on another node": w.testRestoreOfOtherNode,
 			"not what would not start again":   w.testRestoreOfPodWithoutRestart,
 		} {
@@ -86,10 +87,25 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 			})
 		}
 	})
+	t.Run("by policies", w.testPolicies)
 	t.Run("whatever is killed meanwhile", w.testKilledRestores)
 	if *full {
-		t.Run("with another version of containerd", func(t *testing.T) { w.testOtherContainerd(t, storage) })
+		t.Run("with another version of containerd", func(t *testing.T) { w.testOtherContainerd(t, w.bucket) })
 	}
+}
+
+// testRestoreWithoutWrapper: nothing can hold the container back, so it starts afresh, and the
+// pod says so at once.
+func (w *checkpointWorld) testRestoreWithoutWrapper(t *testing.T) {
+	if shown := w.kubectl(t, "get", "checkpointnode", w.Nodes[0], "-o", "jsonpath={.status.conditions[?(@.type=='CanRestore')].status} {.status.conditions[?(@.type=='CanRestore')].message}"); !strings.HasPrefix(shown, "False no handler of containerd calls holdfast-runtime") {
+		t.Errorf("CheckpointNode %s says of restores: %s", w.Nodes[0], shown)
+	}
+	w.startCounter(t, "unheld", w.Nodes[0], "in-s3", corev1.RestartPolicyAlways)
+	pod := w.waitRestored(t, "unheld", corev1.ConditionFalse, v1alpha1.ReasonNoWrapper)
+	if text := fmt.Sprint(pod.Status.Conditions); !strings.Contains(text, "the containers start without the state") {
+		t.Errorf("the pod does not say what becomes of its containers: %s", text)
+	}
+	w.waitCount(t, "unheld", 1)
 }
 
 // startCounter starts a pod that counts. The annotation may be empty.
@@ -217,14 +233,16 @@ func (w *checkpointWorld) testRestoreOn(t *testing.T, node, from string) {
 		t.Errorf("the new pod counts from %d", first)
 	}
 	w.waitRestarts(t, name, 0)
-	data, err := w.TryRun(t.Context(), node, "find", "/var/lib/holdfast/restore/"+string(w.pod(t, name).UID), "-name", "*.img")
-	must(t, err)
-	if data != "" {
-		t.Errorf("the node still has the memory of the checkpoint: %s", data)
-	}
-	if mounts := w.Run(t, node, "cat", "/proc/mounts"); strings.Contains(mounts, "holdfast-restore") {
-		t.Errorf("the node still has RAM for the checkpoint: %s", mounts)
-	}
+	world.Eventually(t, func(ctx context.Context) error {
+		data, err := w.TryRun(ctx, node, "find", "/var/lib/holdfast/restore/"+string(w.pod(t, name).UID), "-name", "*.img")
+		if err == nil && data != "" {
+			err = fmt.Errorf("the node still has the memory of the checkpoint: %s", data)
+		}
+		if mounts, found := w.TryRun(ctx, node, "cat", "/proc/mounts"); err == nil && (found != nil || strings.Contains(mounts, "holdfast-restore")) {
+			err = fmt.Errorf("the node still has RAM for the checkpoint: %w: %s", found, mounts)
+		}
+		return err
+	})
 }
 
 // restoredMessage is what the condition Restored of a pod says.
