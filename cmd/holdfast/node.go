@@ -117,7 +117,7 @@ func (a *nodeAgent) complete(command *cobra.Command) error {
 	)
 	a.stores.KubeletDir = filepath.Join(a.kubelet.Root, a.kubeletDir)
 	o := &a.agent
-	o.Namespace, o.HostRoot = app.Namespace(""), a.kubelet.Root
+	o.Namespace, o.HostRoot, o.KubeletDir = app.Namespace(""), a.kubelet.Root, a.kubeletDir
 	// The parent of a container's first process is the runtime's shim, which is in the namespaces
 	// of the node.
 	o.HostPID = os.Getppid()

@@ -107,6 +107,7 @@ func (r *Reconciler) assign(ctx context.Context, s *state, next step) error {
 		c.Status.NodeName, c.Status.SourceNode, c.Status.PodUID = next.node, next.node, s.pod.UID
 		c.Status.Workload, c.Status.WaitingFor = s.workload, v1alpha1.WaitingForNode
 		r.recordStorage(c, s)
+		c.Status.EphemeralVolumes = s.ephemeralVolumes().DeepCopy()
 		c.Status.Containers = nil
 		for _, name := range next.containers {
 			c.Status.Containers = append(c.Status.Containers, v1alpha1.ContainerCheckpoint{Name: name})

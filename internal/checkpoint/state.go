@@ -81,3 +81,12 @@ func (s *state) encryption() (encryption *v1alpha1.Encryption, fromPolicy bool) 
 	}
 	return nil, false
 }
+
+// ephemeralVolumes returns what is saved of them, nil if neither the Checkpoint nor its policy
+// says it.
+func (s *state) ephemeralVolumes() *v1alpha1.EphemeralVolumes {
+	if s.checkpoint.Spec.EphemeralVolumes != nil || s.policy == nil {
+		return s.checkpoint.Spec.EphemeralVolumes
+	}
+	return s.policy.Spec.EphemeralVolumes
+}

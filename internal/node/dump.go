@@ -38,13 +38,17 @@ func (r *Reconciler) dump(ctx context.Context, c *v1alpha1.Checkpoint) error {
 	if err := r.staged.discard(c.UID); err != nil { // A part of an earlier attempt.
 		return fmt.Errorf("removing the dumps of an earlier attempt from the node: %w", err)
 	}
-	return r.dumpWith(ctx, c, engines, containers, frozenBudget(pod, c.Spec.MaxFrozenTime, containers))
+	return r.dumpWith(ctx, c, engines, pod, containers)
 }
 
 // dumpWith dumps containers with the first engine that knows their runtime, and saves the
 // dumps.
-func (r *Reconciler) dumpWith(ctx context.Context, c *v1alpha1.Checkpoint, engines []runtime.Engine, containers []runtime.Container, budget budget) error {
+func (r *Reconciler) dumpWith(ctx context.Context, c *v1alpha1.Checkpoint, engines []runtime.Engine, pod *corev1.Pod, containers []runtime.Container) error {
+	budget := frozenBudget(pod, c.Spec.MaxFrozenTime, containers)
 	options := runtime.Options{CloseTCP: c.Spec.EstablishedTCP == v1alpha1.CloseTCP, Timeout: budget.time, Fast: true}
+	if limit := c.Status.EphemeralVolumes.Limit(); limit > 0 {
+		options.Volumes, options.VolumeLimit = ephemeralVolumes(pod, containers, r.options.KubeletDir), limit
+	}
 	before := c.Status.Attempts
 	for i, engine := range engines {
 		if err := r.recordAttempt(ctx, c, before+1, engine.Name(), containers); err != nil {

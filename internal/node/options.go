@@ -27,6 +27,8 @@ type Options struct {
 	HostRoot string
 	// HostPID is a process in the namespaces of the node; 0 if this process is in them.
 	HostPID int
+	// KubeletDir is the kubelet's directory, as the node sees it.
+	KubeletDir string
 	// RestoreDir is the directory of the node for restores, see package ticket.
 	RestoreDir string
 	// Attempts is how often a dump is attempted.

@@ -194,7 +194,7 @@ func (r *Reconciler) recordReady(ctx context.Context, about *v1alpha1.Checkpoint
 		c.Status.StoredSize = formatSize(total)
 		now := metav1.NewTime(r.now())
 		c.Status.CompletionTime, c.Status.NextAttemptTime, c.Status.WaitingFor = &now, nil, ""
-		r.setReady(c, metav1.ConditionTrue, v1alpha1.ReasonCompleted, "the data are stored and were read back")
+		r.setReady(c, metav1.ConditionTrue, v1alpha1.ReasonCompleted, "the data are stored and were read back"+leftOut(c, dumps))
 	})
 	if err == nil {
 		r.events.Normal(about, v1alpha1.ReasonCompleted, fmt.Sprintf("stored %s after %s frozen, engine %s, step %s", about.Status.StoredSize, about.Status.Frozen, about.Status.Engine, about.Status.Step))
@@ -202,10 +202,20 @@ func (r *Reconciler) recordReady(ctx context.Context, about *v1alpha1.Checkpoint
 	return err
 }
 
+// leftOut says what the engine could not save.
+func leftOut(c *v1alpha1.Checkpoint, dumps []runtime.Dump) string {
+	report := dumps[0].Report()
+	if report.Capability.Volumes || c.Status.EphemeralVolumes.Limit() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; emptyDir volumes and /dev/shm are not among them: engine %s cannot save those", report.Engine)
+}
+
 func recordContainer(c *v1alpha1.Checkpoint, report runtime.Report, result archive.Result) {
 	for i := range c.Status.Containers {
 		if at := &c.Status.Containers[i]; at.Name == report.Container.Name {
 			at.ContainerID, at.Image, at.ImageDigest = report.Container.ID, report.ImageName, cmp.Or(report.ImageDigest, at.ImageDigest)
+			at.Volumes = report.Volumes
 			at.RawBytes, at.StoredBytes, at.Digest = result.Raw, result.Stored, result.Digest
 		}
 	}

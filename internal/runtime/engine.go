@@ -55,9 +55,26 @@ type Options struct {
 	Timeout time.Duration
 	// Fast permits a step of the ladder that keeps the memory in RAM; see [Step].
 	Fast bool
+	// Volumes are directories that are saved together with the containers.
+	Volumes []Volume
+	// VolumeLimit is how many bytes the files of each volume may have.
+	VolumeLimit int64
 	// NotFaster is why an engine with faster steps cannot make the checkpoint, for
 	// [Report].Reason; "" if there is none.
 	NotFaster string
+}
+
+// A Volume is a directory of the node that a container has mounted and that ends with its pod.
+// An engine that has no access to it between the freezing and the thawing leaves it out.
+type Volume struct {
+	// Container is the name of the container in whose dump the volume is.
+	Container string
+	// Name is the volume's in the pod, or ephemeral.SharedMemory. The file with its contents is
+	// called as ephemeral.FileName says.
+	Name string
+	// Dir is its directory, as the node sees it. The engine finds that of
+	// ephemeral.SharedMemory itself.
+	Dir string
 }
 
 // A Step is how the memory of a container was saved while it was frozen, fastest first.
@@ -90,6 +107,8 @@ type Capability struct {
 	// OneInstant is whether Checkpoint takes several containers. An engine that cannot freeze
 	// all before it dumps the first answers with RuntimeUnsupported.
 	OneInstant bool
+	// Volumes is whether Checkpoint saves the volumes of its options.
+	Volumes bool
 }
 
 // A Dump is a complete checkpoint of one container on the node, not yet stored anywhere
@@ -128,6 +147,8 @@ type Report struct {
 
 	ImageName   string // of the container, as the runtime knows it
 	ImageDigest string // "" if the runtime does not know it
+
+	Volumes []string // names of those that are in the dump
 
 	FrozenAt time.Time     // when the container was frozen
 	Frozen   time.Duration // for how long

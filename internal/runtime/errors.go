@@ -40,6 +40,8 @@ const (
 	IOUring Reason = "IOUring"
 	// GhostFileTooLarge means that the container has a deleted file open that is too large.
 	GhostFileTooLarge Reason = "GhostFileTooLarge"
+	// VolumeTooLarge means that an emptyDir volume or /dev/shm has more than the limit.
+	VolumeTooLarge Reason = "EphemeralVolumeTooLarge"
 	// MountSharing means that a mount of the container is shared with the node.
 	MountSharing Reason = "MountSharing"
 	// KubeletUnauthorized means that the kubelet rejects the credentials.

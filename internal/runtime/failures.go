@@ -56,6 +56,9 @@ var failures = []failure{
 		[]string{"cannot pause a paused container", "ctrd-checkpoint/status"},
 		Busy, true, "something else checkpoints the container or has paused it",
 	}, {
+		[]string{"Can't get rlimit"},
+		RuntimeNotReady, false, "CRIU lacks CAP_SYS_RESOURCE on the node, which it needs for processes of other users than root",
+	}, {
 		// runc gives up within milliseconds (control groups of version 1) or after 10 seconds
 		// (version 2), CRIU after its timeout. runc leaves it to the caller to repeat it.
 		[]string{"unable to freeze", "waiting for the cgroup to freeze", "Unable to freeze cgroup"},

@@ -28,6 +28,9 @@ func TestFailureOf(t *testing.T) {
 		"runc without CRIU": {
 			text: `exec: "criu": executable file not found in $PATH`, want: runtime.RuntimeNotReady, advice: "install CRIU",
 		},
+		"a node without CAP_SYS_RESOURCE": {
+			text: "Error (criu/cr-dump.c:389): Can't get rlimit 0: Operation not permitted", want: runtime.RuntimeNotReady, advice: "CAP_SYS_RESOURCE",
+		},
 		"CRIU is too old": {
 			text: "checkpoint/restore requires at least CRIU 31600, current version is 31500",
 			want: runtime.CRIUTooOld, advice: "newer CRIU",

@@ -82,6 +82,10 @@ var checkpointRules = map[string][]validationRule{
 		{name: "a container is frozen for some time", object: `spec: {maxFrozenTime: 1ms}`, rejected: badFrozen},
 		{name: "a container is not frozen for ever", object: `spec: {maxFrozenTime: 2h}`, rejected: badFrozen},
 		{name: "a time has a unit", object: `spec: {maxFrozenTime: "30"}`, rejected: notDuration},
+		{name: "volumes of some size are saved", object: `spec: {ephemeralVolumes: {sizeLimit: 2Gi}}`},
+		{name: "volumes are left out", object: `spec: {ephemeralVolumes: {sizeLimit: 0}}`},
+		{name: "a size is not negative", object: `spec: {ephemeralVolumes: {sizeLimit: -1Gi}}`, rejected: "ephemeralVolumes.sizeLimit cannot be negative"},
+		{name: "nor is it as a number", object: `spec: {ephemeralVolumes: {sizeLimit: -1}}`, rejected: "ephemeralVolumes.sizeLimit cannot be negative"},
 		{name: "a time is not negative", object: `spec: {maxFrozenTime: -30s}`, rejected: notDuration},
 
 		{name: "another pod does not become the target", change: `spec: {target: {podName: web-1}}`, rejected: "spec.target cannot be changed: a Checkpoint takes place once; create another Checkpoint"},

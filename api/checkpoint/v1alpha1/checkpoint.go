@@ -80,6 +80,10 @@ type CheckpointSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.encryption cannot be changed: the data are encrypted already; create another Checkpoint"
 	Encryption *Encryption `json:"encryption,omitempty"`
 
+	// ephemeralVolumes says what is saved of emptyDir volumes and /dev/shm. It takes precedence over the policy's.
+	// +optional
+	EphemeralVolumes *EphemeralVolumes `json:"ephemeralVolumes,omitempty"`
+
 	// establishedTCP says what becomes of a container with established TCP connections. Refuse rejects the Checkpoint.
 	// Close checkpoints it; the connections of the running container stay, and a restored one finds them closed.
 	// +optional
@@ -187,6 +191,10 @@ type CheckpointStatus struct {
 	// +optional
 	EncryptionNamespace string `json:"encryptionNamespace,omitempty"`
 
+	// ephemeralVolumes is resolved from the spec and the policy.
+	// +optional
+	EphemeralVolumes *EphemeralVolumes `json:"ephemeralVolumes,omitempty"`
+
 	// workload identifies what the pod belongs to, for retention: the controller of its controllers, or the pod itself.
 	// +optional
 	Workload *Workload `json:"workload,omitempty"`
@@ -287,6 +295,12 @@ type ContainerCheckpoint struct {
 	// digest is the SHA-256 of the archive, such as sha256:9f86….
 	// +optional
 	Digest string `json:"digest,omitempty"`
+
+	// volumes are the emptyDir volumes whose files are in the archive, and /dev/shm if that is. A volume of several
+	// containers is in the archive of the first.
+	// +optional
+	// +listType=set
+	Volumes []string `json:"volumes,omitempty"`
 
 	// location is where the archive is: s3://bucket/key, node:path or pvc:claim/path.
 	// +optional

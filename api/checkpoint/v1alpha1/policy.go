@@ -50,6 +50,10 @@ type CheckpointPolicySpec struct {
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`
 
+	// ephemeralVolumes says what is saved of emptyDir volumes and /dev/shm, if a Checkpoint does not say it.
+	// +optional
+	EphemeralVolumes *EphemeralVolumes `json:"ephemeralVolumes,omitempty"`
+
 	// retention limits which Checkpoints are kept. Without it, all are kept.
 	// +optional
 	Retention *CheckpointRetention `json:"retention,omitempty"`

@@ -21,7 +21,6 @@ type checkpoint struct {
 	targets []*target
 	step    runtime.Step
 	reason  string // why no faster step
-	layers  []*layer
 	// isolated is where CRIU runs.
 	isolated *isolated
 }
@@ -61,7 +60,7 @@ func (c *checkpoint) make(ctx context.Context) ([]record, error) {
 	defer c.isolated.close()
 	unlock, err := c.prepare()
 	defer unlock()
-	defer c.closeLayers()
+	defer c.closeFiles()
 	if err != nil {
 		return nil, err
 	}
@@ -106,9 +105,9 @@ func isOfFreezeCopy(err error) bool {
 	return runtime.ReasonOf(err) == runtime.DumpFailed
 }
 
-func (c *checkpoint) closeLayers() {
-	for _, l := range c.layers {
-		l.staged.Close()
+func (c *checkpoint) closeFiles() {
+	for _, t := range c.targets {
+		t.closeFiles()
 	}
 }
 
@@ -159,7 +158,7 @@ func (c *checkpoint) prepare() (func(), error) {
 	if err := c.checkNode(expected); err != nil {
 		return unlock, err
 	}
-	return unlock, c.stageLayers()
+	return unlock, c.stageFiles()
 }
 
 // checkNode chooses the step for containers with so much memory, in bytes, and checks that
@@ -181,15 +180,15 @@ func (c *checkpoint) checkNode(expected int64) error {
 // spareDisk is room for everything but the memory.
 const spareDisk = 64 << 20
 
-// stageLayers copies the changes to the root file systems, while the containers run.
-func (c *checkpoint) stageLayers() error {
+// stageFiles copies the changes to the root file systems and the volumes, while the
+// containers run.
+func (c *checkpoint) stageFiles() error {
 	for _, t := range c.targets {
-		l, err := newLayer(t.rootfs, t.dir)
-		if err != nil {
+		var err error
+		if t.layer, err = newLayer(t.rootfs, t.dir); err != nil {
 			return err
 		}
-		c.layers = append(c.layers, l)
-		if err := l.scan(); err != nil {
+		if err := errors.Join(t.layer.scan(), t.stageVolumes(c.request.Options)); err != nil {
 			return err
 		}
 	}
@@ -237,8 +236,8 @@ func (c *checkpoint) dump(ctx context.Context) (err error) {
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
-	for i, r := range runs {
-		if err := c.dumpOne(ctx, r, c.layers[i]); err != nil {
+	for _, r := range runs {
+		if err := c.dumpOne(ctx, r); err != nil {
 			return err
 		}
 		if err := r.target.thaw(); err != nil {
@@ -281,15 +280,15 @@ func (c *checkpoint) writeJournal() error {
 }
 
 // dumpOne dumps one frozen container: its memory and state with CRIU, and beside that the
-// changes to its root file system.
-func (c *checkpoint) dumpOne(ctx context.Context, r *criuRun, l *layer) error {
+// changes to its root file system and its volumes.
+func (c *checkpoint) dumpOne(ctx context.Context, r *criuRun) error {
 	mapped, err := r.target.mappedFiles()
 	if err != nil {
 		return err
 	}
-	l.mapped = mapped
+	r.target.setFrozen(mapped)
 	scanned := make(chan error, 1)
-	go func() { scanned <- l.scan() }()
+	go func() { scanned <- r.target.scanFiles() }()
 	if c.step == runtime.FreezeCopy {
 		err = c.freezeCopy(ctx, r)
 	} else if err = c.begin(ctx, r); err == nil {

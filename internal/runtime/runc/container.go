@@ -29,9 +29,13 @@ type target struct {
 	cgroup  *freezer.Cgroup
 	rootfs  rootfs
 	labels  map[string]string // annotations of the OCI specification
+	// sharedMemory is the directory of the node that is the /dev/shm; "" if none is.
+	sharedMemory string
 
 	usage    *usage
 	dir      string // of its files in the checkpoint
+	layer    *layer
+	volumes  []*volume
 	images   string // of CRIU's images
 	copied   *memoryCopy
 	pages    map[string][]part // of images of pages that are merged from several files
@@ -144,11 +148,12 @@ func (t *target) readSpec() error {
 		Process     struct {
 			Terminal bool `json:"terminal"`
 		} `json:"process"`
+		Mounts []mountSpec `json:"mounts"`
 	}
 	if err := readJSON(filepath.Join(t.bundle, specFile), &spec); err != nil {
 		return err
 	}
-	t.labels = spec.Annotations
+	t.labels, t.sharedMemory = spec.Annotations, sharedMemoryOf(spec.Mounts)
 	if spec.Process.Terminal {
 		return runtime.Errorf(runtime.RuntimeUnsupported,
 			"container %s has a terminal (tty: true), which a checkpoint cannot contain", t.Name)

@@ -2,6 +2,7 @@ package runc
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ const (
 	configDump     = "config.dump"
 	specDump       = "spec.dump"
 	rootfsDiffFile = "rootfs-diff.tar"
+	volumesDir     = "volumes"
 )
 
 // A configDumpFile describes a container to checkpointctl (lib/metadata.go there).
@@ -36,8 +38,8 @@ type configDumpFile struct {
 // are the ones that it is of.
 func (c *checkpoint) finish() ([]record, error) {
 	var records []record
-	for i, t := range c.targets {
-		record, err := c.finishOne(t, c.layers[i])
+	for _, t := range c.targets {
+		record, err := c.finishOne(t)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +48,7 @@ func (c *checkpoint) finish() ([]record, error) {
 	return records, c.closeCopies()
 }
 
-func (c *checkpoint) finishOne(t *target, l *layer) (*record, error) {
+func (c *checkpoint) finishOne(t *target) (*record, error) {
 	again, err := findTarget(t.Container)
 	if err != nil {
 		return nil, err
@@ -54,7 +56,7 @@ func (c *checkpoint) finishOne(t *target, l *layer) (*record, error) {
 	if again.pid != t.pid || again.start != t.start || again.cgroup.Path() != t.cgroup.Path() {
 		return nil, runtime.Errorf(runtime.ContainerNotRunning, "container %s was replaced while it was checkpointed", t.Name)
 	}
-	if err := l.write(filepath.Join(t.dir, rootfsDiffFile)); err != nil {
+	if err := t.writeFiles(); err != nil {
 		return nil, err
 	}
 	if err := t.describe(); err != nil {
@@ -91,14 +93,17 @@ func (t *target) describe() error {
 // directory to which parts are relative.
 func (t *target) listFiles(base string) ([]fileRecord, error) {
 	var files []fileRecord
-	for prefix, dir := range map[string]string{"": t.dir, imagesDir: t.images} {
+	for prefix, dir := range map[string]string{"": t.dir, imagesDir: t.images, volumesDir: filepath.Join(t.dir, volumesDir)} {
 		entries, err := os.ReadDir(dir)
+		if errors.Is(err, os.ErrNotExist) && prefix == volumesDir {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("listing the files of the checkpoint: %w", err)
 		}
 		for _, entry := range entries {
 			if entry.IsDir() {
-				continue // the images
+				continue // the images and the volumes
 			}
 			file, err := t.fileRecord(base, filepath.Join(dir, entry.Name()))
 			if err != nil {
@@ -152,6 +157,7 @@ func (c *checkpoint) report(t *target, files []fileRecord) runtime.Report {
 		Step:       c.step,
 		Reason:     c.reason,
 		ImageName:  t.imageName(),
+		Volumes:    t.volumeNames(),
 		FrozenAt:   t.frozenAt,
 		Frozen:     t.frozen,
 		Exact:      true,

@@ -111,7 +111,7 @@ func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
 		}
 		*sum += bytes
 	}
-	if err := u.addSegments(pid); err != nil {
+	if err := errors.Join(checkLimits(t, pid), u.addSegments(pid)); err != nil {
 		return err
 	}
 	descriptors, err := os.ReadDir(procFile(pid, "fd"))
@@ -130,6 +130,22 @@ func (u *usage) inspect(t *target, pid int, sockets map[string]bool) error {
 		if inode, ok := strings.CutPrefix(link, "socket:["); ok {
 			sockets[strings.TrimSuffix(inode, "]")] = true
 		}
+	}
+	return nil
+}
+
+// checkLimits rejects a process whose limits CRIU may not read.
+func checkLimits(t *target, pid int) error {
+	err := unix.Prlimit(pid, unix.RLIMIT_CPU, nil, &unix.Rlimit{})
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return runtime.Errorf(runtime.RuntimeNotReady,
+			"process %d (%s) of container %s is not root's, and CRIU cannot dump it without CAP_SYS_RESOURCE, which the node does not have: run the container as root, or permit the node that capability",
+			pid, commandOf(pid), t.Name)
+	case errors.Is(err, unix.ESRCH):
+		return nil // It has ended.
+	case err != nil:
+		return fmt.Errorf("reading the limits of process %d: %w", pid, err)
 	}
 	return nil
 }
@@ -195,7 +211,7 @@ func probe(ctx context.Context, maxMemory int64) (*runtime.Capability, error) {
 	if out, err := run(ctx, "criu", "check"); err != nil {
 		return nil, runtime.Errorf(runtime.RuntimeNotReady, "criu check fails on the node: %s", firstLine(errorLines(out), out))
 	}
-	capability := &runtime.Capability{OCIRuntime: "runc " + oci, CRIU: criu, Steps: []runtime.Step{runtime.Disk}, OneInstant: true}
+	capability := &runtime.Capability{OCIRuntime: "runc " + oci, CRIU: criu, Steps: []runtime.Step{runtime.Disk}, OneInstant: true, Volumes: true}
 	describeNode(ctx, capability)
 	if maxMemory > 0 {
 		capability.Steps = slices.Insert(capability.Steps, 0, runtime.Tmpfs)

@@ -2,9 +2,14 @@ package runc
 
 import (
 	"math"
+	"os/exec"
+	goruntime "runtime"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/runtime"
 )
@@ -113,13 +118,40 @@ func TestCgroupDir(t *testing.T) {
 }
 
 func TestAddMapped(t *testing.T) {
-	mapped := map[string]bool{}
-	addMapped(mapped, `7f00-7f01 rw-s 00000000 fe:00 12 /data/a file
+	mapped := mappedFiles{paths: map[string]bool{}, inodes: map[uint64]bool{}}
+	mapped.add(`7f00-7f01 rw-s 00000000 fe:00 12 /data/a file
 7f02-7f03 r--s 00000000 fe:00 13 /data/read
 7f04-7f05 rw-p 00000000 fe:00 14 /data/private
 7f06-7f07 rw-p 00000000 00:00 0
 `)
-	if len(mapped) != 1 || !mapped["/data/a file"] {
+	if len(mapped.paths) != 1 || len(mapped.inodes) != 1 || !mapped.has("/data/a file", 0) || !mapped.has("", 12) {
 		t.Errorf("%v", mapped)
+	}
+}
+
+// A node may be a container itself, without some of root's capabilities.
+func TestProcessesWhoseLimitsCannotBeRead(t *testing.T) {
+	goruntime.LockOSThread() // The thread ends with the test, and with it the lack of a capability.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var capabilities [2]unix.CapUserData
+	if err := unix.Capget(&header, &capabilities[0]); err != nil {
+		t.Fatal(err)
+	}
+	capabilities[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	if err := unix.Capset(&header, &capabilities[0]); err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[uint32]runtime.Reason{0: "", 999: runtime.RuntimeNotReady} {
+		cmd := exec.Command("sleep", "1000")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		err := checkLimits(&target{}, cmd.Process.Pid)
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // It was killed.
+		if want == "" && err != nil || want != "" && (runtime.ReasonOf(err) != want || !strings.Contains(err.Error(), "CAP_SYS_RESOURCE")) {
+			t.Errorf("a process of user %d: %v, want %q", user, err, want)
+		}
 	}
 }

@@ -130,7 +130,7 @@ func TestLayerReadsAgainOnlyWhatMayHaveChanged(t *testing.T) {
 	if l.size != 3000 {
 		t.Errorf("a file that has not changed was read again: %d bytes are staged", l.size)
 	}
-	l.mapped = map[string]bool{"/file": true}
+	l.mapped = mappedFiles{paths: map[string]bool{"/file": true}}
 	if must(t, l.scan()); l.size != 4000 {
 		t.Errorf("a file that is mapped for writing was not read again: %d bytes are staged", l.size)
 	}
