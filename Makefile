@@ -95,7 +95,8 @@ need: # Only root can start nodes, so nobody else needs the packages for them.
 	@if [ "$$(id -u)" = 0 ]; then hack/need.sh debootstrap=debootstrap nsenter=util-linux; fi
 
 need-test:
-	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount
+	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount \
+		/usr/share/postgresql=postgresql
 
 .PHONY: crds
 crds: ## Copy the CRDs of the snapshot API from the module with its types

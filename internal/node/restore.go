@@ -23,7 +23,7 @@ func addRestore(m manager.Manager, events *kube.Events, r *Reconciler) error {
 		}
 	}
 	return restore.Setup(m, events, archives{&r.stores}, oci.Node{Root: o.HostRoot}, &restore.Options{
-		Node: o.Node, OperatorNamespace: o.Namespace, Dir: o.RestoreDir, HostPID: o.HostPID, Memory: memory,
+		Node: o.Node, OperatorNamespace: o.Namespace, Dir: o.RestoreDir, KubeletDir: o.KubeletDir, HostPID: o.HostPID, Memory: memory,
 		Environment: r.probes.environment, Handlers: o.handlers,
 		Workers: o.Workers, RetryStart: o.RetryStart, RetryMax: o.RetryMax,
 	})

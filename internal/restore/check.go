@@ -19,7 +19,7 @@ func (r *Reconciler) check(ctx context.Context, s *state) (*problem, error) {
 	if p := checkNode(s, r.options.Environment(), r.options.Node); p != nil {
 		return p, nil
 	}
-	if p := checkContainers(s); p != nil {
+	if p := cmp.Or(checkContainers(s), checkEphemeralVolumes(s)); p != nil {
 		return p, nil
 	}
 	for _, c := range s.targets() {

@@ -29,6 +29,8 @@ type fetch struct {
 	// prepared are the files in RAM, nil if there is none; then onDisk is why.
 	prepared map[string]int64
 	onDisk   string
+	// fetched is what it took.
+	fetched ticket.Fetched
 }
 
 // prepare opens the archives of containers, and sees that the node has room for all of them.
@@ -110,8 +112,8 @@ func (r *Reconciler) openArchive(ctx context.Context, c *v1alpha1.Checkpoint, f 
 	return err
 }
 
-// fetchAll fetches containers concurrently, and issues the ticket of each one whose data are
-// there.
+// fetchAll fetches containers concurrently, and issues their tickets when the data of all are
+// there: a volume may be in the archive of another container.
 func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, f := range fetches {
@@ -120,30 +122,38 @@ func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) e
 				return r.abandon(s, f.container, err)
 			}
 			defer r.fetches.Release(1)
-			spent, err := f.run(ctx, r.now)
-			if err != nil {
+			if err := f.run(ctx, r.now); err != nil {
 				return r.abandon(s, f.container, err)
 			}
-			return f.container.place.Issue(r.ticketFor(s, f.container, spent))
+			return nil
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, f := range fetches {
+		if err := f.container.place.Issue(r.ticketFor(s, f.container, f.fetched)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run brings the data to the node and verifies them in one pass. They survive a power cut when
 // it returns: a ticket to half of them would restore garbage.
-func (f *fetch) run(ctx context.Context, now func() time.Time) (ticket.Fetched, error) {
+func (f *fetch) run(ctx context.Context, now func() time.Time) error {
 	start, dir := now(), f.container.place.DataDir()
 	found, err := f.reader.Unpack(ctx, dir, f.prepared)
 	if err != nil {
-		return ticket.Fetched{}, err
+		return err
 	}
 	if found.Digest != f.record.Digest {
-		return ticket.Fetched{}, fmt.Errorf("%w: its digest is %s, and the Checkpoint has %s: it was replaced", archive.ErrDamaged, found.Digest, f.record.Digest)
+		return fmt.Errorf("%w: its digest is %s, and the Checkpoint has %s: it was replaced", archive.ErrDamaged, found.Digest, f.record.Digest)
 	}
 	unpacked := now()
-	if err := syncAll(dir); err != nil {
-		return ticket.Fetched{}, err
+	if err := errors.Join(keepVolumes(f.container, f.record), syncAll(dir)); err != nil {
+		return err
 	}
-	return ticket.Fetched{Seconds: unpacked.Sub(start).Seconds(), SyncSeconds: now().Sub(unpacked).Seconds(), At: now(), OnDisk: f.onDisk}, nil
+	f.fetched = ticket.Fetched{Seconds: unpacked.Sub(start).Seconds(), SyncSeconds: now().Sub(unpacked).Seconds(), At: now(), OnDisk: f.onDisk}
+	return nil
 }

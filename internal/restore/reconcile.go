@@ -178,7 +178,8 @@ func problemOf(err error) *problem {
 }
 
 // reissue issues tickets anew. A container that was restored, and that the kubelet does not
-// report, may still run: containerd forgets one whose shim dies before it is started.
+// report, may still run: containerd forgets one whose shim dies before it is started. Its
+// volumes are put back once more, unless another container uses them.
 func (r *Reconciler) reissue(ctx context.Context, s *state, containers []*container) error {
 	for _, c := range containers {
 		if c.outcome != nil && c.outcome.Error == "" {
@@ -186,7 +187,12 @@ func (r *Reconciler) reissue(ctx context.Context, s *state, containers []*contai
 				return err
 			}
 		}
-		if err := c.place.Issue(r.ticketFor(s, c, c.fetched())); err != nil {
+		t := r.ticketFor(s, c, c.fetched())
+		unused := slices.DeleteFunc(slices.Clone(t.Volumes), func(v ticket.Volume) bool { return s.isUsed(v.Name) })
+		if err := renewVolumes(c, unused); err != nil {
+			return err
+		}
+		if err := c.place.Issue(t); err != nil {
 			return err
 		}
 	}
@@ -240,6 +246,7 @@ func (r *Reconciler) stop(ctx context.Context, s *state, containers []*container
 func (r *Reconciler) settle(ctx context.Context, s *state) (reconcile.Result, error) {
 	restored := isRestored(s.pod)
 	var result reconcile.Result
+	var settled []*container
 	for _, c := range s.containers {
 		switch {
 		case c.inUse:
@@ -248,10 +255,14 @@ func (r *Reconciler) settle(ctx context.Context, s *state) (reconcile.Result, er
 			if err := r.settleContainer(ctx, s, c, restored); err != nil {
 				return result, err
 			}
+			settled = append(settled, c)
 			result.RequeueAfter = nextStep // It may have a ticket now that needs looking after.
 		case c.again() != nil && result.RequeueAfter == 0:
 			result.RequeueAfter = lookForDeletion
 		}
+	}
+	if len(settled) > 0 && !slices.ContainsFunc(s.containers, func(c *container) bool { return c.place.HasData() }) {
+		return result, settled[0].place.RemoveVolumes()
 	}
 	return result, nil
 }
@@ -271,6 +282,9 @@ func (r *Reconciler) settleContainer(ctx context.Context, s *state, c *container
 		t := r.ticketFor(s, c, c.fetched())
 		t.Again, t.FreshAfter = true, s.policy.OnFailure == v1alpha1.OnFailureStartFresh
 		t.Expires = r.now().AddDate(100, 0, 0) // The container may run for long.
+		if err := renewVolumes(c, t.Volumes); err != nil {
+			return err
+		}
 		return c.place.Issue(t)
 	}
 	if err := r.removeData(c); err != nil {

@@ -28,6 +28,8 @@ type Options struct {
 	OperatorNamespace string
 	// Dir is the directory of the tickets, see package ticket.
 	Dir string
+	// KubeletDir is the kubelet's directory, as the node sees it.
+	KubeletDir string
 	// HostPID is a process in the namespaces of the node; 0 if this process is in them.
 	HostPID int
 	// Memory keeps images in RAM; nil if nothing does.

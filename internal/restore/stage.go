@@ -32,6 +32,9 @@ func (r *Reconciler) stage(ctx context.Context, s *state, missing []*container) 
 			}
 		}
 	}
+	if err := s.prepareVolumes(missing); err != nil {
+		return err
+	}
 	fetches, err := r.prepare(ctx, s, missing)
 	defer func() {
 		for _, f := range fetches {
@@ -53,6 +56,7 @@ func (r *Reconciler) ticketFor(s *state, c *container, fetched ticket.Fetched) t
 		Request: s.request, Decision: ticket.Restore, Digest: recordOf(s.checkpoint, c.name).Digest,
 		CloseTCP:   s.checkpoint.Spec.EstablishedTCP == v1alpha1.CloseTCP,
 		Compatible: s.policy.Match == v1alpha1.MatchCompatible,
+		Volumes:    r.volumesOf(s, c),
 		Expires:    r.now().Add(expiry),
 		Fetched:    fetched,
 	}

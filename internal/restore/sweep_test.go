@@ -28,6 +28,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
 	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/ephemeral"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/runtime/oci"
 	"github.com/holdfast-io/holdfast/internal/store"
@@ -73,6 +74,8 @@ type sweptNode struct {
 	inRAM bool // whether the agent may keep the memory there
 	// unreachable is whether the store is.
 	unreachable bool
+	// sharedMemory is what is in /dev/shm.
+	sharedMemory string
 }
 
 var podKey = client.ObjectKey{Namespace: "ns", Name: "p"}
@@ -96,7 +99,7 @@ func newSweptNode(t *testing.T, running bool) *sweptNode {
 		Status: v1alpha1.CheckpointStatus{
 			PodUID: "uid-old", Storage: &v1alpha1.CheckpointStorage{Backend: v1alpha1.BackendS3},
 			Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue}},
-			Containers: []v1alpha1.ContainerCheckpoint{{Name: "main", ContainerID: "old", Digest: digest}},
+			Containers: []v1alpha1.ContainerCheckpoint{{Name: "main", ContainerID: "old", Digest: digest, Volumes: []string{ephemeral.SharedMemory}}},
 		},
 	}
 	n.api = fake.NewClientBuilder().WithScheme(scheme).WithObjects(pod, checkpoint).
@@ -122,7 +125,7 @@ func newArchive(t *testing.T, container, spec string) ([]byte, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{"spec.dump": spec, pagesFile: pages} {
+	for name, text := range map[string]string{"spec.dump": spec, pagesFile: pages, ephemeral.FileName(ephemeral.SharedMemory): "saved"} {
 		if err := w.Add(t.Context(), archive.File{Name: name, Size: int64(len(text)), Mode: 0o600, Reader: strings.NewReader(text)}); err != nil {
 			t.Fatal(err)
 		}
@@ -277,6 +280,7 @@ func (n *sweptNode) currentID() string { return fmt.Sprintf("id-%d", len(n.runs)
 // start starts a container, as the kubelet reports it.
 func (n *sweptNode) start(how string) {
 	n.runs, n.alive = append(n.runs, how), true
+	defer func() { n.sharedMemory = "changed by the container" }()
 	n.report(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, n.currentID())
 }
 
@@ -351,6 +355,7 @@ func (n *sweptNode) kubelet() {
 		n.t.Fatal(err)
 	}
 	outcome := ticket.Outcome{Request: found.Request, ContainerID: n.currentID(), Ended: n.time()}
+	n.putBack(place, found)
 	switch {
 	case !n.checkPages(place):
 		outcome.Error = "the checkpoint is not whole"
@@ -383,6 +388,24 @@ func (n *sweptNode) checkPages(place *ticket.Container) bool {
 		n.t.Errorf("the memory is in RAM: %v, want %v", !want, want)
 	}
 	return true
+}
+
+// putBack puts the volumes of a ticket back.
+func (n *sweptNode) putBack(place *ticket.Container, t *ticket.Ticket) {
+	n.t.Helper()
+	for _, v := range t.Volumes {
+		err := place.PutBack(v.Name, func(archive *os.File) error {
+			text, err := io.ReadAll(archive)
+			n.sharedMemory = string(text)
+			return err
+		})
+		if err != nil {
+			n.t.Error(err)
+		}
+	}
+	if n.sharedMemory != "saved" {
+		n.t.Errorf("a container is restored, and its volume has %q", n.sharedMemory)
+	}
 }
 
 // step lets the agent do one step. It returns whether the agent died.
@@ -465,8 +488,10 @@ func (n *sweptNode) checkNothingLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(place.DataDir()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the memory of the checkpoint is still on the node: %v", err)
+	for _, dir := range []string{place.DataDir(), filepath.Join(n.dir, "uid-p", ".volumes")} {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("data of the checkpoint are still on the node: %s, %v", dir, err)
+		}
 	}
 }
 

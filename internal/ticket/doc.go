@@ -8,6 +8,9 @@
 //	  progress        how far the agent is, while there is no ticket yet; for people
 //	  criu/           CRIU's log and what it mounts, while it restores
 //	  data/           the files of the checkpoint, with the layout of checkpointctl
+//	POD-UID/.volumes/
+//	  NAME.tar        the files of a volume that are to be put back
+//	  NAME.tar.done   the same when they are: several containers may use the volume
 //
 // A container whose pod asks for a restore starts only by a ticket. Without one the wrapper
 // waits, and then fails: the kubelet tries again. A ticket says either that the container is

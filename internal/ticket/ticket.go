@@ -69,6 +69,8 @@ type Ticket struct {
 	CloseTCP bool `json:"closeTCP,omitempty"`
 	// Compatible permits differences between the specifications that CRIU does not mind.
 	Compatible bool `json:"compatible,omitempty"`
+	// Volumes are those of the container whose files are put back before it is restored.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// Again is whether the container was restored before, and is whenever it ends, and FreshAfter
 	// whether it starts afresh when that fails. The agent needs it when the policy is gone.
 	Again      bool `json:"again,omitempty"`

@@ -611,7 +611,7 @@ func TestTheProgramImportsLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	const module = "github.com/holdfast-io/holdfast/"
-	allowed := []string{"golang.org/x/sys/unix", module + "internal/mounts", module + "internal/ticket", module + "internal/wrapper", module + "cmd/holdfast-runtime"}
+	allowed := []string{"golang.org/x/sys/unix", module + "internal/ephemeral", module + "internal/mounts", module + "internal/ticket", module + "internal/wrapper", module + "cmd/holdfast-runtime"}
 	for name := range strings.FieldsSeq(string(out)) {
 		if !slices.Contains(allowed, name) {
 			t.Errorf("it imports %s", name)

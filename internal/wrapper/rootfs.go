@@ -61,7 +61,7 @@ func (w *wrapper) applyRootfs(ctx context.Context, s *spec, data string) error {
 		return fmt.Errorf("opening the changes to the root file system: %w", err)
 	}
 	defer file.Close()
-	if err := t.apply(ctx, file); err != nil {
+	if _, err := t.apply(ctx, file); err != nil {
 		return fmt.Errorf("applying the changes to the root file system: %w", err)
 	}
 	return nil
@@ -96,7 +96,8 @@ func (t *tree) removeDeleted(name string) error {
 type layer struct {
 	*tree
 	archive *tar.Reader
-	// made are the names that the archive has had. An opaque directory hides others only.
+	// made are the names that the archive has had, and their directories. An opaque directory
+	// hides others only.
 	made map[string]bool
 	// dirs are the directories, whose times are set at the end: files in them change them.
 	dirs []*tar.Header
@@ -113,33 +114,33 @@ func unzip(from io.Reader) (io.Reader, error) {
 	return buffered, nil
 }
 
-// apply applies an archive.
-func (t *tree) apply(ctx context.Context, from io.Reader) error {
+// apply applies an archive, and returns the names that it has.
+func (t *tree) apply(ctx context.Context, from io.Reader) (map[string]bool, error) {
 	plain, err := unzip(from)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var stat unix.Statfs_t
 	if err := unix.Fstatfs(int(t.root.Fd()), &stat); err != nil {
-		return fmt.Errorf("reading the free space: %w", err)
+		return nil, fmt.Errorf("reading the free space: %w", err)
 	}
 	l := &layer{tree: t, archive: tar.NewReader(plain), made: map[string]bool{}, room: stat.Bavail * uint64(stat.Bsize)}
 	for range maxEntries {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
+			return nil, fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
 		}
 		header, err := l.archive.Next()
 		if errors.Is(err, io.EOF) {
-			return l.setTimes()
+			return l.made, l.setTimes()
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := l.entry(header); err != nil {
-			return fmt.Errorf("%q: %w", header.Name, err)
+			return nil, fmt.Errorf("%q: %w", header.Name, err)
 		}
 	}
-	return fmt.Errorf("there are more than %d", maxEntries)
+	return nil, fmt.Errorf("there are more than %d", maxEntries)
 }
 
 func (l *layer) entry(header *tar.Header) error {
@@ -157,6 +158,9 @@ func (l *layer) entry(header *tar.Header) error {
 		l.dirs = append(l.dirs, header)
 		return nil
 	}
+	if l.volume {
+		return l.make(parts, header)
+	}
 	if isWhiteout, err := l.whiteout(parts, header); isWhiteout || err != nil {
 		return err
 	}
@@ -165,7 +169,9 @@ func (l *layer) entry(header *tar.Header) error {
 
 // make makes the file of an entry in the place of whatever has its name.
 func (l *layer) make(parts []string, header *tar.Header) error {
-	l.made[strings.Join(parts, "/")] = true
+	for i := range parts {
+		l.made[strings.Join(parts[:i+1], "/")] = true
+	}
 	p, err := l.place(parts, true)
 	if err != nil {
 		return err
@@ -211,7 +217,7 @@ func (l *layer) makeDir(p place, header *tar.Header) error {
 		}
 	}
 	l.dirs = append(l.dirs, header)
-	return p.setMetadata(header)
+	return l.setMetadata(p, header)
 }
 
 func (l *layer) link(p place, header *tar.Header) error {
@@ -231,29 +237,34 @@ func (l *layer) link(p place, header *tar.Header) error {
 }
 
 func (l *layer) makeFile(p place, header *tar.Header) error {
-	if err := p.remove(); err != nil {
-		return err
+	err := p.remove()
+	if err == nil {
+		err = l.makeOfType(p, header)
 	}
-	switch header.Typeflag {
-	case tar.TypeReg:
-		if err := l.write(p, header); err != nil {
-			return err
-		}
-	case tar.TypeSymlink:
-		if err := unix.Symlinkat(header.Linkname, p.dir, p.name); err != nil {
-			return err
-		}
-	case tar.TypeFifo:
-		if err := unix.Mknodat(p.dir, p.name, unix.S_IFIFO|0o600, 0); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("files of type %q, such as devices, are not restored", header.Typeflag)
+	if err == nil {
+		err = l.setMetadata(p, header)
 	}
-	if err := p.setMetadata(header); err != nil {
+	if err != nil {
 		return err
 	}
 	return p.setTimes(header)
+}
+
+func (l *layer) makeOfType(p place, header *tar.Header) error {
+	// This is how overlayfs marks a deleted file; it is no device.
+	isMark := header.Typeflag == tar.TypeChar && header.Devmajor == 0 && header.Devminor == 0
+	switch {
+	case header.Typeflag == tar.TypeReg:
+		return l.write(p, header)
+	case header.Typeflag == tar.TypeSymlink:
+		return unix.Symlinkat(header.Linkname, p.dir, p.name)
+	case header.Typeflag == tar.TypeFifo:
+		return unix.Mknodat(p.dir, p.name, unix.S_IFIFO|0o600, 0)
+	case isMark:
+		return unix.Mknodat(p.dir, p.name, unix.S_IFCHR|0o600, 0)
+	default:
+		return fmt.Errorf("files of type %q, such as devices, are not restored", header.Typeflag)
+	}
 }
 
 func (l *layer) write(p place, header *tar.Header) error {
@@ -272,7 +283,7 @@ func (l *layer) write(p place, header *tar.Header) error {
 
 // setMetadata sets owner, mode and attributes, in this order: a new owner removes the bits and
 // attributes that give rights.
-func (p place) setMetadata(header *tar.Header) error {
+func (t *tree) setMetadata(p place, header *tar.Header) error {
 	if err := unix.Fchownat(p.dir, p.name, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("setting the owner: %w", err)
 	}
@@ -284,8 +295,8 @@ func (p place) setMetadata(header *tar.Header) error {
 	}
 	for key, value := range header.PAXRecords {
 		name, is := strings.CutPrefix(key, xattrPrefix)
-		if !is || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
-			continue // Those of overlayfs would change what the layer means.
+		if !is || !t.isRestored(name) {
+			continue
 		}
 		err := unix.Lsetxattr(p.self(), name, []byte(value), 0)
 		if err != nil && !errors.Is(err, unix.ENOTSUP) {
@@ -293,6 +304,13 @@ func (p place) setMetadata(header *tar.Header) error {
 		}
 	}
 	return nil
+}
+
+// isRestored reports whether an extended attribute is set. Those of overlayfs would change what
+// a layer means, and the label of SELinux is another pod's.
+func (t *tree) isRestored(name string) bool {
+	isOverlay := strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+	return name != "security.selinux" && (t.volume || !isOverlay)
 }
 
 func (p place) setTimes(header *tar.Header) error {
@@ -326,7 +344,7 @@ func (l *layer) setTimes() error {
 		}
 		p := place{dir: dir, name: "."}
 		if len(parts) == 0 {
-			err = p.setMetadata(header)
+			err = l.setMetadata(p, header)
 		}
 		err = errors.Join(err, p.setTimes(header))
 		p.close()

@@ -83,7 +83,8 @@ func (s sandbox) apply(t *testing.T, archive []byte) error {
 		t.Fatal(err)
 	}
 	defer tree.root.Close()
-	return tree.apply(t.Context(), bytes.NewReader(archive))
+	_, err = tree.apply(t.Context(), bytes.NewReader(archive))
+	return err
 }
 
 // An item is an entry of an archive.
@@ -321,7 +322,7 @@ func TestApplyStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("told to stop")
 	cancel(why)
-	if err := tree.apply(ctx, bytes.NewReader(pack(t, file("new", "x")))); !errors.Is(err, why) {
+	if _, err := tree.apply(ctx, bytes.NewReader(pack(t, file("new", "x")))); !errors.Is(err, why) {
 		t.Errorf("apply() = %v, want %v", err, why)
 	}
 	if _, err := os.Stat(filepath.Join(s.root, "new")); err == nil {

@@ -36,6 +36,7 @@ type spec struct {
 	} `json:"root"`
 	Mounts []struct {
 		Destination string   `json:"destination"`
+		Source      string   `json:"source"`
 		Type        string   `json:"type"`
 		Options     []string `json:"options"`
 	} `json:"mounts"`

@@ -9,10 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tree is the root file system of a container. Its methods never leave it: they go down
-// from directory to directory and follow no link, whoever has made the links.
+// A tree is the root file system of a container, or one of its volumes. Its methods never
+// leave it: they go down from directory to directory and follow no link, whoever has made the
+// links.
 type tree struct {
 	root *os.File
+	// volume is whether archives have the files themselves. Those of a root file system have
+	// changes to it, and nothing of what overlayfs keeps there.
+	volume bool
 }
 
 func openTree(path string) (*tree, error) {

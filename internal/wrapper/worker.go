@@ -114,6 +114,9 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 	if err := w.applyRootfs(ctx, s, data); err != nil {
 		return err
 	}
+	if err := putBackVolumes(ctx, place, s, t.Volumes); err != nil {
+		return err
+	}
 	outcome.RootfsSeconds = time.Since(begin).Seconds()
 	begin = time.Now()
 	if err := armTimers(filepath.Join(data, "checkpoint")); err != nil {

@@ -78,6 +78,7 @@ func TestOnTwoNodesPodsAreRestored(t *testing.T) {
 			"on another node":                  func(t *testing.T) { w.testRestoreOn(t, w.Nodes[1], "in-s3") },
 			"programs that check themselves":   func(t *testing.T) { w.testRestoreOfPrograms(t, w.bucket) },
 			"a program with a connection":      func(t *testing.T) { w.testRestoreOfConnection(t, w.bucket) },
+			"a database":                       func(t *testing.T) { w.testDatabase(t, w.bucket) },
 			"not what is only on another node": w.testRestoreOfOtherNode,
 			"not what would not start again":   w.testRestoreOfPodWithoutRestart,
 		} {
