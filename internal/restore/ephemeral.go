@@ -57,6 +57,11 @@ func (r *Reconciler) volumesOf(s *state, c *container) []ticket.Volume {
 	return volumes
 }
 
+// sharesIPC reports whether containers that are not restored may have System V objects.
+func (s *state) sharesIPC() bool {
+	return slices.ContainsFunc(s.containers, func(c *container) bool { return !c.target && !initializes(s.pod, c.name) })
+}
+
 // isExclusive reports whether only containers of the Checkpoint may write to a volume while or
 // after they are restored. Containers that initialize the pod have ended then.
 func (s *state) isExclusive(volume string) bool {

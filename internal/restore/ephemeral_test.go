@@ -69,6 +69,21 @@ func TestVolumesOfATicket(t *testing.T) {
 	}
 }
 
+func TestSharesIPC(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		targets []string
+		want    bool
+	}{
+		"a sidecar that is not restored has the namespace, too": {[]string{"main", "other"}, true},
+		"one that initializes the pod has ended":                {[]string{"main", "other", "sidecar"}, false},
+	} {
+		if got := volumesState(nil, test.targets...).sharesIPC(); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestCheckEphemeralVolumes(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

@@ -57,6 +57,7 @@ func (r *Reconciler) ticketFor(s *state, c *container, fetched ticket.Fetched) t
 		CloseTCP:   s.checkpoint.Spec.EstablishedTCP == v1alpha1.CloseTCP,
 		Compatible: s.policy.Match == v1alpha1.MatchCompatible,
 		Volumes:    r.volumesOf(s, c),
+		SharesIPC:  s.sharesIPC(),
 		Expires:    r.now().Add(expiry),
 		Fetched:    fetched,
 	}

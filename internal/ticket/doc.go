@@ -11,6 +11,7 @@
 //	POD-UID/.volumes/
 //	  NAME.tar        the files of a volume that are to be put back
 //	  NAME.tar.done   the same when they are: several containers may use the volume
+//	  ipc             a link that says with which container the pod's System V objects are restored
 //
 // A container whose pod asks for a restore starts only by a ticket. Without one the wrapper
 // waits, and then fails: the kubelet tries again. A ticket says either that the container is

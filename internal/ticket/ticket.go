@@ -71,6 +71,8 @@ type Ticket struct {
 	Compatible bool `json:"compatible,omitempty"`
 	// Volumes are those of the container whose files are put back before it is restored.
 	Volumes []Volume `json:"volumes,omitempty"`
+	// SharesIPC is whether containers that are not restored use the IPC namespace of the pod.
+	SharesIPC bool `json:"sharesIPC,omitempty"`
 	// Again is whether the container was restored before, and is whenever it ends, and FreshAfter
 	// whether it starts afresh when that fails. The agent needs it when the policy is gone.
 	Again      bool `json:"again,omitempty"`

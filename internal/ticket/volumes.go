@@ -101,3 +101,25 @@ func (c *Container) RemoveVolumes() error {
 	}
 	return nil
 }
+
+// ipcFile has the name of the container with which the System V objects of the pod are
+// restored.
+const ipcFile = "ipc"
+
+// TakeIPC reports whether the System V objects of the pod are restored with this container: it
+// is the first one that is restored.
+func (c *Container) TakeIPC() (bool, error) {
+	if err := os.MkdirAll(c.volumesDir(), 0o700); err != nil {
+		return false, fmt.Errorf("making a directory for volumes: %w", err)
+	}
+	name := filepath.Join(c.volumesDir(), ipcFile)
+	err := os.Symlink(c.container, name) // It is there whole or not at all.
+	if err == nil {
+		return true, nil
+	}
+	first, err := os.Readlink(name)
+	if err != nil {
+		return false, fmt.Errorf("finding out which container has the System V objects of the pod: %w", err)
+	}
+	return first == c.container, nil
+}

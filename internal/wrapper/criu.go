@@ -168,6 +168,8 @@ var causes = []cause{
 		"stopped still close, for up to a minute: let the program listen with SO_REUSEADDR, or the policy restore with onFailure: Retry", false},
 	{[]string{"Can't bind inet socket", "Cannot assign requested address", "EADDRNOTAVAIL"}, "AddressBound: the process listens on an address that the new pod does not have; " +
 		"let it listen on all addresses", true},
+	{[]string{"Failed to create shm set", "Failed to create sem set", "Failed to create msg queue"}, "SysVIPC: a container that is not restored may use this System V object; " +
+		"checkpoint all containers of the pod, or restore in a new pod", false},
 	{[]string{"Cannot allocate memory", "Out of memory"}, "the node or the memory limit of the container has too little memory for the checkpoint", false},
 	{[]string{"No space left on device"}, "free disk space on the node", false},
 	{[]string{"tcp-established", "Connected TCP socket"}, "EstablishedTCP: the checkpoint has open connections; let the restore close them", true},

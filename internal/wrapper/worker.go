@@ -117,9 +117,12 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 	if err := putBackVolumes(ctx, place, s, t.Volumes); err != nil {
 		return err
 	}
+	if err := prepareIPC(place, s, t); err != nil {
+		return err
+	}
 	outcome.RootfsSeconds = time.Since(begin).Seconds()
 	begin = time.Now()
-	if err := armTimers(filepath.Join(data, "checkpoint")); err != nil {
+	if err := armTimers(place.ImagesDir()); err != nil {
 		return err
 	}
 	if err := w.restoreProcesses(ctx, place, s, t); err != nil {
