@@ -147,9 +147,18 @@ func (w *writer) Abort() error {
 	return nil
 }
 
-// abortUpload aborts the upload until it is gone: a server may finish a part that it was
-// receiving, and keep the upload for it. S3 says so of AbortMultipartUpload.
+// abortUpload aborts the upload, and once more if a request was cut.
 func (w *writer) abortUpload(ctx context.Context) error {
+	err := w.abortUntilGone(ctx)
+	if err != nil || !w.cut.Load() {
+		return err
+	}
+	return w.store.abortAgain(ctx, w.name, []string{w.uploadID})
+}
+
+// abortUntilGone aborts the upload until it is gone: a server may finish a part that it was
+// receiving, and keep the upload for it. S3 says so of AbortMultipartUpload.
+func (w *writer) abortUntilGone(ctx context.Context) error {
 	for left := w.uploadID != ""; left; {
 		err := w.store.abortUpload(ctx, w.name, w.uploadID)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -31,16 +32,37 @@ func (s *Store) deleteName(ctx context.Context, name string) error {
 // abortUploads aborts the incomplete uploads of an object. It lists them again then: a
 // part that was being sent may survive the first abort.
 func (s *Store) abortUploads(ctx context.Context, name string) error {
+	var aborted []string
 	for found := true; found; {
 		found = false
 		err := s.listUploads(ctx, name, func(u minio.ObjectMultipartInfo) error {
 			if u.Key != name {
 				return nil
 			}
-			found = true
+			found, aborted = true, append(aborted, u.UploadID)
 			return s.abortUpload(ctx, name, u.UploadID)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	return s.abortAgain(ctx, name, aborted)
+}
+
+// abortAgain aborts uploads once more when a server has noticed that their connections were
+// cut. Until then it may write a part that it was receiving, and keep it for an upload that it
+// does not list any more.
+func (s *Store) abortAgain(ctx context.Context, name string, uploads []string) error {
+	if len(uploads) == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(s.limits.settle):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for _, id := range uploads {
+		if err := s.abortUpload(ctx, name, id); err != nil {
 			return err
 		}
 	}

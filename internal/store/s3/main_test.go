@@ -49,7 +49,7 @@ func configOf(s *s3server.Server, bucket string) Config {
 }
 
 // quick are limits for tests in which requests fail.
-var quick = limits{stall: 20 * time.Second, complete: timeout, retry: 20 * time.Second, backoff: 10 * time.Millisecond, cleanup: timeout}
+var quick = limits{stall: 20 * time.Second, complete: timeout, retry: 20 * time.Second, backoff: 10 * time.Millisecond, cleanup: timeout, settle: 200 * time.Millisecond}
 
 func mustNew(t testing.TB, c Config, l limits) *Store {
 	t.Helper()

@@ -24,13 +24,14 @@ type limits struct {
 	retry    time.Duration // how long a request is repeated; 0 is not at all
 	backoff  time.Duration // before the first repetition; doubled for each further one
 	cleanup  time.Duration // for an abort after the caller's context has ended
+	settle   time.Duration // until a server has noticed that a connection was cut
 }
 
 // A stall is long enough for the 4 MiB that Linux buffers for a connection to leave at 0.6
 // Mbit/s. The server copies the data of a large object when its upload is completed, so
 // that takes longer than other requests.
 var defaultLimits = limits{stall: time.Minute, complete: 5 * time.Minute, retry: time.Minute,
-	backoff: 200 * time.Millisecond, cleanup: 30 * time.Second}
+	backoff: 200 * time.Millisecond, cleanup: 30 * time.Second, settle: time.Second}
 
 // A Store keeps objects in a bucket. It is a [store.Store].
 type Store struct {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
@@ -57,6 +58,8 @@ type writer struct {
 
 	mu   sync.Mutex
 	done []minio.CompletePart
+	// cut is whether a request has ended without an answer: the server may go on with it.
+	cut atomic.Bool
 
 	ended     bool // by Commit or Abort
 	uncertain bool // whether the object may be visible although Commit has failed
@@ -184,6 +187,9 @@ func (w *writer) uploadPart(p *part, number int) error {
 		sent, err = w.store.client.PutObjectPart(ctx, w.store.config.Bucket, w.name, w.uploadID, number, reader, p.size, options)
 		if err == nil && sent.ChecksumCRC32C != "" && sent.ChecksumCRC32C != sums.crc32c {
 			err = errCorrupted
+		}
+		if err != nil {
+			w.cut.Store(true)
 		}
 		return err
 	})
