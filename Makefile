@@ -96,7 +96,7 @@ need: # Only root can start nodes, so nobody else needs the packages for them.
 
 need-test:
 	@hack/need.sh gcc=gcc /usr/include/stdio.h=libc6-dev mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount \
-		/usr/share/postgresql=postgresql
+		'/usr/lib/postgresql/*/bin/postgres=postgresql'
 
 .PHONY: crds
 crds: ## Copy the CRDs of the snapshot API from the module with its types

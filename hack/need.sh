@@ -1,12 +1,13 @@
 #!/bin/sh
 # need.sh COMMAND=PACKAGE... : makes sure that commands exist, or files if the name
-# begins with a slash. As root it installs the Debian packages of those that are
-# missing; otherwise it says in one line what to install.
+# begins with a slash; it may be a pattern then. As root it installs the Debian packages of
+# those that are missing; otherwise it says in one line what to install.
 set -eu
 
 packages=
 for pair in "$@"; do
-	case $pair in /*) if [ -e "${pair%%=*}" ]; then continue; fi ;; esac
+	# shellcheck disable=SC2086 # a pattern
+	case $pair in /*) if ls ${pair%%=*} >/dev/null 2>&1; then continue; fi ;; esac
 	if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null 2>&1; then
 		packages="$packages ${pair#*=}"
 	fi
