@@ -86,23 +86,12 @@ func leaveOutIPC(images string) error {
 	return nil
 }
 
-// removeIPC removes the objects of a namespace, which this thread enters. If it is shared with
-// containers that are not restored, only shared memory goes that nobody uses.
+// removeIPC removes the objects of a namespace, which this thread enters, unless it is the
+// node's. If it is shared with containers that are not restored, only shared memory goes that
+// nobody uses.
 func removeIPC(namespace string, shared bool) error {
-	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening the IPC namespace %s: %w", namespace, err)
-	}
-	defer unix.Close(fd)
-	var own, other unix.Stat_t
-	if err := errors.Join(unix.Stat("/proc/self/ns/ipc", &own), unix.Fstat(fd, &other)); err != nil {
-		return fmt.Errorf("comparing IPC namespaces: %w", err)
-	}
-	if own.Ino == other.Ino {
-		return nil // It is the node's.
-	}
-	if err := unix.Setns(fd, unix.CLONE_NEWIPC); err != nil {
-		return fmt.Errorf("entering the IPC namespace: %w", err)
+	if entered, err := enterIPC(namespace); err != nil || !entered {
+		return err
 	}
 	for _, kind := range ipcKinds {
 		objects, err := kind.list()
@@ -119,6 +108,26 @@ func removeIPC(namespace string, shared bool) error {
 		}
 	}
 	return nil
+}
+
+// enterIPC enters a namespace, unless it is that of this process, which is the node's.
+func enterIPC(namespace string) (bool, error) {
+	fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("opening the IPC namespace %s: %w", namespace, err)
+	}
+	defer unix.Close(fd)
+	var own, other unix.Stat_t
+	if err := errors.Join(unix.Stat("/proc/self/ns/ipc", &own), unix.Fstat(fd, &other)); err != nil {
+		return false, fmt.Errorf("comparing IPC namespaces: %w", err)
+	}
+	if own.Ino == other.Ino {
+		return false, nil
+	}
+	if err := unix.Setns(fd, unix.CLONE_NEWIPC); err != nil {
+		return false, fmt.Errorf("entering the IPC namespace: %w", err)
+	}
+	return true, nil
 }
 
 func (k ipcKind) list() ([]ipcObject, error) {

@@ -111,13 +111,7 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 		return err
 	}
 	begin := time.Now()
-	if err := w.applyRootfs(ctx, s, data); err != nil {
-		return err
-	}
-	if err := putBackVolumes(ctx, place, s, t.Volumes); err != nil {
-		return err
-	}
-	if err := prepareIPC(place, s, t); err != nil {
+	if err := w.restoreFiles(ctx, place, s, t); err != nil {
 		return err
 	}
 	outcome.RootfsSeconds = time.Since(begin).Seconds()
@@ -137,6 +131,17 @@ func (w *wrapper) restore(ctx context.Context, place *ticket.Container, s *spec,
 		return errors.Join(err, w.removeRest())
 	}
 	return nil
+}
+
+// restoreFiles restores what the processes find when they go on.
+func (w *wrapper) restoreFiles(ctx context.Context, place *ticket.Container, s *spec, t *ticket.Ticket) error {
+	if err := w.applyRootfs(ctx, s, place.DataDir()); err != nil {
+		return err
+	}
+	if err := putBackVolumes(ctx, place, s, t.Volumes); err != nil {
+		return err
+	}
+	return prepareIPC(place, s, t)
 }
 
 // mark lets start and state know that the container was restored.
