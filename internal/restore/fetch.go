@@ -112,8 +112,7 @@ func (r *Reconciler) openArchive(ctx context.Context, c *v1alpha1.Checkpoint, f 
 	return err
 }
 
-// fetchAll fetches containers concurrently, and issues their tickets when the data of all are
-// there: a volume may be in the archive of another container.
+// fetchAll fetches containers concurrently.
 func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, f := range fetches {
@@ -128,15 +127,7 @@ func (r *Reconciler) fetchAll(ctx context.Context, s *state, fetches []*fetch) e
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for _, f := range fetches {
-		if err := f.container.place.Issue(r.ticketFor(s, f.container, f.fetched)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return group.Wait()
 }
 
 // run brings the data to the node and verifies them in one pass. They survive a power cut when

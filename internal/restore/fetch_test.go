@@ -70,15 +70,28 @@ func TestNothingIsLeftOfAFailedFetch(t *testing.T) {
 
 // If one container cannot be fetched, nothing is left of the others either.
 func TestNothingIsLeftOfTheOtherContainers(t *testing.T) {
-	r, s, meeting := newMeeting(t, "a", "b")
-	delete(meeting.data, "b")
-	if err := r.stage(t.Context(), s, s.containers); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("the error is %v", err)
-	}
-	for _, c := range s.containers {
-		if _, err := os.Stat(c.place.DataDir()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the directory of container %s is still there: %v", c.name, err)
-		}
+	for name, tt := range map[string]struct {
+		hurt func(*state, *meeting)
+		want error
+	}{
+		"it cannot be opened":      {func(_ *state, m *meeting) { delete(m.data, "b") }, store.ErrUnavailable},
+		"its archive was replaced": {func(s *state, _ *meeting) { s.checkpoint.Status.Containers[1].Digest = "another" }, archive.ErrDamaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, s, meeting := newMeeting(t, "a", "b")
+			tt.hurt(s, meeting)
+			if err := r.stage(t.Context(), s, s.containers); !errors.Is(err, tt.want) {
+				t.Errorf("the error is %v, want %v", err, tt.want)
+			}
+			for _, c := range s.containers {
+				if _, err := os.Stat(c.place.DataDir()); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the directory of container %s is still there: %v", c.name, err)
+				}
+				if _, err := c.place.Ticket(); !errors.Is(err, ticket.ErrNone) {
+					t.Errorf("container %s has a ticket: error %v", c.name, err)
+				}
+			}
+		})
 	}
 }
 

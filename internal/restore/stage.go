@@ -41,13 +41,22 @@ func (r *Reconciler) stage(ctx context.Context, s *state, missing []*container) 
 			f.object.Close()
 		}
 	}()
+	if err == nil {
+		err = r.fetchAll(ctx, s, fetches)
+	}
 	if err != nil {
 		for _, f := range fetches { // What they have taken of the node is not for later.
 			err = errors.Join(err, r.removeData(f.container))
 		}
 		return err
 	}
-	return r.fetchAll(ctx, s, fetches)
+	// Not before the data of all are there: a volume may be in the archive of another container.
+	for _, f := range fetches {
+		if err := f.container.place.Issue(r.ticketFor(s, f.container, f.fetched)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ticketFor returns a ticket to restore a container from data that are on the node.
