@@ -33,6 +33,21 @@ type fetch struct {
 	fetched ticket.Fetched
 }
 
+// fetch brings the data of containers to the node. It returns what it has begun, also together
+// with an error.
+func (r *Reconciler) fetch(ctx context.Context, s *state, containers []*container) ([]*fetch, error) {
+	fetches, err := r.prepare(ctx, s, containers)
+	defer func() {
+		for _, f := range fetches {
+			f.object.Close()
+		}
+	}()
+	if err != nil {
+		return fetches, err
+	}
+	return fetches, r.fetchAll(ctx, s, fetches)
+}
+
 // prepare opens the archives of containers, and sees that the node has room for all of them.
 // The caller closes the objects of what it returns, also together with an error.
 func (r *Reconciler) prepare(ctx context.Context, s *state, containers []*container) (fetches []*fetch, err error) {

@@ -35,15 +35,7 @@ func (r *Reconciler) stage(ctx context.Context, s *state, missing []*container) 
 	if err := s.prepareVolumes(missing); err != nil {
 		return err
 	}
-	fetches, err := r.prepare(ctx, s, missing)
-	defer func() {
-		for _, f := range fetches {
-			f.object.Close()
-		}
-	}()
-	if err == nil {
-		err = r.fetchAll(ctx, s, fetches)
-	}
+	fetches, err := r.fetch(ctx, s, missing)
 	if err != nil {
 		for _, f := range fetches { // What they have taken of the node is not for later.
 			err = errors.Join(err, r.removeData(f.container))
