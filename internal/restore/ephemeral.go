@@ -12,7 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/ticket"
 )
 
-// checkEphemeralVolumes looks for a volume whose files the Checkpoint has and the pod has no place for.
+// checkEphemeralVolumes looks for a volume whose files the Checkpoint has, and for which the
+// pod has no place.
 func checkEphemeralVolumes(s *state) *problem {
 	if s.policy.Match == v1alpha1.MatchCompatible {
 		return nil // Its files are left out.
@@ -57,27 +58,27 @@ func (r *Reconciler) volumesOf(s *state, c *container) []ticket.Volume {
 	return volumes
 }
 
-// sharesIPC reports whether containers that are not restored may have System V objects.
-func (s *state) sharesIPC() bool {
-	return slices.ContainsFunc(s.containers, func(c *container) bool { return !c.target && !initializes(s.pod, c.name) })
+// others returns the containers that may run beside those that are restored. Those that
+// initialize the pod have ended then.
+func (s *state) others() []*container {
+	return filterContainers(s.containers, func(c *container) bool { return !c.target && !initializes(s.pod, c.name) })
 }
 
+// sharesIPC reports whether containers that are not restored may have System V objects.
+func (s *state) sharesIPC() bool { return len(s.others()) > 0 }
+
 // isExclusive reports whether only containers of the Checkpoint may write to a volume while or
-// after they are restored. Containers that initialize the pod have ended then.
-func (s *state) isExclusive(volume string) bool {
-	for _, c := range s.containers {
-		if !c.target && !initializes(s.pod, c.name) && slices.Contains(kube.EphemeralVolumes(s.pod, c.name), volume) {
-			return false
-		}
-	}
-	return true
-}
+// after they are restored.
+func (s *state) isExclusive(volume string) bool { return !s.anyHas(s.others(), volume) }
 
 // isUsed reports whether a container runs that has a volume.
 func (s *state) isUsed(volume string) bool {
-	return slices.ContainsFunc(s.containers, func(c *container) bool {
-		return c.runningID != "" && slices.Contains(kube.EphemeralVolumes(s.pod, c.name), volume)
-	})
+	running := filterContainers(s.containers, func(c *container) bool { return c.runningID != "" })
+	return s.anyHas(running, volume)
+}
+
+func (s *state) anyHas(containers []*container, volume string) bool {
+	return slices.ContainsFunc(containers, func(c *container) bool { return slices.Contains(kube.EphemeralVolumes(s.pod, c.name), volume) })
 }
 
 // initializes reports whether a container ends before the others start.
