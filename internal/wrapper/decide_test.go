@@ -150,13 +150,13 @@ func TestIdentity(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := &spec{Annotations: tt.annotations}
-			got, err := s.identity()
+			a := annotations(tt.annotations)
+			got, err := a.identity()
 			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("identity() = %+v, %v, want %+v, %q", got, err, tt.want, tt.err)
 			}
-			if s.isPause() != tt.pause {
-				t.Errorf("isPause() = %v, want %v", s.isPause(), tt.pause)
+			if a.isPause() != tt.pause {
+				t.Errorf("isPause() = %v, want %v", a.isPause(), tt.pause)
 			}
 		})
 	}

@@ -49,12 +49,12 @@ func (w *wrapper) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	place, err := w.place(s)
+	place, err := w.place(s.Annotations)
 	if err != nil {
 		return err
 	}
 	outcome := ticket.Outcome{ContainerID: w.call.id, Started: time.Now()}
-	t, err := claim(place, s.request(), outcome.Started)
+	t, err := claim(place, s.Annotations.request(), outcome.Started)
 	if errors.Is(err, errChanged) {
 		return err
 	}

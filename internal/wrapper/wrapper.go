@@ -79,28 +79,28 @@ func (w *wrapper) exec() error {
 
 func (w *wrapper) create() error {
 	warn(w.call, w.config.warning)
-	s, err := readSpec(w.call.specPath())
+	a, err := readAnnotations(w.call.specPath())
 	if err != nil {
 		return w.exec() // The real runtime says what is wrong with it.
 	}
-	place, err := w.place(s)
+	place, err := w.place(a)
 	switch {
-	case err != nil && s.request() != "":
-		return fmt.Errorf("the restore from %s is refused: %w", s.request(), err)
+	case err != nil && a.request() != "":
+		return fmt.Errorf("the restore from %s is refused: %w", a.request(), err)
 	case err != nil:
 		warn(w.call, err.Error())
 		return w.exec()
 	case place == nil:
 		return w.exec()
 	}
-	return w.createAt(place, s.request())
+	return w.createAt(place, a.request())
 }
 
 // place returns where the agent leaves tickets for the container, nil if it is no container
 // of a pod.
-func (w *wrapper) place(s *spec) (*ticket.Container, error) {
-	id, err := s.identity()
-	if err != nil || s.isPause() || id == (identity{}) {
+func (w *wrapper) place(a annotations) (*ticket.Container, error) {
+	id, err := a.identity()
+	if err != nil || a.isPause() || id == (identity{}) {
 		return nil, err
 	}
 	return ticket.At(w.config.dir, id.podUID, id.container)
@@ -108,6 +108,10 @@ func (w *wrapper) place(s *spec) (*ticket.Container, error) {
 
 // createAt creates or restores a container of a pod.
 func (w *wrapper) createAt(place *ticket.Container, request string) error {
+	// Nearly every container: it is not kept waiting for what only a restore needs.
+	if s := observe(place, request); decide(s) == pass {
+		return w.pass(s)
+	}
 	ctx, stop := whileParentLives(context.Background())
 	defer stop()
 	for {
@@ -119,10 +123,7 @@ func (w *wrapper) createAt(place *ticket.Container, request string) error {
 		}
 		switch action {
 		case pass:
-			if s.err != nil {
-				warn(w.call, s.err.Error())
-			}
-			return w.exec()
+			return w.pass(s)
 		case fail:
 			return fmt.Errorf("the container is not started: %s", s.ticket.Message)
 		case waitMore:
@@ -136,6 +137,14 @@ func (w *wrapper) createAt(place *ticket.Container, request string) error {
 			return err
 		}
 	}
+}
+
+// pass lets the real runtime create the container.
+func (w *wrapper) pass(s situation) error {
+	if s.err != nil {
+		warn(w.call, s.err.Error())
+	}
+	return w.exec()
 }
 
 // parentPoll is how often a process looks whether its parent lives.
