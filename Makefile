@@ -70,7 +70,7 @@ bin/holdfast bin/holdfast-runtime bin/local-driver:
 # ROLE makes an image whose entrypoint is that role, for manifests without a command.
 IMAGE = holdfast.io/$(ROLE):dev
 ROLE = holdfast
-ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar \
+ROLES := csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller node-driver-registrar livenessprobe \
 	checkpoint-operator manager
 .PHONY: image image-local-driver
 image: bin/holdfast bin/holdfast-runtime ## Write an image into bin/holdfast.tar, without Docker (IMAGE=name, ROLE=csi-attacher)

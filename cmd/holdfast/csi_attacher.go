@@ -41,6 +41,7 @@ defaults.`,
 	}
 	a.endpoint.AddSplitFlags(command.Flags())
 	a.declare(command, &a.attach)
+	addRetiredAttacherFlags(command.Flags())
 	return command
 }
 

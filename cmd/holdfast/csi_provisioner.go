@@ -46,7 +46,11 @@ defaults.`,
 		Args: cobra.NoArgs,
 		RunE: p.runE(p.complete, p.run),
 	}
+	p.gates.AddAlwaysOn("HonorPVReclaimPolicy", "a volume goes by its reclaim policy also if its PersistentVolume is deleted first, "+
+		"and nothing switches that off; set persistentVolumeReclaimPolicy: Retain on volumes that must stay")
+	p.gates.AddAlwaysOn("CSINodeExpandSecret", "")
 	p.declare(command, &p.provision, &p.capacity)
+	addRetiredProvisionerFlags(command.Flags())
 	return command
 }
 

@@ -26,6 +26,10 @@ type resizer struct {
 
 func newResizer() *cobra.Command {
 	r := &resizer{sidecar: sidecar{role: role{work: app.WorkerOptions{Flag: "workers", Workers: 10}}}}
+	return r.command()
+}
+
+func (r *resizer) command() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "csi-resizer",
 		Short: "Expand volumes and modify their attributes",
@@ -40,6 +44,7 @@ defaults.`,
 	}
 	command.Flags().DurationVar(&r.resync, "resync-period", 10*time.Minute, "how often all claims are reconciled, even if unchanged")
 	r.declare(command, &r.resize)
+	addRetiredResizerFlags(command.Flags())
 	return command
 }
 
@@ -48,6 +53,9 @@ defaults.`,
 func (r *resizer) complete(command *cobra.Command) error {
 	err := r.sidecar.complete(command)
 	o := &r.resize
+	if command.Flags().Changed("timeout") {
+		o.ExpandTimeout, o.ModifyTimeout = 0, 0 // As in upstream's program: it overrides both.
+	}
 	o.Workers, o.RetryStart, o.RetryMax = r.work.Workers, r.work.RetryStart, r.work.RetryMax
 	return errors.Join(err, o.Validate())
 }

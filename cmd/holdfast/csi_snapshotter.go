@@ -54,6 +54,7 @@ defaults.`,
 	fs.IntVar(&s.naming.Length, "snapshot-name-uuid-length", -1, "number of characters of the snapshot's UID in its name at the driver, 8 to 32; -1 for the whole UID with dashes")
 	fs.BoolVar(&s.perNode, "node-deployment", false, "run one csi-snapshotter on each node, which handles only the snapshots of its node's volumes [NODE_NAME]")
 	s.declare(command, &s.snapshots, &s.groups, &s.orphans)
+	addRetiredSnapshotterFlags(fs)
 	return command
 }
 

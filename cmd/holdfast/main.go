@@ -22,7 +22,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(),
+		newProvisioner(), newAttacher(), newResizer(), newSnapshotter(), newSnapshotController(), newRegistrar(), newLivenessProbe(),
 		newCheckpointOperator(), newNodeAgent(), newCheckpointWorker(), newHold(),
 		newArchive(), newCRDs(), newVersion())
 	root.SetArgs(arguments(root, os.Args))

@@ -12,8 +12,14 @@ import (
 	"github.com/holdfast-io/holdfast/internal/register"
 )
 
+const (
+	modeRegistration = "registration"
+	modeProbe        = "kubelet-registration-probe"
+)
+
 // registrar is the role node-driver-registrar.
 type registrar struct {
+	mode    string
 	driver  app.DriverOptions
 	options register.Options
 	logging *logsapi.LoggingConfiguration
@@ -22,20 +28,31 @@ type registrar struct {
 func newRegistrar() *cobra.Command {
 	r := &registrar{driver: app.DriverOptions{NodePart: true}, logging: logsapi.NewLoggingConfiguration()}
 	command := &cobra.Command{
-		Use:   "node-driver-registrar",
-		Short: "Register a CSI driver with the kubelet of its node",
-		Args:  cobra.NoArgs,
+		Use:     "node-driver-registrar",
+		Aliases: []string{"csi-node-driver-registrar"},
+		Short:   "Register a CSI driver with the kubelet of its node",
+		Args:    cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if err := logsapi.ValidateAndApply(r.logging, nil); err != nil {
 				return err
 			}
-			return r.run(command.Context())
+			switch r.mode {
+			case modeRegistration:
+				return r.run(command.Context())
+			case modeProbe:
+				return register.Probe(r.options)
+			default:
+				return fmt.Errorf("--mode %q is neither %s nor %s", r.mode, modeRegistration, modeProbe)
+			}
 		},
 	}
 	fs := command.Flags()
 	r.driver.AddFlags(fs)
 	r.options.AddFlags(fs)
-	logsapi.AddFlags(r.logging, fs)
+	fs.StringVar(&r.mode, "mode", modeRegistration, "registration, or kubelet-registration-probe: end with an error unless the kubelet has registered the driver")
+	app.AddAutomaxprocsFlag(fs)
+	app.AddLoggingFlags(r.logging, fs)
+	addRetiredRegistrarFlags(fs)
 	addVersionFlag(command)
 	return command
 }

@@ -53,7 +53,7 @@ func (r *role) declare(command *cobra.Command, own ...optionGroup) {
 	for _, g := range append([]optionGroup{&r.gates, &r.kube, &r.leader, &r.endpoint, &r.work}, own...) {
 		g.AddFlags(fs)
 	}
-	logsapi.AddFlags(r.logging, fs)
+	app.AddLoggingFlags(r.logging, fs)
 	addVersionFlag(command)
 }
 

@@ -54,6 +54,7 @@ defaults.`,
 	fs.DurationVar(&s.resync, "resync-period", 15*time.Minute, "how often all snapshots are reconciled, even if unchanged")
 	fs.DurationVar(&s.crdCheckInterval, "retry-crd-interval-max", 30*time.Second, "maximum pause between two checks for the CRDs of the snapshot API at the start; at least 1s")
 	s.declare(command, &s.level, &s.bind)
+	addRetiredSnapshotControllerFlags(fs)
 	return command
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
@@ -22,17 +22,23 @@ import (
 // same.
 const leaseExpiryTolerance = 20 * time.Second
 
+// optionalAddressDelay is how long other containers of the pod have time to open an address
+// before this program opens it only because it is a default.
+const optionalAddressDelay = 5 * time.Second
+
 // endpoint serves metrics and health for the lifetime of the process, also on
 // standbys and between leadership terms.
 type endpoint struct {
 	server    *http.Server
 	listeners []net.Listener
+	optional  []string      // addresses that are opened after the delay
+	delay     time.Duration // before optional addresses are opened
 	watchdog  *leaderelection.HealthzAdaptor
 	caches    atomic.Pointer[cache.Cache] // of the current term
 }
 
 // listen creates the HTTP endpoint. It binds the addresses, so that the program does
-// not start if one is in use.
+// not start if one is in use that somebody has asked for.
 //
 //	METRICS-PATH              metrics
 //	/healthz                  200 while the process runs
@@ -40,10 +46,14 @@ type endpoint struct {
 //	/readyz                   200 when the caches are synced
 //	/debug/pprof/             profiles, with --enable-pprof
 func listen(ctx context.Context, o EndpointOptions, gatherer prometheus.Gatherer) (*endpoint, error) {
-	e := &endpoint{watchdog: leaderelection.NewLeaderHealthzAdaptor(leaseExpiryTolerance)}
-	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: 10 * time.Second}
-	for _, address := range o.addresses() {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	e := &endpoint{delay: optionalAddressDelay, watchdog: leaderelection.NewLeaderHealthzAdaptor(leaseExpiryTolerance)}
+	e.server = &http.Server{Handler: e.routes(o, gatherer), ReadHeaderTimeout: readHeaderTimeout}
+	for _, a := range o.addresses() {
+		if a.optional {
+			e.optional = append(e.optional, a.value)
+			continue
+		}
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.value)
 		if err != nil {
 			e.close()
 			return nil, fmt.Errorf("listening on the address for metrics and health: %w", err)
@@ -62,11 +72,7 @@ func (e *endpoint) routes(o EndpointOptions, gatherer prometheus.Gatherer) http.
 	mux.HandleFunc("/healthz/leader-election", e.serveLeaderElectionHealth)
 	mux.HandleFunc("/readyz", e.serveReadiness)
 	if o.Profiles {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		AddProfiles(mux)
 	}
 	return mux
 }
@@ -110,12 +116,37 @@ func (e *endpoint) serve(ctx context.Context) error {
 	defer stop()
 	var all errgroup.Group
 	for _, l := range e.listeners {
-		all.Go(func() error {
-			if err := e.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serving HTTP: %w", err)
-			}
-			return nil
-		})
+		all.Go(func() error { return e.serveOn(l) })
+	}
+	for _, address := range e.optional {
+		all.Go(func() error { return e.serveOptional(ctx, address) })
 	}
 	return all.Wait()
+}
+
+func (e *endpoint) serveOn(l net.Listener) error {
+	if err := e.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving HTTP: %w", err)
+	}
+	return nil
+}
+
+// serveOptional serves HTTP on an address that nobody has asked for, if nobody else has it
+// when the delay is over.
+func (e *endpoint) serveOptional(ctx context.Context, address string) error {
+	sleep(ctx, e.delay)
+	l := listenIfFree(ctx, address)
+	if l == nil {
+		return nil
+	}
+	return e.serveOn(l)
+}
+
+// listenIfFree returns nil if the address cannot be had, or ctx has ended.
+func listenIfFree(ctx context.Context, address string) net.Listener {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Info("Doing without a default address of metrics and health: set --http-endpoint to one that is free", "address", address, "err", err)
+	}
+	return l
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
 )
 
 // FeatureGates is the value of --feature-gates, in the form of Kubernetes:
@@ -16,7 +17,10 @@ import (
 // The implementation of k8s.io/component-base is not used: these gates have no
 // maturity levels, locks or metrics, and the error for an unknown name lists the
 // known ones.
-type FeatureGates struct{ gates []featureGate }
+type FeatureGates struct {
+	gates    []featureGate
+	alwaysOn map[string]string
+}
 
 // loggingGates are the gates of k8s.io/component-base/logs. Upstream's sidecars
 // accept them, so existing manifests may set them. They have no effect here: no
@@ -32,6 +36,16 @@ type featureGate struct {
 func (g *FeatureGates) Add(name string, enabled *bool, usage string) {
 	*enabled = true
 	g.gates = append(g.gates, featureGate{name: name, usage: usage, enabled: enabled})
+}
+
+// AddAlwaysOn declares a gate that upstream's program had until it was on for good. It may
+// be set to true. If it may not be false, refusal says why and what to do instead; with an
+// empty refusal false has no effect.
+func (g *FeatureGates) AddAlwaysOn(name, refusal string) {
+	if g.alwaysOn == nil {
+		g.alwaysOn = map[string]string{}
+	}
+	g.alwaysOn[name] = refusal
 }
 
 // AddFlags declares the flag. All gates must have been added before.
@@ -64,11 +78,22 @@ func (g *FeatureGates) set(pair string) error {
 	if slices.Contains(loggingGates, name) {
 		return nil
 	}
+	if refusal, ok := g.alwaysOn[name]; ok {
+		return setAlwaysOn(name, enabled, refusal)
+	}
 	i := slices.IndexFunc(g.gates, func(gate featureGate) bool { return gate.name == name })
 	if i < 0 {
 		return fmt.Errorf("unknown feature gate %q; known are %s", name, strings.Join(g.names(), ", "))
 	}
 	*g.gates[i].enabled = enabled
+	return nil
+}
+
+func setAlwaysOn(name string, enabled bool, refusal string) error {
+	if !enabled && refusal != "" {
+		return fmt.Errorf("feature gate %s=false: %s", name, refusal)
+	}
+	klog.Background().Info("A feature gate has no effect: what it enabled is always on", "gate", name)
 	return nil
 }
 

@@ -56,6 +56,8 @@ type LeaderElectionOptions struct {
 	Labels                                    map[string]string
 	// Release is whether the Lease is released when the program ends.
 	Release bool
+
+	enabledFlag, namespaceFlag *pflag.Flag
 }
 
 // AddFlags declares the group's flags.
@@ -63,6 +65,7 @@ func (o *LeaderElectionOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "elect a leader among the replicas; only the leader works")
 	fs.StringVar(&o.Namespace, "leader-election-namespace", o.Namespace,
 		"namespace of the Lease and of this program's own records; empty for the pod's namespace [POD_NAMESPACE]")
+	o.enabledFlag, o.namespaceFlag = fs.Lookup("leader-election"), fs.Lookup("leader-election-namespace")
 	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", 15*time.Second, "how long other replicas wait after the last renewal before they take over; must be above the renew deadline")
 	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long the leader tries to renew the Lease before it steps down; must be above 1.2 times the retry period")
 	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", cmp.Or(o.RetryPeriod, 5*time.Second), "pause between two attempts to acquire or renew the Lease")
@@ -100,8 +103,9 @@ type EndpointOptions struct {
 	MetricsPath string
 	Profiles    bool
 
-	deprecatedAddress             string
-	metricsAddress, healthAddress string
+	deprecatedAddress string
+	// split are the flags of separate addresses for metrics and health.
+	split []*pflag.Flag
 }
 
 // AddFlags declares the group's flags.
@@ -113,18 +117,22 @@ func (o *EndpointOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Profiles, "enable-pprof", false, "serve Go profiles under /debug/pprof/ at --http-endpoint")
 }
 
-// AddSplitFlags declares separate addresses for metrics and health, for roles whose
-// upstream program has them. Both addresses serve everything.
+// AddSplitFlags declares separate addresses for metrics and health. Both addresses serve
+// everything. Their defaults are only opened without --http-endpoint, after other containers
+// of the pod had time to open them, and are done without if one did: in manifests of
+// upstream's program nobody has asked for them, and livenessprobe has the same port.
 func (o *EndpointOptions) AddSplitFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.metricsAddress, "metrics-addr", ":8080", "address of metrics; empty for none")
-	fs.StringVar(&o.healthAddress, "health-addr", ":9808", "address of health; empty for none")
+	fs.String("metrics-addr", ":8080", "address of metrics; empty for none")
+	fs.String("health-addr", ":9808", "address of health; empty for none")
+	o.split = []*pflag.Flag{fs.Lookup("metrics-addr"), fs.Lookup("health-addr")}
 }
 
 // AddBindFlags declares the same with the names that managers built with kubebuilder have.
 func (o *EndpointOptions) AddBindFlags(fs *pflag.FlagSet) {
-	o.metricsAddress, o.healthAddress = ":8080", ":8081"
-	fs.Var(addressValue{&o.metricsAddress}, "metrics-bind-address", "address or port of metrics; 0 for none [METRICS_PORT]")
-	fs.Var(addressValue{&o.healthAddress}, "health-probe-bind-address", "address or port of health; 0 for none [HEALTH_PROBE_PORT]")
+	metrics, health := ":8080", ":8081"
+	fs.Var(addressValue{&metrics}, "metrics-bind-address", "address or port of metrics; 0 for none [METRICS_PORT]")
+	fs.Var(addressValue{&health}, "health-probe-bind-address", "address or port of health; 0 for none [HEALTH_PROBE_PORT]")
+	o.split = []*pflag.Flag{fs.Lookup("metrics-bind-address"), fs.Lookup("health-probe-bind-address")}
 }
 
 // Validate returns all errors at once.
@@ -142,11 +150,41 @@ func (o *EndpointOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
+// An address is one to listen on.
+type address struct {
+	value string
+	// optional is whether nobody has asked for it: it is a default.
+	optional bool
+}
+
 // addresses returns the addresses to listen on, without duplicates.
-func (o *EndpointOptions) addresses() []string {
-	all := []string{cmp.Or(o.Address, o.deprecatedAddress), o.metricsAddress, o.healthAddress}
-	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(address string) bool { return address == "" })
+func (o *EndpointOptions) addresses() []address {
+	var all []address
+	add := func(value string, optional bool) {
+		known := slices.ContainsFunc(all, func(a address) bool { return a.value == value })
+		if value != "" && !known {
+			all = append(all, address{value: value, optional: optional})
+		}
+	}
+	only := cmp.Or(o.Address, o.deprecatedAddress)
+	add(only, false)
+	for _, flag := range o.split {
+		if isAsked(flag) {
+			add(flag.Value.String(), false)
+		}
+	}
+	for _, flag := range o.split {
+		if !isAsked(flag) && only == "" {
+			add(flag.Value.String(), true)
+		}
+	}
+	return all
+}
+
+// isAsked reports whether the command line or the environment has set a flag. Options
+// without flags are those of a program's own code, which asks for them.
+func isAsked(flag *pflag.Flag) bool {
+	return flag == nil || flag.Changed || flag.Value.String() != flag.DefValue
 }
 
 // deprecate hides a flag that exists only for existing manifests.

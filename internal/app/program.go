@@ -112,14 +112,10 @@ func (p *Program) prepare(ctx context.Context) (err error) {
 	if p.Metrics != nil {
 		gatherer = append(gatherer, p.Metrics)
 	}
-	if p.endpoint, err = listen(ctx, p.Endpoint, gatherer); err != nil || !p.Leader.Enabled {
+	if p.endpoint, err = listen(ctx, p.Endpoint, gatherer); err != nil {
 		return err
 	}
-	p.candidate, err = newCandidate(p.config, &p.Leader, p.LeaseName)
-	if err == nil {
-		p.candidate.recorder, p.candidate.watchdog = p.events, p.endpoint.watchdog
-	}
-	return err
+	return p.prepareElection(ctx)
 }
 
 // runTerms runs one term after another until ctx ends. An error of the first term,

@@ -21,14 +21,4 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.DriftCheckInterval, "reconcile-sync", time.Minute, "how often to compare the driver's list of published volumes with the VolumeAttachments, if the driver has one; 0 disables this")
 	fs.Int32Var(&o.PageSize, "max-entries", 0, "maximum number of volumes per page of that list; 0 leaves it to the driver")
 	fs.BoolVar(&o.DetachDangling, "detach-dangling", false, "detach volumes of this cluster that are attached to a node without a VolumeAttachment, instead of only reporting them")
-
-	for name, why := range map[string]string{
-		"resync":              "all changes are watched, and failures are retried",
-		"max-grpc-log-length": "gRPC messages are not logged",
-	} {
-		fs.String(name, "", "")
-		if err := fs.MarkDeprecated(name, why); err != nil {
-			panic(err) // The flag is declared one line above.
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
@@ -104,7 +105,15 @@ func (r *Reconciler) callExpand(ctx context.Context, s *state, op operation, req
 		}, nil
 	}
 	defer r.reportIfSlow(s.claim, op)()
-	return r.driver.ControllerExpandVolume(ctx, request)
+	return r.driverWith(r.options.ExpandTimeout).ControllerExpandVolume(ctx, request)
+}
+
+// driverWith returns the driver with a timeout of its own for calls; 0 changes nothing.
+func (r *Reconciler) driverWith(timeout time.Duration) *csi.Driver {
+	if timeout == 0 {
+		return r.driver
+	}
+	return r.driver.WithTimeout(timeout)
 }
 
 // recordExpanded records that the volume was expanded. It writes the volume

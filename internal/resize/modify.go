@@ -126,5 +126,5 @@ func modificationOperation(s *state, next step) operation {
 
 func (r *Reconciler) callModify(ctx context.Context, s *state, op operation, request *csipb.ControllerModifyVolumeRequest) error {
 	defer r.reportIfSlow(s.claim, op)()
-	return r.driver.ControllerModifyVolume(ctx, request)
+	return r.driverWith(r.options.ModifyTimeout).ControllerModifyVolume(ctx, request)
 }

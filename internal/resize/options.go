@@ -35,11 +35,16 @@ type Options struct {
 	AnnotateOldSize bool
 	// Modify applies the VolumeAttributesClass of claims.
 	Modify bool
+	// ExpandTimeout and ModifyTimeout are the timeouts of one ControllerExpandVolume and
+	// one ControllerModifyVolume. 0 is the driver's.
+	ExpandTimeout, ModifyTimeout time.Duration
 }
 
 // AddFlags declares the flags that only this controller has.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.HandleInUseError, "handle-volume-inuse-error", true, "if the driver cannot expand a volume that is in use, wait until no pod uses it")
+	fs.DurationVar(&o.ExpandTimeout, "resize-timeout", 0, "timeout of one ControllerExpandVolume call, unless --timeout is set; 0 for the default of --timeout")
+	fs.DurationVar(&o.ModifyTimeout, "modify-timeout", 0, "timeout of one ControllerModifyVolume call, unless --timeout is set; 0 for the default of --timeout")
 	fs.BoolVar(&o.ExtraModifyMetadata, "extra-modify-metadata", false, "send the names of claim, namespace and volume to the driver as parameters of a modification")
 }
 
@@ -61,6 +66,9 @@ func (o *Options) Validate() error {
 	}
 	if o.RetryStart <= 0 || o.RetryMax < o.RetryStart {
 		errs = append(errs, fmt.Errorf("--retry-interval-start %s must be positive and not above --retry-interval-max %s", o.RetryStart, o.RetryMax))
+	}
+	if o.ExpandTimeout < 0 || o.ModifyTimeout < 0 {
+		errs = append(errs, fmt.Errorf("--resize-timeout %s and --modify-timeout %s must not be negative", o.ExpandTimeout, o.ModifyTimeout))
 	}
 	if !o.Recover {
 		errs = append(errs, errors.New("--feature-gates RecoverVolumeExpansionFailure=false: "+

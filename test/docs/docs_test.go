@@ -26,7 +26,7 @@ var (
 	generated = regexp.MustCompile(`(?s)<!-- [^>]* -->\n\|.*?<!-- end of [^>]* -->`)
 	notInID   = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 	longFlag  = regexp.MustCompile("(?m)(?:^|[\\s\"(\\[`])--([a-z][a-z0-9-]*)")
-	flagDecl  = regexp.MustCompile(`(?:Var|VarP|Func|Flag:|obsolete|deprecate|flags\.\w+)[( ][^"\n]*"([a-z][a-z0-9-]*)"`)
+	flagDecl  = regexp.MustCompile(`(?:Var|VarP|Func|Flag:|deprecate|fs\.String|RefusedFlag|flags\.\w+)[( ][^"\n]*"([a-z][a-z0-9-]*)"`)
 	kubectl   = regexp.MustCompile("`(?:kubectl|ctr|kind)[^`]*`")
 	notOurs   = regexp.MustCompile(`(?:kubectl| -- | # ).*`)
 	program   = regexp.MustCompile(`^ *args:|^ *- --|(?:^|[ /])(?:holdfast|devcluster|local-driver|csi-[a-z]+|snapshot-controller) `)

@@ -201,7 +201,7 @@ func podOf(holder string) string {
 }
 
 // attachmentOf returns the only VolumeAttachment of a volume, which is attached.
-func (w *attacherExample) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
+func (w localWorld) attachmentOf(ctx context.Context, volume string) (*storagev1.VolumeAttachment, error) {
 	list, err := w.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
