@@ -30,8 +30,8 @@ test: need need-test build bin/versitygw ## Run all tests, on a real Kubernetes 
 	@hack/test.sh
 
 .PHONY: crash
-crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: update docs/internals/crash.md)
-	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 60m -v ./test/crash -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
+crash: build ## Kill the program at every write and every call, and count what leaks (UPDATE=1: update docs/internals/crash.md, RESUME=1: go on)
+	bin/devcluster exec --name "crash-$$$$" -- go test -count=1 -timeout 12h -v ./test/crash -full $(if $(UPDATE),-update) $(if $(RESUME),-resume) | grep -vE '^=== |^ +--- PASS'
 	go test -count=1 -timeout 60m -v ./test/crash/checkpoints -full $(if $(UPDATE),-update) | grep -vE '^=== |^ +--- PASS'
 
 .PHONY: crash-mutants

@@ -19,8 +19,9 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write the table into docs/internals/crash.md")
+	update = flag.Bool("update", false, "write the row of each scenario into docs/internals/crash.md when it has passed")
 	full   = flag.Bool("full", false, "execute every run, not a sample of them")
+	resume = flag.Bool("resume", false, "leave out scenarios whose row is of the present commit")
 	// Generous: a run takes half a second on an idle machine.
 	settleTimeout = flag.Duration("patience", time.Minute, "how long a step of a run may take")
 )
@@ -42,17 +43,30 @@ func TestSweep(t *testing.T) {
 	if _, err := world.Programs(); err != nil {
 		t.Fatal(err)
 	}
-	all := &table{}
+	all, passed := &table{}, &table{}
 	t.Cleanup(func() { // When all scenarios have ended.
 		fmt.Println(all)
 		fmt.Println(all.byFault())
 		all.check(t)
-		if *update {
-			all.write(t)
-		}
 	})
+	commit := ""
+	if *update || *resume {
+		commit = codeCommit(t)
+	}
 	for i, sc := range scenarios {
-		t.Run(sc.name, func(t *testing.T) { sc.sweep(t, i, all.row(sc)) })
+		if *resume && sweptAt(t, sc) == commit {
+			continue
+		}
+		var counted *row
+		ok := t.Run(sc.name, func(t *testing.T) {
+			counted = all.row(sc)
+			counted.commit = commit
+			sc.sweep(t, i, counted)
+		})
+		if *update && ok && counted != nil { // A scenario that -run leaves out is not counted.
+			passed.rows = append(passed.rows, counted)
+			passed.write(t)
+		}
 	}
 }
 

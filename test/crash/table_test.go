@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type table struct{ rows []*row }
 type row struct {
 	mu            sync.Mutex
 	name          string
+	commit        string         // of the code that was swept
 	deterministic bool           // the points have the same order each time
 	points        map[point]bool // at which a fault was injected
 	planned       int            // runs of the scenario
@@ -94,7 +96,7 @@ func (t *table) byFault() string {
 // String returns the table in Markdown.
 func (t *table) String() string {
 	var b strings.Builder
-	b.WriteString("| scenario | points | runs | missed | leaks | stuck |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| scenario | points | runs | missed | leaks | stuck | commit |\n|---|---|---|---|---|---|---|\n")
 	sum := row{name: "**all**"}
 	points := 0
 	for _, r := range t.rows {
@@ -109,7 +111,7 @@ func (t *table) String() string {
 }
 
 func (r *row) print(b *strings.Builder, points int) {
-	fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d |\n", r.name, points, r.runs, r.missed, r.leaks, r.stuck)
+	fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d | %s |\n", r.name, points, r.runs, r.missed, r.leaks, r.stuck, r.commit)
 }
 
 // check fails a sweep if most runs missed their points, in all or in one scenario.
@@ -140,15 +142,18 @@ func (r *row) plan(runs int) {
 }
 
 // complete returns a table with all scenarios. Scenarios that were not swept keep the
-// page's rows.
+// page's rows; those that never were have none.
 func (t *table) complete(page string) (*table, error) {
 	all := &table{}
 	for _, sc := range scenarios {
 		i := slices.IndexFunc(t.rows, func(r *row) bool { return r.name == sc.name })
 		if i < 0 {
+			if !strings.Contains(page, "\n| "+sc.name+" |") {
+				continue
+			}
 			r := all.row(sc)
 			if err := r.readFrom(page); err != nil {
-				return nil, fmt.Errorf("scenario %q was not swept, and the page does not have it: %w", r.name, err)
+				return nil, fmt.Errorf("reading the row of scenario %q, which was not swept: %w", r.name, err)
 			}
 			continue
 		}
@@ -165,7 +170,7 @@ func (t *table) complete(page string) (*table, error) {
 func (r *row) readFrom(page string) error {
 	_, line, _ := strings.Cut(page, "\n| "+r.name+" |")
 	points := 0
-	if _, err := fmt.Sscanf(line, "%d | %d | %d | %d | %d |", &points, &r.runs, &r.missed, &r.leaks, &r.stuck); err != nil {
+	if _, err := fmt.Sscanf(line, "%d | %d | %d | %d | %d | %s |", &points, &r.runs, &r.missed, &r.leaks, &r.stuck, &r.commit); err != nil {
 		return err
 	}
 	for i := range points {
@@ -174,11 +179,47 @@ func (r *row) readFrom(page string) error {
 	return nil
 }
 
+// code are the directories and files whose last commit a row names: what the sweep runs.
+var code = []string{"api", "cmd", "internal", "test/crash", "test/proxy", "test/world", "go.mod"}
+
+// codeCommit returns the last commit that changed the code. What is not committed belongs to
+// no commit.
+func codeCommit(test *testing.T) string {
+	test.Helper()
+	if changed := git(test, append([]string{"status", "--porcelain", "--"}, code...)...); changed != "" {
+		test.Fatalf("commit these first, so that the table can name the commit:\n%s", changed)
+	}
+	return git(test, append([]string{"log", "-1", "--format=%h", "--"}, code...)...)
+}
+
+func git(test *testing.T, args ...string) string {
+	test.Helper()
+	out, err := exec.CommandContext(test.Context(), "git", append([]string{"-C", filepath.Join("..", "..")}, args...)...).Output()
+	if err != nil {
+		test.Fatalf("git %s: %v", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// sweptAt returns the commit in the scenario's row on the page, "" if it has none.
+func sweptAt(test *testing.T, sc *scenario) string {
+	test.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		test.Fatal(err)
+	}
+	r := (&table{}).row(sc)
+	if err := r.readFrom(string(text)); err != nil {
+		return ""
+	}
+	return r.commit
+}
+
 // write writes the table to the page. Scenarios that were not swept keep their rows.
 func (t *table) write(test *testing.T) {
 	test.Helper()
-	if test.Failed() || !*full {
-		test.Fatal("the table of a sweep that failed, or was not full, is not written")
+	if !*full {
+		test.Fatal("the table of a sweep that was not full is not written")
 	}
 	text, err := os.ReadFile(page)
 	if err != nil {
@@ -204,13 +245,13 @@ func TestOtherRowsStay(t *testing.T) {
 	before := &table{}
 	for i, sc := range scenarios {
 		r := before.row(sc)
-		r.runs, r.missed = i+1, i
+		r.runs, r.missed, r.commit = i+1, i, "1234567"
 		r.points["POST leases 1"] = true
 	}
 	swept := &table{}
 	r := swept.row(scenarios[1])
 	r.plan(7)
-	r.runs = 7
+	r.runs, r.commit = 7, "89abcde"
 	after, err := swept.complete("text\n" + before.String())
 	if err != nil {
 		t.Fatal(err)
@@ -222,5 +263,15 @@ func TestOtherRowsStay(t *testing.T) {
 	r.plan(1)
 	if _, err := swept.complete("text\n" + before.String()); err == nil {
 		t.Error("a scenario with a missing run was written")
+	}
+}
+
+// Every scenario was swept in full once, and its row says at which commit.
+func TestEveryScenarioHasARow(t *testing.T) {
+	t.Parallel()
+	for _, sc := range scenarios {
+		if sweptAt(t, sc) == "" {
+			t.Errorf("docs/internals/crash.md has no row for the scenario %q: sweep it with -full -update", sc.name)
+		}
 	}
 }
