@@ -46,6 +46,11 @@ bench: build ## Measure requests, rates, CPU and memory of volumes and attachmen
 bench-scale: build ## Measure the same among 10,000 volumes and snapshots (UPDATE=1: update docs/internals/benchmarks.md)
 	$(MEASURE) -parallel 1 -run TestMany $(SHOW)
 
+.PHONY: bench-upstream
+bench-upstream: build ## Measure the five roles beside the five programs of upstream in the directory UPSTREAM, in turns (UPDATE=1: update docs/internals/benchmarks.md)
+	@[ -n "$(UPSTREAM)" ] || { echo "set UPSTREAM to a directory with csi-provisioner, csi-attacher, csi-resizer, csi-snapshotter and snapshot-controller" >&2; exit 1; }
+	bin/devcluster exec --name "bench-upstream-$$$$" -- $(MEASURE) -run TestFiveRolesBesideUpstream -upstream '$(abspath $(UPSTREAM))' $(SHOW)
+
 .PHONY: bench-archive
 bench-archive: ## Compare writing an archive of a checkpoint with zstd -1 -T2, in turns (HOLDFAST_BENCH_PAGES=file: of this file)
 	@hack/need.sh zstd=zstd

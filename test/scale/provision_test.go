@@ -79,7 +79,7 @@ func TestCostOfAVolume(t *testing.T) {
 func costTable(made, dropped *cost, took memoryUse) string {
 	return comparisonTable("300 claims",
 		tableRow{"claims bound a second", figure("%.1f", made.perSecond()), "59.5", "5.3"},
-		tableRow{"requests for one", figure("%.2f", made.requestsEach()), "4.0", ""},
+		tableRow{"requests for one", figure("%.2f", made.requestsEach()), "3.0", ""},
 		tableRow{"driver calls for one", figure("%.2f", made.callsEach()), "", ""},
 		tableRow{"ms of CPU for one", figure("%.2f", made.cpuEach()), "4.87 (five processes)", ""},
 		tableRow{"volumes deleted a second", figure("%.1f", dropped.perSecond()), "52.0", "2.1"},

@@ -115,9 +115,15 @@ func snapshotName(n int) string { return fmt.Sprintf("snapshot-%d", n) }
 // waitAllReady waits until n snapshots are ready to use.
 func (b *snapshotProcesses) waitAllReady(t *testing.T, n int) {
 	t.Helper()
+	waitSnapshotsReady(t, b.World, b.api, n)
+}
+
+// waitSnapshotsReady waits until n snapshots of the world are ready to use.
+func waitSnapshotsReady(t *testing.T, w *world.World, api client.Client, n int) {
+	t.Helper()
 	world.Eventually(t, func(ctx context.Context) error {
 		list, ready := &snapshotv1.VolumeSnapshotList{}, 0
-		if err := b.api.List(ctx, list, client.InNamespace(b.Namespace)); err != nil {
+		if err := api.List(ctx, list, client.InNamespace(w.Namespace)); err != nil {
 			return err
 		}
 		for i := range list.Items {

@@ -24,13 +24,32 @@ type Process struct {
 // must kill it; [World.StartProvisioner] starts a process that ends with the test.
 func Start(role string, args ...string) (*Process, error) { return startProcess(nil, role, args) }
 
+// StartProgram runs a program of another project, which has the same job as a role, or, if
+// the program is "", the role. It is killed when the test ends.
+func StartProgram(t testing.TB, program, role string, args ...string) *Process {
+	t.Helper()
+	if program == "" {
+		return startForTest(t, nil, role, args)
+	}
+	p, err := startPath(program, nil, role, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.endWithTest(t)
+	return p
+}
+
 // startProcess is Start with additional environment variables.
 func startProcess(variables []string, role string, args []string) (*Process, error) {
 	programs, err := Programs()
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{cmd: exec.Command(filepath.Join(programs, "holdfast")), done: make(chan struct{})}
+	return startPath(filepath.Join(programs, "holdfast"), variables, role, args)
+}
+
+func startPath(path string, variables []string, role string, args []string) (*Process, error) {
+	p := &Process{cmd: exec.Command(path), done: make(chan struct{})}
 	p.cmd.Args = append([]string{role}, args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.Env = append(append(os.Environ(), "KUBECONFIG="), variables...)
@@ -91,13 +110,19 @@ func startForTest(t testing.TB, variables []string, role string, args []string) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.endWithTest(t)
+	return p
+}
+
+// endWithTest kills the process when the test ends, and shows its output if the test failed.
+func (p *Process) endWithTest(t testing.TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("output of %s:\n%s", role, p.Log())
+			t.Logf("output of %s:\n%s", p.Role(), p.Log())
 		}
 	})
-	return p
 }
 
 // ProvisionerArgs returns the arguments with which csi-provisioner uses the world's
