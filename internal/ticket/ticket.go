@@ -32,9 +32,13 @@ const (
 // ImagesName is the name of the directory of CRIU's images in a checkpoint.
 const ImagesName = "checkpoint"
 
-// version is the only one that there is. A file of another one is rejected: the agent and
-// the wrapper are installed separately.
-const version = 1
+// Versions of the files. The agent and the wrapper are installed separately: a file of a
+// newer version is rejected, and one of an older version read. Version 2 of tickets has the
+// volumes and the IPC objects of the pod, which a wrapper must not leave out.
+const (
+	ticketVersion  = 2
+	outcomeVersion = 1
+)
 
 // ErrNone means that there is no such file.
 var ErrNone = errors.New("there is none")
@@ -163,7 +167,7 @@ func (c *Container) Claimed() (*Ticket, error) { return c.readTicket(claimedFile
 
 func (c *Container) readTicket(name string) (*Ticket, error) {
 	t := &Ticket{}
-	if err := c.read(name, t, &t.Version); err != nil {
+	if err := c.read(name, t, &t.Version, ticketVersion); err != nil {
 		return nil, fmt.Errorf("reading a ticket: %w", err)
 	}
 	if t.PodUID != c.podUID || t.Container != c.container {
@@ -178,7 +182,7 @@ func (c *Container) Issue(t Ticket) error {
 	if err := c.Forget(); err != nil {
 		return err
 	}
-	t.Version, t.PodUID, t.Container = version, c.podUID, c.container
+	t.Version, t.PodUID, t.Container = ticketVersion, c.podUID, c.container
 	if err := c.write(ticketFile, t); err != nil {
 		return fmt.Errorf("issuing a ticket: %w", err)
 	}
@@ -280,7 +284,7 @@ func (c *Container) IsClaimInUse() (bool, error) {
 // Outcome returns what became of the claimed ticket, [ErrNone] if that is not known.
 func (c *Container) Outcome() (*Outcome, error) {
 	o := &Outcome{}
-	if err := c.read(outcomeFile, o, &o.Version); err != nil {
+	if err := c.read(outcomeFile, o, &o.Version, outcomeVersion); err != nil {
 		return nil, fmt.Errorf("reading the outcome of a restore: %w", err)
 	}
 	return o, nil
@@ -288,7 +292,7 @@ func (c *Container) Outcome() (*Outcome, error) {
 
 // SetOutcome records what became of the claimed ticket.
 func (c *Container) SetOutcome(o Outcome) error {
-	o.Version = version
+	o.Version = outcomeVersion
 	if err := c.write(outcomeFile, o); err != nil {
 		return fmt.Errorf("recording the outcome of a restore: %w", err)
 	}
@@ -315,7 +319,8 @@ func (c *Container) SetProgress(text string) error {
 // maxFile is more than any of the files has, in bytes.
 const maxFile = 1 << 20
 
-func (c *Container) read(name string, into any, found *int) error {
+// read reads a file, whose version is then in found.
+func (c *Container) read(name string, into any, found *int, newest int) error {
 	path := filepath.Join(c.dir, name)
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -331,8 +336,8 @@ func (c *Container) read(name string, into any, found *int) error {
 	if err := json.NewDecoder(file).Decode(into); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if *found != version {
-		return fmt.Errorf("%s has version %d, and this program knows %d: install the agent and holdfast-runtime of the same version", path, *found, version)
+	if *found < 1 || *found > newest {
+		return fmt.Errorf("%s has version %d, and this program knows those up to %d: install the agent and holdfast-runtime of the same version", path, *found, newest)
 	}
 	return nil
 }

@@ -92,7 +92,8 @@ func TestTicketsThatAreRejected(t *testing.T) {
 	tests := map[string]struct{ text, want string }{
 		"of another pod":       {`{"version":1,"podUID":"uid-2","container":"main","decision":"Restore"}`, "uid-2"},
 		"of another container": {`{"version":1,"podUID":"uid-1","container":"log","decision":"Restore"}`, "container log"},
-		"of another version":   {`{"version":2,"podUID":"uid-1","container":"main"}`, "version 2"},
+		"of a newer version":   {`{"version":3,"podUID":"uid-1","container":"main"}`, "version 3"},
+		"without a version":    {`{"podUID":"uid-1","container":"main"}`, "version 0"},
 		"expired":              {`{"version":1,"podUID":"uid-1","container":"main","decision":"Restore","expires":"2020-01-01T00:00:00Z"}`, "expired"},
 		"cut off":              {`{"version":1,"podUID":"uid-1"`, "unexpected EOF"},
 		"too large":            {strings.Repeat(" ", maxFile+1), "too large"},
@@ -110,6 +111,21 @@ func TestTicketsThatAreRejected(t *testing.T) {
 				t.Errorf("Claim() = %+v, %v, want an error with %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// An agent that was not replaced yet issues tickets of the first version.
+func TestATicketOfAnOlderVersionIsClaimed(t *testing.T) {
+	c := newContainer(t)
+	if err := os.MkdirAll(c.Dir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := []byte(`{"version":1,"podUID":"uid-1","container":"main","decision":"StartFresh","expires":"2999-01-01T00:00:00Z"}`)
+	if err := os.WriteFile(filepath.Join(c.Dir(), ticketFile), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Claim(time.Now()); err != nil || got.Decision != StartFresh {
+		t.Errorf("Claim() = %+v, %v", got, err)
 	}
 }
 
