@@ -3,7 +3,6 @@ package attach
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -56,7 +55,7 @@ func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 	}
 	volume := s.volume.DeepCopy()
 	err := kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
-	if kube.IsConflictResponse(err) {
+	if kube.IsStale(err) {
 		volume = nil
 		getErr := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.volume), &volume)
 		switch {
@@ -67,10 +66,7 @@ func (r *Reconciler) protectVolume(ctx context.Context, s state) error {
 		}
 		err = kube.AddFinalizer(ctx, r.client, volume, r.options.finalizer())
 	}
-	if err != nil {
-		return fmt.Errorf("adding the finalizer to PersistentVolume %s: %w", s.volume.Name, err)
-	}
-	return nil
+	return kube.WrapWriteError(err, "adding the finalizer to PersistentVolume "+s.volume.Name)
 }
 
 // ensureRecorded writes the record again if somebody has removed our finalizer

@@ -30,7 +30,7 @@ func (r *Reconciler) reportFailure(ctx context.Context, s state, err error) erro
 	if r.options.isOverdue(s.attachment, now) {
 		reported = r.options.timeoutError(err)
 	}
-	r.events.Warning(s.eventTarget(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, reported))
+	r.events.Warning(s.eventTarget(), reason, fmt.Sprintf("%s on node %s: %s", volumeName(s.attachment), s.attachment.Spec.NodeName, kube.Message(reported)))
 	if writeErr := r.setError(ctx, s.attachment, r.options.volumeError(reported, now)); writeErr != nil && !kube.IsConflict(writeErr) {
 		err = errors.Join(err, writeErr)
 	}

@@ -105,13 +105,12 @@ func waitingMessage(attachments []storagev1.VolumeAttachment) string {
 	return message
 }
 
-// removeVolumeFinalizer removes our finalizer. An admission policy that denies
-// the write causes the same response as a conflict, so removal is tried once
-// more with the current object.
+// removeVolumeFinalizer removes our finalizer. If the volume has changed, removal
+// is tried once more with the current object.
 func (f finalizerReconciler) removeVolumeFinalizer(ctx context.Context, volume *corev1.PersistentVolume) error {
 	uid := volume.UID
 	err := kube.RemoveFinalizer(ctx, f.client, volume, f.options.finalizer())
-	if !kube.IsConflictResponse(err) {
+	if !kube.IsStale(err) {
 		return f.reportRemovalFailure(volume, err)
 	}
 	var current *corev1.PersistentVolume
@@ -128,6 +127,6 @@ func (f finalizerReconciler) reportRemovalFailure(volume *corev1.PersistentVolum
 		return nil
 	}
 	err = fmt.Errorf("removing the finalizer from PersistentVolume %s, which is being deleted and not attached any more: %w", volume.Name, err)
-	f.events.Warning(volume, kube.ReasonFailedDetach, err.Error())
+	f.events.Warning(volume, kube.ReasonFailedDetach, kube.Message(err))
 	return err
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -54,26 +52,10 @@ func (q queue) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 		return reconcile.Result{}, nil
 	}
 	err = q.execute(ctx, s, next)
-	if !kube.IsConflict(err) {
-		return reconcile.Result{}, err
+	if kube.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: q.options.RetryStart}, nil
 	}
-	denied, problem := q.isDenied(ctx, s, err)
-	if denied {
-		return reconcile.Result{}, q.reportFailure(ctx, s, fmt.Errorf("the API server rejects a change of VolumeAttachment %s: %w", request.Name, err))
-	}
-	return reconcile.Result{RequeueAfter: q.options.RetryStart}, problem
-}
-
-// isDenied reports whether the API server rejects a write permanently, as an
-// admission policy does. The response looks like a failed condition (Invalid),
-// but the object has not changed since it was read.
-func (r *Reconciler) isDenied(ctx context.Context, s state, err error) (bool, error) {
-	if !apierrors.IsInvalid(err) {
-		return false, nil
-	}
-	var current *storagev1.VolumeAttachment
-	problem := kube.GetIfExists(ctx, r.apiReader, client.ObjectKeyFromObject(s.attachment), &current)
-	return current != nil && current.UID == s.attachment.UID && current.ResourceVersion == s.attachment.ResourceVersion, problem
+	return reconcile.Result{}, err
 }
 
 // observeAndDecide observes and decides. If the cached object may be older than
@@ -115,7 +97,7 @@ func (q queue) callsDriverFirst(s state, next step) bool {
 func (q queue) execute(ctx context.Context, s state, next step) error {
 	switch next.action {
 	case markAttached:
-		return q.setAttached(ctx, s.attachment, nil)
+		return q.reportFailure(ctx, s, q.setAttached(ctx, s.attachment, nil))
 	case reportProblem:
 		return q.reportFailure(ctx, s, errors.New(next.message))
 	case publish:

@@ -66,7 +66,7 @@ func (r *Reconciler) setStatus(ctx context.Context, a *storagev1.VolumeAttachmen
 // has a code if the driver returned one (KEP-4876: the kubelet and the
 // scheduler act on ResourceExhausted).
 func (o *Options) volumeError(err error, now time.Time) *storagev1.VolumeError {
-	e := &storagev1.VolumeError{Message: kube.Truncate(err.Error(), kube.MessageLimit), Time: metav1.NewTime(now)}
+	e := &storagev1.VolumeError{Message: kube.Truncate(kube.Message(err), kube.MessageLimit), Time: metav1.NewTime(now)}
 	var called *csi.Error
 	if o.ErrorCodes && errors.As(err, &called) && status.Code(called) != codes.OK {
 		e.ErrorCode = ptr.To(int32(called.Code))

@@ -63,6 +63,14 @@ func (e *Events) Warning(about client.Object, reason, message string) {
 	e.send(about, corev1.EventTypeWarning, reason, message)
 }
 
+// WarnIfDenied sends a warning about an object if the API server has denied a request for
+// it. Other failed requests do not concern users.
+func (e *Events) WarnIfDenied(about client.Object, reason string, err error) {
+	if IsDenied(err) {
+		e.Warning(about, reason, Message(err))
+	}
+}
+
 func (e *Events) send(about client.Object, eventType, reason, message string) {
 	event := content{reason, Truncate(message, MessageLimit)}
 	if e.isRepetition(about, event) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -18,16 +17,8 @@ type operation struct {
 	Value any    `json:"value"`
 }
 
-// IsConflictResponse reports whether the API server rejected a write of this package
-// because the object has changed since it was read. A controller that watches the
-// object reconciles it again anyway.
-func IsConflictResponse(err error) bool {
-	// The API server reports a failed test operation of a JSON patch as Invalid.
-	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err)
-}
-
 // AddFinalizer adds a finalizer to an object, unless it has it. See
-// [IsConflictResponse] for an object that has changed since it was read.
+// [IsStale] for an object that has changed since it was read.
 func AddFinalizer(ctx context.Context, c client.Client, o client.Object, finalizer string) error {
 	if slices.Contains(o.GetFinalizers(), finalizer) {
 		return nil
@@ -36,7 +27,7 @@ func AddFinalizer(ctx context.Context, c client.Client, o client.Object, finaliz
 }
 
 // RemoveFinalizer removes a finalizer from an object, if it has it. An object that is
-// gone is a success. See [IsConflictResponse] for an object whose finalizers have
+// gone is a success. See [IsStale] for an object whose finalizers have
 // changed since it was read: writing the list would drop or restore finalizers of
 // others.
 func RemoveFinalizer(ctx context.Context, c client.Client, o client.Object, finalizer string) error {
@@ -44,7 +35,7 @@ func RemoveFinalizer(ctx context.Context, c client.Client, o client.Object, fina
 		return nil
 	}
 	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == finalizer })
-	return client.IgnoreNotFound(setFinalizers(ctx, c, o, left))
+	return IgnoreGone(setFinalizers(ctx, c, o, left))
 }
 
 // setFinalizers patches only the list of finalizers, on the condition that UID and list

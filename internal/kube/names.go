@@ -63,6 +63,9 @@ const (
 	ReasonFailedAttach          = "FailedAttachVolume"
 	ReasonFailedDetach          = "FailedDetachVolume"
 	ReasonDanglingPublication   = "DanglingPublication"
+	// ReasonDenied is that of a request to the API server that fails until a person changes
+	// something, if the operation has no reason of its own for a failure.
+	ReasonDenied = "RequestDenied"
 
 	ReasonResizing                 = "Resizing"
 	ReasonVolumeResizeFailed       = "VolumeResizeFailed"

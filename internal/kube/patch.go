@@ -40,7 +40,7 @@ func WrapWriteError(err error, verb string) error {
 	switch {
 	case err == nil:
 		return nil
-	case IsConflictResponse(err):
+	case IsStale(err):
 		return conflict{err}
 	default:
 		return fmt.Errorf("%s: %w", verb, err)

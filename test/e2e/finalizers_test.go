@@ -35,11 +35,11 @@ func TestOthersFinalizersAreKept(t *testing.T) {
 	if diff := cmp.Diff([]string{"example.com/a", "example.com/b"}, o.Finalizers); diff != "" {
 		t.Error(diff)
 	}
-	if err := kube.AddFinalizer(t.Context(), api, stale, "example.com/c"); !kube.IsConflictResponse(err) {
+	if err := kube.AddFinalizer(t.Context(), api, stale, "example.com/c"); !kube.IsStale(err) {
 		t.Errorf("a stale addition: %v", err)
 	}
 	stale.Finalizers = []string{"example.com/c"}
-	if err := kube.RemoveFinalizer(t.Context(), api, stale, "example.com/c"); !kube.IsConflictResponse(err) {
+	if err := kube.RemoveFinalizer(t.Context(), api, stale, "example.com/c"); !kube.IsStale(err) {
 		t.Errorf("a stale removal: %v", err)
 	}
 	if err := kube.RemoveFinalizer(t.Context(), api, o, "example.com/a"); err != nil {
