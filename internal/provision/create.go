@@ -152,7 +152,7 @@ func (r *Reconciler) unselectNode(ctx context.Context, observed *corev1.Persiste
 	}
 	delete(claim.Annotations, kube.AnnSelectedNode)
 	delete(claim.Annotations, kube.AnnAlphaSelectedNode)
-	if err := r.client.Update(ctx, claim); client.IgnoreNotFound(err) != nil {
+	if err := r.client.Update(ctx, claim); kube.IgnoreGone(err) != nil {
 		return fmt.Errorf("asking the scheduler for another node: %w", err)
 	}
 	return nil

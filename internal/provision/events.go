@@ -41,7 +41,19 @@ func (r *Reconciler) emitOnce(ctx context.Context, claim *corev1.PersistentVolum
 func (r *Reconciler) reportFailure(s state, err error) {
 	r.options.Metrics.recordFailure(s)
 	if s.claim != nil {
-		r.events.Warning(s.claim, kube.ReasonProvisioningFailed, err.Error())
+		r.events.Warning(s.claim, kube.ReasonProvisioningFailed, kube.Message(err))
+	}
+}
+
+// reportDenied emits an event about a request that the API server denies, on the claim or, if
+// that is gone, on the operation's Lease. It is not sent again if [Reconciler.reportFailure]
+// has reported the same.
+func (r *Reconciler) reportDenied(s state, err error) {
+	switch {
+	case s.claim != nil:
+		r.events.WarnIfDenied(s.claim, kube.ReasonProvisioningFailed, err)
+	case s.operation != nil:
+		r.events.WarnIfDenied(s.operation.Lease(), kube.ReasonProvisioningFailed, err)
 	}
 }
 
@@ -68,7 +80,7 @@ func (r *Reconciler) orphanMessage(op *pending.Operation, failure error) string 
 	if errors.As(failure, &missing) {
 		advice = "create the secret again"
 	}
-	return fmt.Sprintf("Claim %s is gone, and %s: %s; or make sure that the driver has no such volume and delete this Lease. %v", op.Claim(), what, advice, failure)
+	return fmt.Sprintf("Claim %s is gone, and %s: %s; or make sure that the driver has no such volume and delete this Lease. %s", op.Claim(), what, advice, kube.Message(failure))
 }
 
 // otherNodeError returns the error for an operation that another provisioner has recorded.

@@ -50,6 +50,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		r.race.Settled(s.claim.UID)
 	}
 	after, err := r.act(ctx, s, next)
+	r.reportDenied(s, err)
 	return reconcile.Result{RequeueAfter: after}, err
 }
 

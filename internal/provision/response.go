@@ -123,7 +123,7 @@ func isPermanentRejection(err error) bool {
 		return true
 	}
 	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
+	if !kube.IsDenied(err) || !errors.As(err, &status) {
 		return false
 	}
 	switch status.Status().Code {

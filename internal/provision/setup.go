@@ -66,6 +66,7 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 func (r *Reconciler) newProtection(m ctrl.Manager) *protection.Controller {
 	o := r.options
 	p := protection.Options{
+		Events: r.events,
 		Driver: o.Driver, Plugin: o.Plugin, Namespace: o.Namespace, Shared: o.Node.Deployed,
 		Workers: o.ProtectionWorkers, RetryStart: o.RetryStart, RetryMax: o.RetryMax,
 		IsOurClaim: o.isOurClaim, WaitingClaims: r.claimsWithoutVolume,

@@ -48,7 +48,7 @@ func (r *Reconciler) locate(ctx context.Context, volume *corev1.PersistentVolume
 		return r.nextReport(), r.report(ctx, volume, cannotLocateMessage(volume, r.options.Driver, handle))
 	case err != nil:
 		err = fmt.Errorf("finding the node of volume %s, because neither the node affinity nor annotation %s names one: %w", handle, NodeAnnotation, err)
-		return 0, errors.Join(err, r.report(ctx, volume, err.Error()))
+		return 0, errors.Join(err, r.report(ctx, volume, kube.Message(err)))
 	case found:
 		return 0, r.recordNode(ctx, volume)
 	default:
@@ -104,13 +104,7 @@ func (r *Reconciler) recordNode(ctx context.Context, volume *corev1.PersistentVo
 	}
 	volume.Annotations[NodeAnnotation] = r.options.Node
 	err := r.client.Patch(ctx, volume, client.MergeFromWithOptions(observed, client.MergeFromWithOptimisticLock{}))
-	if kube.IsConflictResponse(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("writing annotation %s of PersistentVolume %s: %w", NodeAnnotation, volume.Name, err)
-	}
-	return nil
+	return r.reportWrite(volume, "writing annotation "+NodeAnnotation+" of", err)
 }
 
 // reportOverdue emits an event about a volume that was released long ago. By

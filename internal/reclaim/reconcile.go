@@ -126,13 +126,13 @@ func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
 	case waitForDetach:
 		r.events.Normal(s.volume, kube.ReasonWaitingForDetach, "The volume is still attached; it is deleted after it is detached")
 	case addFinalizer:
-		return ignoreConflict(kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+		return r.reportWrite(s.volume, "adding the finalizer to", kube.AddFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
 	case removeFinalizer:
-		return ignoreConflict(kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
+		return r.reportWrite(s.volume, "removing the finalizer from", kube.RemoveFinalizer(ctx, r.client, s.volume, kube.VolumeFinalizer))
 	case deleteVolume:
 		if err := r.deleteVolume(ctx, s.volume); err != nil {
 			r.options.Metrics.failure(s.volume)
-			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, err.Error())
+			r.events.Warning(s.volume, kube.ReasonVolumeFailedDelete, kube.Message(err))
 			return err
 		}
 	case none, locate, reportOtherNode, reportOtherProvisioner:
@@ -140,13 +140,26 @@ func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
 	return nil
 }
 
-// ignoreConflict drops an error that means that the object has changed since it
-// was observed. The change enqueues the object again.
-func ignoreConflict(err error) error {
-	if kube.IsConflictResponse(err) {
+// reportWrite drops an error that means that the volume has changed since it was
+// observed: the change enqueues it again. If the API server denies the write, an
+// event says so.
+func (r *Reconciler) reportWrite(volume *corev1.PersistentVolume, verb string, err error) error {
+	if kube.IsStale(err) || err == nil {
 		return nil
 	}
+	err = fmt.Errorf("%s PersistentVolume %s: %w", verb, volume.Name, err)
+	r.events.WarnIfDenied(eventTarget(volume), kube.ReasonDenied, err)
 	return err
+}
+
+// eventTarget returns the object whose events users read: the claim of a bound
+// volume, else the volume.
+func eventTarget(volume *corev1.PersistentVolume) client.Object {
+	claim := volume.Spec.ClaimRef
+	if claim == nil || volume.Status.Phase != corev1.VolumeBound {
+		return volume
+	}
+	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID}}
 }
 
 // deleteVolume deletes the volume at the driver, then the object. The call may
@@ -207,9 +220,9 @@ func (r *Reconciler) volumeHandle(ctx context.Context, volume *corev1.Persistent
 // deleteObject removes our finalizer and deletes the object. Concurrent changes
 // of the object do not matter any more, because the volume is deleted.
 func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.PersistentVolume) error {
-	err := retry.OnError(retry.DefaultBackoff, kube.IsConflictResponse, func() error {
+	err := retry.OnError(retry.DefaultBackoff, kube.IsStale, func() error {
 		err := kube.RemoveFinalizer(ctx, r.client, volume, kube.VolumeFinalizer)
-		if kube.IsConflictResponse(err) {
+		if kube.IsStale(err) {
 			return errors.Join(err, client.IgnoreNotFound(r.apiReader.Get(ctx, client.ObjectKeyFromObject(volume), volume)))
 		}
 		return err
@@ -221,7 +234,7 @@ func (r *Reconciler) deleteObject(ctx context.Context, volume *corev1.Persistent
 		return nil
 	}
 	same := client.Preconditions{UID: &volume.UID}
-	if err := r.client.Delete(ctx, volume, same); client.IgnoreNotFound(err) != nil {
+	if err := r.client.Delete(ctx, volume, same); kube.IgnoreGone(err) != nil {
 		return fmt.Errorf("deleting PersistentVolume %s: %w", volume.Name, err)
 	}
 	return nil

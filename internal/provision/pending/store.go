@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // Options are those of a [Store].
@@ -139,7 +141,7 @@ func (s *Store) Delete(ctx context.Context, op *Operation) error {
 	if apierrors.IsConflict(err) && !s.mayExist(ctx, op) {
 		err = nil
 	}
-	if client.IgnoreNotFound(err) != nil {
+	if kube.IgnoreGone(err) != nil {
 		s.deleted.Delete(op.UID)
 		return fmt.Errorf("deleting the record of the operation to create volume %s: %w", op.Request.GetName(), err)
 	}

@@ -6,7 +6,6 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -29,7 +28,7 @@ func (n *Node) Select(ctx context.Context, c client.Client, observed *corev1.Per
 	}
 	claim.Annotations[kube.AnnSelectedNode] = n.Name
 	err := c.Update(ctx, claim)
-	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	if err == nil || kube.IsStale(err) {
 		return nil
 	}
 	return fmt.Errorf("selecting node %s for the claim: %w", n.Name, err)

@@ -43,6 +43,8 @@ type Options struct {
 	SweepInterval time.Duration
 	// IsOurClaim reports whether a claim's volume is to be provisioned by us.
 	IsOurClaim func(*corev1.PersistentVolumeClaim) bool
+	// Events are about sources that cannot be unprotected.
+	Events *kube.Events
 	// WaitingClaims returns the cached claims that wait for a volume from a source and
 	// have none yet. csi-provisioner may have called the driver for them, and it keeps
 	// no record.
@@ -208,10 +210,12 @@ func (c *Controller) removeFinalizer(ctx context.Context, s source.Source, objec
 	if s.Kind == source.KindSnapshot && apierrors.IsForbidden(err) {
 		return nil
 	}
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("unprotecting %s: %w", s, err)
+	if kube.IgnoreGone(err) == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("unprotecting %s: %w", s, err)
+	c.Events.WarnIfDenied(object, kube.ReasonDenied, err)
+	return err
 }
 
 // isOurClaim reports whether a claim's volume is our driver's. Provisioners of other

@@ -14,11 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/kube/kubetest"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
 )
@@ -53,7 +55,7 @@ func newProtectionWorld(t *testing.T, objects ...client.Object) *protectionWorld
 }
 
 func newTestController(c client.Client) *Controller {
-	return New(c, c, Options{Driver: "csitest.holdfast.io", Namespace: "ns", Shared: true, RetryMax: time.Minute})
+	return New(c, c, Options{Driver: "csitest.holdfast.io", Namespace: "ns", Shared: true, RetryMax: time.Minute, Events: kube.NewEventsWithRecorder(record.NewFakeRecorder(9))})
 }
 
 // startOperation records an operation of the second node and protects its source, as the
@@ -203,4 +205,14 @@ func TestARejectedUpdateOfAClaimIsRetried(t *testing.T) {
 			t.Errorf("%s: got %v", from, err)
 		}
 	}
+}
+
+func TestASourceThatCannotBeUnprotectedSaysWhy(t *testing.T) {
+	w := newProtectionWorld(t, restored())
+	policy, said := &kubetest.Policy{Response: kubetest.DeniedByPolicy("volumesnapshots", "before")}, record.NewFakeRecorder(9)
+	w.one.client, w.one.Events = policy.Apply(w.WithWatch), kube.NewEventsWithRecorder(said)
+	if _, err := w.one.Reconcile(t.Context(), before); !kube.IsDenied(err) {
+		t.Errorf("got %v", err)
+	}
+	kubetest.WantEvent(t, said, "Warning", kube.ReasonDenied, "unprotecting", "before", "ValidatingAdmissionPolicy")
 }
