@@ -126,7 +126,7 @@ func (p *provisioner) setup(ctx context.Context, m ctrl.Manager, driver *csi.Dri
 	if err := reclaim.Setup(ctx, m, driver, events, &p.reclaim); err != nil {
 		return fmt.Errorf("setting up reclaiming: %w", err)
 	}
-	if err := capacity.Setup(ctx, m, driver, &p.capacity); err != nil {
+	if err := capacity.Setup(ctx, m, driver, events, &p.capacity); err != nil {
 		return fmt.Errorf("setting up capacity: %w", err)
 	}
 	return nil

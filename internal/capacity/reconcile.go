@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // Reconciler keeps the objects of all pairs up to date.
@@ -22,6 +24,7 @@ type Reconciler struct {
 	apiReader client.Reader // uncached
 	writer    client.Writer
 	segments  *segmentCache
+	events    *kube.Events
 	owner     *metav1.OwnerReference
 	options   *Options
 	log       logr.Logger // outside of Reconcile
@@ -43,6 +46,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, p pair) (reconcile.Result, e
 	conflict, err := r.apply(ctx, decide(s, r.options))
 	switch {
 	case err != nil:
+		r.reportDenied(&s, err)
 		return result, err
 	case conflict:
 		result.RequeueAfter = r.options.RetryStart
@@ -50,6 +54,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, p pair) (reconcile.Result, e
 		result.RequeueAfter = untilPoll(p, r.options.PollInterval, r.now())
 	}
 	return result, nil
+}
+
+// reportDenied emits an event about a request that the API server denies, on the class: the
+// scheduler does not know its capacity.
+func (r *Reconciler) reportDenied(s *state, err error) {
+	if s.class != nil {
+		r.events.WarnIfDenied(s.class, kube.ReasonDenied, err)
+	}
 }
 
 // apply makes the changes. It reports a conflict if the objects have changed since
@@ -96,7 +108,7 @@ func (r *Reconciler) create(ctx context.Context, object *storagev1.CSIStorageCap
 func (r *Reconciler) update(ctx context.Context, from, to *storagev1.CSIStorageCapacity) (conflict bool, err error) {
 	unlessChanged := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})
 	err = r.writer.Patch(ctx, to, unlessChanged)
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	if kube.IsStale(err) {
 		return true, nil
 	}
 	if err != nil {
@@ -107,7 +119,7 @@ func (r *Reconciler) update(ctx context.Context, from, to *storagev1.CSIStorageC
 
 func (r *Reconciler) delete(ctx context.Context, object *storagev1.CSIStorageCapacity) error {
 	err := r.writer.Delete(ctx, object, client.Preconditions{UID: &object.UID})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if err != nil && !kube.IsStale(err) {
 		return fmt.Errorf("deleting CSIStorageCapacity %s: %w", object.Name, err)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/topology"
 )
 
@@ -39,12 +40,12 @@ func CacheOptions(o *Options, into *cache.Options) {
 
 // Setup adds the controller to a manager, if it is enabled. The manager's cache
 // must have CacheOptions.
-func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, o *Options) error {
+func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube.Events, o *Options) error {
 	if !o.Enabled {
 		return nil
 	}
 	r := &Reconciler{
-		client: m.GetClient(), apiReader: m.GetAPIReader(), options: o, log: m.GetLogger(), now: time.Now,
+		client: m.GetClient(), apiReader: m.GetAPIReader(), options: o, events: events, log: m.GetLogger(), now: time.Now,
 		hasGetCapacity: func() bool { return driver.Info().Has(csipb.ControllerServiceCapability_RPC_GET_CAPACITY) },
 		getCapacity:    driver.GetCapacity,
 		segments:       &segmentCache{client: m.GetClient(), driver: o.Driver, fixed: onlySegment(driver.Info(), o)},

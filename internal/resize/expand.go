@@ -22,7 +22,9 @@ func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error
 	case retryLater:
 		return next.after, nil
 	case cleanUp:
-		return 0, r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { delete(v.Annotations, kube.AnnPreResizeCapacity) })
+		err := r.patchVolume(ctx, s, func(v *corev1.PersistentVolume) { delete(v.Annotations, kube.AnnPreResizeCapacity) })
+		r.events.WarnIfDenied(s.claim, kube.ReasonVolumeResizeFailed, err)
+		return 0, err
 	case resume:
 		if !s.fromAPIServer {
 			return 0, errConflict // The cached claim may not show the result of the recorded call yet.

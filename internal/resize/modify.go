@@ -51,6 +51,7 @@ func (r *Reconciler) confirmClass(ctx context.Context, s *state, next step) (tim
 func (r *Reconciler) waitForClass(ctx context.Context, s *state, next step) error {
 	desired := *s.claim.Spec.VolumeAttributesClassName
 	if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { setClassPending(c, desired) }); err != nil {
+		r.events.WarnIfDenied(s.claim, kube.ReasonVolumeModifyFailed, err)
 		return err
 	}
 	r.events.Warning(s.claim, next.reason, next.message)
@@ -61,6 +62,7 @@ func (r *Reconciler) cancel(ctx context.Context, s *state) error {
 	rejected := s.claim.Status.ModifyVolumeStatus.TargetVolumeAttributesClassName
 	before := s.claim
 	if err := r.patchClaimStatus(ctx, s, cancelModification); err != nil {
+		r.events.WarnIfDenied(s.claim, kube.ReasonVolumeModifyFailed, err)
 		return err
 	}
 	r.events.Normal(s.claim, kube.ReasonVolumeModifyCanceled, fmt.Sprintf("The claim does not request VolumeAttributesClass %q any more", rejected))

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -90,7 +89,7 @@ func mergeFromUnchanged(observed client.Object) client.Patch {
 }
 
 func wrapConflict(err error) error {
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+	if kube.IsStale(err) {
 		return fmt.Errorf("%w: %w", errConflict, err)
 	}
 	return err

@@ -90,6 +90,7 @@ func (r *Reconciler) handleFailure(ctx context.Context, s *state, op operation, 
 		return 0, err // The claim has changed: the rejection is not about the recorded operation.
 	}
 	r.events.Warning(s.claim, op.failureReason, failure.Error())
+	r.events.WarnIfDenied(s.claim, op.failureReason, err)
 	*op.rejected = err == nil
 	if err == nil && f.infeasible {
 		return r.options.RetryMax, nil
@@ -118,16 +119,18 @@ func (r *Reconciler) reportNotReady(s *state, op operation, problem error) (time
 		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; create it, or the volume stays unchanged")
 		return min(secretRetry, r.options.RetryMax), nil
 	}
-	r.events.Warning(s.claim, op.failureReason, problem.Error())
+	r.events.Warning(s.claim, op.failureReason, kube.Message(problem))
 	return 0, problem
 }
 
 // reportAPIError emits an event about an API request that needs a user to
 // succeed. Other API errors are transient and do not concern the claim's owner.
 func (r *Reconciler) reportAPIError(s *state, op operation, problem error) error {
-	if apierrors.IsForbidden(problem) || apierrors.IsInvalid(problem) {
-		r.events.Warning(s.claim, op.failureReason, fmt.Sprintf("%s: %v", op.what, problem))
+	if problem == nil {
+		return nil
 	}
+	problem = fmt.Errorf("%s: %w", op.what, problem)
+	r.events.WarnIfDenied(s.claim, op.failureReason, problem)
 	return problem
 }
 
