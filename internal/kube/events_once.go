@@ -16,6 +16,17 @@ import (
 // Event is the content of an event.
 type Event struct{ Type, Reason, Message string }
 
+// HasEvent reports whether an event with a reason exists about an object. It asks the API
+// server.
+func HasEvent(ctx context.Context, apiReader client.Reader, about client.Object, reason string) (bool, error) {
+	events := &corev1.EventList{}
+	selector := client.MatchingFields{"involvedObject.uid": string(about.GetUID()), "reason": reason}
+	if err := apiReader.List(ctx, events, client.InNamespace(about.GetNamespace()), selector, client.Limit(1)); err != nil {
+		return false, fmt.Errorf("listing the events of %s: %w", about.GetName(), err)
+	}
+	return len(events.Items) > 0, nil
+}
+
 // EmitOnce sends an event that many processes may send about the same object. The
 // event's name is derived from its content, so only the first process creates it.
 // Events about cluster-scoped objects are in the namespace default.

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // repeatErrorAfter is how long an error is not written again if only its text differs: many
@@ -18,8 +19,8 @@ import (
 const repeatErrorAfter = 10 * time.Minute
 
 // A Problem is something that users or administrators must fix. It is written to the status
-// of their object, like the errors of drivers. Failed requests to the API server are not:
-// users cannot do anything about them.
+// of their object, like the errors of drivers, and like requests that the API server denies.
+// Its other errors are not: users cannot do anything about them.
 type Problem struct {
 	// Reason is the event's reason.
 	Reason string
@@ -48,6 +49,8 @@ func UserMessage(err error) string {
 		return err.Error() + " (transient: it is retried)"
 	case errors.As(err, &problem):
 		return err.Error()
+	case kube.IsDenied(err):
+		return kube.Message(err)
 	default:
 		return ""
 	}
@@ -66,27 +69,40 @@ func Terminal(err *csi.Error) bool {
 }
 
 // IsNewError reports whether an error differs from the one in the status. For a driver's
-// error, the code is compared, not the text.
+// error, the code is compared, not the text, and for a denied request what was requested:
+// webhooks, too, put details into their texts that differ each time.
 func IsNewError(before *snapshotv1.VolumeSnapshotError, err error, now time.Time) bool {
 	text := UserMessage(err)
 	if text == "" || before == nil || before.Message == nil {
 		return text != ""
 	}
-	if *before.Message == text {
+	if *before.Message == kube.Truncate(text, kube.MessageLimit) {
 		return false
 	}
-	var driverErr *csi.Error
-	if !errors.As(err, &driverErr) || !strings.HasPrefix(*before.Message, errorPrefix(driverErr)) {
+	if same := errorPrefix(err); same == "" || !strings.HasPrefix(*before.Message, same) {
 		return true
 	}
 	return before.Time == nil || now.Sub(before.Time.Time) > repeatErrorAfter
 }
 
-func errorPrefix(err *csi.Error) string {
-	return fmt.Sprintf("driver %s: %s: %s", err.Driver, err.Method, err.Code)
+// errorPrefix returns what two errors have in common that only differ in details, or "" for
+// an error without such details: the code of a driver's error, or the request that the API
+// server denies.
+func errorPrefix(err error) string {
+	var driverErr *csi.Error
+	var problem *Problem
+	switch {
+	case errors.As(err, &driverErr):
+		return fmt.Sprintf("driver %s: %s: %s", driverErr.Driver, driverErr.Method, driverErr.Code)
+	case errors.As(err, &problem) || !kube.IsDenied(err):
+		return ""
+	}
+	what, _, _ := strings.Cut(err.Error(), ": ")
+	return what + ": "
 }
 
-// StatusError converts an error's text for a status.
+// StatusError converts an error's text for a status, and shortens it to [kube.MessageLimit].
 func StatusError(message string, now time.Time) *snapshotv1.VolumeSnapshotError {
+	message = kube.Truncate(message, kube.MessageLimit)
 	return &snapshotv1.VolumeSnapshotError{Time: &metav1.Time{Time: now}, Message: &message}
 }

@@ -31,6 +31,20 @@ func (w SidecarWait) Check(user, content client.Object, driver string, now time.
 	return Problemf(w.Reason, "no csi-snapshotter of driver %s has started to work on %s %s: is one running%s?", driver, w.ContentKind, content.GetName(), w.Needs), 0
 }
 
+// CheckDeletion is like Check, for a content that is being deleted and about which no
+// csi-snapshotter has reported an error since. lastError is an older one, or empty.
+func (w SidecarWait) CheckDeletion(content client.Object, driver, lastError string, now time.Time) (*Problem, time.Duration) {
+	if left := sidecarTimeout - now.Sub(content.GetDeletionTimestamp().Time); left > 0 {
+		return nil, left
+	}
+	problem := Problemf(w.Reason, "%s %s is being deleted, and no csi-snapshotter of driver %s has deleted its snapshot within %s, or reported why not: is one running%s?",
+		w.ContentKind, content.GetName(), driver, sidecarTimeout, w.Needs)
+	if lastError != "" {
+		problem.Text += " The last error before the deletion: " + lastError
+	}
+	return problem, 0
+}
+
 // CreationStarted reports whether csi-snapshotter has started to create the snapshot of a
 // content without status: the content has the being-created annotation.
 func (k *Keys) CreationStarted(content client.Object) bool {

@@ -57,28 +57,34 @@ func (k *groupKind) protectedClaims(ctx context.Context, namespace string) []rec
 	return requests
 }
 
-// needsClaim reports whether a group needs a claim. The cache may not show that a group
+// neededBy returns a group that needs a claim, and "" if there is none. The cache may not show that a group
 // has just got its finalizer, and such a group relies on the protection of its claims. So
 // a group that does not seem to need claims is read from the API server.
-func (k *groupKind) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (k *groupKind) neededBy(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := k.client.List(ctx, groups, client.InNamespace(claim.Namespace), client.MatchingFields{groupsNotTaken: yes}); err != nil {
-		return false, fmt.Errorf("listing the group snapshots of claim %s: %w", claim.Name, err)
+		return "", fmt.Errorf("listing the group snapshots of claim %s: %w", claim.Name, err)
 	}
 	for i := range groups.Items {
 		g := &groups.Items[i]
 		if !mayNeedClaims(g) {
 			if err := kube.GetIfExists(ctx, k.apiReader, client.ObjectKeyFromObject(g), &g); err != nil {
-				return false, err
+				return "", err
 			}
 		}
 		needs, err := groupNeedsClaim(ctx, k.client, k.apiReader, g, claim)
-		if err != nil || needs {
-			return needs, err
+		if err != nil {
+			return "", err
+		}
+		if needs {
+			return describe(g), nil
 		}
 	}
-	return false, nil
+	return "", nil
 }
+
+// describe names a group in messages about a claim of its namespace.
+func describe(g *groupv1.VolumeGroupSnapshot) string { return "VolumeGroupSnapshot " + g.Name }
 
 // groupNeedsClaim reports whether a group needs a claim, with a cached and an uncached
 // reader. If the content exists, only that states the volumes of the group: the group may

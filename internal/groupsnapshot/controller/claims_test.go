@@ -70,7 +70,7 @@ func TestAClaimIsNeededUntilItsGroupIsTaken(t *testing.T) {
 			api := cluster(t, s.objects()...)
 			k := kind()
 			k.client, k.apiReader = api, api
-			if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || got != tt.want {
+			if got, err := k.neededBy(t.Context(), s.sources[0].Claim); err != nil || (got != "") != tt.want {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
@@ -87,7 +87,7 @@ func TestAClaimStaysProtectedForAGroupWhoseFinalizerTheCacheDoesNotShow(t *testi
 	}
 	protected(s)
 	k.apiReader = cluster(t, s.objects()...)
-	if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || !got {
+	if got, err := k.neededBy(t.Context(), s.sources[0].Claim); err != nil || got == "" {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
@@ -180,7 +180,7 @@ func (s *scene) freed(t *testing.T, before map[string]client.Object) string {
 	api := cluster(t, there...)
 	k := kind()
 	k.client, k.apiReader, k.options = api, api, &snapshotcontroller.Options{}
-	k.claims = claimprotection.New(api, api, 0, groupsOf(k))
+	k.claims = claimprotection.New(api, api, nil, 0, groupsOf(k))
 	for _, one := range k.woken(t, before, now) {
 		if _, err := k.claims.Reconcile(t.Context(), one); err != nil {
 			t.Fatal(err)
@@ -278,7 +278,7 @@ func TestAClaimStaysProtectedForAContentThatTheCacheDoesNotShow(t *testing.T) {
 			}
 			made(s)
 			k.apiReader = cluster(t, s.objects()...)
-			if got, err := k.needsClaim(t.Context(), s.sources[0].Claim); err != nil || !got {
+			if got, err := k.neededBy(t.Context(), s.sources[0].Claim); err != nil || got == "" {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
@@ -294,7 +294,7 @@ func TestAClaimStaysProtectedUntilTheContentThatItWasSelectedForExists(t *testin
 	api := cluster(t, s.objects()...)
 	k := kind()
 	k.client, k.apiReader = api, api
-	claims := claimprotection.New(api, api, 0, groupsOf(k))
+	claims := claimprotection.New(api, api, nil, 0, groupsOf(k))
 	done, err := claims.AddFinalizers(t.Context(), s.sources)
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestAClaimThatWasProtectedInVainLosesItsFinalizerWhenTheSelectorMatchesOthe
 	there := slices.DeleteFunc(s.objects(), func(o client.Object) bool { return o == client.Object(s.sources[1].Claim) })
 	s.sources[1].Claim.Finalizers = []string{snapshot.ClaimFinalizer} // So that it is read from the API server, where it is gone.
 	api := cluster(t, there...)
-	if _, err := claimprotection.New(api, api, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
+	if _, err := claimprotection.New(api, api, nil, 0).AddFinalizers(t.Context(), s.sources); !kube.IsConflict(err) {
 		t.Fatalf("got %v", err)
 	}
 	key := client.ObjectKeyFromObject(s.sources[0].Claim)
@@ -385,7 +385,7 @@ func TestAClaimStaysProtectedForAGroupBeforeGroupsAreWatched(t *testing.T) {
 			live := &failingLists{Client: cluster(t, s.objects()...)}
 			start := time.Now()
 			g := New(live, &snapshotcontroller.Options{Groups: true})
-			c := claimprotection.New(live, live, time.Second, g)
+			c := claimprotection.New(live, live, nil, time.Second, g)
 			for i, a := range tt.checks {
 				g.uncached.now = func() time.Time { return start.Add(a.after) }
 				live.err = a.listErr
@@ -415,7 +415,7 @@ func TestTheAbsenceOfGroupsIsCached(t *testing.T) {
 	live := &failingLists{Client: cluster(t), err: &meta.NoKindMatchError{}}
 	u := &uncachedGroups{apiReader: live, now: func() time.Time { return now }}
 	for range 10 {
-		if got, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || got {
+		if got, err := u.neededBy(t.Context(), source("data").Claim); err != nil || got != "" {
 			t.Fatal(got, err)
 		}
 	}
@@ -423,7 +423,7 @@ func TestTheAbsenceOfGroupsIsCached(t *testing.T) {
 		t.Errorf("groups were listed %d times", live.listed)
 	}
 	now = now.Add(absentFor)
-	if _, err := u.needsClaim(t.Context(), source("data").Claim); err != nil || live.listed != 2 {
+	if _, err := u.neededBy(t.Context(), source("data").Claim); err != nil || live.listed != 2 {
 		t.Errorf("groups were listed %d times, %v", live.listed, err)
 	}
 }

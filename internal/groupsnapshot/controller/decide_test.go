@@ -161,7 +161,7 @@ func TestDecide(t *testing.T) {
 
 		"the content of a deleted group is deleted":                         {on(made, deleted), false, snapshotcontroller.DeleteContent, ""},
 		"a retained content gets the annotation":                            {on(made, deleted, retain), false, snapshotcontroller.DeleteContent, ""},
-		"then the csi-snapshotter deletes the group snapshot at the driver": {on(made, deleted, permitted, going), false, snapshotcontroller.None, ""},
+		"then the csi-snapshotter deletes the group snapshot at the driver": {on(made, deleted, permitted, going), false, snapshotcontroller.AwaitContentDeletion, ""},
 		"the content is deleted if it only has the annotation yet":          {on(made, deleted, permitted), false, snapshotcontroller.DeleteContent, ""},
 		"a retained content is not waited for":                              {on(made, deleted, permitted, retain), false, snapshotcontroller.RemoveFinalizers, ""},
 		"without a content the finalizer is removed":                        {on(made, deleted, lost), false, snapshotcontroller.RemoveFinalizers, ""},

@@ -38,16 +38,16 @@ func New(apiReader client.Reader, o *snapshotcontroller.Options) *Groups {
 
 // NeedsClaim implements claimprotection.ClaimUser. Before Setup no events of groups wake
 // a claim, so it must be rechecked.
-func (g *Groups) NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, recheckAfter time.Duration, err error) {
+func (g *Groups) NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (by string, recheckAfter time.Duration, err error) {
 	if !g.options.Groups {
-		return false, 0, nil
+		return "", 0, nil
 	}
 	if k := g.kind.Load(); k != nil {
-		needed, err = k.needsClaim(ctx, claim)
-		return needed, 0, err
+		by, err = k.neededBy(ctx, claim)
+		return by, 0, err
 	}
-	needed, err = g.uncached.needsClaim(ctx, claim)
-	return needed, recheckUncached, err
+	by, err = g.uncached.neededBy(ctx, claim)
+	return by, recheckUncached, err
 }
 
 // UnfinishedOperations implements snapshotcontroller.Groups.

@@ -228,7 +228,7 @@ func step(t *testing.T, about *groupv1.VolumeGroupSnapshot, cached client.Client
 	o := &snapshotcontroller.Options{RetryStart: time.Millisecond}
 	k := kind()
 	k.client, k.apiReader, k.options = cached, live, o
-	k.claims = claimprotection.New(cached, live, 0)
+	k.claims = claimprotection.New(cached, live, nil, 0)
 	r := snapshotcontroller.NewReconciler(cached, live, k, kube.NewEventsWithRecorder(recorder), o)
 	if _, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(about)}); err != nil {
 		t.Fatal(err)

@@ -38,21 +38,24 @@ type uncachedGroups struct {
 	forbiddenSince time.Time
 }
 
-func (u *uncachedGroups) needsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (bool, error) {
+func (u *uncachedGroups) neededBy(ctx context.Context, claim *corev1.PersistentVolumeClaim) (string, error) {
 	if u.knownAbsent() {
-		return false, nil
+		return "", nil
 	}
 	groups := &groupv1.VolumeGroupSnapshotList{}
 	if err := u.checkList(u.apiReader.List(ctx, groups, client.InNamespace(claim.Namespace))); err != nil {
-		return false, err
+		return "", err
 	}
 	for i := range groups.Items {
 		needs, err := groupNeedsClaim(ctx, u.apiReader, u.apiReader, &groups.Items[i], claim)
-		if err != nil || needs {
-			return needs, err
+		if err != nil {
+			return "", err
+		}
+		if needs {
+			return describe(&groups.Items[i]), nil
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 func (u *uncachedGroups) knownAbsent() bool {

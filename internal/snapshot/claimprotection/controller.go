@@ -1,6 +1,7 @@
 package claimprotection
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,11 +19,16 @@ import (
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
+// reasonWaiting is that of an event about a claim that is being deleted and that a snapshot
+// needs.
+const reasonWaiting = "WaitingForSnapshot"
+
 // A ClaimUser is a kind of snapshots that are taken of claims.
 type ClaimUser interface {
-	// NeedsClaim reports whether a snapshot of this kind still needs a claim.
-	// recheckAfter is set if no event will wake the claim when the need ends.
-	NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, recheckAfter time.Duration, err error)
+	// NeedsClaim returns a snapshot of this kind that still needs a claim, by kind and
+	// name, and "" if there is none. recheckAfter is set if no event will wake the claim
+	// when the need ends.
+	NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (by string, recheckAfter time.Duration, err error)
 }
 
 // Controller reconciles claims: it removes our finalizer from each claim that no
@@ -30,16 +36,21 @@ type ClaimUser interface {
 type Controller struct {
 	client     client.Client
 	apiReader  client.Reader // uncached
+	events     *kube.Events
 	retryAfter time.Duration // after a conflict
 	users      []ClaimUser
 	keyMutex   *keymutex.KeyMutex // by claim; it guards the finalizer
 	controller controller.Controller
+	now        func() time.Time
 }
 
 // New makes the controller of the claims that these users need. A write that
 // conflicted is retried after retryAfter.
-func New(c client.Client, apiReader client.Reader, retryAfter time.Duration, users ...ClaimUser) *Controller {
-	return &Controller{client: c, apiReader: apiReader, retryAfter: retryAfter, users: users, keyMutex: &keymutex.KeyMutex{}}
+func New(c client.Client, apiReader client.Reader, events *kube.Events, retryAfter time.Duration, users ...ClaimUser) *Controller {
+	return &Controller{
+		client: c, apiReader: apiReader, events: events, retryAfter: retryAfter, users: users,
+		keyMutex: &keymutex.KeyMutex{}, now: time.Now,
+	}
 }
 
 // AddFinalizers adds our finalizer to claims. Nobody removes it before unlock is
@@ -92,6 +103,7 @@ func (c *Controller) Reconcile(ctx context.Context, request reconcile.Request) (
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: c.retryAfter}, nil
 	}
+	c.events.WarnIfDenied(claim, kube.ReasonDenied, err)
 	return reconcile.Result{RequeueAfter: recheckAfter}, err
 }
 
@@ -104,15 +116,32 @@ func (c *Controller) removeFinalizerIfUnneeded(ctx context.Context, claim *corev
 	}
 	defer unlock()
 	for _, user := range c.users {
-		needed, recheckAfter, err := user.NeedsClaim(ctx, claim)
+		by, recheckAfter, err := user.NeedsClaim(ctx, claim)
 		if err != nil {
 			return 0, err
 		}
-		if needed {
-			return recheckAfter, nil
+		if by != "" {
+			return cmp.Or(c.reportWait(claim, by), recheckAfter), nil
 		}
 	}
 	return 0, kube.WrapWriteError(c.setFinalizer(ctx, claim, false), "removing the finalizer from claim "+claim.Name)
+}
+
+// waitEventDelay is how long a deleted claim may wait for a snapshot before an event says
+// so. Most snapshots are taken by then.
+const waitEventDelay = 10 * time.Second
+
+// reportWait emits an event about a claim that is being deleted and that a snapshot needs.
+// It returns how long to wait before that; 0 if nothing is left to be reported.
+func (c *Controller) reportWait(claim *corev1.PersistentVolumeClaim, by string) time.Duration {
+	if claim.DeletionTimestamp == nil {
+		return 0
+	}
+	if left := waitEventDelay - c.now().Sub(claim.DeletionTimestamp.Time); left > 0 {
+		return left
+	}
+	c.events.Normal(claim, reasonWaiting, fmt.Sprintf("The claim is being deleted and waits until %s is taken of it: see the status of that; delete it if it is not wanted any more", by))
+	return 0
 }
 
 func (c *Controller) lock(ctx context.Context, claim *corev1.PersistentVolumeClaim) (unlock func(), err error) {

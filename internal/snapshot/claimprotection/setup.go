@@ -55,13 +55,14 @@ const recheckDelay = time.Second
 
 // recheckLater reconciles a claim a while after the cache shows our finalizer on it.
 // Its snapshot may have been taken before that: the event that woke the claim then
-// found it without a finalizer. It does the same when the labels of a protected claim
-// change, because the group snapshot that it is protected for may not select it any
-// more.
+// found it without a finalizer. It does the same when a protected claim is deleted, to
+// report what it waits for, and when its labels change, because the group snapshot that it
+// is protected for may not select it any more.
 func recheckLater() handler.Funcs {
 	return handler.Funcs{
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			if hasFinalizer(e.ObjectNew) && (!hasFinalizer(e.ObjectOld) || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())) {
+			isDeleted := e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil
+			if hasFinalizer(e.ObjectNew) && (!hasFinalizer(e.ObjectOld) || isDeleted || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())) {
 				queue.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(e.ObjectNew)}, recheckDelay)
 			}
 		},

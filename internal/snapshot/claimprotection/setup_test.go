@@ -18,6 +18,8 @@ func TestAProtectedClaimIsRecheckedLater(t *testing.T) {
 	free := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"}}
 	kept := free.DeepCopy()
 	kept.Finalizers = []string{snapshot.ClaimFinalizer}
+	deleted := kept.DeepCopy()
+	deleted.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	relabelled, relabelledFree := kept.DeepCopy(), free.DeepCopy()
 	relabelled.Labels, relabelledFree.Labels = map[string]string{"app": "other"}, map[string]string{"app": "other"}
 	tests := map[string]struct {
@@ -27,6 +29,8 @@ func TestAProtectedClaimIsRecheckedLater(t *testing.T) {
 		"a claim gets the finalizer":             {free, kept, 1},
 		"a claim has the finalizer":              {kept, kept, 0},
 		"a claim loses the finalizer":            {kept, free, 0},
+		"a protected claim is deleted":           {kept, deleted, 1},
+		"a protected claim waits for its end":    {deleted, deleted, 0},
 		"a protected claim gets other labels":    {kept, relabelled, 1},
 		"an unprotected claim gets other labels": {free, relabelledFree, 0},
 	}

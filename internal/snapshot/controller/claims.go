@@ -25,23 +25,23 @@ func (k *singleKind) AddClaimFinalizers(ctx context.Context, sources []snapshot.
 // yet. The cache may not show that a snapshot has just got its finalizers, and such a
 // snapshot relies on the claim's protection. So a snapshot without finalizers is read
 // from the API server.
-func (k *singleKind) NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (needed bool, recheckAfter time.Duration, err error) {
+func (k *singleKind) NeedsClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) (by string, recheckAfter time.Duration, err error) {
 	list := &snapshotv1.VolumeSnapshotList{}
 	if err := k.client.List(ctx, list, client.InNamespace(claim.Namespace), client.MatchingFields{snapshotsByClaim: claim.Name}); err != nil {
-		return false, 0, fmt.Errorf("listing the snapshots of claim %s: %w", claim.Name, err)
+		return "", 0, fmt.Errorf("listing the snapshots of claim %s: %w", claim.Name, err)
 	}
 	for i := range list.Items {
 		s := &list.Items[i]
 		if len(s.Finalizers) == 0 {
 			if err := kube.GetIfExists(ctx, k.apiReader, client.ObjectKeyFromObject(s), &s); err != nil {
-				return false, 0, err
+				return "", 0, err
 			}
 		}
 		if needsClaim(s) && snapshot.MatchesClaim(s, claim) {
-			return true, 0, nil
+			return "VolumeSnapshot " + s.Name, 0, nil
 		}
 	}
-	return false, 0, nil
+	return "", 0, nil
 }
 
 // needsClaim reports whether a snapshot's claim must stay, because the snapshot is not

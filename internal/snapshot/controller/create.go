@@ -99,7 +99,7 @@ func (r *Reconciler) bindContent(ctx context.Context, s *Observed) error {
 		"metadata": map[string]any{"resourceVersion": content.GetResourceVersion(), "finalizers": r.Keys.WithFinalizer(content)},
 		"spec":     spec,
 	}), fmt.Sprintf("binding %s %s", r.Content, content.GetName()))
-	if err != nil && !kube.IsConflict(err) {
+	if err != nil && !kube.IsConflict(err) && !kube.IsDenied(err) {
 		r.events.Warning(s.Snapshot.Object, r.Reasons.BindFailed, err.Error())
 	}
 	if err != nil {

@@ -1,6 +1,9 @@
 package controller
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -9,16 +12,17 @@ type Action int
 
 // Actions.
 const (
-	None                Action = iota // nothing: it is done, or waits for somebody else
-	Reject                            // report why no snapshot can be taken
-	Create                            // add finalizers to the snapshot and to the claims, then create the content
-	Bind                              // write the snapshot's UID to the pre-provisioned content
-	SyncStatus                        // copy the content's status
-	ReportBlocker                     // it is being deleted: report what still needs it
-	ReportDeletionError               // it is being deleted: report why the driver does not delete it
-	DeleteContent                     // allow the deletion of the content, and delete it if that is its policy
-	ReportNodeGone                    // the node that must delete its content is gone: report what to do
-	RemoveFinalizers                  // it is being deleted, and nothing is left of it
+	None                 Action = iota // nothing: it is done, or waits for somebody else
+	Reject                             // report why no snapshot can be taken
+	Create                             // add finalizers to the snapshot and to the claims, then create the content
+	Bind                               // write the snapshot's UID to the pre-provisioned content
+	SyncStatus                         // copy the content's status
+	ReportBlocker                      // it is being deleted: report what still needs it
+	ReportDeletionError                // it is being deleted: report why the driver does not delete it
+	DeleteContent                      // allow the deletion of the content, and delete it if that is its policy
+	ReportNodeGone                     // the node that must delete its content is gone: report what to do
+	AwaitContentDeletion               // the csi-snapshotter must delete its content: report if it does not
+	RemoveFinalizers                   // it is being deleted, and nothing is left of it
 )
 
 // A Step is an action. The actions that report a problem come with it.
@@ -152,9 +156,13 @@ func (r rules) decideContentDeletion(s *Observed) Step {
 		return Step{ReportNodeGone, r.nodeGoneProblem(s.Content)}
 	case !s.contentIsDeleting():
 		return Step{Action: DeleteContent}
-	case errorMessage(s.Content.Error) != "":
+	case s.contentErrorIsCurrent():
 		return Step{ReportDeletionError, snapshot.Problemf(r.Reasons.DeletionPending, "%s %s cannot be deleted yet: %s", r.Content, s.Content.Object.GetName(), errorMessage(s.Content.Error))}
-	default:
-		return Step{Action: None}
 	}
+	others := s.Content.Object.GetFinalizers()
+	if len(others) > 0 && !slices.Contains(others, r.Keys.Finalizer) {
+		return Step{ReportBlocker, snapshot.Problemf(r.Reasons.DeletionPending, "%s %s is being deleted, and the csi-snapshotter is done with it: it is kept by the finalizers of others, %s",
+			r.Content, s.Content.Object.GetName(), strings.Join(others, ", "))}
+	}
+	return Step{Action: AwaitContentDeletion}
 }

@@ -175,12 +175,27 @@ func TestDecide(t *testing.T) {
 		"a pre-provisioned content that is being deleted is rejected":                {imported, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, Reject, "being deleted"},
 		"the content of a deleted snapshot is deleted":                               {going, nil, DeleteContent, ""},
 		"the content is deleted if it only has the annotation yet":                   {going, func(s *scene) { permit(s) }, DeleteContent, ""},
-		"then the csi-snapshotter deletes the snapshot at the driver":                {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, None, ""},
+		"then the csi-snapshotter deletes the snapshot at the driver":                {going, func(s *scene) { permit(s); s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, AwaitContentDeletion, ""},
 		"the driver's error is reported": {going, func(s *scene) {
 			permit(s)
 			s.content.DeletionTimestamp = ptr.To(metav1.Now())
 			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{Message: ptr.To("used by a clone")}}
 		}, ReportDeletionError, "cannot be deleted yet: used by a clone"},
+		"an error of the creation is not reported as one of the deletion": {going, func(s *scene) {
+			permit(s)
+			s.content.DeletionTimestamp = ptr.To(metav1.Now())
+			s.content.Status = &snapshotv1.VolumeSnapshotContentStatus{Error: &snapshotv1.VolumeSnapshotError{
+				Message: ptr.To("no room"), Time: ptr.To(metav1.NewTime(time.Now().Add(-time.Minute))),
+			}}
+		}, AwaitContentDeletion, ""},
+		"a content that others keep is reported with their finalizers": {going, func(s *scene) {
+			permit(s)
+			s.content.DeletionTimestamp, s.content.Finalizers = ptr.To(metav1.Now()), []string{"backup.example.com/copy"}
+		}, ReportBlocker, "kept by the finalizers of others, backup.example.com/copy"},
+		"a content that others keep too still waits for the csi-snapshotter": {going, func(s *scene) {
+			permit(s)
+			s.content.DeletionTimestamp, s.content.Finalizers = ptr.To(metav1.Now()), []string{"backup.example.com/copy", snapshot.Single.Finalizer}
+		}, AwaitContentDeletion, ""},
 		"a node that is gone is reported with the command to run": {going, stranded, ReportNodeGone, "volumesnapshotcontent snapcontent-uid-s --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Retain\"}}'"},
 		"a node that is gone is reported by name":                 {going, stranded, ReportNodeGone, "csi-snapshotter of node gone"},
 		"a node that is gone is reported if its csi-snapshotter may have begun": {going, func(s *scene) {
@@ -188,8 +203,8 @@ func TestDecide(t *testing.T) {
 			s.content.Status = nil
 			s.content.Annotations[snapshot.Single.BeingCreated] = snapshot.Yes
 		}, ReportNodeGone, "gone"},
-		"a node that is gone does not matter if its csi-snapshotter has not begun": {going, func(s *scene) { stranded(s); s.content.Status = nil }, None, ""},
-		"a node that is gone does not matter for a group member":                   {going, func(s *scene) { stranded(s); memberContent(s) }, None, ""},
+		"a node that is gone does not matter if its csi-snapshotter has not begun": {going, func(s *scene) { stranded(s); s.content.Status = nil }, AwaitContentDeletion, ""},
+		"a node that is gone does not matter for a group member":                   {going, func(s *scene) { stranded(s); memberContent(s) }, AwaitContentDeletion, ""},
 		"a node that is gone does not matter for a retained content":               {going, func(s *scene) { stranded(s); retain(s) }, RemoveFinalizers, ""},
 		"a content that a user deleted first gets the annotation too":              {going, func(s *scene) { s.content.DeletionTimestamp = ptr.To(metav1.Now()) }, DeleteContent, ""},
 		"without a content the finalizers are removed":                             {going, func(s *scene) { s.content = nil }, RemoveFinalizers, ""},

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -21,6 +20,8 @@ func (r *Reconciler) executeDeletion(ctx context.Context, s *Observed, next Step
 		return 0, r.reportDeletionError(ctx, s, next.Problem)
 	case ReportNodeGone:
 		return r.reportNodeGone(ctx, s, next.Problem)
+	case AwaitContentDeletion:
+		return r.reportIfNotDeleted(ctx, s), nil
 	case DeleteContent:
 		return 0, r.deleteContent(ctx, s)
 	case RemoveFinalizers:
@@ -52,15 +53,17 @@ func (r *Reconciler) allowAndDeleteContent(ctx context.Context, s *Observed) err
 		return nil
 	}
 	uid, version := content.GetUID(), content.GetResourceVersion()
-	err := client.IgnoreNotFound(r.client.Delete(ctx, content, client.Preconditions{UID: &uid, ResourceVersion: &version}))
-	if apierrors.IsConflict(err) {
-		return kube.Conflict("%s %s has changed: %w", r.Content, content.GetName(), err)
+	err := kube.IgnoreGone(r.client.Delete(ctx, content, client.Preconditions{UID: &uid, ResourceVersion: &version}))
+	return r.wrapDeletionError(s, kube.WrapWriteError(err, fmt.Sprintf("deleting %s %s", r.Content, content.GetName())))
+}
+
+// wrapDeletionError emits an event about a content that the API server does not delete. One
+// that it denies is reported by the caller.
+func (r *Reconciler) wrapDeletionError(s *Observed, err error) error {
+	if err != nil && !kube.IsConflict(err) && !kube.IsDenied(err) {
+		r.events.Warning(s.Snapshot.Object, r.Reasons.ContentDeletion, err.Error())
 	}
-	if err != nil {
-		r.events.Warning(s.Snapshot.Object, r.Reasons.ContentDeletion, fmt.Sprintf("%s %s could not be deleted: %v", r.Content, content.GetName(), err))
-		return fmt.Errorf("deleting %s %s: %w", r.Content, content.GetName(), err)
-	}
-	return nil
+	return err
 }
 
 // removeFinalizers removes our finalizers from the snapshot. Before that it looks for the
@@ -82,7 +85,7 @@ func (r *Reconciler) removeFinalizers(ctx context.Context, s *Observed) error {
 	if err == nil {
 		r.recordDeletion(ctx, s)
 	}
-	return kube.WrapWriteError(client.IgnoreNotFound(err), "removing finalizers from the "+r.Noun)
+	return kube.WrapWriteError(kube.IgnoreGone(err), "removing finalizers from the "+r.Noun)
 }
 
 // recordDeletion observes the durations of the operations that end with the snapshot.

@@ -28,23 +28,42 @@ func (r *Reconciler) emitEvent(before, now *Snapshot) {
 	}
 }
 
-// reportError reports a [snapshot.Problem] in the snapshot's status and as an event.
-// Other errors, such as failed requests to the API server, are not the user's concern. It
-// returns the error, so that the snapshot is reconciled again.
+// reportError reports a [snapshot.Problem], and a request that the API server denies, in the
+// snapshot's status and as an event. Other errors are not the user's concern. It returns the
+// error, so that the snapshot is reconciled again.
 func (r *Reconciler) reportError(ctx context.Context, s *Observed, err error) error {
-	var problem *snapshot.Problem
-	if !errors.As(err, &problem) {
+	problem := r.problemOf(s, err)
+	if problem == nil {
 		return err
 	}
 	r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
 	if !snapshot.IsNewError(s.Snapshot.Error, err, r.now()) {
 		return err
 	}
-	status := map[string]any{"error": snapshot.StatusError(problem.Text, r.now()), "readyToUse": false}
+	status := map[string]any{"error": snapshot.StatusError(problem.Text, r.now())}
+	if !kube.IsDenied(err) || !s.isDeleting() && !s.Snapshot.Ready { // A denied write says nothing about a snapshot that is ready.
+		status["readyToUse"] = false
+	}
 	if statusErr := r.patchStatus(ctx, s.Snapshot, status); statusErr != nil && !kube.IsConflict(statusErr) {
 		err = errors.Join(err, statusErr)
 	}
 	return err
+}
+
+// problemOf returns what an error tells the user; nil if it does not concern the user.
+func (r *Reconciler) problemOf(s *Observed, err error) *snapshot.Problem {
+	var problem *snapshot.Problem
+	if errors.As(err, &problem) || !kube.IsDenied(err) {
+		return problem
+	}
+	problem = &snapshot.Problem{Reason: r.Reasons.ContentCreation, Text: kube.Message(err)}
+	switch {
+	case s.isDeleting():
+		problem.Reason = r.Reasons.DeletionPending
+	case s.isPreProvisioned() && s.Content != nil && !s.isBound():
+		problem.Reason = r.Reasons.BindFailed
+	}
+	return problem
 }
 
 // reportDeletionError tells the user why a snapshot is not deleted yet. Most users may

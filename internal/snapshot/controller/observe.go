@@ -51,6 +51,13 @@ func (s *Observed) contentIsRetained() bool {
 // contentIsDeleting reports whether the content is being deleted.
 func (s *Observed) contentIsDeleting() bool { return s.Content.Object.GetDeletionTimestamp() != nil }
 
+// contentErrorIsCurrent reports whether the content's error is about its deletion: an older
+// one is about the creation of the snapshot.
+func (s *Observed) contentErrorIsCurrent() bool {
+	e, deleted := s.Content.Error, s.Content.Object.GetDeletionTimestamp()
+	return errorMessage(e) != "" && (e.Time == nil || deleted == nil || !e.Time.Before(deleted))
+}
+
 // hasNodeAffinity reports whether only some nodes can use one of the volumes. The
 // snapshot of a volume that every node can use needs no particular csi-snapshotter.
 func (s *Observed) hasNodeAffinity() bool {

@@ -160,7 +160,9 @@ func (r orphanReconciler) Reconcile(ctx context.Context, o orphan) (reconcile.Re
 	if err := r.readContent(ctx, r.apiReader, s); err != nil || s.Content == nil || !o.matches(s.Content, r.now()) {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.deleteOrphan(ctx, s)
+	content, err := s.Content.Object, r.deleteOrphan(ctx, s)
+	r.events.WarnIfDenied(content, r.Reasons.ContentDeletion, err) // Its snapshot is gone.
+	return reconcile.Result{}, err
 }
 
 // slowCreation is how long the creation of a content may take before its snapshot is read

@@ -42,7 +42,7 @@ type Controllers struct {
 // of both kinds, to a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, m ctrl.Manager, events *kube.Events, groups Groups, o *Options) (*Controllers, error) {
 	k := &singleKind{client: m.GetClient(), apiReader: m.GetAPIReader(), options: o}
-	k.claims = claimprotection.New(m.GetClient(), m.GetAPIReader(), kube.RetryAfterConflict(o.RetryStart), k, groups)
+	k.claims = claimprotection.New(m.GetClient(), m.GetAPIReader(), events, kube.RetryAfterConflict(o.RetryStart), k, groups)
 	if err := index(ctx, m); err != nil {
 		return nil, err
 	}

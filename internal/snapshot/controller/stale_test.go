@@ -344,7 +344,7 @@ func (s *scene) objects() []client.Object {
 // kindOn is the kind of single snapshots, on a cache and the API server behind it.
 func kindOn(cache client.Client, apiReader client.Reader) *singleKind {
 	k := &singleKind{client: cache, apiReader: apiReader, options: &Options{}}
-	k.claims = claimprotection.New(cache, apiReader, 0, k)
+	k.claims = claimprotection.New(cache, apiReader, nil, 0, k)
 	return k
 }
 

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 // syncStatus copies the status of the content to the snapshot, after all members of a
@@ -32,20 +34,41 @@ func (r *Reconciler) syncStatus(ctx context.Context, s *Observed) (time.Duration
 	if err := r.updateStatus(ctx, s, unready); err != nil {
 		return 0, err
 	}
-	return r.reportIfNotServed(s), nil
+	return r.reportIfNotServed(ctx, s), nil
 }
 
 // reportIfNotServed emits an event if no csi-snapshotter has begun with the content in
 // time. It returns how long that may still take; 0 if one has begun.
-func (r *Reconciler) reportIfNotServed(s *Observed) time.Duration {
+func (r *Reconciler) reportIfNotServed(ctx context.Context, s *Observed) time.Duration {
 	if s.Content.Status != nil || r.Keys.CreationStarted(s.Content.Object) {
 		return 0
 	}
 	problem, left := r.SidecarWait.Check(s.Snapshot.Object, s.Content.Object, s.Content.Driver, r.now())
-	if problem != nil {
+	r.reportSidecar(ctx, s, problem)
+	return left
+}
+
+// reportIfNotDeleted emits an event if no csi-snapshotter has deleted the content in time, or
+// said why not. It returns how long that may still take.
+func (r *Reconciler) reportIfNotDeleted(ctx context.Context, s *Observed) time.Duration {
+	problem, left := r.SidecarWait.CheckDeletion(s.Content.Object, s.Content.Driver, errorMessage(s.Content.Error), r.now())
+	r.reportSidecar(ctx, s, problem)
+	return left
+}
+
+// reportSidecar emits an event about a csi-snapshotter that does nothing. One that is denied
+// its writes has told so by an event on the snapshot.
+func (r *Reconciler) reportSidecar(ctx context.Context, s *Observed, problem *snapshot.Problem) {
+	if problem == nil {
+		return
+	}
+	denied, err := kube.HasEvent(ctx, r.apiReader, s.Snapshot.Object, kube.ReasonDenied)
+	if err != nil { // Not every role permits to list events.
+		ctrl.LoggerFrom(ctx).V(1).Info("Could not look for an event of the csi-snapshotter", "reason", err.Error())
+	}
+	if !denied {
 		r.events.Warning(s.Snapshot.Object, problem.Reason, problem.Text)
 	}
-	return left
 }
 
 // updateStatus writes the content's status to the snapshot if it differs, and emits an

@@ -104,9 +104,20 @@ func (r strandedReconciler) Reconcile(ctx context.Context, request reconcile.Req
 	}
 	o := s.Content.Object
 	left := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == r.Keys.Finalizer })
-	return r.requeueOnConflict(kube.WrapWriteError(client.IgnoreNotFound(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
+	err := kube.WrapWriteError(kube.IgnoreGone(kube.MergePatch(ctx, r.client, o, map[string]any{"metadata": map[string]any{
 		"resourceVersion": o.GetResourceVersion(), "finalizers": left,
-	}})), fmt.Sprintf("removing the finalizer from %s %s", r.Content, o.GetName())))
+	}})), fmt.Sprintf("removing the finalizer from %s %s", r.Content, o.GetName()))
+	r.events.WarnIfDenied(r.snapshotOf(s.Content), r.Reasons.DeletionPending, err)
+	return r.requeueOnConflict(err)
+}
+
+// snapshotOf is the snapshot of a content, for events.
+func (r rules) snapshotOf(c *Content) client.Object {
+	o := r.kind.EmptySnapshot()
+	o.SetNamespace(c.Ref.Namespace)
+	o.SetName(c.Ref.Name)
+	o.SetUID(c.Ref.UID)
+	return o
 }
 
 // canRemoveFinalizer reports whether a csi-snapshotter would remove the finalizer of a

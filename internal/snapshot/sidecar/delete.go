@@ -136,10 +136,7 @@ func (r *Reconciler) removeFinalizer(ctx context.Context, s *state) error {
 		"finalizers":      left,
 		"annotations":     map[string]any{r.keys.BeingCreated: nil},
 	})
-	if isNotFound(err) {
-		return nil
-	}
-	return kube.WrapWriteError(err, "removing the finalizer of the content")
+	return kube.WrapWriteError(kube.IgnoreGone(err), "removing the finalizer of content "+s.Object.GetName())
 }
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
@@ -28,7 +26,7 @@ func (r *Reconciler) recordRequest(ctx context.Context, s *state, record *reques
 		"resourceVersion": s.Object.GetResourceVersion(),
 		"finalizers":      finalizers,
 		"annotations":     map[string]any{r.keys.BeingCreated: snapshot.Yes, requestAnnotation: text},
-	}), "recording the request")
+	}), "recording the request on content "+s.Object.GetName())
 }
 
 // clearBeingCreated removes the being-created annotation, once the response is recorded or it
@@ -40,7 +38,7 @@ func (r *Reconciler) clearBeingCreated(ctx context.Context, s *state) error {
 	return kube.WrapWriteError(r.patchMetadata(ctx, s, map[string]any{
 		"uid":         s.Object.GetUID(),
 		"annotations": map[string]any{r.keys.BeingCreated: nil, rejectedSinceAnnotation: nil},
-	}), "removing the being-created annotation")
+	}), "removing the being-created annotation of content "+s.Object.GetName())
 }
 
 // renewRecord writes the being-created annotation and the recorded request again while the
@@ -58,7 +56,7 @@ func (r *Reconciler) renewRecord(ctx context.Context, s *state, rejectedSince ti
 		annotations[rejectedSinceAnnotation] = rejectedSince.UTC().Format(time.RFC3339)
 	}
 	err := r.patchMetadata(ctx, s, map[string]any{"uid": s.Object.GetUID(), "annotations": annotations})
-	return kube.WrapWriteError(client.IgnoreNotFound(err), "recording the request again")
+	return kube.WrapWriteError(kube.IgnoreGone(err), "recording the request on content "+s.Object.GetName()+" again")
 }
 
 // writeStatus writes the snapshot's state and clears the error, if anything changes.
@@ -72,7 +70,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, s *state, made *Snapshot) 
 	status := r.kind.StatusPatch(&s.Content, made)
 	status["error"] = nil
 	err := kube.PatchStatus(ctx, r.client, s.Object, status)
-	return kube.WrapWriteError(err, "recording the snapshot "+made.Handle)
+	return kube.WrapWriteError(err, "recording the snapshot "+made.Handle+" on content "+s.Object.GetName())
 }
 
 func (r *Reconciler) patchMetadata(ctx context.Context, s *state, metadata map[string]any) error {
