@@ -160,7 +160,7 @@ type SnapshotScheduleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready and Running. ClocksDiffer is added while differing clocks prevent deletions.
+	// conditions are Ready, Available and Running. ClocksDiffer is added while differing clocks prevent deletions.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -278,6 +278,9 @@ type ClaimStatus struct {
 const (
 	// Ready is True while the schedule works as specified and no claim is failing.
 	Ready = "Ready"
+	// Available is False if the schedule does nothing for any claim: its spec is invalid, or
+	// all claims are failing. It stays True while only some are, which Ready reports.
+	Available = "Available"
 	// Running is True while claims wait for their turn.
 	Running = "Running"
 	// ClocksDiffer is set while expired snapshots are kept because the clocks of the controller and of the API server

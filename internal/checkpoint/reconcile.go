@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,7 +34,23 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
-	return reconcile.Result{RequeueAfter: after}, err
+	return reconcile.Result{RequeueAfter: after}, r.reportDenied(ctx, s.checkpoint, err)
+}
+
+// reportDenied reports a write that the API server denies, as an event and, unless the
+// Checkpoint is being deleted, in its status.
+func (r *Reconciler) reportDenied(ctx context.Context, about *v1alpha1.Checkpoint, problem error) error {
+	if !kube.IsDenied(problem) {
+		return problem
+	}
+	r.events.Warning(about, kube.ReasonDenied, kube.Message(problem))
+	if !about.DeletionTimestamp.IsZero() || about.Status.NodeName != "" {
+		return problem
+	}
+	return errors.Join(problem, kube.ChangeStatus(ctx, r.client, about, func(c *v1alpha1.Checkpoint) {
+		r.setCondition(c, v1alpha1.ConditionReady, metav1.ConditionFalse, step{reason: v1alpha1.ReasonPending, message: kube.Message(problem)})
+		c.Status.WaitingFor = v1alpha1.WaitingForUser
+	}))
 }
 
 // execute carries out a step. It returns after which time to look again; 0 to wait for an

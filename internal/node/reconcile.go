@@ -49,6 +49,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
 	if err != nil {
+		r.events.WarnIfDenied(current.checkpoint, kube.ReasonDenied, err)
 		return reconcile.Result{}, err
 	}
 	return r.requeue(current), nil

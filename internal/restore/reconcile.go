@@ -78,6 +78,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
+	r.events.WarnIfDenied(pod, kube.ReasonDenied, err)
 	return result, err
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -72,6 +71,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if kube.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 	}
+	r.events.WarnIfDenied(p, reasonDeletionFailed, err)
 	return reconcile.Result{RequeueAfter: left}, err
 }
 
@@ -163,7 +163,7 @@ func (r *Reconciler) deleteBatch(ctx context.Context, p *v1alpha1.CheckpointPoli
 			deleted = append(deleted, e)
 			expiredTotal.WithLabelValues(string(e.limit)).Inc()
 			r.memory.addDeleted(p.Name, c.UID)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+		case !kube.IsStale(err):
 			left = append(left, e)
 			errs = append(errs, fmt.Errorf("deleting Checkpoint %s/%s, which is expired: %w", c.Namespace, c.Name, err))
 		}

@@ -29,7 +29,7 @@ func (r *Reconciler) report(ctx context.Context, p *v1alpha1.CheckpointPolicy, n
 		return pause, nil
 	}
 	if next.rejected != nil {
-		r.events.Warning(p, reasonDeletionFailed, next.rejected.Error())
+		r.events.Warning(p, reasonDeletionFailed, kube.Message(next.rejected))
 	}
 	err := kube.ChangeStatus(ctx, r.client, p, func(p *v1alpha1.CheckpointPolicy) { p.Status = *status })
 	if err != nil {

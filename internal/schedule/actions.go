@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // errNameTaken is returned if another object has the name of a child.
@@ -39,7 +40,7 @@ func (r *Reconciler) createChildren(ctx context.Context, s *state, next *step) (
 			s.children = append(s.children, childStateOf(r.kind, made, r.readClocks()))
 			r.metrics.children.WithLabelValues("created").Inc()
 		case isRejection(err):
-			rejected[p.target.Name] = err.Error()
+			rejected[p.target.Name] = kube.Message(err)
 			r.metrics.children.WithLabelValues("refused").Inc()
 		default:
 			return rejected, fmt.Errorf("creating the %s of %s %s: %w", s.schedule.terms.childKind, s.schedule.terms.target, p.target.Name, err)
@@ -69,17 +70,7 @@ func (r *Reconciler) createChild(ctx context.Context, s *schedule, t *target) (c
 
 // isRejection reports whether an error concerns only this child, not every request to the
 // API server.
-func isRejection(err error) bool {
-	var status apierrors.APIStatus
-	if errors.Is(err, errNameTaken) {
-		return true
-	}
-	if !errors.As(err, &status) || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err) || apierrors.IsConflict(err) {
-		return false
-	}
-	code := status.Status().Code
-	return code >= http.StatusBadRequest && code <= http.StatusInternalServerError // 500 is the code for an unreachable webhook.
-}
+func isRejection(err error) bool { return errors.Is(err, errNameTaken) || kube.IsDenied(err) }
 
 // deleteChildren deletes expired children. For each of their histories, it decides again which
 // are expired, based on the API server. If one deletion fails, it continues with the others.
@@ -108,7 +99,7 @@ func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*child
 	}
 	if len(rejected) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(rejected)))
-		stuck = fmt.Sprintf("%d expired %s cannot be deleted; %s %s: %s", len(rejected), terms.children, terms.childKind, first, rejected[first])
+		stuck = fmt.Sprintf("%d expired %s cannot be deleted; %s %s: %s", len(rejected), terms.children, terms.childKind, first, kube.Message(rejected[first]))
 	}
 	return stuck, errors.Join(errs...)
 }
@@ -161,7 +152,7 @@ func (r *Reconciler) deleteChild(ctx context.Context, s *state, expired *childSt
 	child.SetNamespace(s.schedule.Namespace)
 	child.SetName(expired.name)
 	err := r.client.Delete(ctx, child, client.Preconditions{UID: &expired.uid, ResourceVersion: &expired.resourceVersion})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if kube.IsStale(err) {
 		return nil // It has changed, and the change triggers a reconcile.
 	}
 	if err != nil {

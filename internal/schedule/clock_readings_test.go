@@ -90,7 +90,7 @@ func TestAClockThatJumpsAheadRemovesNothing(t *testing.T) {
 	}
 	w.now, w.serverBehind = w.now.Add(-jump), 0
 	w.reconcileUntilIdle(t)
-	if is := w.schedule(t).Status; len(w.removed) > 0 || len(is.Conditions) != 2 || is.Conditions[0].Reason != v1alpha1.Scheduled {
+	if is := w.schedule(t).Status; len(w.removed) > 0 || len(is.Conditions) != 3 || is.Conditions[0].Reason != v1alpha1.Scheduled {
 		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
 	}
 }
@@ -106,7 +106,7 @@ func TestWithoutTheTimeOfTheAPIServerNothingGoesByAge(t *testing.T) {
 	}
 	w.noServerTime = false
 	w.reconcileUntilIdle(t)
-	if is := w.schedule(t).Status; len(w.removed) != 4 || len(is.Conditions) != 2 {
+	if is := w.schedule(t).Status; len(w.removed) != 4 || len(is.Conditions) != 3 {
 		t.Errorf("removed: %v, %+v", w.removed, is.Conditions)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -40,10 +39,12 @@ func (r *Reconciler) patchStatus(ctx context.Context, s *schedule, status *sched
 	r.kind.setStatus(s.object, status)
 	err := r.client.Status().Patch(ctx, s.object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	switch {
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	case kube.IsStale(err):
 		return fmt.Errorf("%w: %w", errConflict, err)
 	case err != nil:
-		return fmt.Errorf("writing the status: %w", err)
+		err = fmt.Errorf("writing the status: %w", err)
+		r.events.WarnIfDenied(s.object, kube.ReasonDenied, err)
+		return err
 	}
 	*s = *r.kind.fromObject(s.object)
 	return nil
@@ -55,6 +56,7 @@ func invalidStatus(s *state, problem error, now time.Time) *scheduleStatus {
 	status := s.schedule.Status.clone()
 	status.NextRunTime = nil
 	setCondition(&status, s.schedule.Generation, now, condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.Invalid, problem.Error() + "; " + s.schedule.terms.nothingDone()})
+	setCondition(&status, s.schedule.Generation, now, condition{v1alpha1.Available, metav1.ConditionFalse, v1alpha1.Invalid, s.schedule.terms.nothingDone()})
 	return &status
 }
 
@@ -73,6 +75,7 @@ func newStatus(s *state, rejected rejections, now time.Time) *scheduleStatus {
 	generation := s.schedule.Generation
 	clocks := clockMessage(&status, s, clockReadings{now, s.serverTime})
 	setCondition(&status, generation, now, readyCondition(s, states, rejected.deletions, clocks))
+	setCondition(&status, generation, now, availableCondition(s, states))
 	setCondition(&status, generation, now, runningCondition(s.schedule.terms, &status, states))
 	if clocks != "" {
 		setCondition(&status, generation, now, condition{v1alpha1.ClocksDiffer, metav1.ConditionTrue, v1alpha1.ClocksDiffer, clocks})
@@ -169,20 +172,14 @@ func setCondition(status *scheduleStatus, generation int64, now time.Time, c con
 
 // readyCondition reports whether the schedule works as specified.
 func readyCondition(s *state, states []*targetState, deletions, clocks string) condition {
-	var failing []*targetState
-	terms := s.schedule.terms
-	for _, p := range states {
-		if p.isFailing() {
-			failing = append(failing, p)
-		}
-	}
+	terms, failing := s.schedule.terms, failingTargets(states)
 	switch {
 	case s.schedule.Spec.Suspend:
 		return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend: " + terms.nothingDone()}
 	case len(failing) > 0:
 		first := failing[0]
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, terms.targetsFailing, fmt.Sprintf(
-			"%d of %d %s are failing, which does not affect the others; %s %s: %s: %s", len(failing), len(states), terms.targets, terms.target, first.target.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
+			"%d of %d %s are failing, %s; %s %s: %s: %s", len(failing), len(states), terms.targets, terms.others(len(states)-len(failing)), terms.target, first.target.Name, first.reason, kube.Truncate(first.message, maxMessageLength))}
 	case clocks != "":
 		return condition{v1alpha1.Ready, metav1.ConditionFalse, v1alpha1.ClocksDiffer, clocks}
 	case deletions != "":
@@ -191,6 +188,42 @@ func readyCondition(s *state, states []*targetState, deletions, clocks string) c
 		return condition{v1alpha1.Ready, metav1.ConditionTrue, terms.noTargets, terms.selector + " selects no " + terms.target}
 	}
 	return condition{v1alpha1.Ready, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d %s are selected", len(states), terms.targets)}
+}
+
+// failingTargets returns the targets that a user should look into.
+func failingTargets(states []*targetState) (failing []*targetState) {
+	for _, p := range states {
+		if p.isFailing() {
+			failing = append(failing, p)
+		}
+	}
+	return failing
+}
+
+// others says what becomes of the targets that are not failing.
+func (t *terms) others(n int) string {
+	if n == 0 {
+		return "so there are no others"
+	}
+	return fmt.Sprintf("which does not affect the other %d", n)
+}
+
+// availableCondition reports whether the schedule does anything for anybody. It stays True
+// while only some targets are failing, which may be for ever.
+func availableCondition(s *state, states []*targetState) condition {
+	terms, failing := s.schedule.terms, len(failingTargets(states))
+	fine := len(states) - failing
+	switch {
+	case s.schedule.Spec.Suspend:
+		return condition{v1alpha1.Available, metav1.ConditionTrue, v1alpha1.Suspended, "suspended by spec.suspend"}
+	case len(states) == 0:
+		return condition{v1alpha1.Available, metav1.ConditionTrue, terms.noTargets, terms.selector + " selects no " + terms.target}
+	case fine == 0:
+		return condition{v1alpha1.Available, metav1.ConditionFalse, terms.targetsFailing, fmt.Sprintf("all %d %s are failing: see condition Ready", failing, terms.targets)}
+	case failing > 0:
+		return condition{v1alpha1.Available, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("%d of %d %s are in order; the others are failing: see condition Ready", fine, len(states), terms.targets)}
+	}
+	return condition{v1alpha1.Available, metav1.ConditionTrue, v1alpha1.Scheduled, fmt.Sprintf("all %d %s are in order", fine, terms.targets)}
 }
 
 // runningCondition reports whether targets are waiting.

@@ -219,7 +219,7 @@ type CheckpointScheduleStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready and Running. ClocksDiffer is added while differing clocks prevent deletions.
+	// conditions are Ready, Available and Running. ClocksDiffer is added while differing clocks prevent deletions.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

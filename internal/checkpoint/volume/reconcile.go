@@ -176,14 +176,9 @@ func (r *Reconciler) create(ctx context.Context, c *v1alpha1.Checkpoint, o clien
 
 // delete deletes exactly the object that was read.
 func (r *Reconciler) delete(ctx context.Context, o client.Object) error {
-	err := client.IgnoreNotFound(r.client.Delete(ctx, o, client.Preconditions{UID: ptr.To(o.GetUID())}))
-	if apierrors.IsConflict(err) { // Another one has the name: it is decided again.
-		return kube.Conflict("%T %s/%s was replaced", o, o.GetNamespace(), o.GetName())
-	}
-	if err != nil {
-		return fmt.Errorf("deleting %T %s/%s: %w", o, o.GetNamespace(), o.GetName(), err)
-	}
-	return nil
+	err := kube.IgnoreGone(r.client.Delete(ctx, o, client.Preconditions{UID: ptr.To(o.GetUID())}))
+	// After a conflict another one has the name: it is decided again.
+	return kube.WrapWriteError(err, fmt.Sprintf("deleting %T %s/%s", o, o.GetNamespace(), o.GetName()))
 }
 
 // finish records that nothing is left to be released.
@@ -218,15 +213,20 @@ func (r *Reconciler) report(ctx context.Context, about *v1alpha1.Checkpoint, nex
 // reportDenied also writes into the status what the API server denies, such as by a quota.
 // A ready Checkpoint stays ready.
 func (r *Reconciler) reportDenied(ctx context.Context, c *v1alpha1.Checkpoint, problem error) error {
-	isDenied := apierrors.IsForbidden(problem) || apierrors.IsInvalid(problem)
-	if !isDenied || isComplete(c) && c.DeletionTimestamp.IsZero() {
+	if !kube.IsDenied(problem) {
+		return problem
+	}
+	if isComplete(c) && c.DeletionTimestamp.IsZero() {
+		r.events.Warning(c, kube.ReasonDenied, kube.Message(problem))
 		return problem
 	}
 	reason := v1alpha1.ReasonVolumePending
 	if !c.DeletionTimestamp.IsZero() {
 		reason = v1alpha1.ReasonDeleting
 	}
-	return errors.Join(problem, r.report(ctx, c, step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: problem.Error()}))
+	err := r.report(ctx, c, step{action: wait, waitingFor: v1alpha1.WaitingForUser, reason: reason, message: kube.Message(problem)})
+	r.events.WarnIfDenied(c, kube.ReasonDenied, err) // The status cannot say so.
+	return errors.Join(problem, err)
 }
 
 // setCondition sets Ready to False, or Failed to True.

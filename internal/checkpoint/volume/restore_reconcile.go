@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -45,6 +44,7 @@ func (r restorer) Reconcile(ctx context.Context, request reconcile.Request) (rec
 			return reconcile.Result{RequeueAfter: kube.RetryAfterConflict(r.options.RetryStart)}, nil
 		}
 		if err != nil {
+			r.events.WarnIfDenied(c, kube.ReasonDenied, err)
 			return reconcile.Result{}, err
 		}
 		if soonest == 0 || after < soonest {
@@ -100,8 +100,8 @@ func (r restorer) createPod(ctx context.Context, c *v1alpha1.Checkpoint, s *rest
 		return r.record(ctx, c, s, step{action: wait, message: err.Error()})
 	}
 	err = r.create(ctx, c, newPod(s.checkpoint, program))
-	if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
-		return errors.Join(err, r.record(ctx, c, s, step{action: wait, message: err.Error()}))
+	if kube.IsDenied(err) {
+		return errors.Join(err, r.record(ctx, c, s, step{action: wait, message: kube.Message(err)}))
 	}
 	return err
 }
