@@ -84,7 +84,7 @@ func TestDeniedWriteIsReportedOnTheClaim(t *testing.T) {
 				if got == nil || kube.IsConflict(got) {
 					t.Errorf("got %v", got)
 				}
-				kubetest.WantEvent(t, said, "Warning", tt.reason, "pv on node node", tt.message, kube.Message(err)[len(err.Error()):])
+				kubetest.WantEvent(t, said, "Warning", tt.reason, "pv on node", tt.message, kube.Message(err)[len(err.Error()):])
 			})
 		}
 	}

@@ -26,8 +26,8 @@ func TestDeniedWriteIsReportedOnTheClass(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newFixture(append(append(node("n1", "a"), class("fast")), tt.old...)...)
 			policy, said := &kubetest.Policy{Response: tt.err}, record.NewFakeRecorder(9)
-			w.Reconciler.writer = policy.Apply(fake.NewClientBuilder().Build())
-			w.Reconciler.events = kube.NewEventsWithRecorder(said)
+			w.writer = policy.Apply(fake.NewClientBuilder().Build())
+			w.events = kube.NewEventsWithRecorder(said)
 			if _, err := w.Reconcile(t.Context(), fastInA); !kube.IsDenied(err) || policy.Denied() != 1 {
 				t.Errorf("got %v after %d requests", err, policy.Denied())
 			}

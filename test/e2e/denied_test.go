@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	"google.golang.org/grpc/codes"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/test/proxy"
@@ -234,6 +236,31 @@ func TestADeletionThatNobodyExecutesIsReportedOnTheSnapshot(t *testing.T) {
 	w.WaitSnapshot(t, api, "unserved", func(s *snapshotv1.VolumeSnapshotStatus) bool { return s.BoundVolumeSnapshotContentName != nil })
 	w.DeleteSnapshot(t, api, "unserved")
 	w.WaitEvent(t, "VolumeSnapshot/unserved", corev1.EventTypeWarning, "SnapshotNotServed", "is being deleted, and no csi-snapshotter of driver removed."+w.Name)
+}
+
+// What the driver says about a snapshot that it does not delete is where the user looks, and
+// so it is for a group.
+func TestARejectedDeletionIsReportedOnTheSnapshot(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, csitest.Options{})
+	api := w.SnapshotClient(t)
+	w.CreateSnapshotClass(t, api, nil)
+	w.CreateGroupClass(t, api, nil)
+	createBoundClaimOn(t, w, "", "data", withLabels("app", "shop"))
+	w.StartSnapshotController(t)
+	w.StartSnapshotter(t)
+	w.CreateSnapshot(t, api, "one", "data", nil)
+	w.CreateGroup(t, api, "all", shop, nil)
+	w.WaitSnapshotReady(t, api, "one")
+	w.WaitGroupReady(t, api, "all")
+	w.Driver.FailNext(csi.DeleteSnapshot, codes.FailedPrecondition, "used by a clone")
+	w.DeleteSnapshot(t, api, "one")
+	w.WaitEvent(t, "VolumeSnapshot/one", corev1.EventTypeWarning, "SnapshotDeletePending", "used by a clone")
+	w.WaitSnapshotGone(t, api, "one")
+	w.Driver.FailNext(csi.DeleteVolumeGroupSnapshot, codes.FailedPrecondition, "used by a clone")
+	w.DeleteGroup(t, api, "all")
+	w.WaitEvent(t, "VolumeGroupSnapshot/all", corev1.EventTypeWarning, "SnapshotDeletePending", "used by a clone")
+	w.WaitNoGroupsLeft(t, api)
 }
 
 // The record of an attachment and its finalizer are denied, and later that finalizer's
