@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/kubernetes-csi/csi-lib-utils/connection"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
 
@@ -54,7 +52,7 @@ type Driver struct {
 type link struct {
 	path       string
 	nodeOnly   bool
-	conn       *grpc.ClientConn
+	socket     *socket
 	identity   csipb.IdentityClient
 	controller csipb.ControllerClient
 	group      csipb.GroupControllerClient
@@ -64,8 +62,7 @@ type link struct {
 	metrics    *callMetrics
 	deviations sync.Map // those that were logged already
 
-	dials       atomic.Int64                // connections made so far
-	description atomic.Pointer[description] // nil until the first Describe
+	description atomic.Pointer[Info] // nil until the first Describe
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -84,15 +81,12 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	all := newLimiters()
 	l := &link{path: path, nodeOnly: opts.NodeOnly, limiters: all, metrics: newCallMetrics(all), done: make(chan struct{})}
+	l.socket = newSocket(path, l.metrics.dialOptions()...)
+	l.identity = csipb.NewIdentityClient(l.socket)
+	l.controller = csipb.NewControllerClient(l.socket)
+	l.group = csipb.NewGroupControllerClient(l.socket)
+	l.node = csipb.NewNodeClient(l.socket)
 	d := (&Driver{link: l}).WithTimeout(opts.Timeout)
-	d.conn, err = d.dial()
-	if err != nil {
-		return nil, fmt.Errorf("preparing the connection to the driver at %s: %w", path, err)
-	}
-	d.identity = csipb.NewIdentityClient(d.conn)
-	d.controller = csipb.NewControllerClient(d.conn)
-	d.group = csipb.NewGroupControllerClient(d.conn)
-	d.node = csipb.NewNodeClient(d.conn)
 
 	background := klog.NewContext(context.Background(), klog.FromContext(ctx))
 	background, d.stop = context.WithCancel(background)
@@ -104,7 +98,7 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 func (d *Driver) Close() error {
 	d.stop()
 	<-d.done
-	return d.conn.Close()
+	return nil
 }
 
 // WithTimeout returns a view of the same driver whose calls have another timeout.
@@ -122,28 +116,18 @@ func (d *Driver) WithTimeout(timeout time.Duration) *Driver {
 // calls. Set a longer timeout for slower storage.
 func (d *Driver) SettleTime() time.Duration { return 6 * d.timeout }
 
-// dial creates the gRPC client. It uses the metrics of csi-lib-utils, but not its
-// Connect, which blocks until the driver is there and logs the messages of the
-// driver's errors.
-func (d *Driver) dial() (*grpc.ClientConn, error) {
-	pauses := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 800 * time.Millisecond}
-	return grpc.NewClient("passthrough:///"+d.path,
+// dialOptions are those of each connection. They use the metrics of csi-lib-utils, but not
+// its Connect, which blocks until the driver is there and logs the messages of the driver's
+// errors.
+func (m *callMetrics) dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // a socket in the pod
 		grpc.WithAuthority("localhost"),                          // the path is not a valid HTTP/2 authority
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			var dialer net.Dialer
-			conn, err := dialer.DialContext(ctx, "unix", d.path)
-			if err == nil {
-				d.dials.Add(1)
-			}
-			return conn, err
-		}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: 5 * time.Second}),
-		grpc.WithIdleTimeout(0), // an idle connection still notices when the driver goes away
+		grpc.WithIdleTimeout(0),                                  // an idle connection still notices when the driver goes away
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
-		grpc.WithChainUnaryInterceptor(logWithoutSecrets, d.metrics.countInFlight,
-			connection.ExtendedCSIMetricsManager{CSIMetricsManager: d.metrics}.RecordMetricsClientInterceptor),
-	)
+		grpc.WithChainUnaryInterceptor(logWithoutSecrets, m.countInFlight,
+			connection.ExtendedCSIMetricsManager{CSIMetricsManager: m}.RecordMetricsClientInterceptor),
+	}
 }
 
 // socketPath parses the three forms of an address.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,27 +83,115 @@ func TestInfoFollowsARestartedDriver(t *testing.T) {
 	}
 }
 
-func TestAnotherDriverBehindTheSocketIsRejected(t *testing.T) {
-	fake := csitest.New(csitest.Options{Name: "one.example.com"})
+// The other driver would create volumes that nobody looks after, and answer that it has none
+// of those to delete.
+func TestNoCallReachesAnotherDriverBehindTheSocket(t *testing.T) {
+	fake := csitest.New(csitest.Options{Name: "one.example.com", Record: true})
 	driver := connectReady(t, fake)
 	fake.Crash()
 	fake.Reconfigure(func(o *csitest.Options) { o.Name = "two.example.com" })
+	calling, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { // Calls that wait for a connection must not be sent over one to the other driver.
+		defer close(ended)
+		for calling.Err() == nil {
+			_, _ = driver.CreateVolume(calling, volumeRequest("a", 1<<20))
+		}
+	}()
+	if err := fake.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range secretCalls() {
+		eventually(t, func() error {
+			err := call(t.Context(), driver)
+			wantOutcome(t, err, csi.OutcomeUnknown)
+			if csi.Responded(err) || !strings.Contains(err.Error(), `was "one.example.com" and is now "two.example.com"`) {
+				return fmt.Errorf("%s: got %w", name, err)
+			}
+			return nil
+		})
+	}
+	eventually(t, func() error {
+		if fake.Calls(csi.GetPluginInfo) < 3 {
+			return errors.New("it is not asked for its name again")
+		}
+		return nil
+	})
+	stop()
+	<-ended
+	for _, call := range fake.Log() {
+		if call.Method != csi.Probe && call.Method != csi.GetPluginInfo && call.Method != csi.GetPluginCapabilities &&
+			call.Method != csi.ControllerGetCapabilities && call.Method != csi.GroupControllerGetCapabilities {
+			t.Errorf("the other driver got %s", call.Method)
+		}
+	}
+	if got := driver.Info().Name; got != "one.example.com" {
+		t.Errorf("the driver is now called %q", got)
+	}
+	fake.Crash()
+	fake.Reconfigure(func(o *csitest.Options) { o.Name = "one.example.com" })
 	if err := fake.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		_, err := driver.Describe(t.Context())
-		if err == nil || csi.OutcomeOf(err) == csi.OutcomeUnknown && strings.Contains(err.Error(), "Unavailable") {
-			return fmt.Errorf("got %w", err)
-		}
-		if !strings.Contains(err.Error(), `was "one.example.com" and is now "two.example.com"`) {
-			t.Errorf("the error does not have both names: %v", err)
+		_, err := driver.CreateVolume(t.Context(), volumeRequest("a", 1<<20))
+		return err
+	})
+}
+
+// A driver may lose capabilities by an upgrade. Decisions by the old ones would call it in
+// vain, or wait for what it no longer does.
+func TestNoCallIsSentBeforeTheCapabilitiesAreReadAgain(t *testing.T) {
+	fake := csitest.New(csitest.Options{Record: true})
+	driver := connectReady(t, fake)
+	fake.Crash()
+	before := len(fake.Log())
+	if err := fake.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := driver.CreateVolume(t.Context(), volumeRequest("a", 1<<20))
+		return err
+	})
+	var methods []csi.Method
+	for _, call := range fake.Log()[before:] {
+		methods = append(methods, call.Method)
+	}
+	want := []csi.Method{
+		csi.GetPluginInfo, csi.GetPluginCapabilities, csi.ControllerGetCapabilities, csi.GroupControllerGetCapabilities, csi.CreateVolume,
+	}
+	if !slices.Equal(methods, want) {
+		t.Errorf("the calls are %v, want %v", methods, want)
+	}
+}
+
+// What a driver does on its end is not cut off: the outcome would be unknown.
+func TestCallsInProgressEndWhenTheDriverStopsOrderly(t *testing.T) {
+	fake := csitest.New(csitest.Options{})
+	driver := connectReady(t, fake)
+	blocked := fake.Block(csi.CreateVolume)
+	result := make(chan error, 1)
+	go func() {
+		_, err := driver.CreateVolume(t.Context(), volumeRequest("a", 1<<20))
+		result <- err
+	}()
+	waitFor(t, blocked.Arrived())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		fake.Stop()
+	}()
+	eventually(t, func() error {
+		if _, err := driver.Probe(t.Context()); err == nil {
+			return errors.New("the driver still takes calls")
 		}
 		return nil
 	})
-	if got := driver.Info().Name; got != "one.example.com" {
-		t.Errorf("the driver is now called %q", got)
+	blocked.Release()
+	if err := <-result; err != nil {
+		t.Errorf("the call in progress failed: %v", err)
 	}
+	<-stopped
 }
 
 func TestWaitReady(t *testing.T) {

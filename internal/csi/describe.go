@@ -42,18 +42,12 @@ func (i Info) Without(c csipb.PluginCapability_Service_Type) Info {
 // published (ONLINE) or only while they are not (OFFLINE).
 func (i Info) HasExpansion(c csipb.PluginCapability_VolumeExpansion_Type) bool { return i.expansion[c] }
 
-// description is an Info and the number of the connection over which it was read.
-type description struct {
-	info  Info
-	dials int64
-}
-
 // Info returns the result of the last successful [Driver.Describe], or the zero
-// Info before the first one. It is read again after each reconnect, because the
-// driver may have been upgraded.
+// Info before the first one. It is read again after each reconnect, before any other call
+// is sent, because the driver may have been upgraded.
 func (d *Driver) Info() Info {
-	if k := d.description.Load(); k != nil {
-		return k.info
+	if info := d.description.Load(); info != nil {
+		return *info
 	}
 	return Info{}
 }
@@ -64,21 +58,34 @@ func (d *Driver) Info() Info {
 // It calls only the controller services that the driver announces, and none with
 // Options.NodeOnly. It is an error if the name has changed since the last call.
 func (d *Driver) Describe(ctx context.Context) (Info, error) {
-	dials := d.dials.Load()
-	if dials == 0 {
-		dials = 1 // the first call makes the first connection
+	c, err := d.socket.acquire(ctx)
+	if err != nil {
+		return Info{}, d.fail(GetPluginInfo, err)
 	}
+	defer c.calls.Done()
+	info, err := d.describe(over(ctx, c))
+	if err != nil {
+		return Info{}, err
+	}
+	if err := d.socket.whileCurrent(c, func() { d.description.Store(&info) }); err != nil {
+		return Info{}, d.fail(GetPluginInfo, err)
+	}
+	return info, nil
+}
+
+// describe reads and checks the driver's description over one connection.
+func (d *Driver) describe(ctx context.Context) (Info, error) {
 	info, err := d.readInfo(ctx)
 	if err != nil {
 		return Info{}, err
 	}
-	if before := d.Info().Name; before != "" && before != info.Name {
+	switch before := d.Info().Name; before {
+	case "":
+		d.metrics.SetDriverName(info.Name)
+	case info.Name:
+	default:
 		return Info{}, fmt.Errorf("the driver at %s was %q and is now %q: restart this process if that is intended", d.path, before, info.Name)
 	}
-	if d.description.Load() == nil {
-		d.metrics.SetDriverName(info.Name)
-	}
-	d.description.Store(&description{info: info, dials: dials})
 	return info, nil
 }
 

@@ -187,7 +187,7 @@ func TestOnlyOutcomeUnknownIsNotFinal(t *testing.T) {
 
 func TestErrorMessages(t *testing.T) {
 	known := &Driver{link: &link{path: "/csi.sock"}}
-	known.description.Store(&description{info: Info{Name: "local.holdfast.io"}})
+	known.description.Store(&Info{Name: "local.holdfast.io"})
 	unknown := &Driver{link: &link{path: "/csi.sock"}}
 	tests := map[string]struct {
 		err  error

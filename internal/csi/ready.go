@@ -7,7 +7,6 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
 )
@@ -57,46 +56,39 @@ func (d *Driver) WaitReady(ctx context.Context) (Info, error) {
 	}
 }
 
-// maintainConnection keeps the connection open even without calls, and reads the
-// driver's capabilities again after each reconnect.
+// maintainConnection keeps the connection open even without calls.
 func (d *Driver) maintainConnection(ctx context.Context) {
 	defer close(d.done)
 	log := klog.FromContext(ctx)
-	failing := false
-	for {
-		state := d.conn.GetState()
-		if state == connectivity.Idle {
-			d.conn.Connect() // after a loss gRPC reconnects only for the next call
+	logged := ""
+	accept := func(ctx context.Context, c *socketConn) error {
+		if err := d.acceptDriver(ctx, c); err != nil {
+			return err
 		}
-		if state == connectivity.Ready {
-			err := d.refreshInfo(ctx)
-			if err != nil && !failing && ctx.Err() == nil {
-				log.Error(err, "Failed to read the capabilities of the driver after a reconnect", "socket", d.path)
-			}
-			failing = err != nil
-		}
-		// Checking again without a state change is cheap, and notices a reconnect that
-		// happened between two checks.
-		change, cancel := context.WithTimeout(ctx, retryInterval)
-		d.conn.WaitForStateChange(change, state)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// refreshInfo calls Describe if the last call was over an earlier connection. It
-// does nothing before the first call of Describe by a user of the driver.
-func (d *Driver) refreshInfo(ctx context.Context) error {
-	k := d.description.Load()
-	if k == nil || k.dials == d.dials.Load() {
+		logged = ""
 		return nil
 	}
-	info, err := d.Describe(ctx)
+	d.socket.run(ctx, accept, func(err error) {
+		if d.description.Load() == nil || ctx.Err() != nil || err.Error() == logged {
+			return // Whoever waits for the first connection logs why there is none.
+		}
+		logged = err.Error()
+		log.Error(err, "No calls are sent to the driver", "socket", d.path)
+	})
+}
+
+// acceptDriver checks after a reconnect that the driver is the same one, and reads its
+// capabilities again. Before the first call of Describe by a user of the driver, any driver
+// is accepted.
+func (d *Driver) acceptDriver(ctx context.Context, c *socketConn) error {
+	if d.description.Load() == nil {
+		return nil
+	}
+	info, err := d.describe(over(ctx, c))
 	if err != nil {
 		return err
 	}
+	d.description.Store(&info)
 	klog.FromContext(ctx).Info("Reconnected to the driver", "driver", info.Name, "version", info.VendorVersion)
 	return nil
 }

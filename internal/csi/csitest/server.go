@@ -88,6 +88,20 @@ func (d *Driver) Crash() {
 	s.grpc = nil
 }
 
+// Stop stops the driver as an orderly end of its process does: it takes no new calls, and
+// Stop returns when those in progress have ended. It does nothing to a driver that is down.
+func (d *Driver) Stop() {
+	s := &d.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.grpc == nil {
+		return
+	}
+	s.grpc.GracefulStop()
+	<-s.served
+	s.grpc = nil
+}
+
 // Restart serves the driver again on the socket that it had before the crash.
 func (d *Driver) Restart() error {
 	d.server.mu.Lock()
