@@ -2,6 +2,7 @@ package csi
 
 import (
 	"fmt"
+	"slices"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 )
@@ -26,7 +27,33 @@ func checkVolume(req *csipb.CreateVolumeRequest, volume *csipb.Volume) string {
 	if req.GetVolumeContentSource() != nil && volume.GetContentSource() == nil {
 		return "the request has a content source and the response has none: the volume may be empty"
 	}
-	return ""
+	return checkTopology(req.GetAccessibilityRequirements().GetRequisite(), volume.GetAccessibleTopology())
+}
+
+// checkTopology checks that a volume is accessible from one of the requisite topologies, which
+// it must be ("TopologyRequirement": requisite). No pod for which the volume was requested could
+// use another one. Some drivers report fewer or other keys than they were sent, so only keys
+// that both have are compared. A volume without topology is accessible from everywhere.
+func checkTopology(requisite, accessible []*csipb.Topology) string {
+	if len(requisite) == 0 || len(accessible) == 0 {
+		return ""
+	}
+	for _, at := range accessible {
+		if slices.ContainsFunc(requisite, func(r *csipb.Topology) bool { return mayOverlap(r.GetSegments(), at.GetSegments()) }) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("the volume is accessible from %v, which is outside the requested topology", accessible[0].GetSegments())
+}
+
+// mayOverlap reports whether two topologies have the same values for all keys that both have.
+func mayOverlap(a, b map[string]string) bool {
+	for key, value := range a {
+		if other, ok := b[key]; ok && other != value {
+			return false
+		}
+	}
+	return true
 }
 
 func checkExpansion(req *csipb.ControllerExpandVolumeRequest, resp *csipb.ControllerExpandVolumeResponse) string {

@@ -27,6 +27,38 @@ func wantReason(t *testing.T, got, want string) {
 	}
 }
 
+func TestCheckTopology(t *testing.T) {
+	at := func(all ...map[string]string) (list []*csipb.Topology) {
+		for _, s := range all {
+			list = append(list, &csipb.Topology{Segments: s})
+		}
+		return list
+	}
+	type keys = map[string]string
+	tests := map[string]struct {
+		requisite, accessible []*csipb.Topology
+		want                  string
+	}{
+		"a volume in a requisite topology is valid":                 {at(keys{"zone": "a"}, keys{"zone": "b"}), at(keys{"zone": "b"}), ""},
+		"a volume in another one is invalid":                        {at(keys{"zone": "a"}, keys{"zone": "b"}), at(keys{"zone": "c"}), "outside the requested topology"},
+		"a volume in several others is invalid":                     {at(keys{"zone": "a"}), at(keys{"zone": "b"}, keys{"zone": "c"}), "outside the requested topology"},
+		"a volume that another one reaches too is valid":            {at(keys{"zone": "a"}), at(keys{"zone": "c"}, keys{"zone": "a"}), ""},
+		"a volume without topology is accessible from everywhere":   {at(keys{"zone": "a"}), nil, ""},
+		"so is one with an empty topology":                          {at(keys{"zone": "a"}), at(keys{}), ""},
+		"without a requirement a volume may be anywhere":            {nil, at(keys{"zone": "c"}), ""},
+		"a volume in the requested zone, whatever the rack":         {at(keys{"zone": "a", "rack": "1"}), at(keys{"zone": "a"}), ""},
+		"a volume in a rack of the requested zone":                  {at(keys{"zone": "a"}), at(keys{"zone": "a", "rack": "2"}), ""},
+		"a volume in another rack of the requested zone is invalid": {at(keys{"zone": "a", "rack": "1"}), at(keys{"zone": "a", "rack": "2"}), "rack:2"},
+		"keys of the driver's own cannot be compared":               {at(keys{"zone": "a"}), at(keys{"host": "h1"}), ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			req := &csipb.CreateVolumeRequest{AccessibilityRequirements: &csipb.TopologyRequirement{Requisite: tt.requisite}}
+			wantReason(t, checkVolume(req, &csipb.Volume{VolumeId: "v", AccessibleTopology: tt.accessible}), tt.want)
+		})
+	}
+}
+
 func TestCheckVolume(t *testing.T) {
 	tests := map[string]struct {
 		change func(*csipb.CreateVolumeRequest, *csipb.Volume)

@@ -13,7 +13,8 @@ import (
 // with the same name. In the returned volume the id is set, and capacity_bytes is
 // within the requested range; it is the required size if the driver does not know
 // the size. If the request has a content source, the volume has one too, perhaps
-// under another id. Any other response is an [InvalidResponse] with the id, so that
+// under another id; if it has a topology requirement, the volume is accessible from
+// one of the requisite topologies. Any other response is an [InvalidResponse] with the id, so that
 // the caller can delete the volume.
 func (d *Driver) CreateVolume(ctx context.Context, req *csipb.CreateVolumeRequest) (*csipb.Volume, error) {
 	resp, err := send(ctx, d, operation{CreateVolume, volumeNamed(req.GetName())}, d.controller.CreateVolume, req)
