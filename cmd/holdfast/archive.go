@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/holdfast-io/holdfast/internal/archive"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 func newArchive() *cobra.Command {
@@ -62,10 +63,12 @@ func (o *archiveOptions) open(path string) (*archive.Reader, *os.File, error) {
 func (o *archiveOptions) options() (archive.OpenOptions, error) {
 	options := archive.OpenOptions{}
 	size, err := resource.ParseQuantity(o.maxSize)
-	if err != nil || size.Value() <= 0 {
+	if err != nil || size.Sign() <= 0 {
 		return options, fmt.Errorf("--max-size=%s: want a number of bytes such as 64Gi", o.maxSize)
 	}
-	options.Limits.Total = size.Value()
+	if options.Limits.Total, err = kube.Bytes(size); err != nil {
+		return options, fmt.Errorf("--max-size: %w", err)
+	}
 	for _, path := range o.keyFiles {
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -152,9 +152,13 @@ func (a *nodeAgent) newEngine(name string) (runtime.Engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--max-memory %q: %w", a.maxMemory, err)
 		}
+		bytes, err := kube.Bytes(memory)
+		if err != nil {
+			return nil, fmt.Errorf("--max-memory: %w", err)
+		}
 		return runc.New(runc.Config{
 			StateDir: filepath.Join(a.stateDir, name), HostPID: a.agent.HostPID, WorkerArgs: []string{workerCommand},
-			Timeout: a.frozen, MaxMemory: memory.Value(), WithoutFreezeCopy: !a.freezeCopy,
+			Timeout: a.frozen, MaxMemory: bytes, WithoutFreezeCopy: !a.freezeCopy,
 		})
 	case kubelet.Name:
 		o := a.kubelet

@@ -111,7 +111,7 @@ func (r *Reconciler) volumeSizeChanged() predicate.Funcs {
 	}
 	size := func(o client.Object) int64 {
 		if volume, ok := o.(*corev1.PersistentVolume); ok {
-			return volume.Spec.Capacity.Storage().Value()
+			return kube.BytesAtMost(*volume.Spec.Capacity.Storage())
 		}
 		return 0
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 )
 
@@ -51,7 +52,7 @@ func (r *Reconciler) hasCapacity(ctx context.Context, s state) bool {
 		r.log.Error(err, "GetCapacity failed; calling CreateVolume all the same", "claim", client.ObjectKeyFromObject(s.claim))
 		return true
 	}
-	return pernode.HasCapacityFor(response, s.claim.Spec.Resources.Requests.Storage().Value())
+	return pernode.HasCapacityFor(response, kube.BytesAtMost(*s.claim.Spec.Resources.Requests.Storage()))
 }
 
 // capacityRequest returns the GetCapacity request for the volume on this node.

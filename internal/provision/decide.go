@@ -83,6 +83,8 @@ func decideSpec(s state, o *Options) decision {
 	switch {
 	case s.claim.Spec.Selector != nil:
 		return failWith("the claim has a selector: a selector finds existing volumes, and a new volume has no labels; remove it")
+	case s.sizeProblem() != nil:
+		return failWith("the claim requests a size that no volume can have: %v; create the claim again with a smaller size", s.sizeProblem())
 	case !s.canCreate():
 		return failWith("driver %s cannot create volumes: it does not announce CREATE_DELETE_VOLUME", s.info.Name)
 	}
@@ -114,6 +116,12 @@ func decideSource(s state, o *Options) decision {
 		return failWith("the claim's data source is in namespace %s, and feature gate CrossNamespaceVolumeDataSource is off", from.Namespace)
 	}
 	return decision{action: start}
+}
+
+// sizeProblem returns why no driver can be asked for the size of the claim, nil if one can.
+func (s *state) sizeProblem() error {
+	_, err := kube.Bytes(*s.claim.Spec.Resources.Requests.Storage())
+	return err
 }
 
 // canCreate reports whether the driver can create volumes.

@@ -6,6 +6,7 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -50,9 +51,15 @@ func TestDecideWithoutOperation(t *testing.T) {
 		"a claim that was migrated to another driver is left alone": {func(s *state) {
 			s.claim.Annotations = map[string]string{kube.AnnMigratedTo: "other"}
 		}, none, ""},
-		"a class of another provisioner is left alone":                           {func(s *state) { s.class.Provisioner = "other" }, none, ""},
-		"a missing class is reported":                                            {func(s *state) { s.class = nil }, emitEvent, `StorageClass "fast" of the claim does not exist`},
-		"a selector is rejected":                                                 {func(s *state) { s.claim.Spec.Selector = &metav1.LabelSelector{} }, emitEvent, "remove it"},
+		"a class of another provisioner is left alone": {func(s *state) { s.class.Provisioner = "other" }, none, ""},
+		"a missing class is reported":                  {func(s *state) { s.class = nil }, emitEvent, `StorageClass "fast" of the claim does not exist`},
+		"a selector is rejected":                       {func(s *state) { s.claim.Spec.Selector = &metav1.LabelSelector{} }, emitEvent, "remove it"},
+		"a size that no volume can have is rejected": {func(s *state) {
+			s.claim.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("20E")}
+		}, emitEvent, "20E is too much"},
+		"a limit is not for the driver, so it may be any": {func(s *state) {
+			s.claim.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("20E")}
+		}, start, ""},
 		"a driver that cannot create volumes is reported":                        {func(s *state) { s.info = idle }, emitEvent, "CREATE_DELETE_VOLUME"},
 		"a claim that waits for its first consumer is left to the scheduler":     {waitForFirstConsumer, none, ""},
 		"a claim that waits for its first consumer is served once it has a node": {func(s *state) { waitForFirstConsumer(s); s.claim.Annotations[kube.AnnSelectedNode] = "n1" }, start, ""},

@@ -1,6 +1,8 @@
 package provision
 
 import (
+	"fmt"
+
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -55,9 +57,13 @@ func (o *Options) request(s state, fs string) (*csipb.CreateVolumeRequest, error
 	if err != nil {
 		return nil, err
 	}
+	size, err := kube.Bytes(*s.claim.Spec.Resources.Requests.Storage())
+	if err != nil {
+		return nil, fmt.Errorf("size of the claim: %w", err)
+	}
 	r := &csipb.CreateVolumeRequest{
 		Name:               name,
-		CapacityRange:      &csipb.CapacityRange{RequiredBytes: s.claim.Spec.Resources.Requests.Storage().Value()},
+		CapacityRange:      &csipb.CapacityRange{RequiredBytes: size},
 		VolumeCapabilities: capabilities,
 		Parameters:         parameters,
 	}

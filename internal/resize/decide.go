@@ -44,14 +44,13 @@ type step struct {
 // those of KEP-1790, "Recovering from volume expansion failure".
 func decideExpansion(s state, o *Options, now time.Time) step {
 	requested, capacity := sizeOf(s.claim.Spec.Resources.Requests), sizeOf(s.claim.Status.Capacity)
-	if requested <= capacity {
+	if s.claim.Spec.Resources.Requests.Storage().Cmp(*s.claim.Status.Capacity.Storage()) <= 0 {
 		return s.decideSatisfied(capacity)
 	}
-	if !s.canExpand() {
-		return step{action: report, reason: kube.ReasonVolumeResizeFailed, message: fmt.Sprintf(
-			"driver %s cannot expand volumes: it does not announce EXPAND_VOLUME", o.Driver)}
-	}
 	target := s.targetSize(requested)
+	if problem := s.expansionProblem(target, o); problem != "" {
+		return step{action: report, reason: kube.ReasonVolumeResizeFailed, message: problem}
+	}
 	switch {
 	case target == 0:
 		return step{action: none} // The node acts next.
@@ -66,6 +65,19 @@ func decideExpansion(s state, o *Options, now time.Time) step {
 		return step{action: retryLater, after: wait}
 	}
 	return step{action: start, size: target, unused: unused}
+}
+
+// expansionProblem returns why the driver cannot be called with a target, and "" if it can. A
+// size that CSI cannot express is no problem while an earlier target has to be reached first.
+func (s *state) expansionProblem(target int64, o *Options) string {
+	if !s.canExpand() {
+		return fmt.Sprintf("driver %s cannot expand volumes: it does not announce EXPAND_VOLUME", o.Driver)
+	}
+	requested := *s.claim.Spec.Resources.Requests.Storage()
+	if _, err := kube.Bytes(requested); err != nil && target == kube.BytesAtMost(requested) {
+		return fmt.Sprintf("the claim requests a size that no volume can have: %v; request a smaller size", err)
+	}
+	return ""
 }
 
 // decideSatisfied decides about a claim that has what it requests.

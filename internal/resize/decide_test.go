@@ -77,6 +77,11 @@ func TestDecideExpansion(t *testing.T) {
 		"the old size stays annotated while the node expands":                    {[]change{requests(2), record(nodePending, 2), volumeHas(2), annotatedOldSize}, step{action: none}},
 		"the old size is removed when the node is done":                          {[]change{annotatedOldSize}, step{action: cleanUp}},
 		"the old size stays annotated while the volume is larger than the claim": {[]change{annotatedOldSize, volumeHas(2)}, step{action: none}},
+		"a size that no volume can have is reported": {[]change{requestsQuantity("10E")}, step{
+			action: report, reason: kube.ReasonVolumeResizeFailed, message: "the claim requests a size that no volume can have: 10E is too much: the most is 9223372036854775807 bytes, just below 8Ei; request a smaller size"}},
+		"an expansion in progress is resumed even if a size that no volume can have is requested": {[]change{requestsQuantity("20E"), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
+		"the node is awaited even if a size that no volume can have is requested":                 {[]change{requestsQuantity("20E"), record(nodePending, 2), volumeHas(2)}, step{action: none}},
+		"a claim whose volume is larger than any that CSI can express needs nothing":              {[]change{requestsQuantity("1Gi"), hasQuantity("10E")}, step{action: none}},
 		"a driver that cannot expand is reported": {[]change{requests(2), func(s *state) { s.info = unable }}, step{
 			action: report, reason: kube.ReasonVolumeResizeFailed, message: "driver csitest.holdfast.io cannot expand volumes: it does not announce EXPAND_VOLUME"}},
 	}

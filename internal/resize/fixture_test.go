@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -77,6 +78,18 @@ type change func(*state)
 
 func requests(gibibytes int64) change {
 	return func(s *state) { s.claim.Spec.Resources.Requests = list(gibibytes) }
+}
+
+func requestsQuantity(size string) change {
+	return func(s *state) {
+		s.claim.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+	}
+}
+
+func hasQuantity(size string) change {
+	return func(s *state) {
+		s.claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+	}
 }
 
 // record sets the status and the target of an expansion in the claim.

@@ -129,8 +129,5 @@ func condition(claim *corev1.PersistentVolumeClaim, of corev1.PersistentVolumeCl
 	return nil
 }
 
-// sizeOf returns a size in bytes, rounded up.
-func sizeOf(list corev1.ResourceList) int64 {
-	size := list[corev1.ResourceStorage]
-	return size.Value()
-}
+// sizeOf returns a size in bytes, rounded up; the largest possible one for a larger one.
+func sizeOf(list corev1.ResourceList) int64 { return kube.BytesAtMost(list[corev1.ResourceStorage]) }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/holdfast-io/holdfast/api/checkpoint/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // An action is what the controller does next.
@@ -99,12 +100,20 @@ func (s *state) mountIsRecorded() bool {
 // decideUnmounted decides about a volume that has to be mounted and is not.
 func (s *state) decideUnmounted() step {
 	if s.claim == nil && hasTemplate(s.checkpoint) {
-		return step{action: createClaim}
+		return s.decideNewClaim()
 	}
 	if problem := s.claimProblem(); problem != nil {
 		return *problem
 	}
 	return s.decidePod()
+}
+
+// decideNewClaim decides about a claim that has to be created from the template.
+func (s *state) decideNewClaim() step {
+	if _, err := kube.Bytes(*s.checkpoint.Status.Storage.PVCTemplate.Resources.Requests.Storage()); err != nil {
+		return *s.wait(v1alpha1.ReasonStorageInvalid, "pvcTemplate requests a size that no volume can have: %v; delete the Checkpoint and create one with a smaller size", err)
+	}
+	return step{action: createClaim}
 }
 
 // targetProblem returns that the pod of the containers is gone. The agent would find it

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -37,6 +38,13 @@ func TestDecide(t *testing.T) {
 			change: func(s *state) { s.checkpoint.Finalizers, s.pod = []string{v1alpha1.Finalizer}, nil }, want: recordNames,
 		},
 		"the claim comes first": {change: func(s *state) { s.claim, s.pod, s.checkpoint.Status.Volume.PodUID = nil, nil, "" }, want: createClaim},
+		"a claim of a size that no volume can have is not created": {
+			change: func(s *state) {
+				s.claim, s.pod, s.checkpoint.Status.Volume.PodUID = nil, nil, ""
+				s.checkpoint.Status.Storage.PVCTemplate.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10E")}
+			},
+			want: wait, reason: "StorageInvalid", says: "10E is too much",
+		},
 		"then comes the pod":    {change: func(s *state) { s.pod, s.checkpoint.Status.Volume.PodUID = nil, "" }, want: createPod},
 		"a pod that runs is recorded": {
 			change: func(s *state) { s.checkpoint.Status.Volume.PodUID = "" }, want: recordMount,
