@@ -45,7 +45,7 @@ func TestDecide(t *testing.T) {
 			},
 			want: wait, reason: "StorageInvalid", says: "10E is too much",
 		},
-		"then comes the pod":    {change: func(s *state) { s.pod, s.checkpoint.Status.Volume.PodUID = nil, "" }, want: createPod},
+		"then comes the pod": {change: func(s *state) { s.pod, s.checkpoint.Status.Volume.PodUID = nil, "" }, want: createPod},
 		"a pod that runs is recorded": {
 			change: func(s *state) { s.checkpoint.Status.Volume.PodUID = "" }, want: recordMount,
 		},

@@ -31,7 +31,7 @@ type Nodes struct {
 	byName []NodeTopology
 
 	mu       sync.Mutex
-	segments map[string][]topology.Segment // by keys
+	segments map[string][]topology.Segment // by what they are restricted to
 }
 
 // NewNodes returns those of the given nodes on which the driver has topology keys.
@@ -41,34 +41,38 @@ func NewNodes(all ...NodeTopology) *Nodes {
 	return &Nodes{byName: all, segments: map[string][]topology.Segment{}}
 }
 
-// AnyKeys returns the driver's topology keys on the first node, by name.
-func (n *Nodes) AnyKeys() []string {
-	if n == nil || len(n.byName) == 0 {
-		return nil
-	}
-	return n.byName[0].Keys
-}
-
-// Segments returns the distinct segments of all nodes that have a label for every key.
-// Callers must not change them: all calls with the same keys return the same slice.
-func (n *Nodes) Segments(keys []string) []topology.Segment {
-	if n == nil || len(keys) == 0 {
+// Segments returns the distinct segments of all nodes that have a label for each key that the
+// driver has there. The keys of two nodes may differ, as while the driver is upgraded. If
+// within is not empty, only nodes inside one of these segments count, which may have fewer
+// keys than the driver, or other labels. Callers must not change the result: all calls with
+// the same argument return the same slice.
+func (n *Nodes) Segments(within []topology.Segment) []topology.Segment {
+	if n == nil {
 		return nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	name := strings.Join(keys, ",")
-	if known, ok := n.segments[name]; ok {
+	restriction := fmt.Sprint(within)
+	if known, ok := n.segments[restriction]; ok {
 		return known
 	}
 	distinct := map[string]topology.Segment{}
 	for i := range n.byName {
-		if s, missing := topology.SegmentOf(n.byName[i].Labels, keys); missing == "" {
+		node := &n.byName[i]
+		if len(within) > 0 && !node.isWithin(within) {
+			continue
+		}
+		if s, missing := topology.SegmentOf(node.Labels, node.Keys); missing == "" {
 			distinct[s.String()] = s
 		}
 	}
-	n.segments[name] = topology.Normalize(slices.Collect(maps.Values(distinct)))
-	return n.segments[name]
+	n.segments[restriction] = topology.Normalize(slices.Collect(maps.Values(distinct)))
+	return n.segments[restriction]
+}
+
+// isWithin reports whether the node is in one of the segments.
+func (n *NodeTopology) isWithin(segments []topology.Segment) bool {
+	return slices.ContainsFunc(segments, func(s topology.Segment) bool { return s.Contains(n.Labels) })
 }
 
 // A Cache has the topology of all nodes, as the manager's cache shows it. It is kept

@@ -27,23 +27,27 @@ type Input struct {
 
 // Requirement returns the topology requirement of a new volume, nil for none.
 //
-//	binding    strict  allowedTopologies  requisite                         preferred
-//	waits      yes     any                segment of the selected node      the same
-//	waits      no      none               all segments of the cluster       rotated: selected node's first
-//	waits      no      set                allowedTopologies                 rotated: selected node's first
-//	immediate  -       set                allowedTopologies                 rotated by the claim's name
-//	immediate  -       none               all if AllSegments, else nothing  rotated by the claim's name
+//	binding    strict  allowedTopologies  requisite                           preferred
+//	waits      yes     any                segment of the selected node        the same
+//	waits      no      none               all segments of the cluster         rotated: selected node's first
+//	waits      no      set                those within allowedTopologies      rotated: selected node's first
+//	immediate  -       set                those within allowedTopologies      rotated by the claim's name
+//	immediate  -       none               all if AllSegments, else nothing    rotated by the claim's name
+//
+// The driver is sent segments with all its keys, also if allowedTopologies have fewer: with them
+// it can create the volume near the selected node. If no node is within allowedTopologies yet,
+// they are sent as they are.
 func Requirement(in Input) (*csipb.TopologyRequirement, error) {
 	allowed := topology.Normalize(ExpandTerms(in.Allowed))
 	if in.Selected != nil {
 		return in.waitForFirstConsumer(allowed)
 	}
-	requisite := allowed
-	if len(in.Allowed) == 0 {
-		if !in.AllSegments {
-			return nil, nil
-		}
-		requisite = in.Nodes.Segments(in.Nodes.AnyKeys())
+	if len(in.Allowed) == 0 && !in.AllSegments {
+		return nil, nil
+	}
+	requisite := in.Nodes.Segments(allowed)
+	if len(requisite) == 0 {
+		requisite = allowed
 	}
 	if len(requisite) == 0 {
 		return nil, errors.New("no node has the driver and its topology labels: is the driver running on the nodes?")
@@ -58,18 +62,14 @@ func (in Input) waitForFirstConsumer(allowed []topology.Segment) (*csipb.Topolog
 	if err != nil {
 		return nil, err
 	}
-	first := slices.IndexFunc(allowed, func(s topology.Segment) bool { return s.Contains(in.Selected.Labels) })
-	if len(in.Allowed) > 0 && first < 0 {
+	if len(in.Allowed) > 0 && !in.Selected.isWithin(allowed) {
 		return nil, fmt.Errorf("node %s, which the scheduler selected, is outside the allowedTopologies of the StorageClass", in.Selected.Name)
 	}
 	if in.Strict {
 		return newRequirement([]topology.Segment{own}, 0), nil
 	}
-	requisite := allowed
-	if len(in.Allowed) == 0 {
-		requisite = withSegment(in.Nodes.Segments(in.Selected.Keys), own)
-		first = slices.IndexFunc(requisite, func(s topology.Segment) bool { return s.Contains(in.Selected.Labels) })
-	}
+	requisite := withSegment(in.Nodes.Segments(allowed), own)
+	first := slices.IndexFunc(requisite, func(s topology.Segment) bool { return maps.Equal(s, own) })
 	return newRequirement(requisite, first), nil
 }
 

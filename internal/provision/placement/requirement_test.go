@@ -28,7 +28,8 @@ func allowed(expressions ...corev1.TopologySelectorLabelRequirement) []corev1.To
 	return []corev1.TopologySelectorTerm{{MatchLabelExpressions: expressions}}
 }
 
-// Each row of the table of [Requirement], which is that of csi-provisioner.
+// Each row of the table of [Requirement], which is that of csi-provisioner but for keys that
+// differ.
 func TestRequirement(t *testing.T) {
 	nodes := NewNodes(inZone("n3", "c"), inZone("n1", "a"), inZone("n2", "b"), inZone("n4", "b"))
 	on := func(name, zone string) *NodeTopology { p := inZone(name, zone); return &p }
@@ -78,6 +79,62 @@ func TestRequirement(t *testing.T) {
 			}
 			if len(got.GetPreferred()) != len(got.GetRequisite()) {
 				t.Errorf("%d preferred of %d", len(got.GetPreferred()), len(got.GetRequisite()))
+			}
+		})
+	}
+}
+
+func TestRequirementWithDifferentKeys(t *testing.T) {
+	racked := func(name, zone, rack string) NodeTopology {
+		return NodeTopology{Name: name, Labels: map[string]string{"zone": zone, "rack": rack, "region": "eu"}, Keys: []string{"zone", "rack"}}
+	}
+	rack := func(zone, rack string) topology.Segment { return topology.Segment{"zone": zone, "rack": rack} }
+	withKeys := func(n NodeTopology, keys ...string) NodeTopology { n.Keys = keys; return n }
+	in := func(key string, values ...string) []corev1.TopologySelectorTerm {
+		return allowed(corev1.TopologySelectorLabelRequirement{Key: key, Values: values})
+	}
+	racks := NewNodes(racked("n1", "a", "1"), racked("n2", "a", "2"), racked("n3", "b", "1"), racked("n4", "c", "1"))
+	upgraded := NewNodes(inZone("n1", "a"), racked("n2", "a", "2"), racked("n3", "b", "1"), withKeys(racked("n4", "c", "1"), "region"))
+	on := func(n NodeTopology) *NodeTopology { return &n }
+	tests := map[string]struct {
+		in                   Input
+		requisite, preferred []topology.Segment
+	}{
+		"each node counts with its own keys": {
+			Input{AllSegments: true, Nodes: upgraded}, []topology.Segment{{"region": "eu"}, {"zone": "a"}, rack("b", "1"), rack("a", "2")}, nil},
+		"whichever keys the selected one has": {
+			Input{Selected: on(inZone("n1", "a")), Nodes: upgraded},
+			[]topology.Segment{{"region": "eu"}, {"zone": "a"}, rack("b", "1"), rack("a", "2")},
+			[]topology.Segment{{"zone": "a"}, rack("b", "1"), rack("a", "2"), {"region": "eu"}}},
+		"its own segment comes first, not a larger one": {
+			Input{Selected: on(racked("n2", "a", "2")), Nodes: upgraded},
+			[]topology.Segment{{"region": "eu"}, {"zone": "a"}, rack("b", "1"), rack("a", "2")},
+			[]topology.Segment{rack("a", "2"), {"region": "eu"}, {"zone": "a"}, rack("b", "1")}},
+		"allowedTopologies with fewer keys restrict the segments": {
+			Input{Selected: on(racked("n2", "a", "2")), Nodes: racks, Allowed: in("zone", "a", "b")},
+			[]topology.Segment{rack("a", "1"), rack("b", "1"), rack("a", "2")}, []topology.Segment{rack("a", "2"), rack("a", "1"), rack("b", "1")}},
+		"those of a class that binds immediately too": {
+			Input{Nodes: racks, Allowed: in("zone", "a")}, []topology.Segment{rack("a", "1"), rack("a", "2")}, nil},
+		"allowedTopologies with another label": {
+			Input{Nodes: racks, Allowed: in("region", "eu")}, []topology.Segment{rack("a", "1"), rack("b", "1"), rack("c", "1"), rack("a", "2")}, nil},
+		"a zone without nodes is left out": {
+			Input{Nodes: racks, Allowed: in("zone", "a", "z")}, []topology.Segment{rack("a", "1"), rack("a", "2")}, nil},
+		"zones without any nodes yet are sent as they are": {Input{Nodes: racks, Allowed: in("zone", "y", "z")}, zone("y", "z"), nil},
+		"a strict claim gets the whole segment of its node": {
+			Input{Selected: on(racked("n2", "a", "2")), Strict: true, Nodes: racks, Allowed: in("zone", "a")}, []topology.Segment{rack("a", "2")}, []topology.Segment{rack("a", "2")}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.in.ClaimName = "data"
+			got, err := Requirement(tt.in)
+			checkError(t, err, "")
+			if diff := cmp.Diff(topologies(tt.requisite), got.GetRequisite(), protocmp.Transform()); diff != "" {
+				t.Errorf("requisite: %s", diff)
+			}
+			if tt.preferred != nil {
+				if diff := cmp.Diff(topologies(tt.preferred), got.GetPreferred(), protocmp.Transform()); diff != "" {
+					t.Errorf("preferred: %s", diff)
+				}
 			}
 		})
 	}
