@@ -3,6 +3,7 @@ package csi
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/kubernetes-csi/csi-lib-utils/accessmodes"
@@ -11,9 +12,14 @@ import (
 
 // AccessMode is the CSI access mode in which a volume with these Kubernetes access
 // modes is published or expanded. singleNodeMultiWriter is the driver's capability
-// SINGLE_NODE_MULTI_WRITER. These are errors: ReadWriteOncePod with any other mode,
-// ReadOnlyMany with ReadWriteOnce, no mode, and an unknown mode.
+// SINGLE_NODE_MULTI_WRITER. CSI has no mode for ReadOnlyMany with ReadWriteOnce: it is
+// the first of the two, as the kubelet takes it to stage and publish the volume on the
+// node. These are errors: ReadWriteOncePod with any other mode, no mode, and an unknown
+// mode.
 func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) (csipb.VolumeCapability_AccessMode_Mode, error) {
+	if len(modes) > 1 && !slices.ContainsFunc(modes, isNeitherOnceNorReadOnly) {
+		modes = modes[:1]
+	}
 	mode, err := accessmodes.ToCSIAccessMode(modes, singleNodeMultiWriter)
 	if err != nil {
 		return mode, fmt.Errorf("mapping access modes %q to CSI: %w", modes, err)
@@ -21,10 +27,12 @@ func AccessMode(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter
 	return mode, nil
 }
 
+func isNeitherOnceNorReadOnly(mode corev1.PersistentVolumeAccessMode) bool {
+	return mode != corev1.ReadWriteOnce && mode != corev1.ReadOnlyMany
+}
+
 // AccessModes maps each access mode of a claim on its own, in order: a new volume
-// must support all of them ("CreateVolume", volume_capabilities). Unlike
-// [AccessMode] it allows ReadOnlyMany with ReadWriteOnce, because the volume is
-// used in one of them at a time.
+// must support all of them ("CreateVolume", volume_capabilities).
 func AccessModes(modes []corev1.PersistentVolumeAccessMode, singleNodeMultiWriter bool) ([]csipb.VolumeCapability_AccessMode_Mode, error) {
 	if len(modes) == 0 {
 		return nil, errors.New("mapping access modes to CSI: there are none")
