@@ -36,11 +36,11 @@ func driverParameters(class map[string]string) (map[string]string, error) {
 	return left, nil
 }
 
-// fsType returns the filesystem of a class, or fallback if it has none.
+// fsType returns the filesystem of a class, or fallback if it has none. An empty value is none.
 func fsType(class map[string]string, fallback string) (string, error) {
 	var found []string
 	for _, key := range slices.Sorted(maps.Keys(class)) {
-		if strings.EqualFold(key, keyOldFSType) || key == keyFSType {
+		if (strings.EqualFold(key, keyOldFSType) || key == keyFSType) && class[key] != "" {
 			found = append(found, key)
 		}
 	}

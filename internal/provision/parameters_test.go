@@ -43,6 +43,9 @@ func TestFSType(t *testing.T) {
 		"the class does not say: the default": {map[string]string{"a": "1"}, "ext4", ""},
 		"the new key":                         {map[string]string{"csi.storage.k8s.io/fstype": "xfs"}, "xfs", ""},
 		"the old key in any case":             {map[string]string{"FsTyPe": "xfs"}, "xfs", ""},
+		"an empty new key: the default":       {map[string]string{"csi.storage.k8s.io/fstype": ""}, "ext4", ""},
+		"an empty old key: the default":       {map[string]string{"fsType": ""}, "ext4", ""},
+		"an empty key beside the other":       {map[string]string{"fstype": "xfs", "csi.storage.k8s.io/fstype": ""}, "xfs", ""},
 		"both keys are an error":              {map[string]string{"fstype": "xfs", "csi.storage.k8s.io/fstype": "xfs"}, "", "more than once"},
 		"the old key twice is an error":       {map[string]string{"fstype": "xfs", "fsType": "ext4"}, "", "more than once"},
 	}
