@@ -76,9 +76,9 @@ func (r *Reconciler) orphanMessage(op *pending.Operation, failure error) string 
 		what = "driver " + r.options.Driver + " has created volume " + op.Request.GetName() + " with the id " + op.Handle
 	}
 	advice := "the call is repeated until that is known, and the volume is deleted then"
-	var missing *secretMissingError
-	if errors.As(failure, &missing) {
-		advice = "create the secret again"
+	var secret *secretError
+	if errors.As(failure, &secret) {
+		advice = "create the secret again, or correct it"
 	}
 	return fmt.Sprintf("Claim %s is gone, and %s: %s; or make sure that the driver has no such volume and delete this Lease. %s", op.Claim(), what, advice, kube.Message(failure))
 }

@@ -14,7 +14,7 @@ func TestTheMessageOfAnOperationWithoutClaimSaysWhatToDo(t *testing.T) {
 	withOperation(t, &s)
 	r := &Reconciler{options: options()}
 	for failure, want := range map[error]string{
-		fmt.Errorf("creating: %w", &secretMissingError{errors.New("secret a/b not found")}): "create the secret again; or make sure",
+		fmt.Errorf("creating: %w", &secretError{errors.New("secret a/b not found")}): "create the secret again, or correct it; or make sure",
 		errors.New("no answer"): "the volume is deleted then; or make sure",
 	} {
 		for _, part := range []string{"Claim team/data is gone", "volume pvc-" + uid, "delete this Lease. " + failure.Error(), want} {

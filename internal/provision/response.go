@@ -157,11 +157,11 @@ func (r *Reconciler) deleteUnusable(ctx context.Context, s state, op *pending.Op
 
 // deleteUnwanted deletes a volume whose claim is gone and ends its operation.
 func (r *Reconciler) deleteUnwanted(ctx context.Context, s state, op *pending.Operation) (time.Duration, error) {
-	if err := r.readSecret(ctx, op); err != nil {
-		var missing *secretMissingError
-		if !errors.As(err, &missing) { // The driver may not need the secret to delete.
-			return 0, err
+	if err := r.readSecret(ctx, op); client.IgnoreNotFound(err) != nil { // The driver may not need a missing secret to delete.
+		if kube.IsSecretProblem(err) {
+			r.reportPending(s, op, err)
 		}
+		return r.retryAfter(err, op.Since)
 	}
 	err := r.deleteVolume(ctx, op, op.Handle)
 	if err != nil && !errors.Is(err, csi.ErrPreconditionFailed) {

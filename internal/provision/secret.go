@@ -5,21 +5,20 @@ import (
 	"errors"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
 )
 
-// maxSecretRetryInterval bounds how long to wait before a missing secret is read again.
+// maxSecretRetryInterval bounds how long to wait before a missing or invalid secret is read again.
 // Secrets are not watched: all of them would be in memory, and few roles may read all of
 // them.
 const maxSecretRetryInterval = 30 * time.Second
 
-// secretMissingError is about a secret of a call that does not exist.
-type secretMissingError struct{ error }
+// secretError is about a secret of a call that does not exist or cannot be sent, until somebody
+// changes that.
+type secretError struct{ error }
 
-func (e *secretMissingError) Unwrap() error { return e.error }
+func (e *secretError) Unwrap() error { return e.error }
 
 // readSecret reads the secret of an operation from the API server, unless it was read
 // before.
@@ -28,18 +27,18 @@ func (r *Reconciler) readSecret(ctx context.Context, op *pending.Operation) erro
 		return nil
 	}
 	values, err := kube.SecretData(ctx, r.apiReader, op.Secret)
-	if apierrors.IsNotFound(err) {
-		return &secretMissingError{err}
+	if kube.IsSecretProblem(err) {
+		return &secretError{err}
 	}
 	op.SecretValues = values
 	return err
 }
 
-// retryAfter returns how to retry after a failure: at a time, if a secret has been missing
-// since then, else with the work queue's backoff.
+// retryAfter returns how to retry after a failure: at a time, if a secret has been missing or
+// invalid since then, else with the work queue's backoff.
 func (r *Reconciler) retryAfter(failure error, since time.Time) (time.Duration, error) {
-	var missing *secretMissingError
-	if errors.As(failure, &missing) {
+	var secret *secretError
+	if errors.As(failure, &secret) {
 		return r.options.secretRetryInterval(time.Since(since)), nil
 	}
 	return 0, failure

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -21,7 +20,7 @@ const (
 	// unknownGrace is how long an unknown outcome is not reported as a failure.
 	// Most drivers are done at the next attempt.
 	unknownGrace = 30 * time.Second
-	// secretRetry is how soon a missing secret is read again. Secrets are not
+	// secretRetry is how soon a missing or invalid secret is read again. Secrets are not
 	// watched, because that would require permission to read all secrets of the
 	// cluster.
 	secretRetry = 15 * time.Second
@@ -115,8 +114,8 @@ func (r *Reconciler) reportUnknown(s *state, op operation, failure error) {
 // reportNotReady reports why the driver could not be called.
 func (r *Reconciler) reportNotReady(s *state, op operation, problem error) (time.Duration, error) {
 	problem = fmt.Errorf("%s: %w", op.what, problem)
-	if apierrors.IsNotFound(problem) {
-		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; create it, or the volume stays unchanged")
+	if kube.IsSecretProblem(problem) {
+		r.events.Warning(s.claim, op.failureReason, problem.Error()+"; until then the volume stays unchanged")
 		return min(secretRetry, r.options.RetryMax), nil
 	}
 	r.events.Warning(s.claim, op.failureReason, kube.Message(problem))

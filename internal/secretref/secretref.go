@@ -2,12 +2,14 @@
 package secretref
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -43,20 +45,35 @@ var (
 	}
 )
 
-// ResolveAll resolves every secret that a class names for a claim's volume.
+// ResolveAll resolves every secret that a class names for a claim's volume. The volume has all
+// of them on record, so each must be resolvable when it is created.
 func ResolveAll(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (map[Use]*corev1.SecretReference, error) {
+	tokens := claimTokens(claim, volume)
 	refs := map[Use]*corev1.SecretReference{}
 	for _, use := range Uses {
-		ref, err := use.resolveForVolume(class, claim, volume)
+		ref, err := use.resolveOrDefault(class, tokens)
 		if err != nil {
 			return nil, err
-		}
-		if ref == nil {
-			ref = refs[Default]
 		}
 		refs[use] = ref
 	}
 	return refs, nil
+}
+
+// ResolveForGone resolves the secret that a class names for the use, for the volume of a claim
+// of which only the name is known any more. Secrets for other uses do not matter.
+func (u Use) ResolveForGone(class map[string]string, namespace, claim, volume string) (*corev1.SecretReference, error) {
+	tokens := claimTokens(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: claim}}, volume)
+	tokens.gone = true
+	return u.resolveOrDefault(class, tokens)
+}
+
+func (u Use) resolveOrDefault(class map[string]string, tokens Tokens) (*corev1.SecretReference, error) {
+	ref, err := u.Resolve(class, tokens)
+	if ref == nil && err == nil && u != Default {
+		return Default.Resolve(class, tokens)
+	}
+	return ref, err
 }
 
 // Keys returns the parameters of a class that name the secret.
@@ -69,45 +86,45 @@ func (u Use) Keys() (name, namespace string) {
 func New(key string) Use { return Use{key: key} }
 
 // Tokens are the values of ${TOKEN} in the namespace and in the name of a secret.
-type Tokens struct{ Namespace, Name map[string]string }
+type Tokens struct {
+	Namespace, Name map[string]string
 
-func (u Use) resolveForVolume(class map[string]string, claim *corev1.PersistentVolumeClaim, volume string) (*corev1.SecretReference, error) {
+	claim string // whose annotations are among the values for names; empty for none
+	gone  bool   // the claim is gone, and so its annotations are not known
+}
+
+func claimTokens(claim *corev1.PersistentVolumeClaim, volume string) Tokens {
 	tokens := Tokens{
 		Namespace: map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace},
 		Name:      map[string]string{"pv.name": volume, "pvc.namespace": claim.Namespace, "pvc.name": claim.Name},
+		claim:     claim.Namespace + "/" + claim.Name,
 	}
 	for key, value := range claim.Annotations {
 		tokens.Name["pvc.annotations['"+key+"']"] = value
 	}
-	return u.Resolve(class, tokens)
+	return tokens
 }
 
 // Resolve returns the secret that a class names for the use, or nil if it names none.
 func (u Use) Resolve(class map[string]string, tokens Tokens) (*corev1.SecretReference, error) {
 	name, namespace, err := u.templates(class)
-	if err != nil || name == "" {
+	if err != nil || name.key == "" {
 		return nil, err
 	}
-	resolvedNamespace, err := expand(namespace, tokens.Namespace)
+	resolvedNamespace, err := namespace.resolve(tokens.Namespace, validation.IsDNS1123Label)
 	if err != nil {
 		return nil, fmt.Errorf("namespace of the %s: %w", u.label(), err)
 	}
-	if problems := validation.IsDNS1123Label(resolvedNamespace); len(problems) > 0 {
-		return nil, fmt.Errorf("namespace of the %s: %q (from %q): %s", u.label(), resolvedNamespace, namespace, strings.Join(problems, "; "))
-	}
-	resolvedName, err := expand(name, tokens.Name)
+	resolvedName, err := name.resolve(tokens.Name, validation.IsDNS1123Subdomain)
 	if err != nil {
-		return nil, fmt.Errorf("name of the %s: %w", u.label(), err)
-	}
-	if problems := validation.IsDNS1123Subdomain(resolvedName); len(problems) > 0 {
-		return nil, fmt.Errorf("name of the %s: %q (from %q): %s", u.label(), resolvedName, name, strings.Join(problems, "; "))
+		return nil, fmt.Errorf("name of the %s: %w", u.label(), tokens.explain(err))
 	}
 	return &corev1.SecretReference{Name: resolvedName, Namespace: resolvedNamespace}, nil
 }
 
 // templates returns the two parameters of a secret, from the current or the deprecated keys. A
 // missing or empty one is an error, and so is using both sets of keys.
-func (u Use) templates(class map[string]string) (name, namespace string, err error) {
+func (u Use) templates(class map[string]string) (name, namespace parameter, err error) {
 	key, keyNamespace := u.Keys()
 	pairs := [][2]string{{key, keyNamespace}}
 	if u.deprecatedKey != "" {
@@ -120,26 +137,33 @@ func (u Use) templates(class map[string]string) (name, namespace string, err err
 	})
 	switch len(pairs) {
 	case 0:
-		return "", "", nil
+		return parameter{}, parameter{}, nil
 	case 1:
-		name, namespace = class[pairs[0][0]], class[pairs[0][1]]
+		name, namespace = parameter{pairs[0][0], class[pairs[0][0]]}, parameter{pairs[0][1], class[pairs[0][1]]}
 	default:
-		return "", "", fmt.Errorf("the class names the %s with current and with deprecated parameters", u.label())
+		return parameter{}, parameter{}, fmt.Errorf("the class names the %s with current and with deprecated parameters", u.label())
 	}
-	if name == "" || namespace == "" {
-		return "", "", fmt.Errorf("the class must set both %s and %s, and neither may be empty", pairs[0][0], pairs[0][1])
+	if name.template == "" || namespace.template == "" {
+		return parameter{}, parameter{}, fmt.Errorf("the class must set both %s and %s, and neither may be empty", name.key, namespace.key)
 	}
 	return name, namespace, nil
 }
 
 func (u Use) label() string { return strings.ReplaceAll(u.key, "-", " ") }
 
-var tokenPattern = regexp.MustCompile(`\$\{[^}]*\}`)
+// A parameter of a class has the name or the namespace of a secret as a template.
+type parameter struct{ key, template string }
 
-// expand replaces each ${TOKEN} with its value. An unknown token is an error.
-func expand(template string, tokens map[string]string) (string, error) {
+var (
+	tokenPattern      = regexp.MustCompile(`\$\{[^}]*\}`)
+	annotationPattern = regexp.MustCompile(`^\$\{pvc\.annotations\['(.*)'\]\}$`)
+)
+
+// resolve replaces each ${TOKEN} with its value and validates the result. An unknown token is an
+// [unknownTokenError].
+func (p parameter) resolve(tokens map[string]string, validate func(string) []string) (string, error) {
 	var unknown []string
-	text := tokenPattern.ReplaceAllStringFunc(template, func(match string) string {
+	text := tokenPattern.ReplaceAllStringFunc(p.template, func(match string) string {
 		value, ok := tokens[match[2:len(match)-1]]
 		if !ok {
 			unknown = append(unknown, match)
@@ -147,7 +171,40 @@ func expand(template string, tokens map[string]string) (string, error) {
 		return value
 	})
 	if len(unknown) > 0 {
-		return "", fmt.Errorf("%q has unknown tokens: %s", template, strings.Join(unknown, ", "))
+		return "", &unknownTokenError{p, unknown}
+	}
+	if problems := validate(text); len(problems) > 0 {
+		return "", fmt.Errorf("parameter %s: %q (from %q): %s", p.key, text, p.template, strings.Join(problems, "; "))
 	}
 	return text, nil
+}
+
+type unknownTokenError struct {
+	in     parameter
+	tokens []string
+}
+
+func (e *unknownTokenError) Error() string {
+	return fmt.Sprintf("parameter %s: %q has unknown tokens: %s", e.in.key, e.in.template, strings.Join(e.tokens, ", "))
+}
+
+// explain says of an unknown token which annotation is missing, if that is the reason.
+func (t Tokens) explain(err error) error {
+	var unknown *unknownTokenError
+	if !errors.As(err, &unknown) || t.claim == "" {
+		return err
+	}
+	var missing []string
+	for _, token := range unknown.tokens {
+		match := annotationPattern.FindStringSubmatch(token)
+		if match == nil {
+			return err
+		}
+		missing = append(missing, fmt.Sprintf("%q", match[1]))
+	}
+	keys := strings.Join(missing, ", ")
+	if t.gone {
+		return fmt.Errorf("parameter %s: %q refers to annotations of claim %s, which is gone: %s", unknown.in.key, unknown.in.template, t.claim, keys)
+	}
+	return fmt.Errorf("parameter %s: %q refers to annotations that claim %s does not have: %s", unknown.in.key, unknown.in.template, t.claim, keys)
 }

@@ -167,9 +167,9 @@ func (r *Reconciler) pollInterval(s *state) time.Duration {
 	return min(maxPollInterval, max(minPollInterval, r.now().Sub(s.Object.GetCreationTimestamp().Time)/10))
 }
 
-// secretError turns a missing secret into a Problem for the user.
+// secretError turns a secret that is missing or invalid into a Problem for the user.
 func secretError(err error, reason string) error {
-	if isNotFound(err) {
+	if kube.IsSecretProblem(err) {
 		return snapshot.Problemf(reason, "%v: the driver cannot be called without it", err)
 	}
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -122,10 +121,10 @@ func (r *Reconciler) isDeletedWithGroup(ctx context.Context, s *state, err error
 // without it and may still succeed.
 func (r *Reconciler) deletionSecrets(ctx context.Context, s *state) (map[string]string, error) {
 	values, err := kube.SecretData(ctx, r.apiReader, r.keys.SecretOf(s.Object.GetAnnotations()))
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading the secret: %w", err)
+	if isNotFound(err) {
+		return nil, nil
 	}
-	return values, nil
+	return values, secretError(err, r.kind.Reasons().Delete)
 }
 
 // removeFinalizer removes our finalizer and the being-created annotation.
