@@ -163,7 +163,7 @@ func (s *state) whyUnknown() string {
 
 // finalizer is on a VolumeAttachment until its volume is detached, and on a
 // PersistentVolume while it may be attached.
-func (o *Options) finalizer() string { return "external-attacher/" + csi.SafeName(o.Driver) }
+func (o *Options) finalizer() string { return csi.AttachFinalizer(o.Driver) }
 
 // volumeName returns the name of a VolumeAttachment's PersistentVolume, and ""
 // for an inline volume.

@@ -25,6 +25,11 @@ func SafeName(driver string) string {
 	return safe
 }
 
+// AttachFinalizer is the finalizer of a driver's csi-attacher. It is on a
+// VolumeAttachment until its volume is detached, and on a PersistentVolume since it was
+// attached for the first time.
+func AttachFinalizer(driver string) string { return "external-attacher/" + SafeName(driver) }
+
 // DerivedFrom reports whether a driver derived an id from the name of the request,
 // as many drivers do. The name must contain the whole UID that it was derived from,
 // with or without dashes: a shortened name may belong to another object.

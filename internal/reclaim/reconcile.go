@@ -54,6 +54,8 @@ type Reconciler struct {
 	driver    *csi.Driver
 	events    *kube.Events
 	options   *Options
+
+	watchesAttachments bool
 }
 
 // Reconcile does the next step that a volume's reclaim policy requires.
@@ -67,7 +69,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		again, err := r.locateOrReport(ctx, s.volume, next)
 		return reconcile.Result{RequeueAfter: again}, err
 	}
-	return reconcile.Result{}, r.execute(ctx, s, next)
+	var again time.Duration
+	if next == waitForDetach && !r.watchesAttachments {
+		again = attachmentPollInterval
+	}
+	return reconcile.Result{RequeueAfter: again}, r.execute(ctx, s, next)
 }
 
 // observe reads the volume from the given source and its VolumeAttachments from
@@ -85,15 +91,11 @@ func (r *Reconciler) observe(ctx context.Context, from client.Reader, key types.
 	if s.boundToClaim, err = r.isClaimBound(ctx, volume); err != nil {
 		return state{}, err
 	}
-	if !r.usesAttachments() || volume.Status.Phase != corev1.VolumeReleased && volume.DeletionTimestamp == nil {
+	if volume.Status.Phase != corev1.VolumeReleased && volume.DeletionTimestamp == nil {
 		return s, nil
 	}
-	attachments := &storagev1.VolumeAttachmentList{}
-	if err := r.client.List(ctx, attachments, client.MatchingFields{attachmentsByVolume: volume.Name}); err != nil {
-		return state{}, fmt.Errorf("reading the volume's attachments: %w", err)
-	}
-	s.attached = len(attachments.Items) > 0
-	return s, nil
+	s.attached, err = r.isAttached(ctx, volume)
+	return s, err
 }
 
 // isClaimBound reports whether a claim is bound to a volume that is being
@@ -114,11 +116,6 @@ func (r *Reconciler) isClaimBound(ctx context.Context, volume *corev1.Persistent
 		return false, fmt.Errorf("reading the volume's claim: %w", err)
 	}
 	return claim.Spec.VolumeName == volume.Name && (ref.UID == "" || ref.UID == claim.UID), nil
-}
-
-// usesAttachments reports whether the driver's volumes have VolumeAttachments.
-func (r *Reconciler) usesAttachments() bool {
-	return r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME)
 }
 
 func (r *Reconciler) execute(ctx context.Context, s state, next action) error {
@@ -273,12 +270,10 @@ func (r *Reconciler) deletionSecretRef(ctx context.Context, volume *corev1.Persi
 		return nil, client.IgnoreNotFound(err)
 	}
 	ref := volume.Spec.ClaimRef
-	refs, err := secretref.ResolveAll(class.Parameters, &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: ref.Name, Namespace: ref.Namespace},
-	}, volume.Name)
+	secret, err := secretref.Provision.ResolveForGone(class.Parameters, ref.Namespace, ref.Name, volume.Name)
 	if err != nil {
-		return nil, fmt.Errorf("finding the secret in StorageClass %s, because the volume does not have annotations %s and %s: %w",
-			class.Name, kube.AnnDeletionSecretName, kube.AnnDeletionSecretNamespace, err)
+		return nil, fmt.Errorf("finding the secret in StorageClass %s, because the volume does not have annotations %s and %s: %w; add them to PersistentVolume %s",
+			class.Name, kube.AnnDeletionSecretName, kube.AnnDeletionSecretNamespace, err, volume.Name)
 	}
-	return refs[secretref.Provision], nil
+	return secret, nil
 }

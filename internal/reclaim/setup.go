@@ -2,7 +2,6 @@ package reclaim
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -15,16 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
-
-// attachmentsByVolume indexes VolumeAttachments by the name of their volume.
-const attachmentsByVolume = "reclaim.volume"
 
 // CacheOptions reduces the VolumeAttachments in the manager's cache to the
 // names of their volumes, because the controller only checks whether there are
@@ -59,17 +54,8 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 			MaxConcurrentReconciles: o.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](o.RetryStart, o.RetryMax),
 		})
-	if r.usesAttachments() {
-		err := m.GetFieldIndexer().IndexField(ctx, &storagev1.VolumeAttachment{}, attachmentsByVolume, func(o client.Object) []string {
-			if name := volumeName(o); name != "" {
-				return []string{name}
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("indexing attachments: %w", err)
-		}
-		b.Watches(&storagev1.VolumeAttachment{}, handler.EnqueueRequestsFromMapFunc(requestForVolume), builder.WithPredicates(deletedOnly()))
+	if err := r.watchAttachments(ctx, m, b); err != nil {
+		return err
 	}
 	return b.Complete(kube.DrainOnStop(r))
 }
