@@ -70,7 +70,7 @@ func decideExpansion(s state, o *Options, now time.Time) step {
 // expansionProblem returns why the driver cannot be called with a target, and "" if it can. A
 // size that CSI cannot express is no problem while an earlier target has to be reached first.
 func (s *state) expansionProblem(target int64, o *Options) string {
-	if !s.canExpand() {
+	if !s.canExpand() && !s.mayBeExpanding() {
 		return fmt.Sprintf("driver %s cannot expand volumes: it does not announce EXPAND_VOLUME", o.Driver)
 	}
 	requested := *s.claim.Spec.Resources.Requests.Storage()

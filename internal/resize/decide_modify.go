@@ -24,7 +24,7 @@ func decideModification(s state, o *Options, now time.Time) step {
 	case desired == current && record == nil:
 		return step{action: none}
 	case desired == current && !s.mayBePartlyModified():
-		return s.decideCancel()
+		return s.decideCancel(o)
 	case desired == "":
 		return step{action: none} // The API does not allow users to remove a class that was applied.
 	}
@@ -50,13 +50,17 @@ func (s *state) mayBePartlyModified() bool {
 // class to return to. If a call with an unknown outcome may have applied the
 // rejected class, the driver is called with it once more: if the volume has
 // that class, the claim gets it too.
-func (s *state) decideCancel() step {
+func (s *state) decideCancel(o *Options) step {
 	tried := s.claim.Status.ModifyVolumeStatus.Status != corev1.PersistentVolumeClaimModifyVolumePending
-	if tried && s.canModify && s.targetClass != nil && !s.classRejected &&
-		outcomeDoubt(s.claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == outcomeUnknown {
+	unknown := tried && !s.classRejected && outcomeDoubt(s.claim, corev1.PersistentVolumeClaimVolumeModifyingVolume) == outcomeUnknown
+	switch {
+	case unknown && !s.canModify:
+		return cannotModify(o) // It may do so again, and then the outcome can be found out.
+	case unknown && s.targetClass != nil:
 		return step{action: confirm, class: s.targetClass}
+	default:
+		return step{action: cancel}
 	}
-	return step{action: cancel}
 }
 
 // decideResume decides about a modification that may be in progress. No other

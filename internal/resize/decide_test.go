@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/csi/csitest"
 	"github.com/holdfast-io/holdfast/internal/kube"
 )
@@ -82,6 +83,10 @@ func TestDecideExpansion(t *testing.T) {
 		"an expansion in progress is resumed even if a size that no volume can have is requested": {[]change{requestsQuantity("20E"), record(inProgress, 3)}, step{action: resume, size: 3 * gib}},
 		"the node is awaited even if a size that no volume can have is requested":                 {[]change{requestsQuantity("20E"), record(nodePending, 2), volumeHas(2)}, step{action: none}},
 		"a claim whose volume is larger than any that CSI can express needs nothing":              {[]change{requestsQuantity("1Gi"), hasQuantity("10E")}, step{action: none}},
+		"an expansion in progress is resumed even if the driver does not announce it any more": {
+			[]change{requests(2), record(inProgress, 2), func(s *state) { s.info = unable }}, step{action: resume, size: 2 * gib}},
+		"once it was rejected, the driver is reported": {[]change{requests(2), record(inProgress, 2), rejected(0), func(s *state) { s.info = unable }}, step{
+			action: report, reason: kube.ReasonVolumeResizeFailed, message: "driver csitest.holdfast.io cannot expand volumes: it does not announce EXPAND_VOLUME"}},
 		"a driver that cannot expand is reported": {[]change{requests(2), func(s *state) { s.info = unable }}, step{
 			action: report, reason: kube.ReasonVolumeResizeFailed, message: "driver csitest.holdfast.io cannot expand volumes: it does not announce EXPAND_VOLUME"}},
 	}
@@ -93,6 +98,47 @@ func TestDecideExpansion(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, decideExpansion(s, options(), noon), cmp.AllowUnexported(step{})); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A driver may lose EXPAND_VOLUME by an upgrade, and announce it for its nodes only. A call that
+// is on record may have been sent before.
+func TestSkipsController(t *testing.T) {
+	expands := announced(t, csitest.Options{})
+	nodeOnly := announced(t, csitest.Options{Controller: []csipb.ControllerServiceCapability_RPC_Type{
+		csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+	}})
+	started := func(onNode bool) change {
+		return func(s *state) { startExpansion(s.claim, 2*gib, onNode, noon) }
+	}
+	tests := map[string]struct {
+		changes []change
+		driver  csi.Info
+		do      action
+		want    bool
+	}{
+		"a driver that expands volumes is called":                     {nil, expands, start, false},
+		"one that expands them only on nodes is not":                  {nil, nodeOnly, start, true},
+		"nor is it when that is on record":                            {[]change{started(true)}, nodeOnly, resume, true},
+		"it is called if that may have been done before":              {[]change{started(false)}, nodeOnly, resume, false},
+		"also if the record does not say":                             {[]change{record(inProgress, 2)}, nodeOnly, resume, false},
+		"and to find out what an earlier call has done":               {[]change{started(false)}, nodeOnly, confirm, false},
+		"a driver that expands volumes by now is called":              {[]change{started(true)}, expands, resume, false},
+		"a record of the node gives way to one of the driver":         {[]change{started(true), started(false)}, nodeOnly, resume, false},
+		"and the other way round":                                     {[]change{started(false), started(true)}, nodeOnly, resume, true},
+		"a call whose outcome is unknown stays so for the node's too": {[]change{started(false), reason(corev1.PersistentVolumeClaimResizing, outcomeUnknown), started(true)}, nodeOnly, confirm, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := bound(tt.driver)
+			s.nodeExpands = true
+			for _, change := range tt.changes {
+				change(&s)
+			}
+			if got := s.skipsController(step{action: tt.do}); got != tt.want {
+				t.Errorf("got %t", got)
 			}
 		})
 	}
@@ -161,8 +207,10 @@ func TestDecideModification(t *testing.T) {
 		"after a doubtful outcome the old class is applied again":                                  {[]change{wants("silver"), current("silver"), toGold(infeasible), rejected(0), doubtful}, step{action: start, class: silver}},
 		"after an unknown outcome the old class is applied again even if another class is pending": {[]change{wants("silver"), current("silver"), toGold(pending), unknown}, step{action: start, class: silver}},
 		"after an unknown outcome without an old class the class is confirmed":                     {[]change{unwanted, toGold(infeasible), rejected(0), unknown}, step{action: confirm, class: gold}},
-		"it is cancelled after another rejection":                                                  {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.classRejected = true }}, step{action: cancel}},
-		"it is cancelled if the class is gone":                                                     {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.targetClass = nil }}, step{action: cancel}},
+		"after an unknown outcome nothing is cancelled while the driver cannot be called": {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.canModify = false }},
+			reports(report, "the claim has a VolumeAttributesClass, and driver csitest.holdfast.io cannot modify volumes: it does not announce MODIFY_VOLUME")},
+		"it is cancelled after another rejection": {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.classRejected = true }}, step{action: cancel}},
+		"it is cancelled if the class is gone":    {[]change{unwanted, toGold(infeasible), rejected(0), unknown, func(s *state) { s.targetClass = nil }}, step{action: cancel}},
 		"a driver that cannot modify is reported": {[]change{wants("gold"), func(s *state) { s.canModify = false }},
 			reports(report, "the claim has a VolumeAttributesClass, and driver csitest.holdfast.io cannot modify volumes: it does not announce MODIFY_VOLUME")},
 	}

@@ -24,7 +24,7 @@ func TestDeniedWriteIsReportedOnTheClaim(t *testing.T) {
 		says   string
 	}{
 		"the start of an expansion": {func(r *Reconciler, ctx context.Context, s *state) error {
-			err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startExpansion(c, 2*gib, noon) })
+			err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startExpansion(c, 2*gib, false, noon) })
 			return r.reportAPIError(s, expansionOperation(s, step{size: 2 * gib}), err)
 		}, kube.ReasonVolumeResizeFailed, "resizing volume pv to 2Gi: writing the status of claim data"},
 		"the new size of the volume": {func(r *Reconciler, ctx context.Context, s *state) error {

@@ -46,7 +46,7 @@ func (r *Reconciler) expand(ctx context.Context, s *state) (time.Duration, error
 // expandVolume expands the volume to a size.
 func (r *Reconciler) expandVolume(ctx context.Context, s *state, next step) (time.Duration, error) {
 	op := expansionOperation(s, next)
-	request, err := r.expandRequest(ctx, s, next.size)
+	request, err := r.expandRequest(ctx, s, op, next.size)
 	if err != nil {
 		return r.reportNotReady(s, op, err)
 	}
@@ -60,7 +60,7 @@ func (r *Reconciler) expandVolume(ctx context.Context, s *state, next step) (tim
 		}
 	}
 	if next.action != resume {
-		if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startExpansion(c, next.size, r.now()) }); err != nil {
+		if err := r.patchClaimStatus(ctx, s, func(c *corev1.PersistentVolumeClaim) { startExpansion(c, next.size, op.nodeOnly, r.now()) }); err != nil {
 			return 0, r.reportAPIError(s, op, err)
 		}
 	}
@@ -85,6 +85,7 @@ func expansionOperation(s *state, next step) operation {
 		failureReason:  kube.ReasonVolumeResizeFailed,
 		condition:      corev1.PersistentVolumeClaimResizing,
 		resumed:        next.action == resume,
+		nodeOnly:       s.skipsController(next),
 		isDoubtful: func(f rejection) bool {
 			return f.code == codes.Internal.String() || f.code == codes.Unknown.String()
 		},
@@ -101,7 +102,7 @@ func (s *state) isExpandingTo(size int64) bool {
 }
 
 func (r *Reconciler) callExpand(ctx context.Context, s *state, op operation, request *csipb.ControllerExpandVolumeRequest) (*csipb.ControllerExpandVolumeResponse, error) {
-	if s.isNodeOnly() {
+	if op.nodeOnly {
 		return &csipb.ControllerExpandVolumeResponse{
 			CapacityBytes: request.GetCapacityRange().GetRequiredBytes(), NodeExpansionRequired: true,
 		}, nil

@@ -87,6 +87,17 @@ func (s *state) isNodeOnly() bool {
 	return s.nodeExpands && !s.info.Has(csipb.ControllerServiceCapability_RPC_EXPAND_VOLUME)
 }
 
+// mayBeExpanding reports whether the driver may have been called for the recorded expansion
+// without a response being on record. It is called again, whatever it announces now.
+func (s *state) mayBeExpanding() bool {
+	return s.expansionStatus() == corev1.PersistentVolumeClaimControllerResizeInProgress && !s.hasFailed() && s.allocated() > 0 && !isOnlyOnNode(s.claim)
+}
+
+// skipsController reports whether a step leaves the expansion to the node.
+func (s *state) skipsController(next step) bool {
+	return s.isNodeOnly() && next.action != confirm && !(next.action == resume && s.mayBeExpanding())
+}
+
 // volumeSize returns the recorded size of the volume in bytes.
 func (s *state) volumeSize() int64 { return sizeOf(s.volume.Spec.Capacity) }
 

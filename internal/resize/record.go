@@ -23,9 +23,20 @@ var expansionConditions = []corev1.PersistentVolumeClaimConditionType{
 	corev1.PersistentVolumeClaimNodeResizeError,
 }
 
-// startExpansion records the target. The start time in the Resizing condition
-// is kept over retries.
-func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Time) {
+// onlyOnNode is the reason of the condition Resizing while an expansion is recorded for which
+// the driver's controller is not called.
+const onlyOnNode = "OnlyOnNode"
+
+// isOnlyOnNode reports whether the recorded expansion is one for which the driver's controller
+// is not called.
+func isOnlyOnNode(claim *corev1.PersistentVolumeClaim) bool {
+	c := condition(claim, corev1.PersistentVolumeClaimResizing)
+	return c != nil && c.Reason == onlyOnNode
+}
+
+// startExpansion records the target, and whether only the node expands the volume. The start
+// time in the Resizing condition is kept over retries.
+func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, nodeOnly bool, now time.Time) {
 	if claim.Status.AllocatedResources == nil {
 		claim.Status.AllocatedResources = corev1.ResourceList{}
 	}
@@ -37,7 +48,14 @@ func startExpansion(claim *corev1.PersistentVolumeClaim, size int64, now time.Ti
 	if since == nil {
 		since = newCondition(corev1.PersistentVolumeClaimResizing, now)
 	}
-	setConditions(claim, expansionConditions, *since)
+	with := *since
+	switch {
+	case nodeOnly && with.Reason == "":
+		with.Reason = onlyOnNode
+	case !nodeOnly && with.Reason == onlyOnNode:
+		with.Reason = ""
+	}
+	setConditions(claim, expansionConditions, with)
 	delete(claim.Annotations, kube.AnnNodeExpansionNotRequired)
 }
 

@@ -13,12 +13,12 @@ import (
 func TestUnknownExpansionStaysOnRecord(t *testing.T) {
 	const since = corev1.PersistentVolumeClaimResizing
 	claim := bound(csi.Info{}).claim
-	startExpansion(claim, 9*gib, noon)
+	startExpansion(claim, 9*gib, false, noon)
 	for _, f := range []rejection{{code: "Internal", outcome: outcomeUnknown}, {code: "Internal", outcome: outcomeDoubtful}, {code: "OutOfRange", infeasible: true}} {
 		rejectExpansion(claim, f, noon)
-		startExpansion(claim, 9*gib, noon)
+		startExpansion(claim, 9*gib, false, noon)
 	}
-	startExpansion(claim, 2*gib, noon)
+	startExpansion(claim, 2*gib, false, noon)
 	if got := outcomeDoubt(claim, since); got != outcomeUnknown {
 		t.Fatalf("recorded reason is %q", got)
 	}
@@ -35,9 +35,9 @@ func TestUnknownExpansionStaysOnRecord(t *testing.T) {
 
 func TestRejectedExpansionAllocatesOnlyTheRequest(t *testing.T) {
 	claim := bound(csi.Info{}).claim
-	startExpansion(claim, 9*gib, noon)
+	startExpansion(claim, 9*gib, false, noon)
 	rejectExpansion(claim, rejection{code: "OutOfRange", infeasible: true}, noon)
-	startExpansion(claim, 2*gib, noon)
+	startExpansion(claim, 2*gib, false, noon)
 	finishExpansion(claim, 3*gib) // The driver rounds up.
 	if got := sizeOf(claim.Status.AllocatedResources); got != 2*gib {
 		t.Errorf("%d bytes are allocated", got)

@@ -37,6 +37,9 @@ type operation struct {
 	// resumed is whether an earlier call may have done the work. A rejection
 	// says nothing about that call.
 	resumed bool
+	// nodeOnly is whether only the node expands the volume. The driver's controller is not
+	// called.
+	nodeOnly bool
 	// isDoubtful reports whether a rejected call may have done some of the
 	// work.
 	isDoubtful func(rejection) bool

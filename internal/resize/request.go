@@ -13,8 +13,8 @@ import (
 
 // expandRequest builds the request, including secrets. If only the node expands
 // volumes it needs neither, because the driver's controller is not called.
-func (r *Reconciler) expandRequest(ctx context.Context, s *state, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
-	if s.isNodeOnly() {
+func (r *Reconciler) expandRequest(ctx context.Context, s *state, op operation, size int64) (*csipb.ControllerExpandVolumeRequest, error) {
+	if op.nodeOnly {
 		return &csipb.ControllerExpandVolumeRequest{CapacityRange: &csipb.CapacityRange{RequiredBytes: size}}, nil
 	}
 	spec, err := r.options.csiSpec(ctx, s.volume)

@@ -70,14 +70,16 @@ func (r *Reconciler) poll(ctx context.Context, s *state) (time.Duration, error) 
 // readSnapshot gets the snapshot's state from the driver. If reading fails, it repeats
 // CreateSnapshot, as upstream always does: classes that work with upstream may name no
 // secret for reading, or one that does not exist. If the driver cannot read snapshots, a
-// pre-provisioned one counts as ready, because nothing else is known about it, and a group
-// member keeps its state.
+// pre-provisioned one counts as ready, because nothing else is known about it, unless the
+// driver could be asked before. A group member keeps its state.
 func (r *Reconciler) readSnapshot(ctx context.Context, s *state) (*Snapshot, error) {
 	made, err := r.getSnapshot(ctx, s)
 	unimplemented := csi.CodeOf(err) == codes.Unimplemented
 	switch {
 	case err == nil:
 		return made, nil
+	case unimplemented && len(s.Volumes) == 0 && s.Handle != "" && s.GroupHandle == "":
+		return nil, snapshot.Problemf(r.kind.Reasons().Check, "%v: snapshot %s was not ready when the driver could still be asked", err, s.handle())
 	case unimplemented && len(s.Volumes) == 0:
 		return &Snapshot{Handle: s.handle(), Ready: true}, nil
 	case unimplemented && s.GroupHandle != "":

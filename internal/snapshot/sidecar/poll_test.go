@@ -154,6 +154,23 @@ func TestPreProvisionedIsReadyIfTheDriverCannotRead(t *testing.T) {
 	}
 }
 
+// A driver may lose LIST_SNAPSHOTS by an upgrade, while a snapshot that somebody else took is not
+// ready yet.
+func TestPreProvisionedIsNotReadyIfTheDriverCannotReadAnyMore(t *testing.T) {
+	can := []csipb.ControllerServiceCapability_RPC_Type{csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, csipb.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME}
+	r, _ := connectedReconciler(t, csitest.Options{Controller: can}, func(c content) {
+		c.Spec.Source = snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: c.Status.SnapshotHandle}
+	}, nil)
+	s, err := r.observe(t.Context(), r.client, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.readSnapshot(t.Context(), s)
+	if err == nil || !strings.Contains(err.Error(), "it announces neither GET_SNAPSHOT nor LIST_SNAPSHOTS: snapshot snapshot-2 was not ready") {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 // A driver that has lost a snapshot creates another one when the call is repeated. That must
 // not be taken for the first one.
 func TestALostSnapshotIsReported(t *testing.T) {
