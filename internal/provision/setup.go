@@ -35,7 +35,10 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 		}),
 		sources: source.Resolver{Reader: m.GetAPIReader(), Plugin: o.Plugin},
 		race:    pernode.NewRace(&o.Node),
-		nodes:   placement.NewCache(m.GetClient(), o.Driver),
+		nodes:   placement.NewLive(m.GetAPIReader(), o.Driver),
+	}
+	if r.readsNodes() {
+		r.nodes = placement.NewCache(m.GetClient(), o.Driver)
 	}
 	r.protection = r.newProtection(m)
 	if err := r.index(ctx, m); err != nil {

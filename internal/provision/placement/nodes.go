@@ -78,8 +78,9 @@ func (n *NodeTopology) isWithin(segments []topology.Segment) bool {
 // A Cache has the topology of all nodes, as the manager's cache shows it. It is kept
 // between claims, because otherwise each claim would list all nodes.
 type Cache struct {
-	client client.Reader // cached
+	client client.Reader
 	driver string
+	live   bool // nodes are listed for each claim
 
 	mu    sync.Mutex
 	nodes *Nodes // nil if not listed since a node has changed
@@ -90,8 +91,17 @@ func NewCache(cached client.Reader, driver string) *Cache {
 	return &Cache{client: cached, driver: driver}
 }
 
+// NewLive returns a cache that keeps nothing and reads the API server, for a driver that had no
+// topology at the start, and may get one by an upgrade: nodes are not watched then.
+func NewLive(apiReader client.Reader, driver string) *Cache {
+	return &Cache{client: apiReader, driver: driver, live: true}
+}
+
 // Nodes returns the current nodes.
 func (c *Cache) Nodes(ctx context.Context) (*Nodes, error) {
+	if c.live {
+		return c.list(ctx)
+	}
 	c.mu.Lock() // Also while listing: a change meanwhile invalidates the result.
 	defer c.mu.Unlock()
 	if c.nodes != nil {

@@ -119,6 +119,25 @@ func TestNodesAreListedOnceForAllClaims(t *testing.T) {
 	}
 }
 
+// A driver may get topology by an upgrade while this process runs. Nodes are not watched then.
+func TestLiveNodesAreNotKept(t *testing.T) {
+	f := newFleet(3)
+	c := NewLive(f, driver)
+	for _, want := range []int{3, 4} {
+		nodes, err := c.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(nodes.Segments(nil)); n != want {
+			t.Errorf("%d zones, want %d", n, want)
+		}
+		f.add("new", "zone-new")
+	}
+	if n, err := c.Node(t.Context(), "new"); err != nil || n == nil {
+		t.Errorf("got %v, %v", n, err)
+	}
+}
+
 func TestIsMoved(t *testing.T) {
 	f := newFleet(1)
 	c := NewCache(f, driver)
