@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/go-cmp/cmp"
@@ -92,7 +93,7 @@ func newReconciler(t *testing.T, storage *csitest.Driver, objects ...client.Obje
 		WithIndex(&storagev1.VolumeAttachment{}, attachmentsByVolume, func(o client.Object) []string { return []string{volumeName(o)} }).Build()
 	return &Reconciler{
 		client: c, apiReader: c, driver: driver, events: kube.NewEventsWithRecorder(record.NewFakeRecorder(100)),
-		options: &Options{Driver: driverName, Provisioner: "storage.example.com/csi"},
+		options: &Options{Driver: driverName, Provisioner: "storage.example.com/csi", RetryMax: time.Minute},
 	}
 }
 

@@ -71,7 +71,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	var again time.Duration
 	if next == waitForDetach && !r.watchesAttachments {
-		again = attachmentPollInterval
+		again = min(attachmentPollInterval, r.options.RetryMax)
 	}
 	return reconcile.Result{RequeueAfter: again}, r.execute(ctx, s, next)
 }
