@@ -100,13 +100,17 @@ func (o *Options) Validate() error {
 	if o.DataDir == "" {
 		errs = append(errs, errors.New("--data-dir: must not be empty"))
 	}
-	if o.Capacity.Sign() < 0 || o.Capacity.CmpInt64(math.MaxInt64) > 0 {
+	if !o.hasValidCapacity() {
 		errs = append(errs, fmt.Errorf("--capacity %s: must not be negative, and must be less than 8Ei", o.Capacity.String()))
 	}
 	if o.MaxVolumes < 0 {
 		errs = append(errs, fmt.Errorf("--max-volumes %d: must not be negative", o.MaxVolumes))
 	}
 	return errors.Join(errs...)
+}
+
+func (o *Options) hasValidCapacity() bool {
+	return o.Capacity.Sign() >= 0 && o.Capacity.CmpInt64(math.MaxInt64) <= 0
 }
 
 func (o *Options) checkServices() error {

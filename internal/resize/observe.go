@@ -95,7 +95,7 @@ func (s *state) mayBeExpanding() bool {
 
 // skipsController reports whether a step leaves the expansion to the node.
 func (s *state) skipsController(next step) bool {
-	return s.isNodeOnly() && next.action != confirm && !(next.action == resume && s.mayBeExpanding())
+	return s.isNodeOnly() && next.action != confirm && (next.action != resume || !s.mayBeExpanding())
 }
 
 // volumeSize returns the recorded size of the volume in bytes.

@@ -74,20 +74,28 @@ func (r *Reconciler) poll(ctx context.Context, s *state) (time.Duration, error) 
 // driver could be asked before. A group member keeps its state.
 func (r *Reconciler) readSnapshot(ctx context.Context, s *state) (*Snapshot, error) {
 	made, err := r.getSnapshot(ctx, s)
-	unimplemented := csi.CodeOf(err) == codes.Unimplemented
 	switch {
 	case err == nil:
 		return made, nil
-	case unimplemented && len(s.Volumes) == 0 && s.Handle != "" && s.GroupHandle == "":
-		return nil, snapshot.Problemf(r.kind.Reasons().Check, "%v: snapshot %s was not ready when the driver could still be asked", err, s.handle())
-	case unimplemented && len(s.Volumes) == 0:
-		return &Snapshot{Handle: s.handle(), Ready: true}, nil
-	case unimplemented && s.GroupHandle != "":
-		return &Snapshot{Handle: s.handle(), Ready: s.Ready}, nil // The state comes with the group's content.
+	case csi.CodeOf(err) == codes.Unimplemented && (len(s.Volumes) == 0 || s.GroupHandle != ""):
+		return r.assumeSnapshot(s, err)
 	case s.GroupHandle == "" && len(s.Volumes) > 0 && isUnreadable(err):
 		return r.repeatCreate(ctx, s.Object.GetName())
 	default:
 		return nil, err
+	}
+}
+
+// assumeSnapshot returns the state of a snapshot that the driver cannot read and did not create
+// alone.
+func (r *Reconciler) assumeSnapshot(s *state, unimplemented error) (*Snapshot, error) {
+	switch {
+	case s.GroupHandle == "" && s.Handle != "":
+		return nil, snapshot.Problemf(r.kind.Reasons().Check, "%v: snapshot %s was not ready when the driver could still be asked", unimplemented, s.handle())
+	case len(s.Volumes) == 0:
+		return &Snapshot{Handle: s.handle(), Ready: true}, nil
+	default:
+		return &Snapshot{Handle: s.handle(), Ready: s.Ready}, nil // The state comes with the group's content.
 	}
 }
 
