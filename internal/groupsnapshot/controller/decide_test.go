@@ -45,7 +45,9 @@ func (s *scene) observed() *snapshotcontroller.Observed {
 	return it
 }
 
-func kind() *groupKind { return &groupKind{info: kindInfo(groupv1.SchemeGroupVersion)} }
+func kind() *groupKind {
+	return &groupKind{info: kindInfo(groupv1.SchemeGroupVersion), options: &snapshotcontroller.Options{}}
+}
 
 // fresh is a new group of two bound claims, with a class.
 func fresh() *scene {

@@ -120,6 +120,9 @@ func (k *groupKind) deleteMember(ctx context.Context, s *snapshotv1.VolumeSnapsh
 // deletedMembers returns the members of a group that is gone which were deleted before
 // it. They have waited for that.
 func (k *groupKind) deletedMembers(ctx context.Context, o client.Object) (requests []reconcile.Request) {
+	if !k.options.IsSelected(o.GetNamespace()) {
+		return nil
+	}
 	members, err := k.listMembers(ctx, client.ObjectKeyFromObject(o))
 	if err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list the members of a group snapshot that is gone", "group", o.GetName())

@@ -206,6 +206,11 @@ func TestTheEndOfAGroupWakesTheMembersThatWereDeletedBefore(t *testing.T) {
 	if got := k.deletedMembers(t.Context(), s.group); len(got) != 1 || got[0].Name != waiting.Name {
 		t.Errorf("the group wakes %v", got)
 	}
+	k.options.Namespaces = []string{"another"}
+	if got := k.deletedMembers(t.Context(), s.group); len(got) > 0 {
+		t.Errorf("a group of a namespace that is not watched wakes %v", got)
+	}
+	k.options.Namespaces = nil
 	again := s.group.DeepCopy()
 	again.UID = "uid-again"
 	for name, passes := range map[string]bool{

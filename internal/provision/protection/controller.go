@@ -202,14 +202,11 @@ func (c *Controller) isCloneSourceDone(ctx context.Context, claim *corev1.Persis
 }
 
 // removeFinalizer removes the finalizer. It fails if the object has changed since it was
-// read. A role without permission to update snapshots is no error, because the sweeper
-// retries those. Claims are not swept.
+// read. A snapshot or claim that keeps the finalizer cannot be deleted, so a denied write is
+// reported and retried, also if the role does not permit it any more.
 func (c *Controller) removeFinalizer(ctx context.Context, s source.Source, object client.Object) error {
 	object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == finalizer(s) }))
 	err := c.client.Update(ctx, object)
-	if s.Kind == source.KindSnapshot && apierrors.IsForbidden(err) {
-		return nil
-	}
 	if kube.IgnoreGone(err) == nil {
 		return nil
 	}

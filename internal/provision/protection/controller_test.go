@@ -186,9 +186,9 @@ func TestAnUnprotectedClaimThatIsBeingDeletedCannotBeProtected(t *testing.T) {
 	}
 }
 
-// A rejected update of a claim must be retried: otherwise the claim would be Terminating
-// for ever. Snapshots are swept.
-func TestARejectedUpdateOfAClaimIsRetried(t *testing.T) {
+// A rejected update must be retried: otherwise a claim would be Terminating for ever, and a
+// snapshot until the next sweep.
+func TestARejectedUpdateIsRetried(t *testing.T) {
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "source", Finalizers: []string{kube.CloneSourceFinalizer}}}
 	w := newProtectionWorld(t, claim, restored())
 	refusing := newTestController(interceptor.NewClient(w.WithWatch, interceptor.Funcs{
@@ -196,12 +196,12 @@ func TestARejectedUpdateOfAClaimIsRetried(t *testing.T) {
 			return apierrors.NewForbidden(corev1.Resource("persistentvolumeclaims"), "source", errors.New("a policy says no"))
 		},
 	}))
-	for from, refused := range map[source.Source]bool{{Kind: source.KindClaim, Namespace: "team", Name: "source"}: true, before: false} {
+	for _, from := range []source.Source{{Kind: source.KindClaim, Namespace: "team", Name: "source"}, before} {
 		object, err := w.two.get(t.Context(), from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := refusing.removeFinalizer(t.Context(), from, object); apierrors.IsForbidden(err) != refused {
+		if err := refusing.removeFinalizer(t.Context(), from, object); !apierrors.IsForbidden(err) {
 			t.Errorf("%s: got %v", from, err)
 		}
 	}
