@@ -60,6 +60,7 @@ func (r *role) declare(command *cobra.Command, own ...optionGroup) {
 // declare also declares the flags of the driver connection.
 func (s *sidecar) declare(command *cobra.Command, own ...optionGroup) {
 	s.role.declare(command, append([]optionGroup{&s.driver}, own...)...)
+	s.driver.AddLimitFlags(command.Flags())
 }
 
 // complete applies the environment and validates the options that all roles share.
@@ -73,7 +74,8 @@ func (r *role) complete(command *cobra.Command, further ...app.EnvVar) error {
 }
 
 func (s *sidecar) complete(command *cobra.Command, further ...app.EnvVar) error {
-	return s.role.complete(command, append(further, app.EnvVar{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
+	err := s.role.complete(command, append(further, app.EnvVar{Name: "CSI_ENDPOINT", Flags: []string{"csi-address"}})...)
+	return errors.Join(err, s.driver.CompleteLimits(s.work.Workers))
 }
 
 // runE returns the RunE function of a role's command. It completes the options, applies

@@ -16,7 +16,9 @@ import (
 // Connect connects to the driver and waits until it is ready, also if its socket
 // does not exist yet.
 func Connect(ctx context.Context, o DriverOptions) (*csi.Driver, error) {
-	driver, err := csi.Connect(ctx, csi.Options{Address: o.Address, Timeout: o.Timeout, NodeOnly: o.NodePart})
+	driver, err := csi.Connect(ctx, csi.Options{
+		Address: o.Address, Timeout: o.Timeout, NodeOnly: o.NodePart, MinCalls: o.MinCalls, MaxCalls: o.MaxCalls,
+	})
 	if err != nil {
 		return nil, err
 	}

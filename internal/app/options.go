@@ -24,12 +24,40 @@ type DriverOptions struct {
 	Timeout time.Duration
 	// NodePart is set by roles that run on a node; see csi.Options.
 	NodePart bool
+	// Limits of concurrent calls; see csi.Options.
+	MinCalls, MaxCalls int
 }
 
 // AddFlags declares the group's flags.
 func (o *DriverOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Address, "csi-address", cmp.Or(o.Address, "/run/csi/socket"), "socket of the CSI driver: a path or a unix:// URL [CSI_ENDPOINT]")
 	fs.DurationVar(&o.Timeout, "timeout", cmp.Or(o.Timeout, 10*time.Second), "timeout of one call to the CSI driver")
+}
+
+// AddLimitFlags declares the bounds of concurrent calls, for roles that send calls for
+// many objects.
+func (o *DriverOptions) AddLimitFlags(fs *pflag.FlagSet) {
+	fs.IntVar(&o.MinCalls, "min-concurrent-calls", 0, "lowest limit of concurrent calls of one method, or about one node, class or source, after calls timed out; 0 for a tenth of the workers")
+	fs.IntVar(&o.MaxCalls, "max-concurrent-calls", 0, "maximum of concurrent calls of one method; 0 for no maximum but the workers")
+}
+
+// CompleteLimits derives the bounds that are not set and validates them.
+func (o *DriverOptions) CompleteLimits(workers int) error {
+	switch {
+	case o.MinCalls < 0:
+		return fmt.Errorf("--min-concurrent-calls %d must not be negative", o.MinCalls)
+	case o.MaxCalls < 0:
+		return fmt.Errorf("--max-concurrent-calls %d must not be negative", o.MaxCalls)
+	case o.MaxCalls > 0 && o.MinCalls > o.MaxCalls:
+		return fmt.Errorf("--min-concurrent-calls %d must not be above --max-concurrent-calls %d", o.MinCalls, o.MaxCalls)
+	}
+	if o.MinCalls == 0 {
+		o.MinCalls = max(1, workers/10)
+	}
+	if o.MaxCalls > 0 {
+		o.MinCalls = min(o.MinCalls, o.MaxCalls)
+	}
+	return nil
 }
 
 // KubeOptions are the options of the API server's clients.

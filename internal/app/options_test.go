@@ -111,3 +111,35 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestTheBoundsOfConcurrentCalls(t *testing.T) {
+	tests := map[string]struct {
+		given            DriverOptions
+		workers          int
+		wantMin, wantMax int
+		wantErr          string
+	}{
+		"the minimum is a tenth of the workers":          {DriverOptions{}, 100, 10, 0, ""},
+		"the minimum of few workers is one":              {DriverOptions{}, 4, 1, 0, ""},
+		"flags override both":                            {DriverOptions{MinCalls: 3, MaxCalls: 20}, 100, 3, 20, ""},
+		"a low maximum lowers a minimum that is not set": {DriverOptions{MaxCalls: 2}, 100, 2, 2, ""},
+		"a minimum above the maximum is an error":        {DriverOptions{MinCalls: 3, MaxCalls: 2}, 100, 0, 0, "--max-concurrent-calls"},
+		"a negative minimum is an error":                 {DriverOptions{MinCalls: -1}, 100, 0, 0, "--min-concurrent-calls"},
+		"a negative maximum is an error":                 {DriverOptions{MaxCalls: -1}, 100, 0, 0, "--max-concurrent-calls"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := tt.given
+			err := o.CompleteLimits(tt.workers)
+			if tt.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Errorf("got %v, want an error about %s", err, tt.wantErr)
+				}
+				return
+			}
+			if err != nil || o.MinCalls != tt.wantMin || o.MaxCalls != tt.wantMax {
+				t.Errorf("got %d to %d, %v; want %d to %d", o.MinCalls, o.MaxCalls, err, tt.wantMin, tt.wantMax)
+			}
+		})
+	}
+}

@@ -31,9 +31,9 @@ func send[Request, Response any](ctx context.Context, d *Driver, op operation,
 		}
 		defer release()
 	}
-	release, err := d.limiters.acquire(ctx, op.method)
+	release, err := d.limiters.acquire(ctx, op.method, req)
 	if err != nil {
-		return none, d.fail(op.method, fmt.Errorf("waiting for one of the concurrent calls to end: %w", err))
+		return none, d.fail(op.method, err)
 	}
 	if d.precondition != nil {
 		if err := d.precondition(ctx); err != nil {

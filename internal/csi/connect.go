@@ -37,6 +37,12 @@ type Options struct {
 	// services: many drivers announce them there although only the controller pod
 	// serves them.
 	NodeOnly bool
+	// MinCalls is the lowest limit of concurrent calls, of one method or about one
+	// target, that timeouts lead to. 0 is 1.
+	MinCalls int
+	// MaxCalls bounds the concurrent calls of one method that changes something. 0 is no
+	// bound.
+	MaxCalls int
 }
 
 // Driver is a CSI driver behind its socket. It is safe for concurrent use. A
@@ -79,7 +85,7 @@ func Connect(ctx context.Context, opts Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := newLimiters()
+	all := newLimiters(bounds{floor: opts.MinCalls, ceiling: opts.MaxCalls})
 	l := &link{path: path, nodeOnly: opts.NodeOnly, limiters: all, metrics: newCallMetrics(all), done: make(chan struct{})}
 	l.socket = newSocket(path, l.metrics.dialOptions()...)
 	l.identity = csipb.NewIdentityClient(l.socket)
