@@ -45,6 +45,9 @@ func send[Request, Response any](ctx context.Context, d *Driver, op operation,
 	defer cancel()
 	resp, err := call(ctx, req)
 	release(err)
+	if reason := tooLarge(op.method, err); reason != "" {
+		return none, d.invalidResponse(op.method, "", reason)
+	}
 	if err != nil {
 		return none, d.fail(op.method, err)
 	}

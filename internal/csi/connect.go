@@ -18,14 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/keymutex"
 )
 
-const (
-	// DefaultTimeout of one call, if [Options] have none.
-	DefaultTimeout = 10 * time.Second
-
-	// maxResponseBytes limits one response. gRPC's default of 4 MiB is too small for
-	// drivers that list all volumes in one page: it holds a few thousand.
-	maxResponseBytes = 256 << 20
-)
+// DefaultTimeout of one call, if [Options] have none.
+const DefaultTimeout = 10 * time.Second
 
 // Options configure the connection to a driver.
 type Options struct {
@@ -130,8 +124,7 @@ func (m *callMetrics) dialOptions() []grpc.DialOption {
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // a socket in the pod
 		grpc.WithAuthority("localhost"),                          // the path is not a valid HTTP/2 authority
 		grpc.WithIdleTimeout(0),                                  // an idle connection still notices when the driver goes away
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponseBytes)),
-		grpc.WithChainUnaryInterceptor(logWithoutSecrets, m.countInFlight,
+		grpc.WithChainUnaryInterceptor(logWithoutSecrets, limitResponse, m.countInFlight,
 			connection.ExtendedCSIMetricsManager{CSIMetricsManager: m}.RecordMetricsClientInterceptor),
 	}
 }

@@ -7,6 +7,8 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/klog/v2"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // logDeviation logs a response that is accepted although it deviates from the
@@ -17,7 +19,7 @@ func (d *Driver) logDeviation(ctx context.Context, method Method, what, detail s
 	}
 	if _, logged := d.deviations.LoadOrStore(string(method)+": "+what, true); !logged {
 		klog.FromContext(ctx).Info("Accepted a response of the driver that deviates from the CSI specification or the request; this is logged once",
-			"driver", d.displayName(), "method", method, "deviation", what, "detail", detail)
+			"driver", d.displayName(), "method", method, "deviation", what, "detail", kube.Truncate(detail, maxMessageBytes))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // Error is a failed call to the driver. All calls of [Driver] and [ConditionalDriver]
@@ -51,10 +53,11 @@ type InvalidResponse struct {
 }
 
 func (b *InvalidResponse) Error() string {
-	if b.ID == "" {
-		return "the driver's response cannot be used: " + b.Reason
+	text := "the driver's response cannot be used: " + b.Reason
+	if b.ID != "" {
+		text = fmt.Sprintf("the driver's response about %q cannot be used: %s", b.ID, b.Reason)
 	}
-	return fmt.Sprintf("the driver's response about %q cannot be used: %s", b.ID, b.Reason)
+	return kube.Truncate(text, maxMessageBytes) // The driver's ids may have any length.
 }
 
 // fail wraps the error of a call. Only a gRPC status is a response of the driver; any

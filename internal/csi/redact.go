@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"k8s.io/klog/v2"
+
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 // minSecretLength is the length in bytes from which the value of a secret is
@@ -25,17 +27,18 @@ const minSecretLength = 4
 func logWithoutSecrets(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error { //nolint:revive // The signature is gRPC's.
 	log := klog.FromContext(ctx).V(5)
 	if log.Enabled() { // formatted here, so that no log sink gets the messages themselves
-		log.Info("Sent a request to the driver", "method", method, "request", protosanitizer.StripSecrets(req).String())
+		log.Info("Sent a request to the driver", "method", method, "request", kube.Truncate(protosanitizer.StripSecrets(req).String(), maxLoggedBytes))
 	}
 	err := redactError(next(ctx, method, req, reply, cc, opts...), req)
 	if log.Enabled() {
-		log.Info("Received a response from the driver", "method", method, "response", protosanitizer.StripSecrets(reply).String(), "code", status.Code(err), "err", err)
+		log.Info("Received a response from the driver", "method", method, "response", kube.Truncate(protosanitizer.StripSecrets(reply).String(), maxLoggedBytes), "code", status.Code(err), "err", err)
 	}
 	return err
 }
 
 // redactError removes the values of the request's secrets from the error message,
-// because drivers repeat their input or the command that they ran. It also drops
+// because drivers repeat their input or the command that they ran, and shortens it: it
+// gets into logs, events and statuses. It also drops
 // the details of the status: the specification forbids them ("Error Scheme"), and
 // they may contain anything.
 func redactError(err error, req any) error {
@@ -43,7 +46,7 @@ func redactError(err error, req any) error {
 		return nil
 	}
 	resp, ok := status.FromError(err)
-	text := redact(resp.Message(), secretsOf(req))
+	text := kube.Truncate(redact(resp.Message(), secretsOf(req)), maxMessageBytes)
 	if !ok {
 		return errors.New(text) // not a status, so not a response of the driver: it must not look like one
 	}

@@ -48,7 +48,7 @@ func (r *Reconciler) record(ctx context.Context, s *state, to corev1.PodConditio
 		if c.Status != to.Status || c.Reason != to.Reason {
 			c.LastTransitionTime = metav1.NewTime(r.now())
 		}
-		c.Status, c.Reason, c.Message, c.ObservedGeneration = to.Status, to.Reason, to.Message, pod.Generation
+		c.Status, c.Reason, c.Message, c.ObservedGeneration = to.Status, to.Reason, kube.Truncate(to.Message, kube.MessageLimit), pod.Generation
 		if outcome {
 			pod.Annotations[v1alpha1.AnnotationObservedRestoreFrom] = s.request
 		}

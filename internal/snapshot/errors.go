@@ -9,6 +9,7 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc/codes"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -44,16 +45,21 @@ func UserMessage(err error) string {
 	)
 	switch {
 	case errors.As(err, &driverErr) && Terminal(driverErr):
-		return err.Error() + " (terminal: it stays until something is changed)"
+		return limited(err, " (terminal: it stays until something is changed)")
 	case errors.As(err, &driverErr):
-		return err.Error() + " (transient: it is retried)"
+		return limited(err, " (transient: it is retried)")
 	case errors.As(err, &problem):
-		return err.Error()
+		return limited(err, "")
 	case kube.IsDenied(err):
-		return kube.Message(err)
+		return kube.Truncate(kube.Message(err), kube.MessageLimit)
 	default:
 		return ""
 	}
+}
+
+// limited returns the text of an error and a suffix, as it fits into a status.
+func limited(err error, suffix string) string {
+	return kube.Truncate(err.Error(), kube.MessageLimit-len(suffix)) + suffix
 }
 
 // Terminal reports whether an error says that the same request will never succeed unless
@@ -76,7 +82,7 @@ func IsNewError(before *snapshotv1.VolumeSnapshotError, err error, now time.Time
 	if text == "" || before == nil || before.Message == nil {
 		return text != ""
 	}
-	if *before.Message == kube.Truncate(text, kube.MessageLimit) {
+	if *before.Message == text {
 		return false
 	}
 	if same := errorPrefix(err); same == "" || !strings.HasPrefix(*before.Message, same) {
@@ -99,6 +105,15 @@ func errorPrefix(err error) string {
 	}
 	what, _, _ := strings.Cut(err.Error(), ": ")
 	return what + ": "
+}
+
+// CopyError returns the error of one status for another. Other programs write messages of
+// any length.
+func CopyError(from *snapshotv1.VolumeSnapshotError) *snapshotv1.VolumeSnapshotError {
+	if from == nil || from.Message == nil || len(*from.Message) <= kube.MessageLimit {
+		return from
+	}
+	return &snapshotv1.VolumeSnapshotError{Time: from.Time, Message: ptr.To(kube.Truncate(*from.Message, kube.MessageLimit))}
 }
 
 // StatusError converts an error's text for a status, and shortens it to [kube.MessageLimit].

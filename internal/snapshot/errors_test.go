@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"google.golang.org/grpc/codes"
 
 	"github.com/holdfast-io/holdfast/internal/csi"
+	"github.com/holdfast-io/holdfast/internal/kube"
 )
 
 func driverError(code codes.Code) error {
@@ -68,5 +70,27 @@ func TestIsNewError(t *testing.T) {
 	}
 	if !IsNewError(nil, first, now) {
 		t.Error("the first error is not new")
+	}
+}
+
+// Drivers and other programs write messages of any length.
+func TestMessagesFitIntoAStatus(t *testing.T) {
+	long := strings.Repeat("x", 60000)
+	texts := map[string]string{
+		"a driver's error":       UserMessage(fmt.Errorf("%s: %w", long, driverError(codes.InvalidArgument))),
+		"a Problem":              UserMessage(Problemf("R", "%s", long)),
+		"an error's text":        *StatusError(long, time.Now()).Message,
+		"the error of a content": *CopyError(&snapshotv1.VolumeSnapshotError{Message: &long}).Message,
+	}
+	for what, text := range texts {
+		if len(text) > kube.MessageLimit {
+			t.Errorf("%s has %d bytes in a status", what, len(text))
+		}
+	}
+	if text := texts["a driver's error"]; !strings.HasSuffix(text, "(terminal: it stays until something is changed)") {
+		t.Errorf("whether to retry is cut off: %q", text[len(text)-80:])
+	}
+	if CopyError(nil) != nil {
+		t.Error("there is an error where none was")
 	}
 }

@@ -172,7 +172,7 @@ func (k *groupKind) WithContentStatus(of *snapshotcontroller.Snapshot, content *
 	if from := asGroupContent(content.Object).Status; from != nil {
 		now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false) && (of.Ready || len(unready) == 0))
 		if !*now.ReadyToUse {
-			now.Error = from.Error
+			now.Error = snapshot.CopyError(from.Error)
 		}
 		if now.CreationTime == nil {
 			now.CreationTime = from.CreationTime

@@ -189,7 +189,7 @@ func copyContentStatus(now *snapshotv1.VolumeSnapshotStatus, from *snapshotv1.Vo
 	}
 	now.ReadyToUse = ptr.To(ptr.Deref(from.ReadyToUse, false))
 	if !*now.ReadyToUse {
-		now.Error = from.Error
+		now.Error = snapshot.CopyError(from.Error)
 	}
 	if at := ptr.Deref(from.CreationTime, 0); now.CreationTime == nil && at > 0 {
 		now.CreationTime = ptr.To(metav1.NewTime(time.Unix(0, at).Truncate(time.Second)))
