@@ -57,6 +57,19 @@ func (r *Reconciler) reportDenied(s state, err error) {
 	}
 }
 
+// reportInvalid emits an event about a Lease that is not carried out, on the claim or,
+// without a claim, on the Lease.
+func (r *Reconciler) reportInvalid(s state, err error) {
+	var bad *pending.InvalidError
+	switch {
+	case !errors.As(err, &bad):
+	case s.claim != nil:
+		r.events.Warning(s.claim, kube.ReasonProvisioningFailed, err.Error())
+	default:
+		r.events.Warning(bad.Lease, kube.ReasonProvisioningFailed, err.Error())
+	}
+}
+
 // reportPending reports that an attempt has failed and the operation stays recorded: on
 // the claim, or on the operation's Lease if the claim is gone.
 func (r *Reconciler) reportPending(s state, op *pending.Operation, failure error) {

@@ -43,6 +43,7 @@ type Reconciler struct {
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	s, err := r.observe(ctx, request.NamespacedName)
 	if err != nil {
+		r.reportInvalid(s, err)
 		return reconcile.Result{}, err
 	}
 	next := decide(s, r.options)
@@ -51,6 +52,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	after, err := r.act(ctx, s, next)
 	r.reportDenied(s, err)
+	r.reportInvalid(s, err)
 	return reconcile.Result{RequeueAfter: after}, err
 }
 

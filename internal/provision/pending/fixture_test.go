@@ -12,7 +12,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
-const uid = "11111111-2222-3333-4444-555555555555"
+const (
+	uid    = "11111111-2222-3333-4444-555555555555"
+	driver = "csitest.holdfast.io"
+)
 
 // operation is one for a claim whose class says as much as it can.
 func operation() *Operation {
@@ -35,7 +38,7 @@ func operation() *Operation {
 				},
 				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete, VolumeMode: ptr.To(corev1.PersistentVolumeFilesystem),
 				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-					Driver: "csitest.holdfast.io", FSType: "xfs", VolumeAttributes: map[string]string{"from": "driver"},
+					Driver: driver, FSType: "xfs", VolumeAttributes: map[string]string{"from": "driver"},
 					NodeStageSecretRef: secret, NodePublishSecretRef: secret,
 				}},
 			},
@@ -48,5 +51,5 @@ func operation() *Operation {
 func newStore(t *testing.T, node string) (*Store, client.Client) {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).Build()
-	return NewStore(Options{Client: c, APIReader: c, Namespace: "ns", Driver: "csitest.holdfast.io", Node: node}), c
+	return NewStore(Options{Client: c, APIReader: c, Namespace: "ns", Driver: driver, Node: node}), c
 }

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// DriverLabel marks the Leases of this package. Its value is made from the driver's
-	// name, so that drivers can share a namespace.
+	// DriverLabel marks the Leases of this package. Its value is the driver's name, so that
+	// drivers can share a namespace. In Leases of earlier versions it is [csi.SafeName] of
+	// that, which two drivers can have in common.
 	DriverLabel = "provision.holdfast.io/driver"
 	// NodeLabel marks the operations of one node's own provisioner, so that only that
 	// one caches them. The annotation of the same key has the node's whole name.
@@ -60,28 +61,40 @@ func SourceOf(lease client.Object) (from source.Source, ok bool) {
 }
 
 // Readers selects the Leases of the operations that read a source, on all nodes.
-func Readers(driver string, from source.Source) client.MatchingLabels {
-	return client.MatchingLabels{DriverLabel: csi.SafeName(driver), sourceLabel: from.Hash()}
+func Readers(driver string, from source.Source) client.MatchingLabelsSelector {
+	of := labels.SelectorFromSet(labels.Set{sourceLabel: from.Hash()})
+	return client.MatchingLabelsSelector{Selector: of.Add(ofDriver(driver))}
+}
+
+// ofDriver selects the operations of a driver, in Leases of earlier versions too, and
+// perhaps some of another driver.
+func ofDriver(driver string) labels.Requirement {
+	return requirement(DriverLabel, selection.In, driver, csi.SafeName(driver))
+}
+
+// requirement returns a requirement. The keys are constants, and all values are valid: the
+// name of a driver is one, as checked when the driver is connected.
+func requirement(key string, operator selection.Operator, values ...string) labels.Requirement {
+	r, err := labels.NewRequirement(key, operator, values)
+	if err != nil {
+		panic(err)
+	}
+	return *r
 }
 
 // OwnSelector selects the operations that a process resumes: those of its node, or
 // those of no node. The driver of another node would create a second volume.
 func OwnSelector(driver, node string) labels.Selector {
-	own := labels.SelectorFromSet(labels.Set{DriverLabel: csi.SafeName(driver)})
-	operator, values := selection.DoesNotExist, []string(nil)
-	if node != "" {
-		operator, values = selection.Equals, []string{nodeLabelValue(node)}
+	own := labels.NewSelector().Add(ofDriver(driver))
+	if node == "" {
+		return own.Add(requirement(NodeLabel, selection.DoesNotExist))
 	}
-	of, err := labels.NewRequirement(NodeLabel, operator, values)
-	if err != nil {
-		panic(err) // The key is a constant, and nodeLabelValue returns valid values only.
-	}
-	return own.Add(*of)
+	return own.Add(requirement(NodeLabel, selection.Equals, nodeLabelValue(node)))
 }
 
 // leaseLabels returns the labels of an operation's Lease.
 func (s *Store) leaseLabels(op *Operation) map[string]string {
-	all := map[string]string{DriverLabel: csi.SafeName(s.Driver)}
+	all := map[string]string{DriverLabel: s.Driver}
 	if s.Node != "" {
 		all[NodeLabel] = nodeLabelValue(s.Node)
 	}

@@ -25,9 +25,13 @@ import (
 // compressFrom is the size in bytes from which the record of an operation is
 // compressed. Most are smaller and stay readable. The topology of a large cluster is
 // larger, and annotations are limited to 256 KiB.
+//
+// maxDecompressed bounds what a record may have when it is decompressed: ten times that of
+// a cluster with ten thousand nodes.
 const (
-	compressFrom = 16 << 10
-	gzipPrefix   = "gzip:"
+	compressFrom    = 16 << 10
+	maxDecompressed = 8 << 20
+	gzipPrefix      = "gzip:"
 )
 
 // An Operation is a CreateVolume call that may have been made, with everything that
@@ -76,7 +80,11 @@ func (op *Operation) ClaimUID() types.UID { return op.Volume.Spec.ClaimRef.UID }
 
 // Lease returns the identity of the operation's Lease, for events about it.
 func (op *Operation) Lease() *coordinationv1.Lease {
-	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: op.Record.Namespace, Name: op.Record.Name, UID: op.UID}}
+	return identityOf(op.Record.Namespace, op.Record.Name, op.UID)
+}
+
+func identityOf(namespace, name string, uid types.UID) *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}}
 }
 
 // record is the JSON form of an operation in its Lease.
@@ -110,14 +118,16 @@ func (op *Operation) encode() (string, error) {
 	return gzipPrefix + base64.StdEncoding.EncodeToString(packed.Bytes()), nil
 }
 
-func decode(lease *coordinationv1.Lease) (*Operation, error) {
+// decode reads the operation of a driver from its Lease. The error is an [InvalidError] if
+// the Lease records none, and errOtherDriver if it is another driver's.
+func decode(lease *coordinationv1.Lease, driver string) (*Operation, error) {
 	text, err := decompress(lease.Annotations[operationAnnotation])
 	if err != nil {
-		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+		return nil, invalid(lease, "%v", err)
 	}
 	var w record
 	if err := json.Unmarshal(text, &w); err != nil {
-		return nil, fmt.Errorf("reading Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+		return nil, invalid(lease, "%v", err)
 	}
 	op := &Operation{
 		Request: &csipb.CreateVolumeRequest{}, Secret: w.Secret, Volume: w.Volume, Source: w.Source,
@@ -126,12 +136,12 @@ func decode(lease *coordinationv1.Lease) (*Operation, error) {
 		Handle: lease.Annotations[handleAnnotation], FailingSince: failingSince(lease),
 	}
 	if err := protojson.Unmarshal(w.Request, op.Request); err != nil {
-		return nil, fmt.Errorf("reading the request in Lease %s/%s: %w", lease.Namespace, lease.Name, err)
+		return nil, invalid(lease, "its request cannot be read: %v", err)
 	}
 	if op.Volume == nil || op.Volume.Spec.ClaimRef == nil || op.Volume.Spec.CSI == nil {
-		return nil, fmt.Errorf("reading Lease %s/%s: it lacks the volume", lease.Namespace, lease.Name)
+		return nil, invalid(lease, "it lacks the volume")
 	}
-	return op, nil
+	return op, op.validate(lease, driver)
 }
 
 func decompress(text string) ([]byte, error) {
@@ -143,5 +153,9 @@ func decompress(text string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decompressing: %w", err)
 	}
-	return io.ReadAll(r)
+	all, err := io.ReadAll(io.LimitReader(r, maxDecompressed+1))
+	if err == nil && len(all) > maxDecompressed {
+		err = fmt.Errorf("it has more than %d bytes", maxDecompressed)
+	}
+	return all, err
 }

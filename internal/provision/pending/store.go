@@ -2,6 +2,7 @@ package pending
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -72,20 +73,34 @@ func (s *Store) isDeleted(lease client.Object) bool {
 
 // Find returns the cached operation of a claim, nil for none. Claim is nil if it does
 // not exist. If an earlier claim of the same name has an operation too, that one comes
-// first.
+// first. The error is an [InvalidError] if the operation is not to be carried out.
 func (s *Store) Find(ctx context.Context, key types.NamespacedName, claim *corev1.PersistentVolumeClaim) (*Operation, error) {
 	leases := &coordinationv1.LeaseList{}
 	if err := s.Client.List(ctx, leases, client.InNamespace(s.Namespace), client.MatchingFields{byClaim: key.String()}); err != nil {
 		return nil, fmt.Errorf("reading pending operations: %w", err)
 	}
 	leases.Items = slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return s.isDeleted(&l) })
-	if len(leases.Items) == 0 {
-		return nil, nil
+	own := func(l coordinationv1.Lease) int { // 1 for the operation of this claim, 0 for an earlier one's.
+		if claim != nil && l.Name == LeaseName(claim.UID) {
+			return 1
+		}
+		return 0
 	}
-	first := max(0, slices.IndexFunc(leases.Items, func(l coordinationv1.Lease) bool {
-		return claim == nil || l.Name != LeaseName(claim.UID)
-	}))
-	return decode(&leases.Items[first])
+	slices.SortStableFunc(leases.Items, func(a, b coordinationv1.Lease) int { return own(a) - own(b) })
+	for i := range leases.Items {
+		op, err := decode(&leases.Items[i], s.Driver)
+		if errors.Is(err, errOtherDriver) {
+			continue
+		}
+		if err == nil {
+			err = op.validateFor(claim)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return op, nil
+	}
+	return nil, nil
 }
 
 // Write records an operation and returns the recorded one. If another process has
@@ -128,7 +143,7 @@ func (s *Store) Read(ctx context.Context, claim types.UID) (*Operation, error) {
 	if err := s.APIReader.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: LeaseName(claim)}, lease); err != nil {
 		return nil, fmt.Errorf("reading the pending operation of claim %s: %w", claim, err)
 	}
-	return decode(lease)
+	return decode(lease, s.Driver)
 }
 
 // Delete deletes the record of an operation and releases the name of its volume. It
