@@ -10,18 +10,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/provision/pending"
-)
-
-// The cache shows a write of this process within milliseconds, unless the API server is
-// overloaded.
-const (
-	cacheTimeout      = 2 * time.Second
-	cachePollInterval = 2 * time.Millisecond
 )
 
 // execute calls the driver for a recorded operation and acts on the response.
@@ -117,27 +109,6 @@ func (n *nameTakenError) Error() string {
 func isBeingDeleted(volume *corev1.PersistentVolume) bool {
 	return volume.DeletionTimestamp != nil ||
 		volume.Status.Phase == corev1.VolumeReleased && volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
-}
-
-// waitForCache returns when the cache shows the PersistentVolume, or after a while. A
-// reconcile of the claim in between would find neither the PersistentVolume nor, soon,
-// an operation. It would record an operation and call the driver once more, which is
-// harmless but useless.
-func (r *Reconciler) waitForCache(ctx context.Context, claim types.UID) {
-	ctx, cancel := context.WithTimeout(ctx, cacheTimeout)
-	defer cancel()
-	tick := time.NewTicker(cachePollInterval)
-	defer tick.Stop()
-	for {
-		if volume, err := r.volumeForClaim(ctx, claim); volume != nil || err != nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // unselectNode asks the scheduler to select a node again, unless the claim's node has

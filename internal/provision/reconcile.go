@@ -34,6 +34,8 @@ type Reconciler struct {
 	race       *pernode.Race
 	sources    source.Resolver
 	nodes      *placement.Cache
+	volumes    volumeWaiter
+	snapshots  snapshotStates
 	options    *Options
 	log        logr.Logger // for event handlers, which have none in their context
 }

@@ -47,6 +47,9 @@ func Setup(ctx context.Context, m ctrl.Manager, driver *csi.Driver, events *kube
 	if err := kube.EnsureInformers(ctx, m, r.cachedKinds()...); err != nil {
 		return err
 	}
+	if err := r.volumes.setup(ctx, m); err != nil {
+		return err
+	}
 	if err := r.protection.Setup(m); err != nil {
 		return err
 	}

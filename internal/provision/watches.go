@@ -53,7 +53,7 @@ func (r *Reconciler) watchOptionalKinds(m ctrl.Manager, b *builder.Builder) erro
 	if r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
 		kinds = append(kinds, &optionalWatch{
 			resource: schema.GroupVersionResource{Group: source.GroupSnapshot, Version: "v1", Resource: "volumesnapshots"},
-			handler:  r.enqueueWaiting(claimsBySource, snapshotKey),
+			handler:  r.enqueueWaitingForSnapshot(),
 		})
 	}
 	if r.options.Attributes && r.driver.Info().Has(csipb.ControllerServiceCapability_RPC_MODIFY_VOLUME) {
