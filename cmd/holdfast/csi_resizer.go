@@ -77,7 +77,10 @@ func (r *resizer) run(ctx context.Context) error {
 		LeaseName: "external-resizer-" + csi.SafeName(r.resize.Driver),
 		// This is the component of upstream's csi-resizer.
 		Component: "external-resizer " + r.resize.Driver, Metrics: driver.Gatherer(),
-		Cache: func(o *cache.Options) { o.SyncPeriod = &r.resync },
+		Cache: func(o *cache.Options) {
+			o.SyncPeriod = &r.resync
+			resize.CacheOptions(&r.resize, o)
+		},
 		Setup: func(ctx context.Context, m ctrl.Manager, events *kube.Events) error {
 			if err := resize.Setup(ctx, m, driver, events, &r.resize); err != nil {
 				return fmt.Errorf("setting up resizing: %w", err)

@@ -12,7 +12,6 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -162,7 +161,7 @@ func (t *term) newManager(ctx context.Context) (ctrl.Manager, error) {
 	if err := t.setCacheOptions(&o); err != nil {
 		return nil, err
 	}
-	o.Cache.DefaultTransform = cache.TransformStripManagedFields()
+	o.Cache.DefaultTransform = kube.StripMetadata
 	m, err := ctrl.NewManager(t.program.config, o)
 	if err != nil {
 		return nil, fmt.Errorf("creating the manager: %w", err)

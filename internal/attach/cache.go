@@ -32,12 +32,12 @@ func CacheOptions(o *Options, into *cache.Options) {
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *storagev1.VolumeAttachment:
-		it.ManagedFields = nil
+		kube.KeepAnnotations(&it.ObjectMeta, handleAnnotation, nodeAnnotation, secretAnnotation)
 		if it.Spec.Attacher != o.Driver {
 			*it = *reduceAttachment(it)
 		}
 	case *corev1.PersistentVolume:
-		it.ManagedFields = nil
+		kube.StripAnnotations(&it.ObjectMeta)
 		if !o.Plugin.IsVolumeOf(o.Driver, it) {
 			*it = *o.reduceVolume(it)
 		}

@@ -36,7 +36,7 @@ func inUse(driver string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "pv", UID: "pv-uid", ResourceVersion: "8", Labels: map[string]string{"a": "label"},
-			Annotations: map[string]string{"an": "annotation"}, Finalizers: []string{"kubernetes.io/pv-protection"},
+			Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": "d", "an": "annotation"}, Finalizers: []string{"kubernetes.io/pv-protection"},
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
@@ -75,11 +75,11 @@ func TestVolumesAreReducedInTheCache(t *testing.T) {
 		v.DeletionTimestamp = &metav1.Time{}
 	}
 	tests := map[string]struct{ have, want *corev1.PersistentVolume }{
-		"a volume of our driver is not reduced":                 {inUse(driver), inUse(driver)},
-		"a volume of another driver keeps its claim and handle": {inUse("other.example.com"), reducedVolume("other.example.com")},
-		"a volume without a driver keeps its claim":             {with(inUse(""), local), with(reducedVolume(""), local)},
-		"a volume without a claim keeps its handle":             {with(inUse("other.example.com"), unclaimed), with(reducedVolume("other.example.com"), unclaimed)},
-		"a volume with our finalizer keeps all finalizers":      {with(inUse("other.example.com"), protected), with(reducedVolume("other.example.com"), protected)},
+		"a volume of our driver loses only the annotations of other people": {inUse(driver), with(inUse(driver), func(v *corev1.PersistentVolume) { delete(v.Annotations, "an") })},
+		"a volume of another driver keeps its claim and handle":             {inUse("other.example.com"), reducedVolume("other.example.com")},
+		"a volume without a driver keeps its claim":                         {with(inUse(""), local), with(reducedVolume(""), local)},
+		"a volume without a claim keeps its handle":                         {with(inUse("other.example.com"), unclaimed), with(reducedVolume("other.example.com"), unclaimed)},
+		"a volume with our finalizer keeps all finalizers":                  {with(inUse("other.example.com"), protected), with(reducedVolume("other.example.com"), protected)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })
@@ -89,7 +89,7 @@ func TestVolumesAreReducedInTheCache(t *testing.T) {
 func TestAttachmentsAreReducedInTheCache(t *testing.T) {
 	of := func(attacher string) *storagev1.VolumeAttachment {
 		return &storagev1.VolumeAttachment{
-			ObjectMeta: metav1.ObjectMeta{Name: "va", UID: "uid", ResourceVersion: "9", Finalizers: []string{finalizer}, Annotations: map[string]string{"an": "annotation"}},
+			ObjectMeta: metav1.ObjectMeta{Name: "va", UID: "uid", ResourceVersion: "9", Finalizers: []string{finalizer}, Annotations: map[string]string{handleAnnotation: "vol", nodeAnnotation: "n", secretAnnotation: "team/secret", "an": "annotation"}},
 			Spec:       storagev1.VolumeAttachmentSpec{Attacher: attacher, NodeName: "node", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To("pv")}},
 			Status:     storagev1.VolumeAttachmentStatus{Attached: true, AttachmentMetadata: map[string]string{"device": "/dev/x"}},
 		}
@@ -99,8 +99,8 @@ func TestAttachmentsAreReducedInTheCache(t *testing.T) {
 		Spec:       storagev1.VolumeAttachmentSpec{Attacher: "other.example.com"},
 	}
 	tests := map[string]struct{ have, want *storagev1.VolumeAttachment }{
-		"our VolumeAttachment is not reduced":                     {of(driver), of(driver)},
-		"a VolumeAttachment of another driver keeps its attacher": {of("other.example.com"), foreign},
+		"our VolumeAttachment loses only the annotations of other people": {of(driver), func() *storagev1.VolumeAttachment { a := of(driver); delete(a.Annotations, "an"); return a }()},
+		"a VolumeAttachment of another driver keeps its attacher":         {of("other.example.com"), foreign},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { checkReduced(t, tt.have, tt.want) })

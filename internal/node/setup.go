@@ -31,7 +31,7 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject = map[client.Object]cache.ByObject{
 		&v1alpha1.Checkpoint{}: {Field: fields.OneTermEqualSelector("status.nodeName", o.Node)},
 		&corev1.Pod{}: {
-			Field: fields.OneTermEqualSelector("spec.nodeName", o.Node), Transform: cache.TransformStripManagedFields(),
+			Field: fields.OneTermEqualSelector("spec.nodeName", o.Node), Transform: kube.StripMetadata,
 		},
 	}
 }

@@ -14,9 +14,8 @@ import (
 // to whole claims and volumes only if they are ours. Of other claims and volumes, which
 // can be many, it keeps the fields that decisions read.
 //
-// A reduced object is never updated, because the update would clear the missing fields.
-// What is updated was read from the API server, or is a claim that waits for a volume
-// from us. All other writes are patches of single fields.
+// A cached object is never updated, because the update would clear the missing fields. What
+// is updated was read from the API server. All other writes are patches of single fields.
 func CacheOptions(o *Options, into *cache.Options) {
 	topology.CacheOptions(into)
 	into.ByObject[&coordinationv1.Lease{}] = cache.ByObject{
@@ -26,18 +25,25 @@ func CacheOptions(o *Options, into *cache.Options) {
 	into.ByObject[&corev1.PersistentVolume{}] = cache.ByObject{Transform: o.reduce}
 }
 
+// claimAnnotations are the annotations of a claim that decisions read. Secrets of a class
+// may be named by any other; those are read from the API server.
+var claimAnnotations = []string{
+	kube.AnnStorageProvisioner, kube.AnnBetaStorageProvisioner, kube.AnnSelectedNode, kube.AnnAlphaSelectedNode,
+	kube.AnnBetaStorageClass, kube.AnnMigratedTo,
+}
+
 // reduce is the cache's transform. It changes the object itself: client-go transforms the
 // objects of the initial list when it reads them and again when it replaces the store,
 // and would keep the originals until then.
 func (o *Options) reduce(object any) (any, error) {
 	switch it := object.(type) {
 	case *corev1.PersistentVolumeClaim:
-		it.ManagedFields = nil
 		if !o.needsVolume(it) {
 			*it = *reduceClaim(it)
 		}
+		kube.KeepAnnotations(&it.ObjectMeta, claimAnnotations...)
 	case *corev1.PersistentVolume:
-		it.ManagedFields = nil
+		kube.StripAnnotations(&it.ObjectMeta)
 		if !o.isOurVolume(it) {
 			*it = *reduceVolume(it)
 		}

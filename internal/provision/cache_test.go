@@ -28,7 +28,10 @@ func TestClaimsAreReducedInTheCache(t *testing.T) {
 		changes []func(*corev1.PersistentVolumeClaim)
 		want    func(*corev1.PersistentVolumeClaim) // nil for all of it
 	}{
-		"a claim that waits for us is kept whole":                     {nil, nil},
+		"a claim that waits for us is kept whole": {nil, nil},
+		"without the annotations of other people": {[]func(*corev1.PersistentVolumeClaim){func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations["team.example.com/notes"] = "long"
+		}}, func(c *corev1.PersistentVolumeClaim) { *c = *claim() }},
 		"a claim that waits for us is kept whole while it is deleted": {[]func(*corev1.PersistentVolumeClaim){going}, nil},
 		"a bound claim keeps its volume name and phase":               {[]func(*corev1.PersistentVolumeClaim){bound}, bound},
 		"a cloned claim that is being deleted keeps its finalizer": {[]func(*corev1.PersistentVolumeClaim){bound, going},
@@ -139,7 +142,7 @@ func (s *server) cached() *corev1.PersistentVolumeClaim {
 // clear the fields that the cache lacks.
 func TestUpdatesAreNotBuiltFromReducedObjects(t *testing.T) {
 	selected := claim()
-	selected.Annotations[kube.AnnSelectedNode] = "n1"
+	selected.Annotations[kube.AnnSelectedNode], selected.Annotations["team.example.com/notes"] = "n1", "long"
 	clones := source.Source{Kind: source.KindClaim, Namespace: "team", Name: "data"}
 	tests := map[string]struct {
 		write func(context.Context, *server) error
@@ -169,7 +172,7 @@ func TestUpdatesAreNotBuiltFromReducedObjects(t *testing.T) {
 				return protection.New(s, s, protection.Options{}).Protect(ctx, &pending.Operation{Source: &clones})
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{kube.CloneSourceFinalizer} }},
-		"selecting a node for a claim, which is updated as observed": {
+		"selecting a node for a claim, of which the cache lacks annotations": {
 			func(ctx context.Context, s *server) error {
 				o := options()
 				o.Node.Name = "n2"
@@ -177,7 +180,7 @@ func TestUpdatesAreNotBuiltFromReducedObjects(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return o.Node.Select(ctx, s, seen.(*corev1.PersistentVolumeClaim))
+				return o.Node.Select(ctx, s, s, seen.(*corev1.PersistentVolumeClaim))
 			},
 			func(c *corev1.PersistentVolumeClaim) { c.Annotations[kube.AnnSelectedNode] = "n2" }},
 	}

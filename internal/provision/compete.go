@@ -23,7 +23,7 @@ func (r *Reconciler) claimForThisNode(ctx context.Context, s state) (after time.
 	next, long := r.race.Tried(s.claim.UID)
 	switch {
 	case fits:
-		return next, r.options.Node.Select(ctx, r.client, s.claim)
+		return next, r.options.Node.Select(ctx, r.apiReader, r.client, s.claim)
 	case long:
 		return next, r.emitOnce(ctx, s.claim, noCapacity(s.claim))
 	default:

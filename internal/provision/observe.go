@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/provision/pernode"
 	"github.com/holdfast-io/holdfast/internal/provision/placement"
 	"github.com/holdfast-io/holdfast/internal/provision/source"
+	"github.com/holdfast-io/holdfast/internal/secretref"
 )
 
 // state is what is observed about one claim at one moment.
@@ -175,6 +176,11 @@ func (r *Reconciler) observeReferences(ctx context.Context, s *state) (err error
 	if s.class, err = r.options.Plugin.ClassToCSI(ctx, s.class); err != nil {
 		return err
 	}
+	if secretref.NeedsAnnotations(s.class.Parameters) {
+		if s.claim, err = r.withAnnotations(ctx, s.claim); err != nil {
+			return err
+		}
+	}
 	if from, supported := source.Of(s.claim); from != nil && supported {
 		if s.source, err = r.sources.Resolve(ctx, *from, s.claim.Namespace); err != nil {
 			return err
@@ -184,6 +190,19 @@ func (r *Reconciler) observeReferences(ctx context.Context, s *state) (err error
 		s.attributes, err = r.readAttributesClass(ctx, name)
 	}
 	return err
+}
+
+// withAnnotations returns a claim with all of its annotations, of which the cache has only
+// some.
+func (r *Reconciler) withAnnotations(ctx context.Context, claim *corev1.PersistentVolumeClaim) (*corev1.PersistentVolumeClaim, error) {
+	current := &corev1.PersistentVolumeClaim{}
+	found, err := r.getUncached(ctx, client.ObjectKeyFromObject(claim), current)
+	if err != nil || !found || current.UID != claim.UID {
+		return claim, err
+	}
+	whole := claim.DeepCopy()
+	whole.Annotations = current.Annotations
+	return whole, nil
 }
 
 // readAttributesClass reads the VolumeAttributesClass that a claim names.

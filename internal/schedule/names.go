@@ -12,18 +12,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/api/v1alpha1"
+	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
 const (
 	// nameLabel and uidLabel on a child are the name and the UID of its schedule. The UID
 	// decides: a schedule that is created again with the same name does not delete the children
 	// of its predecessor, which may all be too old for it.
-	nameLabel = "schedule.holdfast.io/name"
-	uidLabel  = "schedule.holdfast.io/uid"
+	nameLabel = snapshot.ScheduleName
+	uidLabel  = snapshot.ScheduleUID
 	// runAnnotation on a child is the time of its run.
-	runAnnotation = "schedule.holdfast.io/run"
+	runAnnotation = snapshot.ScheduleRun
 	// runIDAnnotation on a child is the ID of its run, if that has one.
-	runIDAnnotation = "schedule.holdfast.io/run-id"
+	runIDAnnotation = snapshot.ScheduleRunID
 )
 
 // nameLimit keeps names short enough for labels, because tools use them as such. The hash

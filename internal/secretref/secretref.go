@@ -18,6 +18,9 @@ import (
 const (
 	suffixName      = "-name"
 	suffixNamespace = "-namespace"
+
+	// annotationToken begins the token of an annotation of the claim; the rest is KEY'].
+	annotationToken = "pvc.annotations['"
 )
 
 // A Use is a purpose for which a class may name a secret. See "StorageClass Secrets" in the
@@ -76,6 +79,16 @@ func (u Use) resolveOrDefault(class map[string]string, tokens Tokens) (*corev1.S
 	return ref, err
 }
 
+// NeedsAnnotations reports whether a class names a secret by an annotation of the claim.
+func NeedsAnnotations(class map[string]string) bool {
+	for _, value := range class {
+		if strings.Contains(value, annotationToken) {
+			return true
+		}
+	}
+	return false
+}
+
 // Keys returns the parameters of a class that name the secret.
 func (u Use) Keys() (name, namespace string) {
 	return kube.ReservedParameterPrefix + u.key + suffixName, kube.ReservedParameterPrefix + u.key + suffixNamespace
@@ -100,7 +113,7 @@ func claimTokens(claim *corev1.PersistentVolumeClaim, volume string) Tokens {
 		claim:     claim.Namespace + "/" + claim.Name,
 	}
 	for key, value := range claim.Annotations {
-		tokens.Name["pvc.annotations['"+key+"']"] = value
+		tokens.Name[annotationToken+key+"']"] = value
 	}
 	return tokens
 }

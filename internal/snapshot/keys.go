@@ -41,6 +41,16 @@ const (
 // name, which another claim may have when the snapshot is taken. Schedules set it.
 const ClaimUID = "schedule.holdfast.io/claim-uid"
 
+// Other labels and annotations that schedules set on a VolumeSnapshot.
+const (
+	// ScheduleName and ScheduleUID are labels with the name and the UID of the schedule.
+	ScheduleName = "schedule.holdfast.io/name"
+	ScheduleUID  = "schedule.holdfast.io/uid"
+	// ScheduleRun and ScheduleRunID are annotations with the time and the ID of the run.
+	ScheduleRun   = "schedule.holdfast.io/run"
+	ScheduleRunID = "schedule.holdfast.io/run-id"
+)
+
 // MatchesClaim reports whether a VolumeSnapshot may be taken of the claim that has the name in
 // its spec: it has no label [ClaimUID], or the label has this claim's UID.
 func MatchesClaim(snapshot, claim metav1.Object) bool {

@@ -25,7 +25,7 @@ func CacheOptions(into *cache.Options) {
 // has it yet.
 func reduce(o any) (any, error) {
 	if node, ok := o.(*corev1.Node); ok {
-		node.ManagedFields = nil
+		node.ManagedFields, node.Annotations = nil, nil
 		node.Spec, node.Status = corev1.NodeSpec{}, corev1.NodeStatus{}
 	}
 	return o, nil

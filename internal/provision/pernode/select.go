@@ -20,14 +20,19 @@ func HasCapacityFor(capacity *csipb.GetCapacityResponse, bytes int64) bool {
 }
 
 // Select writes this node's name to a claim as it was observed. A conflict is no error:
-// then another node has the claim, or the claim needs no volume any more.
-func (n *Node) Select(ctx context.Context, c client.Client, observed *corev1.PersistentVolumeClaim) error {
-	claim := observed.DeepCopy()
+// then another node has the claim, or the claim needs no volume any more. The claim is read
+// again because it is updated as a whole, and the cache lacks some of its annotations.
+func (n *Node) Select(ctx context.Context, apiReader client.Reader, c client.Client, observed *corev1.PersistentVolumeClaim) error {
+	var claim *corev1.PersistentVolumeClaim
+	err := kube.GetIfExists(ctx, apiReader, client.ObjectKeyFromObject(observed), &claim)
+	if err != nil || claim == nil || claim.UID != observed.UID || claim.ResourceVersion != observed.ResourceVersion {
+		return err
+	}
 	if claim.Annotations == nil {
 		claim.Annotations = map[string]string{}
 	}
 	claim.Annotations[kube.AnnSelectedNode] = n.Name
-	err := c.Update(ctx, claim)
+	err = c.Update(ctx, claim)
 	if err == nil || kube.IsStale(err) {
 		return nil
 	}

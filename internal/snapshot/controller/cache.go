@@ -2,7 +2,6 @@ package controller
 
 import (
 	"maps"
-	"strings"
 	"unique"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -11,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -56,26 +56,29 @@ func (o *Options) transform(object any) (any, error) {
 	return object, nil
 }
 
-// transformSnapshot keeps only the labels that this program writes, which are those of
-// schedules.
+// transformSnapshot keeps only the labels and annotations that schedules set.
 func transformSnapshot(s *snapshotv1.VolumeSnapshot) {
-	stripMetadata(&s.ObjectMeta)
+	kube.KeepAnnotations(&s.ObjectMeta, snapshot.ScheduleRun, snapshot.ScheduleRunID)
+	internMetadata(&s.ObjectMeta)
 	maps.DeleteFunc(s.Labels, func(key, _ string) bool {
-		domain, _, _ := strings.Cut(key, "/")
-		return domain != ownDomain && !strings.HasSuffix(domain, "."+ownDomain)
+		return key != snapshot.ScheduleName && key != snapshot.ScheduleUID && key != snapshot.ClaimUID
 	})
 	if len(s.Labels) == 0 {
 		s.Labels = nil
 	}
 	internPtr(s.Spec.VolumeSnapshotClassName)
+	if s.Status != nil {
+		s.Status.Error = snapshot.CopyError(s.Status.Error)
+	}
 }
-
-// ownDomain is the domain of this program's own labels.
-const ownDomain = "holdfast.io"
 
 // transformContent keeps the references, the policy, the node, and the status.
 func transformContent(c *snapshotv1.VolumeSnapshotContent) {
-	stripMetadata(&c.ObjectMeta)
+	kube.StripAnnotations(&c.ObjectMeta)
+	internMetadata(&c.ObjectMeta)
+	if c.Status != nil {
+		c.Status.Error = snapshot.CopyError(c.Status.Error)
+	}
 	node, placed := c.Labels[snapshot.ManagedBy]
 	if c.Labels = nil; placed {
 		c.Labels = map[string]string{snapshot.ManagedBy: node}
@@ -90,10 +93,8 @@ func transformContent(c *snapshotv1.VolumeSnapshotContent) {
 	}
 }
 
-// stripMetadata removes the history of an object.
-func stripMetadata(meta *metav1.ObjectMeta) {
-	meta.ManagedFields = nil
-	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+// internMetadata shares what many objects have.
+func internMetadata(meta *metav1.ObjectMeta) {
 	meta.Namespace = intern(meta.Namespace)
 	internAll(meta.Finalizers)
 }

@@ -18,6 +18,7 @@ func TestWhatIsCached(t *testing.T) {
 	whole := metav1.ObjectMeta{
 		Namespace: "team", Name: "it", UID: "uid", ResourceVersion: "8", Generation: 2, Finalizers: []string{"f"},
 		Labels:        map[string]string{"app": "database", "schedule.holdfast.io/uid": "s", "not-holdfast.io/x": "y"},
+		Annotations:   map[string]string{"notes": "long", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
 		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "somebody"}},
 	}
 	labelled := func(labels map[string]string) metav1.ObjectMeta {

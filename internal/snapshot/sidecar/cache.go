@@ -7,6 +7,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/holdfast-io/holdfast/internal/kube"
 	"github.com/holdfast-io/holdfast/internal/snapshot"
 )
 
@@ -31,8 +32,8 @@ func (o *Options) trim(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	content.ManagedFields = nil
 	if content.Spec.Driver == o.Driver {
+		kube.StripAnnotations(&content.ObjectMeta)
 		return content, nil
 	}
 	*content = snapshotv1.VolumeSnapshotContent{
