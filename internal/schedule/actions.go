@@ -9,6 +9,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-io/holdfast/internal/kube"
@@ -72,9 +74,13 @@ func (r *Reconciler) createChild(ctx context.Context, s *schedule, t *target) (c
 // API server.
 func isRejection(err error) bool { return errors.Is(err, errNameTaken) || kube.IsDenied(err) }
 
-// deleteChildren deletes expired children. For each of their histories, it decides again which
-// are expired, based on the API server. If one deletion fails, it continues with the others.
-// It returns a message about deletions that the API server rejected.
+// maxHistoriesRead is how many histories are read from the API server at a time. The children
+// of a history are deleted right after it was read, and their names are in the URL.
+const maxHistoriesRead = 200
+
+// deleteChildren deletes expired children. It decides again which of their histories are
+// expired, based on the API server. If one deletion fails, it continues with the others. It
+// returns a message about deletions that the API server rejected.
 func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*childState) (stuck string, err error) {
 	var errs []error
 	rejected, end, terms := map[string]error{}, r.now().Add(maxReconcileTime), s.schedule.terms
@@ -83,14 +89,14 @@ func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*child
 		if err != nil {
 			return "", errors.Join(append(errs, err)...)
 		}
-		for _, g := range due {
-			err := r.deleteChild(ctx, s, g)
+		for i := 0; i < len(due) && (i == 0 || r.now().Before(end)); i++ {
+			err := r.deleteChild(ctx, s, due[i])
 			switch {
 			case err == nil:
 			case isRejection(err):
-				rejected[g.name] = err
+				rejected[due[i].name] = err
 			default:
-				errs = append(errs, fmt.Errorf("deleting %s %s: %w", terms.childKind, g.name, err))
+				errs = append(errs, fmt.Errorf("deleting %s %s: %w", terms.childKind, due[i].name, err))
 			}
 		}
 		if !r.now().Before(end) {
@@ -104,27 +110,33 @@ func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*child
 	return stuck, errors.Join(errs...)
 }
 
-// historySelectors returns which children to read from the API server, all at a time, to find
-// out which of their histories are expired.
-func historySelectors(s *schedule, gone []*childState) []client.MatchingLabels {
+// historySelectors returns which children to read from the API server, with one request each,
+// to find out which of their histories are expired. For each request the API server goes
+// through all children of the namespace.
+func historySelectors(s *schedule, gone []*childState) []labels.Selector {
 	if len(gone) == 0 {
 		return nil
 	}
+	own := labels.SelectorFromSet(labels.Set{uidLabel: string(s.UID)})
 	if s.terms.sharedHistory {
-		return []client.MatchingLabels{{uidLabel: string(s.UID)}}
+		return []labels.Selector{own}
 	}
-	var all []client.MatchingLabels
-	for history := range byHistory(gone) {
-		all = append(all, client.MatchingLabels{uidLabel: string(s.UID), s.terms.targetLabel: history})
+	var all []labels.Selector
+	for histories := range slices.Chunk(slices.Sorted(maps.Keys(byHistory(gone))), maxHistoriesRead) {
+		of, err := labels.NewRequirement(s.terms.targetLabel, selection.In, histories)
+		if err != nil {
+			panic(err) // Cannot happen: the histories are values of this label.
+		}
+		all = append(all, own.DeepCopySelector().Add(*of))
 	}
 	return all
 }
 
 // confirmExpired returns which children of whole histories are expired according to the API
 // server. The response also updates the API server's time.
-func (r *Reconciler) confirmExpired(ctx context.Context, s *schedule, selector client.MatchingLabels) ([]*childState, error) {
+func (r *Reconciler) confirmExpired(ctx context.Context, s *schedule, selector labels.Selector) ([]*childState, error) {
 	list := r.kind.newChildList()
-	if err := r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), selector); err != nil {
+	if err := r.apiReader.List(ctx, list, client.InNamespace(s.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
 		return nil, fmt.Errorf("listing the %s before a deletion: %w", s.terms.children, err)
 	}
 	at := r.readClocks()

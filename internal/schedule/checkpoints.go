@@ -79,6 +79,10 @@ func (checkpointKind) fromObject(o client.Object) *schedule {
 	return s
 }
 
+func (checkpointKind) selectorOf(o client.Object) *metav1.LabelSelector {
+	return &o.(*checkpointv1alpha1.CheckpointSchedule).Spec.PodSelector //nolint:forcetypeassert // It is one that newSchedule has made.
+}
+
 func (checkpointKind) setStatus(o client.Object, s *scheduleStatus) {
 	to := &o.(*checkpointv1alpha1.CheckpointSchedule).Status //nolint:forcetypeassert // It is one that newSchedule has made.
 	*to = checkpointv1alpha1.CheckpointScheduleStatus{

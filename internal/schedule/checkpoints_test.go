@@ -265,7 +265,7 @@ func TestHistoriesOfCheckpoints(t *testing.T) {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
-	if got := historySelectors(checkpointKind{}.fromObject(dailyCheckpoints()), children); len(got) != 1 || got[0][uidLabel] != "schedule-uid" {
+	if got := historySelectors(checkpointKind{}.fromObject(dailyCheckpoints()), children); len(got) != 1 || got[0].String() != uidLabel+"=schedule-uid" {
 		t.Errorf("all histories of a schedule are read at a time, not by %v", got)
 	}
 }

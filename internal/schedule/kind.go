@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -21,6 +22,8 @@ type kind interface {
 	newScheduleList() client.ObjectList
 	// fromObject converts a schedule. The result shares the object's pointers.
 	fromObject(o client.Object) *schedule
+	// selectorOf returns the selector of a schedule's object, which is not changed.
+	selectorOf(o client.Object) *metav1.LabelSelector
 	// setStatus sets the status of a schedule's object.
 	setStatus(o client.Object, status *scheduleStatus)
 

@@ -1,9 +1,11 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,7 +21,8 @@ import (
 // kindMetrics are the metrics of a kind.
 type kindMetrics struct {
 	runs, children *prometheus.CounterVec
-	lastReadyAge   *prometheus.Desc
+	// lastReadyAge has a series for each target, and omitted is how many have none.
+	lastReadyAge, omitted *prometheus.Desc
 }
 
 func newMetrics(t *terms) *kindMetrics {
@@ -35,6 +38,8 @@ func newMetrics(t *terms) *kindMetrics {
 		lastReadyAge: prometheus.NewDesc(t.metrics+"_last_ready_age_seconds",
 			"Age of a "+t.target+"'s newest "+t.child+" by a schedule that is ready to use; if there is none, the time since both "+t.target+" and schedule exist.",
 			[]string{"namespace", t.scheduleLabel, t.targetMetricLabel}, nil),
+		omitted: prometheus.NewDesc(t.metrics+"_last_ready_age_omitted",
+			"Ages that are not in the metrics, because a schedule or a namespace has too many. The greatest ones are.", nil, nil),
 	}
 }
 
@@ -60,24 +65,52 @@ func (c *collector) Start(ctx context.Context) error {
 }
 
 // Describe implements prometheus.Collector.
-func (c *collector) Describe(to chan<- *prometheus.Desc) { to <- c.metrics.lastReadyAge }
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	to <- c.metrics.lastReadyAge
+	to <- c.metrics.omitted
+}
 
 // Collect implements prometheus.Collector. It reports nothing before the cache is synced.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	all := c.kind.newScheduleList()
-	if !c.cache.WaitForCacheSync(ctx) || c.client.List(ctx, all) != nil {
+	if !c.cache.WaitForCacheSync(ctx) || c.client.List(ctx, all, client.UnsafeDisableDeepCopy) != nil {
 		return
 	}
-	now := c.now()
+	now, left := c.now(), map[string]int{}
+	omitted := 0
 	_ = meta.EachListItem(all, func(o runtime.Object) error {
 		s := o.(client.Object) //nolint:forcetypeassert // All items are objects.
-		for target, d := range c.lastReadyAges(ctx, s, now) {
-			to <- prometheus.MustNewConstMetric(c.metrics.lastReadyAge, prometheus.GaugeValue, d.Seconds(), s.GetNamespace(), s.GetName(), target)
+		namespace := s.GetNamespace()
+		if _, known := left[namespace]; !known {
+			left[namespace] = maxSeriesOfNamespace
+		}
+		ages := c.lastReadyAges(ctx, s, now)
+		shown := oldest(ages, min(maxSeriesOfSchedule, left[namespace]))
+		left[namespace] -= len(shown)
+		omitted += len(ages) - len(shown)
+		for _, target := range shown {
+			to <- prometheus.MustNewConstMetric(c.metrics.lastReadyAge, prometheus.GaugeValue, ages[target].Seconds(), namespace, s.GetName(), target)
 		}
 		return nil
 	})
+	to <- prometheus.MustNewConstMetric(c.metrics.omitted, prometheus.GaugeValue, float64(omitted))
+}
+
+// Users create schedules and targets, so that the number of series has bounds. Those with the
+// greatest ages remain, which are what alerts are about.
+const (
+	maxSeriesOfSchedule  = 500
+	maxSeriesOfNamespace = 2000
+)
+
+// oldest returns the targets with the greatest ages, at most n.
+func oldest(ages map[string]time.Duration, n int) []string {
+	targets := slices.SortedFunc(maps.Keys(ages), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ages[b], ages[a]), cmp.Compare(a, b))
+	})
+	return targets[:min(n, len(targets))]
 }
 
 // lastReadyAges returns the ages for a schedule. A scrape must not ask the API server: if the
@@ -86,7 +119,7 @@ func (c *collector) lastReadyAges(ctx context.Context, o client.Object, now time
 	if c.kind.getTerms().uncachedTargets {
 		return c.kind.fromObject(o).reportedAges(now)
 	}
-	s, err := c.observe(ctx, client.ObjectKeyFromObject(o), false)
+	s, err := c.observeObject(ctx, o, false)
 	if s == nil || err != nil && !errors.Is(err, errInvalidSpec) {
 		return nil
 	}

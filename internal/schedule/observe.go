@@ -22,12 +22,17 @@ func (r *Reconciler) observe(ctx context.Context, key client.ObjectKey, uncached
 	if err := r.reader(uncached).Get(ctx, key, object); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
+	return r.observeObject(ctx, object, uncached)
+}
+
+// observeObject observes a schedule that was read. It does not change the object.
+func (r *Reconciler) observeObject(ctx context.Context, object client.Object, uncached bool) (*state, error) {
 	if object.GetDeletionTimestamp() != nil {
 		return nil, nil //nolint:nilnil // There is nothing to do and nothing wrong.
 	}
 	s := &state{schedule: r.kind.fromObject(object)}
 	selector, invalid := s.parseSpec()
-	all, err := r.kind.listTargets(ctx, r, key.Namespace, selector, uncached)
+	all, err := r.kind.listTargets(ctx, r, object.GetNamespace(), selector, uncached)
 	if err != nil {
 		return nil, err
 	}

@@ -42,16 +42,17 @@ func (r *Reconciler) requestsForTarget(ctx context.Context, o client.Object) []r
 		return nil
 	}
 	all := r.kind.newScheduleList()
-	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace())); err != nil {
+	// A status may have hundreds of targets, and there is an event for each change of a claim.
+	if err := r.client.List(ctx, all, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not list the schedules of an object", r.kind.getTerms().target, klog.KObj(o))
 		return nil
 	}
 	var requests []reconcile.Request
 	_ = meta.EachListItem(all, func(item runtime.Object) error {
-		s := r.kind.fromObject(item.(client.Object)) //nolint:forcetypeassert // All items are objects.
-		selector, err := metav1.LabelSelectorAsSelector(&s.Spec.Selector)
+		s := item.(client.Object) //nolint:forcetypeassert // All items are objects.
+		selector, err := metav1.LabelSelectorAsSelector(r.kind.selectorOf(s))
 		if err == nil && selector.Matches(labels.Set(o.GetLabels())) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s.object)})
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(s)})
 		}
 		return nil
 	})

@@ -72,6 +72,10 @@ func (snapshotKind) fromObject(o client.Object) *schedule {
 	return s
 }
 
+func (snapshotKind) selectorOf(o client.Object) *metav1.LabelSelector {
+	return &o.(*v1alpha1.SnapshotSchedule).Spec.ClaimSelector //nolint:forcetypeassert // It is one that newSchedule has made.
+}
+
 func (snapshotKind) setStatus(o client.Object, s *scheduleStatus) {
 	to := &o.(*v1alpha1.SnapshotSchedule).Status //nolint:forcetypeassert // It is one that newSchedule has made.
 	*to = v1alpha1.SnapshotScheduleStatus{
