@@ -27,19 +27,39 @@ type segmentCache struct {
 	fixed  topology.Segment // the only segment; nil if the nodes have them
 
 	mu      sync.Mutex
-	current segmentSet // nil before the first call
+	current segmentSet    // nil before the first call
+	index   *segmentIndex // of current; nil until a volume needs it
 }
 
 // get returns the current segments.
 func (s *segmentCache) get(ctx context.Context) (segmentSet, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.load(ctx)
+}
+
+// load lists the segments if they are not known. The caller holds the lock.
+func (s *segmentCache) load(ctx context.Context) (segmentSet, error) {
 	if s.current != nil {
 		return s.current, nil
 	}
 	found, err := s.list(ctx)
-	s.current = found
+	s.current, s.index = found, nil
 	return found, err
+}
+
+// reachable returns the current segments that can reach a volume with this affinity.
+func (s *segmentCache) reachable(ctx context.Context, affinity *corev1.VolumeNodeAffinity) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	segments, err := s.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.index == nil {
+		s.index = newSegmentIndex(segments)
+	}
+	return s.index.reachable(affinity), nil
 }
 
 // refresh lists the segments again and returns which ones were added or removed.
@@ -48,7 +68,7 @@ func (s *segmentCache) refresh(ctx context.Context) ([]string, error) {
 	defer s.mu.Unlock()
 	before := s.current
 	found, err := s.list(ctx)
-	s.current = found
+	s.current, s.index = found, nil
 	if err != nil {
 		return nil, err
 	}

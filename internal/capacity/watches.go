@@ -130,19 +130,13 @@ func (r *Reconciler) pairsOfVolume(ctx context.Context, o client.Object) []pair 
 	if !ok {
 		return nil
 	}
-	segments, err := r.segments.get(ctx)
+	near, err := r.segments.reachable(ctx, volume.Spec.NodeAffinity)
 	if err != nil {
 		r.log.Error(err, "Failed to list the segments of a volume", "volume", volume.Name)
 		return nil
 	}
 	if volume.Spec.NodeAffinity == nil {
-		return pairs([]string{volume.Spec.StorageClassName}, slices.Collect(maps.Keys(segments)))
-	}
-	var near []string
-	for text, segment := range segments {
-		if segment.CanReach(volume.Spec.NodeAffinity) {
-			near = append(near, text)
-		}
+		return pairs([]string{volume.Spec.StorageClassName}, near)
 	}
 	return r.pairsOfSegments(ctx, near)
 }
