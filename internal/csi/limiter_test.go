@@ -217,9 +217,7 @@ func TestASlotGoesToTheTargetWithTheFewestCalls(t *testing.T) {
 	waiting := p.enqueue([]target{node("many")})
 	first := p.enqueue([]target{node("few")})
 	p.release(many[0], nil)
-	select {
-	case <-first.ready:
-	default:
+	if len(first.ready) == 0 {
 		t.Error("a node with three calls in flight gets a slot before one that has none")
 	}
 	if len(waiting.ready) != 0 {

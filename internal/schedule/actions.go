@@ -89,25 +89,27 @@ func (r *Reconciler) deleteChildren(ctx context.Context, s *state, gone []*child
 		if err != nil {
 			return "", errors.Join(append(errs, err)...)
 		}
-		for i := 0; i < len(due) && (i == 0 || r.now().Before(end)); i++ {
-			err := r.deleteChild(ctx, s, due[i])
-			switch {
-			case err == nil:
-			case isRejection(err):
-				rejected[due[i].name] = err
-			default:
-				errs = append(errs, fmt.Errorf("deleting %s %s: %w", terms.childKind, due[i].name, err))
+		for _, g := range due {
+			if err := r.deleteChild(ctx, s, g); isRejection(err) {
+				rejected[g.name] = err
+			} else if err != nil {
+				errs = append(errs, fmt.Errorf("deleting %s %s: %w", terms.childKind, g.name, err))
+			}
+			if !r.now().Before(end) {
+				return stuckMessage(terms, rejected), errors.Join(errs...)
 			}
 		}
-		if !r.now().Before(end) {
-			break
-		}
 	}
-	if len(rejected) > 0 {
-		first := slices.Min(slices.Collect(maps.Keys(rejected)))
-		stuck = fmt.Sprintf("%d expired %s cannot be deleted; %s %s: %s", len(rejected), terms.children, terms.childKind, first, kube.Message(rejected[first]))
+	return stuckMessage(terms, rejected), errors.Join(errs...)
+}
+
+// stuckMessage returns a message about rejected deletions, or "" if there are none.
+func stuckMessage(t *terms, rejected map[string]error) string {
+	if len(rejected) == 0 {
+		return ""
 	}
-	return stuck, errors.Join(errs...)
+	first := slices.Min(slices.Collect(maps.Keys(rejected)))
+	return fmt.Sprintf("%d expired %s cannot be deleted; %s %s: %s", len(rejected), t.children, t.childKind, first, kube.Message(rejected[first]))
 }
 
 // historySelectors returns which children to read from the API server, with one request each,
