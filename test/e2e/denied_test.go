@@ -35,10 +35,10 @@ type subject struct {
 	w    *world.World
 }
 
-// newSubject returns a user with all permissions of the rules.
-func newSubject(t *testing.T, w *world.World, role string, rules ...rbacv1.PolicyRule) *subject {
+// newSubject returns a user with all permissions.
+func newSubject(t *testing.T, w *world.World, role string) *subject {
 	t.Helper()
-	impersonate(t, w, role, rules)
+	impersonate(t, w, role, []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}})
 	s := &subject{w: w, name: w.Namespace + "-" + role}
 	s.Counter = proxy.NewCounter(t, s.config())
 	return s
@@ -103,8 +103,6 @@ func (s *subject) waitDenied(t *testing.T) {
 	})
 }
 
-var everything = rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}
-
 // snapshotWorld has a bound claim data, a class, and a snapshot-controller.
 func snapshotWorld(t *testing.T, args ...string) (*world.World, client.Client) {
 	t.Helper()
@@ -126,7 +124,7 @@ func TestDeniedFinalizerOfAClaimIsReportedOnTheSnapshot(t *testing.T) {
 	api := w.SnapshotClient(t)
 	w.CreateSnapshotClass(t, api, nil)
 	createBoundClaimOn(t, w, "", "data", nil)
-	controller := newSubject(t, w, "controller", everything)
+	controller := newSubject(t, w, "controller")
 	undo := controller.deny(t, "", "persistentvolumeclaims")
 	w.StartSnapshotController(t, append(patient, "--kubeconfig="+controller.Kubeconfig)...)
 	w.StartSnapshotter(t)
@@ -146,7 +144,7 @@ func TestDeniedFinalizerOfAClaimIsReportedOnTheSnapshot(t *testing.T) {
 func TestDeniedWriteOfAContentIsReportedOnTheSnapshot(t *testing.T) {
 	t.Parallel()
 	w, api := snapshotWorld(t)
-	sidecar := newSubject(t, w, "snapshotter", everything)
+	sidecar := newSubject(t, w, "snapshotter")
 	undo := sidecar.deny(t, "snapshot.storage.k8s.io", "volumesnapshotcontents")
 	w.StartSnapshotter(t, append(patient, "--kubeconfig="+sidecar.Kubeconfig)...)
 	w.CreateSnapshot(t, api, "one", "data", nil)
@@ -187,8 +185,7 @@ func TestSnapshotterWithoutPermissionToPatchSaysSo(t *testing.T) {
 		policyRule(snapshots, "get list watch", "volumesnapshotclasses", "volumesnapshotcontents"),
 		policyRule("groupsnapshot.storage.k8s.io", "get list watch", "volumegroupsnapshotclasses", "volumegroupsnapshotcontents"),
 	}
-	sidecar := newSubject(t, w, "snapshotter", rules...)
-	w.StartSnapshotter(t, "--retry-interval-max=5s", "--kubeconfig="+sidecar.Kubeconfig)
+	w.StartSnapshotter(t, "--retry-interval-max=5s", "--kubeconfig="+impersonate(t, w, "snapshotter", rules))
 	w.CreateSnapshot(t, api, "one", "data", nil)
 	w.WaitEvent(t, "VolumeSnapshot/one", corev1.EventTypeWarning, kube.ReasonDenied, `cannot patch resource "volumesnapshotcontents" in API group "snapshot.storage.k8s.io"`)
 	w.WaitEvent(t, "VolumeSnapshot/one", corev1.EventTypeWarning, kube.ReasonDenied, "grant that account this permission")
@@ -200,7 +197,7 @@ func TestSnapshotterWithoutPermissionToPatchSaysSo(t *testing.T) {
 		t.Errorf("there is the event %s", asked.Items[0].Message)
 	}
 	roles := w.Client.RbacV1().ClusterRoles()
-	role, err := roles.Get(t.Context(), sidecar.name, metav1.GetOptions{})
+	role, err := roles.Get(t.Context(), w.Namespace+"-snapshotter", metav1.GetOptions{})
 	must(t, err)
 	role.Rules = append(role.Rules, policyRule(snapshots, "patch", "volumesnapshotcontents", "volumesnapshotcontents/status"))
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
@@ -269,7 +266,7 @@ func TestDeniedWriteOfAnAttachmentIsReportedOnTheClaim(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, attachable)
 	createBoundClaimOn(t, w, "", "data", nil)
-	attacher := newSubject(t, w, "attacher", everything)
+	attacher := newSubject(t, w, "attacher")
 	undo := attacher.deny(t, "storage.k8s.io", "volumeattachments")
 	w.StartAttacher(t, append(patient, "--leader-election=false", "--kubeconfig="+attacher.Kubeconfig)...)
 	claim, err := w.Client.CoreV1().PersistentVolumeClaims(w.Namespace).Get(t.Context(), "data", metav1.GetOptions{})
