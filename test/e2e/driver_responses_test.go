@@ -254,12 +254,11 @@ func TestPolicyIsReadBeforeEachDeletion(t *testing.T) {
 	t.Parallel()
 	w := world.New(t, csitest.Options{})
 	w.CreateClass(t, nil)
-	w.StartProvisioner(t, fastRetries...)
+	w.StartProvisioner(t, append([]string{"--max-concurrent-calls=1"}, fastRetries...)...)
 	for _, name := range []string{"first", "second"} {
 		w.CreateClaim(t, name, nil)
 	}
 	first, second := w.WaitBound(t, "first"), w.WaitBound(t, "second")
-	w.Driver.FailNext(csi.DeleteVolume, codes.DeadlineExceeded, "slow") // From now on one deletion is sent at a time.
 	slow := w.Driver.Block(csi.DeleteVolume)
 	w.DeleteClaim(t, "first")
 	<-slow.Arrived()
