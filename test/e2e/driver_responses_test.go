@@ -127,7 +127,8 @@ func TestVolumeWithoutPersistentVolumeIsDeleted(t *testing.T) {
 			v.AccessibleTopology = []*csipb.Topology{{Segments: map[string]string{"topology.odd/zone": "Rack 7 / Row B"}}}
 		}, said: "Rack 7 / Row B"},
 		"its attributes are too large": {change: func(_ *world.World, v *csipb.Volume) {
-			v.VolumeContext = map[string]string{"large": strings.Repeat("x", 4<<20)}
+			// More than the API server accepts, and less than the limit of a response.
+			v.VolumeContext = map[string]string{"large": strings.Repeat("x", 7<<19)}
 		}, said: "creating PersistentVolume"},
 		"its name is used by another object": {before: func(t *testing.T, w *world.World, claim *corev1.PersistentVolumeClaim) {
 			w.CreatePV(t, "foreign", func(v *corev1.PersistentVolume) {
