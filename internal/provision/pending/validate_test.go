@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -38,9 +37,10 @@ func TestALeaseThatNoProvisionerHasWrittenIsNotCarriedOut(t *testing.T) {
 		"the volume of another claim, shortened": {func(op *Operation) { rename(op, "pvc-99999999") }, "not made from the UID"},
 		"a name without an end":                  {func(op *Operation) { rename(op, "pvc-") }, "not made from the UID"},
 		"another name for the driver":            {func(op *Operation) { op.Request.Name = "pvc-" + victim }, "requests volume"},
-		"a claim with another UID":               {func(op *Operation) { op.Volume.Spec.ClaimRef.UID = victim }, "UID"},
-		"a claim without a UID":                  {func(op *Operation) { op.Volume.Spec.ClaimRef.UID = "" }, "UID"},
+		"a claim with another UID":               {func(op *Operation) { op.Volume.Spec.ClaimRef.UID = victim; rename(op, "pvc-"+victim) }, "for the claim with UID"},
+		"a claim without a UID":                  {func(op *Operation) { op.Volume.Spec.ClaimRef.UID = ""; rename(op, "pvc-") }, "for the claim with UID"},
 		"a negative size":                        {func(op *Operation) { op.Request.CapacityRange = &csipb.CapacityRange{RequiredBytes: -1} }, "size"},
+		"a negative limit":                       {func(op *Operation) { op.Request.CapacityRange = &csipb.CapacityRange{LimitBytes: -1} }, "size"},
 		"secrets in the request":                 {func(op *Operation) { op.Request.Secrets = map[string]string{"a": "b"} }, "secrets"},
 		"the handle of a volume":                 {func(op *Operation) { op.Volume.Spec.CSI.VolumeHandle = "vol-1" }, "handle"},
 		"another driver":                         {func(op *Operation) { op.Volume.Spec.CSI.Driver = "csitest-holdfast-io" }, "of driver csitest-holdfast-io"},
@@ -58,6 +58,23 @@ func TestALeaseThatNoProvisionerHasWrittenIsNotCarriedOut(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.says)
 			}
 		})
+	}
+}
+
+// The names of such an operation end with the UID of its claim, which is empty.
+func TestALeaseForAClaimWithoutUIDIsNotCarriedOut(t *testing.T) {
+	op := operation()
+	op.Volume.Spec.ClaimRef.UID = ""
+	rename(op, "pvc-")
+	text, err := op.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := lease(text)
+	forged.Name = LeaseName("")
+	var bad *InvalidError
+	if _, err := decode(forged, driver); !errors.As(err, &bad) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -98,8 +115,12 @@ func TestAnOperationHasTheSizeOfItsClaim(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err := operation().validateFor(tt.claim); (err != nil) != tt.bad {
+			op := operation()
+			if err := op.validateFor(tt.claim); (err != nil) != tt.bad {
 				t.Errorf("got %v", err)
+			}
+			if found, err := storeWith(t, op).Find(t.Context(), op.Claim(), tt.claim); (err != nil) != tt.bad || (found == nil) != tt.bad {
+				t.Errorf("found %+v, %v", found, err)
 			}
 		})
 	}
@@ -160,12 +181,11 @@ func applied(o client.ListOption, to *client.ListOptions) *client.ListOptions {
 	return to
 }
 
-func TestFindSkipsTheOperationsOfOtherDrivers(t *testing.T) {
-	ours, theirs := operation(), operation()
-	theirs.Volume.Spec.CSI.Driver, theirs.Volume.Spec.ClaimRef.UID = "csitest-holdfast-io", victim
-	rename(theirs, "pvc-"+victim)
+// storeWith returns the store of a driver in a namespace with these operations.
+func storeWith(t *testing.T, all ...*Operation) *Store {
+	t.Helper()
 	var objects []client.Object
-	for _, op := range []*Operation{theirs, ours} {
+	for _, op := range all {
 		text, err := op.encode()
 		if err != nil {
 			t.Fatal(err)
@@ -176,8 +196,16 @@ func TestFindSkipsTheOperationsOfOtherDrivers(t *testing.T) {
 	}
 	c := fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithObjects(objects...).
 		WithIndex(&coordinationv1.Lease{}, byClaim, func(o client.Object) []string { return []string{o.GetAnnotations()[claimAnnotation]} }).Build()
-	s := NewStore(Options{Client: c, APIReader: c, Namespace: "ns", Driver: driver})
-	op, err := s.Find(t.Context(), types.NamespacedName{Namespace: "team", Name: "data"}, nil)
+	return NewStore(Options{Client: c, APIReader: c, Namespace: "ns", Driver: driver})
+}
+
+func TestFindSkipsTheOperationsOfOtherDrivers(t *testing.T) {
+	theirs := operation()
+	theirs.Volume.Spec.CSI.Driver, theirs.Volume.Spec.ClaimRef.UID = "csitest-holdfast-io", victim
+	rename(theirs, "pvc-"+victim)
+	s := storeWith(t, theirs, operation())
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "data", UID: uid}}
+	op, err := s.Find(t.Context(), client.ObjectKeyFromObject(claim), claim) // The claim's own operation is the last one.
 	if err != nil || op == nil || op.ClaimUID() != uid {
 		t.Errorf("got %+v, %v", op, err)
 	}
