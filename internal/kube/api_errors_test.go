@@ -28,6 +28,12 @@ func deniedByPolicy() error {
 	return err
 }
 
+// deniedWithoutDetails is a denial with the code of a failed test of a JSON patch, whose response
+// has no details either.
+func deniedWithoutDetails() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: "no"}}
+}
+
 // deniedByWebhook is the response to a request that a webhook denies with a code.
 func deniedByWebhook(code int32, reason metav1.StatusReason) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Reason: reason, Message: `admission webhook "w" denied the request: no`}}
@@ -58,6 +64,7 @@ func TestCauseOf(t *testing.T) {
 		"an error is wrapped":                                       {fmt.Errorf("writing: %w", lacksRight), Denied},
 		"the driver has failed, and the record of that is denied":   {errors.Join(errors.New("driver"), lacksRight), Denied},
 		"an admission policy denies the request as Invalid":         {deniedByPolicy(), Denied},
+		"an admission plugin denies the request without details":    {deniedWithoutDetails(), Denied},
 		"the object is invalid":                                     {invalid(field.Required(field.NewPath("spec"), "")), Denied},
 		"a finalizer has an invalid name":                           {invalid(field.Invalid(finalizers, "f", "name is neither a standard finalizer name nor is it fully qualified")), Denied},
 		"a quota is exceeded":                                       {apierrors.NewForbidden(claims, "data", errors.New("exceeded quota: q")), Denied},
