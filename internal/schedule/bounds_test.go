@@ -3,11 +3,13 @@ package schedule
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -41,6 +43,31 @@ func TestHistoriesAreReadTogether(t *testing.T) {
 		if selected(selectors, labels.Set{uidLabel: "another", claimLabel: "claim-0"}) != 0 || selected(selectors, labels.Set{uidLabel: "schedule-uid", claimLabel: "other"}) != 0 {
 			t.Error("snapshots of another schedule or claim are read")
 		}
+	}
+}
+
+// They are read once for all snapshots that are deleted, too.
+func TestExpiredSnapshotsOfManyClaimsAreReadOnce(t *testing.T) {
+	s, claims := daily(), manyClaims(3)
+	s.Spec.Retention = keepOne()
+	w := newCrashTest(t, s, claims)
+	for i := range claims {
+		newer := newSnapshotFor(s, &claims[i], runAt(twoToday, twoToday))
+		newer.UID, newer.CreationTimestamp = types.UID("new-"+claims[i].Name), *metaTime(twoToday)
+		setReady(newer, twoToday)
+		if err := w.server.Create(t.Context(), newer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.refresh(t)
+	r := w.process()
+	observed, err := r.observe(t.Context(), client.ObjectKeyFromObject(s), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, _ := observed.expired(sameClocks(w.now))
+	if stuck, err := r.deleteChildren(t.Context(), observed, gone); stuck != "" || err != nil || len(w.removed) != 3 || w.historyLists != 1 {
+		t.Errorf("%q, %v, removed: %v, with %d requests for their histories", stuck, err, w.removed, w.historyLists)
 	}
 }
 
@@ -119,6 +146,30 @@ func scrape(r *Reconciler) []prometheus.Metric {
 	return all
 }
 
+// countSeries returns how many of a scrape's series each namespace has, and each NAMESPACE/SCHEDULE,
+// and how many are reported as omitted.
+func countSeries(t *testing.T, all []prometheus.Metric) (series map[string]int, omitted float64) {
+	t.Helper()
+	series = map[string]int{}
+	for _, m := range all {
+		var read dto.Metric
+		if err := m.Write(&read); err != nil {
+			t.Fatal(err)
+		}
+		by := map[string]string{}
+		for _, label := range read.GetLabel() {
+			by[label.GetName()] = label.GetValue()
+		}
+		if len(by) == 0 {
+			omitted = read.GetGauge().GetValue()
+			continue
+		}
+		series[by["namespace"]]++
+		series[by["namespace"]+"/"+by[snapshotTerms.scheduleLabel]]++
+	}
+	return series, omitted
+}
+
 // Who may create schedules could otherwise have a million series made: a thousand schedules
 // of a thousand claims.
 func TestTheNumberOfSeriesIsBounded(t *testing.T) {
@@ -135,8 +186,20 @@ func TestTheNumberOfSeriesIsBounded(t *testing.T) {
 	other, claim := daily(), boundClaim("data")
 	other.Namespace, claim.Namespace = "other", "other"
 	r, _ := newCachedReconciler(t, append(objects, other, &claim)...)
-	if got, want := len(scrape(r)), maxSeriesOfNamespace+1+1; got != want { // The other namespace's, and how many are omitted.
-		t.Errorf("%d series, want %d", got, want)
+	series, omitted := countSeries(t, scrape(r))
+	for of, n := range series {
+		if strings.Contains(of, "/") && n > maxSeriesOfSchedule {
+			t.Errorf("schedule %s has %d series, want at most %d", of, n, maxSeriesOfSchedule)
+		}
+	}
+	if got := series[claim.Namespace]; got != 1 {
+		t.Errorf("the other namespace has %d series, want 1", got)
+	}
+	if got := series[daily().Namespace]; got != maxSeriesOfNamespace {
+		t.Errorf("the namespace has %d series, want %d", got, maxSeriesOfNamespace)
+	}
+	if want := float64(10*(maxSeriesOfSchedule+100) - maxSeriesOfNamespace); omitted != want {
+		t.Errorf("%v are reported as omitted, want %v", omitted, want)
 	}
 }
 

@@ -48,6 +48,7 @@ type crashTest struct {
 	rejectDelay  time.Duration  // is how long that takes
 	undeletable  string         // a claim of which no snapshot may go
 	lists        int            // all snapshots were listed at the API server
+	historyLists int            // those of some claims were listed there
 	created      map[string]int // snapshots by claim and run
 	removed      []string
 }
@@ -167,8 +168,12 @@ func (w *crashTest) process() *Reconciler {
 			w.staleBy = 0
 			o := client.ListOptions{}
 			o.ApplyOptions(opts)
-			if _, ok := list.(*snapshotv1.VolumeSnapshotList); ok && !strings.Contains(o.LabelSelector.String(), claimLabel) {
-				w.lists++
+			if _, ok := list.(*snapshotv1.VolumeSnapshotList); ok {
+				if strings.Contains(o.LabelSelector.String(), claimLabel) {
+					w.historyLists++
+				} else {
+					w.lists++
+				}
 			}
 			return c.List(ctx, list, opts...)
 		},
