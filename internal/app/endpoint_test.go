@@ -88,6 +88,9 @@ func TestADefaultAddressIsLeftToOthers(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a program that starts after this one does not get the address: %v", err)
 	}
+	if e.delay <= 0 {
+		t.Error("programs that start with this one have no time to open the address first")
+	}
 	e.delay = 0
 	if err := e.serve(ctx); err != nil { // It returns, because it serves nothing.
 		t.Errorf("the program ends because another one has its default address: %v", err)
