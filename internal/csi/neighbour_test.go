@@ -3,6 +3,7 @@ package csi
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ const simulatedWorkers = 100
 // controller has a queue in order of arrival and the backoff of controllers.
 func simulate(t *testing.T, timeout time.Duration, loads ...load) []int {
 	t.Helper()
-	answered := make([]int, len(loads))
+	answered := make([]atomic.Int64, len(loads))
 	synctest.Test(t, func(t *testing.T) {
 		d := &Driver{timeout: timeout, link: &link{path: "simulated", limiters: newLimiters(bounds{floor: simulatedWorkers / 10})}}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -61,7 +62,7 @@ func simulate(t *testing.T, timeout time.Duration, loads ...load) []int {
 				o.failures++
 				time.AfterFunc(pause, func() { queue <- o })
 			default:
-				answered[o.load]++
+				answered[o.load].Add(1)
 				if l.repeated {
 					queue <- object{load: o.load, i: o.i}
 				}
@@ -82,7 +83,11 @@ func simulate(t *testing.T, timeout time.Duration, loads ...load) []int {
 		<-ctx.Done()
 		synctest.Wait()
 	})
-	return answered
+	calls := make([]int, len(loads))
+	for i := range answered {
+		calls[i] = int(answered[i].Load())
+	}
+	return calls
 }
 
 // wantRate checks that a load loses at most a fifth of its calls.
