@@ -137,11 +137,11 @@ func (s *socket) run(ctx context.Context, accept func(context.Context, *socketCo
 				pauses = newPauses()
 				s.set(c, nil)
 				s.waitUntilLost(ctx, c)
+				s.set(nil, nil) // Calls wait for the next attempt: the driver may only have restarted.
 			}
 			s.closeLater(ctx, c)
 		}
 		if err == nil {
-			s.set(nil, nil) // Calls wait for the next attempt: the driver may only have restarted.
 			continue
 		}
 		s.set(nil, err)
